@@ -1,0 +1,19 @@
+"""Frozen results: a value, its error, its status and its cost. They know numpy and JSON, and no network."""
+
+from landscape.results.certificate import Certificate, CertificateRow
+from landscape.results.estimate import Estimate
+from landscape.results.sharpness import Measurement, Sharpness
+from landscape.results.slice import Slice, SliceCheck
+from landscape.results.spectrum import Eigenpairs, SpectralDensity
+
+__all__ = [
+    "Certificate",
+    "CertificateRow",
+    "Eigenpairs",
+    "Estimate",
+    "Measurement",
+    "Sharpness",
+    "Slice",
+    "SliceCheck",
+    "SpectralDensity",
+]

@@ -1,0 +1,95 @@
+"""A number and its doubt."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scipy.special import ndtri, stdtrit
+
+Kind = Literal["exact", "t", "samples", "residual", "lower bound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value together with how far it can be trusted.
+
+    Attributes:
+        value: the number; `nan` or `inf` only together with a `reason`.
+        stderr: its standard error, in the unit of the value; None where there is none to give. What it means depends on `kind`.
+        kind: where the doubt comes from.
+
+            - "exact": a deterministic computation on the given data; only rounding is left, `stderr` is None or 0.
+            - "t": the mean of `n` independent random probes; `stderr` is s/sqrt(n) with ddof = 1, the interval is Student's
+              with n - 1 degrees of freedom.
+            - "samples": a mean over `n` data points; `stderr` is s/sqrt(n): the doubt from having seen only these.
+            - "residual": an eigenvalue; `stderr` holds the true residual norm ||Hv - lambda v||, and an eigenvalue of H lies
+              within that distance of `value`. `n` is the number of matrix-vector products.
+            - "lower bound": the best value that a maximisation found in `n` function evaluations; the maximum is at least this.
+        n: how many probes, samples, products or evaluations stand behind the value.
+        converged: False if the method stopped before its own criterion held.
+        reason: one line that explains a value that is not finite or did not converge, or a remark on how it was found.
+    """
+
+    value: float
+    stderr: float | None = None
+    kind: Kind = "exact"
+    n: int | None = None
+    converged: bool = True
+    reason: str | None = None
+
+    def interval(self, level: float = 0.95) -> tuple[float, float] | None:
+        """Interval that holds the truth with probability `level` (always, for "residual"; one-sided for "lower bound").
+
+        Example:
+            >>> Estimate(10.0, stderr=1.0, kind="t", n=5).interval()[1].__round__(3)
+            12.776
+        """
+        if self.kind == "lower bound":
+            return (self.value, math.inf)
+        if self.stderr is None or not math.isfinite(self.value):
+            return None
+        if self.kind == "residual":
+            width = self.stderr
+        elif self.kind == "t":
+            if self.n is None or self.n < 2:
+                return None
+            width = self.stderr * float(stdtrit(self.n - 1, 0.5 + level / 2))
+        else:
+            width = self.stderr * float(ndtri(0.5 + level / 2))
+        return (self.value - width, self.value + width)
+
+    def doubt(self) -> str:
+        """The interval in words, as the tables print it: "± 0.3", "residual 1e-5", "≥ (lower bound)" or ""."""
+        if self.kind == "lower bound":
+            return f"lower bound, {self.n} evaluations"
+        if self.stderr is None:
+            return ""
+        if self.kind == "residual":
+            return f"residual {self.stderr:.1e}"
+        bounds = self.interval()
+        return "" if bounds is None else f"± {(bounds[1] - bounds[0]) / 2:.3g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary; a value or error that is not finite becomes None, and `reason` says why."""
+        reason = self.reason
+        if not math.isfinite(self.value) and reason is None:
+            reason = f"not finite: {self.value}"
+        return {
+            "value": finite_or_none(self.value),
+            "stderr": finite_or_none(self.stderr),
+            "kind": self.kind,
+            "n": self.n,
+            "converged": bool(self.converged),
+            "reason": reason,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Estimate":
+        """Inverse of `to_json`; keys that are not an Estimate's are left alone."""
+        value = math.nan if data["value"] is None else float(data["value"])
+        return cls(value, data["stderr"], data["kind"], data["n"], data["converged"], data["reason"])
+
+
+def finite_or_none(x: float | None) -> float | None:
+    """`x` as a float, or None where JSON has no word for it."""
+    return None if x is None or not math.isfinite(x) else float(x)

@@ -1,0 +1,137 @@
+"""The table of measures of one checkpoint: what `landscape sharpness` prints and writes."""
+
+import html
+from dataclasses import dataclass, field
+from typing import Any
+
+from landscape.results.estimate import Estimate
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measure of one network: an Estimate, its unit, its invariance and its cost.
+
+    Attributes:
+        estimate: the value and the doubt that comes from the method (probes, iterations, maximisation).
+        unit: unit of the value, e.g. "loss / weight^2".
+        invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can fake it.
+        matvecs: Hessian-vector products spent on it; work shared between measures is counted where it was done.
+        seconds: wall time.
+        data_stderr: standard error from having used only these samples of the data, kept apart from the method's own;
+            None where it was not estimated.
+    """
+
+    estimate: Estimate
+    unit: str
+    invariant_to: tuple[str, ...]
+    matvecs: int = 0
+    seconds: float = 0.0
+    data_stderr: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """"yes" where some rescaling could have faked the value, "node" where only a neuron-wise one could, else "no"."""
+        if "node" in self.invariant_to:
+            return "no"
+        return "node-wise" if "layer" in self.invariant_to else "yes"
+
+    def to_json(self) -> dict[str, Any]:
+        """The Estimate's keys and the measure's own."""
+        return self.estimate.to_json() | {
+            "unit": self.unit,
+            "invariant_to": list(self.invariant_to),
+            "matvecs": self.matvecs,
+            "seconds": round(self.seconds, 4),
+            "data_stderr": self.data_stderr,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Measurement":
+        """Inverse of `to_json`."""
+        own = {k: data[k] for k in ("unit", "matvecs", "seconds", "data_stderr")}
+        return cls(Estimate.from_json(data), invariant_to=tuple(data["invariant_to"]), **own)
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """All measures of one network on one data set. Prints as a table; in a notebook it shows as HTML.
+
+    Attributes:
+        loss, accuracy: at the checkpoint, with the standard error over samples; accuracy is None where the task has none.
+        measures: name -> Measurement, in the order they were asked for.
+        samples: how many data points were used.
+        checkpoint, sha256: the file and the digest of its bytes; None for a network that came from memory.
+        task: name of the task.
+        provenance: seed, dtype, device, versions, settings.
+    """
+
+    loss: Estimate
+    accuracy: Estimate | None
+    measures: dict[str, Measurement]
+    samples: int
+    checkpoint: str | None = None
+    sha256: str | None = None
+    task: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Estimate:
+        return self.measures[name].estimate
+
+    @property
+    def unconverged(self) -> list[str]:
+        """Names of the measures whose method stopped too early."""
+        return [name for name, m in self.measures.items() if not m.estimate.converged]
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """(measure, value, doubt, could rescaling have faked it?, unit) as the tables show them."""
+        out = []
+        for name, m in self.measures.items():
+            doubt = m.estimate.doubt() if m.estimate.converged else f"NOT CONVERGED: {m.estimate.reason}"
+            if m.data_stderr is not None:
+                doubt += f"; data ± {1.96 * m.data_stderr:.2g}"
+            out.append((name, f"{m.estimate.value:.5g}", doubt, m.mark, m.unit))
+        return out
+
+    def centre(self) -> str:
+        """Loss and accuracy at the checkpoint in one line."""
+        text = f"loss {self.loss.value:.5g} {self.loss.doubt()}"
+        if self.accuracy is not None:
+            text += f", accuracy {100 * self.accuracy.value:.2f} % ± {196 * (self.accuracy.stderr or 0):.2f}"
+        return f"{text} on {self.samples} samples"
+
+    def __str__(self) -> str:
+        head = ("measure", "value", "doubt (95 %)", "fakeable by rescaling", "unit")
+        table = [head, *self.rows()]
+        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        return "\n".join((self.centre(), *lines))
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{h}</th>" for h in ("measure", "value", "doubt (95 %)", "fakeable by rescaling", "unit"))
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows())
+        return f"<p>{html.escape(self.centre())}</p><table><tr>{head}</tr>{body}</table>"
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of the "results" list of the command line's JSON."""
+        return {
+            "checkpoint": self.checkpoint,
+            "sha256": self.sha256,
+            "task": self.task,
+            "samples": self.samples,
+            "loss": self.loss.to_json(),
+            "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
+            "measures": {name: m.to_json() for name, m in self.measures.items()},
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Sharpness":
+        """Inverse of `to_json`."""
+        return cls(
+            loss=Estimate.from_json(data["loss"]),
+            accuracy=None if data["accuracy"] is None else Estimate.from_json(data["accuracy"]),
+            measures={name: Measurement.from_json(m) for name, m in data["measures"].items()},
+            **{k: data[k] for k in ("samples", "checkpoint", "sha256", "task", "provenance")},
+        )

@@ -1,0 +1,121 @@
+"""A loss surface cut along one or two directions."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class SliceCheck:
+    """Evidence that a slice is what its title says; printed and stored with every surface.
+
+    Attributes:
+        cosine: cosine between the two axes; None for a line.
+        norm_ratio: per axis, the smallest and largest ||d_ij|| / ||theta_ij|| over filters: both 1 under filter normalization;
+            None where the axis is not filter-normalized.
+        centre_is_exact: the value on the grid at the origin equals the checkpoint's loss to the bit; None if 0 is not on the grid.
+        centre_value: the checkpoint's loss.
+        symmetric: every axis runs from -a to a.
+        curvature: second derivatives of the surface at the centre from its own values, keyed "11", "12", "22".
+        curvature_hvp: the same from Hessian-vector products, d_i^T H d_j.
+    """
+
+    cosine: float | None
+    norm_ratio: tuple[tuple[float, float] | None, ...]
+    centre_is_exact: bool | None
+    centre_value: float
+    symmetric: bool
+    curvature: dict[str, float] = field(default_factory=dict)
+    curvature_hvp: dict[str, float] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The check in words, one fact a line."""
+        out = []
+        if self.cosine is not None:
+            out.append(f"cosine of the axes: {self.cosine:+.4f}")
+        for i, ratio in enumerate(self.norm_ratio, 1):
+            if ratio is not None:
+                out.append(f"axis {i}: ||d||/||theta|| per filter between {ratio[0]:.6f} and {ratio[1]:.6f} (1 is right)")
+        centre = {True: "equal to the bit", False: "DIFFERENT", None: "0 is not on the grid"}[self.centre_is_exact]
+        out.append(f"centre: checkpoint's loss {self.centre_value:.6g}, {centre}")
+        if not self.symmetric:
+            out.append("span: not symmetric about the centre")
+        for key, value in self.curvature.items():
+            out.append(f"curvature {key}: {value:.4g} from the surface, {self.curvature_hvp[key]:.4g} from products with H")
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Values of the objective on theta + a d1 (+ b d2).
+
+    Attributes:
+        axes: a name for each direction, with its seed where it was random.
+        coordinates: one (n_i,) array an axis.
+        values: name -> array over the grid, indexed [i, j] as (axis 1, axis 2): "loss", "accuracy", and "test_loss",
+            "test_accuracy" where a test set was given. A point that is not finite is kept as it is.
+        stderr: the same names -> standard error over samples, where there is one.
+        check: the evidence that the slice is right; None for a line between two minima.
+        title: what it is, for the figure.
+        provenance: checkpoint, seed, samples, dtype, versions.
+    """
+
+    axes: tuple[str, ...]
+    coordinates: tuple[np.ndarray, ...]
+    values: dict[str, np.ndarray]
+    stderr: dict[str, np.ndarray]
+    check: SliceCheck | None
+    title: str
+    provenance: dict[str, Any]
+
+    @property
+    def dim(self) -> int:
+        """1 for a line, 2 for a plane."""
+        return len(self.axes)
+
+    def plot(self, ax: "Axes | None" = None, *, quantity: str = "loss", view: str = "contour") -> "Axes":
+        """Draw one quantity. `view` is "contour" or "3d" for a plane and is not looked at for a line."""
+        from landscape.report.axes import draw_slice  # the drawing room is above this one: looked up only when asked
+
+        return draw_slice(self, ax, quantity=quantity, view=view)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as lists; values that are not finite become None."""
+
+        def listed(a: np.ndarray) -> Any:
+            finite = np.isfinite(a)
+            return np.where(finite, a, None).tolist() if not finite.all() else a.tolist()
+
+        check = None
+        if self.check is not None:
+            check = {name: getattr(self.check, name) for name in self.check.__dataclass_fields__}
+        return {
+            "axes": list(self.axes),
+            "coordinates": [c.tolist() for c in self.coordinates],
+            "values": {k: listed(v) for k, v in self.values.items()},
+            "stderr": {k: listed(v) for k, v in self.stderr.items()},
+            "check": check,
+            "title": self.title,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Slice":
+        """Inverse of `to_json`; a null comes back as nan."""
+        check = data["check"]
+        if check is not None:
+            ratios = tuple(None if r is None else (r[0], r[1]) for r in check["norm_ratio"])
+            check = SliceCheck(**(check | {"norm_ratio": ratios}))
+        return cls(
+            tuple(data["axes"]),
+            tuple(np.asarray(c, float) for c in data["coordinates"]),
+            {k: np.asarray(v, float) for k, v in data["values"].items()},
+            {k: np.asarray(v, float) for k, v in data["stderr"].items()},
+            check,
+            data["title"],
+            data["provenance"],
+        )

@@ -1,0 +1,112 @@
+"""Eigenpairs and spectral densities of a symmetric operator."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from landscape.results.estimate import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from torch import Tensor
+
+Which = Literal["largest", "smallest", "both"]
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Extreme eigenpairs of a symmetric operator H on R^P, with the evidence for them.
+
+    Attributes:
+        values: (k,) float64 eigenvalues in decreasing algebraic order (for which="both": the k largest, then the k smallest).
+        vectors: (k, P) orthonormal rows; a torch tensor in the dtype and on the device of the operator.
+        residuals: (k,) true residuals ||H v - lambda v||, from a product made after the iteration ended.
+        converged: (k,) booleans: residual <= tol * max |lambda|.
+        matvecs: products with H that were spent, those for the residuals included.
+        which: the end of the spectrum, in algebraic order, not in magnitude.
+    """
+
+    values: np.ndarray
+    vectors: "Tensor"
+    residuals: np.ndarray
+    converged: np.ndarray
+    matvecs: int
+    which: Which
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def estimate(self, i: int) -> Estimate:
+        """Eigenvalue `i` as an Estimate of kind "residual"."""
+        ok = bool(self.converged[i])
+        reason = None if ok else f"residual {self.residuals[i]:.2e} after {self.matvecs} products"
+        return Estimate(float(self.values[i]), float(self.residuals[i]), "residual", self.matvecs, ok, reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """Values, residuals and cost; the vectors are too large for JSON and are left out."""
+        return {
+            "which": self.which,
+            "values": [float(v) for v in self.values],
+            "residuals": [float(r) for r in self.residuals],
+            "converged": [bool(c) for c in self.converged],
+            "matvecs": self.matvecs,
+        }
+
+    def __str__(self) -> str:
+        rows = (
+            f"{v:>14.6g}  residual {r:.1e}{'' if c else '  NOT CONVERGED'}"
+            for v, r, c in zip(self.values, self.residuals, self.converged, strict=True)
+        )
+        return "\n".join((f"{self.which} eigenvalues, {self.matvecs} products", *rows))
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralDensity:
+    """Density of the eigenvalues of H: phi(t) = (1/P) sum_i g_sigma(t - lambda_i), estimated by stochastic Lanczos quadrature.
+
+    Attributes:
+        grid: (m,) points t. On the log scale they are spaced evenly in arcsinh(t / linthresh).
+        density: (m,) mean over the probes; integrates to 1 over t.
+        lower, upper: (m,) the band: 95 % t-interval of the mean over probes, cut at zero.
+        nodes, weights: (probes, steps) Ritz values and quadrature weights of every probe (a probe's weights sum to 1).
+        sigma: (m,) standard deviation of the Gaussian kernel at each grid point (constant on the linear scale).
+        scale: "linear" or "log" (symmetric logarithm, so that the bulk near zero and the outliers both show).
+        linthresh: on the log scale, where it turns linear; None on the linear scale.
+        dim: P.
+        matvecs: products spent.
+    """
+
+    grid: np.ndarray
+    density: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    nodes: np.ndarray
+    weights: np.ndarray
+    sigma: np.ndarray
+    scale: Literal["linear", "log"]
+    linthresh: float | None
+    dim: int
+    matvecs: int
+
+    @property
+    def probes(self) -> int:
+        """Number of independent probe vectors."""
+        return len(self.nodes)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the density and its band; returns the matplotlib axes."""
+        from landscape.report.axes import draw_density  # the drawing room is above this one: looked up only when asked
+
+        return draw_density(self, ax)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as lists."""
+        arrays = ("grid", "density", "lower", "upper", "nodes", "weights", "sigma")
+        out: dict[str, Any] = {name: np.asarray(getattr(self, name)).tolist() for name in arrays}
+        return out | {"scale": self.scale, "linthresh": self.linthresh, "dim": self.dim, "matvecs": self.matvecs}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "SpectralDensity":
+        """Inverse of `to_json`."""
+        return cls(**{k: np.asarray(v) if isinstance(v, list) else v for k, v in data.items()})
