@@ -1,0 +1,87 @@
+"""Loss landscapes and sharpness of PyTorch networks: every number with its error, every claim with its proof.
+
+    import landscape as ls
+
+    objective = ls.Objective(model, loss, data)
+    print(ls.sharpness(objective))
+
+Names are looked up when they are first used, so that `import landscape` imports no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from landscape.errors import LandscapeError
+from landscape.version import __version__
+
+if TYPE_CHECKING:
+    from landscape.comparison import compare
+    from landscape.measures import MEASURES, adaptive_lambda_max, adaptive_trace, frobenius, keskar, lambda_max, lambda_min
+    from landscape.measures import sharpness, trace
+    from landscape.objective import Objective
+    from landscape.reparam import certificate, find_symmetries, rescale
+    from landscape.spectrum import eigenpairs, spectral_density
+    from landscape.surfaces import interpolation, line, plane
+    from landscape.tasks import Task, load
+
+_HOMES = {
+    "Objective": "objective",
+    "Task": "tasks",
+    "load": "tasks",
+    "MEASURES": "measures",
+    "sharpness": "measures",
+    "lambda_max": "measures",
+    "lambda_min": "measures",
+    "trace": "measures",
+    "frobenius": "measures",
+    "keskar": "measures",
+    "adaptive_trace": "measures",
+    "adaptive_lambda_max": "measures",
+    "eigenpairs": "spectrum",
+    "spectral_density": "spectrum",
+    "line": "surfaces",
+    "plane": "surfaces",
+    "interpolation": "surfaces",
+    "rescale": "reparam",
+    "find_symmetries": "reparam",
+    "certificate": "reparam",
+    "compare": "comparison",
+}
+
+__all__ = [
+    "MEASURES",
+    "LandscapeError",
+    "Objective",
+    "Task",
+    "__version__",
+    "adaptive_lambda_max",
+    "adaptive_trace",
+    "certificate",
+    "compare",
+    "eigenpairs",
+    "find_symmetries",
+    "frobenius",
+    "interpolation",
+    "keskar",
+    "lambda_max",
+    "lambda_min",
+    "line",
+    "load",
+    "plane",
+    "rescale",
+    "sharpness",
+    "spectral_density",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"landscape.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

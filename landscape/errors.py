@@ -5,6 +5,24 @@ what was found, and what to do next; `LandscapeError("expected ..., found ...", 
 """
 
 
+def printable(text: str, *, limit: int | None = None) -> str:
+    r"""`text` on one line, safe to print: what a terminal would obey (escapes, newlines, bidirectional marks) is spelt out.
+
+    Args:
+        text: anything, also names that a file made up.
+        limit: longest result, in characters of `text`; what is cut is counted at its end.
+
+    Example:
+        >>> print(printable("conv\x1b[31m\n.weight"))
+        conv\x1b[31m\n.weight
+        >>> printable("w" * 1_000_000, limit=8)
+        'wwwwwwww… (1000000 characters)'
+    """
+    cut = "" if limit is None or len(text) <= limit else f"… ({len(text)} characters)"
+    kept = text[:limit] if cut else text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in kept) + cut
+
+
 class LandscapeError(Exception):
     """Root of every error raised on purpose.
 
@@ -16,9 +34,9 @@ class LandscapeError(Exception):
     exit_code = 1
 
     def __init__(self, problem: str, *, fix: str | None = None) -> None:
-        self.problem = problem
-        self.fix = fix
-        super().__init__(problem if fix is None else f"{problem}; {fix}")
+        self.problem = printable(problem, limit=2000)
+        self.fix = None if fix is None else printable(fix, limit=2000)
+        super().__init__(self.problem if self.fix is None else f"{self.problem}; {self.fix}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross a process boundary (checkpoints are parsed in a child), so they must pickle with their fix.
@@ -44,9 +62,14 @@ class MalformedError(LandscapeError):
 
 
 class MismatchError(LandscapeError):
-    """The weights and the model do not belong together."""
+    """The weights and the model do not belong together.
+
+    Attributes:
+        table: rows (name, in the file, in the model) of every disagreement, for a caller that has room to print them.
+    """
 
     exit_code = 5
+    table: tuple[tuple[str, str, str], ...] = ()
 
 
 class NumericalError(LandscapeError):

@@ -28,6 +28,8 @@ class Estimate:
         n: how many probes, samples, products or evaluations stand behind the value.
         converged: False if the method stopped before its own criterion held.
         reason: one line that explains a value that is not finite or did not converge, or a remark on how it was found.
+        data_stderr: standard error that comes from having only these samples of the data, where `stderr` is about the method; the two
+            are kept apart. None where it was not estimated, and for kind "samples", where `stderr` is that very thing.
     """
 
     value: float
@@ -36,6 +38,7 @@ class Estimate:
     n: int | None = None
     converged: bool = True
     reason: str | None = None
+    data_stderr: float | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float] | None:
         """Interval that holds the truth with probability `level` (always, for "residual"; one-sided for "lower bound").
@@ -70,7 +73,7 @@ class Estimate:
         return "" if bounds is None else f"± {(bounds[1] - bounds[0]) / 2:.3g}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary; a value or error that is not finite becomes None, and `reason` says why."""
+        """Plain dictionary; what is not finite becomes None, and `reason` says why. `data_stderr` is written by Measurement."""
         reason = self.reason
         if not math.isfinite(self.value) and reason is None:
             reason = f"not finite: {self.value}"
@@ -87,7 +90,7 @@ class Estimate:
     def from_json(cls, data: dict[str, Any]) -> "Estimate":
         """Inverse of `to_json`; keys that are not an Estimate's are left alone."""
         value = math.nan if data["value"] is None else float(data["value"])
-        return cls(value, data["stderr"], data["kind"], data["n"], data["converged"], data["reason"])
+        return cls(value, data["stderr"], data["kind"], data["n"], data["converged"], data["reason"], data.get("data_stderr"))
 
 
 def finite_or_none(x: float | None) -> float | None:

@@ -4,7 +4,7 @@ import html
 from dataclasses import dataclass, field
 from typing import Any
 
-from landscape.results.estimate import Estimate
+from landscape.results.estimate import Estimate, finite_or_none
 
 SCHEMA = 1
 
@@ -19,8 +19,6 @@ class Measurement:
         invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can fake it.
         matvecs: Hessian-vector products spent on it; work shared between measures is counted where it was done.
         seconds: wall time.
-        data_stderr: standard error from having used only these samples of the data, kept apart from the method's own;
-            None where it was not estimated.
     """
 
     estimate: Estimate
@@ -28,7 +26,6 @@ class Measurement:
     invariant_to: tuple[str, ...]
     matvecs: int = 0
     seconds: float = 0.0
-    data_stderr: float | None = None
 
     @property
     def mark(self) -> str:
@@ -44,13 +41,13 @@ class Measurement:
             "invariant_to": list(self.invariant_to),
             "matvecs": self.matvecs,
             "seconds": round(self.seconds, 4),
-            "data_stderr": self.data_stderr,
+            "data_stderr": finite_or_none(self.estimate.data_stderr),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Measurement":
         """Inverse of `to_json`."""
-        own = {k: data[k] for k in ("unit", "matvecs", "seconds", "data_stderr")}
+        own = {k: data[k] for k in ("unit", "matvecs", "seconds")}
         return cls(Estimate.from_json(data), invariant_to=tuple(data["invariant_to"]), **own)
 
 
@@ -89,8 +86,8 @@ class Sharpness:
         out = []
         for name, m in self.measures.items():
             doubt = m.estimate.doubt() if m.estimate.converged else f"NOT CONVERGED: {m.estimate.reason}"
-            if m.data_stderr is not None:
-                doubt += f"; data ± {1.96 * m.data_stderr:.2g}"
+            if m.estimate.data_stderr is not None:
+                doubt += f"; data ± {1.96 * m.estimate.data_stderr:.2g}"
             out.append((name, f"{m.estimate.value:.5g}", doubt, m.mark, m.unit))
         return out
 

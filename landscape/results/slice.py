@@ -77,6 +77,15 @@ class Slice:
         """1 for a line, 2 for a plane."""
         return len(self.axes)
 
+    def barrier(self, quantity: str = "loss") -> float:
+        """Height of the barrier on a line between two minima: the largest value less the mean of the two ends (Frankle et al. 2020).
+
+        For an accuracy it is the depth of the valley: the mean of the ends less the smallest value.
+        """
+        values = self.values[quantity]
+        ends = (values[0] + values[-1]) / 2
+        return float(ends - values.min()) if "accuracy" in quantity else float(values.max() - ends)
+
     def plot(self, ax: "Axes | None" = None, *, quantity: str = "loss", view: str = "contour") -> "Axes":
         """Draw one quantity. `view` is "contour" or "3d" for a plane and is not looked at for a line."""
         from landscape.report.axes import draw_slice  # the drawing room is above this one: looked up only when asked

@@ -1,0 +1,140 @@
+"""The data of an Objective: a fixed, ordered list of batches, resident on the device."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, RandomSampler
+
+from landscape.errors import NumericalError, UsageError
+
+Data = DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
+
+_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arguments of the model and the target of the loss, for some consecutive samples.
+
+    Attributes:
+        args, kwargs: what the model is called with; every tensor in them has the samples on its first dimension.
+        target: (B, ...).
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def map(self, f: Any) -> "Batch":
+        """Apply `f` to every tensor."""
+        args, kwargs, target = pytree.tree_map_only(Tensor, f, (self.args, self.kwargs, self.target))
+        return Batch(args, kwargs, target)
+
+    def __getitem__(self, rows: Any) -> "Batch":
+        return self.map(lambda t: t[rows])
+
+
+def fixed_batches(data: Data, batch_size: int | None, device: torch.device, dtype: torch.dtype) -> list[Batch]:
+    """Read the data once, in order, and keep it on the device.
+
+    Args:
+        data: a DataLoader, a list of batches ((inputs..., target) tuples or dictionaries with "labels"), or two tensors (x, y).
+        batch_size: cut (x, y) tensors into batches of this size (default 256), and larger batches into micro-batches.
+        device, dtype: where the tensors go; floating-point inputs are converted, integers are left alone.
+
+    Raises:
+        UsageError: no data, a batch that is not (inputs, target), a loader that shuffles or augments.
+        NumericalError: an input or target that is not finite, named by its batch.
+    """
+    batches = [_batch(b, i) for i, b in enumerate(_iterate(data, batch_size))]
+    if not sum(len(b) for b in batches):
+        raise UsageError("expected data, found no samples", fix="check the split, the path and the filter of the data set")
+    if isinstance(data, DataLoader):
+        _check_order(data, batches[0])
+    for i, batch in enumerate(batches):
+        for t in pytree.tree_leaves((batch.args, batch.kwargs, batch.target)):
+            if isinstance(t, Tensor) and t.is_floating_point() and not bool(torch.isfinite(t).all()):
+                raise NumericalError(f"expected finite data, found NaN or infinity in batch {i}", fix="clean the data set")
+
+    def convert(t: Tensor) -> Tensor:
+        return t.detach().to(device=device, dtype=dtype if t.is_floating_point() else None)
+
+    batches = [b.map(convert) for b in batches if len(b)]
+    return split(batches, batch_size) if batch_size is not None else batches
+
+
+def split(batches: list[Batch], size: int) -> list[Batch]:
+    """The same samples in batches of at most `size`."""
+    if size < 1:
+        raise UsageError(f"expected a batch size of at least 1, found {size}", fix="pass --batch-size 128")
+    return [b[i : i + size] for b in batches for i in range(0, len(b), size)]
+
+
+def select(batches: list[Batch], rows: Tensor) -> list[Batch]:
+    """The samples with these (ascending) numbers, batch by batch."""
+    out, start = [], 0
+    for b in batches:
+        inside = rows[(rows >= start) & (rows < start + len(b))] - start
+        if len(inside):
+            out.append(b[inside.to(b.target.device)])
+        start += len(b)
+    return out
+
+
+def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:
+    """Batches as the caller gave them; (x, y) tensors are cut."""
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
+        x, y = data
+        if len(x) != len(y):
+            raise UsageError(f"expected as many targets as inputs, found {len(x)} inputs and {len(y)} targets")
+        size = batch_size or 256
+        return ((x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
+    if not isinstance(data, (DataLoader, Sequence)):
+        raise UsageError(
+            f"expected a DataLoader, a list of batches or two tensors (x, y), found {type(data).__name__}",
+            fix="a generator can be read only once: pass list(batches)",
+        )
+    return data
+
+
+def _batch(raw: Any, number: int) -> Batch:
+    """One raw batch as model arguments and target."""
+    if isinstance(raw, Mapping):
+        key = next((k for k in _TARGET_KEYS if k in raw), None)
+        if key is not None:
+            return _aligned(Batch((), {k: v for k, v in raw.items() if k != key}, torch.as_tensor(raw[key])), number)
+    elif isinstance(raw, Sequence) and len(raw) >= 2 and isinstance(raw[-1], Tensor):
+        return _aligned(Batch(tuple(raw[:-1]), {}, raw[-1]), number)
+    raise UsageError(
+        f"expected batch {number} to be (inputs, target) or a dictionary with 'labels', found {type(raw).__name__}",
+        fix="wrap the data so that each batch ends with its targets",
+    )
+
+
+def _aligned(batch: Batch, number: int) -> Batch:
+    """Check that every tensor has the batch's number of rows."""
+    if batch.target.ndim == 0:
+        raise UsageError(f"expected the targets of batch {number} to have a first dimension for samples, found a scalar")
+    for t in pytree.tree_leaves((batch.args, batch.kwargs)):
+        if isinstance(t, Tensor) and (t.ndim == 0 or len(t) != len(batch)):
+            rows = "a scalar" if t.ndim == 0 else f"{len(t)} rows"
+            raise UsageError(f"expected {len(batch)} rows in every input of batch {number}, found {rows}")
+    return batch
+
+
+def _check_order(loader: DataLoader[Any], first: Batch) -> None:
+    """Refuse a loader whose second reading differs from its first."""
+    fix = "pass shuffle=False and transforms without randomness"
+    if isinstance(loader.sampler, RandomSampler):
+        raise UsageError("expected data in a fixed order, found a DataLoader that shuffles", fix=fix)
+    again = _batch(next(iter(loader)), 0)
+    pairs = zip(pytree.tree_leaves(vars(first)), pytree.tree_leaves(vars(again)), strict=True)
+    if not all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor)):
+        raise UsageError("expected the same data at every reading, found a DataLoader that shuffles or augments", fix=fix)

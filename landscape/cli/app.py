@@ -1,0 +1,56 @@
+"""The command line, put together from one file a command."""
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from landscape.cli import compare, demo, doctor, init, inspect, reparam, report, sharpness, spectrum, surface, train
+from landscape.cli.command import command
+from landscape.errors import printable
+from landscape.version import __version__
+
+_HELP = "How sharp a minimum is, what the loss looks like around it, and which of these numbers rescaling the weights could have faked."
+
+app = typer.Typer(
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for module in (inspect, sharpness, spectrum, surface, reparam, compare, train, report, demo, init, doctor):
+    app.command(module.NAME)(command(module.run))
+
+
+def _version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        typer.echo(f"landscape {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of `landscape` itself."""
+
+
+def run() -> None:
+    """Run a command; every mistake in the arguments is one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = 2
+    except click.ClickException as error:
+        where = f"; see {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
+        print(f"error: {printable(error.format_message(), limit=1000)}{where}", file=sys.stderr)
+        code = 2
+    except click.Abort:
+        print("error: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

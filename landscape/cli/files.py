@@ -1,0 +1,64 @@
+"""The directory that a command writes to: never over another run's files, never half a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from landscape.errors import UsageError, printable
+from landscape.files import write
+
+_RECORD = "run.json"
+
+
+class OutputDirectory:
+    """A directory that belongs to one run, told by the record of its inputs.
+
+    Args:
+        path: created where it is missing.
+        inputs: everything that determines the results: command, digests of the files, options. JSON-able.
+
+    Raises:
+        UsageError: it cannot be written, or it holds another run (the message says what differs) or files of somebody else.
+    """
+
+    def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
+        self.path = path
+        self.inputs: dict[str, Any] = json.loads(json.dumps(inputs, default=str))
+        self.written: list[Path] = []
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            held = [p.name for p in path.iterdir()]
+        except OSError as error:
+            raise UsageError(
+                f"expected a directory that can be written, found {path}: {error.strerror}", fix="choose another --out"
+            ) from error
+        if _RECORD in held:
+            self._compare(path / _RECORD)
+        elif held:
+            raise UsageError(
+                f"expected an empty directory or one of this very run, found {path} with {held[0]} in it", fix="choose another --out"
+            )
+        self.json(_RECORD, self.inputs)
+
+    def file(self, name: str) -> Path:
+        """Path of a file to write; remembered for the list at the end."""
+        self.written.append(self.path / name)
+        return self.path / name
+
+    def json(self, name: str, document: dict[str, Any]) -> Path:
+        """Write a JSON file."""
+        path = self.file(name)
+        return write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+
+    def _compare(self, record: Path) -> None:
+        """Refuse a directory whose record differs from this run's inputs."""
+        try:
+            there = json.loads(record.read_text())
+        except (OSError, ValueError):
+            there = None
+        if there == self.inputs:
+            return
+        keys = sorted(set(there) | set(self.inputs)) if isinstance(there, dict) else []
+        differing = [k for k in keys if there.get(k) != self.inputs.get(k)]
+        what = f"it differs in {', '.join(differing)}" if differing else "its record cannot be read"
+        raise UsageError(f"expected {self.path} to be new, found another run there: {printable(what)}", fix="choose another --out")

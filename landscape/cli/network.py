@@ -1,0 +1,99 @@
+"""From the options of a command to an Objective: what every command that computes does first."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landscape.cli.options import Common, Naming
+from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
+
+if TYPE_CHECKING:
+    from landscape.objective import Objective
+    from landscape.tasks import Task
+
+
+def device_of(name: str) -> str:
+    """The device that `--device` means.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = "unknown"
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise UsageError(f"expected a device of this machine, found {name!r}", fix=f"there is {there}; see landscape doctor")
+    return name
+
+
+def model_arguments(pairs: list[str] | None) -> dict[str, object]:
+    """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text."""
+    import json
+
+    out: dict[str, object] = {}
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"expected -M KEY=VALUE, found {pair!r}", fix="for example -M num_classes=10")
+        try:
+            out[key] = json.loads(text)
+        except json.JSONDecodeError:
+            out[key] = {"True": True, "False": False, "None": None}.get(text, text)
+    return out
+
+
+def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
+    """The checkpoint's Task: its model with these weights, its loss and its data."""
+    from landscape.tasks import load
+
+    task = load(
+        path,
+        task=naming.task,
+        model=naming.model,
+        model_kwargs=model_arguments(naming.model_args),
+        data=naming.data,
+        weights=naming.weights,
+    )
+    for notice in task.notices:
+        terminal.note(f"{path.name}: {notice}")
+    return task
+
+
+def objective_of(task: "Task", common: Common, split: str = "train") -> "Objective":
+    """The Objective of a task on the data, in the precision and on the device that the options ask for."""
+    if common.dtype not in ("float32", "float64"):
+        raise UsageError(f"expected --dtype float32 or float64, found {common.dtype!r}")
+    return task.objective(
+        split, samples=common.samples, batch_size=common.batch_size, dtype=common.dtype, device=device_of(common.device)
+    )
+
+
+def test_objective(task: "Task", common: Common) -> "Objective | None":
+    """The Objective on the test split, as many samples of it as there are up to `--samples`; None where the task has no test split."""
+    if task.test is None:
+        return None
+    available = task.size("test")
+    samples = None if common.samples is None else min(common.samples, available)
+    return objective_of(task, replace(common, samples=samples), "test")
+
+
+def centre_line(objective: "Objective", name: str, split: str, terminal: Terminal) -> None:
+    """Loss and accuracy at the checkpoint, first of all; a network no better than guessing is warned about."""
+    centre = objective.evaluate()
+    text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}"
+    if centre.accuracy is not None:
+        text += f", accuracy {100 * centre.accuracy.value:.2f} % ± {196 * (centre.accuracy.stderr or 0.0):.2f}"
+    terminal.line(f"{text}, {objective.samples} samples, {objective.dim} weights")
+    classes = objective.classes
+    if centre.accuracy is not None and classes and centre.accuracy.value <= 1 / classes + 2 * (centre.accuracy.stderr or 0.0):
+        terminal.warn(
+            f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "
+            "are the weights the right ones, were the labels random?"
+        )

@@ -1,0 +1,113 @@
+"""`landscape spectrum`: eigenvalues with residuals, spectral density with its band, per-layer traces."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from landscape.cli.options import Common, Naming
+from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
+
+if TYPE_CHECKING:
+    from landscape.objective import Objective
+    from landscape.results import Eigenpairs
+
+NAME = "spectrum"
+
+
+def run(
+    terminal: Terminal,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    common: Common,
+    naming: Naming,
+    k: Annotated[int, typer.Option("-k", "--eigenvalues", min=1, help="How many at each end of the spectrum.")] = 5,
+    probes: Annotated[int, typer.Option("--probes", min=2, help="Random probes of the density; more of them narrow its band.")] = 10,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Lanczos steps of each probe; more of them sharpen the density.")] = 80,
+    scale: Annotated[str, typer.Option("--scale", help="Of the eigenvalue axis: log (symmetric) or linear.")] = "log",
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of every layer's own block.")] = False,
+    check: Annotated[str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")] = None,
+) -> None:
+    """The Hessian's spectrum: top and bottom eigenvalues with residuals, the density with a band, a table by layer.
+
+    Example: landscape spectrum runs/model.safetensors -k 10 --per-layer --out spectrum
+    """
+    from landscape.cli.files import OutputDirectory
+    from landscape.cli.network import centre_line, objective_of, open_task
+    from landscape.measures import provenance
+    from landscape.report import figure_density, save
+    from landscape.spectrum import eigenpairs, spectral_density
+
+    if scale not in ("log", "linear"):
+        raise UsageError(f"expected --scale log or linear, found {scale!r}")
+    if check not in (None, "pyhessian"):
+        raise UsageError(f"expected --check pyhessian, found {check!r}")
+    task = open_task(checkpoint, naming, terminal)
+    objective = objective_of(task, common, naming.split)
+    inputs = provenance(objective, common.seed) | {
+        "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
+        "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
+    }  # fmt: skip
+    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-spectrum"), inputs)
+    centre_line(objective, checkpoint.name, naming.split, terminal)
+
+    count = min(k, objective.dim)
+    pairs = eigenpairs(objective, count, "both", generator=_seeded(common.seed))
+    rows = [
+        (f"{v:.6g}", f"{r:.1e}", "yes" if ok else "NO")
+        for v, r, ok in zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
+    ]
+    terminal.table(("eigenvalue", "residual", "converged"), rows)
+    terminal.line(f"{pairs.matvecs} Hessian-vector products")
+    if not pairs.converged.all():
+        terminal.unconverged.append("eigenvalues")
+    density = spectral_density(
+        objective, probes=probes, steps=steps, scale=scale, generator=_seeded(common.seed)  # type: ignore[arg-type]  # checked above
+    )
+    document: dict[str, Any] = {
+        "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
+        "eigenvalues": pairs.to_json(), "density": density.to_json(), "provenance": inputs,
+    }  # fmt: skip
+    if per_layer:
+        document["layers"] = _layers(terminal, objective, common.seed)
+    if check is not None:
+        document["check"] = _pyhessian(terminal, objective, pairs, count)
+    figure = figure_density(density, eigenpairs=pairs, title=f"Spectral density of the Hessian, {checkpoint.name}", provenance=inputs)
+    folder.written += save(figure, folder.path / "spectrum")
+    folder.json("spectrum.json", document)
+    terminal.document(document)
+    terminal.written(folder.written)
+
+
+def _seeded(seed: int) -> Any:
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def _layers(terminal: Terminal, objective: "Objective", seed: int) -> list[dict[str, Any]]:
+    """Trace and largest eigenvalue of every layer's own diagonal block of H."""
+    from landscape.measures import measure_all
+
+    out, rows = [], []
+    for layer, entries in objective.layout.layers.items():
+        block = objective.only(*(e.name for e in entries))
+        found = measure_all(block, ["trace", "lambda_max"], seed=seed)
+        trace, top = found["trace"].estimate, found["lambda_max"].estimate
+        out.append({"layer": layer, "weights": block.dim, "trace": trace.to_json(), "lambda_max": top.to_json()})
+        rows.append((layer or "(model)", str(block.dim), f"{trace.value:.5g}", trace.doubt(), f"{top.value:.5g}", top.doubt()))
+        if not top.converged:
+            terminal.unconverged.append(f"lambda_max of {layer}")
+    terminal.table(("layer", "weights", "trace", "", "lambda_max", ""), rows)
+    return out
+
+
+def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", k: int) -> dict[str, Any]:
+    """The k largest-magnitude eigenvalues from PyHessian beside ours; it cannot tell largest from most negative."""
+    from landscape.cli.peers import pyhessian_eigenvalues
+
+    ours = sorted((float(v) for v in pairs.values), key=abs, reverse=True)[:k]
+    theirs = pyhessian_eigenvalues(objective, k)
+    rows = [(f"{a:.6g}", f"{b:.6g}", f"{abs(a - b) / (abs(b) + 1e-30):.1e}") for a, b in zip(ours, theirs, strict=True)]
+    terminal.table(("landscape", "PyHessian", "relative difference"), rows)
+    return {"tool": "pyhessian", "landscape": ours, "pyhessian": theirs}

@@ -1,0 +1,142 @@
+"""What a person sees: tables, lines, warnings and progress; and the one JSON document that a program reads."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from landscape import progress
+from landscape.errors import printable
+
+_PLAIN_SECONDS = 10.0
+
+
+class Terminal:
+    """Where a command prints.
+
+    Args:
+        json: everything for people goes to stderr, and `document` is printed on stdout at the end.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.out = Console(stderr=json, highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.unconverged: list[str] = []
+        self._document: dict[str, Any] | None = None
+
+    def line(self, text: str = "") -> None:
+        """One line of result."""
+        self.out.print(escape(text))
+
+    def note(self, text: str) -> None:
+        """A remark that is no result, on stderr."""
+        self.err.print(f"[dim]note: {escape(printable(text))}[/]")
+
+    def warn(self, text: str) -> None:
+        """Something the reader should look at before believing the numbers, on stderr."""
+        self.err.print(f"[bold yellow]warning:[/] {escape(printable(text))}")
+
+    def error(self, text: str, table: Sequence[Sequence[str]] | None = None) -> None:
+        """The one line that a failed command ends with, after a table of details where there is one."""
+        for row in table or ():
+            self.err.print(escape("  " + "  ".join(printable(c) for c in row)))
+        self.err.print(f"[bold red]error:[/] {escape(printable(text, limit=1000))}")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+        """A table whose cells may hold any text; it is wide as its content where nobody looks at a screen."""
+        table = Table(*head, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for row in rows:
+            table.add_row(*(escape(printable(cell)) for cell in row))
+        width = None if self.out.is_terminal else max(80, self.out.measure(table).maximum)
+        self.out.print(table, width=width, soft_wrap=False)
+
+    def written(self, paths: Sequence[Path]) -> None:
+        """The list of files that the command wrote."""
+        for path in paths:
+            self.err.print(f"[dim]wrote[/] {escape(printable(str(path)))}")
+
+    def document(self, document: dict[str, Any]) -> None:
+        """What `--json` prints."""
+        self._document = document
+
+    def finish(self) -> None:
+        """Print the document, if it was asked for."""
+        if self.json and self._document is not None:
+            json.dump(self._document, sys.stdout, indent=2, allow_nan=False)
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show the progress of the work inside: bars with an ETA on a terminal, plain lines elsewhere."""
+        if not self.err.is_terminal:
+            with progress.listening(_Lines(self.err)):
+                yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left at most"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True) as bars, progress.listening(_Bars(bars)):
+            yield
+
+
+class _Bars:
+    """Progress on a terminal."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+
+    def start(self, label: str, total: int | None) -> int:
+        return self.bars.add_task(escape(printable(label)), total=total)
+
+    def advance(self, handle: int, steps: int) -> None:
+        self.bars.advance(handle, steps)  # type: ignore[arg-type]  # rich's TaskID is an int
+
+    def finish(self, handle: int) -> None:
+        self.bars.remove_task(handle)  # type: ignore[arg-type]  # as above
+
+
+class _Lines:
+    """Progress as a line every few seconds, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.stages: dict[int, tuple[str, int | None, float]] = {}
+        self.done: dict[int, int] = {}
+        self.spoken = time.monotonic()
+
+    def start(self, label: str, total: int | None) -> int:
+        handle = len(self.stages)
+        self.stages[handle] = (label, total, time.monotonic())
+        self.done[handle] = 0
+        return handle
+
+    def advance(self, handle: int, steps: int) -> None:
+        self.done[handle] += steps
+        now = time.monotonic()
+        if now - self.spoken < _PLAIN_SECONDS:
+            return
+        self.spoken = now
+        label, total, started = self.stages[handle]
+        text = f"{label}: {self.done[handle]}"
+        if total:
+            left = (now - started) / self.done[handle] * (total - self.done[handle])
+            text += f" of at most {total}, {now - started:.0f} s, at most {left:.0f} s left"
+        self.console.print(escape(printable(text)))
+
+    def finish(self, handle: int) -> None:
+        del self.done[handle]

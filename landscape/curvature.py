@@ -1,0 +1,189 @@
+"""How values, gradients and curvature products of a network are computed: the engine behind Objective.
+
+Everything is a sum over batches of (weight of the batch / total weight) * (mean loss of the batch), so that a ragged last batch
+counts for what it is. Parameters enter through `torch.func.functional_call`; the module itself is never written to.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from landscape.batches import Batch
+from landscape.errors import NumericalError, UsageError
+from landscape.losses import MeanLoss
+from landscape.parameters import Layout
+
+
+@contextmanager
+def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[None]:
+    """IEEE arithmetic inside the block, the caller's settings after it.
+
+    TensorFloat-32 and the bfloat16 matmul path are off, cuDNN chooses deterministic algorithms. For `derivatives` attention uses
+    its math kernel, since the fused ones have no double backward; cuDNN's `recurrent` layers have none either and are avoided.
+    """
+    precision = torch.get_float32_matmul_precision()
+    with ExitStack() as stack:
+        stack.enter_context(
+            torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled and not (derivatives and recurrent),
+                benchmark=False, deterministic=True, allow_tf32=False
+            )
+        )
+        if derivatives:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """Derivatives of the mean loss of `model` over `batches` with respect to the weights in `layout`.
+
+    Attributes:
+        model: in eval mode, owned by the engine; its own parameters are not looked at but for those outside `layout`.
+        loss: the loss as a weighted mean.
+        batches: on the device, in order.
+        layout: the weights that vary.
+    """
+
+    model: nn.Module
+    loss: MeanLoss
+    batches: list[Batch]
+    layout: Layout
+
+    def forward(self, params: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The network's output for one batch; `.logits` is taken from an output object that has them."""
+        output: Any = functional_call(self.model, params, batch.args, batch.kwargs)
+        output = getattr(output, "logits", output)
+        if not isinstance(output, Tensor):
+            raise UsageError(
+                f"expected the model to return a tensor or an object with .logits, found {type(output).__name__}",
+                fix="wrap the model in a module whose forward returns the logits",
+            )
+        return output
+
+    @cached_property
+    def weighted(self) -> list[tuple[Batch, float]]:
+        """Every batch with its share of the mean."""
+        weights = [float(self.loss.sample_weights(b.target).sum()) for b in self.batches]
+        total = sum(weights)
+        if total <= 0:
+            raise UsageError("expected targets that count, found that the loss ignores every one of them")
+        return [(b, w / total) for b, w in zip(self.batches, weights, strict=True) if w > 0]
+
+    def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Mean loss and its gradient. Cost: 3 forward passes."""
+        value, total = 0.0, torch.zeros_like(theta)
+        with self._derivatives():
+            for batch, share in self.weighted:
+                leaves = self._leaves(theta)
+                loss = self.loss.mean(self.forward(leaves, batch), batch.target)
+                total += share * self._flat(_grad(loss, leaves))
+                value += share * float(loss.detach())
+        return value, total
+
+    def hvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """H v for k vectors in one pass, by reverse over reverse: the first-order pass is shared. Cost: 3 + 6k forward passes."""
+        out = torch.zeros_like(v)
+        with self._derivatives():
+            for batch, share in self.weighted:
+                leaves = self._leaves(theta)
+                loss = self.loss.mean(self.forward(leaves, batch), batch.target)
+                first = _grad(loss, leaves, create_graph=True)
+                for i, row in enumerate(v):
+                    out[i] += share * self._flat(_vjp(first, leaves, self.layout.unflatten(row)))
+        return out
+
+    def ggnvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse. Cost: 3 + 6k passes."""
+        out = torch.zeros_like(v)
+        with self._derivatives():
+            for batch, share in self.weighted:
+                leaves = self._leaves(theta)
+                output = self.forward(leaves, batch)
+                dummy = torch.zeros_like(output, requires_grad=True)
+                pulled = _vjp({"output": output}, leaves, {"output": dummy}, create_graph=True)
+                at = output.detach().requires_grad_()
+                slope = _grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
+                for i, row in enumerate(v):
+                    pushed = _vjp(pulled, {"output": dummy}, self.layout.unflatten(row))
+                    bent = _vjp(slope, {"output": at}, pushed)
+                    out[i] += share * self._flat(_vjp({"output": output}, leaves, bent))
+        return out
+
+    def sample_curvatures(self, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
+        """v^T H_n v of every sample; None where the loss does not come apart. Cost: about 20 passes.
+
+        v^T H(w) v of the loss sum_n w_n loss_n is linear in the weights w of the samples, so that its gradient there has every sample's own
+        value. Forward over forward would be cheaper, but is silently wrong for LayerNorm (torch 2.13).
+        """
+        parts = []
+        direction = self.layout.unflatten(v)
+        with self._derivatives():
+            for batch in self.batches:
+                leaves = self._leaves(theta)
+                losses = self.loss.per_sample(self.forward(leaves, batch), batch.target)
+                if losses is None:
+                    return None
+                w = torch.ones_like(losses, requires_grad=True)
+                slope = _dot(_grad((w * losses).sum(), leaves, create_graph=True), direction)
+                if slope.requires_grad:
+                    slope = _dot(_vjp({"slope": slope}, leaves, {"slope": torch.ones_like(slope)}, create_graph=True), direction)
+                parts.append(_vjp({"bend": slope}, {"w": w}, {"bend": torch.ones_like(slope)})["w"].double())
+        return torch.cat(parts)
+
+    def _derivatives(self) -> AbstractContextManager[None]:
+        """Arithmetic for derivatives of this network."""
+        return exact_math(derivatives=True, recurrent=any(isinstance(m, nn.RNNBase) for m in self.model.modules()))
+
+    def _leaves(self, theta: Tensor) -> dict[str, Tensor]:
+        """Parameters as leaves of a fresh graph; views of theta, no copy."""
+        return {name: t.detach().requires_grad_() for name, t in self.layout.unflatten(theta).items()}
+
+    def _flat(self, tensors: dict[str, Tensor]) -> Tensor:
+        return self.layout.flatten(tensors)
+
+
+def _grad(scalar: Tensor, leaves: dict[str, Tensor], create_graph: bool = False) -> dict[str, Tensor]:
+    """Gradient of a scalar; zeros for leaves that it does not reach."""
+    if not scalar.requires_grad:
+        raise NumericalError(
+            "expected a loss that can be differentiated, found one that does not depend on the weights through autograd",
+            fix="look for .detach(), .item(), argmax or torch.no_grad() in the model or the loss",
+        )
+    grads = torch.autograd.grad(scalar, list(leaves.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
+
+
+def _dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+    """Inner product of two lots of tensors under the same names."""
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def _vjp(
+    outputs: dict[str, Tensor], leaves: dict[str, Tensor], cotangents: dict[str, Tensor], create_graph: bool = False
+) -> dict[str, Tensor]:
+    """Vector-Jacobian product that keeps the graph; zeros where nothing depends on a leaf (a linear model has no curvature)."""
+    live = [name for name, t in outputs.items() if t.requires_grad]
+    if not live:
+        return {name: torch.zeros_like(t) for name, t in leaves.items()}
+    grads = torch.autograd.grad(
+        [outputs[n] for n in live],
+        list(leaves.values()),
+        [cotangents[n] for n in live],
+        retain_graph=True,
+        create_graph=create_graph,
+        materialize_grads=True,
+    )
+    return dict(zip(leaves, grads, strict=True))

@@ -1,0 +1,121 @@
+"""Keskar's epsilon-sharpness: the largest relative growth of the loss in a small box around the minimum."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from landscape import linalg
+from landscape.errors import UsageError
+from landscape.measures.registry import measure
+from landscape.measures.shared import extremes, once, seeded
+from landscape.objective import Objective
+from landscape.results import Estimate
+
+_REFERENCE = "Keskar et al. 2017, arXiv:1609.04836, metric 2.1"
+
+
+@measure("keskar", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE)
+def keskar(
+    objective: Objective,
+    *,
+    eps: float = 1e-3,
+    subspace: int | None = None,
+    iterations: int = 10,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """Keskar et al.'s epsilon-sharpness: how much the loss can grow inside a small box, in per cent of 1 + loss.
+
+    phi(eps, A) = 100 (max over y in C_eps of L(theta + A y) - L(theta)) / (1 + L(theta)), C_eps = {y : |y_i| <= eps (|(A^+ theta)_i| + 1)}.
+    In full space A is the identity. In a subspace A is P x p with independent standard normal entries (the paper gives no law; this one is ours, and its
+    columns have norm about sqrt(P)). The "+ 1" makes the box nearly absolute for small weights, which is why rescaling defeats the measure.
+
+    Args:
+        objective: the network on its data; the paper uses the whole training set.
+        eps: relative half-width of the box; 1e-3 and 5e-4 in the paper.
+        subspace: p, the number of random directions; None for the full space. The paper uses 100.
+        iterations: of L-BFGS-B; 10 in the paper.
+        generator: of A and of the random starts; default seed 0.
+
+    Returns:
+        Kind "lower bound": the best value over L-BFGS-B as published and three maximisers of our own (corners by the sign of the gradient,
+        projected gradient, projected quasi-Newton), started from the centre and from the top Hessian eigenvector; n is the number of evaluations.
+
+    Raises:
+        UsageError: eps is not positive and finite, or a subspace of no or of more than P dimensions.
+
+    Cost: some 60 to 120 gradients. In a subspace A takes p * P numbers of memory.
+
+    Accuracy: a non-convex maximisation; the true sharpness is at least the value. A loss that overflows inside the box is reported as inf.
+
+    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017, arXiv:1609.04836, metric 2.1. Where the paper reports the end of L-BFGS-B, we
+    report the best point seen by any method.
+
+    Example:
+        L = w^2 at w = 0 with eps = 0.1: the box is |y| <= 0.1 (0 + 1), the maximum 0.01, so phi = 100 * 0.01 / 1.
+        >>> from torch import nn
+        >>> net = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.zeros_(net.weight)
+        >>> objective = Objective(net, nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1)), dtype="float64")
+        >>> round(keskar(objective, eps=0.1).value, 6)
+        1.0
+    """
+    if not (math.isfinite(eps) and eps > 0):
+        raise UsageError(f"expected a positive epsilon, found {eps:g}", fix="the paper uses 1e-3 and 5e-4")
+    random = seeded(generator)
+    top = extremes(objective, random).vectors[0]
+    theta = objective.theta
+    if subspace is None:
+        basis, coordinates, curved = None, theta, top
+    else:
+        basis = _random_basis(objective, subspace, random)
+        # A^+ theta by least squares on the p x p Gram matrix in float64: A is tall, well conditioned, and too large for a QR of its own.
+        gram = (basis @ basis.T).double()
+        coordinates = torch.linalg.solve(gram, (basis @ theta).double()).to(theta)
+        curved = torch.linalg.solve(gram, (basis @ top).double()).to(theta)
+    radius = eps * (coordinates.abs() + 1)
+
+    def at(y: Tensor) -> Tensor:
+        return theta + (y if basis is None else y @ basis)
+
+    def value_and_gradient(y: Tensor) -> tuple[float, Tensor]:
+        value, gradient = objective.value_and_gradient(at(y))
+        return value, gradient if basis is None else basis @ gradient
+
+    best = linalg.maximise_box(
+        value_and_gradient,
+        lambda y: objective.value(at(y)).value,
+        radius,
+        directions=[curved],
+        lbfgsb_iterations=iterations,
+        generator=random,
+    )
+    centre = objective.value().value
+    phi = 100 * (best.value - centre) / (1 + centre)
+    return Estimate(phi, None, "lower bound", best.evaluations, True, f"best of {best.evaluations} evaluations, by {best.method}")
+
+
+@measure("keskar_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE)
+def keskar_half(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
+    """`keskar` in the full space with the paper's smaller box, eps = 5e-4."""
+    return keskar(objective, eps=5e-4, generator=generator)
+
+
+@measure("keskar_subspace", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE)
+def keskar_subspace(objective: Objective, *, p: int = 100, generator: torch.Generator | None = None) -> Estimate:
+    """`keskar` in a random subspace of p = 100 dimensions (P, if the network has fewer weights), eps = 1e-3."""
+    return keskar(objective, subspace=min(p, objective.dim), generator=generator)
+
+
+def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> Tensor:
+    """The transpose of A, (p, P), drawn row by row on the CPU so that it does not depend on the device."""
+    if not 1 <= p <= objective.dim:
+        raise UsageError(f"expected a subspace of 1 to {objective.dim} dimensions, found {p}", fix="the paper uses 100")
+
+    def draw() -> Tensor:
+        basis = torch.empty(p, objective.dim, dtype=objective.dtype, device=objective.device)
+        for row in basis:
+            row.copy_(torch.randn(objective.dim, generator=generator))
+        return basis
+
+    return once(objective, generator, ("basis", p), draw)

@@ -1,0 +1,320 @@
+"""Objective: the loss of a network on fixed data as a function of one flat parameter vector. The central abstraction."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from landscape.batches import Data, fixed_batches, select
+from landscape.curvature import Engine, exact_math
+from landscape.errors import NumericalError, UsageError
+from landscape.losses import LossFunction, MeanLoss, accuracy
+from landscape.parameters import Layout
+from landscape.preflight import SAMPLES as PREFLIGHT_SAMPLES
+from landscape.preflight import check_engine, check_targets
+from landscape.results import Estimate
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy at one point.
+
+    Attributes:
+        loss: mean loss, standard error over samples.
+        accuracy: mean of the metric, standard error over samples; None where the task has none.
+    """
+
+    loss: Estimate
+    accuracy: Estimate | None
+
+
+class Objective:
+    """Mean loss of a network over a fixed data set, as a function of the flat vector of its weights.
+
+    L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
+    (dropout off, BatchNorm with its running statistics). w_n is 1, or the number of tokens, or the class weights, as the loss's own mean
+    has it; a ragged last batch therefore changes nothing. The model passed in is copied and left exactly as it was.
+
+    Args:
+        model: any `nn.Module`; wrappers (DataParallel, torch.compile) are taken off. The weights that vary are those with
+            `requires_grad`, or all if none has it.
+        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`.
+        data: a DataLoader in fixed order, a list of batches (inputs..., target) or dictionaries with "labels", or tensors (x, y).
+        dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) either way.
+        device: where to compute; default: where the model's parameters are.
+        metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
+        batch_size: micro-batch; results do not depend on it beyond rounding, memory does.
+
+    Raises:
+        UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums.
+        NumericalError: data, weights or loss not finite; later, at the first derivative, a failed pre-flight check.
+
+    Cost: data are read once and stay on the device; the model is copied once.
+
+    Example:
+        A quadratic: L = (w x - y)^2 averaged has Hessian 2 mean(x^2).
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> x = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> objective = Objective(model, nn.MSELoss(), (x, torch.zeros(3, 1)), dtype="float64")
+        >>> round(float(objective.hvp(torch.ones(1, dtype=torch.float64))), 6)
+        9.333333
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        data: Data,
+        *,
+        dtype: str | torch.dtype = "float32",
+        device: str | torch.device | None = None,
+        metric: Metric | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        dt = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+        if dt not in _DTYPES.values():
+            raise UsageError(f"expected dtype float32 or float64, found {dtype}")
+        model = _unwrapped(model)
+        home = next((p.device for p in model.parameters()), torch.device("cpu"))
+        place = torch.device(device) if device is not None else home
+        layout = Layout.of(model)
+        try:
+            own = copy.deepcopy(model)
+        except (RuntimeError, TypeError) as error:
+            raise UsageError(
+                f"expected a model that can be copied, found {error}", fix="remove cached non-leaf tensors from it"
+            ) from error
+        own = own.to(device=place, dtype=dt).eval().requires_grad_(False)
+        mean_loss = MeanLoss(loss).to(place, dt)
+        self._engine = Engine(own, mean_loss, fixed_batches(data, batch_size, place, dt), layout)
+        self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
+        if not bool(torch.isfinite(self._theta).all()):
+            bad = next(e.name for e in layout if not bool(torch.isfinite(self._theta[e.start : e.stop]).all()))
+            raise NumericalError(f"expected finite weights, found NaN or infinity in {bad}", fix="use a checkpoint that did not diverge")
+        self._metric = metric
+        self._checked = False
+        self.products = 0
+        self._classes = check_targets(self._engine, self._theta)
+
+    @property
+    def theta(self) -> Float[Tensor, " P"]:
+        """The trained weights, (P,); a copy, so that nothing done to it changes the Objective."""
+        return self._theta.clone()
+
+    @property
+    def layout(self) -> Layout:
+        """Names, shapes, slices and filters of theta."""
+        return self._engine.layout
+
+    @property
+    def dim(self) -> int:
+        """P, the number of weights."""
+        return self.layout.size
+
+    @property
+    def samples(self) -> int:
+        """N, the number of data points."""
+        return sum(len(b) for b in self._engine.batches)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, where the targets are class indices for certain; accuracy at chance is 1 / classes."""
+        return self._classes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of theta and of every product."""
+        return self._theta.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of theta and of the data."""
+        return self._theta.device
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """Copies of the floating-point buffers, such as BatchNorm's running statistics."""
+        return {n: b.clone() for n, b in self._engine.model.named_buffers() if b.is_floating_point()}
+
+    def evaluate(self, theta: Float[Tensor, " P"] | None = None, buffers: dict[str, Tensor] | None = None) -> Evaluation:
+        """Loss and accuracy in one pass, each with its standard error over samples (kind "samples").
+
+        Args:
+            theta: (P,) weights; default the trained ones.
+            buffers: replacements for some buffers; default the trained ones.
+
+        Cost: one forward pass. The loss may be infinite or nan far away from a minimum; it is returned as it is.
+        """
+        losses, scores, weights, total = [], [], [], 0.0
+        with exact_math(), torch.no_grad():
+            params = self.layout.unflatten(self._theta if theta is None else self._cast(theta)) | (buffers or {})
+            for batch, share in self._engine.weighted:
+                output = self._engine.forward(params, batch)
+                total += share * float(self._engine.loss.mean(output, batch.target))
+                parts = self._engine.loss.per_sample(output, batch.target)
+                losses.append(None if parts is None else parts.double())
+                weights.append(self._engine.loss.sample_weights(batch.target))
+                scores.append(self._score(output, batch.target))
+        w = torch.cat(weights)
+        spread = None if any(p is None for p in losses) else _stderr(torch.cat(losses), w, total)
+        reason = None if spread is not None else "no standard error: the loss does not come apart by sample"
+        loss = Estimate(total, spread, "samples", len(w), reason=reason)
+        if any(s is None for s in scores):
+            return Evaluation(loss, None)
+        score = torch.cat(scores)
+        kept = ~score.isnan()
+        mean = float((score[kept] * w[kept]).sum() / w[kept].sum())
+        return Evaluation(loss, Estimate(mean, _stderr(score[kept], w[kept], mean), "samples", int(kept.sum())))
+
+    def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
+        """Mean loss with its standard error over samples. Cost: one forward pass."""
+        return self.evaluate(theta).loss
+
+    def gradient(self, theta: Float[Tensor, " P"] | None = None) -> Float[Tensor, " P"]:
+        """Gradient of the mean loss. Cost: three forward passes."""
+        return self.value_and_gradient(theta)[1]
+
+    def value_and_gradient(self, theta: Float[Tensor, " P"] | None = None) -> tuple[float, Float[Tensor, " P"]]:
+        """Mean loss as a float, and its gradient. Cost: three forward passes."""
+        self.preflight()
+        return self._engine.gradient(self._theta if theta is None else self._cast(theta))
+
+    def hvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
+        """Hessian-vector products at the trained weights: H v for one vector (P,) or k vectors (k, P) in one pass over the data."""
+        return self._product(v, self._engine.hvp)
+
+    def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
+        """Generalized Gauss-Newton products J^T (d2 loss / d output2) J v; the Hessian's positive part for a convex loss."""
+        return self._product(v, self._engine.ggnvp)
+
+    @property
+    def sample_weights(self) -> Float[Tensor, " N"]:
+        """Weight of every sample in the mean, float64: 1, or its number of tokens, or its class weight."""
+        return torch.cat([self._engine.loss.sample_weights(b.target) for b in self._engine.batches])
+
+    def standard_error(self, values: Float[Tensor, " N"]) -> float | None:
+        """Standard error over samples of the weighted mean of one value a sample; None for a single sample."""
+        w = self.sample_weights
+        return _stderr(values, w, float((w * values).sum() / w.sum()))
+
+    def sample_curvatures(self, v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
+        """v^T H_n v of every sample n, float64: their spread tells how a curvature depends on the data at hand.
+
+        None where the loss does not come apart by sample, or an operation of the network has no third derivative.
+        """
+        try:
+            return self._engine.sample_curvatures(self._theta, self._cast(v))
+        except (NotImplementedError, RuntimeError):
+            return None
+
+    def outputs(self, *, dtype: str | None = None) -> Tensor:
+        """The network's outputs at the trained weights for every sample, (N, ...), on the CPU; in another dtype on request."""
+        if dtype is not None:
+            return self.to(dtype).outputs()
+        with exact_math(), torch.no_grad():
+            params = self.layout.unflatten(self._theta)
+            return torch.cat([self._engine.forward(params, b).cpu() for b in self._engine.batches])
+
+    def to(self, dtype: str) -> "Objective":
+        """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
+        engine = _converted(self._engine, _DTYPES[dtype])
+        return self._derived(engine, self._theta.to(_DTYPES[dtype]))
+
+    def only(self, *patterns: str) -> "Objective":
+        """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
+        layout = self.layout.only(*patterns)
+        named = self.layout.unflatten(self._theta)
+        return self._derived(replace(self._engine, layout=layout), layout.flatten(named))
+
+    def subset(self, n: int, generator: torch.Generator | None = None) -> "Objective":
+        """The same loss on n samples: drawn without replacement from `generator`, or the first n without one; their order is kept."""
+        if not 1 <= n <= self.samples:
+            raise UsageError(f"expected between 1 and {self.samples} samples, found {n}", fix=f"pass at most {self.samples}")
+        rows = torch.arange(n) if generator is None else torch.randperm(self.samples, generator=generator)[:n].sort().values
+        return self._derived(replace(self._engine, batches=select(self._engine.batches, rows)), self._theta)
+
+    def with_model(self, model: nn.Module) -> "Objective":
+        """The same loss, data, dtype and device with another model's weights and buffers."""
+        batches = [(*b.args, b.target) if not b.kwargs else {**b.kwargs, "labels": b.target} for b in self._engine.batches]
+        return Objective(
+            model, self._engine.loss.loss, batches, dtype=self.dtype, device=self.device, metric=self._metric
+        )
+
+    def preflight(self) -> None:
+        """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
+        if not self._checked:
+            self._checked = True
+            first = replace(self._engine, batches=[self._engine.batches[0][:PREFLIGHT_SAMPLES]])
+            check_engine(_converted(first, torch.float64), first)
+
+    def _product(self, v: Tensor, method: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """A product for one or many vectors; counts them."""
+        self.preflight()
+        block = self._cast(v).reshape(-1, self.dim)
+        self.products += len(block)
+        return method(self._theta, block).reshape(v.shape)
+
+    def _cast(self, v: Tensor) -> Tensor:
+        """A vector in this Objective's dtype, on its device, of the right length."""
+        if v.shape[-1] != self.dim:
+            raise UsageError(f"expected a vector of {self.dim} weights, found {v.shape[-1]}")
+        return v.detach().to(device=self.device, dtype=self.dtype)
+
+    def _score(self, output: Tensor, target: Tensor) -> Tensor | None:
+        """The metric of every sample, float64."""
+        if self._metric is not None:
+            value = torch.as_tensor(self._metric(output, target)).double()
+            if value.shape != (len(target),):
+                raise UsageError(
+                    f"expected the metric to return one value per sample, found shape {tuple(value.shape)} for {len(target)} samples"
+                )
+            return value
+        if target.is_floating_point() or output.ndim != target.ndim + 1:
+            return None
+        return accuracy(output, target, self._engine.loss.ignore_index)
+
+    def _derived(self, engine: Engine, theta: Tensor) -> "Objective":
+        """An Objective that shares model and data with this one."""
+        other = copy.copy(self)
+        other._engine, other._theta, other.products = engine, theta, 0
+        return other
+
+    def __repr__(self) -> str:
+        name = type(self._engine.model).__name__
+        dtype: Any = str(self.dtype).removeprefix("torch.")
+        return f"Objective({name}, {self.dim} weights, {self.samples} samples, {dtype} on {self.device})"
+
+
+def _converted(engine: Engine, dtype: torch.dtype) -> Engine:
+    """The engine's twin in another dtype, with theta inside its model."""
+    batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in engine.batches]
+    loss = engine.loss.to(batches[0].target.device, dtype)
+    return Engine(copy.deepcopy(engine.model).to(dtype), loss, batches, engine.layout)
+
+
+def _stderr(values: Tensor, weights: Tensor, mean: float) -> float | None:
+    """Standard error of a weighted mean of independent samples (for equal weights s/sqrt(n) with ddof = 1); None for one sample."""
+    n = len(values)
+    if n < 2:
+        return None
+    share = weights / weights.sum()
+    return float((share.square() * (values - mean).square()).sum() * n / (n - 1)) ** 0.5
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
+        else:
+            return model

@@ -1,0 +1,149 @@
+"""Checks made once before an Objective is believed: determinism, independence of samples, symmetry, and one finite difference.
+
+They run on at most 32 samples in float64, where rounding and the kinks of rectifiers cannot hide a mistake, and fall back to the Objective's
+own dtype for a network that insists on it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from landscape.batches import Batch
+from landscape.curvature import Engine, exact_math
+from landscape.errors import NumericalError, UsageError
+
+SAMPLES = 32
+
+
+def check_targets(engine: Engine, theta: Tensor) -> int | None:
+    """Two samples through the network: it runs, and every class index has an output.
+
+    Returns:
+        The number of classes, where the targets are class indices for certain.
+
+    Raises:
+        UsageError: the model does not run on the data, or a label is out of range.
+        NumericalError: the loss at the trained weights is not finite.
+    """
+    try:
+        with exact_math(), torch.no_grad():
+            output = engine.forward(engine.layout.unflatten(theta), engine.batches[0][:2])
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the user's own code raises on its own data
+        raise UsageError(
+            f"expected a model that runs on its data, found {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            fix="check the shape and the preprocessing of the inputs",
+        ) from error
+    if not engine.loss.takes_classes or any(b.target.is_floating_point() for b in engine.batches):
+        return None
+    for i, batch in enumerate(engine.batches):
+        counted = batch.target[batch.target != engine.loss.ignore_index]
+        if len(counted) and not 0 <= int(counted.min()) <= int(counted.max()) < output.shape[1]:
+            wrong = int(counted.min()) if int(counted.min()) < 0 else int(counted.max())
+            raise UsageError(
+                f"expected labels from 0 to {output.shape[1] - 1}, found {wrong} in batch {i}",
+                fix="give the model as many classes as the data have",
+            )
+    return int(output.shape[1])
+
+
+def check_engine(double: Engine, own: Engine) -> None:
+    """All checks of the module's docstring.
+
+    Args:
+        double: the engine in float64.
+        own: the engine as it will be used; the fallback.
+
+    Raises:
+        NumericalError: what failed, with the module where it can be told.
+    """
+    try:
+        _check(double, exact=True)
+    except (RuntimeError, TypeError) as error:
+        if not any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type")):
+            raise NumericalError(
+                f"expected a network that can be differentiated twice, found: {str(error).splitlines()[0]}",
+                fix="an operation inside it has no second derivative, or writes in place on what the derivative needs",
+            ) from error
+        _check(own, exact=False)
+
+
+def _check(engine: Engine, exact: bool) -> None:
+    batch = engine.batches[0]
+    probe = Engine(engine.model, engine.loss, [batch], engine.layout)
+    _check_forward(probe, batch, 1e-9 if exact else 1e-4)
+    theta = probe.layout.flatten(dict(engine.model.named_parameters()))
+    if not float(probe.loss.sample_weights(batch.target).sum()) > 0:
+        return  # the first samples are all ignored by the loss: nothing to differentiate in them
+    value, gradient = probe.gradient(theta)
+    if not (torch.isfinite(gradient).all() and abs(value) < float("inf")):
+        raise NumericalError(
+            f"expected a finite loss and gradient at the trained weights, found loss {value:.4g}",
+            fix="check the preprocessing and that the weights belong to this model",
+        )
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, probe.layout.size, generator=generator, dtype=torch.float64).to(theta)
+    hu, hv = probe.hvp(theta, torch.stack((u, v)))
+    scale = float((hu.norm() * v.norm() + hv.norm() * u.norm()).double()) + 1e-30
+    skew = abs(float(u @ hv) - float(v @ hu)) / scale
+    if not skew < (1e-9 if exact else 1e-4):
+        raise NumericalError(
+            f"expected a symmetric Hessian, found |u.Hv - v.Hu| = {skew:.1e} of its scale",
+            fix="a custom backward in the network or the loss is wrong",
+        )
+    if exact:
+        # The step is far below the distance to most kinks of a rectifier and far above rounding in float64.
+        step = 1e-6 * float(theta.norm() / v.norm() + 1e-3)
+        difference = (probe.gradient(theta + step * v)[1] - probe.gradient(theta - step * v)[1]) / (2 * step)
+        error = float((difference - hv).norm() / (hv.norm() + 1e-6 * gradient.norm() + 1e-12))
+        if not error < 0.05:
+            raise NumericalError(
+                f"expected Hv to agree with a finite difference of gradients, found them {error:.0%} apart",
+                fix="an operation in the network or the loss has a wrong or missing second derivative",
+            )
+
+
+def _check_forward(probe: Engine, batch: Batch, tolerance: float) -> None:
+    """The same outputs twice, to the bit; and a sample's output must not depend on its neighbours."""
+    params = dict(probe.model.named_parameters())
+    first, seen = _traced(probe, params, batch)
+    second, again = _traced(probe, params, batch)
+    if not torch.equal(first, second):
+        culprit = next((name for name in seen if not torch.equal(seen[name], again[name])), type(probe.model).__name__)
+        raise NumericalError(
+            f"expected the same output twice, found that {culprit} gives another one at each call",
+            fix="turn off dropout, noise or sampling that ignores eval mode",
+        )
+    if len(batch) > 1:
+        half, alone = _traced(probe, params, batch[: len(batch) // 2])
+        whole = first[: len(half)]
+        if not torch.allclose(half, whole, rtol=tolerance, atol=tolerance * float(whole.abs().max() + 1e-30), equal_nan=True):
+            culprit = next(
+                (n for n in alone if n in seen and not torch.allclose(alone[n], seen[n][: len(alone[n])], rtol=1e-3, atol=1e-5)),
+                type(probe.model).__name__,
+            )
+            raise NumericalError(
+                f"expected every sample's output to depend on that sample alone, found that {culprit} mixes the batch",
+                fix="BatchNorm needs running statistics (track_running_stats=True) and eval mode",
+            )
+
+
+def _traced(probe: Engine, params: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Output, and the first output of every innermost module, by name."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> object:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                seen.setdefault(name, output.detach().clone())
+
+        return hook
+
+    leaves = [(n, m) for n, m in probe.model.named_modules() if n and not list(m.children())]
+    handles = [m.register_forward_hook(keep(name)) for name, m in leaves]  # type: ignore[arg-type]  # torch's own hook type is looser
+    try:
+        with exact_math(), torch.no_grad():
+            return probe.forward(params, batch), seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,108 @@
+"""Eigenpairs and spectral density of an Objective's Hessian: the solvers of `landscape.linalg` with their operator filled in."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape import linalg
+from landscape.objective import Objective
+from landscape.results import Eigenpairs, SpectralDensity
+
+Curvature = Literal["hessian", "ggn"]
+
+
+def eigenpairs(
+    objective: Objective,
+    k: int = 1,
+    which: Literal["largest", "smallest", "both"] = "largest",
+    *,
+    curvature: Curvature = "hessian",
+    tol: float = 1e-4,
+    max_matvecs: int | None = None,
+    start: Float[Tensor, "..."] | None = None,
+    generator: torch.Generator | None = None,
+) -> Eigenpairs:
+    """Extreme eigenpairs of the Hessian (or Gauss-Newton matrix) of the mean loss, in algebraic order.
+
+    Args:
+        objective: the network on its data.
+        k: pairs at each end that is asked for.
+        which: "largest", "smallest" (algebraic, not by magnitude), or "both" from one run.
+        curvature: "hessian", or "ggn" for the generalized Gauss-Newton matrix.
+        tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|.
+        max_matvecs: bound on the products; default max(300, 50 k).
+        start: (P,) or (j, P) eigenvectors of a similar network to start from.
+        generator: of the start vector; default seed 0.
+
+    Returns:
+        Eigenpairs, unit loss / weight^2, with true residuals; see `landscape.linalg.eigenpairs` for cost and accuracy.
+
+    Raises:
+        UsageError: k is larger than the number of weights.
+        NumericalError: the network fails the pre-flight check, or a product is not finite.
+
+    Reference: Wu and Simon 2000 (thick-restart Lanczos).
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> eigenpairs(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1))), k=2).values.tolist()
+        [4.0, 1.0]
+    """
+    return linalg.eigenpairs(
+        objective.hvp if curvature == "hessian" else objective.ggnvp,
+        objective.dim,
+        k=k,
+        which=which,
+        tol=tol,
+        max_matvecs=max_matvecs,
+        start=start,
+        generator=generator,
+        dtype=objective.dtype,
+        device=objective.device,
+    )
+
+
+def spectral_density(
+    objective: Objective,
+    *,
+    probes: int = 10,
+    steps: int = 80,
+    scale: Literal["linear", "log"] = "log",
+    curvature: Curvature = "hessian",
+    generator: torch.Generator | None = None,
+) -> SpectralDensity:
+    """Density of all eigenvalues of the Hessian (or Gauss-Newton matrix), with a band from its probes.
+
+    Args:
+        objective: the network on its data.
+        probes: random vectors; they narrow the band.
+        steps: Lanczos steps for each, at most P; they sharpen the density.
+        scale: "log" (symmetric logarithm) or "linear" eigenvalue axis.
+        curvature: "hessian" or "ggn".
+        generator: of the probes; default seed 0.
+
+    Returns:
+        SpectralDensity; see `landscape.linalg.spectral_density`.
+
+    Raises:
+        UsageError: fewer than two probes or steps.
+        NumericalError: as `eigenpairs`.
+
+    Cost: probes * steps products, all probes in one pass over the data at each step.
+
+    Reference: Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159; Lin, Saad, Yang 2016, arXiv:1308.5467.
+    """
+    return linalg.spectral_density(
+        objective.hvp if curvature == "hessian" else objective.ggnvp,
+        objective.dim,
+        probes=probes,
+        steps=min(steps, objective.dim),
+        scale=scale,
+        generator=generator,
+        dtype=objective.dtype,
+        device=objective.device,
+    )

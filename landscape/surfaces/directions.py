@@ -1,0 +1,122 @@
+"""Directions in weight space along which a loss surface is cut."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.errors import UsageError
+from landscape.objective import Objective
+from landscape.parameters import Kind, Layout, filter_norms
+
+Norm = Literal["filter", "layer", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector to step along.
+
+    Attributes:
+        name: for the axis label; carries the seed of a random one.
+        vector: (P,).
+        norm: how its length was set.
+    """
+
+    name: str
+    vector: Float[Tensor, " P"]
+    norm: Norm = "none"
+
+
+def random_direction(
+    objective: Objective,
+    *,
+    seed: int = 0,
+    norm: Norm = "filter",
+    zero: Sequence[Kind] = ("bias", "norm"),
+) -> Direction:
+    """Gaussian direction, scaled filter by filter to the length of the network's own weights.
+
+    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: the first index of a convolution's weight, the neuron of a linear
+    layer (the second index of a transposed convolution). Biases and normalisation layers get zero, as in the paper's plots. A filter whose weights
+    are all zero gets a zero direction.
+
+    Args:
+        objective: gives the weights and their layout.
+        seed: of the generator; drawn on the CPU in float64, so the same on every device and in every dtype.
+        norm: "filter"; "layer" (one length for each parameter tensor); "none" (unit Gaussian, not scaled).
+        zero: kinds of parameters that stay put; () moves everything, biases and norm layers scaled as one filter each.
+
+    Returns:
+        A direction in the dtype of the objective; invariant to layer-wise, not to neuron-wise rescaling of the network.
+
+    Cost: memory for two vectors.
+
+    Reference: Li, Xu, Taylor, Studer, Goldstein 2018, arXiv:1712.09913, section 4.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 1)
+        >>> nn.init.constant_(net.weight, 3.0) is net.weight
+        True
+        >>> objective = Objective(net, nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)), dtype="float64")
+        >>> round(float(random_direction(objective, seed=1).vector.norm()), 6) == round(18**0.5, 6)
+        True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    d = torch.randn(objective.dim, generator=generator, dtype=torch.float64)
+    layout, theta = objective.layout, objective.theta.double().cpu()
+    if zero:
+        d[layout.mask(*zero)] = 0.0
+    if norm != "none":
+        groups = _groups(layout, norm)
+        own, wanted = filter_norms(d, groups), filter_norms(theta, groups)
+        d = d * torch.where(own > 0, wanted / own, 0.0)[groups]
+    return Direction(f"random, seed {seed}, {norm} norm" if norm != "none" else f"random, seed {seed}", d.to(objective.theta), norm)
+
+
+def toward(objective: Objective, theta: Float[Tensor, " P"], name: str = "to other") -> Direction:
+    """The difference to another set of weights: coordinate 0 is this network, 1 the other one."""
+    return Direction(name, theta.to(objective.theta) - objective.theta)
+
+
+def orthogonal_to(first: Direction, second: Direction) -> Direction:
+    """The second direction less its projection on the first, d2 - (d1.d2 / ||d1||^2) d1; its filters' lengths are then only nearly right.
+
+    Raises:
+        UsageError: the two are parallel.
+    """
+    a, b = first.vector.double(), second.vector.double()
+    rest = b - (a @ b) / (a @ a) * a
+    if not float(rest.norm()) > 1e-9 * float(b.norm()):
+        raise UsageError("expected two directions that span a plane, found parallel ones", fix="choose another seed or direction")
+    return Direction(f"{second.name}, orthogonalized", rest.to(second.vector))
+
+
+def norm_ratios(objective: Objective, direction: Direction) -> tuple[float, float] | None:
+    """Smallest and largest ||d_ij|| / ||theta_ij|| over the filters that have weights and move; None unless filter-normalized."""
+    if direction.norm != "filter":
+        return None
+    groups = _groups(objective.layout, "filter").to(objective.device)
+    own, wanted = filter_norms(direction.vector, groups), filter_norms(objective.theta, groups)
+    moved = (own > 0) & (wanted > 0)
+    if not bool(moved.any()):
+        return None
+    ratio = own[moved] / wanted[moved]
+    return float(ratio.min()), float(ratio.max())
+
+
+def _groups(layout: Layout, norm: Norm) -> Tensor:
+    """(P,) number of the group whose length is set as one: filters, with each bias or norm tensor a group of its own; or tensors."""
+    if norm == "layer":
+        sizes = torch.tensor([e.size for e in layout])
+        return torch.repeat_interleave(torch.arange(len(layout)), sizes)
+    groups = layout.filters.clone()
+    count = int(groups.max()) + 1
+    for e in layout:
+        if e.filter_axis is None:
+            groups[e.start : e.stop] = count
+            count += 1
+    return groups

@@ -1,0 +1,352 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, Case
+from reference import dense_gauss_newton, dense_hessian, dense_loss
+from torch import nn
+
+from landscape.errors import MismatchError, NumericalError, UsageError
+from landscape.objective import Objective
+
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def build(case: Case, seed: int = 0, **options) -> tuple[Objective, tuple]:
+    model, loss, x, y = case.make(seed)
+    return Objective(model, loss, (x, y), **({"dtype": "float64", "batch_size": 10} | options)), (model, loss, x, y)
+
+
+@cases
+def test_reference_hessian_agrees_with_differences_of_gradients(case):
+    """The reference itself, checked by another road."""
+    _, parts = build(case)
+    function, theta = dense_loss(*parts)
+    hessian = dense_hessian(*parts)
+    v = torch.randn(len(theta), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradient = torch.func.grad(function)
+    difference = (gradient(theta + 1e-6 * v) - gradient(theta - 1e-6 * v)) / 2e-6
+    np.testing.assert_allclose(hessian @ v.numpy(), difference.numpy(), atol=1e-6 * np.abs(hessian).max() * len(theta))
+
+
+@cases
+def test_value_gradient_and_products_equal_the_dense_ones(case):
+    objective, parts = build(case)
+    assert objective.dim < 500
+    function, theta = dense_loss(*parts)
+    assert objective.value().value == pytest.approx(float(function(theta)), rel=1e-12)
+    torch.testing.assert_close(objective.gradient(), torch.func.grad(function)(theta), rtol=1e-9, atol=1e-12)
+    eye = torch.eye(objective.dim, dtype=torch.float64)
+    np.testing.assert_allclose(objective.hvp(eye).numpy(), dense_hessian(*parts), atol=1e-10)
+    np.testing.assert_allclose(objective.ggnvp(eye).numpy(), dense_gauss_newton(*parts), atol=1e-10)
+
+
+@cases
+def test_float32_products_are_near_the_dense_ones(case):
+    objective, parts = build(case, dtype="float32")
+    hessian = dense_hessian(*parts)
+    found = objective.hvp(torch.eye(objective.dim)).numpy()
+    np.testing.assert_allclose(found, hessian, atol=3e-5 * np.abs(hessian).max())
+
+
+@cases
+def test_batch_split_changes_nothing(case):
+    """A ragged last batch counts for what it is."""
+    whole, _ = build(case, batch_size=23)
+    v = torch.randn(2, whole.dim, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for size in (1, 7, 22):
+        split, _ = build(case, batch_size=size)
+        assert split.value().value == pytest.approx(whole.value().value, rel=1e-13)
+        assert split.value().stderr == pytest.approx(whole.value().stderr, rel=1e-9)
+        torch.testing.assert_close(split.hvp(v), whole.hvp(v), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(split.gradient(), whole.gradient(), rtol=1e-10, atol=1e-12)
+
+
+@cases
+def test_sample_curvatures_average_to_the_quadratic_form(case):
+    objective, _ = build(case)
+    v = torch.randn(objective.dim, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    each = objective.sample_curvatures(v)
+    assert each.shape == (objective.samples,)
+    w = objective.sample_weights
+    assert float((w * each).sum() / w.sum()) == pytest.approx(float(v @ objective.hvp(v)), rel=1e-9)
+    if bool((w == 1).all()):
+        assert objective.standard_error(each) == pytest.approx(float(each.std() / len(each) ** 0.5), rel=1e-10)
+
+
+def test_loss_times_c_gives_products_times_c():
+    model, _, x, y = CASES[0].make(0)
+    cross_entropy = nn.CrossEntropyLoss()
+    one = Objective(model, cross_entropy, (x, y), dtype="float64")
+    three = Objective(model, lambda z, t: 3 * cross_entropy(z, t), (x, y), dtype="float64")
+    v = torch.ones(one.dim)
+    torch.testing.assert_close(three.hvp(v), 3 * one.hvp(v))
+    assert three.value().stderr == pytest.approx(3 * one.value().stderr, rel=1e-6)
+
+
+def test_standard_error_is_that_of_the_sample_losses():
+    model, _, x, y = CASES[0].make(0)
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, y), dtype="float64", batch_size=4)
+    each = nn.functional.cross_entropy(copy.deepcopy(model).double()(x.double()), y, reduction="none").detach()
+    assert objective.value().stderr == pytest.approx(float(each.std() / len(each) ** 0.5), rel=1e-10)
+    right = objective.evaluate().accuracy
+    p = right.value
+    assert right.stderr == pytest.approx((p * (1 - p) / (right.n - 1)) ** 0.5, rel=1e-10)
+
+
+def test_tokens_that_are_ignored_count_for_nothing():
+    """A language model: cross-entropy over (B, C, T) with padding of very uneven length."""
+    torch.manual_seed(0)
+    table = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 7))
+
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = table
+
+        def forward(self, tokens):
+            return self.net(tokens).transpose(1, 2)
+
+    tokens = torch.randint(0, 7, (6, 4))
+    target = torch.randint(0, 7, (6, 4))
+    target[0, 1:] = -100
+    target[3] = -100
+    objective = Objective(Language(), nn.CrossEntropyLoss(), (tokens, target), dtype="float64", batch_size=2)
+    function, theta = dense_loss(Language(), nn.CrossEntropyLoss(), tokens, target)
+    assert objective.value().value == pytest.approx(float(function(theta)), rel=1e-12)
+    hessian = dense_hessian(Language(), nn.CrossEntropyLoss(), tokens, target)
+    np.testing.assert_allclose(objective.hvp(torch.eye(objective.dim)).numpy(), hessian, atol=1e-11)
+    kept = target != -100
+    right = Language().double()(tokens).argmax(1)[kept] == target[kept]
+    assert objective.evaluate().accuracy.value == pytest.approx(float(right.double().mean()))
+
+
+def test_the_model_is_left_as_found():
+    model, loss, x, y = CASES[3].make(0)
+    model.train()
+    model[0].weight.requires_grad_(False)
+    model[7].weight.grad = torch.ones_like(model[7].weight)
+    calls = []
+    handle = model[0].register_forward_hook(lambda *_: calls.append(1))
+    before = copy.deepcopy(model.state_dict())
+    precision, flags = torch.get_float32_matmul_precision(), torch.backends.cudnn.deterministic
+    objective = Objective(model, loss, (x, y))
+    objective.evaluate(), objective.hvp(torch.ones(objective.dim)), objective.gradient()
+    assert model.training
+    assert not model[0].weight.requires_grad
+    assert model[1].weight.requires_grad
+    assert torch.equal(model[7].weight.grad, torch.ones_like(model[7].weight))
+    assert all(torch.equal(a, before[k]) for k, a in model.state_dict().items())
+    assert torch.get_float32_matmul_precision() == precision
+    assert torch.backends.cudnn.deterministic == flags
+    assert "0.weight" not in objective.layout.names, "a frozen weight does not vary"
+    assert len(model[0]._forward_hooks) == 1
+    handle.remove()
+
+
+def test_theta_cannot_be_changed_from_outside():
+    objective, _ = build(CASES[0])
+    before = objective.value().value
+    objective.theta.zero_()
+    assert objective.value().value == before
+
+
+def test_a_model_that_changes_later_does_not_matter():
+    model, loss, x, y = CASES[0].make(0)
+    objective = Objective(model, loss, (x, y))
+    before = objective.value().value
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert objective.value().value == before
+
+
+def test_only_is_the_block_of_the_hessian():
+    objective, parts = build(CASES[3])
+    hessian = dense_hessian(*parts)
+    block = objective.only("4.*", "7.bias")
+    index = np.flatnonzero([e in ("4.weight", "4.bias", "7.bias") for e in _owner(objective)])
+    np.testing.assert_allclose(block.hvp(torch.eye(block.dim)).numpy(), hessian[np.ix_(index, index)], atol=1e-11)
+    assert block.value().value == objective.value().value
+    with pytest.raises(UsageError, match="expected a pattern that matches a parameter, found 'nothing'"):
+        objective.only("nothing")
+
+
+def _owner(objective):
+    return [e.name for e in objective.layout for _ in range(e.size)]
+
+
+def test_subset_is_those_samples():
+    objective, (model, loss, x, y) = build(CASES[0])
+    generator = torch.Generator().manual_seed(5)
+    rows = torch.randperm(23, generator=torch.Generator().manual_seed(5))[:9].sort().values
+    chosen = Objective(model, loss, (x[rows], y[rows]), dtype="float64")
+    assert objective.subset(9, generator).value().value == pytest.approx(chosen.value().value, rel=1e-13)
+    first = Objective(model, loss, (x[:9], y[:9]), dtype="float64")
+    assert objective.subset(9).value().value == pytest.approx(first.value().value, rel=1e-13)
+    with pytest.raises(UsageError, match="expected between 1 and 23 samples, found 24"):
+        objective.subset(24)
+
+
+def test_with_model_takes_weights_and_buffers():
+    objective, (_, loss, x, y) = build(CASES[3])
+    other, *_ = CASES[3].make(1)
+    expected = Objective(other, loss, (x, y), dtype="float64", batch_size=10)
+    assert objective.with_model(other).value().value == expected.value().value
+
+
+def test_dictionaries_loaders_and_lists_are_the_same_data():
+    model, loss, x, y = CASES[0].make(0)
+
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model
+
+        def forward(self, *, features):
+            return self.net(features)
+
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=6)
+    expected = Objective(model, loss, (x, y)).value().value
+    assert Objective(model, loss, loader).value().value == pytest.approx(expected, rel=1e-6)
+    assert Objective(model, loss, [(x[:20], y[:20]), (x[20:], y[20:])]).value().value == pytest.approx(expected, rel=1e-6)
+    assert Objective(Keyword(), loss, [{"features": x, "labels": y}]).value().value == pytest.approx(expected, rel=1e-6)
+
+
+def test_wrappers_are_taken_off():
+    model, loss, x, y = CASES[0].make(0)
+    wrapped = Objective(nn.DataParallel(model), loss, (x, y))
+    assert wrapped.layout.names == Objective(model, loss, (x, y)).layout.names
+
+
+BAD_DATA = [
+    ((torch.zeros(0, 5), torch.zeros(0, dtype=torch.long)), UsageError, "expected data, found no samples"),
+    ((torch.zeros(3, 5), torch.tensor([0, 1, 3])), UsageError, "expected labels from 0 to 2, found 3 in batch 0"),
+    ((torch.zeros(3, 5), torch.tensor([0, -1, 1])), UsageError, "expected labels from 0 to 2, found -1"),
+    ((torch.full((3, 5), torch.nan), torch.tensor([0, 1, 2])), NumericalError, "found NaN or infinity in batch 0"),
+    ((torch.zeros(3, 4), torch.tensor([0, 1, 2])), UsageError, "expected a model that runs on its data"),
+    ((torch.zeros(3, 5), torch.tensor([0, 1])), UsageError, "found 3 inputs and 2 targets"),
+    ([torch.zeros(3, 5)], UsageError, "expected batch 0 to be"),
+    (iter([]), UsageError, "expected a DataLoader, a list of batches or two tensors"),
+]
+
+
+@pytest.mark.parametrize(("data", "kind", "message"), BAD_DATA, ids=[m for _, _, m in BAD_DATA])
+def test_bad_data_are_told_before_any_work(data, kind, message):
+    model, loss, _, _ = CASES[0].make(0)
+    with pytest.raises(kind, match=message):
+        Objective(model, loss, data)
+
+
+def test_a_loader_that_shuffles_or_augments_is_refused():
+    model, loss, x, y = CASES[0].make(0)
+    data = torch.utils.data.TensorDataset(x, y)
+    with pytest.raises(UsageError, match="found a DataLoader that shuffles"):
+        Objective(model, loss, torch.utils.data.DataLoader(data, batch_size=5, shuffle=True))
+
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, i):
+            return x[i] + torch.randn(5), y[i]
+
+    with pytest.raises(UsageError, match="shuffles or augments"):
+        Objective(model, loss, torch.utils.data.DataLoader(Noisy(), batch_size=5))
+
+
+def test_nan_weights_are_named():
+    model, loss, x, y = CASES[0].make(0)
+    with torch.no_grad():
+        model[2].bias[1] = torch.nan
+    with pytest.raises(NumericalError, match=r"found NaN or infinity in 2\.bias"):
+        Objective(model, loss, (x, y))
+
+
+class Dropping(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
+class Scaling(torch.autograd.Function):
+    """x -> 2 x with a first derivative whose own derivative is wrong."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * 3 * x.detach() ** 2
+
+
+class Cube(nn.Module):
+    def forward(self, x):
+        return Scaling.apply(x)
+
+
+BAD_MODELS = [
+    (Dropping(), "expected the same output twice, found that 1 gives another one"),
+    (nn.BatchNorm1d(6, track_running_stats=False), "found that 1 mixes the batch"),
+    (Cube(), "expected Hv to agree with a finite difference|expected a symmetric Hessian"),
+]
+
+
+@pytest.mark.parametrize(("layer", "message"), BAD_MODELS, ids=["dropout", "batch statistics", "wrong second derivative"])
+def test_preflight_names_the_culprit(layer, message):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), layer, nn.Linear(6, 3))
+    objective = Objective(model, nn.CrossEntropyLoss(), (torch.randn(12, 5), torch.randint(0, 3, (12,))))
+    with pytest.raises(NumericalError, match=message):
+        objective.hvp(torch.ones(objective.dim))
+
+
+def test_a_loss_without_gradient_is_told():
+    model, _, x, y = CASES[0].make(0)
+    objective = Objective(model, lambda z, t: (z.argmax(1) == t).float().mean(), (x, y))
+    with pytest.raises(NumericalError, match="does not depend on the weights through autograd"):
+        objective.gradient()
+
+
+def test_a_summing_loss_is_refused():
+    model, _, x, y = CASES[0].make(0)
+    with pytest.raises(UsageError, match="expected a loss that averages over samples, found reduction='sum'"):
+        Objective(model, nn.CrossEntropyLoss(reduction="sum"), (x, y))
+
+
+def test_wrong_length_and_dtype_are_refused():
+    objective, _ = build(CASES[0])
+    with pytest.raises(UsageError, match="expected a vector of"):
+        objective.hvp(torch.ones(3))
+    model, loss, x, y = CASES[0].make(0)
+    with pytest.raises(UsageError, match="expected dtype float32 or float64"):
+        Objective(model, loss, (x, y), dtype="float16")
+    with pytest.raises(MismatchError, match="expected a vector of"):
+        objective.layout.unflatten(torch.ones(3))
+
+
+def test_model_that_insists_on_float32_still_passes_preflight():
+    class Stubborn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.fc(x.float())
+
+    torch.manual_seed(0)
+    objective = Objective(Stubborn(), nn.CrossEntropyLoss(), (torch.randn(9, 5), torch.randint(0, 3, (9,))))
+    assert torch.isfinite(objective.hvp(torch.ones(objective.dim))).all()
+
+
+@pytest.mark.gpu
+def test_products_on_cuda_equal_the_cpu_in_float64():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    for case in CASES:
+        here, _ = build(case)
+        there, _ = build(case, device="cuda")
+        v = torch.randn(2, here.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(there.hvp(v).cpu(), here.hvp(v), rtol=1e-9, atol=1e-11)
