@@ -228,6 +228,24 @@ class Objective:
         engine = _converted(self._engine, _DTYPES[dtype])
         return self._derived(engine, self._theta.to(_DTYPES[dtype]))
 
+    @property
+    def example(self) -> tuple[Any, ...] | dict[str, Any]:
+        """The model's arguments for the first two samples: a tuple, or a dictionary of named ones."""
+        first = self._engine.batches[0][:2]
+        return first.kwargs or first.args
+
+    def plain(self) -> tuple[nn.Module, LossFunction, tuple[Tensor, Tensor]]:
+        """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools.
+
+        Raises:
+            UsageError: the model takes more than one input.
+        """
+        batches = self._engine.batches
+        if any(b.kwargs or len(b.args) != 1 for b in batches):
+            raise UsageError("expected a model that takes one tensor, found one with several arguments")
+        x, y = torch.cat([b.args[0] for b in batches]), torch.cat([b.target for b in batches])
+        return copy.deepcopy(self._engine.model).requires_grad_(True), self._engine.loss.loss, (x, y)
+
     def only(self, *patterns: str) -> "Objective":
         """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
         layout = self.layout.only(*patterns)

@@ -5,6 +5,6 @@ from jaxtyping import install_import_hook
 
 torch.set_num_threads(2)
 hook = install_import_hook(
-    ["landscape.parameters", "landscape.losses", "landscape.curvature", "landscape.linalg", "landscape.surfaces"], "beartype.beartype"
+    ["landscape.parameters", "landscape.losses", "landscape.curvature", "landscape.linalg"], "beartype.beartype"
 )
 hook.__enter__()

@@ -1,0 +1,9 @@
+"""Bytes to plain tensors, safely; which weights are in a file; which model they fit."""
+
+from landscape.checkpoints.checkpoint import Checkpoint, read
+from landscape.checkpoints.describe import CandidateSummary, Description, TensorRow, describe
+from landscape.checkpoints.fit import fit
+from landscape.checkpoints.save import save
+from landscape.checkpoints.weights import Weights
+
+__all__ = ["CandidateSummary", "Checkpoint", "Description", "TensorRow", "Weights", "describe", "fit", "read", "save"]

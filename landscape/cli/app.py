@@ -3,7 +3,6 @@
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from landscape.cli import compare, demo, doctor, init, inspect, reparam, report, sharpness, spectrum, surface, train
@@ -43,14 +42,18 @@ def run() -> None:
     """Run a command; every mistake in the arguments is one line and exit code 2."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = 2
-    except click.ClickException as error:
-        where = f"; see {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
-        print(f"error: {printable(error.format_message(), limit=1000)}{where}", file=sys.stderr)
-        code = 2
-    except click.Abort:
+    except typer.Abort:
         print("error: interrupted", file=sys.stderr)
         code = 130
+    except Exception as error:
+        # Typer carries a click of its own in some versions and the public one in others: its errors are told by what they can do.
+        if not hasattr(error, "format_message"):
+            raise
+        text, context = error.format_message(), getattr(error, "ctx", None)
+        if text.startswith("Usage:"):  # no arguments at all: the help is the answer
+            print(text)
+        else:
+            where = f"; see {context.command_path} --help" if context is not None else ""
+            print(f"error: {printable(text, limit=1000)}{where}", file=sys.stderr)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)

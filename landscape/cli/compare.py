@@ -32,12 +32,12 @@ def run(
     Example: landscape compare --group small='runs/sb-*.safetensors' --group large='runs/lb-*.safetensors' --out compared
     """
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.sharpness import measured
+    from landscape.cli.sharpness import listed, measured
     from landscape.comparison import compare
     from landscape.measures import chosen
     from landscape.report import figure_interpolation, figure_measures, save
 
-    names = measures if measures in (None, "all") else [n.strip() for n in measures.split(",") if n.strip()]
+    names = listed(measures)
     chosen(names)
     files = _grouped(checkpoints or [], group or [])
     results: dict[str, list[Sharpness]] = {

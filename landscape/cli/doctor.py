@@ -25,7 +25,7 @@ def run(terminal: Terminal, common: Common) -> None:
     import torch
 
     from landscape.cli.network import device_of, objective_of
-    from landscape.tasks import Recipe, resolve
+    from landscape.tasks import resolve
 
     device = device_of(common.device)
     facts = {
@@ -43,8 +43,7 @@ def run(terminal: Terminal, common: Common) -> None:
     terminal.table(("", "found"), list(facts.items()))
     worst = _dense_check(device, common.seed)
     terminal.line(f"Hessian-vector product against a dense float64 Hessian: largest relative difference {worst:.1e}")
-    task = resolve(Recipe(), seed=common.seed)
-    objective = objective_of(task, common)
+    objective = objective_of(resolve(model="mlp", data="digits"), common)
     gradient, product = _timed(objective)
     terminal.line(
         f"on {objective.samples} digits, 64-128-64-10 perceptron, {common.dtype}: gradient {gradient * 1e3:.2f} ms, "

@@ -79,7 +79,7 @@ def test_objective(task: "Task", common: Common) -> "Objective | None":
     """The Objective on the test split, as many samples of it as there are up to `--samples`; None where the task has no test split."""
     if task.test is None:
         return None
-    available = task.size("test")
+    available = task.samples("test")
     samples = None if common.samples is None else min(common.samples, available)
     return objective_of(task, replace(common, samples=samples), "test")
 

@@ -29,8 +29,9 @@ def run(
     Example: landscape sharpness runs/model.safetensors --samples 1024
     """
     from landscape.measures import chosen
+    from landscape.results.sharpness import LEGEND
 
-    names = measures if measures in (None, "all") else [n.strip() for n in measures.split(",") if n.strip()]
+    names = listed(measures)
     chosen(names)  # an unknown name is told before any work
     results: list[Sharpness] = []
     failures: list[LandscapeError] = []
@@ -42,6 +43,8 @@ def run(
             failures.append(error)
             if len(checkpoints) > 1:
                 terminal.warn(f"{path}: {error}")
+    if results:
+        terminal.line(LEGEND)
     document = {"schema": SCHEMA, "results": [r.to_json() for r in results]}
     if results:
         terminal.document(document)
@@ -57,12 +60,20 @@ def run(
         raise failures[0]
 
 
+def listed(measures: str | None) -> str | list[str] | None:
+    """The names that `--measures` gives: None, "all", or a list."""
+    if measures is None or measures == "all":
+        return measures
+    return [name.strip() for name in measures.split(",") if name.strip()]
+
+
 def measured(
     terminal: Terminal, path: Path, common: Common, naming: Naming, names: str | list[str] | None
 ) -> "Sharpness":
     """The measures of one checkpoint, printed as a table."""
     from landscape.cli.network import centre_line, objective_of, open_task
     from landscape.measures import sharpness
+    from landscape.results.sharpness import HEAD
 
     task = open_task(path, naming, terminal)
     objective = objective_of(task, common, naming.split)
@@ -73,9 +84,9 @@ def measured(
         checkpoint=str(path),
         sha256=task.sha256,
         task=task.name,
-        provenance=result.provenance | {"split": naming.split, "data": task.data_name},
+        provenance=result.provenance | {"split": naming.split},
     )
-    terminal.table(("measure", "value", "doubt (95 %)", "fakeable by rescaling", "unit"), result.rows())
+    terminal.table(HEAD, result.rows())
     terminal.line()
     terminal.unconverged += [f"{name} of {path.name}" for name in result.unconverged]
     return result

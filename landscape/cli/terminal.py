@@ -28,8 +28,8 @@ class Terminal:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self.out = Console(stderr=json, highlight=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.out = _console(stderr=json)
+        self.err = _console(stderr=True)
         self.unconverged: list[str] = []
         self._document: dict[str, Any] | None = None
 
@@ -51,13 +51,14 @@ class Terminal:
             self.err.print(escape("  " + "  ".join(printable(c) for c in row)))
         self.err.print(f"[bold red]error:[/] {escape(printable(text, limit=1000))}")
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-        """A table whose cells may hold any text; it is wide as its content where nobody looks at a screen."""
-        table = Table(*head, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table whose cells may hold any text; only the last column is ever wrapped."""
+        table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for i, name in enumerate(head):
+            table.add_column(name, no_wrap=i < len(head) - 1, overflow="fold")
         for row in rows:
             table.add_row(*(escape(printable(cell)) for cell in row))
-        width = None if self.out.is_terminal else max(80, self.out.measure(table).maximum)
-        self.out.print(table, width=width, soft_wrap=False)
+        self.out.print(table, soft_wrap=False)
 
     def written(self, paths: Sequence[Path]) -> None:
         """The list of files that the command wrote."""
@@ -92,6 +93,14 @@ class Terminal:
         )
         with Progress(*columns, console=self.err, transient=True) as bars, progress.listening(_Bars(bars)):
             yield
+
+
+def _console(*, stderr: bool) -> Console:
+    """A console as wide as its terminal; in a file or a pipe wide enough for any table."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200
+    return console
 
 
 class _Bars:

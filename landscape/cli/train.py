@@ -61,11 +61,11 @@ def run(
     )
     out = common.out or Path("runs") / f"{task}-{recipe.corruption}-{common.seed}.safetensors"
     result = train(
-        recipe, out=out, resume=resume, data_path=path or None, device=device_of(common.device), samples=common.samples
+        recipe, out=out, resume=resume, data_path=data if path else None, device=device_of(common.device), samples=common.samples
     )
-    rows: list[tuple[str, str]] = [(k, _shown(v)) for k, v in result.summary().items()]
-    terminal.table(("", task), rows)
-    terminal.document({"schema": 1, "checkpoint": str(result.path), **result.summary()})
+    summary = result.summary()
+    terminal.table(("", task), [(name, _shown(value)) for name, value in summary.items()])
+    terminal.document({"schema": 1, "checkpoint": str(result.path), **summary})
     terminal.written([result.path])
 
 

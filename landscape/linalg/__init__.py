@@ -1,0 +1,27 @@
+"""Numerical linear algebra and constrained maximisation: callables in, results out; knows no network."""
+
+from landscape.linalg.density import spectral_density
+from landscape.linalg.eigen import eigenpairs
+from landscape.linalg.lanczos import Lanczos, lanczos
+from landscape.linalg.maximise import maximise_ball, maximise_box
+from landscape.linalg.maximum import Maximum, Run
+from landscape.linalg.products import MatVec
+from landscape.linalg.trace import ProbeSweep, frobenius, hutchinson, hutchpp, mean_estimate, quadratic_forms
+
+__all__ = [
+    "Lanczos",
+    "MatVec",
+    "Maximum",
+    "ProbeSweep",
+    "Run",
+    "eigenpairs",
+    "frobenius",
+    "hutchinson",
+    "hutchpp",
+    "lanczos",
+    "maximise_ball",
+    "maximise_box",
+    "mean_estimate",
+    "quadratic_forms",
+    "spectral_density",
+]

@@ -1,6 +1,7 @@
 """Keskar's epsilon-sharpness: the largest relative growth of the loss in a small box around the minimum."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def keskar(
         objective: the network on its data; the paper uses the whole training set.
         eps: relative half-width of the box; 1e-3 and 5e-4 in the paper.
         subspace: p, the number of random directions; None for the full space. The paper uses 100.
-        iterations: of L-BFGS-B; 10 in the paper.
+        iterations: of L-BFGS-B, 10 in the paper, and as many of the two projected methods.
         generator: of A and of the random starts; default seed 0.
 
     Returns:
@@ -86,16 +87,17 @@ def keskar(
         value_and_gradient,
         lambda y: objective.value(at(y)).value,
         radius,
-        directions=[curved],
+        directions=curved,
+        restarts=2,
+        iterations=iterations,
         lbfgsb_iterations=iterations,
         generator=random,
     )
-    centre = objective.value().value
-    phi = 100 * (best.value - centre) / (1 + centre)
-    return Estimate(phi, None, "lower bound", best.evaluations, True, f"best of {best.evaluations} evaluations, by {best.method}")
+    found = best.estimate()
+    return replace(found, value=100 * (best.value - best.centre) / (1 + best.centre))
 
 
-@measure("keskar_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE)
+@measure("keskar_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, default=False)
 def keskar_half(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """`keskar` in the full space with the paper's smaller box, eps = 5e-4."""
     return keskar(objective, eps=5e-4, generator=generator)

@@ -1,0 +1,24 @@
+"""Scaling symmetries of networks: find them, move along them, certify what changed."""
+
+from landscape.reparam.certificate import certificate
+from landscape.reparam.rescale import apply, factors, rescale, scales_for, smallest_scales
+from landscape.reparam.search import find_symmetries
+from landscape.reparam.symmetries import Pinned, Symmetries, Unit
+from landscape.reparam.target import Solution, TraceBlocks, solve_alpha, trace_blocks
+
+__all__ = [
+    "Pinned",
+    "Solution",
+    "Symmetries",
+    "TraceBlocks",
+    "Unit",
+    "apply",
+    "certificate",
+    "factors",
+    "find_symmetries",
+    "rescale",
+    "scales_for",
+    "smallest_scales",
+    "solve_alpha",
+    "trace_blocks",
+]

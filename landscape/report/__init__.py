@@ -1,0 +1,41 @@
+"""Results onto matplotlib axes, into PNG and PDF files, and into one HTML file. Knows results, and no network."""
+
+from landscape.report.axes import (
+    draw_certificate,
+    draw_density,
+    draw_eigenvalues,
+    draw_history,
+    draw_interpolation,
+    draw_measures,
+    draw_slice,
+)
+from landscape.report.figures import (
+    figure_certificate,
+    figure_density,
+    figure_eigenvalues,
+    figure_history,
+    figure_interpolation,
+    figure_measures,
+    figure_slice,
+)
+from landscape.report.html import write_report
+from landscape.report.output import save
+
+__all__ = [
+    "draw_certificate",
+    "draw_density",
+    "draw_eigenvalues",
+    "draw_history",
+    "draw_interpolation",
+    "draw_measures",
+    "draw_slice",
+    "figure_certificate",
+    "figure_density",
+    "figure_eigenvalues",
+    "figure_history",
+    "figure_interpolation",
+    "figure_measures",
+    "figure_slice",
+    "save",
+    "write_report",
+]

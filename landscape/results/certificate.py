@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from landscape.results.estimate import Estimate
+from landscape.results.sharpness import aligned
 
 Verdict = Literal["invariant", "moved", "unmoved here", "CLAIM BROKEN", "not comparable"]
 
@@ -72,10 +73,7 @@ class Certificate:
         )
 
     def __str__(self) -> str:
-        table = [("measure", "before", "after", "ratio", "verdict"), *self.table()]
-        widths = [max(len(row[i]) for row in table) for i in range(5)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join((self.function_line(), *lines))
+        return "\n".join((self.function_line(), *aligned([("measure", "before", "after", "ratio", "verdict"), *self.table()])))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""
@@ -100,3 +98,16 @@ class Certificate:
             "rows": rows,
             "provenance": self.provenance,
         }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Certificate":
+        """Inverse of `to_json`; keys that are not a certificate's are left alone."""
+        rows = tuple(
+            CertificateRow(
+                r["name"], Estimate.from_json(r["before"]), Estimate.from_json(r["after"]), r["claimed_invariant"], r["verdict"]
+            )
+            for r in data["rows"]
+        )
+        scaling = {k: (v[0], v[1]) for k, v in data["scaling"].items()}
+        own = {k: data[k] for k in ("symmetry", "max_delta_logit", "logit_scale", "same_function", "samples", "provenance")}
+        return cls(rows=rows, scaling=scaling, **own)

@@ -6,7 +6,11 @@ from typing import Any
 
 from landscape.results.estimate import Estimate, finite_or_none
 
-SCHEMA = 1
+HEAD = ("measure", "value", "method (95 %)", "data (95 %)", "fakeable", "unit")
+LEGEND = (
+    "method: doubt from probes or iterations; data: from having only these samples; "
+    "fakeable: rescaling the weights, which leaves the function as it is, could have given this number"
+)
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,14 @@ class Sharpness:
         """Names of the measures whose method stopped too early."""
         return [name for name, m in self.measures.items() if not m.estimate.converged]
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """(measure, value, doubt, could rescaling have faked it?, unit) as the tables show them."""
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells under `HEAD`, one row a measure."""
         out = []
         for name, m in self.measures.items():
-            doubt = m.estimate.doubt() if m.estimate.converged else f"NOT CONVERGED: {m.estimate.reason}"
-            if m.estimate.data_stderr is not None:
-                doubt += f"; data ± {1.96 * m.estimate.data_stderr:.2g}"
-            out.append((name, f"{m.estimate.value:.5g}", doubt, m.mark, m.unit))
+            e = m.estimate
+            doubt = e.doubt() if e.converged else f"NOT CONVERGED: {e.reason}"
+            data = "" if e.data_stderr is None else f"± {1.96 * e.data_stderr:.2g}"
+            out.append((name, f"{e.value:.5g}", doubt, data, m.mark, m.unit))
         return out
 
     def centre(self) -> str:
@@ -99,16 +103,12 @@ class Sharpness:
         return f"{text} on {self.samples} samples"
 
     def __str__(self) -> str:
-        head = ("measure", "value", "doubt (95 %)", "fakeable by rescaling", "unit")
-        table = [head, *self.rows()]
-        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join((self.centre(), *lines))
+        return "\n".join((self.centre(), *aligned([HEAD, *self.rows()]), LEGEND))
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{h}</th>" for h in ("measure", "value", "doubt (95 %)", "fakeable by rescaling", "unit"))
+        head = "".join(f"<th>{h}</th>" for h in HEAD)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows())
-        return f"<p>{html.escape(self.centre())}</p><table><tr>{head}</tr>{body}</table>"
+        return f"<p>{html.escape(self.centre())}</p><table><tr>{head}</tr>{body}</table><p>{html.escape(LEGEND)}</p>"
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the "results" list of the command line's JSON."""
@@ -132,3 +132,9 @@ class Sharpness:
             measures={name: Measurement.from_json(m) for name, m in data["measures"].items()},
             **{k: data[k] for k in ("samples", "checkpoint", "sha256", "task", "provenance")},
         )
+
+
+def aligned(table: list[tuple[str, ...]]) -> list[str]:
+    """Rows of cells as lines of plain text with straight columns."""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from landscape.results.estimate import plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -101,7 +103,7 @@ class Slice:
 
         check = None
         if self.check is not None:
-            check = {name: getattr(self.check, name) for name in self.check.__dataclass_fields__}
+            check = {name: plain(getattr(self.check, name)) for name in self.check.__dataclass_fields__}
         return {
             "axes": list(self.axes),
             "coordinates": [c.tolist() for c in self.coordinates],
@@ -118,7 +120,8 @@ class Slice:
         check = data["check"]
         if check is not None:
             ratios = tuple(None if r is None else (r[0], r[1]) for r in check["norm_ratio"])
-            check = SliceCheck(**(check | {"norm_ratio": ratios}))
+            numbers = {k: {n: _number(v) for n, v in check[k].items()} for k in ("curvature", "curvature_hvp")}
+            check = SliceCheck(**(check | numbers | {"norm_ratio": ratios, "centre_value": _number(check["centre_value"])}))
         return cls(
             tuple(data["axes"]),
             tuple(np.asarray(c, float) for c in data["coordinates"]),
@@ -128,3 +131,8 @@ class Slice:
             data["title"],
             data["provenance"],
         )
+
+
+def _number(x: float | None) -> float:
+    """A number from JSON, where null stands for one that was not finite."""
+    return float("nan") if x is None else float(x)

@@ -20,7 +20,7 @@ class Eigenpairs:
 
     Attributes:
         values: (k,) float64 eigenvalues in decreasing algebraic order (for which="both": the k largest, then the k smallest).
-        vectors: (k, P) orthonormal rows; a torch tensor in the dtype and on the device of the operator.
+        vectors: (k, P) orthonormal rows; a torch tensor in the dtype and on the device of the operator; None if read from JSON.
         residuals: (k,) true residuals ||H v - lambda v||, from a product made after the iteration ended.
         converged: (k,) booleans: residual <= tol * max |lambda|.
         matvecs: products with H that were spent, those for the residuals included.
@@ -28,7 +28,7 @@ class Eigenpairs:
     """
 
     values: np.ndarray
-    vectors: "Tensor"
+    vectors: "Tensor | None"
     residuals: np.ndarray
     converged: np.ndarray
     matvecs: int
@@ -52,6 +52,12 @@ class Eigenpairs:
             "converged": [bool(c) for c in self.converged],
             "matvecs": self.matvecs,
         }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Eigenpairs":
+        """Inverse of `to_json`, with `vectors` None: JSON does not hold them."""
+        values, residuals, converged = (np.asarray(data[k]) for k in ("values", "residuals", "converged"))
+        return cls(values, None, residuals, converged, data["matvecs"], data["which"])
 
     def __str__(self) -> str:
         rows = (

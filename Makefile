@@ -1,0 +1,47 @@
+# Two commands for a newcomer: `make demo` and `make test`; each sets up .venv by itself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow test-gpu lint types readme figures bench clean
+
+demo: .venv/installed
+	$(BIN)/landscape demo --out demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m "slow"
+
+test-gpu: .venv/installed
+	$(BIN)/python -m pytest -m "gpu"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/installed
+	$(BIN)/mypy
+
+# Runs every command that README.md shows, on what `make demo` made, and holds its command reference against --help.
+readme: .venv/installed
+	$(BIN)/python tests/readme.py
+
+figures: .venv/installed
+	$(BIN)/python -m experiments.keskar
+	$(BIN)/python -m experiments.zhang
+	$(BIN)/python -m experiments.dinh
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.peers
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "landscape needs Python 3.11 or newer; say which: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,peers,report]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

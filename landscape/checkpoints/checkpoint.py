@@ -1,0 +1,170 @@
+"""Read a checkpoint of any kind that a training script writes, as plain tensors and plain data."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from landscape import progress
+from landscape.checkpoints import safetensors_file, shards
+from landscape.checkpoints.contents import Contents
+from landscape.checkpoints.formats import Kind, open_regular, sniff
+from landscape.checkpoints.isolate import parse_apart
+from landscape.checkpoints.weights import Weights, choose
+from landscape.errors import MalformedError, UsageError, printable
+
+EXTRA = "landscape."  # prefix of the extras in a safetensors file of ours
+_FORMATS: dict[Kind, str] = {
+    "safetensors": "safetensors",
+    "zip": "torch zip",
+    "legacy pickle": "torch legacy pickle",
+    "tar": "torch legacy tar",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint file holds; nothing in it has been run, imported or looked up.
+
+    Attributes:
+        path: where it was read from.
+        sha256: of the file's bytes; of the index and its shards, in the order of their names, where it is sharded.
+        format: "safetensors", "sharded safetensors", "torch zip" or "torch legacy pickle".
+        size: bytes on disk.
+        candidates: every set of weights in the file, by the key it lies under; "(top level)" if the file itself is one.
+        unusable: why a tensor of a candidate cannot serve as a weight; the tensor is then a `meta` one of its shape.
+        meta: everything that is no weight (epoch, hyper_parameters, args...), as JSON has it.
+        extras: tensors that `save` was given beside the weights.
+        recipe: the description that `save` was given; None for a file that we did not write.
+        notices: what was copied or left out while reading.
+    """
+
+    path: Path
+    sha256: str
+    format: str
+    size: int
+    candidates: dict[str, dict[str, Tensor]]
+    unusable: dict[str, dict[str, str]] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    recipe: dict[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+
+    def weights(self, name: str | None = None) -> Weights:
+        """One set of weights of the file, ready for a model.
+
+        Prefixes that wrappers put before every name (`module.`, `_orig_mod.`, Lightning's `model.` or `net.`) are stripped
+        where all names carry them. float16 and bfloat16 become float32 with a notice; integers stay.
+
+        Args:
+            name: which candidate; may be left out where there is one.
+
+        Returns:
+            The weights, the prefix that was stripped, and notices of what was changed.
+
+        Raises:
+            UsageError: several candidates and no name, or a name that is none of them.
+            MalformedError: a tensor that is int8, float8, sparse, complex or without data.
+            MismatchError: two names become one when their prefixes are stripped.
+            NumericalError: NaN or infinite weights.
+        """
+        chosen = choose(self.candidates, self.unusable, name, self.path.name)
+        return Weights(chosen.state, chosen.name, (*self.notices, *chosen.notices), chosen.prefix)
+
+
+def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoint:
+    """Read a checkpoint safely: what it holds, never what it says to run.
+
+    The format is told by the first bytes. Safetensors are read here, after every entry of their header is checked. Everything
+    else is parsed by a child process with limits on memory and time, after its structure is checked, by
+    `torch.load(weights_only=True)`; only plain tensors and JSON come back.
+
+    Args:
+        path: a file of torch.save or safetensors, `model.safetensors.index.json`, or a directory that holds one.
+        budget: most bytes that the tensors may take; half of this machine's memory if left out.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        UsageError: no such file, not a regular file, empty, not readable, larger than the budget.
+        UnsafeError: reading it would need code: a pickle that names more than data, a whole network, TorchScript, `.pt2`.
+        MalformedError: the structure is broken, or it claims more than it holds, or holds no weights.
+
+    Cost:
+        One pass over the file for its hash and one to read it; about 2 s to start the child, which safetensors does not need.
+    """
+    path = Path(path)
+    budget = min(_default_budget() if budget is None else budget, 1 << 48)
+    if os.path.isdir(path):  # unlike Path.is_dir, false where it may not look
+        path = shards.resolve(path)
+    if path.name.endswith(shards.SUFFIX):
+        found = shards.read_shards(path, budget=budget)
+        contents = _flat(found.tensors, {})
+        return _checkpoint(path, found.sha256, "sharded safetensors", found.size, contents)
+    file, size = open_regular(path)
+    with file:
+        kind = sniff(file, size, printable(path.name, limit=120))
+        if kind == "safetensors":
+            header = safetensors_file.read_header(file, size, budget=budget)
+            contents = _flat(safetensors_file.read_tensors(file, header), header.metadata)
+        elif size > budget:
+            raise UsageError(f"expected at most {budget} bytes (the memory budget), found {size} bytes", fix="raise the budget")
+        else:
+            contents = parse_apart(file, kind, size, budget)
+        return _checkpoint(path, _sha256(file, size, path.name), _FORMATS[kind], size, contents)
+
+
+def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
+    """The contents of a safetensors file: one flat mapping, and our own recipe and extras where we wrote it."""
+    recipe = None
+    meta: dict[str, Any] = dict(metadata)
+    if "landscape" in metadata:
+        recipe = safetensors_file.parse_json(metadata["landscape"].encode("utf-8", "surrogatepass"), "the recipe")
+        del meta["landscape"]
+    extras = {} if recipe is None else {key[len(EXTRA) :]: item for key, item in tensors.items() if key.startswith(EXTRA)}
+    state = {key: item for key, item in tensors.items() if recipe is None or not key.startswith(EXTRA)}
+    if not state:
+        held = f"{len(extras)} extra tensors" if extras else "no tensors"
+        raise MalformedError(f"expected weights, found no weights; the file holds {held}", fix="save model.state_dict()")
+    unusable = {key: f"of {item.dtype}" for key, item in state.items() if item.dtype.is_complex}
+    name = "state_dict" if recipe is not None else "(top level)"
+    return Contents({name: state}, {name: unusable} if unusable else {}, meta, extras, recipe)
+
+
+def _checkpoint(path: Path, sha256: str, form: str, size: int, contents: Contents) -> Checkpoint:
+    """The frozen form of what was found."""
+    return Checkpoint(
+        path,
+        sha256,
+        form,
+        size,
+        contents.candidates,
+        contents.unusable,
+        contents.meta,
+        contents.extras,
+        contents.recipe,
+        tuple(contents.notices),
+    )
+
+
+def _sha256(file: BinaryIO, size: int, name: str) -> str:
+    """Hash of an open file."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    with progress.stage(f"hashing {printable(name, limit=40)}", total=-(-size // (1 << 24))) as advance:
+        while block := file.read(1 << 24):
+            digest.update(block)
+            advance(1)
+    return digest.hexdigest()
+
+
+def _default_budget() -> int:
+    """Half of the machine's memory, or 4 GiB where it cannot be asked."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ValueError, OSError, AttributeError):
+        return 4 << 30

@@ -1,0 +1,130 @@
+"""What a file is, told by its first bytes; its name counts for nothing."""
+
+import os
+import re
+import stat
+import tarfile
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from landscape.errors import MalformedError, UsageError
+
+Kind = Literal["safetensors", "zip", "legacy pickle", "tar"]
+
+_LOOK = 4096
+_PICKLE_OPENERS = frozenset(b"(]})NIJKMGLFSUTVXcl d\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f")
+# A text pickle names what it calls on two lines: c<module>\n<name>\n, or i<module>\n<name>\n.
+_TEXT_GLOBAL = re.compile(rb"[ci][A-Za-z_][\w.]*\r?\n[A-Za-z_][\w.]*\r?\n")
+
+# First bytes of what people pass by mistake, and what to do about it.
+_STRANGERS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs.github.com/spec/", "a Git-LFS pointer, not the file it points to", "run `git lfs pull`"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"BZh", "a bzip2 archive", "unpack it first"),
+    (b"\xfd7zXZ\x00", "an xz archive", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"Rar!", "a rar archive", "unpack it first"),
+    (b"\x93NUMPY", "a NumPy array (.npy)", "save a state dict of tensors with torch.save or safetensors"),
+    (b"\x89HDF\r\n", "an HDF5 file (Keras?)", "export the weights to safetensors"),
+    (b"GGUF", "a GGUF file of quantized weights", "get the float weights as safetensors"),
+    (b"\x89PNG", "a PNG picture", "pass the checkpoint"),
+    (b"\xff\xd8\xff", "a JPEG picture", "pass the checkpoint"),
+    (b"%PDF", "a PDF document", "pass the checkpoint"),
+    (b"\x7fELF", "a program (ELF)", "pass the checkpoint"),
+    (b"PK\x05\x06", "an empty zip archive", "save the checkpoint again"),
+)
+
+
+def open_regular(path: str | Path) -> tuple[BinaryIO, int]:
+    """Open a regular, readable file that holds bytes; never waits on a pipe or a device.
+
+    Returns:
+        The file, at its beginning, and its size in bytes.
+
+    Raises:
+        UsageError: the path is missing, not readable, not a regular file, or the file is empty.
+    """
+    try:
+        mode = os.stat(path).st_mode  # before opening: opening a device or a pipe can itself do something
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"expected a checkpoint file, found {_node(mode)}: {path}", fix="pass the path of a regular file")
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        what = "a dangling link" if os.path.islink(path) else "nothing"
+        raise UsageError(f"expected a checkpoint file, found {what} at {path}", fix="check the path") from None
+    except PermissionError:
+        raise UsageError(f"expected a readable file, found no permission for {path}", fix="check its permissions") from None
+    except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"expected a checkpoint file, found a path that cannot be opened ({reason}): {path}") from None
+    file = os.fdopen(handle, "rb")
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        file.close()
+        raise UsageError(f"expected a checkpoint file, found {_node(found.st_mode)}: {path}", fix="pass a regular file")
+    if found.st_size == 0:
+        file.close()
+        raise UsageError(f"expected a checkpoint, found an empty file (0 bytes): {path}", fix="save or download it again")
+    return file, found.st_size
+
+
+def sniff(file: BinaryIO, size: int, name: str) -> Kind:
+    """The container format of an open file, from its first bytes; the file is left at its beginning.
+
+    Raises:
+        MalformedError: the bytes belong to no checkpoint; says what they look like.
+    """
+    head = file.read(_LOOK)
+    file.seek(0)
+    if _is_safetensors(head, size):
+        return "safetensors"
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if re.match(rb"\x80[\x00-\x05]", head) or (head[0] in _PICKLE_OPENERS and _TEXT_GLOBAL.search(head)):
+        return "legacy pickle"
+    for magic, what, fix in _STRANGERS:
+        if head.startswith(magic):
+            raise MalformedError(f"expected a checkpoint, found {what}: {name}", fix=fix)
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")):
+        raise MalformedError(
+            f"expected a checkpoint, found an HTML page: {name}",
+            fix="the download failed; fetch the file itself",
+        )
+    if _is_tar(head):
+        return "tar"
+    if name.endswith(".safetensors"):
+        return "safetensors"  # its own reader says what is wrong with the header
+    if start.startswith((b"{", b"[")):
+        raise MalformedError(f"expected a checkpoint, found text that looks like JSON: {name}", fix="pass the file of weights")
+    raise MalformedError(
+        f"expected safetensors or a torch.save file, found bytes of no known format ({head[:8].hex(' ')}): {name}",
+        fix="save or download it again",
+    )
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    """Whether a header length that fits the file is followed by the brace of a JSON object."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
+
+
+def _is_tar(head: bytes) -> bool:
+    """Whether the first block carries a tar header's checksum."""
+    try:
+        tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return True
+
+
+def _node(mode: int) -> str:
+    """The kind of a node of the file system, in words."""
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a pipe (FIFO)"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((words for test, words in kinds if test(mode)), "something that is no regular file")

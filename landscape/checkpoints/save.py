@@ -1,0 +1,106 @@
+"""Write checkpoints that describe themselves: weights, the recipe that made them, and extra tensors."""
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from landscape.checkpoints.checkpoint import EXTRA
+from landscape.checkpoints.contents import plain
+from landscape.checkpoints.safetensors_file import NAMES
+from landscape.errors import UsageError, printable
+
+
+def save(
+    path: str | os.PathLike[str], state: dict[str, Tensor], *, recipe: dict[str, Any], extras: dict[str, Tensor] | None = None
+) -> None:
+    """Write weights with their description; the same content gives the same bytes.
+
+    The file appears whole or not at all: it is written beside its place, flushed to the disk, and renamed.
+
+    Args:
+        path: ends in `.safetensors` (the recipe in its metadata, extras under `landscape.` names) or in `.pt` or `.pth`
+            (a dictionary `{"state_dict", "landscape", "extras"}` by torch.save).
+        state: tensors by name, as `model.state_dict()` gives them; tied ones are written once for each name.
+        recipe: how they were made, as JSON has it.
+        extras: further tensors, such as the mask of corrupted labels.
+
+    Raises:
+        UsageError: another suffix, a place that cannot be written, a recipe that JSON cannot hold, no weights.
+    """
+    path = Path(path)
+    extras = extras or {}
+    text = _canonical(recipe)
+    clash = next((key for key in state if key.startswith(EXTRA)), None)
+    if not state or clash is not None:
+        found = "none" if clash is None else f"'{printable(clash, limit=80)}', a name kept for extras"
+        raise UsageError(f"expected weights under names of their own, found {found}")
+    if path.suffix == ".safetensors":
+        tensors = _plain_tensors(state) | _plain_tensors({f"{EXTRA}{key}": item for key, item in extras.items()})
+        content = safetensors.torch.save(tensors, metadata={"landscape": text})
+    elif path.suffix in (".pt", ".pth"):
+        stream = io.BytesIO()
+        # The pickle numbers strings by identity, so all are made anew: equal content then gives equal bytes.
+        whole = {"state_dict": _plain_tensors(state), "landscape": json.loads(text), "extras": _plain_tensors(extras)}
+        torch.save(whole, stream)
+        content = stream.getvalue()
+    else:
+        raise UsageError(f"expected a name ending in .safetensors, .pt or .pth, found {path.name}", fix="change the ending")
+    _write(path, content)
+
+
+def _canonical(recipe: dict[str, Any]) -> str:
+    """The recipe as JSON text, if reading can give it back as it is."""
+    try:
+        text = json.dumps(recipe, allow_nan=False, ensure_ascii=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"expected a recipe of JSON values, found one that is not: {error}", fix="use numbers, text, lists"
+        ) from None
+    again = json.loads(text)
+    if not isinstance(again, dict) or plain(again) != again:
+        raise UsageError("expected a recipe of modest size and depth, found more", fix="put long lists into extras as tensors")
+    return text
+
+
+def _plain_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU, each with memory of its own, under fresh names."""
+    made = {}
+    for key, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.dtype not in NAMES or tensor.device.type == "meta":
+            raise UsageError(
+                f"expected dense tensors to save, found '{printable(key, limit=80)}' ({tensor.layout}, {tensor.dtype})"
+            )
+        fresh = key.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
+        made[fresh] = tensor.detach().cpu().contiguous().clone()
+    return made
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write by temporary file, flush and rename."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode would hide the file from the user's group
+        os.replace(temporary, path)
+        temporary = None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"expected a place that can be written, found {reason}: {path}", fix="choose another --out") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

@@ -1,0 +1,112 @@
+"""Directories of a checkpoint: an index of safetensors shards, or torch's distributed format (refused)."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from torch import Tensor
+
+from landscape.checkpoints import safetensors_file
+from landscape.checkpoints.formats import open_regular
+from landscape.errors import MalformedError, UnsafeError, UsageError, printable
+
+INDEX = "model.safetensors.index.json"
+SUFFIX = ".safetensors.index.json"
+_MAX_INDEX = 100_000_000
+_MAX_SHARDS = 10_000
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The tensors of all shards; `sha256` is that of the index followed by the shards in the order of their names."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+    size: int
+
+
+def resolve(directory: Path) -> Path:
+    """The file to read for a directory.
+
+    Raises:
+        UnsafeError: it is a distributed checkpoint, whose metadata is a pickle.
+        UsageError: nothing in it says which file to read.
+    """
+    try:
+        names = set(os.listdir(directory))
+    except OSError as error:
+        raise UsageError(f"expected a readable directory, found {error.strerror}: {directory}") from None
+    if ".metadata" in names:
+        raise UnsafeError(
+            f"expected weights, found a distributed checkpoint, whose .metadata is a pickle: {directory}",
+            fix="where you trust it, run: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR NEW.pt",
+        )
+    indexes = sorted(name for name in names if name.endswith(SUFFIX))
+    if INDEX in names or len(indexes) == 1:
+        return directory / (INDEX if INDEX in names else indexes[0])
+    if "model.safetensors" in names:
+        return directory / "model.safetensors"
+    raise UsageError(f"expected a checkpoint file, found a directory without {INDEX}: {directory}", fix="pass one file of it")
+
+
+def read_shards(index: Path, *, budget: int) -> Shards:
+    """Read every shard that an index names.
+
+    Raises:
+        MalformedError: names that leave the directory, a shard that is missing, a tensor in two shards or in none.
+        UsageError: more bytes than `budget`.
+    """
+    file, size = open_regular(index)
+    with file:
+        if size > _MAX_INDEX or size * 32 > budget:
+            raise _bad(f"an index within the memory budget, found {size} bytes")
+        raw = file.read()
+    weight_map = safetensors_file.parse_json(raw, "the index").get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(name, str) for name in weight_map.values()):
+        raise _bad("weight_map to map every tensor to a file, found something else")
+    names = sorted(set(weight_map.values()))
+    if len(names) > _MAX_SHARDS:
+        raise _bad(f"at most {_MAX_SHARDS} shards, found {len(names)}")
+    digest = hashlib.sha256(raw)
+    tensors: dict[str, Tensor] = {}
+    total = 0
+    for name in names:
+        file, size = _open_shard(index.parent, name)
+        with file:
+            total += size
+            if total > budget:
+                raise UsageError(f"expected at most {budget} bytes (the memory budget), found {total}", fix="raise the budget")
+            header = safetensors_file.read_header(file, size, budget=budget)
+            for key in header.entries:
+                if key in tensors:
+                    raise _bad(f"every tensor in one shard, found '{printable(key, limit=80)}' in two")
+                if weight_map.get(key) != name:
+                    raise _bad(f"the tensors that the index names, found '{printable(key, limit=80)}' in another shard")
+            tensors |= safetensors_file.read_tensors(file, header)
+            file.seek(0)
+            while block := file.read(1 << 20):
+                digest.update(block)
+    missing = next((key for key in weight_map if key not in tensors), None)
+    if missing is not None:
+        raise _bad(f"'{printable(missing, limit=80)}' in its shard, found no such tensor")
+    return Shards({key: tensors[key] for key in weight_map}, digest.hexdigest(), total + len(raw))
+
+
+def _open_shard(directory: Path, name: str) -> tuple[BinaryIO, int]:
+    """Open a shard that lies in the directory itself, through no link that leads out."""
+    shown = printable(name, limit=80)
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0:") or len(name.encode("utf-8", "surrogatepass")) > 255:
+        raise _bad(f"names of files beside the index, found '{shown}'")
+    path = directory / name
+    if not path.exists():
+        raise _bad(f"the shard '{shown}' beside the index, found none")
+    if path.resolve().parent != directory.resolve():
+        raise _bad(f"shards beside the index, found '{shown}', a link that leads out of its directory")
+    return open_regular(path)
+
+
+def _bad(sentence: str) -> MalformedError:
+    """The error for a broken set of shards."""
+    return MalformedError(f"sharded safetensors: expected {sentence}", fix="download all shards into one directory")

@@ -1,0 +1,72 @@
+"""Results that other commands wrote, read back for a report."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from landscape.errors import MalformedError
+
+Found = dict[str, Any]
+
+
+def collect(directories: Iterable[Path]) -> Found:
+    """All results below some directories, as `write_report` takes them.
+
+    Raises:
+        MalformedError: a file that one of the commands wrote cannot be read.
+    """
+    found: Found = {
+        "sharpness": [], "groups": {}, "eigenpairs": {}, "densities": {}, "slices": [], "certificates": {}, "commands": [],
+    }  # fmt: skip
+    readers: dict[str, Callable[[Found, dict[str, Any]], None]] = {
+        "sharpness.json": _sharpness, "comparison.json": _comparison, "spectrum.json": _spectrum,
+        "surface.json": _surface, "certificate.json": _certificate,
+    }  # fmt: skip
+    for directory in directories:
+        for path in sorted(directory.rglob("*.json")):
+            reader = readers.get(path.name)
+            if reader is None:
+                continue
+            try:
+                reader(found, json.loads(path.read_text()))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise MalformedError(f"expected a result of landscape in {path}, found {error}", fix="run the command again") from error
+    return found
+
+
+def _label(document: dict[str, Any]) -> str:
+    return Path(document["checkpoint"]).name
+
+
+def _sharpness(found: Found, document: dict[str, Any]) -> None:
+    from landscape.results import Sharpness
+
+    found["sharpness"] += [Sharpness.from_json(r) for r in document["results"]]
+
+
+def _comparison(found: Found, document: dict[str, Any]) -> None:
+    from landscape.results import Sharpness, Slice
+
+    for name, runs in document["groups"].items():
+        found["groups"][name] = [Sharpness.from_json(r) for r in runs]
+    found["slices"] += [Slice.from_json(s) for s in document["lines"].values()]
+
+
+def _spectrum(found: Found, document: dict[str, Any]) -> None:
+    from landscape.results import Eigenpairs, SpectralDensity
+
+    found["eigenpairs"][_label(document)] = Eigenpairs.from_json(document["eigenvalues"])
+    found["densities"][_label(document)] = SpectralDensity.from_json(document["density"])
+
+
+def _surface(found: Found, document: dict[str, Any]) -> None:
+    from landscape.results import Slice
+
+    found["slices"].append(Slice.from_json(document))
+
+
+def _certificate(found: Found, document: dict[str, Any]) -> None:
+    from landscape.results import Certificate
+
+    found["certificates"].setdefault(_label(document), []).append((document["alpha"], Certificate.from_json(document)))

@@ -1,0 +1,175 @@
+"""Methods that climb a function over a box or a ball; each leaves its best point in the `Search`.
+
+All work on the tensor's device in unit coordinates u, where the set is [-1, 1]^P or the unit ball, except scipy's L-BFGS-B,
+which gets y itself. A value that is not finite is a failed step, never a place to go to.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import Bounds, minimize
+from torch import Tensor
+
+from landscape.linalg.regions import Region
+from landscape.linalg.search import Search
+
+
+def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 8) -> None:
+    """Jump to the extreme point that the gradient points to, again and again while the value rises.
+
+    For the box this is the corner r * sign(gradient). For a convex function every jump rises, since f(z) >= f(u) + g·(z - u)
+    and z maximises g·z over the set; it ends at a corner that is best for its own gradient. For the ball and a quadratic it
+    is the power method.
+    """
+    u = start
+    value, g = search.gradient(u)
+    for _ in range(iterations):
+        if g is None:
+            return
+        z = region.vertex(g, u)
+        if torch.equal(z, u):
+            return
+        reached, slope = search.gradient(z)
+        if not reached > value:
+            return
+        u, value, g = z, reached, slope
+
+
+def projected_gradient(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20) -> None:
+    """Steps along the steepest direction in the set's own norm, halved whenever one fails to rise.
+
+    The direction is sign(g) for the box and g / ||g|| for the ball; the first step is as long as the set is wide from its
+    centre to its edge.
+    """
+    u, step = start, 1.0
+    value, g = search.gradient(u)
+    if g is None:
+        return
+    for _ in range(iterations):
+        z = region.project(u + step * region.vertex(g, torch.zeros_like(u)))
+        # 2^-10 of the set's width: by then the sign direction has nothing left to give.
+        if step < 1e-3 or torch.equal(z, u):
+            return
+        reached, slope = search.gradient(z)
+        if slope is not None and reached > value:
+            u, value, g = z, reached, slope
+        else:
+            step /= 2
+
+
+def projected_quasi_newton(
+    search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20, memory: int = 6
+) -> None:
+    """Projected L-BFGS on the free directions, with backtracking along the projection arc.
+
+    Coordinates on the box's edge that the gradient presses against it are frozen (Bertsekas 1982, two-metric projection); on
+    the sphere the direction is tangential and the secant pairs are those of the Lagrangian, so the edge's curvature counts.
+    Where the function is convex along the last step (no maximum inside, as around a minimum of a loss) no quasi-Newton model
+    of a maximum exists and the step goes for the extreme point instead.
+    """
+    u = start
+    value, g = search.gradient(u)
+    if g is None:
+        return
+    pairs: list[tuple[Tensor, Tensor]] = []
+    convex = False
+    for _ in range(iterations):
+        free = region.free(u, g)
+        q = free(g)
+        if not q.any():
+            return
+        direction = free(region.vertex(g, u) - u) if convex else free(_two_loop(q, pairs, free))
+        moved = _backtrack(search, region, u, value, q, direction)
+        if moved is None and (convex or pairs):
+            pairs.clear()
+            moved = _backtrack(search, region, u, value, q, free(_two_loop(q, [], free)))
+        if moved is None:
+            return
+        z, reached, slope = moved
+        s = z - u
+        # Secant pair of the minimisation of -f + (multiplier / 2) ||u||².
+        y = g - slope + region.multiplier(z, slope) * s
+        convex = not float(torch.dot(s, y)) > 1e-10 * float(torch.linalg.vector_norm(s) * torch.linalg.vector_norm(y))
+        if convex:
+            pairs.clear()
+        else:
+            pairs = [*pairs, (s, y)][-memory:]
+        u, value, g = z, reached, slope
+
+
+def _two_loop(
+    q: Float[Tensor, " P"], pairs: list[tuple[Tensor, Tensor]], free: Callable[[Tensor], Tensor]
+) -> Float[Tensor, " P"]:
+    """Inverse Hessian model of -f on the free directions times the free gradient q (Nocedal 1980)."""
+    used = []
+    gamma = 1 / float(q.abs().max())  # without a model, go as far as the set's edge in the largest coordinate
+    for s, y in pairs:
+        s, y = free(s), free(y)
+        curvature = float(torch.dot(s, y))
+        square = float(torch.dot(y, y))
+        if curvature > 1e-10 * math.sqrt(square) * float(torch.linalg.vector_norm(s)):
+            used.append((s, y, curvature))
+            gamma = curvature / square
+    r = q.clone()
+    shares = []
+    for s, y, curvature in reversed(used):
+        shares.append(float(torch.dot(s, r)) / curvature)
+        r.sub_(y, alpha=shares[-1])
+    r.mul_(gamma)
+    for (s, y, curvature), share in zip(used, reversed(shares), strict=True):
+        r.add_(s, alpha=share - float(torch.dot(y, r)) / curvature)
+    return r
+
+
+def _backtrack(
+    search: Search, region: Region, u: Tensor, value: float, q: Tensor, direction: Tensor, trials: int = 8
+) -> tuple[Tensor, float, Tensor] | None:
+    """First point on the projected arc from u that rises enough (Armijo), with its value and gradient; None if none does."""
+    step = 1.0
+    for trial in range(trials):
+        z = region.project(u + step * direction)
+        # With the free gradient q: along the sphere the full gradient would also count the way inward, which is no loss.
+        predicted = float(torch.dot(q, z - u))
+        step *= 0.3
+        if not predicted > 0:
+            continue
+        # The first trial mostly succeeds and needs the gradient then; later ones cost a value only.
+        reached, slope = search.gradient(z) if trial == 0 else (search.value(z), None)
+        if math.isfinite(reached) and reached > value and reached >= value + 1e-4 * predicted:
+            if slope is None and trial > 0:
+                reached, slope = search.gradient(z)
+            if slope is not None:
+                return z, reached, slope
+    return None
+
+
+def lbfgsb(search: Search, start: Float[Tensor, " P"], radius: Float[Tensor, " P"], iterations: int = 10) -> None:
+    """scipy's L-BFGS-B on y over |y_i| <= radius_i, in float64; ten iterations are the setting of Keskar et al. 2016.
+
+    The stopping tolerances are 0: at a trained minimum the gradient is below scipy's own, and the run would end where it began.
+    """
+    bound = radius.double().cpu().numpy()
+    largest = 0.0
+
+    def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal largest
+        # Rounding to the operator's dtype must not leave the box.
+        y = torch.from_numpy(x).to(device=radius.device, dtype=radius.dtype).clamp(-radius, radius)
+        value, g = search.gradient_at(y)
+        if g is None:
+            # A wall that the line search backs away from; scipy cannot be handed nan or inf.
+            return 1e3 * (1 + largest), np.zeros_like(x)
+        largest = max(largest, abs(value))
+        return -value, -g.double().cpu().numpy()
+
+    minimize(
+        negative,
+        start.double().cpu().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=Bounds(-bound, bound),
+        options={"maxiter": iterations, "ftol": 0.0, "gtol": 0.0},
+    )

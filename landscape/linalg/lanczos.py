@@ -1,0 +1,207 @@
+"""The Lanczos recurrence with full reorthogonalization, and the Krylov basis that every Lanczos method here grows."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator, random_rows
+from landscape.linalg.products import MatVec, Products, norm, orthogonalize, orthonormal_rows, rotate_rows
+
+
+class KrylovBasis:
+    """Orthonormal rows V, grown one product at a time, with the projection V H Vᵀ of the operator on them.
+
+    Rows [locked, locked + size) have had their product; the next row, if there is one, waits for its own. Locked rows are
+    only kept orthogonal to. The projection comes from all the Gram-Schmidt coefficients, not only the two that exact
+    arithmetic leaves, so it is the true Rayleigh quotient after a restart from any set of rows.
+
+    Args:
+        capacity: rows to allocate besides the locked ones: the largest `size`, plus one if a basis that is full must keep
+            its next row.
+        locked: (l, P) orthonormal rows.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        dim: int,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        locked: Float[Tensor, "l P"] | None = None,
+    ) -> None:
+        self.locked = 0 if locked is None else len(locked)
+        self.dim, self.generator = dim, generator
+        self.store = torch.empty(self.locked + capacity, dim, dtype=dtype, device=device)
+        if locked is not None:
+            self.store[: self.locked] = locked
+        self.projection = np.zeros((capacity, capacity))
+        self.size = 0
+        self.beta = 0.0
+        self.scale = 0.0
+
+    @property
+    def rows(self) -> Float[Tensor, "size P"]:
+        """The rows whose product is known."""
+        return self.store[self.locked : self.locked + self.size]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the rows span the whole space."""
+        return self.locked + self.size >= self.dim
+
+    @property
+    def next_row(self) -> Float[Tensor, "1 P"]:
+        """The row that waits for its product, as a block of one."""
+        end = self.locked + self.size
+        return self.store[end : end + 1]
+
+    def begin(self, start: Float[Tensor, " P"] | None) -> None:
+        """Make the next row the part of `start` that is orthogonal to all rows; a random one if nothing is left of it."""
+        end = self.locked + self.size
+        if start is not None:
+            length = norm(start)
+            w, _ = orthogonalize(start / length, self.store[:end]) if length > 0 else (start, None)
+            rest = norm(w)
+            if rest > 100 * torch.finfo(w.dtype).eps:
+                w, _ = orthogonalize(w / rest, self.store[:end])
+                self.store[end] = w / norm(w)
+                return
+        self._random_next()
+
+    def absorb(self, product: Float[Tensor, " P"]) -> float:
+        """Take the product of the next row; returns beta, the norm of what is new in it, 0 if the rows became invariant."""
+        end = self.locked + self.size + 1
+        w, coefficients = orthogonalize(product, self.store[:end])
+        column = coefficients[self.locked :].double().cpu().numpy()
+        self.projection[: self.size + 1, self.size] = self.projection[self.size, : self.size + 1] = column
+        self.size += 1
+        beta = norm(w)
+        self.scale = max(self.scale, float(np.hypot(np.linalg.norm(column), beta)))
+        # Below this the remainder is rounding error of the product: the rows span an invariant subspace.
+        self.beta = beta if beta > 10 * torch.finfo(w.dtype).eps * self.scale else 0.0
+        if not self.exhausted and end < len(self.store):
+            if self.beta > 0:
+                self.store[end] = w / beta
+            else:
+                self._random_next()
+        return self.beta
+
+    def restart(self, coefficients: np.ndarray, values: np.ndarray) -> None:
+        """Keep the rows coefficientsᵀ @ rows, whose projection is diag(values), and the next row as it is."""
+        old, kept = coefficients.shape
+        rotate_rows(self.rows, coefficients)
+        if not self.exhausted and self.locked + old < len(self.store):
+            self.store[self.locked + kept] = self.store[self.locked + old]
+        self.reset(values)
+
+    def reset(self, values: np.ndarray) -> None:
+        """Declare that the first len(values) rows have the projection diag(values) and forget the others."""
+        self.size = len(values)
+        self.projection[:] = 0
+        self.projection[np.diag_indices(self.size)] = values
+
+    def _random_next(self) -> None:
+        """A random next row orthogonal to all rows."""
+        end = self.locked + self.size
+        while True:
+            w = random_rows(1, self.dim, "gaussian", self.generator, self.store.dtype, self.store.device)[0]
+            for _ in range(2):  # in a nearly exhausted space the first pass cancels most digits
+                w, _ = orthogonalize(w / norm(w), self.store[:end])
+            # With one dimension left the draw may be nearly inside the span: draw again rather than keep rounding error.
+            if norm(w) > 0.5:
+                self.store[end] = w / norm(w)
+                return
+
+
+class Lanczos(NamedTuple):
+    """Q H Qᵀ = tridiag(beta[:-1], alpha, beta[:-1]) with orthonormal rows Q.
+
+    Attributes:
+        alpha: (m,) float64 diagonal.
+        beta: (m,) float64 norms of the remainders: beta[j] couples rows j and j + 1 and is 0 at a breakdown; the last is the
+            norm of what lies outside the basis.
+        basis: (m, P) orthonormal rows.
+    """
+
+    alpha: np.ndarray
+    beta: np.ndarray
+    basis: Tensor
+
+
+def lanczos(
+    matvec: MatVec,
+    dim: int,
+    *,
+    steps: int,
+    start: Float[Tensor, " P"] | None = None,
+    locked: Float[Tensor, "l P"] | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Lanczos:
+    """Lanczos tridiagonalization of a symmetric operator, with full reorthogonalization.
+
+    H qⱼ = βⱼ₋₁ qⱼ₋₁ + αⱼ qⱼ + βⱼ qⱼ₊₁ with orthonormal q. When the rows span an invariant subspace (βⱼ = 0: few distinct
+    eigenvalues, zero operator, identity) the recurrence goes on with a random vector orthogonal to them, so that m =
+    min(steps, P - l) steps are always made; then T is block diagonal.
+
+    Args:
+        matvec: maps (k, P) to (k, P); called here with k = 1.
+        dim: P.
+        steps: m, the number of products.
+        start: (P,) first vector, of any length; random if None.
+        locked: (l, P) vectors to stay orthogonal to; T is then that of (I - LᵀL) H (I - LᵀL).
+        generator: of the start and of vectors after a breakdown; seed 0 if None.
+        dtype, device: of the vectors.
+
+    Returns:
+        alpha, beta, basis; see `Lanczos`.
+
+    Raises:
+        UsageError: steps < 1, or start or locked of another shape or not finite.
+        NumericalError: a product is not finite.
+
+    Cost: m products; memory (m + l) * P values; 8 * m² * P flops for the orthogonalization.
+
+    Accuracy: the rows are orthonormal to rounding, so there are no ghost copies of converged eigenvalues.
+
+    Reference: Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 13.
+
+    Example:
+        >>> diagonal = torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64)
+        >>> alpha, beta, basis = lanczos(lambda v: diagonal * v, 3, steps=10, dtype=torch.float64)
+        >>> t = np.diag(alpha) + np.diag(beta[:-1], 1) + np.diag(beta[:-1], -1)
+        >>> np.linalg.eigvalsh(t).round(12).tolist()
+        [1.0, 1.0, 3.0]
+    """
+    if steps < 1:
+        raise UsageError(f"expected steps >= 1, found {steps}", fix="one step is one product")
+    generator = default_generator(generator)
+    products = Products(matvec, dim, dtype, device)
+    if locked is not None:
+        locked = orthonormal_rows(vectors_of(locked, dim, "locked", dtype, device))
+        if len(locked) >= dim:
+            raise UsageError(
+                f"expected fewer than {dim} independent locked vectors, found {len(locked)}", fix="leave room for one step"
+            )
+    m = min(steps, dim - (0 if locked is None else len(locked)))
+    krylov = KrylovBasis(m, dim, generator=generator, dtype=dtype, device=device, locked=locked)
+    krylov.begin(None if start is None else vectors_of(start, dim, "start", dtype, device)[0])
+    beta = np.array([krylov.absorb(products(krylov.next_row)[0]) for _ in range(m)])
+    return Lanczos(np.diag(krylov.projection).copy(), beta, krylov.rows)
+
+
+def vectors_of(given: Tensor, dim: int, name: str, dtype: torch.dtype, device: torch.device | str) -> Float[Tensor, "k P"]:
+    """(P,) or (k, P) input as a finite block in the operator's dtype and on its device."""
+    if given.ndim not in (1, 2) or given.shape[-1] != dim or given.numel() == 0:
+        raise UsageError(f"expected {name} of shape ({dim},) or (k, {dim}), found {tuple(given.shape)}", fix="one vector a row")
+    block = given.detach().reshape(-1, dim).to(device=device, dtype=dtype)
+    if not bool(torch.isfinite(block).all()):
+        raise UsageError(f"expected finite values in {name}, found others", fix=f"leave {name} out to start at random")
+    return block

@@ -1,0 +1,327 @@
+"""Maximisation over a box or a ball by several methods from several starts; the best over everything is the answer."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape import progress
+from landscape.errors import NumericalError, UsageError
+from landscape.linalg.ascent import lbfgsb, projected_gradient, projected_quasi_newton, vertex_ascent
+from landscape.linalg.lanczos import vectors_of
+from landscape.linalg.maximum import Maximum, Run
+from landscape.linalg.probes import default_generator
+from landscape.linalg.regions import Ball, Box, Region
+from landscape.linalg.search import BudgetSpent, Search, Value, ValueAndGradient
+
+BoxMethod = Literal["sign_corner", "projected_gradient", "projected_quasi_newton", "lbfgsb"]
+BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton"]
+Start = Literal["centre", "directions", "random"]
+BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)
+BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)
+STARTS: tuple[Start, ...] = get_args(Start)
+
+
+def maximise_box(
+    value_and_gradient: ValueAndGradient,
+    value: Value | None,
+    radius: Float[Tensor, " P"] | float,
+    *,
+    dim: int | None = None,
+    methods: Sequence[BoxMethod] = BOX_METHODS,
+    starts: Sequence[Start | Tensor] = STARTS,
+    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
+    restarts: int = 4,
+    iterations: int = 20,
+    lbfgsb_iterations: int = 10,
+    max_evaluations: int | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Maximum:
+    """Largest value found of f over the box |y_i| <= r_i.
+
+    max f(y) subject to -r <= y <= r. Around a minimum of f the problem is convex maximisation: the answer is a corner, and
+    the gradient at the centre is about zero and says little about which one. So the corners that the top curvature directions
+    point to, and random ones, are tried too.
+
+    Args:
+        value_and_gradient: y (P,) -> (f(y), gradient (P,)).
+        value: y -> f(y), where that is cheaper without the gradient; None to use `value_and_gradient` throughout.
+        radius: (P,) or one number, finite, >= 0; a coordinate with radius 0 stays at 0.
+        dim: P, where radius is a number.
+        methods: run in this order. "sign_corner": the corner r * sign(gradient), iterated, from every start.
+            "projected_gradient": sign steps, halved when they fail. "projected_quasi_newton": projected L-BFGS with active
+            sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. The last three begin at the centre and at each
+            given tensor.
+        starts: "centre"; "directions": the corners r * sign(±d) of each direction d; "random": `restarts` random corners; or
+            tensors (P,), moved into the box.
+        directions: (P,) or (j, P) in the coordinates of y, best first: the top eigenvectors of D H D with D = diag(r) are the
+            natural choice.
+        restarts: random corners.
+        iterations: of projected_gradient and projected_quasi_newton.
+        lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
+        max_evaluations: stop after so many evaluations; no bound if None.
+        generator: of the random corners; seed 0 if None.
+        dtype, device: of y; those of `radius` where it is a tensor, else float32 on the CPU.
+
+    Returns:
+        Maximum; at least f(0), and at least what L-BFGS-B alone finds from the same starts.
+
+    Raises:
+        UsageError: an option out of range.
+        NumericalError: f or its gradient is not finite at the centre.
+
+    Cost: some 10 gradients for each start of sign_corner at most, `iterations` for the two projected methods, about 12 for
+    L-BFGS-B. Memory about 20 vectors of P, and 25 more in float64 for L-BFGS-B.
+
+    Accuracy: a lower bound: the problem is NP-hard. Points where f is not finite are counted, reported and left out.
+
+    Reference: Keskar et al. 2016, arXiv:1609.04836 (L-BFGS-B, ten iterations); Bertsekas 1982, Projected Newton methods for
+    optimization problems with simple constraints; Byrd, Lu, Nocedal, Zhu 1995 (L-BFGS-B). Deviation: the other methods and
+    starts.
+
+    Example:
+        >>> best = maximise_box(lambda y: (float((y * y).sum()), 2 * y), None, 0.5, dim=4, directions=torch.ones(4))
+        >>> best.value, best.point.abs().tolist()
+        (1.0, [0.5, 0.5, 0.5, 0.5])
+    """
+    scale = _radius(radius, dim, dtype, device)
+    return _maximise(
+        value_and_gradient,
+        value,
+        Box(len(scale)),
+        scale,
+        methods,
+        BOX_METHODS,
+        starts,
+        directions,
+        restarts,
+        iterations,
+        lbfgsb_iterations,
+        max_evaluations,
+        generator,
+    )
+
+
+def maximise_ball(
+    value_and_gradient: ValueAndGradient,
+    value: Value | None,
+    rho: float,
+    *,
+    dim: int,
+    methods: Sequence[BallMethod] = BALL_METHODS,
+    starts: Sequence[Start | Tensor] = STARTS,
+    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
+    restarts: int = 4,
+    iterations: int = 20,
+    max_evaluations: int | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Maximum:
+    """Largest value found of f over the ball ||y|| <= rho.
+
+    max f(y) subject to ||y||_2 <= rho: the inner problem of SAM, here climbed to a local maximum instead of one gradient step.
+
+    Args:
+        value_and_gradient, value, max_evaluations, generator: as for `maximise_box`.
+        rho: radius, finite, >= 0.
+        dim: P.
+        methods: "boundary_gradient": rho * g / ||g||, iterated (its first point is SAM's); "projected_gradient": normalised
+            steps, halved when they fail; "projected_quasi_newton": L-BFGS, tangential while on the sphere; also from the best
+            point so far.
+        starts: "centre"; "directions": rho * ±d / ||d||; "random": random points of the sphere; or tensors (P,).
+        directions: (P,) or (j, P): the top eigenvectors of H.
+        restarts, iterations: as for `maximise_box`.
+        dtype, device: of y.
+
+    Returns:
+        Maximum.
+
+    Raises:
+        UsageError: an option out of range.
+        NumericalError: f or its gradient is not finite at the centre.
+
+    Cost: as for `maximise_box`, without L-BFGS-B.
+
+    Accuracy: a lower bound; for a quadratic the trust-region problem has at most one local maximum that is not global
+    (Martínez 1994), and the starts at ± the top direction reach the global one.
+
+    Reference: Foret et al. 2021, arXiv:2010.01412 (SAM); Bertsekas 1982.
+
+    Example:
+        >>> a = torch.tensor([3.0, 1.0])
+        >>> best = maximise_ball(lambda y: (float(a @ (y * y)) / 2, a * y), None, 2.0, dim=2, directions=torch.eye(2))
+        >>> round(best.value, 4)
+        6.0
+    """
+    scale = _radius(float(rho), dim, dtype, device)
+    return _maximise(
+        value_and_gradient,
+        value,
+        Ball(dim),
+        scale,
+        methods,
+        BALL_METHODS,
+        starts,
+        directions,
+        restarts,
+        iterations,
+        0,
+        max_evaluations,
+        generator,
+    )
+
+
+def _maximise(
+    value_and_gradient: ValueAndGradient,
+    value: Value | None,
+    region: Region,
+    scale: Tensor,
+    methods: Sequence[str],
+    known: Sequence[str],
+    starts: Sequence[str | Tensor],
+    directions: Tensor | Sequence[Tensor] | None,
+    restarts: int,
+    iterations: int,
+    lbfgsb_iterations: int,
+    max_evaluations: int | None,
+    generator: torch.Generator | None,
+) -> Maximum:
+    """Run every method from its starts over one region; `scale` maps the unit region to the caller's."""
+    for method in methods:
+        if method not in known:
+            raise UsageError(f"expected methods out of {', '.join(known)}, found {method!r}", fix="choose among these")
+    if max_evaluations is not None and max_evaluations < 1:
+        raise UsageError(f"expected max_evaluations >= 1, found {max_evaluations}", fix="the centre alone is one")
+    dim, dtype, device = len(scale), scale.dtype, scale.device
+    single, corners = _starts(starts, directions, restarts, region, scale, default_generator(generator))
+    history: list[Run] = []
+    found = ("centre", "centre")
+    complete = True
+    with progress.stage("maximisation", max_evaluations) as advance:
+        search = Search(value_and_gradient, value, scale, dim, dtype, device, max_evaluations, advance)
+        centre, slope = search.gradient_at(torch.zeros(dim, dtype=dtype, device=device))
+        if slope is None:
+            raise NumericalError(
+                f"expected a finite value and gradient at the centre, found value {centre}",
+                fix="check the loss at these weights",
+            )
+
+        def run(method: str, name: str, climb: Callable[[], None]) -> None:
+            nonlocal found
+            before, best = search.evaluations, search.best
+            search.run_best = float("-inf")
+            try:
+                climb()
+            finally:
+                if search.best > best:
+                    found = (method, name)
+                history.append(Run(method, name, search.run_best, search.evaluations - before))
+
+        try:
+            for method in methods:
+                if method in ("sign_corner", "boundary_gradient"):
+                    for name, u in chain(((name, _to_unit(y, scale)) for name, y in single), corners()):
+                        run(method, name, partial(vertex_ascent, search, region, u))
+                    continue
+                for name, y in single:
+                    if method == "lbfgsb":
+                        run(method, name, partial(lbfgsb, search, y, scale, lbfgsb_iterations))
+                        continue
+                    u = _to_unit(y, scale)
+                    if method == "projected_gradient":
+                        run(method, name, partial(projected_gradient, search, region, u, iterations))
+                    else:
+                        run(method, name, partial(projected_quasi_newton, search, region, u, iterations))
+                if method == "projected_quasi_newton":
+                    u = _to_unit(search.point, scale)
+                    run(method, "the best so far", partial(projected_quasi_newton, search, region, u, iterations))
+        except BudgetSpent:
+            complete = False
+    return Maximum(
+        search.best,
+        search.point,
+        centre,
+        search.evaluations,
+        search.gradients,
+        *found,
+        tuple(history),
+        search.nonfinite,
+        search.overflowed,
+        complete,
+    )
+
+
+def _radius(
+    radius: Tensor | float, dim: int | None, dtype: torch.dtype | None, device: torch.device | str | None
+) -> Float[Tensor, " P"]:
+    """The radius of every coordinate; a ball has the same for all."""
+    if isinstance(radius, Tensor) and radius.ndim == 1:
+        if dim is not None and len(radius) != dim:
+            raise UsageError(f"expected a radius of shape ({dim},), found {tuple(radius.shape)}", fix="one entry a coordinate")
+        out = radius.detach().to(device=device, dtype=dtype)
+    elif dim is None:
+        raise UsageError("expected dim beside a radius that is one number, found none", fix="pass dim=P")
+    else:
+        out = torch.full((dim,), float(radius), dtype=dtype or torch.float32, device=device)
+    if len(out) < 1 or out.dtype not in (torch.float32, torch.float64):
+        raise UsageError(
+            f"expected a float32 or float64 radius of at least one entry, found {len(out)} of {out.dtype}", fix="pass floats"
+        )
+    if not bool(((out >= 0) & torch.isfinite(out)).all()):
+        raise UsageError(
+            "expected every radius finite and >= 0, found others", fix="a coordinate that must not move has radius 0"
+        )
+    return out
+
+
+def _to_unit(y: Float[Tensor, " P"], scale: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """Unit coordinates of y; 0 where the set has no width."""
+    return torch.where(scale > 0, y / scale, 0)
+
+
+def _starts(
+    starts: Sequence[str | Tensor],
+    directions: Tensor | Sequence[Tensor] | None,
+    restarts: int,
+    region: Region,
+    scale: Tensor,
+    generator: torch.Generator,
+) -> tuple[list[tuple[str, Tensor]], Callable[[], Iterator[tuple[str, Tensor]]]]:
+    """Starts of every method as (name, y), and, made one at a time, the extreme points as (name, u)."""
+    dim, dtype, device = len(scale), scale.dtype, scale.device
+    single: list[tuple[str, Tensor]] = []
+    for i, start in enumerate(starts):
+        if isinstance(start, Tensor):
+            y = vectors_of(start, dim, "a start", dtype, device)[0]
+            single.append(
+                (f"start {i}", scale * region.project(_to_unit(y, scale)) if region.name == "ball" else y.clamp(-scale, scale))
+            )
+        elif start == "centre":
+            single.append((start, torch.zeros_like(scale)))
+        elif start not in STARTS:
+            raise UsageError(
+                f"expected starts out of {', '.join(STARTS)} or tensors, found {start!r}", fix="choose among these"
+            )
+    names = [start for start in starts if isinstance(start, str)]
+    if isinstance(directions, Sequence):
+        directions = torch.stack(list(directions)) if directions else None
+    rows = None if directions is None else vectors_of(directions, dim, "directions", dtype, device)
+
+    def corners() -> Iterator[tuple[str, Tensor]]:
+        origin = torch.zeros_like(scale)
+        if "directions" in names and rows is not None:
+            for i, row in enumerate(rows):
+                for sign in (1, -1):
+                    yield f"{'+-'[sign < 0]}direction {i}", region.vertex(sign * row, origin)
+        if "random" in names:
+            for i in range(restarts):
+                yield f"random {i}", region.random(generator, dtype, device)
+
+    return single, corners

@@ -1,0 +1,123 @@
+"""Products with a symmetric operator, counted and checked, and the few dense kernels that every solver here shares."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.errors import NumericalError, UsageError
+
+MatVec = Callable[[Tensor], Tensor]
+"""A symmetric operator: maps a block (k, P), one vector a row, to the block of its k products."""
+
+# Columns handled at a time in float64: bounds the temporary copy of a tall block to 8 * rows * CHUNK bytes.
+CHUNK = 1 << 17
+
+
+class Products:
+    """The operator as the solvers call it: counts the products, checks shape and finiteness, keeps autograd out.
+
+    Args:
+        matvec: maps (k, P) to (k, P).
+        dim: P.
+        dtype, device: of the vectors.
+        advance: told the number of new products after each call (see `landscape.progress.stage`).
+    """
+
+    def __init__(
+        self,
+        matvec: MatVec,
+        dim: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
+        if dim < 1:
+            raise UsageError(f"expected dim >= 1, found {dim}", fix="pass the number of parameters")
+        if dtype not in (torch.float32, torch.float64):
+            raise UsageError(
+                f"expected dtype float32 or float64, found {dtype}", fix="curvature needs at least float32 arithmetic"
+            )
+        self.matvec, self.dim, self.dtype, self.device = matvec, dim, dtype, device
+        self.advance = advance
+        self.count = 0
+
+    def __call__(self, block: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        product = self.matvec(block)
+        if product.shape != block.shape:
+            raise UsageError(
+                f"expected products of shape {tuple(block.shape)}, found {tuple(product.shape)}",
+                fix="matvec must map a block (k, P) to a block (k, P)",
+            )
+        product = product.detach().to(device=self.device, dtype=self.dtype)
+        finite = torch.isfinite(product).all(dim=1)
+        if not bool(finite.all()):
+            number = self.count + int((~finite).nonzero()[0, 0]) + 1
+            raise NumericalError(
+                f"expected finite products, found a value that is not finite in product {number}",
+                fix="check the loss and its derivatives at these weights, or use dtype float64",
+            )
+        self.count += len(block)
+        if self.advance is not None:
+            self.advance(len(block))
+        return product
+
+
+def column_chunks(dim: int) -> Iterator[slice]:
+    """Slices that cover `dim` columns, `CHUNK` at a time."""
+    return (slice(i, min(i + CHUNK, dim)) for i in range(0, dim, CHUNK))
+
+
+def gram(a: Float[Tensor, "j P"], b: Float[Tensor, "k P"]) -> np.ndarray:
+    """A Bᵀ as a (j, k) float64 array, accumulated in float64 whatever the dtype of the rows."""
+    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for columns in column_chunks(a.shape[1]):
+        total += a[:, columns].double() @ b[:, columns].double().T
+    return total.cpu().numpy()
+
+
+def rotate_rows(rows: Float[Tensor, "m P"], coefficients: np.ndarray) -> None:
+    """Overwrite the first k rows by coefficientsᵀ @ rows, in float64 and without a second copy of the block.
+
+    float64 also keeps reduced-precision matrix multiplication (TF32) out, whatever the global flags say.
+    """
+    size, kept = coefficients.shape
+    turn = torch.from_numpy(np.array(coefficients.T, order="C")).to(rows.device)
+    for columns in column_chunks(rows.shape[1]):
+        rows[:kept, columns] = (turn @ rows[:size, columns].double()).to(rows.dtype)
+
+
+def orthogonalize(w: Float[Tensor, " P"], basis: Float[Tensor, "m P"]) -> tuple[Float[Tensor, " P"], Float[Tensor, " m"]]:
+    """w minus its projection on the orthonormal rows of `basis`, and the coefficients of that projection.
+
+    Classical Gram-Schmidt done twice: two GEMVs a pass, and as orthogonal as modified Gram-Schmidt with reorthogonalization
+    (Giraud, Langou, Rozložník 2005). Leaves its argument alone: a matvec may hand back a tensor that it still needs.
+    """
+    first = torch.mv(basis, w)
+    w = torch.addmv(w, basis.T, first, alpha=-1)
+    second = torch.mv(basis, w)
+    return torch.addmv(w, basis.T, second, alpha=-1), first + second
+
+
+def norm(w: Float[Tensor, " P"]) -> float:
+    """Euclidean norm, accumulated in float64."""
+    return float(torch.linalg.vector_norm(w, dtype=torch.float64))
+
+
+def orthonormal_rows(block: Float[Tensor, "k P"]) -> Float[Tensor, "r P"]:
+    """Orthonormal basis of the row space; rows that depend on earlier ones are dropped, so r <= k."""
+    out = torch.empty_like(block)
+    kept = 0
+    eps = torch.finfo(block.dtype).eps
+    largest = max((norm(row) for row in block), default=0.0)
+    for row in block:
+        w, _ = orthogonalize(row, out[:kept])
+        length = norm(w)
+        if length > 100 * eps * largest:
+            # A row that was nearly dependent lost digits above: a further pass restores orthogonality to rounding.
+            w, _ = orthogonalize(w / length, out[:kept])
+            out[kept] = w / norm(w)
+            kept += 1
+    return out[:kept]

@@ -1,0 +1,110 @@
+"""Bookkeeping of a maximisation: every evaluation is counted, and the best finite value over all of them is kept."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.errors import UsageError
+
+ValueAndGradient = Callable[[Tensor], tuple[float, Tensor]]
+Value = Callable[[Tensor], float]
+
+
+class BudgetSpent(Exception):
+    """Raised by `Search` before an evaluation that would exceed the budget; the driver ends the run on it."""
+
+
+class Search:
+    """A function of y = scale * u, seen through u; the set in u is a unit box or ball.
+
+    Args:
+        value_and_gradient, value: of y.
+        scale: (P,) or scalar; coordinates whose scale is 0 never move.
+        dtype, device: of y.
+        budget: most evaluations; None for no bound.
+
+    Attributes:
+        best, point: the largest finite value so far and its y.
+        run_best: the largest finite value since whoever runs a method reset it.
+        evaluations, gradients: all calls, and those that also gave a gradient.
+        nonfinite, overflowed: calls whose value was not finite, and those among them that were +inf.
+    """
+
+    def __init__(
+        self,
+        value_and_gradient: ValueAndGradient,
+        value: Value | None,
+        scale: Float[Tensor, "..."],
+        dim: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        budget: int | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
+        self._value_and_gradient, self._value = value_and_gradient, value
+        self.scale, self.dim, self.dtype, self.device = scale, dim, dtype, device
+        self.budget, self.advance = budget, advance
+        self.best, self.point = -math.inf, torch.zeros(dim, dtype=dtype, device=device)
+        self.evaluations = self.gradients = self.nonfinite = self.overflowed = 0
+        self.run_best = -math.inf
+        self._centre: tuple[float, Tensor] | None = None
+
+    def gradient_at(self, y: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"] | None]:
+        """Value and gradient with respect to y; the gradient is None where it, or the value, is not finite.
+
+        The centre is evaluated once and remembered: several methods start there.
+        """
+        centre = not bool(y.any())
+        if centre and self._centre is not None:
+            value, gradient = self._centre
+            self.run_best = max(self.run_best, value)
+        else:
+            self._count()
+            self.gradients += 1
+            value, gradient = self._value_and_gradient(y)
+            value = float(value)
+            if gradient.shape != (self.dim,):
+                raise UsageError(
+                    f"expected a gradient of shape ({self.dim},), found {tuple(gradient.shape)}",
+                    fix="return one entry a coordinate",
+                )
+            gradient = gradient.detach().to(device=self.device, dtype=self.dtype)
+            self._record(value, y)
+            if centre:
+                self._centre = value, gradient
+        usable = math.isfinite(value) and bool(torch.isfinite(gradient).all())
+        return value, gradient if usable else None
+
+    def gradient(self, u: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"] | None]:
+        """Value and gradient with respect to u."""
+        value, gradient = self.gradient_at(self.scale * u)
+        return value, None if gradient is None else gradient * self.scale
+
+    def value(self, u: Float[Tensor, " P"]) -> float:
+        """Value at u."""
+        if self._value is None:
+            return self.gradient(u)[0]
+        self._count()
+        y = self.scale * u
+        value = float(self._value(y))
+        self._record(value, y)
+        return value
+
+    def _count(self) -> None:
+        if self.budget is not None and self.evaluations >= self.budget:
+            raise BudgetSpent
+        self.evaluations += 1
+        if self.advance is not None:
+            self.advance(1)
+
+    def _record(self, value: float, y: Tensor) -> None:
+        if not math.isfinite(value):
+            self.nonfinite += 1
+            self.overflowed += value == math.inf
+            return
+        self.run_best = max(self.run_best, value)
+        if value > self.best:
+            self.best, self.point = value, y.detach().clone()

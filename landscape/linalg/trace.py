@@ -1,0 +1,301 @@
+"""Stochastic trace estimation: Hutchinson, Hutch++, and one sweep of probes that several measures can share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape import progress
+from landscape.errors import UsageError
+from landscape.linalg.lanczos import vectors_of
+from landscape.linalg.probes import Distribution, default_generator, random_rows
+from landscape.linalg.products import MatVec, Products, column_chunks, gram, orthonormal_rows
+from landscape.results import Estimate
+
+
+def mean_estimate(samples: np.ndarray) -> Estimate:
+    """Mean of independent samples as an Estimate of kind "t" (ddof = 1)."""
+    n = len(samples)
+    return Estimate(float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(n)), "t", n)
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSweep:
+    """What one sweep of random probes z saw of H; every estimate below is from the same products.
+
+    Attributes:
+        quadratic: (n,) zᵀHz of each probe.
+        squared: (n,) ||Hz||² of each probe.
+        weighted: (n, q) Σ_i c_i z_i (Hz)_i for each of the q diagonal weights c.
+        sections: (n, s) Σ_{i in section} z_i (Hz)_i for each of the s sections.
+        matvecs: products spent.
+    """
+
+    quadratic: np.ndarray
+    squared: np.ndarray
+    weighted: np.ndarray
+    sections: np.ndarray
+    matvecs: int
+
+    def trace(self) -> Estimate:
+        """tr H = E zᵀHz."""
+        return mean_estimate(self.quadratic)
+
+    def frobenius(self) -> Estimate:
+        """||H||_F = sqrt(E ||Hz||²); the standard error is the delta method's, s / (2 ||H||_F sqrt(n))."""
+        square = mean_estimate(self.squared)
+        value = float(np.sqrt(square.value))
+        if value == 0.0:
+            return Estimate(0.0, 0.0, "t", square.n)
+        assert square.stderr is not None  # of kind "t"
+        return Estimate(value, square.stderr / (2 * value), "t", square.n)
+
+    def weighted_traces(self) -> list[Estimate]:
+        """Σ_i c_i H_ii for each diagonal weight c; with c = w² the adaptive trace."""
+        return [mean_estimate(column) for column in self.weighted.T]
+
+    def section_traces(self) -> list[Estimate]:
+        """Σ_{i in section} H_ii for each section, for instance a layer."""
+        return [mean_estimate(column) for column in self.sections.T]
+
+
+def quadratic_forms(
+    matvec: MatVec,
+    dim: int,
+    *,
+    probes: int = 64,
+    block: int = 8,
+    distribution: Distribution = "rademacher",
+    weights: Float[Tensor, "..."] | None = None,
+    sections: Sequence[slice] = (),
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> ProbeSweep:
+    """One sweep of random probes, from which trace, Frobenius norm, per-layer and weighted traces all come.
+
+    For probes with E zzᵀ = I: E zᵀHz = tr H, E ||Hz||² = ||H||_F², and E z_i (Hz)_i = H_ii, so that any weighted sum of the
+    diagonal is estimated without a further product.
+
+    Args:
+        matvec: maps (k, P) to (k, P).
+        dim: P.
+        probes: n >= 2 independent probes, one product each.
+        block: probes that go through the data together; changes time and memory, not the result.
+        distribution: "rademacher" (entries ±1; least variance) or "gaussian".
+        weights: (P,) or (q, P) diagonal weights c. For Σ c_i H_ii with very uneven c, Hutchinson on D H D with D = diag(sqrt
+            c) has less variance, (c_i + c_j) / 2 against sqrt(c_i c_j) at every off-diagonal entry, but needs products of its
+            own.
+        sections: slices of range(P), for instance one a layer.
+        generator: of the probes; seed 0 if None.
+        dtype, device: of the operator.
+
+    Returns:
+        ProbeSweep.
+
+    Raises:
+        UsageError: fewer than 2 probes, or an option out of range.
+        NumericalError: a product is not finite.
+
+    Cost: n products in ceil(n / block) blocks; memory 3 * block * P values.
+
+    Accuracy: unbiased (the Frobenius norm: its square). Sums over coordinates are accumulated in float64. The intervals are
+    Student's, which assumes that a probe's value is nearly normal: good when many eigenvalues contribute, too narrow for an
+    operator of rank one or two.
+
+    Reference: Hutchinson 1990; Bekas, Kokiopoulou, Saad 2007 for the diagonal.
+
+    Example:
+        >>> diagonal = torch.tensor([1.0, 2.0, 3.0])
+        >>> sweep = quadratic_forms(lambda v: diagonal * v, 3, probes=4, sections=[slice(0, 2)])
+        >>> sweep.trace().value, sweep.section_traces()[0].value
+        (6.0, 3.0)
+    """
+    _at_least("probes", probes, 2, "an interval needs two")
+    _at_least("block", block, 1, "one probe a block is the least")
+    generator = default_generator(generator)
+    scales = None if weights is None else vectors_of(weights, dim, "weights", dtype, device)
+    rows = np.empty((probes, 2))
+    weighted = np.empty((probes, 0 if scales is None else len(scales)))
+    parts = np.empty((probes, len(sections)))
+    with progress.stage("probes", probes) as advance:
+        products = Products(matvec, dim, dtype, device, advance)
+        for begin in range(0, probes, block):
+            of = slice(begin, min(begin + block, probes))
+            z = random_rows(of.stop - of.start, dim, distribution, generator, dtype, device)
+            hz = products(z)
+            rows[of, 1] = torch.linalg.vector_norm(hz, dim=1, dtype=torch.float64).square().cpu().numpy()
+            z *= hz
+            rows[of, 0] = z.sum(dim=1, dtype=torch.float64).cpu().numpy()
+            if scales is not None:
+                weighted[of] = gram(z, scales)
+            for i, section in enumerate(sections):
+                parts[of, i] = z[:, section].sum(dim=1, dtype=torch.float64).cpu().numpy()
+    return ProbeSweep(rows[:, 0].copy(), rows[:, 1].copy(), weighted, parts, products.count)
+
+
+def hutchinson(
+    matvec: MatVec,
+    dim: int,
+    *,
+    probes: int = 64,
+    block: int = 8,
+    distribution: Distribution = "rademacher",
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Estimate:
+    """Trace of H by Hutchinson's estimator, with a t-interval.
+
+    tr H = E zᵀHz, averaged over a number of probes that is fixed beforehand: stopping when the running mean looks settled
+    would bias the interval.
+
+    Args: as for `quadratic_forms`.
+
+    Returns:
+        Estimate of kind "t": the mean of n = probes values, s / sqrt(n) with ddof = 1. Unit of H.
+
+    Raises:
+        UsageError: fewer than 2 probes.
+        NumericalError: a product is not finite.
+
+    Cost: `probes` products.
+
+    Accuracy: unbiased; variance of one Rademacher probe 2 (||H||_F² - Σ H_ii²), of a Gaussian one 2 ||H||_F².
+
+    Reference: Hutchinson 1990; Avron and Toledo 2011.
+
+    Example:
+        >>> diagonal = torch.tensor([1.0, 2.0, 3.0])
+        >>> estimate = hutchinson(lambda v: diagonal * v, 3, probes=4)
+        >>> estimate.value, estimate.stderr, estimate.n
+        (6.0, 0.0, 4)
+    """
+    return quadratic_forms(
+        matvec, dim, probes=probes, block=block, distribution=distribution, generator=generator, dtype=dtype, device=device
+    ).trace()
+
+
+def frobenius(
+    matvec: MatVec,
+    dim: int,
+    *,
+    probes: int = 64,
+    block: int = 8,
+    distribution: Distribution = "rademacher",
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Estimate:
+    """Frobenius norm of H, sqrt(Σ λ_i²), with a t-interval by the delta method.
+
+    ||H||_F² = E ||Hz||², the trace of H².
+
+    Args: as for `quadratic_forms`.
+
+    Returns:
+        Estimate of kind "t", in the unit of H.
+
+    Raises:
+        UsageError: fewer than 2 probes.
+        NumericalError: a product is not finite.
+
+    Cost: `probes` products.
+
+    Accuracy: the square is unbiased; the root is low by about stderr² / (2 value), small against stderr.
+
+    Reference: Hutchinson 1990, applied to H².
+
+    Example:
+        >>> diagonal = torch.tensor([3.0, 4.0])
+        >>> frobenius(lambda v: diagonal * v, 2, probes=4).value
+        5.0
+    """
+    return quadratic_forms(
+        matvec, dim, probes=probes, block=block, distribution=distribution, generator=generator, dtype=dtype, device=device
+    ).frobenius()
+
+
+def hutchpp(
+    matvec: MatVec,
+    dim: int,
+    *,
+    rank: int = 16,
+    probes: int = 32,
+    block: int = 8,
+    distribution: Distribution = "rademacher",
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Estimate:
+    """Trace of H by Hutch++: exact on a sketched subspace, Hutchinson on what remains.
+
+    tr H = tr QᵀHQ + tr (I - QQᵀ) H (I - QQᵀ), Q an orthonormal basis of H S with random S of `rank` columns. The first part
+    is exact; the second is estimated from fresh probes.
+
+    Args:
+        rank: columns of S; few, where few eigenvalues dominate. rank >= P gives the exact trace.
+        probes: n >= 2 probes of the remainder; the paper's split of m products is rank = probes = m / 3.
+        matvec, dim, block, distribution, generator, dtype, device: as for `quadratic_forms`.
+
+    Returns:
+        Estimate of kind "t" with n = probes; of kind "exact" where nothing remains. Unit of H.
+
+    Raises:
+        UsageError: fewer than 2 probes, or rank < 1.
+        NumericalError: a product is not finite.
+
+    Cost: at most 2 * rank + probes products; memory (3 * rank + 2 * block) * P values.
+
+    Accuracy: unbiased given Q; the error falls as 1 / products instead of 1 / sqrt(products) for a positive semi-definite H.
+
+    Reference: Meyer, Musco, Musco, Woodruff 2021, Hutch++: optimal stochastic trace estimation, arXiv:2010.09649, algorithm 1.
+
+    Example:
+        >>> u = torch.tensor([[3.0, 4.0, 0.0]], dtype=torch.float64)
+        >>> round(hutchpp(lambda v: v @ u.T @ u, 3, rank=1, dtype=torch.float64).value, 12)
+        25.0
+    """
+    _at_least("probes", probes, 2, "an interval needs two")
+    _at_least("rank", rank, 1, "use hutchinson for none")
+    _at_least("block", block, 1, "one probe a block is the least")
+    generator = default_generator(generator)
+    rank = min(rank, dim)
+    with progress.stage("Hutch++", 2 * rank + probes) as advance:
+        products = Products(matvec, dim, dtype, device, advance)
+
+        def in_blocks(rows: Tensor) -> Tensor:
+            return torch.cat([products(part) for part in rows.split(block)])
+
+        if rank == dim:
+            basis = torch.eye(dim, dtype=dtype, device=device)
+        else:
+            # One sketch row at a time is drawn whatever the block, so the block cannot change the numbers.
+            basis = orthonormal_rows(in_blocks(random_rows(rank, dim, distribution, generator, dtype, device)))
+        low_rank = sum(float(_inner(part, products(part)).sum()) for part in basis.split(block) if len(part))
+        if len(basis) == dim:
+            return Estimate(low_rank, None, "exact", products.count)
+        rest = np.empty(probes)
+        for begin in range(0, probes, block):
+            z = random_rows(min(block, probes - begin), dim, distribution, generator, dtype, device)
+            for _ in range(2):  # twice, so that in float32 too nothing of the subspace is left in the probes
+                z -= (z @ basis.T) @ basis
+            rest[begin : begin + block] = _inner(z, products(z))
+    remainder = mean_estimate(rest)
+    return Estimate(low_rank + remainder.value, remainder.stderr, "t", probes)
+
+
+def _inner(a: Float[Tensor, "k P"], b: Float[Tensor, "k P"]) -> np.ndarray:
+    """Inner products row by row, in float64."""
+    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    for columns in column_chunks(a.shape[1]):
+        total += (a[:, columns].double() * b[:, columns].double()).sum(dim=1)
+    return total.cpu().numpy()
+
+
+def _at_least(name: str, value: int, least: int, why: str) -> None:
+    if value < least:
+        raise UsageError(f"expected {name} >= {least}, found {value}", fix=why)

@@ -1,0 +1,179 @@
+"""The scaling symmetries of a network: which weights can be multiplied and divided while its function stays the same."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from landscape.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """How one parameter or buffer follows the neurons: its elements are multiplied by s[num] / s[den].
+
+    Attributes:
+        num, den: numbers of neurons (0: none), broadcasting to `shape`.
+        shape: of the tensor.
+        eps: of a running variance v, for which (v + eps) is multiplied by (s[num] / s[den])^2; None for anything else.
+    """
+
+    num: Int[Tensor, "..."]
+    den: Int[Tensor, "..."]
+    shape: torch.Size
+    eps: float | None = None
+
+    def factor(self, scales: Float[Tensor, " n"]) -> Float[Tensor, "..."]:
+        """s[num] / s[den], broadcasting to `shape`."""
+        return scales[self.num] / scales[self.den]
+
+    def exponent(self, neurons: Int[Tensor, " k"]) -> Int[Tensor, "..."]:
+        """+1 where elements are multiplied by the scale of these neurons, -1 where divided, else 0; broadcasts to `shape`."""
+        return torch.isin(self.num, neurons).long() - torch.isin(self.den, neurons).long()
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Neurons or channels that go together when layers are scaled: the outputs of a layer, or of all that write to one stream.
+
+    Attributes:
+        name: its producing layers, joined by " + ".
+        producers: the layers that write it; any of these names stands for the unit.
+        neurons: (k,) their numbers; each of them can have a factor of its own.
+        multiplied, divided: parameters that are multiplied by, or divided by, its scale.
+        buffers: statistics of BatchNorm that take the scale up.
+    """
+
+    name: str
+    producers: tuple[str, ...]
+    neurons: Int[Tensor, " k"]
+    multiplied: tuple[str, ...]
+    divided: tuple[str, ...]
+    buffers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{_shortened(self.producers, ' + ')} ({len(self.neurons)} neurons):"]
+        for word, names in (("×", self.multiplied), ("÷", self.divided), ("taken up by", self.buffers)):
+            parts += [f"{word} {_shortened(names, ', ')}"] if names else []
+        return "  ".join(parts)
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A layer of which some outputs cannot be scaled: how many of how many, and why."""
+
+    layer: str
+    outputs: int
+    width: int
+    reason: str
+
+    def __str__(self) -> str:
+        part = "" if self.outputs == self.width else f" ({self.outputs} of {self.width} outputs)"
+        return f"{self.layer}{part}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetries:
+    """All scaling symmetries that were found. Prints as a list.
+
+    A point of the symmetry group is a vector `scales` of positive numbers, one a neuron, with scales[0] = 1 for everything that
+    cannot be scaled; see `identity`, `layerwise` and `Scaling.factor`.
+
+    Attributes:
+        units: in the order of the network.
+        pinned: layers without a symmetry.
+        scalings: parameter or buffer name -> how it follows the scales; those that stay as they are are left out.
+        neurons: number of independent factors.
+    """
+
+    units: tuple[Unit, ...]
+    pinned: tuple[Pinned, ...]
+    scalings: dict[str, Scaling]
+    neurons: int
+
+    @cached_property
+    def _by_layer(self) -> dict[str, Unit]:
+        """Every name that stands for a unit."""
+        return {name: unit for unit in self.units for name in (unit.name, *unit.producers)}
+
+    def __iter__(self) -> Iterator[Unit]:
+        return iter(self.units)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, name: str) -> Unit:
+        """The unit of this name, or the one that this layer writes.
+
+        Raises:
+            UsageError: there is none; says why if the layer is known.
+        """
+        if name in self._by_layer:
+            return self._by_layer[name]
+        why = next((f": {p.reason}" for p in self.pinned if p.layer == name), "")
+        known = ", ".join(unit.name for unit in self.units) or "none"
+        raise UsageError(f"expected the name of a layer that can be rescaled, found {name}{why}", fix=f"choose from: {known}")
+
+    def require(self) -> "Symmetries":
+        """Itself, if there is any symmetry.
+
+        Raises:
+            UsageError: there is none; says why.
+        """
+        if not self.units:
+            why = "; ".join(str(p) for p in self.pinned[:5]) or "it has no weights between its input and its output"
+            raise UsageError(f"expected a scaling symmetry, found none ({why})", fix="only rectified networks have one")
+        return self
+
+    @property
+    def default(self) -> Unit:
+        """The first unit that multiplies one layer's weights and divides another's, as in Dinh et al.; else the first."""
+        return next((unit for unit in self.require().units if unit.multiplied and unit.divided), self.units[0])
+
+    def identity(self) -> Float[Tensor, " n"]:
+        """The scales that change nothing: ones, (neurons + 1,), float64."""
+        return torch.ones(self.neurons + 1, dtype=torch.float64)
+
+    def layerwise(self, factors: Mapping[str, float | Tensor]) -> Float[Tensor, " n"]:
+        """Scales from a factor a unit: a number, or one for each of its neurons.
+
+        Raises:
+            UsageError: an unknown name, the same unit twice, a wrong length, a factor that is not finite and positive.
+        """
+        scales, seen = self.identity(), dict[str, str]()
+        for name, value in factors.items():
+            unit = self[name]
+            if unit.name in seen:
+                raise UsageError(
+                    f"expected one factor for {unit.name}, found two, as {seen[unit.name]} and as {name}", fix="give it once"
+                )
+            seen[unit.name] = name
+            factor = torch.as_tensor(value, dtype=torch.float64, device="cpu")
+            if factor.ndim > 1 or (factor.ndim == 1 and len(factor) != len(unit.neurons)):
+                raise UsageError(f"expected 1 or {len(unit.neurons)} factors for {name}, found shape {tuple(factor.shape)}")
+            if not bool((torch.isfinite(factor) & (factor > 0)).all()):
+                bad = factor[~(torch.isfinite(factor) & (factor > 0))].flatten()[0]
+                raise UsageError(
+                    f"expected finite factors above 0 for {name}, found {float(bad):g}", fix="a scale is a positive number"
+                )
+            scales[unit.neurons] = factor
+        return scales
+
+    def __str__(self) -> str:
+        head = (
+            f"scaling symmetries: {len(self.units)} layer-wise, {self.neurons} neuron-wise"
+            if self.units
+            else "no scaling symmetry"
+        )
+        lines = [head, *(f"  {unit}" for unit in self.units)]
+        if self.pinned:
+            lines += ["cannot be scaled", *(f"  {pinned}" for pinned in self.pinned)]
+        return "\n".join(lines)
+
+
+def _shortened(names: tuple[str, ...], joint: str) -> str:
+    """Names in a row, the first two of them where there are more than four."""
+    return joint.join(names if len(names) <= 4 else (*names[:2], f"{len(names) - 2} more"))

@@ -1,0 +1,90 @@
+"""What stands in the tables of the HTML report: numbers with their intervals, names, verdicts, all as plain text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from landscape.report.style import printable
+from landscape.results import Estimate, Sharpness, SliceCheck
+
+DASH = "—"
+# A filter-normalized axis in float32 has ||d|| / ||theta|| = 1 up to rounding; 1e-3 off is another normalization.
+RATIO_TOLERANCE = 1e-3
+
+
+def labels(results: Sequence[Sharpness]) -> list[str]:
+    """The shortest ends of the checkpoints' paths that tell them apart.
+
+    Example:
+        >>> loss = Estimate(0.0)
+        >>> labels([Sharpness(loss, None, {}, 1, path) for path in ("runs/a/final.pt", "runs/b/final.pt", None)])
+        ['a/final.pt', 'b/final.pt', 'network 3']
+    """
+    paths = [PurePath(r.checkpoint).parts if r.checkpoint else (f"network {i}",) for i, r in enumerate(results, 1)]
+    for depth in range(1, max(map(len, paths), default=0) + 1):
+        names = [printable(PurePath(*p[-depth:]), 60) for p in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{printable(PurePath(*p), 56)} ({i})" for i, p in enumerate(paths, 1)]
+
+
+def number(x: float, digits: int = 4) -> str:
+    """A value for a table, to be read and to be copied; a dash where there is none."""
+    return f"{x:.{digits}g}" if math.isfinite(x) else DASH
+
+
+def breakable(name: str) -> Markup:
+    """The escaped name, with leave to break its line after an underscore or a slash."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
+
+
+def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
+    """A value, its interval, and what is wrong with it, in words."""
+    if estimate is None:
+        return {"value": DASH, "doubt": "", "remarks": [], "why": "not measured"}
+    e, remarks = estimate, []
+    if not math.isfinite(e.value):
+        return {"value": DASH, "doubt": "", "remarks": [], "why": printable(e.reason or f"not finite: {e.value}", 200)}
+    behind = {"t": "probes", "samples": "samples", "residual": "products", "lower bound": "evaluations"}.get(e.kind)
+    count = f" ({e.n:,} {behind})" if e.n is not None and behind else ""
+    interval = e.interval()
+    if e.kind == "lower bound":
+        doubt = f"lower bound{count}"
+    elif e.kind == "residual" and e.stderr is not None:
+        doubt = f"± {number(e.stderr * scale, 2)} residual{count}"
+    elif interval is not None and e.kind != "exact":
+        doubt = f"{number(interval[0] * scale)} to {number(interval[1] * scale)}{count}"
+    else:
+        doubt = "exact on these samples" if e.kind == "exact" else f"no interval{count}"
+    if e.data_stderr is not None:
+        remarks.append(f"± {number(1.96 * e.data_stderr * scale, 2)} from having only these samples")
+    why = "" if e.converged else f"NOT CONVERGED: {printable(e.reason or 'no reason given', 200)}"
+    return {
+        "value": ("≥ " if e.kind == "lower bound" else "") + number(e.value * scale),
+        "doubt": doubt,
+        "remarks": remarks,
+        "why": why,
+    }
+
+
+def check_verdict(check: SliceCheck) -> tuple[bool, str]:
+    """Whether a slice is what its title says: centre exact and norms right, as far as they apply."""
+    wrong = []
+    if check.centre_is_exact is False:
+        wrong.append("the centre differs from the checkpoint's loss")
+    ratios = [r for r in check.norm_ratio if r is not None]
+    if any(not abs(end - 1) <= RATIO_TOLERANCE for ratio in ratios for end in ratio):
+        wrong.append("an axis is not filter-normalized")
+    return not wrong, "; ".join(wrong) or "centre and norms are right"
+
+
+def flat(provenance: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, object]]:
+    """Nested settings as "outer.inner"."""
+    for key, value in provenance.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,135 @@
+"""Whole figures: a drawing with its title, its checks and a footer that says what it was made from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from landscape.report.axes import (
+    draw_certificate,
+    draw_density,
+    draw_eigenvalues,
+    draw_history,
+    draw_interpolation,
+    draw_measures,
+    draw_slice,
+)
+from landscape.report.history import Columns
+from landscape.report.style import GREY, house, printable, settle, wrapped
+from landscape.results import Certificate, Eigenpairs, Sharpness, Slice, SpectralDensity
+
+Provenance = Mapping[str, Any]
+
+
+def figure_density(
+    density: SpectralDensity,
+    *,
+    eigenpairs: Eigenpairs | None = None,
+    title: str = "Spectral density of the Hessian",
+    provenance: Provenance | None = None,
+) -> Figure:
+    """`draw_density` with title and footer."""
+    work = f"{density.probes} probes × {density.nodes.shape[1]} steps, {density.matvecs} products, {density.dim:,} weights"
+    facts = [f"stochastic Lanczos quadrature: {work}"]
+    return finish(draw_density(density, eigenpairs=eigenpairs), title, facts, provenance)
+
+
+def figure_eigenvalues(
+    pairs: Eigenpairs, *, title: str = "Extreme eigenvalues of the Hessian", provenance: Provenance | None = None
+) -> Figure:
+    """`draw_eigenvalues` with title and footer."""
+    lost = int((~pairs.converged).sum())
+    facts = [f"{pairs.matvecs} products with the Hessian", f"{lost or 'none'} of {len(pairs)} NOT converged"]
+    return finish(draw_eigenvalues(pairs), title, facts, provenance)
+
+
+def figure_slice(piece: Slice, *, quantity: str = "loss", view: str = "contour", title: str | None = None) -> Figure:
+    """`draw_slice` with the slice's title, its check's lines and its provenance."""
+    facts = piece.check.lines() if piece.check is not None else []
+    named = piece.title if quantity == "loss" else f"{piece.title}: {quantity.replace('_', ' ')}"
+    return finish(draw_slice(piece, quantity=quantity, view=view), title or named, facts, piece.provenance)
+
+
+def figure_interpolation(piece: Slice, *, ends: tuple[str, str] = ("start", "end"), title: str | None = None) -> Figure:
+    """`draw_interpolation` with the slice's title and provenance."""
+    return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, [], piece.provenance)
+
+
+def figure_certificate(
+    certificates: Sequence[tuple[float, Certificate]],
+    *,
+    title: str = "What a rescaling did to each measure",
+    provenance: Provenance | None = None,
+) -> Figure:
+    """`draw_certificate` with the largest change of the outputs over all factors."""
+    ax = draw_certificate(certificates)
+    worst = worst_function([certificate for _, certificate in certificates])
+    return finish(ax, title, [worst.function_line()], provenance if provenance is not None else worst.provenance)
+
+
+def figure_measures(
+    groups: Mapping[str, Sequence[Sharpness]],
+    *,
+    measures: Sequence[str] | None = None,
+    columns: int = 3,
+    title: str = "Sharpness by group",
+) -> Figure:
+    """`draw_measures` with a title and the provenance that all checkpoints share."""
+    axes = draw_measures(groups, measures=measures, columns=columns)
+    members = [s for group in groups.values() for s in group]
+    counts = sorted({s.samples for s in members})
+    shared = {k: v for k, v in members[0].provenance.items() if all(s.provenance.get(k) == v for s in members)}
+    shared["samples"] = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    facts = [f"checkpoints: {len(members)}", "bars: 95 % intervals", "line: median of a group of 3 or more"]
+    facts += ["arrow up: lower bound", "hollow: not converged"]
+    return finish(axes[0], title, facts, shared)
+
+
+def figure_history(history: Mapping[str, Columns], *, title: str = "Training", provenance: Provenance | None = None) -> Figure:
+    """`draw_history` with title and footer."""
+    return finish(draw_history(history)[0], title, [], provenance)
+
+
+def worst_function(certificates: Sequence[Certificate]) -> Certificate:
+    """The certificate whose outputs differ most, one that is not the same function before all others."""
+    return max(certificates, key=lambda c: (not c.same_function, c.max_delta_logit / (c.logit_scale or 1.0)))
+
+
+@house
+def finish(ax: Axes, title: str, facts: Sequence[str] = (), provenance: Provenance | None = None) -> Figure:
+    """Give the figure of `ax` a title above, and facts and provenance in small grey type below."""
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    width = figure.get_figwidth()
+    heading = wrapped(title, int(width * 11))
+    figure.suptitle(heading, x=0.012, ha="left", fontsize=10.5)
+    lines = ["; ".join(facts), provenance_line(provenance or {})]
+    footer = "\n".join(wrapped(line, int(width * 21), 1000) for line in lines if line)
+    if footer:
+        figure.supxlabel(footer, x=0.012, ha="left", fontsize=6.5, color=GREY, linespacing=1.35)
+    # The drawing keeps the size it was made for: the paper grows by what is written above and below it.
+    extra = 0.17 * (heading.count("\n") + 1) + (0.13 * (footer.count("\n") + 1) if footer else 0.0)
+    figure.set_figheight(figure.get_figheight() + extra)
+    return settle(figure)
+
+
+def provenance_line(provenance: Provenance) -> str:
+    """Checkpoint, samples, seed, dtype, device and versions in one line, as far as they are known.
+
+    Example:
+        >>> provenance_line({"seed": 0, "samples": 1347, "dtype": "float64"})
+        '1,347 samples · seed 0 · float64'
+    """
+    parts = []
+    if provenance.get("checkpoint"):
+        parts.append(PurePath(str(provenance["checkpoint"])).name)
+    if provenance.get("samples") is not None:
+        samples = provenance["samples"]
+        parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
+    if provenance.get("seed") is not None:
+        parts.append(f"seed {provenance['seed']}")
+    parts += [str(provenance[key]) for key in ("dtype", "device") if provenance.get(key)]
+    parts += [f"{key} {provenance[key]}" for key in ("landscape", "torch") if provenance.get(key)]
+    return " · ".join(printable(p, 60) for p in parts)

@@ -1,0 +1,238 @@
+"""Results into one HTML file that needs nothing else: no network, no script unless asked for, pictures inside."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from landscape.errors import UsageError
+from landscape.report import figures
+from landscape.report.cells import DASH, breakable, cell, check_verdict, flat, labels, number
+from landscape.report.history import Columns
+from landscape.report.line import barrier
+from landscape.report.measures import MARKS, estimate_of
+from landscape.report.output import write
+from landscape.report.pictures import Picture, picture
+from landscape.report.style import printable, unit_text
+from landscape.results import Certificate, CertificateRow, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.version import __version__
+
+VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "unmoved here", "invariant")
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    sharpness: Sequence[Sharpness] = (),
+    groups: Mapping[str, Sequence[Sharpness]] | None = None,
+    eigenpairs: Mapping[str, Eigenpairs] | None = None,
+    densities: Mapping[str, SpectralDensity] | None = None,
+    slices: Sequence[Slice] = (),
+    certificates: Mapping[str, Sequence[tuple[float, Certificate]]] | None = None,
+    history: Mapping[str, Columns] | None = None,
+    commands: Sequence[str] = (),
+    interactive: bool = False,
+) -> Path:
+    """Write everything that is known about some checkpoints into one HTML file.
+
+    The file holds its pictures, loads nothing (its content policy forbids it), opens from disk, follows the reader's light or
+    dark setting and prints. All names in it are shown as text, whatever they hold. It carries no time stamp: equal results give
+    equal bytes.
+
+    Args:
+        path: the file.
+        title: its heading.
+        sharpness: one column of the summary table each.
+        groups: label -> results, for the comparison picture; default every checkpoint is a group of its own.
+        eigenpairs: label -> extreme eigenvalues.
+        densities: label -> spectral density; eigenvalues of the same label are marked on it.
+        slices: lines, planes, and lines between two minima (those without a check).
+        certificates: label -> (alpha, certificate) pairs of one network.
+        history: run -> column -> value an epoch, as in `draw_history`.
+        commands: what to type to make these results again.
+        interactive: add surfaces that turn under the mouse; needs plotly, adds some 5 MB of script to the file.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: the file cannot be written, or plotly is asked for and missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = write_report(f"{folder}/empty.html", title="a < b").read_text()
+        >>> "a &lt; b" in text
+        True
+    """
+    shown = list(sharpness) or [s for members in (groups or {}).values() for s in members]
+    names = labels(shown)
+    page = {
+        "title": printable(title, 200),
+        "version": __version__,
+        "summary": _summary(shown, names),
+        "comparison": _comparison(shown, names, groups),
+        "provenance": _provenance(shown, names),
+        "spectra": _spectra(eigenpairs or {}, densities or {}),
+        "slices": [_slice(piece) for piece in slices],
+        "surfaces": _interactive(slices) if interactive else [],
+        "certificates": [_certificate(name, pairs) for name, pairs in (certificates or {}).items() if pairs],
+        "history": _history(history) if history else None,
+        "commands": list(commands),
+        "marks": MARKS,
+        "interactive": interactive,
+    }
+    environment = Environment(
+        loader=PackageLoader("landscape.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = breakable
+    text = environment.get_template("report.html.j2").render(page)
+    # Half a surrogate pair can stand in a file name and in no HTML file.
+    return write(path, text.encode("utf-8", "replace"))
+
+
+def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
+    """Rows of the summary table: loss and accuracy first, then every measure that occurs."""
+    if not results:
+        return None
+    rows = [{"name": "loss", "mark": None, "unit": "mean per sample", "cells": [cell(r.loss) for r in results]}]
+    if any(r.accuracy is not None for r in results):
+        cells = [cell(r.accuracy, 100.0) for r in results]
+        rows.append({"name": "accuracy", "mark": None, "unit": "%", "cells": cells})
+    for name in dict.fromkeys(name for r in results for name in r.measures):
+        first = next(r.measures[name] for r in results if name in r.measures)
+        cells = [cell(estimate_of(r, name)) for r in results]
+        rows.append({"name": printable(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
+    lost = [f"{name}: {printable(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
+    return {"names": names, "rows": rows, "unconverged": lost}
+
+
+def _comparison(
+    results: Sequence[Sharpness], names: list[str], groups: Mapping[str, Sequence[Sharpness]] | None
+) -> Picture | None:
+    """All measures side by side, where there is more than one checkpoint."""
+    shown = dict(groups) if groups else {name: [r] for name, r in zip(names, results, strict=True)}
+    if sum(map(len, shown.values())) < 2 or len(shown) > 24:
+        return None
+    columns = ", ".join(printable(g, 40) for g in shown)
+    words = f"One panel a measure, one column for each of: {columns}. The table above has the numbers."
+    return picture(figures.figure_measures(shown, columns=4, title="All measures side by side"), words)
+
+
+def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
+    """What each checkpoint's numbers were made from; a key that some lack gets a dash."""
+    if not results:
+        return None
+    columns = []
+    for r in results:
+        own = {"checkpoint": r.checkpoint, "sha256": r.sha256, "task": r.task, "samples": f"{r.samples:,}"}
+        spent = sum(m.matvecs for m in r.measures.values())
+        columns.append(own | dict(flat(r.provenance)) | {"Hessian products": f"{spent:,}"})
+    keys = list(dict.fromkeys(key for column in columns for key in column))
+    rows = [(printable(key), [DASH if c.get(key) is None else printable(c[key], 300) for c in columns]) for key in keys]
+    return {"names": names, "rows": rows}
+
+
+def _spectra(eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, SpectralDensity]) -> list[dict[str, Any]]:
+    """Pictures and eigenvalue tables, one entry a label."""
+    out = []
+    for label in dict.fromkeys((*densities, *eigenpairs)):
+        density, pairs = densities.get(label), eigenpairs.get(label)
+        entry: dict[str, Any] = {"name": printable(label), "pictures": [], "pairs": None}
+        if density is not None:
+            ends = f"Ritz values from {number(float(density.nodes.min()))} to {number(float(density.nodes.max()))}"
+            words = (
+                f"Density of the Hessian's eigenvalues of {printable(label)} on a log axis; {density.probes} probes, {ends}."
+            )
+            entry["pictures"].append(picture(figures.figure_density(density, eigenpairs=pairs), words))
+        if pairs is not None and len(pairs):
+            values = f"from {number(float(pairs.values.min()))} to {number(float(pairs.values.max()))}"
+            words = f"{len(pairs)} eigenvalues of {printable(label)} by rank, {values}; the table has the numbers."
+            entry["pictures"].append(picture(figures.figure_eigenvalues(pairs), words))
+            estimates = [pairs.estimate(i) for i in range(len(pairs))]
+            rows = [(number(e.value, 6), number(e.stderr or 0.0, 2), e.converged) for e in estimates]
+            entry["pairs"] = {"which": pairs.which, "matvecs": pairs.matvecs, "rows": rows}
+        out.append(entry)
+    return out
+
+
+def _slice(piece: Slice) -> dict[str, Any]:
+    """A slice with its pictures, its check and its provenance."""
+    entry: dict[str, Any] = {"title": printable(piece.title, 160), "check": None, "pictures": []}
+    if piece.check is not None:
+        right, words = check_verdict(piece.check)
+        entry["check"] = {"right": right, "words": words, "lines": piece.check.lines()}
+    span = " and ".join(
+        f"{printable(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
+    )
+    if piece.dim == 1 and piece.check is None:
+        found = barrier(piece)
+        height = f" Barrier of the loss: {number(found[0])} at {found[1]:g}." if found else ""
+        entry["pictures"].append(picture(figures.figure_interpolation(piece), f"Loss and accuracy along {span}.{height}"))
+    elif piece.dim == 1:
+        entry["pictures"].append(picture(figures.figure_slice(piece), f"Loss along {span}."))
+    else:
+        entry["pictures"].append(picture(figures.figure_slice(piece), f"Contours of the loss over {span}."))
+        entry["pictures"].append(
+            picture(figures.figure_slice(piece, view="3d"), f"The same surface in three dimensions, over {span}.")
+        )
+    return entry
+
+
+def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict[str, Any]:
+    """Picture, one line of evidence a factor, and the table of ratios."""
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    names = list(dict.fromkeys(row.name for _, c in ordered for row in c.rows))
+    rows = []
+    for name in names:
+        found = [next((row for row in c.rows if row.name == name), None) for _, c in ordered]
+        present = [row for row in found if row is not None]
+        verdict = min((row.verdict for row in present), key=VERDICTS.index)
+        cells = [_ratio(row) for row in found]
+        rows.append({"name": printable(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
+    words = f"Ratio of each measure after to before rescaling of {printable(label)}; the table has the numbers."
+    return {
+        "name": printable(label),
+        "symmetry": ordered[0][1].symmetry,
+        "picture": picture(figures.figure_certificate(ordered), words),
+        "lines": [(f"{alpha:g}", c.function_line(), c.same_function) for alpha, c in ordered],
+        "alphas": [f"{alpha:g}" for alpha, _ in ordered],
+        "rows": rows,
+    }
+
+
+def _ratio(row: CertificateRow | None) -> dict[str, str]:
+    """before → after, and their ratio; a dash with the reason where there is none."""
+    if row is None:
+        return {"ratio": DASH, "change": "", "why": "not measured"}
+    reason = next(
+        (e.reason for e in (row.after, row.before) if e.reason and not (e.converged and math.isfinite(e.value))), None
+    )
+    why = printable(reason or "not comparable", 200) if row.verdict == "not comparable" else ""
+    if not math.isfinite(row.ratio) and not why:
+        why = "the value before is 0" if row.before.value == 0 else "not finite"
+    return {"ratio": number(row.ratio, 6), "change": f"{number(row.before.value)} → {number(row.after.value)}", "why": why}
+
+
+def _history(history: Mapping[str, Columns]) -> Picture:
+    """The training curves."""
+    return picture(
+        figures.figure_history(history), f"Loss and accuracy by epoch of {', '.join(printable(h, 40) for h in history)}."
+    )
+
+
+def _interactive(slices: Sequence[Slice]) -> list[dict[str, str]]:
+    """Every plane as a surface to turn; plotly is imported here and nowhere else."""
+    try:
+        from landscape.report.interactive import surfaces
+    except ImportError:
+        problem = "expected plotly for interactive surfaces, found none"
+        raise UsageError(problem, fix="pip install 'landscape-sharpness[report]', or leave interactive out") from None
+    return surfaces([piece for piece in slices if piece.dim == 2])

@@ -1,0 +1,243 @@
+"""Drawings of a surface cut along one line, and of the line between two minima."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from landscape.errors import UsageError
+from landscape.report.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    VERMILLION,
+    asks_for_log,
+    house,
+    legend_above,
+    log_axis,
+    new_axes,
+    note,
+    panels,
+    plain,
+    short,
+    wrapped,
+)
+from landscape.results import Slice
+
+# From a standard error over samples to half the width of a 95 % interval.
+NORMAL_95 = 1.96
+
+
+def quantity_label(quantity: str) -> str:
+    """Axis label of a slice's quantity, with its unit."""
+    kind = quantity.removeprefix("test_")
+    where = "test " if quantity.startswith("test_") else ""
+    return {"loss": f"{where}loss (mean per sample)", "accuracy": f"{where}accuracy (%)"}.get(kind, plain(quantity))
+
+
+def shown(piece: Slice, quantity: str) -> tuple[np.ma.MaskedArray, np.ndarray | None]:
+    """Values and standard errors in the unit of the label: accuracies in percent. Points never computed stay masked."""
+    if quantity not in piece.values:
+        known = ", ".join(piece.values)
+        raise UsageError(f"expected a quantity out of {known}, found {quantity!r}", fix="choose one that the slice holds")
+    scale = 100.0 if quantity.removeprefix("test_") == "accuracy" else 1.0
+    raw = np.ma.asarray(piece.values[quantity])
+    values = np.ma.MaskedArray(np.asarray(raw.data, float) * scale, mask=np.ma.getmaskarray(raw))
+    error = piece.stderr.get(quantity)
+    return values, None if error is None else np.asarray(np.ma.filled(error, np.nan), float) * scale
+
+
+def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
+    """A line's quantity with its 95 % band over samples; for "loss" the accuracy stands on a second axis."""
+    ax = new_axes() if ax is None else ax
+    x = np.asarray(piece.coordinates[0], float)
+    together = [q for q in (quantity, f"test_{quantity}") if q in piece.values or q == quantity]
+    _curves(ax, piece, together, BLUE)
+    if quantity == "loss" and "accuracy" in piece.values:
+        other = ax.twinx()
+        other.grid(visible=False)
+        other.spines["right"].set_visible(True)
+        _curves(other, piece, [q for q in ("accuracy", "test_accuracy") if q in piece.values], VERMILLION)
+        for axes, colour in ((ax, BLUE), (other, VERMILLION)):
+            axes.yaxis.label.set_color(colour)
+            axes.tick_params(axis="y", labelcolor=colour)
+        handles = [h for axes in (ax, other) for h in axes.get_legend_handles_labels()[0]]
+    else:
+        handles = ax.get_legend_handles_labels()[0]
+    if piece.check is not None and x.min() <= 0 <= x.max():
+        ax.axvline(0, color=GREY, lw=0.9, ls=":", zorder=1)
+        handles += _centre(ax, piece, quantity)
+    ax.set_xlim(x.min(), x.max())
+    ax.set_xlabel(step_label(piece, 0))
+    legend_above(ax, handles)
+    return ax
+
+
+def step_label(piece: Slice, i: int, width: int = 62) -> str:
+    """Label of axis `i`: the direction's name and its unit, which is kept in one piece."""
+    name, unit = wrapped(piece.axes[i], width), "(step; 1 = full vector)"
+    return f"{name}{' ' if len(name.split(chr(10))[-1]) + len(unit) < width else chr(10)}{unit}"
+
+
+@house
+def draw_interpolation(
+    piece: Slice,
+    axes: "list[Axes] | None" = None,
+    *,
+    ends: tuple[str, str] = ("start", "end"),
+    at: tuple[float, float] = (0.0, 1.0),
+) -> list[Axes]:
+    """Draw the straight line between two minima: loss on one panel, accuracy on another, train and test on each.
+
+    The barrier is sup L(a) over the segment minus the mean of L at its ends (Frankle et al. 2020, arXiv:1912.05671, for the
+    error); it is written on the loss panel for the training loss, from the points of the grid that lie between the ends.
+
+    Args:
+        piece: a line whose coordinate runs through `at[0]` at one minimum and `at[1]` at the other.
+        axes: one axes a panel (loss; accuracy where the slice has it); None makes a figure.
+        ends: names of the two minima.
+        at: their coordinates.
+
+    Returns:
+        The axes of the panels.
+
+    Raises:
+        UsageError: the slice is no line.
+    """
+    if piece.dim != 1:
+        raise UsageError(f"expected a line (one axis), found a slice of {piece.dim} axes", fix="draw it with draw_slice")
+    groups = [[q for q in pair if q in piece.values] for pair in (("loss", "test_loss"), ("accuracy", "test_accuracy"))]
+    groups = [g for g in groups if g]
+    axes = panels(len(groups), len(groups), width=3.5 if len(groups) > 1 else 5.5, height=3.2) if axes is None else list(axes)
+    if len(axes) < len(groups):
+        raise UsageError(f"expected {len(groups)} axes, found {len(axes)}", fix="give one for loss and one for accuracy")
+    x = np.asarray(piece.coordinates[0], float)
+    for ax, group in zip(axes, groups, strict=False):
+        _curves(ax, piece, group, BLUE, VERMILLION)
+        high = group[0].endswith("accuracy")  # where the curves are at the ends: names stand on the other side
+        for place, name in zip(at, ends, strict=True):
+            if x.min() <= place <= x.max():
+                ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
+                before = place - x.min() > x.max() - place
+                ax.annotate(
+                    plain(name, 22),
+                    (place, 0 if high else 1),
+                    (-3 if before else 3, 3 if high else -2),
+                    xycoords=("data", "axes fraction"),
+                    textcoords="offset points",
+                    rotation=90,
+                    ha="right" if before else "left",
+                    va="bottom" if high else "top",
+                    fontsize=7.5,
+                    color=GREY,
+                    bbox={"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85},
+                )
+        ax.set_xlim(x.min(), x.max())
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.set_xlabel(f"position a  ({short(at[0])}: {plain(ends[0], 22)}, {short(at[1])}: {plain(ends[1], 22)})")
+        legend_above(ax, ax.get_legend_handles_labels()[0])
+        if group[0] == "loss":
+            _annotate_barrier(ax, piece, at)
+    return axes
+
+
+def barrier(piece: Slice, quantity: str = "loss", at: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float, float] | None:
+    """(height, where, mean of the ends) of the barrier between `at[0]` and `at[1]`; None if an end is not on the grid.
+
+    Example:
+        >>> a = np.linspace(0, 1, 5)
+        >>> hill = Slice(("a",), (a,), {"loss": a * (1 - a)}, {}, None, "hill", {})
+        >>> barrier(hill)
+        (0.25, 0.5, 0.0)
+    """
+    x, (values, _) = np.asarray(piece.coordinates[0], float), shown(piece, quantity)
+    y = np.ma.filled(values, np.nan)
+    nearest = [int(np.argmin(np.abs(x - place))) for place in at]
+    between = (x >= min(at)) & (x <= max(at)) & np.isfinite(y)
+    on_grid = all(abs(x[i] - place) <= 1e-9 * max(1.0, abs(place)) for i, place in zip(nearest, at, strict=True))
+    if not on_grid or not np.isfinite(y[nearest]).all():
+        return None
+    top = int(np.argmax(np.where(between, y, -np.inf)))
+    mean = float(y[nearest].mean())
+    return float(y[top]) - mean, float(x[top]), mean
+
+
+def _curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str) -> None:
+    """Every quantity as a line with its band; test data dashed. Takes a log axis where the range asks for it."""
+    x = np.asarray(piece.coordinates[0], float)
+    drawn = [(q, *shown(piece, q)) for q in quantities]
+    finite = [np.ma.masked_invalid(v).compressed() for _, v, _ in drawn]
+    log = asks_for_log(finite)
+    for i, (quantity, values, error) in enumerate(drawn):
+        test = quantity.startswith("test_")
+        colour = colours[i % len(colours)]
+        y = np.ma.masked_invalid(values)
+        name = quantity.replace("_", " ") if test or len(quantities) == 1 else f"train {quantity}"
+        ax.plot(x, y, color=colour, ls="--" if test else "-", marker="." if len(x) <= 51 else "", ms=3.5, label=plain(name))
+        if error is not None:
+            half = NORMAL_95 * np.where(np.isfinite(error), error, 0.0)
+            low, high = y - half, y + half
+            if log:
+                low = np.ma.maximum(low, y.min() / 10)
+            elif quantity.removeprefix("test_") == "accuracy":
+                low, high = np.ma.maximum(low, 0), np.ma.minimum(high, 100)
+            ax.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, gid=f"band {quantity}")
+    if log:
+        smallest, largest = (f([f(v) for v in finite if v.size]) for f in (min, max))
+        log_axis(ax, "y", float(smallest) / 1.6, float(largest) * 1.6)
+    ax.set_ylabel(
+        quantity_label(quantities[0]) if len(quantities) == 1 else quantity_label(quantities[0].removeprefix("test_"))
+    )
+    for quantity, values, _ in drawn:
+        _mark_gaps(ax, x, values, plain(quantity))
+
+
+def _mark_gaps(ax: Axes, x: np.ndarray, values: np.ma.MaskedArray, quantity: str) -> None:
+    """Crosses on the top edge where points are not finite; these and those never computed are counted in the legend."""
+    missing = np.ma.getmaskarray(values)
+    bad = ~np.isfinite(values.data) & ~missing
+    top = ax.get_xaxis_transform()
+    if bad.any():
+        label = f"{quantity} not finite: {int(bad.sum())} of {len(x)}"
+        ax.plot(x[bad], np.ones(bad.sum()), "x", color=BLACK, ms=5, transform=top, clip_on=False, label=label, gid="not finite")
+    if missing.any():
+        label = f"{quantity} not computed: {int(missing.sum())} of {len(x)}"
+        ax.plot(x[missing], np.ones(missing.sum()), "|", color=GREY, ms=5, transform=top, clip_on=False, label=label)
+
+
+def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
+    """The checkpoint itself: a ring at 0, on the checkpoint's own loss where the slice knows it; none if that is not finite."""
+    x, (values, _) = np.asarray(piece.coordinates[0], float), shown(piece, quantity)
+    i = int(np.argmin(np.abs(x)))
+    y = piece.check.centre_value if piece.check is not None and quantity == "loss" else float(np.ma.filled(values, np.nan)[i])
+    if not np.isfinite(y):
+        return []
+    return [*ax.plot([0], [y], "o", mfc="white", mec=BLACK, mew=1.2, ms=6, zorder=5, label="checkpoint")]
+
+
+def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
+    """An arrow from the mean of the ends up to the top of the line between them, with the height beside it."""
+    found = barrier(piece, "loss", at) if "loss" in piece.values else None
+    if found is None:
+        return
+    height, where, mean = found
+    if height <= 0:
+        note(ax, "no barrier: the line never rises\nabove the mean of its ends", corner="upper right")
+        return
+    ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
+    arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (where, mean + height), (where, mean), arrowprops=arrow)
+    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - where)))
+    curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
+    ax.annotate(
+        f"barrier {short(height)}",
+        (where, max(c for c in curves if np.isfinite(c))),
+        (0, 6),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+        bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.85},
+        zorder=6,
+    )

@@ -1,0 +1,188 @@
+"""Drawing of measures over checkpoints: one panel a measure, one column a group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from landscape.errors import UsageError
+from landscape.report.style import (
+    BLACK,
+    CATEGORIES,
+    GREY,
+    MARKERS,
+    VERMILLION,
+    asks_for_log,
+    house,
+    log_axis,
+    note,
+    panels,
+    plain,
+    unit_text,
+    wrapped,
+)
+from landscape.results import Estimate, Sharpness
+
+MARKS = {"no": "invariant to rescaling", "node-wise": "neuron-wise rescaling can fake it", "yes": "rescaling can fake it"}
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One checkpoint's value of one measure: where it stands and its interval."""
+
+    group: int
+    place: float
+    estimate: Estimate
+    scale: float
+
+    @property
+    def value(self) -> float:
+        return self.estimate.value * self.scale
+
+    @property
+    def bars(self) -> tuple[float, float]:
+        """Distances down and up to the ends of the 95 % interval; 0 where there is none, or no upper end."""
+        interval = self.estimate.interval()
+        if interval is None or self.estimate.kind == "lower bound":
+            return 0.0, 0.0
+        return (self.estimate.value - interval[0]) * self.scale, (interval[1] - self.estimate.value) * self.scale
+
+
+@house
+def draw_measures(
+    groups: Mapping[str, Sequence[Sharpness]],
+    axes: Sequence[Axes] | None = None,
+    *,
+    measures: Sequence[str] | None = None,
+    columns: int = 3,
+) -> list[Axes]:
+    """Draw small multiples: a panel a measure, a column a group, a point with its 95 % interval a checkpoint.
+
+    A short line is the median of a group of three or more. Arrows up are lower bounds; hollow marks did not converge; a value
+    that is not finite is counted in words. The loss comes first because sharpness at different losses is not comparable.
+
+    Args:
+        groups: label -> checkpoints of the group.
+        axes: one axes a panel; None makes a figure.
+        measures: names of measures, or "loss" and "accuracy"; default the loss and every measure that occurs.
+        columns: panels in a row of a new figure.
+
+    Returns:
+        The axes of the panels.
+
+    Raises:
+        UsageError: no checkpoint, a measure that none of them has, or too few axes.
+    """
+    everything = [s for members in groups.values() for s in members]
+    if not everything:
+        raise UsageError("expected at least one checkpoint, found none", fix="give label -> list of results")
+    known = list(dict.fromkeys(name for s in everything for name in s.measures))
+    names = ["loss", *known] if measures is None else list(measures)
+    unknown = [n for n in names if n not in ("loss", "accuracy", *known)]
+    if unknown:
+        raise UsageError(
+            f"expected measures out of loss, accuracy, {', '.join(known)}, found {unknown[0]!r}", fix="choose one of them"
+        )
+    if axes is None:
+        rows = -(-len(names) // max(columns, 1))
+        in_row = -(-len(names) // rows)
+        axes = panels(len(names), in_row, width=max(2.35, 4.2 / in_row), height=2.2 + _label_room(list(groups)))
+    if len(axes) < len(names):
+        raise UsageError(f"expected {len(names)} axes, found {len(axes)}", fix="give one for each measure")
+    drawn = list(axes)[: len(names)]
+    for ax, name in zip(drawn, names, strict=True):
+        _panel(ax, groups, name)
+    return drawn
+
+
+def _panel(ax: Axes, groups: Mapping[str, Sequence[Sharpness]], name: str) -> None:
+    """One measure of all groups."""
+    points, absent = _points(groups, name)
+    finite = [p for p in points if np.isfinite(p.value)]
+    log = asks_for_log([[p.value for p in finite]])
+    for p in finite:
+        _draw_point(ax, p)
+    for g in range(len(groups)):
+        values = [p.value for p in finite if p.group == g]
+        if len(values) > 2:
+            ax.hlines(float(np.median(values)), g - 0.32, g + 0.32, color=GREY, lw=1.2, zorder=2)
+    if log:
+        values = [p.value for p in finite]
+        tops = [p.value + p.bars[1] for p in finite]
+        log_axis(ax, "y", min(values) / 2.5, max(tops) * 1.6)
+    else:
+        ax.margins(y=0.14)
+    lost = [f"{n} {what}" for n, what in ((len(points) - len(finite), "not finite"), (absent, "not measured")) if n]
+    if lost:
+        note(ax, "\n".join(lost), corner="upper right")
+    labels = [plain(label, 22) for label in groups]
+    if _turned(list(groups)):
+        ax.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(range(len(labels)), [wrapped(label, 14, 48) for label in groups])
+    ax.set_xlim(-0.5, len(labels) - 0.5)
+    ax.grid(axis="x", visible=False)
+    mark, unit = _mark_and_unit(groups, name)
+    ax.set_ylabel(unit, fontsize=8)
+    ax.set_title(plain(name, 28), pad=16)  # room for the mark between name and axes
+    if mark:
+        ax.text(
+            0, 1.025, mark, transform=ax.transAxes, fontsize=7.5, color=GREY if mark == MARKS["no"] else VERMILLION, va="bottom"
+        )
+
+
+def _draw_point(ax: Axes, p: _Point) -> None:
+    """Marker, interval, and an arrow where the value is a lower bound."""
+    colour, marker = CATEGORIES[p.group % len(CATEGORIES)], MARKERS[p.group % len(MARKERS)]
+    face = colour if p.estimate.converged else "white"
+    down, up = p.bars
+    bars = [[down], [up]] if down or up else None
+    ax.errorbar(
+        p.place, p.value, yerr=bars, fmt=marker, color=colour, mfc=face, ecolor=BLACK, elinewidth=0.9, capsize=2, ms=5, zorder=3
+    )
+    if p.estimate.kind == "lower bound":
+        ax.annotate(
+            "", (p.place, p.value), (0, 13), textcoords="offset points", zorder=2,
+            arrowprops={"arrowstyle": "<-", "color": colour, "lw": 0.9, "shrinkA": 0, "shrinkB": 2},
+        )  # fmt: skip
+
+
+def _points(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tuple[list[_Point], int]:
+    """All values of a measure, spread within their group in the order given, and how many checkpoints lack it."""
+    out, absent = [], 0
+    for g, members in enumerate(groups.values()):
+        offsets = np.linspace(-0.25, 0.25, len(members)) if len(members) > 1 else [0.0]
+        for offset, member in zip(offsets, members, strict=True):
+            estimate = estimate_of(member, name)
+            if estimate is None:
+                absent += 1
+            else:
+                out.append(_Point(g, g + float(offset), estimate, 100.0 if name == "accuracy" else 1.0))
+    return out, absent
+
+
+def estimate_of(result: Sharpness, name: str) -> Estimate | None:
+    """A measure, the loss or the accuracy of a checkpoint by its name; None if it was not measured."""
+    if name in result.measures:
+        return result.measures[name].estimate
+    return {"loss": result.loss, "accuracy": result.accuracy}.get(name)
+
+
+def _mark_and_unit(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tuple[str, str]:
+    """The invariance in words and the unit, from the first checkpoint that has the measure."""
+    for members in groups.values():
+        for member in members:
+            if name in member.measures:
+                return MARKS[member.measures[name].mark], unit_text(member.measures[name].unit)
+    return "", "%" if name == "accuracy" else "mean loss per sample"
+
+
+def _turned(labels: list[str]) -> bool:
+    """Whether the groups' names must be turned to stand side by side."""
+    return len(labels) > 2 and max(map(len, labels)) * len(labels) > 22
+
+
+def _label_room(labels: list[str]) -> float:
+    """Extra inches under a panel for turned labels."""
+    return min(0.04 * max(map(len, labels)), 0.8) if _turned(labels) else 0.1

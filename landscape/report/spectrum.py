@@ -1,0 +1,185 @@
+"""Drawings of eigenvalues and spectral densities."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from landscape.report.style import (
+    BLACK,
+    BLUE,
+    DECADES_ASK,
+    GREY,
+    VERMILLION,
+    asks_for_log,
+    house,
+    legend_above,
+    log_axis,
+    new_axes,
+    short,
+)
+from landscape.results import Eigenpairs, SpectralDensity
+
+EIGENVALUE = "eigenvalue λ of the Hessian (loss / weight²)"
+
+
+@house
+def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs: Eigenpairs | None = None) -> Axes:
+    """Draw a spectral density with its 95 % band on a log axis, so that single outliers show beside the bulk.
+
+    Short strokes at the foot mark the smallest and the largest Ritz value of every probe: where they lie apart, the ends of the
+    spectrum are not resolved. With scale="log" the eigenvalue axis is a symmetric logarithm, linear within `linthresh`.
+
+    Args:
+        density: the estimate; its unit is 1 / (unit of the eigenvalue).
+        ax: axes to draw on; None makes a figure.
+        eigenpairs: eigenvalues from another method, marked on the top edge.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> one = np.ones(3)
+        >>> flat = SpectralDensity(np.arange(3.0), one, one, one, np.array([[0.0, 2.0]]), one, one, "linear", None, 9, 2)
+        >>> draw_density(flat).get_yscale()
+        'log'
+    """
+    ax = new_axes() if ax is None else ax
+    grid, mean, lower, upper = (np.asarray(a, float) for a in (density.grid, density.density, density.lower, density.upper))
+    if density.linthresh is not None:
+        ax.set_xscale("symlog", linthresh=density.linthresh, linscale=0.5)
+        ax.axvspan(-density.linthresh, density.linthresh, color="#f3f3f3", zorder=0, lw=0)
+    floor, ceiling = _density_range(density)
+    under = floor / 100  # below the axis: a log axis has no zero to draw
+    band = ax.fill_between(grid, np.maximum(lower, under), np.maximum(upper, under), color=BLUE, alpha=0.25, lw=0)
+    band.set_label("95 % band over probes")
+    ax.plot(grid, np.maximum(mean, under), color=BLUE, label=f"mean of {density.probes} probes", lw=1.3)
+    ends = np.concatenate([density.nodes.min(axis=1), density.nodes.max(axis=1)])
+    ax.plot(
+        ends,
+        np.full(ends.shape, 0.025),
+        "|",
+        transform=ax.get_xaxis_transform(),
+        color=BLACK,
+        ms=9,
+        mew=0.9,
+        label="extreme Ritz values, each probe",
+    )
+    if eigenpairs is not None:
+        _mark_eigenvalues(ax, eigenpairs)
+    log_axis(ax, "y", floor, ceiling)
+    ax.set_xlim(grid.min(), grid.max())
+    if density.linthresh is not None:
+        _thin_symlog_ticks(ax, density.linthresh)
+    ax.set_xlabel(EIGENVALUE)
+    ax.set_ylabel("density (weight² / loss)")
+    legend_above(ax, ax.get_legend_handles_labels()[0])
+    return ax
+
+
+@house
+def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
+    """Draw eigenvalues as stems by rank, each with its residual as a bar.
+
+    An eigenvalue of H lies inside every bar. Hollow marks did not converge. Ranks from the smallest end are negative: -1 is the
+    smallest.
+
+    Args:
+        pairs: eigenvalues in the unit of the operator.
+        ax: axes to draw on; None makes a figure.
+
+    Returns:
+        The axes.
+    """
+    ax = new_axes() if ax is None else ax
+    values, residuals = np.asarray(pairs.values, float), np.asarray(pairs.residuals, float)
+    converged = np.asarray(pairs.converged, bool)
+    ranks = _ranks(pairs)
+    places = np.arange(len(values), dtype=float)
+    if pairs.which == "both" and len(values) > 1:
+        places[ranks < 0] += 1  # a gap for the spectrum in between
+    ax.axhline(0, color=GREY, lw=0.8, zorder=1)
+    _eigenvalue_scale(ax, values)
+    foot = ax.get_ylim()[0] if ax.get_yscale() == "log" else 0.0
+    ax.vlines(places, foot, values, color=BLUE, lw=1.2, alpha=0.6)
+    for chosen, face, label in ((converged, BLUE, "converged"), (~converged, "white", "NOT converged")):
+        if chosen.any():
+            ax.errorbar(
+                places[chosen],
+                values[chosen],
+                yerr=residuals[chosen],
+                fmt="o",
+                color=BLUE if face == BLUE else VERMILLION,
+                mfc=face,
+                ecolor=BLACK,
+                elinewidth=1,
+                capsize=2.5,
+                label=f"{label}, residual ≤ {short(float(residuals[chosen].max()))}",
+                zorder=3,
+            )
+    step = -(-len(values) // 20)
+    ax.set_xticks(places[::step], [short(r) for r in ranks[::step]])
+    ax.grid(axis="x", visible=False)
+    ax.set_xlim(-0.6, (places[-1] if len(places) else 0) + 0.6)
+    ax.set_xlabel(
+        {"largest": "rank from the largest", "smallest": "rank from the smallest end"}.get(pairs.which, "rank from either end")
+    )
+    ax.set_ylabel("eigenvalue λ (loss / weight²)")
+    legend_above(ax, ax.get_legend_handles_labels()[0])
+    return ax
+
+
+def _ranks(pairs: Eigenpairs) -> np.ndarray:
+    """1, 2, ... from the largest and ..., -2, -1 from the smallest; "both" holds k of each, the larger half first."""
+    count = len(pairs)
+    top = {"largest": count, "smallest": 0}.get(pairs.which, -(-count // 2))
+    return np.concatenate([np.arange(1, top + 1), np.arange(top - count, 0)])
+
+
+def _eigenvalue_scale(ax: Axes, values: np.ndarray) -> None:
+    """Linear, log or symmetric log, whichever shows all eigenvalues."""
+    finite = values[np.isfinite(values)]
+    size = np.abs(finite[finite != 0])
+    if asks_for_log([finite]):
+        log_axis(ax, "y", finite.min() / 2, finite.max() * 2)
+    elif size.size and size.max() / np.median(size) > DECADES_ASK:
+        ax.set_yscale("symlog", linthresh=float(np.median(size)))
+
+
+def _density_range(density: SpectralDensity) -> tuple[float, float]:
+    """Ends of the density axis: from a tenth of what ONE eigenvalue out of P adds at its peak, to above the band."""
+    upper = np.asarray(density.upper, float)
+    ceiling = 2 * float(np.nanmax(np.where(np.isfinite(upper), upper, np.nan), initial=np.nanmax(density.density)))
+    single = 1 / (density.dim * float(np.max(density.sigma)) * np.sqrt(2 * np.pi))
+    floor = min(single / 10, ceiling * 1e-3)
+    return max(floor, ceiling * 1e-14), ceiling
+
+
+def _mark_eigenvalues(ax: Axes, pairs: Eigenpairs) -> None:
+    """Triangles on the top edge, hollow where not converged."""
+    for chosen, face in ((np.asarray(pairs.converged, bool), VERMILLION), (~np.asarray(pairs.converged, bool), "white")):
+        if chosen.any():
+            values = np.asarray(pairs.values)[chosen]
+            ax.plot(
+                values,
+                np.full(values.shape, 0.985),
+                "v",
+                transform=ax.get_xaxis_transform(),
+                mfc=face,
+                mec=VERMILLION,
+                ls="",
+                ms=5,
+                clip_on=False,
+                label="eigenvalues" if face == VERMILLION else "eigenvalues, NOT converged",
+            )
+
+
+def _thin_symlog_ticks(ax: Axes, linthresh: float) -> None:
+    """Decades on both sides of zero, few enough to read: matplotlib's own choice runs into itself near the linear part."""
+    low, high = ax.get_xlim()
+    first = int(np.ceil(np.log10(linthresh) - 1e-9))
+    last = int(np.floor(np.log10(max(abs(low), abs(high)))))
+    step = max(1, -(-(last - first + 1) // 5))
+    powers = [10.0**e for e in range(last, first, -step)] or [10.0**last]
+    ticks = [t for t in (*(-p for p in powers), 0.0, *reversed(powers)) if low <= t <= high]
+    ax.set_xticks(ticks, [short(t) for t in ticks])
+    ax.xaxis.set_minor_locator(MaxNLocator(1))

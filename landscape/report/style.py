@@ -1,0 +1,282 @@
+"""One house style: colours that colour-blind readers tell apart, sizes readable in a paper's column, no global state.
+
+Figures are built with matplotlib's objects only. pyplot keeps every figure alive and picks a window system; neither belongs in
+a library that runs on a server and in a notebook.
+"""
+
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from io import BytesIO
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the toolkit has no types
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Okabe and Ito, "Color Universal Design", 2008: eight colours that stay apart under every common colour blindness.
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
+CATEGORIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+FIELD = "viridis"  # even in lightness, and the same to most colour-blind readers
+GREY, LIGHT = "#6b6b6b", "#e4e4e4"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+DPI = 180
+WIDTH, HEIGHT = 5.5, 3.6  # inches: the text width of a one-column paper
+DECADES_ASK = 100.0  # a positive quantity whose largest value is this many times its smallest is drawn on a log scale
+
+HOUSE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib, so that the same figure has the same bytes anywhere
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "figure.titlesize": 10.5,
+    "figure.titleweight": "bold",
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.edgecolor": "#444444",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "hatch.linewidth": 0.6,
+    "text.usetex": False,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "landscape",
+    "pdf.fonttype": 42,
+}
+
+
+def house(draw: Callable[P, T]) -> Callable[P, T]:
+    """Run a drawing function under the house style and leave matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> T:
+        with matplotlib.rc_context(HOUSE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The house style while a figure is put on paper; letters that the font lacks are drawn as boxes without a warning."""
+    with matplotlib.rc_context(HOUSE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def settle(figure: Figure) -> Figure:
+    """Lay the figure out for good: axes of a fixed aspect need a second pass, and every format must get the same layout."""
+    own, engine = figure.dpi, figure.get_layout_engine()
+    figure.dpi = DPI  # letters are hinted to pixels: at another resolution they are up to 3 % wider
+    with drawing():
+        figure.draw_without_rendering()
+        if engine is not None:
+            engine.execute(figure)
+    figure.dpi = own
+    figure.set_layout_engine("none")
+    return figure
+
+
+class _Shown:
+    """Lets a notebook show the object as a picture although pyplot does not know of it."""
+
+    def _repr_png_(self) -> bytes:
+        figure = self.get_figure(root=True) if isinstance(self, Axes) else self
+        assert isinstance(figure, Figure)  # mixed into figures and axes only
+        buffer = BytesIO()
+        with drawing():
+            figure.savefig(buffer, format="png", dpi=DPI)
+        return buffer.getvalue()
+
+
+class HouseFigure(_Shown, Figure):
+    """A figure that lays itself out and shows itself in a notebook."""
+
+
+class HouseAxes(_Shown, Axes):
+    """Axes that show their figure in a notebook."""
+
+
+class HouseAxes3D(_Shown, Axes3D):
+    """The same in three dimensions."""
+
+
+def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
+    """An empty figure, in inches, on a canvas that needs no screen."""
+    figure = HouseFigure(figsize=(width, height))
+    figure.set_layout_engine("constrained", h_pad=0.07, w_pad=0.06)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def new_axes(width: float = WIDTH, height: float = HEIGHT, *, deep: bool = False) -> Axes:
+    """Axes in a figure of their own; `deep` for three dimensions."""
+    return new_figure(width, height).add_subplot(axes_class=HouseAxes3D if deep else HouseAxes)
+
+
+def panels(count: int, columns: int, *, width: float, height: float) -> list[Axes]:
+    """`count` axes in rows of `columns`; width and height of one panel in inches."""
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns)
+    figure = new_figure(columns * width, rows * height)
+    return [figure.add_subplot(rows, columns, i + 1, axes_class=HouseAxes) for i in range(count)]
+
+
+def printable(text: object, longest: int = 120) -> str:
+    """A name from outside as one line: no control characters, and cut in the middle where it is endless."""
+    whole = str(text)
+    if len(whole) > longest:
+        whole = f"{whole[: longest // 2]}…{whole[len(whole) - (longest - 1) // 2 :]}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in whole)
+
+
+def plain(text: object, longest: int = 120) -> str:
+    """`printable` text whose dollars matplotlib does not read as mathematics.
+
+    Example:
+        >>> plain("run_$5$")
+        'run_\\\\$5\\\\$'
+    """
+    return re.sub(r"(?<!\\)\$", r"\\$", printable(text, longest))
+
+
+def wrapped(text: object, width: int, longest: int = 240) -> str:
+    """`plain` text in lines of at most `width` characters."""
+    return "\n".join(textwrap.wrap(plain(text, longest), width, break_on_hyphens=False)) or " "
+
+
+def unit_text(unit: str) -> str:
+    """A unit with its powers raised: "loss / weight^2" becomes "loss / weight²"."""
+    return re.sub(r"\^(-?\d+)", lambda power: power[1].translate(RAISED), plain(unit))
+
+
+def short(x: float, digits: int = 3) -> str:
+    """A number as labels show it, with a true minus and raised powers.
+
+    Example:
+        >>> short(0.25), short(-12000), short(1e-5), short(2.5e7)
+        ('0.25', '−1.2×10⁴', '10⁻⁵', '2.5×10⁷')
+    """
+    if not np.isfinite(x):
+        return {"nan": "nan", "inf": "∞", "-inf": "−∞"}[f"{x:g}"]
+    if x == 0 or 1e-3 <= abs(x) < 1e4:
+        text = f"{x:.{digits}g}" if abs(x) < 10**digits else f"{x:.0f}"
+    else:
+        mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        power = "10" + str(int(exponent)).translate(RAISED)
+        text = {"1": power, "-1": f"-{power}"}.get(mantissa, f"{mantissa}×{power}")
+    return text.replace("-", "−")
+
+
+def tick_text(low: float, high: float) -> Callable[[float], str]:
+    """How to write the values of a log scale over [low, high]: plain, or as powers of ten if it spans four decades or more."""
+
+    def power(x: float) -> str:
+        exponent = round(np.log10(x)) if x > 0 else 0
+        if exponent == 0 or abs(x / 10.0**exponent - 1) > 1e-9:
+            return short(x)
+        return "10" + str(exponent).translate(RAISED)
+
+    return power if low > 0 and high / low >= 1e4 else short
+
+
+def asks_for_log(values: Iterable[Any]) -> bool:
+    """Whether the finite values are all positive and their largest is over 100 times their smallest."""
+    arrays: list[np.ndarray] = [np.ravel(np.ma.filled(np.ma.asarray(v, dtype=float), np.nan)) for v in values]
+    flat = np.concatenate(arrays) if arrays else np.empty(0)
+    flat = flat[np.isfinite(flat)]
+    return bool(flat.size and flat.min() > 0 and flat.max() > DECADES_ASK * flat.min())
+
+
+def log_ticks(low: float, high: float) -> np.ndarray:
+    """Round values from at most `low` to at least `high` for levels and ticks on a log scale: about 6 to 14 of them."""
+    decades = np.log10(high) - np.log10(low)
+    if decades <= 4:
+        mantissas = [1.0, 2.0, 5.0] if decades <= 3 else [1.0, 3.0]
+        exponents = np.arange(np.floor(np.log10(low)) - 1, np.ceil(np.log10(high)) + 1)
+        ticks = np.array([m * 10.0**e for e in exponents for m in mantissas])
+    else:
+        step = int(np.ceil(decades / 12))
+        ticks = 10.0 ** np.arange(np.floor(np.log10(low) / step) * step, np.ceil(np.log10(high)) + step, step)
+    first = max(int(np.searchsorted(ticks, low, side="right")) - 1, 0)
+    last = int(np.searchsorted(ticks, high, side="left"))
+    return ticks[first : last + 1]
+
+
+def log_axis(ax: Axes, which: str, low: float, high: float) -> None:
+    """Make axis "x" or "y" a log axis over [low, high]; where few decades show, more than the powers of ten are labelled."""
+    getattr(ax, f"set_{which}scale")("log")
+    getattr(ax, f"set_{which}lim")(low, high)
+    axis = getattr(ax, f"{which}axis")
+    if high / low < 1e4:
+        ticks = [t for t in log_ticks(low, high) if low <= t <= high]
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FixedFormatter([short(t) for t in ticks]))
+    else:
+        axis.set_major_locator(LogLocator(numticks=8))
+        write = tick_text(low, high)
+        axis.set_major_formatter(FuncFormatter(lambda x, _: write(x)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
+    """The legend between title and axes, in as many columns as fit: inside, it would sit on the data sooner or later."""
+    names = [str(h.get_label()) for h in handles]
+    figure = ax.get_figure()
+    assert figure is not None  # axes that are drawn on belong to one
+    # A character of this size is some 0.058 inches wide; symbol and gap take as much room as eight.
+    room = ax.get_position().width * figure.get_figwidth() * 1.15 / 0.058  # type: ignore[union-attr]  # a Figure or a part of one
+
+    def width(columns: int) -> int:
+        rows = -(-len(names) // columns)
+        return sum(max(map(len, names[i : i + rows])) + 8 for i in range(0, len(names), rows))
+
+    columns = next((n for n in range(len(names), 1, -1) if width(n) <= room), 1)
+    ax.legend(
+        handles, names, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.3, borderaxespad=0.3
+    )
+
+
+def note(ax: Axes, text: str, *, corner: str = "lower right") -> None:
+    """A remark in small grey type inside the axes, for what a reader would otherwise take for absent."""
+    vertical, horizontal = corner.split()
+    ax.text(
+        0.98 if horizontal == "right" else 0.02,
+        0.03 if vertical == "lower" else 0.97,
+        text,
+        transform=ax.transAxes,
+        ha=horizontal,
+        va="bottom" if vertical == "lower" else "top",
+        fontsize=7.5,
+        color=GREY,
+        zorder=20,
+    )

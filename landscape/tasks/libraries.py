@@ -1,0 +1,142 @@
+"""Models of other libraries, by name: `torchvision:resnet18`, `timm:NAME`, `hf:NAME`. Nothing is ever downloaded."""
+
+import ast
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.errors import LandscapeError, UsageError
+from landscape.tasks import networks
+
+_DOWNLOADS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
+
+
+def model_by_name(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """A model with fresh weights: a built-in one ("resnet20") or another library's ("torchvision:resnet18").
+
+    Args:
+        name: `NETWORK`, `torchvision:NAME`, `timm:NAME`, or `hf:FOLDER` with the folder of a Hugging Face image classifier's
+            config.json.
+        options: the constructor's keyword arguments.
+
+    Raises:
+        UsageError: no such library or model, an option that the constructor does not take, or one that would download.
+    """
+    library, colon, model = name.partition(":")
+    if not colon:
+        return networks.build(name, **options)
+    maker = _LIBRARIES.get(library)
+    if maker is None or not model:
+        raise UsageError(
+            f"expected --model as a built-in network ({', '.join(networks.NETWORKS)}) or one of "
+            f"{', '.join(f'{key}:NAME' for key in _LIBRARIES)}, found {name!r}"
+        )
+    for key in options:
+        if key in _DOWNLOADS:
+            raise UsageError(
+                f"expected a model without {key}, found {key}={options[key]!r}", fix="weights come from the checkpoint"
+            )
+    # Constructors draw their weights from the global generator; it is put back.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return maker(model, options)
+        except LandscapeError:
+            raise
+        except Exception as error:  # the constructor's own complaint about its arguments, of whatever type
+            raise UsageError(f"expected options that {name} takes, found: {_line(error)}", fix="mend the -M options") from error
+
+
+def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
+    """`-M key=value` texts as keyword arguments; values are read as Python literals where they are some, else as text.
+
+    Raises:
+        UsageError: a text without "=", or a key twice.
+
+    Example:
+        >>> parse_options(["num_classes=10", "widths=[128, 64]", "shortcut=A"])
+        {'num_classes': 10, 'widths': [128, 64], 'shortcut': 'A'}
+    """
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"expected a model option as key=value, found {pair!r}", fix="for instance -M num_classes=10")
+        if key in out:
+            raise UsageError(f"expected each model option once, found {key} twice")
+        try:
+            out[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            out[key] = {"true": True, "false": False}.get(text, text)
+    return out
+
+
+def _torchvision(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """A classification model of torchvision."""
+    from landscape.tasks.torchvision_import import torchvision
+
+    models = torchvision.models
+    _known(name, models.list_models(module=models), "torchvision")
+    return models.get_model(name, weights=None, **options)
+
+
+def _timm(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """A model of timm."""
+    from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - timm imports it and would fail without this care
+
+    timm = _optional("timm", "timm")
+    if not timm.is_model(name):
+        _known(name, timm.list_models(), "timm")
+    return timm.create_model(name, pretrained=False, **options)
+
+
+def _hugging_face(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """An image classifier of transformers, from a local config; it answers with plain logits."""
+    transformers = _optional("transformers", "hf")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"expected a local Hugging Face model folder, found: {_line(error)}", fix="pass --model hf:FOLDER"
+        ) from error
+    model = transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+
+    def logits(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        return getattr(output, "logits", output)
+
+    # A hook rather than a wrapper, so that the names of the weights stay those of the checkpoint.
+    model.register_forward_hook(logits)
+    return model
+
+
+_LIBRARIES: dict[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "hf": _hugging_face,
+}
+
+
+def _optional(module: str, prefix: str) -> ModuleType:
+    """An installed optional library."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            f"expected the library {module} for {prefix}:NAME, found {_line(error)}", fix=f"pip install {module}"
+        ) from error
+
+
+def _known(name: str, names: list[str], library: str) -> None:
+    """Refuse an unknown model, with the likeliest ones meant."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3) or names[:3]
+        raise UsageError(f"expected a model of {library}, found {name!r}", fix=f"did you mean {', '.join(near)}?")
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,256 @@
+"""From a checkpoint, or from names, to a Task."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape import checkpoints
+from landscape.errors import MismatchError, UsageError
+from landscape.tasks.corruption import Corrupted
+from landscape.tasks.data import DataSet, DataSpec, read_data
+from landscape.tasks.libraries import model_by_name
+from landscape.tasks.networks import build
+from landscape.tasks.recipe import Recipe
+from landscape.tasks.task import Source, Task
+from landscape.tasks.trainer import WEIGHT_DTYPES, network_options, options_for
+from landscape.tasks.training import SCHEMA, corruption_of, located
+from landscape.tasks.userfile import load_user_task
+
+
+def load(
+    path: str | Path,
+    *,
+    task: str | Task | None = None,
+    model: str | nn.Module | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    weights: str | None = None,
+) -> Task:
+    """The task of a checkpoint, with the checkpoint's weights in its model.
+
+    A checkpoint of `landscape train` says itself what it is: the network is looked up among the built-in ones, the data are
+    read again, the corruption is recomputed from its seed and held against the labels that the checkpoint kept. Any other
+    checkpoint needs `task`, or `model` and `data`. Nothing that a checkpoint says is ever imported or run.
+
+    Args:
+        path: the checkpoint.
+        task: "task.py", "task.py:function", or a Task.
+        model: a built-in network or "torchvision:NAME", "timm:NAME", "hf:FOLDER"; or a module, which is loaded in place.
+        model_kwargs: keyword arguments of the model, or of the task file's function.
+        data: "digits", "cifar10:PATH", "imagefolder:PATH", "safetensors:PATH". With a checkpoint of `landscape train` it
+            replaces the recorded path; data other than those it was trained on are taken as they are, clean, with a notice.
+        weights: which weights, where the file holds several sets.
+
+    Returns:
+        The task, with `checkpoint`, `notices`, and for a checkpoint of `landscape train` `recipe` and `extras`.
+
+    Raises:
+        UsageError: not enough was said, or it does not fit.
+        UnsafeError, MalformedError: as `checkpoints.read`.
+        MismatchError: the weights are not the model's.
+        NumericalError: weights that are not finite.
+    """
+    checkpoint = checkpoints.read(path)
+    chosen = checkpoint.weights(weights)
+    record: Mapping[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+    if task is None and model is None:
+        record = _record(path, checkpoint.recipe)
+        built, notices = _recorded(record, checkpoint.extras, data, chosen.state)
+    else:
+        built = resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
+    fitted = checkpoints.fit(built.model, chosen)
+    return replace(
+        built,
+        name=built.name or Path(path).stem,
+        recipe=built.recipe if built.recipe is not None else record,
+        checkpoint=Source(str(path), checkpoint.sha256, chosen.name),
+        notices=_unique(*built.notices, *notices, *checkpoint.notices, *chosen.notices, *fitted),
+        extras=built.extras or checkpoint.extras,
+    )
+
+
+def resolve(
+    recipe: Recipe | None = None,
+    *,
+    task: str | Task | None = None,
+    model: str | nn.Module | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    seed: int | None = None,
+) -> Task:
+    """A task without a checkpoint, its model with the weights it was made with.
+
+    Args:
+        recipe: a training recipe: its network before the first step, its data with their corruption.
+        task, model, model_kwargs, data: as `load`; with a recipe, `data` is the path of its data.
+        seed: of the fresh weights of a built-in network, and of a recipe as a whole.
+
+    Raises:
+        UsageError: neither a recipe, nor a task, nor a model with data; several of them; names that do not exist; a model that
+            cannot take the data.
+
+    Example:
+        >>> resolve(model="mlp", data="digits").samples("test")
+        450
+    """
+    if recipe is not None:
+        if task is not None or model is not None:
+            raise UsageError("expected a recipe, a task or a model, found several of them", fix="leave the others out")
+        return _untrained(recipe if seed is None else replace(recipe, seed=seed), data)
+    if task is not None:
+        if model is not None or data is not None:
+            raise UsageError("expected either --task, or --model with --data; found both", fix="leave one of them out")
+        return task if isinstance(task, Task) else load_user_task(task, model_kwargs)
+    if model is None or data is None:
+        missing = "--model" if model is None else "--data"
+        raise UsageError(
+            f"expected --task FILE, or --model NAME with --data KIND:PATH; found no {missing}", fix=f"add {missing}"
+        )
+    found = read_data(data)
+    options = dict(model_kwargs or {})
+    if isinstance(model, str) and ":" not in model:
+        options = network_options(model, tuple(found.train_x.shape[1:]), len(found.classes)) | options
+        options |= {} if seed is None else {"seed": seed}
+    if isinstance(model, nn.Module) and options:
+        raise UsageError("expected model options with the name of a model, found a module that is made already")
+    net = model if isinstance(model, nn.Module) else model_by_name(model, options)
+    built = _task(net, found.train(), found.test(), model if isinstance(model, str) else type(model).__name__)
+    _try(built, found)
+    return built
+
+
+def _task(model: nn.Module, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None, name: str | None) -> Task:
+    """Classification by cross-entropy, which all built-in data are for."""
+    return Task(model, nn.CrossEntropyLoss(), train, test, name=name)
+
+
+def _untrained(recipe: Recipe, data: str | None) -> Task:
+    """A recipe's task before training."""
+    recipe, spec = located(recipe, data)
+    found = read_data(spec).first(recipe.samples)
+    corrupted = corruption_of(recipe, found)
+    dtype = WEIGHT_DTYPES[recipe.dtype]
+    net = build(recipe.network, seed=recipe.seed, **options_for(recipe, found)).to(dtype)
+    return _corrupted_task(net, found, corrupted, dtype, recipe.network)
+
+
+def _corrupted_task(net: nn.Module, data: DataSet, used: Corrupted, dtype: torch.dtype, name: str | None) -> Task:
+    """The task of training on corrupted data."""
+    test = None if used.test_x is None or data.test_y is None else (data.prepare(used.test_x, dtype), data.test_y)
+    return _task(net, (data.prepare(used.x, dtype), used.y), test, name)
+
+
+def _record(path: str | Path, recipe: Any) -> Mapping[str, Any]:
+    """The checkpoint's own description of how it was made."""
+    if not isinstance(recipe, Mapping) or "training" not in recipe:
+        raise UsageError(
+            f"expected to be told the model and data of {path}, found a checkpoint that does not say them",
+            fix="add --task task.py, or --model NAME --data KIND:PATH",
+        )
+    if recipe.get("schema") != SCHEMA:
+        raise UsageError(
+            f"expected a recipe of schema {SCHEMA}, found {recipe.get('schema')!r}", fix="use the version that wrote it"
+        )
+    return recipe
+
+
+def _recorded(
+    record: Mapping[str, Any], extras: Mapping[str, Tensor], data: str | None, state: Mapping[str, Tensor]
+) -> tuple[Task, tuple[str, ...]]:
+    """The task that a checkpoint of ours describes, and what to say about it."""
+    recipe = Recipe.from_json(record["training"])
+    kept = _mapping(record.get("data"))
+    here, spec = located(recipe, data)
+    if data is None and spec.kind != "digits":
+        spec = _kept_path(spec, kept.get("path"))
+    found = read_data(spec)
+    dtype = WEIGHT_DTYPES[recipe.dtype]
+    net = _network(recipe, _mapping(_mapping(record.get("network")).get("options")), state).to(dtype)
+    used = found.first(min(recipe.samples or len(found.train_y), len(found.train_y)))
+    if used.fingerprint == kept.get("sha256"):
+        corrupted = corruption_of(recipe, used)
+        notices = _check_labels(extras.get("train_labels"), corrupted.y)
+        return _corrupted_task(net, used, corrupted, dtype, None), notices
+    if data is None:
+        raise UsageError(
+            f"expected the data that the network was trained on, found other data in {spec}",
+            fix=f"say where they are with --data {here.data}:PATH, or --data {spec} to take these as they are",
+        )
+    task = _task(net, found.train(), found.test(), None)
+    _try(task, found)
+    return task, (f"{spec} does not hold the data that the network was trained on: taken as they are, without corruption",)
+
+
+def _network(recipe: Recipe, options: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """The recipe's network; refused, before memory is taken for it, if its weights could not be those in the file."""
+    shapes = build(recipe.network, device="meta", **options).state_dict()
+    wanted, held = (sum(t.numel() for t in tensors.values()) for tensors in (shapes, state))
+    if wanted > 2 * held + 1000:
+        raise MismatchError(
+            f"expected {wanted} values for the recipe's {recipe.network}, found {held} in the checkpoint",
+            fix="name the model and the data it belongs to with --model and --data",
+        )
+    return build(recipe.network, seed=recipe.seed, **options)
+
+
+def _check_labels(kept: Tensor | None, recomputed: Tensor) -> tuple[str, ...]:
+    """Hold the labels that the seed gives against those that were trained on."""
+    if kept is None:
+        return ("training labels recomputed from the seed; the checkpoint keeps none to hold them against",)
+    if not torch.equal(kept, recomputed):
+        raise MismatchError(
+            "expected the training labels that the recipe's seed gives, found others in the checkpoint",
+            fix="train again, or say the data yourself with --task",
+        )
+    return ()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """`value` if it is a dictionary with text keys, else an empty one: what a checkpoint says may be anything."""
+    return value if isinstance(value, Mapping) and all(isinstance(key, str) for key in value) else {}
+
+
+def _kept_path(spec: DataSpec, path: Any) -> DataSpec:
+    """The spec with the recorded path, if there is still something there."""
+    if not isinstance(path, str) or not Path(path).exists():
+        raise UsageError(
+            f"expected the training data at {path}, where they were at training time, found nothing there",
+            fix=f"say where they are now: --data {spec.kind}:PATH",
+        )
+    return replace(spec, path=Path(path))
+
+
+def _try(task: Task, data: DataSet) -> None:
+    """One sample through the network: it must take the data's shape and have an output for every class."""
+    x, _ = task.train if isinstance(task.train, tuple) else (None, None)
+    assert isinstance(x, Tensor)
+    modes = {module: module.training for module in task.model.modules()}
+    first = next(task.model.parameters(), x)
+    sample = x[:1].to(device=first.device, dtype=first.dtype if x.is_floating_point() else None)
+    try:
+        with torch.no_grad():
+            output = task.model.eval()(sample)
+    except Exception as error:  # whatever a network says of an input that it cannot take
+        raise UsageError(
+            f"expected a network that takes samples of shape {tuple(x.shape[1:])}, found: {str(error).splitlines()[0]}",
+            fix="choose the data, or the options of the network, so that they fit",
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    outputs = output.shape[1] if isinstance(output, Tensor) and output.ndim > 1 else 0
+    if outputs < len(data.classes):
+        raise UsageError(
+            f"expected an output for each of {len(data.classes)} classes, found {outputs}",
+            fix="pass the number of classes, e.g. -M num_classes=10",
+        )
+
+
+def _unique(*notices: str) -> tuple[str, ...]:
+    """Notices without repetition, in order."""
+    return tuple(dict.fromkeys(notices))

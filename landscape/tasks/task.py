@@ -1,0 +1,214 @@
+"""Task: a model, its loss and its data, the one thing that every command works on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+
+from landscape.batches import Data
+from landscape.errors import UsageError
+from landscape.objective import Metric, Objective
+
+_SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint whose weights a task carries.
+
+    Attributes:
+        path: as it was given.
+        sha256: of the file's bytes.
+        weights: which of the file's sets of weights.
+    """
+
+    path: str
+    sha256: str
+    weights: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A model, its loss and its data.
+
+    Args:
+        model: any `nn.Module`; a checkpoint's weights are loaded into it.
+        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`.
+        train: (x, y) tensors, a DataLoader in fixed order, or a list of batches.
+        test: the same for testing, or None.
+        metric: (output, target) -> (B,) value per sample; None gives accuracy where the targets are class indices.
+        name: for tables and figures.
+        recipe: what is recorded of how the model came about (a training recipe, its history and final scores), or None.
+        checkpoint: where the weights are from; None for fresh ones.
+        notices: what the user should know about how it was put together, one line each.
+        extras: tensors that came with the checkpoint, e.g. "wrong_labels", the mask of corrupted training labels.
+
+    Raises:
+        UsageError: the model is no `nn.Module`, the loss cannot be called, or the data have another form.
+
+    Example:
+        >>> task = Task(nn.Linear(2, 2), nn.CrossEntropyLoss(), train=(torch.eye(2), torch.tensor([0, 1])))
+        >>> task.size("train"), task.objective(samples=1).samples
+        (2, 1)
+    """
+
+    model: nn.Module
+    loss: Callable[[Any, Any], Tensor]
+    train: Data
+    test: Data | None = None
+    metric: Metric | None = None
+    name: str | None = None
+    recipe: Mapping[str, Any] | None = None
+    checkpoint: Source | None = None
+    notices: tuple[str, ...] = ()
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise UsageError(f"expected the task's model to be a torch.nn.Module, found {_name(self.model)}")
+        if not callable(self.loss):
+            raise UsageError(
+                f"expected the task's loss to be callable, found {_name(self.loss)}", fix="pass torch.nn.CrossEntropyLoss()"
+            )
+        if self.metric is not None and not callable(self.metric):
+            raise UsageError(f"expected the task's metric to be callable, found {_name(self.metric)}")
+        for split in ("train", "test"):
+            data = getattr(self, split)
+            if data is None and split == "test":
+                continue
+            if not isinstance(data, (DataLoader, Sequence)) or isinstance(data, str):
+                raise UsageError(
+                    f"expected {split} data as (x, y) tensors, a DataLoader or a list of batches, found {_name(data)}",
+                    fix="a generator can be read only once: pass list(batches)",
+                )
+
+    @property
+    def sha256(self) -> str | None:
+        """Digest of the checkpoint's bytes; None for fresh weights."""
+        return self.checkpoint.sha256 if self.checkpoint is not None else None
+
+    def data(self, split: str = "train", samples: int | None = None) -> Data:
+        """A split, or its first `samples` samples in their order.
+
+        Raises:
+            UsageError: no such split; `samples` below 1 or more than there are; a DataLoader that shuffles.
+        """
+        if split not in ("train", "test"):
+            raise UsageError(f"expected split train or test, found {split!r}")
+        data = self.train if split == "train" else self.test
+        if data is None:
+            raise UsageError(
+                "expected a test split, found a task without one", fix="give the task test data, or use --split train"
+            )
+        if isinstance(data, DataLoader) and isinstance(data.sampler, _SHUFFLING):
+            raise UsageError(
+                f"expected {split} data in a fixed order, found a DataLoader that shuffles",
+                fix="pass shuffle=False and transforms without randomness",
+            )
+        return data if samples is None else _first(data, samples, split)
+
+    def size(self, split: str = "train") -> int:
+        """How many samples a split has; reads a DataLoader through."""
+        return _count(self.data(split))
+
+    def objective(
+        self,
+        split: str = "train",
+        *,
+        samples: int | None = None,
+        batch_size: int | None = None,
+        dtype: str | torch.dtype = "float32",
+        device: str | torch.device = "cpu",
+    ) -> Objective:
+        """The task's loss on a split as a function of its weights.
+
+        Args:
+            split: "train" or "test".
+            samples: the first so many samples of the split, in their order; None takes all.
+            batch_size: micro-batch; changes memory, not results.
+            dtype: "float32" or "float64".
+            device: where to compute.
+
+        Raises:
+            UsageError: as `data`, and as `Objective`.
+        """
+        return Objective(
+            self.model,
+            self.loss,
+            self.data(split, samples),
+            dtype=dtype,
+            device=device,
+            metric=self.metric,
+            batch_size=batch_size,
+        )
+
+
+def _first(data: Data, samples: int, split: str) -> Data:
+    """The first `samples` samples."""
+    if samples < 1:
+        raise UsageError(f"expected --samples of at least 1, found {samples}", fix=f"the {split} split has {_count(data)}")
+    if _is_pair(data):
+        x, y = data
+        if samples > len(y):
+            raise UsageError(f"expected at most {len(y)} samples, all that the {split} split has, found --samples {samples}")
+        return (x[:samples], y[:samples])
+    if isinstance(data, DataLoader):
+        _check_repeats(data, split)
+    batches: list[Any] = []
+    left = samples
+    for batch in data:
+        batches.append(batch if _length(batch) <= left else _cut(batch, left))
+        left -= min(left, _length(batch))
+        if not left:
+            return batches
+    there = samples - left
+    raise UsageError(f"expected at most {there} samples, all that the {split} split has, found --samples {samples}")
+
+
+def _check_repeats(loader: DataLoader[Any], split: str) -> None:
+    """Refuse a loader whose second reading differs: cut into a list, it would pass for fixed data."""
+    first, again = (pytree.tree_leaves(next(iter(loader), None)) for _ in range(2))
+    if len(first) != len(again) or not all(
+        torch.equal(a, b) for a, b in zip(first, again, strict=True) if isinstance(a, Tensor)
+    ):
+        raise UsageError(
+            f"expected the same {split} data at every reading, found a DataLoader that shuffles or augments",
+            fix="pass shuffle=False and transforms without randomness",
+        )
+
+
+def _is_pair(data: Data) -> TypeGuard[tuple[Tensor, Tensor]]:
+    """Whether the data are two tensors (x, y)."""
+    return isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    """The tensors of a batch."""
+    return (t for t in pytree.tree_leaves(batch) if isinstance(t, Tensor))
+
+
+def _length(batch: Any) -> int:
+    """Samples of a batch: the rows of its first tensor."""
+    first = next(_tensors(batch), None)
+    if first is None or first.ndim == 0:
+        raise UsageError(f"expected batches of tensors with a first dimension for samples, found {_name(batch)}")
+    return len(first)
+
+
+def _cut(batch: Any, rows: int) -> Any:
+    """The first rows of every tensor of a batch."""
+    return pytree.tree_map_only(Tensor, lambda t: t[:rows], batch)
+
+
+def _count(data: Data) -> int:
+    """Samples of any kind of data."""
+    return len(data[1]) if _is_pair(data) else sum(_length(batch) for batch in data)
+
+
+def _name(thing: Any) -> str:
+    """Type of a thing, in words."""
+    return "a class, not an instance" if isinstance(thing, type) else f"an object of type {type(thing).__name__}"

@@ -1,0 +1,271 @@
+"""Training by a recipe: deterministic, resumable, ending in a checkpoint that needs nothing else to be analysed."""
+
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from landscape import checkpoints
+from landscape import progress as reporting
+from landscape.errors import LandscapeError, UsageError
+from landscape.tasks.corruption import Corrupted, check_condition, corrupt
+from landscape.tasks.data import KINDS, DataSet, DataSpec, read_data
+from landscape.tasks.recipe import Recipe
+from landscape.tasks.seeds import stream_seed
+from landscape.tasks.snapshot import read_snapshot, snapshot_path, write_snapshot
+from landscape.tasks.trainer import Record, Trainer
+from landscape.version import __version__
+
+SCHEMA = 1
+_MOST_RECORDS = 2000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        path: of the checkpoint.
+        record: what the checkpoint says of itself: "training" (the recipe), "network", "data", "history", "final", "versions",
+            "seconds".
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def summary(self) -> dict[str, Any]:
+        """The outcome in one flat dictionary: what was trained on what, and the final scores."""
+        recipe, final = self.record["training"], self.record["final"]
+        told = {name: recipe[name] for name in ("network", "data", "corruption", "corruption_level", "batch_size", "seed")}
+        return told | {"train_samples": self.record["data"]["train_samples"]} | final | {"seconds": self.record["seconds"]}
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    resume: bool = True,
+    data_path: str | Path | None = None,
+    samples: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[Record], None] | None = None,
+    save_every: float = 30.0,
+) -> Trained:
+    """Train a network and write a self-describing checkpoint.
+
+    The objective is the mean cross-entropy over the (possibly corrupted) training set, minimised as the recipe says, until its
+    value in eval mode is at most `recipe.stop_loss` or the epochs are used up; the checkpoint's `final.stopped` says which.
+    Every epoch is one pass in a fresh random order, the last batch as short as it falls (a single sample left over joins the
+    batch before it, because BatchNorm has no variance of one sample); with batch_size="full" the order is that of the data.
+
+    Deterministic: the same recipe, data, device, number of threads and torch give the same weights bit for bit, whether or not
+        the run
+    was killed and resumed. Every random number comes from the seed; the global generators are left as they were. On CUDA cuDNN
+    is held to deterministic kernels; overlapping max pooling (network c1) has none, and such runs may differ in the last bits.
+
+    Args:
+        recipe: what to train and how.
+        out: path of the checkpoint. Its state meanwhile lies beside it in `OUT.partial`.
+        resume: go on from `OUT.partial`, or return `out` at once if it holds this very run; False starts anew.
+        data_path: where the data are, for data with a path; also a whole spec such as "cifar10:PATH", which replaces
+            `recipe.data`.
+        samples: replaces `recipe.samples` where given.
+        device: "cpu", "cuda", "cuda:1".
+        progress: called with a `Record` after every evaluation.
+        save_every: seconds between two writings of the state.
+
+    Returns:
+        The path and the description that the checkpoint carries; usable as a path.
+
+    Raises:
+        UsageError: no such data, network or condition; `out` or its `.partial` belongs to another recipe; `out` cannot be
+            written.
+        NumericalError: the training loss is not finite; nothing is kept.
+
+    Cost: about three forward passes a step and one an evaluation, over the training and the test set.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = train(Recipe(epochs=2), out=f"{folder}/digits.safetensors")
+        ...     checkpoints.read(run.path).recipe["final"]["epochs"]
+        2
+    """
+    recipe, spec = located(recipe if samples is None else replace(recipe, samples=samples), data_path)
+    out = Path(out)
+    place = _device(device)
+    done = _finished(out, recipe, resume)
+    if done is not None:
+        return Trained(out, done)
+    state = read_snapshot(out) if resume else None
+    if state is not None:
+        _check_same(out, recipe, Recipe.from_json(json.loads(state["recipe"])))
+    _prepare(out)
+    data = read_data(spec).first(recipe.samples)
+    if state is not None and state["data"] != data.fingerprint:
+        raise UsageError(
+            f"expected the data that {snapshot_path(out)} was started with, found other data in {spec}",
+            fix="pass the same data, or delete that file to start anew",
+        )
+    corrupted = corruption_of(recipe, data)
+    with _own_randomness(place, stream_seed(recipe.seed, "dropout")):
+        trainer = Trainer(recipe, data, corrupted, place)
+        if state is not None:
+            trainer.restore(state)
+
+        def save() -> None:
+            write_snapshot(out, trainer.state() | {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint})
+
+        try:
+            with reporting.stage(f"training {recipe.network}", total=recipe.epochs) as advance:
+                trainer.run(progress, advance, save, save_every)
+        except LandscapeError:
+            snapshot_path(out).unlink(missing_ok=True)
+            raise
+    record = _write(out, recipe, data, corrupted, trainer)
+    snapshot_path(out).unlink(missing_ok=True)
+    return Trained(out, record)
+
+
+def located(recipe: Recipe, data_path: str | Path | None) -> tuple[Recipe, DataSpec]:
+    """The recipe without a path in it, and where its data are."""
+    spec = DataSpec.parse(recipe.data)
+    if data_path is not None:
+        whole = re.split("[:,]", str(data_path), maxsplit=1)[0] in KINDS
+        if not whole and spec.kind == "digits":
+            raise UsageError(f"expected no data path with digits, found {data_path}", fix="name the kind: --data cifar10:PATH")
+        given = DataSpec.parse(str(data_path) if whole else f"{spec.kind}:{data_path}")
+        if given.kind == spec.kind:  # what the recipe says of the same kind of data still holds
+            given = replace(given, options=tuple((dict(spec.options) | dict(given.options)).items()))
+        spec = given
+    return replace(recipe, data=spec.without_path()), spec
+
+
+def corruption_of(recipe: Recipe, data: DataSet) -> Corrupted:
+    """The recipe's corruption applied to raw data."""
+    check_condition(recipe.corruption, recipe.corruption_level)
+    return corrupt(
+        data.train_x,
+        data.train_y,
+        recipe.corruption,
+        classes=len(data.classes),
+        seed=recipe.data_seed,
+        level=recipe.corruption_level,
+        test_x=data.test_x,
+    )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it."""
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"expected a device of this machine, found {device!s} ({reason})", fix="use --device cpu") from error
+    return place
+
+
+def _finished(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
+    """What `out` says of itself if it already holds this very run; anything else there is left alone and refused."""
+    if not out.exists():
+        return None
+    try:
+        found = (checkpoints.read(out).recipe if out.is_file() else None) or {}
+        theirs = Recipe.from_json(found["training"])
+    except (LandscapeError, KeyError):
+        found = {}
+    if not resume or not found:
+        raise UsageError(
+            f"expected a free path for the checkpoint, found something at {out}", fix="delete it or choose another --out"
+        )
+    _check_same(out, recipe, theirs)
+    return found
+
+
+def _check_same(path: Path, recipe: Recipe, theirs: Recipe) -> None:
+    """Refuse to go on from another recipe's run."""
+    different = recipe.differences(theirs)
+    if different:
+        raise UsageError(
+            f"expected this recipe's run at {path}, found another one: {'; '.join(different)}",
+            fix="choose another --out, or delete that run to start anew",
+        )
+
+
+def _prepare(out: Path) -> None:
+    """Refuse a name that cannot be a checkpoint's; make its folder and try to write in it before any long work."""
+    if out.suffix not in (".safetensors", ".pt", ".pth"):
+        raise UsageError(
+            f"expected a name ending in .safetensors, .pt or .pth, found {out.name}", fix="change the ending of --out"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        trial = out.with_name(f".{out.name}.trial")
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise UsageError(f"expected to write {out}, found: {error.strerror}", fix="choose another --out") from error
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Dropout draws from the global generators: seed those of the CPU and of `device`, and put them back afterwards."""
+    cuda = device.type == "cuda"
+    index = (torch.cuda.current_device() if device.index is None else device.index) if cuda else 0
+    with (
+        torch.random.fork_rng(devices=[index] if cuda else []),
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+        ),
+    ):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield
+
+
+def _write(out: Path, recipe: Recipe, data: DataSet, corrupted: Corrupted, trainer: Trainer) -> dict[str, Any]:
+    """Write the finished checkpoint; returns its description."""
+    description = {
+        "schema": SCHEMA,
+        "training": recipe.to_json(),
+        "network": {"name": recipe.network, "options": trainer.options},
+        "data": data.describe(),
+        "history": _thinned(trainer.history),
+        "final": trainer.final(corrupted),
+        "seconds": round(trainer.seconds, 3),
+        "versions": _versions(trainer.device),
+    }
+    extras = {"train_labels": corrupted.y, "redrawn_labels": corrupted.redrawn, "wrong_labels": corrupted.wrong}
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in trainer.model.state_dict().items()}
+    checkpoints.save(out, state, recipe=description, extras=extras)
+    return description
+
+
+def _thinned(history: list[Record]) -> list[dict[str, Any]]:
+    """At most some 2,000 evaluations, evenly chosen, the last one always: what a checkpoint's description can carry."""
+    stride = 1 + (len(history) - 1) // _MOST_RECORDS
+    return [record.to_json() for record in history[::-1][::stride][::-1]]
+
+
+def _versions(device: torch.device) -> dict[str, Any]:
+    """Software and hardware that the bits depend on."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "landscape": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "device": device.type,
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+    }

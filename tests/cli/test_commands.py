@@ -1,0 +1,197 @@
+"""The command line as a person or a program meets it: real commands on a real network trained here, in one process each."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+COMMANDS = ["inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor"]
+
+
+def landscape(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "landscape", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    if code not in (0, 6):
+        assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+    return done
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Two networks of one recipe, stopped early."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        landscape("train", "digits-mlp", "--epochs", 3, "--seed", seed, "-M", "widths=[8]", "--out", folder / f"{seed}.safetensors")
+    return folder
+
+
+def test_help_of_every_command_shows_an_example():
+    top = landscape("--help").stdout
+    for name in COMMANDS:
+        assert name in top
+        text = landscape(name, "--help").stdout
+        assert "Example: landscape" in text
+        for option in ("--json", "--seed", "--device", "--dtype", "--samples", "--batch-size", "--out"):
+            assert option in text, name
+
+
+def test_sharpness_json_is_one_document(runs, tmp_path):
+    done = landscape("sharpness", runs / "0.safetensors", runs / "1.safetensors", "--json", "--out", tmp_path / "o", "--measures", "lambda_max,trace")
+    document = json.loads(done.stdout)
+    assert document["schema"] == 1
+    first = document["results"][0]
+    assert set(first) == {"checkpoint", "sha256", "task", "samples", "loss", "accuracy", "measures", "provenance"}
+    assert list(first["measures"]) == ["lambda_max", "trace"]
+    assert set(first["loss"]) == {"value", "stderr", "kind", "n", "converged", "reason"}
+    assert first["samples"] == 1347
+    assert json.loads((tmp_path / "o" / "sharpness.json").read_text()) == document
+    again = landscape("sharpness", runs / "0.safetensors", "--json", "--measures", "lambda_max,trace")
+    strip = {"seconds", "matvecs"}
+    a, b = ({m: {k: v for k, v in e.items() if k not in strip} for m, e in d["measures"].items()} for d in (first, json.loads(again.stdout)["results"][0]))
+    assert a == b, "the same seed, the same numbers"
+
+
+def test_sharpness_table_for_people(runs):
+    text = landscape("sharpness", runs / "0.safetensors", "--samples", 200, "--measures", "adaptive_trace").stdout
+    assert "200 samples" in text
+    assert "fakeable" in text
+
+
+def test_spectrum_surface_reparam_compare_report(runs, tmp_path):
+    one, two = runs / "0.safetensors", runs / "1.safetensors"
+    few = ("--samples", 100)
+    landscape("spectrum", one, "-k", 2, "--steps", 15, "--per-layer", *few, "--out", tmp_path / "spectrum")
+    landscape("surface", one, "--dim", 1, "--grid", 5, "--directions", "hessian", *few, "--out", tmp_path / "line")
+    landscape("surface", one, "--grid", 5, "--directions", f"random,to:{two}", *few, "--out", tmp_path / "plane")
+    done = landscape("reparam", one, "--alpha", 7, "--measures", "trace,adaptive_trace", *few, "--out", tmp_path / "reparam", "--json")
+    verdicts = {row["name"]: row["verdict"] for row in json.loads(done.stdout)["rows"]}
+    assert verdicts == {"trace": "moved", "adaptive_trace": "invariant"}
+    landscape("compare", one, two, "--measures", "trace", "--grid", 5, *few, "--out", tmp_path / "compared")
+    landscape("report", tmp_path, "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for word in ("trace", "adaptive_trace", "moved", "data:image"):
+        assert word in page
+    for picture in ("spectrum/spectrum.png", "line/surface-line.pdf", "plane/surface-contour.png", "plane/surface-3d.png", "reparam/certificate.png"):
+        assert (tmp_path / picture).stat().st_size > 1000
+    document = json.loads((tmp_path / "plane" / "surface.json").read_text())
+    assert document["check"]["centre_is_exact"] is True
+    rescaled = json.loads(landscape("sharpness", tmp_path / "reparam" / "rescaled.safetensors", "--json", "--measures", "trace", *few).stdout)
+    assert rescaled["results"][0]["samples"] == 100
+
+
+def test_target_is_reached_and_a_target_below_the_bound_is_refused(runs, tmp_path):
+    one = runs / "0.safetensors"
+    done = landscape("reparam", one, "--target", "trace=1e6", "--measures", "trace", "--out", tmp_path / "t", "--json")
+    after = json.loads(done.stdout)["rows"][0]["after"]
+    assert after["value"] == pytest.approx(1e6, rel=0.05) or abs(after["value"] - 1e6) < 3 * after["stderr"]
+    refused = landscape("reparam", one, "--target", "trace=1e-3", "--out", tmp_path / "u", code=2)
+    assert "bound" in refused.stderr or "below" in refused.stderr
+
+
+def test_a_users_own_checkpoint_with_a_task_file(tmp_path):
+    """A DataParallel-style file that nobody here wrote, with `module.` prefixes and an epoch beside the weights."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    torch.save({"net": {f"module.{k}": v for k, v in net.state_dict().items()}, "acc": 91.2, "epoch": 7}, tmp_path / "ckpt.pt")
+    (tmp_path / "task.py").write_text(
+        "import torch\nfrom landscape import Task\n\n\ndef task():\n"
+        "    g = torch.Generator().manual_seed(0)\n    x = torch.randn(50, 4, generator=g)\n    y = torch.randint(0, 3, (50,), generator=g)\n"
+        "    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))\n"
+        "    return Task(model=model, loss=torch.nn.CrossEntropyLoss(), train=(x, y), test=None)\n"
+    )
+    done = landscape("sharpness", "ckpt.pt", "--task", "task.py", "--json", "--dtype", "float64", cwd=tmp_path)
+    measures = json.loads(done.stdout)["results"][0]["measures"]
+    assert measures["keskar"]["kind"] == "lower bound"
+    assert "chance level" in done.stderr
+    assert "0.weight" in landscape("inspect", "ckpt.pt", cwd=tmp_path).stdout
+    landscape("init", "ckpt.pt", "--out", "fresh.py", cwd=tmp_path)
+    compile((tmp_path / "fresh.py").read_text(), "fresh.py", "exec")
+    refused = landscape("init", "ckpt.pt", "--out", "fresh.py", cwd=tmp_path, code=2)
+    assert "expected a new file, found fresh.py" in refused.stderr
+
+
+BAD = [
+    (("sharpness", "missing.pt"), 2, "missing.pt"),
+    (("sharpness", "RUN", "--measures", "sharp"), 2, "expected a measure, found 'sharp'"),
+    (("sharpness", "RUN", "--samples", "0"), 2, "samples"),
+    (("sharpness", "RUN", "--samples", "999999"), 2, "1347"),
+    (("sharpness", "RUN", "--dtype", "float16"), 2, "--dtype"),
+    (("sharpness", "RUN", "--device", "tpu"), 2, "device"),
+    (("sharpness", "RUN", "--batch-size", "0"), 2, "batch size"),
+    (("sharpness",), 2, "CKPT"),
+    (("surface", "RUN", "--grid", "1"), 2, "at least 2 points"),
+    (("surface", "RUN", "--grid", "100000"), 2, "at most"),
+    (("surface", "RUN", "--span", "nan", "1"), 2, "span"),
+    (("surface", "RUN", "--span", "1", "-1"), 2, "span"),
+    (("surface", "RUN", "--directions", "sideways"), 2, "sideways"),
+    (("reparam", "RUN", "--target", "trace"), 2, "MEASURE=VALUE"),
+    (("reparam", "RUN", "--target", "adaptive_trace=3"), 2, "rescaling moves"),
+    (("reparam", "RUN", "--alpha", "-1"), 2, "alpha"),
+    (("compare", "RUN"), 2, "at least two"),
+    (("compare", "--group", "a=none-*.pt"), 2, "none-*.pt"),
+    (("train", "digits-transformer"), 2, "digits-mlp"),
+    (("train", "digits-mlp", "--corruption", "labels"), 2, "level"),
+    (("spectrum", "RUN", "--scale", "cubic"), 2, "--scale"),
+    (("nonsense",), 2, "nonsense"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), BAD, ids=[" ".join(a) for a, _, _ in BAD])
+def test_bad_requests_are_one_line(arguments, code, words, runs, tmp_path):
+    given = [runs / "0.safetensors" if a == "RUN" else a for a in arguments]
+    done = landscape(*given, cwd=tmp_path, code=code)
+    assert words in done.stderr
+
+
+def test_another_runs_directory_is_not_overwritten(runs, tmp_path):
+    landscape("surface", runs / "0.safetensors", "--dim", 1, "--grid", 3, "--samples", 50, "--out", tmp_path / "o")
+    kept = (tmp_path / "o" / "surface.json").read_bytes()
+    done = landscape("surface", runs / "0.safetensors", "--dim", 1, "--grid", 5, "--samples", 50, "--out", tmp_path / "o", code=2)
+    assert "differs in grid" in done.stderr
+    assert (tmp_path / "o" / "surface.json").read_bytes() == kept
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    done = landscape("spectrum", runs / "0.safetensors", "--samples", 50, "--out", tmp_path / "mine", code=2)
+    assert "thesis.tex" in done.stderr
+
+
+def test_one_bad_file_does_not_lose_the_others(runs, tmp_path):
+    (tmp_path / "bad.pt").write_bytes(b"\x00" * 100)
+    done = landscape("sharpness", tmp_path / "bad.pt", runs / "0.safetensors", "--json", "--measures", "trace", code=4)
+    assert len(json.loads(done.stdout)["results"]) == 1
+
+
+def test_doctor_checks_this_machine():
+    text = landscape("doctor").stdout
+    assert "largest relative difference" in text
+    assert "gradients)" in text
+
+
+def test_a_killed_training_run_goes_on(tmp_path):
+    """Interrupt with SIGINT: exit 130, and the same command finishes it with the same weights as an uninterrupted run."""
+    import signal
+    import time
+
+    arguments = ["train", "digits-mlp", "--epochs", "60", "--stop-loss", "1e-6", "-M", "widths=[16]", "--out"]
+    command = [sys.executable, "-m", "landscape", *arguments, str(tmp_path / "a.safetensors")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("the run was over before it could be interrupted")
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    landscape(*arguments, tmp_path / "a.safetensors")
+    landscape(*arguments, tmp_path / "b.safetensors")
+    from safetensors.torch import load_file
+
+    a, b = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors")
+    assert all(torch.equal(a[k], b[k]) for k in b)

@@ -1,0 +1,192 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from known_spectra import conjugated
+
+from landscape.errors import UsageError
+from landscape.linalg import spectral_density
+from landscape.results import SpectralDensity
+
+VALUES = np.r_[10.0, 6.0, np.random.default_rng(0).standard_normal(198)]
+DENSE = conjugated(VALUES)
+
+
+def estimate(matrix=DENSE, **options):
+    options = {"generator": torch.Generator().manual_seed(1), "dtype": matrix.dtype} | options
+    return spectral_density(lambda v: v @ matrix, len(matrix), **options)
+
+
+def smoothed(values, density):
+    """The exact density under the estimate's own kernel, on its grid."""
+    if density.scale == "linear":
+        kernel = np.exp(-0.5 * ((density.grid[:, None] - values) / density.sigma[:, None]) ** 2)
+        return kernel.mean(1) / (density.sigma * np.sqrt(2 * np.pi))
+    u = np.arcsinh(density.grid / density.linthresh)
+    width = density.sigma[0] / np.hypot(density.grid[0], density.linthresh)
+    kernel = np.exp(-0.5 * ((u[:, None] - np.arcsinh(values / density.linthresh)) / width) ** 2)
+    return kernel.mean(1) / (density.sigma * np.sqrt(2 * np.pi))
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_integrates_to_one(scale, dtype):
+    density = estimate(DENSE.to(dtype), scale=scale, probes=4, steps=40)
+    assert np.trapezoid(density.density, density.grid) == pytest.approx(1, abs=2e-4)
+    np.testing.assert_allclose(density.weights.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_full_krylov_space_against_the_exact_smoothed_density(scale):
+    # With P steps each probe's quadrature is exact; only the probes' noise is left and 400 of them average it away.
+    matrix = conjugated(VALUES[:30])
+    density = estimate(matrix, scale=scale, probes=400, steps=30, sigma=0.4)
+    exact = smoothed(VALUES[:30], density)
+    assert np.abs(density.density - exact).max() < 0.05 * exact.max()
+    far = 4.5 * (density.upper - density.lower) / 2 + 1e-9 * exact.max()
+    assert (np.abs(density.density - exact) < far).all()
+
+
+def test_few_steps_reach_the_smoothed_density():
+    density = estimate(probes=30, steps=40, sigma=0.5)
+    exact = smoothed(VALUES, density)
+    area = np.trapezoid(np.abs(density.density - exact), density.grid)
+    assert area < 0.06
+
+
+def test_the_band_covers():
+    # Pointwise 95 %: over seeds and well inside the spectrum, the truth lies in the band 19 times of 20.
+    shares = []
+    for seed in range(60):
+        density = estimate(probes=8, steps=25, sigma=0.7, points=128, generator=torch.Generator().manual_seed(seed))
+        inside = (density.grid > -2) & (density.grid < 2)
+        exact = smoothed(VALUES, density)
+        shares.append(((density.lower <= exact) & (exact <= density.upper))[inside].mean())
+    assert 0.92 <= np.mean(shares) <= 0.98
+
+
+def test_the_grid_covers_the_outermost_node_of_any_probe():
+    density = estimate(probes=5, steps=20)
+    width = density.sigma[0]
+    assert density.grid[0] <= density.nodes.min() - 5 * width
+    assert density.grid[-1] >= density.nodes.max() + 5 * width
+    assert density.nodes.max() == pytest.approx(10, abs=1e-6)
+    assert (density.lower >= 0).all()
+    assert (density.lower <= density.density).all()
+    assert (density.density <= density.upper).all()
+
+
+def test_an_outlier_keeps_its_place_and_mass():
+    density = estimate(probes=200, steps=30, sigma=0.3)
+    around = np.abs(density.grid - 10) < 1.5
+    mass = np.trapezoid(density.density[around], density.grid[around])
+    assert mass == pytest.approx(1 / 200, rel=0.3)
+
+
+def test_quadrature_reproduces_the_moments_of_its_probes():
+    # Gauss rules are exact for polynomials up to degree 2m - 1: here of the measure that each probe sees.
+    seen = []
+
+    def recorded(v):
+        seen.append(v.clone())
+        return v @ DENSE
+
+    density = spectral_density(recorded, 200, probes=3, steps=4, dtype=torch.float64)
+    starts = seen[0]
+    vector = starts
+    for degree in range(1, 8):
+        vector = vector @ DENSE
+        exact = (starts * vector).sum(1).numpy()
+        np.testing.assert_allclose((density.weights * density.nodes**degree).sum(1), exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_memory_budget_changes_nothing_but_the_blocks(dtype):
+    sizes = []
+
+    def matvec(v):
+        sizes.append(len(v))
+        return v @ DENSE.to(dtype)
+
+    def of(memory):
+        sizes.clear()
+        return spectral_density(matvec, 200, probes=5, steps=12, memory=memory, dtype=dtype)
+
+    one_vector = 12 * 200 * dtype.itemsize
+    whole = of(1e9)
+    assert set(sizes) == {5}
+    split = of(2.5 * one_vector)
+    assert set(sizes) == {2, 1}
+    assert whole.matvecs == split.matvecs == 60
+    rounding = 1e-10 if dtype == torch.float64 else 1e-3
+    np.testing.assert_allclose(split.density, whole.density, atol=rounding * whole.density.max())
+    with pytest.raises(UsageError, match=r"expected a Krylov basis of at most .* bytes.*use steps <= 6"):
+        of(0.5 * one_vector)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("values", [np.zeros(20), np.full(20, 3.0), np.full(1, -2.0), np.r_[np.zeros(15), np.ones(5)]])
+def test_few_distinct_eigenvalues(values, scale):
+    density = estimate(conjugated(values), scale=scale, probes=3, steps=10)
+    assert np.isfinite(density.density).all()
+    assert np.trapezoid(density.density, density.grid) == pytest.approx(1, abs=1e-3)
+    assert density.nodes.min() == pytest.approx(values.min(), abs=1e-12)
+    assert density.nodes.max() == pytest.approx(values.max(), abs=1e-12)
+    np.testing.assert_allclose(density.weights.sum(1), 1)
+    # A closed Krylov space costs no further products.
+    assert density.matvecs <= 3 * 3
+
+
+def test_more_steps_than_dimensions():
+    density = estimate(conjugated(np.arange(5.0)), probes=2, steps=80)
+    assert density.nodes.shape == (2, 5)
+    np.testing.assert_allclose(density.nodes, np.tile(np.arange(5.0), (2, 1)), atol=1e-12)
+
+
+def test_log_scale_shows_bulk_and_outliers():
+    values = np.r_[100.0, -5.0, np.random.default_rng(1).standard_normal(98) * 1e-2]
+    density = estimate(conjugated(values), scale="log", probes=20, steps=60, linthresh=1e-2)
+    u = np.arcsinh(density.grid / density.linthresh)
+    np.testing.assert_allclose(np.diff(u), u[1] - u[0], rtol=1e-6)
+    assert density.linthresh == 1e-2
+    np.testing.assert_allclose(density.sigma / np.hypot(density.grid, 1e-2), density.sigma[0] / np.hypot(density.grid[0], 1e-2))
+
+
+def test_json_round_trip():
+    density = estimate(probes=2, steps=5)
+    again = SpectralDensity.from_json(density.to_json())
+    np.testing.assert_allclose(again.density, density.density)
+
+
+def test_the_seed_decides():
+    first, second = estimate(probes=2, steps=5), estimate(probes=2, steps=5)
+    np.testing.assert_array_equal(first.nodes, second.nodes)
+    other = estimate(probes=2, steps=5, generator=torch.Generator().manual_seed(2))
+    assert not np.array_equal(first.nodes, other.nodes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"probes": 1}, "expected probes >= 2, found 1"),
+        ({"steps": 0}, "expected steps >= 1, found 0"),
+        ({"points": 8}, "expected points >= 16, found 8"),
+        ({"sigma": -1.0}, "expected sigma > 0, found -1.0"),
+        ({"linthresh": 0.0}, "expected linthresh > 0, found 0.0"),
+        ({"scale": "cubic"}, "expected scale 'linear' or 'log', found 'cubic'"),
+        ({"sigma": 1e-4}, "expected a grid step of at most sigma = 0.0001, found .*; use points >= "),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(UsageError, match=message):
+        inspect.unwrap(spectral_density)(lambda v: v * torch.arange(5.0), 5, **options)
+
+
+def test_the_advice_on_points_is_enough():
+    diagonal = torch.arange(5.0)
+    with pytest.raises(UsageError) as caught:
+        spectral_density(lambda v: v * diagonal, 5, sigma=1e-3)
+    points = int(caught.value.fix.split(">= ")[1].split(",")[0])
+    density = spectral_density(lambda v: v * diagonal, 5, sigma=1e-3, points=points)
+    assert np.trapezoid(density.density, density.grid) == pytest.approx(1, abs=1e-6)

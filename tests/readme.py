@@ -1,0 +1,76 @@
+"""Runs every command that README.md shows and holds its command reference against `--help`; `--write` renews the reference.
+
+Commands are the lines that begin with `$ landscape` or `$ python` in blocks marked `console`. They run from a copy of the repository's root, in order,
+on the checkpoints that `make demo` left in demo/.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BEGIN, END = "<!-- commands: from --help -->\n", "<!-- end of commands -->\n"
+
+
+def reference() -> str:
+    """The table of commands: name and first line of its help."""
+    import typer
+
+    from landscape.cli.app import app
+
+    group = typer.main.get_command(app)
+    lines = ["| command | does |", "|---|---|"]
+    for name, command in group.commands.items():
+        lines.append(f"| `landscape {name}` | {command.help.strip().splitlines()[0]} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands(text: str) -> list[str]:
+    """Shell lines that the README shows."""
+    out = []
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        joined = block.replace("\\\n", " ")
+        out += [line[2:] for line in joined.splitlines() if line.startswith(("$ landscape", "$ python"))]
+    return out
+
+
+def main() -> int:
+    """0 if everything that the README shows holds."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true", help="renew the command reference")
+    arguments = parser.parse_args()
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    shown, _, after = rest.partition(END)
+    if arguments.write:
+        README.write_text(before + BEGIN + reference() + END + after)
+        return 0
+    if shown != reference():
+        print("README.md: the command reference is out of date; run: python tests/readme.py --write")
+        return 1
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        if not (ROOT / name).is_file():
+            print(f"README.md: no picture at {name}")
+            return 1
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder) / "work"
+        shutil.copytree(ROOT, work, ignore=shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache"))
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        for line in commands(text):
+            done = subprocess.run(line, shell=True, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
+            print(f"{'ok  ' if done.returncode == 0 else 'FAIL'}  {line}", flush=True)
+            if done.returncode:
+                print(done.stdout[-2000:], done.stderr[-2000:])
+                failed += 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Draws every kind of figure into a folder, to be looked at: `python tests/report/gallery.py FOLDER`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import report_examples as examples
+
+from landscape.report import figures, output
+
+
+def pictures():
+    """(name, figure) of everything this room draws."""
+    yield (
+        "density_linear",
+        figures.figure_density(examples.density(), eigenpairs=examples.eigenpairs(), provenance=examples.PROVENANCE),
+    )
+    yield "density_log", figures.figure_density(examples.density("log"), provenance=examples.PROVENANCE)
+    yield "eigenvalues", figures.figure_eigenvalues(examples.eigenpairs(), provenance=examples.PROVENANCE)
+    yield "eigenvalues_both", figures.figure_eigenvalues(examples.eigenpairs("both", 10))
+    yield "line", figures.figure_slice(examples.line())
+    yield "line_loss_only", figures.figure_slice(examples.line(test=False, accuracy=False, steep=0.4))
+    yield "line_accuracy", figures.figure_slice(examples.line(), quantity="accuracy")
+    broken = examples.line(test=False)
+    broken.values["loss"][[0, 1, 50]] = np.nan, np.inf, np.inf
+    yield "line_broken", figures.figure_slice(broken)
+    yield "plane_log", figures.figure_slice(examples.plane())
+    yield "plane_accuracy", figures.figure_slice(examples.plane(), quantity="accuracy")
+    yield "plane_linear", figures.figure_slice(examples.plane(function=lambda u, v: 1 + u + 0.4 * v + 0.8 * v**2))
+    yield "plane_unequal", figures.figure_slice(examples.plane(31, 11, ((-1, 1), (-0.25, 0.25))))
+    holes = examples.plane(25, 25)
+    loss = np.ma.MaskedArray(holes.values["loss"].copy())
+    loss[20:, 21:] = np.inf
+    loss[3, 4] = np.nan
+    loss[:4, 22:] = np.ma.masked
+    yield "plane_holes", figures.figure_slice(replace(holes, values={"loss": loss}))
+    yield "plane_all_nan", figures.figure_slice(examples.plane(function=lambda u, v: np.nan * u * v))
+    yield "plane_decades", figures.figure_slice(examples.plane(function=lambda u, v: np.exp(14 * (u**2 + v**2)) * 1e-3))
+    yield "surface", figures.figure_slice(examples.plane(), view="3d")
+    yield "surface_linear", figures.figure_slice(examples.plane(function=lambda u, v: 1 + u + 0.4 * v + 0.8 * v**2), view="3d")
+    yield "surface_holes", figures.figure_slice(replace(holes, values={"loss": loss}), view="3d")
+    yield "interpolation", figures.figure_interpolation(examples.interpolation(), ends=("small batch", "large batch"))
+    single = examples.interpolation()
+    yield (
+        "interpolation_loss",
+        figures.figure_interpolation(replace(single, values={"loss": single.values["loss"]}), ends=("A", "B")),
+    )
+    alphas = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    yield "certificate", figures.figure_certificate([(a, examples.certificate(a)) for a in alphas])
+    yield (
+        "certificate_broken",
+        figures.figure_certificate([(a, examples.certificate(a, "relative_flatness")) for a in (1.0, 2.0, 5.0)]),
+    )
+    yield "certificate_single", figures.figure_certificate([(5.0, examples.certificate(5.0))])
+    yield "measures", figures.figure_measures(examples.groups())
+    yield (
+        "measures_two",
+        figures.figure_measures(dict(list(examples.groups().items())[:2]), measures=["accuracy", "trace", "keskar"]),
+    )
+    yield "measures_one", figures.figure_measures({"final": [examples.sharpness()]}, measures=["trace"])
+    yield "history", figures.figure_history(examples.history(), provenance=examples.PROVENANCE)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in pictures():
+        print(name, end=" ", flush=True)
+        print(*output.save(figure, folder / name))

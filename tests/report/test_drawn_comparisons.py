@@ -1,0 +1,164 @@
+"""Certificates, measures by group and training histories as drawn."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import report_examples as examples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landscape.errors import UsageError
+from landscape.report import draw_certificate, draw_history, draw_measures
+from landscape.report.certificate import spread
+from landscape.results import Estimate
+
+ALPHAS = (0.5, 1.0, 2.0, 10.0)
+
+
+def curves(ax):
+    """Measure -> (x, y) of its line."""
+    return {line.get_gid().removeprefix("ratio "): line for line in ax.lines if (line.get_gid() or "").startswith("ratio ")}
+
+
+def test_certificate_draws_every_ratio_on_log_axes():
+    ax = draw_certificate([(a, examples.certificate(a)) for a in reversed(ALPHAS)])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    drawn = curves(ax)
+    assert set(drawn) == set(examples.UNITS)
+    np.testing.assert_array_equal(drawn["trace"].get_xdata(), ALPHAS)
+    np.testing.assert_allclose(drawn["trace"].get_ydata(), [(3 / a**2 + 5 * a**2) / 8 for a in ALPHAS])
+    np.testing.assert_allclose(drawn["adaptive_trace"].get_ydata(), 1, atol=1e-6)
+
+
+def test_invariant_and_fakeable_have_one_style_each():
+    drawn = curves(draw_certificate([(a, examples.certificate(a)) for a in ALPHAS]))
+    styles = {name: (line.get_color(), line.get_linestyle()) for name, line in drawn.items()}
+    invariant = {styles[n] for n in ("adaptive_trace", "adaptive_lambda_max", "relative_flatness")}
+    fakeable = {s for n, s in styles.items() if n not in ("adaptive_trace", "adaptive_lambda_max", "relative_flatness")}
+    assert len(invariant) == len(fakeable) == 1
+    assert not invariant & fakeable
+
+
+def test_a_broken_claim_has_a_style_of_its_own():
+    ax = draw_certificate([(a, examples.certificate(a, "adaptive_trace")) for a in ALPHAS])
+    drawn = curves(ax)
+    assert drawn["adaptive_trace"].get_color() not in {line.get_color() for n, line in drawn.items() if n != "adaptive_trace"}
+    assert "CLAIM BROKEN" in [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def test_every_measure_is_named_at_its_line():
+    ax = draw_certificate([(a, examples.certificate(a)) for a in ALPHAS])
+    named = " ".join(t.get_text() for t in ax.texts).replace("\n", " ").replace(",", " ").split()
+    assert sorted(named) == sorted(examples.UNITS)
+
+
+def test_invariant_measures_look_flat_even_alone():
+    """Rounding of 1e-7 must not be blown up to the height of the axes."""
+    certificates = []
+    for a in ALPHAS:
+        c = examples.certificate(a)
+        certificates.append((a, replace(c, rows=tuple(r for r in c.rows if r.claimed))))
+    low, high = draw_certificate(certificates).get_ylim()
+    assert low <= 0.5
+    assert high >= 2
+
+
+def test_ratios_without_a_place_on_a_log_axis_are_counted():
+    c = examples.certificate(2.0)
+    flipped = replace(c.rows[1], after=Estimate(-c.rows[1].before.value))
+    gone = replace(c.rows[2], after=Estimate(np.nan, reason="overflow"), verdict="not comparable")
+    ax = draw_certificate([(1.0, examples.certificate(1.0)), (2.0, replace(c, rows=(c.rows[0], flipped, gone, *c.rows[3:])))])
+    assert "2 ratios not positive or not finite: not drawn" in [t.get_text() for t in ax.texts]
+
+
+def test_a_single_certificate_is_one_dot_a_measure():
+    ax = draw_certificate([(5.0, examples.certificate(5.0))])
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(examples.UNITS)
+    dots = [line.get_xydata()[0] for line in ax.lines if line.get_marker() not in ("", "None")]
+    trace = next(x for x, y in dots if y == 2)
+    assert trace == pytest.approx((3 / 25 + 125) / 8)
+    assert ax.get_xlabel() == "measure after / before (ratio) at α = 5"
+
+
+@pytest.mark.parametrize("bad", [[], [(0.0, examples.certificate(1.0))], [(-1.0, examples.certificate(1.0))]])
+def test_certificate_wants_positive_factors(bad):
+    with pytest.raises(UsageError, match="expected certificates with positive factors, found"):
+        draw_certificate(bad)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 0.12)), min_size=1, max_size=8))
+def test_spread_labels_never_overlap_and_stay_inside(labels):
+    targets, heights = sorted(t for t, _ in labels), [h for _, h in labels]
+    places = spread(targets, heights)
+    for (a, ha), (b, hb) in zip(zip(places, heights, strict=True), list(zip(places, heights, strict=True))[1:], strict=False):
+        assert b - hb / 2 >= a + ha / 2 - 1e-9
+    assert places[0] - heights[0] / 2 >= -1e-9
+    assert places[-1] + heights[-1] / 2 <= 1 + 1e-9
+
+
+def test_measures_have_a_panel_each_and_a_point_each():
+    groups = examples.groups()
+    axes = draw_measures(groups)
+    assert [ax.get_title(loc="left") for ax in axes] == ["loss", *examples.UNITS]
+    trace = axes[3]
+    assert len(trace.containers) == 12
+    points = np.array([c[0].get_xydata()[0] for c in trace.containers])
+    assert set(np.round(points[:, 0])) == {0, 1, 2, 3}
+    np.testing.assert_allclose(points[:, 1], [s["trace"].value for members in groups.values() for s in members])
+    (bar,) = trace.containers[0][2][0].get_segments()
+    np.testing.assert_allclose(bar[:, 1], groups["clean, batch 16"][0]["trace"].interval())
+    assert trace.get_ylabel() == "loss / weight²"
+
+
+def test_measures_say_what_rescaling_can_fake():
+    marks = {ax.get_title(loc="left"): [t.get_text() for t in ax.texts] for ax in draw_measures(examples.groups())}
+    assert "rescaling can fake it" in marks["trace"]
+    assert "invariant to rescaling" in marks["adaptive_trace"]
+    assert "neuron-wise rescaling can fake it" in marks["relative_flatness"]
+    assert "1 not finite" in marks["frobenius"]
+
+
+def test_bounds_have_arrows_and_unconverged_points_are_hollow():
+    (keskar, subspace) = draw_measures(examples.groups(), measures=["keskar", "keskar_subspace"])
+    assert sum(t.arrow_patch is not None for t in keskar.texts if hasattr(t, "arrow_patch")) == 12
+    assert {c[0].get_markerfacecolor() for c in subspace.containers} == {"white"}
+    assert "white" not in {c[0].get_markerfacecolor() for c in keskar.containers}
+
+
+def test_measures_take_a_log_scale_where_the_range_asks():
+    few, many = (
+        draw_measures({"a": [examples.sharpness()], "b": [examples.sharpness("b", f)]}, measures=["trace"])[0]
+        for f in (50, 300)
+    )
+    assert (few.get_yscale(), many.get_yscale()) == ("linear", "log")
+
+
+def test_a_measure_that_some_lack_is_said_to_be_absent():
+    short = examples.sharpness("short")
+    short = replace(short, measures={"trace": short.measures["trace"]})
+    ax = draw_measures({"a": [examples.sharpness()], "b": [short]}, measures=["keskar"])[0]
+    assert "1 not measured" in [t.get_text() for t in ax.texts]
+
+
+def test_measures_refuse_what_is_not_there():
+    with pytest.raises(UsageError, match="expected at least one checkpoint, found none"):
+        draw_measures({"a": []})
+    with pytest.raises(UsageError, match="found 'sharpness'"):
+        draw_measures({"a": [examples.sharpness()]}, measures=["sharpness"])
+    with pytest.raises(UsageError, match="expected 10 axes, found 0"):
+        draw_measures({"a": [examples.sharpness()]}, [])
+
+
+def test_history_draws_train_and_test():
+    loss, accuracy = draw_history(examples.history())
+    assert loss.get_yscale() == "log"
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), 100 * examples.history()["clean"]["train_accuracy"])
+    assert [line.get_linestyle() for line in loss.lines] == ["-", "--", "-", "--"]
+    names = [t.get_text() for t in loss.get_figure().legends[0].get_texts()]
+    assert names == ["clean", "random labels", "train", "test"]
+
+
+def test_history_without_curves_is_refused():
+    with pytest.raises(UsageError, match="expected a history with a loss or an accuracy, found neither"):
+        draw_history({"run": {"epoch": [1, 2]}})

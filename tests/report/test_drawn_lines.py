@@ -1,0 +1,117 @@
+"""Lines and interpolations: values, bands, scales, marks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import report_examples as examples
+
+from landscape.errors import UsageError
+from landscape.report import draw_interpolation, draw_slice, figure_slice
+from landscape.report.line import barrier
+from landscape.results import Slice
+
+
+def band(ax, quantity):
+    """(x, low, high) of a band as drawn."""
+    collection = next(c for c in ax.collections if c.get_gid() == f"band {quantity}")
+    vertices = collection.get_paths()[0].vertices
+    x = np.unique(vertices[:, 0])
+    return x, *(np.array([f(vertices[vertices[:, 0] == u, 1]) for u in x]) for f in (min, max))
+
+
+def test_values_and_bands_are_the_results_own():
+    a = np.linspace(-1, 1, 51)
+    piece = Slice(("d",), (a,), {"loss": 2 + a + a**2}, {"loss": np.full(51, 0.01)}, None, "", {})
+    ax = draw_slice(piece)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), piece.coordinates[0])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), piece.values["loss"])
+    x, low, high = band(ax, "loss")
+    np.testing.assert_array_equal(x, piece.coordinates[0])
+    np.testing.assert_allclose(low, piece.values["loss"] - 0.0196)
+    np.testing.assert_allclose(high, piece.values["loss"] + 0.0196)
+
+
+@pytest.mark.parametrize(("ratio", "scale"), [(99.0, "linear"), (101.0, "log")])
+def test_log_scale_only_where_the_range_asks(ratio, scale):
+    a = np.linspace(-1, 1, 11)
+    ax = draw_slice(Slice(("d",), (a,), {"loss": 1 + (ratio - 1) * a**2}, {}, None, "", {}))
+    assert ax.get_yscale() == scale
+
+
+def test_loss_and_accuracy_stand_on_two_axes():
+    ax = draw_slice(examples.line())
+    other = next(a for a in ax.get_figure().axes if a is not ax)
+    assert (ax.get_ylabel(), other.get_ylabel()) == ("loss (mean per sample)", "accuracy (%)")
+    np.testing.assert_allclose(other.lines[0].get_ydata(), 100 * examples.line().values["accuracy"])
+    assert [line.get_linestyle() for line in other.lines] == ["-", "--"]
+    assert band(other, "test_accuracy")[2].max() <= 100
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert names == ["train loss", "test loss", "train accuracy", "test accuracy", "checkpoint"]
+
+
+def test_one_quantity_alone():
+    ax = draw_slice(examples.line(), quantity="test_accuracy")
+    assert len(ax.get_figure().axes) == 1
+    assert ax.get_ylabel() == "test accuracy (%)"
+
+
+def test_the_ring_sits_on_the_checkpoints_own_loss():
+    piece = examples.line(accuracy=False)
+    off = replace(piece, check=replace(piece.check, centre_value=0.5, centre_is_exact=False))
+    ring = next(line for line in draw_slice(off).lines if line.get_label() == "checkpoint")
+    assert ring.get_xydata().tolist() == [[0, 0.5]]
+
+
+def test_points_that_are_not_finite_are_marked_and_counted():
+    piece = examples.line(test=False, accuracy=False)
+    piece.values["loss"][[0, 50]] = np.nan, np.inf
+    piece.values["loss"] = np.ma.masked_equal(piece.values["loss"], piece.values["loss"][10])
+    ax = draw_slice(piece)
+    marks = next(line for line in ax.lines if line.get_gid() == "not finite")
+    assert marks.get_xdata().tolist() == [-1.0, 1.0]
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert "loss not finite: 2 of 51" in names
+    assert "loss not computed: 1 of 51" in names
+
+
+def test_the_check_and_the_provenance_stand_below():
+    footer = figure_slice(examples.line()).get_supxlabel()
+    assert "centre: checkpoint's loss 0.011, equal to the bit" in footer.replace("\n", " ")
+    assert footer.endswith("final.pt · 1,347 samples · seed 0 · float32 · cpu · landscape 0.1.0 · torch 2.13.0")
+
+
+def test_a_line_does_not_look_at_the_view():
+    assert figure_slice(examples.line(), view="line").axes[0].get_ylabel() == "loss (mean per sample)"
+
+
+def test_barrier_has_its_closed_form():
+    """4 a (1 - a) + a is 0 and 1 at its ends and 1.5 at a = 0.5, the first top on this grid, which runs on past the ends."""
+    a = np.linspace(-1, 2, 13)
+    piece = Slice(("a",), (a,), {"loss": a * (1 - a) * 4 + a}, {}, None, "", {})
+    assert barrier(piece) == (1.0, 0.5, 0.5)  # height, place, mean of the ends
+    assert barrier(replace(piece, coordinates=(a + 0.1,))) is None
+
+
+def test_interpolation_has_two_panels_its_ends_and_the_barrier():
+    loss, accuracy = draw_interpolation(examples.interpolation(), ends=("small", "large"))
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss (mean per sample)", "accuracy (%)")
+    height = barrier(examples.interpolation())[0]
+    texts = [t.get_text() for t in loss.texts]
+    assert f"barrier {height:.3g}" in texts
+    assert {"small", "large"} <= set(texts)
+    arrow = next(t for t in loss.texts if t.get_text() == "")
+    assert arrow.xy[1] - arrow.xyann[1] == pytest.approx(height)
+
+
+def test_a_line_without_a_hill_says_so():
+    a = np.linspace(0, 1, 11)
+    (ax,) = draw_interpolation(Slice(("a",), (a,), {"loss": 1 - a * (1 - a)}, {}, None, "", {}))
+    assert any("never rises" in t.get_text() for t in ax.texts)
+
+
+def test_interpolation_wants_a_line_and_enough_axes():
+    with pytest.raises(UsageError, match="expected a line"):
+        draw_interpolation(examples.plane(5, 5))
+    with pytest.raises(UsageError, match="expected 2 axes, found 0"):
+        draw_interpolation(examples.interpolation(), [])

@@ -1,0 +1,81 @@
+"""Densities and eigenvalues as drawn."""
+
+import numpy as np
+import report_examples as examples
+
+from landscape.report import draw_density, draw_eigenvalues, figure_density
+
+
+def test_density_band_and_scale():
+    density = examples.density()
+    ax = draw_density(density)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
+    line = ax.lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), density.grid)
+    floor = ax.get_ylim()[0]
+    seen = density.density > floor
+    np.testing.assert_array_equal(line.get_ydata()[seen], density.density[seen])
+    assert (line.get_ydata()[~seen] < floor).all()
+    vertices = ax.collections[0].get_paths()[0].vertices
+    peak = int(np.argmax(density.density))
+    at_peak = vertices[vertices[:, 0] == density.grid[peak], 1]
+    np.testing.assert_allclose(sorted(at_peak), [density.lower[peak], density.upper[peak]])
+
+
+def test_one_eigenvalue_of_all_can_be_seen():
+    """A peak of weight 1/P stands above the lower end of the axis, however many weights there are."""
+    for dim in (100, 17_226, 10_000_000):
+        density = examples.density(dim=dim)
+        alone = 1 / (dim * 0.06 * np.sqrt(2 * np.pi))
+        low, high = draw_density(density).get_ylim()
+        assert low < alone / 2
+        assert high > density.upper.max()
+
+
+def test_symmetric_log_axis_takes_its_threshold():
+    ax = draw_density(examples.density("log"))
+    assert ax.get_xscale() == "symlog"
+    assert ax.xaxis.get_transform().linthresh == 1e-2
+    ticks = ax.get_xticks()
+    assert 0 in ticks
+    assert len(ticks) <= 11
+
+
+def test_rug_shows_the_extreme_ritz_values_of_every_probe():
+    density = examples.density()
+    rug = next(line for line in draw_density(density).lines if line.get_marker() == "|")
+    assert sorted(rug.get_xdata()) == sorted([*density.nodes.min(axis=1), *density.nodes.max(axis=1)])
+
+
+def test_eigenvalues_on_a_density_are_hollow_where_not_converged():
+    pairs = examples.eigenpairs()
+    marks = [line for line in draw_density(examples.density(), eigenpairs=pairs).lines if line.get_marker() == "v"]
+    assert [len(m.get_xdata()) for m in marks] == [7, 1]
+    assert marks[1].get_markerfacecolor() == "white"
+    assert marks[1].get_xdata()[0] == pairs.values[7]
+
+
+def test_eigenvalues_stand_at_their_rank_with_their_residual():
+    pairs = examples.eigenpairs()
+    ax = draw_eigenvalues(pairs)
+    (good, bad) = ax.containers
+    np.testing.assert_array_equal(good[0].get_xydata(), np.column_stack([np.arange(7), pairs.values[:7]]))
+    (bar,) = bad[2][0].get_segments()
+    np.testing.assert_allclose(bar, [[7, pairs.values[7] - 0.4], [7, pairs.values[7] + 0.4]])
+    assert [t.get_text() for t in ax.get_xticklabels()] == list("12345678")
+    assert "NOT converged, residual ≤ 0.4" in [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def test_both_ends_have_ranks_of_both_signs():
+    ax = draw_eigenvalues(examples.eigenpairs("both", 3))
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "3", "−3", "−2", "−1"]
+
+
+def test_smallest_end_counts_from_below():
+    ax = draw_eigenvalues(examples.eigenpairs("smallest", 3))
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["−3", "−2", "−1"]
+
+
+def test_footer_says_what_was_spent():
+    footer = figure_density(examples.density(), provenance={"seed": 3}).get_supxlabel()
+    assert footer == "stochastic Lanczos quadrature: 8 probes × 29 steps, 232 products, 17,226 weights\nseed 3"

@@ -1,0 +1,305 @@
+"""The HTML report: one file, nothing loaded, everything shown as text, every number with its doubt."""
+
+import base64
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import report_examples as examples
+
+from landscape.errors import UsageError
+from landscape.report import write_report
+from landscape.report.cells import cell, check_verdict, labels
+from landscape.results import Estimate, Slice
+
+VOID = {"meta", "img", "br", "wbr", "hr", "input", "link"}
+HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}{% raw %}\"onload='x' $\\frac$ &amp;\x1b[31m"
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag must be closed by its own end tag."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def words(self):
+        """What a reader sees, with single spaces."""
+        return re.sub(r"\s+", " ", "".join(data for tag, data in self.texts if tag not in ("style", "script")))
+
+
+def everything():
+    """One of each kind."""
+    return {
+        "sharpness": [examples.sharpness("clean-b16"), examples.sharpness("random", 30.0, lost="trace")],
+        "eigenpairs": {"clean-b16": examples.eigenpairs()},
+        "densities": {"clean-b16": examples.density()},
+        "slices": [examples.line(), examples.plane(31, 31), examples.interpolation()],
+        "certificates": {"clean-b16": [(a, examples.certificate(a)) for a in (1.0, 10.0)]},
+        "history": examples.history(),
+        "commands": ["landscape sharpness runs/*/final.pt --seed 0 > 'a b.txt'"],
+    }
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The text of a page with everything on it."""
+    return write_report(tmp_path_factory.mktemp("page") / "report.html", title="Digits & noise", **everything()).read_text()
+
+
+def test_page_is_well_formed_and_has_every_section(full):
+    page = Page(full)
+    assert full.lstrip().startswith("<!DOCTYPE html>")
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert ids == ["summary", "provenance", "training", "spectrum", "surfaces", "certificates", "reading", "commands"]
+    assert [a["href"] for a in page.all("a")] == [f"#{name}" for name in ids]
+    assert page.all("html")[0]["lang"] == "en"
+    assert "Digits & noise" in page.words
+
+
+def test_page_loads_nothing(full):
+    page = Page(full)
+    for _, attrs in page.tags:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            assert attrs.get(name, "#").startswith(("data:image/", "#"))
+    assert not page.all("script")
+    assert not page.all("link")
+    style = "".join(data for tag, data in page.texts if tag == "style")
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "script-src" not in policy
+
+
+def test_pictures_inside_load_nothing_either(full):
+    page = Page(full)
+    kinds = set()
+    for image in page.all("img"):
+        kind, content = re.fullmatch(r"data:image/(png|svg\+xml);base64,(.+)", image["src"]).groups()
+        kinds.add(kind)
+        content = base64.b64decode(content, validate=True)
+        if kind == "svg+xml":
+            assert not re.search(rb"(?:href|src)\s*=\s*[\"'](?!#|data:)", content)
+            assert b"<script" not in content
+        else:
+            assert content.startswith(b"\x89PNG")
+    assert kinds == {"png", "svg+xml"}
+
+
+def test_every_picture_has_words_and_every_header_a_scope(full):
+    page = Page(full)
+    assert len(page.all("img")) == 9
+    assert all(len(image["alt"]) > 20 for image in page.all("img"))
+    assert all(th["scope"] in ("row", "col") for th in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) == 4
+
+
+def test_page_follows_light_dark_and_paper(full):
+    assert "@media (prefers-color-scheme: dark)" in full
+    assert "@media print" in full
+    assert 'name="viewport"' in full
+
+
+def test_summary_has_every_number_its_interval_unit_and_mark(full):
+    words = Page(full).words
+    result = examples.sharpness("clean-b16")
+    for name, m in result.measures.items():
+        assert name in words
+        assert f"{m.estimate.value:.4g}" in words
+    low, high = result["trace"].interval()
+    assert f"{low:.4g} to {high:.4g} (64 probes)" in words
+    assert "± 0.78 from having only these samples" in words
+    assert f"≥ {result['keskar'].value:.4g}lower bound (64 evaluations)" in words
+    assert "loss / weight²" in words
+    assert "could rescaling have faked it?" in words
+    marks = re.findall(r'class="mark (\w+)">([\w-]+)</span></td>', full)
+    assert marks == [("fake", "yes")] * 6 + [("safe", "no")] * 2 + [("half", "node-wise")]
+
+
+def test_what_is_missing_or_not_converged_says_why(full):
+    words = Page(full).words
+    assert "—the loss became infinite at the first step" in words
+    assert "NOT CONVERGED: stopped after 10 iterations" in words
+    assert (
+        "Not converged: clean-b16/final.pt: keskar_subspace; random/final.pt: trace; random/final.pt: keskar_subspace." in words
+    )
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", full).lower().split()
+
+
+def test_a_measure_that_a_checkpoint_lacks_is_a_dash(tmp_path):
+    short = examples.sharpness("short")
+    short = replace(short, measures={"trace": short.measures["trace"]}, accuracy=None)
+    text = write_report(tmp_path / "a.html", title="t", sharpness=[examples.sharpness(), short]).read_text()
+    assert Page(text).words.count("—not measured") == len(examples.UNITS) - 1 + 1
+
+
+def test_names_from_outside_are_shown_as_text(tmp_path):
+    result = examples.sharpness("x")
+    result = replace(
+        result,
+        checkpoint=HOSTILE,
+        task=HOSTILE,
+        measures={HOSTILE: result.measures["trace"], **result.measures},
+        provenance={HOSTILE: HOSTILE, "nested": {HOSTILE: "\ud800"}},
+    )
+    text = write_report(
+        tmp_path / "a.html",
+        title=HOSTILE,
+        sharpness=[result, result],
+        eigenpairs={HOSTILE: examples.eigenpairs()},
+        densities={HOSTILE: examples.density()},
+        slices=[examples.plane(5, 5, title=HOSTILE, axes=(HOSTILE, HOSTILE))],
+        certificates={HOSTILE: [(2.0, examples.certificate(2.0))]},
+        history={HOSTILE: examples.history()["clean"]},
+        commands=[HOSTILE],
+    ).read_text()
+    page = Page(text)
+    assert not page.all("script")
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert "<script>alert(1)</script>{{ 7 * 7 }}{% raw %}" in page.words
+    assert "49" not in page.all("title")
+    assert "\x1b" not in text.replace(HOSTILE, "").split("<pre>")[0]
+
+
+def test_an_endless_name_is_cut(tmp_path):
+    text = write_report(tmp_path / "a.html", title="n" * 10**6, sharpness=[examples.sharpness("m" * 10**6)]).read_text()
+    assert len(text) < 10**5
+
+
+def test_equal_results_give_equal_bytes(tmp_path, full):
+    again = write_report(tmp_path / "again.html", title="Digits & noise", **everything())
+    assert again.read_text() == full
+
+
+def test_a_page_without_results_says_so(tmp_path):
+    page = Page(write_report(tmp_path / "a.html", title="nothing").read_text())
+    assert "No checkpoint was measured for this report." in page.words
+    assert not page.all("img")
+    assert not page.all("table")
+
+
+def test_groups_alone_fill_the_summary(tmp_path):
+    page = Page(write_report(tmp_path / "a.html", title="t", groups=examples.groups()).read_text())
+    assert "clean, batch 16-0/final.pt" in page.words
+    assert "clean, batch 16, clean, full batch, 40 % corrupted, random labels" in page.all("img")[0]["alt"]
+
+
+def test_a_failed_check_is_flagged(tmp_path):
+    piece = examples.plane(5, 5)
+    wrong = replace(piece, check=replace(piece.check, centre_is_exact=False, norm_ratio=((0.5, 1.0), None)))
+    words = Page(write_report(tmp_path / "a.html", title="t", slices=[wrong]).read_text()).words
+    assert "Check: FAILED, the centre differs from the checkpoint's loss; an axis is not filter-normalized." in words
+
+
+def test_certificate_table_has_ratio_values_claim_and_verdict(full):
+    words = Page(full).words
+    ratio = next(row.ratio for row in examples.certificate(10.0).rows if row.name == "trace")
+    assert f"traceno 12.5 → 2.5 {ratio:.6g}2.5 → {2.5 * ratio:.4g} moved" in words
+    assert "adaptive_traceyes" in words
+    assert "stopped early not comparable" in words
+
+
+def test_a_certificate_that_fails_is_flagged(tmp_path):
+    good, bad = (
+        examples.certificate(1.0),
+        replace(examples.certificate(5.0, "adaptive_trace"), same_function=False, max_delta_logit=3.0),
+    )
+    page = Page(write_report(tmp_path / "a.html", title="t", certificates={"net": [(1.0, good), (5.0, bad)]}).read_text())
+    assert "α = 1: verified, the same function" in page.words
+    assert "α = 5: FAILED, NOT THE SAME FUNCTION: max |Δlogit| = 3.00e+00" in page.words
+    assert page.words.count("CLAIM BROKEN") == 2  # in the table and in the explanation
+
+
+def test_an_unwritable_place_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match=r"expected to write .*missing.*, found: No such file or directory"):
+        write_report(tmp_path / "missing" / "a.html", title="t")
+
+
+def test_interactive_surfaces_carry_their_script(tmp_path):
+    pytest.importorskip("plotly", reason="the report extra is not installed")
+    loss = np.arange(12.0).reshape(3, 4)
+    loss[2, 1] = np.inf
+    piece = Slice((HOSTILE, "v"), (np.arange(3.0), np.arange(4.0)), {"loss": loss}, {}, None, HOSTILE, {})
+    text = write_report(tmp_path / "a.html", title="t", slices=[piece, piece, examples.line()], interactive=True).read_text()
+    page = Page(text)
+    assert len(page.all("script")) == 4  # the settings and the library once, and a call for each of the two surfaces
+    assert not any("src" in script for script in page.all("script"))
+    calls = [data for tag, data in page.texts if tag == "script" and "Plotly.newPlot" in data and len(data) < 10**5]
+    assert len(calls) == 2
+    assert "alert(1)</script>" not in text
+    assert [attrs["id"] for _, attrs in page.tags if attrs.get("id", "").startswith("surface-")] == ["surface-1", "surface-2"]
+
+
+def test_interactive_rows_are_axis_two():
+    interactive = pytest.importorskip("landscape.report.interactive", reason="the report extra is not installed")
+    piece = examples.plane(3, 5, ((-1, 2), (-3, 1)), lambda u, v: u + 10 * v - 0 * u)
+    (surface,) = interactive._figure(piece, "loss").data
+    x, y = np.meshgrid(surface.x, surface.y)
+    np.testing.assert_allclose(surface.z, x + 10 * y)
+
+
+def test_interactive_without_plotly_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "landscape.report.interactive", raising=False)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(
+        UsageError, match=r"expected plotly for interactive surfaces, found none; pip install 'landscape-sharpness\[report\]'"
+    ):
+        write_report(tmp_path / "a.html", title="t", slices=[examples.plane(5, 5)], interactive=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("estimate", "value", "doubt", "why"),
+    [
+        (Estimate(2.0), "2", "exact on these samples", ""),
+        (Estimate(10.0, 1.0, "t", 5), "10", "7.224 to 12.78 (5 probes)", ""),
+        (Estimate(0.5, 0.1, "samples", 1347), "0.5", "0.304 to 0.696 (1,347 samples)", ""),
+        (Estimate(3.0, 1e-5, "residual", 40), "3", "± 1e-05 residual (40 products)", ""),
+        (Estimate(3.0, None, "lower bound", 10), "≥ 3", "lower bound (10 evaluations)", ""),
+        (Estimate(3.0, 1.0, "t", 1), "3", "no interval (1 probes)", ""),
+        (Estimate(np.inf), "—", "", "not finite: inf"),
+        (Estimate(np.nan, reason="overflow", converged=False), "—", "", "overflow"),
+        (Estimate(1.0, 0.1, "residual", 9, False), "1", "± 0.1 residual (9 products)", "NOT CONVERGED: no reason given"),
+        (None, "—", "", "not measured"),
+    ],
+)
+def test_cells_say_what_is_known(estimate, value, doubt, why):
+    found = cell(estimate)
+    assert (found["value"], found["doubt"], found["why"]) == (value, doubt, why)
+
+
+def test_labels_tell_checkpoints_apart():
+    base = examples.sharpness()
+    assert labels([replace(base, checkpoint=p) for p in ("a/x.pt", "b/x.pt")]) == ["a/x.pt", "b/x.pt"]
+    assert labels([replace(base, checkpoint=p) for p in ("a/x.pt", "b/y.pt")]) == ["x.pt", "y.pt"]
+    assert labels([base, base]) == ["runs/clean-b16/final.pt (1)", "runs/clean-b16/final.pt (2)"]
+    assert labels([]) == []
+
+
+def test_check_verdict_ignores_what_does_not_apply():
+    check = examples.plane(5, 5).check
+    assert check_verdict(check)[0]
+    assert check_verdict(replace(check, centre_is_exact=None, norm_ratio=(None, None)))[0]
+    assert not check_verdict(replace(check, norm_ratio=((np.nan, 1.0),)))[0]

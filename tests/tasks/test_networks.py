@@ -1,0 +1,89 @@
+"""Built-in networks: sizes from the papers, tracing, seeds, bounds."""
+
+import pytest
+import torch
+
+from landscape.errors import UsageError
+from landscape.tasks.networks import NETWORKS, build
+
+SHAPES = {"mlp": (1, 8, 8), "digits-cnn": (1, 8, 8), "resnet20": (3, 32, 32), "vgg9": (3, 32, 32), "c1": (3, 32, 32)}
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_every_network_has_a_shape_here():
+    assert set(SHAPES) == set(NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "weights"),
+    [
+        ("mlp", {}, 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10),
+        ("digits-cnn", {}, 16 * 9 + 32 + 32 * 16 * 9 + 64 + 128 * 10 + 10),
+        # 0.27M in He et al. 2015, table 6; 269,722 with parameter-free shortcuts
+        ("resnet20", {"shortcut": "A"}, 269_722),
+        ("resnet20", {"shortcut": "B"}, 269_722 + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64),
+        # 0.85M in the same table
+        ("resnet20", {"shortcut": "A", "blocks": 9}, 853_018),
+    ],
+)
+def test_number_of_weights(name, options, weights):
+    assert count(build(name, **options)) == weights
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_resnet_names_match_public_checkpoints(shortcut):
+    keys = build("resnet20", shortcut=shortcut).state_dict().keys()
+    assert {"conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer3.2.bn2.bias", "linear.weight"} <= set(keys)
+    assert ("layer2.0.shortcut.0.weight" in keys) == (shortcut == "B")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_traces_and_exports(name):
+    model = build(name).eval()
+    x = torch.randn(2, *SHAPES[name], generator=torch.Generator().manual_seed(0))
+    expected = model(x)
+    assert expected.shape == (2, 10)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_seed_decides_and_global_generator_is_left(name):
+    before = torch.get_rng_state()
+    a, b, c = (build(name, seed=s).state_dict() for s in (3, 3, 4))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_he_initialisation():
+    weight = build("vgg9").features[3].weight  # 64 channels of 3x3: fan in 576
+    assert weight.std().item() == pytest.approx((2 / 576) ** 0.5, rel=0.02)
+    assert weight.mean().item() == pytest.approx(0, abs=1e-3)
+
+
+def test_meta_takes_no_memory():
+    assert all(p.is_meta for p in build("mlp", inputs=1_000_000, widths=[4096], device="meta").parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("resnet99", {}, r"expected a built-in network \(mlp, digits-cnn, resnet20, vgg9, c1\), found 'resnet99'"),
+        ("mlp", {"width": 3}, r"expected options of mlp \(inputs, widths, classes, dropout\), found 'width'"),
+        ("mlp", {"widths": [10**9]}, r"expected width between 1 and 4096, found 1000000000"),
+        ("mlp", {"widths": [8] * 101}, r"expected at most 100 hidden layers, found 101"),
+        ("mlp", {"widths": 7}, r"expected widths of mlp as a list such as \[128, 64\], found 7"),
+        ("mlp", {"dropout": 1.0}, r"expected dropout of mlp in \[0, 1\), found 1.0"),
+        ("resnet20", {"blocks": 0}, r"expected blocks between 1 and 100, found 0"),
+        ("resnet20", {"width": True}, r"expected width between 1 and 4096, found True"),
+        ("resnet20", {"shortcut": "C"}, r"expected shortcut A or B, found 'C'"),
+        ("vgg9", {"size": 4}, r"expected size of at least 8, found a smaller one"),
+    ],
+)
+def test_bad_options(name, options, text):
+    with pytest.raises(UsageError, match=text):
+        build(name, **options)

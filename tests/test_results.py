@@ -1,0 +1,96 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from landscape.comparison import compare
+from landscape.errors import UsageError
+from landscape.results import Certificate, CertificateRow, Estimate, Measurement, Sharpness
+
+
+def test_intervals_are_what_their_kind_says():
+    low, high = Estimate(3.0, 0.5, "t", 7).interval(0.9)
+    assert (low, high) == pytest.approx(stats.t.interval(0.9, 6, 3.0, 0.5))
+    assert Estimate(3.0, 0.5, "samples", 7).interval() == pytest.approx(stats.norm.interval(0.95, 3.0, 0.5))
+    assert Estimate(3.0, 0.5, "residual", 7).interval() == (2.5, 3.5)
+    assert Estimate(3.0, None, "lower bound", 7).interval() == (3.0, math.inf)
+    assert Estimate(3.0).interval() is None
+    assert Estimate(3.0, 0.5, "t", 1).interval() is None
+
+
+def test_json_has_exactly_the_six_keys_and_no_nan():
+    data = json.loads(json.dumps(Estimate(math.inf, math.nan, "t", 3).to_json(), allow_nan=False))
+    assert set(data) == {"value", "stderr", "kind", "n", "converged", "reason"}
+    assert data["value"] is None
+    assert "inf" in data["reason"]
+    back = Estimate.from_json(Estimate(2.0, 0.1, "residual", 9, False, "why").to_json())
+    assert back == Estimate(2.0, 0.1, "residual", 9, False, "why")
+
+
+def made(value: float, loss: float = 0.01) -> Sharpness:
+    measures = {
+        "trace": Measurement(Estimate(value, 0.1, "t", 9, data_stderr=0.2), "loss / weight^2", ()),
+        "adaptive_trace": Measurement(Estimate(2 * value, 0.1, "t", 9), "loss", ("layer", "node")),
+        "half": Measurement(Estimate(value, None, "lower bound", 9, False, "cut short"), "", ("layer",)),
+    }
+    return Sharpness(Estimate(loss, 0.001, "samples", 10), Estimate(0.9, 0.01, "samples", 10), measures, 10)
+
+
+def test_marks_and_rows():
+    table = made(1.0)
+    marks = {name: m.mark for name, m in table.measures.items()}
+    assert marks == {"trace": "yes", "adaptive_trace": "no", "half": "node-wise"}
+    assert table.unconverged == ["half"]
+    text = str(table)
+    assert "NOT CONVERGED: cut short" in text
+    assert "± 0.39" in text
+    assert Sharpness.from_json(json.loads(json.dumps(table.to_json()))) == table
+
+
+def test_html_escapes_names():
+    table = made(1.0)
+    table.measures["<script>"] = table.measures["trace"]
+    assert "<script>" not in table._repr_html_()
+
+
+def test_comparison_of_one_recipe_with_itself():
+    """Intervals of the median hold the true median about as often as they say; tau of a monotone relation is 1."""
+    groups = {"a": [made(v) for v in (1.0, 2.0, 3.0, 4.0, 5.0)], "b": [made(v) for v in (2.0, 3.0)]}
+    gaps = {"a": [0.1, 0.2, 0.3, 0.4, 0.5], "b": [0.2, 0.3]}
+    result = compare(groups, gaps)
+    assert result.table["trace"]["a"].median == 3.0
+    assert result.table["trace"]["a"].is_interval
+    assert 1.0 <= result.table["trace"]["a"].low < 3.0 < result.table["trace"]["a"].high <= 5.0
+    assert not result.table["trace"]["b"].is_interval
+    assert result.rank_correlation["trace"][0] == pytest.approx(1.0)
+    assert any("fewer than 5 runs in b (2)" in remark for remark in result.remarks)
+    json.dumps(result.to_json(), allow_nan=False)
+    with pytest.raises(UsageError, match="expected runs in group a, found none"):
+        compare({"a": []})
+
+
+def test_comparison_sees_unmatched_losses():
+    result = compare({"a": [made(1.0, 0.01)], "b": [made(1.0, 0.1)]})
+    assert any("compare at a matched one" in remark for remark in result.remarks)
+    assert result.rank_correlation == {}
+
+
+def test_bootstrap_interval_covers_the_median():
+    random = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        values = random.normal(0, 1, 25)
+        group = compare({"a": [made(float(v)) for v in values]}, seed=1).table["trace"]["a"]
+        hits += group.low <= 0 <= group.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_certificate_survives_json():
+    row = CertificateRow("trace", Estimate(1.0), Estimate(4.0), False, "moved")
+    made = Certificate((row,), "layer", 1e-15, 3.0, True, 10, {"fc1.weight": (5.0, 5.0)})
+    back = Certificate.from_json(json.loads(json.dumps(made.to_json())))
+    assert back == made
+    assert back.rows[0].ratio == 4.0
+    assert "the same function" in str(back)
