@@ -17,6 +17,8 @@ _LOCATOR64 = b"PK\x06\x07"
 _MAX_ENTRIES = 100_000
 _MAX_DIRECTORY = 200 * _MAX_ENTRIES
 _CHUNK = 1 << 20
+_DIRECTORY = 0x10  # in the external attributes, as MS-DOS has it
+_FLAGS = 0x0808  # sizes in a descriptor after the data, names in UTF-8
 _DESCRIPTORS = (12, 16, 20, 24)  # bytes after a record's data: CRC and sizes, with or without signature, 32 or 64 bits
 _OWN = frozenset({"data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"})
 
@@ -90,10 +92,22 @@ def _check_names(entries: list[zipfile.ZipInfo]) -> None:
         seen.add(name.lower())
         if entry.flag_bits & 0x2041:
             raise _bad(f"plain records, found '{shown}' encrypted")
+        # What Python's reader lets pass and torch's takes for a directory: it would hand out memory that it never filled.
+        if entry.external_attr & _DIRECTORY or entry.volume or entry.flag_bits & ~_FLAGS or _zip64_fields(entry.extra) > 1:
+            raise _bad(f"plain files, found '{shown}' with attributes that torch.save does not write")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise _bad(
                 f"stored records, as torch.save writes them, found '{shown}' compressed to claim {entry.file_size} bytes"
             )
+
+
+def _zip64_fields(extra: bytes) -> int:
+    """How many times an entry states 64-bit sizes; two readers could believe different ones."""
+    count = 0
+    while len(extra) >= 4:
+        count += extra[:2] == b"\x01\0"
+        extra = extra[4 + int.from_bytes(extra[2:4], "little") :]
+    return count
 
 
 def _check_layout(container: zipfile.ZipFile, entries: list[zipfile.ZipInfo], file: BinaryIO) -> None:

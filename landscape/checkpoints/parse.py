@@ -121,8 +121,9 @@ def _load(file: BinaryIO) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = printable(str(error).split("\n")[-1] or str(error), limit=300)
-        if "global" in str(error).lower() and "allow" in str(error).lower():
+        # torch wraps its reason in advice on how to load the file unsafely, which is no advice of ours.
+        reason = printable(str(error.__context__ or error).partition(" Please use")[0], limit=200)
+        if "GLOBAL" in reason:
             raise UnsafeError(f"expected plain data, found a pickle that torch refuses: {reason}") from None
         raise _bad(f"plain tensors, found: {reason}") from None
 

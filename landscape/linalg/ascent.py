@@ -157,7 +157,7 @@ def lbfgsb(search: Search, start: Float[Tensor, " P"], radius: Float[Tensor, " P
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal largest
         # Rounding to the operator's dtype must not leave the box.
-        y = torch.from_numpy(x).to(device=radius.device, dtype=radius.dtype).clamp(-radius, radius)
+        y = torch.tensor(x, device=radius.device, dtype=radius.dtype).clamp(-radius, radius)
         value, g = search.gradient_at(y)
         if g is None:
             # A wall that the line search backs away from; scipy cannot be handed nan or inf.

@@ -26,8 +26,8 @@ class TraceBlocks:
 
     Example:
         >>> blocks = TraceBlocks(multiplied=4.0, divided=9.0, rest=1.0)
-        >>> blocks.at(1.0), blocks.bound, blocks.solve(49.0)
-        (14.0, 13.0, 2.2912878474779204)
+        >>> blocks.at(1.0), blocks.bound, round(blocks.solve(49.0), 4)
+        (14.0, 13.0, 2.291)
     """
 
     multiplied: float
@@ -213,9 +213,9 @@ class _Search:
         bracket = self._bracket(start, low, high) or (self._descend() if start > 0 else None)
         if bracket is None:
             raise UsageError(
-                f"expected a target that some alpha in [{math.exp(low):.3g}, {math.exp(high):.3g}] reaches, found {self.target:.6g}; "
-                f"the nearest value is {self._nearest()}",
-                fix="choose a target on this side of it, or another layer",
+                f"expected a target that some alpha in [{math.exp(low):.3g}, {math.exp(high):.3g}] reaches, "
+                f"found {self.target:.6g}, and {self._nearest()} as the nearest value",
+                fix="choose a target that is reached, or another layer",
             )
         for x in bracket:
             if self.good(x):

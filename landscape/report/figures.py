@@ -16,7 +16,7 @@ from landscape.report.axes import (
     draw_measures,
     draw_slice,
 )
-from landscape.report.history import Columns
+from landscape.report.history import Run
 from landscape.report.style import GREY, house, printable, settle, wrapped
 from landscape.results import Certificate, Eigenpairs, Sharpness, Slice, SpectralDensity
 
@@ -87,7 +87,7 @@ def figure_measures(
     return finish(axes[0], title, facts, shared)
 
 
-def figure_history(history: Mapping[str, Columns], *, title: str = "Training", provenance: Provenance | None = None) -> Figure:
+def figure_history(history: Mapping[str, Run], *, title: str = "Training", provenance: Provenance | None = None) -> Figure:
     """`draw_history` with title and footer."""
     return finish(draw_history(history)[0], title, [], provenance)
 

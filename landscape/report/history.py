@@ -11,17 +11,18 @@ from landscape.errors import UsageError
 from landscape.report.line import quantity_label
 from landscape.report.style import CATEGORIES, GREY, asks_for_log, house, log_axis, panels, plain
 
-Columns = Mapping[str, Sequence[float]]
+Columns = Mapping[str, Sequence[float | None]]
+Run = Columns | Sequence[Mapping[str, float | None]]
 
 
 @house
-def draw_history(history: Mapping[str, Columns], axes: Sequence[Axes] | None = None) -> list[Axes]:
+def draw_history(history: Mapping[str, Run], axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw loss and accuracy against the epoch, a colour a run, test data dashed.
 
     Args:
-        history: run -> column -> value an epoch; columns are "train_loss" (or "loss"), "test_loss", "train_accuracy" (or
-            "accuracy"), "test_accuracy", and "epoch" where the rows are not epochs 1, 2, ... Accuracies are fractions. Other
-            columns are not drawn.
+        history: run -> its columns, or its records one an evaluation. Read are "train_loss" (or "loss"), "test_loss",
+            "train_accuracy" (or "accuracy"), "test_accuracy", and "epoch" where the rows are not epochs 1, 2, ... Accuracies
+            are fractions; a value may be None.
         axes: one axes a panel (loss, accuracy); None makes a figure.
 
     Returns:
@@ -30,13 +31,14 @@ def draw_history(history: Mapping[str, Columns], axes: Sequence[Axes] | None = N
     Raises:
         UsageError: no run has a loss or an accuracy.
     """
-    wanted = [what for what in ("loss", "accuracy") if any(_columns(run, what) for run in history.values())]
+    runs = {label: _by_column(run) for label, run in history.items()}
+    wanted = [what for what in ("loss", "accuracy") if any(_columns(run, what) for run in runs.values())]
     if not wanted:
         raise UsageError("expected a history with a loss or an accuracy, found neither", fix='name a column "train_loss"')
     axes = panels(len(wanted), len(wanted), width=3.6 if len(wanted) > 1 else 5.5, height=3.0) if axes is None else list(axes)
     for ax, what in zip(axes, wanted, strict=False):
         everything = []
-        for i, (label, run) in enumerate(history.items()):
+        for i, (label, run) in enumerate(runs.items()):
             for column, test in _columns(run, what):
                 values = np.asarray(run[column], float) * (100 if what == "accuracy" else 1)
                 epochs = np.asarray(run.get("epoch", np.arange(1, len(values) + 1)), float)
@@ -49,7 +51,7 @@ def draw_history(history: Mapping[str, Columns], axes: Sequence[Axes] | None = N
             log_axis(ax, "y", finite.min() / 1.6, finite.max() * 1.6)
         ax.set_xlabel("epoch")
         ax.set_ylabel(quantity_label(what))
-    tests = any(test for run in history.values() for what in wanted for _, test in _columns(run, what))
+    tests = any(test for run in runs.values() for what in wanted for _, test in _columns(run, what))
     handles = [Line2D([], [], color=CATEGORIES[i % 8], lw=1.5, label=_name(label)) for i, label in enumerate(history)]
     handles += [Line2D([], [], color=GREY, ls=s, lw=1.2, label=w) for s, w in (("-", "train"), ("--", "test"))[: 1 + tests]]
     figure = axes[0].get_figure()
@@ -61,6 +63,13 @@ def draw_history(history: Mapping[str, Columns], axes: Sequence[Axes] | None = N
 def _name(label: str) -> str:
     """A run's name for the legend, which would leave out one that begins with an underscore."""
     return plain(f" {label}" if label.startswith("_") else label, 24)
+
+
+def _by_column(run: Run) -> dict[str, Sequence[float | None]]:
+    """Columns that hold a value, whichever way the run is given."""
+    names = list(run) if isinstance(run, Mapping) else list(dict.fromkeys(key for record in run for key in record))
+    columns = {name: run[name] if isinstance(run, Mapping) else [record.get(name) for record in run] for name in names}
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 
 def _columns(run: Columns, what: str) -> list[tuple[str, bool]]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from landscape.errors import UsageError
 from landscape.report import figures
 from landscape.report.cells import DASH, breakable, cell, check_verdict, flat, labels, number
-from landscape.report.history import Columns
+from landscape.report.history import Run
 from landscape.report.line import barrier
 from landscape.report.measures import MARKS, estimate_of
 from landscape.report.output import write
@@ -32,7 +32,7 @@ def write_report(
     densities: Mapping[str, SpectralDensity] | None = None,
     slices: Sequence[Slice] = (),
     certificates: Mapping[str, Sequence[tuple[float, Certificate]]] | None = None,
-    history: Mapping[str, Columns] | None = None,
+    history: Mapping[str, Run] | None = None,
     commands: Sequence[str] = (),
     interactive: bool = False,
 ) -> Path:
@@ -46,12 +46,12 @@ def write_report(
         path: the file.
         title: its heading.
         sharpness: one column of the summary table each.
-        groups: label -> results, for the comparison picture; default every checkpoint is a group of its own.
+        groups: label -> results, for the comparison picture, and in the summary too; default every checkpoint is its own group.
         eigenpairs: label -> extreme eigenvalues.
         densities: label -> spectral density; eigenvalues of the same label are marked on it.
         slices: lines, planes, and lines between two minima (those without a check).
         certificates: label -> (alpha, certificate) pairs of one network.
-        history: run -> column -> value an epoch, as in `draw_history`.
+        history: run -> columns or records of its training, as in `draw_history`.
         commands: what to type to make these results again.
         interactive: add surfaces that turn under the mouse; needs plotly, adds some 5 MB of script to the file.
 
@@ -68,7 +68,9 @@ def write_report(
         >>> "a &lt; b" in text
         True
     """
-    shown = list(sharpness) or [s for members in (groups or {}).values() for s in members]
+    listed = {(s.checkpoint, s.sha256) for s in sharpness if s.checkpoint}
+    grouped = [s for members in (groups or {}).values() for s in members]
+    shown = [*sharpness, *(s for s in grouped if (s.checkpoint, s.sha256) not in listed)]
     names = labels(shown)
     page = {
         "title": printable(title, 200),
@@ -79,7 +81,12 @@ def write_report(
         "spectra": _spectra(eigenpairs or {}, densities or {}),
         "slices": [_slice(piece) for piece in slices],
         "surfaces": _interactive(slices) if interactive else [],
-        "certificates": [_certificate(name, pairs) for name, pairs in (certificates or {}).items() if pairs],
+        "certificates": [
+            _certificate(name, alike)
+            for name, pairs in (certificates or {}).items()
+            for symmetry in ("layer", "node")
+            if (alike := [pair for pair in pairs if pair[1].symmetry == symmetry])
+        ],
         "history": _history(history) if history else None,
         "commands": list(commands),
         "marks": MARKS,
@@ -221,7 +228,7 @@ def _ratio(row: CertificateRow | None) -> dict[str, str]:
     return {"ratio": number(row.ratio, 6), "change": f"{number(row.before.value)} → {number(row.after.value)}", "why": why}
 
 
-def _history(history: Mapping[str, Columns]) -> Picture:
+def _history(history: Mapping[str, Run]) -> Picture:
     """The training curves."""
     return picture(
         figures.figure_history(history), f"Loss and accuracy by epoch of {', '.join(printable(h, 40) for h in history)}."

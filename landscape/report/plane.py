@@ -63,7 +63,7 @@ class _Field:
         missing = np.ma.getmaskarray(values)
         bad = ~np.isfinite(values.data) & ~missing
         z = np.where(bad | missing, np.nan, values.data)
-        return cls(x, y, z.T[::-1], bad.T, missing.T, asks_for_log([z]))
+        return cls(x, y, z.T, bad.T, missing.T, asks_for_log([z]))
 
     @property
     def empty(self) -> bool:

@@ -53,6 +53,15 @@ def test_an_encrypted_record(place: Place, refuse: Refuse) -> None:
     refuse(place(bytes(content)), 4, "encrypted")
 
 
+@pytest.mark.parametrize(("offset", "bit"), [(38, 0x10), (34, 1), (8, 0x20), (8, 0x02)])
+def test_attributes_on_which_readers_differ(place: Place, refuse: Refuse, offset: int, bit: int) -> None:
+    """With the directory attribute torch itself returns memory that it never filled (found by flipping bytes)."""
+    content = bytearray(hostile.saved({"w": torch.arange(4.0)}))
+    where = content.find(b"archive/data/0", content.find(b"PK\x01\x02")) - 46
+    content[where + offset] |= bit
+    refuse(place(bytes(content)), 4, "attributes that torch.save does not write")
+
+
 def test_a_million_entries(place: Place, refuse: Refuse) -> None:
     stream = io.BytesIO()
     entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"

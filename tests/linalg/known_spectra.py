@@ -20,7 +20,7 @@ def _bulk(size: int, scale: float = 1.0) -> np.ndarray:
 SPECTRA = {
     "like a Hessian": np.r_[10, 7, 5, 3, 2.5, _bulk(194, 0.05), -0.3],
     "even": np.linspace(-1, 1, 200),
-    "negative": -np.linspace(1, 2, 200) ** 4,
+    "negative": -(np.linspace(1, 2, 200) ** 4),
     "clustered top": np.r_[1 + 1e-5 * np.arange(5), np.linspace(0, 0.5, 195)],
     "fivefold top": np.r_[[5.0] * 5, [3.0] * 3, np.linspace(0, 1, 192)],
     "two values": np.r_[[5.0] * 10, [1.0] * 190],

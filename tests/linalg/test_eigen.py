@@ -17,7 +17,9 @@ CACHE = {name: conjugated(values) for name, values in SPECTRA.items()}
 def ends(values, k, which):
     ordered = np.sort(values)[::-1]
     k_low = min(k, len(values) - k)
-    return {"largest": ordered[:k], "smallest": ordered[-k:], "both": np.r_[ordered[:k], ordered[len(ordered) - k_low :]]}[which]
+    return {"largest": ordered[:k], "smallest": ordered[-k:], "both": np.r_[ordered[:k], ordered[len(ordered) - k_low :]]}[
+        which
+    ]
 
 
 def solve(matrix, **options):

@@ -27,24 +27,35 @@ def objective_of(name: str, dtype: str, n: int = 40) -> tuple[nn.Module, Objecti
 @pytest.mark.parametrize("node", [False, True], ids=["layer", "node"])
 def test_invariant_measures_hold_and_the_others_move(name: str, dtype: str, node: bool) -> None:
     model, objective = objective_of(name, dtype)
-    other = rescale(model, 20.0, node=node, example=torch.randn(2, *BY_NAME[name].shape, dtype=getattr(torch, dtype)))
+    other = rescale(model, 8.0, node=node, example=torch.randn(2, *BY_NAME[name].shape, dtype=getattr(torch, dtype)))
     result = certificate(objective, other, measures=QUADRATIC)
     assert result.same_function
     assert result.max_delta_logit <= (1e-12 if dtype == "float64" else 1e-5) * result.logit_scale
     assert result.symmetry == ("node" if node else "layer")
     verdicts = {row.name: row.verdict for row in result.rows}
     assert verdicts.pop("adaptive_trace") == verdicts.pop("adaptive_lambda_max") == "invariant"
-    assert set(verdicts.values()) == {"moved"}
+    # A trace moves as well, but node-wise not always by more than its interval.
+    assert verdicts["lambda_max"] == verdicts["frobenius"] == "moved"
+    assert node or verdicts["trace"] == "moved"
     assert [row.name for row in result.rows] == QUADRATIC
     assert all(row.claimed == (result.symmetry in MEASURES[row.name].invariant_to) for row in result.rows)
     assert result.samples == 40
 
 
+@pytest.mark.parametrize("alpha", [1e-3, 1e3])
+def test_extreme_factors(alpha: float) -> None:
+    model, objective = objective_of("mlp", "float64")
+    result = certificate(objective, rescale(model, alpha), measures=QUADRATIC)
+    assert result.same_function
+    assert [row.verdict for row in result.rows] == ["moved"] * 3 + ["invariant"] * 2
+    assert result.rows[2].ratio > 1e4
+
+
 def test_keskar_moves() -> None:
     model, objective = objective_of("mlp", "float64")
-    result = certificate(objective, rescale(model, 50.0), measures=["keskar"])
+    result = certificate(objective, rescale(model, 8.0), measures=["keskar"])
     assert result.rows[0].verdict == "moved"
-    assert result.rows[0].ratio > 1.5
+    assert result.rows[0].ratio > 1.2
 
 
 def test_a_false_claim_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +64,10 @@ def test_a_false_claim_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert certificate(objective, rescale(model), measures=["trace"]).rows[0].verdict == "CLAIM BROKEN"
     # The claim is about layers; a node-wise rescaling does not test it.
     assert certificate(objective, rescale(model, node=True), measures=["trace"]).rows[0].verdict == "moved"
-    assert certificate(objective, rescale(model, node=True), measures=["trace"], symmetry="layer").rows[0].verdict == "CLAIM BROKEN"
+    assert (
+        certificate(objective, rescale(model, node=True), measures=["trace"], symmetry="layer").rows[0].verdict
+        == "CLAIM BROKEN"
+    )
 
 
 def test_nothing_moves_without_a_rescaling() -> None:
@@ -96,7 +110,7 @@ def test_a_partly_scaled_tensor_is_no_layer_wise_rescaling() -> None:
 def test_an_objective_serves_as_the_other_and_a_restricted_one_as_the_first() -> None:
     model, objective = objective_of("mlp", "float64")
     other = rescale(model)
-    assert certificate(objective, objective.with_model(other), measures=["trace"]) .rows[0].verdict == "moved"
+    assert certificate(objective, objective.with_model(other), measures=["trace"]).rows[0].verdict == "moved"
     part = certificate(objective.only("0.*"), other, measures=["trace", "adaptive_trace"])
     assert set(part.scaling) == {"0.weight", "0.bias"}
     assert part.rows[0].ratio == pytest.approx(1 / 25, rel=1e-6)

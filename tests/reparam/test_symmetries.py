@@ -21,7 +21,7 @@ def test_finds_these_units_and_no_others(net: Net) -> None:
     assert symmetries.neurons == net.neurons == sum(len(unit.neurons) for unit in symmetries)
 
 
-def true_dimension(model: nn.Module, x: Tensor, points: int = 8) -> int:
+def true_dimension(model: nn.Module, x: Tensor, points: int = 12) -> int:
     """Dimension of {d : f does not move along theta * exp(t d), whatever theta}: the common null space of Jacobians times diag(theta)."""
     generator, stacked = torch.Generator().manual_seed(9), []
     for _ in range(points):
@@ -35,13 +35,14 @@ def true_dimension(model: nn.Module, x: Tensor, points: int = 8) -> int:
     return int((singular < 1e-9).sum())
 
 
-# Queries against keys are the one kind that is not looked for: 4 channels in each of 2 heads.
+# What is not looked for: in "half-tied" the shared weight times r, with biases times 1, r, r^2 ...; in "pre-norm" queries against keys, for
+# each of 4 channels in 2 heads.
 @pytest.mark.parametrize(
-    ("name", "overlooked"), [("mlp", 0), ("functional", 0), ("twice", 0), ("half-tied", 0), ("gated", 0), ("pre-norm", 8)]
+    ("name", "overlooked"), [("mlp", 0), ("functional", 0), ("twice", 0), ("half-tied", 1), ("gated", 0), ("pre-norm", 8)]
 )
 def test_finds_all_there_are(name: str, overlooked: int) -> None:
     """Against the rank of dense Jacobians: no symmetry is missed, and none is invented."""
-    model, x = BY_NAME[name].make(n=90)
+    model, x = BY_NAME[name].make(n=60)
     assert true_dimension(model, x) == find_symmetries(model, x).neurons + overlooked
 
 
@@ -166,7 +167,9 @@ def test_a_statistic_with_a_second_reader_takes_nothing_up() -> None:
 
 
 def test_weights_that_are_computed_fix_both_sides() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(
+        nn.Linear(4, 4), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 2)
+    )
     assert scaled(model, torch.randn(3, 4)) == set()
 
 

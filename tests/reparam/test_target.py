@@ -43,7 +43,9 @@ def test_the_flattening_bound_is_named() -> None:
     blocks = TraceBlocks(multiplied=4.0, divided=9.0, rest=1.0)
     assert blocks.bound == 13.0
     assert blocks.at(blocks.flattest) == pytest.approx(13.0)
-    with pytest.raises(UsageError, match=r"expected a target trace above the flattening bound 13 \(at alpha = 0\.8165\), found 12\.9; ask"):
+    with pytest.raises(
+        UsageError, match=r"expected a target trace above the flattening bound 13 \(at alpha = 0\.8165\), found 12\.9; ask"
+    ):
         blocks.solve(12.9)
 
 
@@ -80,11 +82,17 @@ def test_a_partly_scaled_parameter_needs_its_diagonal() -> None:
     model, x = BY_NAME["dense"].make()
     symmetries = find_symmetries(model, x)
     unit = symmetries["conv1"]
-    with pytest.raises(UsageError, match=r"expected the Hessian's diagonal for fc\.weight, of which conv1 scales only a part, found its trace"):
+    with pytest.raises(
+        UsageError, match=r"expected the Hessian's diagonal for fc\.weight, of which conv1 scales only a part, found its trace"
+    ):
         trace_blocks(symmetries, unit, {"fc.weight": 1.0})
     diagonal = torch.arange(27.0).view(3, 9)
     blocks = trace_blocks(symmetries, unit, {"fc.weight": diagonal, "conv1.bias": 7.0})
-    assert (blocks.multiplied, blocks.divided, blocks.rest) == (7.0, float(diagonal[:, 3:5].sum()), float(diagonal.sum() - diagonal[:, 3:5].sum()))
+    assert (blocks.multiplied, blocks.divided, blocks.rest) == (
+        7.0,
+        float(diagonal[:, 3:5].sum()),
+        float(diagonal.sum() - diagonal[:, 3:5].sum()),
+    )
     with pytest.raises(UsageError, match=r"expected a diagonal of shape \(3, 9\) for fc\.weight, found \(9, 3\)"):
         trace_blocks(symmetries, unit, {"fc.weight": diagonal.T})
 
@@ -114,9 +122,9 @@ def test_search_finds_a_target_in_the_valley() -> None:
 
 
 def test_search_refuses_what_cannot_be_reached() -> None:
-    with pytest.raises(UsageError, match=r"in \[0\.0001, 1e\+04\] reaches, found 2; the nearest value is 3\.0\d* at alpha = 2\.2\d*; choose"):
+    with pytest.raises(UsageError, match=r"in \[0\.0001, 1e\+04\] reaches, found 2, and 3 at alpha = 2\.236 as the nearest"):
         solve_alpha(VALLEYS["trace"], 2.0)
-    with pytest.raises(UsageError, match=r"found 1e\+20; the nearest value is .* at alpha = 10*"):
+    with pytest.raises(UsageError, match=r"found 1e\+20, and 10000 at alpha = 1e\+04 as the nearest value; choose a target"):
         solve_alpha(lambda a: a, 1e20)
     with pytest.raises(UsageError, match="expected a finite target, found inf"):
         solve_alpha(lambda a: a, math.inf)
@@ -155,6 +163,6 @@ def test_search_on_a_network() -> None:
         other = apply(model, symmetries, symmetries.layerwise({"0": alpha}))
         return lambda_max(Objective(other, nn.CrossEntropyLoss(), (x, y), dtype="float64")).value
 
-    solution = solve_alpha(measure, 1e4)
-    assert solution.value == pytest.approx(1e4, rel=1e-3)
+    solution = solve_alpha(measure, 20.0)
+    assert solution.value == pytest.approx(20.0, rel=1e-3)
     assert measure(solution.alpha) == pytest.approx(solution.value)

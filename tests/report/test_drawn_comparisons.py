@@ -159,6 +159,18 @@ def test_history_draws_train_and_test():
     assert names == ["clean", "random labels", "train", "test"]
 
 
+def test_history_takes_the_records_of_a_training_run():
+    records = [
+        {"epoch": e, "train_loss": 1 / e, "train_accuracy": 0.5, "test_loss": None, "test_accuracy": None, "lr": 0.1}
+        for e in (1, 5, 9)
+    ]
+    loss, accuracy = draw_history({"run": records})
+    (curve,) = loss.lines
+    np.testing.assert_allclose(curve.get_xydata(), [[1, 1], [5, 1 / 5], [9, 1 / 9]])
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), 50)
+    assert [t.get_text() for t in loss.get_figure().legends[0].get_texts()] == ["run", "train"]
+
+
 def test_history_without_curves_is_refused():
     with pytest.raises(UsageError, match="expected a history with a loss or an accuracy, found neither"):
         draw_history({"run": {"epoch": [1, 2]}})

@@ -206,6 +206,14 @@ def test_groups_alone_fill_the_summary(tmp_path):
     assert "clean, batch 16, clean, full batch, 40 % corrupted, random labels" in page.all("img")[0]["alt"]
 
 
+def test_checkpoints_of_a_group_are_added_to_those_named(tmp_path):
+    one, other = examples.sharpness("one"), examples.sharpness("other")
+    text = write_report(tmp_path / "a.html", title="t", sharpness=[one], groups={"g": [one, other]}).read_text()
+    heads = re.findall(r'<th scope="col">(.*?)</th>', text.split("<tbody>")[0])
+    assert [h.replace("<wbr>", "") for h in heads[1:3]] == ["one/final.pt", "other/final.pt"]
+    assert len(heads) == 5
+
+
 def test_a_failed_check_is_flagged(tmp_path):
     piece = examples.plane(5, 5)
     wrong = replace(piece, check=replace(piece.check, centre_is_exact=False, norm_ratio=((0.5, 1.0), None)))
@@ -230,6 +238,15 @@ def test_a_certificate_that_fails_is_flagged(tmp_path):
     assert "α = 1: verified, the same function" in page.words
     assert "α = 5: FAILED, NOT THE SAME FUNCTION: max |Δlogit| = 3.00e+00" in page.words
     assert page.words.count("CLAIM BROKEN") == 2  # in the table and in the explanation
+
+
+def test_layer_and_node_certificates_are_kept_apart(tmp_path):
+    layer = examples.certificate(2.0)
+    pairs = [(2.0, layer), (2.0, replace(layer, symmetry="node"))]
+    page = Page(write_report(tmp_path / "a.html", title="t", certificates={"net": pairs}).read_text())
+    assert "Rescaling whole layers" in page.words
+    assert "Rescaling single neurons" in page.words
+    assert len(page.all("table")) == 2
 
 
 def test_an_unwritable_place_is_a_usage_error(tmp_path):
