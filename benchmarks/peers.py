@@ -2,7 +2,8 @@
 
     python -m benchmarks.peers [--network mlp|resnet20] [--samples 256] [--repeats 5]
 
-Times are medians of alternating repeats; the yardstick is one gradient of the same network on the same batch. Writes benchmarks/results/peers.json.
+Times are medians of alternating repeats; the yardstick is one gradient of the same network on the same batch. Writes
+benchmarks/results/peers.json.
 """
 
 import argparse
@@ -102,7 +103,12 @@ def main() -> None:
             "pyhessian_hvp_rebuilt": medians["pyhessian_hvp_rebuilt"] / unit,
         },
         "lambda_max": {
-            "landscape": {"value": float(pairs.values[0]), "relative_residual": float(pairs.residuals[0] / abs(pairs.values[0])), "products": pairs.matvecs, **own},
+            "landscape": {
+                "value": float(pairs.values[0]),
+                "relative_residual": float(pairs.residuals[0] / abs(pairs.values[0])),
+                "products": pairs.matvecs,
+                **own,
+            },
             "pyhessian": {"value": float(np.real(value[0])), "relative_residual": residual, **peer},
         },
     }  # fmt: skip

@@ -28,5 +28,9 @@ if __name__ == "__main__":
             certificates.append((alpha, ls.certificate(objective, other, symmetry=kind)))
             print(f"{kind}-wise, alpha {alpha}\n{certificates[-1][1]}\n", flush=True)
         found[kind] = [{"alpha": a, **c.to_json()} for a, c in certificates]
-        save(figure_certificate(certificates, title=f"One function, rescaled {kind}-wise"), FIGURES / f"dinh-{kind}", formats=("png",))
+        save(
+            figure_certificate(certificates, title=f"One function, rescaled {kind}-wise"),
+            FIGURES / f"dinh-{kind}",
+            formats=("png",),
+        )
     write("dinh", {"samples": objective.samples, **found}, started)

@@ -16,8 +16,17 @@ from landscape.version import __version__
 
 if TYPE_CHECKING:
     from landscape.comparison import compare
-    from landscape.measures import MEASURES, adaptive_lambda_max, adaptive_trace, frobenius, keskar, lambda_max, lambda_min
-    from landscape.measures import sharpness, trace
+    from landscape.measures import (
+        MEASURES,
+        adaptive_lambda_max,
+        adaptive_trace,
+        frobenius,
+        keskar,
+        lambda_max,
+        lambda_min,
+        sharpness,
+        trace,
+    )
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
     from landscape.spectrum import eigenpairs, spectral_density

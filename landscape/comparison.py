@@ -12,9 +12,7 @@ from landscape.results import Comparison, GroupValue, Sharpness
 _ENOUGH = 5
 
 
-def compare(
-    groups: dict[str, list[Sharpness]], gaps: dict[str, list[float]] | None = None, *, seed: int = 0
-) -> Comparison:
+def compare(groups: dict[str, list[Sharpness]], gaps: dict[str, list[float]] | None = None, *, seed: int = 0) -> Comparison:
     """Put groups of runs side by side, measure by measure.
 
     Args:
@@ -23,7 +21,8 @@ def compare(
         seed: of the bootstrap.
 
     Returns:
-        Comparison: the median of each group with a 95 % percentile bootstrap interval (five runs or more; else the range), Kendall's
+        Comparison: the median of each group with a 95 % percentile bootstrap interval (five runs or more; else the range),
+            Kendall's
         tau-b of each measure with the gap over all runs (three runs or more), and remarks on what cannot be concluded.
 
     Raises:
@@ -65,11 +64,13 @@ def _remarks(groups: dict[str, list[Sharpness]], everyone: list[Sharpness]) -> l
     small = [f"{name} ({len(runs)})" for name, runs in groups.items() if len(runs) < _ENOUGH]
     if small:
         out.append(
-            f"fewer than {_ENOUGH} runs in {', '.join(small)}: brackets are the range of these runs; nothing can be concluded about others"
+            f"fewer than {_ENOUGH} runs in {', '.join(small)}: "
+            "brackets are the range of these runs; nothing can be concluded about others"
         )
     losses = [s.loss.value for s in everyone]
     if max(losses) > 1.5 * min(losses) + 1e-12:
         out.append(
-            f"training losses run from {min(losses):.3g} to {max(losses):.3g}: curvature shrinks with the loss, compare at a matched one"
+            f"training losses run from {min(losses):.3g} to {max(losses):.3g}: "
+            "curvature shrinks with the loss, compare at a matched one"
         )
     return out

@@ -4,6 +4,7 @@ Everything is a sum over batches of (weight of the batch / total weight) * (mean
 counts for what it is. Parameters enter through `torch.func.functional_call`; the module itself is never written to.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from landscape.parameters import Layout
 def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[None]:
     """IEEE arithmetic inside the block, the caller's settings after it.
 
-    TensorFloat-32 and the bfloat16 matmul path are off, cuDNN chooses deterministic algorithms. For `derivatives` attention uses
+    TensorFloat-32 and the bfloat16 matmul path are off, cuDNN chooses deterministic algorithms. For `derivatives` attention
+    uses
     its math kernel, since the fused ones have no double backward; cuDNN's `recurrent` layers have none either and are avoided.
     """
     precision = torch.get_float32_matmul_precision()
@@ -34,7 +36,9 @@ def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[N
         stack.enter_context(
             torch.backends.cudnn.flags(
                 enabled=torch.backends.cudnn.enabled and not (derivatives and recurrent),
-                benchmark=False, deterministic=True, allow_tf32=False
+                benchmark=False,
+                deterministic=True,
+                allow_tf32=False,
             )
         )
         if derivatives:
@@ -94,7 +98,7 @@ class Engine:
         return value, total
 
     def hvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-        """H v for k vectors in one pass, by reverse over reverse: the first-order pass is shared. Cost: 3 + 6k forward passes."""
+        """H v for k vectors, by reverse over reverse with the first-order pass shared. Cost: 3 + 6k forward passes."""
         out = torch.zeros_like(v)
         with self._derivatives():
             for batch, share in self.weighted:
@@ -125,8 +129,8 @@ class Engine:
     def sample_curvatures(self, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
         """v^T H_n v of every sample; None where the loss does not come apart. Cost: about 20 passes.
 
-        v^T H(w) v of the loss sum_n w_n loss_n is linear in the weights w of the samples, so that its gradient there has every sample's own
-        value. Forward over forward would be cheaper, but is silently wrong for LayerNorm (torch 2.13).
+        v^T H(w) v of the loss sum_n w_n loss_n is linear in the weights w of the samples, so that its gradient there has
+        every sample's own value. Forward over forward would be cheaper, but is silently wrong for LayerNorm (torch 2.13).
         """
         parts = []
         direction = self.layout.unflatten(v)
@@ -139,9 +143,17 @@ class Engine:
                 w = torch.ones_like(losses, requires_grad=True)
                 slope = _dot(_grad((w * losses).sum(), leaves, create_graph=True), direction)
                 if slope.requires_grad:
-                    slope = _dot(_vjp({"slope": slope}, leaves, {"slope": torch.ones_like(slope)}, create_graph=True), direction)
+                    slope = _dot(
+                        _vjp({"slope": slope}, leaves, {"slope": torch.ones_like(slope)}, create_graph=True), direction
+                    )
                 parts.append(_vjp({"bend": slope}, {"w": w}, {"bend": torch.ones_like(slope)})["w"].double())
         return torch.cat(parts)
+
+    def to(self, dtype: torch.dtype) -> "Engine":
+        """Its twin in another dtype: model, loss and data are converted copies."""
+        batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in self.batches]
+        loss = self.loss.to(batches[0].target.device, dtype)
+        return Engine(copy.deepcopy(self.model).to(dtype), loss, batches, self.layout)
 
     def _derivatives(self) -> AbstractContextManager[None]:
         """Arithmetic for derivatives of this network."""
@@ -187,3 +199,14 @@ def _vjp(
         materialize_grads=True,
     )
     return dict(zip(leaves, grads, strict=True))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
+        else:
+            return model

@@ -34,8 +34,8 @@ class MeanLoss:
     """A user's loss, with the weight that each sample has in its mean.
 
     Args:
-        loss: a PyTorch loss module with reduction="mean", or any function (output, target) -> scalar that is a mean over the first
-            dimension with equal weights.
+        loss: a PyTorch loss module with reduction="mean", or any function (output, target) -> scalar that is a mean over the
+            first dimension with equal weights.
 
     Raises:
         UsageError: the module sums or does not reduce; its value would depend on how the data are cut into batches.
@@ -71,7 +71,7 @@ class MeanLoss:
         return isinstance(self.loss, _CLASS_WEIGHTED)
 
     def sample_weights(self, target: Tensor) -> Float[Tensor, " B"]:
-        """Weight of every sample of a batch in the mean: float64, one for equal samples, tokens or class weights where they count."""
+        """Weight of every sample in the mean, float64: one, or its number of tokens, or its class weight."""
         if self.takes_classes and not target.is_floating_point():
             counted = (target != self.loss.ignore_index).double()  # type: ignore[attr-defined]  # a class-weighted loss has it
             weight = self.loss.weight  # type: ignore[attr-defined]  # and this
@@ -89,11 +89,13 @@ class MeanLoss:
         value = self.loss(output, target)
         if not isinstance(value, Tensor) or value.numel() != 1:
             found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise UsageError(f"expected the loss to return a scalar tensor, found {found}", fix="average over the batch in the loss")
+            raise UsageError(
+                f"expected the loss to return a scalar tensor, found {found}", fix="average over the batch in the loss"
+            )
         return value.reshape(())
 
     def per_sample(self, output: Tensor, target: Tensor) -> Float[Tensor, " B"] | None:
-        """Every sample's own loss, so that their weighted mean is the batch's; None where the loss does not come apart by sample."""
+        """Every sample's own loss, whose weighted mean is the batch's; None where the loss does not come apart."""
         if self._split is None:
             parts = torch.stack([self.mean(output[i : i + 1], target[i : i + 1]) for i in range(len(target))])
             whole = self.mean(output, target)
@@ -106,9 +108,24 @@ class MeanLoss:
 
 
 def accuracy(output: Tensor, target: Tensor, ignore_index: int | None) -> Float[Tensor, " B"]:
-    """Share of a sample's targets that are the largest logit along dimension 1; nan for a sample whose targets are all ignored."""
+    """Share of each sample's targets that have the largest logit along dimension 1; nan where all are ignored."""
     right = (output.argmax(1) == target).double()
     if ignore_index is None:
         return right.reshape(len(target), -1).mean(1)
     counted = (target != ignore_index).double()
     return (right * counted).reshape(len(target), -1).sum(1) / counted.reshape(len(target), -1).sum(1)
+
+
+def joined(parts: list[Tensor | None]) -> Tensor | None:
+    """The batches' values one after another; None if a batch has none."""
+    known = [p for p in parts if p is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
+def standard_error(values: Tensor, weights: Tensor, mean: float) -> float | None:
+    """Standard error of a weighted mean of samples (for equal weights s/sqrt(n), ddof = 1); None for a single one."""
+    n = len(values)
+    if n < 2:
+        return None
+    share = weights / weights.sum()
+    return float((share.square() * (values - mean).square()).sum() * n / (n - 1)) ** 0.5

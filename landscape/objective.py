@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.batches import Data, fixed_batches, select
-from landscape.curvature import Engine, exact_math
+from landscape.curvature import Engine, exact_math, unwrapped
 from landscape.errors import NumericalError, UsageError
-from landscape.losses import LossFunction, MeanLoss, accuracy
+from landscape.losses import LossFunction, MeanLoss, accuracy, joined, standard_error
 from landscape.parameters import Layout
 from landscape.preflight import SAMPLES as PREFLIGHT_SAMPLES
 from landscape.preflight import check_engine, check_targets
@@ -40,14 +40,16 @@ class Objective:
     """Mean loss of a network over a fixed data set, as a function of the flat vector of its weights.
 
     L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
-    (dropout off, BatchNorm with its running statistics). w_n is 1, or the number of tokens, or the class weights, as the loss's own mean
+    (dropout off, BatchNorm with its running statistics). w_n is 1, or the number of tokens, or the class weights, as the
+    loss's own mean
     has it; a ragged last batch therefore changes nothing. The model passed in is copied and left exactly as it was.
 
     Args:
         model: any `nn.Module`; wrappers (DataParallel, torch.compile) are taken off. The weights that vary are those with
             `requires_grad`, or all if none has it.
         loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`.
-        data: a DataLoader in fixed order, a list of batches (inputs..., target) or dictionaries with "labels", or tensors (x, y).
+        data: a DataLoader in fixed order, a list of batches (inputs..., target) or dictionaries with "labels", or tensors
+            (x, y).
         dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) either way.
         device: where to compute; default: where the model's parameters are.
         metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
@@ -80,9 +82,9 @@ class Objective:
         batch_size: int | None = None,
     ) -> None:
         dt = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
-        if dt not in _DTYPES.values():
+        if dt is None or dt not in _DTYPES.values():
             raise UsageError(f"expected dtype float32 or float64, found {dtype}")
-        model = _unwrapped(model)
+        model = unwrapped(model)
         home = next((p.device for p in model.parameters()), torch.device("cpu"))
         place = torch.device(device) if device is not None else home
         layout = Layout.of(model)
@@ -98,7 +100,9 @@ class Objective:
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         if not bool(torch.isfinite(self._theta).all()):
             bad = next(e.name for e in layout if not bool(torch.isfinite(self._theta[e.start : e.stop]).all()))
-            raise NumericalError(f"expected finite weights, found NaN or infinity in {bad}", fix="use a checkpoint that did not diverge")
+            raise NumericalError(
+                f"expected finite weights, found NaN or infinity in {bad}", fix="use a checkpoint that did not diverge"
+            )
         self._metric = metric
         self._checked = False
         self.products = 0
@@ -153,7 +157,9 @@ class Objective:
 
         Cost: one forward pass. The loss may be infinite or nan far away from a minimum; it is returned as it is.
         """
-        losses, scores, weights, total = [], [], [], 0.0
+        losses: list[Tensor | None] = []
+        scores: list[Tensor | None] = []
+        weights, total = [], 0.0
         with exact_math(), torch.no_grad():
             params = self.layout.unflatten(self._theta if theta is None else self._cast(theta)) | (buffers or {})
             for batch, share in self._engine.weighted:
@@ -164,15 +170,16 @@ class Objective:
                 weights.append(self._engine.loss.sample_weights(batch.target))
                 scores.append(self._score(output, batch.target))
         w = torch.cat(weights)
-        spread = None if any(p is None for p in losses) else _stderr(torch.cat(losses), w, total)
+        each = joined(losses)
+        spread = None if each is None else standard_error(each, w, total)
         reason = None if spread is not None else "no standard error: the loss does not come apart by sample"
         loss = Estimate(total, spread, "samples", len(w), reason=reason)
-        if any(s is None for s in scores):
+        score = joined(scores)
+        if score is None:
             return Evaluation(loss, None)
-        score = torch.cat(scores)
         kept = ~score.isnan()
         mean = float((score[kept] * w[kept]).sum() / w[kept].sum())
-        return Evaluation(loss, Estimate(mean, _stderr(score[kept], w[kept], mean), "samples", int(kept.sum())))
+        return Evaluation(loss, Estimate(mean, standard_error(score[kept], w[kept], mean), "samples", int(kept.sum())))
 
     def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
         """Mean loss with its standard error over samples. Cost: one forward pass."""
@@ -188,7 +195,7 @@ class Objective:
         return self._engine.gradient(self._theta if theta is None else self._cast(theta))
 
     def hvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
-        """Hessian-vector products at the trained weights: H v for one vector (P,) or k vectors (k, P) in one pass over the data."""
+        """Hessian-vector products at the trained weights: H v for one vector (P,) or k of them (k, P) in one pass."""
         return self._product(v, self._engine.hvp)
 
     def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
@@ -203,7 +210,7 @@ class Objective:
     def standard_error(self, values: Float[Tensor, " N"]) -> float | None:
         """Standard error over samples of the weighted mean of one value a sample; None for a single sample."""
         w = self.sample_weights
-        return _stderr(values, w, float((w * values).sum() / w.sum()))
+        return standard_error(values, w, float((w * values).sum() / w.sum()))
 
     def sample_curvatures(self, v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
         """v^T H_n v of every sample n, float64: their spread tells how a curvature depends on the data at hand.
@@ -225,7 +232,7 @@ class Objective:
 
     def to(self, dtype: str) -> "Objective":
         """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
-        engine = _converted(self._engine, _DTYPES[dtype])
+        engine = self._engine.to(_DTYPES[dtype])
         return self._derived(engine, self._theta.to(_DTYPES[dtype]))
 
     @property
@@ -253,7 +260,7 @@ class Objective:
         return self._derived(replace(self._engine, layout=layout), layout.flatten(named))
 
     def subset(self, n: int, generator: torch.Generator | None = None) -> "Objective":
-        """The same loss on n samples: drawn without replacement from `generator`, or the first n without one; their order is kept."""
+        """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept."""
         if not 1 <= n <= self.samples:
             raise UsageError(f"expected between 1 and {self.samples} samples, found {n}", fix=f"pass at most {self.samples}")
         rows = torch.arange(n) if generator is None else torch.randperm(self.samples, generator=generator)[:n].sort().values
@@ -262,16 +269,14 @@ class Objective:
     def with_model(self, model: nn.Module) -> "Objective":
         """The same loss, data, dtype and device with another model's weights and buffers."""
         batches = [(*b.args, b.target) if not b.kwargs else {**b.kwargs, "labels": b.target} for b in self._engine.batches]
-        return Objective(
-            model, self._engine.loss.loss, batches, dtype=self.dtype, device=self.device, metric=self._metric
-        )
+        return Objective(model, self._engine.loss.loss, batches, dtype=self.dtype, device=self.device, metric=self._metric)
 
     def preflight(self) -> None:
         """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
         if not self._checked:
             self._checked = True
             first = replace(self._engine, batches=[self._engine.batches[0][:PREFLIGHT_SAMPLES]])
-            check_engine(_converted(first, torch.float64), first)
+            check_engine(first.to(torch.float64), first)
 
     def _product(self, v: Tensor, method: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """A product for one or many vectors; counts them."""
@@ -292,7 +297,7 @@ class Objective:
             value = torch.as_tensor(self._metric(output, target)).double()
             if value.shape != (len(target),):
                 raise UsageError(
-                    f"expected the metric to return one value per sample, found shape {tuple(value.shape)} for {len(target)} samples"
+                    f"expected one value a sample from the metric, found shape {tuple(value.shape)} for {len(target)} samples"
                 )
             return value
         if target.is_floating_point() or output.ndim != target.ndim + 1:
@@ -309,30 +314,3 @@ class Objective:
         name = type(self._engine.model).__name__
         dtype: Any = str(self.dtype).removeprefix("torch.")
         return f"Objective({name}, {self.dim} weights, {self.samples} samples, {dtype} on {self.device})"
-
-
-def _converted(engine: Engine, dtype: torch.dtype) -> Engine:
-    """The engine's twin in another dtype, with theta inside its model."""
-    batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in engine.batches]
-    loss = engine.loss.to(batches[0].target.device, dtype)
-    return Engine(copy.deepcopy(engine.model).to(dtype), loss, batches, engine.layout)
-
-
-def _stderr(values: Tensor, weights: Tensor, mean: float) -> float | None:
-    """Standard error of a weighted mean of independent samples (for equal weights s/sqrt(n) with ddof = 1); None for one sample."""
-    n = len(values)
-    if n < 2:
-        return None
-    share = weights / weights.sum()
-    return float((share.square() * (values - mean).square()).sum() * n / (n - 1)) ** 0.5
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
-        else:
-            return model

@@ -75,7 +75,9 @@ class Layout:
         """
         named = dict(model.named_parameters())
         if not named:
-            raise UsageError("expected a model with parameters, found none", fix="pass the network itself, after its layers are made")
+            raise UsageError(
+                "expected a model with parameters, found none", fix="pass the network itself, after its layers are made"
+            )
         trainable = {name: p for name, p in named.items() if p.requires_grad} or named
         entries, start = [], 0
         for name, p in trainable.items():
@@ -127,7 +129,9 @@ class Layout:
             hits = {n for n in self.names if fnmatchcase(n, pattern) or n.startswith(pattern + ".")}
             if not hits:
                 listed = ", ".join(self.names[:12]) + (", ..." if len(self) > 12 else "")
-                raise UsageError(f"expected a pattern that matches a parameter, found {pattern!r}", fix=f"the names are {listed}")
+                raise UsageError(
+                    f"expected a pattern that matches a parameter, found {pattern!r}", fix=f"the names are {listed}"
+                )
             chosen |= hits
         entries, start = [], 0
         for e in self.entries:
@@ -146,7 +150,7 @@ class Layout:
 
     @cached_property
     def filters(self) -> Int[Tensor, " P"]:
-        """For each weight the number of the filter or neuron it belongs to, counted through all layers; -1 for biases and norms."""
+        """The filter or neuron that each weight belongs to, numbered through all layers; -1 for biases and norms."""
         ids = torch.full((self.size,), -1, dtype=torch.long)
         count = 0
         for e in self.entries:

@@ -1,7 +1,7 @@
 """Checks made once before an Objective is believed: determinism, independence of samples, symmetry, and one finite difference.
 
-They run on at most 32 samples in float64, where rounding and the kinks of rectifiers cannot hide a mistake, and fall back to the Objective's
-own dtype for a network that insists on it.
+They run on at most 32 samples in float64, where rounding and the kinks of rectifiers cannot hide a mistake, and fall back to
+the Objective's own dtype for a network that insists on it.
 """
 
 import torch
@@ -30,8 +30,9 @@ def check_targets(engine: Engine, theta: Tensor) -> int | None:
     except UsageError:
         raise
     except Exception as error:  # whatever the user's own code raises on its own data
+        first = str(error).partition("\n")[0]
         raise UsageError(
-            f"expected a model that runs on its data, found {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"expected a model that runs on its data, found {type(error).__name__}: {first}",
             fix="check the shape and the preprocessing of the inputs",
         ) from error
     if not engine.loss.takes_classes or any(b.target.is_floating_point() for b in engine.batches):
@@ -105,7 +106,7 @@ def _check(engine: Engine, exact: bool) -> None:
 
 def _check_forward(probe: Engine, batch: Batch, tolerance: float) -> None:
     """The same outputs twice, to the bit; and a sample's output must not depend on its neighbours."""
-    params = dict(probe.model.named_parameters())
+    params: dict[str, Tensor] = dict(probe.model.named_parameters())
     first, seen = _traced(probe, params, batch)
     second, again = _traced(probe, params, batch)
     if not torch.equal(first, second):
@@ -119,7 +120,11 @@ def _check_forward(probe: Engine, batch: Batch, tolerance: float) -> None:
         whole = first[: len(half)]
         if not torch.allclose(half, whole, rtol=tolerance, atol=tolerance * float(whole.abs().max() + 1e-30), equal_nan=True):
             culprit = next(
-                (n for n in alone if n in seen and not torch.allclose(alone[n], seen[n][: len(alone[n])], rtol=1e-3, atol=1e-5)),
+                (
+                    n
+                    for n in alone
+                    if n in seen and not torch.allclose(alone[n], seen[n][: len(alone[n])], rtol=1e-3, atol=1e-5)
+                ),
                 type(probe.model).__name__,
             )
             raise NumericalError(
@@ -140,7 +145,7 @@ def _traced(probe: Engine, params: dict[str, Tensor], batch: Batch) -> tuple[Ten
         return hook
 
     leaves = [(n, m) for n, m in probe.model.named_modules() if n and not list(m.children())]
-    handles = [m.register_forward_hook(keep(name)) for name, m in leaves]  # type: ignore[arg-type]  # torch's own hook type is looser
+    handles = [m.register_forward_hook(keep(name)) for name, m in leaves]
     try:
         with exact_math(), torch.no_grad():
             return probe.forward(params, batch), seen

@@ -1,4 +1,4 @@
-"""Eigenpairs and spectral density of an Objective's Hessian: the solvers of `landscape.linalg` with their operator filled in."""
+"""Eigenpairs and spectral density of an Objective's Hessian: `landscape.linalg` with the operator filled in."""
 
 from typing import Literal
 

@@ -75,14 +75,24 @@ def _mlp() -> nn.Module:
 
 def _cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4)
+        nn.Conv2d(1, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 4),
     )
 
 
 CASES = [
     Case("mlp", _made(_mlp, (5,), 3, nn.CrossEntropyLoss())),
     Case("mlp-mse", _made(_mlp, (5,), None, nn.MSELoss())),
-    Case("mlp-class-weights", _made(_mlp, (5,), 3, nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 3.0]), label_smoothing=0.1))),
+    Case(
+        "mlp-class-weights",
+        _made(_mlp, (5,), 3, nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 3.0]), label_smoothing=0.1)),
+    ),
     Case("cnn-batchnorm", _made(_cnn, (1, 8, 8), 4, nn.CrossEntropyLoss())),
     Case("residual", _made(Residual, (2, 5, 5), 4, nn.CrossEntropyLoss())),
     Case("attention", _made(Attention, (4, 4), 3, nn.CrossEntropyLoss())),

@@ -1,7 +1,7 @@
 """Runs every command that README.md shows and holds its command reference against `--help`; `--write` renews the reference.
 
-Commands are the lines that begin with `$ landscape` or `$ python` in blocks marked `console`. They run from a copy of the repository's root, in order,
-on the checkpoints that `make demo` left in demo/.
+Commands are the lines that begin with `$ landscape` or `$ python` in blocks marked `console`. They run from a copy of the
+repository's root, in order, on the checkpoints that `make demo` left in demo/.
 """
 
 import argparse

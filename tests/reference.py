@@ -1,4 +1,4 @@
-"""Dense float64 truths. Nothing here is shared with the code that it checks: a plain loop over samples, `torch.func.hessian`, numpy."""
+"""Dense float64 truths. Nothing here is shared with the code that it checks."""
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ def dense_loss(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor):
 def dense_hessian(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor) -> np.ndarray:
     """(P, P) Hessian of the mean loss, by reverse over reverse.
 
-    `torch.func.hessian` would be the natural choice, but its batched forward over reverse is silently wrong for LayerNorm (torch 2.13).
+    `torch.func.hessian` would be the natural choice, but its batched forward over reverse is silently wrong for LayerNorm
+    (torch 2.13).
     """
     function, theta = dense_loss(model, loss, x, y)
     return torch.func.jacrev(torch.func.grad(function))(theta).numpy()

@@ -10,7 +10,7 @@ from landscape.cli.command import command
 from landscape.errors import printable
 from landscape.version import __version__
 
-_HELP = "How sharp a minimum is, what the loss looks like around it, and which of these numbers rescaling the weights could have faked."
+_HELP = "How sharp a minimum is, what the loss looks like around it, and which of these numbers rescaling could have faked."
 
 app = typer.Typer(
     help=_HELP,
@@ -46,7 +46,7 @@ def run() -> None:
         print("error: interrupted", file=sys.stderr)
         code = 130
     except Exception as error:
-        # Typer carries a click of its own in some versions and the public one in others: its errors are told by what they can do.
+        # Typer carries a click of its own in some versions, the public one in others: errors are told by what they can do.
         if not hasattr(error, "format_message"):
             raise
         text, context = error.format_message(), getattr(error, "ctx", None)

@@ -31,7 +31,9 @@ def collect(directories: Iterable[Path]) -> Found:
             try:
                 reader(found, json.loads(path.read_text()))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise MalformedError(f"expected a result of landscape in {path}, found {error}", fix="run the command again") from error
+                raise MalformedError(
+                    f"expected a result of landscape in {path}, found {error}", fix="run the command again"
+                ) from error
     return found
 
 

@@ -19,8 +19,8 @@ from landscape.errors import LandscapeError, NumericalError
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a typer command of `function(terminal, common, ..., own options)`.
 
-    A parameter whose type is a dataclass (Common, Naming) is replaced by its fields as options; the body gets the dataclass back. The body
-    prints through the Terminal, and raises; this wrapper is the one place that knows about exit codes.
+    A parameter whose type is a dataclass (Common, Naming) is replaced by its fields as options; the body gets the dataclass
+    back. The body prints through the Terminal, and raises; this wrapper is the one place that knows about exit codes.
     """
     hints = get_type_hints(function, include_extras=True)
     parameters = list(inspect.signature(function).parameters.values())[1:]
@@ -53,7 +53,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             terminal.finish()
             if terminal.unconverged and not common.allow_unconverged:
                 listed = ", ".join(terminal.unconverged)
-                raise NumericalError(f"expected convergence, found {listed} not converged", fix="see the reasons above, or pass --allow-unconverged")
+                raise NumericalError(
+                    f"expected convergence, found {listed} not converged",
+                    fix="see the reasons above, or pass --allow-unconverged",
+                )
         except LandscapeError as error:
             if common.debug:
                 raise
@@ -66,7 +69,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
         except MemoryError:
-            terminal.error("expected the work to fit into memory, found that it does not; pass a smaller --batch-size or --samples")
+            terminal.error(
+                "expected the work to fit into memory, found that it does not; pass a smaller --batch-size or --samples"
+            )
             raise typer.Exit(6) from None
 
     run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # what typer reads

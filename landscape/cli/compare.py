@@ -1,6 +1,7 @@
 """`landscape compare`: groups of checkpoints side by side, and the straight lines between their minima."""
 
 import glob
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,10 +22,18 @@ def run(
     terminal: Terminal,
     common: Common,
     naming: Naming,
-    checkpoints: Annotated[list[Path] | None, typer.Argument(metavar="[CKPT...]", help="Checkpoints, each a group of its own.")] = None,
-    group: Annotated[list[str] | None, typer.Option("--group", metavar="NAME=GLOB", help="A group of runs; give it several times.")] = None,
-    measures: Annotated[str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")] = None,
-    interpolate: Annotated[bool, typer.Option("--line/--no-line", help="Also the straight line between the first runs of neighbouring groups.")] = True,
+    checkpoints: Annotated[
+        list[Path] | None, typer.Argument(metavar="[CKPT...]", help="Checkpoints, each a group of its own.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", metavar="NAME=GLOB", help="A group of runs; give it several times.")
+    ] = None,
+    measures: Annotated[
+        str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
+    ] = None,
+    interpolate: Annotated[
+        bool, typer.Option("--line/--no-line", help="Also the straight line between the first runs of neighbouring groups.")
+    ] = True,
     grid: Annotated[int, typer.Option("--grid", min=2, help="Points of that line.")] = 31,
 ) -> None:
     """Compare minima: measures with intervals, rank correlation with the generalization gap, barriers between them.
@@ -78,7 +87,9 @@ def _grouped(checkpoints: list[Path], groups: list[str]) -> dict[str, list[Path]
     for text in groups:
         name, equals, pattern = text.partition("=")
         if not equals or not name or name in out:
-            raise UsageError(f"expected --group NAME=GLOB with a new name, found {text!r}", fix="for example --group small='runs/sb-*.pt'")
+            raise UsageError(
+                f"expected --group NAME=GLOB with a new name, found {text!r}", fix="for example --group small='runs/sb-*.pt'"
+            )
         out[name] = [Path(p) for p in sorted(glob.glob(pattern))]
         if not out[name]:
             raise UsageError(f"expected files that match {pattern!r}, found none", fix="quote the pattern and check the path")
@@ -91,7 +102,7 @@ def _grouped(checkpoints: list[Path], groups: list[str]) -> dict[str, list[Path]
 
 
 def _gaps(files: dict[str, list[Path]], common: Common, naming: Naming, terminal: Terminal) -> dict[str, list[float]] | None:
-    """Training less test accuracy of every run, on the samples that were asked for; None where a run has no test split or accuracy."""
+    """Training less test accuracy of every run; None where a run has no test split or no accuracy."""
     from landscape.cli.network import objective_of, open_task, test_objective
 
     out: dict[str, list[float]] = {}
@@ -107,9 +118,7 @@ def _gaps(files: dict[str, list[Path]], common: Common, naming: Naming, terminal
     return out
 
 
-def _lines(
-    terminal: Terminal, files: dict[str, list[Path]], common: Common, naming: Naming, grid: int
-) -> "dict[str, Slice]":
+def _lines(terminal: Terminal, files: dict[str, list[Path]], common: Common, naming: Naming, grid: int) -> "dict[str, Slice]":
     """The straight line between the first runs of neighbouring groups, on the first one's data."""
     from landscape.cli.network import objective_of, open_task, test_objective
     from landscape.errors import MismatchError
@@ -118,9 +127,9 @@ def _lines(
     out = {}
     firsts = [(name, paths[0]) for name, paths in files.items()]
     if len(firsts) == 1:
-        (name, paths) = next(iter(files.items()))
+        paths = next(iter(files.values()))
         firsts = [(p.stem, p) for p in paths[:2]]
-    for (a, path_a), (b, path_b) in zip(firsts, firsts[1:], strict=False):
+    for (a, path_a), (b, path_b) in itertools.pairwise(firsts):
         task = open_task(path_a, naming, terminal)
         start = objective_of(task, common, naming.split)
         end = objective_of(open_task(path_b, naming, terminal), common, naming.split)

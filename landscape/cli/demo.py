@@ -57,7 +57,14 @@ def run(terminal: Terminal, common: Common) -> None:
     for path in written:
         terminal.line(f"  {path}  ({path.stat().st_size / 1024:.0f} KiB)")
     terminal.line(f"Open {page} in a browser.")
-    terminal.document({"schema": 1, "report": str(page), "networks": [dict(zip(_KEYS, r, strict=True)) for r in rows], "files": [str(p) for p in written]})
+    terminal.document(
+        {
+            "schema": 1,
+            "report": str(page),
+            "networks": [dict(zip(_KEYS, r, strict=True)) for r in rows],
+            "files": [str(p) for p in written],
+        }
+    )
 
 
 _KEYS = ("network", "epochs", "train_loss", "train_accuracy", "test_accuracy")

@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from landscape.objective import Objective
 
 NAME = "doctor"
-_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "matplotlib", "safetensors", "scikit-learn", "plotly", "PyHessian", "timm", "transformers")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "safetensors",
+    "scikit-learn",
+    "plotly",
+    "PyHessian",
+    "timm",
+    "transformers",
+)
 
 
 def run(terminal: Terminal, common: Common) -> None:
@@ -50,7 +62,14 @@ def run(terminal: Terminal, common: Common) -> None:
         f"Hessian-vector product {product * 1e3:.2f} ms ({product / gradient:.1f} gradients)"
     )
     terminal.document(
-        {"schema": 1, **facts, "hvp_error": worst, "gradient_seconds": gradient, "hvp_seconds": product, "samples": objective.samples}
+        {
+            "schema": 1,
+            **facts,
+            "hvp_error": worst,
+            "gradient_seconds": gradient,
+            "hvp_seconds": product,
+            "samples": objective.samples,
+        }
     )
     if common.out is not None:
         from landscape.cli.files import OutputDirectory
@@ -59,7 +78,9 @@ def run(terminal: Terminal, common: Common) -> None:
         folder.json("doctor.json", {"schema": 1, **facts, "hvp_error": worst})
         terminal.written(folder.written)
     if not worst < 1e-9:
-        raise NumericalError(f"expected products right to 1e-9 in float64, found {worst:.1e}", fix="report this with the table above")
+        raise NumericalError(
+            f"expected products right to 1e-9 in float64, found {worst:.1e}", fix="report this with the table above"
+        )
 
 
 def _version(package: str) -> str:
@@ -71,7 +92,7 @@ def _version(package: str) -> str:
 
 
 def _dense_check(device: str, seed: int) -> float:
-    """Largest relative error of a product with the Hessian of a small network, against forward-over-reverse over the whole Hessian."""
+    """Largest relative error of products with a small network's Hessian, against forward over reverse for all of it."""
     import torch
 
     from landscape.objective import Objective

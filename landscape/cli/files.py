@@ -36,7 +36,8 @@ class OutputDirectory:
             self._compare(path / _RECORD)
         elif held:
             raise UsageError(
-                f"expected an empty directory or one of this very run, found {path} with {held[0]} in it", fix="choose another --out"
+                f"expected an empty directory or one of this very run, found {path} with {held[0]} in it",
+                fix="choose another --out",
             )
         self.json(_RECORD, self.inputs)
 
@@ -61,4 +62,6 @@ class OutputDirectory:
         keys = sorted(set(there) | set(self.inputs)) if isinstance(there, dict) else []
         differing = [k for k in keys if there.get(k) != self.inputs.get(k)]
         what = f"it differs in {', '.join(differing)}" if differing else "its record cannot be read"
-        raise UsageError(f"expected {self.path} to be new, found another run there: {printable(what)}", fix="choose another --out")
+        raise UsageError(
+            f"expected {self.path} to be new, found another run there: {printable(what)}", fix="choose another --out"
+        )

@@ -76,10 +76,10 @@ def objective_of(task: "Task", common: Common, split: str = "train") -> "Objecti
 
 
 def test_objective(task: "Task", common: Common) -> "Objective | None":
-    """The Objective on the test split, as many samples of it as there are up to `--samples`; None where the task has no test split."""
+    """The Objective on the test split, on at most `--samples` of it; None where the task has no test split."""
     if task.test is None:
         return None
-    available = task.samples("test")
+    available = task.size("test")
     samples = None if common.samples is None else min(common.samples, available)
     return objective_of(task, replace(common, samples=samples), "test")
 

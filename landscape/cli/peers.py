@@ -1,4 +1,4 @@
-"""PyHessian beside this toolkit, on the user's own network. Its files carry the GPL: an extra, imported only where it is asked for."""
+"""PyHessian on the user's own network. Its files carry the GPL: an extra, imported only where it is asked for."""
 
 from typing import TYPE_CHECKING
 

@@ -22,11 +22,24 @@ def run(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     common: Common,
     naming: Naming,
-    alpha: Annotated[float, typer.Option("--alpha", help="The layer's outputs times alpha, the weights that read them over alpha.")] = 5.0,
-    node: Annotated[bool, typer.Option("--node", help="A factor for every neuron, log-uniform between 1/alpha and alpha.")] = False,
-    layer: Annotated[list[str] | None, typer.Option("--layer", help="The layer to rescale, instead of the first; several are allowed.")] = None,
-    target: Annotated[str | None, typer.Option("--target", metavar="MEASURE=VALUE", help="Choose alpha so that a measure has this value, e.g. trace=1e6.")] = None,
-    measures: Annotated[str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")] = None,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="The layer's outputs times alpha, the weights that read them over alpha.")
+    ] = 5.0,
+    node: Annotated[
+        bool, typer.Option("--node", help="A factor for every neuron, log-uniform between 1/alpha and alpha.")
+    ] = False,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", help="The layer to rescale, instead of the first; several are allowed.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="MEASURE=VALUE", help="Choose alpha so that a measure has this value, e.g. trace=1e6."
+        ),
+    ] = None,
+    measures: Annotated[
+        str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
+    ] = None,
 ) -> None:
     """Rescale the weights without changing the function, and certify what every measure says before and after.
 
@@ -66,9 +79,18 @@ def run(
     terminal.line(f"alpha = {alpha:.6g}, {result.symmetry}-wise; {result.function_line()}")
     terminal.table(("measure", "before", "after", "ratio", "verdict"), result.table())
     path = folder.file("rescaled.safetensors")
-    recipe = dict(task.recipe or {}) | {"rescaled": {"from": task.sha256, "alpha": alpha, "symmetry": result.symmetry, "layers": layer}}
+    recipe = dict(task.recipe or {}) | {
+        "rescaled": {"from": task.sha256, "alpha": alpha, "symmetry": result.symmetry, "layers": layer}
+    }
     checkpoints.save(path, other.state_dict(), recipe=recipe, extras=dict(task.extras))
-    document = {"schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "alpha": alpha, "rescaled": str(path), **result.to_json()}
+    document = {
+        "schema": 1,
+        "checkpoint": str(checkpoint),
+        "sha256": task.sha256,
+        "alpha": alpha,
+        "rescaled": str(path),
+        **result.to_json(),
+    }
     folder.json("certificate.json", document)
     folder.written += save(figure_certificate([(alpha, result)]), folder.path / "certificate")
     terminal.document(document)
@@ -112,7 +134,9 @@ def _solved(
     if len(layers or ()) > 1:
         raise UsageError("expected one --layer with --target, found several", fix="name the one whose factor is solved for")
     if "layer" in measure.invariant_to:
-        raise UsageError(f"expected a measure that rescaling moves, found {name}, which it does not", fix="try --target trace=1e6")
+        raise UsageError(
+            f"expected a measure that rescaling moves, found {name}, which it does not", fix="try --target trace=1e6"
+        )
     unit = symmetries[layers[0]] if layers else symmetries.default
     if name == "trace":
         sections = [slice(e.start, e.stop) for e in objective.layout]

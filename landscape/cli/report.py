@@ -13,11 +13,17 @@ NAME = "report"
 
 def run(
     terminal: Terminal,
-    paths: Annotated[list[Path], typer.Argument(metavar="DIR/CKPT...", help="Checkpoints, and directories that other commands wrote.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="DIR/CKPT...", help="Checkpoints, and directories that other commands wrote.")
+    ],
     common: Common,
     naming: Naming,
-    measures: Annotated[str | None, typer.Option("--measures", help="Of the checkpoints: all, or names; default the usual ones.")] = None,
-    interactive: Annotated[bool, typer.Option("--interactive", help="Add surfaces that turn under the mouse (needs plotly).")] = False,
+    measures: Annotated[
+        str | None, typer.Option("--measures", help="Of the checkpoints: all, or names; default the usual ones.")
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Add surfaces that turn under the mouse (needs plotly).")
+    ] = False,
     title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Sharpness report",
 ) -> None:
     """Write one HTML file that opens offline: from results that other commands wrote, and from checkpoints measured now.
@@ -43,7 +49,8 @@ def run(
     sharpness += [measured(terminal, p, common, naming, names) for p in paths if not p.is_dir()]
     if not sharpness and not any(found.values()):
         raise UsageError(
-            "expected results, found none in these directories", fix="run landscape sharpness, spectrum, surface or reparam with --out first"
+            "expected results, found none in these directories",
+            fix="run landscape sharpness, spectrum, surface or reparam with --out first",
         )
     write_report(out, title=title, sharpness=sharpness, interactive=interactive, **found)
     counts = {"sharpness": len(sharpness)} | {name: len(things) for name, things in found.items()}

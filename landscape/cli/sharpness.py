@@ -22,7 +22,9 @@ def run(
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One or more checkpoints.")],
     common: Common,
     naming: Naming,
-    measures: Annotated[str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")] = None,
+    measures: Annotated[
+        str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
+    ] = None,
 ) -> None:
     """How sharp is this minimum? Every number with its doubt, and whether rescaling the weights could have faked it.
 
@@ -67,9 +69,7 @@ def listed(measures: str | None) -> str | list[str] | None:
     return [name.strip() for name in measures.split(",") if name.strip()]
 
 
-def measured(
-    terminal: Terminal, path: Path, common: Common, naming: Naming, names: str | list[str] | None
-) -> "Sharpness":
+def measured(terminal: Terminal, path: Path, common: Common, naming: Naming, names: str | list[str] | None) -> "Sharpness":
     """The measures of one checkpoint, printed as a table."""
     from landscape.cli.network import centre_line, objective_of, open_task
     from landscape.measures import sharpness

@@ -1,7 +1,7 @@
 """`landscape spectrum`: eigenvalues with residuals, spectral density with its band, per-layer traces."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,11 +22,19 @@ def run(
     common: Common,
     naming: Naming,
     k: Annotated[int, typer.Option("-k", "--eigenvalues", min=1, help="How many at each end of the spectrum.")] = 5,
-    probes: Annotated[int, typer.Option("--probes", min=2, help="Random probes of the density; more of them narrow its band.")] = 10,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Lanczos steps of each probe; more of them sharpen the density.")] = 80,
+    probes: Annotated[
+        int, typer.Option("--probes", min=2, help="Random probes of the density; more of them narrow its band.")
+    ] = 10,
+    steps: Annotated[
+        int, typer.Option("--steps", min=2, help="Lanczos steps of each probe; more of them sharpen the density.")
+    ] = 80,
     scale: Annotated[str, typer.Option("--scale", help="Of the eigenvalue axis: log (symmetric) or linear.")] = "log",
-    per_layer: Annotated[bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of every layer's own block.")] = False,
-    check: Annotated[str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")] = None,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of every layer's own block.")
+    ] = False,
+    check: Annotated[
+        str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")
+    ] = None,
 ) -> None:
     """The Hessian's spectrum: top and bottom eigenvalues with residuals, the density with a band, a table by layer.
 
@@ -38,7 +46,7 @@ def run(
     from landscape.report import figure_density, save
     from landscape.spectrum import eigenpairs, spectral_density
 
-    if scale not in ("log", "linear"):
+    if scale != "log" and scale != "linear":
         raise UsageError(f"expected --scale log or linear, found {scale!r}")
     if check not in (None, "pyhessian"):
         raise UsageError(f"expected --check pyhessian, found {check!r}")
@@ -61,8 +69,13 @@ def run(
     terminal.line(f"{pairs.matvecs} Hessian-vector products")
     if not pairs.converged.all():
         terminal.unconverged.append("eigenvalues")
+    axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
     density = spectral_density(
-        objective, probes=probes, steps=steps, scale=scale, generator=_seeded(common.seed)  # type: ignore[arg-type]  # checked above
+        objective,
+        probes=probes,
+        steps=steps,
+        scale=axis,
+        generator=_seeded(common.seed),
     )
     document: dict[str, Any] = {
         "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
@@ -72,7 +85,9 @@ def run(
         document["layers"] = _layers(terminal, objective, common.seed)
     if check is not None:
         document["check"] = _pyhessian(terminal, objective, pairs, count)
-    figure = figure_density(density, eigenpairs=pairs, title=f"Spectral density of the Hessian, {checkpoint.name}", provenance=inputs)
+    figure = figure_density(
+        density, eigenpairs=pairs, title=f"Spectral density of the Hessian, {checkpoint.name}", provenance=inputs
+    )
     folder.written += save(figure, folder.path / "spectrum")
     folder.json("spectrum.json", document)
     terminal.document(document)

@@ -23,9 +23,13 @@ def run(
     common: Common,
     naming: Naming,
     dim: Annotated[int, typer.Option("--dim", min=1, max=2, help="1 for a line, 2 for a plane.")] = 2,
-    grid: Annotated[int, typer.Option("--grid", help="Points on each axis; an odd number has the checkpoint in the middle.")] = 25,
+    grid: Annotated[
+        int, typer.Option("--grid", help="Points on each axis; an odd number has the checkpoint in the middle.")
+    ] = 25,
     span: Annotated[tuple[float, float], typer.Option("--span", help="First and last coordinate of each axis.")] = (-1.0, 1.0),
-    directions: Annotated[str, typer.Option("--directions", help="random, hessian, pca:DIR or to:CKPT; one, or two with a comma.")] = "random",
+    directions: Annotated[
+        str, typer.Option("--directions", help="random, hessian, pca:DIR or to:CKPT; one, or two with a comma.")
+    ] = "random",
     norm: Annotated[str, typer.Option("--norm", help="Of random directions: filter, layer or none.")] = "filter",
     orthogonal: Annotated[bool, typer.Option("--orthogonal", help="Make the second axis orthogonal to the first.")] = False,
     with_test: Annotated[bool, typer.Option("--test/--no-test", help="Evaluate the test split at every point too.")] = True,
@@ -108,5 +112,7 @@ def _directions(
             points = [objective_of(open_task(p, naming, terminal), common, naming.split).theta for p in files]
             out.append(trajectory_directions(objective, points, rank + 1)[rank])
         else:
-            raise UsageError(f"expected random, hessian, pca:DIR or to:CKPT, found {kind!r}", fix="pass --directions random,hessian")
+            raise UsageError(
+                f"expected random, hessian, pca:DIR or to:CKPT, found {kind!r}", fix="pass --directions random,hessian"
+            )
     return out

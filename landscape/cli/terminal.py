@@ -142,7 +142,7 @@ class _Lines:
         self.spoken = now
         label, total, started = self.stages[handle]
         text = f"{label}: {self.done[handle]}"
-        if total:
+        if total and self.done[handle]:
             left = (now - started) / self.done[handle] * (total - self.done[handle])
             text += f" of at most {total}, {now - started:.0f} s, at most {left:.0f} s left"
         self.console.print(escape(printable(text)))

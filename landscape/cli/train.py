@@ -14,22 +14,40 @@ NAME = "train"
 
 def run(
     terminal: Terminal,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="digits-mlp, digits-cnn, cifar-resnet20, cifar-vgg9 or cifar-c1.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="digits-mlp, digits-cnn, cifar-resnet20, cifar-vgg9 or cifar-c1.")
+    ],
     common: Common,
-    data: Annotated[str | None, typer.Option("--data", help="cifar10:PATH, imagefolder:PATH or safetensors:PATH; digits need none.")] = None,
-    corruption: Annotated[str | None, typer.Option("--corruption", help="labels (with --level), random-labels, shuffled-pixels, random-pixels, gaussian.")] = None,
-    level: Annotated[float | None, typer.Option("--level", help="With --corruption labels: probability that a label is drawn anew.")] = None,
-    batch: Annotated[str | None, typer.Option("--batch", help="Samples a step: a number, a fraction such as 0.1, or full. --batch-size does the same.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="cifar10:PATH, imagefolder:PATH or safetensors:PATH; digits need none.")
+    ] = None,
+    corruption: Annotated[
+        str | None,
+        typer.Option("--corruption", help="labels (with --level), random-labels, shuffled-pixels, random-pixels, gaussian."),
+    ] = None,
+    level: Annotated[
+        float | None, typer.Option("--level", help="With --corruption labels: probability that a label is drawn anew.")
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", help="Samples a step: a number, a fraction such as 0.1, or full. --batch-size does the same."),
+    ] = None,
     optimizer: Annotated[str | None, typer.Option("--optimizer", help="sgd or adam.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option("--momentum", help="Of SGD; beta_1 of Adam.")] = None,
-    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Added to the gradient as a multiple of each weight.")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option("--weight-decay", help="Added to the gradient as a multiple of each weight.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option("--dropout", help="Probability, where the network has dropout.")] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Random crops and flips.")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="none or cosine.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most this many passes over the data.")] = None,
-    stop_loss: Annotated[float | None, typer.Option("--stop-loss", help="Stop at this loss over the whole training set.")] = None,
-    option: Annotated[list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the network, e.g. -M width=8.")] = None,
+    stop_loss: Annotated[
+        float | None, typer.Option("--stop-loss", help="Stop at this loss over the whole training set.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the network, e.g. -M width=8.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Go on where a run that was stopped left off.")] = True,
 ) -> None:
     """Train a built-in network: clean or memorizing, at any batch size. A run that is killed goes on with the same command.
@@ -61,7 +79,12 @@ def run(
     )
     out = common.out or Path("runs") / f"{task}-{recipe.corruption}-{common.seed}.safetensors"
     result = train(
-        recipe, out=out, resume=resume, data_path=data if path else None, device=device_of(common.device), samples=common.samples
+        recipe,
+        out=out,
+        resume=resume,
+        data_path=data if path else None,
+        device=device_of(common.device),
+        samples=common.samples,
     )
     summary = result.summary()
     terminal.table(("", task), [(name, _shown(value)) for name, value in summary.items()])

@@ -78,7 +78,7 @@ class KrylovBasis:
         """Take the product of the next row; returns beta, the norm of what is new in it, 0 if the rows became invariant."""
         end = self.locked + self.size + 1
         w, coefficients = orthogonalize(product, self.store[:end])
-        column = coefficients[self.locked :].double().cpu().numpy()
+        column = coefficients[self.locked :].cpu().numpy()
         self.projection[: self.size + 1, self.size] = self.projection[self.size, : self.size + 1] = column
         self.size += 1
         beta = norm(w)

@@ -1,6 +1,6 @@
 """Maximisation over a box or a ball by several methods from several starts; the best over everything is the answer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Literal, get_args
@@ -12,18 +12,16 @@ from torch import Tensor
 from landscape import progress
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg.ascent import lbfgsb, projected_gradient, projected_quasi_newton, vertex_ascent
-from landscape.linalg.lanczos import vectors_of
 from landscape.linalg.maximum import Maximum, Run
 from landscape.linalg.probes import default_generator
 from landscape.linalg.regions import Ball, Box, Region
 from landscape.linalg.search import BudgetSpent, Search, Value, ValueAndGradient
+from landscape.linalg.starts import STARTS, Start, radius_of, starting_points, to_unit
 
 BoxMethod = Literal["sign_corner", "projected_gradient", "projected_quasi_newton", "lbfgsb"]
 BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton"]
-Start = Literal["centre", "directions", "random"]
 BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)
 BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)
-STARTS: tuple[Start, ...] = get_args(Start)
 
 
 def maximise_box(
@@ -90,7 +88,7 @@ def maximise_box(
         >>> best.value, best.point.abs().tolist()
         (1.0, [0.5, 0.5, 0.5, 0.5])
     """
-    scale = _radius(radius, dim, dtype, device)
+    scale = radius_of(radius, dim, dtype, device)
     return _maximise(
         value_and_gradient,
         value,
@@ -160,7 +158,7 @@ def maximise_ball(
         >>> round(best.value, 4)
         6.0
     """
-    scale = _radius(float(rho), dim, dtype, device)
+    scale = radius_of(float(rho), dim, dtype, device)
     return _maximise(
         value_and_gradient,
         value,
@@ -200,7 +198,7 @@ def _maximise(
     if max_evaluations is not None and max_evaluations < 1:
         raise UsageError(f"expected max_evaluations >= 1, found {max_evaluations}", fix="the centre alone is one")
     dim, dtype, device = len(scale), scale.dtype, scale.device
-    single, corners = _starts(starts, directions, restarts, region, scale, default_generator(generator))
+    single, corners = starting_points(starts, directions, restarts, region, scale, default_generator(generator))
     history: list[Run] = []
     found = ("centre", "centre")
     complete = True
@@ -227,20 +225,20 @@ def _maximise(
         try:
             for method in methods:
                 if method in ("sign_corner", "boundary_gradient"):
-                    for name, u in chain(((name, _to_unit(y, scale)) for name, y in single), corners()):
+                    for name, u in chain(((name, to_unit(y, scale)) for name, y in single), corners()):
                         run(method, name, partial(vertex_ascent, search, region, u))
                     continue
                 for name, y in single:
                     if method == "lbfgsb":
                         run(method, name, partial(lbfgsb, search, y, scale, lbfgsb_iterations))
                         continue
-                    u = _to_unit(y, scale)
+                    u = to_unit(y, scale)
                     if method == "projected_gradient":
                         run(method, name, partial(projected_gradient, search, region, u, iterations))
                     else:
                         run(method, name, partial(projected_quasi_newton, search, region, u, iterations))
                 if method == "projected_quasi_newton":
-                    u = _to_unit(search.point, scale)
+                    u = to_unit(search.point, scale)
                     run(method, "the best so far", partial(projected_quasi_newton, search, region, u, iterations))
         except BudgetSpent:
             complete = False
@@ -256,72 +254,3 @@ def _maximise(
         search.overflowed,
         complete,
     )
-
-
-def _radius(
-    radius: Tensor | float, dim: int | None, dtype: torch.dtype | None, device: torch.device | str | None
-) -> Float[Tensor, " P"]:
-    """The radius of every coordinate; a ball has the same for all."""
-    if isinstance(radius, Tensor) and radius.ndim == 1:
-        if dim is not None and len(radius) != dim:
-            raise UsageError(f"expected a radius of shape ({dim},), found {tuple(radius.shape)}", fix="one entry a coordinate")
-        out = radius.detach().to(device=device, dtype=dtype)
-    elif dim is None:
-        raise UsageError("expected dim beside a radius that is one number, found none", fix="pass dim=P")
-    else:
-        out = torch.full((dim,), float(radius), dtype=dtype or torch.float32, device=device)
-    if len(out) < 1 or out.dtype not in (torch.float32, torch.float64):
-        raise UsageError(
-            f"expected a float32 or float64 radius of at least one entry, found {len(out)} of {out.dtype}", fix="pass floats"
-        )
-    if not bool(((out >= 0) & torch.isfinite(out)).all()):
-        raise UsageError(
-            "expected every radius finite and >= 0, found others", fix="a coordinate that must not move has radius 0"
-        )
-    return out
-
-
-def _to_unit(y: Float[Tensor, " P"], scale: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """Unit coordinates of y; 0 where the set has no width."""
-    return torch.where(scale > 0, y / scale, 0)
-
-
-def _starts(
-    starts: Sequence[str | Tensor],
-    directions: Tensor | Sequence[Tensor] | None,
-    restarts: int,
-    region: Region,
-    scale: Tensor,
-    generator: torch.Generator,
-) -> tuple[list[tuple[str, Tensor]], Callable[[], Iterator[tuple[str, Tensor]]]]:
-    """Starts of every method as (name, y), and, made one at a time, the extreme points as (name, u)."""
-    dim, dtype, device = len(scale), scale.dtype, scale.device
-    single: list[tuple[str, Tensor]] = []
-    for i, start in enumerate(starts):
-        if isinstance(start, Tensor):
-            y = vectors_of(start, dim, "a start", dtype, device)[0]
-            single.append(
-                (f"start {i}", scale * region.project(_to_unit(y, scale)) if region.name == "ball" else y.clamp(-scale, scale))
-            )
-        elif start == "centre":
-            single.append((start, torch.zeros_like(scale)))
-        elif start not in STARTS:
-            raise UsageError(
-                f"expected starts out of {', '.join(STARTS)} or tensors, found {start!r}", fix="choose among these"
-            )
-    names = [start for start in starts if isinstance(start, str)]
-    if isinstance(directions, Sequence):
-        directions = torch.stack(list(directions)) if directions else None
-    rows = None if directions is None else vectors_of(directions, dim, "directions", dtype, device)
-
-    def corners() -> Iterator[tuple[str, Tensor]]:
-        origin = torch.zeros_like(scale)
-        if "directions" in names and rows is not None:
-            for i, row in enumerate(rows):
-                for sign in (1, -1):
-                    yield f"{'+-'[sign < 0]}direction {i}", region.vertex(sign * row, origin)
-        if "random" in names:
-            for i in range(restarts):
-                yield f"random {i}", region.random(generator, dtype, device)
-
-    return single, corners

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.linalg.probes import random_rows
+from landscape.linalg.products import norm
 
 # A coordinate this close to its bound counts as on it: some rounding errors of float32, far below any radius that matters.
 EDGE = 1e-6
@@ -42,7 +43,7 @@ def unit(g: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
     if largest == 0:
         return g
     g = g / largest
-    return g / torch.linalg.vector_norm(g)
+    return g / norm(g)
 
 
 class Box:
@@ -79,7 +80,7 @@ class Ball:
         self.dim = dim
 
     def project(self, u: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-        length = torch.linalg.vector_norm(u)
+        length = norm(u)
         return u / length if length > 1 else u
 
     def vertex(self, g: Float[Tensor, " P"], u: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
@@ -99,4 +100,4 @@ class Ball:
 
     def _pressed(self, u: Tensor, g: Tensor) -> bool:
         """Whether u is on the sphere and g points outward."""
-        return bool(torch.linalg.vector_norm(u) >= 1 - EDGE) and bool(torch.dot(g, u) > 0)
+        return norm(u) >= 1 - EDGE and bool(torch.dot(g, u) > 0)

@@ -282,7 +282,7 @@ def hutchpp(
         for begin in range(0, probes, block):
             z = random_rows(min(block, probes - begin), dim, distribution, generator, dtype, device)
             for _ in range(2):  # twice, so that in float32 too nothing of the subspace is left in the probes
-                z -= (z @ basis.T) @ basis
+                z -= torch.from_numpy(gram(z, basis)).to(z) @ basis
             rest[begin : begin + block] = _inner(z, products(z))
     remainder = mean_estimate(rest)
     return Estimate(low_rank + remainder.value, remainder.stderr, "t", probes)

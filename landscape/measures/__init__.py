@@ -1,16 +1,15 @@
-"""Measures of sharpness: a registry and one file per family. A new one is one file, one import here, one row in tests/cases.py."""
-
-from landscape.measures.registry import MEASURES, Measure, chosen, measure, measure_all
-from landscape.measures.sharpness import provenance, sharpness
+"""Measures of sharpness: a registry and one file per family. A new one is one file and one import here."""
 
 # isort: split  (the order from here on is the order of every table)
-from landscape.measures.spectrum import adaptive_lambda_max, lambda_max, lambda_min
+from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min
+from landscape.measures.registry import MEASURES, Measure, chosen, measure, measure_all
+from landscape.measures.table import provenance, sharpness
 
 # isort: split
-from landscape.measures.trace import adaptive_trace, frobenius, trace
+from landscape.measures.traces import adaptive_trace, frobenius, trace
 
 # isort: split
-from landscape.measures.keskar import keskar
+from landscape.measures.epsilon_sharpness import keskar
 
 __all__ = [
     "MEASURES",

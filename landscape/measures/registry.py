@@ -1,4 +1,4 @@
-"""The register of measures. The command line's choices, the documentation, the certificate and the contract tests all read it."""
+"""The register of measures: the command line, the documentation, the certificate and the contract tests read it."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -72,9 +72,7 @@ def chosen(names: str | Sequence[str] | None = None) -> list[Measure]:
     return [MEASURES[name] for name in wanted]
 
 
-def measure_all(
-    objective: Objective, names: str | Sequence[str] | None = None, *, seed: int = 0
-) -> dict[str, Measurement]:
+def measure_all(objective: Objective, names: str | Sequence[str] | None = None, *, seed: int = 0) -> dict[str, Measurement]:
     """Compute measures of one network.
 
     Every measure starts from the same seed, so that two networks compared with the same seed see the same probes, and

@@ -18,7 +18,7 @@ _memory: WeakKeyDictionary[Objective, dict[tuple[object, ...], tuple[object, Ten
 
 
 def once(objective: Objective, generator: torch.Generator, key: tuple[object, ...], compute: Callable[[], T]) -> T:
-    """`compute()`, remembered: the same key and the same state of the generator give the same result and leave the same state."""
+    """`compute()`, remembered: the same key and generator state give the same result and leave the same state."""
     known = _memory.setdefault(objective, {})
     full = (*key, generator.get_state().numpy().tobytes())
     if full not in known:
@@ -61,8 +61,8 @@ def operator(objective: Objective, weight: Tensor | None = None) -> Callable[[Te
 def with_data_error(objective: Objective, estimate: Estimate, directions: list[Tensor]) -> Estimate:
     """Attach the error from the finite sample to an estimate of the mean over directions of v^T H v.
 
-    To first order an eigenvalue moves by v^T (dH) v, so that its sampling error is that of the mean of v^T H_n v. For a trace the directions
-    are some of its probes; their own noise makes the error slightly too large, never too small.
+    To first order an eigenvalue moves by v^T (dH) v, so that its sampling error is that of the mean of v^T H_n v. For a
+    trace the directions are some of its probes; their own noise makes the error slightly too large, never too small.
     """
     parts = [objective.sample_curvatures(v) for v in directions]
     known = [p for p in parts if p is not None]

@@ -21,7 +21,7 @@ from landscape.reparam.variables import PINNED, ZERO, Variables
 def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetries:
     """Find the rescalings of a network's weights that leave its function unchanged.
 
-    A neuron's incoming weights and bias times s > 0, its outgoing weights over s: a positively homogeneous function between them
+    A neuron's incoming weights and bias times s > 0, its outgoing weights over s: a positively homogeneous function between
     hands the factor on (Dinh et al.'s T_alpha, for every neuron). The network is traced once in eval mode, each activation
     carries one unknown scale a channel, and every operation says how its output's scales follow from its input's. What is added
     must share its scale, so a residual stream has one; input, output and all that meets an operation which is not homogeneous
@@ -207,13 +207,23 @@ def _touched(
     """Unit -> names of what a common scale of it multiplies, and of what it divides."""
     touched: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
     for name, (num, den, _) in numbered.items():
-        above, below = np.broadcast_arrays(unit_of[num], unit_of[den])
+        above, below = _pairs(unit_of[num], unit_of[den])
         differ = above != below  # a stream that a layer both reads and writes cancels
         for side, units in enumerate((above, below)):
             for u in np.unique(units[differ]):
                 if u >= 0:
                     touched.setdefault(int(u), ({}, {}))[side][name] = None
     return touched
+
+
+def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of values that meet in broadcasting, and where no axis is shared each of them once."""
+    rank = max(a.ndim, b.ndim)
+    a, b = (x.reshape((1,) * (rank - x.ndim) + x.shape) for x in (a, b))
+    if all(1 in lengths for lengths in zip(a.shape, b.shape, strict=True)):
+        a, b = np.unique(a)[:, None], np.unique(b)
+    both = np.broadcast_arrays(a, b)
+    return both[0], both[1]
 
 
 def _pinned(variables: Variables) -> tuple[Pinned, ...]:

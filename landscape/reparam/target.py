@@ -149,8 +149,8 @@ def solve_alpha(
 ) -> Solution:
     """The alpha with measure_at(alpha) = target, by search on log alpha.
 
-    Brackets the target by growing steps away from alpha = 1, to both sides in turn, so that of several solutions a near one is found;
-    then Brent's method. A target below everything met so far is looked for around the smallest value, by golden section.
+    Brackets the target by growing steps away from alpha = 1, to both sides in turn, so that of several solutions a near one is
+    found; then Brent's method. A target below everything met so far is looked for around the smallest value, by golden section.
 
     Args:
         measure_at: alpha -> value; computed with the same random numbers at each alpha, so that it is a smooth function.

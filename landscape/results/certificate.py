@@ -18,8 +18,8 @@ class CertificateRow:
         before, after: its values at the two sets of weights.
         claimed: whether the registry claims that this rescaling leaves it unchanged.
         verdict: "invariant" (claimed, and it did not move), "moved" (not claimed, and it moved: rescaling can fake it),
-            "unmoved here" (not claimed, but this rescaling left it within the tolerance), "CLAIM BROKEN" (claimed, and it moved),
-            "not comparable" (a value is not finite or not converged).
+            "unmoved here" (not claimed, but this rescaling left it within the tolerance), "CLAIM BROKEN" (claimed, and it
+            moved), "not comparable" (a value is not finite or not converged).
     """
 
     name: str
@@ -60,9 +60,7 @@ class Certificate:
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
         """(measure, before, after, ratio, verdict) as the tables show them."""
-        return [
-            (r.name, f"{r.before.value:.6g}", f"{r.after.value:.6g}", f"{r.ratio:.6g}", r.verdict) for r in self.rows
-        ]
+        return [(r.name, f"{r.before.value:.6g}", f"{r.after.value:.6g}", f"{r.ratio:.6g}", r.verdict) for r in self.rows]
 
     def function_line(self) -> str:
         """The comparison of the outputs in one line."""

@@ -13,7 +13,8 @@ class GroupValue:
 
     Attributes:
         median: over the runs.
-        low, high: 95 % bootstrap interval of the median where the group has at least five runs, else its smallest and largest value.
+        low, high: 95 % bootstrap interval of the median where the group has at least five runs, else its smallest and
+            largest value.
         n: runs.
         is_interval: whether low and high are an interval; a range of fewer than five runs says nothing about other runs.
     """
@@ -33,7 +34,8 @@ class Comparison:
         groups: name -> the runs' Sharpness, in the order given.
         gaps: name -> training accuracy less test accuracy of every run; None where there is no test split.
         table: measure -> group -> GroupValue.
-        rank_correlation: measure -> (Kendall's tau-b with the gap over all runs, its two-sided p-value); empty below three runs.
+        rank_correlation: measure -> (Kendall's tau-b with the gap over all runs, its two-sided p-value); empty below three
+            runs.
         barriers: "A to B" -> {"loss": height, "test_loss": height, ...} of straight lines between runs.
         remarks: what cannot be concluded, and why.
     """

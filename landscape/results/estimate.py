@@ -28,7 +28,8 @@ class Estimate:
         n: how many probes, samples, products or evaluations stand behind the value.
         converged: False if the method stopped before its own criterion held.
         reason: one line that explains a value that is not finite or did not converge, or a remark on how it was found.
-        data_stderr: standard error that comes from having only these samples of the data, where `stderr` is about the method; the two
+        data_stderr: standard error that comes from having only these samples of the data, where `stderr` is about the
+            method; the two
             are kept apart. None where it was not estimated, and for kind "samples", where `stderr` is that very thing.
     """
 

@@ -20,7 +20,8 @@ class Measurement:
     Attributes:
         estimate: the value and the doubt that comes from the method (probes, iterations, maximisation).
         unit: unit of the value, e.g. "loss / weight^2".
-        invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can fake it.
+        invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can fake
+            it.
         matvecs: Hessian-vector products spent on it; work shared between measures is counted where it was done.
         seconds: wall time.
     """
@@ -33,7 +34,7 @@ class Measurement:
 
     @property
     def mark(self) -> str:
-        """"yes" where some rescaling could have faked the value, "node" where only a neuron-wise one could, else "no"."""
+        """ "yes" where some rescaling could have faked the value, "node" where only a neuron-wise one could, else "no"."""
         if "node" in self.invariant_to:
             return "no"
         return "node-wise" if "layer" in self.invariant_to else "yes"
@@ -87,7 +88,7 @@ class Sharpness:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Cells under `HEAD`, one row a measure."""
-        out = []
+        out: list[tuple[str, ...]] = []
         for name, m in self.measures.items():
             e = m.estimate
             doubt = e.doubt() if e.converged else f"NOT CONVERGED: {e.reason}"

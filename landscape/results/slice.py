@@ -19,7 +19,8 @@ class SliceCheck:
         cosine: cosine between the two axes; None for a line.
         norm_ratio: per axis, the smallest and largest ||d_ij|| / ||theta_ij|| over filters: both 1 under filter normalization;
             None where the axis is not filter-normalized.
-        centre_is_exact: the value on the grid at the origin equals the checkpoint's loss to the bit; None if 0 is not on the grid.
+        centre_is_exact: the value on the grid at the origin equals the checkpoint's loss to the bit; None if 0 is not on the
+            grid.
         centre_value: the checkpoint's loss.
         symmetric: every axis runs from -a to a.
         curvature: second derivatives of the surface at the centre from its own values, keyed "11", "12", "22".
@@ -80,7 +81,7 @@ class Slice:
         return len(self.axes)
 
     def barrier(self, quantity: str = "loss") -> float:
-        """Height of the barrier on a line between two minima: the largest value less the mean of the two ends (Frankle et al. 2020).
+        """Height of the barrier on a line between two minima: largest value less the mean of the ends (Frankle et al. 2020).
 
         For an accuracy it is the depth of the valley: the mean of the ends less the smallest value.
         """
@@ -98,8 +99,7 @@ class Slice:
         """Everything as lists; values that are not finite become None."""
 
         def listed(a: np.ndarray) -> Any:
-            finite = np.isfinite(a)
-            return np.where(finite, a, None).tolist() if not finite.all() else a.tolist()
+            return plain(a.tolist())
 
         check = None
         if self.check is not None:

@@ -20,7 +20,8 @@ class Eigenpairs:
 
     Attributes:
         values: (k,) float64 eigenvalues in decreasing algebraic order (for which="both": the k largest, then the k smallest).
-        vectors: (k, P) orthonormal rows; a torch tensor in the dtype and on the device of the operator; None if read from JSON.
+        vectors: (k, P) orthonormal rows; a torch tensor in the dtype and on the device of the operator; (0, 0) if read from
+            JSON.
         residuals: (k,) true residuals ||H v - lambda v||, from a product made after the iteration ended.
         converged: (k,) booleans: residual <= tol * max |lambda|.
         matvecs: products with H that were spent, those for the residuals included.
@@ -28,7 +29,7 @@ class Eigenpairs:
     """
 
     values: np.ndarray
-    vectors: "Tensor | None"
+    vectors: "Tensor"
     residuals: np.ndarray
     converged: np.ndarray
     matvecs: int
@@ -55,9 +56,10 @@ class Eigenpairs:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Eigenpairs":
-        """Inverse of `to_json`, with `vectors` None: JSON does not hold them."""
+        """Inverse of `to_json`, but for the vectors, which JSON does not hold: an empty array stands in for them."""
         values, residuals, converged = (np.asarray(data[k]) for k in ("values", "residuals", "converged"))
-        return cls(values, None, residuals, converged, data["matvecs"], data["which"])
+        empty: Any = np.empty((0, 0))
+        return cls(values, empty, residuals, converged, data["matvecs"], data["which"])
 
     def __str__(self) -> str:
         rows = (
@@ -115,4 +117,5 @@ class SpectralDensity:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SpectralDensity":
         """Inverse of `to_json`."""
-        return cls(**{k: np.asarray(v) if isinstance(v, list) else v for k, v in data.items()})
+        fields: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**fields)

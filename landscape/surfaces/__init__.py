@@ -5,4 +5,13 @@ from landscape.surfaces.grid import line, plane
 from landscape.surfaces.paths import interpolation
 from landscape.surfaces.trajectory import trajectory_directions
 
-__all__ = ["Direction", "interpolation", "line", "orthogonal_to", "plane", "random_direction", "toward", "trajectory_directions"]
+__all__ = [
+    "Direction",
+    "interpolation",
+    "line",
+    "orthogonal_to",
+    "plane",
+    "random_direction",
+    "toward",
+    "trajectory_directions",
+]

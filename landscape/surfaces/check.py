@@ -7,7 +7,7 @@ from landscape.objective import Objective
 from landscape.results import SliceCheck
 from landscape.surfaces.directions import Direction, norm_ratios
 
-# Second differences in float64: far enough above rounding (1e-16 / h^2), far enough below the distance to most kinks of a rectifier.
+# Second differences in float64: far above rounding (1e-16 / h^2), far below the distance to most kinks of a rectifier.
 _STEP = 3e-5
 
 
@@ -23,7 +23,8 @@ def check_slice(
         loss: values on it.
 
     Returns:
-        The check; its curvatures d_i^T H d_j come twice, from second differences of the surface and from Hessian-vector products.
+        The check; its curvatures d_i^T H d_j come twice, from second differences of the surface and from Hessian-vector
+        products.
 
     Cost: one product a direction, and 2 (line) or 8 (plane) evaluations, in float64 whatever the objective's own dtype.
     """

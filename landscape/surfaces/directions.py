@@ -39,9 +39,10 @@ def random_direction(
 ) -> Direction:
     """Gaussian direction, scaled filter by filter to the length of the network's own weights.
 
-    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: the first index of a convolution's weight, the neuron of a linear
-    layer (the second index of a transposed convolution). Biases and normalisation layers get zero, as in the paper's plots. A filter whose weights
-    are all zero gets a zero direction.
+    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: the first index of a convolution's weight, the
+    neuron of a linear
+    layer (the second index of a transposed convolution). Biases and normalisation layers get zero, as in the paper's plots.
+    A filter whose weights are all zero gets a zero direction.
 
     Args:
         objective: gives the weights and their layout.
@@ -74,7 +75,9 @@ def random_direction(
         groups = _groups(layout, norm)
         own, wanted = filter_norms(d, groups), filter_norms(theta, groups)
         d = d * torch.where(own > 0, wanted / own, 0.0)[groups]
-    return Direction(f"random, seed {seed}, {norm} norm" if norm != "none" else f"random, seed {seed}", d.to(objective.theta), norm)
+    return Direction(
+        f"random, seed {seed}, {norm} norm" if norm != "none" else f"random, seed {seed}", d.to(objective.theta), norm
+    )
 
 
 def toward(objective: Objective, theta: Float[Tensor, " P"], name: str = "to other") -> Direction:
@@ -83,7 +86,7 @@ def toward(objective: Objective, theta: Float[Tensor, " P"], name: str = "to oth
 
 
 def orthogonal_to(first: Direction, second: Direction) -> Direction:
-    """The second direction less its projection on the first, d2 - (d1.d2 / ||d1||^2) d1; its filters' lengths are then only nearly right.
+    """The second direction less its projection on the first, d2 - (d1.d2 / ||d1||^2) d1; its filters' lengths then differ.
 
     Raises:
         UsageError: the two are parallel.
@@ -91,12 +94,14 @@ def orthogonal_to(first: Direction, second: Direction) -> Direction:
     a, b = first.vector.double(), second.vector.double()
     rest = b - (a @ b) / (a @ a) * a
     if not float(rest.norm()) > 1e-9 * float(b.norm()):
-        raise UsageError("expected two directions that span a plane, found parallel ones", fix="choose another seed or direction")
+        raise UsageError(
+            "expected two directions that span a plane, found parallel ones", fix="choose another seed or direction"
+        )
     return Direction(f"{second.name}, orthogonalized", rest.to(second.vector))
 
 
 def norm_ratios(objective: Objective, direction: Direction) -> tuple[float, float] | None:
-    """Smallest and largest ||d_ij|| / ||theta_ij|| over the filters that have weights and move; None unless filter-normalized."""
+    """Smallest and largest ||d_ij|| / ||theta_ij|| over filters that move; None unless filter-normalized."""
     if direction.norm != "filter":
         return None
     groups = _groups(objective.layout, "filter").to(objective.device)
@@ -109,7 +114,7 @@ def norm_ratios(objective: Objective, direction: Direction) -> tuple[float, floa
 
 
 def _groups(layout: Layout, norm: Norm) -> Tensor:
-    """(P,) number of the group whose length is set as one: filters, with each bias or norm tensor a group of its own; or tensors."""
+    """(P,) number of the group whose length is set as one: a filter, or a bias or norm tensor; or any tensor."""
     if norm == "layer":
         sizes = torch.tensor([e.size for e in layout])
         return torch.repeat_interleave(torch.arange(len(layout)), sizes)

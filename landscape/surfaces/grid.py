@@ -46,7 +46,8 @@ def line(
 
     Cost: one forward pass a point, and two Hessian-vector products for the check.
 
-    Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Li et al. 2018, arXiv:1712.09913. BatchNorm keeps its trained statistics.
+    Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Li et al. 2018, arXiv:1712.09913. BatchNorm keeps its trained
+        statistics.
     """
     return _slice(objective, (direction or random_direction(objective, seed=seed),), (span,), (grid,), test, seed)
 
@@ -84,11 +85,11 @@ def plane(
         directions = (random_direction(objective, seed=seed), random_direction(objective, seed=seed + 1))
     spans = span if isinstance(span[0], Sequence) else (span, span)
     grids = (grid, grid) if isinstance(grid, int) else grid
-    return _slice(objective, directions, spans, grids, test, seed)  # type: ignore[arg-type]  # the check above told the two kinds of span apart
+    return _slice(objective, directions, spans, grids, test, seed)
 
 
 def coordinates(span: Span, points: int) -> np.ndarray:
-    """Evenly spaced points from span[0] to span[1]; exactly antisymmetric, with an exact 0 in the middle, where the span is symmetric."""
+    """Evenly spaced points over the span; exactly antisymmetric, with an exact 0 in the middle, if the span is symmetric."""
     low, high = float(span[0]), float(span[1])
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"expected a span of two increasing finite numbers, found {low:g} to {high:g}", fix="pass --span -1 1")

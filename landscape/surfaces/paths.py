@@ -20,8 +20,8 @@ def interpolation(
 ) -> Slice:
     """Loss on the straight line between two networks: f(a) = L((1 - a) theta_0 + a theta_1).
 
-    Both ends are exact. BatchNorm's running statistics are interpolated with the weights (a convex combination of variances is a
-    variance; beyond the ends it is cut at zero). Both ends are evaluated on the data of `start`.
+    Both ends are exact. BatchNorm's running statistics are interpolated with the weights (a convex combination of variances
+    is a variance; beyond the ends it is cut at zero). Both ends are evaluated on the data of `start`.
 
     Args:
         start: a = 0; its data are used all along.
@@ -40,7 +40,9 @@ def interpolation(
     Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Keskar et al. 2017, arXiv:1609.04836, figure 3.
     """
     if [(e.name, e.shape) for e in start.layout] != [(e.name, e.shape) for e in end.layout]:
-        raise MismatchError("expected two networks of one architecture, found different parameters", fix="compare like with like")
+        raise MismatchError(
+            "expected two networks of one architecture, found different parameters", fix="compare like with like"
+        )
     theta0, theta1 = start.theta, end.theta.to(start.theta)
     buffers0, buffers1 = start.buffers, {n: b.to(start.theta) for n, b in end.buffers.items()}
     at = coordinates(span, grid)

@@ -15,8 +15,8 @@ def trajectory_directions(objective: Objective, points: Sequence[Float[Tensor, "
     """The k directions that hold most of a trajectory's spread around the trained weights.
 
     Principal components, without centring, of the differences theta_t - theta to the trained weights: eigenvectors of
-    M^T M, M the (T, P) matrix of differences, from the T x T Gram matrix. Unit length, not filter-normalized: a step of 1 is a distance of 1
-    in weight space.
+    M^T M, M the (T, P) matrix of differences, from the T x T Gram matrix. Unit length, not filter-normalized: a step of 1 is
+    a distance of 1 in weight space.
 
     Args:
         objective: at the end of the trajectory.
@@ -49,7 +49,8 @@ def trajectory_directions(objective: Objective, points: Sequence[Float[Tensor, "
     values, vectors = values.flip(0), vectors.flip(1)
     if len(rows) < k or not float(values[k - 1]) > 1e-12 * float(values[0]):
         raise UsageError(
-            f"expected a trajectory that spans {k} dimensions, found {len(rows)} points that do not", fix="save more checkpoints"
+            f"expected a trajectory that spans {k} dimensions, found {len(rows)} points that do not",
+            fix="save more checkpoints",
         )
     out = []
     for i in range(k):

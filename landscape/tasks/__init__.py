@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from landscape.tasks.corruption import CONDITIONS, corrupt
-    from landscape.tasks.data import KINDS, DataSet, read_data
+    from landscape.tasks.data import read_data
+    from landscape.tasks.dataset import KINDS, DataSet
     from landscape.tasks.libraries import parse_options
     from landscape.tasks.loading import load, resolve
     from landscape.tasks.networks import NETWORKS, build
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _HOME = {
     "CONDITIONS": "corruption",
     "corrupt": "corruption",
-    "KINDS": "data",
-    "DataSet": "data",
+    "KINDS": "dataset",
+    "DataSet": "dataset",
     "read_data": "data",
     "parse_options": "libraries",
     "load": "loading",

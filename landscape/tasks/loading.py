@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from landscape import checkpoints
 from landscape.errors import MismatchError, UsageError
 from landscape.tasks.corruption import Corrupted
-from landscape.tasks.data import DataSet, DataSpec, read_data
+from landscape.tasks.data import read_data
+from landscape.tasks.dataset import DataSet, DataSpec
 from landscape.tasks.libraries import model_by_name
 from landscape.tasks.networks import build
 from landscape.tasks.recipe import Recipe
@@ -95,7 +96,7 @@ def resolve(
             cannot take the data.
 
     Example:
-        >>> resolve(model="mlp", data="digits").samples("test")
+        >>> resolve(model="mlp", data="digits").size("test")
         450
     """
     if recipe is not None:

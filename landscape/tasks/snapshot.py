@@ -1,5 +1,6 @@
 """The state of an unfinished training run on disk: replaced whole or not at all."""
 
+import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ def write_snapshot(out: Path, state: dict[str, Any]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def discard_snapshot(out: Path) -> None:
+    """Remove the state kept for `out`, and what a kill in the middle of a writing left of one."""
+    path = snapshot_path(out)
+    for leftover in (path, *path.parent.glob(f".{glob.escape(path.name)}.*")):
+        leftover.unlink(missing_ok=True)
 
 
 def read_snapshot(out: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from landscape.errors import NumericalError, UsageError
 from landscape.tasks import networks
 from landscape.tasks.augmentation import Draws, crop_and_flip
 from landscape.tasks.corruption import Corrupted
-from landscape.tasks.data import DataSet
+from landscape.tasks.dataset import DataSet
 from landscape.tasks.recipe import Recipe
 from landscape.tasks.seeds import stream
 

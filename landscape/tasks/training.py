@@ -15,10 +15,11 @@ from landscape import checkpoints
 from landscape import progress as reporting
 from landscape.errors import LandscapeError, UsageError
 from landscape.tasks.corruption import Corrupted, check_condition, corrupt
-from landscape.tasks.data import KINDS, DataSet, DataSpec, read_data
+from landscape.tasks.data import read_data
+from landscape.tasks.dataset import KINDS, DataSet, DataSpec
 from landscape.tasks.recipe import Recipe
 from landscape.tasks.seeds import stream_seed
-from landscape.tasks.snapshot import read_snapshot, snapshot_path, write_snapshot
+from landscape.tasks.snapshot import discard_snapshot, read_snapshot, snapshot_path, write_snapshot
 from landscape.tasks.trainer import Record, Trainer
 from landscape.version import __version__
 
@@ -67,10 +68,10 @@ def train(
     Every epoch is one pass in a fresh random order, the last batch as short as it falls (a single sample left over joins the
     batch before it, because BatchNorm has no variance of one sample); with batch_size="full" the order is that of the data.
 
-    Deterministic: the same recipe, data, device, number of threads and torch give the same weights bit for bit, whether or not
-        the run
-    was killed and resumed. Every random number comes from the seed; the global generators are left as they were. On CUDA cuDNN
-    is held to deterministic kernels; overlapping max pooling (network c1) has none, and such runs may differ in the last bits.
+    Deterministic: the same recipe, data, device, number of threads and torch give the same weights bit for bit, whether or
+    not the run was killed and resumed (it then keeps the number of threads it was started with). Every random number comes
+    from the seed; the global generators are left as they were. On CUDA cuDNN is held to deterministic kernels; overlapping max
+    pooling (network c1) has none, and such runs may differ in the last bits.
 
     Args:
         recipe: what to train and how.
@@ -117,22 +118,24 @@ def train(
             fix="pass the same data, or delete that file to start anew",
         )
     corrupted = corruption_of(recipe, data)
-    with _own_randomness(place, stream_seed(recipe.seed, "dropout")):
+    threads = torch.get_num_threads() if state is None else state["threads"]
+    with _own_settings(place, stream_seed(recipe.seed, "dropout"), threads):
         trainer = Trainer(recipe, data, corrupted, place)
         if state is not None:
             trainer.restore(state)
 
         def save() -> None:
-            write_snapshot(out, trainer.state() | {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint})
+            kept = {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint, "threads": threads}
+            write_snapshot(out, trainer.state() | kept)
 
         try:
             with reporting.stage(f"training {recipe.network}", total=recipe.epochs) as advance:
                 trainer.run(progress, advance, save, save_every)
         except LandscapeError:
-            snapshot_path(out).unlink(missing_ok=True)
+            discard_snapshot(out)
             raise
-    record = _write(out, recipe, data, corrupted, trainer)
-    snapshot_path(out).unlink(missing_ok=True)
+    record = _write(out, recipe, data, corrupted, trainer, threads)
+    discard_snapshot(out)
     return Trained(out, record)
 
 
@@ -218,8 +221,13 @@ def _prepare(out: Path) -> None:
 
 
 @contextmanager
-def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Dropout draws from the global generators: seed those of the CPU and of `device`, and put them back afterwards."""
+def _own_settings(device: torch.device, seed: int, threads: int) -> Iterator[None]:
+    """Global settings that the bits depend on, for the length of a run.
+
+    Dropout draws from the global generators: those of the CPU and of `device` are seeded, and put back afterwards. Sums on the
+    CPU depend on the number of threads: a resumed run goes on with as many as it was started with.
+    """
+    before = torch.get_num_threads()
     cuda = device.type == "cuda"
     index = (torch.cuda.current_device() if device.index is None else device.index) if cuda else 0
     with (
@@ -231,10 +239,14 @@ def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
         torch.default_generator.manual_seed(seed)
         if cuda:
             torch.cuda.default_generators[index].manual_seed(seed)
-        yield
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
-def _write(out: Path, recipe: Recipe, data: DataSet, corrupted: Corrupted, trainer: Trainer) -> dict[str, Any]:
+def _write(out: Path, recipe: Recipe, data: DataSet, corrupted: Corrupted, trainer: Trainer, threads: int) -> dict[str, Any]:
     """Write the finished checkpoint; returns its description."""
     description = {
         "schema": SCHEMA,
@@ -244,7 +256,7 @@ def _write(out: Path, recipe: Recipe, data: DataSet, corrupted: Corrupted, train
         "history": _thinned(trainer.history),
         "final": trainer.final(corrupted),
         "seconds": round(trainer.seconds, 3),
-        "versions": _versions(trainer.device),
+        "versions": _versions(trainer.device, threads),
     }
     extras = {"train_labels": corrupted.y, "redrawn_labels": corrupted.redrawn, "wrong_labels": corrupted.wrong}
     state = {name: t.detach().cpu().contiguous().clone() for name, t in trainer.model.state_dict().items()}
@@ -258,7 +270,7 @@ def _thinned(history: list[Record]) -> list[dict[str, Any]]:
     return [record.to_json() for record in history[::-1][::stride][::-1]]
 
 
-def _versions(device: torch.device) -> dict[str, Any]:
+def _versions(device: torch.device, threads: int) -> dict[str, Any]:
     """Software and hardware that the bits depend on."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -267,5 +279,5 @@ def _versions(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": device.type,
         "hardware": hardware,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
     }

@@ -99,7 +99,3 @@ def place(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")

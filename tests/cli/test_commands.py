@@ -28,7 +28,9 @@ def runs(tmp_path_factory) -> Path:
     """Two networks of one recipe, stopped early."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
-        landscape("train", "digits-mlp", "--epochs", 3, "--seed", seed, "-M", "widths=[8]", "--out", folder / f"{seed}.safetensors")
+        landscape(
+            "train", "digits-mlp", "--epochs", 3, "--seed", seed, "-M", "widths=[8]", "--out", folder / f"{seed}.safetensors"
+        )
     return folder
 
 
@@ -43,7 +45,16 @@ def test_help_of_every_command_shows_an_example():
 
 
 def test_sharpness_json_is_one_document(runs, tmp_path):
-    done = landscape("sharpness", runs / "0.safetensors", runs / "1.safetensors", "--json", "--out", tmp_path / "o", "--measures", "lambda_max,trace")
+    done = landscape(
+        "sharpness",
+        runs / "0.safetensors",
+        runs / "1.safetensors",
+        "--json",
+        "--out",
+        tmp_path / "o",
+        "--measures",
+        "lambda_max,trace",
+    )
     document = json.loads(done.stdout)
     assert document["schema"] == 1
     first = document["results"][0]
@@ -54,7 +65,10 @@ def test_sharpness_json_is_one_document(runs, tmp_path):
     assert json.loads((tmp_path / "o" / "sharpness.json").read_text()) == document
     again = landscape("sharpness", runs / "0.safetensors", "--json", "--measures", "lambda_max,trace")
     strip = {"seconds", "matvecs"}
-    a, b = ({m: {k: v for k, v in e.items() if k not in strip} for m, e in d["measures"].items()} for d in (first, json.loads(again.stdout)["results"][0]))
+    a, b = (
+        {m: {k: v for k, v in e.items() if k not in strip} for m, e in d["measures"].items()}
+        for d in (first, json.loads(again.stdout)["results"][0])
+    )
     assert a == b, "the same seed, the same numbers"
 
 
@@ -70,7 +84,9 @@ def test_spectrum_surface_reparam_compare_report(runs, tmp_path):
     landscape("spectrum", one, "-k", 2, "--steps", 15, "--per-layer", *few, "--out", tmp_path / "spectrum")
     landscape("surface", one, "--dim", 1, "--grid", 5, "--directions", "hessian", *few, "--out", tmp_path / "line")
     landscape("surface", one, "--grid", 5, "--directions", f"random,to:{two}", *few, "--out", tmp_path / "plane")
-    done = landscape("reparam", one, "--alpha", 7, "--measures", "trace,adaptive_trace", *few, "--out", tmp_path / "reparam", "--json")
+    done = landscape(
+        "reparam", one, "--alpha", 7, "--measures", "trace,adaptive_trace", *few, "--out", tmp_path / "reparam", "--json"
+    )
     verdicts = {row["name"]: row["verdict"] for row in json.loads(done.stdout)["rows"]}
     assert verdicts == {"trace": "moved", "adaptive_trace": "invariant"}
     landscape("compare", one, two, "--measures", "trace", "--grid", 5, *few, "--out", tmp_path / "compared")
@@ -78,11 +94,19 @@ def test_spectrum_surface_reparam_compare_report(runs, tmp_path):
     page = (tmp_path / "report.html").read_text()
     for word in ("trace", "adaptive_trace", "moved", "data:image"):
         assert word in page
-    for picture in ("spectrum/spectrum.png", "line/surface-line.pdf", "plane/surface-contour.png", "plane/surface-3d.png", "reparam/certificate.png"):
+    for picture in (
+        "spectrum/spectrum.png",
+        "line/surface-line.pdf",
+        "plane/surface-contour.png",
+        "plane/surface-3d.png",
+        "reparam/certificate.png",
+    ):
         assert (tmp_path / picture).stat().st_size > 1000
     document = json.loads((tmp_path / "plane" / "surface.json").read_text())
     assert document["check"]["centre_is_exact"] is True
-    rescaled = json.loads(landscape("sharpness", tmp_path / "reparam" / "rescaled.safetensors", "--json", "--measures", "trace", *few).stdout)
+    rescaled = json.loads(
+        landscape("sharpness", tmp_path / "reparam" / "rescaled.safetensors", "--json", "--measures", "trace", *few).stdout
+    )
     assert rescaled["results"][0]["samples"] == 100
 
 
@@ -102,7 +126,8 @@ def test_a_users_own_checkpoint_with_a_task_file(tmp_path):
     torch.save({"net": {f"module.{k}": v for k, v in net.state_dict().items()}, "acc": 91.2, "epoch": 7}, tmp_path / "ckpt.pt")
     (tmp_path / "task.py").write_text(
         "import torch\nfrom landscape import Task\n\n\ndef task():\n"
-        "    g = torch.Generator().manual_seed(0)\n    x = torch.randn(50, 4, generator=g)\n    y = torch.randint(0, 3, (50,), generator=g)\n"
+        "    g = torch.Generator().manual_seed(0)\n    x = torch.randn(50, 4, generator=g)\n"
+        "    y = torch.randint(0, 3, (50,), generator=g)\n"
         "    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))\n"
         "    return Task(model=model, loss=torch.nn.CrossEntropyLoss(), train=(x, y), test=None)\n"
     )
@@ -153,7 +178,9 @@ def test_bad_requests_are_one_line(arguments, code, words, runs, tmp_path):
 def test_another_runs_directory_is_not_overwritten(runs, tmp_path):
     landscape("surface", runs / "0.safetensors", "--dim", 1, "--grid", 3, "--samples", 50, "--out", tmp_path / "o")
     kept = (tmp_path / "o" / "surface.json").read_bytes()
-    done = landscape("surface", runs / "0.safetensors", "--dim", 1, "--grid", 5, "--samples", 50, "--out", tmp_path / "o", code=2)
+    done = landscape(
+        "surface", runs / "0.safetensors", "--dim", 1, "--grid", 5, "--samples", 50, "--out", tmp_path / "o", code=2
+    )
     assert "differs in grid" in done.stderr
     assert (tmp_path / "o" / "surface.json").read_bytes() == kept
     (tmp_path / "mine").mkdir()

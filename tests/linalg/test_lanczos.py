@@ -109,6 +109,16 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(first.basis, lanczos(lambda v: v * torch.arange(9.0), 9, steps=4).basis)
 
 
+def test_long_float32_vectors_stay_orthogonal():
+    # A float32 GEMV sums a million entries with an error near 1e-4; the basis and the eigenvalues must not inherit it.
+    dim = 1_000_000
+    diagonal = torch.cat((torch.logspace(1, 0, 10), torch.linspace(-0.05, 0.05, dim - 10)))
+    alpha, beta, basis = lanczos(lambda v: v * diagonal, dim, steps=15)
+    wide = basis.double()
+    assert (wide @ wide.T - torch.eye(15)).abs().max() < 2e-5
+    assert np.linalg.eigvalsh(tridiagonal(alpha, beta))[-1] == pytest.approx(10, rel=1e-5)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.integers(0, 5))
 def test_any_integer_spectrum_is_found_whole(values, seed):

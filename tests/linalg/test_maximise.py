@@ -188,7 +188,7 @@ def test_the_bound_on_evaluations(bound):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("maximise", ["box", "ball"])
+@pytest.mark.parametrize("maximise", [maximise_box, maximise_ball])
 def test_values_that_are_not_finite(bad, maximise):
     # Finite only where every coordinate is below 0.3: the corner and the first steps of every method fall outside.
     def fragile(y):
@@ -196,10 +196,7 @@ def test_values_that_are_not_finite(bad, maximise):
             return bad, torch.full_like(y, float("nan"))
         return float((y * torch.arange(1.0, 5.0)).sum()), torch.arange(1.0, 5.0)
 
-    if maximise == "box":
-        found = maximise_box(fragile, None, 1.0, dim=4)
-    else:
-        found = maximise_ball(fragile, None, 1.0, dim=4)
+    found = maximise(fragile, None, 1.0, dim=4)
     assert 0.5 < found.value <= 3.0 + 1e-6
     assert found.point.abs().max() <= 0.3
     assert found.nonfinite > 0

@@ -1,4 +1,4 @@
-"""Networks with every way in which a scale can pass, or be stopped; parameters and running statistics are random, biases included."""
+"""Networks with every way in which a scale can pass, or be stopped; all parameters and running statistics are random."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

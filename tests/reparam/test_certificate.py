@@ -34,9 +34,8 @@ def test_invariant_measures_hold_and_the_others_move(name: str, dtype: str, node
     assert result.symmetry == ("node" if node else "layer")
     verdicts = {row.name: row.verdict for row in result.rows}
     assert verdicts.pop("adaptive_trace") == verdicts.pop("adaptive_lambda_max") == "invariant"
-    # A trace moves as well, but node-wise not always by more than its interval.
+    # The trace moves as well, but at this factor not always by more than its interval.
     assert verdicts["lambda_max"] == verdicts["frobenius"] == "moved"
-    assert node or verdicts["trace"] == "moved"
     assert [row.name for row in result.rows] == QUADRATIC
     assert all(row.claimed == (result.symmetry in MEASURES[row.name].invariant_to) for row in result.rows)
     assert result.samples == 40

@@ -22,7 +22,7 @@ def test_finds_these_units_and_no_others(net: Net) -> None:
 
 
 def true_dimension(model: nn.Module, x: Tensor, points: int = 12) -> int:
-    """Dimension of {d : f does not move along theta * exp(t d), whatever theta}: the common null space of Jacobians times diag(theta)."""
+    """Dimension of {d : f does not move along theta * exp(t d), whatever theta}: null space of Jacobians times diag(theta)."""
     generator, stacked = torch.Generator().manual_seed(9), []
     for _ in range(points):
         named = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in model.named_parameters()}
@@ -35,8 +35,8 @@ def true_dimension(model: nn.Module, x: Tensor, points: int = 12) -> int:
     return int((singular < 1e-9).sum())
 
 
-# What is not looked for: in "half-tied" the shared weight times r, with biases times 1, r, r^2 ...; in "pre-norm" queries against keys, for
-# each of 4 channels in 2 heads.
+# What is not looked for: in "half-tied" the shared weight times r, with biases times 1, r, r^2 ...; in "pre-norm" queries
+# against keys, for each of 4 channels in 2 heads.
 @pytest.mark.parametrize(
     ("name", "overlooked"), [("mlp", 0), ("functional", 0), ("twice", 0), ("half-tied", 1), ("gated", 0), ("pre-norm", 8)]
 )
@@ -81,7 +81,7 @@ def test_reasons_name_the_operation_and_the_place() -> None:
     assert pinned["excite"] == "excite: sigmoid in the network's own forward is not positively homogeneous"
     assert pinned["mix"] == "mix (6 of 12 outputs): tanh in the network's own forward is not positively homogeneous"
     assert pinned["fc"] == "fc: it is an output of the network"
-    with pytest.raises(UsageError, match="found excite: sigmoid in .*; choose from: conv, squeeze, mix"):
+    with pytest.raises(UsageError, match=r"found excite: sigmoid in .*; choose from: conv, squeeze, mix"):
         find_symmetries(model, x)["excite"]
 
 
@@ -102,19 +102,42 @@ class Around(nn.Module):
 
 
 HOMOGENEOUS = {
-    "abs": torch.abs, "neg": lambda h: -h, "maxout": lambda h: torch.maximum(h, -2 * h), "clamp": lambda h: h.clamp(max=0),
-    "times": lambda h: 3 * h / 7, "plus zero": lambda h: h + 0, "zeros": lambda h: h + torch.zeros(4), "flip": lambda h: h.flip(1),
-    "stack": lambda h: torch.stack([h, 2 * h]).sum(0), "written in place": lambda h: h.clone().mul_(2), "split": lambda h: torch.cat(h.split(2, 1)[::-1], 1),
-    "fixed gain": lambda h: h * torch.arange(4.0), "gate": lambda h: h * torch.ones(4).sigmoid(), "double and back": lambda h: h.double().to(h.dtype),
-    "no-grad": lambda h: h.detach(), "slot": lambda h: torch.cat([h[:, :1] * 2, h[:, 1:]], 1), "cumsum of copies": lambda h: h[:, None].cumsum(1)[:, 0],
-}  # fmt: skip
+    "abs": torch.abs,
+    "neg": lambda h: -h,
+    "maxout": lambda h: torch.maximum(h, -2 * h),
+    "clamp": lambda h: h.clamp(max=0),
+    "times": lambda h: 3 * h / 7,
+    "plus zero": lambda h: h + 0,
+    "zeros": lambda h: h + torch.zeros(4),
+    "flip": lambda h: h.flip(1),
+    "stack": lambda h: torch.stack([h, 2 * h]).sum(0),
+    "written in place": lambda h: h.clone().mul_(2),
+    "split": lambda h: torch.cat(h.split(2, 1)[::-1], 1),
+    "fixed gain": lambda h: h * torch.arange(4.0),
+    "gate": lambda h: h * torch.ones(4).sigmoid(),
+    "double and back": lambda h: h.double().to(h.dtype),
+    "no-grad": lambda h: h.detach(),
+    "slot": lambda h: torch.cat([h[:, :1] * 2, h[:, 1:]], 1),
+    "cumsum of copies": lambda h: h[:, None].cumsum(1)[:, 0],
+}
 NOT_HOMOGENEOUS = {
-    "plus one": lambda h: h + 1, "square": lambda h: h * h, "softplus": F.softplus, "clamp at one": lambda h: h.clamp(max=1),
-    "softmax": lambda h: h.softmax(1), "power": lambda h: h**2, "round": lambda h: h.round(), "sign": lambda h: h.sign(), "elu": F.elu,
-    "normalize": lambda h: F.normalize(h), "reciprocal": lambda h: 1 / (1 + h.abs()), "compare": lambda h: torch.where(h > 0.5, h, 0 * h),
-    "floor division": lambda h: torch.div(h, 2, rounding_mode="floor"), "set one": lambda h: torch.cat([h[:, :3], torch.ones(len(h), 1)], 1) + h.exp(),
-    "to integers": lambda h: h.to(torch.int64).to(h.dtype), "random dropout": lambda h: F.dropout(h, 0.5, training=True),
-}  # fmt: skip
+    "plus one": lambda h: h + 1,
+    "square": lambda h: h * h,
+    "softplus": F.softplus,
+    "clamp at one": lambda h: h.clamp(max=1),
+    "softmax": lambda h: h.softmax(1),
+    "power": lambda h: h**2,
+    "round": lambda h: h.round(),
+    "sign": lambda h: h.sign(),
+    "elu": F.elu,
+    "normalize": lambda h: F.normalize(h),
+    "reciprocal": lambda h: 1 / (1 + h.abs()),
+    "compare": lambda h: torch.where(h > 0.5, h, 0 * h),
+    "floor division": lambda h: torch.div(h, 2, rounding_mode="floor"),
+    "set one": lambda h: torch.cat([h[:, :3], torch.ones(len(h), 1)], 1) + h.exp(),
+    "to integers": lambda h: h.to(torch.int64).to(h.dtype),
+    "random dropout": lambda h: F.dropout(h, 0.5, training=True),
+}
 
 
 @pytest.mark.parametrize("name", HOMOGENEOUS)

@@ -124,8 +124,8 @@ def test_search_finds_a_target_in_the_valley() -> None:
 def test_search_refuses_what_cannot_be_reached() -> None:
     with pytest.raises(UsageError, match=r"in \[0\.0001, 1e\+04\] reaches, found 2, and 3 at alpha = 2\.236 as the nearest"):
         solve_alpha(VALLEYS["trace"], 2.0)
-    with pytest.raises(UsageError, match=r"found 1e\+20, and 10000 at alpha = 1e\+04 as the nearest value; choose a target"):
-        solve_alpha(lambda a: a, 1e20)
+    with pytest.raises(UsageError, match=r"found 1e\+06, and 10000 at alpha = 1e\+04 as the nearest value; choose a target"):
+        solve_alpha(lambda a: a, 1e6)
     with pytest.raises(UsageError, match="expected a finite target, found inf"):
         solve_alpha(lambda a: a, math.inf)
     with pytest.raises(NumericalError, match="expected a finite value at alpha = 1, found none"):
@@ -146,7 +146,7 @@ def test_search_keeps_to_its_range() -> None:
         return alpha**2
 
     solve_alpha(measure, 30.0, low=0.9, high=10.0)
-    assert 0.9 - 1e-12 <= min(seen)
+    assert min(seen) >= 0.9 - 1e-12
     assert max(seen) <= 10.0 + 1e-12
 
 

@@ -10,7 +10,16 @@ from torch import nn
 from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
 from landscape.results import Slice
-from landscape.surfaces import Direction, interpolation, line, orthogonal_to, plane, random_direction, toward, trajectory_directions
+from landscape.surfaces import (
+    Direction,
+    interpolation,
+    line,
+    orthogonal_to,
+    plane,
+    random_direction,
+    toward,
+    trajectory_directions,
+)
 
 
 def case_objective(index: int = 3, seed: int = 0, dtype: str = "float64") -> tuple[Objective, tuple]:
@@ -19,7 +28,7 @@ def case_objective(index: int = 3, seed: int = 0, dtype: str = "float64") -> tup
 
 
 def li_direction(model: nn.Module, direction: list[torch.Tensor]) -> torch.Tensor:
-    """Li et al.'s filter normalization as their paper states it, tensor by tensor: an implementation that shares nothing with ours."""
+    """Li et al.'s filter normalization as their paper states it, tensor by tensor; shares nothing with ours."""
     out = []
     for p, d in zip(model.parameters(), direction, strict=True):
         d = d.clone()
@@ -213,7 +222,10 @@ def test_trajectory_components_explain_their_share():
     objective, _ = case_objective(0)
     g = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(objective.dim, 2, generator=g, dtype=torch.float64))[0].T
-    points = [objective.theta + a * basis[0] + b * basis[1] for a, b in torch.randn(12, 2, generator=g, dtype=torch.float64) * torch.tensor([5.0, 1.0])]
+    points = [
+        objective.theta + a * basis[0] + b * basis[1]
+        for a, b in torch.randn(12, 2, generator=g, dtype=torch.float64) * torch.tensor([5.0, 1.0])
+    ]
     first, second = trajectory_directions(objective, points)
     both = torch.stack((first.vector, second.vector))
     torch.testing.assert_close(both @ both.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-8)

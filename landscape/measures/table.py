@@ -11,9 +11,7 @@ from landscape.results import Sharpness
 from landscape.version import __version__
 
 
-def sharpness(
-    objective: Objective, measures: str | Sequence[str] | None = None, *, seed: int = 0
-) -> Sharpness:
+def sharpness(objective: Objective, measures: str | Sequence[str] | None = None, *, seed: int = 0) -> Sharpness:
     """How sharp the minimum is: loss, accuracy and every measure, each with its doubt and its invariance to rescaling.
 
     Args:

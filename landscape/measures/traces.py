@@ -18,8 +18,8 @@ _DATA_PROBES = 4
 def trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Hessian of the mean loss.
 
-    tr H = sum of all eigenvalues = E[z^T H z] for z of independent signs (Rademacher). Layer-wise rescaling by alpha turns it into
-    alpha^-2 tr H_11 + alpha^2 tr H_22: as large as one likes, never below 2 sqrt(tr H_11 tr H_22).
+    tr H = sum of all eigenvalues = E[z^T H z] for z of independent signs (Rademacher). Layer-wise rescaling by alpha turns
+    it into alpha^-2 tr H_11 + alpha^2 tr H_22: as large as one likes, never below 2 sqrt(tr H_11 tr H_22).
 
     Args:
         objective: the network on its data.
@@ -58,7 +58,8 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
         generator: of the probes; default seed 0.
 
     Returns:
-        Kind "t"; the standard error of ||Hz||^2 carried through the square root to first order, which makes the value slightly too
+        Kind "t"; the standard error of ||Hz||^2 carried through the square root to first order, which makes the value
+        slightly too
         small: by about half its squared relative error.
 
     Cost: one product a probe; shared with `trace` for the same generator.
@@ -75,8 +76,8 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
 def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Hessian in units of the weights, sum_i w_i^2 H_ii.
 
-    Second-order form of average-case elementwise adaptive sharpness: E[L(w + rho |w| z) - L(w)] = (rho^2 / 2) sum_i w_i^2 H_ii + ...
-    Biases and norm layers included. Invariant to layer-wise and neuron-wise rescaling, term by term.
+    Second-order form of average-case elementwise adaptive sharpness: E[L(w + rho |w| z) - L(w)] = (rho^2 / 2) sum_i w_i^2
+    H_ii + ... Biases and norm layers included. Invariant to layer-wise and neuron-wise rescaling, term by term.
 
     Args:
         objective: the network on its data.

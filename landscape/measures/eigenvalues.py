@@ -20,15 +20,16 @@ from landscape.results import Estimate
 def lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian of the mean loss, in algebraic order.
 
-    lambda_max(H) = max over ||v|| = 1 of v^T H v, H = d2 L / d theta2. Largest algebraic, not largest magnitude. Layer-wise rescaling by
-    alpha makes it at least max(alpha^-2 lambda_max(H_11), alpha^2 lambda_max(H_22)): as large as one likes.
+    lambda_max(H) = max over ||v|| = 1 of v^T H v, H = d2 L / d theta2. Largest algebraic, not largest magnitude. Layer-wise
+    rescaling by alpha makes it at least max(alpha^-2 lambda_max(H_11), alpha^2 lambda_max(H_22)): as large as one likes.
 
     Args:
         objective: the network on its data.
         generator: of the Lanczos start vector; default seed 0.
 
     Returns:
-        Kind "residual": an eigenvalue of H lies within `stderr` = ||Hv - lambda v||. `data_stderr` is the sampling error of v^T H_n v.
+        Kind "residual": an eigenvalue of H lies within `stderr` = ||Hv - lambda v||. `data_stderr` is the sampling error of
+        v^T H_n v.
 
     Cost: typically 15 to 40 Hessian-vector products, and as many vectors of memory.
 
@@ -53,7 +54,8 @@ def lambda_max(objective: Objective, *, generator: torch.Generator | None = None
 def lambda_min(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Smallest eigenvalue of the Hessian of the mean loss, in algebraic order; negative at a saddle.
 
-    lambda_min(H) = min over ||v|| = 1 of v^T H v. |lambda_min / lambda_max| tells how far from convex the loss is at this point.
+    lambda_min(H) = min over ||v|| = 1 of v^T H v. |lambda_min / lambda_max| tells how far from convex the loss is at this
+    point.
 
     Args:
         objective: the network on its data.
@@ -78,8 +80,10 @@ def lambda_min(objective: Objective, *, generator: torch.Generator | None = None
 def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian in units of the weights, diag(|w|) H diag(|w|).
 
-    Second-order form of elementwise adaptive sharpness: the largest growth of the loss when each weight moves in proportion to its own
-    size, biases and norm layers included. A rescaling D turns H into D^-1 H D^-1 and |w| into D|w|, so the product does not change: invariant to
+    Second-order form of elementwise adaptive sharpness: the largest growth of the loss when each weight moves in proportion
+    to its own
+    size, biases and norm layers included. A rescaling D turns H into D^-1 H D^-1 and |w| into D|w|, so the product does not
+    change: invariant to
     layer-wise and neuron-wise rescaling. Not invariant to the scale of the last layer: read it beside the training loss.
 
     Args:

@@ -27,9 +27,12 @@ def keskar(
 ) -> Estimate:
     """Keskar et al.'s epsilon-sharpness: how much the loss can grow inside a small box, in per cent of 1 + loss.
 
-    phi(eps, A) = 100 (max over y in C_eps of L(theta + A y) - L(theta)) / (1 + L(theta)), C_eps = {y : |y_i| <= eps (|(A^+ theta)_i| + 1)}.
-    In full space A is the identity. In a subspace A is P x p with independent standard normal entries (the paper gives no law; this one is ours, and its
-    columns have norm about sqrt(P)). The "+ 1" makes the box nearly absolute for small weights, which is why rescaling defeats the measure.
+    phi(eps, A) = 100 (max over y in C_eps of L(theta + A y) - L(theta)) / (1 + L(theta)), C_eps = {y : |y_i| <= eps (|(A^+
+    theta)_i| + 1)}.
+    In full space A is the identity. In a subspace A is P x p with independent standard normal entries (the paper gives no
+    law; this one is ours, and its
+    columns have norm about sqrt(P)). The "+ 1" makes the box nearly absolute for small weights, which is why rescaling
+    defeats the measure.
 
     Args:
         objective: the network on its data; the paper uses the whole training set.
@@ -39,18 +42,21 @@ def keskar(
         generator: of A and of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound": the best value over L-BFGS-B as published and three maximisers of our own (corners by the sign of the gradient,
-        projected gradient, projected quasi-Newton), started from the centre and from the top Hessian eigenvector; n is the number of evaluations.
+        Kind "lower bound": the best value over L-BFGS-B as published and three maximisers of our own (corners by the sign of
+        the gradient,
+        projected gradient, projected quasi-Newton), started from the centre and from the top Hessian eigenvector; n is the
+        number of evaluations.
 
     Raises:
         UsageError: eps is not positive and finite, or a subspace of no or of more than P dimensions.
 
     Cost: some 60 to 120 gradients. In a subspace A takes p * P numbers of memory.
 
-    Accuracy: a non-convex maximisation; the true sharpness is at least the value. A loss that overflows inside the box is reported as inf.
+    Accuracy: a non-convex maximisation; the true sharpness is at least the value. A loss that overflows inside the box is
+        reported as inf.
 
-    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017, arXiv:1609.04836, metric 2.1. Where the paper reports the end of L-BFGS-B, we
-    report the best point seen by any method.
+    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017, arXiv:1609.04836, metric 2.1. Where the paper reports the
+    end of L-BFGS-B, we report the best point seen by any method.
 
     Example:
         L = w^2 at w = 0 with eps = 0.1: the box is |y| <= 0.1 (0 + 1), the maximum 0.01, so phi = 100 * 0.01 / 1.
@@ -70,7 +76,7 @@ def keskar(
         basis, coordinates, curved = None, theta, top
     else:
         basis = _random_basis(objective, subspace, random)
-        # A^+ theta by least squares on the p x p Gram matrix in float64: A is tall, well conditioned, and too large for a QR of its own.
+        # A^+ theta by least squares on the p x p Gram matrix in float64: A is tall and well conditioned.
         gram = (basis @ basis.T).double()
         coordinates = torch.linalg.solve(gram, (basis @ theta).double()).to(theta)
         curved = torch.linalg.solve(gram, (basis @ top).double()).to(theta)
