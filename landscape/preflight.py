@@ -93,10 +93,14 @@ def _check(engine: Engine, exact: bool) -> None:
             fix="a custom backward in the network or the loss is wrong",
         )
     if exact:
-        # The step is far below the distance to most kinks of a rectifier and far above rounding in float64.
-        step = 1e-6 * float(theta.norm() / v.norm() + 1e-3)
-        difference = (probe.gradient(theta + step * v)[1] - probe.gradient(theta - step * v)[1]) / (2 * step)
-        error = float((difference - hv).norm() / (hv.norm() + 1e-6 * gradient.norm() + 1e-12))
+        # Steps in proportion to each weight (or, where it is zero, to its tensor's size) mean the same at every point of a
+        # scaling symmetry; they are far below the distance to most kinks of a rectifier, far above rounding in float64.
+        named = probe.layout.unflatten(theta)
+        size = probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
+        step, w = 1e-6, size * v
+        product = size * probe.hvp(theta, w[None])[0]
+        difference = size * (probe.gradient(theta + step * w)[1] - probe.gradient(theta - step * w)[1]) / (2 * step)
+        error = float((difference - product).norm() / (product.norm() + 1e-6 * (size * gradient).norm() + 1e-12))
         if not error < 0.05:
             raise NumericalError(
                 f"expected Hv to agree with a finite difference of gradients, found them {error:.0%} apart",

@@ -54,7 +54,7 @@ def check(file: BinaryIO, size: int) -> Archive:
             _check_names(entries)
             _check_layout(container, entries, file)
             return _contents(container, entries)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, UnicodeDecodeError, RuntimeError) as error:
         raise _bad(f"an intact archive, found: {error}") from None
 
 

@@ -75,7 +75,7 @@ def run(
     other = rescale(
         task.model, alpha, node=node, layers=layer or None, example=objective.example, generator=_seeded(common.seed)
     )
-    result = certificate(objective, other, measures=names, symmetry="node" if node else "layer", seed=common.seed)
+    result = certificate(objective, other, measures=names, seed=common.seed)
     terminal.line(f"alpha = {alpha:.6g}, {result.symmetry}-wise; {result.function_line()}")
     terminal.table(("measure", "before", "after", "ratio", "verdict"), result.table())
     path = folder.file("rescaled.safetensors")
@@ -121,7 +121,7 @@ def _solved(
     """The alpha that gives a measure its target value: in closed form for the trace, by search for any other."""
     from landscape import linalg
     from landscape.measures import chosen, measure_all
-    from landscape.reparam import rescale, solve_alpha, trace_blocks
+    from landscape.reparam import rescale, smallest_scales, solve_alpha, trace_blocks
 
     name, equals, text = target.partition("=")
     try:
@@ -156,4 +156,6 @@ def _solved(
         other = rescale(task.model, alpha, layers=[unit.name], example=objective.example)
         return measure_all(objective.with_model(other), [name], seed=seed)[name].estimate.value
 
-    return solve_alpha(measure_at, value).alpha
+    # A BatchNorm that takes the factor up bounds it from below; a little room is left for rounding.
+    low = max(1e-4, 1.01 * float(smallest_scales(task.model, symmetries)[unit.neurons].max()))
+    return solve_alpha(measure_at, value, low=min(low, 1.0)).alpha

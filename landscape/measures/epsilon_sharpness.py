@@ -3,11 +3,13 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from landscape import linalg
 from landscape.errors import UsageError
+from landscape.linalg.products import gram
 from landscape.measures.registry import measure
 from landscape.measures.shared import extremes, once, seeded
 from landscape.objective import Objective
@@ -77,9 +79,9 @@ def keskar(
     else:
         basis = _random_basis(objective, subspace, random)
         # A^+ theta by least squares on the p x p Gram matrix in float64: A is tall and well conditioned.
-        gram = (basis @ basis.T).double()
-        coordinates = torch.linalg.solve(gram, (basis @ theta).double()).to(theta)
-        curved = torch.linalg.solve(gram, (basis @ top).double()).to(theta)
+        sides = gram(basis, torch.cat((basis, torch.stack((theta, top)))))
+        solved = torch.from_numpy(np.linalg.solve(sides[:, :subspace], sides[:, subspace:])).to(theta)
+        coordinates, curved = solved[:, 0].contiguous(), solved[:, 1].contiguous()
     radius = eps * (coordinates.abs() + 1)
 
     def at(y: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Scaling symmetries of networks: find them, move along them, certify what changed."""
 
-from landscape.reparam.certificate import certificate
-from landscape.reparam.rescale import apply, factors, rescale, scales_for, smallest_scales
+from landscape.reparam.certify import certificate
+from landscape.reparam.scaling import apply, factors, rescale, scales_for, smallest_scales
 from landscape.reparam.search import find_symmetries
 from landscape.reparam.symmetries import Pinned, Symmetries, Unit
 from landscape.reparam.target import Solution, TraceBlocks, solve_alpha, trace_blocks

@@ -170,7 +170,7 @@ def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Te
     number[free] = np.arange(1, len(free) + 1)
     neurons_of = [np.setdiff1d(number[variables.labels[p.start : p.stop]], [0]) for p in variables.producers]
     unit_of = _joined(neurons_of, len(free))
-    numbered = {name: (number[num], number[den], eps) for name, (num, den, eps) in labels.items()}
+    numbered = {name: (np.asarray(number[num]), np.asarray(number[den]), eps) for name, (num, den, eps) in labels.items()}
     touched = _touched(numbered, unit_of)
     names: dict[int, dict[str, None]] = {}  # unit -> its producers in the order of the network
     for producer, own in zip(variables.producers, neurons_of, strict=True):
@@ -207,7 +207,7 @@ def _touched(
     """Unit -> names of what a common scale of it multiplies, and of what it divides."""
     touched: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
     for name, (num, den, _) in numbered.items():
-        above, below = _pairs(unit_of[num], unit_of[den])
+        above, below = _pairs(np.atleast_1d(unit_of[num]), np.atleast_1d(unit_of[den]))
         differ = above != below  # a stream that a layer both reads and writes cancels
         for side, units in enumerate((above, below)):
             for u in np.unique(units[differ]):

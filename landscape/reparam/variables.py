@@ -87,7 +87,7 @@ class Variables:
         """Labels of ids, those of ZERO being 0, with axes of equal entries reduced to length 1."""
         (small,) = _compact(ids)
         array = small.numpy()
-        return np.where(array >= 0, self.labels[array], PINNED)
+        return np.asarray(np.where(array >= 0, self.labels[array], PINNED))
 
     def why(self, ids: np.ndarray) -> list[str]:
         """The different reasons for which these variables are pinned, the commonest first."""

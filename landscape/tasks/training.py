@@ -24,6 +24,7 @@ from landscape.tasks.trainer import Record, Trainer
 from landscape.version import __version__
 
 SCHEMA = 1
+_SMALL = ("mlp", "digits-cnn")
 _MOST_RECORDS = 2000
 
 
@@ -118,7 +119,9 @@ def train(
             fix="pass the same data, or delete that file to start anew",
         )
     corrupted = corruption_of(recipe, data)
-    threads = torch.get_num_threads() if state is None else state["threads"]
+    # Matrices too small to share: a second thread costs more than it brings, many times more on a busy machine.
+    fresh = 1 if recipe.network in _SMALL else torch.get_num_threads()
+    threads = fresh if state is None else state["threads"]
     with _own_settings(place, stream_seed(recipe.seed, "dropout"), threads):
         trainer = Trainer(recipe, data, corrupted, place)
         if state is not None:

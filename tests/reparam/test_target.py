@@ -135,7 +135,7 @@ def test_search_refuses_what_cannot_be_reached() -> None:
     with pytest.raises(NumericalError, match="expected the search to end within 4 evaluations, nearest value"):
         solve_alpha(VALLEYS["trace"], 1e4, max_evaluations=4)
     with pytest.raises(UsageError, match="expected a range with 0 < low <= 1 <= high, found 2 to 3"):
-        solve_alpha(lambda a: a, 2.5, low=2, high=3)
+        solve_alpha(lambda a: a, 2.5, low=2.0, high=3.0)
 
 
 def test_search_keeps_to_its_range() -> None:
