@@ -179,7 +179,10 @@ class Objective:
             return Evaluation(loss, None)
         kept = ~score.isnan()
         mean = float((score[kept] * w[kept]).sum() / w[kept].sum())
-        return Evaluation(loss, Estimate(mean, standard_error(score[kept], w[kept], mean), "samples", int(kept.sum())))
+        # One yes or no a sample is a share of them; anything else (tokens, class weights, a user's metric) is a mean.
+        hits = bool(((score[kept] == 0) | (score[kept] == 1)).all() and (w[kept] == w[kept][0]).all())
+        error = standard_error(score[kept], w[kept], mean)
+        return Evaluation(loss, Estimate(mean, error, "proportion" if hits else "samples", int(kept.sum())))
 
     def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
         """Mean loss with its standard error over samples. Cost: one forward pass."""

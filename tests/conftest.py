@@ -4,6 +4,10 @@ import torch
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)
+
+# A doctest run would import every conftest under one name.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 hook = install_import_hook(
     ["landscape.parameters", "landscape.losses", "landscape.curvature", "landscape.linalg"], "beartype.beartype"
 )

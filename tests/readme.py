@@ -1,4 +1,4 @@
-"""Runs every command that README.md shows and holds its command reference against `--help`; `--write` renews the reference.
+"""Runs every command that README.md shows and holds its tables against `--help` and the registry; `--write` renews them.
 
 Commands are the lines that begin with `$ landscape` or `$ python` in blocks marked `console`. They run from a copy of the
 repository's root, in order, on the checkpoints that `make demo` left in demo/.
@@ -15,11 +15,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-BEGIN, END = "<!-- commands: from --help -->\n", "<!-- end of commands -->\n"
 
 
-def reference() -> str:
-    """The table of commands: name and first line of its help."""
+def command_table() -> str:
+    """Every command and the first line of its help."""
     import typer
 
     from landscape.cli.app import app
@@ -29,6 +28,31 @@ def reference() -> str:
     for name, command in group.commands.items():
         lines.append(f"| `landscape {name}` | {command.help.strip().splitlines()[0]} |")
     return "\n".join(lines) + "\n"
+
+
+def measure_table() -> str:
+    """Every registered measure, from the registry."""
+    from landscape.measures import MEASURES
+
+    lines = ["| measure | definition | unit | unmoved by | reference |", "|---|---|---|---|---|"]
+    for m in MEASURES.values():
+        unmoved = ", ".join(f"{s}-wise rescaling" for s in m.invariant_to) or "–"
+        summary = m.summary.replace("|", "\\|")
+        lines.append(f"| `{m.name}` | {summary} | {m.unit} | {unmoved} | {m.reference} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"commands": command_table, "measures": measure_table}
+
+
+def renewed(text: str) -> str:
+    """The README with its tables made anew."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: made by tests/readme.py -->\n", f"<!-- end of {name} -->\n"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = before + begin + table() + end + after
+    return text
 
 
 def commands(text: str) -> list[str]:
@@ -43,16 +67,15 @@ def commands(text: str) -> list[str]:
 def main() -> int:
     """0 if everything that the README shows holds."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true", help="renew the command reference")
+    parser.add_argument("--write", action="store_true", help="renew the tables")
     arguments = parser.parse_args()
     text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    shown, _, after = rest.partition(END)
+    fresh = renewed(text)
     if arguments.write:
-        README.write_text(before + BEGIN + reference() + END + after)
+        README.write_text(fresh)
         return 0
-    if shown != reference():
-        print("README.md: the command reference is out of date; run: python tests/readme.py --write")
+    if fresh != text:
+        print("README.md: its tables are out of date; run: python tests/readme.py --write")
         return 1
     for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         if not (ROOT / name).is_file():

@@ -17,6 +17,9 @@ def test_intervals_are_what_their_kind_says():
     assert Estimate(3.0, 0.5, "residual", 7).interval() == (2.5, 3.5)
     assert Estimate(3.0, None, "lower bound", 7).interval() == (3.0, math.inf)
     assert Estimate(3.0).interval() is None
+    for hits in (0, 1, 17, 40):
+        expected = stats.binomtest(hits, 40).proportion_ci(0.95, method="wilson")
+        assert Estimate(hits / 40, 0.01, "proportion", 40).interval() == pytest.approx(tuple(expected))
     assert Estimate(3.0, 0.5, "t", 1).interval() is None
 
 

@@ -134,7 +134,8 @@ def _lines(terminal: Terminal, files: dict[str, list[Path]], common: Common, nam
         start = objective_of(task, common, naming.split)
         end = objective_of(open_task(path_b, naming, terminal), common, naming.split)
         try:
-            out[f"{a} to {b}"] = interpolation(start, end, grid=grid, test=test_objective(task, common))
+            piece = interpolation(start, end, grid=grid, test=test_objective(task, common))
+            out[f"{a} to {b}"] = replace(piece, title=f"Loss on the line from {a} to {b}")
         except MismatchError as error:
             terminal.warn(f"no line from {a} to {b}: {error}")
     return out

@@ -89,10 +89,11 @@ def centre_line(objective: "Objective", name: str, split: str, terminal: Termina
     centre = objective.evaluate()
     text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}"
     if centre.accuracy is not None:
-        text += f", accuracy {100 * centre.accuracy.value:.2f} % ± {196 * (centre.accuracy.stderr or 0.0):.2f}"
+        low, high = centre.accuracy.interval() or (0.0, 1.0)
+        text += f", accuracy {100 * centre.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
     terminal.line(f"{text}, {objective.samples} samples, {objective.dim} weights")
     classes = objective.classes
-    if centre.accuracy is not None and classes and centre.accuracy.value <= 1 / classes + 2 * (centre.accuracy.stderr or 0.0):
+    if centre.accuracy is not None and classes and (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
         terminal.warn(
             f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "
             "are the weights the right ones, were the labels random?"

@@ -1,5 +1,6 @@
 """`landscape surface`: the loss on a line or a plane through the trained weights, with the check that the picture is right."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,13 +69,14 @@ def run(
         result = line(objective, axes[0], span=span, grid=grid, seed=common.seed, test=test)
     else:
         result = plane(objective, (axes[0], axes[1]), span=span, grid=grid, seed=common.seed, test=test)
+    result = replace(result, title=f"{result.title}, {checkpoint.stem}")
     for name in result.axes:
         terminal.line(f"axis: {name}")
     for text in result.check.lines() if result.check else ():
         terminal.line(f"check: {text}")
     views = ("contour", "3d") if dim == 2 else ("line",)
     for view in views:
-        figure = figure_slice(result, view=view, title=checkpoint.name)
+        figure = figure_slice(result, view=view)
         folder.written += save(figure, folder.path / f"surface-{view}")
     document = {"schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, **result.to_json()}
     folder.json("surface.json", document)

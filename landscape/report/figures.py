@@ -130,6 +130,8 @@ def provenance_line(provenance: Provenance) -> str:
         parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
     if provenance.get("seed") is not None:
         parts.append(f"seed {provenance['seed']}")
+    if provenance.get("batchnorm"):
+        parts.append(f"BatchNorm: {provenance['batchnorm']}")
     parts += [str(provenance[key]) for key in ("dtype", "device") if provenance.get(key)]
     parts += [f"{key} {provenance[key]}" for key in ("landscape", "torch") if provenance.get(key)]
     return " · ".join(printable(p, 60) for p in parts)

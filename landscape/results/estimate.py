@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from scipy.special import ndtri, stdtrit
 
-Kind = Literal["exact", "t", "samples", "residual", "lower bound"]
+Kind = Literal["exact", "t", "samples", "proportion", "residual", "lower bound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Estimate:
             - "t": the mean of `n` independent random probes; `stderr` is s/sqrt(n) with ddof = 1, the interval is Student's
               with n - 1 degrees of freedom.
             - "samples": a mean over `n` data points; `stderr` is s/sqrt(n): the doubt from having seen only these.
+            - "proportion": a share of `n` data points, such as an accuracy; the interval is Wilson's, which stays inside [0, 1]
+              and does not shrink to nothing where all or none of them are hits.
             - "residual": an eigenvalue; `stderr` holds the true residual norm ||Hv - lambda v||, and an eigenvalue of H lies
               within that distance of `value`. `n` is the number of matrix-vector products.
             - "lower bound": the best value that a maximisation found in `n` function evaluations; the maximum is at least this.
@@ -52,6 +54,8 @@ class Estimate:
             return (self.value, math.inf)
         if self.stderr is None or not math.isfinite(self.value):
             return None
+        if self.kind == "proportion":
+            return _wilson(self.value, self.n or 1, float(ndtri(0.5 + level / 2)))
         if self.kind == "residual":
             width = self.stderr
         elif self.kind == "t":
@@ -71,6 +75,8 @@ class Estimate:
         if self.kind == "residual":
             return f"residual {self.stderr:.1e}"
         bounds = self.interval()
+        if bounds is not None and self.kind == "proportion":
+            return f"[{bounds[0]:.4f}, {bounds[1]:.4f}]"
         return "" if bounds is None else f"± {(bounds[1] - bounds[0]) / 2:.3g}"
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +98,13 @@ class Estimate:
         """Inverse of `to_json`; keys that are not an Estimate's are left alone."""
         value = math.nan if data["value"] is None else float(data["value"])
         return cls(value, data["stderr"], data["kind"], data["n"], data["converged"], data["reason"], data.get("data_stderr"))
+
+
+def _wilson(p: float, n: int, z: float) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927): all p0 with |p - p0| <= z sqrt(p0 (1 - p0) / n)."""
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    width = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (max(0.0, centre - width), min(1.0, centre + width))
 
 
 def finite_or_none(x: float | None) -> float | None:

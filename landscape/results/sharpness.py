@@ -100,7 +100,8 @@ class Sharpness:
         """Loss and accuracy at the checkpoint in one line."""
         text = f"loss {self.loss.value:.5g} {self.loss.doubt()}"
         if self.accuracy is not None:
-            text += f", accuracy {100 * self.accuracy.value:.2f} % ± {196 * (self.accuracy.stderr or 0):.2f}"
+            low, high = self.accuracy.interval() or (0.0, 1.0)
+            text += f", accuracy {100 * self.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
         return f"{text} on {self.samples} samples"
 
     def __str__(self) -> str:

@@ -48,7 +48,9 @@ class SliceCheck:
         if not self.symmetric:
             out.append("span: not symmetric about the centre")
         for key, value in self.curvature.items():
-            out.append(f"curvature {key}: {value:.4g} from the surface, {self.curvature_hvp[key]:.4g} from products with H")
+            product = self.curvature_hvp[key]
+            kinks = "" if abs(value - product) <= 0.02 * abs(product) else " (a rectifier's kinks add to the first)"
+            out.append(f"curvature {key}: {value:.4g} from the surface, {product:.4g} from products with H{kinks}")
         return out
 
 

@@ -143,8 +143,9 @@ def _slice(
         "weights": objective.dim,
         "dtype": str(objective.dtype).removeprefix("torch."),
         "seed": seed,
-        "batchnorm": "statistics of the centre (eval)",
     }
+    if any(name.endswith("running_var") for name in objective.buffers):
+        provenance["batchnorm"] = "statistics of the centre"
     title = f"Loss {'along a direction' if len(axes) == 1 else 'on a plane'} through the trained weights"
     return Slice(tuple(d.name for d in directions), axes, recorder.values, recorder.stderr, check, title, provenance)
 

@@ -61,8 +61,9 @@ def interpolation(
         "weights": start.dim,
         "dtype": str(start.dtype).removeprefix("torch."),
         "distance": float((theta1 - theta0).norm()),
-        "batchnorm": "statistics interpolated" if any("running_var" in n for n in buffers0) else "none",
     }
+    if any(name.endswith("running_var") for name in buffers0):
+        provenance["batchnorm"] = "statistics interpolated"
     return Slice(
         ("from one minimum (0) to the other (1)",), (np.asarray(at),), recorder.values, recorder.stderr, None,
         "Loss on the line between two minima", provenance,

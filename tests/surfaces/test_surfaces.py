@@ -115,9 +115,9 @@ def test_plane_of_a_quadratic_is_the_closed_form_indexed_ij():
     w1, w2 = 1 + a, -2 + b
     expected = (w1**2 + (2 * w2) ** 2 + 81 + (w1 + w2 + 3) ** 2) / 4
     np.testing.assert_allclose(result.values["loss"], expected, rtol=1e-12)
-    assert result.check.curvature["11"] == pytest.approx(2 * (1 + 1) / 4, rel=1e-5)
-    assert result.check.curvature["22"] == pytest.approx(2 * (4 + 1) / 4, rel=1e-5)
-    assert result.check.curvature["12"] == pytest.approx(2 / 4, rel=1e-5)
+    assert result.check.curvature["11"] == pytest.approx(2 * (1 + 1) / 4, rel=1e-3)
+    assert result.check.curvature["22"] == pytest.approx(2 * (4 + 1) / 4, rel=1e-3)
+    assert result.check.curvature["12"] == pytest.approx(2 / 4, rel=1e-3)
     assert result.check.symmetric is False
     assert "accuracy" not in result.values
 
