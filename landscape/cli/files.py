@@ -6,6 +6,7 @@ from typing import Any
 
 from landscape.errors import UsageError, printable
 from landscape.files import write
+from landscape.plain import plain
 
 _RECORD = "run.json"
 
@@ -49,7 +50,7 @@ class OutputDirectory:
     def json(self, name: str, document: dict[str, Any]) -> Path:
         """Write a JSON file."""
         path = self.file(name)
-        return write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+        return write(path, (json.dumps(plain(document), indent=2, allow_nan=False) + "\n").encode())
 
     def _compare(self, record: Path) -> None:
         """Refuse a directory whose record differs from this run's inputs."""

@@ -7,7 +7,7 @@ import typer
 
 from landscape.cli.options import Common
 from landscape.cli.terminal import Terminal
-from landscape.errors import UsageError, printable
+from landscape.errors import MalformedError, UsageError, printable
 
 NAME = "init"
 
@@ -57,19 +57,20 @@ def run(
     target = common.out or Path("task.py")
     if target.exists():
         raise UsageError(f"expected a new file, found {target}", fix="choose another --out, or move the old one away")
-    document = describe(read(checkpoint)).to_json()
-    name, candidate = next(iter(document["candidates"].items()))
-    entries = [f"    {_quoted(t['key'])}  {tuple(t['shape'])}" for t in candidate["entries"][:12]]
+    description = describe(read(checkpoint))
+    if not description.candidates:
+        raise MalformedError(f"expected weights in {checkpoint}, found none", fix="see landscape inspect")
+    chosen = description.candidates[0]
     text = _TEMPLATE.format(
         checkpoint=_quoted(str(checkpoint)),
         file=_quoted(str(target)),
-        tensors=candidate["tensors"],
-        weights=candidate["weights"],
-        architecture=_quoted(str(candidate["architecture"] or "nothing that is known here")),
-        entries="\n".join(entries),
+        tensors=chosen.tensors,
+        weights=chosen.weights,
+        architecture=_quoted(chosen.architecture or "nothing that is known here"),
+        entries="\n".join(f"    {_quoted(row.key)}  {row.shape}" for row in chosen.rows[:12]),
     )
     write(target, text.encode())
-    terminal.document({"schema": 1, "task_file": str(target), "candidate": name})
+    terminal.document({"schema": 1, "task_file": str(target), "candidate": chosen.name})
     terminal.line(f"name your model and data in {target}, then: landscape sharpness {checkpoint} --task {target}")
     terminal.written([target])
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from landscape import progress
 from landscape.errors import printable
+from landscape.plain import plain
 
 _PLAIN_SECONDS = 10.0
 
@@ -72,7 +73,7 @@ class Terminal:
     def finish(self) -> None:
         """Print the document, if it was asked for."""
         if self.json and self._document is not None:
-            json.dump(self._document, sys.stdout, indent=2, allow_nan=False)
+            json.dump(plain(self._document), sys.stdout, indent=2, allow_nan=False)
             sys.stdout.write("\n")
             sys.stdout.flush()
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from landscape.results.estimate import finite_or_none
+from landscape.plain import finite_or_none
 from landscape.results.sharpness import Sharpness
 
 

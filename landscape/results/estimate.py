@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from scipy.special import ndtri, stdtrit
 
+from landscape.plain import finite_or_none
+
 Kind = Literal["exact", "t", "samples", "proportion", "residual", "lower bound"]
 
 
@@ -105,17 +107,3 @@ def _wilson(p: float, n: int, z: float) -> tuple[float, float]:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     width = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (max(0.0, centre - width), min(1.0, centre + width))
-
-
-def finite_or_none(x: float | None) -> float | None:
-    """`x` as a float, or None where JSON has no word for it."""
-    return None if x is None or not math.isfinite(x) else float(x)
-
-
-def plain(x: Any) -> Any:
-    """`x` as JSON can hold it: tuples as lists, numbers that are not finite as None."""
-    if isinstance(x, dict):
-        return {str(k): plain(v) for k, v in x.items()}
-    if isinstance(x, (list, tuple)):
-        return [plain(v) for v in x]
-    return finite_or_none(x) if isinstance(x, float) else x

@@ -4,7 +4,8 @@ import html
 from dataclasses import dataclass, field
 from typing import Any
 
-from landscape.results.estimate import Estimate, finite_or_none
+from landscape.plain import finite_or_none
+from landscape.results.estimate import Estimate
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %)", "fakeable", "unit")
 LEGEND = (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.results.estimate import plain
+from landscape.plain import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
