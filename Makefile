@@ -29,10 +29,15 @@ types: .venv/installed
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
 
-figures: .venv/installed
+# The experiments, and the demo's pictures that README.md shows.
+figures: .venv/installed demo
 	$(BIN)/python -m experiments.keskar
 	$(BIN)/python -m experiments.zhang
 	$(BIN)/python -m experiments.dinh
+	cp demo/plane/surface-contour.png figures/demo-plane.png
+	cp demo/spectrum/spectrum.png figures/demo-spectrum.png
+	cp demo/comparison/measures.png figures/demo-measures.png
+	cp demo/reparam-layer/certificate.png figures/demo-certificate.png
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.peers
