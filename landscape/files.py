@@ -14,7 +14,7 @@ def write(path: str | Path, content: bytes) -> Path:
         UsageError: the file cannot be written there.
     """
     target = Path(path)
-    part = target.with_name(f".landscape-{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         try:
             with open(part, "xb") as file:
@@ -24,7 +24,7 @@ def write(path: str | Path, content: bytes) -> Path:
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        problem = f"expected to write {str(target)!r}, found: {error.strerror or error}"
+    except (OSError, ValueError) as error:
+        problem = f"expected to write {str(target)!r}, found: {getattr(error, 'strerror', None) or error}"
         raise UsageError(problem, fix="name a file in a folder that exists and can be written") from None
     return target

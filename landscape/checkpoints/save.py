@@ -1,10 +1,8 @@
 """Write checkpoints that describe themselves: weights, the recipe that made them, and extra tensors."""
 
-import contextlib
 import io
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from landscape.checkpoints.checkpoint import EXTRA
 from landscape.checkpoints.contents import plain
 from landscape.checkpoints.safetensors_file import NAMES
 from landscape.errors import UsageError, printable
+from landscape.files import write
 
 
 def save(
@@ -53,7 +52,7 @@ def save(
         content = stream.getvalue()
     else:
         raise UsageError(f"expected a name ending in .safetensors, .pt or .pth, found {path.name}", fix="change the ending")
-    _write(path, content)
+    write(path, content)
 
 
 def _canonical(recipe: dict[str, Any]) -> str:
@@ -81,26 +80,3 @@ def _plain_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         fresh = key.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
         made[fresh] = tensor.detach().cpu().contiguous().clone()
     return made
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write by temporary file, flush and rename."""
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode would hide the file from the user's group
-        os.replace(temporary, path)
-        temporary = None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"expected a place that can be written, found {reason}: {path}", fix="choose another --out") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)

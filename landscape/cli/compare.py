@@ -135,7 +135,7 @@ def _lines(terminal: Terminal, files: dict[str, list[Path]], common: Common, nam
         end = objective_of(open_task(path_b, naming, terminal), common, naming.split)
         try:
             piece = interpolation(start, end, grid=grid, test=test_objective(task, common))
-            out[f"{a} to {b}"] = replace(piece, title=f"Loss on the line from {a} to {b}")
+            out[f"{a} to {b}"] = replace(piece, title=f"Loss on the line from {a} to {b}, on the data of {a}")
         except MismatchError as error:
             terminal.warn(f"no line from {a} to {b}: {error}")
     return out

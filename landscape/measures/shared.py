@@ -62,7 +62,7 @@ def with_data_error(objective: Objective, estimate: Estimate, directions: list[T
     """Attach the error from the finite sample to an estimate of the mean over directions of v^T H v.
 
     To first order an eigenvalue moves by v^T (dH) v, so that its sampling error is that of the mean of v^T H_n v. For a
-    trace the directions are some of its probes; their own noise makes the error slightly too large, never too small.
+    trace the directions are a few random probes; their own noise makes the error a little too large on average.
     """
     parts = [objective.sample_curvatures(v) for v in directions]
     known = [p for p in parts if p is not None]

@@ -8,12 +8,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from landscape.errors import UsageError
+from landscape.files import write
 from landscape.report import figures
 from landscape.report.cells import DASH, breakable, cell, check_verdict, flat, labels, number
 from landscape.report.history import Run
 from landscape.report.line import barrier
 from landscape.report.measures import MARKS, estimate_of
-from landscape.report.output import write
 from landscape.report.pictures import Picture, picture
 from landscape.report.style import printable, unit_text
 from landscape.results import Certificate, CertificateRow, Eigenpairs, Sharpness, Slice, SpectralDensity

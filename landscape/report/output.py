@@ -1,7 +1,5 @@
 """Figures and pages into files: whole or not at all, and the same bytes for the same content."""
 
-import os
-import secrets
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
+from landscape.files import write
 from landscape.report.style import DPI, drawing
 
 # Each format's entries that would carry a time or a version; None takes them out.
@@ -64,26 +63,3 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ("png", "pdf
     for target, content in contents:
         write(target, content)
     return tuple(target for target, _ in contents)
-
-
-def write(path: str | Path, content: bytes) -> Path:
-    """Write bytes to a file by way of a temporary one in the same folder.
-
-    Raises:
-        UsageError: the file cannot be written there.
-    """
-    target = Path(path)
-    part = target.with_name(f".landscape-{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        try:
-            with open(part, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        problem = f"expected to write {str(target)!r}, found: {error.strerror or error}"
-        raise UsageError(problem, fix="name a file in a folder that exists and can be written") from None
-    return target

@@ -1,13 +1,14 @@
 """The state of an unfinished training run on disk: replaced whole or not at all."""
 
 import glob
-import os
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from landscape.errors import UsageError
+from landscape.files import write
 
 FORMAT = 1
 
@@ -19,20 +20,9 @@ def snapshot_path(out: Path) -> Path:
 
 def write_snapshot(out: Path, state: dict[str, Any]) -> None:
     """Put `state` beside `out` by a temporary file and a rename: a kill at any moment leaves the old one or the new one."""
-    path = snapshot_path(out)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state | {"format": FORMAT}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(
-            f"expected to write {path}, found: {error.strerror}", fix="free some space or choose another --out"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    torch.save(state | {"format": FORMAT}, content)
+    write(snapshot_path(out), content.getvalue())
 
 
 def discard_snapshot(out: Path) -> None:
