@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/landscape demo --out demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow"

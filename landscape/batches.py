@@ -53,6 +53,8 @@ def fixed_batches(data: Data, batch_size: int | None, device: torch.device, dtyp
         UsageError: no data, a batch that is not (inputs, target), a loader that shuffles or augments.
         NumericalError: an input or target that is not finite, named by its batch.
     """
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"expected a batch size of at least 1, found {batch_size}", fix="pass --batch-size 128")
     batches = [_batch(b, i) for i, b in enumerate(_iterate(data, batch_size))]
     if not sum(len(b) for b in batches):
         raise UsageError("expected data, found no samples", fix="check the split, the path and the filter of the data set")
@@ -72,8 +74,6 @@ def fixed_batches(data: Data, batch_size: int | None, device: torch.device, dtyp
 
 def split(batches: list[Batch], size: int) -> list[Batch]:
     """The same samples in batches of at most `size`."""
-    if size < 1:
-        raise UsageError(f"expected a batch size of at least 1, found {size}", fix="pass --batch-size 128")
     return [b[i : i + size] for b in batches for i in range(0, len(b), size)]
 
 

@@ -28,8 +28,8 @@ def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[N
     """IEEE arithmetic inside the block, the caller's settings after it.
 
     TensorFloat-32 and the bfloat16 matmul path are off, cuDNN chooses deterministic algorithms. For `derivatives` attention
-    uses
-    its math kernel, since the fused ones have no double backward; cuDNN's `recurrent` layers have none either and are avoided.
+    uses its math kernel, since the fused ones have no double backward; cuDNN's `recurrent` layers have none either and are
+    avoided.
     """
     precision = torch.get_float32_matmul_precision()
     with ExitStack() as stack:

@@ -70,6 +70,16 @@ class MeanLoss:
         """Whether integer targets are class indices for certain."""
         return isinstance(self.loss, _CLASS_WEIGHTED)
 
+    @property
+    def compares_elements(self) -> bool:
+        """Whether output and target must have one shape."""
+        return isinstance(self.loss, _ELEMENTWISE)
+
+    @property
+    def comes_apart(self) -> bool:
+        """Whether the loss is one of PyTorch's, whose value for each sample is known."""
+        return self._split is not None
+
     def sample_weights(self, target: Tensor) -> Float[Tensor, " B"]:
         """Weight of every sample in the mean, float64: one, or its number of tokens, or its class weight."""
         if self.takes_classes and not target.is_floating_point():

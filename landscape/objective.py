@@ -1,8 +1,9 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector. The central abstraction."""
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,24 +17,11 @@ from landscape.losses import LossFunction, MeanLoss, accuracy, joined, standard_
 from landscape.parameters import Layout
 from landscape.preflight import SAMPLES as PREFLIGHT_SAMPLES
 from landscape.preflight import check_engine, check_targets
-from landscape.results import Estimate
+from landscape.results import Estimate, Evaluation
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Loss and accuracy at one point.
-
-    Attributes:
-        loss: mean loss, standard error over samples.
-        accuracy: mean of the metric, standard error over samples; None where the task has none.
-    """
-
-    loss: Estimate
-    accuracy: Estimate | None
 
 
 class Objective:
@@ -41,8 +29,8 @@ class Objective:
 
     L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
     (dropout off, BatchNorm with its running statistics). w_n is 1, or the number of tokens, or the class weights, as the
-    loss's own mean
-    has it; a ragged last batch therefore changes nothing. The model passed in is copied and left exactly as it was.
+    loss's own mean has it; a ragged last batch therefore changes nothing. The model passed in is copied and left exactly as
+    it was.
 
     Args:
         model: any `nn.Module`; wrappers (DataParallel, torch.compile) are taken off. The weights that vary are those with
@@ -179,7 +167,9 @@ class Objective:
             return Evaluation(loss, None)
         kept = ~score.isnan()
         mean = float((score[kept] * w[kept]).sum() / w[kept].sum())
-        # One yes or no a sample is a share of them; anything else (tokens, class weights, a user's metric) is a mean.
+        if math.isnan(total):
+            return Evaluation(loss, Estimate(math.nan, None, "samples", len(w), reason="the loss is not a number"))
+        # One yes or no a sample is a share; anything else (tokens, class weights, a user's metric) is a mean.
         hits = bool(((score[kept] == 0) | (score[kept] == 1)).all() and (w[kept] == w[kept][0]).all())
         error = standard_error(score[kept], w[kept], mean)
         return Evaluation(loss, Estimate(mean, error, "proportion" if hits else "samples", int(kept.sum())))
@@ -277,9 +267,9 @@ class Objective:
     def preflight(self) -> None:
         """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
         if not self._checked:
-            self._checked = True
             first = replace(self._engine, batches=[self._engine.batches[0][:PREFLIGHT_SAMPLES]])
             check_engine(first.to(torch.float64), first)
+            self._checked = True
 
     def _product(self, v: Tensor, method: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """A product for one or many vectors; counts them."""

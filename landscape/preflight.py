@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from landscape.batches import Batch
 from landscape.curvature import Engine, exact_math
 from landscape.errors import NumericalError, UsageError
+from landscape.losses import MeanLoss
 
 SAMPLES = 8
 # From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
@@ -37,6 +38,7 @@ def check_targets(engine: Engine, theta: Tensor) -> int | None:
             f"expected a model that runs on its data, found {type(error).__name__}: {first}",
             fix="check the shape and the preprocessing of the inputs",
         ) from error
+    _check_loss(engine.loss, output, engine.batches[0].target[:2])
     if not engine.loss.takes_classes or any(b.target.is_floating_point() for b in engine.batches):
         return None
     for i, batch in enumerate(engine.batches):
@@ -48,6 +50,24 @@ def check_targets(engine: Engine, theta: Tensor) -> int | None:
                 fix="give the model as many classes as the data have",
             )
     return int(output.shape[1])
+
+
+def _check_loss(loss: MeanLoss, output: Tensor, target: Tensor) -> None:
+    """Refuse a loss that would broadcast its arguments, or that adds samples up instead of averaging them."""
+    if loss.compares_elements and output.shape != target.shape:
+        raise UsageError(
+            f"expected targets of the output's shape (N, {', '.join(map(str, output.shape[1:]))}), "
+            f"found (N, {', '.join(map(str, target.shape[1:]))})",
+            fix="the loss would broadcast them: reshape the targets",
+        )
+    if len(output) < 2 or loss.comes_apart:
+        return
+    whole, first, second = (float(loss.mean(output[rows], target[rows])) for rows in (slice(2), slice(1), slice(1, 2)))
+    if abs(whole - (first + second)) < 1e-4 * abs(whole) and abs(whole - (first + second) / 2) > 1e-3 * abs(whole):
+        raise UsageError(
+            f"expected a loss that averages over samples, found {whole:.4g} for two that have {first:.4g} and {second:.4g}",
+            fix="divide by the number of samples",
+        )
 
 
 def check_engine(double: Engine, own: Engine) -> None:

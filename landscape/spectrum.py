@@ -10,6 +10,13 @@ from landscape import linalg
 from landscape.objective import Objective
 from landscape.results import Eigenpairs, SpectralDensity
 
+# Relative residual of the extreme eigenvalues: the smallest is small beside the largest, which the tolerance is relative to, so
+# that only a tight one gives it digits of its own. In float32 the noise of a product is not far below.
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
+# Bytes for the Krylov basis: the longer it grows before a restart the fewer products it takes, and products are what costs.
+_BASIS_BYTES = 256 << 20
+_LONGEST = 512
+
 Curvature = Literal["hessian", "ggn"]
 
 
@@ -19,7 +26,7 @@ def eigenpairs(
     which: Literal["largest", "smallest", "both"] = "largest",
     *,
     curvature: Curvature = "hessian",
-    tol: float = 1e-4,
+    tol: float | None = None,
     max_matvecs: int | None = None,
     start: Float[Tensor, "..."] | None = None,
     generator: torch.Generator | None = None,
@@ -31,7 +38,7 @@ def eigenpairs(
         k: pairs at each end that is asked for.
         which: "largest", "smallest" (algebraic, not by magnitude), or "both" from one run.
         curvature: "hessian", or "ggn" for the generalized Gauss-Newton matrix.
-        tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|.
+        tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|; default 1e-7 in float64, 1e-5 in float32.
         max_matvecs: bound on the products; default max(300, 50 k).
         start: (P,) or (j, P) eigenvectors of a similar network to start from.
         generator: of the start vector; default seed 0.
@@ -57,13 +64,19 @@ def eigenpairs(
         objective.dim,
         k=k,
         which=which,
-        tol=tol,
+        tol=tol if tol is not None else TOLERANCE[objective.dtype],
         max_matvecs=max_matvecs,
+        basis_size=basis_size(objective.dim, 2 * k),
         start=start,
         generator=generator,
         dtype=objective.dtype,
         device=objective.device,
     )
+
+
+def basis_size(dim: int, wanted: int) -> int:
+    """Vectors to keep before a restart, for `wanted` eigenpairs in all."""
+    return min(dim - 1, max(40, 2 * wanted + 16, min(_LONGEST, _BASIS_BYTES // (8 * dim)))) if dim > 40 else dim
 
 
 def spectral_density(

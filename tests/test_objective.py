@@ -299,8 +299,9 @@ def test_preflight_names_the_culprit(layer, message):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6), layer, nn.Linear(6, 3))
     objective = Objective(model, nn.CrossEntropyLoss(), (torch.randn(12, 5), torch.randint(0, 3, (12,))))
-    with pytest.raises(NumericalError, match=message):
-        objective.hvp(torch.ones(objective.dim))
+    for _ in range(2):  # and again: a check that failed is not forgotten
+        with pytest.raises(NumericalError, match=message):
+            objective.hvp(torch.ones(objective.dim))
 
 
 def test_a_loss_without_gradient_is_told():
@@ -314,6 +315,41 @@ def test_a_summing_loss_is_refused():
     model, _, x, y = CASES[0].make(0)
     with pytest.raises(UsageError, match="expected a loss that averages over samples, found reduction='sum'"):
         Objective(model, nn.CrossEntropyLoss(reduction="sum"), (x, y))
+    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two that have"):
+        Objective(model, lambda z, t: nn.functional.cross_entropy(z, t, reduction="sum"), (x, y))
+
+
+def test_targets_that_would_broadcast_are_refused():
+    model, _, x, _ = CASES[0].make(0)
+    with pytest.raises(UsageError, match="expected targets of the output's shape"):
+        Objective(model, nn.MSELoss(), (x, torch.zeros(len(x))))
+
+
+def trained(dtype: str) -> tuple[Objective, torch.Tensor]:
+    """A network at a minimum, where the smallest eigenvalue is small beside the largest; and its dense Hessian."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 5))
+    x, y = torch.randn(120, 8), torch.randint(0, 5, (120,))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    loss = nn.CrossEntropyLoss()
+    return Objective(model, loss, (x, y), dtype=dtype), torch.from_numpy(dense_hessian(model, loss, x, y))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-3)])
+def test_both_ends_of_a_trained_network_s_spectrum(dtype, tolerance):
+    from landscape import eigenpairs
+
+    objective, hessian = trained(dtype)
+    truth = torch.linalg.eigvalsh(hessian).flip(0).numpy()
+    for k in (1, 4):
+        pairs = eigenpairs(objective, k, "both")
+        expected = np.r_[truth[:k], truth[-k:]]
+        assert pairs.converged.all()
+        np.testing.assert_allclose(pairs.values, expected, rtol=tolerance)
 
 
 def test_wrong_length_and_dtype_are_refused():

@@ -38,7 +38,8 @@ def collect(directories: Iterable[Path]) -> Found:
 
 
 def _label(document: dict[str, Any]) -> str:
-    return Path(document["checkpoint"]).name
+    """The checkpoint's name with the beginning of its digest, since two files may have one name."""
+    return f"{Path(document['checkpoint']).name} ({document['sha256'][:8]})"
 
 
 def _sharpness(found: Found, document: dict[str, Any]) -> None:

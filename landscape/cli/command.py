@@ -5,9 +5,11 @@ import inspect
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import typer
 
@@ -47,36 +49,60 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         terminal = Terminal(json=common.json)
         # A run that is told to stop unwinds like one that is interrupted, so that temporary files are removed.
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        code = 0
         try:
             with terminal.progress():
                 function(terminal, **arguments)
-            terminal.finish()
             if terminal.unconverged and not common.allow_unconverged:
                 listed = ", ".join(terminal.unconverged)
                 raise NumericalError(
-                    f"expected convergence, found {listed} not converged",
+                    f"expected every number to hold, found that these did not converge: {listed}",
                     fix="see the reasons above, or pass --allow-unconverged",
                 )
         except LandscapeError as error:
             if common.debug:
                 raise
             terminal.error(str(error), getattr(error, "table", None))
-            raise typer.Exit(error.exit_code) from None
+            code = error.exit_code
         except KeyboardInterrupt:
             terminal.error("interrupted")
-            raise typer.Exit(130) from None
+            code = 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
-        except MemoryError:
-            terminal.error(
-                "expected the work to fit into memory, found that it does not; pass a smaller --batch-size or --samples"
-            )
-            raise typer.Exit(6) from None
+        except Exception as error:
+            if common.debug:
+                raise
+            text, code = explained(error)
+            terminal.error(text)
+        # What was found before a failure is still worth having: the document is printed once the progress bars are gone.
+        terminal.finish()
+        if code:
+            raise typer.Exit(code)
 
     run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # what typer reads
     run.__annotations__ = {p.name: p.annotation for p in flat}
     return run
 
 
-__all__ = ["Annotated", "command"]
+def explained(error: Exception) -> tuple[str, int]:
+    """One line and an exit code for an error that nobody raised on purpose: memory, system, the user's code, or ours."""
+    first = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "expected the work to fit into memory, found that it does not; pass a smaller --batch-size or --samples", 6
+    if isinstance(error, OSError):
+        return f"expected the system to do its part, found {first}; check the disk and the path", 2
+    own = Path(__file__).resolve().parent.parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<", str(own), sys.prefix))]
+    frames = [
+        f
+        for f in frames
+        if "site-packages" not in f.filename and Path(f.filename).suffix == ".py" and "lib/python" not in f.filename
+    ]
+    if frames:
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+        return (
+            f"expected the task's own code to run, found {type(error).__name__}: {first} ({where}); mend it, or see --debug",
+            2,
+        )
+    return f"expected no error inside landscape, found {type(error).__name__}: {first}; run again with --debug and report it", 1

@@ -23,16 +23,15 @@ class OutputDirectory:
     """
 
     def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
-        self.path = path
+        self._path = path
         self.inputs: dict[str, Any] = json.loads(json.dumps(inputs, default=str))
         self.written: list[Path] = []
+        if not path.exists():
+            return
         try:
-            path.mkdir(parents=True, exist_ok=True)
             held = [p.name for p in path.iterdir()]
         except OSError as error:
-            raise UsageError(
-                f"expected a directory that can be written, found {path}: {error.strerror}", fix="choose another --out"
-            ) from error
+            raise self._unusable(error) from error
         if _RECORD in held:
             self._compare(path / _RECORD)
         elif held:
@@ -40,17 +39,33 @@ class OutputDirectory:
                 f"expected an empty directory or one of this very run, found {path} with {held[0]} in it",
                 fix="choose another --out",
             )
-        self.json(_RECORD, self.inputs)
+
+    @property
+    def path(self) -> Path:
+        """The directory, made and marked when the first file is about to be written: a run that fails owns nothing."""
+        record = self._path / _RECORD
+        if record not in self.written:
+            try:
+                self._path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise self._unusable(error) from error
+            self.written.append(write(record, (json.dumps(plain(self.inputs), indent=2) + "\n").encode()))
+        return self._path
 
     def file(self, name: str) -> Path:
         """Path of a file to write; remembered for the list at the end."""
-        self.written.append(self.path / name)
-        return self.path / name
+        path = self.path / name
+        self.written.append(path)
+        return path
 
     def json(self, name: str, document: dict[str, Any]) -> Path:
         """Write a JSON file."""
-        path = self.file(name)
-        return write(path, (json.dumps(plain(document), indent=2, allow_nan=False) + "\n").encode())
+        return write(self.file(name), (json.dumps(plain(document), indent=2, allow_nan=False) + "\n").encode())
+
+    def _unusable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"expected a directory that can be written, found {self._path}: {error.strerror}", fix="choose another --out"
+        )
 
     def _compare(self, record: Path) -> None:
         """Refuse a directory whose record differs from this run's inputs."""
@@ -64,5 +79,5 @@ class OutputDirectory:
         differing = [k for k in keys if there.get(k) != self.inputs.get(k)]
         what = f"it differs in {', '.join(differing)}" if differing else "its record cannot be read"
         raise UsageError(
-            f"expected {self.path} to be new, found another run there: {printable(what)}", fix="choose another --out"
+            f"expected {self._path} to be new, found another run there: {printable(what)}", fix="choose another --out"
         )

@@ -9,6 +9,8 @@ from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from landscape.objective import Objective
     from landscape.tasks import Task
 
@@ -33,6 +35,13 @@ def device_of(name: str) -> str:
     return name
 
 
+def seeded(seed: int) -> "torch.Generator":
+    """A generator of random numbers."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
 def model_arguments(pairs: list[str] | None) -> dict[str, object]:
     """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text."""
     import json
@@ -53,6 +62,10 @@ def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
     """The checkpoint's Task: its model with these weights, its loss and its data."""
     from landscape.tasks import load
 
+    if naming.model_args and naming.model is None and naming.task is None:
+        raise UsageError("expected -M together with --model or --task, found it alone", fix="name the model, or leave -M out")
+    if naming.split not in ("train", "test"):
+        raise UsageError(f"expected --split train or test, found {naming.split!r}")
     task = load(
         path,
         task=naming.task,

@@ -18,7 +18,7 @@ class Common:
         bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.", rich_help_panel=_OUTPUT)
     ] = False
     out: Annotated[Path | None, typer.Option("--out", help="Where to write files.", rich_help_panel=_OUTPUT)] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random number.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of every random number.")] = 0
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto: cuda where there is one.")] = "auto"
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32"
     samples: Annotated[int | None, typer.Option("--samples", help="Use the first N samples of the split; default all.")] = None

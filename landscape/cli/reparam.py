@@ -1,7 +1,8 @@
 """`landscape reparam`: other weights, the same function, and what each measure makes of it."""
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,8 +24,9 @@ def run(
     common: Common,
     naming: Naming,
     alpha: Annotated[
-        float, typer.Option("--alpha", help="The layer's outputs times alpha, the weights that read them over alpha.")
-    ] = 5.0,
+        float | None,
+        typer.Option("--alpha", help="A layer's outputs times alpha, the weights that read them over alpha; default 5."),
+    ] = None,
     node: Annotated[
         bool, typer.Option("--node", help="A factor for every neuron, log-uniform between 1/alpha and alpha.")
     ] = False,
@@ -47,7 +49,7 @@ def run(
     """
     from landscape import checkpoints
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, objective_of, open_task
+    from landscape.cli.network import centre_line, objective_of, open_task, seeded
     from landscape.cli.sharpness import listed
     from landscape.measures import chosen, provenance
     from landscape.reparam import certificate, find_symmetries, rescale
@@ -55,6 +57,11 @@ def run(
 
     names = listed(measures)
     chosen(names)
+    if target is not None and alpha is not None:
+        raise UsageError("expected --alpha or --target, found both", fix="a target is what alpha is solved for")
+    factor = 5.0 if alpha is None else alpha
+    if not (math.isfinite(factor) and factor > 0):
+        raise UsageError(f"expected a positive --alpha, found {factor:g}", fix="for example --alpha 5")
     if target is not None and node:
         raise UsageError("expected --target or --node, found both", fix="a target is solved for with one factor for a layer")
     task = open_task(checkpoint, naming, terminal)
@@ -63,7 +70,7 @@ def run(
     objective = objective_of(task, common, naming.split)
     symmetries = find_symmetries(task.model, objective.example).require()
     inputs = provenance(objective, common.seed) | {
-        "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples, "alpha": alpha,
+        "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples, "alpha": factor,
         "node": node, "layer": layer, "target": target, "measures": names,
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-reparam"), inputs)
@@ -71,42 +78,35 @@ def run(
     for line in str(symmetries).splitlines():
         terminal.line(line)
     if target is not None:
-        alpha = _solved(terminal, task, objective, symmetries, target, layer, common.seed)
+        factor = _solved(terminal, task, objective, symmetries, target, layer, common.seed)
     other = rescale(
-        task.model, alpha, node=node, layers=layer or None, example=objective.example, generator=_seeded(common.seed)
+        task.model, factor, node=node, layers=layer or None, example=objective.example, generator=seeded(common.seed)
     )
     result = certificate(objective, other, measures=names, seed=common.seed)
-    terminal.line(f"alpha = {alpha:.6g}, {result.symmetry}-wise; {result.function_line()}")
+    terminal.line(f"alpha = {factor:.6g}, {result.symmetry}-wise; {result.function_line()}")
     terminal.table(("measure", "before", "after", "ratio", "verdict"), result.table())
     path = folder.file("rescaled.safetensors")
     recipe = dict(task.recipe or {}) | {
-        "rescaled": {"from": task.sha256, "alpha": alpha, "symmetry": result.symmetry, "layers": layer}
+        "rescaled": {"from": task.sha256, "alpha": factor, "symmetry": result.symmetry, "layers": layer}
     }
     checkpoints.save(path, other.state_dict(), recipe=recipe, extras=dict(task.extras))
     document = {
         "schema": 1,
         "checkpoint": str(checkpoint),
         "sha256": task.sha256,
-        "alpha": alpha,
+        "alpha": factor,
         "rescaled": str(path),
         **result.to_json(),
     }
     folder.json("certificate.json", document)
-    folder.written += save(figure_certificate([(alpha, result)]), folder.path / "certificate")
+    folder.written += save(figure_certificate([(factor, result)]), folder.path / "certificate")
     terminal.document(document)
     terminal.written(folder.written)
     terminal.unconverged += [r.name for r in result.rows if not (r.before.converged and r.after.converged)]
     broken = [r.name for r in result.rows if r.verdict == "CLAIM BROKEN"]
     if broken or not result.same_function:
-        terminal.finish()
         what = f"{', '.join(broken)} moved" if broken else result.function_line()
         raise NumericalError(f"expected an unchanged function and unmoved invariants, found {what}", fix="try --dtype float64")
-
-
-def _seeded(seed: int) -> Any:
-    import torch
-
-    return torch.Generator().manual_seed(seed)
 
 
 def _solved(
@@ -119,9 +119,9 @@ def _solved(
     seed: int,
 ) -> float:
     """The alpha that gives a measure its target value: in closed form for the trace, by search for any other."""
-    from landscape import linalg
+    from landscape.cli.network import seeded
     from landscape.measures import chosen, measure_all
-    from landscape.reparam import rescale, smallest_scales, solve_alpha, trace_blocks
+    from landscape.reparam import rescale, smallest_scales, solve_alpha, trace_along
 
     name, equals, text = target.partition("=")
     try:
@@ -138,24 +138,16 @@ def _solved(
             f"expected a measure that rescaling moves, found {name}, which it does not", fix="try --target trace=1e6"
         )
     unit = symmetries[layers[0]] if layers else symmetries.default
+    # A BatchNorm that takes the factor up bounds it from below; a little room is left for rounding.
+    low = 1.01 * float(smallest_scales(task.model, symmetries)[unit.neurons].max())
     if name == "trace":
-        sections = [slice(e.start, e.stop) for e in objective.layout]
-        sweep = linalg.quadratic_forms(
-            objective.hvp, objective.dim, probes=256, sections=sections, generator=_seeded(seed),
-            dtype=objective.dtype, device=objective.device,
-        )  # fmt: skip
-        traces = {e.name: t.value for e, t in zip(objective.layout, sweep.section_traces(), strict=True)}
-        blocks = trace_blocks(symmetries, unit, traces)
-        terminal.line(
-            f"{unit.name}: trace {blocks.multiplied:.4g} / alpha^2 + {blocks.divided:.4g} alpha^2 + {blocks.rest:.4g} "
-            f"(256 probes), never below {blocks.bound:.4g}"
-        )
-        return blocks.solve(value)
+        along = trace_along(objective, symmetries, unit, low=low, generator=seeded(seed))
+        turn, least = along.flattest()
+        terminal.line(f"{unit.name}: flattening bound {least.value:.5g} {least.doubt()} at alpha = {turn:.4g}")
+        return along.solve(value)
 
     def measure_at(alpha: float) -> float:
         other = rescale(task.model, alpha, layers=[unit.name], example=objective.example)
         return measure_all(objective.with_model(other), [name], seed=seed)[name].estimate.value
 
-    # A BatchNorm that takes the factor up bounds it from below; a little room is left for rounding.
-    low = max(1e-4, 1.01 * float(smallest_scales(task.model, symmetries)[unit.neurons].max()))
-    return solve_alpha(measure_at, value, low=min(low, 1.0)).alpha
+    return solve_alpha(measure_at, value, low=min(max(1e-4, low), 1.0)).alpha

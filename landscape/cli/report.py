@@ -34,13 +34,17 @@ def run(
     from landscape.cli.sharpness import listed, measured
     from landscape.errors import UsageError
     from landscape.measures import chosen
-    from landscape.report import write_report
+    from landscape.report import is_report, write_report
 
     names = listed(measures)
     chosen(names)
     out = common.out or Path("report.html")
     if out.is_dir():
         out = out / "report.html"
+    if out.suffix != ".html":
+        raise UsageError(f"expected --out to end in .html, found {out}", fix="for example --out report.html")
+    if out.exists() and not is_report(out):
+        raise UsageError(f"expected a new file or an older report, found another file at {out}", fix="choose another --out")
     for path in paths:
         if not path.exists():
             raise UsageError(f"expected a checkpoint or a directory, found nothing at {path}", fix="check the path")

@@ -8,7 +8,7 @@ import typer
 
 from landscape.cli.options import Common, Naming
 from landscape.cli.terminal import Terminal
-from landscape.errors import LandscapeError
+from landscape.errors import LandscapeError, UsageError
 
 if TYPE_CHECKING:
     from landscape.results import Sharpness
@@ -58,7 +58,6 @@ def run(
             folder.json("sharpness.json", document)
             terminal.written(folder.written)
     if failures:
-        terminal.finish()
         raise failures[0]
 
 
@@ -66,7 +65,10 @@ def listed(measures: str | None) -> str | list[str] | None:
     """The names that `--measures` gives: None, "all", or a list."""
     if measures is None or measures == "all":
         return measures
-    return [name.strip() for name in measures.split(",") if name.strip()]
+    names = [name.strip() for name in measures.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"expected names of measures, found {measures!r}", fix="leave --measures out for the usual ones")
+    return names
 
 
 def measured(terminal: Terminal, path: Path, common: Common, naming: Naming, names: str | list[str] | None) -> "Sharpness":

@@ -41,7 +41,7 @@ def run(
     Example: landscape spectrum runs/model.safetensors -k 10 --per-layer --out spectrum
     """
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, objective_of, open_task
+    from landscape.cli.network import centre_line, objective_of, open_task, seeded
     from landscape.measures import provenance
     from landscape.report import figure_density, save
     from landscape.spectrum import eigenpairs, spectral_density
@@ -60,7 +60,7 @@ def run(
     centre_line(objective, checkpoint.name, naming.split, terminal)
 
     count = min(k, objective.dim)
-    pairs = eigenpairs(objective, count, "both", generator=_seeded(common.seed))
+    pairs = eigenpairs(objective, count, "both", generator=seeded(common.seed))
     rows = [
         (f"{v:.6g}", f"{r:.1e}", "yes" if ok else "NO")
         for v, r, ok in zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
@@ -75,7 +75,7 @@ def run(
         probes=probes,
         steps=steps,
         scale=axis,
-        generator=_seeded(common.seed),
+        generator=seeded(common.seed),
     )
     document: dict[str, Any] = {
         "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
@@ -92,12 +92,6 @@ def run(
     folder.json("spectrum.json", document)
     terminal.document(document)
     terminal.written(folder.written)
-
-
-def _seeded(seed: int) -> Any:
-    import torch
-
-    return torch.Generator().manual_seed(seed)
 
 
 def _layers(terminal: Terminal, objective: "Objective", seed: int) -> list[dict[str, Any]]:
@@ -125,4 +119,7 @@ def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", 
     theirs = pyhessian_eigenvalues(objective, k)
     rows = [(f"{a:.6g}", f"{b:.6g}", f"{abs(a - b) / (abs(b) + 1e-30):.1e}") for a, b in zip(ours, theirs, strict=True)]
     terminal.table(("landscape", "PyHessian", "relative difference"), rows)
+    worst = max(abs(a - b) / (abs(b) + 1e-30) for a, b in zip(ours, theirs, strict=True))
+    if worst > 0.01:
+        terminal.warn(f"PyHessian differs by up to {worst:.1%}: see which of the two has the larger residual")
     return {"tool": "pyhessian", "landscape": ours, "pyhessian": theirs}

@@ -39,6 +39,8 @@ def run(
 
     Example: landscape surface runs/model.safetensors --dim 2 --grid 51 --span -1 1 --out surface
     """
+    import numpy as np
+
     from landscape.cli.files import OutputDirectory
     from landscape.cli.network import centre_line, objective_of, open_task, test_objective
     from landscape.measures import provenance
@@ -74,11 +76,25 @@ def run(
         terminal.line(f"axis: {name}")
     for text in result.check.lines() if result.check else ():
         terminal.line(f"check: {text}")
+    if result.check is not None and not result.check.passed:
+        terminal.unconverged.append("the check of the surface")
+        terminal.warn("the surface fails its check: do not trust the picture")
+    lost = sum(int((~np.isfinite(v)).sum()) for v in result.values.values())
+    if lost:
+        terminal.unconverged.append(f"{lost} values of the surface (not finite)")
+        terminal.warn(f"{lost} values are not finite; they are hatched in the picture and null in the JSON")
     views = ("contour", "3d") if dim == 2 else ("line",)
     for view in views:
         figure = figure_slice(result, view=view)
         folder.written += save(figure, folder.path / f"surface-{view}")
-    document = {"schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, **result.to_json()}
+    document = {
+        "schema": 1,
+        "checkpoint": str(checkpoint),
+        "sha256": task.sha256,
+        "task": task.name,
+        "not_finite": lost,
+        **result.to_json(),
+    }
     folder.json("surface.json", document)
     terminal.document(document)
     terminal.written(folder.written)
@@ -88,7 +104,7 @@ def _directions(
     objective: "Objective", text: str, dim: int, norm: str, common: Common, naming: Naming, terminal: Terminal
 ) -> "list[Direction]":
     """As many axes as `dim`, from a comma-separated list of kinds; one kind is used for every axis."""
-    from landscape.cli.network import objective_of, open_task
+    from landscape.cli.network import objective_of, open_task, seeded
     from landscape.spectrum import eigenpairs
     from landscape.surfaces import Direction, random_direction, toward, trajectory_directions
 
@@ -104,7 +120,9 @@ def _directions(
         if kind == "random":
             out.append(random_direction(objective, seed=common.seed + i, norm=norm))  # type: ignore[arg-type]  # checked by the caller
         elif kind == "hessian":
-            pairs = eigenpairs(objective, rank + 1)
+            pairs = eigenpairs(objective, rank + 1, generator=seeded(common.seed))
+            if not pairs.converged[rank]:
+                terminal.unconverged.append(f"Hessian eigenvector {rank + 1}")
             out.append(Direction(f"Hessian eigenvector {rank + 1}, eigenvalue {pairs.values[rank]:.4g}", pairs.vectors[rank]))
         elif name == "to" and path:
             other = objective_of(open_task(Path(path), naming, terminal), common, naming.split)

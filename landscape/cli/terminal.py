@@ -128,9 +128,11 @@ class _Lines:
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
         self.spoken = time.monotonic()
+        self.last = 0
 
     def start(self, label: str, total: int | None) -> int:
-        handle = len(self.stages)
+        self.last += 1
+        handle = self.last
         self.stages[handle] = (label, total, time.monotonic())
         self.done[handle] = 0
         return handle
@@ -149,4 +151,4 @@ class _Lines:
         self.console.print(escape(printable(text)))
 
     def finish(self, handle: int) -> None:
-        del self.done[handle]
+        del self.done[handle], self.stages[handle]

@@ -94,6 +94,8 @@ def run(
 
 def _batch(text: str | None, size: int | None) -> int | float | str | None:
     """The batch size that `--batch` or `--batch-size` asks for."""
+    if text is not None and size is not None:
+        raise UsageError("expected --batch or --batch-size, found both", fix="leave one of them out")
     if text is None or text == "full":
         return text or size
     try:

@@ -81,8 +81,8 @@ def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | No
     """Largest eigenvalue of the Hessian in units of the weights, diag(|w|) H diag(|w|).
 
     Second-order form of elementwise adaptive sharpness: the largest growth of the loss when each weight moves in proportion
-    to its own
-    size, biases and norm layers included. A rescaling D turns H into D^-1 H D^-1 and |w| into D|w|, so the product does not
+    to its own size, biases and norm layers included. A rescaling D turns H into D^-1 H D^-1 and |w| into D|w|, so the product
+    does not
     change: invariant to
     layer-wise and neuron-wise rescaling. Not invariant to the scale of the last layer: read it beside the training loss.
 

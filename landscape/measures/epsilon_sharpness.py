@@ -11,7 +11,7 @@ from landscape import linalg
 from landscape.errors import UsageError
 from landscape.linalg.products import gram
 from landscape.measures.registry import measure
-from landscape.measures.shared import extremes, once, seeded
+from landscape.measures.shared import extremes, seeded
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -45,9 +45,8 @@ def keskar(
 
     Returns:
         Kind "lower bound": the best value over L-BFGS-B as published and three maximisers of our own (corners by the sign of
-        the gradient,
-        projected gradient, projected quasi-Newton), started from the centre and from the top Hessian eigenvector; n is the
-        number of evaluations.
+        the gradient, projected gradient, projected quasi-Newton), started from the centre and from the top Hessian
+        eigenvector; n is the number of evaluations.
 
     Raises:
         UsageError: eps is not positive and finite, or a subspace of no or of more than P dimensions.
@@ -122,10 +121,7 @@ def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> T
     if not 1 <= p <= objective.dim:
         raise UsageError(f"expected a subspace of 1 to {objective.dim} dimensions, found {p}", fix="the paper uses 100")
 
-    def draw() -> Tensor:
-        basis = torch.empty(p, objective.dim, dtype=objective.dtype, device=objective.device)
-        for row in basis:
-            row.copy_(torch.randn(objective.dim, generator=generator))
-        return basis
-
-    return once(objective, generator, ("basis", p), draw)
+    basis = torch.empty(p, objective.dim, dtype=objective.dtype, device=objective.device)
+    for row in basis:
+        row.copy_(torch.randn(objective.dim, generator=generator))
+    return basis

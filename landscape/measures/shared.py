@@ -11,6 +11,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.objective import Objective
 from landscape.results import Eigenpairs, Estimate
+from landscape.spectrum import TOLERANCE, basis_size
 
 T = TypeVar("T")
 
@@ -44,6 +45,8 @@ def extremes(objective: Objective, generator: torch.Generator, weight: Tensor | 
             objective.dim,
             k=1,
             which="both",
+            tol=TOLERANCE[objective.dtype],
+            basis_size=basis_size(objective.dim, 2),
             generator=generator,
             dtype=objective.dtype,
             device=objective.device,

@@ -5,11 +5,13 @@ from landscape.reparam.scaling import apply, factors, rescale, scales_for, small
 from landscape.reparam.search import find_symmetries
 from landscape.reparam.symmetries import Pinned, Symmetries, Unit
 from landscape.reparam.target import Solution, TraceBlocks, solve_alpha, trace_blocks
+from landscape.reparam.trace_target import TraceAlong, trace_along
 
 __all__ = [
     "Pinned",
     "Solution",
     "Symmetries",
+    "TraceAlong",
     "TraceBlocks",
     "Unit",
     "apply",
@@ -20,5 +22,6 @@ __all__ = [
     "scales_for",
     "smallest_scales",
     "solve_alpha",
+    "trace_along",
     "trace_blocks",
 ]

@@ -18,7 +18,7 @@ from landscape.report.figures import (
     figure_measures,
     figure_slice,
 )
-from landscape.report.html import write_report
+from landscape.report.html import is_report, write_report
 from landscape.report.output import save
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "figure_interpolation",
     "figure_measures",
     "figure_slice",
+    "is_report",
     "save",
     "write_report",
 ]

@@ -105,6 +105,11 @@ def write_report(
     return write(path, text.encode("utf-8", "replace"))
 
 
+def is_report(path: str | Path) -> bool:
+    """Whether a file is a page that `write_report` wrote, and may be written again."""
+    return b"<footer>Written by landscape" in Path(path).read_bytes()
+
+
 def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
     """Rows of the summary table: loss and accuracy first, then every measure that occurs."""
     if not results:

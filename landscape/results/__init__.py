@@ -2,7 +2,7 @@
 
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.comparison import Comparison, GroupValue
-from landscape.results.estimate import Estimate
+from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.sharpness import Measurement, Sharpness
 from landscape.results.slice import Slice, SliceCheck
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
@@ -13,6 +13,7 @@ __all__ = [
     "Comparison",
     "Eigenpairs",
     "Estimate",
+    "Evaluation",
     "GroupValue",
     "Measurement",
     "Sharpness",

@@ -32,9 +32,9 @@ class Estimate:
         n: how many probes, samples, products or evaluations stand behind the value.
         converged: False if the method stopped before its own criterion held.
         reason: one line that explains a value that is not finite or did not converge, or a remark on how it was found.
-        data_stderr: standard error that comes from having only these samples of the data, where `stderr` is about the
-            method; the two
-            are kept apart. None where it was not estimated, and for kind "samples", where `stderr` is that very thing.
+        data_stderr: standard error that comes from having only these samples of the data, where `stderr` is about the method;
+            the two are kept apart. None where it was not estimated, and for kind "samples", where `stderr` is that very
+            thing.
     """
 
     value: float
@@ -100,6 +100,19 @@ class Estimate:
         """Inverse of `to_json`; keys that are not an Estimate's are left alone."""
         value = math.nan if data["value"] is None else float(data["value"])
         return cls(value, data["stderr"], data["kind"], data["n"], data["converged"], data["reason"], data.get("data_stderr"))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy at one point.
+
+    Attributes:
+        loss: mean loss, standard error over samples.
+        accuracy: mean of the metric, standard error over samples; None where the task has none.
+    """
+
+    loss: Estimate
+    accuracy: Estimate | None
 
 
 def _wilson(p: float, n: int, z: float) -> tuple[float, float]:

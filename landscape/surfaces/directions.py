@@ -39,10 +39,9 @@ def random_direction(
 ) -> Direction:
     """Gaussian direction, scaled filter by filter to the length of the network's own weights.
 
-    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: the first index of a convolution's weight, the
-    neuron of a linear
-    layer (the second index of a transposed convolution). Biases and normalisation layers get zero, as in the paper's plots.
-    A filter whose weights are all zero gets a zero direction.
+    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: the first index of a convolution's weight, the neuron
+    of a linear layer (the second index of a transposed convolution). Biases and normalisation layers get zero, as in the
+    paper's plots. A filter whose weights are all zero gets a zero direction.
 
     Args:
         objective: gives the weights and their layout.

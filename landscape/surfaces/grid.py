@@ -11,8 +11,8 @@ from torch import Tensor
 
 from landscape import progress
 from landscape.errors import UsageError
-from landscape.objective import Evaluation, Objective
-from landscape.results import Slice
+from landscape.objective import Objective
+from landscape.results import Evaluation, Slice
 from landscape.surfaces.check import check_slice
 from landscape.surfaces.directions import Direction, random_direction
 

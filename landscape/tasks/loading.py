@@ -67,7 +67,7 @@ def load(
     fitted = checkpoints.fit(built.model, chosen)
     return replace(
         built,
-        name=built.name or Path(path).stem,
+        name=built.name or (f"{record['training']['data']}-{record['training']['network']}" if record else Path(path).stem),
         recipe=built.recipe if built.recipe is not None else record,
         checkpoint=Source(str(path), checkpoint.sha256, chosen.name),
         notices=_unique(*built.notices, *notices, *checkpoint.notices, *chosen.notices, *fitted),

@@ -60,7 +60,7 @@ def train(
     samples: int | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[Record], None] | None = None,
-    save_every: float = 30.0,
+    save_every: float = 5.0,
 ) -> Trained:
     """Train a network and write a self-describing checkpoint.
 

@@ -103,10 +103,10 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="expected to write .*a folder that exists and can be written"):
+    with pytest.raises(UsageError, match=r"expected to write .*a folder that exists and can be written"):
         checkpoints.save(tmp_path / "nowhere" / "a.pt", {"w": torch.ones(2)}, recipe={})
     (tmp_path / "a.pt").mkdir()
-    with pytest.raises(UsageError, match="expected to write .*a folder that exists and can be written"):
+    with pytest.raises(UsageError, match=r"expected to write .*a folder that exists and can be written"):
         checkpoints.save(tmp_path / "a.pt", {"w": torch.ones(2)}, recipe={})
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"], "a temporary file was left behind"
 

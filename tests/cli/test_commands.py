@@ -114,9 +114,10 @@ def test_target_is_reached_and_a_target_below_the_bound_is_refused(runs, tmp_pat
     one = runs / "0.safetensors"
     done = landscape("reparam", one, "--target", "trace=1e6", "--measures", "trace", "--out", tmp_path / "t", "--json")
     after = json.loads(done.stdout)["rows"][0]["after"]
-    assert after["value"] == pytest.approx(1e6, rel=0.05) or abs(after["value"] - 1e6) < 3 * after["stderr"]
+    assert after["value"] == pytest.approx(1e6, rel=1e-2)
     refused = landscape("reparam", one, "--target", "trace=1e-3", "--out", tmp_path / "u", code=2)
-    assert "bound" in refused.stderr or "below" in refused.stderr
+    assert "flattening bound" in refused.stderr
+    assert not (tmp_path / "u").exists(), "a run that failed owns nothing"
 
 
 def test_a_users_own_checkpoint_with_a_task_file(tmp_path):
@@ -163,6 +164,13 @@ BAD = [
     (("compare", "--group", "a=none-*.pt"), 2, "none-*.pt"),
     (("train", "digits-transformer"), 2, "digits-mlp"),
     (("train", "digits-mlp", "--corruption", "labels"), 2, "level"),
+    (("reparam", "RUN", "--alpha", "2", "--target", "trace=9"), 2, "found both"),
+    (("sharpness", "RUN", "--measures", ","), 2, "names of measures"),
+    (("sharpness", "RUN", "-M", "width=3"), 2, "found it alone"),
+    (("sharpness", "RUN", "--split", "tset"), 2, "--split"),
+    (("sharpness", "RUN", "--seed", "99999999999999999999999"), 2, "--seed"),
+    (("report", "RUN", "--out", "keep.safetensors"), 2, "end in .html"),
+    (("train", "digits-mlp", "--batch", "8", "--batch-size", "9"), 2, "found both"),
     (("spectrum", "RUN", "--scale", "cubic"), 2, "--scale"),
     (("nonsense",), 2, "nonsense"),
 ]
@@ -195,6 +203,29 @@ def test_one_bad_file_does_not_lose_the_others(runs, tmp_path):
     assert len(json.loads(done.stdout)["results"]) == 1
 
 
+def test_a_surface_that_overflows_is_not_passed_over(runs, tmp_path):
+    arguments = ("surface", runs / "0.safetensors", "--dim", 1, "--grid", 3, "--samples", 50, "--span", "-1e30", "1e30")
+    done = landscape(*arguments, "--out", tmp_path / "o", "--json", code=6)
+    assert json.loads(done.stdout)["not_finite"] > 0
+    assert "not finite" in done.stderr
+
+
+def test_errors_of_a_users_own_code_are_one_line(runs, tmp_path):
+    (tmp_path / "task.py").write_text(
+        "import torch\nfrom landscape import Task\n\n\ndef loss(z, t):\n    return z.nope\n\n\n"
+        "def task():\n    return Task(torch.nn.Linear(4, 3), loss, (torch.ones(5, 4), torch.zeros(5, dtype=torch.long)))\n"
+    )
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "a.pt")
+    done = landscape("sharpness", "a.pt", "--task", "task.py", cwd=tmp_path, code=2)
+    assert "task.py:6" in done.stderr
+
+
+def test_inspect_is_for_people(runs):
+    text = landscape("inspect", runs / "0.safetensors").stdout
+    assert "fc1.weight" in text
+    assert "CandidateSummary" not in text
+
+
 def test_doctor_checks_this_machine():
     text = landscape("doctor").stdout
     assert "largest relative difference" in text
@@ -206,15 +237,17 @@ def test_a_killed_training_run_goes_on(tmp_path):
     import signal
     import time
 
-    arguments = ["train", "digits-mlp", "--epochs", "60", "--stop-loss", "1e-6", "-M", "widths=[16]", "--out"]
+    arguments = ["train", "digits-mlp", "--epochs", "600", "--stop-loss", "1e-6", "-M", "widths=[16]", "--out"]
     command = [sys.executable, "-m", "landscape", *arguments, str(tmp_path / "a.safetensors")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    time.sleep(6)
+    for _ in range(300):  # until there is something to go on from
+        if (tmp_path / "a.safetensors.partial").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    if process.returncode == 0:
-        pytest.skip("the run was over before it could be interrupted")
     assert process.returncode == 130
+    assert (tmp_path / "a.safetensors.partial").exists()
     assert "interrupted" in errors
     landscape(*arguments, tmp_path / "a.safetensors")
     landscape(*arguments, tmp_path / "b.safetensors")

@@ -153,6 +153,10 @@ def test_check_sees_a_wrong_centre():
     check = check_slice(objective, directions, result.coordinates, rolled)
     assert check.centre_is_exact is False
     assert any("DIFFERENT" in text for text in check.lines())
+    assert result.check.passed
+    assert not check.passed
+    wrong = (Direction("wrong", 1.01 * directions[0].vector, "filter"), directions[1])
+    assert not check_slice(objective, wrong, result.coordinates, result.values["loss"]).passed
 
 
 def test_even_grid_has_no_centre_and_says_so():
