@@ -43,7 +43,7 @@ def test_self_describing(folder):
     task = load(folder / "net.safetensors")
     assert task.size("train") == 50
     assert task.size("test") == 450
-    assert task.name == "digits-mlp"
+    assert task.name == "safetensors-digits-cnn"
     assert task.notices == ()
     assert task.recipe["training"]["network"] == "digits-cnn"
     assert torch.equal(task.train[1], task.extras["train_labels"])
