@@ -97,8 +97,11 @@ def test_objective(task: "Task", common: Common) -> "Objective | None":
     return objective_of(task, replace(common, samples=samples), "test")
 
 
-def centre_line(objective: "Objective", name: str, split: str, terminal: Terminal) -> None:
-    """Loss and accuracy at the checkpoint, first of all; a network no better than guessing is warned about."""
+def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> None:
+    """Loss and accuracy at the checkpoint, first of all; a network no better than guessing is warned about.
+
+    One that was trained on corrupted data, as its recipe says, has a right to be at chance level on the clean test set.
+    """
     centre = objective.evaluate()
     text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}"
     if centre.accuracy is not None:
@@ -106,6 +109,9 @@ def centre_line(objective: "Objective", name: str, split: str, terminal: Termina
         text += f", accuracy {100 * centre.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
     terminal.line(f"{text}, {objective.samples} samples, {objective.dim} weights")
     classes = objective.classes
+    training = (task.recipe or {}).get("training") or {}
+    if split == "test" and training.get("corruption", "clean") != "clean":
+        return
     if centre.accuracy is not None and classes and (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
         terminal.warn(
             f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "

@@ -74,7 +74,7 @@ def run(
         "node": node, "layer": layer, "target": target, "measures": names,
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-reparam"), inputs)
-    centre_line(objective, checkpoint.name, naming.split, terminal)
+    centre_line(objective, task, checkpoint.name, naming.split, terminal)
     for line in str(symmetries).splitlines():
         terminal.line(line)
     if target is not None:

@@ -79,7 +79,7 @@ def measured(terminal: Terminal, path: Path, common: Common, naming: Naming, nam
 
     task = open_task(path, naming, terminal)
     objective = objective_of(task, common, naming.split)
-    centre_line(objective, path.name, naming.split, terminal)
+    centre_line(objective, task, path.name, naming.split, terminal)
     result = sharpness(objective, names, seed=common.seed)
     result = replace(
         result,

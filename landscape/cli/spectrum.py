@@ -57,7 +57,7 @@ def run(
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-spectrum"), inputs)
-    centre_line(objective, checkpoint.name, naming.split, terminal)
+    centre_line(objective, task, checkpoint.name, naming.split, terminal)
 
     count = min(k, objective.dim)
     pairs = eigenpairs(objective, count, "both", generator=seeded(common.seed))

@@ -62,7 +62,7 @@ def run(
         "test_samples": None if test is None else test.samples,
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-surface"), inputs)
-    centre_line(objective, checkpoint.name, naming.split, terminal)
+    centre_line(objective, task, checkpoint.name, naming.split, terminal)
 
     axes = _directions(objective, directions, dim, norm, common, naming, terminal)
     if orthogonal and dim == 2:
