@@ -5,9 +5,9 @@ counts for what it is. Parameters enter through `torch.func.functional_call`; th
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,12 +59,14 @@ class Engine:
         loss: the loss as a weighted mean.
         batches: on the device, in order.
         layout: the weights that vary.
+        transform: of the outputs, before the loss sees them; None for none.
     """
 
     model: nn.Module
     loss: MeanLoss
     batches: list[Batch]
     layout: Layout
+    transform: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, params: dict[str, Tensor], batch: Batch) -> Tensor:
         """The network's output for one batch; `.logits` is taken from an output object that has them."""
@@ -75,7 +77,7 @@ class Engine:
                 f"expected the model to return a tensor or an object with .logits, found {type(output).__name__}",
                 fix="wrap the model in a module whose forward returns the logits",
             )
-        return output
+        return output if self.transform is None else self.transform(output)
 
     @cached_property
     def weighted(self) -> list[tuple[Batch, float]]:
@@ -116,15 +118,55 @@ class Engine:
             for batch, share in self.weighted:
                 leaves = self._leaves(theta)
                 output = self.forward(leaves, batch)
-                dummy = torch.zeros_like(output, requires_grad=True)
-                pulled = _vjp({"output": output}, leaves, {"output": dummy}, create_graph=True)
-                at = output.detach().requires_grad_()
-                slope = _grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
+                push = _pusher(output, leaves)
+                bend = self._loss_curvature(output, batch)
                 for i, row in enumerate(v):
-                    pushed = _vjp(pulled, {"output": dummy}, self.layout.unflatten(row))
-                    bent = _vjp(slope, {"output": at}, pushed)
-                    out[i] += share * self._flat(_vjp({"output": output}, leaves, bent))
+                    out[i] += share * self._flat(
+                        _vjp({"output": output}, leaves, {"output": bend(push(self.layout.unflatten(row)))})
+                    )
         return out
+
+    def fishervp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with every sample's own gradient g_n, for k vectors. Cost: 3 + 6k passes."""
+        out = torch.zeros_like(v)
+        with self._derivatives():
+            for batch, share in self.weighted:
+                leaves = self._leaves(theta)
+                losses = self._per_sample(leaves, batch)
+                weights = self.loss.sample_weights(batch.target).to(losses)
+                push = _pusher(losses, leaves)
+                for i, row in enumerate(v):
+                    slopes = push(self.layout.unflatten(row)) * weights / weights.sum()
+                    out[i] += share * self._flat(_vjp({"losses": losses}, leaves, {"losses": slopes}))
+        return out
+
+    def sample_fisher(self, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"]:
+        """(g_n . v)^2 of every sample. Cost: about 9 forward passes."""
+        parts = []
+        direction = self.layout.unflatten(v)
+        with self._derivatives():
+            for batch in self.batches:
+                leaves = self._leaves(theta)
+                losses = self._per_sample(leaves, batch)
+                parts.append(_pusher(losses, leaves)(direction).double().square())
+        return torch.cat(parts)
+
+    def sample_gauss_newton(self, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
+        """v^T G_n v of every sample; None where the loss does not come apart. Cost: about 10 forward passes."""
+        parts = []
+        direction = self.layout.unflatten(v)
+        with self._derivatives():
+            for batch in self.batches:
+                leaves = self._leaves(theta)
+                output = self.forward(leaves, batch)
+                pushed = _pusher(output, leaves)(direction)
+                weights = self.loss.sample_weights(batch.target)
+                if self.loss.per_sample(output.detach(), batch.target) is None:
+                    return None
+                forms = (pushed * self._loss_curvature(output, batch)(pushed)).reshape(len(batch), -1).double().sum(1)
+                # The curvature is of the batch's mean: a sample's own is that, times the sum of weights, over its weight.
+                parts.append(forms * weights.sum() / torch.where(weights > 0, weights, 1))
+        return torch.cat(parts)
 
     def sample_curvatures(self, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
         """v^T H_n v of every sample; None where the loss does not come apart. Cost: about 20 passes.
@@ -149,11 +191,37 @@ class Engine:
                 parts.append(_vjp({"bend": slope}, {"w": w}, {"bend": torch.ones_like(slope)})["w"].double())
         return torch.cat(parts)
 
+    def by_input(self, params: dict[str, Tensor]) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
+        """For every batch: the network with these weights as a function of its inputs, its inputs, its targets."""
+        for batch in self.batches:
+            if batch.kwargs or len(batch.args) != 1 or not batch.args[0].is_floating_point():
+                raise UsageError("expected a model that takes one tensor of real numbers", fix="inputs have no gradient here")
+
+            def network(x: Tensor, batch: Batch = batch) -> Tensor:
+                return self.forward(params, replace(batch, args=(x,)))
+
+            yield network, batch.args[0], batch.target
+
     def to(self, dtype: torch.dtype) -> "Engine":
         """Its twin in another dtype: model, loss and data are converted copies."""
         batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in self.batches]
         loss = self.loss.to(batches[0].target.device, dtype)
-        return Engine(copy.deepcopy(self.model).to(dtype), loss, batches, self.layout)
+        return Engine(copy.deepcopy(self.model).to(dtype), loss, batches, self.layout, self.transform)
+
+    def _per_sample(self, leaves: dict[str, Tensor], batch: Batch) -> Float[Tensor, " B"]:
+        """Every sample's own loss, differentiable."""
+        losses = self.loss.per_sample(self.forward(leaves, batch), batch.target)
+        if losses is None:
+            raise UsageError(
+                "expected a loss that is a mean over samples, found one that does not come apart", fix="use a loss of PyTorch's"
+            )
+        return losses
+
+    def _loss_curvature(self, output: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """u -> (d2 loss / d output2) u of the batch's mean loss."""
+        at = output.detach().requires_grad_()
+        slope = _grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
+        return lambda u: _vjp(slope, {"output": at}, {"output": u})["output"]
 
     def _derivatives(self) -> AbstractContextManager[None]:
         """Arithmetic for derivatives of this network."""
@@ -165,6 +233,14 @@ class Engine:
 
     def _flat(self, tensors: dict[str, Tensor]) -> Tensor:
         return self.layout.flatten(tensors)
+
+
+# How each matrix comes apart by sample.
+SAMPLE_FORMS: dict[str, Callable[[Engine, Tensor, Tensor], Tensor | None]] = {
+    "hessian": Engine.sample_curvatures,
+    "ggn": Engine.sample_gauss_newton,
+    "fisher": Engine.sample_fisher,
+}
 
 
 def _grad(scalar: Tensor, leaves: dict[str, Tensor], create_graph: bool = False) -> dict[str, Tensor]:
@@ -201,6 +277,13 @@ def _vjp(
     return dict(zip(leaves, grads, strict=True))
 
 
+def _pusher(output: Tensor, leaves: dict[str, Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
+    """v -> J v with J = d output / d leaves, by reverse over reverse: J^T u is linear in u, and its gradient along v is J v."""
+    dummy = torch.zeros_like(output, requires_grad=True)
+    pulled = _vjp({"output": output}, leaves, {"output": dummy}, create_graph=True)
+    return lambda v: _vjp(pulled, {"output": dummy}, v)["output"]
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel or torch.compile."""
     while True:
@@ -210,3 +293,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
         else:
             return model
+
+
+def owned(model: nn.Module) -> nn.Module:
+    """A copy of a model, so that nothing done to it changes the caller's."""
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"expected a model that can be copied, found {error}", fix="remove cached non-leaf tensors from it"
+        ) from error

@@ -1,25 +1,26 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector. The central abstraction."""
 
 import copy
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.batches import Data, fixed_batches, select
-from landscape.curvature import Engine, exact_math, unwrapped
-from landscape.errors import NumericalError, UsageError
-from landscape.losses import LossFunction, MeanLoss, accuracy, joined, standard_error
+from landscape.curvature import SAMPLE_FORMS, Engine, exact_math, owned, unwrapped
+from landscape.errors import UsageError
+from landscape.evaluation import Metric, evaluated
+from landscape.losses import LossFunction, MeanLoss, standard_error
 from landscape.parameters import Layout
 from landscape.preflight import SAMPLES as PREFLIGHT_SAMPLES
-from landscape.preflight import check_engine, check_targets
-from landscape.results import Estimate, Evaluation
+from landscape.preflight import check_engine, check_targets, check_weights
+from landscape.recalibration import recalibrated
+from landscape.results import Estimate, Evaluation, Spent
 
-Metric = Callable[[Tensor, Tensor], Tensor]
+Curvature = Literal["hessian", "ggn", "fisher"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -76,24 +77,14 @@ class Objective:
         home = next((p.device for p in model.parameters()), torch.device("cpu"))
         place = torch.device(device) if device is not None else home
         layout = Layout.of(model)
-        try:
-            own = copy.deepcopy(model)
-        except (RuntimeError, TypeError) as error:
-            raise UsageError(
-                f"expected a model that can be copied, found {error}", fix="remove cached non-leaf tensors from it"
-            ) from error
-        own = own.to(device=place, dtype=dt).eval().requires_grad_(False)
+        own = owned(model).to(device=place, dtype=dt).eval().requires_grad_(False)
         mean_loss = MeanLoss(loss).to(place, dt)
         self._engine = Engine(own, mean_loss, fixed_batches(data, batch_size, place, dt), layout)
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
-        if not bool(torch.isfinite(self._theta).all()):
-            bad = next(e.name for e in layout if not bool(torch.isfinite(self._theta[e.start : e.stop]).all()))
-            raise NumericalError(
-                f"expected finite weights, found NaN or infinity in {bad}", fix="use a checkpoint that did not diverge"
-            )
+        check_weights(layout, self._theta)
         self._metric = metric
         self._checked = False
-        self.products = 0
+        self._spent = Spent()
         self._classes = check_targets(self._engine, self._theta)
 
     @property
@@ -132,6 +123,11 @@ class Objective:
         return self._theta.device
 
     @property
+    def spent(self) -> Spent:
+        """Passes over the data so far, by this Objective and all that were derived from it; a copy."""
+        return replace(self._spent)
+
+    @property
     def buffers(self) -> dict[str, Tensor]:
         """Copies of the floating-point buffers, such as BatchNorm's running statistics."""
         return {n: b.clone() for n, b in self._engine.model.named_buffers() if b.is_floating_point()}
@@ -145,38 +141,24 @@ class Objective:
 
         Cost: one forward pass. The loss may be infinite or nan far away from a minimum; it is returned as it is.
         """
-        losses: list[Tensor | None] = []
-        scores: list[Tensor | None] = []
-        weights, total = [], 0.0
-        with exact_math(), torch.no_grad():
-            params = self.layout.unflatten(self._theta if theta is None else self._cast(theta)) | (buffers or {})
-            for batch, share in self._engine.weighted:
-                output = self._engine.forward(params, batch)
-                total += share * float(self._engine.loss.mean(output, batch.target))
-                parts = self._engine.loss.per_sample(output, batch.target)
-                losses.append(None if parts is None else parts.double())
-                weights.append(self._engine.loss.sample_weights(batch.target))
-                scores.append(self._score(output, batch.target))
-        w = torch.cat(weights)
-        each = joined(losses)
-        spread = None if each is None else standard_error(each, w, total)
-        reason = None if spread is not None else "no standard error: the loss does not come apart by sample"
-        loss = Estimate(total, spread, "samples", len(w), reason=reason)
-        score = joined(scores)
-        if score is None:
-            return Evaluation(loss, None)
-        kept = ~score.isnan()
-        mean = float((score[kept] * w[kept]).sum() / w[kept].sum())
-        if math.isnan(total):
-            return Evaluation(loss, Estimate(math.nan, None, "samples", len(w), reason="the loss is not a number"))
-        # One yes or no a sample is a share; anything else (tokens, class weights, a user's metric) is a mean.
-        hits = bool(((score[kept] == 0) | (score[kept] == 1)).all() and (w[kept] == w[kept][0]).all())
-        error = standard_error(score[kept], w[kept], mean)
-        return Evaluation(loss, Estimate(mean, error, "proportion" if hits else "samples", int(kept.sum())))
+        params = self.layout.unflatten(self._theta if theta is None else self._cast(theta)) | (buffers or {})
+        self._spent.forwards += 1
+        return evaluated(self._engine, params, self._metric)
 
     def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
         """Mean loss with its standard error over samples. Cost: one forward pass."""
         return self.evaluate(theta).loss
+
+    def losses(self, theta: Float[Tensor, " P"] | None = None) -> Float[Tensor, " N"] | None:
+        """Every sample's own loss, float64; None where the loss does not come apart by sample. Cost: one forward pass."""
+        each = self.evaluate(theta).each.get("loss")
+        return None if each is None else torch.from_numpy(each).to(self.device)
+
+    def recalibrated(self, theta: Float[Tensor, " P"] | None = None) -> dict[str, Tensor]:
+        """BatchNorm's running statistics at `theta` on these data, for `evaluate`; see `landscape.recalibration`."""
+        statistics, passes = recalibrated(self._engine, self._theta if theta is None else self._cast(theta))
+        self._spent.forwards += passes
+        return statistics
 
     def gradient(self, theta: Float[Tensor, " P"] | None = None) -> Float[Tensor, " P"]:
         """Gradient of the mean loss. Cost: three forward passes."""
@@ -185,6 +167,7 @@ class Objective:
     def value_and_gradient(self, theta: Float[Tensor, " P"] | None = None) -> tuple[float, Float[Tensor, " P"]]:
         """Mean loss as a float, and its gradient. Cost: three forward passes."""
         self.preflight()
+        self._spent.gradients += 1
         return self._engine.gradient(self._theta if theta is None else self._cast(theta))
 
     def hvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
@@ -194,6 +177,14 @@ class Objective:
     def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Generalized Gauss-Newton products J^T (d2 loss / d output2) J v; the Hessian's positive part for a convex loss."""
         return self._product(v, self._engine.ggnvp)
+
+    def fishervp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
+        """Products with the empirical Fisher matrix, the mean over samples of g_n g_n^T with g_n a sample's own gradient.
+
+        Raises:
+            UsageError: the loss does not come apart by sample.
+        """
+        return self._product(v, self._engine.fishervp)
 
     @property
     def sample_weights(self) -> Float[Tensor, " N"]:
@@ -205,13 +196,14 @@ class Objective:
         w = self.sample_weights
         return standard_error(values, w, float((w * values).sum() / w.sum()))
 
-    def sample_curvatures(self, v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
-        """v^T H_n v of every sample n, float64: their spread tells how a curvature depends on the data at hand.
+    def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
+        """v^T A_n v of every sample n, float64: their spread tells how a curvature depends on the data at hand.
 
-        None where the loss does not come apart by sample, or an operation of the network has no third derivative.
+        A_n is the sample's Hessian, Gauss-Newton matrix or g_n g_n^T. None where the loss does not come apart by sample, or an
+        operation of the network has no third derivative.
         """
         try:
-            return self._engine.sample_curvatures(self._theta, self._cast(v))
+            return SAMPLE_FORMS[curvature](self._engine, self._theta, self._cast(v))
         except RuntimeError:
             return None
 
@@ -257,7 +249,34 @@ class Objective:
         if not 1 <= n <= self.samples:
             raise UsageError(f"expected between 1 and {self.samples} samples, found {n}", fix=f"pass at most {self.samples}")
         rows = torch.arange(n) if generator is None else torch.randperm(self.samples, generator=generator)[:n].sort().values
-        return self._derived(replace(self._engine, batches=select(self._engine.batches, rows)), self._theta)
+        return self._of(rows)
+
+    def chunks(self, m: int) -> list["Objective"]:
+        """The same loss on consecutive runs of m samples, the last one shorter if it must be."""
+        if m < 1:
+            raise UsageError(f"expected chunks of at least 1 sample, found {m}", fix="the custom is 128")
+        return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
+
+    @property
+    def loss(self) -> LossFunction:
+        """The loss of (output, target), as it was given."""
+        return self._engine.loss.loss
+
+    def with_loss(self, loss: LossFunction) -> "Objective":
+        """Another loss of the same network on the same data."""
+        return self._derived(replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype)), self._theta)
+
+    def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> "Objective":
+        """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
+        return self._derived(replace(self._engine, transform=transform), self._theta)
+
+    def by_input(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
+        """For every batch: the trained network as a function of its inputs, its inputs (B, ...), its targets.
+
+        Raises:
+            UsageError: the model takes several inputs, or inputs that are not real numbers.
+        """
+        return self._engine.by_input(self.layout.unflatten(self._theta))
 
     def with_model(self, model: nn.Module) -> "Objective":
         """The same loss, data, dtype and device with another model's weights and buffers."""
@@ -275,7 +294,8 @@ class Objective:
         """A product for one or many vectors; counts them."""
         self.preflight()
         block = self._cast(v).reshape(-1, self.dim)
-        self.products += len(block)
+        self._spent.sweeps += 1
+        self._spent.products += len(block)
         return method(self._theta, block).reshape(v.shape)
 
     def _cast(self, v: Tensor) -> Tensor:
@@ -284,23 +304,14 @@ class Objective:
             raise UsageError(f"expected a vector of {self.dim} weights, found {v.shape[-1]}")
         return v.detach().to(device=self.device, dtype=self.dtype)
 
-    def _score(self, output: Tensor, target: Tensor) -> Tensor | None:
-        """The metric of every sample, float64."""
-        if self._metric is not None:
-            value = torch.as_tensor(self._metric(output, target)).double()
-            if value.shape != (len(target),):
-                raise UsageError(
-                    f"expected one value a sample from the metric, found shape {tuple(value.shape)} for {len(target)} samples"
-                )
-            return value
-        if target.is_floating_point() or output.ndim != target.ndim + 1:
-            return None
-        return accuracy(output, target, self._engine.loss.ignore_index)
+    def _of(self, rows: Tensor) -> "Objective":
+        """The same loss on these samples."""
+        return self._derived(replace(self._engine, batches=select(self._engine.batches, rows)), self._theta)
 
     def _derived(self, engine: Engine, theta: Tensor) -> "Objective":
-        """An Objective that shares model and data with this one."""
+        """An Objective that shares model, data and the count of what was spent with this one."""
         other = copy.copy(self)
-        other._engine, other._theta, other.products = engine, theta, 0
+        other._engine, other._theta = engine, theta
         return other
 
     def __repr__(self) -> str:

@@ -11,10 +11,20 @@ from landscape.batches import Batch
 from landscape.curvature import Engine, exact_math
 from landscape.errors import NumericalError, UsageError
 from landscape.losses import MeanLoss
+from landscape.parameters import Layout
 
 SAMPLES = 8
 # From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
 _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
+
+
+def check_weights(layout: Layout, theta: Tensor) -> None:
+    """Refuse weights that are not finite, and name the parameter."""
+    if not bool(torch.isfinite(theta).all()):
+        bad = next(e.name for e in layout if not bool(torch.isfinite(theta[e.start : e.stop]).all()))
+        raise NumericalError(
+            f"expected finite weights, found NaN or infinity in {bad}", fix="use a checkpoint that did not diverge"
+        )
 
 
 def check_targets(engine: Engine, theta: Tensor) -> int | None:

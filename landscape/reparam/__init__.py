@@ -1,6 +1,7 @@
 """Scaling symmetries of networks: find them, move along them, certify what changed."""
 
 from landscape.reparam.certify import certificate
+from landscape.reparam.path import spaced
 from landscape.reparam.scaling import apply, factors, rescale, scales_for, smallest_scales
 from landscape.reparam.search import find_symmetries
 from landscape.reparam.symmetries import Pinned, Symmetries, Unit
@@ -22,6 +23,7 @@ __all__ = [
     "scales_for",
     "smallest_scales",
     "solve_alpha",
+    "spaced",
     "trace_along",
     "trace_blocks",
 ]

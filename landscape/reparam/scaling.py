@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.errors import NumericalError, UsageError
-from landscape.reparam.graph import Example, arguments, copied, example_for, unwrapped
+from landscape.graph import Example, arguments, copied, example_for, unwrapped
 from landscape.reparam.search import find_symmetries, values_in
 from landscape.reparam.symmetries import Symmetries, Unit
 
@@ -92,7 +92,8 @@ def scales_for(
         if isinstance(bound, Tensor) and bound.ndim:
             raise UsageError(f"expected one bound for {name} with node=True, found {len(bound)} factors", fix="drop node")
         neurons = symmetries[name].neurons
-        span = abs(math.log(_positive(float(bound), f"the bound of {name}")))
+        # Signed: 1/alpha is the inverse of alpha, so that each neuron moves continuously with alpha.
+        span = math.log(_positive(float(bound), f"the bound of {name}"))
         uniform = torch.rand(len(neurons), generator=generator, device=generator.device, dtype=torch.float64).cpu()
         # A BatchNorm whose variance is below eps cannot take up a small factor: the draw stops at the smallest it can.
         drawn[name] = torch.exp((2 * uniform - 1) * span).maximum(floor[neurons])

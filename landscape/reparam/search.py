@@ -10,10 +10,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
-from landscape.errors import UsageError
+from landscape.graph import Example, Graph, bound_arguments, example_for, graph_of, where
 from landscape.reparam import layers, operations  # noqa: F401  # importing them enters their rules
 from landscape.reparam.calls import RULES, Call, Leaf, Use, fixed
-from landscape.reparam.graph import Example, Graph, example_for, graph_of
 from landscape.reparam.symmetries import Pinned, Scaling, Symmetries, Unit
 from landscape.reparam.variables import PINNED, ZERO, Variables
 
@@ -78,7 +77,7 @@ def _interpret(graph: Graph, variables: Variables) -> list[Use]:
         elif node.target is operator.getitem:
             values[node] = look_up(node.args[0])[node.args[1]]
         else:
-            call = Call(node.target, _bound(node, look_up), _shapes(node), _where(node), variables, uses)
+            call = Call(node.target, bound_arguments(node, look_up), _shapes(node), where(node), variables, uses)
             # What only asks for a shape or a dtype leaves the values alone.
             asks = call.name.startswith(("sym_", "_assert_tensor_metadata"))
             values[node] = None if asks else RULES.get(call.name, Call.unknown)(call)
@@ -94,22 +93,6 @@ def _placeholder(graph: Graph, node: fx.Node) -> Any:
     return fixed(value.shape) if isinstance(value, Tensor) else value
 
 
-def _bound(node: fx.Node, look_up: Any) -> dict[str, Any]:
-    """Arguments by the names of the operation's schema, defaults filled in."""
-    args, kwargs = look_up(node.args), dict(look_up(node.kwargs))
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return {**{str(i): a for i, a in enumerate(args)}, **kwargs}
-    schema = node.target._schema
-    if schema.is_mutable:
-        raise UsageError(
-            f"expected operations that leave inputs alone, found {node.target} in {_where(node)}",
-            fix="write it out of place",
-        )
-    names = [a.name for a in schema.arguments]
-    given = dict(zip(names, args, strict=False)) | kwargs
-    return {a.name: given.get(a.name, a.default_value) for a in schema.arguments}
-
-
 def _shapes(node: fx.Node) -> list[torch.Size]:
     """Shapes of the tensors that a call returns."""
     return [v.shape for v in values_in(node.meta.get("val")) if isinstance(v, Tensor)]
@@ -120,12 +103,6 @@ def values_in(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [leaf for v in value for leaf in values_in(v)]
     return [value]
-
-
-def _where(node: fx.Node) -> str:
-    """The module that made a call, by its path."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return (stack[-1][0] if stack else "") or "the network's own forward"
 
 
 def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tuple[Tensor, Tensor, float | None]]:

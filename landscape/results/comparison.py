@@ -1,21 +1,26 @@
-"""Groups of checkpoints side by side."""
+"""Groups of checkpoints side by side, and what can be said of their differences."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from landscape.plain import finite_or_none
+from landscape.plain import finite_or_none, plain
+from landscape.results.estimate import Estimate
 from landscape.results.sharpness import Sharpness
+
+# Share of false discoveries among the differences that are called one.
+FALSE_DISCOVERY = 0.05
 
 
 @dataclass(frozen=True)
 class GroupValue:
-    """One measure over one group of runs.
+    """One quantity over one group of runs.
 
     Attributes:
         median: over the runs.
         low, high: 95 % bootstrap interval of the median where the group has at least five runs, else its smallest and
             largest value.
-        n: runs.
+        n: runs that have a value.
         is_interval: whether low and high are an interval; a range of fewer than five runs says nothing about other runs.
     """
 
@@ -25,53 +30,218 @@ class GroupValue:
     n: int
     is_interval: bool
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary."""
+        ends = {k: finite_or_none(getattr(self, k)) for k in ("median", "low", "high")}
+        return ends | {"n": self.n, "is_interval": self.is_interval}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One quantity in two groups: is there a difference, and how large is it?
+
+    Attributes:
+        name: the measure, or "train_loss", "gap", ...
+        a, b: the groups.
+        n: runs of each.
+        p: two-sided p-value of the rank test that the runs of both groups are exchangeable.
+        exact: whether p is from all arrangements of the runs; else from random ones, by the (b + 1) / (m + 1) rule.
+        smallest_p: the smallest p-value that groups of these sizes can give.
+        q: p adjusted by Benjamini and Hochberg, for all tests of the comparison and for those of its family (measures, or
+            losses, accuracies and gap), whichever is larger; at most FALSE_DISCOVERY is called a difference.
+        delta: Cliff's delta, P(a > b) - P(a < b) over pairs of runs, in [-1, 1].
+        delta_low, delta_high: its 95 % interval; None for fewer than five runs in a group.
+        ratio: median of a over median of b; None unless all values are positive and finite.
+        ratio_low, ratio_high: its 95 % interval; None for fewer than five runs in a group.
+    """
+
+    name: str
+    a: str
+    b: str
+    n: tuple[int, int]
+    p: float
+    exact: bool
+    smallest_p: float
+    q: float
+    delta: float
+    delta_low: float | None
+    delta_high: float | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+
+    @property
+    def superiority(self) -> float:
+        """P(a > b) + P(a = b) / 2."""
+        return (1 + self.delta) / 2
+
+    @property
+    def found(self) -> bool:
+        """Whether the two groups are called different."""
+        return self.q <= FALSE_DISCOVERY
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary."""
+        out = {k: plain(getattr(self, k)) for k in self.__dataclass_fields__}
+        return out | {"superiority": self.superiority, "found": self.found}
+
+
+class RankCorrelation(NamedTuple):
+    """Kendall's tau-b of a measure with the generalization gap over all runs.
+
+    Attributes:
+        tau: in [-1, 1].
+        p: two-sided, of no association between runs drawn independently.
+        q: p adjusted for all measures (Benjamini-Hochberg).
+        low, high: 95 % bootstrap interval; None below eight runs.
+        n: runs.
+    """
+
+    tau: float
+    p: float
+    q: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Granulated:
+    """Granulated rank correlation Psi of a measure with the generalization gap.
+
+    Attributes:
+        psi: mean over hyperparameters; None where no two runs differ in one of them only.
+        low, high: 95 % bootstrap interval; None where there are too few pairs.
+        by_hyperparameter: psi of each that has a pair.
+        pairs: of each hyperparameter that varies: runs that differ in it only.
+        reason: what is missing; None if nothing is.
+    """
+
+    psi: float | None
+    low: float | None
+    high: float | None
+    by_hyperparameter: dict[str, float]
+    pairs: dict[str, int]
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary."""
+        return {k: plain(getattr(self, k)) for k in self.__dataclass_fields__}
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measures of groups of checkpoints, and how they go with generalization.
+    """Measures of groups of checkpoints, how they differ, and how they go with generalization.
 
     Attributes:
         groups: name -> the runs' Sharpness, in the order given.
         gaps: name -> training accuracy less test accuracy of every run; None where there is no test split.
         table: measure -> group -> GroupValue.
-        rank_correlation: measure -> (Kendall's tau-b with the gap over all runs, its two-sided p-value); empty below three
-            runs.
+        rank_correlation: measure -> Kendall's tau-b with the gap over all runs; empty below three runs.
         barriers: "A to B" -> {"loss": height, "test_loss": height, ...} of straight lines between runs.
-        remarks: what cannot be concluded, and why.
+        remarks: what cannot be concluded, and why; what must be known before believing a difference comes first.
+        warnings: the first of the remarks, which nobody should miss.
+        scores: "train_loss", "train_accuracy", "test_loss", "test_accuracy", "gap" -> group -> one Estimate a run, as far as
+            known.
+        conditions: the same names -> group -> GroupValue.
+        differences: of every measure, then of every condition, for every pair of groups.
+        granulated: measure -> Psi over the recorded hyperparameters; empty where none are known, or no gap.
+        hyperparameters: group -> one dictionary a run; only those that vary over the runs.
+        left_out: measure -> why it is in no test.
+        excluded: (group, checkpoint, why) of runs that were left out.
     """
 
     groups: dict[str, list[Sharpness]]
     gaps: dict[str, list[float]] | None
     table: dict[str, dict[str, GroupValue]]
-    rank_correlation: dict[str, tuple[float, float]]
+    rank_correlation: dict[str, RankCorrelation]
     barriers: dict[str, dict[str, float]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    scores: dict[str, dict[str, list[Estimate]]] = field(default_factory=dict)
+    conditions: dict[str, dict[str, GroupValue]] = field(default_factory=dict)
+    differences: tuple[Difference, ...] = ()
+    granulated: dict[str, Granulated] = field(default_factory=dict)
+    hyperparameters: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    excluded: tuple[tuple[str, str, str], ...] = ()
 
     def rows(self) -> list[tuple[str, ...]]:
-        """(measure, one cell a group, tau) as the table shows them."""
+        """(quantity, one cell a group, tau with the gap): conditions first, then measures."""
         out = []
-        for measure, values in self.table.items():
-            cells = [f"{v.median:.4g} [{v.low:.4g}, {v.high:.4g}]" for v in values.values()]
-            tau = self.rank_correlation.get(measure)
-            out.append((measure, *cells, "" if tau is None else f"{tau[0]:+.2f} (p = {tau[1]:.2g})"))
+        for name, values in (*self.conditions.items(), *self.table.items()):
+            tau = self.rank_correlation.get(name)
+            out.append((name, *map(group_cell, values.values()), "" if tau is None else f"{tau.tau:+.2f} (p = {tau.p:.2g})"))
         return out
+
+    def difference_rows(self, names: Sequence[str] | None = None) -> list[tuple[str, ...]]:
+        """(quantity, pair, Cliff's delta, ratio of medians, p, q) of every pair of groups."""
+        return [
+            (
+                d.name,
+                f"{d.a} / {d.b}",
+                interval_cell(d.delta, d.delta_low, d.delta_high, "+.2f"),
+                interval_cell(d.ratio, d.ratio_low, d.ratio_high, ".3g"),
+                f"{d.p:.2g}" if d.exact else f"{d.p:.2g} (random)",
+                f"{d.q:.2g}{' *' if d.found else ''}",
+            )
+            for d in self.differences
+            if names is None or d.name in names
+        ]
+
+    def correlation_rows(self) -> list[tuple[str, ...]]:
+        """(measure, Kendall's tau with its interval, p, q, Psi with its interval)."""
+        out: list[tuple[str, ...]] = []
+        for name, t in self.rank_correlation.items():
+            psi = self.granulated.get(name)
+            cell = "" if psi is None else interval_cell(psi.psi, psi.low, psi.high, "+.2f")
+            out.append((name, interval_cell(t.tau, t.low, t.high, "+.2f"), f"{t.p:.2g}", f"{t.q:.2g}", cell))
+        return out
+
+    def __str__(self) -> str:
+        from landscape.results.sharpness import aligned
+
+        return "\n".join((*aligned([("", *self.groups, "tau"), *self.rows()]), *self.remarks))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""
         return {
             "groups": {name: [s.to_json() for s in runs] for name, runs in self.groups.items()},
             "gaps": self.gaps,
-            "table": {
-                measure: {
-                    group: {
-                        "median": finite_or_none(v.median), "low": finite_or_none(v.low), "high": finite_or_none(v.high),
-                        "n": v.n, "is_interval": v.is_interval,
-                    }
-                    for group, v in values.items()
-                }
-                for measure, values in self.table.items()
-            },
-            "rank_correlation": {m: {"tau": t, "p": p} for m, (t, p) in self.rank_correlation.items()},
-            "barriers": self.barriers,
+            "table": _grouped(self.table),
+            "rank_correlation": {m: plain(t._asdict()) for m, t in self.rank_correlation.items()},
+            "barriers": plain(self.barriers),
             "remarks": list(self.remarks),
-        }  # fmt: skip
+            "scores": {
+                name: {group: [e.to_json() for e in runs] for group, runs in by_group.items()}
+                for name, by_group in self.scores.items()
+            },
+            "conditions": _grouped(self.conditions),
+            "differences": [d.to_json() for d in self.differences],
+            "granulated": {m: g.to_json() for m, g in self.granulated.items()},
+            "hyperparameters": plain(self.hyperparameters),
+            "left_out": dict(self.left_out),
+            "excluded": [dict(zip(("group", "checkpoint", "reason"), run, strict=True)) for run in self.excluded],
+        }
+
+
+def group_cell(value: GroupValue) -> str:
+    """A group's median and its interval; a range of too few runs stands in braces."""
+    if not value.n:
+        return "not defined"
+    if value.n == 1:
+        return f"{value.median:.4g}"
+    left, right = "[]" if value.is_interval else "{}"
+    return f"{value.median:.4g} {left}{value.low:.3g}, {value.high:.3g}{right}"
+
+
+def interval_cell(value: float | None, low: float | None, high: float | None, form: str) -> str:
+    """A value with its interval where it has one; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _grouped(table: Mapping[str, Mapping[str, GroupValue]]) -> dict[str, dict[str, Any]]:
+    """A table of GroupValues as plain dictionaries."""
+    return {name: {group: v.to_json() for group, v in values.items()} for name, values in table.items()}

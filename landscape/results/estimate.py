@@ -1,9 +1,10 @@
 """A number and its doubt."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from landscape.plain import finite_or_none
@@ -109,10 +110,13 @@ class Evaluation:
     Attributes:
         loss: mean loss, standard error over samples.
         accuracy: mean of the metric, standard error over samples; None where the task has none.
+        each: what the means are over, one value a sample: "weight", and "loss" and "accuracy" as far as they come apart.
+            Two points on the same data differ by the mean of their samples' differences, which is known far better than each.
     """
 
     loss: Estimate
     accuracy: Estimate | None
+    each: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
 
 def _wilson(p: float, n: int, z: float) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The table of measures of one checkpoint: what `landscape sharpness` prints and writes."""
 
 import html
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +24,10 @@ class Measurement:
         unit: unit of the value, e.g. "loss / weight^2".
         invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can fake
             it.
-        matvecs: Hessian-vector products spent on it; work shared between measures is counted where it was done.
+        matvecs, gradients, forwards: curvature products, gradients and forward passes spent on it; work that measures share is
+            counted where it was done.
         seconds: wall time.
+        settings: radius, steps, restarts, probes and so on, by name.
     """
 
     estimate: Estimate
@@ -32,6 +35,14 @@ class Measurement:
     invariant_to: tuple[str, ...]
     matvecs: int = 0
     seconds: float = 0.0
+    gradients: int = 0
+    forwards: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def defined(self) -> bool:
+        """Whether there is a number; where a measure is not defined for a network the estimate's reason says why."""
+        return not math.isnan(self.estimate.value)
 
     @property
     def mark(self) -> str:
@@ -46,14 +57,17 @@ class Measurement:
             "unit": self.unit,
             "invariant_to": list(self.invariant_to),
             "matvecs": self.matvecs,
+            "gradients": self.gradients,
+            "forwards": self.forwards,
             "seconds": round(self.seconds, 4),
+            "settings": self.settings,
             "data_stderr": finite_or_none(self.estimate.data_stderr),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Measurement":
         """Inverse of `to_json`."""
-        own = {k: data[k] for k in ("unit", "matvecs", "seconds")}
+        own = {k: data[k] for k in ("unit", "matvecs", "seconds", "gradients", "forwards", "settings") if k in data}
         return cls(Estimate.from_json(data), invariant_to=tuple(data["invariant_to"]), **own)
 
 
@@ -92,9 +106,13 @@ class Sharpness:
         out: list[tuple[str, ...]] = []
         for name, m in self.measures.items():
             e = m.estimate
-            doubt = e.doubt() if e.converged else f"NOT CONVERGED: {e.reason}"
+            value, doubt = f"{e.value:.5g}", e.doubt()
+            if not e.converged:
+                doubt = f"NOT CONVERGED: {e.reason}"
+            elif not m.defined:
+                value, doubt = "–", e.reason or "not a number"
             data = "" if e.data_stderr is None else f"± {1.96 * e.data_stderr:.2g}"
-            out.append((name, f"{e.value:.5g}", doubt, data, m.mark, m.unit))
+            out.append((name, value, doubt, data, m.mark if m.defined else "", m.unit))
         return out
 
     def centre(self) -> str:

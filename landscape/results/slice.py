@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.plain import plain
+from landscape.results.barrier import Barrier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,6 +80,7 @@ class Slice:
         check: the evidence that the slice is right; None for a line between two minima.
         title: what it is, for the figure.
         provenance: checkpoint, seed, samples, dtype, versions.
+        barriers: quantity -> Barrier, of a line between two minima.
     """
 
     axes: tuple[str, ...]
@@ -88,6 +90,7 @@ class Slice:
     check: SliceCheck | None
     title: str
     provenance: dict[str, Any]
+    barriers: dict[str, Barrier] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -118,7 +121,8 @@ class Slice:
         check = None
         if self.check is not None:
             check = {name: plain(getattr(self.check, name)) for name in self.check.__dataclass_fields__}
-        return {
+        found = {"barriers": {k: b.to_json() for k, b in self.barriers.items()}} if self.barriers else {}
+        return found | {
             "axes": list(self.axes),
             "coordinates": [c.tolist() for c in self.coordinates],
             "values": {k: listed(v) for k, v in self.values.items()},
@@ -144,6 +148,7 @@ class Slice:
             check,
             data["title"],
             data["provenance"],
+            {k: Barrier.from_json(b) for k, b in data.get("barriers", {}).items()},
         )
 
 

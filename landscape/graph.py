@@ -1,4 +1,4 @@
-"""A network as a list of ATen calls: what every rule about scales reads."""
+"""A network as a list of ATen calls: what every rule about scales and paths reads."""
 
 import copy
 import warnings
@@ -24,12 +24,14 @@ class Graph:
         leaves: node name -> name of the parameter or buffer behind it; tied parameters all carry the first of their names.
         tensors: that name -> the tensor.
         parameters: names, out of `leaves`, of the parameters.
+        constants: node name -> a tensor that the network's own forward makes.
     """
 
     nodes: list[fx.Node]
     leaves: dict[str, str]
     tensors: dict[str, Tensor]
     parameters: frozenset[str]
+    constants: dict[str, Tensor]
 
 
 def graph_of(model: nn.Module, example: Example) -> Graph:
@@ -62,7 +64,46 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in tensors
     }
     parameters = frozenset(first[id(p)] for p in own.parameters())
-    return Graph(list(program.graph.nodes), leaves, {n: tensors[n] for n in first.values()}, parameters)
+    constants = {
+        spec.arg.name: program.constants[spec.target]
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.CONSTANT_TENSOR
+    }
+    return Graph(list(program.graph.nodes), leaves, {n: tensors[n] for n in first.values()}, parameters, constants)
+
+
+def operation(node: fx.Node) -> str:
+    """Name of the ATen operation that a node calls, without its overload."""
+    return str(getattr(node.target, "overloadpacket", node.target)).removeprefix("aten.")
+
+
+def bound_arguments(node: fx.Node, look_up: Any) -> dict[str, Any]:
+    """Arguments by the names of the operation's schema, defaults filled in."""
+    args, kwargs = look_up(node.args), dict(look_up(node.kwargs))
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return {**{str(i): a for i, a in enumerate(args)}, **kwargs}
+    schema = node.target._schema
+    if schema.is_mutable:
+        raise UsageError(
+            f"expected operations that leave inputs alone, found {node.target} in {where(node)}",
+            fix="write it out of place",
+        )
+    names = [a.name for a in schema.arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    return {a.name: given.get(a.name, a.default_value) for a in schema.arguments}
+
+
+def where(node: fx.Node) -> str:
+    """The module that made a call, by its path."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return (stack[-1][0] if stack else "") or "the network's own forward"
+
+
+def live_arguments(node: fx.Node, live: set[fx.Node]) -> list[fx.Node]:
+    """Arguments of a call that are in `live`, each as often as it stands there."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) if n in live else None)
+    return found
 
 
 def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,0 +1,47 @@
+"""How high the loss rises, or how deep the accuracy falls, on the way between two minima."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from landscape.plain import finite_or_none
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Barrier of one quantity on the straight line between two minima.
+
+    Attributes:
+        height: of a loss, the largest value on the line less the mean of the two ends; of an accuracy, the mean of the ends
+            less the smallest value, so that a barrier is positive for both. Infinite where the line leaves the finite.
+        stderr: standard error over samples of that difference at that place, from the samples' own differences; it does not
+            count that the place was chosen. None where the quantity does not come apart by sample; 0 where no sample differs,
+            which is no proof that none would.
+        at: where on the line the extreme is, 0 at one end and 1 at the other.
+        ends: mean of the two ends.
+    """
+
+    height: float
+    stderr: float | None
+    at: float
+    ends: float
+
+    def text(self, scale: float = 1.0) -> str:
+        """Height and 95 % half-width, in another unit where a scale is given."""
+        if not math.isfinite(self.height):
+            return "infinite"
+        if self.stderr == 0:
+            return f"{scale * self.height:.4g} (no sample differs)"
+        half = "" if self.stderr is None else f" ± {1.96 * scale * self.stderr:.2g}"
+        return f"{scale * self.height:.4g}{half}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary; an infinite height is null."""
+        return {k: finite_or_none(getattr(self, k)) for k in ("height", "stderr", "at", "ends")}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Barrier":
+        """Inverse of `to_json`."""
+        height = math.inf if data["height"] is None else data["height"]
+        ends = math.nan if data["ends"] is None else data["ends"]
+        return cls(height, data["stderr"], data["at"], ends)
