@@ -1,5 +1,6 @@
 """Numerical linear algebra and constrained maximisation: callables in, results out; knows no network."""
 
+from landscape.linalg.blocks import block_eigenvalues
 from landscape.linalg.density import spectral_density
 from landscape.linalg.eigen import eigenpairs
 from landscape.linalg.lanczos import Lanczos, lanczos
@@ -14,6 +15,7 @@ __all__ = [
     "Maximum",
     "ProbeSweep",
     "Run",
+    "block_eigenvalues",
     "eigenpairs",
     "frobenius",
     "hutchinson",

@@ -60,6 +60,50 @@ def projected_gradient(search: Search, region: Region, start: Float[Tensor, " P"
             step /= 2
 
 
+def auto_pgd(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20) -> None:
+    """APGD: projected steps with momentum 0.75, halved at checkpoints where too few of them rose, from the best point so far.
+
+    Steps go along the steepest direction in the set's own norm, the first is as long as the set is wide. A checkpoint halves
+    the step if fewer than 75 % of the steps since the last one rose, or if neither step nor best value changed since.
+
+    Reference: Croce and Hein 2020, arXiv:2003.01690, algorithm 1.
+    """
+    origin = torch.zeros_like(start)
+    u = before = start
+    value, g = search.gradient(u)
+    if g is None:
+        return
+    top, top_u, top_g = value, u, g
+    step, rises, since = 2.0, 0, 0
+    last_step, last_top = step, top
+    checkpoints = _checkpoints(iterations)
+    for k in range(iterations):
+        z = region.project(u + step * region.vertex(g, origin))
+        after = z if k == 0 else region.project(u + 0.75 * (z - u) + 0.25 * (u - before))
+        before, u = u, after
+        reached, slope = search.gradient(u)
+        failed = slope is None
+        if slope is not None:
+            rises += reached > value
+            value, g = reached, slope
+            if reached > top:
+                top, top_u, top_g = reached, u, slope
+        if failed or k + 1 in checkpoints:
+            if failed or rises < 0.75 * (k + 1 - since) or (step == last_step and top == last_top):
+                step /= 2
+                u = before = top_u
+                value, g = top, top_g
+            last_step, last_top, rises, since = step, top, 0, k + 1
+
+
+def _checkpoints(iterations: int) -> set[int]:
+    """Iterations at which APGD looks back: 22 % of the run, then intervals that shrink by 3 % of it down to 6 %."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return {math.ceil(share * iterations) for share in shares[1:]}
+
+
 def projected_quasi_newton(
     search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20, memory: int = 6
 ) -> None:
@@ -107,7 +151,11 @@ def _two_loop(
     used = []
     gamma = 1 / float(q.abs().max())  # without a model, go as far as the set's edge in the largest coordinate
     for s, y in pairs:
+        length = float(torch.linalg.vector_norm(s))
         s, y = free(s), free(y)
+        # A step that led straight to the edge has no free part: what rounding leaves of it must not steer the next one.
+        if float(torch.linalg.vector_norm(s)) <= 1e-8 * length:
+            continue
         curvature = float(torch.dot(s, y))
         square = float(torch.dot(y, y))
         if curvature > 1e-10 * math.sqrt(square) * float(torch.linalg.vector_norm(s)):

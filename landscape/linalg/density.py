@@ -1,5 +1,6 @@
 """Spectral density by stochastic Lanczos quadrature."""
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.special import stdtrit
 
 from landscape import progress
 from landscape.errors import UsageError
-from landscape.linalg.lanczos import KrylovBasis
+from landscape.linalg.lanczos import KrylovBasis, Lanczos
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products
 from landscape.results import SpectralDensity
@@ -29,6 +30,7 @@ def spectral_density(
     sigma: float | None = None,
     linthresh: float | None = None,
     memory: float = 4e9,
+    seen: Callable[[Lanczos], None] | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
@@ -51,6 +53,7 @@ def spectral_density(
             resolution of an m-point rule.
         linthresh: where the log scale turns linear; max |node| * 1e-4 if None.
         memory: byte budget of the Krylov bases; the probes run in sub-batches that fit.
+        seen: called with each probe's Lanczos before its basis is let go: its outer Ritz vectors are a start for `eigenpairs`.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
 
@@ -100,7 +103,7 @@ def spectral_density(
     with progress.stage("spectral density", probes * steps) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, fitting):
-            rules = _quadratures(products, min(fitting, probes - begin), steps, generator)
+            rules = _quadratures(products, min(fitting, probes - begin), steps, generator, seen)
             for i, (theta, tau2) in enumerate(rules, begin):
                 nodes[i] = theta[-1]
                 nodes[i, : len(theta)], weights[i, : len(theta)] = theta, tau2
@@ -130,7 +133,9 @@ def spectral_density(
     )
 
 
-def _quadratures(products: Products, count: int, steps: int, generator: torch.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+def _quadratures(
+    products: Products, count: int, steps: int, generator: torch.Generator, seen: Callable[[Lanczos], None] | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Gauss rules (nodes, weights) of `count` random vectors; all of them advance in one block product a step."""
     starts = random_rows(count, products.dim, "gaussian", generator, products.dtype, products.device)
     # Draws for breakdowns must not shift the next probes' numbers, or sub-batches would change the result; none is used.
@@ -153,7 +158,10 @@ def _quadratures(products: Products, count: int, steps: int, generator: torch.Ge
             break
     rules = []
     for basis, beta in zip(bases, betas, strict=True):
-        theta, vectors = eigh_tridiagonal(np.diag(basis.projection)[: basis.size].copy(), np.array(beta[:-1]))
+        alpha = np.diag(basis.projection)[: basis.size].copy()
+        if seen is not None:
+            seen(Lanczos(alpha, np.array(beta), basis.rows))
+        theta, vectors = eigh_tridiagonal(alpha, np.array(beta[:-1]))
         rules.append((theta, vectors[0] ** 2))
     return rules
 

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from landscape import progress
 from landscape.errors import NumericalError, UsageError
-from landscape.linalg.ascent import lbfgsb, projected_gradient, projected_quasi_newton, vertex_ascent
+from landscape.linalg.ascent import auto_pgd, lbfgsb, projected_gradient, projected_quasi_newton, vertex_ascent
 from landscape.linalg.maximum import Maximum, Run
 from landscape.linalg.probes import default_generator
 from landscape.linalg.regions import Ball, Box, Region
 from landscape.linalg.search import BudgetSpent, Search, Value, ValueAndGradient
 from landscape.linalg.starts import STARTS, Start, radius_of, starting_points, to_unit
 
-BoxMethod = Literal["sign_corner", "projected_gradient", "projected_quasi_newton", "lbfgsb"]
-BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton"]
-BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)
-BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)
+BoxMethod = Literal["sign_corner", "projected_gradient", "projected_quasi_newton", "lbfgsb", "apgd"]
+BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton", "apgd"]
+# In the order in which they run; APGD, with its fixed number of steps a start, is for those who ask for it.
+BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-1]
+BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)[:-1]
 
 
 def maximise_box(
@@ -54,14 +55,14 @@ def maximise_box(
         dim: P, where radius is a number.
         methods: run in this order. "sign_corner": the corner r * sign(gradient), iterated, from every start.
             "projected_gradient": sign steps, halved when they fail. "projected_quasi_newton": projected L-BFGS with active
-            sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. The last three begin at the centre and at each
-            given tensor.
+            sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. These three begin at the centre and at each
+            given tensor. "apgd", not run unasked: Croce and Hein's auto-PGD with `iterations` steps from every start.
         starts: "centre"; "directions": the corners r * sign(±d) of each direction d; "random": `restarts` random corners; or
             tensors (P,), moved into the box.
         directions: (P,) or (j, P) in the coordinates of y, best first: the top eigenvectors of D H D with D = diag(r) are the
             natural choice.
         restarts: random corners.
-        iterations: of projected_gradient and projected_quasi_newton.
+        iterations: of projected_gradient, projected_quasi_newton and apgd.
         lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
         max_evaluations: stop after so many evaluations; no bound if None.
         generator: of the random corners; seed 0 if None.
@@ -95,7 +96,7 @@ def maximise_box(
         Box(len(scale)),
         scale,
         methods,
-        BOX_METHODS,
+        get_args(BoxMethod),
         starts,
         directions,
         restarts,
@@ -165,7 +166,7 @@ def maximise_ball(
         Ball(dim),
         scale,
         methods,
-        BALL_METHODS,
+        get_args(BallMethod),
         starts,
         directions,
         restarts,
@@ -224,9 +225,12 @@ def _maximise(
 
         try:
             for method in methods:
-                if method in ("sign_corner", "boundary_gradient"):
+                if method in ("sign_corner", "boundary_gradient", "apgd"):
                     for name, u in chain(((name, to_unit(y, scale)) for name, y in single), corners()):
-                        run(method, name, partial(vertex_ascent, search, region, u))
+                        if method == "apgd":
+                            run(method, name, partial(auto_pgd, search, region, u, iterations))
+                        else:
+                            run(method, name, partial(vertex_ascent, search, region, u))
                     continue
                 for name, y in single:
                     if method == "lbfgsb":

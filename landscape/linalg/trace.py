@@ -1,11 +1,10 @@
 """Stochastic trace estimation: Hutchinson, Hutch++, and one sweep of probes that several measures can share."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape import progress
@@ -70,7 +69,7 @@ def quadratic_forms(
     block: int = 8,
     distribution: Distribution = "rademacher",
     weights: Float[Tensor, "..."] | None = None,
-    sections: Sequence[slice] = (),
+    sections: Int[Tensor, " P"] | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
@@ -89,7 +88,7 @@ def quadratic_forms(
         weights: (P,) or (q, P) diagonal weights c. For Σ c_i H_ii with very uneven c, Hutchinson on D H D with D = diag(sqrt
             c) has less variance, (c_i + c_j) / 2 against sqrt(c_i c_j) at every off-diagonal entry, but needs products of its
             own.
-        sections: slices of range(P), for instance one a layer.
+        sections: (P,) the number of the section that each coordinate belongs to, for instance its layer; -1 for none.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
 
@@ -110,7 +109,7 @@ def quadratic_forms(
 
     Example:
         >>> diagonal = torch.tensor([1.0, 2.0, 3.0])
-        >>> sweep = quadratic_forms(lambda v: diagonal * v, 3, probes=4, sections=[slice(0, 2)])
+        >>> sweep = quadratic_forms(lambda v: diagonal * v, 3, probes=4, sections=torch.tensor([0, 0, 1]))
         >>> sweep.trace().value, sweep.section_traces()[0].value
         (6.0, 3.0)
     """
@@ -120,7 +119,8 @@ def quadratic_forms(
     scales = None if weights is None else vectors_of(weights, dim, "weights", dtype, device)
     rows = np.empty((probes, 2))
     weighted = np.empty((probes, 0 if scales is None else len(scales)))
-    parts = np.empty((probes, len(sections)))
+    ids, count = _sections(sections, dim, device)
+    parts = np.empty((probes, count))
     with progress.stage("probes", probes) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, block):
@@ -132,8 +132,9 @@ def quadratic_forms(
             rows[of, 0] = z.sum(dim=1, dtype=torch.float64).cpu().numpy()
             if scales is not None:
                 weighted[of] = gram(z, scales)
-            for i, section in enumerate(sections):
-                parts[of, i] = z[:, section].sum(dim=1, dtype=torch.float64).cpu().numpy()
+            for i, row in enumerate(z if count else ()):
+                sums = torch.zeros(count + 1, dtype=torch.float64, device=device).index_add_(0, ids, row.double())
+                parts[begin + i] = sums[1:].cpu().numpy()
     return ProbeSweep(rows[:, 0].copy(), rows[:, 1].copy(), weighted, parts, products.count)
 
 
@@ -286,6 +287,15 @@ def hutchpp(
             rest[begin : begin + block] = _inner(z, products(z))
     remainder = mean_estimate(rest)
     return Estimate(low_rank + remainder.value, remainder.stderr, "t", probes)
+
+
+def _sections(sections: Tensor | None, dim: int, device: torch.device | str) -> tuple[Tensor, int]:
+    """Section numbers from 1, 0 for none, and how many there are."""
+    if sections is None:
+        return torch.zeros(0, dtype=torch.long), 0
+    if sections.shape != (dim,) or int(sections.min()) < -1:
+        raise UsageError(f"expected {dim} section numbers from -1, found shape {tuple(sections.shape)}", fix="one a coordinate")
+    return sections.to(device) + 1, int(sections.max()) + 1
 
 
 def _inner(a: Float[Tensor, "k P"], b: Float[Tensor, "k P"]) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_coverage_of_frobenius():
 
 def test_coverage_of_section_and_weighted_traces():
     weights = torch.linspace(0.5, 1.5, 60, dtype=torch.float64)
-    runs = runs_of(16, weights=weights, sections=[slice(10, 40)])
+    runs = runs_of(16, weights=weights, sections=((torch.arange(60) >= 10) & (torch.arange(60) < 40)).long() - 1)
     section, weighted = float(DENSE.diagonal()[10:40].sum()), float(DENSE.diagonal() @ weights)
     assert 0.93 <= share_that_holds(section, [r.section_traces()[0] for r in runs]) <= 0.97
     assert 0.93 <= share_that_holds(weighted, [r.weighted_traces()[0] for r in runs]) <= 0.97
@@ -79,7 +79,7 @@ def test_one_sweep_against_its_own_probes():
         return v @ DENSE
 
     weights = torch.rand(2, 60, generator=seeded(3), dtype=torch.float64)
-    sections = [slice(0, 20), slice(20, 60)]
+    sections = (torch.arange(60) >= 20).long()
     sweep = quadratic_forms(recorded, 60, probes=5, block=2, weights=weights, sections=sections, dtype=torch.float64)
     z = torch.cat(seen).numpy()
     hz = z @ DENSE.numpy()
@@ -87,6 +87,7 @@ def test_one_sweep_against_its_own_probes():
     np.testing.assert_allclose(sweep.quadratic, np.einsum("ni,ni->n", z, hz), rtol=1e-12)
     np.testing.assert_allclose(sweep.squared, (hz**2).sum(1), rtol=1e-12)
     np.testing.assert_allclose(sweep.weighted, (z * hz) @ weights.numpy().T, rtol=1e-12)
+    np.testing.assert_allclose(sweep.sections[:, 0], (z * hz)[:, :20].sum(1), rtol=1e-12)
     np.testing.assert_allclose(sweep.sections.sum(1), sweep.quadratic, rtol=1e-12)
     assert sweep.matvecs == 5
     assert [len(b) for b in seen] == [2, 2, 1]
