@@ -50,6 +50,18 @@ def dense_gauss_newton(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor) 
     return (j.T @ middle @ j).detach().numpy()
 
 
+def sample_gradients(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor) -> np.ndarray:
+    """(P, P) weighted mean over samples of g_n g_n^T, sample by sample; weights are the class weights of the targets."""
+    total, weight = 0.0, 0.0
+    classes = getattr(loss, "weight", None)
+    for i in range(len(x)):
+        function, theta = dense_loss(model, loss, x[i : i + 1], y[i : i + 1])
+        g = torch.func.grad(function)(theta).numpy()
+        w = 1.0 if classes is None else float(classes[y[i]])
+        total, weight = total + w * np.outer(g, g), weight + w
+    return total / weight
+
+
 def _double(module: nn.Module) -> nn.Module:
     import copy
 

@@ -1,29 +1,96 @@
 """Measures of sharpness: a registry and one file per family. A new one is one file and one import here."""
 
 # isort: split  (the order from here on is the order of every table)
-from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min
-from landscape.measures.registry import MEASURES, Measure, chosen, measure, measure_all
+from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_lambda_max
+from landscape.measures.forecast import Forecast, forecast
+from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure, measure_all
 from landscape.measures.table import provenance, sharpness
 
 # isort: split
-from landscape.measures.traces import adaptive_trace, frobenius, trace
+from landscape.measures.traces import adaptive_trace, frobenius, layer_trace, trace, weight_curvature
 
 # isort: split
-from landscape.measures.epsilon_sharpness import keskar
+from landscape.measures.epsilon_sharpness import keskar, keskar_relative
+
+# isort: split
+from landscape.measures.sam import asam, asam_published, sam, sam_linf
+
+# isort: split
+from landscape.measures.adaptive_sharpness import adaptive_average, adaptive_worst, adaptive_worst_m, first_order_adaptive_linf
+
+# isort: split
+from landscape.measures.relative_flatness import relative_flatness
+
+# isort: split
+from landscape.measures.pac_bayes import pac_bayes, pac_bayes_magnitude
+
+# isort: split
+from landscape.measures.information import (
+    empirical_fisher_lambda_max,
+    empirical_fisher_trace,
+    fisher_lambda_max,
+    fisher_rao,
+    fisher_trace,
+    gauss_newton_lambda_max,
+    gauss_newton_trace,
+)
+
+# isort: split
+from landscape.measures.paths import path_norm
+
+# isort: split
+from landscape.measures.norms import frobenius_product, spectral_product
+
+# isort: split
+from landscape.measures.function_space import input_margin, logit_norm
+
+# isort: split
+from landscape.measures.critical_samples import critical_sample_ratio
 
 __all__ = [
     "MEASURES",
+    "Forecast",
     "Measure",
+    "NotDefined",
+    "adaptive_average",
     "adaptive_lambda_max",
     "adaptive_trace",
+    "adaptive_worst",
+    "adaptive_worst_m",
+    "asam",
+    "asam_published",
     "chosen",
+    "critical_sample_ratio",
+    "empirical_fisher_lambda_max",
+    "empirical_fisher_trace",
+    "first_order_adaptive_linf",
+    "fisher_lambda_max",
+    "fisher_rao",
+    "fisher_trace",
+    "forecast",
     "frobenius",
+    "frobenius_product",
+    "gauss_newton_lambda_max",
+    "gauss_newton_trace",
+    "input_margin",
     "keskar",
+    "keskar_relative",
     "lambda_max",
     "lambda_min",
+    "layer_lambda_max",
+    "layer_trace",
+    "logit_norm",
     "measure",
     "measure_all",
+    "pac_bayes",
+    "pac_bayes_magnitude",
+    "path_norm",
     "provenance",
+    "relative_flatness",
+    "sam",
+    "sam_linf",
     "sharpness",
+    "spectral_product",
     "trace",
+    "weight_curvature",
 ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from landscape.measures.registry import measure
-from landscape.measures.shared import extremes, seeded, with_data_error
+from landscape.measures.shared import extremes, extremes_work, layer_norms, seeded, with_data_error
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -16,6 +16,7 @@ from landscape.results import Estimate
     unit="loss / weight^2",
     invariant_to=(),
     reference="Dinh et al. 2017, arXiv:1703.04933",
+    work=extremes_work("plain"),
 )
 def lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian of the mean loss, in algebraic order.
@@ -50,6 +51,7 @@ def lambda_max(objective: Objective, *, generator: torch.Generator | None = None
     unit="loss / weight^2",
     invariant_to=(),
     reference="Li et al. 2018, arXiv:1712.09913, section 6",
+    work=extremes_work("plain"),
 )
 def lambda_min(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Smallest eigenvalue of the Hessian of the mean loss, in algebraic order; negative at a saddle.
@@ -76,15 +78,15 @@ def lambda_min(objective: Objective, *, generator: torch.Generator | None = None
     unit="loss",
     invariant_to=("layer", "node"),
     reference="Kwon et al. 2021, arXiv:2102.11600; Andriushchenko et al. 2023, arXiv:2302.07011",
+    work=extremes_work("adaptive"),
 )
 def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian in units of the weights, diag(|w|) H diag(|w|).
 
     Second-order form of elementwise adaptive sharpness: the largest growth of the loss when each weight moves in proportion
     to its own size, biases and norm layers included. A rescaling D turns H into D^-1 H D^-1 and |w| into D|w|, so the product
-    does not
-    change: invariant to
-    layer-wise and neuron-wise rescaling. Not invariant to the scale of the last layer: read it beside the training loss.
+    does not change: invariant to layer-wise and neuron-wise rescaling. Not invariant to the scale of the last layer: read it
+    beside the training loss.
 
     Args:
         objective: the network on its data.
@@ -96,6 +98,36 @@ def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | No
     Cost: as `lambda_max`.
     """
     return _end(objective, 0, generator, weight=objective.theta.abs())
+
+
+@measure(
+    "layer_lambda_max",
+    unit="loss",
+    invariant_to=("layer",),
+    reference="Rangamani et al. 2019, arXiv:1902.02434",
+    work=extremes_work("layer"),
+    default=False,
+)
+def layer_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
+    """Largest eigenvalue of the Hessian in units of the layers' norms, D H D with D = ||W_t|| for every tensor t.
+
+    Layer-relative flatness: the sharpest direction when each parameter tensor moves in proportion to its Euclidean norm, the
+    metric being sum_t ||d_t||^2 / ||W_t||^2. A layer-wise rescaling multiplies a tensor and its norm alike, so the value does
+    not change; a neuron-wise one does not, and moves it.
+
+    Args:
+        objective: the network on its data.
+        generator: of the Lanczos start vector; default seed 0.
+
+    Returns:
+        Kind "residual", unit of the loss.
+
+    Cost: as `lambda_max`, a run of its own.
+
+    Reference: Rangamani et al. 2019, arXiv:1902.02434, who take the quotient metric of layer-wise rescalings. Departure:
+    biases and norm layers are tensors of their own.
+    """
+    return _end(objective, 0, generator, weight=layer_norms(objective))
 
 
 def _end(objective: Objective, index: int, generator: torch.Generator | None, weight: Tensor | None = None) -> Estimate:

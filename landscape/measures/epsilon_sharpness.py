@@ -12,13 +12,16 @@ from landscape.errors import UsageError
 from landscape.linalg.products import gram
 from landscape.measures.registry import measure
 from landscape.measures.shared import extremes, seeded
+from landscape.measures.worst_case import growth, growth_work
 from landscape.objective import Objective
 from landscape.results import Estimate
 
 _REFERENCE = "Keskar et al. 2017, arXiv:1609.04836, metric 2.1"
+# Typical passes of one maximisation, and the eigenvector that it starts from.
+_work, _relative = growth_work("plain", 75, 30), growth_work("adaptive", 75, 30)
 
 
-@measure("keskar", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE)
+@measure("keskar", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)
 def keskar(
     objective: Objective,
     *,
@@ -30,10 +33,8 @@ def keskar(
     """Keskar et al.'s epsilon-sharpness: how much the loss can grow inside a small box, in per cent of 1 + loss.
 
     phi(eps, A) = 100 (max over y in C_eps of L(theta + A y) - L(theta)) / (1 + L(theta)), C_eps = {y : |y_i| <= eps (|(A^+
-    theta)_i| + 1)}.
-    In full space A is the identity. In a subspace A is P x p with independent standard normal entries (the paper gives no
-    law; this one is ours, and its
-    columns have norm about sqrt(P)). The "+ 1" makes the box nearly absolute for small weights, which is why rescaling
+    theta)_i| + 1)}. In full space A is the identity. In a subspace A is P x p with independent standard normal entries (the
+    paper gives no law; this one is ours, and its columns have norm about sqrt(P)). The "+ 1" makes the box nearly absolute for small weights, which is why rescaling
     defeats the measure.
 
     Args:
@@ -68,9 +69,76 @@ def keskar(
         >>> round(keskar(objective, eps=0.1).value, 6)
         1.0
     """
-    if not (math.isfinite(eps) and eps > 0):
-        raise UsageError(f"expected a positive epsilon, found {eps:g}", fix="the paper uses 1e-3 and 5e-4")
-    random = seeded(generator)
+    return _sharpness(objective, eps, subspace, iterations, seeded(generator), absolute=True)
+
+
+@measure(
+    "keskar_relative", unit="% of 1 + loss", invariant_to=("layer", "node"), reference=_REFERENCE, work=_relative, default=False
+)
+def keskar_relative(
+    objective: Objective, *, eps: float = 1e-3, iterations: int = 10, generator: torch.Generator | None = None
+) -> Estimate:
+    """Keskar's epsilon-sharpness without the "+ 1": the box is |y_i| <= eps |theta_i|, which rescales with the weights.
+
+    100 (max over |y_i| <= eps |theta_i| of L(theta + y) - L(theta)) / (1 + L(theta)); see `keskar`. A weight of zero stays.
+    The maximisation runs in units of |theta|, so that a rescaling moves no step of it.
+
+    Args:
+        objective: the network on its data.
+        eps: relative half-width of the box.
+        iterations: of every method.
+        generator: of the random starts; default seed 0.
+
+    Returns:
+        Kind "lower bound", as `keskar`.
+
+    Cost: some 60 to 120 gradients.
+
+    Reference: Keskar et al. 2017, arXiv:1609.04836, metric 2.1 without its "+ 1", which is our change.
+    """
+    _check(eps)
+    scale = objective.theta.abs()
+    best = growth(objective, eps, "linf", scale, seeded(generator), steps=iterations)
+    return _per_cent(objective, best, objective.theta + scale * best.point, objective.value().value, best.value)
+
+
+@measure("keskar_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
+def keskar_half(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
+    """`keskar` in the full space with the paper's smaller box, eps = 5e-4."""
+    return keskar(objective, eps=5e-4, generator=generator)
+
+
+@measure("keskar_subspace", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)
+def keskar_subspace(objective: Objective, *, p: int = 100, generator: torch.Generator | None = None) -> Estimate:
+    """`keskar` in a random subspace of p = 100 dimensions (P, if the network has fewer weights), eps = 1e-3."""
+    return keskar(objective, subspace=min(p, objective.dim), generator=generator)
+
+
+@measure("keskar_subspace_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
+def keskar_subspace_half(objective: Objective, *, p: int = 100, generator: torch.Generator | None = None) -> Estimate:
+    """`keskar` in a random subspace of p = 100 dimensions with the paper's smaller box, eps = 5e-4."""
+    return keskar(objective, eps=5e-4, subspace=min(p, objective.dim), generator=generator)
+
+
+@measure("keskar_subspace_relative", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
+def keskar_subspace_relative(
+    objective: Objective, *, eps: float = 1e-3, p: int = 100, generator: torch.Generator | None = None
+) -> Estimate:
+    """`keskar` without the "+ 1" in a random subspace of p = 100 dimensions: the subspace does not rescale with the weights."""
+    return _sharpness(objective, eps, min(p, objective.dim), 10, seeded(generator), absolute=False)
+
+
+def _sharpness(
+    objective: Objective,
+    eps: float,
+    subspace: int | None,
+    iterations: int,
+    random: torch.Generator,
+    *,
+    absolute: bool,
+) -> Estimate:
+    """The measure in full space or in a subspace, with the "+ 1" (absolute) or without."""
+    _check(eps)
     top = extremes(objective, random).vectors[0]
     theta = objective.theta
     if subspace is None:
@@ -81,7 +149,7 @@ def keskar(
         sides = gram(basis, torch.cat((basis, torch.stack((theta, top)))))
         solved = torch.from_numpy(np.linalg.solve(sides[:, :subspace], sides[:, subspace:])).to(theta)
         coordinates, curved = solved[:, 0].contiguous(), solved[:, 1].contiguous()
-    radius = eps * (coordinates.abs() + 1)
+    radius = eps * (coordinates.abs() + absolute)
 
     def at(y: Tensor) -> Tensor:
         return theta + (y if basis is None else y @ basis)
@@ -100,20 +168,23 @@ def keskar(
         lbfgsb_iterations=iterations,
         generator=random,
     )
-    found = best.estimate()
-    return replace(found, value=100 * (best.value - best.centre) / (1 + best.centre))
+    return _per_cent(objective, best, at(best.point), best.centre, best.value - best.centre)
 
 
-@measure("keskar_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, default=False)
-def keskar_half(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
-    """`keskar` in the full space with the paper's smaller box, eps = 5e-4."""
-    return keskar(objective, eps=5e-4, generator=generator)
+def _per_cent(objective: Objective, best: linalg.Maximum, point: Tensor, centre: float, grown: float) -> Estimate:
+    """The growth of the loss in per cent of 1 + loss, with its sampling error at the maximiser (Danskin, delta method)."""
+    estimate = replace(best.estimate(), value=100 * grown / (1 + centre))
+    before, after = objective.losses(), objective.losses(point)
+    if before is None or after is None:
+        return estimate
+    influence = (after - before) - grown / (1 + centre) * (before - centre)
+    error = objective.standard_error(influence)
+    return replace(estimate, data_stderr=None if error is None else 100 * error / (1 + centre))
 
 
-@measure("keskar_subspace", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE)
-def keskar_subspace(objective: Objective, *, p: int = 100, generator: torch.Generator | None = None) -> Estimate:
-    """`keskar` in a random subspace of p = 100 dimensions (P, if the network has fewer weights), eps = 1e-3."""
-    return keskar(objective, subspace=min(p, objective.dim), generator=generator)
+def _check(eps: float) -> None:
+    if not (math.isfinite(eps) and eps > 0):
+        raise UsageError(f"expected a positive epsilon, found {eps:g}", fix="the paper uses 1e-3 and 5e-4")
 
 
 def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> Tensor:

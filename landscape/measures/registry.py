@@ -1,20 +1,29 @@
 """The register of measures: the command line, the documentation, the certificate and the contract tests read it."""
 
+import inspect
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
+from typing import Any, Literal
 
 import torch
 
-from landscape.errors import UsageError
+from landscape import progress
+from landscape.errors import NumericalError, UsageError
 from landscape.objective import Objective
-from landscape.results import Estimate, Measurement
+from landscape.results import Estimate, Measurement, Spent
 
 Symmetry = Literal["layer", "node"]
-MeasureFunction = Callable[..., Estimate]
+Settings = Mapping[str, Any]
+# (objective, settings) -> passes by computation; computations of one name are shared and paid once.
+Work = Callable[[Objective, Settings], Mapping[Hashable, Spent]]
 
 MEASURES: dict[str, "Measure"] = {}
+
+
+class NotDefined(UsageError):
+    """A measure that does not exist for this network, loss or data: path norm with attention, an input margin of words."""
 
 
 @dataclass(frozen=True)
@@ -25,71 +34,168 @@ class Measure:
         name: as the command line and the JSON call it.
         function: (objective, *, generator, ...) -> Estimate.
         unit: of the value.
-        invariant_to: rescalings that provably leave it unchanged; tested on random homogeneous networks.
+        invariant_to: rescalings that provably leave it unchanged, whatever its settings; tested on random homogeneous
+            networks.
         reference: the paper.
+        work: what it typically costs.
         default: whether `landscape sharpness` computes it unasked.
+        only_if: what must hold of the network for the claim of invariance; None for nothing.
+        settings: its keyword arguments, by name.
     """
 
     name: str
-    function: MeasureFunction
+    function: Callable[..., Estimate]
     unit: str
     invariant_to: tuple[Symmetry, ...]
     reference: str
-    default: bool
+    work: Work
+    default: bool = True
+    only_if: Callable[[Objective], bool] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
         """First line of its docstring."""
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
+    def __call__(self, objective: Objective, generator: torch.Generator) -> Estimate:
+        """The measure with its settings; what is not defined, or breaks down, is an Estimate that says so."""
+        try:
+            return self.function(objective, generator=generator, **self.settings)
+        except NotDefined as error:
+            return Estimate(nan, reason=f"not defined: {error}")
+        except NumericalError as error:
+            return Estimate(nan, converged=False, reason=str(error))
+
+    def unmoved_by(self, objective: Objective) -> tuple[Symmetry, ...]:
+        """The rescalings of this very network that leave it unchanged."""
+        return self.invariant_to if self.only_if is None or self.only_if(objective) else ()
+
+    def with_settings(self, text: str) -> "Measure":
+        """The measure with other settings, "eps=5e-4:iterations=20", under the name "keskar:eps=5e-4:iterations=20".
+
+        Raises:
+            UsageError: a setting that it does not have, or a value of the wrong type.
+        """
+        changed = dict(self.settings)
+        for part in text.split(":"):
+            key, equals, value = part.partition("=")
+            if not equals or key not in changed:
+                raise UsageError(
+                    f"expected a setting of {self.name}, found {part!r}",
+                    fix=f"its settings are {', '.join(f'{k}={v}' for k, v in self.settings.items()) or 'none'}",
+                )
+            changed[key] = _like(changed[key], value, f"{self.name}:{key}")
+        return replace(self, name=f"{self.name}:{text}", settings=changed)
+
 
 def measure(
-    name: str, *, unit: str, invariant_to: tuple[Symmetry, ...], reference: str, default: bool = True
-) -> Callable[[MeasureFunction], MeasureFunction]:
-    """Register a function as a measure; it stays an ordinary function."""
+    name: str,
+    *,
+    unit: str,
+    invariant_to: tuple[Symmetry, ...],
+    reference: str,
+    work: Work,
+    default: bool = True,
+    only_if: Callable[[Objective], bool] | None = None,
+) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
+    """Register a function as a measure; it stays an ordinary function. Its keyword arguments become its settings."""
 
-    def register(function: MeasureFunction) -> MeasureFunction:
-        MEASURES[name] = Measure(name, function, unit, invariant_to, reference, default)
+    def register(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
+        parameters = list(inspect.signature(function).parameters.values())
+        settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"}
+        MEASURES[name] = Measure(name, function, unit, invariant_to, reference, work, default, only_if, settings)
         return function
 
     return register
 
 
+def variant(
+    function: Callable[..., Estimate], doc: str, fixed: Settings | None = None, **defaults: Any
+) -> Callable[..., Estimate]:
+    """One more measure of a family: the function with its own first line and other defaults; what is `fixed` is no setting."""
+    fixed = fixed or {}
+    parameters = inspect.signature(function).parameters.values()
+    kept = [p.replace(default=defaults.get(p.name, p.default)) for p in parameters if p.name not in fixed]
+
+    def bound(objective: Objective, **settings: Any) -> Estimate:
+        return function(objective, **{**defaults, **settings, **fixed})
+
+    bound.__doc__ = doc
+    bound.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]  # what `inspect.signature` looks for
+    return bound
+
+
 def chosen(names: str | Sequence[str] | None = None) -> list[Measure]:
-    """Measures by name: None for the default ones, "all", or a list.
+    """Measures by name: None for the default ones, "all", or a list; "keskar:eps=1e-4" changes a setting.
 
     Raises:
-        UsageError: an unknown name; the message lists those there are.
+        UsageError: an unknown name or setting; the message lists those there are.
     """
     if names is None:
         return [m for m in MEASURES.values() if m.default]
     if names == "all":
         return list(MEASURES.values())
     wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    for name in wanted:
+    out = []
+    for text in wanted:
+        name, colon, settings = text.partition(":")
         if name not in MEASURES:
             raise UsageError(f"expected a measure, found {name!r}", fix=f"choose among {', '.join(MEASURES)}, or all")
-    return [MEASURES[name] for name in wanted]
+        out.append(MEASURES[name].with_settings(settings) if colon else MEASURES[name])
+    return out
 
 
-def measure_all(objective: Objective, names: str | Sequence[str] | None = None, *, seed: int = 0) -> dict[str, Measurement]:
+def measure_all(
+    objective: Objective,
+    names: str | Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    seconds: Mapping[str, float] | None = None,
+) -> dict[str, Measurement]:
     """Compute measures of one network.
 
     Every measure starts from the same seed, so that two networks compared with the same seed see the same probes, and
-    what several measures need (one Lanczos run, one sweep of probes) is computed once.
+    what several measures need (one Lanczos run, one sweep of probes) is computed once. One that is not defined for the
+    network, or breaks down, is a value of nan with a reason; the others are not lost.
 
     Args:
         objective: the network on its data.
         names: None for the default measures, "all", or a list of names.
         seed: of every measure's generator.
+        seconds: forecast of each measure's time, for an honest progress bar; see `forecast`.
 
     Returns:
-        name -> Measurement, with its unit, invariance, products and seconds.
+        name -> Measurement, with its unit, invariance, settings, passes and seconds.
     """
+    objective.preflight()
     out = {}
-    for m in chosen(names):
-        started, before = time.perf_counter(), objective.products
-        estimate = m.function(objective, generator=torch.Generator().manual_seed(seed))
-        seconds = time.perf_counter() - started
-        out[m.name] = Measurement(estimate, m.unit, m.invariant_to, objective.products - before, seconds)
+    measures = chosen(names)
+    steps = {m.name: max(1, round(seconds[m.name])) if seconds else 1 for m in measures}
+    with progress.stage("measures, in forecast seconds" if seconds else "measures", sum(steps.values())) as advance:
+        for m in measures:
+            started, before = time.perf_counter(), objective.spent
+            estimate = m(objective, torch.Generator().manual_seed(seed))
+            spent = objective.spent - before
+            out[m.name] = Measurement(
+                estimate,
+                m.unit,
+                m.unmoved_by(objective),
+                int(spent.products),
+                time.perf_counter() - started,
+                int(spent.gradients),
+                int(spent.forwards),
+                m.settings,
+            )
+            advance(steps[m.name])
     return out
+
+
+def _like(old: Any, text: str, what: str) -> Any:
+    """A setting's new value, of the type that the old one has."""
+    if isinstance(old, str):
+        return text
+    try:
+        return int(text) if old is None else type(old)(text)
+    except ValueError:
+        raise UsageError(f"expected a number for {what}, found {text!r}", fix=f"for example {what}={old or 100}") from None

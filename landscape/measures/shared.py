@@ -1,6 +1,6 @@
 """Work that several measures share: computed once for one Objective, one generator state and one setting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from landscape import linalg
-from landscape.objective import Objective
-from landscape.results import Eigenpairs, Estimate
+from landscape.measures.registry import Work
+from landscape.objective import Curvature, Objective
+from landscape.results import Eigenpairs, Estimate, Spent
 from landscape.spectrum import TOLERANCE, basis_size
 
 T = TypeVar("T")
+
+# How many probes also measure the spread over samples: enough for a standard error of a standard error of some 10 %.
+DATA_PROBES = 4
 
 _memory: WeakKeyDictionary[Objective, dict[tuple[object, ...], tuple[object, Tensor]]] = WeakKeyDictionary()
 
@@ -34,17 +38,19 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
     return generator if generator is not None else torch.Generator().manual_seed(0)
 
 
-def extremes(objective: Objective, generator: torch.Generator, weight: Tensor | None = None) -> Eigenpairs:
-    """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run."""
+def extremes(
+    objective: Objective, generator: torch.Generator, weight: Tensor | None = None, curvature: Curvature = "hessian"
+) -> Eigenpairs:
+    """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run; "ggn" and "fisher" the largest."""
     return once(
         objective,
         generator,
-        ("extremes", weight is not None),
+        ("extremes", curvature, _mark(weight)),
         lambda: linalg.eigenpairs(
-            operator(objective, weight),
+            operator(objective, weight, curvature),
             objective.dim,
             k=1,
-            which="both",
+            which="both" if curvature == "hessian" else "largest",
             tol=TOLERANCE[objective.dtype],
             basis_size=basis_size(objective.dim, 2),
             generator=generator,
@@ -54,20 +60,86 @@ def extremes(objective: Objective, generator: torch.Generator, weight: Tensor | 
     )
 
 
-def operator(objective: Objective, weight: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """v -> H v, or v -> w * H (w * v)."""
+def sweep(
+    objective: Objective,
+    probes: int,
+    generator: torch.Generator,
+    weight: Tensor | None = None,
+    curvature: Curvature = "hessian",
+) -> linalg.ProbeSweep:
+    """All probes of H, or of diag(w) H diag(w), in one sweep; remembered."""
+    return once(
+        objective,
+        generator,
+        ("sweep", probes, curvature, _mark(weight)),
+        lambda: linalg.quadratic_forms(
+            operator(objective, weight, curvature),
+            objective.dim,
+            probes=probes,
+            generator=generator,
+            dtype=objective.dtype,
+            device=objective.device,
+        ),
+    )
+
+
+def extremes_work(name: str, curvature: Curvature = "hessian") -> Work:
+    """What `extremes` typically takes: one Lanczos run, shared by all that need it."""
+    products = 60 if curvature == "hessian" else 30
+    return lambda objective, settings: {("extremes", name, curvature): Spent(sweeps=products, products=products)}
+
+
+def sweep_work(name: str, curvature: Curvature = "hessian") -> Work:
+    """What `sweep` takes, eight probes a pass, and the few probes that see every sample."""
+    return lambda objective, settings: {
+        ("sweep", name, curvature, settings["probes"]): Spent(sweeps=settings["probes"] / 8, products=settings["probes"]),
+        ("samples", name, curvature): Spent(sweeps=DATA_PROBES, products=DATA_PROBES),
+    }
+
+
+def operator(
+    objective: Objective, weight: Tensor | None = None, curvature: Curvature = "hessian"
+) -> Callable[[Tensor], Tensor]:
+    """v -> A v, or v -> w * A (w * v), with A the Hessian, the Gauss-Newton or the empirical Fisher matrix."""
+    product = {"hessian": objective.hvp, "ggn": objective.ggnvp, "fisher": objective.fishervp}[curvature]
     if weight is None:
-        return objective.hvp
-    return lambda v: weight * objective.hvp(weight * v)
+        return product
+    return lambda v: weight * product(weight * v)
 
 
-def with_data_error(objective: Objective, estimate: Estimate, directions: list[Tensor]) -> Estimate:
-    """Attach the error from the finite sample to an estimate of the mean over directions of v^T H v.
+def layer_norms(objective: Objective) -> Tensor:
+    """(P,) the Euclidean norm of the parameter tensor that each weight belongs to."""
+    out = torch.empty_like(objective.theta)
+    for entry in objective.layout:
+        part = slice(entry.start, entry.stop)
+        out[part] = torch.linalg.vector_norm(objective.theta[part], dtype=torch.float64)
+    return out
+
+
+def signs(objective: Objective, rows: int, generator: torch.Generator) -> Tensor:
+    """(rows, P) independent signs, drawn on the CPU so that they do not depend on the device."""
+    return torch.randint(0, 2, (rows, objective.dim), generator=generator).mul_(2).sub_(1).to(objective.theta)
+
+
+def data_probes(objective: Objective, generator: torch.Generator) -> Tensor:
+    """The few probes that also measure the spread over samples; from a stream of their own."""
+    return signs(objective, DATA_PROBES, torch.Generator().manual_seed(generator.initial_seed() + 1))
+
+
+def _mark(weight: Tensor | None) -> object:
+    """What tells one diagonal weight from another in the memory."""
+    return None if weight is None else (float(weight.double().sum()), float(weight.double().square().sum()))
+
+
+def with_data_error(
+    objective: Objective, estimate: Estimate, directions: Sequence[Tensor] | Tensor, curvature: Curvature = "hessian"
+) -> Estimate:
+    """Attach the error from the finite sample to an estimate of the mean over directions of v^T A v.
 
     To first order an eigenvalue moves by v^T (dH) v, so that its sampling error is that of the mean of v^T H_n v. For a
     trace the directions are a few random probes; their own noise makes the error a little too large on average.
     """
-    parts = [objective.sample_curvatures(v) for v in directions]
+    parts = [objective.sample_curvatures(v, curvature) for v in directions]
     known = [p for p in parts if p is not None]
     if len(known) < len(parts):
         return estimate

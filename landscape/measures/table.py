@@ -1,6 +1,6 @@
 """The main job: all measures of one network in one table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 import torch
@@ -11,29 +11,37 @@ from landscape.results import Sharpness
 from landscape.version import __version__
 
 
-def sharpness(objective: Objective, measures: str | Sequence[str] | None = None, *, seed: int = 0) -> Sharpness:
+def sharpness(
+    objective: Objective,
+    measures: str | Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    seconds: Mapping[str, float] | None = None,
+) -> Sharpness:
     """How sharp the minimum is: loss, accuracy and every measure, each with its doubt and its invariance to rescaling.
 
     Args:
         objective: the network on its data.
-        measures: None for the default ones, "all", or a list of names out of `landscape.MEASURES`.
+        measures: None for the default ones, "all", or a list of names out of `landscape.MEASURES`, with other settings where
+            asked: "keskar:eps=1e-4".
         seed: of every measure's random numbers.
+        seconds: forecast of each measure's time, for the progress bar: `forecast(objective, measures).seconds`.
 
     Returns:
         Sharpness; prints as a table, shows as HTML in a notebook, `to_json()` gives one entry of the command line's document.
 
     Raises:
-        UsageError: an unknown measure.
+        UsageError: an unknown measure or setting.
         NumericalError: the network fails the pre-flight check.
 
-    Cost: some 300 Hessian-vector products and 200 gradients for the default measures.
+    Cost: some 300 Hessian-vector products and 200 gradients for the default measures; see `forecast`.
     """
     objective.preflight()
     centre = objective.evaluate()
     return Sharpness(
         loss=centre.loss,
         accuracy=centre.accuracy,
-        measures=measure_all(objective, measures, seed=seed),
+        measures=measure_all(objective, measures, seed=seed, seconds=seconds),
         samples=objective.samples,
         provenance=provenance(objective, seed),
     )

@@ -3,18 +3,21 @@
 import torch
 from torch import Tensor
 
-from landscape import linalg
 from landscape.measures.registry import measure
-from landscape.measures.shared import once, operator, seeded, with_data_error
+from landscape.measures.shared import data_probes, layer_norms, seeded, sweep, sweep_work, with_data_error
 from landscape.objective import Objective
-from landscape.results import Estimate
+from landscape.results import Estimate, Spent
 
 _PROBES = 64
-# How many probes also measure the spread over samples: enough for a standard error of a standard error of some 10 %.
-_DATA_PROBES = 4
 
 
-@measure("trace", unit="loss / weight^2", invariant_to=(), reference="Hutchinson 1990; Yao et al. 2020, arXiv:1912.07145")
+@measure(
+    "trace",
+    unit="loss / weight^2",
+    invariant_to=(),
+    reference="Hutchinson 1990; Yao et al. 2020, arXiv:1912.07145",
+    work=sweep_work("plain"),
+)
 def trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Hessian of the mean loss.
 
@@ -46,7 +49,7 @@ def trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Gener
     return _trace(objective, probes, seeded(generator), None)
 
 
-@measure("frobenius", unit="loss / weight^2", invariant_to=(), reference="Hutchinson 1990")
+@measure("frobenius", unit="loss / weight^2", invariant_to=(), reference="Hutchinson 1990", work=sweep_work("plain"))
 def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
     """Frobenius norm of the Hessian of the mean loss.
 
@@ -64,7 +67,7 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
 
     Cost: one product a probe; shared with `trace` for the same generator.
     """
-    return _sweep(objective, probes, seeded(generator), None).frobenius()
+    return sweep(objective, probes, seeded(generator)).frobenius()
 
 
 @measure(
@@ -72,6 +75,7 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
     unit="loss",
     invariant_to=("layer", "node"),
     reference="Andriushchenko et al. 2023, arXiv:2302.07011; Tsuzuku et al. 2020, arXiv:1901.04653",
+    work=sweep_work("adaptive"),
 )
 def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Hessian in units of the weights, sum_i w_i^2 H_ii.
@@ -92,26 +96,74 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     return _trace(objective, probes, seeded(generator), objective.theta.abs())
 
 
+@measure(
+    "layer_trace",
+    unit="loss",
+    invariant_to=("layer",),
+    reference="Rangamani et al. 2019, arXiv:1902.02434",
+    work=sweep_work("layer"),
+    default=False,
+)
+def layer_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
+    """Trace of the Hessian in units of the layers' norms, sum over tensors t of ||W_t||^2 tr H_tt.
+
+    The average-case companion of `layer_lambda_max`: the growth of the loss when each parameter tensor moves at random in
+    proportion to its Euclidean norm. Layer-wise rescaling does not move it, neuron-wise rescaling does.
+
+    Args:
+        objective: the network on its data.
+        probes: number of random vectors, at least 2.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        Kind "t", unit of the loss.
+
+    Cost: one product a probe. They are products of D H D, not of H: a sum over the products of `trace` has the same mean,
+    but its noise moves under rescaling.
+    """
+    return _trace(objective, probes, seeded(generator), layer_norms(objective))
+
+
+@measure(
+    "weight_curvature",
+    unit="loss",
+    invariant_to=("layer", "node"),
+    reference="Liang et al. 2019, arXiv:1711.01530",
+    work=lambda objective, settings: {"w^T H w": Spent(sweeps=3, products=3)},
+    default=False,
+)
+def weight_curvature(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
+    """Curvature along the weights themselves, w^T H w: the second derivative of the loss as all weights grow together.
+
+    d2 L((1 + t) w) / dt^2 at t = 0. A rescaling D turns w into Dw and H into D^-1 H D^-1: invariant. May be negative.
+
+    Args:
+        objective: the network on its data.
+        generator: not used: nothing here is random.
+
+    Returns:
+        Kind "exact", unit of the loss; `data_stderr` is the sampling error.
+
+    Cost: one product, and one pass for the error.
+
+    Reference: Liang, Poggio, Rakhlin, Stokes 2019, arXiv:1711.01530, whose Fisher-Rao norm has the Fisher matrix for H; see
+    `fisher_rao`.
+
+    Example:
+        L = mean (w x)^2 is quadratic in w: w^T H w = 2 L = 18 for w = 3, x = 1.
+        >>> from torch import nn
+        >>> net = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(net.weight, 3.0)
+        >>> weight_curvature(Objective(net, nn.MSELoss(), (torch.ones(2, 1), torch.zeros(2, 1)))).value
+        18.0
+    """
+    theta = objective.theta
+    value = float((theta.double() * objective.hvp(theta).double()).sum())
+    return with_data_error(objective, Estimate(value), [theta])
+
+
 def _trace(objective: Objective, probes: int, generator: torch.Generator, weight: Tensor | None) -> Estimate:
     """Trace of H or of diag(w) H diag(w), with both its errors."""
-    signs = torch.Generator().manual_seed(generator.initial_seed() + 1)
-    estimate = _sweep(objective, probes, generator, weight).trace()
-    rows = torch.randint(0, 2, (_DATA_PROBES, objective.dim), generator=signs).mul_(2).sub_(1).to(objective.theta)
-    return with_data_error(objective, estimate, [r if weight is None else weight * r for r in rows])
-
-
-def _sweep(objective: Objective, probes: int, generator: torch.Generator, weight: Tensor | None) -> linalg.ProbeSweep:
-    """All probes in one sweep, remembered."""
-    return once(
-        objective,
-        generator,
-        ("sweep", probes, weight is not None),
-        lambda: linalg.quadratic_forms(
-            operator(objective, weight),
-            objective.dim,
-            probes=probes,
-            generator=generator,
-            dtype=objective.dtype,
-            device=objective.device,
-        ),
-    )
+    rows = data_probes(objective, generator)
+    estimate = sweep(objective, probes, generator, weight).trace()
+    return with_data_error(objective, estimate, rows if weight is None else weight * rows)

@@ -1,0 +1,100 @@
+"""How long measures will take, before they start."""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from landscape.measures.registry import chosen
+from landscape.objective import Objective
+from landscape.results import Spent
+
+_SAMPLES = 256
+_BLOCK = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What measures of one network will take.
+
+    Attributes:
+        spent: passes over the data in all; what measures share is counted once.
+        each: seconds of one of each kind of pass, timed here.
+        seconds: measure -> seconds, shared work with the first that needs it.
+    """
+
+    spent: Spent
+    each: Spent
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        s = self.spent
+        passes = f"{s.products:.0f} curvature products, {s.gradients:.0f} gradients, {s.forwards:.0f} forward passes"
+        return f"{len(self.seconds)} measures: {passes}; {self.each.gradients:.2g} s a gradient, about {duration(self.total)}"
+
+
+def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> Forecast:
+    """Forecast of the passes and the time that measures take.
+
+    Each measure declares its typical passes in the registry; what one pass takes is timed on at most 256 samples and scaled
+    with their number. Maximisations and Lanczos runs stop by their own criteria, so that the forecast holds within a factor
+    of about two.
+
+    Args:
+        objective: the network on its data.
+        names: as for `landscape.sharpness`.
+
+    Returns:
+        Forecast.
+
+    Cost: a forward pass, a gradient and five products on at most 256 samples, twice.
+    """
+    each = _timed(objective)
+    known: set[Hashable] = set()
+    spent, seconds = Spent(), {}
+    for m in chosen(names):
+        own = Spent()
+        for key, cost in m.work(objective, m.settings).items():
+            if key not in known:
+                known.add(key)
+                own += cost
+        spent += own
+        seconds[m.name] = own @ each
+    return Forecast(spent, each, seconds)
+
+
+def _timed(objective: Objective) -> Spent:
+    """Seconds of one of each pass over all samples; a product's share of a sweep apart from the sweep itself."""
+    objective.preflight()
+    few = min(objective.samples, _SAMPLES)
+    part, scale = objective.subset(few), objective.samples / few
+    rows = torch.ones(_BLOCK, objective.dim, dtype=objective.dtype, device=objective.device)
+    forward = _seconds(lambda: part.value().value)
+    gradient = _seconds(lambda: part.value_and_gradient()[0])
+    one = _seconds(lambda: float(part.hvp(rows[0])[0]))
+    block = _seconds(lambda: float(part.hvp(rows)[0, 0]))
+    product = max(block - one, 0.0) / (_BLOCK - 1)
+    return Spent(scale * forward, scale * gradient, scale * max(one - product, 0.0), scale * product)
+
+
+def _seconds(work: Callable[[], float]) -> float:
+    """The faster of two runs; the first one may pay for set-up. The float is waited for, so that a GPU has finished."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "40 s", "12 min", "1.5 h"."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

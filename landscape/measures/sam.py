@@ -1,0 +1,145 @@
+"""Sharpness as sharpness-aware minimization has it: the largest growth of the loss in a small ball."""
+
+import torch
+
+from landscape.measures.registry import measure
+from landscape.measures.shared import seeded
+from landscape.measures.worst_case import growth, growth_estimate, growth_work
+from landscape.objective import Objective
+from landscape.results import Estimate
+
+_ASAM = "Kwon et al. 2021, arXiv:2102.11600"
+
+
+@measure(
+    "sam",
+    unit="loss",
+    invariant_to=(),
+    reference="Foret et al. 2021, arXiv:2010.01412, equation 1",
+    work=growth_work("plain", 50),
+    default=False,
+)
+def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
+    """SAM's sharpness: the largest growth of the loss in a Euclidean ball, max over ||d||_2 <= rho of L(w + d) - L(w).
+
+    SAM itself takes one gradient step to the edge; here the ball is searched. Around a minimum the value is about rho^2 / 2
+    lambda_max(H), and rescaling makes it as large as one likes.
+
+    Args:
+        objective: the network on its data.
+        rho: radius, in the unit of the weights; 0.05 is the paper's for CIFAR-10.
+        steps: iterations of the projected methods.
+        generator: of the random starts; default seed 0.
+
+    Returns:
+        Kind "lower bound", unit of the loss: the best of jumps to the edge along the gradient (the first is SAM's), projected
+        gradient and quasi-Newton steps, from the centre, from the top Hessian eigenvector and from random points.
+        `data_stderr` is the sampling error at the point found.
+
+    Raises:
+        UsageError: rho is not positive and finite.
+
+    Cost: some 50 gradients.
+
+    Example:
+        L = w^2 at w = 0: the growth in |d| <= 0.1 is 0.01.
+        >>> from torch import nn
+        >>> net = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.zeros_(net.weight)
+        >>> round(sam(Objective(net, nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1))), rho=0.1).value, 6)
+        0.01
+    """
+    scale = torch.ones_like(objective.theta)
+    return growth_estimate(objective, growth(objective, rho, "l2", scale, seeded(generator), steps=steps), scale)
+
+
+@measure(
+    "sam_linf",
+    unit="loss",
+    invariant_to=(),
+    reference="Foret et al. 2021, arXiv:2010.01412, equation 1 with p = inf",
+    work=growth_work("plain", 75, 30),
+    default=False,
+)
+def sam_linf(objective: Objective, *, rho: float = 1e-3, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
+    """SAM's sharpness in a box: max over |d_i| <= rho of L(w + d) - L(w).
+
+    As `sam` with the maximum norm. The paper gives no radius for it; 1e-3 is ours, the half-width of Keskar's box for small
+    weights.
+    """
+    scale = torch.ones_like(objective.theta)
+    return growth_estimate(objective, growth(objective, rho, "linf", scale, seeded(generator), steps=steps), scale)
+
+
+@measure(
+    "asam",
+    unit="loss",
+    invariant_to=("layer", "node"),
+    reference=_ASAM,
+    work=growth_work("adaptive", 50),
+    default=False,
+)
+def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
+    """ASAM's adaptive sharpness in its exact form: max over ||d / |w| ||_2 <= rho of L(w + d) - L(w).
+
+    Each weight, biases and norm layers included, moves in proportion to its own size: a rescaling of the network rescales
+    the region with it. A weight that is zero stays. The same quantity as Andriushchenko et al.'s full-batch
+    `adaptive_worst_l2`, searched with more methods.
+
+    Args:
+        objective: the network on its data.
+        rho: radius, relative to the weights; 0.5 is the paper's for CIFAR-10.
+        steps: iterations of the projected methods.
+        generator: of the random starts; default seed 0.
+
+    Returns:
+        Kind "lower bound", unit of the loss; as `sam`.
+
+    Raises:
+        UsageError: rho is not positive and finite.
+
+    Cost: some 50 gradients.
+
+    Reference: Kwon, Kim, Park, Choi 2021, arXiv:2102.11600, with T_w = |w|. Departure: no constant eta is added
+    to |w| and biases are scaled like any weight; see `asam_published`.
+    """
+    scale = objective.theta.abs()
+    return growth_estimate(objective, growth(objective, rho, "l2", scale, seeded(generator), steps=steps), scale)
+
+
+@measure(
+    "asam_published",
+    unit="loss",
+    invariant_to=(),
+    reference=_ASAM,
+    work=growth_work("asam_published", 50),
+    default=False,
+)
+def asam_published(
+    objective: Objective,
+    *,
+    rho: float = 0.5,
+    eta: float = 0.01,
+    steps: int = 20,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """ASAM's sharpness as published in code: |w| + eta for weights, 1 for biases and norm layers; breaks the invariance.
+
+    max over ||T^-1 d||_2 <= rho of L(w + d) - L(w) with T = |w| + eta for weights of two or more dimensions and T = 1 for
+    any other. Both exceptions keep the training algorithm from dividing by zero, and both let a rescaling move the value.
+
+    Args:
+        objective: the network on its data.
+        rho: radius; 0.5 in the paper.
+        eta: added to |w|; 0.01 in the paper.
+        steps: iterations of the projected methods.
+        generator: of the random starts; default seed 0.
+
+    Returns:
+        Kind "lower bound", unit of the loss; as `asam`.
+
+    Cost: some 50 gradients, and a Lanczos run of its own.
+    """
+    weights = objective.layout.mask("weight").to(objective.device)
+    scale = torch.where(weights, objective.theta.abs() + eta, 1)
+    return growth_estimate(objective, growth(objective, rho, "l2", scale, seeded(generator), steps=steps), scale)

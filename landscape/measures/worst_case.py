@@ -1,0 +1,100 @@
+"""The largest growth of the loss in a ball or box around the weights: what SAM, ASAM and adaptive sharpness share."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from landscape import linalg
+from landscape.errors import UsageError
+from landscape.measures.registry import Work
+from landscape.measures.shared import extremes, extremes_work
+from landscape.objective import Objective
+from landscape.results import Estimate, Spent
+
+Norm = Literal["l2", "linf"]
+
+
+def growth(
+    objective: Objective,
+    rho: float,
+    norm: Norm,
+    scale: Tensor,
+    generator: torch.Generator,
+    *,
+    methods: Sequence[str] | None = None,
+    curved: bool = True,
+    restarts: int = 2,
+    steps: int = 20,
+) -> linalg.Maximum:
+    """Maximise L(theta + s * y) - L(theta) over ||y|| <= rho, y measured in units of the scale s.
+
+    Everything happens in y: where s follows a rescaling of the weights, so does every step, and the value does not change.
+
+    Args:
+        objective: the network on its data.
+        rho: radius.
+        norm: of y, "l2" or "linf".
+        scale: (P,) s; a weight with scale 0 stays.
+        generator: of the Lanczos start and of random starts.
+        methods: of `linalg.maximise_ball` or `maximise_box`; None for all that run unasked.
+        curved: also start from the top eigenvector of diag(s) H diag(s).
+        restarts: random starts.
+        steps: iterations of each method.
+
+    Returns:
+        Maximum of the growth of the loss.
+
+    Raises:
+        UsageError: rho is not positive and finite.
+    """
+    if not (math.isfinite(rho) and rho > 0):
+        raise UsageError(f"expected a positive rho, found {rho:g}", fix="for example rho=0.05")
+    theta = objective.theta
+    centre, slope = objective.value_and_gradient()
+    directions = extremes(objective, generator, scale).vectors[:1] if curved else None
+
+    def value_and_gradient(y: Tensor) -> tuple[float, Tensor]:
+        if not bool(y.any()):
+            return 0.0, scale * slope
+        value, gradient = objective.value_and_gradient(theta + scale * y)
+        return value - centre, scale * gradient
+
+    options: dict[str, Any] = {
+        "dim": objective.dim, "starts": ("centre", "directions", "random"), "directions": directions, "restarts": restarts,
+        "iterations": steps, "generator": generator, "dtype": objective.dtype, "device": objective.device,
+    }  # fmt: skip
+    if methods is not None:
+        options["methods"] = methods
+
+    def value(y: Tensor) -> float:
+        return objective.value(theta + scale * y).value - centre
+
+    maximise = linalg.maximise_ball if norm == "l2" else linalg.maximise_box
+    return maximise(value_and_gradient, value, rho, **options)
+
+
+def growth_estimate(objective: Objective, found: linalg.Maximum, scale: Tensor) -> Estimate:
+    """The maximum as a lower bound, with its error over samples.
+
+    To first order the maximum moves with the data as the value at the maximiser does (Danskin), so that its sampling error
+    is that of the mean of the samples' own growths there.
+    """
+    estimate = found.estimate()
+    before, after = objective.losses(), objective.losses(objective.theta + scale * found.point)
+    if before is None or after is None:
+        return estimate
+    return replace(estimate, data_stderr=objective.standard_error(after - before))
+
+
+def growth_work(key: str, gradients: float, forwards: float = 2) -> Work:
+    """What `growth` typically takes: its own maximisation, and the eigenvector that it starts from."""
+
+    def work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, Spent]:
+        own: dict[Hashable, Spent] = {object(): Spent(gradients=gradients, forwards=forwards)}
+        return {**extremes_work(key)(objective, settings), **own} if key else own
+
+    return work
