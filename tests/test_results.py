@@ -1,12 +1,9 @@
 import json
 import math
 
-import numpy as np
 import pytest
 from scipy import stats
 
-from landscape.comparison import compare
-from landscape.errors import UsageError
 from landscape.results import Certificate, CertificateRow, Estimate, Measurement, Sharpness
 
 
@@ -56,38 +53,6 @@ def test_html_escapes_names():
     table = made(1.0)
     table.measures["<script>"] = table.measures["trace"]
     assert "<script>" not in table._repr_html_()
-
-
-def test_comparison_of_one_recipe_with_itself():
-    """Intervals of the median hold the true median about as often as they say; tau of a monotone relation is 1."""
-    groups = {"a": [made(v) for v in (1.0, 2.0, 3.0, 4.0, 5.0)], "b": [made(v) for v in (2.0, 3.0)]}
-    gaps = {"a": [0.1, 0.2, 0.3, 0.4, 0.5], "b": [0.2, 0.3]}
-    result = compare(groups, gaps)
-    assert result.table["trace"]["a"].median == 3.0
-    assert result.table["trace"]["a"].is_interval
-    assert 1.0 <= result.table["trace"]["a"].low < 3.0 < result.table["trace"]["a"].high <= 5.0
-    assert not result.table["trace"]["b"].is_interval
-    assert result.rank_correlation["trace"][0] == pytest.approx(1.0)
-    assert any("fewer than 5 runs in b (2)" in remark for remark in result.remarks)
-    json.dumps(result.to_json(), allow_nan=False)
-    with pytest.raises(UsageError, match="expected runs in group a, found none"):
-        compare({"a": []})
-
-
-def test_comparison_sees_unmatched_losses():
-    result = compare({"a": [made(1.0, 0.01)], "b": [made(1.0, 0.1)]})
-    assert any("compare at a matched one" in remark for remark in result.remarks)
-    assert result.rank_correlation == {}
-
-
-def test_bootstrap_interval_covers_the_median():
-    random = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        values = random.normal(0, 1, 25)
-        group = compare({"a": [made(float(v)) for v in values]}, seed=1).table["trace"]["a"]
-        hits += group.low <= 0 <= group.high
-    assert 0.90 <= hits / 200 <= 0.99
 
 
 def test_certificate_survives_json():

@@ -1,21 +1,21 @@
 """`landscape compare`: groups of checkpoints side by side, and the straight lines between their minima."""
 
-import glob
-import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from landscape.cli.options import Common, Naming
 from landscape.cli.terminal import Terminal
-from landscape.errors import UsageError
 
 if TYPE_CHECKING:
-    from landscape.results import Sharpness, Slice
+    from landscape.results import Comparison, Slice
+    from landscape.surfaces.paths import BatchNorm
 
 NAME = "compare"
+# Groups that stand side by side in one table of the terminal.
+_SIDE_BY_SIDE = 3
 
 
 def run(
@@ -35,107 +35,126 @@ def run(
         bool, typer.Option("--line/--no-line", help="Also the straight line between the first runs of neighbouring groups.")
     ] = True,
     grid: Annotated[int, typer.Option("--grid", min=2, help="Points of that line.")] = 31,
+    batchnorm: Annotated[
+        str, typer.Option("--batchnorm", help="Statistics along that line: recalibrate, interpolate or eval (the start's).")
+    ] = "recalibrate",
+    match_loss: Annotated[
+        float | None, typer.Option("--match-loss", help="Leave out runs whose training loss is not near this value.")
+    ] = None,
+    match_factor: Annotated[
+        float, typer.Option("--match-factor", help="Near is within this factor of --match-loss, either way.")
+    ] = 1.25,
 ) -> None:
-    """Compare minima: measures with intervals, rank correlation with the generalization gap, barriers between them.
+    """Compare groups of minima: intervals, permutation tests with false-discovery control, effect sizes, rank correlation.
 
     Example: landscape compare --group small='runs/sb-*.safetensors' --group large='runs/lb-*.safetensors' --out compared
     """
-    from landscape.cli.files import OutputDirectory
-    from landscape.cli.sharpness import listed, measured
+    from landscape.cli.runs import Lines, Match, gather, grouped
+    from landscape.cli.sharpness import listed
     from landscape.comparison import compare
     from landscape.measures import chosen
-    from landscape.report import figure_interpolation, figure_measures, save
 
     names = listed(measures)
-    chosen(names)
-    files = _grouped(checkpoints or [], group or [])
-    results: dict[str, list[Sharpness]] = {
-        name: [measured(terminal, path, common, naming, names) for path in paths] for name, paths in files.items()
-    }
-    inputs = {
-        "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate,
-        "groups": {name: [[s.sha256, s.provenance] for s in runs] for name, runs in results.items()},
+    chosen(names)  # an unknown name is told before any work
+    match = None if match_loss is None else Match(match_loss, match_factor)
+    how = Lines(grid, cast("BatchNorm", batchnorm))
+    runs = gather(
+        terminal,
+        grouped(checkpoints or [], group or []),
+        common,
+        naming,
+        names,
+        match=match,
+        lines=how if interpolate else None,
+    )
+    tested = {g: [e for e in runs.test[g] if e is not None] for g in runs.test}
+    comparison = compare(
+        runs.sharpness,
+        train=runs.train,
+        test=tested if tested and all(len(tested[g]) == len(runs.test[g]) for g in tested) else None,
+        hyperparameters=runs.hyperparameters,
+        excluded=runs.excluded,
+        seed=common.seed,
+    )
+    heights = {name: {q: b.height for q, b in piece.barriers.items()} for name, piece in runs.lines.items()}
+    comparison = replace(comparison, barriers=heights)
+    _tell(terminal, comparison, runs.lines)
+    inputs: dict[str, Any] = {
+        "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
+        "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
+        "groups": {name: [[s.sha256, s.provenance] for s in members] for name, members in runs.sharpness.items()},
     }  # fmt: skip
-    folder = OutputDirectory(common.out or Path("comparison"), inputs)
-    lines = _lines(terminal, files, common, naming, grid) if interpolate else {}
-    barriers = {name: {q: s.barrier(q) for q in s.values} for name, s in lines.items()}
-    comparison = replace(compare(results, _gaps(files, common, naming, terminal), seed=common.seed), barriers=barriers)
-    head = ("measure", *(f"{name} (n = {len(runs)})" for name, runs in results.items()), "Kendall's τ with the gap")
-    terminal.table(head, comparison.rows())
-    for name, heights in barriers.items():
-        terminal.line(f"{name}: barrier " + ", ".join(f"{h:.4g} in {q.replace('_', ' ')}" for q, h in heights.items()))
-    for remark in comparison.remarks:
-        terminal.note(remark)
-    folder.written += save(figure_measures(results), folder.path / "measures")
-    for i, (name, piece) in enumerate(lines.items(), 1):
-        ends = tuple(name.split(" to ", 1))
-        figure = figure_interpolation(piece, ends=(ends[0], ends[1]))
-        folder.written += save(figure, folder.path / f"line-{i}")
-    document = {"schema": 1, **comparison.to_json(), "lines": {name: s.to_json() for name, s in lines.items()}}
-    folder.json("comparison.json", document)
+    document = {
+        "schema": 1,
+        **comparison.to_json(),
+        "match": inputs["match"],
+        "lines": {name: piece.to_json() for name, piece in runs.lines.items()},
+    }
     terminal.document(document)
+    _write(terminal, common.out or Path("comparison"), inputs, document, comparison, runs.lines)
+    if runs.failures:
+        raise runs.failures[0]
+
+
+def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]") -> None:
+    """Tables and remarks; what nobody should miss comes first."""
+    for warning in comparison.warnings:
+        terminal.warn(warning)
+    names = list(comparison.groups)
+    for start in range(0, len(names), _SIDE_BY_SIDE):
+        shown = slice(start, start + _SIDE_BY_SIDE)
+        head = ("median [95 % interval]", *(f"{name} (n = {len(comparison.groups[name])})" for name in names[shown]))
+        terminal.table(head, [(row[0], *row[1:-1][shown]) for row in comparison.rows()])
+        terminal.line()
+    if any(len(members) > 1 for members in comparison.groups.values()) and comparison.differences:
+        head = ("difference", "groups", "Cliff's δ [95 %]", "ratio of medians [95 %]", "p", "q (* ≤ 0.05)")
+        terminal.table(head, comparison.difference_rows())
+        terminal.line(
+            "δ = P(first > second) − P(first < second); p: exact permutation test on ranks; q: p adjusted for all tests"
+        )
+        terminal.line("(Benjamini-Hochberg; among all of them, and among the measures or the rest alone: the larger).\n")
+    if comparison.rank_correlation:
+        head = ("with the generalization gap", "Kendall's τ [95 %]", "p", "q", "granulated Ψ [95 %]")
+        terminal.table(head, comparison.correlation_rows())
+        terminal.line()
+    for name, piece in lines.items():
+        for quantity, barrier in piece.barriers.items():
+            accuracy = quantity.endswith("accuracy")
+            what = quantity.replace("_", " ") + (" (percentage points)" if accuracy else "")
+            height = barrier.text(100.0 if accuracy else 1.0)
+            terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}")
+        if "batchnorm" in piece.provenance:
+            terminal.line(f"{name}: BatchNorm {piece.provenance['batchnorm']}")
+    for remark in comparison.remarks[len(comparison.warnings) :]:
+        terminal.note(remark)
+
+
+def _write(
+    terminal: Terminal,
+    out: Path,
+    inputs: dict[str, Any],
+    document: dict[str, Any],
+    comparison: "Comparison",
+    lines: "dict[str, Slice]",
+) -> None:
+    """JSON, two CSV tables, and the figures."""
+    from landscape.cli.files import OutputDirectory
+    from landscape.files import write
+    from landscape.report import figure_correlations, figure_effects, figure_interpolation, figure_measures, save
+    from landscape.report.spreadsheet import runs_csv, statistics_csv
+
+    folder = OutputDirectory(out, inputs)
+    folder.json("comparison.json", document)
+    write(folder.file("runs.csv"), runs_csv(comparison).encode())
+    write(folder.file("statistics.csv"), statistics_csv(comparison).encode())
+    columns = 3 if len(comparison.table) + len(comparison.conditions) <= 12 else 5
+    figure = figure_measures(comparison.groups, comparison=comparison, columns=columns, title="Measures by group")
+    folder.written += save(figure, folder.path / "measures")
+    if any(d.delta_low is not None for d in comparison.differences):
+        folder.written += save(figure_effects(comparison), folder.path / "effects")
+    if comparison.rank_correlation:
+        folder.written += save(figure_correlations(comparison), folder.path / "correlation")
+    for i, (name, piece) in enumerate(lines.items(), 1):
+        ends = name.split(" to ", 1)
+        folder.written += save(figure_interpolation(piece, ends=(ends[0], ends[1])), folder.path / f"line-{i}")
     terminal.written(folder.written)
-
-
-def _grouped(checkpoints: list[Path], groups: list[str]) -> dict[str, list[Path]]:
-    """Group name -> files.
-
-    Raises:
-        UsageError: fewer than two files, an empty or doubled group, or one that is not NAME=GLOB.
-    """
-    out: dict[str, list[Path]] = {}
-    for text in groups:
-        name, equals, pattern = text.partition("=")
-        if not equals or not name or name in out:
-            raise UsageError(
-                f"expected --group NAME=GLOB with a new name, found {text!r}", fix="for example --group small='runs/sb-*.pt'"
-            )
-        out[name] = [Path(p) for p in sorted(glob.glob(pattern))]
-        if not out[name]:
-            raise UsageError(f"expected files that match {pattern!r}, found none", fix="quote the pattern and check the path")
-    for path in checkpoints:
-        name = path.stem if path.stem not in out else str(path)
-        out.setdefault(name, []).append(path)
-    if sum(map(len, out.values())) < 2:
-        raise UsageError("expected at least two checkpoints to compare, found fewer", fix="name two files, or two groups")
-    return out
-
-
-def _gaps(files: dict[str, list[Path]], common: Common, naming: Naming, terminal: Terminal) -> dict[str, list[float]] | None:
-    """Training less test accuracy of every run; None where a run has no test split or no accuracy."""
-    from landscape.cli.network import objective_of, open_task, test_objective
-
-    out: dict[str, list[float]] = {}
-    for name, paths in files.items():
-        for path in paths:
-            task = open_task(path, naming, terminal)
-            test = test_objective(task, common)
-            fitted = objective_of(task, common).evaluate().accuracy
-            unseen = None if test is None else test.evaluate().accuracy
-            if fitted is None or unseen is None:
-                return None
-            out.setdefault(name, []).append(fitted.value - unseen.value)
-    return out
-
-
-def _lines(terminal: Terminal, files: dict[str, list[Path]], common: Common, naming: Naming, grid: int) -> "dict[str, Slice]":
-    """The straight line between the first runs of neighbouring groups, on the first one's data."""
-    from landscape.cli.network import objective_of, open_task, test_objective
-    from landscape.errors import MismatchError
-    from landscape.surfaces import interpolation
-
-    out = {}
-    firsts = [(name, paths[0]) for name, paths in files.items()]
-    if len(firsts) == 1:
-        paths = next(iter(files.values()))
-        firsts = [(p.stem, p) for p in paths[:2]]
-    for (a, path_a), (b, path_b) in itertools.pairwise(firsts):
-        task = open_task(path_a, naming, terminal)
-        start = objective_of(task, common, naming.split)
-        end = objective_of(open_task(path_b, naming, terminal), common, naming.split)
-        try:
-            piece = interpolation(start, end, grid=grid, test=test_objective(task, common))
-            out[f"{a} to {b}"] = replace(piece, title=f"Loss on the line from {a} to {b}, on the data of {a}")
-        except MismatchError as error:
-            terminal.warn(f"no line from {a} to {b}: {error}")
-    return out

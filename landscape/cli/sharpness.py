@@ -11,10 +11,15 @@ from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, UsageError
 
 if TYPE_CHECKING:
+    from landscape.objective import Objective
     from landscape.results import Sharpness
+    from landscape.tasks import Task
 
 NAME = "sharpness"
 SCHEMA = 1
+# Seconds from which a forecast is worth a line.
+_WORTH_SAYING = 5.0
+MEASURES_HELP = "all, or names separated by commas, with settings where asked: keskar:eps=1e-4; default the usual ones."
 
 
 def run(
@@ -22,9 +27,7 @@ def run(
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One or more checkpoints.")],
     common: Common,
     naming: Naming,
-    measures: Annotated[
-        str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
-    ] = None,
+    measures: Annotated[str | None, typer.Option("--measures", help=MEASURES_HELP)] = None,
 ) -> None:
     """How sharp is this minimum? Every number with its doubt, and whether rescaling the weights could have faked it.
 
@@ -73,14 +76,31 @@ def listed(measures: str | None) -> str | list[str] | None:
 
 def measured(terminal: Terminal, path: Path, common: Common, naming: Naming, names: str | list[str] | None) -> "Sharpness":
     """The measures of one checkpoint, printed as a table."""
-    from landscape.cli.network import centre_line, objective_of, open_task
-    from landscape.measures import sharpness
-    from landscape.results.sharpness import HEAD
+    from landscape.cli.network import objective_of, open_task
 
     task = open_task(path, naming, terminal)
-    objective = objective_of(task, common, naming.split)
+    return measured_at(terminal, path, task, objective_of(task, common, naming.split), common, naming, names)
+
+
+def measured_at(
+    terminal: Terminal,
+    path: Path,
+    task: "Task",
+    objective: "Objective",
+    common: Common,
+    naming: Naming,
+    names: str | list[str] | None,
+) -> "Sharpness":
+    """The same for a checkpoint that is open already, on the data of `--split`."""
+    from landscape.cli.network import centre_line
+    from landscape.measures import forecast, sharpness
+    from landscape.results.sharpness import HEAD
+
     centre_line(objective, task, path.name, naming.split, terminal)
-    result = sharpness(objective, names, seed=common.seed)
+    plan = forecast(objective, names)
+    if plan.total > _WORTH_SAYING:
+        terminal.note(f"forecast: {plan}")
+    result = sharpness(objective, names, seed=common.seed, seconds=plan.seconds)
     result = replace(
         result,
         checkpoint=str(path),

@@ -5,6 +5,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 
 from landscape.errors import UsageError
+from landscape.report.breakdown import draw_breakdown
 from landscape.report.certificate import draw_certificate
 from landscape.report.history import draw_history
 from landscape.report.line import draw_interpolation, draw_line
@@ -15,6 +16,7 @@ from landscape.report.style import house
 from landscape.results import Slice
 
 __all__ = [
+    "draw_breakdown",
     "draw_certificate",
     "draw_density",
     "draw_eigenvalues",

@@ -1,5 +1,6 @@
 """Whole figures: a drawing with its title, its checks and a footer that says what it was made from."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from landscape.report.axes import (
+    draw_breakdown,
     draw_certificate,
     draw_density,
     draw_eigenvalues,
@@ -16,9 +18,11 @@ from landscape.report.axes import (
     draw_measures,
     draw_slice,
 )
+from landscape.report.certificate_panels import draw_certificate_panels, left_out
+from landscape.report.effects import draw_correlations, draw_effects
 from landscape.report.history import Run
 from landscape.report.style import GREY, house, printable, settle, wrapped
-from landscape.results import Certificate, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import Block, Certificate, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 
 Provenance = Mapping[str, Any]
 
@@ -45,6 +49,19 @@ def figure_eigenvalues(
     return finish(draw_eigenvalues(pairs), title, facts, provenance)
 
 
+def figure_breakdown(
+    layers: Sequence[Block],
+    filters: Sequence[Block] = (),
+    *,
+    title: str = "Curvature by layer",
+    provenance: Provenance | None = None,
+) -> Figure:
+    """`draw_breakdown` with title and footer."""
+    lost = sum(not b.lambda_max.converged for b in (*layers, *filters))
+    facts = [f"{len(layers)} layers, {len(filters)} filters", f"{lost or 'none'} of the eigenvalues NOT converged"]
+    return finish(draw_breakdown(layers, filters)[0], title, facts, provenance)
+
+
 def figure_slice(piece: Slice, *, quantity: str = "loss", view: str = "contour", title: str | None = None) -> Figure:
     """`draw_slice` with the slice's title, its check's lines and its provenance."""
     facts = piece.check.lines() if piece.check is not None else []
@@ -53,8 +70,14 @@ def figure_slice(piece: Slice, *, quantity: str = "loss", view: str = "contour",
 
 
 def figure_interpolation(piece: Slice, *, ends: tuple[str, str] = ("start", "end"), title: str | None = None) -> Figure:
-    """`draw_interpolation` with the slice's title and provenance."""
-    return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, [], piece.provenance)
+    """`draw_interpolation` with the slice's title, its barriers and its provenance."""
+    heights = []
+    for quantity, b in piece.barriers.items():
+        accuracy = quantity.endswith("accuracy")
+        what = quantity.replace("_", " ") + (" in points" if accuracy else "")
+        heights.append(f"{what} {b.text(100.0 if accuracy else 1.0)}")
+    facts = [f"barrier: {', '.join(heights)} (95 %, over samples)"] if heights else []
+    return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, facts, piece.provenance)
 
 
 def figure_certificate(
@@ -63,10 +86,20 @@ def figure_certificate(
     title: str = "What a rescaling did to each measure",
     provenance: Provenance | None = None,
 ) -> Figure:
-    """`draw_certificate` with the largest change of the outputs over all factors."""
-    ax = draw_certificate(certificates)
+    """`draw_certificate`, or a panel a measure where there are many or both symmetries; with the largest change of the outputs.
+
+    Up to twelve measures under one symmetry share one pair of axes.
+    """
     worst = worst_function([certificate for _, certificate in certificates])
-    return finish(ax, title, [worst.function_line()], provenance if provenance is not None else worst.provenance)
+    facts = [worst.function_line()]
+    many = len({row.name for _, c in certificates for row in c.rows}) > 12
+    drawable = any(0 < row.ratio < math.inf for _, c in certificates for row in c.rows)
+    if drawable and (many or len({c.symmetry for _, c in certificates}) > 1):
+        ax = draw_certificate_panels(certificates)[0]
+        facts += left_out(certificates)
+    else:
+        ax = draw_certificate(certificates)
+    return finish(ax, title, facts, provenance if provenance is not None else worst.provenance)
 
 
 def figure_measures(
@@ -75,16 +108,41 @@ def figure_measures(
     measures: Sequence[str] | None = None,
     columns: int = 3,
     title: str = "Sharpness by group",
+    comparison: Comparison | None = None,
 ) -> Figure:
     """`draw_measures` with a title and the provenance that all checkpoints share."""
-    axes = draw_measures(groups, measures=measures, columns=columns)
+    axes = draw_measures(groups, measures=measures, columns=columns, comparison=comparison)
+    shared = shared_provenance(groups)
+    members = [s for group in groups.values() for s in group]
+    facts = [f"checkpoints: {len(members)}", "bars: 95 % intervals", "line: median of a group of 3 or more"]
+    facts += ["arrow up: lower bound", "hollow: not converged"]
+    if comparison is not None and any(v.is_interval for by_group in comparison.table.values() for v in by_group.values()):
+        facts.append("box: 95 % bootstrap interval of the median")
+    return finish(axes[0], title, facts, shared)
+
+
+def figure_effects(comparison: Comparison, *, title: str = "Differences between the groups") -> Figure:
+    """`draw_effects` with the number of runs and how they were tested."""
+    sizes = ", ".join(f"{name}: {len(runs)} runs" for name, runs in comparison.groups.items())
+    facts = [sizes, "bars: 95 % intervals", "q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"]
+    return finish(draw_effects(comparison)[0], title, facts, shared_provenance(comparison.groups))
+
+
+def figure_correlations(comparison: Comparison, *, title: str = "Does the measure go with generalization?") -> Figure:
+    """`draw_correlations` with the number of runs."""
+    runs = sum(map(len, comparison.groups.values()))
+    varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
+    facts = [f"{runs} runs, taken for independent draws", "bars: 95 % bootstrap intervals"]
+    facts += [f"Ψ over {varying}"] if varying else []
+    return finish(draw_correlations(comparison), title, facts, shared_provenance(comparison.groups))
+
+
+def shared_provenance(groups: Mapping[str, Sequence[Sharpness]]) -> dict[str, Any]:
+    """What all checkpoints have in common, and their number of samples."""
     members = [s for group in groups.values() for s in group]
     counts = sorted({s.samples for s in members})
     shared = {k: v for k, v in members[0].provenance.items() if all(s.provenance.get(k) == v for s in members)}
-    shared["samples"] = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    facts = [f"checkpoints: {len(members)}", "bars: 95 % intervals", "line: median of a group of 3 or more"]
-    facts += ["arrow up: lower bound", "hollow: not converged"]
-    return finish(axes[0], title, facts, shared)
+    return shared | {"samples": f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"}
 
 
 def figure_history(history: Mapping[str, Run], *, title: str = "Training", provenance: Provenance | None = None) -> Figure:

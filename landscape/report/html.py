@@ -19,7 +19,7 @@ from landscape.report.style import printable, unit_text
 from landscape.results import Certificate, CertificateRow, Eigenpairs, Sharpness, Slice, SpectralDensity
 from landscape.version import __version__
 
-VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "unmoved here", "invariant")
+VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "unmoved here", "invariant", "not defined")
 
 
 def write_report(
@@ -81,12 +81,7 @@ def write_report(
         "spectra": _spectra(eigenpairs or {}, densities or {}),
         "slices": [_slice(piece) for piece in slices],
         "surfaces": _interactive(slices) if interactive else [],
-        "certificates": [
-            _certificate(name, alike)
-            for name, pairs in (certificates or {}).items()
-            for symmetry in ("layer", "node")
-            if (alike := [pair for pair in pairs if pair[1].symmetry == symmetry])
-        ],
+        "certificates": [entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs)],
         "history": _history(history) if history else None,
         "commands": list(commands),
         "marks": MARKS,
@@ -198,8 +193,16 @@ def _slice(piece: Slice) -> dict[str, Any]:
     return entry
 
 
+def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]]) -> list[dict[str, Any]]:
+    """One entry a symmetry; the picture of both stands in the first."""
+    alike = [[pair for pair in pairs if pair[1].symmetry == symmetry] for symmetry in ("layer", "node")]
+    words = f"Ratio of each measure after to before rescaling of {printable(label)}; the tables have the numbers."
+    drawn = picture(figures.figure_certificate(pairs), words) if pairs else None
+    return [_certificate(label, own) | {"picture": None if i else drawn} for i, own in enumerate(filter(None, alike))]
+
+
 def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict[str, Any]:
-    """Picture, one line of evidence a factor, and the table of ratios."""
+    """One line of evidence a factor, and the table of ratios."""
     ordered = sorted(pairs, key=lambda pair: pair[0])
     names = list(dict.fromkeys(row.name for _, c in ordered for row in c.rows))
     rows = []
@@ -209,11 +212,9 @@ def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict
         verdict = min((row.verdict for row in present), key=VERDICTS.index)
         cells = [_ratio(row) for row in found]
         rows.append({"name": printable(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
-    words = f"Ratio of each measure after to before rescaling of {printable(label)}; the table has the numbers."
     return {
         "name": printable(label),
         "symmetry": ordered[0][1].symmetry,
-        "picture": picture(figures.figure_certificate(ordered), words),
         "lines": [(f"{alpha:g}", c.function_line(), c.same_function) for alpha, c in ordered],
         "alphas": [f"{alpha:g}" for alpha, _ in ordered],
         "rows": rows,
@@ -227,7 +228,7 @@ def _ratio(row: CertificateRow | None) -> dict[str, str]:
     reason = next(
         (e.reason for e in (row.after, row.before) if e.reason and not (e.converged and math.isfinite(e.value))), None
     )
-    why = printable(reason or "not comparable", 200) if row.verdict == "not comparable" else ""
+    why = printable(reason or "not comparable", 200) if row.verdict in ("not comparable", "not defined") else ""
     if not math.isfinite(row.ratio) and not why:
         why = "the value before is 0" if row.before.value == 0 else "not finite"
     return {"ratio": number(row.ratio, 6), "change": f"{number(row.before.value)} → {number(row.after.value)}", "why": why}

@@ -226,18 +226,32 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
     if height <= 0:
         note(ax, "no barrier: the line never rises\nabove the mean of its ends", corner="upper right")
         return
+    known = piece.barriers.get("loss")
+    half = "" if known is None or known.stderr is None else f" ± {short(NORMAL_95 * known.stderr, 2)}"
+    if where in at:
+        note(
+            ax, f"no hill: the line is highest at its end,\n{short(height)}{half} above the mean of both", corner="upper right"
+        )
+        return
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (where, mean + height), (where, mean), arrowprops=arrow)
     i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - where)))
     curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
     ax.annotate(
-        f"barrier {short(height)}",
+        f"barrier {short(height)}{half}",
         (where, max(c for c in curves if np.isfinite(c))),
         (0, 6),
         textcoords="offset points",
-        ha="center",
+        ha=_inward(ax, where),
         fontsize=8,
         bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.85},
         zorder=6,
     )
+
+
+def _inward(ax: Axes, x: float) -> str:
+    """Alignment that keeps a label at x inside the axes."""
+    low, high = ax.get_xlim()
+    place = (x - low) / (high - low)
+    return "left" if place < 0.3 else "right" if place > 0.7 else "center"

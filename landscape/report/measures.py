@@ -22,9 +22,10 @@ from landscape.report.style import (
     unit_text,
     wrapped,
 )
-from landscape.results import Estimate, Sharpness
+from landscape.results import Comparison, Estimate, GroupValue, Sharpness
 
 MARKS = {"no": "invariant to rescaling", "node-wise": "neuron-wise rescaling can fake it", "yes": "rescaling can fake it"}
+PERCENT = {"accuracy": "%", "train_accuracy": "%", "test_accuracy": "%", "gap": "percentage points"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class _Point:
         interval = self.estimate.interval()
         if interval is None or self.estimate.kind == "lower bound":
             return 0.0, 0.0
-        return (self.estimate.value - interval[0]) * self.scale, (interval[1] - self.estimate.value) * self.scale
+        # At 0 and 1 the interval of a proportion ends at the value itself, give or take a rounding.
+        down, up = self.estimate.value - interval[0], interval[1] - self.estimate.value
+        return max(down, 0.0) * self.scale, max(up, 0.0) * self.scale
 
 
 @house
@@ -56,17 +59,21 @@ def draw_measures(
     *,
     measures: Sequence[str] | None = None,
     columns: int = 3,
+    comparison: Comparison | None = None,
 ) -> list[Axes]:
     """Draw small multiples: a panel a measure, a column a group, a point with its 95 % interval a checkpoint.
 
     A short line is the median of a group of three or more. Arrows up are lower bounds; hollow marks did not converge; a value
-    that is not finite is counted in words. The loss comes first because sharpness at different losses is not comparable.
+    that is not finite is counted in words. The loss comes first because sharpness at different losses is not comparable. With
+    a comparison the panels of its losses, accuracies and gap come first, a box shows the interval of each group's median, and
+    the q-value of two groups stands below, in black where it is at most 0.05.
 
     Args:
         groups: label -> checkpoints of the group.
         axes: one axes a panel; None makes a figure.
         measures: names of measures, or "loss" and "accuracy"; default the loss and every measure that occurs.
         columns: panels in a row of a new figure.
+        comparison: of these groups.
 
     Returns:
         The axes of the panels.
@@ -78,8 +85,9 @@ def draw_measures(
     if not everything:
         raise UsageError("expected at least one checkpoint, found none", fix="give label -> list of results")
     known = list(dict.fromkeys(name for s in everything for name in s.measures))
-    names = ["loss", *known] if measures is None else list(measures)
-    unknown = [n for n in names if n not in ("loss", "accuracy", *known)]
+    scores = {} if comparison is None else comparison.scores
+    names = [*(scores or ["loss"]), *known] if measures is None else list(measures)
+    unknown = [n for n in names if n not in ("loss", "accuracy", *scores, *known)]
     if unknown:
         raise UsageError(
             f"expected measures out of loss, accuracy, {', '.join(known)}, found {unknown[0]!r}", fix="choose one of them"
@@ -92,13 +100,31 @@ def draw_measures(
         raise UsageError(f"expected {len(names)} axes, found {len(axes)}", fix="give one for each measure")
     drawn = list(axes)[: len(names)]
     for ax, name in zip(drawn, names, strict=True):
-        _panel(ax, groups, name)
+        _panel(ax, groups, name, scores.get(name))
+        if comparison is not None:
+            _boxes(ax, list(groups), comparison.conditions.get(name) or comparison.table.get(name) or {}, _scale(name))
+            tests = [d for d in comparison.differences if d.name == name]
+            if len(tests) == 1:
+                ax.set_xlabel(f"q = {tests[0].q:.2g}", fontsize=8, color=BLACK if tests[0].found else GREY)
     return drawn
 
 
-def _panel(ax: Axes, groups: Mapping[str, Sequence[Sharpness]], name: str) -> None:
+def _boxes(ax: Axes, groups: list[str], values: Mapping[str, GroupValue], scale: float) -> None:
+    """The interval of each group's median, where it has one, behind the points."""
+    for g, name in enumerate(groups):
+        v = values.get(name)
+        if v is not None and v.is_interval and np.isfinite((v.low, v.high)).all():
+            colour = CATEGORIES[g % len(CATEGORIES)]
+            ax.fill_between(
+                [g - 0.36, g + 0.36], v.low * scale, v.high * scale, color=colour, alpha=0.16, lw=0, zorder=1, gid=f"box {g}"
+            )
+
+
+def _panel(
+    ax: Axes, groups: Mapping[str, Sequence[Sharpness]], name: str, scores: Mapping[str, Sequence[Estimate]] | None = None
+) -> None:
     """One measure of all groups."""
-    points, absent = _points(groups, name)
+    points, absent = _points(groups, name, scores)
     finite = [p for p in points if np.isfinite(p.value)]
     log = asks_for_log([[p.value for p in finite]])
     for p in finite:
@@ -125,7 +151,9 @@ def _panel(ax: Axes, groups: Mapping[str, Sequence[Sharpness]], name: str) -> No
     ax.grid(axis="x", visible=False)
     mark, unit = _mark_and_unit(groups, name)
     ax.set_ylabel(unit, fontsize=8)
-    ax.set_title(plain(name, 28), pad=16)  # room for the mark between name and axes
+    ax.set_title(
+        plain(name.replace("_", " ") if scores is not None else name, 28), pad=16
+    )  # room for the mark between name and axes
     if mark:
         ax.text(
             0, 1.025, mark, transform=ax.transAxes, fontsize=7.5, color=GREY if mark == MARKS["no"] else VERMILLION, va="bottom"
@@ -148,18 +176,25 @@ def _draw_point(ax: Axes, p: _Point) -> None:
         )  # fmt: skip
 
 
-def _points(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tuple[list[_Point], int]:
+def _points(
+    groups: Mapping[str, Sequence[Sharpness]], name: str, scores: Mapping[str, Sequence[Estimate]] | None
+) -> tuple[list[_Point], int]:
     """All values of a measure, spread within their group in the order given, and how many checkpoints lack it."""
     out, absent = [], 0
-    for g, members in enumerate(groups.values()):
+    for g, (label, members) in enumerate(groups.items()):
         offsets = np.linspace(-0.25, 0.25, len(members)) if len(members) > 1 else [0.0]
-        for offset, member in zip(offsets, members, strict=True):
-            estimate = estimate_of(member, name)
+        estimates = [estimate_of(member, name) for member in members] if scores is None else scores[label]
+        for offset, estimate in zip(offsets, estimates, strict=True):
             if estimate is None:
                 absent += 1
             else:
-                out.append(_Point(g, g + float(offset), estimate, 100.0 if name == "accuracy" else 1.0))
+                out.append(_Point(g, g + float(offset), estimate, _scale(name)))
     return out, absent
+
+
+def _scale(name: str) -> float:
+    """Accuracies and their gap are drawn in percent."""
+    return 100.0 if name in PERCENT else 1.0
 
 
 def estimate_of(result: Sharpness, name: str) -> Estimate | None:
@@ -175,7 +210,7 @@ def _mark_and_unit(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tupl
         for member in members:
             if name in member.measures:
                 return MARKS[member.measures[name].mark], unit_text(member.measures[name].unit)
-    return "", "%" if name == "accuracy" else "mean loss per sample"
+    return "", PERCENT.get(name, "mean loss per sample")
 
 
 def _turned(labels: list[str]) -> bool:

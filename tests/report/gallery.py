@@ -59,6 +59,12 @@ def pictures():
         figures.figure_measures(dict(list(examples.groups().items())[:2]), measures=["accuracy", "trace", "keskar"]),
     )
     yield "measures_one", figures.figure_measures({"final": [examples.sharpness()]}, measures=["trace"])
+    from test_drawn_comparisons import compared
+
+    yield "comparison_measures", figures.figure_measures(compared(2).groups, comparison=compared(2))
+    yield "comparison_effects", figures.figure_effects(compared(3))
+    yield "comparison_effects_two", figures.figure_effects(compared(2))
+    yield "comparison_correlations", figures.figure_correlations(compared(3))
     yield "history", figures.figure_history(examples.history(), provenance=examples.PROVENANCE)
 
 

@@ -8,10 +8,11 @@ import report_examples as examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from landscape.comparison import compare
 from landscape.errors import UsageError
-from landscape.report import draw_certificate, draw_history, draw_measures
+from landscape.report import draw_certificate, draw_correlations, draw_effects, draw_history, draw_measures, figure_effects
 from landscape.report.certificate import spread
-from landscape.results import Estimate
+from landscape.results import Comparison, Estimate, Evaluation
 
 ALPHAS = (0.5, 1.0, 2.0, 10.0)
 
@@ -174,3 +175,107 @@ def test_history_takes_the_records_of_a_training_run():
 def test_history_without_curves_is_refused():
     with pytest.raises(UsageError, match="expected a history with a loss or an accuracy, found neither"):
         draw_history({"run": {"epoch": [1, 2]}})
+
+
+def compared(count: int = 2, runs: int = 6, with_test: bool = True) -> Comparison:
+    """Groups of the examples, with accuracies on test data and one hyperparameter."""
+    factors = dict(list({"clean, batch 16": 1.0, "clean, full batch": 4.0, "random labels": 9.0}.items())[:count])
+    groups = {g: [examples.sharpness(f"{g}-{s}", f, s) for s in range(runs)] for g, f in factors.items()}
+    test = {
+        g: [
+            Evaluation(Estimate(0.1 * f, 0.01, "samples", 450), Estimate(0.97 - 0.03 * f / (s + 3), 0.01, "proportion", 450))
+            for s in range(runs)
+        ]
+        for g, f in factors.items()
+    }
+    settings = {g: [{"batch_size": f, "lr": s % 2} for s in range(runs)] for g, f in factors.items()}
+    return compare(groups, test=test if with_test else None, hyperparameters=settings, draws=300)
+
+
+def drawn(ax, what: str) -> dict:
+    """gid without its first word -> the line's data."""
+    lines = {line.get_gid(): line for line in ax.lines if (line.get_gid() or "").startswith(what)}
+    return {name.removeprefix(f"{what} "): line for name, line in lines.items()}
+
+
+def test_effects_are_drawn_where_the_comparison_has_them():
+    comparison = compared(3)
+    left, right = draw_effects(comparison)
+    values, intervals = drawn(left, "value"), drawn(left, "interval")
+    assert len(values) == len(intervals) == len(comparison.differences) == 14 * 3
+    for d in comparison.differences:
+        name = f"{d.name}: {d.a} / {d.b}"
+        assert values[name].get_xdata()[0] == d.delta
+        np.testing.assert_array_equal(intervals[name].get_xdata(), [d.delta_low, d.delta_high])
+        assert (values[name].get_markerfacecolor() == "white") == (not d.found)
+    ratios = drawn(right, "value")
+    assert {d.name for d in comparison.differences} - {name.split(":")[0] for name in ratios} == {"lambda_min"}
+    assert right.get_xscale() == "log"
+    assert "not all positive" in [t.get_text() for t in right.texts]
+    assert [t.get_text() for t in left.get_yticklabels()][-1] == "gap"
+    places = sorted(line.get_ydata()[0] for line in values.values())
+    assert min(np.diff(places)) > 0.1, "no two marks on top of each other"
+    assert len(left.get_legend().get_texts()) == 3
+
+
+def test_effects_of_few_runs_have_no_bars():
+    left, _ = draw_effects(compared(2, runs=3))
+    assert drawn(left, "value")
+    assert not drawn(left, "interval")
+
+
+def test_the_labels_of_effects_do_not_run_into_each_other():
+    figure = figure_effects(compared(2))
+    renderer = figure.canvas.get_renderer()
+    left, right = (ax.xaxis.label.get_window_extent(renderer) for ax in figure.axes)
+    assert left.x1 < right.x0
+    assert right.x1 <= figure.bbox.x1
+    assert (
+        figure.axes[0].get_legend().get_window_extent(renderer).x1 < figure.axes[1].get_legend().get_window_extent(renderer).x0
+    )
+
+
+def test_correlations_are_drawn_with_psi():
+    comparison = compared(3)
+    ax = draw_correlations(comparison)
+    taus, psis, bars = drawn(ax, "value tau"), drawn(ax, "value psi"), drawn(ax, "interval tau")
+    assert set(taus) == set(bars) == set(comparison.rank_correlation)
+    for name, t in comparison.rank_correlation.items():
+        assert taus[name].get_xdata()[0] == t.tau
+        np.testing.assert_array_equal(bars[name].get_xdata(), [t.low, t.high])
+        assert psis[name].get_xdata()[0] == comparison.granulated[name].psi
+
+
+def test_measures_of_a_comparison_have_boxes_scores_and_q():
+    comparison = compared(2)
+    axes = draw_measures(comparison.groups, comparison=comparison)
+    titles = [ax.get_title(loc="left") for ax in axes]
+    assert titles[:5] == ["train loss", "train accuracy", "test loss", "test accuracy", "gap"]
+    assert titles[5:] == list(examples.UNITS)
+    trace = axes[titles.index("trace")]
+    (box,) = [c for c in trace.collections if c.get_gid() == "box 1"]
+    v = comparison.table["trace"]["clean, full batch"]
+    y = box.get_paths()[0].vertices[:, 1]
+    assert (y.min(), y.max()) == pytest.approx((v.low, v.high))
+    q = next(d.q for d in comparison.differences if d.name == "trace")
+    assert trace.get_xlabel() == f"q = {q:.2g}"
+    gap = axes[4]
+    points = [c[0].get_ydata()[0] for c in gap.containers]
+    np.testing.assert_allclose(points, [100 * g for runs in comparison.gaps.values() for g in runs])
+    assert gap.get_ylabel() == "percentage points"
+
+
+def test_comparisons_without_what_a_drawing_needs_are_refused():
+    with pytest.raises(UsageError, match="found no differences"):
+        draw_effects(compared(1))
+    with pytest.raises(UsageError, match="expected rank correlations, found none"):
+        draw_correlations(compared(2, with_test=False))
+    with pytest.raises(UsageError, match="expected 2 axes, found 0"):
+        draw_effects(compared(2), [])
+
+
+def test_the_interval_of_a_perfect_accuracy_can_be_drawn_at_any_number_of_samples():
+    """Its upper end is 1 but for a rounding, which may fall below."""
+    perfect = [replace(examples.sharpness(), accuracy=Estimate(1.0, 0.0, "proportion", n)) for n in range(250, 350)]
+    (ax,) = draw_measures({"a": perfect}, measures=["accuracy"])
+    assert len(ax.containers) == 100

@@ -1,0 +1,6 @@
+"""Comparing groups of minima: tests, effect sizes, rank correlation with generalization, and what cannot be concluded."""
+
+from landscape.comparison.compare import compare
+from landscape.comparison.granulated import hyperparameters
+
+__all__ = ["compare", "hyperparameters"]

@@ -1,0 +1,90 @@
+"""Kendall's rank correlation of a measure with the generalization gap, with an interval and a p-value that allow ties."""
+
+import itertools
+import math
+
+import numpy as np
+from scipy import stats
+
+from landscape.comparison.intervals import DRAWS, percentiles, resampled
+from landscape.results import RankCorrelation
+
+# Below this many runs the bootstrap's interval covers 86 % of large correlations instead of 95 %.
+ENOUGH = 8
+SHUFFLES, MANY = 9_999, 60
+
+
+def kendall(x: np.ndarray, y: np.ndarray, random: np.random.Generator, draws: int = DRAWS) -> RankCorrelation | None:
+    """tau-b = (concordant - discordant pairs) / sqrt(pairs not tied in x * pairs not tied in y), interval and p-value.
+
+    The interval is the percentile bootstrap over runs in which a pair counts with the product of its runs' multiplicities
+    and a run is never paired with its own copies: the usual bootstrap fills a sample with ties that the population does not
+    have, which pulls tau-b away. It covers 95 to 99 % for 8 to 20 runs and tau between 0 and 0.85, better than the jackknife
+    with Student's t (86 % at 8 runs and tau = 0.85). Where all pairs agree a resample cannot differ; the end is then the tau at
+    which n // 2 disjoint pairs all agree with probability 2.5 %: 2 * 0.025^(1 / (n // 2)) - 1.
+
+    The p-value counts arrangements of y: exact up to 7 runs, and without ties up to 33 by the known distribution; up to 60
+    from 9,999 random ones by the (b + 1) / (m + 1) rule; beyond, from the normal distribution with its variance corrected for
+    ties. It takes the runs for independent draws.
+
+    Args:
+        x, y: one value a run; infinities are ranked.
+        random, draws: of the bootstrap and of random arrangements.
+
+    Returns:
+        RankCorrelation with q left at nan; None where one of them is constant or there are fewer than three runs.
+
+    Reference: Kendall 1945, Biometrika 33:239, for tau-b; Jiang et al. 2020, arXiv:1912.02178, for its use here.
+
+    Example:
+        >>> t = kendall(np.arange(8.0), np.arange(8.0) ** 3, np.random.default_rng(0))
+        >>> t.tau, round(t.low, 2), t.high
+        (1.0, -0.2, 1.0)
+    """
+    n = len(x)
+    sx, sy = _signs(x), _signs(y)
+    loose = (sx != 0).astype(float), (sy != 0).astype(float)
+    total = math.sqrt(loose[0].sum() * loose[1].sum())
+    if n < 3 or total == 0:
+        return None
+    agreement = sx * sy
+    tau = float(agreement.sum() / total)
+    low = high = None
+    if n >= ENOUGH:
+        w = resampled(n, random, draws)
+        top, left, right = (np.einsum("bi,bi->b", w @ m, w) for m in (agreement, *loose))
+        drawn = (top / np.sqrt(np.where(left * right > 0, left * right, np.nan)))[left * right > 0]
+        low, high = percentiles(drawn)
+        if low == high:
+            low, high = unanimous(tau, n // 2)
+    return RankCorrelation(tau, _p_value(sx, sy, random), math.nan, low, high, n)
+
+
+def unanimous(value: float, pairs: int) -> tuple[float, float]:
+    """95 % interval where every pair says the same: the ends at which so many disjoint pairs do with probability 2.5 %."""
+    end = 2 * 0.025 ** (1 / max(pairs, 1)) - 1
+    return (min(end, value), 1.0) if value > 0 else (-1.0, max(-end, value))
+
+
+def _p_value(sx: np.ndarray, sy: np.ndarray, random: np.random.Generator) -> float:
+    """Share of the arrangements of y that agree with x, or disagree, at least as much as y itself."""
+    n = len(sx)
+    off = ~np.eye(n, dtype=bool)
+    observed = abs((sx * sy).sum())
+    if n <= 7:
+        orders = np.array(list(itertools.permutations(range(n))))
+    elif n > MANY or (n <= 33 and sx[off].all() and sy[off].all()):
+        method = "asymptotic" if n > MANY else "exact"
+        return float(stats.kendalltau(sx.sum(1), sy.sum(1), method=method).pvalue)  # the sums are the ranks
+    else:
+        orders = random.permuted(np.tile(np.arange(n), (SHUFFLES, 1)), axis=1)
+    beyond = 0
+    for block in np.array_split(orders, max(1, len(orders) * n * n // 4_000_000)):
+        shuffled = sy[block[:, :, None], block[:, None, :]]
+        beyond += int((np.abs((shuffled * sx).sum((1, 2))) >= observed).sum())
+    return beyond / len(orders) if n <= 7 else (beyond + 1) / (len(orders) + 1)
+
+
+def _signs(x: np.ndarray) -> np.ndarray:
+    """sign(x_i - x_j) of all pairs, with equal infinities equal."""
+    return (x[:, None] > x).astype(float) - (x[:, None] < x)

@@ -1,0 +1,155 @@
+"""Granulated rank correlation: does a measure go with generalization when one hyperparameter changes and the others do not?"""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from landscape.comparison.correlation import unanimous
+from landscape.comparison.intervals import DRAWS, percentiles, resampled
+from landscape.results import Granulated
+
+# What tells runs of one setting apart, or only how a run was watched; not what it was trained with.
+BOOKKEEPING = {"seed", "corruption_seed", "evaluate_every", "schema", "history", "final", "versions", "seconds"}
+# An interval from fewer comparisons than this says nothing.
+ENOUGH_RUNS, ENOUGH_PAIRS = 8, 10
+_BLOCK = 4_000_000  # weights of pairs held at once
+
+
+def hyperparameters(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a run was trained with: the plain values of a checkpoint's recipe, without seeds and bookkeeping.
+
+    A recipe of `landscape train` keeps them under "training"; options of the network are named "network_options.width". The
+    number of epochs is a budget and no hyperparameter where the run stopped at its training loss before it was used up.
+
+    Example:
+        >>> hyperparameters({"training": {"lr": 0.1, "seed": 3, "epochs": 9}, "final": {"stopped": "loss"}})
+        {'lr': 0.1}
+    """
+    recipe = recipe or {}
+    found = recipe.get("training", recipe)
+    stopped = recipe.get("final", {}).get("stopped") if isinstance(recipe.get("final"), Mapping) else None
+    out: dict[str, Any] = {}
+    for key, value in found.items() if isinstance(found, Mapping) else ():
+        if key in BOOKKEEPING or (key == "epochs" and stopped == "loss"):
+            continue
+        if isinstance(value, Mapping):
+            out |= {f"{key}.{k}": v for k, v in value.items() if k not in BOOKKEEPING}
+        else:
+            out[key] = value
+    return out
+
+
+@dataclass(frozen=True)
+class Granules:
+    """The pairs of runs that differ in one hyperparameter only.
+
+    Attributes:
+        pairs: (pairs, 2) numbers of the runs.
+        granule: (pairs,) which granule a pair belongs to: its hyperparameter, and the values of all others.
+        owner: (granules,) which hyperparameter a granule belongs to.
+        names: of the hyperparameters that vary over the runs.
+    """
+
+    pairs: np.ndarray
+    granule: np.ndarray
+    owner: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs of every hyperparameter."""
+        held = np.bincount(self.owner[self.granule], minlength=len(self.names)) if len(self.pairs) else [0] * len(self.names)
+        return {name: int(count) for name, count in zip(self.names, held, strict=True)}
+
+
+def granules(settings: Sequence[Mapping[str, Any]]) -> Granules:
+    """Find the pairs among runs with these hyperparameters; a key that a run lacks is a value of its own."""
+    keys = list(dict.fromkeys(key for s in settings for key in s))
+    rows = [tuple(json.dumps(s[k], sort_keys=True, default=str) if k in s else None for k in keys) for s in settings]
+    names = [k for c, k in enumerate(keys) if len({row[c] for row in rows}) > 1]
+    columns = [keys.index(name) for name in names]
+    pairs, granule, owner = [], [], []
+    known: dict[tuple[Any, ...], int] = {}
+    for i, j in itertools.combinations(range(len(rows)), 2):
+        differing = [c for c in columns if rows[i][c] != rows[j][c]]
+        if len(differing) != 1:
+            continue
+        held = (differing[0], *(rows[i][c] for c in columns if c != differing[0]))
+        if held not in known:
+            known[held] = len(known)
+            owner.append(columns.index(differing[0]))
+        pairs.append((i, j))
+        granule.append(known[held])
+    return Granules(np.array(pairs, int).reshape(-1, 2), np.array(granule, int), np.array(owner, int), tuple(names))
+
+
+def granulated(
+    values: np.ndarray, gaps: np.ndarray, found: Granules, random: np.random.Generator, draws: int = DRAWS
+) -> Granulated:
+    """Psi of one measure: the mean over hyperparameters of the mean over granules of the pairs' agreement.
+
+    A granule holds the runs that share all hyperparameters but one. Its value is the mean of sign(m_i - m_j) sign(g_i - g_j)
+    over its pairs of runs that differ in that one (runs that differ in the seed only are no pair); psi of a hyperparameter is
+    the mean over its granules, Psi the mean of the psis over the hyperparameters that have a pair. A tie counts 0.
+
+    Args:
+        values: of the measure, one a run; infinities are ranked.
+        gaps: generalization gap, one a run.
+        found: the pairs among these runs.
+        random: of the bootstrap.
+        draws: of the bootstrap.
+
+    Returns:
+        Granulated: Psi in [-1, 1], its parts, and a 95 % percentile interval from resampling runs: a pair counts with the
+            product of its runs' multiplicities, so that no run is ever paired with itself. None where there are fewer than
+            8 runs in pairs or 10 pairs of a hyperparameter, and the reason.
+
+    Reference: Jiang et al. 2020, arXiv:1912.02178, equations 4 and 5, where a granule has one run a value and no ties.
+    """
+    names = [n for n, count in found.counts.items() if count]
+    if not names:
+        varying = ", ".join(found.names)
+        reason = f"no two runs differ in one of {varying} only" if varying else "no recorded hyperparameter varies"
+        return Granulated(None, None, None, {}, found.counts, reason)
+    i, j = found.pairs.T
+    agreement = _sign(values[i], values[j]) * _sign(gaps[i], gaps[j])
+    parts, psi = _psi(np.ones((1, len(values))), agreement, found)
+    by_name = {name: float(parts[0, found.names.index(name)]) for name in names}
+    runs, least = len(np.unique(found.pairs)), min(found.counts[n] for n in names)
+    if runs < ENOUGH_RUNS or least < ENOUGH_PAIRS:
+        reason = f"no interval: {runs} runs in pairs (8 needed), {least} pairs of one hyperparameter (10 needed)"
+        return Granulated(float(psi[0]), None, None, by_name, found.counts, reason)
+    weights = resampled(len(values), random, draws)
+    blocks = np.array_split(weights, 1 + weights.size * len(agreement) // len(values) // _BLOCK)
+    drawn = np.concatenate([_psi(block, agreement, found)[1] for block in blocks])
+    low, high = percentiles(drawn[np.isfinite(drawn)])
+    if low == high:
+        low, high = unanimous(float(psi[0]), runs // 2)
+    missing = [n for n, count in found.counts.items() if not count]
+    lacking = f"no two runs differ in {', '.join(missing)} only" if missing else None
+    return Granulated(float(psi[0]), low, high, by_name, found.counts, lacking)
+
+
+def _psi(weights: np.ndarray, agreement: np.ndarray, found: Granules) -> tuple[np.ndarray, np.ndarray]:
+    """psi of every hyperparameter, and Psi, for each row of weights of the runs; nan where no pair has weight."""
+    w = weights[:, found.pairs[:, 0]] * weights[:, found.pairs[:, 1]]
+    rows = np.arange(len(found.granule))
+    inside = csr_array((np.ones(len(rows)), (rows, found.granule)), shape=(len(rows), len(found.owner)))
+    total = w @ inside
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = ((w * agreement) @ inside) / total
+        own = np.eye(len(found.names))[found.owner]
+        seen = (total > 0).astype(float)
+        parts = (np.nan_to_num(means) @ own) / (seen @ own)
+        there = np.isfinite(parts)
+        return parts, np.nan_to_num(parts).sum(1) / there.sum(1)
+
+
+def _sign(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """sign(a - b), with equal infinities equal."""
+    return (a > b).astype(float) - (a < b)

@@ -1,0 +1,117 @@
+"""What the reader of a comparison must know before believing it: mismatched losses, and what cannot be concluded."""
+
+import math
+from collections import Counter
+
+from landscape.comparison.correlation import ENOUGH as ENOUGH_FOR_TAU
+from landscape.comparison.difference import ENOUGH, smallest_p
+from landscape.results import FALSE_DISCOVERY, Comparison
+
+# Training losses further apart than this are called different whatever a test says.
+MISMATCH = 1.5
+
+
+def remarks(comparison: Comparison) -> tuple[list[str], list[str]]:
+    """(warnings, notes), each one line."""
+    warnings = [*_mismatch(comparison), *_repeated(comparison)]
+    notes = [
+        *_small_groups(comparison),
+        *_reachable(comparison),
+        *(f"{name} is in no test: {why}" for name, why in comparison.left_out.items()),
+        *(f"{checkpoint} of {group} is left out: {why}" for group, checkpoint, why in comparison.excluded),
+        *_infinite(comparison),
+        *_correlation(comparison),
+    ]
+    return warnings, notes
+
+
+def _mismatch(comparison: Comparison) -> list[str]:
+    """Whether the training losses differ, by the test or by their factor."""
+    by_group = comparison.scores.get("train_loss")
+    if by_group is None or "train_loss" in comparison.left_out:
+        return []
+    losses = [e.value for runs in by_group.values() for e in runs]
+    low, high = min(losses), max(losses)
+    apart = low <= 0 < high or (low > 0 and high > MISMATCH * low)
+    tests = [d for d in comparison.differences if d.name == "train_loss" and d.p <= 0.05]
+    if not apart and not tests:
+        return []
+    medians = ", ".join(f"{v.median:.4g} in {g}" for g, v in comparison.conditions["train_loss"].items())
+    factor = f", a factor of {high / low:.3g}" if low > 0 else ""
+    p = "; ".join(f"{d.a} / {d.b}: p = {d.p:.2g}" for d in tests)
+    return [
+        f"TRAINING LOSSES DIFFER: median {medians}; single runs from {low:.4g} to {high:.4g}{factor}"
+        f"{f'; {p} (not adjusted)' if p else ''}. Curvature shrinks with the loss: compare at a matched one (--match-loss)"
+    ]
+
+
+def _repeated(comparison: Comparison) -> list[str]:
+    """One network counted as several runs makes every interval too short."""
+    digests = Counter(s.sha256 for runs in comparison.groups.values() for s in runs if s.sha256 is not None)
+    twice = [s.checkpoint or "a run" for runs in comparison.groups.values() for s in runs if s.sha256 and digests[s.sha256] > 1]
+    if not twice:
+        return []
+    return [f"THE SAME FILE SEVERAL TIMES: {', '.join(twice)}; runs must be trained apart, or every interval is too short"]
+
+
+def _small_groups(comparison: Comparison) -> list[str]:
+    """Which groups are too small for intervals."""
+    small = [f"{name} ({len(runs)})" for name, runs in comparison.groups.items() if len(runs) < ENOUGH]
+    if not small:
+        return []
+    return [
+        f"fewer than {ENOUGH} runs in {', '.join(small)}: no interval for their medians, effect sizes and ratios; "
+        "braces are the range of these runs; nothing can be concluded about others"
+    ]
+
+
+def _reachable(comparison: Comparison) -> list[str]:
+    """The smallest p-value that the sizes of the groups allow, where it stands in the way of any finding."""
+    tests = len(comparison.differences)
+    sizes = dict.fromkeys(d.n for d in comparison.differences)
+    out = []
+    for m, n in sizes:
+        least, ways = smallest_p(m, n), math.comb(m + n, m)
+        share = f"{m} against {n} runs: the smallest p-value they can give is {min(2, ways)}/{ways} = {least:.2g}"
+        if least > FALSE_DISCOVERY:
+            out.append(
+                f"{share}: no difference can be found at {FALSE_DISCOVERY:.0%}, whatever the values are".replace("%", " %")
+            )
+        elif (needed := math.ceil(least * tests / FALSE_DISCOVERY - 1e-9)) > 1:
+            out.append(
+                f"{share}; over {tests} tests a q of {FALSE_DISCOVERY} takes at least {needed} tests that reach it".replace(
+                    "%", " %"
+                )
+            )
+    return out
+
+
+def _infinite(comparison: Comparison) -> list[str]:
+    """Measures with infinite values: ranked, but no ratio."""
+    lost = [
+        name for name in comparison.table if any(math.isinf(s[name].value) for runs in comparison.groups.values() for s in runs)
+    ]
+    return [f"infinite values in {', '.join(lost)}: ranked as the largest or smallest, without a ratio"] if lost else []
+
+
+def _correlation(comparison: Comparison) -> list[str]:
+    """What Kendall's tau and Psi rest on."""
+    runs = sum(map(len, comparison.groups.values()))
+    if "gap" not in comparison.scores:
+        return ["no rank correlation with the generalization gap: there is no accuracy on a test split"]
+    out = []
+    if "gap" in comparison.left_out or runs < 3:
+        return ["no rank correlation with the generalization gap: fewer than three runs with a gap"]
+    constant = [m for m in comparison.table if m not in comparison.rank_correlation and m not in comparison.left_out]
+    if constant:
+        out.append(f"no rank correlation of {', '.join(constant)}: it, or the gap, is the same in all runs")
+    if runs < ENOUGH_FOR_TAU and comparison.rank_correlation:
+        out.append(f"{runs} runs in all: no interval for Kendall's τ, which takes {ENOUGH_FOR_TAU}")
+    if comparison.rank_correlation and any(len(r) > 1 for r in comparison.groups.values()) and len(comparison.groups) > 1:
+        out.append(
+            "τ is over all runs, and its p and interval take them for independent draws; runs of one recipe are alike, so "
+            "that a few groups that differ in both can make a τ: Ψ compares runs that differ in one hyperparameter only"
+        )
+    reasons = dict.fromkeys(g.reason for g in comparison.granulated.values() if g.reason)
+    out += [f"Ψ: {reason}" for reason in reasons]
+    return out

@@ -1,0 +1,82 @@
+"""Drawing of curvature by layer: traces with their intervals, and largest eigenvalues of layers and of their filters."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from landscape.errors import UsageError
+from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, asks_for_log, house, log_axis, note, panels, plain
+from landscape.results import Block
+
+
+@house
+def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Draw traces of the layers in one panel, largest eigenvalues of layers and of their filters in another.
+
+    Args:
+        layers: the layers' blocks, in order.
+        filters: blocks of filters; each is a small dot in its layer's column.
+        axes: two axes; None makes a figure.
+
+    Returns:
+        The two axes.
+
+    Raises:
+        UsageError: no layer.
+    """
+    if not layers:
+        raise UsageError("expected at least one layer, found none")
+    drawn = list(axes) if axes is not None else panels(2, 1, width=max(5.5, 1.2 + 0.26 * len(layers)), height=2.5)
+    places = np.arange(len(layers))
+    _traces(drawn[0], places, layers)
+    _eigenvalues(drawn[1], places, layers, filters)
+    for ax in drawn:
+        ax.set_xlim(-0.6, len(layers) - 0.4)
+        ax.grid(axis="x", visible=False)
+        ax.set_xticks(places, [""] * len(layers))
+    names = [plain(b.name, 24) for b in layers]
+    drawn[1].set_xticks(places, names, rotation=60 if len(layers) > 5 else 0, ha="right" if len(layers) > 5 else "center")
+    return drawn
+
+
+def _traces(ax: Axes, places: np.ndarray, layers: Sequence[Block]) -> None:
+    """Traces with 95 % intervals."""
+    values = np.array([b.trace.value for b in layers])
+    bounds = [b.trace.interval() or (b.trace.value, b.trace.value) for b in layers]
+    low, high = np.array(bounds).T
+    if asks_for_log([values.tolist()]) and (low > 0).all():
+        log_axis(ax, "y", float(low.min()) / 1.5, float(high.max()) * 1.5)
+    else:
+        ax.axhline(0, color=GREY, lw=0.8)
+    ax.errorbar(
+        places, values, yerr=[values - low, high - values], fmt="o", color=BLUE, ecolor=BLACK, elinewidth=0.9, capsize=2
+    )
+    ax.set_title("Trace of each layer's block, 95 % interval")
+    ax.set_ylabel("loss / weight²")
+
+
+def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters: Sequence[Block]) -> None:
+    """Largest eigenvalues; a filter's stands in its layer's column, spread by its number."""
+    column = {b.layer: i for i, b in enumerate(layers)}
+    counts = {name: sum(f.layer == name for f in filters) for name in column}
+    x = [column[f.layer] + 0.5 * ((f.filter or 0) / max(counts[f.layer] - 1, 1) - 0.5) for f in filters]
+    y = [f.lambda_max.value for f in filters]
+    tops = [b.lambda_max.value for b in layers]
+    positive = [v for v in (*tops, *y) if v > 0]
+    if asks_for_log([positive]) and positive:
+        # What is not positive, or far below everything else, cannot stand on the axis; it is counted.
+        floor = max(min(positive), max(positive) * 1e-6)
+        lost = sum(v < floor for v in (*tops, *y))
+        log_axis(ax, "y", floor / 1.5, max(positive) * 1.5)
+        if lost:
+            note(ax, f"{lost} at or below {floor:.1g}: not drawn", corner="lower right")
+    for place in places:
+        ax.axvspan(place - 0.32, place + 0.32, color=LIGHT, alpha=0.5, lw=0, zorder=0)
+    if filters:
+        ax.plot(x, y, ".", color=VERMILLION, ms=3, alpha=0.7, label="one filter or neuron")
+    ax.plot(places, tops, "s", color=BLUE, ms=5, label="whole layer")
+    ax.set_title("Largest eigenvalue of each block")
+    ax.set_ylabel("loss / weight²")
+    if filters:
+        ax.legend(loc="upper right", ncols=2, bbox_to_anchor=(1, 1.2))

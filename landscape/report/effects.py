@@ -1,0 +1,178 @@
+"""Drawings of a comparison's effect sizes and rank correlations: one row a quantity, an interval on each value."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from landscape.errors import UsageError
+from landscape.report.style import (
+    BLACK,
+    BLUE,
+    CATEGORIES,
+    GREY,
+    MARKERS,
+    VERMILLION,
+    house,
+    legend_above,
+    log_axis,
+    new_figure,
+    plain,
+    short,
+)
+from landscape.report.style import HouseAxes as _HouseAxes
+from landscape.results import Comparison, Difference
+
+_ROW, _LABELS = 0.27, 1.5  # inches
+
+
+@house
+def draw_effects(comparison: Comparison, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Draw how far groups are apart: Cliff's delta on the left, the ratio of medians on the right, with 95 % intervals.
+
+    One row a measure, and below the line one for each loss, accuracy and gap; one colour and mark a pair of groups. Filled
+    marks are differences called one (q <= 0.05), hollow ones are not. A ratio needs positive finite values.
+
+    Args:
+        comparison: with differences.
+        axes: two axes; None makes a figure.
+
+    Returns:
+        Both axes.
+
+    Raises:
+        UsageError: no differences, or fewer than two axes.
+    """
+    if not comparison.differences:
+        raise UsageError("expected a comparison of two groups or more, found no differences", fix="compare two groups")
+    names = list(dict.fromkeys(d.name for d in comparison.differences))
+    pairs = list(dict.fromkeys((d.a, d.b) for d in comparison.differences))
+    axes = _two(len(names) * max(1.0, 0.62 * len(pairs))) if axes is None else list(axes)
+    if len(axes) < 2:
+        raise UsageError(f"expected 2 axes, found {len(axes)}", fix="give one for delta and one for the ratio")
+    left, right = axes[:2]
+    places = _places(names, comparison)
+    ratios = []
+    for d in comparison.differences:
+        k = pairs.index((d.a, d.b))
+        y = places[d.name] + (k - (len(pairs) - 1) / 2) * min(0.22, 0.7 / len(pairs))
+        _mark(left, d, k, y, d.delta, d.delta_low, d.delta_high)
+        if d.ratio is not None:
+            _mark(right, d, k, y, d.ratio, d.ratio_low, d.ratio_high)
+            ratios += [d.ratio, d.ratio_low or d.ratio, d.ratio_high or d.ratio]
+    left.axvline(0, color=GREY, lw=0.8, zorder=1)
+    left.set_xlim(-1.06, 1.06)
+    left.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
+    left.set_xlabel("Cliff's δ  (1: the first group's run is always larger)")
+    right.axvline(1, color=GREY, lw=0.8, zorder=1)
+    low, high = min([*ratios, 0.5]) / 1.25, max([*ratios, 2.0]) * 1.25
+    log_axis(right, "x", low, high)
+    if 20 < high / low < 1e4:  # few enough ticks to be read side by side
+        ticks = [t for t in 10.0 ** np.arange(-12, 13) if low <= t <= high]
+        right.set_xticks(ticks, [short(t) for t in ticks])
+    right.set_xlabel("ratio of medians  (first / second)")
+    lacking = [name for name in names if all(d.ratio is None for d in comparison.differences if d.name == name)]
+    for name in lacking:
+        right.text(
+            0.98, places[name], "not all positive", transform=right.get_yaxis_transform(), fontsize=7, color=GREY, va="center",
+            ha="right", bbox={"fc": "white", "ec": "none", "pad": 1},
+        )  # fmt: skip
+    _rows(left, places, names, comparison)
+    _rows(right, places, names, comparison)
+    right.tick_params(axis="y", labelleft=False)
+    legend_above(left, [_handle(k, f"{plain(a, 20)} / {plain(b, 20)}") for k, (a, b) in enumerate(pairs)])
+    filled = Line2D([], [], color=BLACK, ls="", marker="o", ms=4.5, label="q ≤ 0.05")
+    hollow = Line2D([], [], color=BLACK, ls="", marker="o", ms=4.5, mfc="white", label="no difference found")
+    legend_above(right, [filled, hollow])
+    return [left, right]
+
+
+@house
+def draw_correlations(comparison: Comparison, ax: Axes | None = None) -> Axes:
+    """Draw Kendall's tau-b of every measure with the generalization gap, and the granulated Psi, with 95 % intervals.
+
+    Filled marks of tau have q <= 0.05. A mark without an interval comes from too few runs or pairs for one.
+
+    Args:
+        comparison: with rank correlations.
+        ax: axes to draw on; None makes a figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        UsageError: no rank correlation.
+    """
+    taus = comparison.rank_correlation
+    if not taus:
+        raise UsageError("expected rank correlations, found none", fix="compare three runs or more that have test data")
+    psis = {m: g for m, g in comparison.granulated.items() if m in taus and g.psi is not None}
+    if ax is None:
+        ax = new_figure(5.5, 0.9 + 1.15 * _ROW * len(taus)).add_subplot(axes_class=_HouseAxes)
+    places = {m: float(i) for i, m in enumerate(taus)}
+    shift = 0.16 if psis else 0.0
+    for name, t in taus.items():
+        face = BLUE if t.q <= 0.05 else "white"
+        _interval(ax, places[name] - shift, t.tau, t.low, t.high, BLUE, "o", face, f"tau {plain(name)}")
+    for name, g in psis.items():
+        assert g.psi is not None  # chosen above
+        _interval(ax, places[name] + shift, g.psi, g.low, g.high, VERMILLION, "s", VERMILLION, f"psi {plain(name)}")
+    ax.axvline(0, color=GREY, lw=0.8, zorder=1)
+    ax.set_xlim(-1.06, 1.06)
+    ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
+    ax.set_yticks(list(places.values()), [plain(name, 30) for name in places])
+    ax.set_ylim(len(places) - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("rank correlation with the generalization gap")
+    handles = [Line2D([], [], color=BLUE, marker="o", ms=4.5, lw=1.2, label="Kendall's τ, all runs")]
+    if any(t.q > 0.05 for t in taus.values()):
+        handles.append(Line2D([], [], color=BLUE, marker="o", ms=4.5, lw=1.2, mfc="white", label="τ with q > 0.05"))
+    if psis:
+        handles.append(Line2D([], [], color=VERMILLION, marker="s", ms=4.5, lw=1.2, label="granulated Ψ"))
+    legend_above(ax, handles)
+    return ax
+
+
+def _two(rows: float) -> list[Axes]:
+    """Two axes with room for so many rows."""
+    figure = new_figure(7.6, 0.95 + _ROW * rows + 0.15)
+    return [figure.add_subplot(1, 2, i, axes_class=_HouseAxes) for i in (1, 2)]
+
+
+def _places(names: list[str], comparison: Comparison) -> dict[str, float]:
+    """Height of every row; losses and accuracies stand half a row apart."""
+    return {name: i + (0.4 if name in comparison.conditions else 0.0) for i, name in enumerate(names)}
+
+
+def _rows(ax: Axes, places: dict[str, float], names: list[str], comparison: Comparison) -> None:
+    """Names at the left, and the line between measures and conditions."""
+    ax.set_yticks(
+        [places[n] for n in names], [plain(n.replace("_", " ") if n in comparison.conditions else n, 30) for n in names]
+    )
+    ax.set_ylim(max(places.values()) + 0.6, -0.6)
+    ax.grid(axis="y", visible=False)
+    first = next((n for n in names if n in comparison.conditions), None)
+    if first is not None and places[first] > 0.5:
+        ax.axhline(places[first] - 0.7, color=GREY, lw=0.6, ls=":", zorder=1)
+
+
+def _mark(ax: Axes, d: Difference, k: int, y: float, value: float, low: float | None, high: float | None) -> None:
+    """One difference: filled where it is called one."""
+    colour = CATEGORIES[k % len(CATEGORIES)]
+    face = colour if d.found else "white"
+    _interval(ax, y, value, low, high, colour, MARKERS[k % len(MARKERS)], face, f"{plain(d.name)}: {plain(d.a)} / {plain(d.b)}")
+
+
+def _interval(
+    ax: Axes, y: float, value: float, low: float | None, high: float | None, colour: str, marker: str, face: str, gid: str
+) -> None:
+    """A mark with its interval."""
+    if low is not None and high is not None:
+        ax.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt", zorder=2, gid=f"interval {gid}")
+    ax.plot([value], [y], marker, color=colour, mfc=face, ms=5.5, zorder=3, clip_on=False, gid=f"value {gid}")
+
+
+def _handle(k: int, label: str) -> Line2D:
+    """Legend entry of a pair."""
+    return Line2D([], [], color=CATEGORIES[k % len(CATEGORIES)], marker=MARKERS[k % len(MARKERS)], ms=4.5, lw=1.2, label=label)

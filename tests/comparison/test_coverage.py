@@ -1,0 +1,207 @@
+"""Every interval holds the truth about as often as it says, and a comparison within one recipe finds no difference."""
+
+import math
+
+import numpy as np
+import pytest
+from compared import group, run
+from scipy import stats
+
+from landscape.comparison import compare
+from landscape.comparison.correlation import kendall
+from landscape.comparison.granulated import granulated, granules
+from landscape.comparison.intervals import median_interval, ratio_interval, superiority_interval
+from landscape.results import Estimate, Evaluation
+
+RUNS = 400
+# Three standard deviations of a share of 400 at 95 %.
+SLACK = 3 * math.sqrt(0.95 * 0.05 / RUNS)
+
+
+def share(hits) -> float:
+    return float(np.mean(list(hits)))
+
+
+@pytest.mark.parametrize("n", [5, 6, 7, 8, 10, 20])
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "cauchy"])
+def test_median(kind, n):
+    """Distribution-free; five runs can give 93.75 % and no more."""
+    random = np.random.default_rng([n, len(kind)])
+    draw, truth = {
+        "normal": (random.standard_normal, 0.0),
+        "lognormal": (lambda size: np.exp(2 * random.standard_normal(size)), 1.0),
+        "cauchy": (random.standard_cauchy, 0.0),
+    }[kind]
+    ends = (median_interval(draw(n), random, 1000) for _ in range(RUNS))
+    aim = 0.9375 if n == 5 else 0.95
+    assert share(low <= truth <= high for low, high in ends) > aim - SLACK
+
+
+def test_plain_percentiles_of_a_median_would_fall_short():
+    """What the expansion of the percentiles is for: without it seven runs cover the median in 88 %."""
+    random = np.random.default_rng(0)
+    hits = []
+    for _ in range(RUNS):
+        medians = np.median(random.choice(random.standard_normal(7), (1000, 7)), axis=1)
+        low, high = np.quantile(medians, (0.025, 0.975), method="inverted_cdf")
+        hits.append(low <= 0 <= high)
+    assert share(hits) < 0.93
+
+
+@pytest.mark.parametrize("n", [5, 8, 15])
+def test_ratio_of_medians(n):
+    random = np.random.default_rng(n)
+
+    def once():
+        a, b = np.exp(0.7 * random.standard_normal(n)) * 3, np.exp(0.3 * random.standard_normal(n))
+        return ratio_interval(a, b, random, 1000)
+
+    assert share(low <= 3 <= high for low, high in (once() for _ in range(RUNS))) > 0.95 - SLACK
+
+
+@pytest.mark.parametrize(("m", "n"), [(5, 5), (5, 10), (10, 10)])
+@pytest.mark.parametrize(("shift", "spread"), [(0, 1), (1, 1), (2.5, 1), (0, 3), (2, 3)])
+def test_probability_of_superiority(m, n, shift, spread):
+    """Overlap of half, some, and nearly none; spreads alike and threefold. A bootstrap covers 43 % at shift 2.5."""
+    random = np.random.default_rng([m, n, spread])
+    truth = stats.norm.cdf(shift / math.hypot(1, spread))
+
+    def once():
+        a, b = random.normal(shift, spread, m), random.normal(0, 1, n)
+        return superiority_interval((a[:, None] > b).astype(float))
+
+    # Unequal spreads in unequal groups are the worst case of this interval: 93.5 to 95 %.
+    worst = 0.015 if spread > 1 and m != n else 0.0
+    assert share(low <= truth <= high for low, high in (once() for _ in range(RUNS))) > 0.95 - SLACK - worst
+
+
+def test_superiority_at_its_ends():
+    assert superiority_interval(np.zeros((6, 6)))[0] == 0.0
+    low, high = superiority_interval(np.ones((6, 6)))
+    assert high == 1.0
+    assert low == pytest.approx(1 - superiority_interval(np.zeros((6, 6)))[1], abs=1e-6)
+    assert superiority_interval(np.full((6, 6), 0.5)) == pytest.approx(
+        [1 - x for x in superiority_interval(np.full((6, 6), 0.5))][::-1]
+    )
+
+
+@pytest.mark.parametrize("n", [8, 12, 20])
+@pytest.mark.parametrize("tau", [0.0, 0.3, 0.6, 0.85])
+def test_kendall(n, tau):
+    """Normal pairs, whose tau is 2/pi arcsin(correlation)."""
+    random = np.random.default_rng([n, round(100 * tau)])
+    r = math.sin(math.pi * tau / 2)
+
+    def once():
+        x = random.standard_normal(n)
+        return kendall(np.exp(x), r * x + math.sqrt(1 - r * r) * random.standard_normal(n), random, 400)
+
+    # The p-value is not looked at here; it is worth 10 ms.
+    results = [once() for _ in range(RUNS // 2)]
+    assert share(t.low <= tau <= t.high for t in results) > 0.95 - SLACK * math.sqrt(2)
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("effect", [0.0, 1.0])
+def test_granulated(repeats, effect):
+    """Three by three settings, measure and gap with effects of both hyperparameters and a common part."""
+    settings = [{"lr": i, "batch": j} for i in range(3) for j in range(3) for _ in range(repeats)]
+    lr, batch = (np.array([s[k] for s in settings], float) for k in ("lr", "batch"))
+    found = granules(settings)
+    random = np.random.default_rng([repeats, int(effect)])
+
+    def drawn():
+        common = random.normal(0, 0.7, len(settings))
+        noise = random.normal(0, 1, (2, len(settings)))
+        return effect * (lr + 0.3 * batch) + common + noise[0], effect * (lr - 0.2 * batch) + common + noise[1]
+
+    def agreement(m, g):
+        per = {}
+        for i in range(len(settings)):
+            for j in range(i):
+                apart = [k for k in ("lr", "batch") if settings[i][k] != settings[j][k]]
+                if len(apart) == 1:
+                    other = "batch" if apart[0] == "lr" else "lr"
+                    per.setdefault(apart[0], {}).setdefault(settings[i][other], []).append(
+                        np.sign(m[i] - m[j]) * np.sign(g[i] - g[j])
+                    )
+        return np.mean([np.mean([np.mean(p) for p in granule.values()]) for granule in per.values()])
+
+    truth = np.mean([agreement(*drawn()) for _ in range(400 if repeats > 1 else 1500)])
+    first = drawn()
+    assert granulated(*first, found, random, 50).psi == pytest.approx(agreement(*first))
+    if repeats == 1:
+        assert granulated(*first, found, random, 50).low is None, "nine pairs are too few"
+        return
+    results = [granulated(*drawn(), found, random, 400) for _ in range(RUNS // 2)]
+    assert share(r.low <= truth <= r.high for r in results) > 0.95 - SLACK * math.sqrt(2)
+
+
+@pytest.mark.parametrize("runs", [(5, 5), (4, 9), (10, 10)])
+def test_two_groups_of_one_recipe_do_not_differ_more_often_than_the_level_says(runs):
+    """Eight measures that share a factor, one heavy-tailed, one opposed, one in ties; two losses: any claim is false."""
+    random = np.random.default_rng(list(runs))
+    claims, single = 0, []
+    trials = 400
+    for seed in range(trials):
+        groups, test = {}, {}
+        for name, n in zip("ab", runs, strict=True):
+            common = random.normal(0, 1, n)
+            table = {f"m{i}": np.exp(0.8 * common + 0.6 * random.standard_normal(n)) for i in range(5)}
+            table["heavy"] = np.exp(3 * common) * np.abs(random.standard_cauchy(n))
+            table["opposed"] = -common + 0.5 * random.standard_normal(n)
+            table["tied"] = np.round(common)
+            losses = np.exp(0.02 * common + 0.02 * random.standard_normal((2, n)))
+            groups[name] = [run(losses[0, i], None, **{m: float(v[i]) for m, v in table.items()}) for i in range(n)]
+            test[name] = [Evaluation(Estimate(x), None) for x in losses[1]]
+        result = compare(groups, test=test, seed=seed, draws=20)
+        assert len(result.differences) == 8 + 2
+        claims += any(d.found for d in result.differences)
+        single += [d.p <= 0.05 for d in result.differences if d.name in result.table]
+    error = 2.6 * math.sqrt(0.05 * 0.95 / trials)
+    assert claims / trials <= 0.05 + error
+    assert np.mean(single) <= 0.05 + error
+
+
+def test_groups_that_do_differ_are_found():
+    random = np.random.default_rng(0)
+    found = 0
+    for seed in range(50):
+        groups = {
+            name: group({"trace": scale * np.exp(0.3 * random.standard_normal(8)), "other": random.standard_normal(8)})
+            for name, scale in (("a", 1.0), ("b", 3.0))
+        }
+        trace = next(d for d in compare(groups, seed=seed, draws=20).differences if d.name == "trace")
+        found += trace.found
+    assert found >= 47
+
+
+def test_false_discoveries_among_true_ones():
+    """Three of ten measures differ, and all of them strongly: of what is called a difference at most 5 % is none."""
+    random = np.random.default_rng(1)
+    false = []
+    for seed in range(200):
+        groups = {}
+        for name, scale in (("a", 1.0), ("b", 4.0)):
+            common = random.normal(0, 1, 8)
+            table = {f"null{i}": common + random.standard_normal(8) for i in range(7)}
+            table |= {f"true{i}": scale * np.exp(0.2 * random.standard_normal(8)) for i in range(3)}
+            groups[name] = group(table, accuracy=None)
+        found = [d.name for d in compare(groups, seed=seed, draws=20).differences if d.found and d.name != "train_loss"]
+        assert sum(name.startswith("true") for name in found) == 3
+        false.append(sum(name.startswith("null") for name in found) / len(found))
+    assert np.mean(false) <= 0.05 + 2.6 * np.std(false) / math.sqrt(200)
+
+
+@pytest.mark.parametrize(("n", "ties"), [(6, True), (10, True), (10, False)])
+def test_kendall_s_p_value_keeps_its_level(n, ties):
+    """Gaps of a small test set come in steps."""
+    random = np.random.default_rng([n, ties])
+
+    def once():
+        gaps = random.standard_normal(n)
+        return kendall(np.exp(random.standard_normal(n)), np.round(gaps) if ties else gaps, random, 20)
+
+    p = np.array([t.p for t in (once() for _ in range(300)) if t is not None])
+    for level in (0.05, 0.2):
+        assert np.mean(p <= level) <= level + 2.6 * math.sqrt(level * (1 - level) / len(p))

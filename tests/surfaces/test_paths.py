@@ -1,0 +1,170 @@
+"""The line between two minima: its ends, its barrier with its error, and BatchNorm on the way."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES
+from torch import nn
+
+from landscape.errors import MismatchError, UsageError
+from landscape.objective import Objective
+from landscape.results import Slice
+from landscape.surfaces import interpolation
+
+
+def pair(index: int = 3, **options) -> tuple[Objective, Objective, Objective]:
+    """Two networks of one architecture on one data set, and test data."""
+    model, loss, x, y = CASES[index].make(0)
+    other = CASES[index].make(5)[0]
+    _, _, u, v = CASES[index].make(9)
+    made = [
+        Objective(m, loss, data, dtype="float64", **options) for m, data in ((model, (x, y)), (other, (x, y)), (model, (u, v)))
+    ]
+    return made[0], made[1], made[2]
+
+
+@pytest.mark.parametrize("batchnorm", ["recalibrate", "interpolate", "eval"])
+def test_both_ends_keep_their_own_statistics_to_the_bit(batchnorm):
+    start, end, test = pair()
+    result = interpolation(start, end, grid=5, test=test, batchnorm=batchnorm)
+    assert result.values["loss"][0] == start.value().value
+    assert result.values["loss"][-1] == end.value().value
+    assert result.values["test_loss"][0] == test.value().value
+    assert result.values["test_loss"][-1] == test.evaluate(end.theta, end.buffers).loss.value
+    assert set(result.values) == {"loss", "accuracy", "test_loss", "test_accuracy"}
+
+
+def test_statistics_on_the_way_are_what_the_title_says():
+    start, end, test = pair()
+    middle = torch.lerp(start.theta, end.theta, 0.5)
+    expected = {
+        "recalibrate": start.recalibrated(middle),
+        "interpolate": {n: (b + end.buffers[n]) / 2 for n, b in start.buffers.items()},
+        "eval": start.buffers,
+    }
+    seen = {}
+    for how, buffers in expected.items():
+        result = interpolation(start, end, grid=3, test=test, batchnorm=how)
+        seen[how] = result.values["loss"][1]
+        assert seen[how] == pytest.approx(start.evaluate(middle, buffers).loss.value, rel=1e-12)
+        assert result.values["test_loss"][1] == pytest.approx(test.evaluate(middle, buffers).loss.value, rel=1e-12)
+        assert "BatchNorm" in result.title
+        assert result.provenance["batchnorm"]
+    assert len(set(seen.values())) == 3
+    ends = interpolation(start, end, grid=3).provenance["loss_of_ends_recalibrated"]
+    assert ends[0] == pytest.approx(start.evaluate(None, start.recalibrated()).loss.value)
+
+
+def test_a_network_without_batchnorm_takes_no_notice():
+    start, end, _ = pair(0)
+    lines = [interpolation(start, end, grid=5, batchnorm=how) for how in ("recalibrate", "interpolate", "eval")]
+    assert all(np.array_equal(piece.values["loss"], lines[0].values["loss"]) for piece in lines)
+    assert "batchnorm" not in lines[0].provenance
+    assert "BatchNorm" not in lines[0].title
+
+
+@pytest.mark.parametrize("batchnorm", ["recalibrate", "interpolate"])
+def test_the_batch_size_changes_nothing(batchnorm):
+    one, other = (interpolation(*pair(batch_size=b)[:2], grid=4, batchnorm=batchnorm) for b in (6, 23))
+    np.testing.assert_allclose(one.values["loss"], other.values["loss"], rtol=1e-10)
+
+
+def test_beyond_the_ends_no_variance_is_negative():
+    start, end, _ = pair()
+    for how in ("recalibrate", "interpolate", "eval"):
+        assert np.isfinite(interpolation(start, end, span=(-3, 4), grid=8, batchnorm=how).values["loss"]).all()
+
+
+def test_barrier_and_its_error_are_those_of_the_samples_differences():
+    """From every sample's own loss at the top and at both ends, by hand."""
+    start, end, test = pair(0)
+    result = interpolation(start, end, grid=9, test=test)
+    model, _, x, y = CASES[0].make(0)
+    _, _, u, v = CASES[0].make(9)
+    twin = model.double()
+
+    def each(a: float, inputs, target):
+        theta = start.layout.unflatten(torch.lerp(start.theta, end.theta, a))
+        logits = torch.func.functional_call(twin, theta, (inputs.double(),))
+        return nn.functional.cross_entropy(logits, target, reduction="none"), (logits.argmax(1) == target).double()
+
+    for prefix, data in (("", (x, y)), ("test_", (u, v))):
+        for part, sign in ((0, 1), (1, -1)):
+            quantity = prefix + ("loss", "accuracy")[part]
+            curves = [each(a, *data)[part] for a in np.linspace(0, 1, 9)]
+            heights = [sign * float((c - (curves[0] + curves[-1]) / 2).mean()) for c in curves]
+            top = int(np.argmax(heights))
+            found = result.barriers[quantity]
+            assert found.height == pytest.approx(heights[top], abs=1e-12)
+            assert found.at == pytest.approx(top / 8)
+            difference = curves[top] - (curves[0] + curves[-1]) / 2
+            assert found.stderr == pytest.approx(float(difference.std() / len(difference) ** 0.5))
+            assert found.height == pytest.approx(result.barrier(quantity))
+
+
+def test_the_error_covers_the_barrier_of_other_samples():
+    """A network and itself with its units in another order, on noisy targets of its own: a hill between two equal ends."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 2))
+        with torch.no_grad():
+            one[2].weight *= 6
+        x = torch.randn(6000, 5)
+        y = one(x).detach() + 0.5 * torch.randn(6000, 2)
+    other = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 2))
+    order = torch.arange(11, -1, -1)
+    other.load_state_dict(
+        {
+            "0.weight": one[0].weight[order], "0.bias": one[0].bias[order],
+            "2.weight": one[2].weight[:, order], "2.bias": one[2].bias,
+        }
+    )  # fmt: skip
+
+    def hill(rows: slice):
+        data = (x[rows], y[rows])
+        return interpolation(Objective(one, nn.MSELoss(), data), Objective(other, nn.MSELoss(), data), grid=3).barriers["loss"]
+
+    truth = hill(slice(None))
+    assert truth.at == 0.5
+    found = [hill(slice(60 * i, 60 * i + 60)) for i in range(100)]
+    assert all(b.at == 0.5 for b in found)
+    covered = np.mean([abs(b.height - truth.height) <= 1.96 * b.stderr for b in found])
+    assert 0.87 <= covered <= 1.0
+    apart = np.mean([b.stderr for b in found]) / np.std([b.height for b in found])
+    assert 0.7 < apart < 1.4, "and it is no wider than it must be"
+
+
+def test_no_barrier_where_an_end_is_not_on_the_grid():
+    start, end, _ = pair(0)
+    assert interpolation(start, end, span=(0.1, 1.0), grid=5).barriers == {}
+    wide = interpolation(start, end, span=(-1.0, 2.0), grid=7)
+    inside = interpolation(start, end, grid=3)
+    assert wide.barriers["loss"].height == pytest.approx(inside.barriers["loss"].height)
+
+
+def test_a_line_that_leaves_the_finite_has_an_infinite_barrier():
+    start = pair(1)[0]
+    far = start.with_model(CASES[1].make(5)[0])
+    far._theta = torch.full_like(far._theta, 1e200)
+    found = interpolation(start, far, grid=3).barriers["loss"]
+    assert found.height == np.inf
+    assert found.text() == "infinite"
+
+
+def test_it_survives_json():
+    start, end, test = pair()
+    result = interpolation(start, end, grid=5, test=test)
+    back = Slice.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    assert back.barriers == result.barriers
+    assert "barriers" not in replace(result, barriers={}).to_json()
+
+
+def test_bad_requests():
+    start, end, _ = pair()
+    with pytest.raises(UsageError, match="expected batchnorm recalibrate, interpolate or eval, found 'train'"):
+        interpolation(start, end, batchnorm="train")
+    with pytest.raises(MismatchError, match="expected two networks of one architecture"):
+        interpolation(start, pair(0)[0])
