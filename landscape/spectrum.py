@@ -1,9 +1,11 @@
 """Eigenpairs and spectral density of an Objective's Hessian: `landscape.linalg` with the operator filled in."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from jaxtyping import Float
+from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from landscape import linalg
@@ -74,6 +76,46 @@ def eigenpairs(
     )
 
 
+def spectrum(
+    objective: Objective,
+    k: int = 5,
+    *,
+    probes: int = 10,
+    steps: int = 80,
+    scale: Literal["linear", "log"] = "log",
+    generator: torch.Generator | None = None,
+) -> tuple[Eigenpairs, SpectralDensity]:
+    """Eigenpairs at both ends and the density from one Lanczos run: the density's first probe starts the eigenpairs.
+
+    The outer Ritz vectors of 80 steps are nearly the eigenvectors; what is left is to verify and polish them.
+
+    Args:
+        objective: the network on its data.
+        k: pairs at each end.
+        probes, steps, scale: of the density; see `spectral_density`.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        Eigenpairs and SpectralDensity, each with its own products.
+
+    Raises:
+        UsageError, NumericalError: as `eigenpairs` and `spectral_density`.
+
+    Cost: probes * steps products for the density, a few for each eigenpair.
+    """
+    starts: list[Tensor] = []
+
+    def keep(run: linalg.Lanczos) -> None:
+        if not starts:
+            _, vectors = eigh_tridiagonal(run.alpha, run.beta[:-1])
+            ends = sorted({*range(min(k, len(run.alpha))), *range(max(0, len(run.alpha) - k), len(run.alpha))})
+            starts.append(torch.from_numpy(vectors[:, ends].T.copy()).to(run.basis) @ run.basis)
+
+    density = spectral_density(objective, probes=probes, steps=steps, scale=scale, seen=keep, generator=generator)
+    pairs = eigenpairs(objective, min(k, objective.dim), "both", start=starts[0], generator=generator)
+    return pairs, density
+
+
 def basis_size(dim: int, wanted: int) -> int:
     """Vectors to keep before a restart, for `wanted` eigenpairs in all."""
     return min(dim - 1, max(40, 2 * wanted + 16, min(_LONGEST, _BASIS_BYTES // (8 * dim)))) if dim > 40 else dim
@@ -86,6 +128,7 @@ def spectral_density(
     steps: int = 80,
     scale: Literal["linear", "log"] = "log",
     curvature: Curvature = "hessian",
+    seen: Callable[[linalg.Lanczos], None] | None = None,
     generator: torch.Generator | None = None,
 ) -> SpectralDensity:
     """Density of all eigenvalues of the Hessian (or Gauss-Newton matrix), with a band from its probes.
@@ -96,6 +139,7 @@ def spectral_density(
         steps: Lanczos steps for each, at most P; they sharpen the density.
         scale: "log" (symmetric logarithm) or "linear" eigenvalue axis.
         curvature: "hessian" or "ggn".
+        seen: called with each probe's Lanczos run; see `spectrum`.
         generator: of the probes; default seed 0.
 
     Returns:
@@ -115,6 +159,7 @@ def spectral_density(
         probes=probes,
         steps=min(steps, objective.dim),
         scale=scale,
+        seen=seen,
         generator=generator,
         dtype=objective.dtype,
         device=objective.device,

@@ -34,11 +34,14 @@ def measure_table() -> str:
     """Every registered measure, from the registry."""
     from landscape.measures import MEASURES
 
-    lines = ["| measure | definition | unit | unmoved by | reference |", "|---|---|---|---|---|"]
+    lines = ["| measure | definition | unit | rescaling that cannot move it | reference |", "|---|---|---|---|---|"]
     for m in MEASURES.values():
-        unmoved = ", ".join(f"{s}-wise rescaling" for s in m.invariant_to) or "–"
+        unmoved = ", ".join(f"{s}-wise" for s in m.invariant_to) or "–"
+        if m.only_if is not None:
+            unmoved += f" ({m.only_if.__doc__.partition(',')[0].replace('Whether', 'if')})"
         summary = m.summary.replace("|", "\\|")
-        lines.append(f"| `{m.name}` | {summary} | {m.unit} | {unmoved} | {m.reference} |")
+        name = f"**`{m.name}`**" if m.default else f"`{m.name}`"
+        lines.append(f"| {name} | {summary} | {m.unit} | {unmoved} | {m.reference} |")
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
 if TYPE_CHECKING:
+    from landscape.cli.files import OutputDirectory
     from landscape.objective import Objective
     from landscape.results import Eigenpairs
 
@@ -32,6 +33,9 @@ def run(
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of every layer's own block.")
     ] = False,
+    per_filter: Annotated[
+        bool, typer.Option("--per-filter", help="The same of every filter and neuron too: some ten products each.")
+    ] = False,
     check: Annotated[
         str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")
     ] = None,
@@ -44,7 +48,7 @@ def run(
     from landscape.cli.network import centre_line, objective_of, open_task, seeded
     from landscape.measures import provenance
     from landscape.report import figure_density, save
-    from landscape.spectrum import eigenpairs, spectral_density
+    from landscape.spectrum import spectrum
 
     if scale != "log" and scale != "linear":
         raise UsageError(f"expected --scale log or linear, found {scale!r}")
@@ -55,34 +59,30 @@ def run(
     inputs = provenance(objective, common.seed) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
+        "per_filter": per_filter,
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-spectrum"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
 
     count = min(k, objective.dim)
-    pairs = eigenpairs(objective, count, "both", generator=seeded(common.seed))
+    axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
+    pairs, density = spectrum(objective, count, probes=probes, steps=steps, scale=axis, generator=seeded(common.seed))
     rows = [
         (f"{v:.6g}", f"{r:.1e}", "yes" if ok else "NO")
         for v, r, ok in zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
     ]
     terminal.table(("eigenvalue", "residual", "converged"), rows)
-    terminal.line(f"{pairs.matvecs} Hessian-vector products")
+    terminal.line(f"{density.matvecs} Hessian-vector products for the density, {pairs.matvecs} more for the eigenvalues")
     if not pairs.converged.all():
         terminal.unconverged.append("eigenvalues")
-    axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
-    density = spectral_density(
-        objective,
-        probes=probes,
-        steps=steps,
-        scale=axis,
-        generator=seeded(common.seed),
-    )
     document: dict[str, Any] = {
         "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
         "eigenvalues": pairs.to_json(), "density": density.to_json(), "provenance": inputs,
     }  # fmt: skip
-    if per_layer:
-        document["layers"] = _layers(terminal, objective, common.seed)
+    if per_layer or per_filter:
+        _blocks(
+            terminal, objective, common.seed, per_filter, folder, document, f"Curvature by layer, {checkpoint.name}", inputs
+        )
     if check is not None:
         document["check"] = _pyhessian(terminal, objective, pairs, count)
     figure = figure_density(
@@ -94,21 +94,46 @@ def run(
     terminal.written(folder.written)
 
 
-def _layers(terminal: Terminal, objective: "Objective", seed: int) -> list[dict[str, Any]]:
-    """Trace and largest eigenvalue of every layer's own diagonal block of H."""
-    from landscape.measures import measure_all
+_BLOCK_HEAD = ("weights", "trace", "", "lambda_max", "")
+_SHOWN = 15
 
-    out, rows = [], []
-    for layer, entries in objective.layout.layers.items():
-        block = objective.only(*(e.name for e in entries))
-        found = measure_all(block, ["trace", "lambda_max"], seed=seed)
-        trace, top = found["trace"].estimate, found["lambda_max"].estimate
-        out.append({"layer": layer, "weights": block.dim, "trace": trace.to_json(), "lambda_max": top.to_json()})
-        rows.append((layer or "(model)", str(block.dim), f"{trace.value:.5g}", trace.doubt(), f"{top.value:.5g}", top.doubt()))
-        if not top.converged:
-            terminal.unconverged.append(f"lambda_max of {layer}")
-    terminal.table(("layer", "weights", "trace", "", "lambda_max", ""), rows)
-    return out
+
+def _blocks(
+    terminal: Terminal,
+    objective: "Objective",
+    seed: int,
+    filters: bool,
+    folder: "OutputDirectory",
+    document: dict[str, Any],
+    title: str,
+    inputs: dict[str, Any],
+) -> None:
+    """Trace and largest eigenvalue of every layer's own block of H, and of every filter's: table, CSV, picture, JSON."""
+    import csv
+    import io
+
+    from landscape.breakdown import breakdown
+    from landscape.cli.network import seeded
+    from landscape.files import write
+    from landscape.report import figure_breakdown, save
+
+    layers = breakdown(objective, generator=seeded(seed))
+    terminal.table(("layer", *_BLOCK_HEAD), [b.row() for b in layers])
+    document["layers"] = [b.to_json() for b in layers]
+    small = breakdown(objective, filters=True, generator=seeded(seed)) if filters else []
+    if small:
+        top = sorted(small, key=lambda b: -b.lambda_max.value)[:_SHOWN]
+        terminal.table((f"sharpest filters of {len(small)}", *_BLOCK_HEAD), [b.row() for b in top])
+        document["filters"] = [b.to_json() for b in small]
+    terminal.unconverged += [f"lambda_max of {b.name}" for b in (*layers, *small) if not b.lambda_max.converged]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("layer", "filter", "weights", "trace", "trace_stderr", "lambda_max", "lambda_max_residual"))
+    for b in (*layers, *small):
+        number = "" if b.filter is None else b.filter
+        rows.writerow((b.layer, number, b.weights, b.trace.value, b.trace.stderr, b.lambda_max.value, b.lambda_max.stderr))
+    write(folder.file("blocks.csv"), text.getvalue().encode())
+    folder.written += save(figure_breakdown(layers, small, title=title, provenance=inputs), folder.path / "blocks")
 
 
 def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", k: int) -> dict[str, Any]:
