@@ -37,7 +37,7 @@ figures: .venv/installed demo
 	cp demo/plane/surface-contour.png figures/demo-plane.png
 	cp demo/spectrum/spectrum.png figures/demo-spectrum.png
 	cp demo/comparison/measures.png figures/demo-measures.png
-	cp demo/reparam-layer/certificate.png figures/demo-certificate.png
+	cp demo/reparam/certificate.png figures/demo-certificate.png
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.peers

@@ -72,4 +72,12 @@ def _surface(found: Found, document: dict[str, Any]) -> None:
 def _certificate(found: Found, document: dict[str, Any]) -> None:
     from landscape.results import Certificate
 
-    found["certificates"].setdefault(_label(document), []).append((document["alpha"], Certificate.from_json(document)))
+    node = document.get("node")
+    for entry in (document, *([node] if node else []), *document.get("sweep", [])):
+        certificate, label = Certificate.from_json(entry), _label(document)
+        if entry.get("rescaling", certificate.symmetry) != certificate.symmetry:
+            label += ", one layer of which parts of tensors follow"
+        pairs = found["certificates"].setdefault(label, [])
+        # Two runs of the command may hold the same point.
+        if (entry["alpha"], certificate.to_json()) not in ((alpha, c.to_json()) for alpha, c in pairs):
+            pairs.append((entry["alpha"], certificate))

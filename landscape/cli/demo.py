@@ -42,8 +42,7 @@ def run(terminal: Terminal, common: Common) -> None:
         ("spectrum", f"spectrum {small} --per-layer", lambda c: spectrum.run(terminal, small, c, here, per_layer=True)),
         ("line", f"surface {small} --dim 1 --grid 51", lambda c: surface.run(terminal, small, c, here, dim=1, grid=51)),
         ("plane", f"surface {small} --dim 2 --grid 25", lambda c: surface.run(terminal, small, c, here, dim=2, grid=25)),
-        ("reparam-layer", f"reparam {small} --alpha 5", lambda c: reparam.run(terminal, small, c, here, alpha=5.0)),
-        ("reparam-node", f"reparam {small} --node", lambda c: reparam.run(terminal, small, c, here, alpha=5.0, node=True)),
+        ("reparam", f"reparam {small} --alpha 5", lambda c: reparam.run(terminal, small, c, here, alpha=5.0)),
         ("comparison", f"compare {root}/runs/*.safetensors", lambda c: compare.run(terminal, c, here, files)),
     ]
     for folder, text, step in steps:

@@ -1,8 +1,10 @@
 """`landscape reparam`: other weights, the same function, and what each measure makes of it."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,11 +13,27 @@ from landscape.cli.terminal import Terminal
 from landscape.errors import NumericalError, UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from landscape.objective import Objective
     from landscape.reparam import Symmetries
+    from landscape.results import Certificate
     from landscape.tasks import Task
 
 NAME = "reparam"
+
+
+@dataclass
+class _Line:
+    """One rescaling and its certificates: the one at alpha first, then those of the sweep."""
+
+    rescaling: Literal["layer", "node"]
+    alphas: list[float]
+    other: "nn.Module | None" = None
+    certificates: "list[Certificate]" = field(default_factory=list)
+
+    def json(self, i: int) -> dict[str, Any]:
+        return {"rescaling": self.rescaling, "alpha": self.alphas[i], **self.certificates[i].to_json()}
 
 
 def run(
@@ -28,10 +46,10 @@ def run(
         typer.Option("--alpha", help="A layer's outputs times alpha, the weights that read them over alpha; default 5."),
     ] = None,
     node: Annotated[
-        bool, typer.Option("--node", help="A factor for every neuron, log-uniform between 1/alpha and alpha.")
+        bool, typer.Option("--node", help="Only the neuron-wise one: a factor for each, log-uniform between 1/alpha and alpha.")
     ] = False,
     layer: Annotated[
-        list[str] | None, typer.Option("--layer", help="The layer to rescale, instead of the first; several are allowed.")
+        list[str] | None, typer.Option("--layer", help="Only this layer, not the first one and all neurons; several allowed.")
     ] = None,
     target: Annotated[
         str | None,
@@ -39,20 +57,25 @@ def run(
             "--target", metavar="MEASURE=VALUE", help="Choose alpha so that a measure has this value, e.g. trace=1e6."
         ),
     ] = None,
+    sweep: Annotated[
+        int, typer.Option("--sweep", min=0, help="N further values of alpha, log-spaced between 1/alpha and alpha.")
+    ] = 0,
     measures: Annotated[
         str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
     ] = None,
 ) -> None:
     """Rescale the weights without changing the function, and certify what every measure says before and after.
 
-    Example: landscape reparam runs/model.safetensors --target trace=1e6 --out rescaled
+    Layer-wise and neuron-wise, unless --node, --layer or --target asks for one of them.
+
+    Example: landscape reparam runs/model.safetensors --alpha 5 --sweep 3 --out rescaled
     """
     from landscape import checkpoints
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, objective_of, open_task, seeded
+    from landscape.cli.network import centre_line, objective_of, open_task
     from landscape.cli.sharpness import listed
     from landscape.measures import chosen, provenance
-    from landscape.reparam import certificate, find_symmetries, rescale
+    from landscape.reparam import find_symmetries
     from landscape.report import figure_certificate, save
 
     names = listed(measures)
@@ -71,42 +94,151 @@ def run(
     symmetries = find_symmetries(task.model, objective.example).require()
     inputs = provenance(objective, common.seed) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples, "alpha": factor,
-        "node": node, "layer": layer, "target": target, "measures": names,
+        "node": node, "layer": layer, "target": target, "sweep": sweep, "measures": names,
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-reparam"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
-    for line in str(symmetries).splitlines():
-        terminal.line(line)
+    for text in str(symmetries).splitlines():
+        terminal.line(text)
     if target is not None:
         factor = _solved(terminal, task, objective, symmetries, target, layer, common.seed)
-    other = rescale(
-        task.model, factor, node=node, layers=layer or None, example=objective.example, generator=seeded(common.seed)
-    )
-    result = certificate(objective, other, measures=names, seed=common.seed)
-    terminal.line(f"alpha = {factor:.6g}, {result.symmetry}-wise; {result.function_line()}")
-    terminal.table(("measure", "before", "after", "ratio", "verdict"), result.table())
-    path = folder.file("rescaled.safetensors")
-    recipe = dict(task.recipe or {}) | {
-        "rescaled": {"from": task.sha256, "alpha": factor, "symmetry": result.symmetry, "layers": layer}
-    }
-    checkpoints.save(path, other.state_dict(), recipe=recipe, extras=dict(task.extras))
+    lines = [_Line("node", [factor])] if node else [_Line("layer", [factor])]
+    if not (node or layer or target is not None):
+        lines.append(_Line("node", [factor]))
+    for line in lines:
+        line.alphas += _further(terminal, task, symmetries, line.rescaling, factor, sweep, layer)
+    _certify(terminal, task, objective, lines, layer, names, common.seed)
+
+    files = {}
+    for line in lines:
+        suffix = "" if line is lines[0] else f"-{line.rescaling}"
+        files[line.rescaling] = path = folder.file(f"rescaled{suffix}.safetensors")
+        recipe = dict(task.recipe or {}) | {
+            "rescaled": {
+                "from": task.sha256, "alpha": factor, "symmetry": line.certificates[0].symmetry,
+                "layers": layer if line.rescaling == "layer" else None,
+            }
+        }  # fmt: skip
+        assert line.other is not None  # made together with its certificate
+        checkpoints.save(path, line.other.state_dict(), recipe=recipe, extras=dict(task.extras))
     document = {
         "schema": 1,
         "checkpoint": str(checkpoint),
         "sha256": task.sha256,
-        "alpha": factor,
-        "rescaled": str(path),
-        **result.to_json(),
+        "rescaled": str(files[lines[0].rescaling]),
+        **lines[0].json(0),
+        "node": {"rescaled": str(files["node"]), **lines[1].json(0)} if len(lines) > 1 else None,
+        "sweep": [line.json(i) for line in lines for i in range(1, len(line.alphas))],
     }
     folder.json("certificate.json", document)
-    folder.written += save(figure_certificate([(factor, result)]), folder.path / "certificate")
+    pairs = [list(zip(line.alphas, line.certificates, strict=True)) for line in lines]
+    if len({line.certificates[0].symmetry for line in lines}) == len(lines):
+        pairs = [[pair for own in pairs for pair in own]]
+    for own, name in zip(pairs, ("certificate", "certificate-node"), strict=False):
+        folder.written += save(figure_certificate(own), folder.path / name)
     terminal.document(document)
     terminal.written(folder.written)
-    terminal.unconverged += [r.name for r in result.rows if not (r.before.converged and r.after.converged)]
-    broken = [r.name for r in result.rows if r.verdict == "CLAIM BROKEN"]
-    if broken or not result.same_function:
-        what = f"{', '.join(broken)} moved" if broken else result.function_line()
+    certificates = [certificate for line in lines for certificate in line.certificates]
+    lost = [r.name for c in certificates for r in c.rows if not (r.before.converged and r.after.converged)]
+    terminal.unconverged += list(dict.fromkeys(lost))
+    broken = list(dict.fromkeys(name for c in certificates for name in c.broken))
+    other = next((c for c in certificates if not c.same_function), None)
+    if broken or other is not None:
+        what = other.function_line() if other is not None else f"{', '.join(broken)} moved"
         raise NumericalError(f"expected an unchanged function and unmoved invariants, found {what}", fix="try --dtype float64")
+
+
+def _further(
+    terminal: Terminal,
+    task: "Task",
+    symmetries: "Symmetries",
+    rescaling: str,
+    factor: float,
+    sweep: int,
+    layers: list[str] | None,
+) -> list[float]:
+    """The other factors of a sweep, without those that a BatchNorm could not take up."""
+    from landscape.reparam import smallest_scales, spaced
+
+    low = 0.0
+    if rescaling == "layer":
+        units = [symmetries[name] for name in layers] if layers else [symmetries.default]
+        low = max(float(smallest_scales(task.model, symmetries)[unit.neurons].max()) for unit in units)
+    found = spaced(factor, sweep)
+    kept = [alpha for alpha in found if alpha > low]
+    if len(kept) < len(found):
+        terminal.note(f"left out of the layer-wise sweep: alpha below {low:.3g}, which a running variance cannot take up")
+    return kept
+
+
+def _certify(
+    terminal: Terminal,
+    task: "Task",
+    objective: "Objective",
+    lines: Sequence[_Line],
+    layers: list[str] | None,
+    names: str | list[str] | None,
+    seed: int,
+) -> None:
+    """Measure once before, once at every point, and print each rescaling's table."""
+    from landscape import progress
+    from landscape.cli.network import seeded
+    from landscape.measures import measure_all
+    from landscape.measures.forecast import duration, forecast
+    from landscape.reparam import certificate, rescale
+    from landscape.results.certificate import HEAD
+
+    points = sum(len(line.alphas) for line in lines)
+    expected = forecast(objective, names)
+    terminal.note(
+        f"forecast: {len(expected.seconds)} measures of {points + 1} networks, about {duration(expected.total * (points + 1))}"
+    )
+    with progress.stage("networks", points + 1) as advance:
+        before = measure_all(objective, names, seed=seed, seconds=expected.seconds)
+        advance(1)
+        for line in lines:
+            node = line.rescaling == "node"
+            for i, alpha in enumerate(line.alphas):
+                # Every point draws the same exponents, so that each neuron's factor is alpha to a power of its own.
+                other = rescale(
+                    task.model,
+                    alpha,
+                    node=node,
+                    layers=layers or None,
+                    example=objective.example,
+                    generator=seeded(seed),
+                )
+                line.other = other if i == 0 else line.other
+                line.certificates.append(
+                    certificate(objective, other, measures=names, symmetry="node" if node else None, seed=seed, before=before)
+                )
+                advance(1)
+    reasons: dict[str, str] = {}
+    for line in lines:
+        result = line.certificates[0]
+        terminal.line()
+        terminal.line(f"{line.rescaling}-wise, alpha = {line.alphas[0]:.6g}: {result.function_line()}")
+        if line.rescaling == "layer" and result.symmetry == "node":
+            terminal.line("some tensors are scaled in part only: the claims about neuron-wise rescaling are what is tested")
+        terminal.table(HEAD, result.table())
+        for further in line.certificates[1:]:
+            reasons |= _reasons(further)
+        reasons |= _reasons(result)
+    terminal.line()
+    for name, reason in reasons.items():
+        terminal.line(f"{name}: {reason}")
+    for line in lines:
+        for alpha, result in sorted(zip(line.alphas, line.certificates, strict=True), key=lambda pair: pair[0]):
+            terminal.line(f"{line.rescaling}-wise, alpha = {alpha:.6g}: {result.verdict_line()}")
+
+
+def _reasons(certificate: "Certificate") -> dict[str, str]:
+    """Why a measure has no value to compare, by its name."""
+    out = {}
+    for row in certificate.rows:
+        if row.verdict in ("not defined", "not comparable"):
+            out[row.name] = next((e.reason for e in (row.before, row.after) if e.reason), row.verdict)
+    return out
 
 
 def _solved(

@@ -62,8 +62,8 @@ def adaptive_average(
 
     Cost: two forward passes a pair.
 
-    Accuracy: the growth of one draw is skewed where few directions dominate, and Student's interval then a little too narrow: it
-    covers 92 % on a quadratic of eight weights (`tests/measures/test_worst_case.py`), nearer 95 % the more of them count.
+    Accuracy: the growth of one draw is skewed where few directions dominate, and Student's interval then a little too narrow:
+    it covers 92 % on a quadratic of eight weights (`tests/measures/test_worst_case.py`), nearer 95 % the more of them count.
 
     Reference: Andriushchenko et al. 2023, arXiv:2302.07011. Departures: mirrored draws; logits are normalized by
     their standard deviation over the classes as in the paper, where its code divides by their norm.

@@ -32,10 +32,10 @@ def keskar(
 ) -> Estimate:
     """Keskar et al.'s epsilon-sharpness: how much the loss can grow inside a small box, in per cent of 1 + loss.
 
-    phi(eps, A) = 100 (max over y in C_eps of L(theta + A y) - L(theta)) / (1 + L(theta)), C_eps = {y : |y_i| <= eps (|(A^+
-    theta)_i| + 1)}. In full space A is the identity. In a subspace A is P x p with independent standard normal entries (the
-    paper gives no law; this one is ours, and its columns have norm about sqrt(P)). The "+ 1" makes the box nearly absolute for small weights, which is why rescaling
-    defeats the measure.
+    phi(eps, A) = 100 (max over y in C_eps of L(theta + A y) - L(theta)) / (1 + L(theta)), with the box C_eps =
+    {y : |y_i| <= eps (|(A^+ theta)_i| + 1)}. In full space A is the identity. In a subspace A is P x p with independent
+    standard normal entries (the paper gives no law; this one is ours, and its columns have norm about sqrt(P)). The "+ 1"
+    makes the box nearly absolute for small weights, which is why rescaling defeats the measure.
 
     Args:
         objective: the network on its data; the paper uses the whole training set.

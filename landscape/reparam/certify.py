@@ -1,14 +1,14 @@
 """Certify a rescaling: the same function, and what each measure of sharpness makes of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import MismatchError
-from landscape.measures import measure_all, provenance
+from landscape.errors import MismatchError, UsageError
+from landscape.measures import chosen, measure_all, provenance
 from landscape.objective import Objective
 from landscape.reparam.scaling import TOLERANCE
 from landscape.results import Certificate, CertificateRow, Estimate, Measurement
@@ -18,7 +18,9 @@ Symmetry = Literal["layer", "node"]
 
 # How far rounding, of the weights and along the computation, may move an invariant measure, relative to its size.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-1, torch.bfloat16: 3e-1}
-# Two maximisations of the same function that round differently may end at different points: they need to agree to 2 %.
+# The same relative to the terms of a mean, which may be large beside the mean itself.
+_TERMS = _ROUNDING | {torch.float64: 1e-12}
+# Two maximisations may end at different points. Where both see one function up to float64's rounding they must not.
 _MAXIMISATION = 2e-2
 
 
@@ -29,13 +31,15 @@ def certificate(
     measures: str | Sequence[str] | None = None,
     symmetry: Symmetry | None = None,
     seed: int = 0,
+    before: Mapping[str, Measurement] | None = None,
 ) -> Certificate:
     """Compare two networks that should differ by a rescaling: their outputs, and every measure of sharpness.
 
-    The outputs are compared in float64 on the objective's own data. Every measure is computed for both networks with the same
-    random numbers. One that the registry claims to be invariant must agree up to rounding (relative 1e-6 for float64 weights,
-    1e-3 for float32), plus the residuals for an eigenvalue; a maximised one up to 2 %. Any other has moved if it changed by
-    more than rounding and both intervals together explain.
+    The outputs are compared in float64 on the objective's own data. Every measure is computed for both networks with the
+    same random numbers. One that the registry claims to be invariant must agree up to rounding: relative 1e-6 where weights
+    and computation are float64, whatever kind of number it is; 1e-3 in float32, and there plus the residuals for an
+    eigenvalue, 2 % for a maximisation, one sample for a proportion. Any other has moved if it changed by more than the doubts
+    of both values together. Nothing is concluded from a measure that is not defined for the network.
 
     Args:
         objective: the network before, on its data.
@@ -44,15 +48,17 @@ def certificate(
         symmetry: the claim to test. Default, read off the weights: "layer" if every parameter tensor was multiplied by one
             number, else "node".
         seed: of every measure's random numbers.
+        before: what `measure_all(objective, measures, seed=seed)` gave, so that several certificates of one network share it;
+            None computes it.
 
     Returns:
         Certificate. Where the functions differ no claim applies, and every verdict is "not comparable".
 
     Raises:
         MismatchError: the two networks have different parameters.
-        UsageError: an unknown measure.
+        UsageError: an unknown measure, or a `before` of other measures.
 
-    Cost: the measures twice, and two forward passes in float64.
+    Cost: the measures twice (once with `before`), and two forward passes in float64.
 
     Reference: Dinh et al. 2017, arXiv:1703.04933.
 
@@ -65,13 +71,14 @@ def certificate(
         >>> result.same_function, result.rows[0].verdict
         (True, 'invariant')
     """
-    dtype = _coarsest(objective, other)
+    names = [m.name for m in chosen(measures if measures is not None or before is None else list(before))]
+    if before is not None and not set(names) <= set(before):
+        lacking = ", ".join(n for n in names if n not in before)
+        raise UsageError(f"expected the measures of the network before, found none of {lacking}", fix="leave `before` out")
     after = other if isinstance(other, Objective) else objective.with_model(other)
-    names = objective.layout.names
-    if after.layout.names != names and set(names) <= set(after.layout.names):
-        after = after.only(*names)
-    scaling, uniform = _scaling(objective, after, dtype)
-    kind: Symmetry = symmetry or ("layer" if uniform else "node")
+    weights = objective.layout.names
+    if after.layout.names != weights and set(weights) <= set(after.layout.names):
+        after = after.only(*weights)
     old, new = objective.outputs(dtype="float64"), after.outputs(dtype="float64")
     if old.shape != new.shape:
         raise MismatchError(
@@ -79,11 +86,18 @@ def certificate(
             fix="compare one architecture with itself",
         )
     delta, scale = float((old - new).abs().max()), float(old.abs().max())
+    computed = max((objective.dtype, after.dtype), key=lambda kind: TOLERANCE[kind])
+    stored = _coarsest(objective, other, after)
+    # Weights that are float32 numbers need not have been rounded: outputs that agree to float64 prove that they were not.
+    dtype = computed if delta <= TOLERANCE[computed] * scale else stored
     same = delta <= TOLERANCE[dtype] * scale
-    first = measure_all(objective, measures, seed=seed)
-    second = measure_all(after, measures, seed=seed)
+    scaling, uniform = _scaling(objective, after, stored)
+    kind: Symmetry = symmetry or ("layer" if uniform else "node")
+    first = measure_all(objective, names, seed=seed) if before is None else before
+    second = measure_all(after, names, seed=seed)
+    loss = objective.value().value
     return Certificate(
-        rows=tuple(_row(name, m, second[name], kind, _ROUNDING[dtype], same) for name, m in first.items()),
+        rows=tuple(_row(name, first[name], second[name], kind, dtype, same, loss) for name in names),
         symmetry=kind,
         max_delta_logit=delta,
         logit_scale=scale,
@@ -91,38 +105,65 @@ def certificate(
         samples=objective.samples,
         scaling=scaling,
         provenance=provenance(objective, seed)
-        | {"rounding": _ROUNDING[dtype], "maximisation": _MAXIMISATION, "function_tolerance": TOLERANCE[dtype]},
+        | {
+            "rounding": _ROUNDING[dtype],
+            "maximisation": _maximisation(dtype),
+            "function_tolerance": TOLERANCE[dtype],
+        },
     )
 
 
-def _row(name: str, before: Measurement, after: Measurement, kind: Symmetry, rounding: float, same: bool) -> CertificateRow:
+def _row(
+    name: str, before: Measurement, after: Measurement, kind: Symmetry, dtype: torch.dtype, same: bool, loss: float
+) -> CertificateRow:
     """One measure, judged."""
     claimed = kind in before.invariant_to
     a, b = before.estimate, after.estimate
+    change = abs(a.value - b.value)
+    # What is made of differences of losses cannot be told from 0 below the rounding of the loss.
+    known = {"loss": loss, "% of 1 + loss": 100 * loss / (1 + loss)}.get(before.unit, 0.0)
+    slack = _slack(a, b, dtype) + 10 * torch.finfo(dtype).eps * known
     verdict: Verdict
-    if not (same and a.converged and b.converged and math.isfinite(a.value) and math.isfinite(b.value)):
+    if a.converged and b.converged and not before.defined and not after.defined:
+        verdict = "not defined"
+    elif not (same and a.converged and b.converged and math.isfinite(a.value) and math.isfinite(b.value)):
         verdict = "not comparable"
     elif claimed:
-        verdict = "invariant" if abs(a.value - b.value) <= _slack(a, b, rounding) else "CLAIM BROKEN"
+        verdict = "invariant" if change <= slack else "CLAIM BROKEN"
     else:
-        moved = abs(a.value - b.value) > _slack(a, b, rounding) + _half_width(a) + _half_width(b)
-        verdict = "moved" if moved else "unmoved here"
+        verdict = "moved" if change > slack + _doubt(a) + _doubt(b) else "unmoved here"
     return CertificateRow(name, a, b, claimed, verdict)
 
 
-def _slack(a: Estimate, b: Estimate, rounding: float) -> float:
+def _slack(a: Estimate, b: Estimate, dtype: torch.dtype) -> float:
     """How far two computations of one value may lie apart when both use the same random numbers."""
     size = max(abs(a.value), abs(b.value))
+    slack = _ROUNDING[dtype] * size
+    if a.kind == "t":  # the spread of the terms that were rounded
+        slack += _TERMS[dtype] * max((e.stderr or 0.0) * math.sqrt(e.n or 0) for e in (a, b))
+    if dtype == torch.float64:
+        return slack
     if "lower bound" in (a.kind, b.kind):
-        return max(_MAXIMISATION, rounding) * size
-    if a.kind == "t":  # the mean may be small beside the terms that were rounded
-        size = max([size, *((e.stderr or 0.0) * math.sqrt(e.n or 0) for e in (a, b))])
-    return rounding * size + sum(e.stderr or 0.0 for e in (a, b) if e.kind == "residual")
+        slack = max(slack, _maximisation(dtype) * size)
+    if a.kind == "residual":
+        slack += sum(e.stderr or 0.0 for e in (a, b))
+    if a.kind == "proportion":  # a sample on the edge of two classes falls to either side
+        slack += 1 / (a.n or 1)
+    return slack
 
 
-def _half_width(estimate: Estimate) -> float:
-    """Half of the 95 % interval of the method's own error; 0 where there is none, or where it is counted in `_slack`."""
-    bounds = estimate.interval() if estimate.kind == "t" else None
+def _maximisation(dtype: torch.dtype) -> float:
+    """How far two maxima of one function may lie apart, relative to their size."""
+    return _ROUNDING[dtype] if dtype == torch.float64 else max(_MAXIMISATION, _ROUNDING[dtype])
+
+
+def _doubt(estimate: Estimate) -> float:
+    """Half of the 95 % interval of the method's own error: how far a value must move to have moved for certain."""
+    if estimate.kind == "lower bound":
+        return _MAXIMISATION / 2 * abs(estimate.value)
+    if estimate.kind not in ("t", "residual"):
+        return 0.0  # the same samples before and after: their scatter is no doubt about the change
+    bounds = estimate.interval()
     return 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
 
 
@@ -145,12 +186,13 @@ def _scaling(before: Objective, after: Objective, dtype: torch.dtype) -> tuple[d
     return scaling, uniform
 
 
-def _coarsest(objective: Objective, other: nn.Module | Objective) -> torch.dtype:
+def _coarsest(objective: Objective, other: nn.Module | Objective, after: Objective) -> torch.dtype:
     """The dtype that decides how far rounding goes: of the computation, or of the weights where those are coarser."""
-    kinds = [objective.dtype]
-    kinds += [other.dtype] if isinstance(other, Objective) else [p.dtype for p in other.parameters() if p.dtype in TOLERANCE]
-    if any(_is_float32(o.theta) for o in (objective, other) if isinstance(o, Objective)):
-        kinds.append(torch.float32)  # an Objective in float64 of a network whose weights were rounded before
+    kinds = [objective.dtype, after.dtype]
+    if isinstance(other, nn.Module):
+        kinds += [p.dtype for p in other.parameters() if p.dtype in TOLERANCE]
+    if any(_is_float32(o.theta) for o in (objective, after)):
+        kinds.append(torch.float32)  # computed in float64, of weights that were rounded before
     return max(kinds, key=lambda kind: TOLERANCE[kind])
 
 

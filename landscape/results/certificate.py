@@ -1,12 +1,17 @@
 """What a rescaling of the weights did to every measure."""
 
+import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from landscape.plain import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.sharpness import aligned
 
-Verdict = Literal["invariant", "moved", "unmoved here", "CLAIM BROKEN", "not comparable"]
+Verdict = Literal["invariant", "moved", "unmoved here", "CLAIM BROKEN", "not comparable", "not defined"]
+
+HEAD = ("measure", "before", "after", "ratio", "verdict")
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class CertificateRow:
         claimed: whether the registry claims that this rescaling leaves it unchanged.
         verdict: "invariant" (claimed, and it did not move), "moved" (not claimed, and it moved: rescaling can fake it),
             "unmoved here" (not claimed, but this rescaling left it within the tolerance), "CLAIM BROKEN" (claimed, and it
-            moved), "not comparable" (a value is not finite or not converged).
+            moved), "not comparable" (a value is not finite or not converged, or the functions differ), "not defined" (the
+            measure does not exist for this network; the reason stands in `before`).
     """
 
     name: str
@@ -30,8 +36,18 @@ class CertificateRow:
 
     @property
     def ratio(self) -> float:
-        """after / before; nan where the value before is 0."""
-        return self.after.value / self.before.value if self.before.value else float("nan")
+        """after / before; 1 where both are 0, nan where only the value before is."""
+        if self.before.value == 0:
+            return 1.0 if self.after.value == 0 else math.nan
+        return self.after.value / self.before.value
+
+    @property
+    def factor(self) -> float:
+        """How far the measure moved, up or down: the ratio or its inverse, at least 1; inf where the sign changed."""
+        ratio = self.ratio
+        if not ratio > 0:
+            return math.nan if math.isnan(ratio) else math.inf
+        return max(ratio, 1 / ratio)
 
 
 @dataclass(frozen=True)
@@ -59,8 +75,32 @@ class Certificate:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
-        """(measure, before, after, ratio, verdict) as the tables show them."""
-        return [(r.name, f"{r.before.value:.6g}", f"{r.after.value:.6g}", f"{r.ratio:.6g}", r.verdict) for r in self.rows]
+        """Cells under `HEAD`, one row a measure: the values with the method's doubt (95 %)."""
+        return [
+            (r.name, _shown(r.before), _shown(r.after), f"{r.ratio:.6g}" if math.isfinite(r.ratio) else "–", r.verdict)
+            for r in self.rows
+        ]
+
+    @property
+    def broken(self) -> list[str]:
+        """Measures whose claim of invariance does not hold."""
+        return [r.name for r in self.rows if r.verdict == "CLAIM BROKEN"]
+
+    def verdict_line(self) -> str:
+        """All verdicts in one line: the claims that held or broke, and how far the others moved."""
+        count = Counter(r.verdict for r in self.rows)
+        parts = []
+        if self.broken:
+            parts.append(f"CLAIM BROKEN: {', '.join(self.broken)}")
+        if count["invariant"]:
+            parts.append(f"{count['invariant']} claimed invariant and unmoved")
+        moved = [r for r in self.rows if r.verdict == "moved"]
+        if moved:
+            furthest = max(moved, key=lambda r: r.factor if r.factor == r.factor else 0.0)
+            far = f"by up to a factor of {furthest.factor:.4g} ({furthest.name})" if furthest.factor < math.inf else ""
+            parts.append(f"{len(moved)} moved {far or f'({furthest.name} changed its sign)'}")
+        parts += [f"{count[v]} {v}" for v in ("unmoved here", "not comparable", "not defined") if count[v]]
+        return "; ".join(parts)
 
     def function_line(self) -> str:
         """The comparison of the outputs in one line."""
@@ -71,7 +111,7 @@ class Certificate:
         )
 
     def __str__(self) -> str:
-        return "\n".join((self.function_line(), *aligned([("measure", "before", "after", "ratio", "verdict"), *self.table()])))
+        return "\n".join((self.function_line(), *aligned([HEAD, *self.table()]), self.verdict_line()))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""
@@ -80,7 +120,7 @@ class Certificate:
                 "name": r.name,
                 "before": r.before.to_json(),
                 "after": r.after.to_json(),
-                "ratio": None if r.ratio != r.ratio else r.ratio,
+                "ratio": finite_or_none(r.ratio),
                 "claimed_invariant": r.claimed,
                 "verdict": r.verdict,
             }
@@ -109,3 +149,16 @@ class Certificate:
         scaling = {k: (v[0], v[1]) for k, v in data["scaling"].items()}
         own = {k: data[k] for k in ("symmetry", "max_delta_logit", "logit_scale", "same_function", "samples", "provenance")}
         return cls(rows=rows, scaling=scaling, **own)
+
+
+def _shown(estimate: Estimate) -> str:
+    """A value with the method's doubt, as narrow as a table of 130 columns asks."""
+    if math.isnan(estimate.value):
+        return "–"
+    text = f"{estimate.value:.5g}"
+    bounds = estimate.interval()
+    if estimate.kind == "lower bound":
+        text = f"≥ {text}"
+    elif bounds is not None and estimate.kind != "exact":
+        text += f" ± {(bounds[1] - bounds[0]) / 2:.2g}"
+    return text if estimate.converged else f"{text}, not converged"
