@@ -17,7 +17,8 @@ def collect(directories: Iterable[Path]) -> Found:
         MalformedError: a file that one of the commands wrote cannot be read.
     """
     found: Found = {
-        "sharpness": [], "groups": {}, "eigenpairs": {}, "densities": {}, "slices": [], "certificates": {}, "commands": [],
+        "sharpness": [], "groups": {}, "comparisons": [], "eigenpairs": {}, "densities": {}, "blocks": {}, "slices": [],
+        "certificates": {}, "commands": [],
     }  # fmt: skip
     readers: dict[str, Callable[[Found, dict[str, Any]], None]] = {
         "sharpness.json": _sharpness, "comparison.json": _comparison, "spectrum.json": _spectrum,
@@ -49,18 +50,22 @@ def _sharpness(found: Found, document: dict[str, Any]) -> None:
 
 
 def _comparison(found: Found, document: dict[str, Any]) -> None:
-    from landscape.results import Sharpness, Slice
+    from landscape.results import Comparison, Slice
 
-    for name, runs in document["groups"].items():
-        found["groups"][name] = [Sharpness.from_json(r) for r in runs]
+    comparison = Comparison.from_json(document)
+    found["groups"] |= comparison.groups
+    found["comparisons"].append(comparison)
     found["slices"] += [Slice.from_json(s) for s in document["lines"].values()]
 
 
 def _spectrum(found: Found, document: dict[str, Any]) -> None:
-    from landscape.results import Eigenpairs, SpectralDensity
+    from landscape.results import Block, Eigenpairs, SpectralDensity
 
     found["eigenpairs"][_label(document)] = Eigenpairs.from_json(document["eigenvalues"])
     found["densities"][_label(document)] = SpectralDensity.from_json(document["density"])
+    if "layers" in document:
+        layers, filters = ([Block.from_json(b) for b in document.get(key, ())] for key in ("layers", "filters"))
+        found["blocks"][_label(document)] = (layers, filters)
 
 
 def _surface(found: Found, document: dict[str, Any]) -> None:

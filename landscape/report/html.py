@@ -16,7 +16,7 @@ from landscape.report.line import barrier
 from landscape.report.measures import MARKS, estimate_of
 from landscape.report.pictures import Picture, picture
 from landscape.report.style import printable, unit_text
-from landscape.results import Certificate, CertificateRow, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 from landscape.version import __version__
 
 VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "unmoved here", "invariant", "not defined")
@@ -30,6 +30,8 @@ def write_report(
     groups: Mapping[str, Sequence[Sharpness]] | None = None,
     eigenpairs: Mapping[str, Eigenpairs] | None = None,
     densities: Mapping[str, SpectralDensity] | None = None,
+    comparisons: Sequence[Comparison] = (),
+    blocks: Mapping[str, tuple[Sequence[Block], Sequence[Block]]] | None = None,
     slices: Sequence[Slice] = (),
     certificates: Mapping[str, Sequence[tuple[float, Certificate]]] | None = None,
     history: Mapping[str, Run] | None = None,
@@ -49,6 +51,8 @@ def write_report(
         groups: label -> results, for the comparison picture, and in the summary too; default every checkpoint is its own group.
         eigenpairs: label -> extreme eigenvalues.
         densities: label -> spectral density; eigenvalues of the same label are marked on it.
+        comparisons: what was tested between groups, with its tables and remarks.
+        blocks: label -> curvature of the layers, and of their filters.
         slices: lines, planes, and lines between two minima (those without a check).
         certificates: label -> (alpha, certificate) pairs of one network.
         history: run -> columns or records of its training, as in `draw_history`.
@@ -77,8 +81,10 @@ def write_report(
         "version": __version__,
         "summary": _summary(shown, names),
         "comparison": _comparison(shown, names, groups),
+        "comparisons": [_compared(c) for c in comparisons],
         "provenance": _provenance(shown, names),
         "spectra": _spectra(eigenpairs or {}, densities or {}),
+        "blocks": [_blocks(label, *both) for label, both in (blocks or {}).items()],
         "slices": [_slice(piece) for piece in slices],
         "surfaces": _interactive(slices) if interactive else [],
         "certificates": [entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs)],
@@ -131,6 +137,41 @@ def _comparison(
     columns = ", ".join(printable(g, 40) for g in shown)
     words = f"One panel a measure, one column for each of: {columns}. The table above has the numbers."
     return picture(figures.figure_measures(shown, columns=4, title="All measures side by side"), words)
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    """Effect sizes, rank correlations and remarks of one comparison."""
+    pictures = []
+    tested = any(d.smallest_p < 1 for d in comparison.differences)  # one run against one run can show nothing
+    if tested:
+        words = "Cliff's delta and ratio of medians of every measure for every pair of groups; the table has the numbers."
+        pictures.append(picture(figures.figure_effects(comparison), words))
+    if comparison.rank_correlation:
+        words = "Kendall's tau of every measure with the generalization gap; the table has the numbers."
+        pictures.append(picture(figures.figure_correlations(comparison), words))
+    tables = [
+        (
+            "Differences between the groups",
+            ("quantity", "groups", "Cliff's δ", "ratio of medians", "p", "q"),
+            comparison.difference_rows() if tested else [],
+        ),
+        ("With the generalization gap", ("measure", "Kendall's τ", "p", "q", "granulated Ψ"), comparison.correlation_rows()),
+    ]
+    return {
+        "title": " / ".join(printable(f"{name} ({len(runs)})", 40) for name, runs in comparison.groups.items()),
+        "remarks": [printable(r, 1000) for r in comparison.remarks],
+        "pictures": pictures,
+        "tables": [(caption, head, [[printable(c) for c in row] for row in rows]) for caption, head, rows in tables if rows],
+    }
+
+
+def _blocks(label: str, layers: Sequence[Block], filters: Sequence[Block]) -> dict[str, Any]:
+    """Curvature by layer: picture and table."""
+    words = (
+        f"Trace and largest eigenvalue of each layer's block of the Hessian of {printable(label)}; the table has the numbers."
+    )
+    drawn = picture(figures.figure_breakdown(layers, filters, title="Curvature by layer"), words)
+    return {"name": printable(label), "picture": drawn, "rows": [[printable(c) for c in b.row()] for b in layers]}
 
 
 def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Groups of checkpoints side by side, and what can be said of their differences."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -34,6 +35,12 @@ class GroupValue:
         """Plain dictionary."""
         ends = {k: finite_or_none(getattr(self, k)) for k in ("median", "low", "high")}
         return ends | {"n": self.n, "is_interval": self.is_interval}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "GroupValue":
+        """Inverse of `to_json`."""
+        median, low, high = (math.nan if data[k] is None else float(data[k]) for k in ("median", "low", "high"))
+        return cls(median, low, high, data["n"], data["is_interval"])
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,12 @@ class Difference:
         """Plain dictionary."""
         out = {k: plain(getattr(self, k)) for k in self.__dataclass_fields__}
         return out | {"superiority": self.superiority, "found": self.found}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Difference":
+        """Inverse of `to_json`."""
+        own = {k: data[k] for k in cls.__dataclass_fields__} | {"n": (data["n"][0], data["n"][1])}
+        return cls(**own)
 
 
 class RankCorrelation(NamedTuple):
@@ -224,6 +237,28 @@ class Comparison:
             "excluded": [dict(zip(("group", "checkpoint", "reason"), run, strict=True)) for run in self.excluded],
         }
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Comparison":
+        """Inverse of `to_json`; keys that are not a comparison's are left alone."""
+        return cls(
+            groups={name: [Sharpness.from_json(s) for s in runs] for name, runs in data["groups"].items()},
+            gaps=data["gaps"],
+            table=_ungrouped(data["table"]),
+            rank_correlation={m: RankCorrelation(**t) for m, t in data["rank_correlation"].items()},
+            barriers=data["barriers"],
+            remarks=tuple(data["remarks"]),
+            scores={
+                name: {group: [Estimate.from_json(e) for e in runs] for group, runs in by_group.items()}
+                for name, by_group in data["scores"].items()
+            },
+            conditions=_ungrouped(data["conditions"]),
+            differences=tuple(Difference.from_json(d) for d in data["differences"]),
+            granulated={m: Granulated(**g) for m, g in data["granulated"].items()},
+            hyperparameters=data["hyperparameters"],
+            left_out=data["left_out"],
+            excluded=tuple((run["group"], run["checkpoint"], run["reason"]) for run in data["excluded"]),
+        )
+
 
 def group_cell(value: GroupValue) -> str:
     """A group's median and its interval; a range of too few runs stands in braces."""
@@ -245,3 +280,8 @@ def interval_cell(value: float | None, low: float | None, high: float | None, fo
 def _grouped(table: Mapping[str, Mapping[str, GroupValue]]) -> dict[str, dict[str, Any]]:
     """A table of GroupValues as plain dictionaries."""
     return {name: {group: v.to_json() for group, v in values.items()} for name, values in table.items()}
+
+
+def _ungrouped(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, GroupValue]]:
+    """Inverse of `_grouped`."""
+    return {name: {group: GroupValue.from_json(v) for group, v in values.items()} for name, values in table.items()}

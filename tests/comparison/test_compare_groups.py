@@ -174,3 +174,13 @@ def test_bad_requests():
         compare({"a": five()}, {"a": [0.1, 0.2]})
     with pytest.raises(UsageError, match="expected 5 entries for group b, found 0"):
         compare({"a": five(), "b": five()}, {"a": [0.1] * 5})
+
+
+def test_a_comparison_survives_json():
+    groups = {"a": five(), "b": five(2.0)}
+    gaps = {"a": [0.1, 0.2, 0.3, 0.4, 0.5], "b": [0.2, 0.3, 0.1, 0.5, 0.2]}
+    first = compare(groups, gaps, hyperparameters={n: [{"lr": i} for i in range(5)] for n in groups})
+    again = Comparison.from_json(json.loads(json.dumps(first.to_json(), allow_nan=False)))
+    assert again.to_json() == first.to_json()
+    assert again.difference_rows() == first.difference_rows()
+    assert again.correlation_rows() == first.correlation_rows()

@@ -50,7 +50,8 @@ def test_more_draws_narrow_it_about_the_truth():
     w = model.weight.detach().double()
     estimate = pac_bayes(objective, draws=128)
     assert estimate.value == pytest.approx(sigma_of(0.1, w, torch.ones_like(w)) ** -2, rel=0.1)
-    assert estimate.stderr < 0.6 * pac_bayes(objective, draws=16).stderr
+    few = [pac_bayes(objective, generator=torch.Generator().manual_seed(seed)).stderr for seed in range(5)]
+    assert estimate.stderr < 0.6 * sum(few) / 5  # 1 / sqrt(8) of it, but for the noise of an error from 16 draws
 
 
 def test_what_cannot_be_had_is_said():

@@ -13,8 +13,9 @@ import report_examples as examples
 from landscape.errors import UsageError
 from landscape.report import write_report
 from landscape.report.cells import cell, check_verdict, labels
-from landscape.results import Estimate, Slice
+from landscape.results import Block, Estimate, Slice
 
+SIDES = {"small": 1.0, "large": 2.0}
 VOID = {"meta", "img", "br", "wbr", "hr", "input", "link"}
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}{% raw %}\"onload='x' $\\frac$ &amp;\x1b[31m"
 
@@ -320,3 +321,31 @@ def test_check_verdict_ignores_what_does_not_apply():
     assert check_verdict(check)[0]
     assert check_verdict(replace(check, centre_is_exact=None, norm_ratio=(None, None)))[0]
     assert not check_verdict(replace(check, norm_ratio=((np.nan, 1.0),)))[0]
+
+
+def test_a_comparison_shows_its_tests_and_its_remarks(tmp_path):
+    from landscape.comparison import compare
+
+    groups = {name: [examples.sharpness(f"{name}-{i}", factor + i / 10, i) for i in range(5)] for name, factor in SIDES.items()}
+    result = compare(groups, {name: [0.1 * i for i in range(5)] for name in groups})
+    text = write_report(tmp_path / "r.html", title="t", comparisons=[result]).read_text()
+    words = Page(text).words
+    assert "Comparison of groups" in words
+    assert "small (5) / large (5)" in words
+    assert all(cell in words for row in result.difference_rows() for cell in row)
+    assert all(remark in words for remark in result.remarks)
+    assert text.count("<img") == 2
+    alone = compare({name: runs[:1] for name, runs in groups.items()})
+    words = Page(write_report(tmp_path / "s.html", title="t", comparisons=[alone]).read_text()).words
+    assert "Differences between the groups" not in words  # one run against one run can show none
+    assert "1 against 1 runs" in words
+
+
+def test_curvature_by_layer_has_a_picture_and_a_table(tmp_path):
+    blocks = [Block(f"fc{i}", None, 10, Estimate(i, 0.1, "t", 9), Estimate(i / 2, 1e-6, "residual", 12)) for i in (1, 2)]
+    filters = [Block("fc1", i, 5, Estimate(0.1, 0.1, "t", 9), Estimate(0.1, 1e-6, "residual", 12)) for i in range(4)]
+    text = write_report(tmp_path / "r.html", title="t", blocks={"net": (blocks, filters)}).read_text()
+    words = Page(text).words
+    assert "Curvature by layer" in words
+    assert all(cell in words for b in blocks for cell in b.row())
+    assert text.count("<img") == 1
