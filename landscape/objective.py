@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.batches import Data, fixed_batches, select
-from landscape.curvature import SAMPLE_FORMS, Engine, exact_math, owned, unwrapped
+from landscape.curvature import Engine, exact_math, owned, unwrapped
 from landscape.errors import UsageError
 from landscape.evaluation import Metric, evaluated
+from landscape.folding import folded
 from landscape.losses import LossFunction, MeanLoss, standard_error
 from landscape.parameters import Layout
+from landscape.per_sample import SAMPLE_FORMS
 from landscape.preflight import SAMPLES as PREFLIGHT_SAMPLES
 from landscape.preflight import check_engine, check_targets, check_weights
 from landscape.recalibration import recalibrated
@@ -74,18 +76,17 @@ class Objective:
         if dt is None or dt not in _DTYPES.values():
             raise UsageError(f"expected dtype float32 or float64, found {dtype}")
         model = unwrapped(model)
-        home = next((p.device for p in model.parameters()), torch.device("cpu"))
-        place = torch.device(device) if device is not None else home
+        place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         layout = Layout.of(model)
         own = owned(model).to(device=place, dtype=dt).eval().requires_grad_(False)
-        mean_loss = MeanLoss(loss).to(place, dt)
-        self._engine = Engine(own, mean_loss, fixed_batches(data, batch_size, place, dt), layout)
+        self._engine = Engine(own, MeanLoss(loss).to(place, dt), fixed_batches(data, batch_size, place, dt), layout)
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
         self._metric = metric
         self._checked = False
         self._spent = Spent()
         self._classes = check_targets(self._engine, self._theta)
+        self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
 
     @property
     def theta(self) -> Float[Tensor, " P"]:
@@ -199,8 +200,8 @@ class Objective:
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
         """v^T A_n v of every sample n, float64: their spread tells how a curvature depends on the data at hand.
 
-        A_n is the sample's Hessian, Gauss-Newton matrix or g_n g_n^T. None where the loss does not come apart by sample, or an
-        operation of the network has no third derivative.
+        A_n is its Hessian, Gauss-Newton matrix or g_n g_n^T. None where the loss does not come apart by sample, or the network
+        has no third derivative.
         """
         try:
             return SAMPLE_FORMS[curvature](self._engine, self._theta, self._cast(v))
@@ -315,6 +316,5 @@ class Objective:
         return other
 
     def __repr__(self) -> str:
-        name = type(self._engine.model).__name__
-        dtype: Any = str(self.dtype).removeprefix("torch.")
-        return f"Objective({name}, {self.dim} weights, {self.samples} samples, {dtype} on {self.device})"
+        what = f"{type(self._engine.model).__name__}, {self.dim} weights, {self.samples} samples"
+        return f"Objective({what}, {str(self.dtype).removeprefix('torch.')} on {self.device})"

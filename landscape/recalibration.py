@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def recalibrated(engine: Engine, theta: Float[Tensor, " P"]) -> tuple[dict[str, 
     }
     if not layers:
         return {}, 0
+    engine = replace(engine, folded=None)  # every layer must be there to be watched
     params = engine.layout.unflatten(theta)
     with exact_math(), torch.no_grad():
         whole = _merged(engine.batches)

@@ -1,0 +1,49 @@
+"""Reverse-mode derivatives of named tensors: gradients, and products with a Jacobian from either side."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from landscape.errors import NumericalError
+
+
+def grad(scalar: Tensor, leaves: dict[str, Tensor], create_graph: bool = False) -> dict[str, Tensor]:
+    """Gradient of a scalar; zeros for leaves that it does not reach."""
+    if not scalar.requires_grad:
+        raise NumericalError(
+            "expected a loss that can be differentiated, found one that does not depend on the weights through autograd",
+            fix="look for .detach(), .item(), argmax or torch.no_grad() in the model or the loss",
+        )
+    grads = torch.autograd.grad(scalar, list(leaves.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
+
+
+def dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+    """Inner product of two lots of tensors under the same names."""
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def vjp(
+    outputs: dict[str, Tensor], leaves: dict[str, Tensor], cotangents: dict[str, Tensor], create_graph: bool = False
+) -> dict[str, Tensor]:
+    """Vector-Jacobian product that keeps the graph; zeros where nothing depends on a leaf (a linear model has no curvature)."""
+    live = [name for name, t in outputs.items() if t.requires_grad]
+    if not live:
+        return {name: torch.zeros_like(t) for name, t in leaves.items()}
+    grads = torch.autograd.grad(
+        [outputs[n] for n in live],
+        list(leaves.values()),
+        [cotangents[n] for n in live],
+        retain_graph=True,
+        create_graph=create_graph,
+        materialize_grads=True,
+    )
+    return dict(zip(leaves, grads, strict=True))
+
+
+def pusher(output: Tensor, leaves: dict[str, Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
+    """v -> J v with J = d output / d leaves, by reverse over reverse: J^T u is linear in u, and its gradient along v is J v."""
+    dummy = torch.zeros_like(output, requires_grad=True)
+    pulled = vjp({"output": output}, leaves, {"output": dummy}, create_graph=True)
+    return lambda v: vjp(pulled, {"output": dummy}, v)["output"]
