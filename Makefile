@@ -34,6 +34,8 @@ figures: .venv/installed demo
 	$(BIN)/python -m experiments.keskar
 	$(BIN)/python -m experiments.zhang
 	$(BIN)/python -m experiments.dinh
+	$(BIN)/landscape reparam demo/runs/small-batch.safetensors --measures all --sweep 3 --samples 512 --out build/reparam-all
+	cp build/reparam-all/certificate.png figures/certificate.png
 	cp demo/plane/surface-contour.png figures/demo-plane.png
 	cp demo/spectrum/spectrum.png figures/demo-spectrum.png
 	cp demo/comparison/measures.png figures/demo-measures.png

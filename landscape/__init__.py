@@ -15,15 +15,19 @@ from landscape.errors import LandscapeError
 from landscape.version import __version__
 
 if TYPE_CHECKING:
+    from landscape.block_curvature import breakdown
     from landscape.comparison import compare
     from landscape.measures import (
         MEASURES,
         adaptive_lambda_max,
         adaptive_trace,
+        asam,
+        forecast,
         frobenius,
         keskar,
         lambda_max,
         lambda_min,
+        sam,
         sharpness,
         trace,
     )
@@ -46,6 +50,10 @@ _HOMES = {
     "keskar": "measures",
     "adaptive_trace": "measures",
     "adaptive_lambda_max": "measures",
+    "sam": "measures",
+    "asam": "measures",
+    "forecast": "measures",
+    "breakdown": "block_curvature",
     "eigenpairs": "spectrum",
     "spectral_density": "spectrum",
     "line": "surfaces",
@@ -65,10 +73,13 @@ __all__ = [
     "__version__",
     "adaptive_lambda_max",
     "adaptive_trace",
+    "asam",
+    "breakdown",
     "certificate",
     "compare",
     "eigenpairs",
     "find_symmetries",
+    "forecast",
     "frobenius",
     "interpolation",
     "keskar",
@@ -78,6 +89,7 @@ __all__ = [
     "load",
     "plane",
     "rescale",
+    "sam",
     "sharpness",
     "spectral_density",
     "trace",

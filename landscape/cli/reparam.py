@@ -184,7 +184,7 @@ def _certify(
     from landscape import progress
     from landscape.cli.network import seeded
     from landscape.measures import measure_all
-    from landscape.measures.forecast import duration, forecast
+    from landscape.measures.cost import duration, forecast
     from landscape.reparam import certificate, rescale
     from landscape.results.certificate import HEAD
 

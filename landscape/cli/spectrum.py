@@ -112,7 +112,7 @@ def _blocks(
     import csv
     import io
 
-    from landscape.breakdown import breakdown
+    from landscape.block_curvature import breakdown
     from landscape.cli.network import seeded
     from landscape.files import write
     from landscape.report import figure_breakdown, save

@@ -1,8 +1,8 @@
 """Measures of sharpness: a registry and one file per family. A new one is one file and one import here."""
 
 # isort: split  (the order from here on is the order of every table)
+from landscape.measures.cost import Forecast, forecast
 from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_lambda_max
-from landscape.measures.forecast import Forecast, forecast
 from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure, measure_all
 from landscape.measures.table import provenance, sharpness
 
@@ -13,7 +13,7 @@ from landscape.measures.traces import adaptive_trace, frobenius, layer_trace, tr
 from landscape.measures.epsilon_sharpness import keskar, keskar_relative
 
 # isort: split
-from landscape.measures.sam import asam, asam_published, sam, sam_linf
+from landscape.measures.sharpness_aware import asam, asam_published, sam, sam_linf
 
 # isort: split
 from landscape.measures.adaptive_sharpness import adaptive_average, adaptive_worst, adaptive_worst_m, first_order_adaptive_linf

@@ -14,7 +14,7 @@ from landscape import linalg, progress
 from landscape.errors import UsageError
 from landscape.measures.registry import NotDefined, measure, variant
 from landscape.measures.shared import seeded
-from landscape.measures.worst_case import Norm, growth, growth_estimate, growth_work
+from landscape.measures.worst_case import ROUGH, Norm, growth, growth_estimate, growth_work
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -149,7 +149,8 @@ def adaptive_worst(
     """
     objective = _of_normalized_logits(objective) if normalized else objective
     scale = objective.theta.abs()
-    found = growth(objective, rho, norm, scale, seeded(generator), methods=["apgd"], restarts=restarts, steps=steps)
+    tol = ROUGH if normalized else None
+    found = growth(objective, rho, norm, scale, seeded(generator), methods=["apgd"], tol=tol, restarts=restarts, steps=steps)
     return growth_estimate(objective, found, scale)
 
 
@@ -277,7 +278,7 @@ def _register() -> None:
                 f"Worst-case adaptive sharpness on all samples at once ({norm}){words}: max growth in |d| <= rho |w|, by APGD."
             )
             key = "normalized" if normalized else "adaptive"
-            measure(f"adaptive_worst_{norm}{end}", work=growth_work(key, 85), **about)(
+            measure(f"adaptive_worst_{norm}{end}", work=growth_work(key, 85, rough=normalized), **about)(
                 variant(adaptive_worst, doc, fixed, rho=radius)
             )
             doc = f"Worst-case adaptive m-sharpness ({norm}){words}: the mean of the maxima of batches of m, by APGD."

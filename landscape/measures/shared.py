@@ -39,19 +39,23 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
 
 
 def extremes(
-    objective: Objective, generator: torch.Generator, weight: Tensor | None = None, curvature: Curvature = "hessian"
+    objective: Objective,
+    generator: torch.Generator,
+    weight: Tensor | None = None,
+    curvature: Curvature = "hessian",
+    tol: float | None = None,
 ) -> Eigenpairs:
     """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run; "ggn" and "fisher" the largest."""
     return once(
         objective,
         generator,
-        ("extremes", curvature, _mark(weight)),
+        ("extremes", curvature, _mark(weight), tol),
         lambda: linalg.eigenpairs(
             operator(objective, weight, curvature),
             objective.dim,
             k=1,
             which="both" if curvature == "hessian" else "largest",
-            tol=TOLERANCE[objective.dtype],
+            tol=tol or TOLERANCE[objective.dtype],
             basis_size=basis_size(objective.dim, 2),
             generator=generator,
             dtype=objective.dtype,
@@ -83,9 +87,9 @@ def sweep(
     )
 
 
-def extremes_work(name: str, curvature: Curvature = "hessian") -> Work:
+def extremes_work(name: str, curvature: Curvature = "hessian", rough: bool = False) -> Work:
     """What `extremes` typically takes: one Lanczos run, shared by all that need it."""
-    products = 60 if curvature == "hessian" else 30
+    products = 60 if curvature == "hessian" and not rough else 30
     return lambda objective, settings: {("extremes", name, curvature): Spent(sweeps=products, products=products)}
 
 

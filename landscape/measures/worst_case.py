@@ -17,6 +17,9 @@ from landscape.results import Estimate, Spent
 
 Norm = Literal["l2", "linf"]
 
+# Good enough for a start: the climb does the rest.
+ROUGH = 1e-2
+
 
 def growth(
     objective: Objective,
@@ -27,6 +30,7 @@ def growth(
     *,
     methods: Sequence[str] | None = None,
     curved: bool = True,
+    tol: float | None = None,
     restarts: int = 2,
     steps: int = 20,
 ) -> linalg.Maximum:
@@ -42,6 +46,8 @@ def growth(
         generator: of the Lanczos start and of random starts.
         methods: of `linalg.maximise_ball` or `maximise_box`; None for all that run unasked.
         curved: also start from the top eigenvector of diag(s) H diag(s).
+        tol: relative residual of that eigenvector; default as fine as where it is measured, whose run it then shares. ROUGH
+            will do where nothing else needs it.
         restarts: random starts.
         steps: iterations of each method.
 
@@ -55,7 +61,7 @@ def growth(
         raise UsageError(f"expected a positive rho, found {rho:g}", fix="for example rho=0.05")
     theta = objective.theta
     centre, slope = objective.value_and_gradient()
-    directions = extremes(objective, generator, scale).vectors[:1] if curved else None
+    directions = extremes(objective, generator, scale, tol=tol).vectors[:1] if curved else None
 
     def value_and_gradient(y: Tensor) -> tuple[float, Tensor]:
         if not bool(y.any()):
@@ -90,11 +96,11 @@ def growth_estimate(objective: Objective, found: linalg.Maximum, scale: Tensor) 
     return replace(estimate, data_stderr=objective.standard_error(after - before))
 
 
-def growth_work(key: str, gradients: float, forwards: float = 2) -> Work:
+def growth_work(key: str, gradients: float, forwards: float = 2, rough: bool = False) -> Work:
     """What `growth` typically takes: its own maximisation, and the eigenvector that it starts from."""
 
     def work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, Spent]:
         own: dict[Hashable, Spent] = {object(): Spent(gradients=gradients, forwards=forwards)}
-        return {**extremes_work(key)(objective, settings), **own} if key else own
+        return {**extremes_work(key, rough=rough)(objective, settings), **own} if key else own
 
     return work

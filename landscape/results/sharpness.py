@@ -112,6 +112,10 @@ class Sharpness:
             elif not m.defined:
                 value, doubt = "–", e.reason or "not a number"
             data = "" if e.data_stderr is None else f"± {1.96 * e.data_stderr:.2g}"
+            if m.defined and e.kind in ("samples", "proportion"):  # nothing but the samples is in doubt
+                doubt, data = "exact", doubt
+            elif m.defined and e.kind == "exact":
+                doubt = "exact"
             out.append((name, value, doubt, data, m.mark if m.defined else "", m.unit))
         return out
 

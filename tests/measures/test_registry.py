@@ -7,7 +7,7 @@ from cases import CASES
 
 from landscape.errors import UsageError
 from landscape.measures import MEASURES, chosen, forecast, measure_all
-from landscape.measures.forecast import duration
+from landscape.measures.cost import duration
 from landscape.objective import Objective
 from landscape.results import Estimate, Measurement, Sharpness
 

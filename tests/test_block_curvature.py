@@ -8,7 +8,7 @@ import torch
 from cases import CASES
 from reference import dense_hessian
 
-from landscape.breakdown import breakdown
+from landscape.block_curvature import breakdown
 from landscape.objective import Objective
 from landscape.results import Block
 from landscape.spectrum import eigenpairs, spectrum
