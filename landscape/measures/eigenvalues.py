@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from landscape.measures.claims import in_whole_tensors
 from landscape.measures.registry import measure
 from landscape.measures.shared import extremes, extremes_work, layer_norms, seeded, with_data_error
 from landscape.objective import Objective
@@ -107,6 +108,7 @@ def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | No
     reference="Rangamani et al. 2019, arXiv:1902.02434",
     work=extremes_work("layer"),
     default=False,
+    only_if=in_whole_tensors,
 )
 def layer_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian in units of the layers' norms, D H D with D = ||W_t|| for every tensor t.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from landscape.errors import UsageError
-from landscape.graph import Graph, live_arguments, operation
 from landscape.measures.operations import (
     BATCH_NORM,
     BOUNDED,
@@ -25,6 +24,7 @@ from landscape.measures.paths import affine, traced
 from landscape.measures.registry import NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
+from landscape.symmetry.graph import Graph, live_arguments, operation
 
 _REFERENCE = "Bartlett, Foster, Telgarsky 2017, arXiv:1706.08498; Jiang et al. 2020, arXiv:1912.02178"
 

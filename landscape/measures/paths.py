@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx
 
 from landscape.errors import UsageError
-from landscape.graph import Graph, bound_arguments, graph_of, live_arguments, operation, where
 from landscape.measures.operations import BATCH_NORM, COPIES, LINEAR, MOVES, POOLINGS, QUESTIONS, RECTIFIERS, REDUCTIONS
 from landscape.measures.registry import NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
+from landscape.symmetry.graph import Graph, bound_arguments, graph_of, live_arguments, operation, where
 
 
 @measure(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape import linalg, progress
 from landscape.errors import UsageError
+from landscape.measures.claims import in_whole_tensors
 from landscape.measures.registry import NotDefined, measure
 from landscape.measures.shared import DATA_PROBES, seeded, with_data_error
 from landscape.objective import Objective
@@ -31,6 +32,7 @@ def _work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, S
     reference="Petzka et al. 2021, arXiv:2001.00939",
     work=_work,
     default=False,
+    only_if=in_whole_tensors,
 )
 def relative_flatness(
     objective: Objective, *, layers: str = "*", probes: int = 32, generator: torch.Generator | None = None

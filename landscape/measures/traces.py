@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from landscape.measures.claims import in_whole_tensors
 from landscape.measures.registry import measure
 from landscape.measures.shared import data_probes, layer_norms, seeded, sweep, sweep_work, with_data_error
 from landscape.objective import Objective
@@ -103,6 +104,7 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     reference="Rangamani et al. 2019, arXiv:1902.02434",
     work=sweep_work("layer"),
     default=False,
+    only_if=in_whole_tensors,
 )
 def layer_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Hessian in units of the layers' norms, sum over tensors t of ||W_t||^2 tr H_tt.

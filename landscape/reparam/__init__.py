@@ -3,10 +3,10 @@
 from landscape.reparam.certify import certificate
 from landscape.reparam.path import spaced
 from landscape.reparam.scaling import apply, factors, rescale, scales_for, smallest_scales
-from landscape.reparam.search import find_symmetries
-from landscape.reparam.symmetries import Pinned, Symmetries, Unit
 from landscape.reparam.target import Solution, TraceBlocks, solve_alpha, trace_blocks
 from landscape.reparam.trace_target import TraceAlong, trace_along
+from landscape.symmetry.search import find_symmetries
+from landscape.symmetry.symmetries import Pinned, Symmetries, Unit
 
 __all__ = [
     "Pinned",

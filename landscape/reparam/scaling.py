@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.errors import NumericalError, UsageError
-from landscape.graph import Example, arguments, copied, example_for, unwrapped
-from landscape.reparam.search import find_symmetries, values_in
-from landscape.reparam.symmetries import Symmetries, Unit
+from landscape.symmetry.graph import Example, arguments, copied, example_for, unwrapped
+from landscape.symmetry.search import find_symmetries, values_in
+from landscape.symmetry.symmetries import Symmetries, Unit
 
 # How far rounding the new weights to their dtype may move the outputs, relative to the largest output.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.errors import NumericalError, UsageError
 from landscape.progress import stage
-from landscape.reparam.symmetries import Symmetries, Unit
+from landscape.symmetry.symmetries import Symmetries, Unit
 
 
 @dataclass(frozen=True)

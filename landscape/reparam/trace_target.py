@@ -10,8 +10,8 @@ from landscape.errors import UsageError
 from landscape.linalg import mean_estimate
 from landscape.linalg.probes import random_rows
 from landscape.objective import Objective
-from landscape.reparam.symmetries import Symmetries, Unit
 from landscape.results import Estimate
+from landscape.symmetry.symmetries import Symmetries, Unit
 
 # log alpha is looked for within a factor of e^16, about 10^7, either way.
 _REACH = 16.0

@@ -287,8 +287,19 @@ def test_claims_hold_on_every_kind_of_network(net: Net) -> None:
         other = ls.rescale(model, 3.0, node=symmetry == "node", example=x)
         certified = ls.certificate(objective, other, measures=["logit_norm"])
         assert certified.same_function
-        if certified.symmetry == symmetry:  # where parts of a tensor follow a layer, that is no layer-wise rescaling
-            assert broken(values(objective, symmetry), values(objective.with_model(other), symmetry), symmetry) == {}
+        assert broken(values(objective, symmetry), values(objective.with_model(other), symmetry), symmetry) == {}
+
+
+def test_layers_that_are_read_in_part_take_the_claim_of_layer_norms_away() -> None:
+    """A concatenation: what is measured in units of a whole tensor's norm moves, and does not claim otherwise."""
+    names = ["layer_lambda_max", "layer_trace:probes=4", "relative_flatness:probes=4"]
+    model, x = next(net for net in NETS if net.name == "dense").make(n=SAMPLES // 2)
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, labels(model, x)), dtype="float64")
+    other = objective.with_model(ls.rescale(model, 3.0, example=x))
+    for before, after in zip(measure_all(objective, names).values(), measure_all(other, names).values(), strict=True):
+        assert before.invariant_to == ()
+        assert change(before, after) > 0.1
+    assert all(MEASURES[name.partition(":")[0]].invariant_to == ("layer",) for name in names)
 
 
 def test_claims_hold_with_the_settings_that_people_get() -> None:

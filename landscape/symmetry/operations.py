@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.reparam.calls import Call, Leaf, rule
-from landscape.reparam.variables import PINNED, ZERO
+from landscape.symmetry.calls import Call, Leaf, rule
+from landscape.symmetry.variables import PINNED, ZERO
 
 # Positively homogeneous functions of one activation.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from landscape.reparam.calls import Call, Ids, Leaf, along, fixed, rule
+from landscape.symmetry.calls import Call, Ids, Leaf, along, fixed, rule
 
 
 @rule("linear")

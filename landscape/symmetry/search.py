@@ -10,11 +10,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
-from landscape.graph import Example, Graph, bound_arguments, example_for, graph_of, where
-from landscape.reparam import layers, operations  # noqa: F401  # importing them enters their rules
-from landscape.reparam.calls import RULES, Call, Leaf, Use, fixed
-from landscape.reparam.symmetries import Pinned, Scaling, Symmetries, Unit
-from landscape.reparam.variables import PINNED, ZERO, Variables
+from landscape.symmetry import layers, operations  # noqa: F401  # importing them enters their rules
+from landscape.symmetry.calls import RULES, Call, Leaf, Use, fixed
+from landscape.symmetry.graph import Example, Graph, bound_arguments, example_for, graph_of, where
+from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
+from landscape.symmetry.variables import PINNED, ZERO, Variables
 
 
 def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetries:
