@@ -1,6 +1,7 @@
 """Where the curvature sits: trace and largest eigenvalue of every layer's, and every filter's, own block of the Hessian."""
 
-import numpy as np
+from typing import Any
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -19,7 +20,7 @@ def breakdown(
     tol: float = 1e-3,
     generator: torch.Generator | None = None,
 ) -> list[Block]:
-    """Trace and largest eigenvalue of the diagonal blocks of the Hessian, by layer or by filter.
+    """Trace and largest eigenvalue of the diagonal blocks of the Hessian, of the layers and on request of their filters.
 
     A layer's block has all parameters of one module. A filter's has the weights of one output channel of a convolution or of
     one neuron of a linear layer, without its bias. The traces of all blocks come from one sweep of probes, those of the layers
@@ -27,13 +28,13 @@ def breakdown(
 
     Args:
         objective: the network on its data.
-        filters: by filter; else by layer.
+        filters: those of every filter and neuron too.
         probes: random vectors for the traces, at least 2.
         tol: relative residual of a filter's eigenvalue.
         generator: of probes and start vectors; default seed 0.
 
     Returns:
-        Blocks in the order of the network.
+        Blocks of the layers in the order of the network, then those of the filters.
 
     Raises:
         UsageError: fewer than 2 probes.
@@ -49,54 +50,42 @@ def breakdown(
         >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> blocks = breakdown(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 2))), filters=True)
         >>> [(b.name, b.trace.value, round(b.lambda_max.value, 4)) for b in blocks]
-        [('(model)[0]', 2.5, 2.0), ('(model)[1]', 2.5, 2.0)]
+        [('(model)', 5.0, 2.0), ('(model)[0]', 2.5, 2.0), ('(model)[1]', 2.5, 2.0)]
     """
     random = generator if generator is not None else torch.Generator().manual_seed(0)
-    names, ids = _sections(objective, filters)
-    sweep = linalg.quadratic_forms(
-        objective.hvp,
-        objective.dim,
-        probes=probes,
-        sections=ids,
-        generator=random,
-        dtype=objective.dtype,
-        device=objective.device,
-    )
+    options: dict[str, Any] = {"generator": random, "dtype": objective.dtype, "device": objective.device}
+    layers = list(objective.layout.layers)
+    names, ids = _sections(objective)
+    sweep = linalg.quadratic_forms(objective.hvp, objective.dim, probes=probes, sections=ids, **options)
+    out = []
+    for layer in layers:
+        part = objective.only(*(e.name for e in objective.layout.layers[layer]))
+        own = sweep.sections[:, [name[0] == layer for name in names]].sum(1)
+        out.append(Block(layer, None, part.dim, linalg.mean_estimate(own), eigenpairs(part, generator=random).estimate(0)))
+    if not filters:
+        return out
+    numbers = [i for i, name in enumerate(names) if name[1] is not None]
+    blocks = [torch.nonzero(ids == i)[:, 0].to(objective.device) for i in numbers]
     traces = sweep.section_traces()
-    sizes = np.bincount(ids[ids >= 0].numpy(), minlength=len(names))
-    if filters:
-        blocks = [torch.nonzero(ids == i)[:, 0].to(objective.device) for i in range(len(names))]
-        tops = linalg.block_eigenvalues(
-            objective.hvp,
-            objective.dim,
-            blocks,
-            tol=tol,
-            generator=random,
-            dtype=objective.dtype,
-            device=objective.device,
-        )
-    else:
-        tops = []
-        for layer, _ in names:
-            part = objective.only(*(e.name for e in objective.layout.layers[layer]))
-            tops.append(eigenpairs(part, generator=random).estimate(0))
-    return [Block(*name, int(n), t, top) for name, n, t, top in zip(names, sizes, traces, tops, strict=True)]
+    tops = linalg.block_eigenvalues(objective.hvp, objective.dim, blocks, tol=tol, **options)
+    for i, block, top in zip(numbers, blocks, tops, strict=True):
+        out.append(Block(*names[i], len(block), traces[i], top))
+    return out
 
 
-def _sections(objective: Objective, filters: bool) -> tuple[list[tuple[str, int | None]], Int[Tensor, " P"]]:
-    """(layer, filter) of every block, and the block that each weight belongs to; -1 for none."""
+def _sections(objective: Objective) -> tuple[list[tuple[str, int | None]], Int[Tensor, " P"]]:
+    """(layer, filter) of the finest sections, every filter and what is left of each tensor, and that of each weight."""
     names: list[tuple[str, int | None]] = []
-    if filters:
-        counted: dict[str, int] = {}  # a module with several weight tensors numbers their filters through
-        for e in objective.layout:
-            if e.filter_axis is not None:
-                first = counted.get(e.layer, 0)
-                counted[e.layer] = first + e.shape[e.filter_axis]
-                names += [(e.layer, i) for i in range(first, counted[e.layer])]
-        return names, objective.layout.filters
     ids = torch.empty(objective.dim, dtype=torch.long)
-    for layer, entries in objective.layout.layers.items():
-        for e in entries:
+    counted: dict[str, int] = {}  # a module with several weight tensors numbers their filters through
+    for e in objective.layout:
+        if e.filter_axis is None:
             ids[e.start : e.stop] = len(names)
-        names.append((layer, None))
+            names.append((e.layer, None))
+            continue
+        width, first = e.shape[e.filter_axis], counted.get(e.layer, 0)
+        along = [width if axis == e.filter_axis else 1 for axis in range(len(e.shape))]
+        ids[e.start : e.stop] = (len(names) + torch.arange(width)).view(along).expand(e.shape).reshape(-1)
+        counted[e.layer] = first + width
+        names += [(e.layer, i) for i in range(first, counted[e.layer])]
     return names, ids

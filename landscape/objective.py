@@ -180,11 +180,7 @@ class Objective:
         return self._product(v, self._engine.ggnvp)
 
     def fishervp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
-        """Products with the empirical Fisher matrix, the mean over samples of g_n g_n^T with g_n a sample's own gradient.
-
-        Raises:
-            UsageError: the loss does not come apart by sample.
-        """
+        """Products with the empirical Fisher matrix, the mean of g_n g_n^T over samples; the loss must come apart."""
         return self._product(v, self._engine.fishervp)
 
     @property
@@ -200,11 +196,12 @@ class Objective:
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
         """v^T A_n v of every sample n, float64: their spread tells how a curvature depends on the data at hand.
 
-        A_n is its Hessian, Gauss-Newton matrix or g_n g_n^T. None where the loss does not come apart by sample, or the network
-        has no third derivative.
+        A_n is its Hessian, Gauss-Newton matrix or g_n g_n^T. None where these do not exist or come apart by sample.
         """
+        forms, passes = SAMPLE_FORMS[curvature]
+        self._spent.forwards += passes
         try:
-            return SAMPLE_FORMS[curvature](self._engine, self._theta, self._cast(v))
+            return forms(self._engine, self._theta, self._cast(v))
         except RuntimeError:
             return None
 
@@ -212,6 +209,7 @@ class Objective:
         """The network's outputs at the trained weights for every sample, (N, ...), on the CPU; in another dtype on request."""
         if dtype is not None:
             return self.to(dtype).outputs()
+        self._spent.forwards += 1
         with exact_math(), torch.no_grad():
             params = self.layout.unflatten(self._theta)
             return torch.cat([self._engine.forward(params, b).cpu() for b in self._engine.batches])
@@ -277,7 +275,8 @@ class Objective:
         Raises:
             UsageError: the model takes several inputs, or inputs that are not real numbers.
         """
-        return self._engine.by_input(self.layout.unflatten(self._theta))
+        for network, x, target in self._engine.by_input(self.layout.unflatten(self._theta)):
+            yield self._spent.counting(network, self.samples), x, target
 
     def with_model(self, model: nn.Module) -> "Objective":
         """The same loss, data, dtype and device with another model's weights and buffers."""

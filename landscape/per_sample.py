@@ -62,8 +62,9 @@ def sample_fisher(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, "
     return torch.cat(parts)
 
 
-SAMPLE_FORMS: dict[str, Callable[[Engine, Tensor, Tensor], Tensor | None]] = {
-    "hessian": sample_curvatures,
-    "ggn": sample_gauss_newton,
-    "fisher": sample_fisher,
+# By matrix: how it comes apart, and the forward passes that this is worth.
+SAMPLE_FORMS: dict[str, tuple[Callable[[Engine, Tensor, Tensor], Tensor | None], int]] = {
+    "hessian": (sample_curvatures, 20),
+    "ggn": (sample_gauss_newton, 10),
+    "fisher": (sample_fisher, 9),
 }

@@ -4,6 +4,8 @@ They run on at most 8 samples in float64, where rounding and the kinks of rectif
 the Objective's own dtype for a network that insists on it.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -119,6 +121,11 @@ def _check(engine: Engine, exact: bool) -> None:
     hu, hv = probe.hvp(theta, torch.stack((u, v)))
     scale = float((hu.norm() * v.norm() + hv.norm() * u.norm()).double()) + 1e-30
     skew = abs(float(u @ hv) - float(v @ hu)) / scale
+    if not math.isfinite(skew):
+        raise NumericalError(
+            "expected finite Hessian-vector products, found that they overflow",
+            fix="the weights or the inputs are far from the usual scale; rescale them",
+        )
     if not skew < (1e-9 if exact else 1e-4):
         raise NumericalError(
             f"expected a symmetric Hessian, found |u.Hv - v.Hu| = {skew:.1e} of its scale",

@@ -1,5 +1,6 @@
 """`landscape compare`: groups of checkpoints side by side, and the straight lines between their minima."""
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -122,7 +123,9 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
             accuracy = quantity.endswith("accuracy")
             what = quantity.replace("_", " ") + (" (percentage points)" if accuracy else "")
             height = barrier.text(100.0 if accuracy else 1.0)
-            terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}")
+            extreme = "no dip: the line is lowest" if accuracy else "no hill: the line is highest"
+            end = f" ({extreme} at its end)" if barrier.at in (0.0, 1.0) and math.isfinite(barrier.height) else ""
+            terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}{end}")
         if "batchnorm" in piece.provenance:
             terminal.line(f"{name}: BatchNorm {piece.provenance['batchnorm']}")
     for remark in comparison.remarks[len(comparison.warnings) :]:

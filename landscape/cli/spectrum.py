@@ -117,10 +117,10 @@ def _blocks(
     from landscape.files import write
     from landscape.report import figure_breakdown, save
 
-    layers = breakdown(objective, generator=seeded(seed))
+    blocks = breakdown(objective, filters=filters, generator=seeded(seed))
+    layers, small = [b for b in blocks if b.filter is None], [b for b in blocks if b.filter is not None]
     terminal.table(("layer", *_BLOCK_HEAD), [b.row() for b in layers])
     document["layers"] = [b.to_json() for b in layers]
-    small = breakdown(objective, filters=True, generator=seeded(seed)) if filters else []
     if small:
         top = sorted(small, key=lambda b: -b.lambda_max.value)[:_SHOWN]
         terminal.table((f"sharpest filters of {len(small)}", *_BLOCK_HEAD), [b.row() for b in top])

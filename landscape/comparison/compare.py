@@ -103,7 +103,7 @@ def compare(
         left_out=left_out | _undefined(measures) | _undefined(scores),
         excluded=tuple(excluded),
     )
-    families = ([measures, scores] if len(kept) > 1 else [])  # fmt: skip
+    families = [measures, scores] if len(kept) > 1 else []
     found = [d for family in families for d in _differences(family, comparison.left_out, seed, draws)]
     overall = adjusted([d.p for d in found])
     found = [replace(d, q=max(d.q, q)) for d, q in zip(found, overall, strict=True)]

@@ -39,25 +39,34 @@ def median_interval(values: np.ndarray, random: np.random.Generator, draws: int 
 
     Reference: Hesterberg 2015, arXiv:1411.5279, section 5.3 (expanded percentiles).
     """
-    return percentiles(_medians(values, random, draws), _expanded(len(values)))
+    return percentiles(_medians(values, random, draws), expanded(len(values)))
 
 
 def ratio_interval(a: np.ndarray, b: np.ndarray, random: np.random.Generator, draws: int = DRAWS) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of median(a) / median(b), for positive finite values; both groups are resampled.
+    """95 % bootstrap interval of median(a) / median(b), for positive finite values; both groups are resampled.
 
-    Coverage 95 to 98 % for groups of 5 to 30 log-normal values: the plain percentiles suffice for a ratio.
+    The percentiles are expanded as for the median, by the size of the smaller group: where one group varies much more than
+    the other the ratio is no easier than its median, and plain percentiles cover 88 % (7 against 7 log-normal values, the
+    logarithm's standard deviations 1 and 0.01). Coverage 94 to 99.5 % for groups of 5 to 30 log-normal values, whatever
+    their spreads: least, 94 to 96 %, for five runs of which one group hardly varies; most where spreads are alike, where the
+    interval is then up to 1.4 times as long as it need be.
     """
-    return percentiles(_medians(a, random, draws) / _medians(b, random, draws))
+    return percentiles(_medians(a, random, draws) / _medians(b, random, draws), expanded(min(len(a), len(b))))
 
 
 def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
     """95 % interval of theta = P(a > b) + P(a = b) / 2 from all pairs of two groups.
 
     Score interval: all t with (theta - t)^2 <= q^2 s V(t), where V is the variance of Newcombe's fifth method, q the quantile
-    of Student's t with m + n - 2 degrees of freedom, and s >= 1 raises V to the variance of the placements (DeLong et al.
-    1988) where that is larger, as it is for groups of unequal spread. A percentile bootstrap stands still where the groups
-    do not overlap: it covers 43 % at theta = 0.96 with five runs each. This one covers 94 to 99 % for 5 to 15 runs a group,
-    spreads that differ up to fourfold, and theta up to 0.96.
+    of Student's t, and s >= 1 raises V to the variance of the placements (DeLong et al. 1988) where that is larger, as it is
+    for groups of unequal spread. The degrees of freedom are Welch's and Satterthwaite's for that variance, since the group
+    that varies more is the one that decides; where no placement varies, as in complete separation, they are those of
+    placements with variances 1 / m and 1 / n.
+
+    A percentile bootstrap stands still where the groups do not overlap: it covers 43 % at theta = 0.96 with five runs each.
+    This one covers 94 to 99.7 % for 5 to 30 runs a group, spreads that differ up to fivefold, and theta from 0.5 to 0.96;
+    down to 92 % at single values of theta (0.7 for 6 against 30) where the smaller group varies five times as much or more:
+    the share is then almost a binomial one of a few runs.
 
     Args:
         wins: (m, n); 1 where run i of the first group has the larger value than run j of the second, 1/2 for a tie, else 0.
@@ -65,7 +74,8 @@ def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
     Returns:
         Its ends, within [0, 1].
 
-    Reference: Newcombe 2006, Statistics in Medicine 25:559, method 5; the factor s and Student's t are ours.
+    Reference: Newcombe 2006, Statistics in Medicine 25:559, method 5; Welch 1947, Biometrika 34:28, for the degrees of
+        freedom. The factor s and Student's t are ours.
 
     Example:
         Complete separation of five from five still leaves room.
@@ -74,13 +84,17 @@ def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
     """
     m, n = wins.shape
     theta = float(wins.mean())
-    placements = wins.mean(1).var(ddof=1) / m + wins.mean(0).var(ddof=1) / n
+    first, second = float(wins.mean(1).var(ddof=1)) / m, float(wins.mean(0).var(ddof=1)) / n
+    placements = first + second
+    if placements == 0:
+        first, second = 1 / m**2, 1 / n**2
+    freedom = (first + second) ** 2 / (first**2 / (m - 1) + second**2 / (n - 1))
 
     def variance(t: float) -> float:
         return t * (1 - t) * (1 + ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))) / (m * n)
 
-    s = max(1.0, float(placements) / variance(theta)) if 0 < theta < 1 else 1.0
-    q = float(stats.t.ppf((1 + LEVEL) / 2, m + n - 2))
+    s = max(1.0, placements / variance(theta)) if 0 < theta < 1 else 1.0
+    q = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
 
     def excess(t: float) -> float:
         return (theta - t) ** 2 - q * q * s * variance(t)
@@ -96,6 +110,6 @@ def _medians(values: np.ndarray, random: np.random.Generator, draws: int) -> np.
         return np.median(random.choice(values, (draws, len(values))), axis=1)
 
 
-def _expanded(n: int) -> float:
+def expanded(n: int) -> float:
     """Tail probability of the expanded percentile interval."""
     return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1)))

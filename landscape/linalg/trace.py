@@ -9,7 +9,6 @@ from torch import Tensor
 
 from landscape import progress
 from landscape.errors import UsageError
-from landscape.linalg.lanczos import vectors_of
 from landscape.linalg.probes import Distribution, default_generator, random_rows
 from landscape.linalg.products import MatVec, Products, column_chunks, gram, orthonormal_rows
 from landscape.results import Estimate
@@ -28,14 +27,12 @@ class ProbeSweep:
     Attributes:
         quadratic: (n,) zᵀHz of each probe.
         squared: (n,) ||Hz||² of each probe.
-        weighted: (n, q) Σ_i c_i z_i (Hz)_i for each of the q diagonal weights c.
         sections: (n, s) Σ_{i in section} z_i (Hz)_i for each of the s sections.
         matvecs: products spent.
     """
 
     quadratic: np.ndarray
     squared: np.ndarray
-    weighted: np.ndarray
     sections: np.ndarray
     matvecs: int
 
@@ -52,10 +49,6 @@ class ProbeSweep:
         assert square.stderr is not None  # of kind "t"
         return Estimate(value, square.stderr / (2 * value), "t", square.n)
 
-    def weighted_traces(self) -> list[Estimate]:
-        """Σ_i c_i H_ii for each diagonal weight c; with c = w² the adaptive trace."""
-        return [mean_estimate(column) for column in self.weighted.T]
-
     def section_traces(self) -> list[Estimate]:
         """Σ_{i in section} H_ii for each section, for instance a layer."""
         return [mean_estimate(column) for column in self.sections.T]
@@ -68,16 +61,15 @@ def quadratic_forms(
     probes: int = 64,
     block: int = 8,
     distribution: Distribution = "rademacher",
-    weights: Float[Tensor, "..."] | None = None,
     sections: Int[Tensor, " P"] | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> ProbeSweep:
-    """One sweep of random probes, from which trace, Frobenius norm, per-layer and weighted traces all come.
+    """One sweep of random probes, from which trace, Frobenius norm, and per-layer traces all come.
 
-    For probes with E zzᵀ = I: E zᵀHz = tr H, E ||Hz||² = ||H||_F², and E z_i (Hz)_i = H_ii, so that any weighted sum of the
-    diagonal is estimated without a further product.
+    For probes with E zzᵀ = I: E zᵀHz = tr H, E ||Hz||² = ||H||_F², and E z_i (Hz)_i = H_ii, so that the trace of any block
+    is estimated without a further product.
 
     Args:
         matvec: maps (k, P) to (k, P).
@@ -85,9 +77,6 @@ def quadratic_forms(
         probes: n >= 2 independent probes, one product each.
         block: probes that go through the data together; changes time and memory, not the result.
         distribution: "rademacher" (entries ±1; least variance) or "gaussian".
-        weights: (P,) or (q, P) diagonal weights c. For Σ c_i H_ii with very uneven c, Hutchinson on D H D with D = diag(sqrt
-            c) has less variance, (c_i + c_j) / 2 against sqrt(c_i c_j) at every off-diagonal entry, but needs products of its
-            own.
         sections: (P,) the number of the section that each coordinate belongs to, for instance its layer; -1 for none.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
@@ -116,9 +105,7 @@ def quadratic_forms(
     _at_least("probes", probes, 2, "an interval needs two")
     _at_least("block", block, 1, "one probe a block is the least")
     generator = default_generator(generator)
-    scales = None if weights is None else vectors_of(weights, dim, "weights", dtype, device)
     rows = np.empty((probes, 2))
-    weighted = np.empty((probes, 0 if scales is None else len(scales)))
     ids, count = _sections(sections, dim, device)
     parts = np.empty((probes, count))
     with progress.stage("probes", probes) as advance:
@@ -130,12 +117,10 @@ def quadratic_forms(
             rows[of, 1] = torch.linalg.vector_norm(hz, dim=1, dtype=torch.float64).square().cpu().numpy()
             z *= hz
             rows[of, 0] = z.sum(dim=1, dtype=torch.float64).cpu().numpy()
-            if scales is not None:
-                weighted[of] = gram(z, scales)
             for i, row in enumerate(z if count else ()):
                 sums = torch.zeros(count + 1, dtype=torch.float64, device=device).index_add_(0, ids, row.double())
                 parts[begin + i] = sums[1:].cpu().numpy()
-    return ProbeSweep(rows[:, 0].copy(), rows[:, 1].copy(), weighted, parts, products.count)
+    return ProbeSweep(rows[:, 0].copy(), rows[:, 1].copy(), parts, products.count)
 
 
 def hutchinson(

@@ -2,12 +2,12 @@
 
 # isort: split  (the order from here on is the order of every table)
 from landscape.measures.cost import Forecast, forecast
-from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_lambda_max
+from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
 from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure, measure_all
 from landscape.measures.table import provenance, sharpness
 
 # isort: split
-from landscape.measures.traces import adaptive_trace, frobenius, layer_trace, trace, weight_curvature
+from landscape.measures.traces import adaptive_trace, frobenius, layer_relative_trace, trace, weight_curvature
 
 # isort: split
 from landscape.measures.epsilon_sharpness import keskar, keskar_relative
@@ -77,8 +77,8 @@ __all__ = [
     "keskar_relative",
     "lambda_max",
     "lambda_min",
-    "layer_lambda_max",
-    "layer_trace",
+    "layer_relative_lambda_max",
+    "layer_relative_trace",
     "logit_norm",
     "measure",
     "measure_all",

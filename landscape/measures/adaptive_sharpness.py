@@ -14,7 +14,7 @@ from landscape import linalg, progress
 from landscape.errors import UsageError
 from landscape.measures.registry import NotDefined, measure, variant
 from landscape.measures.shared import seeded
-from landscape.measures.worst_case import ROUGH, Norm, growth, growth_estimate, growth_work
+from landscape.measures.worst_case import ROUGH, Norm, check_radius, growth, growth_estimate, growth_work
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -77,7 +77,7 @@ def adaptive_average(
         >>> abs(found.value - 0.04) < 3 * found.stderr
         True
     """
-    _check_radius(rho)
+    check_radius(rho)
     if pairs < 2:
         raise UsageError(f"expected at least 2 pairs of draws, found {pairs}", fix="an interval needs two")
     objective = _of_normalized_logits(objective) if normalized else objective
@@ -254,13 +254,18 @@ def _uniform(dim: int, generator: torch.Generator) -> Tensor:
     return torch.rand(dim, generator=generator).mul_(2).sub_(1)
 
 
-def _check_radius(rho: float) -> None:
-    if not (math.isfinite(rho) and rho > 0):
-        raise UsageError(f"expected a positive rho, found {rho:g}", fix="for example rho=0.1")
-
-
 def _average_work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, Spent]:
     return {object(): Spent(forwards=2 * settings["pairs"])}
+
+
+def _from_four_starts(settings: Mapping[str, Any]) -> float:
+    """Gradients of APGD from the centre, two ways along an eigenvector, and random starts."""
+    return (3 + settings["restarts"]) * (settings["steps"] + 1)
+
+
+def _from_two_starts(settings: Mapping[str, Any]) -> float:
+    """Gradients of APGD from the centre and random starts."""
+    return (1 + settings["restarts"]) * (settings["steps"] + 1)
 
 
 def _register() -> None:
@@ -278,11 +283,13 @@ def _register() -> None:
                 f"Worst-case adaptive sharpness on all samples at once ({norm}){words}: max growth in |d| <= rho |w|, by APGD."
             )
             key = "normalized" if normalized else "adaptive"
-            measure(f"adaptive_worst_{norm}{end}", work=growth_work(key, 85, rough=normalized), **about)(
-                variant(adaptive_worst, doc, fixed, rho=radius)
-            )
+            measure(
+                f"adaptive_worst_{norm}{end}",
+                work=growth_work(key, _from_four_starts, rough=normalized),
+                **about,
+            )(variant(adaptive_worst, doc, fixed, rho=radius))
             doc = f"Worst-case adaptive m-sharpness ({norm}){words}: the mean of the maxima of batches of m, by APGD."
-            measure(f"adaptive_worst_{norm}{end}_m", work=growth_work("", 43), **about)(
+            measure(f"adaptive_worst_{norm}{end}_m", work=growth_work("", _from_two_starts), **about)(
                 variant(adaptive_worst_m, doc, fixed, rho=radius)
             )
 

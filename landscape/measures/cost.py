@@ -65,7 +65,7 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
                 known.add(key)
                 own += cost
         spent += own
-        seconds[m.name] = own @ each
+        seconds[m.name] = own.seconds(each)
     return Forecast(spent, each, seconds)
 
 

@@ -102,7 +102,7 @@ def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | No
 
 
 @measure(
-    "layer_lambda_max",
+    "layer_relative_lambda_max",
     unit="loss",
     invariant_to=("layer",),
     reference="Rangamani et al. 2019, arXiv:1902.02434",
@@ -110,7 +110,7 @@ def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | No
     default=False,
     only_if=in_whole_tensors,
 )
-def layer_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
+def layer_relative_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian in units of the layers' norms, D H D with D = ||W_t|| for every tensor t.
 
     Layer-relative flatness: the sharpest direction when each parameter tensor moves in proportion to its Euclidean norm, the

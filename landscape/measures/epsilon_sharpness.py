@@ -12,13 +12,13 @@ from landscape.errors import UsageError
 from landscape.linalg.products import gram
 from landscape.measures.registry import measure
 from landscape.measures.shared import extremes, seeded
-from landscape.measures.worst_case import growth, growth_work
+from landscape.measures.worst_case import climbs, growth, growth_work
 from landscape.objective import Objective
 from landscape.results import Estimate
 
 _REFERENCE = "Keskar et al. 2017, arXiv:1609.04836, metric 2.1"
 # Typical passes of one maximisation, and the eigenvector that it starts from.
-_work, _relative = growth_work("plain", 75, 30), growth_work("adaptive", 75, 30)
+_work, _relative = growth_work("plain", climbs, 20), growth_work("adaptive", climbs, 20)
 
 
 @measure("keskar", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)

@@ -64,7 +64,8 @@ def input_margin(objective: Objective, *, others: int = 9, generator: torch.Gene
     """Mean distance in input space from a sample to the decision boundary, to first order, negative on the wrong side.
 
     (1/N) sum_n min over j != y_n of (f_y - f_j) / ||grad_x (f_y - f_j)||_2 at x_n, with y the target and f the outputs. For
-    each sample it is the l2 distance to the boundary of its target's region if the network were linear around it.
+    each sample it is the signed l2 distance, if the network were linear around it, to the nearest boundary of its target's
+    region where the sample lies inside, and to the boundary that it is furthest behind where it lies outside.
 
     Args:
         objective: a classifier on its data: outputs (N, C), targets class indices.
@@ -75,7 +76,7 @@ def input_margin(objective: Objective, *, others: int = 9, generator: torch.Gene
     Returns:
         Kind "samples", in the unit of the network's inputs (as normalized for it). Where grad_x (f_y - f_j) vanishes there is
         no boundary with j to first order, and j is passed over; samples for which no j is left are left out, as are those
-        whose target is negative (ignored), and the reason says how many.
+        whose target is negative or ignored by the loss, and the reason says how many.
 
     Raises:
         NotDefined: the network takes no real numbers, is no classifier, or has no gradient at any sample.
@@ -101,7 +102,11 @@ def input_margin(objective: Objective, *, others: int = 9, generator: torch.Gene
         raise UsageError(f"expected at least 1 other class, found {others}", fix="9 is all of ten classes")
     data = classifier(objective)
     with exact_math(derivatives=True, recurrent=data.recurrent):
-        margins = torch.cat([_margins(network, x[y >= 0], y[y >= 0], others) for network, x, y in data.batches])
+        parts = []
+        for network, x, y in data.batches:
+            kept = data.counted(y)
+            parts.append(_margins(network, x[kept], y[kept], others))
+    margins = torch.cat(parts)
     known = margins[margins.isfinite()]
     if not len(known):
         raise NotDefined("expected outputs that change with the input, found a gradient of zero at every sample")
@@ -138,6 +143,11 @@ class Classifier:
     batches: list[tuple[Network, Tensor, Tensor]]
     classes: int
     recurrent: bool
+    ignored: int | None
+
+    def counted(self, y: Tensor) -> Tensor:
+        """Which targets are classes: not negative, not the one that the loss ignores."""
+        return (y >= 0) & (y != self.ignored) if self.ignored is not None else y >= 0
 
 
 def classifier(objective: Objective) -> Classifier:
@@ -151,7 +161,7 @@ def classifier(objective: Objective) -> Classifier:
         model = objective.subset(1).plain()[0]
     except UsageError as error:
         raise NotDefined(error.problem, fix=error.fix) from error
-    shape = objective.subset(1).outputs().shape
+    shape, ignored = objective.subset(1).outputs().shape, getattr(objective.loss, "ignore_index", None)
     if len(shape) != 2 or shape[1] < 2:
         raise NotDefined(f"expected outputs (N, C) of two classes or more, found {('N', *shape[1:])}".replace("'", ""))
     for _, _, y in batches:
@@ -160,9 +170,10 @@ def classifier(objective: Objective) -> Classifier:
             raise NotDefined(
                 f"expected class indices (N,) as targets, found {kind} of shape {('N', *y.shape[1:])}".replace("'", "")
             )
-        if int(y.max()) >= shape[1]:
-            raise NotDefined(f"expected class indices below {shape[1]} as targets, found {int(y.max())}")
-    return Classifier(batches, shape[1], any(isinstance(m, nn.RNNBase) for m in model.modules()))
+        known = y if ignored is None else y[y != ignored]
+        if len(known) and int(known.max()) >= shape[1]:
+            raise NotDefined(f"expected class indices below {shape[1]} as targets, found {int(known.max())}")
+    return Classifier(batches, shape[1], any(isinstance(m, nn.RNNBase) for m in model.modules()), ignored)
 
 
 def _mean(values: Float[Tensor, " N"], reason: str | None = None) -> Estimate:

@@ -43,8 +43,8 @@ def pac_bayes(
         generator: of the draws; default seed 0.
 
     Returns:
-        Kind "t" with the Monte Carlo error of the draws: the error of sigma is that of the mean drop over its slope, carried
-        through 1 / sigma^2 to first order. sigma itself is in `reason`.
+        Kind "log t" with the Monte Carlo error of the draws: the error of log sigma is that of the mean drop over its slope;
+        the interval is Student's for log sigma, carried to 1 / sigma^2. sigma itself is in `reason`.
 
     Raises:
         UsageError: a drop outside (0, 1), fewer than 2 draws.
@@ -124,10 +124,12 @@ def _sharpness(objective: Objective, scale: Tensor, drop: float, draws: int, gen
         noise = drops(middle).std(ddof=1) / math.sqrt(draws)
     sigma = math.exp(middle)
     if not rise > 0:
-        return Estimate(sigma**-2, None, "t", draws, reason=f"sigma = {sigma:.4g}; the drop has no slope to read an error from")
+        return Estimate(
+            sigma**-2, None, "log t", draws, reason=f"sigma = {sigma:.4g}; the drop has no slope to read an error from"
+        )
     relative = noise / rise
     half = relative * float(student.ppf(0.975, draws - 1))
-    return Estimate(sigma**-2, 2 * relative * sigma**-2, "t", draws, reason=f"sigma = {sigma:.4g} ± {half * sigma:.2g}")
+    return Estimate(sigma**-2, 2 * relative * sigma**-2, "log t", draws, reason=f"sigma = {sigma:.4g} ± {half * sigma:.2g}")
 
 
 def _bracket(too_much: Any, drop: float, accuracy: float) -> tuple[float, float]:

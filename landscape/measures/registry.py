@@ -4,9 +4,10 @@ import inspect
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import nan
+from math import inf, nan
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from landscape import progress
@@ -66,6 +67,8 @@ class Measure:
             return Estimate(nan, reason=f"not defined: {error}")
         except NumericalError as error:
             return Estimate(nan, converged=False, reason=str(error))
+        except (RuntimeError, np.linalg.LinAlgError) as error:  # out of memory, or a backend that gives up
+            return Estimate(nan, converged=False, reason=str(error).partition("\n")[0] or type(error).__name__)
 
     def unmoved_by(self, objective: Objective) -> tuple[Symmetry, ...]:
         """The rescalings of this very network that leave it unchanged."""
@@ -136,7 +139,8 @@ def chosen(names: str | Sequence[str] | None = None) -> list[Measure]:
         return [m for m in MEASURES.values() if m.default]
     if names == "all":
         return list(MEASURES.values())
-    wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    listed = [names] if isinstance(names, str) else names
+    wanted = dict.fromkeys(name for text in listed for name in (MEASURES if text == "all" else [text]))
     out = []
     for text in wanted:
         name, colon, settings = text.partition(":")
@@ -196,6 +200,9 @@ def _like(old: Any, text: str, what: str) -> Any:
     if isinstance(old, str):
         return text
     try:
-        return int(text) if old is None else type(old)(text)
+        number = int(text) if old is None else type(old)(text)
     except ValueError:
-        raise UsageError(f"expected a number for {what}, found {text!r}", fix=f"for example {what}={old or 100}") from None
+        number = nan
+    if not 0 <= number < inf:
+        raise UsageError(f"expected a number from 0 for {what}, found {text!r}", fix=f"for example {what}={old or 100}")
+    return number

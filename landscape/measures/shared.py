@@ -11,6 +11,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.measures.registry import Work
 from landscape.objective import Curvature, Objective
+from landscape.per_sample import SAMPLE_FORMS
 from landscape.results import Eigenpairs, Estimate, Spent
 from landscape.spectrum import TOLERANCE, basis_size
 
@@ -97,7 +98,7 @@ def sweep_work(name: str, curvature: Curvature = "hessian") -> Work:
     """What `sweep` takes, eight probes a pass, and the few probes that see every sample."""
     return lambda objective, settings: {
         ("sweep", name, curvature, settings["probes"]): Spent(sweeps=settings["probes"] / 8, products=settings["probes"]),
-        ("samples", name, curvature): Spent(sweeps=DATA_PROBES, products=DATA_PROBES),
+        ("samples", name, curvature): Spent(forwards=DATA_PROBES * SAMPLE_FORMS[curvature][1]),
     }
 
 

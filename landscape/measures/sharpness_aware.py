@@ -4,7 +4,7 @@ import torch
 
 from landscape.measures.registry import measure
 from landscape.measures.shared import seeded
-from landscape.measures.worst_case import ROUGH, growth, growth_estimate, growth_work
+from landscape.measures.worst_case import ROUGH, climbs, growth, growth_estimate, growth_work
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -16,7 +16,7 @@ _ASAM = "Kwon et al. 2021, arXiv:2102.11600"
     unit="loss",
     invariant_to=(),
     reference="Foret et al. 2021, arXiv:2010.01412, equation 1",
-    work=growth_work("plain", 50),
+    work=growth_work("plain", climbs, 25),
     default=False,
 )
 def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
@@ -58,7 +58,7 @@ def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: 
     unit="loss",
     invariant_to=(),
     reference="Foret et al. 2021, arXiv:2010.01412, equation 1 with p = inf",
-    work=growth_work("plain", 75, 30),
+    work=growth_work("plain", climbs, 25),
     default=False,
 )
 def sam_linf(objective: Objective, *, rho: float = 1e-3, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
@@ -76,7 +76,7 @@ def sam_linf(objective: Objective, *, rho: float = 1e-3, steps: int = 20, genera
     unit="loss",
     invariant_to=("layer", "node"),
     reference=_ASAM,
-    work=growth_work("adaptive", 50),
+    work=growth_work("adaptive", climbs, 25),
     default=False,
 )
 def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
@@ -112,7 +112,7 @@ def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: 
     unit="loss",
     invariant_to=(),
     reference=_ASAM,
-    work=growth_work("asam_published", 50, rough=True),
+    work=growth_work("asam_published", climbs, 25, rough=True),
     default=False,
 )
 def asam_published(
@@ -123,10 +123,11 @@ def asam_published(
     steps: int = 20,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """ASAM's sharpness as published in code: |w| + eta for weights, 1 for biases and norm layers; breaks the invariance.
+    """ASAM's sharpness as in its published code: |w| + eta for weights, 1 for biases, which breaks the invariance.
 
-    max over ||T^-1 d||_2 <= rho of L(w + d) - L(w) with T = |w| + eta for weights of two or more dimensions and T = 1 for
-    any other. Both exceptions keep the training algorithm from dividing by zero, and both let a rescaling move the value.
+    max over ||T^-1 d||_2 <= rho of L(w + d) - L(w) with T = |w| + eta for every parameter whose name has "weight" in it, those
+    of norm layers too, and T = 1 for any other. Both exceptions keep the training algorithm from dividing by zero, and both
+    let a rescaling move the value.
 
     Args:
         objective: the network on its data.
@@ -140,7 +141,10 @@ def asam_published(
 
     Cost: some 50 gradients, and a Lanczos run of its own.
     """
-    weights = objective.layout.mask("weight").to(objective.device)
-    scale = torch.where(weights, objective.theta.abs() + eta, 1)
+    scale = torch.ones_like(objective.theta)
+    for entry in objective.layout:
+        if "weight" in entry.name:
+            part = slice(entry.start, entry.stop)
+            scale[part] = objective.theta[part].abs() + eta
     found = growth(objective, rho, "l2", scale, seeded(generator), tol=ROUGH, steps=steps)
     return growth_estimate(objective, found, scale)

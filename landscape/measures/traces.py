@@ -92,13 +92,14 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     Returns:
         Kind "t", unit of the loss.
 
-    Cost: one product a probe.
+    Cost: one product a probe, of diag(|w|) H diag(|w|): a weighted sum over the products of `trace` has the same mean, but its
+    noise is larger and moves under rescaling, so that the estimate would not be invariant.
     """
     return _trace(objective, probes, seeded(generator), objective.theta.abs())
 
 
 @measure(
-    "layer_trace",
+    "layer_relative_trace",
     unit="loss",
     invariant_to=("layer",),
     reference="Rangamani et al. 2019, arXiv:1902.02434",
@@ -106,11 +107,11 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     default=False,
     only_if=in_whole_tensors,
 )
-def layer_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
+def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Hessian in units of the layers' norms, sum over tensors t of ||W_t||^2 tr H_tt.
 
-    The average-case companion of `layer_lambda_max`: the growth of the loss when each parameter tensor moves at random in
-    proportion to its Euclidean norm. Layer-wise rescaling does not move it, neuron-wise rescaling does.
+    The average-case companion of `layer_relative_lambda_max`: the growth of the loss when each parameter tensor moves at
+    random in proportion to its Euclidean norm. Layer-wise rescaling does not move it, neuron-wise rescaling does.
 
     Args:
         objective: the network on its data.

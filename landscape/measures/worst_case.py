@@ -1,7 +1,7 @@
 """The largest growth of the loss in a ball or box around the weights: what SAM, ASAM and adaptive sharpness share."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -57,11 +57,11 @@ def growth(
     Raises:
         UsageError: rho is not positive and finite.
     """
-    if not (math.isfinite(rho) and rho > 0):
-        raise UsageError(f"expected a positive rho, found {rho:g}", fix="for example rho=0.05")
+    check_radius(rho)
     theta = objective.theta
     centre, slope = objective.value_and_gradient()
-    directions = extremes(objective, generator, scale, tol=tol).vectors[:1] if curved else None
+    plain = bool((scale == 1).all())  # then the eigenvector is that of H itself, and its run shared with all that need it
+    directions = extremes(objective, generator, None if plain else scale, tol=tol).vectors[:1] if curved else None
 
     def value_and_gradient(y: Tensor) -> tuple[float, Tensor]:
         if not bool(y.any()):
@@ -83,6 +83,12 @@ def growth(
     return maximise(value_and_gradient, value, rho, **options)
 
 
+def check_radius(rho: float) -> None:
+    """Refuse a radius that is none."""
+    if not (math.isfinite(rho) and rho > 0):
+        raise UsageError(f"expected a positive rho, found {rho:g}", fix="for example rho=0.05")
+
+
 def growth_estimate(objective: Objective, found: linalg.Maximum, scale: Tensor) -> Estimate:
     """The maximum as a lower bound, with its error over samples.
 
@@ -96,11 +102,16 @@ def growth_estimate(objective: Objective, found: linalg.Maximum, scale: Tensor) 
     return replace(estimate, data_stderr=objective.standard_error(after - before))
 
 
-def growth_work(key: str, gradients: float, forwards: float = 2, rough: bool = False) -> Work:
-    """What `growth` typically takes: its own maximisation, and the eigenvector that it starts from."""
+def growth_work(key: str, gradients: Callable[[Mapping[str, Any]], float], forwards: float = 2, rough: bool = False) -> Work:
+    """What `growth` typically takes: its own maximisation by its settings, and the eigenvector that it starts from."""
 
     def work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, Spent]:
-        own: dict[Hashable, Spent] = {object(): Spent(gradients=gradients, forwards=forwards)}
+        own: dict[Hashable, Spent] = {object(): Spent(gradients=gradients(settings), forwards=forwards)}
         return {**extremes_work(key, rough=rough)(objective, settings), **own} if key else own
 
     return work
+
+
+def climbs(settings: Mapping[str, Any]) -> float:
+    """Gradients of the methods that run unasked: some jumps from every start, and two or three climbs of so many steps."""
+    return 20 + 2.5 * settings.get("steps", settings.get("iterations", 10))

@@ -131,7 +131,7 @@ def _row(
     elif claimed:
         verdict = "invariant" if change <= slack else "CLAIM BROKEN"
     else:
-        verdict = "moved" if change > slack + _doubt(a) + _doubt(b) else "unmoved here"
+        verdict = "unmoved here" if change <= slack else "moved" if change > slack + _doubt(a) + _doubt(b) else "within doubt"
     return CertificateRow(name, a, b, claimed, verdict)
 
 
@@ -161,7 +161,7 @@ def _doubt(estimate: Estimate) -> float:
     """Half of the 95 % interval of the method's own error: how far a value must move to have moved for certain."""
     if estimate.kind == "lower bound":
         return _MAXIMISATION / 2 * abs(estimate.value)
-    if estimate.kind not in ("t", "residual"):
+    if estimate.kind not in ("t", "log t", "residual"):
         return 0.0  # the same samples before and after: their scatter is no doubt about the change
     bounds = estimate.interval()
     return 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2

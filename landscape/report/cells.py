@@ -41,6 +41,10 @@ def breakable(name: str) -> Markup:
     return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
 
 
+# What stands behind a value, by its kind.
+_BEHIND = {"t": "probes", "log t": "draws", "samples": "samples", "residual": "products", "lower bound": "evaluations"}
+
+
 def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
     """A value, its interval, and what is wrong with it, in words."""
     if estimate is None:
@@ -48,7 +52,7 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
     e, remarks = estimate, []
     if not math.isfinite(e.value):
         return {"value": DASH, "doubt": "", "remarks": [], "why": printable(e.reason or f"not finite: {e.value}", 200)}
-    behind = {"t": "probes", "samples": "samples", "residual": "products", "lower bound": "evaluations"}.get(e.kind)
+    behind = _BEHIND.get(e.kind)
     count = f" ({e.n:,} {behind})" if e.n is not None and behind else ""
     interval = e.interval()
     if e.kind == "lower bound":

@@ -19,7 +19,7 @@ from landscape.report.style import printable, unit_text
 from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 from landscape.version import __version__
 
-VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "unmoved here", "invariant", "not defined")
+VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "within doubt", "unmoved here", "invariant", "not defined")
 
 
 def write_report(

@@ -18,7 +18,6 @@ from landscape.report.style import (
     legend_above,
     log_axis,
     new_axes,
-    note,
     panels,
     plain,
     short,
@@ -116,11 +115,11 @@ def draw_interpolation(
     x = np.asarray(piece.coordinates[0], float)
     for ax, group in zip(axes, groups, strict=False):
         _curves(ax, piece, group, BLUE, VERMILLION)
-        high = group[0].endswith("accuracy")  # where the curves are at the ends: names stand on the other side
         for place, name in zip(at, ends, strict=True):
             if x.min() <= place <= x.max():
                 ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
                 before = place - x.min() > x.max() - place
+                high = _is_high(ax, piece, group[0], place)  # the name stands on the other side
                 ax.annotate(
                     plain(name, 22),
                     (place, 0 if high else 1),
@@ -224,14 +223,12 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
         return
     height, where, mean = found
     if height <= 0:
-        note(ax, "no barrier: the line never rises\nabove the mean of its ends", corner="upper right")
+        _say(ax, piece, at, "no barrier:\nthe line never rises\nabove the mean\nof its ends")
         return
     known = piece.barriers.get("loss")
     half = "" if known is None or known.stderr is None else f" ± {short(NORMAL_95 * known.stderr, 2)}"
     if where in at:
-        note(
-            ax, f"no hill: the line is highest at its end,\n{short(height)}{half} above the mean of both", corner="upper right"
-        )
+        _say(ax, piece, at, f"no hill: the line is\nhighest at its end,\n{short(height)}{half} above\nthe mean of both")
         return
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
@@ -247,6 +244,36 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
         fontsize=8,
         bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.85},
         zorder=6,
+    )
+
+
+def _is_high(ax: Axes, piece: Slice, quantity: str, place: float) -> bool:
+    """Whether the curve is in the upper half of the axes at the point of the grid nearest to a place."""
+    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - place)))
+    ax.get_ylim()  # brings the transform up to date with what is drawn
+    height = ax.transAxes.inverted().transform(
+        ax.transData.transform((place, np.ma.filled(shown(piece, quantity)[0], np.nan)[i]))
+    )
+    return bool(height[1] > 0.5)
+
+
+def _say(ax: Axes, piece: Slice, at: tuple[float, float], text: str) -> None:
+    """A remark at the top where a line without a hill is not: beside the name of its lower end; in the middle of equal ends."""
+    x, y = np.asarray(piece.coordinates[0], float), np.asarray(piece.values["loss"], float)
+    first, last = sorted(at)
+    left, right = (float(y[np.argmin(np.abs(x - place))]) for place in (first, last))
+    place, align = (first, "left") if left < right else (last, "right") if right < left else ((first + last) / 2, "center")
+    ax.annotate(
+        text,
+        (place, 0.97),
+        ({"left": 15, "right": -15, "center": 0}[align], 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha=align,
+        va="top",
+        fontsize=7.5,
+        color=GREY,
+        zorder=20,
     )
 
 

@@ -9,7 +9,7 @@ from landscape.plain import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.sharpness import aligned
 
-Verdict = Literal["invariant", "moved", "unmoved here", "CLAIM BROKEN", "not comparable", "not defined"]
+Verdict = Literal["invariant", "moved", "within doubt", "unmoved here", "CLAIM BROKEN", "not comparable", "not defined"]
 
 HEAD = ("measure", "before", "after", "ratio", "verdict")
 
@@ -23,7 +23,8 @@ class CertificateRow:
         before, after: its values at the two sets of weights.
         claimed: whether the registry claims that this rescaling leaves it unchanged.
         verdict: "invariant" (claimed, and it did not move), "moved" (not claimed, and it moved: rescaling can fake it),
-            "unmoved here" (not claimed, but this rescaling left it within the tolerance), "CLAIM BROKEN" (claimed, and it
+            "within doubt" (not claimed, and it moved by less than both intervals explain), "unmoved here" (not claimed, but
+            this rescaling left it alone up to rounding), "CLAIM BROKEN" (claimed, and it
             moved), "not comparable" (a value is not finite or not converged, or the functions differ), "not defined" (the
             measure does not exist for this network; the reason stands in `before`).
     """
@@ -99,7 +100,7 @@ class Certificate:
             furthest = max(moved, key=lambda r: r.factor if r.factor == r.factor else 0.0)
             far = f"by up to a factor of {furthest.factor:.4g} ({furthest.name})" if furthest.factor < math.inf else ""
             parts.append(f"{len(moved)} moved {far or f'({furthest.name} changed its sign)'}")
-        parts += [f"{count[v]} {v}" for v in ("unmoved here", "not comparable", "not defined") if count[v]]
+        parts += [f"{count[v]} {v}" for v in ("within doubt", "unmoved here", "not comparable", "not defined") if count[v]]
         return "; ".join(parts)
 
     def function_line(self) -> str:

@@ -9,7 +9,7 @@ from scipy.special import ndtri, stdtrit
 
 from landscape.plain import finite_or_none
 
-Kind = Literal["exact", "t", "samples", "proportion", "residual", "lower bound"]
+Kind = Literal["exact", "t", "log t", "samples", "proportion", "residual", "lower bound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Estimate:
             - "exact": a deterministic computation on the given data; only rounding is left, `stderr` is None or 0.
             - "t": the mean of `n` independent random probes; `stderr` is s/sqrt(n) with ddof = 1, the interval is Student's
               with n - 1 degrees of freedom.
+            - "log t": a positive value whose logarithm is known like a mean of `n` probes; `stderr` is that of the value to
+              first order, the interval is Student's for the logarithm.
             - "samples": a mean over `n` data points; `stderr` is s/sqrt(n): the doubt from having seen only these.
             - "proportion": a share of `n` data points, such as an accuracy; the interval is Wilson's, which stays inside [0, 1]
               and does not shrink to nothing where all or none of them are hits.
@@ -59,6 +61,9 @@ class Estimate:
             return None
         if self.kind == "proportion":
             return _wilson(self.value, self.n or 1, float(ndtri(0.5 + level / 2)))
+        if self.kind == "log t":
+            factor = math.exp(self.stderr / self.value * float(stdtrit((self.n or 2) - 1, 0.5 + level / 2)))
+            return (self.value / factor, self.value * factor)
         if self.kind == "residual":
             width = self.stderr
         elif self.kind == "t":
@@ -78,8 +83,8 @@ class Estimate:
         if self.kind == "residual":
             return f"residual {self.stderr:.1e}"
         bounds = self.interval()
-        if bounds is not None and self.kind == "proportion":
-            return f"[{bounds[0]:.4f}, {bounds[1]:.4f}]"
+        if bounds is not None and self.kind in ("proportion", "log t"):
+            return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
         return "" if bounds is None else f"± {(bounds[1] - bounds[0]) / 2:.3g}"
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What a computation cost, in passes over the data."""
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from typing import Any
 
 
 @dataclass
@@ -25,6 +27,15 @@ class Spent:
     def __sub__(self, other: "Spent") -> "Spent":
         return Spent(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-    def __matmul__(self, seconds: "Spent") -> float:
-        """Seconds, where `seconds` holds what one of each takes."""
-        return sum(a * b for a, b in zip(astuple(self), astuple(seconds), strict=True))
+    def counting(self, network: Callable[[Any], Any], samples: int) -> Callable[[Any], Any]:
+        """The network, its forward passes counted here; a call on some of the samples is that share of one."""
+
+        def counted(x: Any) -> Any:
+            self.forwards += len(x) / samples
+            return network(x)
+
+        return counted
+
+    def seconds(self, each: "Spent") -> float:
+        """How long it takes, where `each` holds the seconds of one pass of each kind."""
+        return sum(a * b for a, b in zip(astuple(self), astuple(each), strict=True))

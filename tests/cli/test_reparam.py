@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 FEW = ("--samples", 60)
-QUICK = "trace,adaptive_trace,layer_trace,keskar,path_norm,logit_norm"
+QUICK = "trace,adaptive_trace,layer_relative_trace,keskar,path_norm,logit_norm"
 
 
 def landscape(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -58,7 +58,7 @@ def test_one_command_certifies_both_symmetries(both: tuple[Path, str, str]) -> N
     for v in verdicts:
         assert v["adaptive_trace"] == v["path_norm"] == v["logit_norm"] == "invariant"
     # What is invariant to layer-wise rescaling only is caught by the second certificate.
-    assert [v["layer_trace"] for v in verdicts] == ["invariant", "moved"]
+    assert [v["layer_relative_trace"] for v in verdicts] == ["invariant", "moved"]
     assert verdicts[0]["trace"] == verdicts[0]["keskar"] == "moved"
 
 
@@ -149,7 +149,7 @@ def test_a_network_whose_layers_are_read_in_part_and_measures_that_it_does_not_h
     a, b, c = nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(9, 2)
     state = {f"{n}.{k}": v for n, m in (("a", a), ("b", b), ("c", c)) for k, v in m.state_dict().items()}
     torch.save(state, tmp_path / "net.pt")
-    measures = "adaptive_trace,layer_trace,input_margin,adaptive_worst_l2_normalized"
+    measures = "adaptive_trace,layer_relative_trace,input_margin,adaptive_worst_l2_normalized"
     done = landscape(
         "reparam", "net.pt", "--task", "task.py", "--dtype", "float64", "--measures", measures, "--out", "o", cwd=tmp_path
     )
@@ -159,7 +159,7 @@ def test_a_network_whose_layers_are_read_in_part_and_measures_that_it_does_not_h
     for c in (document, document["node"]):
         verdicts = {row["name"]: row["verdict"] for row in c["rows"]}
         assert verdicts["adaptive_trace"] == "invariant"
-        assert verdicts["layer_trace"] == "moved"
+        assert verdicts["layer_relative_trace"] == "moved"
         assert verdicts["input_margin"] == verdicts["adaptive_worst_l2_normalized"] == "not defined"
         assert c["rows"][2]["before"]["value"] is None
         assert c["provenance"]["rounding"] == 1e-6

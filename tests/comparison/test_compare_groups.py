@@ -112,16 +112,34 @@ def test_infinities_are_ranked():
 
 
 def test_unmatched_training_losses_come_first_with_the_numbers():
-    by_factor = compare({"a": [run(0.01, trace=1.0)], "b": [run(0.1, trace=1.0)]})
-    (warning,) = by_factor.warnings
-    assert by_factor.remarks[0] == warning
-    assert "median 0.01 in a, 0.1 in b; single runs from 0.01 to 0.1, a factor of 10." in warning
     losses = np.linspace(0.010, 0.0104, 5)
     groups = {"a": [run(x, trace=1.0) for x in losses], "b": [run(x + 0.001, trace=1.0) for x in losses]}
-    (warning,) = compare(groups).warnings
-    assert "a / b: p = 0.0079 (not adjusted)" in warning
-    assert "a factor of 1.14" in warning
+    result = compare(groups)
+    (warning,) = result.warnings
+    assert result.remarks[0] == warning
+    assert "TRAINING LOSSES DIFFER: median 0.0102 in a, 0.0112 in b; a / b: q = 0.024. Curvature" in warning
+    assert not any("single runs" in r for r in result.remarks), "a factor of 1.14"
     assert compare({"a": five(), "b": five(2.0)}).warnings == ()
+
+
+def test_training_losses_that_no_test_calls_different_are_told_without_a_claim():
+    few = compare({"a": [run(0.01, trace=1.0)], "b": [run(0.1, trace=1.0)]})
+    assert few.warnings == ()
+    untested = "whether training losses differ cannot be tested for a / b (too few runs): median 0.01 in a, 0.1 in b; curvature"
+    assert few.remarks[0].startswith(untested)
+    wide = "training losses of single runs range from 0.01 to 0.1 (factor 10); curvature changes with the loss"
+    assert few.remarks[1] == wide
+    losses = np.geomspace(0.01, 0.1, 10)
+    alike = compare({"a": [run(x, trace=1.0) for x in losses[::2]], "b": [run(x, trace=1.0) for x in losses[1::2]]})
+    assert alike.warnings == ()
+    assert wide in alike.remarks
+    assert not any("cannot be tested" in r for r in alike.remarks)
+    assert (
+        compare({"a": [run(x, trace=1.0) for x in (0.0, 0.0, 0.3)]})
+        .remarks[0]
+        .startswith("training losses of single runs range from 0 to 0.3; curvature")
+    )
+    assert not any("single runs" in r for r in compare({"a": [run(0.0, trace=1.0)] * 3}).remarks)
 
 
 def test_one_file_counted_twice_is_warned_of():

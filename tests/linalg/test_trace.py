@@ -35,7 +35,7 @@ def runs_of(probes, **options):
     """`RUNS` independent sweeps of `probes` probes each, cut from one long sweep: each row of probes is drawn by itself."""
     options = {"probes": RUNS * probes, "block": 2000, "generator": seeded(0), "dtype": torch.float64} | options
     whole = quadratic_forms(product, 60, **options)
-    arrays = (whole.quadratic, whole.squared, whole.weighted, whole.sections)
+    arrays = (whole.quadratic, whole.squared, whole.sections)
     return [ProbeSweep(*parts, probes) for parts in zip(*(np.split(a, RUNS) for a in arrays), strict=True)]
 
 
@@ -50,12 +50,10 @@ def test_coverage_of_frobenius():
     assert 0.93 <= share_that_holds(float(DENSE.norm()), [r.frobenius() for r in runs]) <= 0.97
 
 
-def test_coverage_of_section_and_weighted_traces():
-    weights = torch.linspace(0.5, 1.5, 60, dtype=torch.float64)
-    runs = runs_of(16, weights=weights, sections=((torch.arange(60) >= 10) & (torch.arange(60) < 40)).long() - 1)
-    section, weighted = float(DENSE.diagonal()[10:40].sum()), float(DENSE.diagonal() @ weights)
+def test_coverage_of_section_traces():
+    runs = runs_of(16, sections=((torch.arange(60) >= 10) & (torch.arange(60) < 40)).long() - 1)
+    section = float(DENSE.diagonal()[10:40].sum())
     assert 0.93 <= share_that_holds(section, [r.section_traces()[0] for r in runs]) <= 0.97
-    assert 0.93 <= share_that_holds(weighted, [r.weighted_traces()[0] for r in runs]) <= 0.97
 
 
 def test_coverage_of_hutchpp():
@@ -78,15 +76,13 @@ def test_one_sweep_against_its_own_probes():
         seen.append(v.clone())
         return v @ DENSE
 
-    weights = torch.rand(2, 60, generator=seeded(3), dtype=torch.float64)
     sections = (torch.arange(60) >= 20).long()
-    sweep = quadratic_forms(recorded, 60, probes=5, block=2, weights=weights, sections=sections, dtype=torch.float64)
+    sweep = quadratic_forms(recorded, 60, probes=5, block=2, sections=sections, dtype=torch.float64)
     z = torch.cat(seen).numpy()
     hz = z @ DENSE.numpy()
     assert set(np.unique(z)) == {-1.0, 1.0}
     np.testing.assert_allclose(sweep.quadratic, np.einsum("ni,ni->n", z, hz), rtol=1e-12)
     np.testing.assert_allclose(sweep.squared, (hz**2).sum(1), rtol=1e-12)
-    np.testing.assert_allclose(sweep.weighted, (z * hz) @ weights.numpy().T, rtol=1e-12)
     np.testing.assert_allclose(sweep.sections[:, 0], (z * hz)[:, :20].sum(1), rtol=1e-12)
     np.testing.assert_allclose(sweep.sections.sum(1), sweep.quadratic, rtol=1e-12)
     assert sweep.matvecs == 5
@@ -211,8 +207,6 @@ def test_an_unknown_distribution():
         draw(1, 4, "cauchy", seeded(0), torch.float32, "cpu")
 
 
-def test_weights_of_another_shape():
-    with pytest.raises(UsageError, match=r"expected weights of shape \(4,\) or \(k, 4\), found \(5,\)"):
-        quadratic_forms(lambda v: v, 4, weights=torch.ones(5))
-    with pytest.raises(UsageError, match="expected rank >= 1, found 0"):
-        hutchpp(lambda v: v, 4, rank=0)
+def test_sections_of_another_shape():
+    with pytest.raises(UsageError, match="expected 4 section numbers from -1"):
+        quadratic_forms(lambda v: v, 4, sections=torch.ones(5, dtype=torch.long))

@@ -285,3 +285,17 @@ def test_intervals_cover_the_truth():
             hits[function] += low <= truth <= high
     for function, n in hits.items():
         assert 0.92 <= n / 400 <= 0.985, (function.__name__, n / 400)
+
+
+def test_samples_that_the_loss_ignores_are_left_out():
+    """An index beyond the classes, as in segmentation, and one of the classes itself."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 3), torch.randn(12, 3)
+    y = torch.arange(12) % 3
+    kept = input_margin(Objective(model, nn.CrossEntropyLoss(), (x[y != 2], y[y != 2]), dtype="float64"))
+    for ignored in (2, 255):
+        loss = nn.CrossEntropyLoss(ignore_index=ignored)
+        found = input_margin(Objective(model, loss, (x, torch.where(y == 2, ignored, y)), dtype="float64"))
+        assert found.value == pytest.approx(kept.value, rel=1e-12)
+        assert found.n == 8
+        assert not math.isnan(critical_sample_ratio(Objective(model, loss, (x, torch.where(y == 2, ignored, y)))).value)

@@ -292,7 +292,7 @@ def test_claims_hold_on_every_kind_of_network(net: Net) -> None:
 
 def test_layers_that_are_read_in_part_take_the_claim_of_layer_norms_away() -> None:
     """A concatenation: what is measured in units of a whole tensor's norm moves, and does not claim otherwise."""
-    names = ["layer_lambda_max", "layer_trace:probes=4", "relative_flatness:probes=4"]
+    names = ["layer_relative_lambda_max", "layer_relative_trace:probes=4", "relative_flatness:probes=4"]
     model, x = next(net for net in NETS if net.name == "dense").make(n=SAMPLES // 2)
     objective = Objective(model, nn.CrossEntropyLoss(), (x, labels(model, x)), dtype="float64")
     other = objective.with_model(ls.rescale(model, 3.0, example=x))

@@ -21,7 +21,7 @@ from landscape.measures import (
     gauss_newton_trace,
     keskar,
     lambda_max,
-    layer_trace,
+    layer_relative_trace,
     measure_all,
     relative_flatness,
     sharpness,
@@ -63,8 +63,8 @@ class Dense:
             "frobenius": np.linalg.norm(h),
             "adaptive_trace": np.trace(adaptive),
             "adaptive_lambda_max": np.linalg.eigvalsh(adaptive)[-1],
-            "layer_trace": np.trace(layer),
-            "layer_lambda_max": np.linalg.eigvalsh(layer)[-1],
+            "layer_relative_trace": np.trace(layer),
+            "layer_relative_lambda_max": np.linalg.eigvalsh(layer)[-1],
             "weight_curvature": w @ h @ w,
             "relative_flatness": forms,
             "gauss_newton_trace": np.trace(self.ggn),
@@ -79,7 +79,8 @@ class Dense:
 
 QUADRATIC = ["lambda_max", "lambda_min", "trace", "frobenius", "adaptive_trace", "adaptive_lambda_max"]
 ALL_QUADRATIC = [
-    *QUADRATIC, "layer_trace", "layer_lambda_max", "weight_curvature", "relative_flatness", "gauss_newton_trace",
+    *QUADRATIC, "layer_relative_trace", "layer_relative_lambda_max", "weight_curvature", "relative_flatness",
+    "gauss_newton_trace",
     "gauss_newton_lambda_max", "fisher_trace", "fisher_lambda_max", "empirical_fisher_trace", "empirical_fisher_lambda_max",
     "fisher_rao",
 ]  # fmt: skip
@@ -117,7 +118,7 @@ def test_intervals_of_probes_cover_the_truth():
     objective.fishervp = lambda v: v.double() @ torch.from_numpy(dense.empirical)
     objective.sample_curvatures = lambda v, curvature="hessian": None
     functions = (
-        trace, adaptive_trace, frobenius, layer_trace, relative_flatness, gauss_newton_trace, fisher_trace,
+        trace, adaptive_trace, frobenius, layer_relative_trace, relative_flatness, gauss_newton_trace, fisher_trace,
         empirical_fisher_trace,
     )  # fmt: skip
     for function in functions:

@@ -33,7 +33,9 @@ def test_settings_by_name_change_the_value_and_are_recorded():
     [
         ("sam:radius=1", "expected a setting of sam, found 'radius=1'; its settings are rho=0.05, steps=20"),
         ("sam:rho", "expected a setting of sam, found 'rho'"),
-        ("sam:rho=big", "expected a number for sam:rho, found 'big'; for example sam:rho=0.05"),
+        ("sam:rho=big", "expected a number from 0 for sam:rho, found 'big'; for example sam:rho=0.05"),
+        ("sam:rho=-1", "expected a number from 0 for sam:rho, found '-1'"),
+        ("keskar:eps=inf", "expected a number from 0 for keskar:eps"),
         ("fisher_rao:x=1", "its settings are none"),
         ("adaptive_worst_l2:norm=linf", "expected a setting of adaptive_worst_l2"),
         ("sharp", "expected a measure, found 'sharp'"),
@@ -42,6 +44,22 @@ def test_settings_by_name_change_the_value_and_are_recorded():
 def test_wrong_settings_are_refused(text, message):
     with pytest.raises(UsageError, match=message):
         chosen([text])
+
+
+def test_all_may_stand_beside_other_settings():
+    names = [m.name for m in chosen(["all", "keskar:eps=1e-4", "trace"])]
+    assert names == [*MEASURES, "keskar:eps=1e-4"]
+
+
+def test_sam_starts_from_the_eigenvector_that_lambda_max_found():
+    both = measure_all(objective_of(), ["lambda_max", "sam", "sam_linf"])
+    assert both["lambda_max"].matvecs > 0
+    assert both["sam"].matvecs == both["sam_linf"].matvecs == 0
+
+
+def test_every_pass_is_counted():
+    found = measure_all(objective_of(3), ["input_margin", "critical_sample_ratio", "logit_norm", "fisher_rao"])
+    assert all(m.forwards > 0 for m in found.values())
 
 
 def test_what_is_not_defined_is_said_and_nothing_else_is_lost():
@@ -80,6 +98,12 @@ def test_the_forecast_counts_what_is_then_spent():
     assert "curvature products" in str(plan)
     # What is shared is paid once.
     assert forecast(objective, ["trace", "frobenius"]).spent.products == forecast(objective, ["trace"]).spent.products
+    for setting, least in (
+        ("adaptive_worst_l2:steps=200:restarts=5", 1600),
+        ("sam:steps=100", 250),
+        ("keskar:iterations=50", 120),
+    ):
+        assert forecast(objective, [setting]).spent.gradients >= least
     assert forecast(objective, ["trace:probes=128"]).spent.products > 1.8 * forecast(objective, ["trace"]).spent.products
 
 

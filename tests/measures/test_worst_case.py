@@ -82,6 +82,20 @@ def test_balls_and_boxes_of_a_quadratic(seed):
     assert first_order_adaptive_linf(objective).value == pytest.approx(np.abs(g * w).sum(), rel=1e-12)
 
 
+def test_published_asam_scales_what_is_called_weight():
+    """The weights of norm layers too; every bias by 1."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([3.0, 0.2]))
+    x, y = torch.randn(20, 2), torch.randn(20, 2)
+    g, h, w = parts(model, nn.MSELoss(), x, y)
+    t = np.abs(w) + 0.01
+    t[[4, 5, 8, 9]] = 1.0
+    found = asam_published(Objective(model, nn.MSELoss(), (x, y), dtype="float64"), rho=1e-3).value
+    assert found == pytest.approx(in_ball(t * g, t[:, None] * h * t + 10 * np.eye(10), 1e-3) - 5e-6, rel=1e-2)
+
+
 def test_m_sharpness_is_the_mean_of_maxima_over_batches():
     model, loss, x, y = regression(1, n=30)
     objective = Objective(model, loss, (x, y), dtype="float64", batch_size=7)
