@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from landscape.cli.compare import _tell
 from landscape.cli.runs import Lines, Match
+from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
+from landscape.results import Barrier, Comparison, Slice
 
 
 def landscape(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -75,6 +79,36 @@ def test_unmatched_losses_are_warned_of(compared):
     document, _, errors, _ = compared
     assert "warning: TRAINING LOSSES DIFFER: median" in errors
     assert document["remarks"][0].startswith("TRAINING LOSSES DIFFER")
+
+
+def test_a_barrier_that_is_half_the_difference_of_the_ends_is_told_as_no_hill(compared):
+    """Both first runs start from one seed: the line falls from the slow one to the fast one all the way."""
+    document, _, errors, _ = compared
+    barriers = document["lines"]["slow to fast"]["barriers"]
+    assert barriers["loss"]["at"] == 0
+    told = [line for line in errors.splitlines() if line.startswith("slow to fast: barrier in ")]
+    assert len(told) == len(barriers) == 4
+    for line, (quantity, barrier) in zip(told, barriers.items(), strict=True):
+        end = (
+            "(no dip: the line is lowest at its end)" if "accuracy" in quantity else "(no hill: the line is highest at its end)"
+        )
+        assert line.endswith(f", at a = {barrier['at']:.3g}{f' {end}' if barrier['at'] in (0, 1) else ''}")
+
+
+@pytest.mark.parametrize(
+    ("height", "at", "told"),
+    [
+        (0.25, 0.5, "a to b: barrier in loss: 0.25 ± 0.02, at a = 0.5"),
+        (0.25, 1.0, "a to b: barrier in loss: 0.25 ± 0.02, at a = 1 (no hill: the line is highest at its end)"),
+        (math.inf, 1.0, "a to b: barrier in loss: infinite, at a = 1"),
+    ],
+)
+def test_a_barrier_inside_the_line_is_told_plainly(height, at, told, capsys):
+    ends = Comparison({"a": [], "b": []}, None, {}, {})
+    a = np.linspace(0, 1, 3)
+    piece = Slice(("a",), (a,), {"loss": a}, {}, None, "", {}, {"loss": Barrier(height, 0.01, at, 0.1)})
+    _tell(Terminal(json=False), ends, {"a to b": piece})
+    assert told in capsys.readouterr().out.splitlines()
 
 
 def test_the_files(compared):

@@ -1,5 +1,6 @@
 """Lines and interpolations: values, bands, scales, marks."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import report_examples as examples
 from landscape.errors import UsageError
 from landscape.report import draw_interpolation, draw_slice, figure_slice
 from landscape.report.line import barrier
-from landscape.results import Slice
+from landscape.results import Barrier, Slice
 
 
 def band(ax, quantity):
@@ -108,6 +109,28 @@ def test_a_line_without_a_hill_says_so():
     a = np.linspace(0, 1, 11)
     (ax,) = draw_interpolation(Slice(("a",), (a,), {"loss": 1 - a * (1 - a)}, {}, None, "", {}))
     assert any("never rises" in t.get_text() for t in ax.texts)
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda a: 0.1 + 1.3 * a**2, lambda a: 1.4 - 1.3 * a, lambda a: 0.01 + 2 * a**2, lambda a: 1 - 3 * a * (1 - a)]
+)
+def test_what_is_said_of_a_line_without_a_hill_covers_neither_curves_nor_names(shape):
+    """Rising, falling, on a log axis, and sagging between equal ends; the names of the ends cover no curve either."""
+    a = np.linspace(0, 1, 31)
+    values = {"loss": shape(a), "test_loss": 1.05 * shape(a), "accuracy": 1 - shape(a) / 4}
+    piece = Slice(("a",), (a,), values, {}, None, "", {}, {"loss": Barrier(0.65, 0.03, 1.0, 0.75)})
+    axes = draw_interpolation(piece, ends=("slow-0", "a longer name"))
+    axes[0].get_figure().canvas.draw()
+    assert sum(t.get_text().startswith("no ") for t in axes[0].texts) == 1
+    for ax in axes:
+        boxes = {t.get_text(): t.get_window_extent() for t in ax.texts}
+        for one, other in itertools.combinations(boxes.values(), 2):
+            assert not one.overlaps(other)
+        fine = np.linspace(0, 1, 1001)
+        for line in (line for line in ax.lines if len(line.get_xdata()) == len(a)):
+            points = ax.transData.transform(np.column_stack((fine, np.interp(fine, *line.get_data()))))
+            for text, box in boxes.items():
+                assert not any(box.contains(*p) for p in points), text
 
 
 def test_interpolation_wants_a_line_and_enough_axes():
