@@ -4,7 +4,12 @@ import time
 
 import landscape as ls
 from experiments.common import FIGURES, arguments, measured, run, write
-from landscape.report import figure_measures, save
+from landscape.measures import MEASURES
+from landscape.report import figure_correlations, figure_effects, figure_measures, save
+
+# The usual measures, and of the families that no rescaling moves one each.
+NAMES = [m.name for m in MEASURES.values() if m.default]
+NAMES += ["keskar_relative", "asam", "adaptive_average_l2", "pac_bayes_magnitude", "fisher_rao", "path_norm", "input_margin"]
 
 
 def study(name: str, description: str, recipes: list[str], title: str) -> None:
@@ -15,7 +20,7 @@ def study(name: str, description: str, recipes: list[str], title: str) -> None:
     accuracies: dict = {}
     for recipe in recipes:
         for seed in range(options.seeds):
-            result, fitted, unseen = measured(run(recipe, seed, options.runs))
+            result, fitted, unseen = measured(run(recipe, seed, options.runs), NAMES)
             groups.setdefault(recipe, []).append(result)
             gaps.setdefault(recipe, []).append(fitted - unseen)
             accuracies.setdefault(recipe, []).append({"seed": seed, "train": fitted, "test": unseen})
@@ -23,7 +28,11 @@ def study(name: str, description: str, recipes: list[str], title: str) -> None:
     comparison = ls.compare(groups, gaps)
     for row in comparison.rows():
         print("  ".join(f"{cell:<28}" for cell in row))
+    for row in (*comparison.difference_rows(), *comparison.correlation_rows()):
+        print("  ".join(f"{cell:<28}" for cell in row))
     for remark in comparison.remarks:
         print("note:", remark)
     save(figure_measures(groups, title=title), FIGURES / name, formats=("png",))
+    save(figure_effects(comparison, title=title), FIGURES / f"{name}-effects", formats=("png",))
+    save(figure_correlations(comparison, title=title), FIGURES / f"{name}-correlation", formats=("png",))
     write(name, {"accuracies": accuracies, **comparison.to_json()}, started)
