@@ -70,4 +70,7 @@ def _score(engine: Engine, metric: Metric | None, output: Tensor, target: Tensor
         return value
     if target.is_floating_point() or output.ndim != target.ndim + 1:
         return None
-    return accuracy(output, target, engine.loss.ignore_index)
+    if output.shape[2:] == target.shape[1:]:
+        return accuracy(output, target, engine.loss.ignore_index)
+    # Classes on the last axis, as a language model's own loss may have them; anything else has no accuracy that we know.
+    return accuracy(output.movedim(-1, 1), target, engine.loss.ignore_index) if output.shape[:-1] == target.shape else None

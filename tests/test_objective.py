@@ -386,3 +386,19 @@ def test_products_on_cuda_equal_the_cpu_in_float64():
         there, _ = build(case, device="cuda")
         v = torch.randn(2, here.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(there.hvp(v).cpu(), here.hvp(v), rtol=1e-9, atol=1e-11)
+
+
+def test_accuracy_wherever_the_classes_stand():
+    """A language model's own loss may have them on the last axis; outputs that fit no targets have no accuracy."""
+    torch.manual_seed(0)
+    model, x = nn.Embedding(7, 7), torch.randint(0, 7, (5, 4))
+    y = torch.where(torch.rand(5, 4) < 0.5, x, (x + 1) % 7)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(7))
+
+    def flat(output, target):
+        return nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
+
+    assert Objective(model, flat, (x, y)).evaluate().accuracy.value == pytest.approx(float((x == y).float().mean()))
+    odd = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, 6), nn.Unflatten(1, (2, 3)))
+    assert Objective(odd, lambda o, t: o.square().mean(), (x, y[:, :1])).evaluate().accuracy is None

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from landscape.cli.files import OutputDirectory
 from landscape.cli.options import Common, Naming
 from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
 
 if TYPE_CHECKING:
     from landscape.results import Comparison, Slice
@@ -59,9 +61,16 @@ def run(
     chosen(names)  # an unknown name is told before any work
     match = None if match_loss is None else Match(match_loss, match_factor)
     how = Lines(grid, cast("BatchNorm", batchnorm))
+    files = grouped(checkpoints or [], group or [])
+    inputs: dict[str, Any] = {
+        "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
+        "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
+        "files": {name: [str(path) for path in paths] for name, paths in files.items()},
+    }  # fmt: skip
+    OutputDirectory.allow(common.out or Path("comparison"), inputs)
     runs = gather(
         terminal,
-        grouped(checkpoints or [], group or []),
+        files,
         common,
         naming,
         names,
@@ -80,11 +89,7 @@ def run(
     heights = {name: {q: b.height for q, b in piece.barriers.items()} for name, piece in runs.lines.items()}
     comparison = replace(comparison, barriers=heights)
     _tell(terminal, comparison, runs.lines)
-    inputs: dict[str, Any] = {
-        "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
-        "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
-        "groups": {name: [[s.sha256, s.provenance] for s in members] for name, members in runs.sharpness.items()},
-    }  # fmt: skip
+    inputs["groups"] = {name: [[s.sha256, s.provenance] for s in members] for name, members in runs.sharpness.items()}
     document = {
         "schema": 1,
         **comparison.to_json(),
@@ -95,6 +100,12 @@ def run(
     _write(terminal, common.out or Path("comparison"), inputs, document, comparison, runs.lines)
     if runs.failures:
         raise runs.failures[0]
+    empty = [name for name in files if name not in runs.sharpness]
+    if empty:
+        raise UsageError(
+            f"expected runs in every group, found that --match-loss left none in {', '.join(empty)}",
+            fix="see the training losses above; match at another loss, or with a larger --match-factor",
+        )
 
 
 def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]") -> None:
@@ -123,9 +134,11 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
             accuracy = quantity.endswith("accuracy")
             what = quantity.replace("_", " ") + (" (percentage points)" if accuracy else "")
             height = barrier.text(100.0 if accuracy else 1.0)
-            extreme = "no dip: the line is lowest" if accuracy else "no hill: the line is highest"
-            end = f" ({extreme} at its end)" if barrier.at in (0.0, 1.0) and math.isfinite(barrier.height) else ""
-            terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}{end}")
+            if barrier.at in (0.0, 1.0) and math.isfinite(barrier.height):
+                extreme = f"{'lowest' if accuracy else 'highest'} at an end, a = {barrier.at:.3g}"
+                terminal.line(f"{name}: no barrier in {what}: {extreme}; {height} from the mean of both")
+            else:
+                terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}")
         if "batchnorm" in piece.provenance:
             terminal.line(f"{name}: BatchNorm {piece.provenance['batchnorm']}")
     for remark in comparison.remarks[len(comparison.warnings) :]:
@@ -141,7 +154,6 @@ def _write(
     lines: "dict[str, Slice]",
 ) -> None:
     """JSON, two CSV tables, and the figures."""
-    from landscape.cli.files import OutputDirectory
     from landscape.files import write
     from landscape.report import figure_correlations, figure_effects, figure_interpolation, figure_measures, save
     from landscape.report.spreadsheet import runs_csv, statistics_csv

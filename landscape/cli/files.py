@@ -1,6 +1,7 @@
 """The directory that a command writes to: never over another run's files, never half a file."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,45 @@ class OutputDirectory:
         self._path = path
         self.inputs: dict[str, Any] = json.loads(json.dumps(inputs, default=str))
         self.written: list[Path] = []
-        if not path.exists():
-            return
+        if path.exists():
+            self._refuse()
+
+    def _refuse(self, partly: bool = False) -> None:
+        """Refuse a directory of another run, or of somebody else."""
         try:
-            held = [p.name for p in path.iterdir()]
+            held = [p.name for p in self._path.iterdir()]
         except OSError as error:
             raise self._unusable(error) from error
         if _RECORD in held:
-            self._compare(path / _RECORD)
+            self._compare(self._path / _RECORD, partly)
         elif held:
             raise UsageError(
-                f"expected an empty directory or one of this very run, found {path} with {held[0]} in it",
+                f"expected an empty directory or one of this very run, found {self._path} with {held[0]} in it",
                 fix="choose another --out",
             )
+
+    @classmethod
+    def allow(cls, path: Path, inputs: dict[str, Any]) -> None:
+        """Refuse, before any work, a directory that could not be written at its end.
+
+        Args:
+            path: as for the class.
+            inputs: those of the inputs that are known beforehand.
+
+        Raises:
+            UsageError: as the class, as far as can be told.
+        """
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UsageError(
+                f"expected a directory that can be written, found {path}: {there} is "
+                + ("not writable" if there.is_dir() else "a file"),
+                fix="choose another --out",
+            )
+        if path.exists():
+            probe = cls.__new__(cls)
+            probe._path, probe.inputs = path, json.loads(json.dumps(inputs, default=str))
+            probe._refuse(partly=True)
 
     @property
     def path(self) -> Path:
@@ -67,7 +94,7 @@ class OutputDirectory:
             f"expected a directory that can be written, found {self._path}: {error.strerror}", fix="choose another --out"
         )
 
-    def _compare(self, record: Path) -> None:
+    def _compare(self, record: Path, partly: bool) -> None:
         """Refuse a directory whose record differs from this run's inputs."""
         try:
             there = json.loads(record.read_text())
@@ -75,8 +102,10 @@ class OutputDirectory:
             there = None
         if there == self.inputs:
             return
-        keys = sorted(set(there) | set(self.inputs)) if isinstance(there, dict) else []
+        keys = sorted(set(self.inputs) if partly else set(there) | set(self.inputs)) if isinstance(there, dict) else []
         differing = [k for k in keys if there.get(k) != self.inputs.get(k)]
+        if partly and keys and not differing:
+            return
         what = f"it differs in {', '.join(differing)}" if differing else "its record cannot be read"
         raise UsageError(
             f"expected {self._path} to be new, found another run there: {printable(what)}", fix="choose another --out"

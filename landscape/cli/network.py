@@ -103,16 +103,18 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
     One that was trained on corrupted data, as its recipe says, has a right to be at chance level on the clean test set.
     """
     centre = objective.evaluate()
-    text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}"
+    text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}".rstrip()
     if centre.accuracy is not None:
         low, high = centre.accuracy.interval() or (0.0, 1.0)
         text += f", accuracy {100 * centre.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
-    terminal.line(f"{text}, {objective.samples} samples, {objective.dim} weights")
+    terminal.line(f"{text}, {objective.samples} sample{'s' * (objective.samples != 1)}, {objective.dim} weights")
     classes = objective.classes
     training = (task.recipe or {}).get("training") or {}
     if split == "test" and training.get("corruption", "clean") != "clean":
         return
-    if centre.accuracy is not None and classes and (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
+    if centre.accuracy is None or not classes or centre.accuracy.value > 0.5:  # a handful of samples may all be right
+        return
+    if (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
         terminal.warn(
             f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "
             "are the weights the right ones, were the labels random?"

@@ -49,7 +49,8 @@ def run(
         bool, typer.Option("--node", help="Only the neuron-wise one: a factor for each, log-uniform between 1/alpha and alpha.")
     ] = False,
     layer: Annotated[
-        list[str] | None, typer.Option("--layer", help="Only this layer, not the first one and all neurons; several allowed.")
+        list[str] | None,
+        typer.Option("--layer", help="Only this layer, several allowed; else the first that has a reader, and all neurons."),
     ] = None,
     target: Annotated[
         str | None,
@@ -107,7 +108,7 @@ def run(
         lines.append(_Line("node", [factor]))
     for line in lines:
         line.alphas += _further(terminal, task, symmetries, line.rescaling, factor, sweep, layer)
-    _certify(terminal, task, objective, lines, layer, names, common.seed)
+    _certify(terminal, task, objective, symmetries, lines, layer, names, common.seed)
 
     files = {}
     for line in lines:
@@ -175,6 +176,7 @@ def _certify(
     terminal: Terminal,
     task: "Task",
     objective: "Objective",
+    symmetries: "Symmetries",
     lines: Sequence[_Line],
     layers: list[str] | None,
     names: str | list[str] | None,
@@ -214,10 +216,12 @@ def _certify(
                 )
                 advance(1)
     reasons: dict[str, str] = {}
+    where = {"layer": " and ".join(layers or [symmetries.default.name]), "node": "every neuron"}
     for line in lines:
         result = line.certificates[0]
         terminal.line()
-        terminal.line(f"{line.rescaling}-wise, alpha = {line.alphas[0]:.6g}: {result.function_line()}")
+        terminal.line(f"{line.rescaling}-wise, {where[line.rescaling]}, alpha = {line.alphas[0]:.6g}")
+        terminal.line(result.function_line())
         if line.rescaling == "layer" and result.symmetry == "node":
             terminal.line("some tensors are scaled in part only: the claims about neuron-wise rescaling are what is tested")
         terminal.table(HEAD, result.table())
@@ -229,7 +233,7 @@ def _certify(
         terminal.line(f"{name}: {reason}")
     for line in lines:
         for alpha, result in sorted(zip(line.alphas, line.certificates, strict=True), key=lambda pair: pair[0]):
-            terminal.line(f"{line.rescaling}-wise, alpha = {alpha:.6g}: {result.verdict_line()}")
+            terminal.line(f"{line.rescaling}-wise, {where[line.rescaling]}, alpha = {alpha:.6g}: {result.verdict_line()}")
 
 
 def _reasons(certificate: "Certificate") -> dict[str, str]:

@@ -38,6 +38,11 @@ def run(
 
     names = listed(measures)
     chosen(names)  # an unknown name is told before any work
+    early = {"command": NAME, "measures": names, "files": [str(path) for path in checkpoints]}
+    if common.out is not None:
+        from landscape.cli.files import OutputDirectory
+
+        OutputDirectory.allow(common.out, early)
     results: list[Sharpness] = []
     failures: list[LandscapeError] = []
     for path in checkpoints:
@@ -54,9 +59,7 @@ def run(
     if results:
         terminal.document(document)
         if common.out is not None:
-            from landscape.cli.files import OutputDirectory
-
-            inputs = {"command": NAME, "results": [[r.sha256, r.provenance] for r in results], "measures": names}
+            inputs = early | {"results": [[r.sha256, r.provenance] for r in results]}
             folder = OutputDirectory(common.out, inputs)
             folder.json("sharpness.json", document)
             terminal.written(folder.written)
@@ -109,6 +112,12 @@ def measured_at(
         provenance=result.provenance | {"split": naming.split},
     )
     terminal.table(HEAD, result.rows())
+    for reason in result.reasons():
+        terminal.line(reason)
+    settings = {name: m.settings for name, m in result.measures.items() if m.settings and ":" not in name}
+    if settings:
+        told = (f"{name} {', '.join(f'{k}={v}' for k, v in own.items())}" for name, own in settings.items())
+        terminal.line(f"settings: {'; '.join(told)}")
     terminal.line()
     terminal.unconverged += [f"{name} of {path.name}" for name in result.unconverged]
     return result

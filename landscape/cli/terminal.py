@@ -140,10 +140,10 @@ class _Lines:
     def advance(self, handle: int, steps: int) -> None:
         self.done[handle] += steps
         now = time.monotonic()
-        if now - self.spoken < _PLAIN_SECONDS:
+        label, total, started = self.stages[handle]
+        if now - self.spoken < _PLAIN_SECONDS or now - started < 1 or self.done[handle] == total:
             return
         self.spoken = now
-        label, total, started = self.stages[handle]
         text = f"{label}: {self.done[handle]}"
         if total and self.done[handle]:
             left = (now - started) / self.done[handle] * (total - self.done[handle])

@@ -1,6 +1,7 @@
 """Keskar's epsilon-sharpness: the largest relative growth of the loss in a small box around the minimum."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.errors import UsageError
 from landscape.linalg.products import gram
-from landscape.measures.registry import measure
+from landscape.measures.registry import measure, variant
 from landscape.measures.shared import extremes, seeded
 from landscape.measures.worst_case import climbs, growth, growth_work
 from landscape.objective import Objective
@@ -102,30 +103,44 @@ def keskar_relative(
     return _per_cent(objective, best, objective.theta + scale * best.point, objective.value().value, best.value)
 
 
-@measure("keskar_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
-def keskar_half(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
-    """`keskar` in the full space with the paper's smaller box, eps = 5e-4."""
-    return keskar(objective, eps=5e-4, generator=generator)
-
-
 @measure("keskar_subspace", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)
-def keskar_subspace(objective: Objective, *, p: int = 100, generator: torch.Generator | None = None) -> Estimate:
-    """`keskar` in a random subspace of p = 100 dimensions (P, if the network has fewer weights), eps = 1e-3."""
-    return keskar(objective, subspace=min(p, objective.dim), generator=generator)
+def keskar_subspace(
+    objective: Objective,
+    *,
+    eps: float = 1e-3,
+    p: int = 100,
+    iterations: int = 10,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """`keskar` in a random subspace of p = 100 dimensions (P, if there are fewer weights); not comparable with full space.
+
+    The columns of A have norm about sqrt(P) and the box is in y, so that a corner lies much farther away than in full space.
+    """
+    return keskar(objective, eps=eps, subspace=min(p, objective.dim), iterations=iterations, generator=generator)
 
 
-@measure("keskar_subspace_5e-4", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
-def keskar_subspace_half(objective: Objective, *, p: int = 100, generator: torch.Generator | None = None) -> Estimate:
-    """`keskar` in a random subspace of p = 100 dimensions with the paper's smaller box, eps = 5e-4."""
-    return keskar(objective, eps=5e-4, subspace=min(p, objective.dim), generator=generator)
+def _half(name: str, function: Callable[..., Estimate], where: str, fixed: dict[str, object] | None = None) -> None:
+    """The same with the paper's smaller box."""
+    doc = f"`{function.__name__}` {where} with the paper's smaller box, eps = 5e-4."
+    half = variant(function, doc, fixed, eps=5e-4)
+    measure(name, unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)(half)
+
+
+_half("keskar_5e-4", keskar, "in the full space", {"subspace": None})
+_half("keskar_subspace_5e-4", keskar_subspace, "in a random subspace of p = 100 dimensions")
 
 
 @measure("keskar_subspace_relative", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
 def keskar_subspace_relative(
-    objective: Objective, *, eps: float = 1e-3, p: int = 100, generator: torch.Generator | None = None
+    objective: Objective,
+    *,
+    eps: float = 1e-3,
+    p: int = 100,
+    iterations: int = 10,
+    generator: torch.Generator | None = None,
 ) -> Estimate:
     """`keskar` without the "+ 1" in a random subspace of p = 100 dimensions: the subspace does not rescale with the weights."""
-    return _sharpness(objective, eps, min(p, objective.dim), 10, seeded(generator), absolute=False)
+    return _sharpness(objective, eps, min(p, objective.dim), iterations, seeded(generator), absolute=False)
 
 
 def _sharpness(

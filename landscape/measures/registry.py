@@ -190,6 +190,8 @@ def measure_all(
                 int(spent.gradients),
                 int(spent.forwards),
                 m.settings,
+                m.summary,
+                m.reference,
             )
             advance(steps[m.name])
     return out

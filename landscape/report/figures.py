@@ -45,7 +45,7 @@ def figure_eigenvalues(
 ) -> Figure:
     """`draw_eigenvalues` with title and footer."""
     lost = int((~pairs.converged).sum())
-    facts = [f"{pairs.matvecs} products with the Hessian", f"{lost or 'none'} of {len(pairs)} NOT converged"]
+    facts = [f"{pairs.matvecs} products with the Hessian", f"{lost} of {len(pairs)} NOT converged" if lost else "all converged"]
     return finish(draw_eigenvalues(pairs), title, facts, provenance)
 
 
@@ -58,7 +58,8 @@ def figure_breakdown(
 ) -> Figure:
     """`draw_breakdown` with title and footer."""
     lost = sum(not b.lambda_max.converged for b in (*layers, *filters))
-    facts = [f"{len(layers)} layers, {len(filters)} filters", f"{lost or 'none'} of the eigenvalues NOT converged"]
+    state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
+    facts = [f"{len(layers)} layers, {len(filters)} filters (weights without biases)", state]
     return finish(draw_breakdown(layers, filters)[0], title, facts, provenance)
 
 
@@ -114,7 +115,12 @@ def figure_measures(
     axes = draw_measures(groups, measures=measures, columns=columns, comparison=comparison)
     shared = shared_provenance(groups)
     members = [s for group in groups.values() for s in group]
-    facts = [f"checkpoints: {len(members)}", "bars: 95 % intervals", "line: median of a group of 3 or more"]
+    facts = [
+        f"checkpoints: {len(members)}",
+        "thin bars: 95 % of the method's error",
+        "wide bars: from having only these samples",
+        "line: median of a group of 3 or more",
+    ]
     facts += ["arrow up: lower bound", "hollow: not converged"]
     if comparison is not None and any(v.is_interval for by_group in comparison.table.values() for v in by_group.values()):
         facts.append("box: 95 % bootstrap interval of the median")
@@ -132,7 +138,10 @@ def figure_correlations(comparison: Comparison, *, title: str = "Does the measur
     """`draw_correlations` with the number of runs."""
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
-    facts = [f"{runs} runs, taken for independent draws", "bars: 95 % bootstrap intervals"]
+    facts = [
+        f"{runs} runs, taken for independent draws: groups that differ in both make a tau, too",
+        "bars: 95 % bootstrap intervals",
+    ]
     facts += [f"Ψ over {varying}"] if varying else []
     return finish(draw_correlations(comparison), title, facts, shared_provenance(comparison.groups))
 

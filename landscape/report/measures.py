@@ -166,6 +166,9 @@ def _draw_point(ax: Axes, p: _Point) -> None:
     face = colour if p.estimate.converged else "white"
     down, up = p.bars
     bars = [[down], [up]] if down or up else None
+    if p.estimate.data_stderr:
+        wide = 1.96 * p.estimate.data_stderr * p.scale
+        ax.errorbar(p.place, p.value, yerr=wide, fmt="none", ecolor=colour, alpha=0.3, elinewidth=5, zorder=2)
     ax.errorbar(
         p.place, p.value, yerr=bars, fmt=marker, color=colour, mfc=face, ecolor=BLACK, elinewidth=0.9, capsize=2, ms=5, zorder=3
     )

@@ -87,6 +87,9 @@ class Estimate:
             return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
         return "" if bounds is None else f"± {(bounds[1] - bounds[0]) / 2:.3g}"
 
+    def __str__(self) -> str:
+        return f"{self.value:.5g} {self.doubt()}".rstrip()
+
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; what is not finite becomes None, and `reason` says why. `data_stderr` is written by Measurement."""
         reason = self.reason

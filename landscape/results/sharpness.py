@@ -28,6 +28,7 @@ class Measurement:
             counted where it was done.
         seconds: wall time.
         settings: radius, steps, restarts, probes and so on, by name.
+        definition, reference: in one line each, for whoever cites the number.
     """
 
     estimate: Estimate
@@ -38,6 +39,8 @@ class Measurement:
     gradients: int = 0
     forwards: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    definition: str = ""
+    reference: str = ""
 
     @property
     def defined(self) -> bool:
@@ -52,7 +55,8 @@ class Measurement:
         return "node-wise" if "layer" in self.invariant_to else "yes"
 
     def to_json(self) -> dict[str, Any]:
-        """The Estimate's keys and the measure's own."""
+        """The Estimate's keys and the measure's own; `interval` holds 95 % of the method's error, None at an open end."""
+        bounds = self.estimate.interval()
         return self.estimate.to_json() | {
             "unit": self.unit,
             "invariant_to": list(self.invariant_to),
@@ -61,13 +65,20 @@ class Measurement:
             "forwards": self.forwards,
             "seconds": round(self.seconds, 4),
             "settings": self.settings,
+            "definition": self.definition,
+            "reference": self.reference,
+            "interval": None if bounds is None else [finite_or_none(b) for b in bounds],
             "data_stderr": finite_or_none(self.estimate.data_stderr),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Measurement":
         """Inverse of `to_json`."""
-        own = {k: data[k] for k in ("unit", "matvecs", "seconds", "gradients", "forwards", "settings") if k in data}
+        own = {
+            k: data[k]
+            for k in ("unit", "matvecs", "seconds", "gradients", "forwards", "settings", "definition", "reference")
+            if k in data
+        }
         return cls(Estimate.from_json(data), invariant_to=tuple(data["invariant_to"]), **own)
 
 
@@ -110,14 +121,18 @@ class Sharpness:
             if not e.converged:
                 doubt = f"NOT CONVERGED: {e.reason}"
             elif not m.defined:
-                value, doubt = "–", e.reason or "not a number"
+                value, doubt = "–", "not defined"
             data = "" if e.data_stderr is None else f"± {1.96 * e.data_stderr:.2g}"
             if m.defined and e.kind in ("samples", "proportion"):  # nothing but the samples is in doubt
-                doubt, data = "exact", doubt
+                doubt, data = e.reason or "exact", doubt
             elif m.defined and e.kind == "exact":
                 doubt = "exact"
             out.append((name, value, doubt, data, m.mark if m.defined else "", m.unit))
         return out
+
+    def reasons(self) -> list[str]:
+        """Why a measure is not defined for this network, a line each."""
+        return [f"{name}: {m.estimate.reason}" for name, m in self.measures.items() if not m.defined and m.estimate.converged]
 
     def centre(self) -> str:
         """Loss and accuracy at the checkpoint in one line."""
@@ -128,7 +143,7 @@ class Sharpness:
         return f"{text} on {self.samples} samples"
 
     def __str__(self) -> str:
-        return "\n".join((self.centre(), *aligned([HEAD, *self.rows()]), LEGEND))
+        return "\n".join((self.centre(), *aligned([HEAD, *self.rows()]), *self.reasons(), LEGEND))
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{h}</th>" for h in HEAD)

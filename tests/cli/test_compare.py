@@ -86,20 +86,23 @@ def test_a_barrier_that_is_half_the_difference_of_the_ends_is_told_as_no_hill(co
     document, _, errors, _ = compared
     barriers = document["lines"]["slow to fast"]["barriers"]
     assert barriers["loss"]["at"] == 0
-    told = [line for line in errors.splitlines() if line.startswith("slow to fast: barrier in ")]
+    told = [line for line in errors.splitlines() if "barrier in " in line]
     assert len(told) == len(barriers) == 4
     for line, (quantity, barrier) in zip(told, barriers.items(), strict=True):
-        end = (
-            "(no dip: the line is lowest at its end)" if "accuracy" in quantity else "(no hill: the line is highest at its end)"
-        )
-        assert line.endswith(f", at a = {barrier['at']:.3g}{f' {end}' if barrier['at'] in (0, 1) else ''}")
+        if barrier["at"] in (0, 1):
+            extreme = "lowest" if "accuracy" in quantity else "highest"
+            assert line.startswith("slow to fast: no barrier in ")
+            assert f"{extreme} at an end, a = {barrier['at']:.3g}; " in line
+        else:
+            assert line.startswith("slow to fast: barrier in ")
+            assert line.endswith(f", at a = {barrier['at']:.3g}")
 
 
 @pytest.mark.parametrize(
     ("height", "at", "told"),
     [
         (0.25, 0.5, "a to b: barrier in loss: 0.25 ± 0.02, at a = 0.5"),
-        (0.25, 1.0, "a to b: barrier in loss: 0.25 ± 0.02, at a = 1 (no hill: the line is highest at its end)"),
+        (0.25, 1.0, "a to b: no barrier in loss: highest at an end, a = 1; 0.25 ± 0.02 from the mean of both"),
         (math.inf, 1.0, "a to b: barrier in loss: infinite, at a = 1"),
     ],
 )
@@ -207,3 +210,21 @@ def test_a_loss_that_no_run_is_near(runs, tmp_path):
     assert "expected runs near a training loss of 1e-09" in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
     assert not list(tmp_path.iterdir()), "a run that failed owns nothing"
+
+
+def test_a_directory_of_another_run_is_refused_before_any_work(compared, tmp_path):
+    """Named before the first checkpoint is opened: nothing measured is lost at the end."""
+    from landscape.cli.files import OutputDirectory
+    from landscape.errors import UsageError
+
+    out = compared[3]
+    record = json.loads((out / "run.json").read_text())
+    OutputDirectory.allow(out, {"command": "compare", "files": record["files"]})
+    with pytest.raises(UsageError, match="it differs in files"):
+        OutputDirectory.allow(out, {"command": "compare", "files": {"slow": ["x.pt"]}})
+    file = tmp_path / "file"
+    file.write_text("")
+    for path in (file, file / "below"):
+        with pytest.raises(UsageError, match="is a file; choose another --out"):
+            OutputDirectory.allow(path, {})
+    OutputDirectory.allow(tmp_path / "new" / "deeper", {})

@@ -101,11 +101,12 @@ def test_people_see_both_tables_the_forecast_and_a_verdict_each(both: tuple[Path
     assert "forecast: 6 measures of 7 networks, about" in remarks
     lines = text.splitlines()
     assert max(map(len, lines)) <= 130
-    for words in ("layer-wise, alpha = 4: the same function", "node-wise, alpha = 4: the same function"):
+    for words in ("layer-wise, fc1, alpha = 4", "node-wise, every neuron, alpha = 4"):
         start = next(i for i, line in enumerate(lines) if line.startswith(words))
-        assert lines[start + 1].split() == ["measure", "before", "after", "ratio", "verdict"]
-        assert lines[start + 2].startswith("trace ")
-        assert " ± " in lines[start + 2]
+        assert lines[start + 1].startswith("the same function: max |Δlogit| = ")
+        assert lines[start + 2].split() == ["measure", "before", "after", "ratio", "verdict"]
+        assert lines[start + 3].startswith("trace ")
+        assert " ± " in lines[start + 3]
         assert "≥ " in lines[start + 5]
     assert sum("claimed invariant and unmoved" in line for line in lines) == 6
 

@@ -103,12 +103,17 @@ def test_measures_have_a_panel_each_and_a_point_each():
     axes = draw_measures(groups)
     assert [ax.get_title(loc="left") for ax in axes] == ["loss", *examples.UNITS]
     trace = axes[3]
-    assert len(trace.containers) == 12
-    points = np.array([c[0].get_xydata()[0] for c in trace.containers])
+    marks = [c for c in trace.containers if c[0] is not None]  # the wide bars, of the samples, have none
+    assert len(marks) == 12
+    points = np.array([c[0].get_xydata()[0] for c in marks])
     assert set(np.round(points[:, 0])) == {0, 1, 2, 3}
     np.testing.assert_allclose(points[:, 1], [s["trace"].value for members in groups.values() for s in members])
-    (bar,) = trace.containers[0][2][0].get_segments()
-    np.testing.assert_allclose(bar[:, 1], groups["clean, batch 16"][0]["trace"].interval())
+    (bar,) = marks[0][2][0].get_segments()
+    first = groups["clean, batch 16"][0]["trace"]
+    np.testing.assert_allclose(bar[:, 1], first.interval())
+    wide = next(c for c in trace.containers if c[0] is None)[2][0].get_segments()[0]
+    half = 1.96 * first.data_stderr
+    np.testing.assert_allclose(wide[:, 1], [first.value - half, first.value + half])
     assert trace.get_ylabel() == "loss / weight²"
 
 
