@@ -233,7 +233,8 @@ def _certify(
         terminal.line(f"{name}: {reason}")
     for line in lines:
         for alpha, result in sorted(zip(line.alphas, line.certificates, strict=True), key=lambda pair: pair[0]):
-            terminal.line(f"{line.rescaling}-wise, {where[line.rescaling]}, alpha = {alpha:.6g}: {result.verdict_line()}")
+            at = f"layer-wise, {where['layer']}" if line.rescaling == "layer" else "node-wise"
+            terminal.line(f"{at}, alpha = {alpha:.6g}: {result.verdict_line()}")
 
 
 def _reasons(certificate: "Certificate") -> dict[str, str]:
