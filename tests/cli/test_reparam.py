@@ -107,7 +107,7 @@ def test_people_see_both_tables_the_forecast_and_a_verdict_each(both: tuple[Path
         assert lines[start + 2].split() == ["measure", "before", "after", "ratio", "verdict"]
         assert lines[start + 3].startswith("trace ")
         assert " ± " in lines[start + 3]
-        assert "≥ " in lines[start + 5]
+        assert "≥ " in lines[start + 6]
     assert sum("claimed invariant and unmoved" in line for line in lines) == 6
 
 
