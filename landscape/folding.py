@@ -80,14 +80,19 @@ def folded(model: nn.Module, batch: Batch) -> Folded | None:
         Folded, whose outputs equal the model's at random BatchNorm parameters and statistics: at the trained ones a fold that
         hides a second reader of a layer's output could pass unseen.
     """
+    if not any(map(_foldable, model.modules())):
+        return None
     pairs = _adjacent(model, batch)
-    if not _same(model, pairs, batch):
-        pairs = [pair for pair in pairs if _same(model, [pair], batch)]
-    return _without(model, pairs) if pairs and _same(model, pairs, batch) else None
+    found = _checked(model, pairs, batch)
+    if found is None and len(pairs) > 1:
+        found = _checked(model, [pair for pair in pairs if _checked(model, [pair], batch)], batch)
+    return found
 
 
-def _same(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch) -> bool:
-    """Whether a fold computes what the network does, at random BatchNorm parameters and statistics."""
+def _checked(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch) -> Folded | None:
+    """The fold of these pairs, if it computes what the network does at random BatchNorm parameters and statistics."""
+    if not pairs:
+        return None
     found = _without(model, pairs)
     random = torch.Generator().manual_seed(0)
     params = {name: p.detach() for name, p in model.named_parameters()}
@@ -101,8 +106,9 @@ def _same(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch) -> bool:
         part: Any = functional_call(found.model, found(params), batch.args, batch.kwargs)
     whole, part = getattr(whole, "logits", whole), getattr(part, "logits", part)
     if not isinstance(whole, Tensor) or not isinstance(part, Tensor):
-        return False
-    return float((whole - part).abs().max()) <= _TOLERANCE[part.dtype] * float(whole.abs().max())
+        return None
+    error = float((whole - part).abs().max())
+    return found if error <= _TOLERANCE[part.dtype] * float(whole.abs().max()) else None
 
 
 def _adjacent(model: nn.Module, batch: Batch) -> list[tuple[str, str]]:

@@ -103,7 +103,7 @@ def gather(
     from landscape.cli.sharpness import measured_at
     from landscape.comparison import hyperparameters
 
-    runs, seen = Runs(), dict[str, str]()
+    runs = Runs()
     before: tuple[str, Objective, Objective | None] | None = None
     for group, path in ((g, p) for g, paths in files.items() for p in paths):
         try:
@@ -124,9 +124,6 @@ def gather(
             runs.failures.append(error)
             terminal.warn(f"{path}: {error}")
             continue
-        if sharpness.sha256 in seen:
-            terminal.warn(f"{path.name} of {group} is the same file as {seen[sharpness.sha256]}: it counts twice")
-        seen[str(sharpness.sha256)] = f"{path.name} of {group}"
         first = not runs.sharpness.get(group)
         runs.sharpness.setdefault(group, []).append(sharpness)
         runs.train.setdefault(group, []).append(fitted)

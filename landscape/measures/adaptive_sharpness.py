@@ -14,7 +14,7 @@ from landscape import linalg, progress
 from landscape.errors import UsageError
 from landscape.measures.registry import NotDefined, measure, variant
 from landscape.measures.shared import seeded
-from landscape.measures.worst_case import ROUGH, Norm, check_radius, growth, growth_estimate, growth_work
+from landscape.measures.worst_case import ROUGH, Norm, check_radius, growth, growth_work, largest_growth
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -85,7 +85,7 @@ def adaptive_average(
     theta = objective.theta
     scale = rho * theta.abs()
     before = objective.losses()
-    centre = objective.value().value
+    centre = objective.value().value if before is None else 0.0  # of use only where samples do not come apart
     growths, each = np.empty(pairs), torch.zeros_like(before) if before is not None else None
     shares = objective.sample_weights / objective.sample_weights.sum()
     with progress.stage("adaptive average", 2 * pairs) as advance:
@@ -148,10 +148,17 @@ def adaptive_worst(
     ellipsoid, which a rescaling changes.
     """
     objective = _of_normalized_logits(objective) if normalized else objective
-    scale = objective.theta.abs()
-    tol = ROUGH if normalized else None
-    found = growth(objective, rho, norm, scale, seeded(generator), methods=["apgd"], tol=tol, restarts=restarts, steps=steps)
-    return growth_estimate(objective, found, scale)
+    return largest_growth(
+        objective,
+        rho,
+        norm,
+        objective.theta.abs(),
+        generator,
+        methods=["apgd"],
+        tol=ROUGH if normalized else None,
+        restarts=restarts,
+        steps=steps,
+    )
 
 
 def adaptive_worst_m(

@@ -1,13 +1,10 @@
 """Extreme eigenvalues of the Hessian, and of the Hessian in units of the weights."""
 
-from dataclasses import replace
-
 import torch
-from torch import Tensor
 
 from landscape.measures.claims import in_whole_tensors
 from landscape.measures.registry import measure
-from landscape.measures.shared import extremes, extremes_work, layer_norms, seeded, with_data_error
+from landscape.measures.shared import eigenvalue_of, extremes_work, layer_norms
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -44,7 +41,7 @@ def lambda_max(objective: Objective, *, generator: torch.Generator | None = None
         >>> round(lambda_max(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))).value, 5)
         4.0
     """
-    return _end(objective, 0, generator)
+    return eigenvalue_of(objective, 0, generator)
 
 
 @measure(
@@ -71,7 +68,7 @@ def lambda_min(objective: Objective, *, generator: torch.Generator | None = None
 
     Accuracy: the residual is at most 1e-4 of the largest |eigenvalue|, not of lambda_min itself.
     """
-    return _end(objective, -1, generator)
+    return eigenvalue_of(objective, -1, generator)
 
 
 @measure(
@@ -98,7 +95,7 @@ def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | No
 
     Cost: as `lambda_max`.
     """
-    return _end(objective, 0, generator, weight=objective.theta.abs())
+    return eigenvalue_of(objective, 0, generator, weight=objective.theta.abs())
 
 
 @measure(
@@ -129,13 +126,4 @@ def layer_relative_lambda_max(objective: Objective, *, generator: torch.Generato
     Reference: Rangamani et al. 2019, arXiv:1902.02434, who take the quotient metric of layer-wise rescalings. Departure:
     biases and norm layers are tensors of their own.
     """
-    return _end(objective, 0, generator, weight=layer_norms(objective))
-
-
-def _end(objective: Objective, index: int, generator: torch.Generator | None, weight: Tensor | None = None) -> Estimate:
-    """One end of the spectrum with both its errors."""
-    pairs = extremes(objective, seeded(generator), weight)
-    estimate = pairs.estimate(index)
-    v = pairs.vectors[index]
-    estimate = with_data_error(objective, estimate, [v if weight is None else weight * v])
-    return replace(estimate, n=pairs.matvecs)
+    return eigenvalue_of(objective, 0, generator, weight=layer_norms(objective))

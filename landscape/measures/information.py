@@ -1,7 +1,6 @@
 """Gauss-Newton matrix and Fisher information: the parts of curvature that are never negative."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +8,8 @@ from torch import nn
 
 from landscape.errors import UsageError
 from landscape.measures.registry import NotDefined, measure
-from landscape.measures.shared import data_probes, extremes, extremes_work, seeded, sweep, sweep_work, with_data_error
-from landscape.objective import Curvature, Objective
+from landscape.measures.shared import eigenvalue_of, extremes_work, sweep_work, trace_of, with_data_error
+from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
 _GGN = "Schraudolph 2002; Martens 2020, arXiv:1412.1193"
@@ -47,7 +46,7 @@ def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: tor
         >>> gauss_newton_trace(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))).value
         5.0
     """
-    return _trace(objective, probes, generator, "ggn")
+    return trace_of(objective, probes, generator, curvature="ggn")
 
 
 @measure(
@@ -60,7 +59,7 @@ def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: tor
 )
 def gauss_newton_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the generalized Gauss-Newton matrix; see `gauss_newton_trace`. Kind "residual"."""
-    return _lambda_max(objective, generator, "ggn")
+    return eigenvalue_of(objective, 0, generator, curvature="ggn")
 
 
 @measure(
@@ -91,7 +90,7 @@ def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Gen
 
     Cost: one product a probe.
     """
-    return _trace(_likelihood(objective), probes, generator, "ggn")
+    return trace_of(_likelihood(objective), probes, generator, curvature="ggn")
 
 
 @measure(
@@ -104,7 +103,7 @@ def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Gen
 )
 def fisher_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Fisher information; see `fisher_trace`. Kind "residual"."""
-    return _lambda_max(_likelihood(objective), generator, "ggn")
+    return eigenvalue_of(_likelihood(objective), 0, generator, curvature="ggn")
 
 
 @measure(
@@ -135,7 +134,7 @@ def empirical_fisher_trace(objective: Objective, *, probes: int = 32, generator:
     Cost: one product a probe.
     """
     try:
-        return _trace(objective, probes, generator, "fisher")
+        return trace_of(objective, probes, generator, curvature="fisher")
     except UsageError as error:
         raise _without_samples(error) from error
 
@@ -151,7 +150,7 @@ def empirical_fisher_trace(objective: Objective, *, probes: int = 32, generator:
 def empirical_fisher_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the empirical Fisher matrix; see `empirical_fisher_trace`. Kind "residual"."""
     try:
-        return _lambda_max(objective, generator, "fisher")
+        return eigenvalue_of(objective, 0, generator, curvature="fisher")
     except UsageError as error:
         raise _without_samples(error) from error
 
@@ -191,20 +190,6 @@ def fisher_rao(objective: Objective, *, generator: torch.Generator | None = None
     theta = objective.theta
     value = float((theta.double() * objective.ggnvp(theta).double()).sum())
     return with_data_error(objective, Estimate(value), [theta], "ggn")
-
-
-def _trace(objective: Objective, probes: int, generator: torch.Generator | None, curvature: Curvature) -> Estimate:
-    """Trace of a matrix with both its errors."""
-    random = seeded(generator)
-    rows = data_probes(objective, random)
-    estimate = sweep(objective, probes, random, curvature=curvature).trace()
-    return with_data_error(objective, estimate, rows, curvature)
-
-
-def _lambda_max(objective: Objective, generator: torch.Generator | None, curvature: Curvature) -> Estimate:
-    """Top eigenvalue of a matrix with both its errors."""
-    pairs = extremes(objective, seeded(generator), curvature=curvature)
-    return replace(with_data_error(objective, pairs.estimate(0), [pairs.vectors[0]], curvature), n=pairs.matvecs)
 
 
 def _likelihood(objective: Objective) -> Objective:

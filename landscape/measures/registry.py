@@ -137,8 +137,6 @@ def chosen(names: str | Sequence[str] | None = None) -> list[Measure]:
     """
     if names is None:
         return [m for m in MEASURES.values() if m.default]
-    if names == "all":
-        return list(MEASURES.values())
     listed = [names] if isinstance(names, str) else names
     wanted = dict.fromkeys(name for text in listed for name in (MEASURES if text == "all" else [text]))
     out = []

@@ -131,6 +131,34 @@ def data_probes(objective: Objective, generator: torch.Generator) -> Tensor:
     return signs(objective, DATA_PROBES, torch.Generator().manual_seed(generator.initial_seed() + 1))
 
 
+def trace_of(
+    objective: Objective,
+    probes: int,
+    generator: torch.Generator | None,
+    weight: Tensor | None = None,
+    curvature: Curvature = "hessian",
+) -> Estimate:
+    """Trace of A, or of diag(w) A diag(w), with both its errors."""
+    random = seeded(generator)
+    rows = data_probes(objective, random)
+    estimate = sweep(objective, probes, random, weight, curvature).trace()
+    return with_data_error(objective, estimate, rows if weight is None else weight * rows, curvature)
+
+
+def eigenvalue_of(
+    objective: Objective,
+    index: int,
+    generator: torch.Generator | None,
+    weight: Tensor | None = None,
+    curvature: Curvature = "hessian",
+) -> Estimate:
+    """One of the `extremes`, 0 the largest and -1 the smallest, with both its errors."""
+    pairs = extremes(objective, seeded(generator), weight, curvature)
+    v = pairs.vectors[index]
+    estimate = with_data_error(objective, pairs.estimate(index), [v if weight is None else weight * v], curvature)
+    return replace(estimate, n=pairs.matvecs)
+
+
 def _mark(weight: Tensor | None) -> object:
     """What tells one diagonal weight from another in the memory."""
     return None if weight is None else (float(weight.double().sum()), float(weight.double().square().sum()))

@@ -3,8 +3,7 @@
 import torch
 
 from landscape.measures.registry import measure
-from landscape.measures.shared import seeded
-from landscape.measures.worst_case import ROUGH, climbs, growth, growth_estimate, growth_work
+from landscape.measures.worst_case import ROUGH, climbs, growth_work, largest_growth
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -49,8 +48,7 @@ def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: 
         >>> round(sam(Objective(net, nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1))), rho=0.1).value, 6)
         0.01
     """
-    scale = torch.ones_like(objective.theta)
-    return growth_estimate(objective, growth(objective, rho, "l2", scale, seeded(generator), steps=steps), scale)
+    return largest_growth(objective, rho, "l2", torch.ones_like(objective.theta), generator, steps=steps)
 
 
 @measure(
@@ -67,8 +65,7 @@ def sam_linf(objective: Objective, *, rho: float = 1e-3, steps: int = 20, genera
     As `sam` with the maximum norm. The paper gives no radius for it; 1e-3 is ours, the half-width of Keskar's box for small
     weights.
     """
-    scale = torch.ones_like(objective.theta)
-    return growth_estimate(objective, growth(objective, rho, "linf", scale, seeded(generator), steps=steps), scale)
+    return largest_growth(objective, rho, "linf", torch.ones_like(objective.theta), generator, steps=steps)
 
 
 @measure(
@@ -103,8 +100,7 @@ def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: 
     Reference: Kwon, Kim, Park, Choi 2021, arXiv:2102.11600, with T_w = |w|. Departure: no constant eta is added
     to |w| and biases are scaled like any weight; see `asam_published`.
     """
-    scale = objective.theta.abs()
-    return growth_estimate(objective, growth(objective, rho, "l2", scale, seeded(generator), steps=steps), scale)
+    return largest_growth(objective, rho, "l2", objective.theta.abs(), generator, steps=steps)
 
 
 @measure(
@@ -146,5 +142,4 @@ def asam_published(
         if "weight" in entry.name:
             part = slice(entry.start, entry.stop)
             scale[part] = objective.theta[part].abs() + eta
-    found = growth(objective, rho, "l2", scale, seeded(generator), tol=ROUGH, steps=steps)
-    return growth_estimate(objective, found, scale)
+    return largest_growth(objective, rho, "l2", scale, generator, tol=ROUGH, steps=steps)

@@ -1,11 +1,10 @@
 """Trace and Frobenius norm of the Hessian, and the trace in units of the weights: all from sweeps of random probes."""
 
 import torch
-from torch import Tensor
 
 from landscape.measures.claims import in_whole_tensors
 from landscape.measures.registry import measure
-from landscape.measures.shared import data_probes, layer_norms, seeded, sweep, sweep_work, with_data_error
+from landscape.measures.shared import layer_norms, seeded, sweep, sweep_work, trace_of, with_data_error
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -47,7 +46,7 @@ def trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Gener
         >>> trace(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))).value
         5.0
     """
-    return _trace(objective, probes, seeded(generator), None)
+    return trace_of(objective, probes, generator)
 
 
 @measure("frobenius", unit="loss / weight^2", invariant_to=(), reference="Hutchinson 1990", work=sweep_work("plain"))
@@ -95,7 +94,7 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     Cost: one product a probe, of diag(|w|) H diag(|w|): a weighted sum over the products of `trace` has the same mean, but its
     noise is larger and moves under rescaling, so that the estimate would not be invariant.
     """
-    return _trace(objective, probes, seeded(generator), objective.theta.abs())
+    return trace_of(objective, probes, generator, objective.theta.abs())
 
 
 @measure(
@@ -124,7 +123,7 @@ def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: t
     Cost: one product a probe. They are products of D H D, not of H: a sum over the products of `trace` has the same mean,
     but its noise moves under rescaling.
     """
-    return _trace(objective, probes, seeded(generator), layer_norms(objective))
+    return trace_of(objective, probes, generator, layer_norms(objective))
 
 
 @measure(
@@ -163,10 +162,3 @@ def weight_curvature(objective: Objective, *, generator: torch.Generator | None 
     theta = objective.theta
     value = float((theta.double() * objective.hvp(theta).double()).sum())
     return with_data_error(objective, Estimate(value), [theta])
-
-
-def _trace(objective: Objective, probes: int, generator: torch.Generator, weight: Tensor | None) -> Estimate:
-    """Trace of H or of diag(w) H diag(w), with both its errors."""
-    rows = data_probes(objective, generator)
-    estimate = sweep(objective, probes, generator, weight).trace()
-    return with_data_error(objective, estimate, rows if weight is None else weight * rows)

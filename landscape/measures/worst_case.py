@@ -11,7 +11,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.errors import UsageError
 from landscape.measures.registry import Work
-from landscape.measures.shared import extremes, extremes_work
+from landscape.measures.shared import extremes, extremes_work, seeded
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -89,12 +89,15 @@ def check_radius(rho: float) -> None:
         raise UsageError(f"expected a positive rho, found {rho:g}", fix="for example rho=0.05")
 
 
-def growth_estimate(objective: Objective, found: linalg.Maximum, scale: Tensor) -> Estimate:
-    """The maximum as a lower bound, with its error over samples.
+def largest_growth(
+    objective: Objective, rho: float, norm: Norm, scale: Tensor, generator: torch.Generator | None, **options: Any
+) -> Estimate:
+    """The maximum that `growth` finds as a lower bound, with its error over samples.
 
     To first order the maximum moves with the data as the value at the maximiser does (Danskin), so that its sampling error
     is that of the mean of the samples' own growths there.
     """
+    found = growth(objective, rho, norm, scale, seeded(generator), **options)
     estimate = found.estimate()
     before, after = objective.losses(), objective.losses(objective.theta + scale * found.point)
     if before is None or after is None:

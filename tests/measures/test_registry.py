@@ -24,7 +24,7 @@ def test_settings_by_name_change_the_value_and_are_recorded():
     assert found["sam:rho=0.1"].settings == {"rho": 0.1, "steps": 20}
     assert found["keskar:eps=5e-4:iterations=20"].estimate.value == pytest.approx(found["keskar_5e-4"].estimate.value, rel=1e-3)
     assert found["trace:probes=8"].estimate.n == 8
-    assert Measurement.from_json(found["sam:rho=0.1"].to_json()) is not None
+    assert Measurement.from_json(found["sam:rho=0.1"].to_json()).settings == {"rho": 0.1, "steps": 20}
     assert found["sam:rho=0.1"].to_json()["settings"]["rho"] == 0.1
 
 
