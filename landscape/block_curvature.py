@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape import linalg
+from landscape.linalg.probes import default_generator
 from landscape.objective import Objective
 from landscape.results import Block
 from landscape.spectrum import eigenpairs
@@ -52,7 +53,7 @@ def breakdown(
         >>> [(b.name, b.trace.value, round(b.lambda_max.value, 4)) for b in blocks]
         [('(model)', 5.0, 2.0), ('(model)[0]', 2.5, 2.0), ('(model)[1]', 2.5, 2.0)]
     """
-    random = generator if generator is not None else torch.Generator().manual_seed(0)
+    random = default_generator(generator)
     options: dict[str, Any] = {"generator": random, "dtype": objective.dtype, "device": objective.device}
     layers = list(objective.layout.layers)
     names, ids = _sections(objective)
@@ -76,16 +77,15 @@ def breakdown(
 def _sections(objective: Objective) -> tuple[list[tuple[str, int | None]], Int[Tensor, " P"]]:
     """(layer, filter) of the finest sections, every filter and what is left of each tensor, and that of each weight."""
     names: list[tuple[str, int | None]] = []
-    ids = torch.empty(objective.dim, dtype=torch.long)
     counted: dict[str, int] = {}  # a module with several weight tensors numbers their filters through
+    for e in objective.layout:
+        if e.filter_axis is not None:
+            first = counted.get(e.layer, 0)
+            counted[e.layer] = first + e.shape[e.filter_axis]
+            names += [(e.layer, i) for i in range(first, counted[e.layer])]
+    ids = objective.layout.filters.clone()
     for e in objective.layout:
         if e.filter_axis is None:
             ids[e.start : e.stop] = len(names)
             names.append((e.layer, None))
-            continue
-        width, first = e.shape[e.filter_axis], counted.get(e.layer, 0)
-        along = [width if axis == e.filter_axis else 1 for axis in range(len(e.shape))]
-        ids[e.start : e.stop] = (len(names) + torch.arange(width)).view(along).expand(e.shape).reshape(-1)
-        counted[e.layer] = first + width
-        names += [(e.layer, i) for i in range(first, counted[e.layer])]
     return names, ids

@@ -25,27 +25,13 @@ class OutputDirectory:
 
     def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
         self._path = path
-        self.inputs: dict[str, Any] = json.loads(json.dumps(inputs, default=str))
+        self.inputs = _recorded(inputs)
         self.written: list[Path] = []
         if path.exists():
-            self._refuse()
+            _refuse(path, self.inputs)
 
-    def _refuse(self, partly: bool = False) -> None:
-        """Refuse a directory of another run, or of somebody else."""
-        try:
-            held = [p.name for p in self._path.iterdir()]
-        except OSError as error:
-            raise self._unusable(error) from error
-        if _RECORD in held:
-            self._compare(self._path / _RECORD, partly)
-        elif held:
-            raise UsageError(
-                f"expected an empty directory or one of this very run, found {self._path} with {held[0]} in it",
-                fix="choose another --out",
-            )
-
-    @classmethod
-    def allow(cls, path: Path, inputs: dict[str, Any]) -> None:
+    @staticmethod
+    def allow(path: Path, inputs: dict[str, Any]) -> None:
         """Refuse, before any work, a directory that could not be written at its end.
 
         Args:
@@ -63,9 +49,7 @@ class OutputDirectory:
                 fix="choose another --out",
             )
         if path.exists():
-            probe = cls.__new__(cls)
-            probe._path, probe.inputs = path, json.loads(json.dumps(inputs, default=str))
-            probe._refuse(partly=True)
+            _refuse(path, _recorded(inputs), partly=True)
 
     @property
     def path(self) -> Path:
@@ -75,7 +59,7 @@ class OutputDirectory:
             try:
                 self._path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise self._unusable(error) from error
+                raise _unusable(self._path, error) from error
             self.written.append(write(record, (json.dumps(plain(self.inputs), indent=2) + "\n").encode()))
         return self._path
 
@@ -89,24 +73,42 @@ class OutputDirectory:
         """Write a JSON file."""
         return write(self.file(name), (json.dumps(plain(document), indent=2, allow_nan=False) + "\n").encode())
 
-    def _unusable(self, error: OSError) -> UsageError:
-        return UsageError(
-            f"expected a directory that can be written, found {self._path}: {error.strerror}", fix="choose another --out"
+
+def _recorded(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs as they read back from the record."""
+    return json.loads(json.dumps(inputs, default=str))
+
+
+def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
+    """Refuse a directory of another run, or of somebody else."""
+    try:
+        held = [p.name for p in path.iterdir()]
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if _RECORD in held:
+        _compare(path, inputs, partly)
+    elif held:
+        raise UsageError(
+            f"expected an empty directory or one of this very run, found {path} with {held[0]} in it",
+            fix="choose another --out",
         )
 
-    def _compare(self, record: Path, partly: bool) -> None:
-        """Refuse a directory whose record differs from this run's inputs."""
-        try:
-            there = json.loads(record.read_text())
-        except (OSError, ValueError):
-            there = None
-        if there == self.inputs:
-            return
-        keys = sorted(set(self.inputs) if partly else set(there) | set(self.inputs)) if isinstance(there, dict) else []
-        differing = [k for k in keys if there.get(k) != self.inputs.get(k)]
-        if partly and keys and not differing:
-            return
-        what = f"it differs in {', '.join(differing)}" if differing else "its record cannot be read"
-        raise UsageError(
-            f"expected {self._path} to be new, found another run there: {printable(what)}", fix="choose another --out"
-        )
+
+def _unusable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"expected a directory that can be written, found {path}: {error.strerror}", fix="choose another --out")
+
+
+def _compare(path: Path, inputs: dict[str, Any], partly: bool) -> None:
+    """Refuse a directory whose record differs from this run's inputs, or from the part of them that is known."""
+    try:
+        there = json.loads((path / _RECORD).read_text())
+    except (OSError, ValueError):
+        there = None
+    if there == inputs:
+        return
+    keys = sorted(set(inputs) if partly else set(there) | set(inputs)) if isinstance(there, dict) else []
+    differing = [k for k in keys if there.get(k) != inputs.get(k)]
+    if partly and keys and not differing:
+        return
+    what = f"it differs in {', '.join(differing)}" if differing else "its record cannot be read"
+    raise UsageError(f"expected {path} to be new, found another run there: {printable(what)}", fix="choose another --out")

@@ -109,13 +109,11 @@ def _blocks(
     inputs: dict[str, Any],
 ) -> None:
     """Trace and largest eigenvalue of every layer's own block of H, and of every filter's: table, CSV, picture, JSON."""
-    import csv
-    import io
-
     from landscape.block_curvature import breakdown
     from landscape.cli.network import seeded
     from landscape.files import write
     from landscape.report import figure_breakdown, save
+    from landscape.report.spreadsheet import blocks_csv
 
     blocks = breakdown(objective, filters=filters, generator=seeded(seed))
     layers, small = [b for b in blocks if b.filter is None], [b for b in blocks if b.filter is not None]
@@ -126,13 +124,7 @@ def _blocks(
         terminal.table((f"sharpest filters of {len(small)}", *_BLOCK_HEAD), [b.row() for b in top])
         document["filters"] = [b.to_json() for b in small]
     terminal.unconverged += [f"lambda_max of {b.name}" for b in (*layers, *small) if not b.lambda_max.converged]
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("layer", "filter", "weights", "trace", "trace_stderr", "lambda_max", "lambda_max_residual"))
-    for b in (*layers, *small):
-        number = "" if b.filter is None else b.filter
-        rows.writerow((b.layer, number, b.weights, b.trace.value, b.trace.stderr, b.lambda_max.value, b.lambda_max.stderr))
-    write(folder.file("blocks.csv"), text.getvalue().encode())
+    write(folder.file("blocks.csv"), blocks_csv(blocks).encode())
     folder.written += save(figure_breakdown(layers, small, title=title, provenance=inputs), folder.path / "blocks")
 
 

@@ -1,12 +1,30 @@
-"""What must hold of a network for a claim of invariance that not every network lets a measure make."""
+"""What a traced network tells its measures: its graph, and which claims of invariance it lets them make."""
 
 from weakref import WeakKeyDictionary
 
 from landscape.errors import UsageError
+from landscape.measures.registry import NotDefined
 from landscape.objective import Objective
-from landscape.symmetry import Symmetries, find_symmetries
+from landscape.symmetry import Symmetries, symmetries_of
+from landscape.symmetry.graph import Graph, graph_of
 
+_graphs: WeakKeyDictionary[Objective, Graph] = WeakKeyDictionary()
 _found: WeakKeyDictionary[Objective, Symmetries | None] = WeakKeyDictionary()
+
+
+def traced(objective: Objective) -> Graph:
+    """The network as a graph, for the shape of its first samples; traced once for all measures that read it.
+
+    Raises:
+        NotDefined: it takes several arguments, or cannot be traced.
+    """
+    if objective not in _graphs:
+        try:
+            model, _, (x, _) = objective.subset(min(2, objective.samples)).plain()
+            _graphs[objective] = graph_of(model, x)
+        except UsageError as error:
+            raise NotDefined(error.problem) from error
+    return _graphs[objective]
 
 
 def in_whole_tensors(objective: Objective) -> bool:
@@ -30,7 +48,7 @@ def _symmetries(objective: Objective) -> Symmetries | None:
     """The network's symmetries, looked for once; None where it cannot be traced."""
     if objective not in _found:
         try:
-            _found[objective] = find_symmetries(objective.subset(1).plain()[0], objective.example)
+            _found[objective] = symmetries_of(traced(objective))
         except UsageError:
             _found[objective] = None
     return _found[objective]

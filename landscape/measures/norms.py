@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from landscape.errors import UsageError
+from landscape.measures.claims import traced
 from landscape.measures.operations import (
     BATCH_NORM,
     BOUNDED,
@@ -20,7 +21,7 @@ from landscape.measures.operations import (
     RECTIFIERS,
     REDUCTIONS,
 )
-from landscape.measures.paths import affine, traced
+from landscape.measures.paths import affine
 from landscape.measures.registry import NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from landscape.errors import UsageError
+from landscape.measures.claims import traced
 from landscape.measures.operations import BATCH_NORM, COPIES, LINEAR, MOVES, POOLINGS, QUESTIONS, RECTIFIERS, REDUCTIONS
 from landscape.measures.registry import NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
-from landscape.symmetry.graph import Graph, bound_arguments, graph_of, live_arguments, operation, where
+from landscape.symmetry.graph import Graph, bound_arguments, live_arguments, operation, where
 
 
 @measure(
@@ -69,19 +69,6 @@ def path_norm(objective: Objective, *, generator: torch.Generator | None = None)
     if not value < inf:
         return Estimate(inf, reason="exceeds the range of float64")
     return Estimate(value)
-
-
-def traced(objective: Objective) -> Graph:
-    """The network as a graph, for the shape of its first samples.
-
-    Raises:
-        NotDefined: it takes several arguments, or cannot be traced.
-    """
-    try:
-        model, _, (x, _) = objective.subset(min(2, objective.samples)).plain()
-        return graph_of(model, x)
-    except UsageError as error:
-        raise NotDefined(error.problem) from error
 
 
 def _squared_network(graph: Graph) -> float:

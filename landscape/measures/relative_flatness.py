@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape import linalg, progress
 from landscape.errors import UsageError
+from landscape.linalg.probes import random_rows
 from landscape.measures.claims import in_whole_tensors
 from landscape.measures.registry import NotDefined, measure
 from landscape.measures.shared import DATA_PROBES, seeded, with_data_error
@@ -99,8 +100,7 @@ def _probes(objective: Objective, weights: list[Entry]) -> Callable[[torch.Gener
         out = torch.zeros_like(theta)
         for e, factor in zip(weights, factors, strict=True):
             lead = e.shape[e.filter_axis or 0]
-            z = torch.randint(0, 2, (factor.shape[1], e.size // lead), generator=generator).mul_(2).sub_(1)
-            v = factor @ z.to(factor)
+            v = factor @ random_rows(factor.shape[1], e.size // lead, "rademacher", generator, factor.dtype, factor.device)
             shape = [lead, *(n for axis, n in enumerate(e.shape) if axis != e.filter_axis)]
             out[e.start : e.stop] = v.view(shape).movedim(0, e.filter_axis or 0).reshape(-1)
         return out

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape import linalg
+from landscape.linalg.probes import random_rows
 from landscape.measures.registry import Work
 from landscape.objective import Curvature, Objective
 from landscape.per_sample import SAMPLE_FORMS
@@ -121,14 +122,10 @@ def layer_norms(objective: Objective) -> Tensor:
     return out
 
 
-def signs(objective: Objective, rows: int, generator: torch.Generator) -> Tensor:
-    """(rows, P) independent signs, drawn on the CPU so that they do not depend on the device."""
-    return torch.randint(0, 2, (rows, objective.dim), generator=generator).mul_(2).sub_(1).to(objective.theta)
-
-
 def data_probes(objective: Objective, generator: torch.Generator) -> Tensor:
     """The few probes that also measure the spread over samples; from a stream of their own."""
-    return signs(objective, DATA_PROBES, torch.Generator().manual_seed(generator.initial_seed() + 1))
+    own = torch.Generator().manual_seed(generator.initial_seed() + 1)
+    return random_rows(DATA_PROBES, objective.dim, "rademacher", own, objective.dtype, objective.device)
 
 
 def trace_of(

@@ -1,12 +1,13 @@
-"""Comparisons as tables for a spreadsheet or a data frame: one row a run, and one row a statistic."""
+"""Comparisons and curvature by layer as tables for a spreadsheet or a data frame."""
 
 import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from landscape.results import Comparison, Estimate, GroupValue
+from landscape.results import Block, Comparison, Estimate, GroupValue
 
 _GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
 _OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
@@ -64,6 +65,17 @@ def statistics_csv(comparison: Comparison) -> str:
                     row |= {"psi": psi.psi, "psi_low": psi.low, "psi_high": psi.high}
                 row["remark"] = comparison.left_out.get(name, psi.reason if psi is not None else None)
                 rows.append(row)
+    return _written(rows)
+
+
+def blocks_csv(blocks: Sequence[Block]) -> str:
+    """One row a layer or filter: its weights, trace and largest eigenvalue, each with its error."""
+    rows: list[dict[str, Any]] = []
+    for b in blocks:
+        row: dict[str, Any] = {"layer": b.layer, "filter": b.filter, "weights": b.weights}
+        row |= {"trace": _number(b.trace.value), "trace_stderr": _number(b.trace.stderr)}
+        row |= {"lambda_max": _number(b.lambda_max.value), "lambda_max_residual": _number(b.lambda_max.stderr)}
+        rows.append(row)
     return _written(rows)
 
 

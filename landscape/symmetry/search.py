@@ -51,7 +51,11 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
         cannot be scaled
           2: it is an output of the network
     """
-    graph = graph_of(model, example_for(model, example))
+    return symmetries_of(graph_of(model, example_for(model, example)))
+
+
+def symmetries_of(graph: Graph) -> Symmetries:
+    """The symmetries of a network that is traced already; see `find_symmetries`."""
     variables = Variables()
     uses = _interpret(graph, variables)
     ids = _agree(graph, variables, uses)
