@@ -5,13 +5,21 @@ from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
 from landscape.results.estimate import Estimate, Evaluation
+from landscape.results.merge_tree import MergeTree, Minimum
 from landscape.results.sharpness import Measurement, Sharpness
-from landscape.results.slice import Slice, SliceCheck
+from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, Slice
+from landscape.results.slice_check import SliceCheck
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
 from landscape.results.spent import Spent
+from landscape.results.track import Track
 
 __all__ = [
+    "DONE",
+    "FAILED",
     "FALSE_DISCOVERY",
+    "MISSING",
+    "NOT_FINITE",
+    "STATUS",
     "Barrier",
     "Block",
     "Certificate",
@@ -24,10 +32,13 @@ __all__ = [
     "Granulated",
     "GroupValue",
     "Measurement",
+    "MergeTree",
+    "Minimum",
     "RankCorrelation",
     "Sharpness",
     "Slice",
     "SliceCheck",
     "SpectralDensity",
     "Spent",
+    "Track",
 ]
