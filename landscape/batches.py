@@ -37,6 +37,16 @@ class Batch:
         args, kwargs, target = pytree.tree_map_only(Tensor, f, (self.args, self.kwargs, self.target))
         return Batch(args, kwargs, target)
 
+    @property
+    def inputs(self) -> tuple[Any, ...] | dict[str, Any]:
+        """Arguments of the model: a tuple, or a dictionary of named ones."""
+        return self.kwargs or self.args
+
+    @property
+    def raw(self) -> tuple[Any, ...] | dict[str, Any]:
+        """As a caller would give it: (inputs..., target), or a dictionary with "labels"."""
+        return {**self.kwargs, "labels": self.target} if self.kwargs else (*self.args, self.target)
+
     def __getitem__(self, rows: Any) -> "Batch":
         return self.map(lambda t: t[rows])
 
@@ -77,6 +87,35 @@ def split(batches: list[Batch], size: int) -> list[Batch]:
     return [b[i : i + size] for b in batches for i in range(0, len(b), size)]
 
 
+def merged(batches: list[Batch]) -> Batch | None:
+    """All samples as one batch; None where they are of different shapes, or called with different options."""
+    if len(batches) == 1:
+        return batches[0]
+    leaves, kinds = zip(*(pytree.tree_flatten((b.args, b.kwargs, b.target)) for b in batches), strict=True)
+    columns = list(zip(*leaves, strict=True)) if all(k == kinds[0] for k in kinds) else []
+    alike = columns and all(
+        all(isinstance(t, Tensor) and t.shape[1:] == c[0].shape[1:] for t in c)
+        if isinstance(c[0], Tensor)
+        else all(v == c[0] for v in c)
+        for c in columns
+    )
+    if not alike:
+        return None
+    joined = [torch.cat(c) if isinstance(c[0], Tensor) else c[0] for c in columns]
+    return Batch(*pytree.tree_unflatten(joined, kinds[0]))
+
+
+def one_input(batches: list[Batch]) -> tuple[Tensor, Tensor]:
+    """All samples as two tensors (x, y).
+
+    Raises:
+        UsageError: the model takes more than one input.
+    """
+    if any(b.kwargs or len(b.args) != 1 for b in batches):
+        raise UsageError("expected a model that takes one tensor, found one with several arguments")
+    return torch.cat([b.args[0] for b in batches]), torch.cat([b.target for b in batches])
+
+
 def select(batches: list[Batch], rows: Tensor) -> list[Batch]:
     """The samples with these (ascending) numbers, batch by batch."""
     out, start = [], 0
@@ -86,6 +125,23 @@ def select(batches: list[Batch], rows: Tensor) -> list[Batch]:
             out.append(b[inside.to(b.target.device)])
         start += len(b)
     return out
+
+
+def drawn(n: int, samples: int, generator: torch.Generator | None) -> Tensor:
+    """Ascending numbers of n samples: drawn without replacement, or the first n where there is no generator.
+
+    Raises:
+        UsageError: there are not so many.
+    """
+    if not 1 <= n <= samples:
+        raise UsageError(f"expected between 1 and {samples} samples, found {n}", fix=f"pass at most {samples}")
+    return torch.arange(n) if generator is None else torch.randperm(samples, generator=generator)[:n].sort().values
+
+
+def epoch(samples: int, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Ascending numbers of the samples of each mini-batch of a random order; at most `size - 1` are left over."""
+    order = torch.randperm(samples, generator=generator)
+    return [rows.sort().values for rows in order.split(size) if len(rows) == min(size, samples)]
 
 
 def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:

@@ -6,7 +6,7 @@ counts for what it is. Parameters enter through `torch.func.functional_call`; th
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.batches import Batch
 from landscape.derivatives import grad, pusher, vjp
-from landscape.errors import UsageError
+from landscape.errors import MismatchError, UsageError
 from landscape.folding import Folded
 from landscape.losses import MeanLoss
 from landscape.parameters import Layout
@@ -88,6 +88,12 @@ class Engine:
                 fix="wrap the model in a module whose forward returns the logits",
             )
         return output if self.transform is None else self.transform(output)
+
+    def outputs(self, theta: Float[Tensor, " P"]) -> Tensor:
+        """The network's outputs for every sample, (N, ...), on the CPU."""
+        params = self.layout.unflatten(theta)
+        with exact_math(), torch.no_grad():
+            return torch.cat([self.forward(params, b).cpu() for b in self.batches])
 
     @cached_property
     def weighted(self) -> list[tuple[Batch, float]]:
@@ -194,6 +200,21 @@ class Engine:
         batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in self.batches]
         loss, model = self.loss.to(batches[0].target.device, dtype), copy.deepcopy(self.model).to(dtype)
         return Engine(model, loss, batches, self.layout, self.transform, None if self.folded is None else self.folded.of(model))
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> "Engine":
+        """Its twin with other weights and buffers, under their names, in a copy of the network; the others stay.
+
+        Raises:
+            MismatchError: the network has no such tensor, or one of another shape.
+        """
+        model = copy.deepcopy(self.model)
+        own = dict(model.named_parameters()) | dict(model.named_buffers())
+        for name, t in tensors.items():
+            if name not in own or own[name].shape != t.shape:
+                found = f"shape {tuple(own[name].shape)}" if name in own else "none of that name"
+                raise MismatchError(f"expected a network with {name} of shape {tuple(t.shape)}, found {found}")
+            own[name].data.copy_(t)
+        return replace(self, model=model, folded=None if self.folded is None else self.folded.of(model))
 
     def per_sample(self, leaves: dict[str, Tensor], batch: Batch) -> Float[Tensor, " B"]:
         """Every sample's own loss, differentiable."""

@@ -3,26 +3,24 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape.batches import Data, fixed_batches, select
-from landscape.curvature import Engine, exact_math, owned, unwrapped
+from landscape.batches import Data, drawn, epoch, fixed_batches, merged, one_input, select
+from landscape.curvature import Engine, owned, unwrapped
 from landscape.errors import UsageError
 from landscape.evaluation import Metric, evaluated
+from landscape.fingerprint import combined, fingerprints
 from landscape.folding import folded
 from landscape.losses import LossFunction, MeanLoss, standard_error
 from landscape.parameters import Layout
-from landscape.per_sample import SAMPLE_FORMS
-from landscape.preflight import SAMPLES as PREFLIGHT_SAMPLES
+from landscape.per_sample import SAMPLE_FORMS, Curvature
 from landscape.preflight import check_engine, check_targets, check_weights
-from landscape.recalibration import recalibrated
+from landscape.recalibration import batch_normalized, recalibrated
 from landscape.results import Estimate, Evaluation, Spent
-
-Curvature = Literal["hessian", "ggn", "fisher"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -32,15 +30,13 @@ class Objective:
 
     L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
     (dropout off, BatchNorm with its running statistics). w_n is 1, or the number of tokens, or the class weights, as the
-    loss's own mean has it; a ragged last batch therefore changes nothing. The model passed in is copied and left exactly as
-    it was.
+    loss's own mean has it; a ragged last batch therefore changes nothing. The model passed in is copied and left as it was.
 
     Args:
         model: any `nn.Module`; wrappers (DataParallel, torch.compile) are taken off. The weights that vary are those with
             `requires_grad`, or all if none has it.
         loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`.
-        data: a DataLoader in fixed order, a list of batches (inputs..., target) or dictionaries with "labels", or tensors
-            (x, y).
+        data: a DataLoader in fixed order, a list of batches (inputs..., target) or dicts with "labels", or tensors (x, y).
         dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) either way.
         device: where to compute; default: where the model's parameters are.
         metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
@@ -83,8 +79,7 @@ class Objective:
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
         self._metric = metric
-        self._checked = False
-        self._spent = Spent()
+        self._checked, self._spent = False, Spent()
         self._classes = check_targets(self._engine, self._theta)
         self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
 
@@ -107,6 +102,11 @@ class Objective:
     def samples(self) -> int:
         """N, the number of data points."""
         return sum(len(b) for b in self._engine.batches)
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Samples of each micro-batch: results do not depend on them, but for their last bit."""
+        return [len(b) for b in self._engine.batches]
 
     @property
     def classes(self) -> int | None:
@@ -134,11 +134,7 @@ class Objective:
         return {n: b.clone() for n, b in self._engine.model.named_buffers() if b.is_floating_point()}
 
     def evaluate(self, theta: Float[Tensor, " P"] | None = None, buffers: dict[str, Tensor] | None = None) -> Evaluation:
-        """Loss and accuracy in one pass, each with its standard error over samples (kind "samples").
-
-        Args:
-            theta: (P,) weights; default the trained ones.
-            buffers: replacements for some buffers; default the trained ones.
+        """Loss and accuracy, each with its standard error over samples; `buffers` replace some of the trained ones.
 
         Cost: one forward pass. The loss may be infinite or nan far away from a minimum; it is returned as it is.
         """
@@ -194,10 +190,7 @@ class Objective:
         return standard_error(values, w, float((w * values).sum() / w.sum()))
 
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
-        """v^T A_n v of every sample n, float64: their spread tells how a curvature depends on the data at hand.
-
-        A_n is its Hessian, Gauss-Newton matrix or g_n g_n^T. None where these do not exist or come apart by sample.
-        """
+        """v^T A_n v of every sample n, float64, for its Hessian, Gauss-Newton matrix or g_n g_n^T; None where it has none."""
         forms, passes = SAMPLE_FORMS[curvature]
         self._spent.forwards += passes
         try:
@@ -210,9 +203,7 @@ class Objective:
         if dtype is not None:
             return self.to(dtype).outputs()
         self._spent.forwards += 1
-        with exact_math(), torch.no_grad():
-            params = self.layout.unflatten(self._theta)
-            return torch.cat([self._engine.forward(params, b).cpu() for b in self._engine.batches])
+        return self._engine.outputs(self._theta)
 
     def to(self, dtype: str) -> "Objective":
         """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
@@ -222,33 +213,20 @@ class Objective:
     @property
     def example(self) -> tuple[Any, ...] | dict[str, Any]:
         """The model's arguments for the first two samples: a tuple, or a dictionary of named ones."""
-        first = self._engine.batches[0][:2]
-        return first.kwargs or first.args
+        return self._engine.batches[0][:2].inputs
 
     def plain(self) -> tuple[nn.Module, LossFunction, tuple[Tensor, Tensor]]:
-        """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools.
-
-        Raises:
-            UsageError: the model takes more than one input.
-        """
-        batches = self._engine.batches
-        if any(b.kwargs or len(b.args) != 1 for b in batches):
-            raise UsageError("expected a model that takes one tensor, found one with several arguments")
-        x, y = torch.cat([b.args[0] for b in batches]), torch.cat([b.target for b in batches])
-        return copy.deepcopy(self._engine.model).requires_grad_(True), self._engine.loss.loss, (x, y)
+        """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools; of one input only."""
+        return copy.deepcopy(self._engine.model).requires_grad_(True), self.loss, one_input(self._engine.batches)
 
     def only(self, *patterns: str) -> "Objective":
         """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
         layout = self.layout.only(*patterns)
-        named = self.layout.unflatten(self._theta)
-        return self._derived(replace(self._engine, layout=layout), layout.flatten(named))
+        return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
 
     def subset(self, n: int, generator: torch.Generator | None = None) -> "Objective":
         """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept."""
-        if not 1 <= n <= self.samples:
-            raise UsageError(f"expected between 1 and {self.samples} samples, found {n}", fix=f"pass at most {self.samples}")
-        rows = torch.arange(n) if generator is None else torch.randperm(self.samples, generator=generator)[:n].sort().values
-        return self._of(rows)
+        return self._of(drawn(n, self.samples, generator))
 
     def chunks(self, m: int) -> list["Objective"]:
         """The same loss on consecutive runs of m samples, the last one shorter if it must be."""
@@ -270,24 +248,45 @@ class Objective:
         return self._derived(replace(self._engine, transform=transform), self._theta)
 
     def by_input(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
-        """For every batch: the trained network as a function of its inputs, its inputs (B, ...), its targets.
-
-        Raises:
-            UsageError: the model takes several inputs, or inputs that are not real numbers.
-        """
+        """For every batch: the trained network as a function of its one real input, the inputs (B, ...), the targets."""
         for network, x, target in self._engine.by_input(self.layout.unflatten(self._theta)):
             yield self._spent.counting(network, self.samples), x, target
 
     def with_model(self, model: nn.Module) -> "Objective":
         """The same loss, data, dtype and device with another model's weights and buffers."""
-        batches = [(*b.args, b.target) if not b.kwargs else {**b.kwargs, "labels": b.target} for b in self._engine.batches]
-        return Objective(model, self._engine.loss.loss, batches, dtype=self.dtype, device=self.device, metric=self._metric)
+        data = [b.raw for b in self._engine.batches]
+        return Objective(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric)
+
+    def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> "Objective":
+        """The same loss with other trained weights, and other buffers where given; for products. Cost: a copy of the model."""
+        theta = self._cast(theta).clone()
+        check_weights(self.layout, theta)
+        return self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
+
+    def batch_normalized(self) -> "Objective":
+        """The same loss with each batch normalized by its own statistics, as in training; see `landscape.recalibration`."""
+        self.preflight()  # of this one: the other mixes the samples of a batch, and means to
+        return self._derived(batch_normalized(self._engine), self._theta)
+
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator["Objective"]:
+        """One epoch: the same loss on random batches of `size` samples, each through the network at once; leftovers are out."""
+        for rows in epoch(self.samples, size, generator):
+            yield self._of(rows, together=True)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of network, weights, buffers, data, loss and metric; see `landscape.fingerprint`."""
+        return fingerprints(self._engine, self._theta, self._metric)
+
+    @property
+    def fingerprint(self) -> str:
+        """One SHA-256 of all of them."""
+        return combined(self.fingerprints)
 
     def preflight(self) -> None:
         """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
         if not self._checked:
-            first = replace(self._engine, batches=[self._engine.batches[0][:PREFLIGHT_SAMPLES]])
-            check_engine(first.to(torch.float64), first)
+            check_engine(self._engine)
             self._checked = True
 
     def _product(self, v: Tensor, method: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -304,9 +303,11 @@ class Objective:
             raise UsageError(f"expected a vector of {self.dim} weights, found {v.shape[-1]}")
         return v.detach().to(device=self.device, dtype=self.dtype)
 
-    def _of(self, rows: Tensor) -> "Objective":
-        """The same loss on these samples."""
-        return self._derived(replace(self._engine, batches=select(self._engine.batches, rows)), self._theta)
+    def _of(self, rows: Tensor, together: bool = False) -> "Objective":
+        """The same loss on these samples; `together` in one batch, if their shapes allow it."""
+        batches = select(self._engine.batches, rows)
+        whole = merged(batches) if together else None
+        return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
 
     def _derived(self, engine: Engine, theta: Tensor) -> "Objective":
         """An Objective that shares model, data and the count of what was spent with this one."""

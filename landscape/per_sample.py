@@ -1,6 +1,7 @@
 """Curvature sample by sample: v^T A_n v of every sample n, whose spread is the doubt from having only these data."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from landscape.curvature import Engine
 from landscape.derivatives import dot, grad, pusher, vjp
+
+Curvature = Literal["hessian", "ggn", "fisher"]
 
 
 def sample_curvatures(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:

@@ -23,14 +23,27 @@ class Listener(Protocol):
     def finish(self, handle: int) -> None:
         """The stage is over, perhaps before its bound."""
 
+    def remark(self, text: str) -> None:
+        """Something about the work that whoever watches should know."""
+
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Report every stage inside the block to `listener`."""
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Report every stage inside the block to `listener`; None: to nobody."""
     token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Report nothing inside the block: for the inner stages of work whose own stage is enough."""
+    token = _listener.set(None)
     try:
         yield
     finally:
@@ -49,3 +62,24 @@ def stage(label: str, total: int | None = None) -> Iterator[Callable[[int], None
         yield lambda steps: listener.advance(handle, steps)
     finally:
         listener.finish(handle)
+
+
+def remark(text: str) -> None:
+    """Say something about the work to whoever watches, such as that a part of it was there already."""
+    listener = _listener.get()
+    if listener is not None:
+        listener.remark(text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    Example:
+        >>> duration(0.0042), duration(0.25), duration(2.5), duration(40), duration(720), duration(5400)
+        ('4.2 ms', '250 ms', '2.5 s', '40 s', '12 min', '1.5 h')
+    """
+    if seconds < 1:
+        return f"{1000 * seconds:.1f} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

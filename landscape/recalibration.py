@@ -1,5 +1,6 @@
-"""BatchNorm's running statistics re-estimated from data at any weights, without a change to the model."""
+"""BatchNorm's statistics at any weights, without a change to the model: re-estimated from all data, or those of each batch."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from landscape.batches import Batch
+from landscape.batches import Batch, merged
 from landscape.curvature import Engine, exact_math
 
 # Input values in one batch: 2,730 images of CIFAR. The activations of such a batch take some 2 GB in a wide network.
@@ -47,20 +48,42 @@ def recalibrated(engine: Engine, theta: Float[Tensor, " P"]) -> tuple[dict[str, 
     Reference: Izmailov et al. 2018, arXiv:1803.05407, section 3.2, who average over batches; Chan, Golub, LeVeque 1979 for the
         merge.
     """
-    layers = {
-        name: module
-        for name, module in engine.model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+    layers = _with_statistics(engine.model)
     if not layers:
         return {}, 0
     engine = replace(engine, folded=None)  # every layer must be there to be watched
     params = engine.layout.unflatten(theta)
     with exact_math(), torch.no_grad():
-        whole = _merged(engine.batches)
+        values = sum(t.numel() for b in engine.batches for t in pytree.tree_leaves(vars(b)) if isinstance(t, Tensor))
+        whole = merged(engine.batches) if values <= AT_ONCE else None
         if whole is not None:
             return _on_the_way(engine, params, layers, whole), 1
         return _one_by_one(engine, params, layers), 1 + len(layers) // 2
+
+
+def batch_normalized(engine: Engine) -> Engine:
+    """A copy whose BatchNorm layers normalize by the mean and variance of the batch at hand, as they do in training.
+
+    Derivatives go through these statistics. To hold them constant instead would give another gradient: with them the loss does
+    not depend on the length of the weights before a BatchNorm, and its gradient has no component along them. Nothing is
+    recorded: the copy has no running statistics. All else, dropout too, stays in eval mode.
+
+    Returns:
+        Engine whose loss depends on how the data are cut into batches; the same engine where no layer has statistics.
+
+    Accuracy: training divides a batch's squared deviations by n, the running variance by n - 1.
+    """
+    if not _with_statistics(engine.model):
+        return engine
+    model = copy.deepcopy(engine.model)
+    for layer in _with_statistics(model).values():
+        layer.running_mean = layer.running_var = None
+    return replace(engine, model=model, folded=None)
+
+
+def _with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers that have running statistics, by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
 
 
 class _Pool:
@@ -151,21 +174,3 @@ def _watching(layers: Mapping[str, nn.Module], see: Callable[[str, Any, Tensor],
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _merged(batches: list[Batch]) -> Batch | None:
-    """All samples as one batch; None where they are too many, or of different shapes."""
-    leaves, kinds = zip(*(pytree.tree_flatten((b.args, b.kwargs, b.target)) for b in batches), strict=True)
-    columns = list(zip(*leaves, strict=True)) if all(k == kinds[0] for k in kinds) else []
-    alike = columns and all(
-        all(isinstance(t, Tensor) and t.shape[1:] == c[0].shape[1:] for t in c)
-        if isinstance(c[0], Tensor)
-        else all(v == c[0] for v in c)
-        for c in columns
-    )
-    if not alike or sum(t.numel() for c in columns for t in c if isinstance(t, Tensor)) > AT_ONCE:
-        return None
-    if len(batches) == 1:
-        return batches[0]
-    joined = [torch.cat(c) if isinstance(c[0], Tensor) else c[0] for c in columns]
-    return Batch(*pytree.tree_unflatten(joined, kinds[0]))

@@ -402,3 +402,92 @@ def test_accuracy_wherever_the_classes_stand():
     assert Objective(model, flat, (x, y)).evaluate().accuracy.value == pytest.approx(float((x == y).float().mean()))
     odd = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, 6), nn.Unflatten(1, (2, 3)))
     assert Objective(odd, lambda o, t: o.square().mean(), (x, y[:, :1])).evaluate().accuracy is None
+
+
+@cases
+def test_at_another_point_everything_is_that_point_s(case):
+    """Against an Objective of a network that holds those weights: values, products, blocks, outputs, the plain model."""
+    objective, (model, loss, x, y) = build(case)
+    random = torch.Generator().manual_seed(4)
+    theta = objective.theta + 0.3 * torch.randn(objective.dim, generator=random, dtype=torch.float64)
+    buffers = {n: b + 0.5 for n, b in objective.buffers.items()}
+    there = copy.deepcopy(model).double()
+    there.load_state_dict(objective.layout.unflatten(theta) | buffers, strict=False)
+    expected = Objective(there, loss, (x, y), dtype="float64", batch_size=10)
+    before, own = objective.value().value, objective.buffers
+    found = objective.at(theta, buffers)
+    assert torch.equal(found.theta, theta)
+    assert found.value().value == expected.value().value == objective.evaluate(theta, buffers).loss.value
+    v = torch.randn(2, objective.dim, generator=random, dtype=torch.float64)
+    torch.testing.assert_close(found.hvp(v), expected.hvp(v), rtol=1e-10, atol=1e-12)
+    name = objective.layout.names[-1]
+    block, reference = found.only(name), expected.only(name)
+    torch.testing.assert_close(block.hvp(v[:, : block.dim]), reference.hvp(v[:, : block.dim]), rtol=1e-10, atol=1e-12)
+    assert torch.equal(found.outputs(), expected.outputs())
+    assert all(torch.equal(p, q) for p, q in zip(found.plain()[0].parameters(), there.parameters(), strict=True))
+    assert objective.value().value == before
+    assert all(torch.equal(b, own[n]) for n, b in objective.buffers.items())
+    keeps = objective.at(theta)
+    assert all(torch.equal(b, own[n]) for n, b in keeps.buffers.items())
+    assert keeps.value().value == objective.value(theta).value
+
+
+def test_at_takes_nothing_that_does_not_fit():
+    objective, _ = build(CASES[3])
+    theta = objective.theta
+    with pytest.raises(UsageError, match="expected a vector of"):
+        objective.at(theta[1:])
+    with pytest.raises(MismatchError, match=r"expected a network with 1\.mean of shape \(3,\), found none of that name"):
+        objective.at(theta, {"1.mean": torch.zeros(3)})
+    with pytest.raises(MismatchError, match=r"with 1\.running_mean of shape \(4,\), found shape \(3,\)"):
+        objective.at(theta, {"1.running_mean": torch.zeros(4)})
+    theta[-1] = torch.inf
+    with pytest.raises(NumericalError, match=r"found NaN or infinity in 7\.bias"):
+        objective.at(theta)
+
+
+@cases
+def test_batch_normalized_leaves_the_original_and_differentiates_through_the_batch(case):
+    """Against PyTorch's own train mode on one batch; dropout there is none."""
+    objective, (model, loss, x, y) = build(case, batch_size=23)
+    before, buffers = objective.value().value, objective.buffers
+    found = objective.batch_normalized()
+    twin = copy.deepcopy(model).double().train()
+    criterion = copy.deepcopy(loss).double()
+    value = criterion(twin(x.double()), y if not y.is_floating_point() else y.double())
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(value, list(twin.parameters()))])
+    at, slope = found.value_and_gradient()
+    assert at == pytest.approx(float(value.detach()), rel=1e-12)
+    torch.testing.assert_close(slope, gradient, rtol=1e-9, atol=1e-12)
+    assert objective.value().value == before
+    assert all(torch.equal(b, buffers[n]) for n, b in objective.buffers.items())
+    if not buffers:
+        assert found.value().value == before
+    else:
+        assert at != pytest.approx(before, rel=1e-3)
+
+
+def test_batch_normalized_checks_the_network_first():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), Dropping(), nn.Linear(6, 3))
+    objective = Objective(model, nn.CrossEntropyLoss(), (torch.randn(12, 5), torch.randint(0, 3, (12,))))
+    with pytest.raises(NumericalError, match="found that 2 gives another one"):
+        objective.batch_normalized()
+
+
+def test_minibatches_are_an_epoch_of_whole_ones():
+    """Every sample once, but for those left over; whatever the micro-batch, a mini-batch is one batch."""
+    objective, _ = build(CASES[0], batch_size=4)
+    alone = [c.value().value for c in objective.chunks(1)]
+    seen = []
+    for part in objective.minibatches(5, torch.Generator().manual_seed(3)):
+        assert part.samples == 5
+        assert len(part._engine.batches) == 1
+        seen += part.losses().tolist()
+    assert len(seen) == 20
+    which = {next(i for i in range(23) if seen_value == pytest.approx(alone[i], rel=1e-12)) for seen_value in seen}
+    assert len(which) == 20
+    (whole,) = objective.minibatches(99, torch.Generator().manual_seed(3))
+    assert whole.samples == 23
+    again = [p.value().value for p in objective.minibatches(5, torch.Generator().manual_seed(3))]
+    assert again == [p.value().value for p in objective.minibatches(5, torch.Generator().manual_seed(3))]

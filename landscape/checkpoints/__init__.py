@@ -4,6 +4,18 @@ from landscape.checkpoints.checkpoint import Checkpoint, read
 from landscape.checkpoints.describe import CandidateSummary, Description, TensorRow, describe
 from landscape.checkpoints.fit import fit
 from landscape.checkpoints.save import save
+from landscape.checkpoints.series import CheckpointFiles
 from landscape.checkpoints.weights import Weights
 
-__all__ = ["CandidateSummary", "Checkpoint", "Description", "TensorRow", "Weights", "describe", "fit", "read", "save"]
+__all__ = [
+    "CandidateSummary",
+    "Checkpoint",
+    "CheckpointFiles",
+    "Description",
+    "TensorRow",
+    "Weights",
+    "describe",
+    "fit",
+    "read",
+    "save",
+]

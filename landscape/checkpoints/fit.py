@@ -1,6 +1,6 @@
 """Load weights into a model, all of them or none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -44,24 +44,49 @@ def fit(model: nn.Module, weights: Weights) -> tuple[str, ...]:
         [[1.0, 2.0]]
     """
     everything = model.state_dict(keep_vars=True)
-    own: dict[str, Tensor] = {key: item for key, item in everything.items() if isinstance(item, Tensor)}
+    own = tensors_of(everything)
+    for key, item in own.items():
+        if item.device.type == "meta":
+            raise UsageError(f"expected a model with memory, found '{key}' on the meta device", fix="build it on a real device")
+    kept, notices = match(own, aliases_of(own), weights)
+    try:
+        model.load_state_dict({**everything, **kept}, strict=True)  # extra states that are no tensors stay as they are
+    except RuntimeError as error:  # a module's own hook may ask for more than names and shapes
+        raise MismatchError(f"expected weights that the model accepts, found: {error}") from None
+    return (*weights.notices, *notices)
+
+
+def tensors_of(state: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors of a model's state.
+
+    Raises:
+        UsageError: one has no shape yet.
+    """
+    own = {key: item for key, item in state.items() if isinstance(item, Tensor)}
     for key, item in own.items():
         if nn.parameter.is_lazy(item):
             raise UsageError(f"expected a model with shapes, found '{key}' uninitialized", fix="run one batch through it first")
-        if item.device.type == "meta":
-            raise UsageError(f"expected a model with memory, found '{key}' on the meta device", fix="build it on a real device")
-    aliases = _aliases(own)
+    return own
+
+
+def match(own: dict[str, Tensor], aliases: dict[str, str], weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
+    """The file's tensors under the model's names, each of the model's with its partner, and notices of what was done for it.
+
+    Args:
+        own: the model's tensors; only names, shapes and dtypes count, but what a file may leave out is taken from here.
+        aliases: `aliases_of` the model's tensors.
+        weights: what `Checkpoint.weights` returned.
+
+    Raises:
+        MismatchError: as `fit`.
+    """
     best: tuple[int, list[tuple[str, str, str]]] | None = None
     for state, notices in _renamings(weights, own):
         filled, more = _fill(state, own, aliases)
         table = _disagreements(filled, own, aliases)
         if not table:
             kept = {key: filled[key] for key in own}
-            try:
-                model.load_state_dict({**everything, **kept}, strict=True)  # extra states that are no tensors stay as they are
-            except RuntimeError as error:  # a module's own hook may ask for more than names and shapes
-                raise MismatchError(f"expected weights that the model accepts, found: {error}") from None
-            return (*weights.notices, *notices, *more, *_conversions(kept, own))
+            return kept, [*notices, *more, *_conversions(kept, own)]
         if best is None or len(table) < best[0]:
             best = (len(table), table)
     assert best is not None  # the names as they are come first
@@ -115,7 +140,7 @@ def _fill(state: dict[str, Tensor], own: dict[str, Tensor], aliases: dict[str, s
     return filled, notices
 
 
-def _aliases(own: dict[str, Tensor]) -> dict[str, str]:
+def aliases_of(own: dict[str, Tensor]) -> dict[str, str]:
     """For every name of the model, the first name of the same memory."""
     first: dict[tuple[object, ...], str] = {}
     aliases = {}

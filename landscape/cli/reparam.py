@@ -186,7 +186,8 @@ def _certify(
     from landscape import progress
     from landscape.cli.network import seeded
     from landscape.measures import measure_all
-    from landscape.measures.cost import duration, forecast
+    from landscape.measures.cost import forecast
+    from landscape.progress import duration
     from landscape.reparam import certificate, rescale
     from landscape.results.certificate import HEAD
 

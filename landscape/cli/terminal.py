@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Terminal:
     def progress(self) -> Iterator[None]:
         """Show the progress of the work inside: bars with an ETA on a terminal, plain lines elsewhere."""
         if not self.err.is_terminal:
-            with progress.listening(_Lines(self.err)):
+            with progress.listening(_Lines(self.err, self.note)):
                 yield
             return
         columns = (
@@ -92,7 +92,7 @@ class Terminal:
             TextColumn("left at most"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.err, transient=True) as bars, progress.listening(_Bars(bars)):
+        with Progress(*columns, console=self.err, transient=True) as bars, progress.listening(_Bars(bars, self.note)):
             yield
 
 
@@ -107,8 +107,8 @@ def _console(*, stderr: bool) -> Console:
 class _Bars:
     """Progress on a terminal."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars = bars
+    def __init__(self, bars: Progress, remark: Callable[[str], None]) -> None:
+        self.bars, self.remark = bars, remark
 
     def start(self, label: str, total: int | None) -> int:
         return self.bars.add_task(escape(printable(label)), total=total)
@@ -123,8 +123,8 @@ class _Bars:
 class _Lines:
     """Progress as a line every few seconds, for logs."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, remark: Callable[[str], None]) -> None:
+        self.console, self.remark = console, remark
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
         self.spoken = time.monotonic()

@@ -48,6 +48,16 @@ def run(
     option: Annotated[
         list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the network, e.g. -M width=8.")
     ] = None,
+    keep_every: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-every",
+            min=1,
+            metavar="EPOCHS",
+            help="Also keep the weights at the start, every so many epochs and at the end, in a folder OUT-trajectory, for"
+            " `landscape surface OUT --directions pca:FOLDER`.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Go on where a run that was stopped left off.")] = True,
 ) -> None:
     """Train a built-in network: clean or memorizing, at any batch size. A run that is killed goes on with the same command.
@@ -85,11 +95,13 @@ def run(
         data_path=data if path else None,
         device=device_of(common.device),
         samples=common.samples,
+        keep_every=keep_every,
     )
     summary = result.summary()
     terminal.table(("", task), [(name, _shown(value)) for name, value in summary.items()])
-    terminal.document({"schema": 1, "checkpoint": str(result.path), **summary})
-    terminal.written([result.path])
+    kept = None if result.trajectory is None else str(result.trajectory)
+    terminal.document({"schema": 1, "checkpoint": str(result.path), "trajectory": kept, **summary})
+    terminal.written([result.path] if result.trajectory is None else [result.path, result.trajectory])
 
 
 def _batch(text: str | None, size: int | None) -> int | float | str | None:

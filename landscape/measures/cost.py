@@ -8,6 +8,7 @@ import torch
 
 from landscape.measures.registry import chosen
 from landscape.objective import Objective
+from landscape.progress import duration
 from landscape.results import Spent
 
 _SAMPLES = 256
@@ -91,10 +92,3 @@ def _seconds(work: Callable[[], float]) -> float:
         work()
         times.append(time.perf_counter() - started)
     return min(times)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: "40 s", "12 min", "1.5 h"."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

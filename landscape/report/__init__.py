@@ -8,9 +8,12 @@ from landscape.report.axes import (
     draw_history,
     draw_interpolation,
     draw_measures,
+    draw_merge_tree,
     draw_slice,
 )
+from landscape.report.coarse import coarse
 from landscape.report.effects import draw_correlations, draw_effects
+from landscape.report.export import export_slice
 from landscape.report.figures import (
     figure_breakdown,
     figure_certificate,
@@ -21,12 +24,15 @@ from landscape.report.figures import (
     figure_history,
     figure_interpolation,
     figure_measures,
+    figure_merge_tree,
     figure_slice,
 )
 from landscape.report.html import is_report, write_report
 from landscape.report.output import save
+from landscape.report.spreadsheet import slice_csv
 
 __all__ = [
+    "coarse",
     "draw_breakdown",
     "draw_certificate",
     "draw_correlations",
@@ -36,7 +42,9 @@ __all__ = [
     "draw_history",
     "draw_interpolation",
     "draw_measures",
+    "draw_merge_tree",
     "draw_slice",
+    "export_slice",
     "figure_breakdown",
     "figure_certificate",
     "figure_correlations",
@@ -46,8 +54,10 @@ __all__ = [
     "figure_history",
     "figure_interpolation",
     "figure_measures",
+    "figure_merge_tree",
     "figure_slice",
     "is_report",
     "save",
+    "slice_csv",
     "write_report",
 ]

@@ -10,6 +10,7 @@ from landscape.report.certificate import draw_certificate
 from landscape.report.history import draw_history
 from landscape.report.line import draw_interpolation, draw_line
 from landscape.report.measures import draw_measures
+from landscape.report.minima import draw_merge_tree
 from landscape.report.plane import draw_contour, draw_surface
 from landscape.report.spectrum import draw_density, draw_eigenvalues
 from landscape.report.style import house
@@ -23,6 +24,7 @@ __all__ = [
     "draw_history",
     "draw_interpolation",
     "draw_measures",
+    "draw_merge_tree",
     "draw_slice",
 ]
 
@@ -33,15 +35,18 @@ View = Literal["contour", "3d"]
 def draw_slice(piece: Slice, ax: Axes | None = None, *, quantity: str = "loss", view: View | str = "contour") -> Axes:
     """Draw one quantity of a slice of the loss surface; axis 1 runs to the right, axis 2 upwards.
 
-    A line is drawn with its 95 % band over samples; for quantity="loss" the accuracy, where the slice has it, stands on a
-    second axis, and the test quantity beside the training one, dashed. A plane is drawn as filled contours or as a surface. The
-    scale is logarithmic where all values are positive and the largest is over 100 times the smallest. Points that are not
-    finite, and points never computed (masked), are marked apart and counted.
+    A line is drawn with a light 95 % band over samples and, over it, the darker 95 % band of the difference to the checkpoint;
+    an eigenvalue with bars of its residual. For quantity="loss" the accuracy, where the slice has it, stands on a second axis,
+    and the test quantity beside the training one, dashed. A plane is drawn as filled contours or as a surface, an eigenvalue of
+    both signs in colours that diverge from zero. The scale is logarithmic where all values are positive and the largest is over
+    100 times the smallest. Points that are not finite, that failed, and that were never computed are marked apart and counted.
+    Tracks and the minima of the merge tree are marked on lines and contours, and left out of the view in three dimensions.
 
     Args:
         piece: the slice.
         ax: axes to draw on (three-dimensional for view="3d"); None makes a figure.
-        quantity: "loss", "accuracy", "test_loss" or "test_accuracy", as far as the slice has it.
+        quantity: "loss", "accuracy", "test_loss", "test_accuracy", "lambda_max", "lambda_min" or "lambda_ratio", as far as the
+            slice has it.
         view: "contour" or "3d" for a plane; not looked at for a line.
 
     Returns:

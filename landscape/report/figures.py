@@ -16,12 +16,16 @@ from landscape.report.axes import (
     draw_history,
     draw_interpolation,
     draw_measures,
+    draw_merge_tree,
     draw_slice,
 )
 from landscape.report.certificate_panels import draw_certificate_panels, left_out
+from landscape.report.coarse import preview, show_whole_span
 from landscape.report.effects import draw_correlations, draw_effects
 from landscape.report.history import Run
+from landscape.report.quantities import is_eigenvalue, quantity_name
 from landscape.report.style import GREY, house, printable, settle, wrapped
+from landscape.report.tracks import track_line
 from landscape.results import Block, Certificate, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 
 Provenance = Mapping[str, Any]
@@ -64,10 +68,35 @@ def figure_breakdown(
 
 
 def figure_slice(piece: Slice, *, quantity: str = "loss", view: str = "contour", title: str | None = None) -> Figure:
-    """`draw_slice` with the slice's title, its check's lines and its provenance."""
-    facts = piece.check.lines() if piece.check is not None else []
-    named = piece.title if quantity == "loss" else f"{piece.title}: {quantity.replace('_', ' ')}"
-    return finish(draw_slice(piece, quantity=quantity, view=view), title or named, facts, piece.provenance)
+    """`draw_slice` with the slice's title, its check's lines, its tracks, its minima and its provenance.
+
+    Of a slice with many points still missing, the finest complete sub-grid is drawn; the title says so.
+    """
+    part, progress = preview(piece, quantity)
+    named = title or (piece.title if quantity == "loss" else f"{piece.title}: {quantity_name(quantity)}")
+    ax = draw_slice(part, quantity=quantity, view=view)
+    if part is not piece:
+        show_whole_span(ax, piece)
+    return finish(ax, f"{named} ({progress})" if progress else named, _facts(piece, quantity), piece.provenance)
+
+
+def figure_merge_tree(piece: Slice, *, title: str | None = None) -> Figure:
+    """`draw_merge_tree` with the slice's title, the number of minima and its provenance."""
+    ax = draw_merge_tree(piece)
+    assert piece.merge_tree is not None  # the drawing refuses a slice without one
+    facts = [piece.merge_tree.line(), "a bar runs from a minimum to the pass that leads to a lower one"]
+    return finish(ax, title or f"{piece.title}: minima and their persistence", facts, piece.provenance)
+
+
+def _facts(piece: Slice, quantity: str) -> list[str]:
+    """What the footer of a slice says of it besides its provenance."""
+    facts = list(piece.check.lines()) if piece.check is not None else []
+    if piece.dim == 1 and quantity in piece.stderr and quantity not in piece.paired and not is_eigenvalue(quantity):
+        facts.append("bands: 95 % over samples")
+    facts += [track_line(track, piece) for track in piece.tracks]
+    if piece.merge_tree is not None and piece.merge_tree.quantity == quantity:
+        facts.append(piece.merge_tree.line())
+    return facts
 
 
 def figure_interpolation(piece: Slice, *, ends: tuple[str, str] = ("start", "end"), title: str | None = None) -> Figure:
@@ -78,6 +107,7 @@ def figure_interpolation(piece: Slice, *, ends: tuple[str, str] = ("start", "end
         what = quantity.replace("_", " ") + (" in points" if accuracy else "")
         heights.append(f"{what} {b.text(100.0 if accuracy else 1.0)}")
     facts = [f"barrier: {', '.join(heights)} (95 %, over samples)"] if heights else []
+    facts += [track_line(track, piece) for track in piece.tracks]
     return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, facts, piece.provenance)
 
 

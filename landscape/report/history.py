@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from landscape.errors import UsageError
-from landscape.report.line import quantity_label
+from landscape.report.quantities import quantity_label
 from landscape.report.style import CATEGORIES, GREY, asks_for_log, house, log_axis, panels, plain
 
 Columns = Mapping[str, Sequence[float | None]]

@@ -10,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from landscape.errors import UsageError
 from landscape.files import write
 from landscape.report import figures
-from landscape.report.cells import DASH, breakable, cell, check_verdict, flat, labels, number
+from landscape.report.cells import DASH, breakable, cell, flat, labels, number
 from landscape.report.history import Run
-from landscape.report.line import barrier
 from landscape.report.measures import MARKS, estimate_of
 from landscape.report.pictures import Picture, picture
+from landscape.report.slices import slice_entry
 from landscape.report.style import printable, unit_text
 from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 from landscape.version import __version__
@@ -85,7 +85,7 @@ def write_report(
         "provenance": _provenance(shown, names),
         "spectra": _spectra(eigenpairs or {}, densities or {}),
         "blocks": [_blocks(label, *both) for label, both in (blocks or {}).items()],
-        "slices": [_slice(piece) for piece in slices],
+        "slices": [slice_entry(piece) for piece in slices],
         "surfaces": _interactive(slices) if interactive else [],
         "certificates": [entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs)],
         "history": _history(history) if history else None,
@@ -209,29 +209,6 @@ def _spectra(eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, Spect
             entry["pairs"] = {"which": pairs.which, "matvecs": pairs.matvecs, "rows": rows}
         out.append(entry)
     return out
-
-
-def _slice(piece: Slice) -> dict[str, Any]:
-    """A slice with its pictures, its check and its provenance."""
-    entry: dict[str, Any] = {"title": printable(piece.title, 160), "check": None, "pictures": []}
-    if piece.check is not None:
-        right, words = check_verdict(piece.check)
-        entry["check"] = {"right": right, "words": words, "lines": piece.check.lines()}
-    span = " and ".join(
-        f"{printable(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
-    )
-    if piece.dim == 1 and piece.check is None:
-        found = barrier(piece)
-        height = f" Barrier of the loss: {number(found[0])} at {found[1]:g}." if found else ""
-        entry["pictures"].append(picture(figures.figure_interpolation(piece), f"Loss and accuracy along {span}.{height}"))
-    elif piece.dim == 1:
-        entry["pictures"].append(picture(figures.figure_slice(piece), f"Loss along {span}."))
-    else:
-        entry["pictures"].append(picture(figures.figure_slice(piece), f"Contours of the loss over {span}."))
-        entry["pictures"].append(
-            picture(figures.figure_slice(piece, view="3d"), f"The same surface in three dimensions, over {span}.")
-        )
-    return entry
 
 
 def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]]) -> list[dict[str, Any]]:

@@ -6,9 +6,11 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as graph
 from plotly.io import to_html
+from scipy.interpolate import RegularGridInterpolator
 
-from landscape.report.line import quantity_label, shown
-from landscape.report.style import FIELD, asks_for_log, log_ticks, printable, short, tick_text
+from landscape.report.coarse import preview
+from landscape.report.quantities import quantity_label, shown
+from landscape.report.style import FIELD, VERMILLION, asks_for_log, log_ticks, printable, short, tick_text
 from landscape.results import Slice
 
 BUTTONS = ["toImage", "zoom3d", "pan3d", "orbitRotation", "tableRotation", "resetCameraDefault3d"]
@@ -37,7 +39,8 @@ def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[dict[str, 
 
 
 def _figure(piece: Slice, quantity: str) -> graph.Figure:
-    """The surface; on a log scale its heights are logarithms and its ticks say the values."""
+    """The surface with the tracks on it; on a log scale its heights are logarithms and its ticks say the values."""
+    piece, _ = preview(piece, quantity)
     values, _ = shown(piece, quantity)
     z = np.where(np.isfinite(np.ma.filled(values, np.nan)), np.ma.filled(values, np.nan), np.nan)
     axis: dict[str, object] = {"title": {"text": quantity_label(quantity)}}
@@ -64,4 +67,31 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
     scene: dict[str, object] = {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}, "zaxis": axis}
     camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
     scene |= {"camera": camera, "aspectmode": "cube"}
-    return graph.Figure(surface, {"scene": scene, "margin": {"l": 0, "r": 0, "t": 10, "b": 0}, "font": {"size": 11}})
+    return graph.Figure(
+        [surface, *_tracks(piece, z)],
+        {"scene": scene, "margin": {"l": 0, "r": 0, "t": 10, "b": 0}, "font": {"size": 11}, "showlegend": False},
+    )
+
+
+def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
+    """Every track on the surface's own heights, so far as these are known; its points say how far off the plane they are."""
+    if not piece.tracks or not np.isfinite(z).any():
+        return []
+    height = RegularGridInterpolator(tuple(np.asarray(c, float) for c in piece.coordinates), z, bounds_error=False)
+    lift = 0.015 * float(np.nanmax(z) - np.nanmin(z))
+    out = []
+    for track in piece.tracks:
+        places = np.asarray(track.coordinates, float)
+        words = [
+            f"{escape(printable(name, 40))}: {short(float(d))} off the plane"
+            for name, d in zip(track.names, track.distances, strict=True)
+        ]
+        x, y = places.T
+        out.append(
+            graph.Scatter3d(
+                x=x, y=y, z=height(places) + lift, mode="lines+markers" if track.path else "markers", text=words,
+                hovertemplate="%{text}<extra></extra>", line={"color": "black", "width": 4},
+                marker={"size": 3.5 if track.path else 5, "color": VERMILLION, "line": {"color": "black", "width": 1}},
+            )
+        )  # fmt: skip
+    return out

@@ -1,64 +1,30 @@
 """Drawings of a surface cut along one line, and of the line between two minima."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from landscape.errors import UsageError
-from landscape.report.style import (
-    BLACK,
-    BLUE,
-    GREY,
-    VERMILLION,
-    asks_for_log,
-    house,
-    legend_above,
-    log_axis,
-    new_axes,
-    panels,
-    plain,
-    short,
-    wrapped,
-)
+from landscape.report.curves import NORMAL_95, band_handles, draw_curves
+from landscape.report.quantities import shown, step_label
+from landscape.report.style import BLACK, BLUE, GREY, VERMILLION, house, legend_above, new_axes, panels, plain, short
+from landscape.report.tracks import ticks_of_tracks
 from landscape.results import Slice
-
-# From a standard error over samples to half the width of a 95 % interval.
-NORMAL_95 = 1.96
-
-
-def quantity_label(quantity: str) -> str:
-    """Axis label of a slice's quantity, with its unit."""
-    kind = quantity.removeprefix("test_")
-    where = "test " if quantity.startswith("test_") else ""
-    return {"loss": f"{where}loss (mean per sample)", "accuracy": f"{where}accuracy (%)"}.get(kind, plain(quantity))
-
-
-def shown(piece: Slice, quantity: str) -> tuple[np.ma.MaskedArray, np.ndarray | None]:
-    """Values and standard errors in the unit of the label: accuracies in percent. Points never computed stay masked."""
-    if quantity not in piece.values:
-        known = ", ".join(piece.values)
-        raise UsageError(f"expected a quantity out of {known}, found {quantity!r}", fix="choose one that the slice holds")
-    scale = 100.0 if quantity.removeprefix("test_") == "accuracy" else 1.0
-    raw = np.ma.asarray(piece.values[quantity])
-    values = np.ma.MaskedArray(np.asarray(raw.data, float) * scale, mask=np.ma.getmaskarray(raw))
-    error = piece.stderr.get(quantity)
-    return values, None if error is None else np.asarray(np.ma.filled(error, np.nan), float) * scale
 
 
 def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
-    """A line's quantity with its 95 % band over samples; for "loss" the accuracy stands on a second axis."""
+    """A line's quantity with its bands or residuals; for "loss" the accuracy stands on a second axis."""
     ax = new_axes() if ax is None else ax
     x = np.asarray(piece.coordinates[0], float)
     together = [q for q in (quantity, f"test_{quantity}") if q in piece.values or q == quantity]
-    _curves(ax, piece, together, BLUE)
-    if quantity == "loss" and "accuracy" in piece.values:
+    draw_curves(ax, piece, together, BLUE)
+    second = quantity == "loss" and "accuracy" in piece.values
+    if second:
         other = ax.twinx()
         other.grid(visible=False)
         other.spines["right"].set_visible(True)
-        _curves(other, piece, [q for q in ("accuracy", "test_accuracy") if q in piece.values], VERMILLION)
+        draw_curves(other, piece, [q for q in ("accuracy", "test_accuracy") if q in piece.values], VERMILLION)
         for axes, colour in ((ax, BLUE), (other, VERMILLION)):
             axes.yaxis.label.set_color(colour)
             axes.tick_params(axis="y", labelcolor=colour)
@@ -68,16 +34,12 @@ def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     if piece.check is not None and x.min() <= 0 <= x.max():
         ax.axvline(0, color=GREY, lw=0.9, ls=":", zorder=1)
         handles += _centre(ax, piece, quantity)
+    handles += band_handles(piece, list(dict.fromkeys([*together, *(["accuracy", "test_accuracy"] if second else [])])))
+    handles += ticks_of_tracks(ax, piece)
     ax.set_xlim(x.min(), x.max())
     ax.set_xlabel(step_label(piece, 0))
     legend_above(ax, handles)
     return ax
-
-
-def step_label(piece: Slice, i: int, width: int = 62) -> str:
-    """Label of axis `i`: the direction's name and its unit, which is kept in one piece."""
-    name, unit = wrapped(piece.axes[i], width), "(step; 1 = full vector)"
-    return f"{name}{' ' if len(name.split(chr(10))[-1]) + len(unit) < width else chr(10)}{unit}"
 
 
 @house
@@ -114,7 +76,7 @@ def draw_interpolation(
         raise UsageError(f"expected {len(groups)} axes, found {len(axes)}", fix="give one for loss and one for accuracy")
     x = np.asarray(piece.coordinates[0], float)
     for ax, group in zip(axes, groups, strict=False):
-        _curves(ax, piece, group, BLUE, VERMILLION)
+        draw_curves(ax, piece, group, BLUE, VERMILLION)
         for place, name in zip(at, ends, strict=True):
             if x.min() <= place <= x.max():
                 ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
@@ -136,7 +98,7 @@ def draw_interpolation(
         ax.set_xlim(x.min(), x.max())
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_xlabel(f"position a  ({short(at[0])}: {plain(ends[0], 22)}, {short(at[1])}: {plain(ends[1], 22)})")
-        legend_above(ax, ax.get_legend_handles_labels()[0])
+        legend_above(ax, [*ax.get_legend_handles_labels()[0], *band_handles(piece, group)])
         if group[0] == "loss":
             _annotate_barrier(ax, piece, at)
     return axes
@@ -161,49 +123,6 @@ def barrier(piece: Slice, quantity: str = "loss", at: tuple[float, float] = (0.0
     top = int(np.argmax(np.where(between, y, -np.inf)))
     mean = float(y[nearest].mean())
     return float(y[top]) - mean, float(x[top]), mean
-
-
-def _curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str) -> None:
-    """Every quantity as a line with its band; test data dashed. Takes a log axis where the range asks for it."""
-    x = np.asarray(piece.coordinates[0], float)
-    drawn = [(q, *shown(piece, q)) for q in quantities]
-    finite = [np.ma.masked_invalid(v).compressed() for _, v, _ in drawn]
-    log = asks_for_log(finite)
-    for i, (quantity, values, error) in enumerate(drawn):
-        test = quantity.startswith("test_")
-        colour = colours[i % len(colours)]
-        y = np.ma.masked_invalid(values)
-        name = quantity.replace("_", " ") if test or len(quantities) == 1 else f"train {quantity}"
-        ax.plot(x, y, color=colour, ls="--" if test else "-", marker="." if len(x) <= 51 else "", ms=3.5, label=plain(name))
-        if error is not None:
-            half = NORMAL_95 * np.where(np.isfinite(error), error, 0.0)
-            low, high = y - half, y + half
-            if log:
-                low = np.ma.maximum(low, y.min() / 10)
-            elif quantity.removeprefix("test_") == "accuracy":
-                low, high = np.ma.maximum(low, 0), np.ma.minimum(high, 100)
-            ax.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, gid=f"band {quantity}")
-    if log:
-        smallest, largest = (f([f(v) for v in finite if v.size]) for f in (min, max))
-        log_axis(ax, "y", float(smallest) / 1.6, float(largest) * 1.6)
-    ax.set_ylabel(
-        quantity_label(quantities[0]) if len(quantities) == 1 else quantity_label(quantities[0].removeprefix("test_"))
-    )
-    for quantity, values, _ in drawn:
-        _mark_gaps(ax, x, values, plain(quantity))
-
-
-def _mark_gaps(ax: Axes, x: np.ndarray, values: np.ma.MaskedArray, quantity: str) -> None:
-    """Crosses on the top edge where points are not finite; these and those never computed are counted in the legend."""
-    missing = np.ma.getmaskarray(values)
-    bad = ~np.isfinite(values.data) & ~missing
-    top = ax.get_xaxis_transform()
-    if bad.any():
-        label = f"{quantity} not finite: {int(bad.sum())} of {len(x)}"
-        ax.plot(x[bad], np.ones(bad.sum()), "x", color=BLACK, ms=5, transform=top, clip_on=False, label=label, gid="not finite")
-    if missing.any():
-        label = f"{quantity} not computed: {int(missing.sum())} of {len(x)}"
-        ax.plot(x[missing], np.ones(missing.sum()), "|", color=GREY, ms=5, transform=top, clip_on=False, label=label)
 
 
 def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:

@@ -1,16 +1,12 @@
-"""Drawings of a surface cut along two directions: contours and the view in three dimensions.
-
-`values[i, j]` belongs to (axis 1, axis 2) = (x, y), while matplotlib's fields want rows to be y: everything drawn here goes
-through `_Field`, which transposes once.
-"""
+"""Drawings of a surface cut along two directions: contours and the view in three dimensions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, Normalize
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
@@ -19,88 +15,37 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the toolkit has no types
 
 from landscape.errors import UsageError
-from landscape.report.line import quantity_label, shown, step_label
-from landscape.report.style import (
-    BLACK,
-    FIELD,
-    GREY,
-    VERMILLION,
-    asks_for_log,
-    legend_above,
-    log_ticks,
-    new_axes,
-    short,
-    tick_text,
-)
+from landscape.report.field import Field, edges
+from landscape.report.minima import mark_minima
+from landscape.report.quantities import GAPS, quantity_label, step_label
+from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, short, tick_text
+from landscape.report.tracks import draw_tracks
 from landscape.results import Slice
+from landscape.results.slice import FAILED, MISSING, NOT_FINITE
 
 FINEST = 80  # polygons along an axis of a surface; more are not seen on paper and take minutes
 LABEL_DISTANCE = 19.0  # points between the centres of two contour labels
 LABEL_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
-
-
-@dataclass(frozen=True)
-class _Field:
-    """A plane ready for matplotlib: `z[j, i]` at (x[i], y[j]), nan where there is no number.
-
-    `bad` and `missing` say why there is none; `log` whether the range asks for a log scale.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    bad: np.ndarray
-    missing: np.ndarray
-    log: bool
-
-    @classmethod
-    def of(cls, piece: Slice, quantity: str) -> "_Field":
-        values, _ = shown(piece, quantity)
-        x, y = (np.asarray(c, float) for c in piece.coordinates)
-        if values.shape != (len(x), len(y)) or min(values.shape) < 2:
-            found = f"values of shape {values.shape} on {len(x)} × {len(y)} points"
-            raise UsageError(f"expected values on a grid of at least 2 × 2 points, found {found}", fix="use a finer grid")
-        missing = np.ma.getmaskarray(values)
-        bad = ~np.isfinite(values.data) & ~missing
-        z = np.where(bad | missing, np.nan, values.data)
-        return cls(x, y, z.T, bad.T, missing.T, asks_for_log([z]))
-
-    @property
-    def empty(self) -> bool:
-        """No finite value at all."""
-        return not np.isfinite(self.z).any()
-
-    def levels(self) -> np.ndarray:
-        """Round contour levels around the whole range, spaced in logarithm where the range asks."""
-        low, high = float(np.nanmin(self.z)), float(np.nanmax(self.z))
-        if self.log:
-            return log_ticks(low, high)
-        if high - low <= 1e-12 * max(abs(low), abs(high)):
-            width = max(abs(low), 1.0) * 1e-6
-            return np.array([low - width, low + width])
-        ticks = np.asarray(MaxNLocator(nbins=11, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-        first, last = int(np.searchsorted(ticks, low, side="right")) - 1, int(np.searchsorted(ticks, high))
-        return ticks[max(first, 0) : last + 1]
-
-    def remarks(self) -> list[str]:
-        """How many points hold no number, and why."""
-        counts = ((int(self.bad.sum()), "not finite"), (int(self.missing.sum()), "not computed"))
-        return [f"{n} of {self.z.size} points {what}" for n, what in counts if n]
+# Hatching and colour of the cells that hold no number: crossed out, struck through, dotted.
+HATCHES = {NOT_FINITE: ("xxxx", VERMILLION), FAILED: ("////", PURPLE), MISSING: ("....", GREY)}
 
 
 def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     """Filled contours with labelled lines; see `draw_slice`."""
-    field = _Field.of(piece, quantity)
+    field = Field.of(piece, quantity)
     ax = new_axes(5.5, 4.7) if ax is None else ax
     ax.set_xlim(field.x.min(), field.x.max())
     ax.set_ylim(field.y.min(), field.y.max())
     if not field.empty:
         _fill(ax, field, quantity)
     handles = _mark_cells(ax, field)
-    if _holds_origin(field):
-        ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=6)
-        ax.plot([0], [0], "+", color=VERMILLION, ms=10, mew=1.8, zorder=7, gid="centre")
+    if field.holds_origin:
+        ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=11)
+        ax.plot([0], [0], "+", color=VERMILLION, ms=10, mew=1.8, zorder=11, gid="centre")
         handles.insert(0, Line2D([], [], ls="", marker="+", color=VERMILLION, ms=9, mew=1.8, label="checkpoint"))
+    handles += draw_tracks(ax, piece)
+    if piece.merge_tree is not None and piece.merge_tree.quantity == quantity:
+        handles += mark_minima(ax, piece)
     spans = [float(c.max() - c.min()) for c in (field.x, field.y)]
     if abs(spans[0] - spans[1]) <= 1e-9 * max(spans):
         ax.set_aspect("equal")
@@ -114,28 +59,33 @@ def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
 
 def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     """The plane as a surface in three dimensions, with its contours on the floor; see `draw_slice`."""
-    field = _Field.of(piece, quantity)
+    field = Field.of(piece, quantity)
     ax = new_axes(5.5, 4.8, deep=True) if ax is None else ax
     if not isinstance(ax, Axes3D):
         raise UsageError(
             "expected axes in three dimensions for view='3d', found flat ones", fix="leave ax out, or use projection='3d'"
         )
     heights = np.log10(field.z) if field.log else field.z
+    ax.set_xlim(field.x.min(), field.x.max())
+    ax.set_ylim(field.y.min(), field.y.max())
     if not field.empty:
         levels = np.log10(field.levels()) if field.log else field.levels()
         x, y = np.meshgrid(field.x, field.y)
-        norm = Normalize(levels[0], levels[-1])
+        norm = field.norm(levels) if field.signed else Normalize(levels[0], levels[-1])
         stride = {"rstride": -(-len(field.y) // FINEST), "cstride": -(-len(field.x) // FINEST)}
-        ax.plot_surface(x, y, heights, cmap=FIELD, norm=norm, **stride, lw=0.15, edgecolor=(0, 0, 0, 0.25), zorder=2)
+        ax.plot_surface(x, y, heights, cmap=field.colours, norm=norm, **stride, lw=0.15, edgecolor=(0, 0, 0, 0.25), zorder=2)
         # Room below the surface, so that the contours on the floor can be seen.
         floor = levels[0] - 0.45 * (levels[-1] - levels[0])
         flat = np.ma.masked_invalid(heights)
-        ax.contour(x, y, flat, levels=levels, zdir="z", offset=floor, cmap=FIELD, norm=norm, linewidths=0.9, zorder=1)
+        ax.contour(x, y, flat, levels=levels, zdir="z", offset=floor, cmap=field.colours, norm=norm, linewidths=0.9, zorder=1)
+        if field.signed:
+            ax.contour(x, y, flat, levels=[0.0], zdir="z", offset=floor, colors=BLACK, linewidths=1.2, zorder=1).set_gid("zero")
         ax.set_zlim(floor, levels[-1])
         write = tick_text(10 ** levels[0], 10 ** levels[-1]) if field.log else short
-        ticks = levels[:: -(-len(levels) // 6)]
+        step = -(-len(levels) // 6)
+        ticks = levels[int(np.argmin(np.abs(levels))) % step if field.signed else 0 :: step]
         ax.set_zticks(ticks, [write(10**t if field.log else t) for t in ticks])
-    if _holds_origin(field):
+    if field.holds_origin:
         i, j = int(np.argmin(np.abs(field.x))), int(np.argmin(np.abs(field.y)))
         if np.isfinite(heights[j, i]):
             # Drawn above the surface on purpose: the centre of a minimum would be hidden by its walls.
@@ -166,24 +116,26 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     return ax
 
 
-def _fill(ax: Axes, field: _Field, quantity: str) -> None:
+def _fill(ax: Axes, field: Field, quantity: str) -> None:
     """Field, contour lines with their labels, colour bar."""
     levels = field.levels()
-    norm = LogNorm(levels[0], levels[-1]) if field.log else Normalize(levels[0], levels[-1])
+    norm = field.norm(levels)
     z = np.ma.masked_invalid(field.z)
-    filled = ax.contourf(field.x, field.y, z, levels=levels, cmap=FIELD, norm=norm, zorder=2)
+    filled = ax.contourf(field.x, field.y, z, levels=levels, cmap=field.colours, norm=norm, zorder=2)
     filled.set_edgecolor("face")  # no hairlines between the bands in a PDF
     filled.set_linewidth(0.3)
     if np.ma.is_masked(z):
         # Contours end at the last finite point; the half cell from there to the hatching gets the colour of that point.
         bands = ListedColormap(filled.get_facecolor()[: len(levels) - 1])
-        mesh = ax.pcolormesh(_edges(field.x), _edges(field.y), z, cmap=bands, norm=BoundaryNorm(levels, bands.N), zorder=1)
+        mesh = ax.pcolormesh(edges(field.x), edges(field.y), z, cmap=bands, norm=BoundaryNorm(levels, bands.N), zorder=1)
         mesh.set_rasterized(True)
     write = tick_text(levels[0], levels[-1]) if field.log else short
     if len(levels) > 2:
         lines = ax.contour(field.x, field.y, z, levels=levels, colors=BLACK, linewidths=0.6, alpha=0.75, zorder=3)
         ax.clabel(lines, fmt=write, fontsize=7, inline=False, colors=BLACK, zorder=4)
         _thin_labels(ax, lines.labelTexts)
+    if field.signed:
+        ax.contour(field.x, field.y, z, levels=[0.0], colors=BLACK, linewidths=1.5, zorder=3).set_gid("zero")
     bar = ax.get_figure().colorbar(filled, ax=ax, shrink=0.92, pad=0.02, aspect=28)  # type: ignore[union-attr]  # axes have a figure
     bar.set_ticks([float(v) for v in levels], labels=[write(v) for v in levels])
     bar.ax.minorticks_off()
@@ -208,35 +160,13 @@ def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
             text.set_path_effects(LABEL_HALO)
 
 
-def _mark_cells(ax: Axes, field: _Field) -> list[Line2D | Patch]:
-    """Hatch the cells without a number; what was never computed is dotted, what is not finite is crossed out."""
+def _mark_cells(ax: Axes, field: Field) -> list[Line2D | Patch]:
+    """Hatch the cells without a number, one hatching for each reason."""
     handles: list[Line2D | Patch] = []
-    styles = ((field.bad, "not finite", "xxxx", VERMILLION), (field.missing, "not computed", "....", GREY))
-    for cells, what, hatch, colour in styles:
+    for status, (hatch, colour) in HATCHES.items():
+        cells, what = field.cells(status), GAPS[status]
         if cells.any():
-            ax.add_collection(
-                PolyCollection(
-                    _boxes(field, cells), facecolor="white", edgecolor=colour, hatch=hatch, lw=0.4, zorder=5, gid=what
-                ),
-                autolim=False,
-            )
-            label = f"{int(cells.sum())} of {cells.size} {what}"
-            handles.append(Patch(facecolor="white", edgecolor=colour, hatch=hatch, lw=0.4, label=label))
+            style: dict[str, Any] = {"facecolor": "white", "edgecolor": colour, "hatch": hatch, "lw": 0.4}
+            ax.add_collection(PolyCollection(field.boxes(cells), zorder=5, gid=what, **style), autolim=False)
+            handles.append(Patch(label=f"{int(cells.sum())} of {cells.size} {what}", **style))
     return handles
-
-
-def _boxes(field: _Field, cells: np.ndarray) -> list[list[tuple[float, float]]]:
-    """The four corners of every chosen point's cell."""
-    x, y = _edges(field.x), _edges(field.y)
-    return [[(x[i], y[j]), (x[i + 1], y[j]), (x[i + 1], y[j + 1]), (x[i], y[j + 1])] for j, i in np.argwhere(cells)]
-
-
-def _edges(points: np.ndarray) -> np.ndarray:
-    """Cell borders half-way between neighbours."""
-    middle = (points[1:] + points[:-1]) / 2
-    return np.concatenate([[2 * points[0] - middle[0]], middle, [2 * points[-1] - middle[-1]]])
-
-
-def _holds_origin(field: _Field) -> bool:
-    """Whether the checkpoint lies inside the plane."""
-    return all(float(c.min()) <= 0 <= float(c.max()) for c in (field.x, field.y))

@@ -1,4 +1,4 @@
-"""Comparisons and curvature by layer as tables for a spreadsheet or a data frame."""
+"""Comparisons, curvature by layer and slices as tables for a spreadsheet or a data frame."""
 
 import csv
 import io
@@ -7,7 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from landscape.results import Block, Comparison, Estimate, GroupValue
+import numpy as np
+
+from landscape.report.variables import variables
+from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, Slice
 
 _GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
 _OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
@@ -79,6 +82,32 @@ def blocks_csv(blocks: Sequence[Block]) -> str:
     return _written(rows)
 
 
+def slice_csv(piece: Slice) -> str:
+    """One row a point, axis 2 running faster: its place on the grid, its coordinates, every quantity with errors and status.
+
+    Columns are named as in `landscape.report.variables`, and `index_1`, `index_2` count from 0. A status is a word: missing,
+    done, not finite or failed. Floats are written in full.
+
+    Raises:
+        UsageError: the slice has no quantity.
+
+    Example:
+        >>> import numpy as np
+        >>> piece = Slice(("d",), (np.array([0.0, 0.1]),), {"loss": np.array([1.0, np.inf])}, {}, None, "", {})
+        >>> slice_csv(piece).split()[:2]
+        ['index_1,axis_1,loss,loss_status', '0,0.0,1.0,done']
+    """
+    found = variables(piece)
+    rows: list[dict[str, Any]] = []
+    for index in np.ndindex(*(len(c.values) for c in found.coordinates)):
+        row: dict[str, Any] = {f"index_{k}": i for k, i in enumerate(index, 1)}
+        row |= {c.name: _number(c.values[i]) for c, i in zip(found.coordinates, index, strict=True)}
+        for v in found.quantities:
+            row[v.name] = STATUS[v.values[index]] if "flag_values" in v.attributes else _number(v.values[index])
+        rows.append(row)
+    return _written(rows)
+
+
 def _cells(group: str, v: GroupValue) -> tuple[Any, ...]:
     """A group's cells."""
     return group, v.n, _number(v.median), _number(v.low), _number(v.high), v.is_interval
@@ -94,10 +123,22 @@ def _plain(x: Any) -> Any:
     return json.dumps(x) if isinstance(x, (list, dict)) else x
 
 
+def _inert(cell: Any) -> Any:
+    """The cell, with an apostrophe before a text that a spreadsheet would run as a formula; a number is left as it is."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
 def _written(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV (RFC 4180), with a head."""
+    """Rows as CSV (RFC 4180), with a head; no text can act as a formula."""
+    head = list(dict.fromkeys(k for row in rows for k in row))
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, list(dict.fromkeys(k for row in rows for k in row)))
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(buffer)
+    writer.writerow([_inert(k) for k in head])
+    writer.writerows([_inert(row.get(k)) for k in head] for row in rows)
     return buffer.getvalue()

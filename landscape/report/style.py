@@ -30,6 +30,7 @@ SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 CATEGORIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 FIELD = "viridis"  # even in lightness, and the same to most colour-blind readers
+DIVERGING = "RdBu_r"  # ColorBrewer's, safe for colour-blind readers: red above zero, blue below
 GREY, LIGHT = "#6b6b6b", "#e4e4e4"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -170,7 +171,8 @@ def plain(text: object, longest: int = 120) -> str:
 
 def wrapped(text: object, width: int, longest: int = 240) -> str:
     """`plain` text in lines of at most `width` characters."""
-    return "\n".join(textwrap.wrap(plain(text, longest), width, break_on_hyphens=False)) or " "
+    whole = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", plain(text, longest))
+    return "\n".join(textwrap.wrap(whole, width, break_on_hyphens=False)).replace("\N{NO-BREAK SPACE}", " ") or " "
 
 
 def unit_text(unit: str) -> str:
@@ -195,6 +197,16 @@ def short(x: float, digits: int = 3) -> str:
         power = "10" + str(int(exponent)).translate(RAISED)
         text = {"1": power, "-1": f"-{power}"}.get(mantissa, f"{mantissa}×{power}")
     return text.replace("-", "−")
+
+
+def number_of(count: int, noun: str, many: str | None = None) -> str:
+    """A count with its noun in the right number.
+
+    Example:
+        >>> number_of(1, "point"), number_of(1234, "point")
+        ('1 point', '1,234 points')
+    """
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def tick_text(low: float, high: float) -> Callable[[float], str]:
@@ -251,14 +263,14 @@ def log_axis(ax: Axes, which: str, low: float, high: float) -> None:
 def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
     """The legend between title and axes, in as many columns as fit: inside, it would sit on the data sooner or later."""
     names = [str(h.get_label()) for h in handles]
+    lengths = [max(map(len, name.split("\n"))) for name in names]
     figure = ax.get_figure()
     assert figure is not None  # axes that are drawn on belong to one
     # A character of this size is some 0.058 inches wide; symbol and gap take as much room as eight.
     room = ax.get_position().width * figure.get_figwidth() * 1.15 / 0.058  # type: ignore[union-attr]  # a Figure or a part of one
 
     def width(columns: int) -> int:
-        rows = -(-len(names) // columns)
-        return sum(max(map(len, names[i : i + rows])) + 8 for i in range(0, len(names), rows))
+        return sum(int(max(part)) + 8 for part in np.array_split(lengths, columns))  # as a legend shares them out
 
     columns = next((n for n in range(len(names), 1, -1) if width(n) <= room), 1)
     ax.legend(

@@ -117,7 +117,7 @@ class Slice:
         check = None
         if self.check is not None:
             check = {name: plain(getattr(self.check, name)) for name in self.check.__dataclass_fields__}
-        found = {"barriers": {k: b.to_json() for k, b in self.barriers.items()}} if self.barriers else {}
+        found: dict[str, Any] = {"barriers": {k: b.to_json() for k, b in self.barriers.items()}} if self.barriers else {}
         found |= {"merge_tree": self.merge_tree.to_json()} if self.merge_tree is not None else {}
         found |= {"tracks": [t.to_json() for t in self.tracks]} if self.tracks else {}
         return found | {
@@ -129,7 +129,7 @@ class Slice:
             "status": {k: [STATUS[i] for i in v.ravel().tolist()] for k, v in self.status.items()},
             "check": check,
             "title": self.title,
-            "provenance": self.provenance,
+            "provenance": plain(self.provenance),
         }
 
     @classmethod

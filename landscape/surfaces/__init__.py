@@ -1,17 +1,33 @@
-"""Loss surfaces: directions, grids, paths between minima, and the check that a plot is right."""
+"""Loss surfaces: directions, charts, runs that survive anything, paths between minima, and the check that a plot is right."""
 
-from landscape.surfaces.directions import Direction, orthogonal_to, random_direction, toward
+from landscape.surfaces.curve import Curve, train_curve
+from landscape.surfaces.directions import Direction, eigenvector_directions, orthogonal_to, random_direction, toward
+from landscape.surfaces.forecast import SurfaceForecast, forecast_surface, within
 from landscape.surfaces.grid import line, plane
 from landscape.surfaces.paths import interpolation
-from landscape.surfaces.trajectory import trajectory_directions
+from landscape.surfaces.run import agreed, differences, store_directions, stored_directions
+from landscape.surfaces.topology import merge_tree
+from landscape.surfaces.trajectory import project, trajectory_directions
 
 __all__ = [
+    "Curve",
     "Direction",
+    "SurfaceForecast",
+    "agreed",
+    "differences",
+    "eigenvector_directions",
+    "forecast_surface",
     "interpolation",
     "line",
+    "merge_tree",
     "orthogonal_to",
     "plane",
+    "project",
     "random_direction",
+    "store_directions",
+    "stored_directions",
     "toward",
+    "train_curve",
     "trajectory_directions",
+    "within",
 ]

@@ -1,6 +1,6 @@
 """Directions in weight space along which a loss surface is cut."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.parameters import Kind, Layout, filter_norms
+from landscape.results import Eigenpairs
 
 Norm = Literal["filter", "layer", "none"]
 
@@ -23,11 +24,13 @@ class Direction:
         name: for the axis label; carries the seed of a random one.
         vector: (P,).
         norm: how its length was set.
+        buffers: of the checkpoint that it points to, BatchNorm's statistics among them; None where it points to none.
     """
 
     name: str
     vector: Float[Tensor, " P"]
     norm: Norm = "none"
+    buffers: Mapping[str, Tensor] | None = None
 
 
 def random_direction(
@@ -47,7 +50,8 @@ def random_direction(
         objective: gives the weights and their layout.
         seed: of the generator; drawn on the CPU in float64, so the same on every device and in every dtype.
         norm: "filter"; "layer" (one length for each parameter tensor); "none" (unit Gaussian, not scaled).
-        zero: kinds of parameters that stay put; () moves everything, biases and norm layers scaled as one filter each.
+        zero: kinds of parameters that stay put: "bias", "norm", both, or () to move everything; a bias or norm tensor that
+            moves is scaled as one filter.
 
     Returns:
         A direction in the dtype of the objective; invariant to layer-wise, not to neuron-wise rescaling of the network.
@@ -79,9 +83,22 @@ def random_direction(
     )
 
 
-def toward(objective: Objective, theta: Float[Tensor, " P"], name: str = "to other") -> Direction:
-    """The difference to another set of weights: coordinate 0 is this network, 1 the other one."""
-    return Direction(name, theta.to(objective.theta) - objective.theta)
+def toward(
+    objective: Objective, theta: Float[Tensor, " P"], name: str = "to other", buffers: Mapping[str, Tensor] | None = None
+) -> Direction:
+    """The difference to another set of weights: coordinate 0 is this network, 1 the other one, with these buffers.
+
+    Two of them span the plane through three checkpoints, at (0, 0), (1, 0) and (0, 1).
+    """
+    return Direction(name, theta.to(objective.theta) - objective.theta, buffers=buffers)
+
+
+def eigenvector_directions(pairs: Eigenpairs) -> list[Direction]:
+    """Eigenvectors of the Hessian as they are, of unit length: filter-normalized they would be none."""
+    return [
+        Direction(f"Hessian eigenvector {i}, eigenvalue {value:.4g}", vector)
+        for i, (value, vector) in enumerate(zip(pairs.values, pairs.vectors, strict=True), 1)
+    ]
 
 
 def orthogonal_to(first: Direction, second: Direction) -> Direction:
@@ -100,10 +117,10 @@ def orthogonal_to(first: Direction, second: Direction) -> Direction:
 
 
 def norm_ratios(objective: Objective, direction: Direction) -> tuple[float, float] | None:
-    """Smallest and largest ||d_ij|| / ||theta_ij|| over filters that move; None unless filter-normalized."""
-    if direction.norm != "filter":
+    """Smallest and largest ||d_ij|| / ||theta_ij|| over the filters (or layers) that move; None if it is not normalized so."""
+    if direction.norm == "none":
         return None
-    groups = _groups(objective.layout, "filter").to(objective.device)
+    groups = _groups(objective.layout, direction.norm).to(objective.device)
     own, wanted = filter_norms(direction.vector, groups), filter_norms(objective.theta, groups)
     moved = (own > 0) & (wanted > 0)
     if not bool(moved.any()):

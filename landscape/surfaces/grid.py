@@ -1,22 +1,30 @@
 """Evaluation of an Objective on a line or a plane through its trained weights."""
 
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape import progress
-from landscape.errors import UsageError
+from landscape.errors import NumericalError
 from landscape.objective import Objective
-from landscape.results import Evaluation, Slice
+from landscape.results import Slice
+from landscape.surfaces.chart import Chart, Place, Span, coordinates
 from landscape.surfaces.check import check_slice
 from landscape.surfaces.directions import Direction, random_direction
+from landscape.surfaces.measurement import Extremes, Losses, Part, filled
+from landscape.surfaces.run import Run, digest
+from landscape.surfaces.statistics import WORDS, BatchNorm, is_normalized, on_plane
+from landscape.surfaces.survey import survey
+from landscape.surfaces.topology import merge_tree
 
-Span = tuple[float, float]
+Seen = Callable[[Slice], None]
+
+_SHOW = 3.0  # seconds between two views of an unfinished slice
 
 
 def line(
@@ -27,6 +35,10 @@ def line(
     grid: int = 51,
     seed: int = 0,
     test: Objective | None = None,
+    batchnorm: BatchNorm = "eval",
+    curvature: bool = False,
+    run: str | Path | None = None,
+    seen: Seen | None = None,
 ) -> Slice:
     """Loss along one direction: f(a) = L(theta + a d).
 
@@ -37,19 +49,33 @@ def line(
         grid: number of points; an odd number on a symmetric span has theta itself in the middle.
         seed: of the random direction.
         test: an Objective of the same network on other data, evaluated at the same points.
+        batchnorm: the statistics at each point, where the network has any: "eval" keeps the checkpoint's, as Li et al. do;
+            "recalibrate" re-estimates them from `objective`'s data everywhere, the centre included; "interpolate" takes those
+            between the checkpoints that the direction joins.
+        curvature: measure lambda_max, lambda_min and |lambda_min / lambda_max| of the Hessian at every point, too.
+        run: a folder in which every point is kept as soon as it is done. The same call with the same folder goes on where a
+            killed one stopped, to the same bits, and several processes may share one. Default: in memory.
+        seen: called with the unfinished Slice every few seconds.
 
     Returns:
-        Slice with "loss" and "accuracy" (and "test_..."), standard errors over samples, and the check of its axes.
+        Slice with "loss" and "accuracy" (and "test_..."), standard errors over samples, and the check of its axes. A point
+        whose computation failed has the status FAILED.
 
     Raises:
-        UsageError: fewer than two points, or a span that is not finite or not increasing.
+        UsageError: fewer than two points; a span that is not finite or not increasing; a folder that holds another surface
+            (the message says what differs).
+        NumericalError: every point failed.
 
-    Cost: one forward pass a point, and two Hessian-vector products for the check.
+    Cost: one forward pass a point, two with "recalibrate", and a few for the check. With `curvature` some ten to fifty
+        Hessian-vector products a point: each starts from its neighbour's eigenvectors.
 
-    Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Li et al. 2018, arXiv:1712.09913. BatchNorm keeps its trained
-        statistics.
+    Accuracy: `stderr` is that of a mean over samples; `paired` that of the difference to the centre, every sample with
+        itself. Eigenvalues have a relative residual of 1e-3. BatchNorm's statistics are held while differentiating.
+
+    Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Li et al. 2018, arXiv:1712.09913.
     """
-    return _slice(objective, (direction or random_direction(objective, seed=seed),), (span,), (grid,), test, seed)
+    directions = (direction or random_direction(objective, seed=seed),)
+    return _slice(objective, directions, (span,), (grid,), test, seed, batchnorm, curvature, run, seen)
 
 
 def plane(
@@ -60,24 +86,30 @@ def plane(
     grid: int | tuple[int, int] = (51, 51),
     seed: int = 0,
     test: Objective | None = None,
+    batchnorm: BatchNorm = "eval",
+    curvature: bool = False,
+    run: str | Path | None = None,
+    seen: Seen | None = None,
 ) -> Slice:
     """Loss on a plane: f(a, b) = L(theta + a d1 + b d2), values indexed [a, b].
+
+    Points are done from coarse to fine, so that the unfinished Slice is a picture of the whole span at any time.
 
     Args:
         objective: at the trained weights theta.
         directions: d1 and d2; default two filter-normalized random ones from `seed` and `seed + 1`. They are not made
-            orthogonal: in high dimension they nearly are, and the check prints their cosine.
+            orthogonal: in high dimension they nearly are, and the check prints their cosine; `orthogonal_to` makes them so.
         span: of both axes, or one each.
         grid: points on each axis.
-        seed, test: as in `line`.
+        seed, test, batchnorm, curvature, run, seen: as in `line`.
 
     Returns:
-        Slice, as `line`.
+        Slice, as `line`; a finished one has the merge tree of its loss.
 
     Raises:
-        UsageError: as `line`.
+        UsageError, NumericalError: as `line`.
 
-    Cost: one forward pass a point, and three Hessian-vector products for the check.
+    Cost: as `line`.
 
     Reference: Li et al. 2018, arXiv:1712.09913, section 4.
     """
@@ -85,36 +117,7 @@ def plane(
         directions = (random_direction(objective, seed=seed), random_direction(objective, seed=seed + 1))
     spans = span if isinstance(span[0], Sequence) else (span, span)
     grids = (grid, grid) if isinstance(grid, int) else grid
-    return _slice(objective, directions, spans, grids, test, seed)
-
-
-def coordinates(span: Span, points: int) -> np.ndarray:
-    """Evenly spaced points over the span; exactly antisymmetric, with an exact 0 in the middle, if the span is symmetric."""
-    low, high = float(span[0]), float(span[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"expected a span of two increasing finite numbers, found {low:g} to {high:g}", fix="pass --span -1 1")
-    if points < 2:
-        raise UsageError(f"expected a grid of at least 2 points on each axis, found {points}", fix="pass --grid 51")
-    values = np.linspace(low, high, points)
-    return (values - values[::-1]) / 2 if low == -high else values
-
-
-class Recorder:
-    """Collects evaluations into arrays of one shape, under the names that a Slice uses."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-        self.values: dict[str, np.ndarray] = {}
-        self.stderr: dict[str, np.ndarray] = {}
-
-    def put(self, index: tuple[int, ...], evaluation: Evaluation, prefix: str = "") -> None:
-        """Store one point's loss and accuracy."""
-        for name, estimate in (("loss", evaluation.loss), ("accuracy", evaluation.accuracy)):
-            if estimate is None:
-                continue
-            self.values.setdefault(prefix + name, np.full(self.shape, np.nan))[index] = estimate.value
-            if estimate.stderr is not None:
-                self.stderr.setdefault(prefix + name, np.full(self.shape, np.nan))[index] = estimate.stderr
+    return _slice(objective, directions, spans, grids, test, seed, batchnorm, curvature, run, seen)
 
 
 def _slice(
@@ -124,35 +127,108 @@ def _slice(
     grids: tuple[int, ...],
     test: Objective | None,
     seed: int,
+    batchnorm: BatchNorm,
+    curvature: bool,
+    folder: str | Path | None,
+    seen: Seen | None,
 ) -> Slice:
     """Evaluate all points of the grid and check the result."""
     objective.preflight()
-    axes = tuple(coordinates(s, g) for s, g in zip(spans, grids, strict=True))
-    recorder = Recorder(tuple(len(c) for c in axes))
+    chart = flat_chart(objective, directions, spans, grids, batchnorm)
+    inputs = identity(objective, test, batchnorm, spans, grids) | {"curvature": curvature}
+    for i, d in enumerate(directions, 1):
+        inputs[f"axis {i}"] = digest(d.vector, *([] if batchnorm != "interpolate" else (d.buffers or {}).values()))
+    run = Run(None if folder is None else Path(folder), inputs)
+    normalized = is_normalized(objective)
+    title = f"Loss {'along a direction' if len(directions) == 1 else 'on a plane'} through the trained weights"
+    empty = Slice(
+        chart.axes, chart.coordinates, {}, {}, None,
+        title + (f", BatchNorm: {WORDS[batchnorm]}" if normalized else ""),
+        provenance(objective, test) | {"seed": seed} | ({"batchnorm": WORDS[batchnorm]} if normalized else {}),
+    )  # fmt: skip
+    with run.computing():
+        parts: list[Part] = [Losses(chart, objective, test)]
+        if curvature:
+            parts.append(Extremes(chart, objective, run))
+        found = surveyed(empty, chart, parts, run, seen)
+        check = check_slice(objective, directions, chart, found.values["loss"], normalized and batchnorm == "recalibrate")
+    tree = merge_tree(found) if found.dim == 2 and found.complete else None
+    return replace(found, check=check, merge_tree=tree)
+
+
+def surveyed(empty: Slice, chart: Chart, parts: Sequence[Part], run: Run, seen: Seen | None) -> Slice:
+    """All points of all parts, in the slice that they belong to.
+
+    Raises:
+        NumericalError: not a single point could be done.
+    """
+
+    def so_far() -> Slice:
+        return filled(empty, chart, parts, run.journal.records)
+
+    watched = None if seen is None else _rarely(lambda: seen(so_far()))
+    for part in parts:
+        survey(part, run.journal, watched)
+    found = so_far()
+    if not found.values:
+        reason = next((r["failed"] for r in run.journal.records.values() if "failed" in r), "no point")
+        raise NumericalError(f"expected points that can be computed, found that all failed: {reason}")
+    return found
+
+
+def _rarely(show: Callable[[], None]) -> Callable[[], None]:
+    """Show at first and then every few seconds, more rarely where showing takes long: a tenth of the time at most."""
+    ready = time.monotonic() + 0.5
+
+    def maybe() -> None:
+        nonlocal ready
+        started = time.monotonic()
+        if started >= ready:
+            show()
+            ready = time.monotonic() + max(_SHOW, 10 * (time.monotonic() - started))
+
+    return maybe
+
+
+def flat_chart(
+    objective: Objective, directions: Sequence[Direction], spans: Sequence[Span], grids: Sequence[int], batchnorm: BatchNorm
+) -> Chart:
+    """theta + sum_i a_i d_i; to the bit theta itself where every a_i is 0."""
     theta = objective.theta
-    with progress.stage("line" if len(axes) == 1 else "plane", math.prod(recorder.shape)) as advance:
-        for index in np.ndindex(*recorder.shape):
-            point = _point(theta, directions, [float(c[i]) for c, i in zip(axes, index, strict=True)])
-            recorder.put(index, objective.evaluate(point))
-            if test is not None:
-                recorder.put(index, test.evaluate(point), "test_")
-            advance(1)
-    check = check_slice(objective, directions, axes, recorder.values["loss"])
-    provenance: dict[str, Any] = {
+
+    def weights(place: Place) -> Float[Tensor, " P"]:
+        point = theta.clone()
+        for direction, a in zip(directions, place, strict=True):
+            torch.add(point, direction.vector, alpha=a, out=point)
+        return point
+
+    axes = tuple(coordinates(s, g) for s, g in zip(spans, grids, strict=True))
+    statistics = on_plane(objective, [d.buffers for d in directions], batchnorm)
+    return Chart(tuple(d.name for d in directions), axes, weights, statistics, (0.0,) * len(axes))
+
+
+def identity(
+    objective: Objective, test: Objective | None, batchnorm: str, spans: Sequence[Span], grids: Sequence[int]
+) -> dict[str, Any]:
+    """What a surface's values depend on, apart from its axes, in words and digests."""
+    parts = objective.fingerprints | ({} if test is None else {"test data": test.fingerprints["data"]})
+    return parts | {
+        "samples": objective.samples,
+        "test samples": None if test is None else test.samples,
+        "micro-batches": str(objective.batch_sizes),
+        "span": [[float(x) for x in s] for s in spans],
+        "grid": list(grids),
+        "dtype": str(objective.dtype),
+        "device": str(objective.device),
+        "batchnorm": batchnorm,
+    }
+
+
+def provenance(objective: Objective, test: Objective | None) -> dict[str, Any]:
+    """What a slice says about how it was made."""
+    found = {
         "samples": objective.samples,
         "weights": objective.dim,
         "dtype": str(objective.dtype).removeprefix("torch."),
-        "seed": seed,
     }
-    if any(name.endswith("running_var") for name in objective.buffers):
-        provenance["batchnorm"] = "statistics of the centre"
-    title = f"Loss {'along a direction' if len(axes) == 1 else 'on a plane'} through the trained weights"
-    return Slice(tuple(d.name for d in directions), axes, recorder.values, recorder.stderr, check, title, provenance)
-
-
-def _point(theta: Float[Tensor, " P"], directions: tuple[Direction, ...], at: list[float]) -> Float[Tensor, " P"]:
-    """theta + sum_i a_i d_i; to the bit theta itself where every a_i is 0."""
-    point = theta.clone()
-    for direction, a in zip(directions, at, strict=True):
-        torch.add(point, direction.vector, alpha=a, out=point)
-    return point
+    return found | ({} if test is None else {"test_samples": test.samples})

@@ -1,20 +1,27 @@
-"""Paths between minima."""
+"""Paths between minima: the straight line, or a trained curve."""
 
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape import progress
-from landscape.errors import MismatchError, UsageError
+from landscape.errors import MismatchError
 from landscape.losses import standard_error
 from landscape.objective import Objective
-from landscape.results import Barrier, Evaluation, Slice
-from landscape.surfaces.grid import Recorder, Span, coordinates
+from landscape.results import Barrier, Slice
+from landscape.surfaces.chart import Chart, Span, coordinates
+from landscape.surfaces.grid import Seen, identity, provenance, surveyed
+from landscape.surfaces.measurement import Losses
+from landscape.surfaces.run import Run, digest
+from landscape.surfaces.statistics import BatchNorm, is_normalized, on_path
 
-BatchNorm = Literal["recalibrate", "interpolate", "eval"]
+if TYPE_CHECKING:
+    from landscape.surfaces.curve import Curve
 
 _WORDS = {
     "recalibrate": "re-estimated at each point, own at both ends",
@@ -31,8 +38,11 @@ def interpolation(
     grid: int = 31,
     test: Objective | None = None,
     batchnorm: BatchNorm = "recalibrate",
+    curve: "Curve | None" = None,
+    run: str | Path | None = None,
+    seen: Seen | None = None,
 ) -> Slice:
-    """Loss on the straight line between two networks: f(a) = L((1 - a) theta_0 + a theta_1), and its barrier.
+    """Loss on the straight line between two networks: f(a) = L((1 - a) theta_0 + a theta_1), or on a curve; and its barrier.
 
     The barrier is sup f over [0, 1] less the mean of f(0) and f(1); of an accuracy, that mean less the infimum. Both networks
     are evaluated on the data of `start`. Both ends are exact: at a = 0 and a = 1 each network has its own buffers to the bit.
@@ -46,6 +56,8 @@ def interpolation(
             point (`landscape.recalibration`), "interpolate" takes them on the line between the ends' (beyond the ends a
             variance is cut at zero), "eval" keeps the start's. With the last two the statistics do not belong to the weights,
             and much of the barrier may be due to that. Other buffers are interpolated.
+        curve: a path between the two, as `train_curve` finds them; default the straight line.
+        run, seen: as in `line`.
 
     Returns:
         Slice with a Barrier for each quantity where 0 and 1 are on the grid. The provenance names the statistics; with
@@ -64,70 +76,46 @@ def interpolation(
     Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Frankle et al. 2020, arXiv:1912.05671, section 2, for the
         barrier (30 points; on error rates there); Keskar et al. 2017, arXiv:1609.04836, figure 3.
     """
-    if batchnorm not in get_args(BatchNorm):
-        raise UsageError(f"expected batchnorm recalibrate, interpolate or eval, found {batchnorm!r}", fix="choose one of them")
     if [(e.name, e.shape) for e in start.layout] != [(e.name, e.shape) for e in end.layout]:
         raise MismatchError(
             "expected two networks of one architecture, found different parameters", fix="compare like with like"
         )
     theta0, theta1 = start.theta, end.theta.to(start.theta)
-    buffers0, buffers1 = start.buffers, {n: b.to(start.theta) for n, b in end.buffers.items()}
-    normalized = any(name.endswith("running_var") for name in buffers0)
 
-    def buffers_at(a: float, point: Float[Tensor, " P"]) -> dict[str, Tensor]:
-        if a in (0.0, 1.0):
-            return buffers0 if a == 0.0 else buffers1
-        between = {n: _interpolated(n, buffers0[n], buffers1[n], a) for n in buffers0}
-        if batchnorm == "eval":
-            return between | {n: b for n, b in buffers0.items() if n.endswith(("running_mean", "running_var"))}
-        return between | start.recalibrated(point) if batchnorm == "recalibrate" else between
+    def straight(t: float) -> Float[Tensor, " P"]:
+        # lerp with a weight of exactly 1 returns its end to the bit, which 0 * theta0 + 1 * theta1 would not for infinities
+        return torch.lerp(theta0, theta1, t)
 
-    at = coordinates(span, grid)
-    recorder = Recorder((len(at),))
-    evaluations: dict[str, list[Evaluation]] = {"": [], "test_": []}
-    with progress.stage("interpolation", len(at)) as advance:
-        for i, a in enumerate(float(x) for x in at):
-            # lerp with a weight of exactly 1 returns its end to the bit, which 0 * theta0 + 1 * theta1 would not for infinities
-            point = torch.lerp(theta0, theta1, a)
-            buffers = buffers_at(a, point)
-            for prefix, objective in (("", start), ("test_", test)):
-                if objective is not None:
-                    evaluations[prefix].append(objective.evaluate(point, buffers))
-                    recorder.put((i,), evaluations[prefix][-1], prefix)
-            advance(1)
-    provenance: dict[str, Any] = {
-        "samples": start.samples,
-        "weights": start.dim,
-        "dtype": str(start.dtype).removeprefix("torch."),
-        "distance": float((theta1 - theta0).norm()),
-    }
-    if normalized:
-        provenance["batchnorm"] = _WORDS[batchnorm]
-        if batchnorm == "recalibrate":
-            ends = [start.evaluate(theta, start.recalibrated(theta)).loss.value for theta in (theta0, theta1)]
-            provenance["loss_of_ends_recalibrated"] = ends
-    title = "Loss on the line between two minima" + (f", BatchNorm {batchnorm}d" if normalized and batchnorm != "eval" else "")
-    if normalized and batchnorm == "eval":
-        title += ", BatchNorm of the start"
-    barriers = {
-        name: b for name in recorder.values if (b := _barrier(name, at, recorder.values[name], evaluations)) is not None
-    }
-    return Slice(
-        ("from one minimum (0) to the other (1)",), (np.asarray(at),), recorder.values, recorder.stderr, None,
-        title, provenance, barriers,
+    point: Callable[[float], Tensor] = straight if curve is None else curve.point
+    name = "from one minimum (0) to the other (1)" if curve is None else f"along the {curve.kind} curve, minima at 0 and 1"
+    chart = Chart(
+        (name,), (coordinates(span, grid),), lambda place: point(place[0]), on_path(start, end, batchnorm), (0.0,)
     )  # fmt: skip
+    shape = {} if curve is None else {"curve": digest(curve.control)}
+    ends = {"end": digest(theta1, *end.buffers.values())}
+    inputs = identity(start, test, batchnorm, (span,), (grid,)) | ends | shape
+    title = f"Loss on {'the line' if curve is None else f'a trained {curve.kind} curve'} between two minima"
+    facts: dict[str, Any] = provenance(start, test) | {"distance": float((theta1 - theta0).norm())}
+    normalized = is_normalized(start)
+    if normalized:
+        title += ", BatchNorm of the start" if batchnorm == "eval" else f", BatchNorm {batchnorm}d"
+        facts["batchnorm"] = _WORDS[batchnorm]
+    kept = Run(None if run is None else Path(run), inputs)
+    with kept.computing():
+        losses = Losses(chart, start, test)
+        found = surveyed(Slice(chart.axes, chart.coordinates, {}, {}, None, title, facts), chart, [losses], kept, seen)
+        barriers = {q: b for q in found.values if (b := _barrier(q, found, chart, losses)) is not None}
+        if normalized and batchnorm == "recalibrate":
+            # The step that keeping their own statistics leaves at the ends.
+            recalibrated = [start.evaluate(theta, start.recalibrated(theta)).loss.value for theta in (theta0, theta1)]
+            facts["loss_of_ends_recalibrated"] = recalibrated
+    return replace(found, barriers=barriers, provenance=facts)
 
 
-def _interpolated(name: str, a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
-    """One buffer on the way; a running variance never below zero."""
-    mixed = torch.lerp(a, b, t)
-    return mixed.clamp_min(0.0) if name.endswith("running_var") else mixed
-
-
-def _barrier(quantity: str, at: np.ndarray, values: np.ndarray, evaluations: dict[str, list[Evaluation]]) -> Barrier | None:
+def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barrier | None:
     """The barrier of one quantity, with its error from the samples' own differences; None if an end is not on the grid."""
     kind = quantity.removeprefix("test_")
-    points = evaluations["test_" if quantity != kind else ""]
+    at, values = piece.coordinates[0], piece.values[quantity]
     first, last = (np.flatnonzero(at == end) for end in (0.0, 1.0))
     if not len(first) or not len(last):
         return None
@@ -139,7 +127,8 @@ def _barrier(quantity: str, at: np.ndarray, values: np.ndarray, evaluations: dic
     sign = -1.0 if kind == "accuracy" else 1.0
     heights = sign * (values[i : j + 1] - ends)
     top = i + int(np.argmax(heights))
-    each = [points[k].each for k in (top, i, j)]
+    objective = losses.objectives["test_" if quantity != kind else ""]
+    each = [objective.evaluate(*chart.at(chart.place(k))).each for k in (top, i, j)]
     stderr = None
     if all(kind in e for e in each):
         difference = sign * (each[0][kind] - (each[1][kind] + each[2][kind]) / 2)

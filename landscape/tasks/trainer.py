@@ -108,8 +108,11 @@ class Trainer:
         advance: Callable[[int], None],
         save: Callable[[], None],
         save_every: float,
+        keep: Callable[[bool], None],
     ) -> None:
-        """Train to the end, calling `save` every `save_every` seconds.
+        """Train to the end, calling `save` every `save_every` seconds, `keep` before the first and after every epoch.
+
+        `keep` is told whether that was the last epoch; it must leave everything as it is.
 
         Raises:
             NumericalError: the training loss is not finite.
@@ -117,6 +120,8 @@ class Trainer:
         started, before, saved = time.monotonic(), self.seconds, time.monotonic()
         advance(self.epoch)
         done = bool(self.history) and self._reached(self.history[-1])
+        if self.epoch == 0 and self.step == 0:
+            keep(False)
         while self.epoch < self.recipe.epochs and not done:
             batches, draws = self._begin_epoch()
             self.model.train()
@@ -133,6 +138,7 @@ class Trainer:
                 done = self._reached(self.history[-1])
                 if progress is not None:
                     progress(self.history[-1])
+            keep(done or self.epoch == self.recipe.epochs)
             advance(1)
         self.seconds = before + time.monotonic() - started
 

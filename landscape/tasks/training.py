@@ -17,6 +17,7 @@ from landscape.errors import LandscapeError, UsageError
 from landscape.tasks.corruption import Corrupted, check_condition, corrupt
 from landscape.tasks.data import read_data
 from landscape.tasks.dataset import KINDS, DataSet, DataSpec
+from landscape.tasks.kept import check_kept, check_resumed, discard_kept, keep, kept_folder, prepare_folder
 from landscape.tasks.recipe import Recipe
 from landscape.tasks.seeds import stream_seed
 from landscape.tasks.snapshot import discard_snapshot, read_snapshot, snapshot_path, write_snapshot
@@ -36,10 +37,12 @@ class Trained:
         path: of the checkpoint.
         record: what the checkpoint says of itself: "training" (the recipe), "network", "data", "history", "final", "versions",
             "seconds".
+        trajectory: the folder of the weights kept on the way; None if none were asked for.
     """
 
     path: Path
     record: Mapping[str, Any]
+    trajectory: Path | None = None
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -61,6 +64,7 @@ def train(
     device: str | torch.device = "cpu",
     progress: Callable[[Record], None] | None = None,
     save_every: float = 5.0,
+    keep_every: int | None = None,
 ) -> Trained:
     """Train a network and write a self-describing checkpoint.
 
@@ -84,13 +88,16 @@ def train(
         device: "cpu", "cuda", "cuda:1".
         progress: called with a `Record` after every evaluation.
         save_every: seconds between two writings of the state.
+        keep_every: also write the weights before the first epoch, after every so many epochs, and at the end, each as a
+            checkpoint of its own, to `STEM-trajectory/epoch-0000.safetensors`, STEM being the name of `out` without its ending.
+            The run itself is the same, to the bit, with or without.
 
     Returns:
         The path and the description that the checkpoint carries; usable as a path.
 
     Raises:
-        UsageError: no such data, network or condition; `out` or its `.partial` belongs to another recipe; `out` cannot be
-            written.
+        UsageError: no such data, network or condition; `out`, its `.partial` or its trajectory belongs to another recipe;
+            a run that is resumed, or finished, has kept other epochs; `out` cannot be written.
         NumericalError: the training loss is not finite; nothing is kept.
 
     Cost: about three forward passes a step and one an evaluation, over the training and the test set.
@@ -104,13 +111,19 @@ def train(
     """
     recipe, spec = located(recipe if samples is None else replace(recipe, samples=samples), data_path)
     out = Path(out)
+    if keep_every is not None and keep_every < 1:
+        raise UsageError(f"expected to keep weights every 1 epoch or more, found {keep_every}")
+    trajectory = None if keep_every is None else kept_folder(out)
     place = _device(device)
     done = _finished(out, recipe, resume)
     if done is not None:
-        return Trained(out, done)
+        if keep_every is not None:
+            check_kept(out, recipe, keep_every, done["final"]["epochs"])
+        return Trained(out, done, trajectory)
     state = read_snapshot(out) if resume else None
     if state is not None:
         _check_same(out, recipe, Recipe.from_json(json.loads(state["recipe"])))
+        check_resumed(out, keep_every, state)
     _prepare(out)
     data = read_data(spec).first(recipe.samples)
     if state is not None and state["data"] != data.fingerprint:
@@ -124,22 +137,31 @@ def train(
     threads = fresh if state is None else state["threads"]
     with _own_settings(place, stream_seed(recipe.seed, "dropout"), threads):
         trainer = Trainer(recipe, data, corrupted, place)
+        description = _description(recipe, data, trainer, threads)
         if state is not None:
             trainer.restore(state)
+        elif keep_every is not None:
+            prepare_folder(out, recipe)
 
         def save() -> None:
-            kept = {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint, "threads": threads}
-            write_snapshot(out, trainer.state() | kept)
+            same = {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint, "threads": threads}
+            write_snapshot(out, trainer.state() | same | {"keep_every": keep_every})
+
+        def keep_weights(last: bool) -> None:
+            if keep_every is not None and (last or trainer.epoch % keep_every == 0):
+                keep(out, trainer.model, description, trainer.epoch)
 
         try:
             with reporting.stage(f"training {recipe.network}", total=recipe.epochs) as advance:
-                trainer.run(progress, advance, save, save_every)
+                trainer.run(progress, advance, save, save_every, keep_weights)
         except LandscapeError:
             discard_snapshot(out)
+            if keep_every is not None:
+                discard_kept(out)
             raise
-    record = _write(out, recipe, data, corrupted, trainer, threads)
+    record = _write(out, description, corrupted, trainer)
     discard_snapshot(out)
-    return Trained(out, record)
+    return Trained(out, record, trajectory)
 
 
 def located(recipe: Recipe, data_path: str | Path | None) -> tuple[Recipe, DataSpec]:
@@ -249,22 +271,28 @@ def _own_settings(device: torch.device, seed: int, threads: int) -> Iterator[Non
             torch.set_num_threads(before)
 
 
-def _write(out: Path, recipe: Recipe, data: DataSet, corrupted: Corrupted, trainer: Trainer, threads: int) -> dict[str, Any]:
-    """Write the finished checkpoint; returns its description."""
-    description = {
+def _description(recipe: Recipe, data: DataSet, trainer: Trainer, threads: int) -> dict[str, Any]:
+    """What any checkpoint of a run says of itself, at whatever epoch."""
+    return {
         "schema": SCHEMA,
         "training": recipe.to_json(),
         "network": {"name": recipe.network, "options": trainer.options},
         "data": data.describe(),
+        "versions": _versions(trainer.device, threads),
+    }
+
+
+def _write(out: Path, description: dict[str, Any], corrupted: Corrupted, trainer: Trainer) -> dict[str, Any]:
+    """Write the finished checkpoint; returns its description."""
+    outcome = {
         "history": _thinned(trainer.history),
         "final": trainer.final(corrupted),
         "seconds": round(trainer.seconds, 3),
-        "versions": _versions(trainer.device, threads),
     }
     extras = {"train_labels": corrupted.y, "redrawn_labels": corrupted.redrawn, "wrong_labels": corrupted.wrong}
     state = {name: t.detach().cpu().contiguous().clone() for name, t in trainer.model.state_dict().items()}
-    checkpoints.save(out, state, recipe=description, extras=extras)
-    return description
+    checkpoints.save(out, state, recipe=description | outcome, extras=extras)
+    return description | outcome
 
 
 def _thinned(history: list[Record]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from cases import CASES
 
 from landscape.errors import UsageError
 from landscape.measures import MEASURES, chosen, forecast, measure_all
-from landscape.measures.cost import duration
+from landscape.progress import duration
 from landscape.objective import Objective
 from landscape.results import Estimate, Measurement, Sharpness
 
@@ -108,4 +108,4 @@ def test_the_forecast_counts_what_is_then_spent():
 
 
 def test_durations_read_well():
-    assert [duration(s) for s in (0.2, 59, 600, 7200)] == ["1 s", "59 s", "10 min", "2.0 h"]
+    assert [duration(s) for s in (0.2, 59, 600, 7200)] == ["200 ms", "59 s", "10 min", "2.0 h"]

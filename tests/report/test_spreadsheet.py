@@ -67,3 +67,13 @@ def test_awkward_values_and_names():
     row = read(statistics_csv(comparison))[0]
     assert row["remark"] == pytest.approx("no value in 1 of 2 runs: why")
     assert row["p"] == ""
+
+
+@pytest.mark.parametrize("text", ["=cmd()", "+1+2", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_text_acts_as_a_formula(text):
+    run = Sharpness(Estimate(-0.5), None, {text: Measurement(Estimate(-math.inf), "", ())}, 3, text)
+    (row,) = read(runs_csv(compare({"a": [run]})))
+    assert row["file"] == f"'{text}"
+    assert row[f"'{text}"] == "-inf"
+    assert row["train_loss"] == "-0.5"
+    assert not [cell for cell in (*row, *row.values()) if cell.startswith(("=", "+", "@", "\t", "\r"))]

@@ -1,0 +1,88 @@
+"""What a slice holds, ready to be drawn: values in the unit of their label, and the state of every point."""
+
+import numpy as np
+
+from landscape.errors import UsageError
+from landscape.report.style import plain, wrapped
+from landscape.results import Slice
+from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE
+
+# How a point without a number is spoken of, in the order of the legend.
+GAPS = {NOT_FINITE: "not finite", FAILED: "failed", MISSING: "not computed"}
+
+# Quantities whose zero means something: the surface's curvature changes its sign there.
+SIGNED = ("lambda_max", "lambda_min")
+
+_LABELS = {
+    "loss": "loss (mean per sample)",
+    "accuracy": "accuracy (%)",
+    "lambda_max": "λ_max (loss / weight²)",
+    "lambda_min": "λ_min (loss / weight²)",
+    "lambda_ratio": "|λ_min / λ_max|",
+}
+
+
+def quantity_label(quantity: str) -> str:
+    """Axis label of a slice's quantity, with its unit.
+
+    Example:
+        >>> quantity_label("test_accuracy"), quantity_label("lambda_ratio")
+        ('test accuracy (%)', '|λ_min / λ_max|')
+    """
+    kind = quantity.removeprefix("test_")
+    if kind not in _LABELS:
+        return plain(quantity)
+    return f"test {_LABELS[kind]}" if quantity.startswith("test_") else _LABELS[kind]
+
+
+def quantity_name(quantity: str) -> str:
+    """A quantity in words, without its unit.
+
+    Example:
+        >>> quantity_name("test_loss"), quantity_name("lambda_min")
+        ('test loss', 'λ_min')
+    """
+    label = quantity_label(quantity)
+    return label.split(" (")[0] if quantity.removeprefix("test_") in _LABELS else plain(quantity.replace("_", " "))
+
+
+def is_eigenvalue(quantity: str) -> bool:
+    """Whether a quantity is an eigenvalue of the Hessian or a ratio of two: its error is a residual, not one over samples."""
+    return quantity.removeprefix("test_").startswith("lambda_")
+
+
+def scale_of(quantity: str) -> float:
+    """Factor from a slice's values to the unit of their label: accuracies are shown in percent."""
+    return 100.0 if quantity.removeprefix("test_") == "accuracy" else 1.0
+
+
+def states(piece: Slice, quantity: str) -> np.ndarray:
+    """MISSING, DONE, NOT_FINITE or FAILED of every point: the slice's status, corrected by what the values are.
+
+    A value that is masked counts as missing, and one that is nan or infinite as not finite, whatever the status says.
+    """
+    if quantity not in piece.values:
+        known = ", ".join(piece.values)
+        raise UsageError(f"expected a quantity out of {known}, found {quantity!r}", fix="choose one that the slice holds")
+    raw = np.ma.asarray(piece.values[quantity])
+    found = np.where(np.ma.getmaskarray(raw), MISSING, np.where(np.isfinite(raw.data), DONE, NOT_FINITE))
+    stated = np.asarray(piece.status[quantity])
+    return np.where(np.isin(stated, (MISSING, FAILED)), stated, found)
+
+
+def shown(piece: Slice, quantity: str) -> tuple[np.ma.MaskedArray, np.ndarray | None]:
+    """Values and standard errors in the unit of the label. Missing and failed points are masked; what is not finite stays."""
+    state, scale = states(piece, quantity), scale_of(quantity)
+    data = np.asarray(np.ma.getdata(piece.values[quantity]), float) * scale
+    return np.ma.MaskedArray(data, mask=np.isin(state, (MISSING, FAILED))), scaled(piece.stderr.get(quantity), scale)
+
+
+def scaled(error: np.ndarray | None, scale: float) -> np.ndarray | None:
+    """An error in the unit of the label, nan where there is none."""
+    return None if error is None else np.asarray(np.ma.filled(np.ma.asarray(error, float), np.nan), float) * scale
+
+
+def step_label(piece: Slice, i: int, width: int = 62) -> str:
+    """Label of axis `i`: the direction's name and its unit, which is kept in one piece."""
+    name, unit = wrapped(piece.axes[i], width), "(step; 1 = full vector)"
+    return f"{name}{' ' if len(name.split(chr(10))[-1]) + len(unit) < width else chr(10)}{unit}"

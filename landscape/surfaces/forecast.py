@@ -1,0 +1,165 @@
+"""What a surface will cost, before it is begun, and the grid and samples that a budget allows."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from landscape.errors import UsageError
+from landscape.objective import Objective
+from landscape.progress import duration
+from landscape.surfaces.statistics import BatchNorm
+
+# Products that a pair of eigenvalues takes from a neighbour's eigenvectors. Measured on digits networks and a ResNet-20.
+_PRODUCTS = 30
+# Share of a budget for points; the rest is for the check, pictures, and a forecast that was too low.
+_POINTS = 0.8
+# Below these a picture is no longer one, or its errors hide it; a budget gives up samples first, then points.
+_FEW_SAMPLES, _LEAST_SAMPLES = 1024, 128
+_FINE = {1: 101, 2: 51}
+_COARSE = {1: 21, 2: 15}
+_COARSEST = {1: 11, 2: 7}
+
+
+@dataclass(frozen=True)
+class SurfaceForecast:
+    """What a surface will take.
+
+    Attributes:
+        points: on the grid.
+        seconds: for all of them, from one that was timed at the centre.
+        memory: bytes at the peak so far, of this process (or on its GPU); points do not add to it, arrays of results hardly do.
+    """
+
+    points: int
+    seconds: float
+    memory: int
+
+    def line(self) -> str:
+        """In words."""
+        each = self.seconds / self.points
+        return f"{self.points:,} points at {duration(each)} each: about {duration(self.seconds)}, {self.memory / 2**30:.1f} GiB"
+
+
+def forecast_surface(
+    objective: Objective,
+    points: int,
+    *,
+    test: Objective | None = None,
+    batchnorm: BatchNorm = "eval",
+    curvature: bool = False,
+) -> SurfaceForecast:
+    """Time and memory of a surface, from its centre.
+
+    Args:
+        objective, test, batchnorm, curvature: as for `plane`.
+        points: of the grid.
+
+    Cost: two points; with `curvature` three products besides.
+
+    Accuracy: as even as the machine is; eigenvalues at a guess of 30 products a point.
+    """
+    seconds = _point(objective, test, batchnorm)
+    if curvature:
+        v = objective.theta
+        objective.hvp(v)  # the pre-flight check, and the graph that later products share
+        started = time.perf_counter()
+        objective.hvp(v)
+        # Three gradients' worth to build the graph anew at every point.
+        seconds += (_PRODUCTS + 1.5) * (time.perf_counter() - started)
+    return SurfaceForecast(points, points * seconds, _peak(objective))
+
+
+def within(
+    budget: float,
+    dim: int,
+    objective: Objective,
+    *,
+    test: Objective | None = None,
+    batchnorm: BatchNorm = "eval",
+    curvature: bool = False,
+    grid: int | None = None,
+    samples: int | None = None,
+) -> tuple[int, int]:
+    """Grid and samples that a budget allows.
+
+    All samples on a fine grid (51 x 51, or 101 points on a line) where that fits; else fewer samples, down to 1,024; then
+    a coarser grid, down to 15 x 15 (21); then fewer samples, down to 128; then a grid down to 7 x 7 (11). Samples are the
+    first of the split, the same at every point, and every value carries the error that this leaves.
+
+    Args:
+        budget: seconds.
+        dim: 1 or 2.
+        objective, test, batchnorm, curvature: as for `plane`.
+        grid, samples: fixed where given.
+
+    Returns:
+        Points on an axis, odd, and samples.
+
+    Raises:
+        UsageError: not even the least fits; the message says what would.
+    """
+    there = objective.samples
+    one = forecast_surface(objective, 1, test=test, batchnorm=batchnorm, curvature=curvature)
+    every = one.seconds / there
+    room = _POINTS * budget / every  # sample evaluations
+
+    def fitting(low: int, high: int, n: int) -> int | None:
+        g = min(high, math.floor((room / n) ** (1 / dim)))
+        g -= 1 - g % 2
+        return g if g >= low else None
+
+    most = samples or there
+    few, least = (samples, samples) if samples else (min(most, _FEW_SAMPLES), min(most, _LEAST_SAMPLES))
+    if grid is not None:
+        n = min(most, math.floor(room / grid**dim))
+        if n >= least:
+            return grid, n
+        raise _too_small(every * least * grid**dim, grid, least)
+    n = min(most, math.floor(room / _FINE[dim] ** dim))
+    if n >= few:
+        return _FINE[dim], n
+    coarse = fitting(_COARSE[dim], _FINE[dim], few)
+    if coarse is not None:
+        return coarse, few
+    n = min(most, math.floor(room / _COARSE[dim] ** dim))
+    if n >= least:
+        return _COARSE[dim], n
+    coarsest = fitting(_COARSEST[dim], _COARSE[dim], least)
+    if coarsest is None:
+        raise _too_small(every * least * _COARSEST[dim] ** dim, _COARSEST[dim], least)
+    return coarsest, least
+
+
+def _too_small(seconds: float, grid: int, samples: int) -> UsageError:
+    """The refusal of a budget, with one that would do."""
+    needed = math.ceil(seconds / _POINTS)
+    return UsageError(
+        f"expected a budget of at least {needed} s, for {grid} points on an axis and {samples} samples, found less",
+        fix=f"pass --budget {needed}s",
+    )
+
+
+def _point(objective: Objective, test: Objective | None, batchnorm: BatchNorm) -> float:
+    """Seconds of one point at the centre, the second time."""
+    theta, seconds = objective.theta, math.inf
+    for _ in range(2):
+        started = time.perf_counter()
+        buffers = objective.recalibrated(theta) if batchnorm == "recalibrate" else objective.buffers
+        for o in (objective, test):
+            if o is not None:
+                o.evaluate(theta, buffers)
+        seconds = time.perf_counter() - started
+    return seconds
+
+
+def _peak(objective: Objective) -> int:
+    """Bytes that were in use at the highest point so far."""
+    if objective.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(objective.device)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

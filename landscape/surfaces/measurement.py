@@ -1,0 +1,179 @@
+"""What is measured at a point of a chart: loss and accuracy, and on request the ends of the Hessian's spectrum."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.errors import NumericalError
+from landscape.losses import standard_error
+from landscape.objective import Objective
+from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, Evaluation, Slice
+from landscape.spectrum import eigenpairs
+from landscape.surfaces.chart import Chart
+from landscape.surfaces.journal import Record, decoded, encoded
+from landscape.surfaces.run import Run
+
+# Relative residual of the eigenvalues on a map. Their own error is of the order of its square over the gap.
+TOLERANCE = 1e-3
+
+
+class Part(Protocol):
+    """One kind of measurement over a whole chart."""
+
+    name: str
+    order: list[int]
+
+    def __call__(self, number: int) -> Record:
+        """The values at a point: name -> [value, standard error, standard error of the difference to the centre]."""
+
+    def wants(self, number: int) -> int | None:
+        """The point that must be done before this one, if any."""
+
+
+class Losses:
+    """Loss and accuracy, on training and test data, with the same samples at every point.
+
+    The error of a difference to the centre comes from every sample's own difference, so that what all points share does not
+    count.
+
+    Args:
+        chart: where.
+        objective: the network on its data.
+        test: on other data, with the same BatchNorm statistics; None for none.
+    """
+
+    name = "loss"
+
+    def __init__(self, chart: Chart, objective: Objective, test: Objective | None) -> None:
+        self.chart = chart
+        self.objectives = {"": objective} | ({"test_": test} if test is not None else {})
+        self.levels = chart.levels()
+        self.order = [k for level in self.levels for k in level]
+        theta, buffers = chart.at(chart.centre)
+        self.centre = {prefix: o.evaluate(theta, buffers) for prefix, o in self.objectives.items()}
+
+    def wants(self, number: int) -> None:
+        """Points do not depend on one another."""
+
+    def __call__(self, number: int) -> Record:
+        """Loss and accuracy at a point. Cost: one forward pass, and one more to re-estimate BatchNorm."""
+        theta, buffers = self.chart.at(self.chart.place(number))
+        values = {}
+        for prefix, objective in self.objectives.items():
+            found = objective.evaluate(theta, buffers)
+            for name, estimate in (("loss", found.loss), ("accuracy", found.accuracy)):
+                if estimate is not None:
+                    paired = paired_error(found, self.centre[prefix], name)
+                    values[prefix + name] = [encoded(x) for x in (estimate.value, estimate.stderr, paired)]
+        return {"values": values}
+
+
+class Extremes:
+    """Largest and smallest eigenvalue of the Hessian at every point, and |lambda_min / lambda_max|.
+
+    Each point starts from the eigenvectors of its neighbour towards the middle, so that the result does not depend on the
+    order in which points are done, nor on who does them.
+
+    Args:
+        chart: where.
+        objective: the network on its data.
+        run: keeps the eigenvectors.
+
+    Reference: Li et al. 2018, arXiv:1712.09913, section 6, for the map.
+    """
+
+    name = "curvature"
+
+    def __init__(self, chart: Chart, objective: Objective, run: Run) -> None:
+        self.chart, self.objective, self.run = chart, objective, run
+        self.order = chart.outwards()
+        self.parents = {k: chart.parent(k) for k in self.order}
+        self.children: dict[int, set[int]] = {}
+        for k, parent in self.parents.items():
+            if parent is not None:
+                self.children.setdefault(parent, set()).add(k)
+        self._last: tuple[int, Tensor] | None = None
+
+    def wants(self, number: int) -> int | None:
+        """Its neighbour towards the middle."""
+        return self.parents[number]
+
+    def __call__(self, number: int) -> Record:
+        """Both ends at a point. Cost: some ten to fifty Hessian-vector products from a neighbour, more at the first point."""
+        values, vectors = self._solved(number)
+        if number in self.children:
+            self.run.keep_vectors(number, vectors)
+        self._last = number, vectors
+        parent = self.parents[number]
+        if parent is not None and all(
+            c == number or f"{self.name}:{c}" in self.run.journal.records for c in self.children[parent]
+        ):
+            self.run.drop_vectors(parent)
+        low, high = (float(v) for v in values[0])
+        errors = [float(e) for e in values[1]]
+        ratio = abs(low / high) if high else math.inf
+        error = (errors[0] + ratio * errors[1]) / abs(high) if high else math.inf
+        found = {"lambda_min": (low, errors[0]), "lambda_max": (high, errors[1]), "lambda_ratio": (ratio, error)}
+        return {"values": {k: [encoded(v), encoded(e), None] for k, (v, e) in found.items()}}
+
+    def _solved(self, number: int) -> tuple[np.ndarray, Tensor]:
+        """(2, 2) values and residuals, smallest first; (2, P) vectors."""
+        theta, buffers = self.chart.at(self.chart.place(number))
+        if not bool(torch.isfinite(theta).all()):
+            raise NumericalError("expected finite weights, found some that are not")
+        pairs = eigenpairs(self.objective.at(theta, buffers), 1, "both", tol=TOLERANCE, start=self._start(number))
+        order = np.argsort(pairs.values)
+        ends = [int(order[0]), int(order[-1])]
+        return np.stack([pairs.values[ends], pairs.residuals[ends]]), pairs.vectors[ends]
+
+    def _start(self, number: int) -> Tensor | None:
+        """The parent's eigenvectors: from memory, from the run's folder, or computed once more."""
+        parent = self.parents[number]
+        if parent is None:
+            return None
+        if self._last is not None and self._last[0] == parent:
+            return self._last[1]
+        if "failed" in self.run.journal.records.get(f"{self.name}:{parent}", {}):
+            return None
+        kept = self.run.vectors(parent, self.objective.theta)
+        return kept if kept is not None else self._solved(parent)[1]
+
+
+def paired_error(found: Evaluation, centre: Evaluation, name: str) -> float | None:
+    """Standard error over samples of the difference to the centre; None where the quantity does not come apart by sample."""
+    if name not in found.each or name not in centre.each:
+        return None
+    difference = found.each[name] - centre.each[name]
+    counted = ~np.isnan(difference)
+    weights = found.each["weight"][counted]
+    values = torch.from_numpy(difference[counted])
+    mean = float((values.numpy() * weights).sum() / weights.sum()) if counted.any() else math.nan
+    return standard_error(values, torch.from_numpy(weights), mean)
+
+
+def filled(empty: Slice, chart: Chart, parts: Sequence[Part], records: Mapping[str, Record]) -> Slice:
+    """The slice with everything that is recorded."""
+    columns: dict[str, dict[str, np.ndarray]] = {"values": {}, "stderr": {}, "paired": {}}
+    status: dict[str, np.ndarray] = {}
+    for part in parts:
+        known = {k: records[f"{part.name}:{k}"] for k in part.order if f"{part.name}:{k}" in records}
+        names = next((list(r["values"]) for r in known.values() if "values" in r), [])
+        for name in names:
+            numbers = np.full((3, chart.size), math.nan)
+            state = np.full(chart.size, MISSING, np.int8)
+            for k, record in known.items():
+                if "values" not in record:
+                    state[k] = FAILED
+                    continue
+                numbers[:, k] = [decoded(x) for x in record["values"][name]]
+                state[k] = DONE if math.isfinite(numbers[0, k]) else NOT_FINITE
+            for kind, column in zip(columns, numbers, strict=True):
+                if kind == "values" or np.isfinite(column).any():
+                    columns[kind][name] = column.reshape(chart.shape)
+            status[name] = state.reshape(chart.shape)
+    return replace(empty, status=status, values=columns["values"], stderr=columns["stderr"], paired=columns["paired"])

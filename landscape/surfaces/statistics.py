@@ -1,0 +1,88 @@
+"""BatchNorm's statistics at the points of a chart."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from landscape.errors import UsageError
+from landscape.objective import Objective
+from landscape.surfaces.chart import Place, Statistics
+
+BatchNorm = Literal["eval", "recalibrate", "interpolate"]
+
+WORDS = {
+    "eval": "statistics of the centre",
+    "recalibrate": "re-estimated at each point",
+    "interpolate": "statistics interpolated between the checkpoints",
+}
+
+
+def is_normalized(objective: Objective) -> bool:
+    """Whether the network has BatchNorm statistics at all."""
+    return any(name.endswith("running_var") for name in objective.buffers)
+
+
+def checked(batchnorm: str) -> None:
+    """Refuse a choice that does not exist."""
+    if batchnorm not in get_args(BatchNorm):
+        raise UsageError(f"expected batchnorm recalibrate, interpolate or eval, found {batchnorm!r}", fix="choose one of them")
+
+
+def on_plane(objective: Objective, ends: Sequence[Mapping[str, Tensor] | None], batchnorm: BatchNorm) -> Statistics:
+    """Statistics on theta + sum_i a_i d_i.
+
+    Args:
+        objective: at the centre.
+        ends: for each axis the buffers of the checkpoint that it points to; None where it points to none.
+        batchnorm: "eval" keeps the centre's; "recalibrate" re-estimates them from the objective's data at every point, the
+            centre included; "interpolate" takes b_0 + sum_i a_i (b_i - b_0), a variance cut at zero.
+
+    Raises:
+        UsageError: an unknown choice; "interpolate" along an axis that points to no checkpoint.
+    """
+    checked(batchnorm)
+    if not is_normalized(objective) or batchnorm == "eval":
+        return lambda place, theta: None
+    if batchnorm == "recalibrate":
+        return lambda place, theta: objective.recalibrated(theta)
+    if any(end is None for end in ends):
+        raise UsageError(
+            "expected axes towards other checkpoints for batchnorm interpolate, found one without statistics at its end",
+            fix="use recalibrate or eval",
+        )
+    own = objective.buffers
+    steps = [{n: end[n].to(b) - b for n, b in own.items()} for end in ends if end is not None]
+
+    def interpolated(place: Place, theta: Tensor) -> dict[str, Tensor]:
+        return {
+            n: _variance(n, b + sum(a * step[n] for a, step in zip(place, steps, strict=True) if a)) for n, b in own.items()
+        }
+
+    return interpolated
+
+
+def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistics:
+    """Statistics on a path from `start` (place 0) to `end` (place 1); at both ends each network has its own to the bit.
+
+    As `on_plane`; "eval" keeps the running statistics of the start all the way to the end. Other buffers are interpolated.
+    """
+    checked(batchnorm)
+    first, last = start.buffers, {n: b.to(start.theta) for n, b in end.buffers.items()}
+
+    def at(place: Place, theta: Tensor) -> dict[str, Tensor]:
+        (a,) = place
+        if a in (0.0, 1.0):
+            return first if a == 0.0 else last
+        between = {n: _variance(n, torch.lerp(first[n], last[n], a)) for n in first}
+        if batchnorm == "eval":
+            return between | {n: b for n, b in first.items() if n.endswith(("running_mean", "running_var"))}
+        return between | start.recalibrated(theta) if batchnorm == "recalibrate" else between
+
+    return at
+
+
+def _variance(name: str, value: Tensor) -> Tensor:
+    """A buffer on the way; a running variance never below zero."""
+    return value.clamp_min(0.0) if name.endswith("running_var") else value
