@@ -1,4 +1,4 @@
-"""What JSON can hold."""
+"""What JSON can hold, and how two records of it differ."""
 
 import math
 from typing import Any
@@ -16,3 +16,21 @@ def plain(x: Any) -> Any:
     if isinstance(x, (list, tuple)):
         return [plain(v) for v in x]
     return finite_or_none(x) if isinstance(x, float) else x
+
+
+def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What differs between two records, in words; digests are cut short.
+
+    Example:
+        >>> differences({"grid": 25, "seed": 0}, {"grid": 51, "seed": 0, "test": True})
+        'grid (25 there, 51 asked), test (nothing there, True asked)'
+    """
+    keys = [k for k in sorted({*there, *asked}) if there.get(k) != asked.get(k)]
+    shown = [f"{k} ({_short(there.get(k))} there, {_short(asked.get(k))} asked)" for k in keys[:6]]
+    return ", ".join(shown) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
+
+
+def _short(value: Any) -> str:
+    """A value for a message."""
+    text = "nothing" if value is None else str(value)
+    return f"{text[:8]}…" if len(text) == 64 and set(text) <= set("0123456789abcdef") else text[:80]

@@ -7,7 +7,7 @@ from typing import Any
 
 from landscape.errors import UsageError, printable
 from landscape.files import write
-from landscape.plain import plain
+from landscape.plain import differences, plain
 
 _RECORD = "run.json"
 
@@ -110,5 +110,6 @@ def _compare(path: Path, inputs: dict[str, Any], partly: bool) -> None:
     differing = [k for k in keys if there.get(k) != inputs.get(k)]
     if partly and keys and not differing:
         return
-    what = f"it differs in {', '.join(differing)}" if differing else "its record cannot be read"
+    parts = [{k: record.get(k) for k in differing} for record in (there, inputs)] if differing else []
+    what = f"it differs in {differences(*parts)}" if parts else "its record cannot be read"
     raise UsageError(f"expected {path} to be new, found another run there: {printable(what)}", fix="choose another --out")

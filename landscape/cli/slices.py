@@ -34,7 +34,7 @@ def finish(
         if found.count(status):
             terminal.unconverged.append(f"{found.count(status)} values of the surface ({what})")
             terminal.warn(
-                f"{found.count(status)} values {what}: they are hatched in the picture, null in the JSON, told apart by their status"
+                f"{found.count(status)} values {what}: hatched in the picture, null in the JSON, whose status says why"
             )
     document = {
         "schema": 1,

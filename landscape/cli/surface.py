@@ -166,8 +166,8 @@ def run(
 
 
 def _axes(
-    opened: "Opened", axes: Any, folder: "OutputDirectory", grid: int, span: tuple[float, float], batchnorm: str, curvature: bool,
-    norm: str, fixed: Sequence[str], orthogonal: bool, common: Common, terminal: Terminal,
+    opened: "Opened", axes: Any, folder: "OutputDirectory", grid: int, span: tuple[float, float], batchnorm: str,
+    curvature: bool, norm: str, fixed: Sequence[str], orthogonal: bool, common: Common, terminal: Terminal,
 ) -> "Slice":  # fmt: skip
     """A line or a plane."""
     from landscape.cli.slices import preview

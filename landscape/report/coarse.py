@@ -1,5 +1,6 @@
 """A clean picture of a surface that is still being computed: the finest grid inside it whose points are all there."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,16 +17,18 @@ from landscape.results.slice import MISSING
 
 # Up to this share of missing points the holes themselves are drawn; beyond it they would tear the contours apart.
 HOLES = 0.1
+ROOM = 0.1  # share of an axis that a remark beside the preview needs
 
 
 def coarse(piece: Slice, quantity: str = "loss") -> Slice:
     """The finest complete sub-grid of a partly computed line or plane: rows and columns whose points are all there.
 
-    Chosen are the rows R and columns C for which every point of R × C is computed, the largest step between neighbours (and
-    to the ends of the axes, as a share of their length) is the smallest, and among those the one with the most points. Finding
-    the best of all is NP-hard (a biclique problem); the candidates are the rows with at least k points, for every k, with the
-    columns common to them, the same with rows and columns exchanged, and a greedy thinning: exact for grids that are refined
-    level by level. A point that failed or is not finite counts as computed: it will not change.
+    Chosen are the rows R and columns C for which every point of R × C is computed and the largest cell has the smallest
+    diagonal, with the largest step of each axis as its side (between neighbours or to the ends of the axis, as a share of its
+    length); of equals the one with the most points. Finding the best of all is NP-hard (a biclique problem); the candidates are
+    the rows with at least k points, for every k, with the columns common to them, the same with rows and columns exchanged, and
+    a greedy thinning: exact for grids that are refined level by level. A point that failed or is not finite counts as computed:
+    it will not change.
 
     Args:
         piece: a line or a plane.
@@ -90,6 +93,9 @@ def show_whole_span(ax: Axes, piece: Slice) -> None:
     if piece.dim == 1:
         return
     ax.set_ylim(limits[1])
+    spans = [high - low for low, high in limits]
+    if abs(spans[0] - spans[1]) <= 1e-9 * max(spans):
+        ax.set_aspect("equal")
     if any(d != limit for d, limit in zip(drawn, limits, strict=True)):
         whole = Rectangle((limits[0][0], limits[1][0]), *(high - low for low, high in limits), gid="not computed", zorder=0.5)
         whole.set(facecolor="white", edgecolor=GREY, hatch="....", lw=0)
@@ -99,19 +105,27 @@ def show_whole_span(ax: Axes, piece: Slice) -> None:
             for axis in (0, 1)
             for side, end in zip(drawn[axis], limits[axis], strict=True)
         ]
-        _, axis, place = max((size / np.ptp(limits[axis]), axis, place) for size, axis, place in sides)
-        middle = [float(np.mean(limit)) for limit in limits]
-        middle[axis] = place
-        words: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 0 if axis else 90, "fontsize": 8, "color": GREY}
-        ax.text(middle[0], middle[1], "not computed yet", bbox={"fc": "white", "ec": "none", "pad": 2}, zorder=1.5, **words)
+        share, axis, place = max((size / np.ptp(limits[axis]), axis, place) for size, axis, place in sides)
+        if share > ROOM:
+            middle = [float(np.mean(limit)) for limit in limits]
+            middle[axis] = place
+            words: dict[str, Any] = {
+                "ha": "center",
+                "va": "center",
+                "rotation": 0 if axis else 90,
+                "fontsize": 8,
+                "color": GREY,
+            }
+            box = {"fc": "white", "ec": "none", "pad": 2}
+            ax.text(middle[0], middle[1], "not computed yet", bbox=box, zorder=1.5, **words)
 
 
 def _finest(there: np.ndarray, coordinates: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the best candidate."""
 
     def coarseness(candidate: tuple[np.ndarray, np.ndarray]) -> tuple[float, int]:
-        steps = max(_largest_step(c, i) for c, i in zip(coordinates, candidate, strict=True))
-        return steps, -len(candidate[0]) * len(candidate[1])
+        diagonal = math.hypot(*(_largest_step(c, i) for c, i in zip(coordinates, candidate, strict=True)))
+        return diagonal, -len(candidate[0]) * len(candidate[1])
 
     return min(_candidates(there), key=coarseness)
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from landscape.errors import UsageError
 from landscape.report.quantities import quantity_label, scale_of
@@ -27,7 +27,7 @@ from landscape.results.merge_tree import MergeTree, Minimum
 
 BARS = 20  # of the highest persistence; more cannot be told apart on one picture
 NUMBERED = 20
-HALO = [withStroke(linewidth=2.4, foreground="white")]
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.4, foreground="white")]
 
 
 def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
@@ -44,8 +44,8 @@ def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
     for i, m in enumerate(kept[:NUMBERED], 1):
         left = m.at[0] <= middle
         text = ax.annotate(
-            str(i), m.at, (8 if left else -8, 0), textcoords="offset points", ha="left" if left else "right", va="center",
-            fontsize=8, fontweight="bold", zorder=13, gid=f"minimum {i}",
+            str(i), (m.at[0], m.at[1]), (8 if left else -8, 0), textcoords="offset points", va="center",
+            fontsize=8, fontweight="bold", zorder=13, ha="left" if left else "right", gid=f"minimum {i}",
         )  # fmt: skip
         text.set_path_effects(HALO)
     handles = [Line2D([], [], ls="", marker="o", mfc="none", mec=BLACK, mew=1.5, ms=8, label=_counted(tree))]

@@ -66,9 +66,11 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
             "expected axes in three dimensions for view='3d', found flat ones", fix="leave ax out, or use projection='3d'"
         )
     heights = np.log10(field.z) if field.log else field.z
-    ax.set_xlim(field.x.min(), field.x.max())
-    ax.set_ylim(field.y.min(), field.y.max())
-    if not field.empty:
+    if field.empty:
+        ax.set_xlim(field.x.min(), field.x.max())
+        ax.set_ylim(field.y.min(), field.y.max())
+        ax.set_zticks([])
+    else:
         levels = np.log10(field.levels()) if field.log else field.levels()
         x, y = np.meshgrid(field.x, field.y)
         norm = field.norm(levels) if field.signed else Normalize(levels[0], levels[-1])

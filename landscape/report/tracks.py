@@ -1,6 +1,7 @@
 """Training trajectories and other checkpoints on a slice: where they are in it, and how far off it."""
 
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def track_line(track: Track, piece: Slice) -> str:
         >>> track_line(path, flat)
         'trajectory of 2 points: 64 % of its spread in the plane, ends 0 off it, at most 1.5; 1 of them outside the drawn span'
     """
-    where, off, count = f"{_place(piece)}", np.asarray(track.distances, float), number_of(len(track.names), "point")
+    where, off, count = _place(piece), np.asarray(track.distances, float), number_of(len(track.names), "point")
     whose = "its" if track.path else "their"
     parts = [] if track.explained is None else [f"{_percent(track.explained)} of {whose} spread {where}"]
     if track.path:
@@ -108,7 +109,7 @@ def _path(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray, colour
 
 def _checkpoints(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray, marker: str, colour: str) -> Line2D:
     """A mark for each point, and its name beside it, on the side where there is room."""
-    style = {"ls": "", "marker": marker, "color": colour, "mec": BLACK, "mew": 1.1}
+    style: dict[str, Any] = {"ls": "", "marker": marker, "color": colour, "mec": BLACK, "mew": 1.1}
     ax.plot(*places.T, ms=7, zorder=9, gid=f"track {plain(track.label)}", **style)
     if len(places) <= NAMED:
         for name, place in ((n, p) for n, p, i in zip(track.names, places, within, strict=True) if i):
@@ -125,7 +126,7 @@ def _beside(ax: Axes, text: str, place: np.ndarray, gid: str, away: np.ndarray |
         return
     share = [(p - low) / (high - low) for p, (low, high) in zip(place, (ax.get_xlim(), ax.get_ylim()), strict=True)]
     left, above = share[0] <= 0.5, share[1] <= 0.5
-    if away is not None and 0.07 < share[1] < 0.93 and away[1] != place[1]:
+    if away is not None and 0.05 < share[1] < 0.95 and away[1] != place[1]:
         above = bool(away[1] < place[1])
     drawn = ax.annotate(
         text, tuple(place), (7 if left else -7, 5 if above else -5), textcoords="offset points",

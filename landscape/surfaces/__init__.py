@@ -5,7 +5,7 @@ from landscape.surfaces.directions import Direction, eigenvector_directions, ort
 from landscape.surfaces.forecast import SurfaceForecast, forecast_surface, within
 from landscape.surfaces.grid import line, plane
 from landscape.surfaces.paths import interpolation
-from landscape.surfaces.run import agreed, differences, store_directions, stored_directions
+from landscape.surfaces.run import agreed, store_directions, stored_directions
 from landscape.surfaces.topology import merge_tree
 from landscape.surfaces.trajectory import project, trajectory_directions
 
@@ -14,7 +14,6 @@ __all__ = [
     "Direction",
     "SurfaceForecast",
     "agreed",
-    "differences",
     "eigenvector_directions",
     "forecast_surface",
     "interpolation",

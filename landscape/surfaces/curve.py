@@ -40,8 +40,7 @@ class Curve:
     Raises:
         UsageError: another kind, or no bend.
 
-    Reference: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson 2018, arXiv:1802.10026, section 3.4, with one bend; a chain of
-        more is theirs too, in section A.1.
+    Reference: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson 2018, arXiv:1802.10026, section 3: both kinds with one bend.
 
     Example:
         >>> corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
@@ -166,7 +165,7 @@ def train_curve(
         end: t = 1; the same architecture.
         kind: "bezier" or "polygon".
         bends: m, the number of points that are trained.
-        steps: of the training.
+        steps: of the training; networks that memorize their labels can need more than are enough for others.
         batch_size: samples in a mini-batch; all of them where there are fewer. Samples are drawn without replacement until
             fewer than a batch are left.
         lr: rate of Adam at the beginning, as above.
@@ -180,12 +179,13 @@ def train_curve(
         UsageError: no bend or step, a rate that is not positive, the same weights twice, BatchNorm with one sample in a batch.
         NumericalError: the loss or its gradient stopped being finite.
 
-    Cost: a gradient on a mini-batch a step (three forward passes of it), and memory for 6 m + 4 vectors of weights.
+    Cost: a gradient on a mini-batch a step (three forward passes of it), and memory for 6 m + 5 vectors of weights.
 
     Accuracy: E is estimated from one t and one mini-batch a step: a history is noisy. With sampled losses weighted by class,
-        each mini-batch is a mean of its own. Other seeds give other curves.
+        each mini-batch is a mean of its own. Other seeds give other curves. Nothing keeps the bends from fitting their samples
+        closer than the ends do (cross-entropy goes on falling as weights grow): look at the test loss along the curve too.
 
-    Reference: Garipov et al. 2018, arXiv:1802.10026, equation 2 and section 3.3, by stochastic gradient descent with momentum,
+    Reference: Garipov et al. 2018, arXiv:1802.10026, section 3, equation 2, by stochastic gradient descent with momentum,
         weight decay and independent t; here Adam, no weight decay, and stratified t.
 
     Example:

@@ -18,6 +18,7 @@ from torch import Tensor
 from landscape import progress
 from landscape.errors import MalformedError, UsageError
 from landscape.files import write
+from landscape.plain import differences
 from landscape.surfaces.directions import Direction
 from landscape.surfaces.journal import Journal
 from landscape.version import __version__
@@ -119,13 +120,6 @@ class Run:
             )
 
 
-def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What differs between two records, in words; digests are cut short."""
-    keys = [k for k in sorted({*there, *asked}) if there.get(k) != asked.get(k)]
-    shown = [f"{k} ({_short(there.get(k))} there, {_short(asked.get(k))} asked)" for k in keys[:6]]
-    return ", ".join(shown) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
-
-
 def agreed(folder: Path, name: str, settle: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was settled under a name by the first process that came here; what `settle` says, if that is this one.
 
@@ -197,9 +191,3 @@ def _create(path: Path, content: bytes) -> None:
         pass
     finally:
         part.unlink(missing_ok=True)
-
-
-def _short(value: Any) -> str:
-    """A value for a message."""
-    text = str(value)
-    return f"{text[:8]}…" if len(text) == 64 and set(text) <= set("0123456789abcdef") else text[:80]

@@ -130,14 +130,14 @@ def test_nothing_is_kept_and_nothing_reported(tmp_path):
 
 
 def test_missing_folders_and_too_few_files(tmp_path):
-    with pytest.raises(UsageError, match="expected a folder of checkpoints, found No such file or directory: .*nowhere; name"):
+    with pytest.raises(UsageError, match=r"expected a folder of checkpoints, found No such file or directory: .*nowhere; name"):
         CheckpointFiles(tmp_path / "nowhere", network(0))
     with pytest.raises(UsageError, match=r"expected at least 1 checkpoint in .*, found 0; keep them while training"):
         CheckpointFiles(tmp_path, network(0))
     save(tmp_path / "1.safetensors", state(network(1)), recipe={})
     with pytest.raises(UsageError, match="expected a folder of checkpoints, found Not a directory"):
         CheckpointFiles(tmp_path / "1.safetensors", network(0))
-    with pytest.raises(UsageError, match="expected at least 2 checkpoints in .*, found 1"):
+    with pytest.raises(UsageError, match=r"expected at least 2 checkpoints in .*, found 1"):
         CheckpointFiles(tmp_path, network(0), least=2)
     with pytest.raises(UsageError, match="expected at least 1 checkpoint, found 0"):
         CheckpointFiles([], network(0))
@@ -189,6 +189,8 @@ def test_hostile_and_broken_files_are_refused_by_name(tmp_path, canary):
 
 
 def test_a_file_beyond_the_budget_is_refused(tmp_path):
-    save(tmp_path / "1.safetensors", state(network(1)), recipe={})
-    with pytest.raises(UsageError, match=r"^1\.safetensors: "):
-        CheckpointFiles(tmp_path, network(0), budget=100)[0]
+    net = nn.Linear(100, 100)
+    save(tmp_path / "1.safetensors", state(net), recipe={})
+    assert len(CheckpointFiles(tmp_path, net, budget=50_000)[0]) == 10_100
+    with pytest.raises(UsageError, match=r"^1\.safetensors: .* the memory budget of 30000 bytes"):
+        CheckpointFiles(tmp_path, net, budget=30_000)[0]

@@ -10,6 +10,34 @@ import report_examples as examples
 from landscape.report import figures, output
 
 
+def slices():
+    """(name, figure) of what slices carry besides their values."""
+    from test_drawn_minima import valleys
+    from test_drawn_quantities import A, line_of, plane_of
+    from test_drawn_tracks import path
+    from test_previews import level, unfinished
+
+    marks = path(3, label="checkpoints", names=("sgd", "adam", "a long name of a run"), path=False)
+    yield "tracks", figures.figure_slice(examples.plane(tracks=(path(), marks)))
+    far = path(coordinates=path().coordinates * 1.7, label="another run")
+    yield "tracks_outside", figures.figure_slice(examples.plane(tracks=(path(), far)))
+    flat = replace(path(), coordinates=path().coordinates[:, :1])
+    paired = {k: 0.4 * v for k, v in examples.line().stderr.items()}
+    yield "line_bands_tracks", figures.figure_slice(replace(examples.line(), paired=paired, tracks=(flat,)))
+    yield "minima", figures.figure_slice(valleys())
+    yield "merge_tree", figures.figure_merge_tree(valleys())
+    yield "preview", figures.figure_slice(unfinished(level(), tracks=(path(),)))
+    yield "preview_part", figures.figure_slice(unfinished(np.arange(21)[:, None] + 0 * np.arange(21) < 9))
+    yield "nothing", figures.figure_slice(unfinished(np.zeros((9, 9), bool)))
+    residuals = {"lambda_min": np.full(21, 0.1)}
+    yield "line_lambda_min", figures.figure_slice(line_of("lambda_min", A**2 - 0.3, stderr=residuals), quantity="lambda_min")
+    signed = plane_of("lambda_min", lambda u, v: 0.3 * u - 0.8 * v**2)
+    yield "lambda_min", figures.figure_slice(signed, quantity="lambda_min")
+    yield "lambda_min_3d", figures.figure_slice(signed, quantity="lambda_min", view="3d")
+    ratio = plane_of("lambda_ratio", lambda u, v: 10.0 ** (2 * u + v - 3))
+    yield "lambda_ratio", figures.figure_slice(ratio, quantity="lambda_ratio")
+
+
 def pictures():
     """(name, figure) of everything this room draws."""
     yield (
@@ -40,6 +68,7 @@ def pictures():
     yield "surface", figures.figure_slice(examples.plane(), view="3d")
     yield "surface_linear", figures.figure_slice(examples.plane(function=lambda u, v: 1 + u + 0.4 * v + 0.8 * v**2), view="3d")
     yield "surface_holes", figures.figure_slice(replace(holes, values={"loss": loss}), view="3d")
+    yield from slices()
     yield "interpolation", figures.figure_interpolation(examples.interpolation(), ends=("small batch", "large batch"))
     single = examples.interpolation()
     yield (

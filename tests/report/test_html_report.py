@@ -349,3 +349,33 @@ def test_curvature_by_layer_has_a_picture_and_a_table(tmp_path):
     assert "Curvature by layer" in words
     assert all(cell in words for b in blocks for cell in b.row())
     assert text.count("<img") == 1
+
+
+def test_a_slice_says_its_gaps_its_tracks_and_its_minima(tmp_path):
+    from test_drawn_minima import valleys
+    from test_drawn_tracks import path
+    from test_previews import level, unfinished
+
+    kept = replace(valleys(), tracks=(path(label=HOSTILE),))
+    kept.values["lambda_min"] = -kept.values["loss"]
+    kept = replace(kept, status={})
+    page = Page(write_report(tmp_path / "a.html", title="t", slices=[kept, unfinished(level())]).read_text())
+    assert "2 minima of persistence above 0.25, 3 on the grid in all" in page.words
+    assert "of 11 points: 87 % of its spread in the plane, ends 0 off it, at most 2.3" in page.words
+    assert "loss: 2,537 missing of 2,601 points" in page.words
+    assert "preview: 8 × 8 of 51 × 51 points" in page.words
+    words = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert [w.split(" over ")[0].split(" of ")[0] for w in words[2:4]] == ["λ_min", "Persistence"]
+
+
+def test_interactive_surfaces_carry_tracks_and_previews():
+    from test_drawn_tracks import path
+    from test_previews import level, unfinished
+
+    from landscape.report import interactive
+
+    surface, track = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
+    assert surface.z.shape == (8, 8)
+    np.testing.assert_array_equal(np.stack([track.x, track.y], axis=1), path().coordinates)
+    assert np.isfinite(track.z).all()
+    assert track.text[0] == "epoch 0: 2.3 off the plane"

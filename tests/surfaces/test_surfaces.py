@@ -145,18 +145,20 @@ def test_check_of_a_right_surface(dtype):
 def test_check_sees_a_wrong_centre():
     """A surface whose values were put in the wrong place is told apart."""
     from landscape.surfaces.check import check_slice
+    from landscape.surfaces.grid import flat_chart
 
     objective, _ = case_objective()
     directions = (random_direction(objective, seed=0), random_direction(objective, seed=1))
     result = plane(objective, directions, grid=5)
     rolled = np.roll(result.values["loss"], 1, axis=0)
-    check = check_slice(objective, directions, result.coordinates, rolled)
+    chart = flat_chart(objective, directions, [(-1, 1)] * 2, [5, 5], "eval")
+    check = check_slice(objective, directions, chart, rolled)
     assert check.centre_is_exact is False
     assert any("DIFFERENT" in text for text in check.lines())
     assert result.check.passed
     assert not check.passed
     wrong = (Direction("wrong", 1.01 * directions[0].vector, "filter"), directions[1])
-    assert not check_slice(objective, wrong, result.coordinates, result.values["loss"]).passed
+    assert not check_slice(objective, wrong, chart, result.values["loss"]).passed
 
 
 def test_even_grid_has_no_centre_and_says_so():

@@ -1,0 +1,109 @@
+"""Minima on contours and the bars of their persistence, against a tree known by heart."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import report_examples as examples
+
+from landscape.errors import UsageError
+from landscape.report import draw_merge_tree, draw_slice, figure_merge_tree, figure_slice
+from landscape.results.merge_tree import MergeTree, Minimum
+
+
+def valleys(threshold=0.25, doubt=0.1):
+    """(x² - 1)² + y² + x/8 on 9 × 5 points: minima at x = -1 (deepest) and x = 1, the pass between them near x = 0."""
+    x, y = np.linspace(-2, 2, 9), np.linspace(-1, 1, 5)
+    loss = (x[:, None] ** 2 - 1) ** 2 + y**2 + x[:, None] / 8
+    minima = (
+        Minimum((2, 2), (-1.0, 0.0), -0.125, None, math.inf, None),
+        Minimum((6, 2), (1.0, 0.0), 0.125, (4, 2), 1.0, 0, doubt),
+        Minimum((8, 0), (2.0, -1.0), 1.9, (8, 1), 2.0, 1, doubt),
+    )
+    axes = {"coordinates": (x, y), "values": {"loss": loss}, "merge_tree": MergeTree("loss", minima, threshold)}
+    return examples.plane(9, 5, **axes)
+
+
+def marked(ax, gid):
+    """The line of this name; None where there is none."""
+    return next((line for line in ax.lines if line.get_gid() == gid), None)
+
+
+def test_kept_minima_and_their_passes_are_marked_where_they_are():
+    ax = draw_slice(valleys())
+    assert marked(ax, "minima").get_xydata().tolist() == [[-1, 0], [1, 0]]
+    assert marked(ax, "passes").get_xydata().tolist() == [[0, 0]]
+    assert [t.get_text() for t in ax.texts if (t.get_gid() or "").startswith("minimum")] == ["1", "2"]
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert labels == ["checkpoint", "2 minima of persistence > 0.25", "pass to a lower minimum"]
+
+
+def test_the_footer_counts_them():
+    footer = figure_slice(valleys()).get_supxlabel().replace("\n", " ")
+    assert "2 minima of persistence above 0.25, 3 on the grid in all" in footer
+
+
+def test_only_the_quantity_of_the_tree_carries_them():
+    piece = valleys()
+    both = replace(piece, values=piece.values | {"accuracy": np.clip(piece.values["loss"] / 20, 0, 1)}, status={})
+    ax = draw_slice(both, quantity="accuracy")
+    assert marked(ax, "minima") is None
+    assert "minima" not in figure_slice(both, quantity="accuracy").get_supxlabel()
+
+
+def test_bars_run_from_birth_to_death():
+    ax = draw_merge_tree(valleys())
+    top = valleys().values["loss"].max()
+    bars = [marked(ax, f"bar {i}").get_xdata().tolist() for i in (1, 2, 3)]
+    assert bars == [[-0.125, top], [0.125, 1.0], [1.9, 2.0]]
+    assert marked(ax, "without end").get_xdata().tolist() == [top]
+    colours = [marked(ax, f"bar {i}").get_color() for i in (1, 2, 3)]
+    assert colours[0] == colours[1] != colours[2]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["1  (−1, 0)", "2  (1, 0)", "3  (2, −1)"]
+    assert [t.get_text() for t in ax.texts] == ["the lowest", "0.875 ± 0.1", "0.1 ± 0.1"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the lowest minimum on top
+
+
+def test_doubt_is_drawn_around_the_pass_and_not_below_the_minimum():
+    segments = [c.get_segments()[0][:, 0] for c in draw_merge_tree(valleys(doubt=0.3)).collections]
+    np.testing.assert_allclose(segments, [[0.7, 1.3], [1.9, 2.3]])
+    legend = [t.get_text() for t in draw_merge_tree(valleys()).get_legend().get_texts()]
+    assert legend == ["2 minima of persistence > 0.25", "1 less persistent", "95 % over samples"]
+
+
+def test_without_errors_no_doubt_is_claimed():
+    ax = draw_merge_tree(valleys(doubt=None))
+    assert not ax.collections
+    assert "0.875" in [t.get_text() for t in ax.texts]
+    assert not any("95 %" in t.get_text() for t in ax.get_legend().get_texts())
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(0.9, "linear"), (0.001, "log"), (-1.0, "linear")])
+def test_log_scale_only_where_all_is_positive_and_far_apart(lowest, scale):
+    piece = valleys()
+    first, *others = piece.merge_tree.minima
+    tree = replace(piece.merge_tree, minima=(replace(first, value=lowest), *(replace(m, value=0.95) for m in others)))
+    ax = draw_merge_tree(replace(piece, merge_tree=tree))
+    assert ax.get_xscale() == scale
+    assert ax.get_xlabel().endswith("log scale") is (scale == "log")
+
+
+def test_minima_beyond_what_can_be_told_apart_are_counted():
+    piece = valleys()
+    first, *_, last = piece.merge_tree.minima
+    tree = replace(piece.merge_tree, minima=(first, *[last] * 40))
+    figure = figure_merge_tree(replace(piece, merge_tree=tree))
+    (ax,) = figure.axes
+    assert len(ax.get_yticklabels()) == 20
+    assert "21 more not drawn" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert "41 on the grid in all" in figure.get_supxlabel()
+
+
+def test_a_slice_without_a_tree_is_refused():
+    with pytest.raises(
+        UsageError, match="expected a merge tree to draw, found a slice without one; compute the plane to its end"
+    ):
+        figure_merge_tree(examples.plane(5, 5))
+    with pytest.raises(UsageError, match="found one without any minimum"):
+        draw_merge_tree(examples.plane(5, 5, merge_tree=MergeTree("loss", ())))

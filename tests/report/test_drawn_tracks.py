@@ -1,0 +1,124 @@
+"""Trajectories and checkpoints on planes and lines: where they are, which end is which, and what is said of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import report_examples as examples
+from matplotlib.text import Annotation
+
+from landscape.report import draw_slice, figure_interpolation, figure_slice
+from landscape.report.output import render
+from landscape.report.tracks import track_line
+from landscape.results.track import Track
+
+
+def path(n=11, **changes):
+    """From (-0.8, 0.6) to the checkpoint along a parabola, no two points alike."""
+    t = np.linspace(0, 1, n)
+    places = np.stack([-0.8 * (1 - t), 0.6 * (1 - t) ** 2], axis=1)
+    return replace(Track("trajectory", tuple(f"epoch {i}" for i in range(n)), places, 2.3 * (1 - t), 0.87), **changes)
+
+
+def marked(ax, gid):
+    """The artist of this name."""
+    return next(a for a in (*ax.lines, *ax.collections, *ax.texts) if a.get_gid() == gid)
+
+
+def test_a_path_runs_through_its_points_in_their_order():
+    ax = draw_slice(examples.plane(9, 9, tracks=(path(),)))
+    np.testing.assert_array_equal(marked(ax, "track trajectory").get_xydata(), path().coordinates)
+    assert marked(ax, "start trajectory").get_xydata().tolist() == [[-0.8, 0.6]]
+    assert marked(ax, "end trajectory").get_xydata().tolist() == [[0, 0]]
+    dots = marked(ax, "times trajectory")
+    np.testing.assert_array_equal(dots.get_offsets(), path().coordinates)
+    assert (np.diff(dots.get_sizes()) > 0).all()
+    assert (np.diff(dots.get_array()) > 0).all()
+
+
+def test_the_legend_and_the_footer_say_the_share_and_the_distance():
+    piece = examples.plane(9, 9, tracks=(path(),))
+    labels = [t.get_text() for t in draw_slice(piece).get_legend().get_texts()]
+    assert labels == ["checkpoint", "trajectory: 87 % in the plane, at most 2.3 off it"]
+    footer = figure_slice(piece).get_supxlabel().replace("\n", " ")
+    assert "trajectory of 11 points: 87 % of its spread in the plane, ends 0 off it, at most 2.3" in footer
+    assert "outside" not in footer
+
+
+def test_points_outside_the_span_are_counted_and_do_not_stretch_it():
+    """-1.6 (1 - t) leaves [-1, 1] for t < 3/8: the first 4 of 11 points. What is not finite is outside, too."""
+    far = path(coordinates=path().coordinates * [2, 1])
+    piece = examples.plane(9, 9, tracks=(far,))
+    ax = draw_slice(piece)
+    assert ax.get_xlim() == (-1, 1)
+    assert "4 of 11 not shown" in ax.get_legend().get_texts()[-1].get_text().replace("\n", " ")
+    assert track_line(far, piece).endswith("; 4 of them outside the drawn span")
+    assert not any(t.get_text() == "start" for t in ax.texts)
+    far.coordinates[5] = np.nan
+    assert track_line(far, piece).endswith("; 5 of them outside the drawn span")
+
+
+def test_paths_that_meet_share_the_word_for_their_end():
+    two = (path(), path(label="other", coordinates=-path().coordinates))
+    ax = draw_slice(examples.plane(9, 9, tracks=two))
+    words = [t.get_text() for t in ax.texts if isinstance(t, Annotation)]
+    assert sorted(words) == ["end", "start", "start"]
+    colours = {marked(ax, f"track {name}").get_color() for name in ("trajectory", "other")}
+    assert len(colours) == 2
+
+
+def test_checkpoints_are_marked_apart_and_named_inside_the_axes():
+    places = np.array([[0.0, 0.0], [0.97, 0.1], [0.4, 0.96]])
+    named = path(label="checkpoints", names=("sgd", "adam", "ends here"), coordinates=places, distances=np.zeros(3), path=False)
+    figure = figure_slice(examples.plane(9, 9, tracks=(named,)))
+    ax = figure.axes[0]
+    marks = marked(ax, "track checkpoints")
+    np.testing.assert_array_equal(marks.get_xydata(), places)
+    assert marks.get_linestyle() == "None"
+    figure.canvas.draw()
+    for name, place in zip(named.names, places, strict=True):
+        text = marked(ax, f"name {name}")
+        assert text.xy == tuple(place)
+        assert ax.bbox.contains(*text.get_window_extent().min)
+        assert ax.bbox.contains(*text.get_window_extent().max)
+    assert "checkpoints (3 points): 87 % of their spread in the plane, at most 0 off it" in figure.get_supxlabel().replace(
+        "\n", " "
+    )
+
+
+def test_many_checkpoints_are_not_named():
+    many = path(30, label="many", path=False)
+    assert not [t for t in draw_slice(examples.plane(9, 9, tracks=(many,))).texts if (t.get_gid() or "").startswith("name")]
+
+
+def test_on_a_line_they_are_ticks_at_their_coordinate():
+    places = np.array([[-2.0], [-0.5], [0.0]])
+    runs = path(3, coordinates=places, distances=np.array([3.0, 1.0, 0.0]))
+    others = path(2, label="others", names=("a", "b"), coordinates=np.array([[0.25], [0.5]]), path=False)
+    piece = replace(examples.line(), tracks=(runs, replace(others, distances=np.ones(2), explained=None)))
+    ax = draw_slice(piece)
+    assert marked(ax, "track trajectory").get_xdata().tolist() == [-0.5, 0.0]
+    assert [marked(ax, f"name {n}").xy[0] for n in "ab"] == [0.25, 0.5]
+    labels = [t.get_text().replace("\n", " ") for t in ax.get_legend().get_texts()]
+    assert labels[-2:] == ["trajectory: 87 % on the line, at most 3 off it, 1 of 3 not shown", "others: at most 1 off it"]
+
+
+def test_a_path_between_minima_says_where_the_tracks_are():
+    off = path(2, names=("a", "b"), coordinates=np.array([[0.0], [1.0]]), distances=np.array([0.0, 4.0]))
+    footer = figure_interpolation(replace(examples.interpolation(), tracks=(off,))).get_supxlabel()
+    assert "trajectory of 2 points: 87 % of its spread on the line, ends 4 off it, at most 4" in footer.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "x" * 10_000, "\x1b[31m\n", "漢字 🙂"])
+def test_hostile_names_are_drawn_as_text(name):
+    hostile = path(4, label=name, names=(name,) * 4, path=False)
+    for piece in (
+        examples.plane(5, 5, tracks=(hostile, replace(hostile, path=True))),
+        replace(examples.line(), tracks=(replace(hostile, coordinates=hostile.coordinates[:, :1]),)),
+    ):
+        assert render(figure_slice(piece)).startswith(b"\x89PNG")
+
+
+def test_a_path_of_one_point_is_drawn():
+    one = path(1)
+    assert render(figure_slice(examples.plane(5, 5, tracks=(one,)))).startswith(b"\x89PNG")
