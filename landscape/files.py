@@ -1,10 +1,20 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
+import re
 import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from landscape.errors import UsageError
+
+_PART = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OLD = 600.0  # seconds after which nobody is still writing a part
+_SETTLE = 0.1  # seconds in which processes that began together have all placed theirs, where links do not tell who was first
 
 
 def write(path: str | Path, content: bytes) -> Path:
@@ -13,7 +23,23 @@ def write(path: str | Path, content: bytes) -> Path:
     Raises:
         UsageError: the file cannot be written there.
     """
-    target = Path(path)
+    return _placed(Path(path), content, os.replace)
+
+
+def create(path: str | Path, content: bytes) -> Path:
+    """As `write`, unless the file is there: of several processes one wins, and all read the same afterwards.
+
+    Accuracy: where the file system has no hard links, processes that begin within a tenth of a second of one another may
+    replace each other's; all still read the same.
+
+    Raises:
+        UsageError: the file cannot be written there.
+    """
+    return Path(path) if os.path.lexists(path) else _placed(Path(path), content, _first)
+
+
+def _placed(target: Path, content: bytes, place: Callable[[Path, Path], None]) -> Path:
+    """Write a part and put it in its place."""
     part = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         try:
@@ -21,10 +47,42 @@ def write(path: str | Path, content: bytes) -> Path:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, target)
+            place(part, target)
         finally:
             part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
-        problem = f"expected to write {str(target)!r}, found: {getattr(error, 'strerror', None) or error}"
-        raise UsageError(problem, fix="name a file in a folder that exists and can be written") from None
+        raise unwritable(target, error) from None
     return target
+
+
+def _first(part: Path, target: Path) -> None:
+    """Put a part in its place unless somebody else's is there."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        return
+    except OSError:  # no hard links here
+        if not target.exists():
+            os.replace(part, target)
+        time.sleep(_SETTLE)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file is one that `write` has not renamed yet, or never will because its process was killed."""
+    return _PART.fullmatch(name) is not None
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the parts that killed processes left behind: those that are too old to be anybody's work."""
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            with suppress(OSError):
+                if is_part(entry.name) and entry.is_file() and time.time() - entry.stat().st_mtime > _OLD:
+                    os.unlink(entry.path)
+
+
+def unwritable(path: Path, error: Exception) -> UsageError:
+    """The refusal of a path that the system refused."""
+    full = getattr(error, "errno", None) in _FULL
+    fix = "free some space and run the same command again" if full else "name a file in a folder that exists and can be written"
+    return UsageError(f"expected to write {str(path)!r}, found: {getattr(error, 'strerror', None) or error}", fix=fix)

@@ -41,16 +41,6 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 
 @contextmanager
-def silence() -> Iterator[None]:
-    """Report nothing inside the block: for the inner stages of work whose own stage is enough."""
-    token = _listener.set(None)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
-
-
-@contextmanager
 def stage(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """A stretch of work of at most `total` steps; yields the function that says how many more are done."""
     listener = _listener.get()

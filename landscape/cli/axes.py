@@ -53,29 +53,6 @@ def parsed(text: str, dim: int) -> list[Kind]:
     return kinds
 
 
-def named_path(path: str | None, directions: str, trajectory: Path | None, curvature: bool) -> tuple[str, Path] | None:
-    """Kind and end of `--path`, which takes the place of axes.
-
-    Raises:
-        UsageError: an unknown kind, or options that belong to axes.
-    """
-    if path is None:
-        return None
-    kind, _, end = path.partition(":")
-    if kind not in ("line", "bezier", "polygon") or not end:
-        raise UsageError(f"expected --path line:CKPT, bezier:CKPT or polygon:CKPT, found {path!r}")
-    for given, name in (
-        (directions != "random", "--directions"),
-        (trajectory is not None, "--trajectory"),
-        (curvature, "--curvature"),
-    ):
-        if given:
-            raise UsageError(
-                f"expected --path without {name}, found both", fix=f"leave {name} out, or use --directions to:CKPT"
-            )
-    return kind, Path(end)
-
-
 class Axes:
     """The axes of a surface, and what is drawn on it.
 
@@ -147,6 +124,20 @@ class Axes:
             points = [self._other(p).theta for p in named]
             out.append(project(objective, directions, points, [p.stem for p in named], label="checkpoints", path=False))
         return tuple(out)
+
+    def spans(self, tracks: "Sequence[Track]", grid: int) -> list[tuple[float, float]]:
+        """A span for each axis that holds what it is about: the trajectory, or the checkpoint at 1; else -1 to 1."""
+        import numpy as np
+
+        from landscape.surfaces.chart import fitted_span
+
+        out = []
+        for i, kind in enumerate(self.kinds):
+            if kind.name == "pca":
+                out.append(fitted_span(tracks[0].coordinates[:, i], grid))
+            else:
+                out.append(fitted_span(np.array([1.0]), grid, margin=0.25) if kind.name == "to" else (-1.0, 1.0))
+        return out
 
     def _other(self, path: Path) -> "Objective":
         """Another checkpoint of the same network, on the same data."""

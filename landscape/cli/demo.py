@@ -8,6 +8,7 @@ from typing import Any
 
 from landscape.cli import compare, reparam, report, sharpness, spectrum, surface
 from landscape.cli.options import Common, Naming
+from landscape.cli.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 
 NAME = "demo"
@@ -28,7 +29,10 @@ def run(terminal: Terminal, common: Common) -> None:
     terminal.line("Training four networks, each until its training loss is 0.01")
     for name, recipe in DEMO_RECIPES.items():
         trained = train(
-            replace(recipe, seed=common.seed), out=root / "runs" / f"{name}.safetensors", device=device_of(common.device)
+            replace(recipe, seed=common.seed),
+            out=root / "runs" / f"{name}.safetensors",
+            device=device_of(common.device),
+            keep_every=1 if name == "small-batch" else None,
         )
         paths[name], final = trained.path, trained.summary()
         rows.append((name, *(_cell(final, key) for key in ("epochs", "train_loss", "train_accuracy", "test_accuracy"))))
@@ -36,12 +40,17 @@ def run(terminal: Terminal, common: Common) -> None:
 
     files = list(paths.values())
     small = paths["small-batch"]
-    here = Naming()
+    here, kept = Naming(), root / "runs" / "small-batch-trajectory"
+
+    def cut(**options: Any) -> Callable[[Common], None]:
+        return lambda c: surface.run(terminal, small, c, here, SurfaceOptions(**options))
+
     steps: list[tuple[str, str, Callable[[Common], None]]] = [
         ("sharpness", f"sharpness {root}/runs/*.safetensors", lambda c: sharpness.run(terminal, files, c, here, None)),
         ("spectrum", f"spectrum {small} --per-layer", lambda c: spectrum.run(terminal, small, c, here, per_layer=True)),
-        ("line", f"surface {small} --dim 1 --grid 51", lambda c: surface.run(terminal, small, c, here, dim=1, grid=51)),
-        ("plane", f"surface {small} --dim 2 --grid 25", lambda c: surface.run(terminal, small, c, here, dim=2, grid=25)),
+        ("line", f"surface {small} --dim 1", cut(dim=1)),
+        ("plane", f"surface {small}", cut()),
+        ("trajectory", f"surface {small} --directions pca:{kept}", cut(directions=f"pca:{kept}")),
         ("reparam", f"reparam {small} --alpha 5", lambda c: reparam.run(terminal, small, c, here, alpha=5.0)),
         ("comparison", f"compare {root}/runs/*.safetensors", lambda c: compare.run(terminal, c, here, files)),
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import UsageError, printable
-from landscape.files import write
+from landscape.files import create, is_part, sweep, write
 from landscape.plain import differences, plain
 
 _RECORD = "run.json"
@@ -60,7 +60,9 @@ class OutputDirectory:
                 self._path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise _unusable(self._path, error) from error
-            self.written.append(write(record, (json.dumps(plain(self.inputs), indent=2) + "\n").encode()))
+            self.written.append(create(record, (json.dumps(self.inputs, indent=2) + "\n").encode()))
+            _compare(self._path, self.inputs, partly=False)  # another command may have been first
+            sweep(self._path)
         return self._path
 
     def file(self, name: str) -> Path:
@@ -76,13 +78,13 @@ class OutputDirectory:
 
 def _recorded(inputs: dict[str, Any]) -> dict[str, Any]:
     """Inputs as they read back from the record."""
-    return json.loads(json.dumps(inputs, default=str))
+    return plain(json.loads(json.dumps(inputs, default=str)))
 
 
 def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
     """Refuse a directory of another run, or of somebody else."""
     try:
-        held = [p.name for p in path.iterdir()]
+        held = [p.name for p in path.iterdir() if not is_part(p.name)]  # of a command that was killed, or has just begun
     except OSError as error:
         raise _unusable(path, error) from error
     if _RECORD in held:

@@ -34,7 +34,7 @@ VISIBLE = 0.004
 _EDGE = {NOT_FINITE: ("x", BLACK, 5.0), FAILED: ("v", PURPLE, 5.0), MISSING: ("|", GREY, 5.0)}
 
 
-def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str) -> None:
+def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str, bands: bool = True) -> None:
     """Every quantity as a line with its bands; test data dashed. Takes a log axis where the range asks for it."""
     x = np.asarray(piece.coordinates[0], float)
     drawn = [(q, *shown(piece, q)) for q in quantities]
@@ -54,7 +54,7 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
             ("band", error, LIGHT_BAND),
             ("paired", scaled(piece.paired.get(quantity), scale_of(quantity)), DARK_BAND),
         ):
-            if half is not None:
+            if half is not None and bands:
                 low, high = _ends(y, NORMAL_95 * np.where(np.isfinite(half), half, 0.0), log, quantity)
                 ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0, gid=f"{kind} {quantity}")
     if log:

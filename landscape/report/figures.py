@@ -73,11 +73,16 @@ def figure_slice(piece: Slice, *, quantity: str = "loss", view: str = "contour",
     Of a slice with many points still missing, the finest complete sub-grid is drawn; the title says so.
     """
     part, progress = preview(piece, quantity)
-    named = title or (piece.title if quantity == "loss" else f"{piece.title}: {quantity_name(quantity)}")
+    named = title or (piece.title if quantity == "loss" else _named(piece.title, quantity_name(quantity)))
     ax = draw_slice(part, quantity=quantity, view=view)
     if part is not piece:
         show_whole_span(ax, piece)
     return finish(ax, f"{named} ({progress})" if progress else named, _facts(piece, quantity), piece.provenance)
+
+
+def _named(title: str, name: str) -> str:
+    """The title of a slice for another of its quantities."""
+    return name + title.removeprefix("Loss") if title.startswith(("Loss on ", "Loss along ")) else f"{title}: {name}"
 
 
 def figure_merge_tree(piece: Slice, *, title: str | None = None) -> Figure:
@@ -85,7 +90,7 @@ def figure_merge_tree(piece: Slice, *, title: str | None = None) -> Figure:
     ax = draw_merge_tree(piece)
     assert piece.merge_tree is not None  # the drawing refuses a slice without one
     facts = [piece.merge_tree.line(), "a bar runs from a minimum to the pass that leads to a lower one"]
-    return finish(ax, title or f"{piece.title}: minima and their persistence", facts, piece.provenance)
+    return finish(ax, title or _named(piece.title, "Minima and their persistence"), facts, piece.provenance)
 
 
 def _facts(piece: Slice, quantity: str) -> list[str]:
@@ -101,12 +106,8 @@ def _facts(piece: Slice, quantity: str) -> list[str]:
 
 def figure_interpolation(piece: Slice, *, ends: tuple[str, str] = ("start", "end"), title: str | None = None) -> Figure:
     """`draw_interpolation` with the slice's title, its barriers and its provenance."""
-    heights = []
-    for quantity, b in piece.barriers.items():
-        accuracy = quantity.endswith("accuracy")
-        what = quantity.replace("_", " ") + (" in points" if accuracy else "")
-        heights.append(f"{what} {b.text(100.0 if accuracy else 1.0)}")
-    facts = [f"barrier: {', '.join(heights)} (95 %, over samples)"] if heights else []
+    facts = [f"{quantity_name(quantity)}: {b.words(quantity)}" for quantity, b in piece.barriers.items()]
+    facts += ["± is 95 % over samples"] if facts else []
     facts += [track_line(track, piece) for track in piece.tracks]
     return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, facts, piece.provenance)
 

@@ -24,7 +24,8 @@ def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         other = ax.twinx()
         other.grid(visible=False)
         other.spines["right"].set_visible(True)
-        draw_curves(other, piece, [q for q in ("accuracy", "test_accuracy") if q in piece.values], VERMILLION)
+        # Without its bands, which would hide those of the loss: draw_slice(quantity="accuracy") has them.
+        draw_curves(other, piece, [q for q in ("accuracy", "test_accuracy") if q in piece.values], VERMILLION, bands=False)
         for axes, colour in ((ax, BLUE), (other, VERMILLION)):
             axes.yaxis.label.set_color(colour)
             axes.tick_params(axis="y", labelcolor=colour)
@@ -34,7 +35,7 @@ def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     if piece.check is not None and x.min() <= 0 <= x.max():
         ax.axvline(0, color=GREY, lw=0.9, ls=":", zorder=1)
         handles += _centre(ax, piece, quantity)
-    handles += band_handles(piece, list(dict.fromkeys([*together, *(["accuracy", "test_accuracy"] if second else [])])))
+    handles += band_handles(piece, together)
     handles += ticks_of_tracks(ax, piece)
     ax.set_xlim(x.min(), x.max())
     ax.set_xlabel(step_label(piece, 0))
@@ -142,12 +143,12 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
         return
     height, where, mean = found
     if height <= 0:
-        _say(ax, piece, at, "no barrier:\nthe line never rises\nabove the mean\nof its ends")
+        _remark(ax, "no barrier: it never rises above the mean of its ends")
         return
     known = piece.barriers.get("loss")
     half = "" if known is None or known.stderr is None else f" ± {short(NORMAL_95 * known.stderr, 2)}"
     if where in at:
-        _say(ax, piece, at, f"no hill: the line is\nhighest at its end,\n{short(height)}{half} above\nthe mean of both")
+        _remark(ax, f"no hill: highest at an end, {short(height)}{half}\nabove the mean of both")
         return
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
@@ -176,24 +177,9 @@ def _is_high(ax: Axes, piece: Slice, quantity: str, place: float) -> bool:
     return bool(height[1] > 0.5)
 
 
-def _say(ax: Axes, piece: Slice, at: tuple[float, float], text: str) -> None:
-    """A remark at the top where a line without a hill is not: beside the name of its lower end; in the middle of equal ends."""
-    x, y = np.asarray(piece.coordinates[0], float), np.asarray(piece.values["loss"], float)
-    first, last = sorted(at)
-    left, right = (float(y[np.argmin(np.abs(x - place))]) for place in (first, last))
-    place, align = (first, "left") if left < right else (last, "right") if right < left else ((first + last) / 2, "center")
-    ax.annotate(
-        text,
-        (place, 0.97),
-        ({"left": 15, "right": -15, "center": 0}[align], 0),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha=align,
-        va="top",
-        fontsize=7.5,
-        color=GREY,
-        zorder=20,
-    )
+def _remark(ax: Axes, text: str) -> None:
+    """Words under the axes, where they can cover nothing."""
+    ax.set_xlabel(f"{ax.get_xlabel()}\n{text}")
 
 
 def _inward(ax: Axes, x: float) -> str:

@@ -146,16 +146,18 @@ def _fill(ax: Axes, field: Field, quantity: str) -> None:
 
 
 def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
-    """Halo the labels of contour lines; drop those that would touch a label before them or the centre's mark.
+    """Halo the labels of contour lines; drop those that would touch the border, a label before them or the centre.
 
     Small nested contours leave no room; the colour bar names every level anyway.
     """
     kept = [np.zeros(2)]
     # Distances in points on a panel of some 270 points, about what the figures of this room have.
-    size = 270 / np.array([np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())])
+    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
+    size = 270 / (high - low)
     for text in labels:
         place = np.asarray(text.get_position(), float) * size
-        if min(np.hypot(*(place - other)) for other in kept) < LABEL_DISTANCE:
+        to_border = np.minimum(place - low * size, high * size - place).min()
+        if to_border < LABEL_DISTANCE / 2 or min(np.hypot(*(place - other)) for other in kept) < LABEL_DISTANCE:
             text.remove()
         else:
             kept.append(place)

@@ -142,11 +142,21 @@ def _darkening(colour: str) -> Colormap:
 
 def _label(track: Track, piece: Slice) -> str:
     """A track in the legend: what it is, its share in the slice, and how far it leaves it."""
-    share = "" if track.explained is None else f"{_percent(track.explained)} {_place(piece)}, "
+    share = "" if track.explained is None or _lies_in(track) else f"{_percent(track.explained)} {_place(piece)}, "
     outside = int((~inside(track, piece)).sum())
     hidden = f", {outside} of {len(track.names)} not shown" if outside else ""
-    words = f"{plain(track.label, 40)}: {share}at most {short(float(np.max(track.distances)))} off it{hidden}"
+    words = f"{plain(track.label, 40)}: {share}{_off(track, piece)}{hidden}"
     return wrapped(words, LEGEND)
+
+
+def _lies_in(track: Track) -> bool:
+    """Whether the points span the slice, or a part of it: then they lie in it up to rounding."""
+    return track.explained is not None and 1 - track.explained < 1e-9
+
+
+def _off(track: Track, piece: Slice) -> str:
+    """How far a track leaves the slice."""
+    return f"all {_place(piece)}" if _lies_in(track) else f"at most {short(float(np.max(track.distances)))} off it"
 
 
 def _place(piece: Slice) -> str:

@@ -35,6 +35,21 @@ class Barrier:
         half = "" if self.stderr is None else f" ± {1.96 * scale * self.stderr:.2g}"
         return f"{scale * self.height:.4g}{half}"
 
+    def words(self, quantity: str) -> str:
+        """The barrier of a quantity as a person says it; accuracies in points.
+
+        Example:
+            >>> Barrier(0.25, 0.01, 0.5, 0.1).words("loss"), Barrier(0.02, None, 1.0, 0.9).words("accuracy")
+            ('barrier 0.25 ± 0.02, at 0.5', 'no hill: extreme at an end, 2 points from the mean of both')
+        """
+        accuracy = quantity.endswith("accuracy")
+        height = self.text(100.0) + " points" if accuracy else self.text()
+        if self.height <= 0:
+            return "no barrier"
+        if self.at in (0.0, 1.0):
+            return f"no hill: extreme at an end, {height} from the mean of both"
+        return f"barrier {height}, at {self.at:.3g}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; an infinite height is null."""
         return {k: finite_or_none(getattr(self, k)) for k in ("height", "stderr", "at", "ends")}

@@ -1,9 +1,9 @@
 """A chart: a grid of coordinates with the weights that belong to each. Lines, planes and curves are charts."""
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -45,9 +45,9 @@ class Chart:
         """Points in all."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def middle(self) -> tuple[int, ...]:
-        """Index of the point of the grid nearest to the centre."""
+        """Index of the point of the grid nearest to the centre; of two equally near the first."""
         return tuple(int(np.argmin(np.abs(c - at))) for c, at in zip(self.coordinates, self.centre, strict=True))
 
     def place(self, number: int) -> Place:
@@ -63,20 +63,18 @@ class Chart:
     def levels(self) -> list[list[int]]:
         """The points in order from coarse to fine: each level halves the distance between neighbours of the one before.
 
-        Every level holds the middle and the borders, so that a picture of it covers the whole span.
+        Every level, with those before it, holds the middle and the borders, so that a picture of it covers the whole span.
         """
         stride = 1 << max(0, (max(self.shape) // 2).bit_length() - 1)
-        done: set[int] = set()
-        out = []
-        while stride:
-            axes = [_every(stride, n, c) for n, c in zip(self.shape, self.middle, strict=True)]
-            numbers = [int(np.ravel_multi_index(index, self.shape)) for index in itertools.product(*axes)]
-            new = [k for k in numbers if k not in done]
-            done.update(new)
-            if new:
-                out.append(new)
-            stride //= 2
-        return out
+        strides = [stride >> i for i in range(stride.bit_length())]
+        first = np.zeros(self.shape, np.int8)  # the level that a point comes with: the latest of its axes
+        for axis, (n, middle) in enumerate(zip(self.shape, self.middle, strict=True)):
+            away = np.arange(n) - middle
+            level = np.array([np.argmax(away[i] % np.array(strides) == 0) for i in range(n)], np.int8)
+            level[[0, -1]] = 0
+            np.maximum(first, level.reshape([n if a == axis else 1 for a in range(len(self.shape))]), out=first)
+        found = (np.flatnonzero(first == level).tolist() for level in range(len(strides)))
+        return [numbers for numbers in found if numbers]
 
     def parent(self, number: int) -> int | None:
         """The neighbour one step nearer to the middle: along the last axis first, then along the first; None in the middle."""
@@ -90,23 +88,21 @@ class Chart:
 
     def outwards(self) -> list[int]:
         """All points, each after its parent; along a row outwards before the next row begins."""
-
-        def steps(number: int) -> tuple[int, ...]:
-            index = np.unravel_index(number, self.shape)
-            away = [int(i) - m for i, m in zip(index, self.middle, strict=True)]
-            return tuple(key for a in away for key in (abs(a), int(a < 0)))
-
-        spine = sorted((k for k in range(self.size) if self._on_spine(k)), key=steps)
-        rest = sorted((k for k in range(self.size) if not self._on_spine(k)), key=lambda k: _row_first(steps(k)))
-        return spine + rest
-
-    def _on_spine(self, number: int) -> bool:
-        """Whether a point lies on the first axis through the middle."""
-        return all(int(i) == m for i, m in zip(np.unravel_index(number, self.shape)[1:], self.middle[1:], strict=True))
+        index = np.unravel_index(np.arange(self.size), self.shape)
+        away = [i - m for i, m in zip(index, self.middle, strict=True)]
+        keys = [key for a in away for key in (np.abs(a), a < 0)]
+        spine = np.all([a == 0 for a in away[1:]], axis=0) if len(away) > 1 else np.ones(self.size, bool)
+        # Off the first axis half a row stays together: its row, its side, then the distance from the middle.
+        rest = [*keys[:-2], keys[-1], keys[-2]]
+        out = []
+        for chosen, order in ((spine, keys), (~spine, rest)):
+            numbers = np.flatnonzero(chosen)
+            out += numbers[np.lexsort([key[numbers] for key in reversed(order)])].tolist()
+        return out
 
 
 def coordinates(span: Span, points: int) -> np.ndarray:
-    """Evenly spaced points over the span; exactly antisymmetric, with an exact 0 in the middle, if the span is symmetric.
+    """Evenly spaced points over the span; exactly antisymmetric if the span is symmetric. A 0 is exact, whatever the span.
 
     Raises:
         UsageError: fewer than two points, or a span that is not finite or not increasing.
@@ -117,14 +113,22 @@ def coordinates(span: Span, points: int) -> np.ndarray:
     if points < 2:
         raise UsageError(f"expected a grid of at least 2 points on each axis, found {points}", fix="pass --grid 51")
     values = np.linspace(low, high, points)
-    return (values - values[::-1]) / 2 if low == -high else values
+    if low == -high:
+        return (values - values[::-1]) / 2
+    return np.where(np.abs(values) < 1e-12 * (high - low), 0.0, values)
 
 
-def _every(stride: int, n: int, middle: int) -> list[int]:
-    """Every so many indices of an axis, counted from the middle, and both ends."""
-    return sorted({0, n - 1, *(i for i in range(n) if (i - middle) % stride == 0)})
+def fitted_span(places: np.ndarray, points: int, margin: float = 0.15) -> Span:
+    """A span over all places and 0, with a margin, for which 0 is one of so many evenly spaced points.
 
-
-def _row_first(steps: tuple[int, ...]) -> tuple[int, ...]:
-    """Key that keeps half a row together: its row, its side, then the distance from the middle."""
-    return (*steps[:-2], steps[-1], steps[-2])
+    Example:
+        >>> low, high = fitted_span(np.array([1.0, 6.0]), 11)
+        >>> -0.9 - 1e-9 <= low < 0, high > 6.9 - 1e-9, 0.0 in coordinates((low, high), 11)
+        (True, True, True)
+    """
+    low, high = min(0.0, float(np.min(places))), max(0.0, float(np.max(places)))
+    room = margin * (high - low) or 1.0
+    low, high = low - room, high + room
+    before = min(max(round(-low / (high - low) * (points - 1)), 1), points - 2) if points > 2 else 0
+    step = max(-low / before if before else 0.0, high / (points - 1 - before))
+    return -before * step, (points - 1 - before) * step

@@ -89,6 +89,12 @@ def toward(
     """The difference to another set of weights: coordinate 0 is this network, 1 the other one, with these buffers.
 
     Two of them span the plane through three checkpoints, at (0, 0), (1, 0) and (0, 1).
+
+    Example:
+        >>> from torch import nn
+        >>> objective = Objective(nn.Linear(2, 1, bias=False), nn.MSELoss(), (torch.eye(2), torch.ones(2, 1)), dtype="float64")
+        >>> (objective.theta + toward(objective, torch.tensor([3.0, 4.0])).vector).tolist()
+        [3.0, 4.0]
     """
     return Direction(name, theta.to(objective.theta) - objective.theta, buffers=buffers)
 
@@ -106,9 +112,17 @@ def orthogonal_to(first: Direction, second: Direction) -> Direction:
 
     Raises:
         UsageError: the two are parallel.
+
+    Accuracy: cosine 1e-16 before the cast to the direction's own dtype.
+
+    Example:
+        >>> first, second = Direction("a", torch.tensor([2.0, 0.0])), Direction("b", torch.tensor([3.0, 4.0]))
+        >>> orthogonal_to(first, second).vector.tolist()
+        [0.0, 4.0]
     """
     a, b = first.vector.double(), second.vector.double()
     rest = b - (a @ b) / (a @ a) * a
+    rest -= (a @ rest) / (a @ a) * a  # what rounding left, where the two are nearly parallel
     if not float(rest.norm()) > 1e-9 * float(b.norm()):
         raise UsageError(
             "expected two directions that span a plane, found parallel ones", fix="choose another seed or direction"

@@ -70,9 +70,20 @@ def line(
         Hessian-vector products a point: each starts from its neighbour's eigenvectors.
 
     Accuracy: `stderr` is that of a mean over samples; `paired` that of the difference to the centre, every sample with
-        itself. Eigenvalues have a relative residual of 1e-3. BatchNorm's statistics are held while differentiating.
+        itself. Eigenvalues have a residual of 1e-3 of the largest; one that has just overtaken its
+        neighbour's may be missed, by some per cent of the largest. BatchNorm's statistics are held while differentiating.
 
     Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Li et al. 2018, arXiv:1712.09913.
+
+    Example:
+        L(w) = w^2 around w = 1, along d = 1.
+        >>> from torch import nn
+        >>> net = nn.Linear(1, 1, bias=False)
+        >>> nn.init.ones_(net.weight) is net.weight
+        True
+        >>> objective = Objective(net, nn.MSELoss(), (torch.ones(2, 1), torch.zeros(2, 1)), dtype="float64")
+        >>> line(objective, Direction("w", torch.ones(1, dtype=torch.float64)), grid=3).values["loss"].tolist()
+        [0.0, 1.0, 4.0]
     """
     directions = (direction or random_direction(objective, seed=seed),)
     return _slice(objective, directions, (span,), (grid,), test, seed, batchnorm, curvature, run, seen)
@@ -112,6 +123,17 @@ def plane(
     Cost: as `line`.
 
     Reference: Li et al. 2018, arXiv:1712.09913, section 4.
+
+    Example:
+        L(w) = (w_1^2 + w_2^2) / 2 around (1, 1), along the axes.
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> nn.init.ones_(net.weight) is net.weight
+        True
+        >>> objective = Objective(net, nn.MSELoss(), (torch.eye(2), torch.zeros(2, 1)), dtype="float64")
+        >>> e1, e2 = (Direction(f"w{i + 1}", e) for i, e in enumerate(torch.eye(2, dtype=torch.float64)))
+        >>> plane(objective, (e1, e2), span=(0, 1), grid=2).values["loss"].tolist()
+        [[1.0, 2.5], [2.5, 4.0]]
     """
     if directions is None:
         directions = (random_direction(objective, seed=seed), random_direction(objective, seed=seed + 1))
@@ -151,6 +173,7 @@ def _slice(
         if curvature:
             parts.append(Extremes(chart, objective, run))
         found = surveyed(empty, chart, parts, run, seen)
+        run.drop_all_vectors()
         check = check_slice(objective, directions, chart, found.values["loss"], normalized and batchnorm == "recalibrate")
     tree = merge_tree(found) if found.dim == 2 and found.complete else None
     return replace(found, check=check, merge_tree=tree)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import MismatchError
+from landscape.errors import MismatchError, UsageError
 from landscape.losses import standard_error
 from landscape.objective import Objective
 from landscape.results import Barrier, Slice
@@ -79,6 +79,10 @@ def interpolation(
     if [(e.name, e.shape) for e in start.layout] != [(e.name, e.shape) for e in end.layout]:
         raise MismatchError(
             "expected two networks of one architecture, found different parameters", fix="compare like with like"
+        )
+    if curve is not None and not (span[0] >= 0 and span[1] <= 1):
+        raise UsageError(
+            f"expected a span inside 0 1, the ends of the curve, found {span[0]:g} to {span[1]:g}", fix="pass --span 0 1"
         )
     theta0, theta1 = start.theta, end.theta.to(start.theta)
 

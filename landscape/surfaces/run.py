@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from landscape import progress
 from landscape.errors import MalformedError, UsageError
-from landscape.files import write
+from landscape.files import create, sweep, unwritable, write
 from landscape.plain import differences
 from landscape.surfaces.directions import Direction
 from landscape.surfaces.journal import Journal
@@ -25,6 +23,7 @@ from landscape.version import __version__
 
 MANIFEST, DIRECTIONS, VECTORS = "manifest.json", "directions.safetensors", "vectors"
 _SCHEMA = 1
+_MOST_THREADS = 4096  # more is no number of threads
 
 
 class Run:
@@ -45,10 +44,14 @@ class Run:
     def __init__(self, folder: Path | None, inputs: dict[str, Any]) -> None:
         self.folder = folder
         self._memory: dict[int, Tensor] = {}
+        # The kernels that torch chooses for a processor differ in the last bits.
         versions = {"landscape": __version__, "torch": torch.__version__, "numpy": np.__version__}
+        versions["processor"] = torch.backends.cpu.get_cpu_capability()
         self.manifest: dict[str, Any] = {"schema": _SCHEMA, "threads": torch.get_num_threads()} | versions | inputs
         if folder is not None:
             self._agree(folder)
+            sweep(folder)
+            sweep(folder / VECTORS)
         self.digest = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
         self.journal = Journal(None if folder is None else folder / "journal", self.digest)
         if self.journal.records:
@@ -72,7 +75,10 @@ class Run:
         if self.folder is None:
             self._memory[number] = vectors
             return
-        (self.folder / VECTORS).mkdir(exist_ok=True)
+        try:
+            (self.folder / VECTORS).mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.folder / VECTORS, error) from None
         write(self._vectors(number), save({"vectors": vectors.contiguous().cpu()}))
 
     def vectors(self, number: int, like: Tensor) -> Tensor | None:
@@ -91,7 +97,16 @@ class Run:
         """Let eigenvectors go that nobody starts from any more."""
         self._memory.pop(number, None)
         if self.folder is not None:
-            self._vectors(number).unlink(missing_ok=True)
+            with suppress(OSError):
+                self._vectors(number).unlink(missing_ok=True)
+
+    def drop_all_vectors(self) -> None:
+        """Let all eigenvectors go: the surface is done."""
+        self._memory.clear()
+        if self.folder is not None:
+            for path in list((self.folder / VECTORS).glob("*.safetensors")):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def _vectors(self, number: int) -> Path:
         assert self.folder is not None  # callers have looked
@@ -99,14 +114,17 @@ class Run:
 
     def _agree(self, folder: Path) -> None:
         """Write the manifest if there is none; else take its threads and refuse what differs."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / MANIFEST
-        if not path.exists():
-            _create(path, (json.dumps(self.manifest, indent=2) + "\n").encode())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from None
+        path = create(folder / MANIFEST, (json.dumps(self.manifest, indent=2) + "\n").encode())
         try:
             there = json.loads(path.read_text())
             threads = int(there["threads"])
-        except (OSError, ValueError, KeyError, TypeError):
+            if not 1 <= threads <= _MOST_THREADS:
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise MalformedError(
                 f"expected the manifest of a surface in {path}, found a damaged one", fix="delete the folder, or choose another"
             ) from None
@@ -129,7 +147,7 @@ def agreed(folder: Path, name: str, settle: Callable[[], dict[str, Any]]) -> dic
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     if not path.exists():
-        _create(path, (json.dumps(settle(), indent=2) + "\n").encode())
+        create(path, (json.dumps(settle(), indent=2) + "\n").encode())
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -137,13 +155,13 @@ def agreed(folder: Path, name: str, settle: Callable[[], dict[str, Any]]) -> dic
 
 
 def store_directions(folder: Path, directions: Sequence[Direction]) -> None:
-    """Keep directions beside the manifest, so that a run that goes on need not compute them again."""
+    """Keep directions beside the manifest, so that a run that goes on need not compute them again; the first ones stay."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = [{"name": d.name, "norm": d.norm, "buffers": d.buffers is not None} for d in directions]
     tensors = {f"{i}": d.vector.contiguous().cpu() for i, d in enumerate(directions)}
     for i, d in enumerate(directions):
         tensors |= {f"{i}.{n}": b.contiguous().cpu() for n, b in (d.buffers or {}).items()}
-    write(folder / DIRECTIONS, save(tensors, {"directions": json.dumps(kept)}))
+    create(folder / DIRECTIONS, save(tensors, {"directions": json.dumps(kept)}))
 
 
 def stored_directions(folder: Path, like: Tensor) -> tuple[Direction, ...] | None:
@@ -179,15 +197,3 @@ def digest(*arrays: Tensor | np.ndarray) -> str:
         h.update(f"{whole.dtype.str}{whole.shape}".encode())
         h.update(whole.data)
     return h.hexdigest()
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Write a file that must not be there yet; of two processes one wins, and the other reads what it wrote."""
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    write(part, content)
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        pass
-    finally:
-        part.unlink(missing_ok=True)

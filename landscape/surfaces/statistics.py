@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from landscape.errors import UsageError
+from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
 from landscape.surfaces.chart import Place, Statistics
 
@@ -41,6 +41,7 @@ def on_plane(objective: Objective, ends: Sequence[Mapping[str, Tensor] | None], 
 
     Raises:
         UsageError: an unknown choice; "interpolate" along an axis that points to no checkpoint.
+        MismatchError: "interpolate", and a checkpoint lacks a buffer of this network.
     """
     checked(batchnorm)
     if not is_normalized(objective) or batchnorm == "eval":
@@ -53,6 +54,12 @@ def on_plane(objective: Objective, ends: Sequence[Mapping[str, Tensor] | None], 
             fix="use recalibrate or eval",
         )
     own = objective.buffers
+    for end in ends:
+        if lacking := sorted(n for n in own if end is None or n not in end or end[n].shape != own[n].shape):
+            raise MismatchError(
+                f"expected checkpoints with the buffers of this network, found one without {lacking[0]}",
+                fix="use batchnorm recalibrate or eval",
+            )
     steps = [{n: end[n].to(b) - b for n, b in own.items()} for end in ends if end is not None]
 
     def interpolated(place: Place, theta: Tensor) -> dict[str, Tensor]:

@@ -5,12 +5,16 @@ from collections import deque
 from collections.abc import Callable
 
 from landscape import progress
-from landscape.errors import LandscapeError
+from landscape.errors import UsageError
 from landscape.surfaces.journal import Journal, Record
 from landscape.surfaces.measurement import Part
 
 # Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
 _CLAIM = 0.2
+# How long a process with nothing else to do waits for a point that another one claimed: this many seconds without a sign of
+# it, and this many times what a point takes. Then it does the point itself, in case the other one hangs.
+_PATIENCE, _TIMES = 1.0, 5.0
+_LOOK = 0.02  # seconds between two looks at what the others do
 
 
 def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None) -> None:
@@ -22,34 +26,65 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
         part: what to measure, and in which order.
         journal: what is known; every point is written to it as soon as it is done.
         seen: called after each stretch of work.
+
+    Raises:
+        UsageError: the journal, or what a part keeps beside it, cannot be written.
     """
     seconds = 0.0
+    idle = _Idle()
     with progress.stage(f"{part.name}, points", len(part.order)) as advance:
         reported = 0
+
+        def do(chunk: list[int], done: int) -> None:
+            nonlocal seconds, reported
+            journal.claim([_key(part, k) for k in chunk])
+            started = time.perf_counter()
+            for k in chunk:
+                journal.write(_key(part, k), _measured(part, k))
+            seconds = (time.perf_counter() - started) / len(chunk)
+            advance(max(0, done - reported))
+            reported = max(done, reported)
+            if seen is not None:
+                seen()
+            journal.refresh()
+
         while True:
             journal.refresh()
             todo = deque(k for k in part.order if _key(part, k) not in journal.records)
             if not todo:
                 advance(len(part.order) - reported)
                 return
-            for passed_over in (False, True):  # what others claimed comes last, in case they have died
-                later: deque[int] = deque()
-                while todo:
-                    chunk = _chunk(part, journal, todo, later, max(1, int(_CLAIM / seconds)) if seconds else 1, passed_over)
-                    if not chunk:
-                        break
-                    journal.claim([_key(part, k) for k in chunk])
-                    started = time.perf_counter()
-                    for k in chunk:
-                        journal.write(_key(part, k), _measured(part, k))
-                    seconds = (time.perf_counter() - started) / len(chunk)
-                    done = len(part.order) - len(todo) - len(later)
-                    advance(max(0, done - reported))
-                    reported = max(done, reported)
-                    if seen is not None:
-                        seen()
-                    journal.refresh()
-                todo = later
+            later: deque[int] = deque()
+            free = False
+            while chunk := _chunk(part, journal, todo, later, max(1, int(_CLAIM / seconds)) if seconds else 1, False):
+                free = True
+                do(chunk, len(part.order) - len(todo) - len(later))
+            if free:
+                idle.reset()
+            elif idle.seconds(len(journal.records)) > max(_PATIENCE, _TIMES * seconds):
+                chunk = _chunk(part, journal, later, deque(), 1, True)
+                do(chunk, reported)
+                idle.own += len(chunk)
+            else:
+                time.sleep(_LOOK)
+
+
+class _Idle:
+    """How long nobody else has got anything done while this process had nothing to do."""
+
+    def __init__(self) -> None:
+        self.own = 0  # points that this process did in the meantime
+        self.reset()
+
+    def reset(self) -> None:
+        """There was something to do."""
+        self._others: int | None = None
+
+    def seconds(self, known: int) -> float:
+        """Since when, with so many records known by now."""
+        if known - self.own != self._others:
+            self._others, self._from = known - self.own, time.monotonic()
+        return time.monotonic() - self._from
 
 
 def _key(part: Part, number: int) -> str:
@@ -76,8 +111,10 @@ def _chunk(part: Part, journal: Journal, todo: deque[int], later: deque[int], si
 def _measured(part: Part, number: int) -> Record:
     """A point's record, or why there is none."""
     try:
-        with progress.silence():
+        with progress.listening(None):  # the inner stages of a point are no news
             return part(number)
-    except (LandscapeError, MemoryError, RuntimeError) as error:
+    except UsageError:
+        raise  # a full disk is no property of a point
+    except Exception as error:  # also what the user's own model and metric raise
         first = str(error).partition("\n")[0]
         return {"failed": f"{type(error).__name__}: {first}"[:300]}

@@ -219,7 +219,7 @@ def test_a_failed_check_is_flagged(tmp_path):
     piece = examples.plane(5, 5)
     wrong = replace(piece, check=replace(piece.check, centre_is_exact=False, norm_ratio=((0.5, 1.0), None)))
     words = Page(write_report(tmp_path / "a.html", title="t", slices=[wrong]).read_text()).words
-    assert "Check: FAILED, the centre differs from the checkpoint's loss; an axis is not filter-normalized." in words
+    assert "Check: FAILED, the centre differs from the checkpoint's loss; axis 1 is not filter-normalized." in words
 
 
 def test_certificate_table_has_ratio_values_claim_and_verdict(full):

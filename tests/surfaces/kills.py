@@ -1,6 +1,12 @@
 """Kills processes that compute a surface, at random moments, until enough were killed and the surface is done.
 
-A program of its own: it forks workers, which is only safe where nothing else runs. Prints one JSON object.
+A program of its own: it forks workers, which is only safe where nothing else runs. Prints one JSON object:
+    kills, folders: how many processes were killed, over how many surfaces; early: of them before the manifest was there;
+    equal, same_json: surfaces equal to the bit to an uninterrupted one, in their arrays and as text;
+    points: of all surfaces; begun: how often one was begun;
+    lost: points that a killed process had begun and not recorded; most_lost: the most that one kill took;
+    shared: points that two processes did although none was killed over them; left: points missing when a worker had ended;
+    torn: torn tails reported; problems: all else that was reported; vectors: files of eigenvectors left at the end.
 """
 
 import json
@@ -25,6 +31,24 @@ from landscape.objective import Objective
 from landscape.surfaces import measurement, plane
 from landscape.surfaces.journal import Journal
 
+NAMES = ("kills", "folders", "early", "equal", "same_json", "points", "begun", "lost", "most_lost", "shared", "left", "torn",
+         "problems", "vectors")  # fmt: skip
+EARLY = 3  # workers of every folder that are killed while they begin
+
+
+class Counter:
+    """Points begun, one number a process, in memory that forked workers share."""
+
+    def __init__(self, processes: int) -> None:
+        self.memory = mmap.mmap(-1, 8 * processes)
+        self.own = 0
+
+    def add(self) -> None:
+        self.memory[8 * self.own : 8 * self.own + 8] = struct.pack("q", self[self.own] + 1)
+
+    def __getitem__(self, process: int) -> int:
+        return struct.unpack("q", self.memory[8 * process : 8 * process + 8])[0]
+
 
 def main(kills: int, workers: int, seed: int, curvature: bool) -> dict:
     """Kill `kills` workers, `workers` of which share a folder at any time."""
@@ -35,52 +59,65 @@ def main(kills: int, workers: int, seed: int, curvature: bool) -> dict:
     options = {"grid": (9, 8) if curvature else (21, 20), "test": test, "curvature": curvature}
     objective.preflight()
     whole = plane(objective, **options)
-    counter = mmap.mmap(-1, 8)  # shared with the workers: points begun
-    count(counter)
-    found = {"kills": 0, "folders": 0, "equal": 0, "same_json": 0, "begun": 0, "points": 0, "most_lost": 0, "problems": 0}
+    counter = Counter(100 * (kills + 100))
+    counted(counter)
+    found: dict[str, int] = dict.fromkeys(NAMES, 0)
     slowest = 0.5 if curvature else 0.12
+    processes = 0
     while found["kills"] < kills:
         with tempfile.TemporaryDirectory() as folder:
-            alive: list[int] = []
-            killed = 0
-            while True:
+            alive: dict[int, int] = {}
+            first, killed, lost, done = processes + 1, 0, 0, 0
+            while not done:
                 while len(alive) < workers:
-                    alive.append(worker(objective, options, folder, counter))
-                time.sleep(rng.uniform(0, slowest))
-                victim = rng.choice(alive)
-                done, _ = os.waitpid(victim, os.WNOHANG)
+                    processes += 1
+                    alive[worker(objective, options, folder, counter, processes)] = processes
+                time.sleep(rng.uniform(0, (0.003, 0.01, 0.02)[killed] if killed < EARLY else slowest))
+                victim = rng.choice(list(alive))
+                done, status = os.waitpid(victim, os.WNOHANG)
                 if done:
+                    assert status == 0, f"a worker ended with {status}"
                     break
                 os.kill(victim, signal.SIGKILL)
                 os.waitpid(victim, 0)
-                alive.remove(victim)
                 killed += 1
+                found["early"] += not (Path(folder) / "manifest.json").exists()
+                took = counter[alive.pop(victim)] - recorded(folder, victim)
+                lost += took
+                found["most_lost"] = max(found["most_lost"], took)
             for pid in alive:
                 if pid != done:
-                    os.waitpid(pid, 0)
+                    _, status = os.waitpid(pid, 0)
+                    assert status == 0, f"a worker ended with {status}"
+            before = counter[0]
             again = plane(objective, run=folder, **options)
+            points = whole.values["loss"].size * (1 + curvature)
+            begun = sum(counter[i] for i in range(first, processes + 1))
+            problems = Journal(Path(folder) / "journal", digest_of(folder)).problems
+            torn = sum(p.endswith("is torn") for p in problems)
             found["folders"] += 1
             found["kills"] += killed
+            found["lost"] += lost
+            found["begun"] += begun
+            found["points"] += points
+            found["shared"] += begun - points - lost
+            found["left"] += counter[0] - before
+            found["torn"] += torn
+            found["problems"] += len(problems) - torn
+            found["vectors"] += len(list((Path(folder) / "vectors").glob("*.safetensors")))
             found["equal"] += all(
-                np.array_equal(a, b) for kind in ("values", "stderr", "paired", "status")
+                np.array_equal(a, b, equal_nan=True) for kind in ("values", "stderr", "paired", "status")
                 for a, b in zip(getattr(whole, kind).values(), getattr(again, kind).values(), strict=True)
             )  # fmt: skip
             found["same_json"] += json.dumps(whole.to_json()) == json.dumps(again.to_json())
-            points = whole.values["loss"].size * (1 + curvature)
-            begun = struct.unpack("q", counter[:8])[0]
-            counter[:8] = struct.pack("q", 0)
-            found["begun"] += begun
-            found["points"] += points
-            # Points done twice: at most one for each kill, and, at the very end, those that two workers did at once.
-            found["most_lost"] = max(found["most_lost"], begun - points - killed)
-            found["problems"] += len(Journal(Path(folder) / "journal", digest_of(folder)).problems)
     return found
 
 
-def worker(objective: Objective, options: dict, folder: str, counter: mmap.mmap) -> int:
+def worker(objective: Objective, options: dict, folder: str, counter: Counter, number: int) -> int:
     """A process that goes on with the surface in `folder`."""
     pid = os.fork()
     if pid == 0:
+        counter.own = number
         try:
             plane(objective, run=folder, **options)
             os._exit(0)
@@ -90,21 +127,30 @@ def worker(objective: Objective, options: dict, folder: str, counter: mmap.mmap)
     return pid
 
 
-def count(counter: mmap.mmap) -> None:
-    """Let every point that is begun add one to the counter. With several workers a rare increment may be lost."""
-    for kind in (measurement.Losses, measurement.Extremes):
+def counted(counter: Counter) -> None:
+    """Let every point that is begun add one to its process's counter; every pair of eigenvalues, also one computed again."""
+    for kind, name in ((measurement.Losses, "__call__"), (measurement.Extremes, "_solved")):
+        real = getattr(kind, name)
 
-        def counted(self, number, call=kind.__call__):  # fmt: skip
-            counter[:8] = struct.pack("q", struct.unpack("q", counter[:8])[0] + 1)
-            return call(self, number)
+        def counting(*arguments, real=real):
+            counter.add()
+            return real(*arguments)
 
-        kind.__call__ = counted
+        setattr(kind, name, counting)
+
+
+def recorded(folder: str, pid: int) -> int:
+    """Points in the segments of a process: whole lines that hold a record."""
+    segments = (Path(folder) / "journal").glob(f"*-{pid}-*.jsonl")
+    return sum(
+        line.endswith(b"\n") and b' {"key":' in line for s in segments for line in s.read_bytes().splitlines(keepends=True)
+    )
 
 
 def digest_of(folder: str) -> str:
     """The run that the segments say they belong to."""
-    first = next((Path(folder) / "journal").glob("*.jsonl")).read_text().splitlines()[0]
-    return json.loads(first.partition(" ")[2])["open"]
+    segments = [s.read_text().splitlines() for s in (Path(folder) / "journal").glob("*.jsonl")]
+    return json.loads(next(lines[0] for lines in segments if lines).partition(" ")[2])["open"]
 
 
 if __name__ == "__main__":

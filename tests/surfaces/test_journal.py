@@ -174,7 +174,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     journal = Journal(tmp_path, "run")
     journal.write("loss:0", {"values": {}})
     monkeypatch.setattr(os, "write", lambda fd, content: 3)
-    with pytest.raises(UsageError, match="found a disk that is full; free some and run the same command again"):
+    with pytest.raises(UsageError, match="found a disk that is full; free some space and run the same command again"):
         journal.write("loss:1", {"values": {}})
 
 

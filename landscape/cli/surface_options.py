@@ -1,0 +1,194 @@
+"""The options of `landscape surface`, and what they mean together."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from landscape.cli.axes import Kind, parsed
+from landscape.errors import UsageError
+
+_MANY = 1_000_000
+_GRID = {1: 51, 2: 25}
+_AXES, _PATH, _COST = "Axes", "Paths between minima", "Cost"
+
+
+@dataclass(frozen=True)
+class SurfaceOptions:
+    """Which points, and what is measured at them."""
+
+    dim: Annotated[int, typer.Option("--dim", min=1, max=2, help="1 for a line, 2 for a plane.")] = 2
+    grid: Annotated[
+        int | None,
+        typer.Option(
+            "--grid",
+            help="Points on each axis; an odd number has the checkpoint in the middle. Default 51 on a line, 25 on a plane.",
+        ),
+    ] = None
+    span: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--span",
+            help="First and last coordinate of each axis. Default -1 1, 0 1 for --path, "
+            "for pca and to what holds the trajectory or the checkpoint.",
+        ),
+    ] = None
+    directions: Annotated[
+        str,
+        typer.Option(
+            "--directions", help="random, hessian, pca:DIR or to:CKPT; one, or two with a comma.", rich_help_panel=_AXES
+        ),
+    ] = "random"
+    norm: Annotated[str, typer.Option("--norm", help="Of random directions: filter, layer or none.", rich_help_panel=_AXES)] = (
+        "filter"
+    )
+    fixed: Annotated[
+        str,
+        typer.Option(
+            "--fixed",
+            help="What random directions leave alone: bias,norm (as Li et al.), bias, norm or none.",
+            rich_help_panel=_AXES,
+        ),
+    ] = "bias,norm"
+    orthogonal: Annotated[
+        bool, typer.Option("--orthogonal", help="Make the second axis orthogonal to the first.", rich_help_panel=_AXES)
+    ] = False
+    trajectory: Annotated[
+        Path | None,
+        typer.Option("--trajectory", help="A folder of checkpoints to project onto the axes.", rich_help_panel=_AXES),
+    ] = None
+    path: Annotated[
+        str | None,
+        typer.Option(
+            "--path",
+            help="line:CKPT, bezier:CKPT or polygon:CKPT: a path to another minimum instead of axes.",
+            rich_help_panel=_PATH,
+        ),
+    ] = None
+    bends: Annotated[int, typer.Option("--bends", min=1, help="Trained points of a curve.", rich_help_panel=_PATH)] = 1
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Steps that a curve is trained for.", rich_help_panel=_PATH)
+    ] = 1000  # fmt: skip
+    batchnorm: Annotated[
+        str | None,
+        typer.Option(
+            "--batchnorm",
+            help="Statistics at each point: eval (the checkpoint's), recalibrate, or interpolate between checkpoints. "
+            "Default eval; recalibrate where axes or a path lead to other checkpoints.",
+        ),
+    ] = None
+    curvature: Annotated[
+        bool, typer.Option("--curvature", help="Measure both ends of the Hessian's spectrum at every point, and their ratio.")
+    ] = False
+    persistence: Annotated[
+        float | None,
+        typer.Option(
+            "--persistence",
+            min=0.0,
+            help="Count minima above this persistence. Default: above what the samples leave in doubt.",
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", help="Time, such as 90s, 10m or 2h: chooses grid and samples that fit.", rich_help_panel=_COST
+        ),
+    ] = None
+    with_test: Annotated[bool, typer.Option("--test/--no-test", help="Evaluate the test split at every point too.")] = True
+
+    def check(self, split: str) -> None:
+        """Refuse what cannot be, before the checkpoint is even read.
+
+        Raises:
+            UsageError: a value out of its range, or options that exclude one another.
+        """
+        from landscape.surfaces.chart import coordinates
+
+        if self.grid is not None and self.grid**self.axes > _MANY:
+            found = f"{self.grid**self.axes:,}"
+            raise UsageError(f"expected at most {_MANY:,} points, found {found}", fix="pass a smaller --grid")
+        coordinates(self.span or (0.0, 1.0), 2 if self.grid is None else self.grid)
+        if self.norm not in ("filter", "layer", "none"):
+            raise UsageError(f"expected --norm filter, layer or none, found {self.norm!r}")
+        if not set(self.held) <= {"bias", "norm"}:
+            raise UsageError(f"expected --fixed bias,norm, bias, norm or none, found {self.fixed!r}")
+        if self.statistics(split) == "recalibrate" and split != "train":
+            raise UsageError(
+                "expected --split train with --batchnorm recalibrate, which takes statistics from the data, found test"
+            )
+        others = {
+            "--directions": self.directions != "random",
+            "--trajectory": self.trajectory is not None,
+            "--curvature": self.curvature,
+        }
+        for name in (name for name, given in others.items() if given and self.end is not None):
+            raise UsageError(
+                f"expected --path without {name}, found both", fix=f"leave {name} out, or use --directions to:CKPT"
+            )
+        _ = self.kinds, self.seconds
+
+    @property
+    def axes(self) -> int:
+        """How many: a path has one."""
+        return 1 if self.path is not None else self.dim
+
+    @property
+    def points(self) -> int:
+        """Points on an axis, where no budget chooses them."""
+        return self.grid or _GRID[self.axes]
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        """The axes."""
+        return parsed(self.directions, self.axes)
+
+    @property
+    def held(self) -> list[str]:
+        """What random directions leave alone."""
+        return [] if self.fixed == "none" else [f.strip() for f in self.fixed.split(",")]
+
+    @cached_property
+    def end(self) -> tuple[str, Path] | None:
+        """Kind and end of a path; None for axes."""
+        if self.path is None:
+            return None
+        kind, _, end = self.path.partition(":")
+        if kind not in ("line", "bezier", "polygon") or not end:
+            raise UsageError(f"expected --path line:CKPT, bezier:CKPT or polygon:CKPT, found {self.path!r}")
+        return kind, Path(end)
+
+    def statistics(self, split: str) -> str:
+        """BatchNorm's."""
+        leads = self.end is not None or any(k.name == "to" for k in self.kinds)
+        return self.batchnorm or ("recalibrate" if leads and split == "train" else "eval")
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """The budget; None for none."""
+        return None if self.budget is None else seconds_of(self.budget)
+
+    def record(self) -> dict[str, Any]:
+        """All that determines the points and their values; how the result is looked at is not in it."""
+        return {k: v for k, v in asdict(self).items() if k not in ("persistence", "with_test")}
+
+
+def seconds_of(text: str) -> float:
+    """A time such as 90s, 10m or 2h; a bare number is seconds.
+
+    Raises:
+        UsageError: it is not one.
+
+    Example:
+        >>> seconds_of("90"), seconds_of("1.5m"), seconds_of("2h")
+        (90.0, 90.0, 7200.0)
+    """
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+    try:
+        seconds = float(text[:-1] if unit else text) * (unit or 1.0)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"expected a time such as 90s, 10m or 2h, found --budget {text}")
+    return seconds

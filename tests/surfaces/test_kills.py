@@ -1,0 +1,41 @@
+"""Processes killed at random moments, by the hundred: a finished surface is the same to the bit, and a kill costs one point."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("kills", "workers", "curvature"),
+    [
+        (40, 1, False),
+        (40, 2, False),
+        (8, 1, True),
+        (8, 2, True),
+        pytest.param(300, 1, False, marks=SLOW),
+        pytest.param(300, 2, False, marks=SLOW),
+        pytest.param(300, 3, False, marks=SLOW),
+        pytest.param(60, 1, True, marks=SLOW),
+        pytest.param(60, 3, True, marks=SLOW),
+    ],
+)
+def test_no_kill_costs_more_than_a_point_and_none_changes_a_bit(kills, workers, curvature):
+    program = [sys.executable, str(Path(__file__).with_name("kills.py")), str(kills), str(workers), "1"]
+    done = subprocess.run(program + ["curvature"] * curvature, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no worker ended in an error"
+    found = json.loads(done.stdout)
+    assert found["kills"] >= kills
+    assert found["early"] > 0 or kills < 300, "some were killed before the manifest was there"
+    assert found["equal"] == found["same_json"] == found["folders"] >= 1
+    assert found["most_lost"] <= 1, found
+    assert 0 < found["lost"] <= found["kills"], "and kills do interrupt points"
+    assert found["problems"] == found["left"] == found["vectors"] == 0, found
+    assert found["begun"] == found["points"] + found["lost"] + found["shared"]
+    # Two processes that look at the same instant may both take a stretch of work; nothing is lost by it.
+    assert found["shared"] == 0 if workers == 1 else found["shared"] <= 0.05 * found["points"] + 5, found
