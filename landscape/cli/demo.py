@@ -60,7 +60,8 @@ def run(terminal: Terminal, common: Common) -> None:
     page = root / "report.html"
     terminal.line(f"\n$ landscape report {root} --out {page}")
     report.run(terminal, [root], replace(common, out=page), here, title="landscape demo: four networks on digits")
-    written = sorted(p for p in root.rglob("*") if p.is_file())
+    # Journals and kept weights belong to the machine; a person opens the rest.
+    written = sorted(p for p in root.rglob("*") if p.is_file() and not {"points", kept.name} & set(p.parts))
     terminal.line(f"\nDone in {time.perf_counter() - started:.0f} s. Files:")
     for path in written:
         terminal.line(f"  {path}  ({path.stat().st_size / 1024:.0f} KiB)")

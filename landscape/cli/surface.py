@@ -96,7 +96,9 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
         return {"grid": grid, "samples": samples}
 
     plan = agreed(_points(folder), "plan", choose)
-    grid, samples = int(plan["grid"]), int(plan["samples"])
+    grid, samples = plan.get("grid"), plan.get("samples")
+    if not (isinstance(grid, int) and isinstance(samples, int) and grid >= 2 and 1 <= samples <= job.objective.samples):
+        raise MalformedError(f"expected grid and samples in {_points(folder) / 'plan.json'}, found {plan}", fix="delete it")
     shape = f"{grid} x {grid}" if options.axes == 2 else f"{grid}"
     which = "all" if samples == job.objective.samples else "the first"
     job.terminal.line(f"budget: {shape} points, {which} {samples} samples")

@@ -78,7 +78,10 @@ class Journal:
             if not entry.name.endswith(".jsonl") or entry.name == self._name or entry.name in self._void:
                 continue
             try:
-                if not entry.is_file() or entry.stat().st_size > self._offsets.get(entry.name, 0):
+                size = entry.stat().st_size
+                if not entry.is_file():
+                    self._set_aside(entry.name, "is no file")
+                elif size > self._offsets.get(entry.name, 0):
                     self._read(Path(entry.path), opening)
             except FileNotFoundError:
                 continue  # gone since the folder was listed

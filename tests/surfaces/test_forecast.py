@@ -46,7 +46,7 @@ def test_a_forecast_is_that_of_the_clock():
 @pytest.mark.parametrize("batchnorm", ["eval", "recalibrate"])
 def test_a_forecast_is_within_a_factor_of_the_truth(batchnorm, curvature):
     model, loss, x, y = CASES[4].make(0)
-    objective = Objective(model, loss, (x.repeat(20, 1, 1, 1), y.repeat(20)), dtype="float64")
+    objective = Objective(model, loss, (x.repeat(10, 1, 1, 1), y.repeat(10)), dtype="float64")
     objective.preflight()
     predicted = forecast_surface(objective, 25, batchnorm=batchnorm, curvature=curvature).seconds
     started = time.perf_counter()

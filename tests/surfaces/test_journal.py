@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+import time
+import tracemalloc
 import zlib
 
 import pytest
@@ -186,3 +188,69 @@ def test_in_memory_nothing_is_written(tmp_path, monkeypatch):
     journal.refresh()
     journal.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_read_is_set_aside_once(tmp_path):
+    (tmp_path / "1-0-1-aa.jsonl").mkdir()
+    (tmp_path / "2-0-1-bb.jsonl").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "3-0-1-cc.jsonl")
+    segment(tmp_path, "4-0-1-dd", point("loss:0", 1.0))
+    journal = Journal(tmp_path, "run")
+    assert set(journal.records) == {"loss:0"}
+    assert journal.problems == [f"{n} is no file: set aside" for n in ("1-0-1-aa.jsonl", "3-0-1-cc.jsonl")]
+    journal.refresh()
+    assert len(journal.problems) == 2
+
+
+def test_a_segment_that_does_not_say_whose_it_is_counts_for_nothing(tmp_path):
+    path = segment(tmp_path, "1-0-1-aa", point("loss:0", 1.0))
+    path.write_bytes(b"x" + path.read_bytes())
+    journal = Journal(tmp_path, "run")
+    assert journal.records == {}
+    assert journal.problems == ["1-0-1-aa.jsonl does not say which run it is of: set aside"]
+
+
+def test_a_folder_that_is_none_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="expected to write .*file', found: File exists"):
+        Journal(tmp_path / "file", "run")
+    journal = Journal(tmp_path / "journal", "run")
+    (tmp_path / "journal").rmdir()
+    with pytest.raises(UsageError, match="found: No such file or directory"):
+        journal.write("loss:0", {"values": {}})
+    with pytest.raises(UsageError, match="expected a journal in .*, found: No such file"):
+        journal.refresh()
+
+
+def test_a_claim_of_an_earlier_process_with_our_number_is_void(tmp_path):
+    """As in a container, whose processes have the same numbers every time."""
+    with_host = Journal(tmp_path, "run")._name.split("-")[1]
+    segment(tmp_path, f"1-{with_host}-{os.getpid()}-aa", {"claim": ["loss:2"]})
+    assert not Journal(tmp_path, "run").is_claimed("loss:2")
+    ended = Journal(tmp_path, "run")
+    ended.claim(["loss:3"])
+    assert Journal(tmp_path, "run").is_claimed("loss:3")
+    ended.close()
+    assert not Journal(tmp_path, "run").is_claimed("loss:3")
+
+
+@pytest.mark.slow
+def test_opening_takes_time_and_memory_in_proportion(tmp_path):
+    """A million points, the most that the command line allows, open in a minute and a gigabyte: measured on a tenth of it."""
+    values = {n: [i / 7 for i in (1, 2, 3)] for n in ("accuracy", "loss", "test_accuracy", "test_loss")}
+    seconds = []
+    for n in (10_000, 100_000):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        segment(folder, "1-0-1-aa", *({"key": f"loss:{i}", "record": {"values": values}} for i in range(n)))
+        tracemalloc.start()
+        journal = Journal(folder, "run")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(journal.records) == n
+        assert peak < 1000 * n + 1_000_000
+        started = time.process_time()
+        Journal(folder, "run")
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 20 * seconds[0]
+    assert seconds[1] < 6

@@ -1,7 +1,7 @@
 """Li et al.'s method, step by step as their paper and figures do it, beside `plane` on the same network and directions.
 
-The reference walks over the grid, writes theta + a d1 + b d2 into a copy of the model tensor by tensor, and averages the loss over
-a DataLoader in eval mode. It knows nothing of flat vectors, and shares no line with what it checks.
+The reference walks over the grid, writes theta + a d1 + b d2 into a copy of the model tensor by tensor, and averages the loss
+over a DataLoader in eval mode. It knows nothing of flat vectors, and shares no line with what it checks.
 """
 
 import copy

@@ -119,10 +119,10 @@ def test_kinks_do_not_make_the_check_fail(network, batchnorm):
     """Thousands of rectifiers times hundreds of samples: some switch within any step that differences of values can take."""
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(1024, 1, 8, 8, generator=g), torch.randint(0, 10, (1024,), generator=g)
-    options = {"digits-cnn": {"width": 8}, "resnet20": {"width": 4, "blocks": 1}}[network]
+    options = {"digits-cnn": {"width": 8}, "resnet20": {"width": 2, "blocks": 1}}[network]
     model = build(network, channels=1, **options)
     objective = Objective(model, nn.CrossEntropyLoss(), (x, y))
-    checks = [plane(objective, grid=2, seed=s, batchnorm=batchnorm).check for s in (0, 2, 4)]
+    checks = [plane(objective, grid=2, seed=s, batchnorm=batchnorm).check for s in (0, 2)]
     assert all(c.passed for c in checks), [c.lines() for c in checks]
     assert any(c.from_slopes for c in checks)
     assert any("from the surface's slopes" in text for c in checks for text in c.lines())
