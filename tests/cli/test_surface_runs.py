@@ -214,7 +214,6 @@ def test_what_a_budget_chose_is_remembered(place):
 @SLOW
 def test_a_plan_is_followed_whatever_the_machine_does(place):
     arguments = ("--dim", 1, "--budget", "2m", "--no-test", *FEW)
-    (place / "plan" / "points").mkdir(parents=True)
     process = started("surface", "0.safetensors", *arguments, "--out", "planned", cwd=place)
     until = time.monotonic() + 100
     while not (place / "planned" / "points" / "plan.json").exists():

@@ -7,8 +7,8 @@ from cases import CASES
 
 from landscape.errors import UsageError
 from landscape.measures import MEASURES, chosen, forecast, measure_all
-from landscape.progress import duration
 from landscape.objective import Objective
+from landscape.progress import duration
 from landscape.results import Estimate, Measurement, Sharpness
 
 

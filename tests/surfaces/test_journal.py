@@ -212,13 +212,13 @@ def test_a_segment_that_does_not_say_whose_it_is_counts_for_nothing(tmp_path):
 
 def test_a_folder_that_is_none_is_told(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="expected to write .*file', found: File exists"):
+    with pytest.raises(UsageError, match=r"expected to write .*file', found: File exists"):
         Journal(tmp_path / "file", "run")
     journal = Journal(tmp_path / "journal", "run")
     (tmp_path / "journal").rmdir()
     with pytest.raises(UsageError, match="found: No such file or directory"):
         journal.write("loss:0", {"values": {}})
-    with pytest.raises(UsageError, match="expected a journal in .*, found: No such file"):
+    with pytest.raises(UsageError, match=r"expected a journal in .*, found: No such file"):
         journal.refresh()
 
 
