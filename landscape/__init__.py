@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
     from landscape.spectrum import eigenpairs, spectral_density
-    from landscape.surfaces import interpolation, line, plane
+    from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
 
 _HOMES = {
@@ -59,6 +59,7 @@ _HOMES = {
     "line": "surfaces",
     "plane": "surfaces",
     "interpolation": "surfaces",
+    "train_curve": "surfaces",
     "rescale": "reparam",
     "find_symmetries": "reparam",
     "certificate": "reparam",
@@ -93,6 +94,7 @@ __all__ = [
     "sharpness",
     "spectral_density",
     "trace",
+    "train_curve",
 ]
 
 

@@ -123,7 +123,7 @@ class Engine:
         out = torch.zeros_like(v)
         with self.derivatives():
             if self._kept.fits is None:
-                self._kept.fits = self._graph_bytes(theta) <= BUDGET
+                self._kept.fits = self.graph_bytes(theta) <= BUDGET
             for graph in self._kept.graphs(theta, lambda: self._first_order(theta)):
                 for i, row in enumerate(v):
                     out[i] += graph.share * self._flat(vjp(graph.gradient, graph.leaves, self.layout.unflatten(row)))
@@ -136,8 +136,11 @@ class Engine:
             loss = self.loss.mean(self.forward(leaves, batch), batch.target)
             yield FirstOrder(leaves, grad(loss, leaves, create_graph=True), share)
 
-    def _graph_bytes(self, theta: Float[Tensor, " P"]) -> float:
-        """Estimate of what all first-order graphs hold, from those of one sample and of two."""
+    def graph_bytes(self, theta: Float[Tensor, " P"], samples: int | None = None) -> float:
+        """Estimate of what the first-order graphs of so many samples hold, all together, from those of one sample and of two.
+
+        Infinite where batches of a single sample say too little.
+        """
         batch = max(self.batches, key=len)
         if len(batch) < 2:
             return math.inf
@@ -153,7 +156,14 @@ class Engine:
             return saved_bytes(build, leaves)
 
         one, two = held(slice(0, 1)), held(slice(0, 2))
-        return float(max(two - one, 0)) * sum(map(len, self.batches)) + one * len(self.batches)
+        return float(max(two - one, 0)) * (samples or sum(map(len, self.batches))) + one * len(self.batches)
+
+    def held_at_once(self, theta: Float[Tensor, " P"], samples: int | None = None) -> int:
+        """Bytes of graphs alive during a product: of all batches where they are kept, else of the largest; 0 where unknown."""
+        whole = self.graph_bytes(theta, samples)
+        if whole > BUDGET:
+            whole *= max(map(len, self.batches)) / sum(map(len, self.batches))
+        return int(whole) if math.isfinite(whole) else 0
 
     def ggnvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse. Cost: 3 + 6k passes."""

@@ -20,6 +20,8 @@ _SETTLE = 0.1  # seconds in which processes that began together have all placed 
 def write(path: str | Path, content: bytes) -> Path:
     """Write bytes to a file by way of a temporary one in the same folder, synced and renamed: nobody ever reads half of it.
 
+    The folder is synced too, so that the name outlives a power cut.
+
     Raises:
         UsageError: the file cannot be written there.
     """
@@ -50,6 +52,7 @@ def _placed(target: Path, content: bytes, place: Callable[[Path, Path], None]) -
             place(part, target)
         finally:
             part.unlink(missing_ok=True)
+        sync_folder(target.parent)
     except (OSError, ValueError) as error:
         raise unwritable(target, error) from None
     return target
@@ -65,6 +68,16 @@ def _first(part: Path, target: Path) -> None:
         if not target.exists():
             os.replace(part, target)
         time.sleep(_SETTLE)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in a folder outlive a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def is_part(name: str) -> bool:

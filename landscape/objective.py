@@ -9,23 +9,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape.batches import Data, drawn, epoch, fixed_batches, merged, one_input, select
+from landscape.batches import Data, fixed_batches, one_input
 from landscape.curvature import Engine, owned, unwrapped
 from landscape.errors import UsageError
 from landscape.evaluation import Metric, evaluated
-from landscape.fingerprint import combined, fingerprints
+from landscape.fingerprint import fingerprints
 from landscape.folding import folded
 from landscape.losses import LossFunction, MeanLoss, standard_error
 from landscape.parameters import Layout
 from landscape.per_sample import SAMPLE_FORMS, Curvature
 from landscape.preflight import check_engine, check_targets, check_weights
-from landscape.recalibration import batch_normalized, recalibrated
+from landscape.recalibration import recalibrated, with_statistics
 from landscape.results import Estimate, Evaluation, Spent
+from landscape.variants import DTYPES, Variants
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-
-class Objective:
+class Objective(Variants):
     """Mean loss of a network over a fixed data set, as a function of the flat vector of its weights.
 
     L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
@@ -68,8 +67,8 @@ class Objective:
         metric: Metric | None = None,
         batch_size: int | None = None,
     ) -> None:
-        dt = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
-        if dt is None or dt not in _DTYPES.values():
+        dt = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
+        if dt is None or dt not in DTYPES.values():
             raise UsageError(f"expected dtype float32 or float64, found {dtype}")
         model = unwrapped(model)
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
@@ -78,8 +77,7 @@ class Objective:
         self._engine = Engine(own, MeanLoss(loss).to(place, dt), fixed_batches(data, batch_size, place, dt), layout)
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
-        self._metric = metric
-        self._checked, self._spent = False, Spent()
+        self._metric, self._checked, self._spent = metric, False, Spent()
         self._classes = check_targets(self._engine, self._theta)
         self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
 
@@ -89,39 +87,23 @@ class Objective:
         return self._theta.clone()
 
     @property
-    def layout(self) -> Layout:
-        """Names, shapes, slices and filters of theta."""
-        return self._engine.layout
-
-    @property
     def dim(self) -> int:
         """P, the number of weights."""
         return self.layout.size
-
-    @property
-    def samples(self) -> int:
-        """N, the number of data points."""
-        return sum(len(b) for b in self._engine.batches)
 
     @property
     def batch_sizes(self) -> list[int]:
         """Samples of each micro-batch: results do not depend on them, but for their last bit."""
         return [len(b) for b in self._engine.batches]
 
+    def graph_bytes(self, samples: int | None = None) -> int:
+        """Estimate of the bytes that curvature products on so many samples (default all) hold at once; 0 where unknown."""
+        return self._engine.held_at_once(self._theta, samples)
+
     @property
     def classes(self) -> int | None:
         """Number of classes, where the targets are class indices for certain; accuracy at chance is 1 / classes."""
         return self._classes
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of theta and of every product."""
-        return self._theta.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Of theta and of the data."""
-        return self._theta.device
 
     @property
     def spent(self) -> Spent:
@@ -148,8 +130,12 @@ class Objective:
 
     def losses(self, theta: Float[Tensor, " P"] | None = None) -> Float[Tensor, " N"] | None:
         """Every sample's own loss, float64; None where the loss does not come apart by sample. Cost: one forward pass."""
-        each = self.evaluate(theta).each.get("loss")
-        return None if each is None else torch.from_numpy(each).to(self.device)
+        return None if (each := self.evaluate(theta).each.get("loss")) is None else torch.from_numpy(each).to(self.device)
+
+    @property
+    def batchnorms(self) -> tuple[str, ...]:
+        """Names of the BatchNorm layers that have running statistics, which `recalibrated` re-estimates."""
+        return tuple(with_statistics(self._engine.model))
 
     def recalibrated(self, theta: Float[Tensor, " P"] | None = None) -> dict[str, Tensor]:
         """BatchNorm's running statistics at `theta` on these data, for `evaluate`; see `landscape.recalibration`."""
@@ -205,11 +191,6 @@ class Objective:
         self._spent.forwards += 1
         return self._engine.outputs(self._theta)
 
-    def to(self, dtype: str) -> "Objective":
-        """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
-        engine = self._engine.to(_DTYPES[dtype])
-        return self._derived(engine, self._theta.to(_DTYPES[dtype]))
-
     @property
     def example(self) -> tuple[Any, ...] | dict[str, Any]:
         """The model's arguments for the first two samples: a tuple, or a dictionary of named ones."""
@@ -219,69 +200,15 @@ class Objective:
         """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools; of one input only."""
         return copy.deepcopy(self._engine.model).requires_grad_(True), self.loss, one_input(self._engine.batches)
 
-    def only(self, *patterns: str) -> "Objective":
-        """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
-        layout = self.layout.only(*patterns)
-        return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
-
-    def subset(self, n: int, generator: torch.Generator | None = None) -> "Objective":
-        """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept."""
-        return self._of(drawn(n, self.samples, generator))
-
-    def chunks(self, m: int) -> list["Objective"]:
-        """The same loss on consecutive runs of m samples, the last one shorter if it must be."""
-        if m < 1:
-            raise UsageError(f"expected chunks of at least 1 sample, found {m}", fix="the custom is 128")
-        return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
-
-    @property
-    def loss(self) -> LossFunction:
-        """The loss of (output, target), as it was given."""
-        return self._engine.loss.loss
-
-    def with_loss(self, loss: LossFunction) -> "Objective":
-        """Another loss of the same network on the same data."""
-        return self._derived(replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype)), self._theta)
-
-    def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> "Objective":
-        """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
-        return self._derived(replace(self._engine, transform=transform), self._theta)
-
     def by_input(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
         """For every batch: the trained network as a function of its one real input, the inputs (B, ...), the targets."""
         for network, x, target in self._engine.by_input(self.layout.unflatten(self._theta)):
             yield self._spent.counting(network, self.samples), x, target
 
-    def with_model(self, model: nn.Module) -> "Objective":
-        """The same loss, data, dtype and device with another model's weights and buffers."""
-        data = [b.raw for b in self._engine.batches]
-        return Objective(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric)
-
-    def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> "Objective":
-        """The same loss with other trained weights, and other buffers where given; for products. Cost: a copy of the model."""
-        theta = self._cast(theta).clone()
-        check_weights(self.layout, theta)
-        return self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
-
-    def batch_normalized(self) -> "Objective":
-        """The same loss with each batch normalized by its own statistics, as in training; see `landscape.recalibration`."""
-        self.preflight()  # of this one: the other mixes the samples of a batch, and means to
-        return self._derived(batch_normalized(self._engine), self._theta)
-
-    def minibatches(self, size: int, generator: torch.Generator) -> Iterator["Objective"]:
-        """One epoch: the same loss on random batches of `size` samples, each through the network at once; leftovers are out."""
-        for rows in epoch(self.samples, size, generator):
-            yield self._of(rows, together=True)
-
     @property
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of network, weights, buffers, data, loss and metric; see `landscape.fingerprint`."""
         return fingerprints(self._engine, self._theta, self._metric)
-
-    @property
-    def fingerprint(self) -> str:
-        """One SHA-256 of all of them."""
-        return combined(self.fingerprints)
 
     def preflight(self) -> None:
         """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
@@ -302,18 +229,6 @@ class Objective:
         if v.shape[-1] != self.dim:
             raise UsageError(f"expected a vector of {self.dim} weights, found {v.shape[-1]}")
         return v.detach().to(device=self.device, dtype=self.dtype)
-
-    def _of(self, rows: Tensor, together: bool = False) -> "Objective":
-        """The same loss on these samples; `together` in one batch, if their shapes allow it."""
-        batches = select(self._engine.batches, rows)
-        whole = merged(batches) if together else None
-        return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
-
-    def _derived(self, engine: Engine, theta: Tensor) -> "Objective":
-        """An Objective that shares model, data and the count of what was spent with this one."""
-        other = copy.copy(self)
-        other._engine, other._theta = engine, theta
-        return other
 
     def __repr__(self) -> str:
         what = f"{type(self._engine.model).__name__}, {self.dim} weights, {self.samples} samples"

@@ -48,7 +48,7 @@ def recalibrated(engine: Engine, theta: Float[Tensor, " P"]) -> tuple[dict[str, 
     Reference: Izmailov et al. 2018, arXiv:1803.05407, section 3.2, who average over batches; Chan, Golub, LeVeque 1979 for the
         merge.
     """
-    layers = _with_statistics(engine.model)
+    layers = with_statistics(engine.model)
     if not layers:
         return {}, 0
     engine = replace(engine, folded=None)  # every layer must be there to be watched
@@ -73,15 +73,15 @@ def batch_normalized(engine: Engine) -> Engine:
 
     Accuracy: training divides a batch's squared deviations by n, the running variance by n - 1.
     """
-    if not _with_statistics(engine.model):
+    if not with_statistics(engine.model):
         return engine
     model = copy.deepcopy(engine.model)
-    for layer in _with_statistics(model).values():
+    for layer in with_statistics(model).values():
         layer.running_mean = layer.running_var = None
     return replace(engine, model=model, folded=None)
 
 
-def _with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
+def with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
     """The BatchNorm layers that have running statistics, by name."""
     return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
 

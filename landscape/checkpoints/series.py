@@ -1,5 +1,6 @@
 """A series of checkpoints of one network, such as a training trajectory, read one at a time."""
 
+import copy
 import os
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from landscape import progress
 from landscape.checkpoints import shards
 from landscape.checkpoints.checkpoint import read
 from landscape.checkpoints.fit import aliases_of, match, tensors_of
-from landscape.errors import LandscapeError, UsageError, printable
+from landscape.errors import LandscapeError, MismatchError, UsageError, printable
 from landscape.parameters import Layout
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th")
@@ -90,8 +91,8 @@ class CheckpointFiles(Sequence[Tensor]):
     def __getitem__(self, index: slice) -> "CheckpointFiles": ...
     def __getitem__(self, index: int | slice) -> "Tensor | CheckpointFiles":
         if isinstance(index, slice):
-            part = object.__new__(CheckpointFiles)
-            part.__dict__ |= self.__dict__ | {"paths": self.paths[index]}
+            part = copy.copy(self)
+            part.paths = self.paths[index]
             return part
         return self._read(self.paths[index])
 
@@ -145,5 +146,6 @@ def _sharded(path: Path) -> bool:
 def _renamed(error: LandscapeError, path: Path) -> NoReturn:
     """Raise the error again with the file's name in front."""
     told = type(error)(f"{printable(path.name, limit=120)}: {error.problem}", fix=error.fix)
-    told.__dict__.update({key: item for key, item in error.__dict__.items() if key == "table"})
+    if isinstance(error, MismatchError) and isinstance(told, MismatchError):
+        told.table = error.table
     raise told from error

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from landscape.cli.options import Common, Naming
 from landscape.cli.terminal import Terminal
-from landscape.errors import UsageError
+from landscape.errors import LandscapeError, UsageError
 
 if TYPE_CHECKING:
     from landscape.checkpoints.series import CheckpointFiles
@@ -67,6 +67,7 @@ class Axes:
         self.kinds, self.task, self.common, self.naming, self.terminal = kinds, task, common, naming, terminal
         self.trajectory = trajectory or next((k.path for k in kinds if k.name == "pca"), None)
         self._others: dict[Path, Objective] = {}
+        self._read: dict[Path, CheckpointFiles] = {}
 
     def files(self) -> dict[str, str]:
         """SHA-256, by its path, of every checkpoint that is read: what a run that goes on must find again."""
@@ -111,47 +112,55 @@ class Axes:
             out[1] = orthogonal_to(out[0], out[1])
         return out
 
-    def tracks(self, objective: "Objective", directions: "Sequence[Direction]") -> "tuple[Track, ...]":
-        """The trajectory and the named checkpoints, projected onto the axes."""
-        from landscape.surfaces import project
+    def tracks(self, objective: "Objective", directions: "Sequence[Direction]", kept: Path) -> "tuple[Track, ...]":
+        """The trajectory and the named checkpoints, projected onto the axes; kept in a folder, so that it is done once."""
+        from landscape.results import Track
+        from landscape.surfaces import agreed, project
 
-        out = []
-        if self.trajectory is not None:
-            series = self._series(self.trajectory)
-            out.append(project(objective, directions, series, series.names, label="trajectory"))
-        named = [k.path for k in self.kinds if k.name == "to" and k.path is not None]
-        if named:
-            points = [self._other(p).theta for p in named]
-            out.append(project(objective, directions, points, [p.stem for p in named], label="checkpoints", path=False))
-        return tuple(out)
+        def found() -> dict[str, Any]:
+            out = []
+            if self.trajectory is not None:
+                series = self._series(self.trajectory)
+                out.append(project(objective, directions, series, series.names, label="trajectory"))
+            named = [k.path for k in self.kinds if k.name == "to" and k.path is not None]
+            if named:
+                points = [self._other(p).theta for p in named]
+                out.append(project(objective, directions, points, [p.stem for p in named], label="checkpoints", path=False))
+            return {"tracks": [t.to_json() for t in out]}
+
+        return tuple(Track.from_json(t) for t in agreed(kept, "tracks", found)["tracks"])
 
     def spans(self, tracks: "Sequence[Track]", grid: int) -> list[tuple[float, float]]:
-        """A span for each axis that holds what it is about: the trajectory, or the checkpoint at 1; else -1 to 1."""
+        """A span for each axis: of pca and to one that holds all that is drawn on it, else -1 to 1."""
         import numpy as np
 
         from landscape.surfaces.chart import fitted_span
 
-        out = []
-        for i, kind in enumerate(self.kinds):
-            if kind.name == "pca":
-                out.append(fitted_span(tracks[0].coordinates[:, i], grid))
-            else:
-                out.append(fitted_span(np.array([1.0]), grid, margin=0.25) if kind.name == "to" else (-1.0, 1.0))
-        return out
+        drawn = np.concatenate([t.coordinates for t in tracks]) if tracks else np.zeros((0, len(self.kinds)))
+        return [
+            fitted_span(drawn[:, i], grid) if kind.name in ("pca", "to") else (-1.0, 1.0) for i, kind in enumerate(self.kinds)
+        ]
 
     def _other(self, path: Path) -> "Objective":
         """Another checkpoint of the same network, on the same data."""
         from landscape.cli.network import objective_of, open_task
 
         if path not in self._others:
-            self._others[path] = objective_of(open_task(path, self.naming, self.terminal), self.common, self.naming.split)
+            try:
+                self._others[path] = objective_of(open_task(path, self.naming, self.terminal), self.common, self.naming.split)
+            except LandscapeError as error:
+                if path.name in error.problem:
+                    raise
+                raise type(error)(f"{path.name}: {error.problem}", fix=error.fix) from error
         return self._others[path]
 
     def _series(self, folder: Path) -> "CheckpointFiles":
         """The checkpoints of a folder."""
         from landscape.checkpoints.series import CheckpointFiles
 
-        return CheckpointFiles(folder, self.task.model, weights=self.naming.weights)
+        if folder not in self._read:
+            self._read[folder] = CheckpointFiles(folder, self.task.model, weights=self.naming.weights)
+        return self._read[folder]
 
 
 def sha256(path: Path) -> str:

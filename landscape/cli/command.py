@@ -56,7 +56,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             if terminal.unconverged and not common.allow_unconverged:
                 listed = ", ".join(terminal.unconverged)
                 raise NumericalError(
-                    f"expected every number to hold, found that these did not converge: {listed}",
+                    f"expected every number to hold, found that these do not: {listed}",
                     fix="see the reasons above, or pass --allow-unconverged",
                 )
         except LandscapeError as error:

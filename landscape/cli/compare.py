@@ -52,6 +52,7 @@ def run(
 
     Example: landscape compare --group small='runs/sb-*.safetensors' --group large='runs/lb-*.safetensors' --out compared
     """
+    from landscape.cli.network import task_file
     from landscape.cli.runs import Lines, Match, gather, grouped
     from landscape.cli.sharpness import listed
     from landscape.comparison import compare
@@ -66,7 +67,7 @@ def run(
         "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
         "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
         "files": {name: [str(path) for path in paths] for name, paths in files.items()},
-    }  # fmt: skip
+    } | task_file(naming)  # fmt: skip
     OutputDirectory.allow(common.out or Path("comparison"), inputs)
     runs = gather(
         terminal,
@@ -134,7 +135,9 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
             accuracy = quantity.endswith("accuracy")
             what = quantity.replace("_", " ") + (" (percentage points)" if accuracy else "")
             height = barrier.text(100.0 if accuracy else 1.0)
-            if barrier.at in (0.0, 1.0) and math.isfinite(barrier.height):
+            if barrier.reason:
+                terminal.line(f"{name}: barrier in {what}: {height}")
+            elif barrier.at in (0.0, 1.0) and math.isfinite(barrier.height):
                 extreme = f"{'lowest' if accuracy else 'highest'} at an end, a = {barrier.at:.3g}"
                 terminal.line(f"{name}: no barrier in {what}: {extreme}; {height} from the mean of both")
             else:

@@ -58,6 +58,13 @@ def model_arguments(pairs: list[str] | None) -> dict[str, object]:
     return out
 
 
+def task_file(naming: Naming) -> dict[str, str]:
+    """What belongs in the record of a command's inputs about the file that `--task` names; empty without one."""
+    from landscape.tasks.userfile import task_record
+
+    return {} if naming.task is None else task_record(naming.task)
+
+
 def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
     """The checkpoint's Task: its model with these weights, its loss and its data."""
     from landscape.tasks import load

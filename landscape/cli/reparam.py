@@ -73,7 +73,7 @@ def run(
     """
     from landscape import checkpoints
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, objective_of, open_task
+    from landscape.cli.network import centre_line, objective_of, open_task, task_file
     from landscape.cli.sharpness import listed
     from landscape.measures import chosen, provenance
     from landscape.reparam import find_symmetries
@@ -93,7 +93,7 @@ def run(
         task.model.double()
     objective = objective_of(task, common, naming.split)
     symmetries = find_symmetries(task.model, objective.example).require()
-    inputs = provenance(objective, common.seed) | {
+    inputs = provenance(objective, common.seed) | task_file(naming) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples, "alpha": factor,
         "node": node, "layer": layer, "target": target, "sweep": sweep, "measures": names,
     }  # fmt: skip

@@ -33,12 +33,14 @@ def run(
 
     Example: landscape sharpness runs/model.safetensors --samples 1024
     """
+    from landscape.cli.network import task_file
     from landscape.measures import chosen
     from landscape.results.sharpness import LEGEND
 
     names = listed(measures)
     chosen(names)  # an unknown name is told before any work
     early = {"command": NAME, "measures": names, "files": [str(path) for path in checkpoints]}
+    early |= task_file(naming)
     if common.out is not None:
         from landscape.cli.files import OutputDirectory
 

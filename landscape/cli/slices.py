@@ -17,7 +17,7 @@ def finish(
 ) -> None:
     """Say what was found, and write it in every format."""
     from landscape.report import export_slice
-    from landscape.results import FAILED, NOT_FINITE
+    from landscape.results import FAILED, NOT_FINITE, UNCONVERGED
 
     if found.merge_tree is not None:
         found = replace(found, merge_tree=replace(found.merge_tree, threshold=persistence))
@@ -30,12 +30,12 @@ def finish(
     if found.check is not None and not found.check.passed:
         terminal.unconverged.append("the check of the surface")
         terminal.warn("the surface fails its check: do not trust the picture")
-    for status, what in ((NOT_FINITE, "not finite"), (FAILED, "failed")):
+    gap = "hatched in the picture, null in the JSON, whose status says why"
+    told = {NOT_FINITE: f"not finite: {gap}", FAILED: f"failed: {gap}", UNCONVERGED: "not converged: see their residuals"}
+    for status, what in told.items():
         if found.count(status):
-            terminal.unconverged.append(f"{found.count(status)} values of the surface ({what})")
-            terminal.warn(
-                f"{found.count(status)} values {what}: hatched in the picture, null in the JSON, whose status says why"
-            )
+            terminal.unconverged.append(f"{found.count(status)} values of the surface ({what.partition(':')[0]})")
+            terminal.warn(f"{found.count(status)} values {what}")
     document = {
         "schema": 1,
         "checkpoint": str(checkpoint),
@@ -65,9 +65,11 @@ def draw(piece: "Slice", folder: OutputDirectory) -> list[Path]:
     from landscape.report import figure_interpolation, figure_merge_tree, figure_slice, save
 
     if piece.dim == 1:
-        figures = {"line": figure_interpolation(piece) if piece.barriers else figure_slice(piece)}
+        figures = {"line": figure_interpolation(piece) if piece.path else figure_slice(piece)}
     else:
         figures = {"contour": figure_slice(piece), "3d": figure_slice(piece, view="3d")}
+        if "test_loss" in piece.values:
+            figures["test-loss"] = figure_slice(piece, quantity="test_loss")
     for quantity in ("lambda_max", "lambda_min", "lambda_ratio"):
         if quantity in piece.values:
             figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity)

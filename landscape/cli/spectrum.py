@@ -45,7 +45,7 @@ def run(
     Example: landscape spectrum runs/model.safetensors -k 10 --per-layer --out spectrum
     """
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, objective_of, open_task, seeded
+    from landscape.cli.network import centre_line, objective_of, open_task, seeded, task_file
     from landscape.measures import provenance
     from landscape.report import figure_density, save
     from landscape.spectrum import spectrum
@@ -56,7 +56,7 @@ def run(
         raise UsageError(f"expected --check pyhessian, found {check!r}")
     task = open_task(checkpoint, naming, terminal)
     objective = objective_of(task, common, naming.split)
-    inputs = provenance(objective, common.seed) | {
+    inputs = provenance(objective, common.seed) | task_file(naming) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
         "per_filter": per_filter,

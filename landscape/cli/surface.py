@@ -51,32 +51,55 @@ def run(
     """
     from landscape.cli.axes import Axes, sha256
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, objective_of, open_task, test_objective
+    from landscape.cli.network import centre_line, objective_of, open_task, task_file, test_objective
     from landscape.cli.slices import finish
     from landscape.measures import provenance
 
     options.check(naming.split)
     task = open_task(checkpoint, naming, terminal)
-    tested = options.with_test and naming.split != "test"
-    objective = objective_of(task, common, naming.split)
-    job = Job(
-        checkpoint, common, naming, options, task, objective, test_objective(task, common) if tested else None, terminal
-    )  # fmt: skip
+    test = test_objective(task, common) if options.with_test and naming.split != "test" else None
+    job = Job(checkpoint, common, naming, options, task, objective_of(task, common, naming.split), test, terminal)
     axes = Axes(options.kinds, options.trajectory, task, common, naming, terminal)
     files = axes.files() if options.end is None else {str(options.end[1]): sha256(options.end[1])}
-    inputs = provenance(objective, common.seed) | options.record() | {
-        "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
-        "test_samples": None if job.test is None else job.test.samples, "files": files,
+    made_with = provenance(job.objective, common.seed) | task_file(naming) | {
+        "checkpoint": checkpoint.name, "sha256": task.sha256, "task": task.name, "split": naming.split,
+        "samples": job.objective.samples, "test_samples": None if test is None else test.samples, "files": files,
     }  # fmt: skip
-    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-surface"), inputs)
-    centre_line(objective, task, checkpoint.name, naming.split, terminal)
+    folder = OutputDirectory(
+        common.out or Path(f"{checkpoint.stem}-surface"), made_with | options.record() | {"command": NAME}
+    )  # fmt: skip
+    centre_line(job.objective, task, checkpoint.name, naming.split, terminal)
     job, points = _settled(job, folder)
+    _forecast(job, points)
     try:
         found = _on_axes(job, axes, folder, points) if options.end is None else _on_path(job, *options.end, folder, points)
     except KeyboardInterrupt:
         terminal.note(f"what was done is kept in {folder.path}: the same command goes on")
         raise
-    finish(found, folder, job.checkpoint, task, options.persistence, terminal)
+    title = found.title + (f", {naming.split} split" if naming.split == "test" else "")
+    made_with |= {k: v for k, v in options.record().items() if v is not None} | found.provenance
+    finish(replace(found, title=title, provenance=made_with), folder, job.checkpoint, task, options.persistence, terminal)
+
+
+def _forecast(job: Job, grid: int) -> None:
+    """Say, before anything else is done, what the points will take."""
+    from landscape.progress import duration
+    from landscape.surfaces import forecast_surface
+
+    options = job.options
+    batchnorm: Any = options.statistics(job.naming.split)
+    found = forecast_surface(
+        job.objective, grid**options.axes, test=job.test, batchnorm=batchnorm, curvature=options.curvature
+    )  # fmt: skip
+    beside = []
+    if options.end is not None and options.end[0] != "line":
+        # A step is a gradient on a mini-batch: three forward passes, and as much again for the optimizer and BatchNorm.
+        alone = forecast_surface(job.objective, 1).seconds
+        taken = options.steps * 6 * alone * min(1.0, 128 / job.objective.samples)
+        beside.append(f"training the curve about {duration(taken)}")
+    beside += ["finding eigenvectors"] if any(k.name == "hessian" for k in options.kinds) else []
+    beside += ["reading the trajectory"] if options.trajectory or any(k.name == "pca" for k in options.kinds) else []
+    job.terminal.note(f"forecast: {found.line()}" + (f"; before them {' and '.join(beside)}" if beside else ""))
 
 
 def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
@@ -112,7 +135,7 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
 def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slice":
     """A line or a plane."""
     from landscape.cli.slices import preview
-    from landscape.surfaces import forecast_surface, line, plane, store_directions, stored_directions
+    from landscape.surfaces import line, plane, store_directions, stored_directions
 
     options, objective = job.options, job.objective
     directions = stored_directions(_points(folder), objective.theta)
@@ -122,13 +145,11 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
         directions = stored_directions(_points(folder), objective.theta) or directions  # another process may have been first
     for direction in directions:
         job.terminal.line(f"axis: {direction.name}")
-    tracks = axes.tracks(objective, directions)
+    tracks = axes.tracks(objective, directions, _points(folder))
     spans = axes.spans(tracks, grid) if options.span is None else [options.span] * len(directions)
     measured: dict[str, Any] = {
         "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature
     }  # fmt: skip
-    expected = forecast_surface(objective, grid ** len(directions), **measured)
-    job.terminal.note(f"forecast: {expected.line()}")
     kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: preview(piece, folder)}
     if len(directions) == 1:
         found = line(objective, directions[0], span=spans[0], grid=grid, seed=job.common.seed, **measured, **kept)
@@ -146,20 +167,26 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
 
     end = objective_of(open_task(path, job.naming, job.terminal), job.common, job.naming.split)
     curve = None if kind == "line" else _curve(job, end, kind, folder)
-    batchnorm: Any = job.options.statistics(job.naming.split)
+    measured: dict[str, Any] = {
+        "span": job.options.span or (0.0, 1.0), "grid": grid, "test": job.test,
+        "batchnorm": job.options.statistics(job.naming.split), "curvature": job.options.curvature,
+    }  # fmt: skip
     found = interpolation(
-        job.objective, end, span=job.options.span or (0.0, 1.0), grid=grid, test=job.test, batchnorm=batchnorm, curve=curve,
-        run=_points(folder), seen=lambda piece: preview(piece, folder),
+        job.objective, end, curve=curve, run=_points(folder), seen=lambda piece: preview(piece, folder), **measured
     )  # fmt: skip
     for quantity, barrier in found.barriers.items():
         job.terminal.line(f"{quantity.replace('_', ' ')}: {barrier.words(quantity)}")
-    return replace(found, title=found.title.replace("between two minima", f"from {job.checkpoint.stem} to {path.stem}"))
+    title = found.title.replace("between two minima", f"from {job.checkpoint.stem} to {path.stem}")
+    told: dict[str, Any] = {} if curve is None else {"curve": curve.settings | {"length": curve.length}}
+    return replace(found, title=title, provenance=found.provenance | told)
 
 
 def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> "Curve":
     """A trained curve, kept beside the pictures, so that a run that goes on need not train it again."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load, save
+    import json
+
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save
 
     from landscape.files import create
     from landscape.surfaces import Curve, train_curve
@@ -168,13 +195,18 @@ def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> 
     if not path.exists():
         options = job.options
         trained = train_curve(start, end, kind=kind, bends=options.bends, steps=options.steps, seed=job.common.seed)  # type: ignore[arg-type]  # one of the kinds of --path
-        create(path, save(trained.to_tensors()))  # another process may have been first
+        create(path, save(trained.to_tensors(), {"settings": json.dumps(trained.settings)}))  # another process may be first
     try:
-        curve = Curve.from_tensors({k: t.to(start.theta) for k, t in load(path.read_bytes()).items()})
-    except SafetensorError:
+        with safe_open(path, "pt") as file:
+            tensors = {k: file.get_tensor(k).to(start.theta) for k in file.keys()}  # noqa: SIM118  # not a dictionary
+            curve = Curve.from_tensors(tensors, json.loads(file.metadata()["settings"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise MalformedError(f"expected a trained curve in {path}, found a damaged file", fix="delete it") from None
     straight = float((end.theta.to(start.theta) - start.theta).norm())
-    job.terminal.line(f"curve: {kind} of length {curve.length:.4g}, the ends are {straight:.4g} apart")
+    job.terminal.line(
+        f"curve: {kind} of length {curve.length:.4g}, the ends are {straight:.4g} apart; "
+        f"trained on these {start.samples} samples"
+    )
     return curve
 
 

@@ -19,7 +19,9 @@ _AXES, _PATH, _COST = "Axes", "Paths between minima", "Cost"
 class SurfaceOptions:
     """Which points, and what is measured at them."""
 
-    dim: Annotated[int, typer.Option("--dim", min=1, max=2, help="1 for a line, 2 for a plane.")] = 2
+    dim: Annotated[
+        int | None, typer.Option("--dim", min=1, max=2, help="1 for a line, 2 for a plane. Default 2; a path has 1.")
+    ] = None
     grid: Annotated[
         int | None,
         typer.Option(
@@ -76,7 +78,7 @@ class SurfaceOptions:
         typer.Option(
             "--batchnorm",
             help="Statistics at each point: eval (the checkpoint's), recalibrate, or interpolate between checkpoints. "
-            "Default eval; recalibrate where axes or a path lead to other checkpoints.",
+            "Default eval; recalibrate where axes, a path or a trajectory lead to other checkpoints.",
         ),
     ] = None
     curvature: Annotated[
@@ -93,7 +95,9 @@ class SurfaceOptions:
     budget: Annotated[
         str | None,
         typer.Option(
-            "--budget", help="Time, such as 90s, 10m or 2h: chooses grid and samples that fit.", rich_help_panel=_COST
+            "--budget",
+            help="Time for the points, such as 90s, 10m or 2h: chooses grid and samples that fit.",
+            rich_help_panel=_COST,
         ),
     ] = None
     with_test: Annotated[bool, typer.Option("--test/--no-test", help="Evaluate the test split at every point too.")] = True
@@ -118,21 +122,29 @@ class SurfaceOptions:
             raise UsageError(
                 "expected --split train with --batchnorm recalibrate, which takes statistics from the data, found test"
             )
-        others = {
-            "--directions": self.directions != "random",
-            "--trajectory": self.trajectory is not None,
-            "--curvature": self.curvature,
+        random = any(k.name == "random" for k in self.kinds) and self.end is None
+        idle = {
+            "--dim 2": self.end is not None and self.dim == 2,
+            "--directions": self.end is not None and self.directions != "random",
+            "--trajectory": self.end is not None and self.trajectory is not None,
+            "--persistence": self.axes == 1 and self.persistence is not None,
+            "--orthogonal": self.axes == 1 and self.orthogonal,
+            "--norm": not random and self.norm != "filter",
+            "--fixed": not random and self.fixed != "bias,norm",
+            "--bends": (self.end is None or self.end[0] == "line") and self.bends != 1,
+            "--steps": (self.end is None or self.end[0] == "line") and self.steps != 1000,
         }
-        for name in (name for name, given in others.items() if given and self.end is not None):
-            raise UsageError(
-                f"expected --path without {name}, found both", fix=f"leave {name} out, or use --directions to:CKPT"
-            )
+        for name in (name for name, given in idle.items() if given):
+            what = "--path" if self.end is not None else "these axes"
+            raise UsageError(f"expected options that {what} can use, found {name}", fix="leave it out")
+        if self.end is not None and self.end[0] != "line" and self.span and not 0 <= self.span[0] < self.span[1] <= 1:
+            raise UsageError(f"expected a --span inside 0 1, the ends of the curve, found {self.span[0]:g} {self.span[1]:g}")
         _ = self.kinds, self.seconds
 
     @property
     def axes(self) -> int:
         """How many: a path has one."""
-        return 1 if self.path is not None else self.dim
+        return 1 if self.path is not None else self.dim or 2
 
     @property
     def points(self) -> int:
@@ -161,7 +173,7 @@ class SurfaceOptions:
 
     def statistics(self, split: str) -> str:
         """BatchNorm's."""
-        leads = self.end is not None or any(k.name == "to" for k in self.kinds)
+        leads = self.end is not None or self.trajectory or any(k.name in ("to", "pca") for k in self.kinds)
         return self.batchnorm or ("recalibrate" if leads and split == "train" else "eval")
 
     @cached_property

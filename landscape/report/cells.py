@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from landscape.report.style import printable
-from landscape.results import Estimate, Sharpness, SliceCheck
+from landscape.results import Estimate, PathCheck, Sharpness, SliceCheck
 
 DASH = "—"
 
@@ -72,9 +72,11 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
     }
 
 
-def check_verdict(check: SliceCheck) -> tuple[bool, str]:
+def check_verdict(check: SliceCheck | PathCheck) -> tuple[bool, str]:
     """Whether a slice is what its title says, as far as that can be told, and what is wrong."""
-    return check.passed, "; ".join(check.problems) or "centre, values, norms and curvatures are right"
+    right = "ends and values" if isinstance(check, PathCheck) else "centre, values and norms"
+    compared = "not compared" if check.derivatives.reason else "right"
+    return check.passed, "; ".join(check.problems) or f"{right} are right; curvatures are {compared}"
 
 
 def flat(provenance: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, object]]:

@@ -73,7 +73,7 @@ def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:
     """What the two bands mean, for the legend; none where only one of them is drawn, which the footer explains."""
     if not any(q in piece.paired for q in quantities):
         return []
-    centre = "checkpoint" if piece.check is not None else "start"
+    centre = "start" if piece.path else "checkpoint"
     light, both = (Patch(facecolor=GREY, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
     light.set_label("95 % over samples")
     both.set_label(f"95 % of the difference to the {centre}")

@@ -24,9 +24,9 @@ from landscape.report.coarse import preview, show_whole_span
 from landscape.report.effects import draw_correlations, draw_effects
 from landscape.report.history import Run
 from landscape.report.quantities import is_eigenvalue, quantity_name
-from landscape.report.style import GREY, house, printable, settle, wrapped
+from landscape.report.style import GREY, house, printable, settle, short, wrapped
 from landscape.report.tracks import track_line
-from landscape.results import Block, Certificate, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import UNCONVERGED, Block, Certificate, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 
 Provenance = Mapping[str, Any]
 
@@ -98,6 +98,9 @@ def _facts(piece: Slice, quantity: str) -> list[str]:
     facts = list(piece.check.lines()) if piece.check is not None else []
     if piece.dim == 1 and quantity in piece.stderr and quantity not in piece.paired and not is_eigenvalue(quantity):
         facts.append("bands: 95 % over samples")
+    lost = int((piece.status[quantity] == UNCONVERGED).sum())
+    if lost:
+        facts.append(f"{lost} of {piece.values[quantity].size} points NOT converged: see the residuals")
     facts += [track_line(track, piece) for track in piece.tracks]
     if piece.merge_tree is not None and piece.merge_tree.quantity == quantity:
         facts.append(piece.merge_tree.line())
@@ -108,6 +111,7 @@ def figure_interpolation(piece: Slice, *, ends: tuple[str, str] = ("start", "end
     """`draw_interpolation` with the slice's title, its barriers and its provenance."""
     facts = [f"{quantity_name(quantity)}: {b.words(quantity)}" for quantity, b in piece.barriers.items()]
     facts += ["± is 95 % over samples"] if facts else []
+    facts += list(piece.check.lines()) if piece.check is not None else []
     facts += [track_line(track, piece) for track in piece.tracks]
     return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, facts, piece.provenance)
 
@@ -223,6 +227,11 @@ def provenance_line(provenance: Provenance) -> str:
     parts = []
     if provenance.get("checkpoint"):
         parts.append(PurePath(str(provenance["checkpoint"])).name)
+    if provenance.get("task") and provenance.get("split"):
+        parts.append(f"{provenance['task']}, {provenance['split']} split")
+    curve = provenance.get("curve")
+    if isinstance(curve, Mapping):
+        parts.append(f"curve: {', '.join(f'{k} {short(v) if isinstance(v, float) else v}' for k, v in curve.items())}")
     if provenance.get("samples") is not None:
         samples = provenance["samples"]
         parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")

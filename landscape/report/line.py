@@ -10,7 +10,7 @@ from landscape.report.curves import NORMAL_95, band_handles, draw_curves
 from landscape.report.quantities import shown, step_label
 from landscape.report.style import BLACK, BLUE, GREY, VERMILLION, house, legend_above, new_axes, panels, plain, short
 from landscape.report.tracks import ticks_of_tracks
-from landscape.results import Slice
+from landscape.results import Slice, SliceCheck
 
 
 def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
@@ -32,7 +32,7 @@ def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         handles = [h for axes in (ax, other) for h in axes.get_legend_handles_labels()[0]]
     else:
         handles = ax.get_legend_handles_labels()[0]
-    if piece.check is not None and x.min() <= 0 <= x.max():
+    if not piece.path and x.min() <= 0 <= x.max():
         ax.axvline(0, color=GREY, lw=0.9, ls=":", zorder=1)
         handles += _centre(ax, piece, quantity)
     handles += band_handles(piece, together)
@@ -54,7 +54,7 @@ def draw_interpolation(
     """Draw the straight line between two minima: loss on one panel, accuracy on another, train and test on each.
 
     The barrier is sup L(a) over the segment minus the mean of L at its ends (Frankle et al. 2020, arXiv:1912.05671, for the
-    error); it is written on the loss panel for the training loss, from the points of the grid that lie between the ends.
+    error); that of the training loss is written on the loss panel, as the slice has it in `barriers`.
 
     Args:
         piece: a line whose coordinate runs through `at[0]` at one minimum and `at[1]` at the other.
@@ -105,48 +105,30 @@ def draw_interpolation(
     return axes
 
 
-def barrier(piece: Slice, quantity: str = "loss", at: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float, float] | None:
-    """(height, where, mean of the ends) of the barrier between `at[0]` and `at[1]`; None if an end is not on the grid.
-
-    Example:
-        >>> a = np.linspace(0, 1, 5)
-        >>> hill = Slice(("a",), (a,), {"loss": a * (1 - a)}, {}, None, "hill", {})
-        >>> barrier(hill)
-        (0.25, 0.5, 0.0)
-    """
-    x, (values, _) = np.asarray(piece.coordinates[0], float), shown(piece, quantity)
-    y = np.ma.filled(values, np.nan)
-    nearest = [int(np.argmin(np.abs(x - place))) for place in at]
-    between = (x >= min(at)) & (x <= max(at)) & np.isfinite(y)
-    on_grid = all(abs(x[i] - place) <= 1e-9 * max(1.0, abs(place)) for i, place in zip(nearest, at, strict=True))
-    if not on_grid or not np.isfinite(y[nearest]).all():
-        return None
-    top = int(np.argmax(np.where(between, y, -np.inf)))
-    mean = float(y[nearest].mean())
-    return float(y[top]) - mean, float(x[top]), mean
-
-
 def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
     """The checkpoint itself: a ring at 0, on the checkpoint's own loss where the slice knows it; none if that is not finite."""
     x, (values, _) = np.asarray(piece.coordinates[0], float), shown(piece, quantity)
     i = int(np.argmin(np.abs(x)))
-    y = piece.check.centre_value if piece.check is not None and quantity == "loss" else float(np.ma.filled(values, np.nan)[i])
+    known = isinstance(piece.check, SliceCheck) and quantity == "loss"
+    y = piece.check.centre_value if known else float(np.ma.filled(values, np.nan)[i])  # type: ignore[union-attr]  # just asked
     if not np.isfinite(y):
         return []
     return [*ax.plot([0], [y], "o", mfc="white", mec=BLACK, mew=1.2, ms=6, zorder=5, label="checkpoint")]
 
 
 def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
-    """An arrow from the mean of the ends up to the top of the line between them, with the height beside it."""
-    found = barrier(piece, "loss", at) if "loss" in piece.values else None
+    """An arrow from the mean of the ends up to the top of the path between them, with the height beside it."""
+    found = piece.barriers.get("loss")
     if found is None:
         return
-    height, where, mean = found
+    if not np.isfinite([found.height, found.ends]).all():
+        _remark(ax, found.words("loss"))
+        return
+    height, where, mean = found.height, found.at, found.ends
     if height <= 0:
         _remark(ax, "no barrier: it never rises above the mean of its ends")
         return
-    known = piece.barriers.get("loss")
-    half = "" if known is None or known.stderr is None else f" ± {short(NORMAL_95 * known.stderr, 2)}"
+    half = "" if found.stderr is None else f" ± {short(NORMAL_95 * found.stderr, 2)}"
     if where in at:
         _remark(ax, f"no hill: highest at an end, {short(height)}{half}\nabove the mean of both")
         return

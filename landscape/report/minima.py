@@ -129,7 +129,9 @@ def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
     """What counts and what does not, how many are not shown."""
     thick: dict[str, Any] = {"lw": 5, "solid_capstyle": "butt"}
     handles = [Line2D([], [], color=BLUE, label=_counted(tree), **thick)] if tree.kept else []
-    others = len(tree.minima) - len(tree.kept)
+    others = len(tree.minima) - len(tree.kept) - tree.unknown
+    if tree.unknown:
+        handles.append(Line2D([], [], color=GREY, label=f"{tree.unknown} of unknown doubt", **thick))
     if others:
         handles.append(Line2D([], [], color=GREY, label=f"{others} less persistent", **thick))
     if any(m.doubt for m in drawn):
@@ -142,6 +144,8 @@ def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
 
 def _counted(tree: MergeTree) -> str:
     """The number of minima that count and from where on."""
+    if tree.unknown and all(m.saddle is None for m in tree.kept):
+        return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, doubt unknown"
     count = number_of(len(tree.kept), "minimum", "minima")
     return count + (" beyond the samples' doubt" if tree.threshold is None else f" of persistence > {short(tree.threshold)}")
 

@@ -5,7 +5,7 @@ import numpy as np
 from landscape.errors import UsageError
 from landscape.report.style import plain, wrapped
 from landscape.results import Slice
-from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE
+from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED
 
 # How a point without a number is spoken of, in the order of the legend.
 GAPS = {NOT_FINITE: "not finite", FAILED: "failed", MISSING: "not computed"}
@@ -57,7 +57,7 @@ def scale_of(quantity: str) -> float:
 
 
 def states(piece: Slice, quantity: str) -> np.ndarray:
-    """MISSING, DONE, NOT_FINITE or FAILED of every point: the slice's status, corrected by what the values are.
+    """MISSING, DONE, NOT_FINITE, FAILED or UNCONVERGED of every point: the slice's status, corrected by what the values are.
 
     A value that is masked counts as missing, and one that is nan or infinite as not finite, whatever the status says.
     """
@@ -67,7 +67,7 @@ def states(piece: Slice, quantity: str) -> np.ndarray:
     raw = np.ma.asarray(piece.values[quantity])
     found = np.where(np.ma.getmaskarray(raw), MISSING, np.where(np.isfinite(raw.data), DONE, NOT_FINITE))
     stated = np.asarray(piece.status[quantity])
-    return np.where(np.isin(stated, (MISSING, FAILED)), stated, found)
+    return np.where(np.isin(stated, (MISSING, FAILED)) | ((stated == UNCONVERGED) & (found == DONE)), stated, found)
 
 
 def shown(piece: Slice, quantity: str) -> tuple[np.ma.MaskedArray, np.ndarray | None]:

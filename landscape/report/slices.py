@@ -3,9 +3,8 @@
 from typing import Any
 
 from landscape.report import figures
-from landscape.report.cells import check_verdict, number
+from landscape.report.cells import check_verdict
 from landscape.report.coarse import preview
-from landscape.report.line import barrier
 from landscape.report.pictures import Picture, picture
 from landscape.report.quantities import is_eigenvalue, quantity_name, states
 from landscape.report.style import printable
@@ -24,8 +23,8 @@ def slice_entry(piece: Slice) -> dict[str, Any]:
 
 
 def _facts(piece: Slice) -> list[str]:
-    """What is unfinished, where the tracks lie, and how many minima there are."""
-    facts = []
+    """Barriers, what is unfinished, where the tracks lie, and how many minima there are."""
+    facts = _barriers(piece)
     for name in piece.values:
         state = states(piece, name)
         counts = [f"{int((state == i).sum()):,} {STATUS[i]}" for i in range(len(STATUS)) if i != 1 and (state == i).any()]
@@ -45,10 +44,9 @@ def _pictures(piece: Slice) -> list[Picture]:
         f"{printable(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
     )
     out = []
-    if piece.dim == 1 and piece.check is None:
-        found = barrier(piece)
-        height = f" Barrier of the loss: {number(found[0])} at {found[1]:g}." if found else ""
-        out.append(picture(figures.figure_interpolation(piece), f"Loss and accuracy along {span}.{height}"))
+    if piece.path:
+        words = ". ".join([f"Loss and accuracy along {span}", *_barriers(piece)])
+        out.append(picture(figures.figure_interpolation(piece), f"{words}."))
     elif piece.dim == 1:
         out.append(picture(figures.figure_slice(piece), f"Loss along {span}."))
     else:
@@ -62,3 +60,8 @@ def _pictures(piece: Slice) -> list[Picture]:
         words = f"Persistence of the minima: {piece.merge_tree.line()}."
         out.append(picture(figures.figure_merge_tree(piece), words))
     return out
+
+
+def _barriers(piece: Slice) -> list[str]:
+    """The barriers that a path has, with their errors, as the JSON has them."""
+    return [f"{quantity_name(quantity)}: {barrier.words(quantity)}" for quantity, barrier in piece.barriers.items()]

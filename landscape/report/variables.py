@@ -75,8 +75,8 @@ def variables(piece: Slice) -> SliceVariables:
     """Describe a slice once for all formats, so that names, units, errors and status cannot differ between them.
 
     A quantity q becomes the variables `q`; `q_stderr`, its standard error over samples (of an eigenvalue its residual);
-    `q_paired_stderr`, that of its difference to the centre; and `q_status`, 0 missing, 1 done, 2 not finite, 3 failed. Where
-    the status is missing or failed, values and errors are NaN; a value that is not finite stays what it is, infinite or NaN.
+    `q_paired_stderr`, that of its difference to the centre; and `q_status`: 0 missing, 1 done, 2 not finite, 3 failed, 4 not
+    converged. Where the status is missing or failed, values and errors are NaN; a value that is not finite stays what it is.
 
     Args:
         piece: a line, a path or a plane.

@@ -4,11 +4,13 @@ from landscape.results.barrier import Barrier
 from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
+from landscape.results.derivatives import Derivatives
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.merge_tree import MergeTree, Minimum
+from landscape.results.path_check import PathCheck
 from landscape.results.sharpness import Measurement, Sharpness
-from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, Slice
-from landscape.results.slice_check import SliceCheck
+from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
+from landscape.results.slice_check import NormRatios, SliceCheck
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
 from landscape.results.spent import Spent
 from landscape.results.track import Track
@@ -20,11 +22,13 @@ __all__ = [
     "MISSING",
     "NOT_FINITE",
     "STATUS",
+    "UNCONVERGED",
     "Barrier",
     "Block",
     "Certificate",
     "CertificateRow",
     "Comparison",
+    "Derivatives",
     "Difference",
     "Eigenpairs",
     "Estimate",
@@ -34,6 +38,8 @@ __all__ = [
     "Measurement",
     "MergeTree",
     "Minimum",
+    "NormRatios",
+    "PathCheck",
     "RankCorrelation",
     "Sharpness",
     "Slice",

@@ -9,25 +9,30 @@ from landscape.plain import finite_or_none
 
 @dataclass(frozen=True)
 class Barrier:
-    """Barrier of one quantity on the straight line between two minima.
+    """Barrier of one quantity on a path between two minima.
 
     Attributes:
         height: of a loss, the largest value on the line less the mean of the two ends; of an accuracy, the mean of the ends
-            less the smallest value, so that a barrier is positive for both. Infinite where the line leaves the finite.
+            less the smallest value, so that a barrier is positive for both. Infinite where the path leaves the finite; nan
+            where it is not known.
         stderr: standard error over samples of that difference at that place, from the samples' own differences; it does not
             count that the place was chosen. None where the quantity does not come apart by sample; 0 where no sample differs,
             which is no proof that none would.
         at: where on the line the extreme is, 0 at one end and 1 at the other.
         ends: mean of the two ends.
+        reason: why the height is not known; empty where it is.
     """
 
     height: float
     stderr: float | None
     at: float
     ends: float
+    reason: str = ""
 
     def text(self, scale: float = 1.0) -> str:
         """Height and 95 % half-width, in another unit where a scale is given."""
+        if self.reason:
+            return f"unknown ({self.reason})"
         if not math.isfinite(self.height):
             return "infinite"
         if self.stderr == 0:
@@ -44,6 +49,8 @@ class Barrier:
         """
         accuracy = quantity.endswith("accuracy")
         height = self.text(100.0) + " points" if accuracy else self.text()
+        if self.reason:
+            return f"barrier unknown: {self.reason}"
         if self.height <= 0:
             return "no barrier"
         if self.at in (0.0, 1.0):
@@ -51,12 +58,15 @@ class Barrier:
         return f"barrier {height}, at {self.at:.3g}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary; an infinite height is null."""
-        return {k: finite_or_none(getattr(self, k)) for k in ("height", "stderr", "at", "ends")}
+        """Plain dictionary; a height that is infinite or not known is null."""
+        numbers = {k: finite_or_none(getattr(self, k)) for k in ("height", "stderr", "at", "ends")}
+        return numbers | ({"reason": self.reason} if self.reason else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Barrier":
         """Inverse of `to_json`."""
-        height = math.inf if data["height"] is None else data["height"]
-        ends = math.nan if data["ends"] is None else data["ends"]
-        return cls(height, data["stderr"], data["at"], ends)
+        reason = data.get("reason", "")
+        unknown = math.nan if reason else math.inf
+        height = unknown if data["height"] is None else data["height"]
+        at, ends = (math.nan if data[k] is None else data[k] for k in ("at", "ends"))
+        return cls(height, data["stderr"], at, ends, reason)

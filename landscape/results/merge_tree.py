@@ -40,7 +40,7 @@ class MergeTree:
     Attributes:
         quantity: which of the slice's quantities.
         minima: in order of decreasing persistence, the lowest first.
-        threshold: persistence from which a minimum counts; None: from its own doubt on.
+        threshold: persistence from which a minimum counts; None: from its own doubt on, and never where that is unknown.
     """
 
     quantity: str
@@ -49,16 +49,28 @@ class MergeTree:
 
     @property
     def kept(self) -> tuple[Minimum, ...]:
-        """The minima that count: persistence above the threshold, or above what the samples leave in doubt."""
-        return tuple(
-            m for m in self.minima if m.persistence > (self.threshold if self.threshold is not None else m.doubt or 0.0)
-        )
+        """The minima that count: the lowest, and those of persistence above the threshold, or above the samples' doubt."""
+        return tuple(m for m in self.minima if m.saddle is None or m.persistence > self._least(m))
+
+    def _least(self, m: Minimum) -> float:
+        """Persistence from which a minimum counts; infinite where nobody knows."""
+        if self.threshold is not None:
+            return self.threshold
+        return math.inf if m.doubt is None else m.doubt
+
+    @property
+    def unknown(self) -> int:
+        """Number of minima of which nobody knows whether they count: there is no threshold, and no error over samples."""
+        return sum(m.saddle is not None and m.doubt is None for m in self.minima) if self.threshold is None else 0
 
     def line(self) -> str:
         """The count in words."""
+        n, kept, unknown = len(self.minima), len(self.kept), self.unknown
+        if unknown and unknown == sum(m.saddle is not None for m in self.minima):
+            return f"{n} minima on the grid in all, doubt unknown: no error over samples tells which of them count"
         above = "beyond the doubt of the samples" if self.threshold is None else f"of persistence above {self.threshold:.3g}"
-        n, kept = len(self.minima), len(self.kept)
-        return f"{kept} minim{'um' if kept == 1 else 'a'} {above}, {n} on the grid in all"
+        rest = f", doubt unknown of {unknown}" if unknown else ""
+        return f"{kept} minim{'um' if kept == 1 else 'a'} {above}, {n} on the grid in all{rest}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; what is infinite is null."""

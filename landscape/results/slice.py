@@ -8,6 +8,7 @@ import numpy as np
 from landscape.plain import plain
 from landscape.results.barrier import Barrier
 from landscape.results.merge_tree import MergeTree
+from landscape.results.path_check import PathCheck
 from landscape.results.slice_check import SliceCheck
 from landscape.results.track import Track
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-# Status of a point: it was never reached, has a number, has one that is not finite, or its computation failed.
-MISSING, DONE, NOT_FINITE, FAILED = range(4)
-STATUS = ("missing", "done", "not finite", "failed")
+# Status of a point: it was never reached, has a number, has one that is not finite, its computation failed, or stopped short.
+MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED = range(5)
+STATUS = ("missing", "done", "not finite", "failed", "not converged")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,22 +33,24 @@ class Slice:
             where asked for. A point that is not finite is kept as it is; one that is missing or failed is nan, and `status`
             tells them apart.
         stderr: the same names -> standard error over samples, where there is one; of an eigenvalue its residual.
-        check: the evidence that the slice is right; None for a path between two minima.
+        check: the evidence that the slice is right; None for an unfinished one.
         title: what it is, for the figure.
         provenance: checkpoint, seed, samples, dtype, versions.
         barriers: quantity -> Barrier, of a path between two minima.
         paired: the same names -> standard error over samples of the difference to the centre (for a path: to its start),
             every sample with itself; smaller than `stderr`, and what tells whether a bump is there.
-        status: the same names -> (n_1, ...) of MISSING, DONE, NOT_FINITE, FAILED.
+        status: the same names -> (n_1, ...) of MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED (an eigenvalue with a
+            large residual).
         tracks: trajectories and other checkpoints, projected.
         merge_tree: the minima of the loss and the passes between them, of a finished plane.
+        path: whether the one axis is a path between two networks, at 0 and 1; else 0 is the checkpoint.
     """
 
     axes: tuple[str, ...]
     coordinates: tuple[np.ndarray, ...]
     values: dict[str, np.ndarray]
     stderr: dict[str, np.ndarray]
-    check: SliceCheck | None
+    check: SliceCheck | PathCheck | None
     title: str
     provenance: dict[str, Any]
     barriers: dict[str, Barrier] = field(default_factory=dict)
@@ -55,13 +58,27 @@ class Slice:
     status: dict[str, np.ndarray] = field(default_factory=dict)
     tracks: tuple[Track, ...] = ()
     merge_tree: MergeTree | None = None
+    path: bool = False
 
     def __post_init__(self) -> None:
+        status = dict(self.status)
         for name, values in self.values.items():
-            if name not in self.status:
+            if name not in status:
                 raw = np.ma.asarray(values)
                 known = np.where(np.isfinite(raw.data), DONE, NOT_FINITE)
-                self.status[name] = np.where(np.ma.getmaskarray(raw), MISSING, known).astype(np.int8)
+                status[name] = np.where(np.ma.getmaskarray(raw), MISSING, known).astype(np.int8)
+        object.__setattr__(self, "status", status)  # the caller's is not touched
+
+    def __repr__(self) -> str:
+        """One line: the title, the grid, the range of every quantity, whether the check passed."""
+        shape = " x ".join(str(len(c)) for c in self.coordinates)
+        ranges = []
+        for name, values in self.values.items():
+            known: np.ndarray = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
+            finite = known[np.isfinite(known)]
+            ranges.append(f"{name} {finite.min():.4g} to {finite.max():.4g}" if finite.size else f"{name} nowhere finite")
+        check = "" if self.check is None else ", check passed" if self.check.passed else ", CHECK FAILED"
+        return f"Slice({self.title}; {shape} points; {', '.join(ranges)}{check})"
 
     @property
     def dim(self) -> int:
@@ -80,15 +97,6 @@ class Slice:
     def known(self, quantity: str) -> np.ma.MaskedArray:
         """A quantity with its missing and failed points masked; what is not finite stays."""
         return np.ma.MaskedArray(np.ma.getdata(self.values[quantity]), mask=np.isin(self.status[quantity], (MISSING, FAILED)))
-
-    def barrier(self, quantity: str = "loss") -> float:
-        """Height of the barrier on a line between two minima: largest value less the mean of the ends (Frankle et al. 2020).
-
-        For an accuracy it is the depth of the valley: the mean of the ends less the smallest value.
-        """
-        values = self.values[quantity]
-        ends = (values[0] + values[-1]) / 2
-        return float(ends - values.min()) if "accuracy" in quantity else float(values.max() - ends)
 
     def plot(self, ax: "Axes | None" = None, *, quantity: str = "loss", view: str = "contour") -> "Axes":
         """Draw one quantity. `view` is "contour" or "3d" for a plane and is not looked at for a line."""
@@ -114,9 +122,6 @@ class Slice:
                 k: plain(np.ma.filled(v, np.nan).tolist()) if v.dtype.kind == "f" else v.tolist() for k, v in arrays.items()
             }
 
-        check = None
-        if self.check is not None:
-            check = {name: plain(getattr(self.check, name)) for name in self.check.__dataclass_fields__}
         found: dict[str, Any] = {"barriers": {k: b.to_json() for k, b in self.barriers.items()}} if self.barriers else {}
         found |= {"merge_tree": self.merge_tree.to_json()} if self.merge_tree is not None else {}
         found |= {"tracks": [t.to_json() for t in self.tracks]} if self.tracks else {}
@@ -127,7 +132,8 @@ class Slice:
             "stderr": listed(self.stderr),
             "paired": listed(self.paired),
             "status": {k: [STATUS[i] for i in v.ravel().tolist()] for k, v in self.status.items()},
-            "check": check,
+            "check": None if self.check is None else self.check.to_json(),
+            "path": self.path,
             "title": self.title,
             "provenance": plain(self.provenance),
         }
@@ -144,17 +150,20 @@ class Slice:
             k: np.array([STATUS.index(s) for s in v], np.int8).reshape(values[k].shape)
             for k, v in data.get("status", {}).items()
         }
+        check, barriers = data["check"], {k: Barrier.from_json(b) for k, b in data.get("barriers", {}).items()}
+        kind: type[PathCheck] | type[SliceCheck] = PathCheck if check is not None and "ends" in check else SliceCheck
         return cls(
             tuple(data["axes"]),
             tuple(np.asarray(c, float) for c in data["coordinates"]),
             values,
             arrays("stderr"),
-            None if data["check"] is None else SliceCheck.from_json(data["check"]),
+            None if check is None else kind.from_json(check),
             data["title"],
             data["provenance"],
-            {k: Barrier.from_json(b) for k, b in data.get("barriers", {}).items()},
+            barriers,
             arrays("paired"),
             status,
             tuple(Track.from_json(t) for t in data.get("tracks", ())),
             MergeTree.from_json(data["merge_tree"]) if data.get("merge_tree") else None,
+            bool(data.get("path", barriers)),
         )

@@ -1,64 +1,98 @@
 """The evidence that a slice of the loss surface is what its title says."""
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-AGREE = 0.02  # share of the largest curvature by which curvatures may differ, from rounding and from the step of a difference
-_SAME = 1e-3  # the like for filter norms, and for values computed anew: far from the centre float32 loses some digits
+from landscape.plain import plain
+from landscape.results.derivatives import Derivatives, number
+
+SAME = 1e-3  # relative difference of filter norms, and of values computed anew: far from the centre float32 loses some digits
 
 
-def disagreement(surface: dict[str, float], products: dict[str, float], loss: float) -> float:
-    """Largest difference between two sets of curvatures, relative to the largest of them; infinite if one is not finite.
+@dataclass(frozen=True)
+class NormRatios:
+    """||d_ij|| / ||theta_ij|| of one axis, filter by filter (or layer by layer); all 1 under that normalization.
 
-    Curvatures below 10^-6 of the loss are rounding, and no picture shows them.
+    Attributes:
+        group: "filter" or "layer".
+        smallest, largest: over those that move; infinite where one moves whose weights are all zero.
+        count: how many should move: those with a weight that is not zero, of the kinds of parameters that are not held.
+        still: how many of them do not.
+        orthogonalized: the axis was normalized, then made orthogonal to another: its ratios are told, not judged.
     """
-    both = [*surface.values(), *products.values()]
-    if not all(math.isfinite(v) for v in both):
-        return math.inf
-    size = max((abs(v) for v in (*both, 1e-6 * loss)), default=0.0)
-    return max((abs(v - products[k]) for k, v in surface.items()), default=0.0) / size if size else 0.0
+
+    group: str
+    smallest: float
+    largest: float
+    count: int
+    still: int = 0
+    orthogonalized: bool = False
+
+    def problems(self, axis: int) -> list[str]:
+        """What is not as it should be, in words."""
+        if self.orthogonalized:
+            return []
+        out = []
+        if not all(abs(end - 1) < SAME for end in (self.smallest, self.largest)):
+            out.append(f"axis {axis} is not {self.group}-normalized")
+        if self.still:
+            out.append(f"axis {axis}: {self.still:,} of {self.count:,} {self.group}s that should move do not")
+        return out
+
+    def line(self, axis: int) -> str:
+        """The ratios in words."""
+        about = ", orthogonalized" if self.orthogonalized else ""
+        right = "" if self.orthogonalized else " (1 is right)"
+        still = f", {self.still:,} of them still" if self.still else ""
+        between = f"between {self.smallest:.6f} and {self.largest:.6f}"
+        return f"axis {axis}{about}: ||d||/||theta|| per {self.group} {between}{right}, {self.count:,} {self.group}s{still}"
 
 
 @dataclass(frozen=True)
 class SliceCheck:
-    """Evidence that a slice is what its title says; printed and stored with every surface.
+    """Evidence that a line or a plane is what its title says; printed and stored with it.
 
     Attributes:
         cosine: cosine between the two axes; None for a line.
-        norm_ratio: per axis, the smallest and largest ||d_ij|| / ||theta_ij|| over filters (or layers): both 1 under that
-            normalization; None where the axis is not normalized.
+        norm_ratio: per axis, the ratios of its filters' norms; None where the axis is not normalized.
         centre_is_exact: the value on the grid at the origin equals the checkpoint's loss to the bit; None if 0 is not on the
             grid.
         centre_value: the checkpoint's loss, under the BatchNorm statistics that the slice has at the origin.
         symmetric: every axis runs from -a to a.
-        curvature: second derivatives of the surface at the centre from its own values (or slopes), keyed "11", "12", "22".
-        curvature_hvp: the same from Hessian-vector products, d_i^T H d_j.
-        norms: per axis, what was normalized: "filter", "layer" or "none".
+        derivatives: curvatures d_i^T H d_j of the surface at the centre, from the surface and from products.
         own_value: the checkpoint's loss under its own statistics, where the slice has re-estimated ones at the origin.
-        curvature_samples: both curvatures are those of the first so many samples; None for all of them.
         recomputed: some places of the grid were computed anew: the largest difference, relative to the largest value; None if
             the values there are not finite.
-        from_slopes: whether `curvature` is from differences of the surface's slopes, since a rectifier's kink lay between the
-            values.
     """
 
     cosine: float | None
-    norm_ratio: tuple[tuple[float, float] | None, ...]
+    norm_ratio: tuple[NormRatios | None, ...]
     centre_is_exact: bool | None
     centre_value: float
     symmetric: bool
-    curvature: dict[str, float] = field(default_factory=dict)
-    curvature_hvp: dict[str, float] = field(default_factory=dict)
-    norms: tuple[str, ...] = ()
+    derivatives: Derivatives = field(default_factory=Derivatives)
     own_value: float | None = None
-    curvature_samples: int | None = None
     recomputed: float | None = None
-    from_slopes: bool = False
+
+    @property
+    def curvature(self) -> dict[str, float]:
+        """Second derivatives of the surface at the centre, keyed "11", "12", "22"."""
+        return self.derivatives.second
+
+    @property
+    def curvature_hvp(self) -> dict[str, float]:
+        """The same from Hessian-vector products, d_i^T H d_j; empty where they are of another function."""
+        return self.derivatives.products
+
+    @property
+    def from_slopes(self) -> bool:
+        """Whether `curvature` is from differences of slopes, since a rectifier's kink lay between the values."""
+        return bool(self.derivatives.slopes)
 
     @property
     def passed(self) -> bool:
-        """Whether centre, values computed anew, filter norms and curvatures are what they should be."""
+        """Whether centre, values computed anew, filter norms and derivatives are what they should be."""
         return not self.problems
 
     @property
@@ -67,24 +101,18 @@ class SliceCheck:
         out = []
         if self.centre_is_exact is False:
             out.append("the centre differs from the checkpoint's loss")
-        if self.recomputed is not None and not self.recomputed <= _SAME:
+        if self.recomputed is not None and not self.recomputed <= SAME:
             out.append("values on the grid differ from those computed anew")
         for i, ratio in enumerate(self.norm_ratio, 1):
-            if ratio is not None and not all(abs(end - 1) < _SAME for end in ratio):
-                out.append(f"axis {i} is not {self.norms[i - 1] if self.norms else 'filter'}-normalized")
-        if not disagreement(self.curvature, self.curvature_hvp, self.centre_value) <= AGREE:
-            out.append("curvatures of the surface differ from those of the Hessian (or a kink lies in the weights themselves)")
-        return out
+            out += ratio.problems(i) if ratio is not None else []
+        return out + self.derivatives.problems
 
     def lines(self) -> list[str]:
         """The check in words, one fact a line."""
         out = []
         if self.cosine is not None:
             out.append(f"cosine of the axes: {self.cosine:+.4f}")
-        for i, ratio in enumerate(self.norm_ratio, 1):
-            if ratio is not None:
-                group = self.norms[i - 1] if self.norms else "filter"
-                out.append(f"axis {i}: ||d||/||theta|| per {group} between {ratio[0]:.6f} and {ratio[1]:.6f} (1 is right)")
+        out += [ratio.line(i) for i, ratio in enumerate(self.norm_ratio, 1) if ratio is not None]
         centre = {True: "equal to the bit", False: "DIFFERENT", None: "0 is not on the grid"}[self.centre_is_exact]
         under = "" if self.own_value is None else f" under re-estimated statistics (its own: {self.own_value:.6g})"
         out.append(f"centre: checkpoint's loss {self.centre_value:.6g}{under}, {centre}")
@@ -92,22 +120,19 @@ class SliceCheck:
             out.append(f"grid: values computed anew differ by {self.recomputed:.1g} of the largest")
         if not self.symmetric:
             out.append("span: not symmetric about the centre")
-        for key, value in self.curvature.items():
-            product = self.curvature_hvp[key]
-            on = "" if self.curvature_samples is None else f", on {self.curvature_samples:,} samples"
-            kind = "surface's slopes" if self.from_slopes else "surface"
-            out.append(f"curvature {key}: {value:.4g} from the {kind}, {product:.4g} from products with H{on}")
-        return out + [f"WRONG: {problem}" for problem in self.problems]
+        return out + self.derivatives.lines() + [f"WRONG: {problem}" for problem in self.problems]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary; numbers that are not finite are null."""
+        return dict(plain(asdict(self)))
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "SliceCheck":
-        """From the fields as JSON has them; a null that stands for a number comes back as nan."""
-        ratios = tuple(None if r is None else (_number(r[0]), _number(r[1])) for r in data["norm_ratio"])
-        numbers = {k: {n: _number(v) for n, v in data[k].items()} for k in ("curvature", "curvature_hvp")}
-        read = {"norm_ratio": ratios, "centre_value": _number(data["centre_value"]), "norms": tuple(data.get("norms", ()))}
-        return cls(**(data | numbers | read))
-
-
-def _number(x: float | None) -> float:
-    """A number from JSON, where null stands for one that was not finite."""
-    return float("nan") if x is None else float(x)
+    def from_json(cls, data: Mapping[str, Any]) -> "SliceCheck":
+        """Inverse of `to_json`; a null that stands for a number comes back as nan."""
+        ratios = tuple(
+            None if r is None else NormRatios(**(r | {k: number(r[k]) for k in ("smallest", "largest")}))
+            for r in data["norm_ratio"]
+        )
+        derivatives = Derivatives.from_json(data["derivatives"])
+        read = {"norm_ratio": ratios, "centre_value": number(data["centre_value"]), "derivatives": derivatives}
+        return cls(**(dict(data) | read))

@@ -129,6 +129,8 @@ def fitted_span(places: np.ndarray, points: int, margin: float = 0.15) -> Span:
     low, high = min(0.0, float(np.min(places))), max(0.0, float(np.max(places)))
     room = margin * (high - low) or 1.0
     low, high = low - room, high + room
-    before = min(max(round(-low / (high - low) * (points - 1)), 1), points - 2) if points > 2 else 0
-    step = max(-low / before if before else 0.0, high / (points - 1 - before))
-    return -before * step, (points - 1 - before) * step
+    if points < 3:
+        return low, high
+    steps = [max(-low / k, high / (points - 1 - k)) for k in range(1, points - 1)]
+    before = 1 + int(np.argmin(steps))
+    return -before * steps[before - 1], (points - 1 - before) * steps[before - 1]

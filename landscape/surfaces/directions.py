@@ -1,5 +1,6 @@
 """Directions in weight space along which a loss surface is cut."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.parameters import Kind, Layout, filter_norms
-from landscape.results import Eigenpairs
+from landscape.results import Eigenpairs, NormRatios
 
 Norm = Literal["filter", "layer", "none"]
 
@@ -25,12 +26,14 @@ class Direction:
         vector: (P,).
         norm: how its length was set.
         buffers: of the checkpoint that it points to, BatchNorm's statistics among them; None where it points to none.
+        orthogonalized: made orthogonal to another one after its length was set, which changed its filters' lengths.
     """
 
     name: str
     vector: Float[Tensor, " P"]
     norm: Norm = "none"
     buffers: Mapping[str, Tensor] | None = None
+    orthogonalized: bool = False
 
 
 def random_direction(
@@ -127,20 +130,30 @@ def orthogonal_to(first: Direction, second: Direction) -> Direction:
         raise UsageError(
             "expected two directions that span a plane, found parallel ones", fix="choose another seed or direction"
         )
-    return Direction(f"{second.name}, orthogonalized", rest.to(second.vector))
+    return Direction(f"{second.name}, orthogonalized", rest.to(second.vector), second.norm, orthogonalized=True)
 
 
-def norm_ratios(objective: Objective, direction: Direction) -> tuple[float, float] | None:
-    """Smallest and largest ||d_ij|| / ||theta_ij|| over the filters (or layers) that move; None if it is not normalized so."""
+def norm_ratios(objective: Objective, direction: Direction) -> NormRatios | None:
+    """||d_ij|| / ||theta_ij|| over the filters (or layers) that should move; None if the direction is not normalized so.
+
+    Those are the ones with a weight that is not zero, of the kinds (weights, biases, norm layers) that are not held; a kind is
+    held if none of it moves.
+    """
     if direction.norm == "none":
         return None
-    groups = _groups(objective.layout, direction.norm).to(objective.device)
-    own, wanted = filter_norms(direction.vector, groups), filter_norms(objective.theta, groups)
-    moved = (own > 0) & (wanted > 0)
-    if not bool(moved.any()):
-        return None
+    layout = objective.layout
+    groups = _groups(layout, direction.norm)
+    theta, d = objective.theta.double().cpu(), direction.vector.double().cpu()
+    own, wanted = filter_norms(d, groups), filter_norms(theta, groups)
+    free = torch.zeros(len(own), dtype=torch.bool)
+    for kind in dict.fromkeys(e.kind for e in layout):
+        members = groups[layout.mask(kind)].unique()
+        free[members] = bool((own[members] > 0).any())
+    should, moved = free & (wanted > 0), own > 0
     ratio = own[moved] / wanted[moved]
-    return float(ratio.min()), float(ratio.max())
+    low, high = (float(ratio.min()), float(ratio.max())) if len(ratio) else (math.nan, math.nan)
+    still = int((should & ~moved).sum())
+    return NormRatios(direction.norm, low, high, int(should.sum()), still, direction.orthogonalized)
 
 
 def _groups(layout: Layout, norm: Norm) -> Tensor:

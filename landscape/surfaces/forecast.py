@@ -1,7 +1,10 @@
 """What a surface will cost, before it is begun, and the grid and samples that a budget allows."""
 
 import math
+import sys
 import time
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +12,8 @@ import torch
 from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.progress import duration
+from landscape.spectrum import basis_size
+from landscape.surfaces.check import SAMPLES as CHECKED
 from landscape.surfaces.statistics import BatchNorm
 
 # Products that a pair of eigenvalues takes from a neighbour's eigenvectors. Measured on digits networks and a ResNet-20.
@@ -30,7 +35,8 @@ class SurfaceForecast:
     Attributes:
         points: on the grid.
         seconds: for all of them, from one that was timed at the centre.
-        memory: bytes at the peak so far, of this process (or on its GPU); points do not add to it, arrays of results hardly do.
+        memory: bytes at the peak: what this process (or its GPU) has held so far, and what curvature products will add, for
+            the check and for eigenvalues. It does not grow with the points but for their numbers, a few hundred bytes each.
     """
 
     points: int
@@ -40,7 +46,10 @@ class SurfaceForecast:
     def line(self) -> str:
         """In words."""
         each = self.seconds / self.points
-        return f"{self.points:,} points at {duration(each)} each: about {duration(self.seconds)}, {self.memory / 2**30:.1f} GiB"
+        return (
+            f"{self.points:,} points at {duration(each)} each: about {duration(self.seconds)}, "
+            f"at most some {self.memory / 2**30:.1f} GiB"
+        )
 
 
 def forecast_surface(
@@ -69,7 +78,7 @@ def forecast_surface(
         objective.hvp(v)
         # Three gradients' worth to build the graph anew at every point.
         seconds += (_PRODUCTS + 1.5) * (time.perf_counter() - started)
-    return SurfaceForecast(points, points * seconds, _peak(objective))
+    return SurfaceForecast(points, points * seconds, _peak(objective) + _products(objective, curvature))
 
 
 def within(
@@ -90,7 +99,7 @@ def within(
     first of the split, the same at every point, and every value carries the error that this leaves.
 
     Args:
-        budget: seconds.
+        budget: seconds for the points.
         dim: 1 or 2.
         objective, test, batchnorm, curvature: as for `plane`; of `test` no more samples are used than of `objective`.
         grid, samples: fixed where given.
@@ -104,19 +113,28 @@ def within(
     Cost: that of `forecast_surface`, on all samples and on 128: a point takes a + b n seconds for n samples.
     """
     there = objective.samples
-    fixed, each = _times(objective, test, batchnorm, curvature)
+    train = _cost(objective, lambda o: forecast_surface(o, 1, batchnorm=batchnorm, curvature=curvature).seconds)
+    tested = None if test is None else (_cost(test, lambda o: forecast_surface(o, 1).seconds), test.samples)
+
+    def point(n: int) -> float:
+        """Seconds of a point on n samples."""
+        (a, b), more = train, 0.0
+        if tested is not None:
+            (c, d), all_of = tested
+            more = c + d * min(n, all_of)
+        return a + b * n + more
 
     def room(points: int) -> int:
         """Samples that fit."""
-        return math.floor((_POINTS * budget / points - fixed) / each * _ROUNDED)
+        return bisect_right(range(there + 1), _POINTS * budget / points * _ROUNDED, key=point) - 1
 
     def fitting(low: int, high: int, n: int) -> int | None:
-        g = min(high, math.floor((_POINTS * budget / (fixed + each * n)) ** (1 / dim) * _ROUNDED))
+        g = min(high, math.floor((_POINTS * budget / point(n)) ** (1 / dim) * _ROUNDED))
         g -= 1 - g % 2
         return g if g >= low else None
 
     def too_small(g: int, n: int) -> UsageError:
-        return _too_small((fixed + each * n) * g**dim, g, n)
+        return _too_small(point(n) * g**dim, g, n)
 
     most = min(samples or there, there)
     few, least = (most, most) if samples else (min(most, _FEW_SAMPLES), min(most, _LEAST_SAMPLES))
@@ -140,17 +158,13 @@ def within(
     return coarsest, least
 
 
-def _times(objective: Objective, test: Objective | None, batchnorm: BatchNorm, curvature: bool) -> tuple[float, float]:
+def _cost(objective: Objective, seconds: Callable[[Objective], float]) -> tuple[float, float]:
     """Seconds of a point whatever the samples, and for each sample."""
-
-    def of(o: Objective, t: Objective | None) -> float:
-        return forecast_surface(o, 1, test=t, batchnorm=batchnorm, curvature=curvature).seconds
-
     n, few = objective.samples, _LEAST_SAMPLES
-    whole = of(objective, test)
+    whole = seconds(objective)
     if n <= few:
         return 0.0, whole / n
-    part = of(objective.subset(few), None if test is None else test.subset(min(few, test.samples)))
+    part = seconds(objective.subset(few))
     each = max((whole - part) / (n - few), 0.01 * whole / n)  # two times that noise has turned round
     return max(0.0, whole - each * n), each
 
@@ -185,4 +199,14 @@ def _peak(objective: Objective) -> int:
         import resource
     except ImportError:  # not on Windows
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _products(objective: Objective, curvature: bool) -> int:
+    """Bytes that curvature products will hold: the check's graphs and copies in float64, and on request a Krylov basis."""
+    wide = 8 // objective.theta.element_size()
+    check = wide * objective.graph_bytes(min(objective.samples, CHECKED)) + 12 * 8 * objective.dim
+    if not curvature:
+        return check
+    basis = (basis_size(objective.dim, 2) + 2) * objective.theta.nbytes
+    return max(check, objective.graph_bytes() + basis)

@@ -19,7 +19,7 @@ from landscape.surfaces.directions import Direction, random_direction
 from landscape.surfaces.measurement import Extremes, Losses, Part, filled
 from landscape.surfaces.run import Run, digest
 from landscape.surfaces.statistics import WORDS, BatchNorm, is_normalized, on_plane
-from landscape.surfaces.survey import survey
+from landscape.surfaces.survey import recheck, survey
 from landscape.surfaces.topology import merge_tree
 
 Seen = Callable[[Slice], None]
@@ -54,7 +54,9 @@ def line(
             between the checkpoints that the direction joins.
         curvature: measure lambda_max, lambda_min and |lambda_min / lambda_max| of the Hessian at every point, too.
         run: a folder in which every point is kept as soon as it is done. The same call with the same folder goes on where a
-            killed one stopped, to the same bits, and several processes may share one. Default: in memory.
+            killed one stopped, and several processes may share one; to the same bits on the same kind of machine, if the
+            network's kernels are deterministic. Whoever goes on computes one point again first, and is refused if it differs.
+            Default: in memory.
         seen: called with the unfinished Slice every few seconds.
 
     Returns:
@@ -63,7 +65,7 @@ def line(
 
     Raises:
         UsageError: fewer than two points; a span that is not finite or not increasing; a folder that holds another surface
-            (the message says what differs).
+            (the message says what differs), or a point that comes out otherwise now.
         NumericalError: every point failed.
 
     Cost: one forward pass a point, two with "recalibrate", and a few for the check. With `curvature` some ten to fifty
@@ -112,7 +114,7 @@ def plane(
             orthogonal: in high dimension they nearly are, and the check prints their cosine; `orthogonal_to` makes them so.
         span: of both axes, or one each.
         grid: points on each axis.
-        seed, test, batchnorm, curvature, run, seen: as in `line`.
+        seed, test, batchnorm, curvature, run, seen: as in `line`; going on to the same bits has the same conditions.
 
     Returns:
         Slice, as `line`; a finished one has the merge tree of its loss.
@@ -184,12 +186,15 @@ def surveyed(empty: Slice, chart: Chart, parts: Sequence[Part], run: Run, seen: 
 
     Raises:
         NumericalError: not a single point could be done.
+        UsageError: there are points already, and one of them, computed again, is another one now.
     """
 
     def so_far() -> Slice:
         return filled(empty, chart, parts, run.journal.records)
 
     watched = None if seen is None else _rarely(lambda: seen(so_far()))
+    if parts:  # the loss comes first: it shows a change of any input for the price of one cheap point
+        recheck(parts[0], run.journal, chart)
     for part in parts:
         survey(part, run.journal, watched)
     found = so_far()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import UsageError
-from landscape.files import unwritable, write
+from landscape.files import sync_folder, unwritable, write
 
 Record = dict[str, Any]
 
@@ -132,6 +132,7 @@ class Journal:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
                 self._own = os.open(self.folder / self._name, flags, 0o644)
                 _WRITING.add(self._name)
+                sync_folder(self.folder)
                 self._append({"open": self.run, "after": sorted(self._offsets)})
             if os.write(self._own, whole) != len(whole):
                 raise UsageError(

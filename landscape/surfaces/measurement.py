@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.errors import NumericalError
 from landscape.losses import standard_error
 from landscape.objective import Objective
-from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, Evaluation, Slice
+from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED, Evaluation, Slice
 from landscape.spectrum import eigenpairs
 from landscape.surfaces.chart import Chart
 from landscape.surfaces.journal import Record, decoded, encoded
@@ -111,7 +111,7 @@ class Extremes:
         """Both ends at a point. Cost: some ten to fifty Hessian-vector products from a neighbour, more at the first point."""
         self._let_go()
         start = self._start(number)
-        values, vectors = self._solved(number, start)
+        values, vectors, converged = self._solved(number, start)
         if number in self.children:
             self.run.keep_vectors(number, vectors)
         self._last = number, vectors
@@ -121,17 +121,24 @@ class Extremes:
         sure = abs(high) - errors[1]  # of |lambda_max|, at least
         error = (errors[0] + ratio * errors[1]) / sure if sure > 0 else math.inf
         found = {"lambda_min": (low, errors[0]), "lambda_max": (high, errors[1]), "lambda_ratio": (ratio, error)}
-        return {"values": {k: [encoded(v), encoded(e), None] for k, (v, e) in found.items()}}
+        lost = [name for name, good in zip(("lambda_min", "lambda_max"), converged, strict=True) if not good]
+        record: Record = {"values": {k: [encoded(v), encoded(e), None] for k, (v, e) in found.items()}}
+        return record | ({"unconverged": [*lost, "lambda_ratio"]} if lost else {})
 
-    def _solved(self, number: int, start: Tensor | None) -> tuple[np.ndarray, Tensor]:
-        """(2, 2) values and residuals, smallest first; (2, P) vectors."""
+    def _solved(self, number: int, start: Tensor | None) -> tuple[np.ndarray, Tensor, list[bool]]:
+        """(2, 2) values and residuals, smallest first; (2, P) vectors; whether they converged."""
         theta, buffers = self.chart.at(self.chart.place(number))
         if not bool(torch.isfinite(theta).all()):
             raise NumericalError("expected finite weights, found some that are not")
-        pairs = eigenpairs(self.objective.at(theta, buffers), 1, "both", tol=TOLERANCE, start=start)
+        random, at = torch.Generator().manual_seed(number), self.objective.at(theta, buffers)
+        if start is not None:
+            fresh = torch.randn(len(theta), generator=random, dtype=torch.float64).to(start)
+            start = torch.cat([start, fresh[None] / fresh.norm()])
+        pairs = eigenpairs(at, 1, "both", tol=TOLERANCE, start=start, generator=random)
         order = np.argsort(pairs.values)
         ends = [int(order[0]), int(order[-1])]
-        return np.stack([pairs.values[ends], pairs.residuals[ends]]), pairs.vectors[ends]
+        values = np.stack([pairs.values[ends], pairs.residuals[ends]])
+        return values, pairs.vectors[ends], [bool(pairs.converged[i]) for i in ends]
 
     def _start(self, number: int) -> Tensor | None:
         """The parent's eigenvectors: from memory, the run's folder, or computed anew from the nearest there are."""
@@ -143,7 +150,8 @@ class Extremes:
                 found = self._last[1]
                 break
             if "failed" in self.run.journal.records.get(f"{self.name}:{at}", {}):
-                break
+                # From a cold start the value could be another one than after a parent that succeeds the next time.
+                raise NumericalError(f"expected the neighbour that this point starts from, found that point {at} failed")
             found = self.run.vectors(at, self.objective.theta)
             if found is not None:
                 break
@@ -162,8 +170,10 @@ class Extremes:
 
 
 def paired_error(found: Evaluation, centre: Evaluation, name: str) -> float | None:
-    """Standard error over samples of the difference to the centre; None where the quantity does not come apart by sample."""
+    """Standard error over samples of the difference to the centre; None where it does not come apart by sample, or is none."""
     if name not in found.each or name not in centre.each:
+        return None
+    if not all(e is not None and math.isfinite(e.value) for e in (getattr(found, name), getattr(centre, name))):
         return None
     difference = found.each[name] - centre.each[name]
     counted = ~np.isnan(difference)
@@ -188,7 +198,8 @@ def filled(empty: Slice, chart: Chart, parts: Sequence[Part], records: Mapping[s
                 if name not in found:
                     found[name], status[name] = np.full((3, chart.size), math.nan), np.full(chart.size, MISSING, np.int8)
                 found[name][:, k] = [decoded(x) for x in numbers]
-                status[name][k] = DONE if math.isfinite(found[name][0, k]) else NOT_FINITE
+                state = UNCONVERGED if name in record.get("unconverged", ()) else DONE
+                status[name][k] = state if math.isfinite(found[name][0, k]) else NOT_FINITE
         for name, rows in found.items():
             status[name][failed] = FAILED
             for kind, column in zip(columns, rows, strict=True):

@@ -1,5 +1,6 @@
 """Paths between minima: the straight line, or a trained curve."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,19 @@ from torch import Tensor
 from landscape.errors import MismatchError, UsageError
 from landscape.losses import standard_error
 from landscape.objective import Objective
-from landscape.results import Barrier, Slice
+from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.chart import Chart, Span, coordinates
 from landscape.surfaces.grid import Seen, identity, provenance, surveyed
-from landscape.surfaces.measurement import Losses
+from landscape.surfaces.measurement import Extremes, Losses, Part
+from landscape.surfaces.path_check import check_path
 from landscape.surfaces.run import Run, digest
 from landscape.surfaces.statistics import BatchNorm, is_normalized, on_path
 
 if TYPE_CHECKING:
     from landscape.surfaces.curve import Curve
 
+_OF_BARRIERS = ("loss", "accuracy")
+_GAPS = ((FAILED, "failed"), (MISSING, "missing"))
 _WORDS = {
     "recalibrate": "re-estimated at each point, own at both ends",
     "interpolate": "statistics interpolated",
@@ -39,6 +43,7 @@ def interpolation(
     test: Objective | None = None,
     batchnorm: BatchNorm = "recalibrate",
     curve: "Curve | None" = None,
+    curvature: bool = False,
     run: str | Path | None = None,
     seen: Seen | None = None,
 ) -> Slice:
@@ -57,10 +62,11 @@ def interpolation(
             variance is cut at zero), "eval" keeps the start's. With the last two the statistics do not belong to the weights,
             and much of the barrier may be due to that. Other buffers are interpolated.
         curve: a path between the two, as `train_curve` finds them; default the straight line.
-        run, seen: as in `line`.
+        curvature, run, seen: as in `line`.
 
     Returns:
-        Slice with a Barrier for each quantity where 0 and 1 are on the grid. The provenance names the statistics; with
+        Slice with its check (`landscape.results.PathCheck`), and a Barrier for each quantity where 0 and 1 are on the grid;
+            one with a reason instead of a height where points between them failed. The provenance names the statistics; with
             "recalibrate" it has the loss of both ends under re-estimated statistics too, to see the step that keeping their own
             leaves at the ends.
 
@@ -68,7 +74,8 @@ def interpolation(
         MismatchError: the two networks differ in their parameters.
         UsageError: an unknown `batchnorm`.
 
-    Cost: one forward pass a point; with "recalibrate" and BatchNorm one more on the data of `start`, or many: see there.
+    Cost: one forward pass a point; with "recalibrate" and BatchNorm one more on the data of `start`, or many: see there. A
+        few for the check; with `curvature` products a point, as in `line`.
 
     Accuracy: a barrier's standard error is that of the mean over samples of (loss at the top - mean loss of the ends), each
         sample with itself. It is the doubt from having these samples; the supremum is over the grid.
@@ -97,7 +104,7 @@ def interpolation(
     )  # fmt: skip
     shape = {} if curve is None else {"curve": digest(curve.control)}
     ends = {"end": digest(theta1, *end.buffers.values())}
-    inputs = identity(start, test, batchnorm, (span,), (grid,)) | ends | shape
+    inputs = identity(start, test, batchnorm, (span,), (grid,)) | {"curvature": curvature} | ends | shape
     title = f"Loss on {'the line' if curve is None else f'a trained {curve.kind} curve'} between two minima"
     facts: dict[str, Any] = provenance(start, test) | {"distance": float((theta1 - theta0).norm())}
     normalized = is_normalized(start)
@@ -107,13 +114,21 @@ def interpolation(
     kept = Run(None if run is None else Path(run), inputs)
     with kept.computing():
         losses = Losses(chart, start, test)
-        found = surveyed(Slice(chart.axes, chart.coordinates, {}, {}, None, title, facts), chart, [losses], kept, seen)
-        barriers = {q: b for q in found.values if (b := _barrier(q, found, chart, losses)) is not None}
+        parts: list[Part] = [losses]
+        if curvature:
+            parts.append(Extremes(chart, start, kept))
+        empty = Slice(chart.axes, chart.coordinates, {}, {}, None, title, facts, path=True)
+        found = surveyed(empty, chart, parts, kept, seen)
+        kept.drop_all_vectors()
+        barriers = {
+            q: b for q in found.values if q.endswith(_OF_BARRIERS) and (b := _barrier(q, found, chart, losses)) is not None
+        }
+        check = check_path(start, end, curve, found, batchnorm)
         if normalized and batchnorm == "recalibrate":
             # The step that keeping their own statistics leaves at the ends.
             recalibrated = [start.evaluate(theta, start.recalibrated(theta)).loss.value for theta in (theta0, theta1)]
             facts["loss_of_ends_recalibrated"] = recalibrated
-    return replace(found, barriers=barriers, provenance=facts)
+    return replace(found, barriers=barriers, check=check, provenance=facts)
 
 
 def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barrier | None:
@@ -125,7 +140,11 @@ def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barri
         return None
     i, j = int(first[0]), int(last[0])
     ends = float((values[i] + values[j]) / 2)
-    lost = i + np.flatnonzero(~np.isfinite(values[i : j + 1]))
+    between = piece.status[quantity][i : j + 1]
+    gaps = [f"{n} of {len(between)} points {word}" for state, word in _GAPS if (n := int((between == state).sum()))]
+    if gaps:  # the top may be there
+        return Barrier(math.nan, None, math.nan, ends, " and ".join(gaps))
+    lost = i + np.flatnonzero(between != DONE)
     if len(lost):
         return Barrier(np.inf, None, float(at[lost[0]]), ends)
     sign = -1.0 if kind == "accuracy" else 1.0

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -32,7 +34,7 @@ class Run:
     Args:
         folder: of manifest and journal, made if missing; None for one that lives in memory and cannot be resumed.
         inputs: all that determines the values, each a short text or number: digests of weights and data, of the directions,
-            span, grid, dtype, ... Versions and the number of threads are added.
+            span, grid, dtype, "device", ... Versions, the kind of processor or GPU and the number of threads are added.
 
     Raises:
         UsageError: the folder holds another surface; the message says what differs.
@@ -44,10 +46,7 @@ class Run:
     def __init__(self, folder: Path | None, inputs: dict[str, Any]) -> None:
         self.folder = folder
         self._memory: dict[int, Tensor] = {}
-        # The kernels that torch chooses for a processor differ in the last bits.
-        versions = {"landscape": __version__, "torch": torch.__version__, "numpy": np.__version__}
-        versions["processor"] = torch.backends.cpu.get_cpu_capability()
-        self.manifest: dict[str, Any] = {"schema": _SCHEMA, "threads": torch.get_num_threads()} | versions | inputs
+        self.manifest: dict[str, Any] = {"schema": _SCHEMA, "threads": torch.get_num_threads()} | _machinery(inputs) | inputs
         if folder is not None:
             self._agree(folder)
             sweep(folder)
@@ -138,6 +137,28 @@ class Run:
             )
 
 
+def _machinery(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What decides about the last bits beside the inputs."""
+    found: dict[str, Any] = {
+        "landscape": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        # Functions are told apart by their bytecode, which the minor versions of Python write differently.
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        # The kernels that torch chooses for a processor differ in the last bits.
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+    device = torch.device(inputs.get("device", "cpu"))
+    if device.type == "cuda":
+        found |= {
+            "GPU": torch.cuda.get_device_name(device),
+            "CUDA": torch.version.cuda,
+            "cuDNN": torch.backends.cudnn.version(),
+        }
+    return found
+
+
 def agreed(folder: Path, name: str, settle: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was settled under a name by the first process that came here; what `settle` says, if that is this one.
 
@@ -157,7 +178,10 @@ def agreed(folder: Path, name: str, settle: Callable[[], dict[str, Any]]) -> dic
 def store_directions(folder: Path, directions: Sequence[Direction]) -> None:
     """Keep directions beside the manifest, so that a run that goes on need not compute them again; the first ones stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = [{"name": d.name, "norm": d.norm, "buffers": d.buffers is not None} for d in directions]
+    kept = [
+        {"name": d.name, "norm": d.norm, "buffers": d.buffers is not None, "orthogonalized": d.orthogonalized}
+        for d in directions
+    ]
     tensors = {f"{i}": d.vector.contiguous().cpu() for i, d in enumerate(directions)}
     for i, d in enumerate(directions):
         tensors |= {f"{i}.{n}": b.contiguous().cpu() for n, b in (d.buffers or {}).items()}
@@ -181,7 +205,8 @@ def stored_directions(folder: Path, like: Tensor) -> tuple[Direction, ...] | Non
             for i, d in enumerate(kept):
                 own = [n for n in names if n.startswith(f"{i}.")]
                 buffers = {n.partition(".")[2]: file.get_tensor(n).to(like) for n in own} if d["buffers"] else None
-                out.append(Direction(d["name"], file.get_tensor(f"{i}").to(like), d["norm"], buffers))
+                vector, orthogonalized = file.get_tensor(f"{i}").to(like), d.get("orthogonalized", False)
+                out.append(Direction(d["name"], vector, d["norm"], buffers, orthogonalized))
             return tuple(out)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise MalformedError(

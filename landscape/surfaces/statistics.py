@@ -20,8 +20,8 @@ WORDS = {
 
 
 def is_normalized(objective: Objective) -> bool:
-    """Whether the network has BatchNorm statistics at all."""
-    return any(name.endswith("running_var") for name in objective.buffers)
+    """Whether the network has BatchNorm layers with running statistics: those that can be re-estimated, and no others."""
+    return bool(objective.batchnorms)
 
 
 def checked(batchnorm: str) -> None:
@@ -73,10 +73,12 @@ def on_plane(objective: Objective, ends: Sequence[Mapping[str, Tensor] | None], 
 def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistics:
     """Statistics on a path from `start` (place 0) to `end` (place 1); at both ends each network has its own to the bit.
 
-    As `on_plane`; "eval" keeps the running statistics of the start all the way to the end. Other buffers are interpolated.
+    As `on_plane`; "eval" keeps BatchNorm's running statistics of the start all the way to the end. Other buffers are
+    interpolated.
     """
     checked(batchnorm)
     first, last = start.buffers, {n: b.to(start.theta) for n, b in end.buffers.items()}
+    held = {f"{layer}.{name}".lstrip(".") for layer in start.batchnorms for name in ("running_mean", "running_var")}
 
     def at(place: Place, theta: Tensor) -> dict[str, Tensor]:
         (a,) = place
@@ -84,7 +86,7 @@ def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistic
             return first if a == 0.0 else last
         between = {n: _variance(n, torch.lerp(first[n], last[n], a)) for n in first}
         if batchnorm == "eval":
-            return between | {n: b for n, b in first.items() if n.endswith(("running_mean", "running_var"))}
+            return between | {n: b for n, b in first.items() if n in held}
         return between | start.recalibrated(theta) if batchnorm == "recalibrate" else between
 
     return at

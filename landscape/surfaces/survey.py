@@ -1,12 +1,15 @@
 """The loop over the points of a chart: from coarse to fine, shared with other processes, interrupted at any moment."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from landscape import progress
 from landscape.errors import UsageError
-from landscape.surfaces.journal import Journal, Record
+from landscape.surfaces.chart import Chart
+from landscape.surfaces.journal import Journal, Record, decoded
 from landscape.surfaces.measurement import Part
 
 # Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
@@ -67,6 +70,54 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
                 idle.own += len(chunk)
             else:
                 time.sleep(_LOOK)
+
+
+def recheck(part: Part, journal: Journal, chart: Chart) -> None:
+    """Compute one point of a part again that the journal has, if it has any, and refuse to go on if it is another one now.
+
+    The point is the first in the part's order with finite values; of the first sixteen rather one where the value is not zero,
+    as a loss may be whatever its scale, and rather not the centre, which knows nothing of the axes. Nothing is written.
+
+    Args:
+        part: what was measured.
+        journal: what is known.
+        chart: where.
+
+    Raises:
+        UsageError: it differs.
+
+    Cost: one point.
+    """
+    known = ((k, journal.records.get(_key(part, k), {})) for k in part.order)
+    done = list(islice(((k, record) for k, record in known if _finite(record)), 16))
+    if not done:
+        return
+
+    def says_little(point: tuple[int, Record]) -> tuple[bool, bool]:
+        number, record = point
+        return record["values"].get(part.name, [0])[0] == 0, chart.place(number) == chart.centre
+
+    number, there = min(done, key=says_little)
+    here = _measured(part, number)
+    if there != here:
+        raise UsageError(
+            f"expected the {part.name} at point {number} to be what the journal has, {_told(there, here)}, "
+            f"found {_told(here, there)}: the network, the data or the code changed, or the machine computes differently",
+            fix="choose another directory",
+        )
+
+
+def _finite(record: Record) -> bool:
+    """Whether a record holds values, all finite."""
+    return bool(record.get("values")) and all(math.isfinite(decoded(row[0])) for row in record["values"].values())
+
+
+def _told(record: Record, other: Record) -> str:
+    """Those values of a record, with their errors, that another one has not, or the failure that it is."""
+    if "failed" in record:
+        return str(record["failed"])
+    theirs = other.get("values", {})
+    return ", ".join(f"{name} {row}" for name, row in record["values"].items() if theirs.get(name) != row) or "no such value"
 
 
 class _Idle:

@@ -26,7 +26,8 @@ def merge_tree(piece: Slice, quantity: str = "loss", threshold: float | None = N
     Args:
         piece: a finished line or plane.
         quantity: one of its quantities that has minima, such as "loss", "test_loss" or "lambda_max"; no accuracy.
-        threshold: persistence above which a minimum counts in `kept`, in units of the quantity; None: above its own doubt.
+        threshold: persistence above which a minimum counts in `kept`, in units of the quantity; None: above its own doubt,
+            and where that is unknown a minimum is not said to count. The lowest always counts.
 
     Returns:
         MergeTree, minima in order of decreasing persistence, equal ones in the order above. `doubt` is the half-width of a 95 %

@@ -58,6 +58,22 @@ def load_user_task(text: str, options: Mapping[str, Any] | None = None) -> Task:
     return result
 
 
+def task_record(text: str) -> dict[str, str]:
+    """What to record of a task file: SHA-256 of its bytes, and the name of its function.
+
+    Args:
+        text: as for `load_user_task`.
+
+    Raises:
+        UsageError: no such file, or it cannot be read.
+    """
+    path, name = _split(text)
+    try:
+        return {"task file": hashlib.sha256(path.read_bytes()).hexdigest(), "task function": name}
+    except OSError as error:
+        raise UsageError(f"expected a task file that can be read, found {path}: {error.strerror}") from None
+
+
 def _split(text: str) -> tuple[Path, str]:
     """File and function name of "task.py[:name]"."""
     head, colon, tail = text.rpartition(":")

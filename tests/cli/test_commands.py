@@ -237,7 +237,7 @@ def test_a_killed_training_run_goes_on(tmp_path):
     import signal
     import time
 
-    arguments = ["train", "digits-mlp", "--epochs", "600", "--stop-loss", "1e-6", "-M", "widths=[16]", "--out"]
+    arguments = ["train", "digits-mlp", "--epochs", "1200", "--stop-loss", "1e-6", "-M", "widths=[16]", "--out"]
     command = [sys.executable, "-m", "landscape", *arguments, str(tmp_path / "a.safetensors")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     for _ in range(300):  # until there is something to go on from

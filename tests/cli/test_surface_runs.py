@@ -1,5 +1,6 @@
 """`landscape surface` as it meets the world: killed, interrupted, started twice, on a full disk, with other inputs."""
 
+import hashlib
 import json
 import os
 import resource
@@ -10,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from landscape.checkpoints import save
 
 SLOW = pytest.mark.slow
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -90,7 +94,8 @@ def test_two_at_once_share_the_work(place):
     [([signal.SIGINT, signal.SIGINT], "twice"), pytest.param([signal.SIGTERM], "told", marks=SLOW)],
 )
 def test_told_to_stop_it_says_how_to_go_on_and_does(place, signals, name):
-    process = started("surface", "0.safetensors", *GRID, "--out", name, cwd=place)
+    longer = ("--grid", "71", *FEW)  # so that a machine that is slow to send the signals is still in time
+    process = started("surface", "0.safetensors", *longer, "--out", name, cwd=place)
     in_the_middle(process, place / name)
     for s in signals:
         process.send_signal(s)
@@ -251,3 +256,39 @@ def test_curvature_and_curves_killed_again_and_again(place):
             process.communicate()
         surface(place, name, *arguments)
         assert contents(place / name) == contents(place / f"{name}-whole")
+
+
+TASK = """
+import torch
+from landscape import Task
+from torch.nn import functional as F
+
+def loss(output, target):
+    return 1.0 * F.mse_loss(output, target)
+
+def task():
+    torch.manual_seed(0)
+    x = torch.randn(20, 3)
+    return Task(torch.nn.Linear(3, 2), loss, (x, x[:, :2]))
+"""
+
+
+def test_an_edited_task_is_refused(tmp_path):
+    """The loss of the task file is another one: neither the directory's record nor the points may be gone on with."""
+    save(tmp_path / "0.safetensors", {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, recipe={})
+    (tmp_path / "task.py").write_text(TASK)
+    command = ("--task", "task.py", "--dim", 1, "--grid", 3)
+    surface(tmp_path, "out", *command)
+    before = contents(tmp_path / "out")
+    assert "task file" in json.loads(before["run.json"])
+    _, err = surface(tmp_path, "out", *command)
+    assert "going on with" in err
+    assert contents(tmp_path / "out") == before
+    (tmp_path / "task.py").write_text(TASK.replace("1.0 *", "5.0 *"))
+    _, err = surface(tmp_path, "out", *command, code=2)
+    assert "found another run there: it differs in task file (" in err
+    record = json.loads(before["run.json"])
+    record["task file"] = hashlib.sha256((tmp_path / "task.py").read_bytes()).hexdigest()
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    _, err = surface(tmp_path, "out", *command, code=2)
+    assert "expected to go on with the surface in out/points, found other inputs: loss (" in err

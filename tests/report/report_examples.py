@@ -5,11 +5,15 @@ from dataclasses import replace
 import numpy as np
 
 from landscape.results import (
+    Barrier,
     Certificate,
     CertificateRow,
+    Derivatives,
     Eigenpairs,
     Estimate,
     Measurement,
+    NormRatios,
+    PathCheck,
     Sharpness,
     Slice,
     SliceCheck,
@@ -89,7 +93,8 @@ def line(*, test=True, accuracy=True, n=51, steep=6.0):
         if test:
             values["test_accuracy"] = 0.1 + 0.86 * np.exp(-3.3 * a**2)
             stderr["test_accuracy"] = np.sqrt(values["test_accuracy"] * (1 - values["test_accuracy"]) / 450)
-    check = SliceCheck(None, ((1.0, 1.0),), True, 0.011, True, {"11": 2 * steep}, {"11": 2 * steep})
+    derivatives = Derivatives({"11": 2 * steep}, {"11": 2 * steep}, loss=0.011)
+    check = SliceCheck(None, (NormRatios("filter", 1.0, 1.0, 26),), True, 0.011, True, derivatives)
     return Slice(("random, seed 0, filter norm",), (a,), values, stderr, check, "Loss along one direction", PROVENANCE)
 
 
@@ -100,8 +105,8 @@ def plane(nx=41, ny=41, spans=((-1, 1), (-1, 1)), function=None, **changes):
     loss = function(x[:, None], y[None, :])
     values = {"loss": loss, "accuracy": 0.1 + 0.9 * np.exp(-loss)}
     check = SliceCheck(
-        0.0031, ((0.999999, 1.000001), (0.999999, 1.000001)), True, 0.012, True,
-        {"11": 8.0, "12": -0.8, "22": 2.48}, {"11": 8.001, "12": -0.7998, "22": 2.479},
+        0.0031, (NormRatios("filter", 0.999999, 1.000001, 26),) * 2, True, 0.012, True,
+        Derivatives({"11": 8.0, "12": -0.8, "22": 2.48}, {"11": 8.001, "12": -0.7998, "22": 2.479}, loss=0.012),
     )  # fmt: skip
     names = ("random, seed 0, filter norm", "random, seed 1, filter norm")
     content = {"axes": names, "coordinates": (x, y), "values": values, "stderr": {}, "check": check}
@@ -115,14 +120,23 @@ def interpolation():
     acc = 0.1 + 0.9 * np.exp(-1.2 * loss)
     values = {"loss": loss, "test_loss": 0.1 + 1.2 * loss, "accuracy": acc, "test_accuracy": 0.96 * acc}
     stderr = {k: np.full(41, 0.01 if "acc" in k else 0.02) for k in values}
+    barriers = {}
+    for k, y in values.items():
+        sign, ends = (-1 if "acc" in k else 1), float(y[[10, 30]].mean())
+        top = 10 + int(np.argmax(sign * y[10:31]))
+        barriers[k] = Barrier(sign * (float(y[top]) - ends), 0.02, float(a[top]), ends)
+    derivatives = Derivatives({"11": -3.0}, {"11": -3.001}, loss=1.2)
+    check = PathCheck((float(loss[10]), float(loss[30])), (True, True), 0.0, 0.382, derivatives)
     return Slice(
         ("from small batch to large batch",),
         (a,),
         values,
         stderr,
-        None,
+        check,
         "From the small-batch to the large-batch minimum",
         PROVENANCE,
+        barriers,
+        path=True,
     )
 
 

@@ -9,7 +9,6 @@ import report_examples as examples
 
 from landscape.errors import UsageError
 from landscape.report import draw_interpolation, draw_slice, figure_slice
-from landscape.report.line import barrier
 from landscape.results import Barrier, Slice
 
 
@@ -87,20 +86,43 @@ def test_a_line_does_not_look_at_the_view():
     assert figure_slice(examples.line(), view="line").axes[0].get_ylabel() == "loss (mean per sample)"
 
 
-def test_barrier_has_its_closed_form():
-    """4 a (1 - a) + a is 0 and 1 at its ends and 1.5 at a = 0.5, the first top on this grid, which runs on past the ends."""
-    a = np.linspace(-1, 2, 13)
-    piece = Slice(("a",), (a,), {"loss": a * (1 - a) * 4 + a}, {}, None, "", {})
-    assert barrier(piece) == (1.0, 0.5, 0.5)  # height, place, mean of the ends
-    assert barrier(replace(piece, coordinates=(a + 0.1,))) is None
+def test_the_barrier_that_is_drawn_is_the_one_that_the_slice_has():
+    """The picture computes none of its own: another height, place and mean in the slice are another arrow."""
+    piece = examples.interpolation()
+    drawn = draw_interpolation(replace(piece, barriers={"loss": Barrier(0.5, 0.1, 0.25, 0.125)}))[0]
+    assert "barrier 0.5 ± 0.2" in [t.get_text() for t in drawn.texts]
+    arrow = next(t for t in drawn.texts if t.get_text() == "")
+    assert (arrow.xyann, arrow.xy) == ((0.25, 0.125), (0.25, 0.625))
+    assert not [t for t in draw_interpolation(replace(piece, barriers={}))[0].texts if "barrier" in t.get_text()]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Barrier(np.nan, None, np.nan, 0.1, "2 of 41 points failed"), "barrier unknown: 2 of 41 points failed"),
+        (Barrier(np.inf, None, 0.5, 0.1), "barrier infinite, at 0.5"),
+        (Barrier(-0.1, 0.01, 0.5, 0.1), "no barrier: it never rises above the mean of its ends"),
+    ],
+)
+def test_a_barrier_without_a_height_is_put_in_words(found, words):
+    drawn = draw_interpolation(replace(examples.interpolation(), barriers={"loss": found}))[0]
+    assert drawn.get_xlabel().endswith(f"\n{words}")
+
+
+def test_a_path_has_no_checkpoint_at_0_and_a_line_has_one_even_unfinished():
+    path = replace(examples.interpolation(), paired={"loss": np.full(41, 0.01)})
+    for piece, words in ((path, "start"), (replace(path, check=None), "start"), (replace(path, path=False), "checkpoint")):
+        names = [t.get_text() for t in draw_slice(piece).get_legend().get_texts()]
+        assert f"95 % of the difference to the {words}" in names
+        assert ("checkpoint" in names) is (words == "checkpoint")
 
 
 def test_interpolation_has_two_panels_its_ends_and_the_barrier():
     loss, accuracy = draw_interpolation(examples.interpolation(), ends=("small", "large"))
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss (mean per sample)", "accuracy (%)")
-    height = barrier(examples.interpolation())[0]
+    height = examples.interpolation().barriers["loss"].height
     texts = [t.get_text() for t in loss.texts]
-    assert f"barrier {height:.3g}" in texts
+    assert f"barrier {height:.3g} ± 0.039" in texts
     assert {"small", "large"} <= set(texts)
     arrow = next(t for t in loss.texts if t.get_text() == "")
     assert arrow.xy[1] - arrow.xyann[1] == pytest.approx(height)
@@ -108,7 +130,8 @@ def test_interpolation_has_two_panels_its_ends_and_the_barrier():
 
 def test_a_line_without_a_hill_says_so():
     a = np.linspace(0, 1, 11)
-    (ax,) = draw_interpolation(Slice(("a",), (a,), {"loss": 1 - a * (1 - a)}, {}, None, "", {}))
+    found = {"loss": Barrier(0.0, None, 0.0, 1.0)}
+    (ax,) = draw_interpolation(Slice(("a",), (a,), {"loss": 1 - a * (1 - a)}, {}, None, "", {}, found))
     assert "never rises" in ax.get_xlabel()
 
 

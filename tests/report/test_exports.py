@@ -21,7 +21,20 @@ from landscape.report import export_slice, slice_csv
 from landscape.report.netcdf import dataset, netcdf
 from landscape.report.variables import meaning, variables
 from landscape.report.vtk import vtk
-from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, Barrier, MergeTree, Minimum, Slice, SliceCheck, Track
+from landscape.results import (
+    DONE,
+    FAILED,
+    MISSING,
+    NOT_FINITE,
+    Barrier,
+    Derivatives,
+    MergeTree,
+    Minimum,
+    NormRatios,
+    Slice,
+    SliceCheck,
+    Track,
+)
 
 xarray = pytest.importorskip("xarray", reason="the reader of NetCDF is an extra")
 
@@ -50,7 +63,8 @@ def surface() -> Slice:
     errors = {q: 0.01 * np.abs(values[q]) for q in ("loss", "test_accuracy", "lambda_max")}
     tree = MergeTree("loss", (Minimum((2, 2), (0.2, 0.0), 0.34, None, np.inf, None),), 0.1)
     curvature = {"11": 2.0, "12": 0.0, "22": 14.0}
-    check = SliceCheck(0.01, ((0.9, 1.1), None), None, 0.3, False, curvature, curvature)
+    ratios = NormRatios("filter", 0.9, 1.1, 26), None
+    check = SliceCheck(0.01, ratios, None, 0.3, False, Derivatives(curvature, curvature, loss=0.3))
     places, names = np.array([[0.5, 1.5], [0.25, 0.1], [0.0, 0.0]]), ("epoch 1", "", "épôque 3")
     track = Track("traïning", names, places, np.array([3.0, 1.0, 0.0]), 0.75)
     return Slice(

@@ -13,7 +13,7 @@ import report_examples as examples
 from landscape.errors import UsageError
 from landscape.report import write_report
 from landscape.report.cells import cell, check_verdict, labels
-from landscape.results import Block, Estimate, Slice
+from landscape.results import Barrier, Block, Estimate, NormRatios, Slice
 
 SIDES = {"small": 1.0, "large": 2.0}
 VOID = {"meta", "img", "br", "wbr", "hr", "input", "link"}
@@ -215,9 +215,29 @@ def test_checkpoints_of_a_group_are_added_to_those_named(tmp_path):
     assert len(heads) == 5
 
 
+def test_the_barriers_of_a_path_are_those_of_the_slice_with_their_errors(tmp_path):
+    """Height, error and place stand in the page as `Barrier.words` says them: one implementation for JSON, picture and page."""
+    piece = examples.interpolation()
+    found = {
+        "loss": Barrier(0.75, 0.125, 0.25, 0.1),
+        "test_accuracy": Barrier(np.nan, None, np.nan, 0.5, "1 of 9 points failed"),
+    }
+    piece = replace(piece, barriers=found)
+    page = Page(write_report(tmp_path / "a.html", title="t", slices=[piece]).read_text())
+    told = ["train loss: barrier 0.75 ± 0.24, at 0.25", "test accuracy: barrier unknown: 1 of 9 points failed"]
+    assert all(text in page.words for text in told)
+    assert page.all("img")[0]["alt"].endswith(f". {told[0]}. {told[1]}.")
+    assert "Check: passed, ends and values are right; curvatures are right" in page.words
+    wrong = replace(piece, check=replace(piece.check, exact=(True, False)))
+    words = Page(write_report(tmp_path / "b.html", title="t", slices=[wrong]).read_text()).words
+    assert "Check: FAILED, the end of the path differs from its checkpoint's loss" in words
+
+
 def test_a_failed_check_is_flagged(tmp_path):
     piece = examples.plane(5, 5)
-    wrong = replace(piece, check=replace(piece.check, centre_is_exact=False, norm_ratio=((0.5, 1.0), None)))
+    wrong = replace(
+        piece, check=replace(piece.check, centre_is_exact=False, norm_ratio=(NormRatios("filter", 0.5, 1.0, 26), None))
+    )
     words = Page(write_report(tmp_path / "a.html", title="t", slices=[wrong]).read_text()).words
     assert "Check: FAILED, the centre differs from the checkpoint's loss; axis 1 is not filter-normalized." in words
 
@@ -320,7 +340,7 @@ def test_check_verdict_ignores_what_does_not_apply():
     check = examples.plane(5, 5).check
     assert check_verdict(check)[0]
     assert check_verdict(replace(check, centre_is_exact=None, norm_ratio=(None, None)))[0]
-    assert not check_verdict(replace(check, norm_ratio=((np.nan, 1.0),)))[0]
+    assert not check_verdict(replace(check, norm_ratio=(NormRatios("filter", np.nan, 1.0, 26),)))[0]
 
 
 def test_a_comparison_shows_its_tests_and_its_remarks(tmp_path):

@@ -2,12 +2,25 @@
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, Barrier, MergeTree, Minimum, Slice, SliceCheck, Track
+from landscape.results import (
+    DONE,
+    FAILED,
+    MISSING,
+    NOT_FINITE,
+    Barrier,
+    Derivatives,
+    MergeTree,
+    Minimum,
+    NormRatios,
+    Slice,
+    SliceCheck,
+    Track,
+)
 
 
 def surface() -> Slice:
@@ -24,8 +37,9 @@ def surface() -> Slice:
     )
     track = Track("run", ("a", "b"), np.array([[0.1, 0.2], [math.nan, 1 / 3]]), np.array([1.5, math.inf]), 0.9, path=False)
     surface_has, products = {"11": 1 / 3, "12": -0.1, "22": 2.0}, {"11": 1 / 3, "12": -0.2, "22": 2.0}
-    ratios, norms = ((0.5, 2.0), None), ("filter", "none")
-    check = SliceCheck(0.25, ratios, False, 0.125, True, surface_has, products, norms, own_value=0.12, curvature_samples=100)
+    ratios = (NormRatios("filter", 0.5, 2.0, 12, 3, True), None)
+    derivatives = Derivatives(surface_has, products, {"11": 0.3}, 0.125, 1e-5, 100, ", so", "because")
+    check = SliceCheck(0.25, ratios, False, 0.125, True, derivatives, own_value=0.12, recomputed=1e-9)
     return Slice(
         axes=("u", "v"),
         coordinates=(np.array([-1.0, 0.1, 1.0]), np.linspace(-2, 2, 4) / 3),
@@ -102,14 +116,22 @@ def test_an_old_document_without_the_new_keys_is_read():
 
 
 def test_a_check_of_numbers_that_are_not_finite_is_read_and_fails():
-    check = replace(surface().check, norm_ratio=((math.nan, 1.0), None), centre_value=math.inf, curvature={"11": math.nan})
+    ratios, derivatives = NormRatios("filter", math.nan, 1.0, 3), Derivatives({"11": math.nan}, {"11": 1.0})
+    check = replace(surface().check, norm_ratio=(ratios, None), centre_value=math.inf, derivatives=derivatives)
     back = through(replace(surface(), check=check)).check
-    assert math.isnan(back.norm_ratio[0][0])
-    assert back.norm_ratio[0][1] == 1.0
+    assert math.isnan(back.norm_ratio[0].smallest)
+    assert back.norm_ratio[0].largest == 1.0
     assert not back.passed
     assert any("nan" in line for line in back.lines())
 
 
 @pytest.mark.parametrize("field", sorted(SliceCheck.__dataclass_fields__))
 def test_no_field_of_the_check_is_lost(field):
-    assert getattr(through(surface()).check, field) == asdict(surface().check)[field]
+    assert getattr(through(surface()).check, field) == getattr(surface().check, field)
+
+
+def test_what_the_caller_gave_is_left_as_it_was():
+    status: dict[str, np.ndarray] = {}
+    piece = Slice(("a",), (np.arange(2.0),), {"loss": np.array([1.0, np.inf])}, {}, None, "", {}, status=status)
+    assert status == {}
+    assert piece.status["loss"].tolist() == [DONE, NOT_FINITE]

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from landscape.errors import UsageError
 from landscape.objective import Objective
-from landscape.surfaces import Direction, line, plane, random_direction, toward
+from landscape.surfaces import Direction, interpolation, line, plane, random_direction, toward
 from landscape.surfaces.grid import flat_chart
+from landscape.surfaces.statistics import is_normalized, on_path
 
 HOWS = ("eval", "recalibrate", "interpolate")
 NETWORKS = pytest.mark.parametrize("index", [3, 4], ids=["cnn", "residual"])
@@ -206,3 +207,51 @@ def test_recalibration_is_blind_to_the_length_of_weights_before_a_layer():
     }
     assert spread["recalibrate"] < 1e-3
     assert spread["eval"] > 30 * spread["recalibrate"]
+
+
+@NETWORKS
+def test_with_interpolated_statistics_the_curvature_is_that_of_what_is_drawn(index):
+    """Second differences of networks made by hand, statistics and all; products, which hold them, are not compared."""
+    (a, b, c), models, _, x, y = three(index)
+    axes = toward(a, b.theta, "b", b.buffers), toward(a, c.theta, "c", c.buffers)
+    check = plane(a, axes, span=(-1, 1), grid=3, batchnorm="interpolate").check
+    h = 1e-4
+
+    def f(u: float, v: float) -> float:
+        return loss_of(twin_at(models, (u, v), "interpolate", x), x, y)
+
+    drawn = {
+        "11": (f(h, 0) - 2 * f(0, 0) + f(-h, 0)) / h**2,
+        "22": (f(0, h) - 2 * f(0, 0) + f(0, -h)) / h**2,
+        "12": (f(h, h) - f(h, -h) - f(-h, h) + f(-h, -h)) / (4 * h**2),
+    }
+    size = max(abs(v) for v in drawn.values())
+    held = plane(a, axes, span=(-1, 1), grid=3, batchnorm="eval").check
+    for key, truth in drawn.items():
+        assert check.curvature[key] == pytest.approx(truth, abs=0.02 * size)
+    apart = max(abs(held.curvature[key] - truth) for key, truth in drawn.items())
+    assert apart > 0.03 * size, "with the statistics held it is another function"
+    assert check.passed
+    assert check.curvature_hvp == {}
+    assert "curvature: not compared with products: the statistics move with the place" in " ".join(check.lines())
+    assert held.curvature_hvp
+
+
+def test_only_what_can_be_re_estimated_is_called_batchnorm():
+    """InstanceNorm may keep statistics too, which nobody re-estimates: the title does not speak of them."""
+
+    def made(seed: int, norm: type[nn.Module]) -> Objective:
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Conv2d(1, 3, 2), norm(3, track_running_stats=True), nn.Flatten(), nn.Linear(12, 4))
+        net[1].running_mean.uniform_(-1, 1)
+        x = torch.randn(6, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+        return Objective(net.eval(), nn.CrossEntropyLoss(), (x, torch.arange(6) % 4), dtype="float64")
+
+    for norm, has in ((nn.InstanceNorm2d, False), (nn.BatchNorm2d, True)):
+        start, end = made(0, norm), made(1, norm)
+        assert is_normalized(start) == bool(start.recalibrated()) == has
+        for piece in (line(start, grid=3, batchnorm="recalibrate"), interpolation(start, end, grid=3, batchnorm="eval")):
+            assert ("BatchNorm" in piece.title) == ("batchnorm" in piece.provenance) == has
+        means = on_path(start, end, "eval")((0.5,), start.theta)["1.running_mean"]
+        first, last = start.buffers["1.running_mean"], end.buffers["1.running_mean"]
+        torch.testing.assert_close(means, first if has else (first + last) / 2)

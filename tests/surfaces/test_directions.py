@@ -9,7 +9,18 @@ from reference import dense_hessian, dense_loss
 from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
 from landscape.spectrum import eigenpairs
-from landscape.surfaces import Direction, eigenvector_directions, line, orthogonal_to, plane, random_direction, toward
+from landscape.surfaces import (
+    Direction,
+    eigenvector_directions,
+    line,
+    orthogonal_to,
+    plane,
+    random_direction,
+    store_directions,
+    stored_directions,
+    toward,
+)
+from landscape.surfaces.directions import norm_ratios
 from landscape.surfaces.trajectory import trajectory_directions
 
 KINDS = ("bias", "norm")
@@ -84,7 +95,8 @@ def test_orthogonal_to_on_unequal_lengths_and_nearly_parallel_axes(one, other, o
     rest = orthogonal_to(first, second)
     assert abs(float(q[0] @ rest.vector)) <= 1e-14 * float(rest.vector.norm())
     torch.testing.assert_close(rest.vector, other * q[1], rtol=1e-8, atol=1e-9 * other)  # same plane, same side, length kept
-    assert (rest.name, rest.norm, rest.buffers) == ("second, orthogonalized", "none", None)
+    assert (rest.name, rest.norm, rest.buffers) == ("second, orthogonalized", "filter", None)
+    assert rest.orthogonalized
 
 
 def test_orthogonal_to_a_random_axis_and_a_principal_one():
@@ -96,7 +108,15 @@ def test_orthogonal_to_a_random_axis_and_a_principal_one():
         result = plane(a, (first, orthogonal_to(first, second)), grid=3)
         assert abs(result.check.cosine) < 1e-14
         assert "orthogonalized" in result.axes[1]
-        assert result.check.norm_ratio[1] is None
+        ratios = result.check.norm_ratio[1]
+        if second is component:
+            assert ratios is None, "a principal component was never normalized"
+        else:
+            assert max(1 - ratios.smallest, ratios.largest - 1) > 1e-3
+            assert not ratios.problems(2), "told, not judged"
+            about = "axis 2, orthogonalized: ||d||/||theta|| per filter"
+            (told,) = [text for text in result.check.lines() if text.startswith(about)]
+            assert f"between {ratios.smallest:.6f} and {ratios.largest:.6f}, " in told
     with pytest.raises(UsageError, match="found parallel ones"):
         orthogonal_to(Direction("zero", torch.zeros(a.dim, dtype=torch.float64)), component)
 
@@ -151,3 +171,59 @@ def test_interpolation_needs_the_other_checkpoints_buffers():
         MismatchError, match=r"expected checkpoints with the buffers of this network, found one without 1\.running_var"
     ):
         line(a, toward(a, b.theta, buffers=some), batchnorm="interpolate", grid=3)
+
+
+def by_hand(model, d: dict[str, torch.Tensor]) -> list[float]:
+    """||d_ij|| / ||theta_ij|| of every filter of every weight tensor."""
+    pairs = [(d[n], p.detach().double()) for n, p in model.named_parameters() if p.ndim > 1]
+    return [float(row.norm() / own.norm()) for move, p in pairs for row, own in zip(move, p, strict=True)]
+
+
+@pytest.mark.parametrize("index", [0, 3], ids=["mlp", "cnn"])
+def test_norm_ratios_are_those_of_every_filter(index):
+    model, loss, x, y = CASES[index].make(0)
+    objective = Objective(model, loss, (x, y), dtype="float64")
+    raw = random_direction(objective, seed=1, norm="none").vector
+    found = norm_ratios(objective, Direction("raw", raw, "filter"))
+    truth = by_hand(model, objective.layout.unflatten(torch.where(objective.layout.mask("weight"), raw, 0.0)))
+    assert found.count == len(truth), "biases and norms are held"
+    assert (found.smallest, found.largest) == pytest.approx((min(truth), max(truth)), rel=1e-12)
+    assert norm_ratios(objective, Direction("raw", raw)) is None
+
+
+def test_a_filter_that_should_move_and_does_not_is_seen():
+    (a, *_), _ = three(3)
+    good = random_direction(a, seed=1)
+    still = good.vector.clone()
+    still[a.layout.filters == 2] = 0.0
+    found = line(a, Direction("still", still, "filter"), grid=3).check
+    assert (found.norm_ratio[0].still, found.norm_ratio[0].smallest) == (1, pytest.approx(1))
+    count = found.norm_ratio[0].count
+    assert found.problems == [f"axis 1: 1 of {count} filters that should move do not"]
+    assert line(a, good, grid=3).check.passed
+
+
+def test_a_filter_without_weights_must_not_move_and_a_kind_is_held_or_moves_whole():
+    (a, *_), _ = three(3)
+    theta = a.theta.clone()
+    theta[a.layout.filters == 2] = 0.0
+    pruned = a.at(theta)
+    for zero in (("bias", "norm"), ("norm",), ()):
+        d = random_direction(pruned, seed=1, zero=zero)
+        assert line(pruned, d, grid=3).check.passed
+        wrong = d.vector.clone()
+        wrong[a.layout.filters == 2] = 1.0
+        assert norm_ratios(pruned, Direction("wrong", wrong, "filter")).problems(1) == ["axis 1 is not filter-normalized"]
+    biases = [e for e in a.layout if e.kind == "bias" and bool(theta[e.start : e.stop].any())]
+    lost = random_direction(a, seed=1, zero=()).vector.clone()
+    lost[biases[0].start : biases[0].stop] = 0.0
+    assert norm_ratios(a, Direction("lost", lost, "filter")).still == (1 if len(biases) > 1 else 0)
+
+
+def test_whether_an_axis_was_orthogonalized_is_kept_with_it(tmp_path):
+    (a, *_), _ = three(0)
+    first = random_direction(a, seed=0)
+    store_directions(tmp_path, (first, orthogonal_to(first, random_direction(a, seed=1))))
+    back = stored_directions(tmp_path, a.theta)
+    assert [(d.norm, d.orthogonalized) for d in back] == [("filter", False), ("filter", True)]
+    assert plane(a, back, grid=3).check.passed

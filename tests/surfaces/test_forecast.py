@@ -38,7 +38,7 @@ def test_a_forecast_is_that_of_the_clock():
     assert 100 * 0.02 <= found.seconds <= 6 * 100 * 0.02
     both = forecast_surface(objective, 100, test=asleep(0.04))
     assert 100 * 0.06 <= both.seconds <= 6 * 100 * 0.06
-    assert re.fullmatch(r"100 points at \S+ (ms|s) each: about .+, \d+\.\d GiB", found.line()), found.line()
+    assert re.fullmatch(r"100 points at \S+ (ms|s) each: about .+, at most some \d+\.\d GiB", found.line()), found.line()
     assert found.memory > 50 << 20  # torch alone takes more
 
 
@@ -153,9 +153,19 @@ def test_what_is_fixed_stays(monkeypatch, large):
 def test_a_plan_sees_what_a_pass_costs_whatever_the_samples():
     """A pass of 5 ms and 10 us a sample: 128 samples take 6.3 ms, not the 1.9 ms that 128 / 1,000 of the whole would be."""
     objective = asleep(0.005, 1e-5, samples=1000)
-    fixed, each = forecast._times(objective, None, "eval", False)
+    fixed, each = forecast._cost(objective, lambda o: forecast_surface(o, 1).seconds)
     assert 0.002 < fixed < 0.05
     assert 0.3e-5 < each < 1e-4
+
+
+@pytest.mark.parametrize(("there", "evaluations"), [(1_000, 15**2 * 2_200), (10_000, 51**2 * 9_000), (300, 51**2 * 4_300)])
+def test_a_plan_counts_the_test_samples_that_there_are(monkeypatch, large, there, evaluations):
+    """A point takes n training samples and as many of the test set, as far as it goes."""
+    monkeypatch.setattr(forecast, "_point", Clock(0.0, 1e-3))
+    grid, samples = within(evaluations * 1e-3 / 0.8, 2, large, test=large.subset(there))
+    cost = grid**2 * (samples + min(samples, there))
+    assert cost <= evaluations * (1 + 1e-6)
+    assert cost > 0.8 * evaluations
 
 
 @pytest.mark.parametrize("dim", [1, 2])

@@ -11,7 +11,7 @@ from torch import nn
 
 from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
-from landscape.results import Slice
+from landscape.results import DONE, FAILED, NOT_FINITE, Barrier, Slice
 from landscape.surfaces import interpolation
 
 
@@ -102,7 +102,6 @@ def test_barrier_and_its_error_are_those_of_the_samples_differences():
             assert found.at == pytest.approx(top / 8)
             difference = curves[top] - (curves[0] + curves[-1]) / 2
             assert found.stderr == pytest.approx(float(difference.std() / len(difference) ** 0.5))
-            assert found.height == pytest.approx(result.barrier(quantity))
 
 
 def test_the_error_covers_the_barrier_of_other_samples():
@@ -152,6 +151,58 @@ def test_a_line_that_leaves_the_finite_has_an_infinite_barrier():
     found = interpolation(start, far, grid=3).barriers["loss"]
     assert found.height == np.inf
     assert found.text() == "infinite"
+    assert found.reason == ""
+
+
+class FailsBetween(nn.Module):
+    """One weight; its forward pass fails where it lies between 0.4 and 0.6, as a model of somebody's own may do."""
+
+    def __init__(self, weight: float, low: float = 0.4) -> None:
+        super().__init__()
+        self.weight, self.low = nn.Parameter(torch.tensor([weight])), low
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.low < float(self.weight) < 0.6:
+            raise ValueError("no such network")
+        return x * self.weight
+
+
+def test_points_that_failed_make_no_infinite_barrier():
+    """The top may lie where nothing could be computed: the barrier is not known, and that is said."""
+    data = (torch.ones(4, 1), torch.tensor([[0.0], [1.0], [0.5], [0.2]]))
+    start, end = (Objective(FailsBetween(w), nn.MSELoss(), data, dtype="float64") for w in (0.0, 1.0))
+    found = interpolation(start, end, grid=5)
+    assert found.status["loss"].tolist() == [DONE, DONE, FAILED, DONE, DONE]
+    barrier = found.barriers["loss"]
+    assert np.isnan(barrier.height)
+    assert barrier.stderr is None
+    assert barrier.reason == "1 of 5 points failed"
+    assert barrier.text() == "unknown (1 of 5 points failed)"
+    assert barrier.words("loss") == "barrier unknown: 1 of 5 points failed"
+    assert barrier.ends == pytest.approx((start.value().value + end.value().value) / 2)
+    back = Barrier.from_json(json.loads(json.dumps(barrier.to_json(), allow_nan=False)))
+    assert np.isnan(back.height)
+    assert back.reason == barrier.reason
+    assert found.check.exact == (True, True)
+    assert found.check.passed
+
+
+def test_an_error_beside_a_value_that_is_not_finite_is_none():
+    """A single sample's loss overflows: the mean is infinite, and the other samples' differences are no error of it."""
+    model, other = nn.Linear(1, 1, bias=False).double(), nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.fill_(1.0), other.weight.fill_(2.0)
+
+    class Cut(nn.Module):
+        def forward(self, output, target):
+            return torch.where(output > 5.5, torch.nan, (output - target).square()).mean()
+
+    x = torch.tensor([[1.0], [2.0], [3.0]])
+    start, end = (Objective(m, Cut(), (x, torch.zeros(3, 1)), dtype="float64") for m in (model, other))
+    found = interpolation(start, end, grid=3)
+    assert found.status["loss"].tolist() == [DONE, DONE, NOT_FINITE]
+    assert np.isnan(found.paired["loss"][2])
+    assert np.isfinite(found.paired["loss"][:2]).all()
 
 
 def test_it_survives_json():

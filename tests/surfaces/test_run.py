@@ -2,11 +2,14 @@
 
 import json
 import os
+import platform
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from torch import Tensor, nn
 
@@ -112,13 +115,87 @@ def test_another_way_with_batchnorm_is_refused(tmp_path):
         replace(recipe, batchnorm="recalibrate").made(tmp_path / "run")
 
 
-@pytest.mark.parametrize(("library", "name"), [(torch, "torch"), (np, "numpy")])
+@pytest.mark.parametrize(("library", "name"), [(torch, "torch"), (np, "numpy"), (scipy, "scipy")])
 def test_another_version_is_refused(tmp_path, monkeypatch, library, name):
     Recipe().made(tmp_path / "run")
     here = library.__version__
     monkeypatch.setattr(library, "__version__", "1.0")
     with pytest.raises(UsageError, match=rf"{name} \({here.replace('+', '.')} there, 1.0 asked\)".replace("+", ".")):
         Recipe().made(tmp_path / "run")
+
+
+def test_another_python_is_refused(tmp_path, monkeypatch):
+    """Functions are told apart by their bytecode, which each version writes in its own way: the reason is named."""
+    Recipe().made(tmp_path / "run")
+    here = ".".join(map(str, sys.version_info[:2]))
+    monkeypatch.setattr(platform, "python_version_tuple", lambda: ("4", "0", "7"))
+    with pytest.raises(UsageError, match=rf"python \({here} there, 4.0 asked\)"):
+        Recipe().made(tmp_path / "run")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_kind_of_gpu_is_in_the_manifest(tmp_path):
+    manifest = Run(tmp_path, {"device": "cuda"}).manifest
+    assert manifest["GPU"] == torch.cuda.get_device_name()
+    assert manifest["CUDA"] == torch.version.cuda
+    assert manifest["cuDNN"] == torch.backends.cudnn.version()
+
+
+def scaled(factor: float):
+    """A mean squared error, as it is written in a task file that is edited."""
+    space = {"F": nn.functional}
+    exec(f"def loss(output, target):\n    return {factor} * F.mse_loss(output, target)", space)
+    return space["loss"]
+
+
+def parabola(factor: float = 1.0, loss=None) -> Objective:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(net.weight)
+    return Objective(net, loss or scaled(factor), (torch.ones(2, 1), torch.zeros(2, 1)), dtype="float64")
+
+
+def test_a_loss_that_was_edited_is_refused(tmp_path):
+    first = along(parabola(), tmp_path)
+    assert same(along(parabola(), tmp_path), first), "the same text is the same loss"
+    with pytest.raises(UsageError, match=r"found other inputs: loss \(\w{8}… there, \w{8}… asked\)"):
+        along(parabola(5.0), tmp_path)
+
+
+def outside(output: Tensor, target: Tensor) -> Tensor:
+    """A loss with a setting that nobody can see from outside."""
+    return float(os.environ["SCALE"]) * nn.functional.mse_loss(output, target)
+
+
+@pytest.mark.parametrize("points", [2, 9])
+def test_a_change_that_nobody_can_see_is_found_by_a_point(tmp_path, monkeypatch, points):
+    """Also where the surface is done, and would only be exported again."""
+    monkeypatch.setenv("SCALE", "1")
+    with monkeypatch.context() as patched:
+        stop_after(patched, points)
+        with pytest.raises(Interrupted):
+            along(parabola(loss=outside), tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setenv("SCALE", "5")
+    with pytest.raises(
+        UsageError, match=r"expected the loss at point \d to be what the journal has, loss \[.*\], found loss \[.*\]: "
+        r"the network, the data or the code changed, or the machine computes differently; choose another directory",
+    ):  # fmt: skip
+        along(parabola(loss=outside), tmp_path)
+    assert contents(tmp_path) == before
+    monkeypatch.setenv("SCALE", "1")
+    assert along(parabola(loss=outside), tmp_path).complete
+
+
+def test_going_on_costs_one_point(tmp_path):
+    def spent(run: Path) -> int:
+        objective = parabola()
+        objective.preflight()
+        along(objective, run)
+        return objective.spent.forwards
+
+    whole, again = spent(tmp_path), spent(tmp_path)
+    assert whole - again == 9 - 1
 
 
 def test_another_processor_is_refused(tmp_path, monkeypatch):
@@ -297,15 +374,13 @@ def test_a_kill_between_two_points_loses_no_eigenvectors(tmp_path, monkeypatch):
 class Fragile(nn.Module):
     """A network that cannot be computed where a weight is large: it raises, as a solver inside a layer may."""
 
-    bound = 1.5
-
     def __init__(self, error: type[Exception]) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.tensor([1.0]))
         self.error = error
 
     def forward(self, x: Tensor) -> Tensor:
-        if float(self.w.detach()) > self.bound:
+        if float(self.w.detach()) > float(os.environ.get("MEMORY", "1.5")):
             raise self.error(f"no solution at {float(self.w.detach()):g}\nand a second line")
         return self.w * x
 
@@ -339,7 +414,7 @@ def test_points_that_failed_are_tried_again_and_no_others(tmp_path, monkeypatch)
     before = len((tmp_path / "journal").glob("*.jsonl").__next__().read_text().splitlines())
     again = along(fragile(), tmp_path)
     assert same(failed, again)
-    monkeypatch.setattr(Fragile, "bound", 10.0)  # as when more memory is there
+    monkeypatch.setenv("MEMORY", "10")  # as when there is more of it
     mended = along(fragile(), tmp_path)
     assert mended.complete
     assert mended.status["loss"].tolist() == [DONE] * 9

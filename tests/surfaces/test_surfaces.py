@@ -130,9 +130,9 @@ def test_check_of_a_right_surface(dtype):
     assert check.centre_is_exact is True
     assert result.values["loss"][2, 2] == objective.value().value
     assert check.symmetric
-    for low, high in check.norm_ratio:
-        assert low == pytest.approx(1, abs=1e-5)
-        assert high == pytest.approx(1, abs=1e-5)
+    for ratios in check.norm_ratio:
+        assert ratios.smallest == pytest.approx(1, abs=1e-5)
+        assert ratios.largest == pytest.approx(1, abs=1e-5)
     d = [random_direction(objective, seed=s).vector.double().numpy() for s in (0, 1)]
     assert check.cosine == pytest.approx(d[0] @ d[1] / np.linalg.norm(d[0]) / np.linalg.norm(d[1]), abs=1e-6)
     hessian = dense_hessian(*parts)
@@ -210,7 +210,8 @@ def test_interpolation_ends_are_exact_with_their_own_statistics():
     result = interpolation(start, end, grid=7)
     assert result.values["loss"][0] == start.value().value
     assert result.values["loss"][-1] == end.value().value
-    assert result.barrier() == pytest.approx(result.values["loss"].max() - (start.value().value + end.value().value) / 2)
+    ends = (start.value().value + end.value().value) / 2
+    assert result.barriers["loss"].height == pytest.approx(result.values["loss"].max() - ends)
     beyond = interpolation(start, end, span=(-3, 4), grid=9)
     assert np.isfinite(beyond.values["loss"]).all()
     with pytest.raises(MismatchError, match="expected two networks of one architecture"):

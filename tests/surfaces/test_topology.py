@@ -150,6 +150,11 @@ def test_two_wells():
     height = [(r**2 - 1) ** 2 + 0.25 * r for r in roots]
     assert other.persistence == pytest.approx(height[1] - height[2], abs=1e-4)
     assert (lowest.into, other.into, lowest.doubt, other.doubt) == (None, 0, None, None)
+    assert merge_tree(piece).kept == (lowest,), "without errors nobody knows what the other one is"
+    assert (
+        merge_tree(piece).line()
+        == "2 minima on the grid in all, doubt unknown: no error over samples tells which of them count"
+    )
     assert len(merge_tree(piece, threshold=0.5).kept) == 2
     assert len(merge_tree(piece, threshold=0.9).kept) == 1
     assert merge_tree(piece, threshold=0.9).line() == "1 minimum of persistence above 0.9, 2 on the grid in all"
@@ -183,6 +188,9 @@ def test_doubt_is_from_the_paired_errors():
     assert lowest.doubt is None
     assert second.doubt == pytest.approx(1.96 * (0.25 + 0.5))
     assert third.doubt is None  # of a point without an error nothing is known
+    partly = merge_tree(sliced(values, paired=paired))
+    assert partly.kept == (lowest, second)
+    assert partly.line() == "2 minima beyond the doubt of the samples, 3 on the grid in all, doubt unknown of 1"
     noisy = {"loss": np.array([0.0, 0.8, 0.3, 0.1, 0.1])}
     tree = merge_tree(sliced(values, paired=noisy))
     assert [m.index for m in tree.kept] == [(0,), (4,)]  # 2 < 1.96 * 1.1 and 0.5 > 1.96 * 0.2

@@ -1,0 +1,125 @@
+"""Other objectives made from one: in another precision, on other samples, of other weights, under another loss."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from landscape.batches import drawn, epoch, merged, select
+from landscape.curvature import Engine
+from landscape.errors import UsageError
+from landscape.losses import LossFunction, MeanLoss
+from landscape.parameters import Layout
+from landscape.preflight import check_weights
+from landscape.recalibration import batch_normalized
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Variants(ABC):
+    """What `Objective` inherits: every method gives another Objective, which shares model and data with the first one."""
+
+    _engine: Engine
+    _theta: Tensor
+    _metric: Any
+
+    @abstractmethod
+    def __init__(self, model: nn.Module, loss: LossFunction, data: Any, **options: Any) -> None:
+        """As `Objective`."""
+
+    @abstractmethod
+    def preflight(self) -> None:
+        """As `Objective`."""
+
+    @abstractmethod
+    def _cast(self, v: Tensor) -> Tensor:
+        """As `Objective`."""
+
+    @property
+    def layout(self) -> Layout:
+        """Names, shapes, slices and filters of theta."""
+        return self._engine.layout
+
+    @property
+    def samples(self) -> int:
+        """N, the number of data points."""
+        return sum(len(b) for b in self._engine.batches)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of theta and of every product."""
+        return self._theta.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of theta and of the data."""
+        return self._theta.device
+
+    @property
+    def loss(self) -> LossFunction:
+        """The loss of (output, target), as it was given."""
+        return self._engine.loss.loss
+
+    def to(self, dtype: str) -> Self:
+        """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
+        return self._derived(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
+
+    def only(self, *patterns: str) -> Self:
+        """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
+        layout = self.layout.only(*patterns)
+        return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
+
+    def subset(self, n: int, generator: torch.Generator | None = None) -> Self:
+        """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept."""
+        return self._of(drawn(n, self.samples, generator))
+
+    def chunks(self, m: int) -> list[Self]:
+        """The same loss on consecutive runs of m samples, the last one shorter if it must be."""
+        if m < 1:
+            raise UsageError(f"expected chunks of at least 1 sample, found {m}", fix="the custom is 128")
+        return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
+
+    def with_loss(self, loss: LossFunction) -> Self:
+        """Another loss of the same network on the same data."""
+        return self._derived(replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype)), self._theta)
+
+    def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
+        """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
+        return self._derived(replace(self._engine, transform=transform), self._theta)
+
+    def with_model(self, model: nn.Module) -> Self:
+        """The same loss, data, dtype and device with another model's weights and buffers."""
+        data = [b.raw for b in self._engine.batches]
+        return type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric)
+
+    def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:
+        """The same loss with other trained weights, and other buffers where given; for products. Cost: a copy of the model."""
+        theta = self._cast(theta).clone()
+        check_weights(self.layout, theta)
+        return self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
+
+    def batch_normalized(self) -> Self:
+        """The same loss with each batch normalized by its own statistics, as in training; see `landscape.recalibration`."""
+        self.preflight()  # of this one: the other mixes the samples of a batch, and means to
+        return self._derived(batch_normalized(self._engine), self._theta)
+
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Self]:
+        """One epoch: the same loss on random batches of `size` samples, each through the network at once; leftovers are out."""
+        yield from (self._of(rows, together=True) for rows in epoch(self.samples, size, generator))
+
+    def _of(self, rows: Tensor, together: bool = False) -> Self:
+        """The same loss on these samples; `together` in one batch, if their shapes allow it."""
+        batches = select(self._engine.batches, rows)
+        whole = merged(batches) if together else None
+        return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
+
+    def _derived(self, engine: Engine, theta: Tensor) -> Self:
+        """An one that shares model, data and the count of what was spent with this one."""
+        other = copy.copy(self)
+        other._engine, other._theta = engine, theta
+        return other
