@@ -37,6 +37,8 @@ figures: .venv/installed demo
 	$(BIN)/landscape reparam demo/runs/small-batch.safetensors --measures all --sweep 3 --samples 512 --out build/reparam-all
 	cp build/reparam-all/certificate.png figures/certificate.png
 	cp demo/plane/surface-contour.png figures/demo-plane.png
+	cp demo/trajectory/surface-contour.png figures/demo-trajectory.png
+	cp demo/line/surface-line.png figures/demo-line.png
 	cp demo/spectrum/spectrum.png figures/demo-spectrum.png
 	cp demo/comparison/measures.png figures/demo-measures.png
 	cp demo/reparam/certificate.png figures/demo-certificate.png

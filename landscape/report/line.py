@@ -138,7 +138,7 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
     i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - where)))
     curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
     ax.annotate(
-        f"barrier {short(height)}{half}",
+        f"barrier {short(height)}{half.replace(' ±', chr(10) + '±')}",  # narrow, beside the names of the ends
         (where, max(c for c in curves if np.isfinite(c))),
         (0, 6),
         textcoords="offset points",

@@ -123,8 +123,8 @@ def fitted_span(places: np.ndarray, points: int, margin: float = 0.15) -> Span:
 
     Example:
         >>> low, high = fitted_span(np.array([1.0, 6.0]), 11)
-        >>> -0.9 - 1e-9 <= low < 0, high > 6.9 - 1e-9, 0.0 in coordinates((low, high), 11)
-        (True, True, True)
+        >>> low < -0.9 + 1e-9, high > 6.9 - 1e-9, high - low < 9, 0.0 in coordinates((low, high), 11)
+        (True, True, True, True)
     """
     low, high = min(0.0, float(np.min(places))), max(0.0, float(np.max(places)))
     room = margin * (high - low) or 1.0

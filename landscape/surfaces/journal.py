@@ -128,17 +128,18 @@ class Journal:
         body = _text(line).encode()
         whole = b"%08x %s\n" % (zlib.crc32(body), body)
         try:
-            if self._own is None:
+            if new := self._own is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
                 self._own = os.open(self.folder / self._name, flags, 0o644)
                 _WRITING.add(self._name)
-                sync_folder(self.folder)
                 self._append({"open": self.run, "after": sorted(self._offsets)})
             if os.write(self._own, whole) != len(whole):
                 raise UsageError(
                     f"expected room for the journal in {self.folder}, found a disk that is full",
                     fix="free some space and run the same command again",
                 )
+            if new:  # not sooner: others are to see the claim at once
+                sync_folder(self.folder)
             if time.monotonic() - self._synced > _SYNC:
                 os.fsync(self._own)
                 self._synced = time.monotonic()

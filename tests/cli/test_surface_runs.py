@@ -102,8 +102,9 @@ def test_told_to_stop_it_says_how_to_go_on_and_does(place, signals, name):
     _, err = ended(process, 130)
     assert "interrupted" in err
     assert f"what was done is kept in {name}: the same command goes on" in err or len(signals) == 2
-    surface(place, name, *GRID)
-    assert contents(place / name) == contents(place / "whole")
+    surface(place, name, *longer)
+    surface(place, f"{name}-whole", *longer)
+    assert contents(place / name) == contents(place / f"{name}-whole")
 
 
 def test_a_full_disk_is_said_and_no_end(place):

@@ -90,7 +90,7 @@ def test_the_barrier_that_is_drawn_is_the_one_that_the_slice_has():
     """The picture computes none of its own: another height, place and mean in the slice are another arrow."""
     piece = examples.interpolation()
     drawn = draw_interpolation(replace(piece, barriers={"loss": Barrier(0.5, 0.1, 0.25, 0.125)}))[0]
-    assert "barrier 0.5 ± 0.2" in [t.get_text() for t in drawn.texts]
+    assert "barrier 0.5\n± 0.2" in [t.get_text() for t in drawn.texts]
     arrow = next(t for t in drawn.texts if t.get_text() == "")
     assert (arrow.xyann, arrow.xy) == ((0.25, 0.125), (0.25, 0.625))
     assert not [t for t in draw_interpolation(replace(piece, barriers={}))[0].texts if "barrier" in t.get_text()]
@@ -122,7 +122,7 @@ def test_interpolation_has_two_panels_its_ends_and_the_barrier():
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss (mean per sample)", "accuracy (%)")
     height = examples.interpolation().barriers["loss"].height
     texts = [t.get_text() for t in loss.texts]
-    assert f"barrier {height:.3g} ± 0.039" in texts
+    assert f"barrier {height:.3g}\n± 0.039" in texts
     assert {"small", "large"} <= set(texts)
     arrow = next(t for t in loss.texts if t.get_text() == "")
     assert arrow.xy[1] - arrow.xyann[1] == pytest.approx(height)

@@ -219,12 +219,12 @@ def test_the_barriers_of_a_path_are_those_of_the_slice_with_their_errors(tmp_pat
     """Height, error and place stand in the page as `Barrier.words` says them: one implementation for JSON, picture and page."""
     piece = examples.interpolation()
     found = {
-        "loss": Barrier(0.75, 0.125, 0.25, 0.1),
+        "loss": Barrier(0.75, 0.1, 0.25, 0.1),
         "test_accuracy": Barrier(np.nan, None, np.nan, 0.5, "1 of 9 points failed"),
     }
     piece = replace(piece, barriers=found)
     page = Page(write_report(tmp_path / "a.html", title="t", slices=[piece]).read_text())
-    told = ["train loss: barrier 0.75 ± 0.24, at 0.25", "test accuracy: barrier unknown: 1 of 9 points failed"]
+    told = ["loss: barrier 0.75 ± 0.2, at 0.25", "test accuracy: barrier unknown: 1 of 9 points failed"]
     assert all(text in page.words for text in told)
     assert page.all("img")[0]["alt"].endswith(f". {told[0]}. {told[1]}.")
     assert "Check: passed, ends and values are right; curvatures are right" in page.words

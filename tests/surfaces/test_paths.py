@@ -188,21 +188,20 @@ def test_points_that_failed_make_no_infinite_barrier():
 
 
 def test_an_error_beside_a_value_that_is_not_finite_is_none():
-    """A single sample's loss overflows: the mean is infinite, and the other samples' differences are no error of it."""
-    model, other = nn.Linear(1, 1, bias=False).double(), nn.Linear(1, 1, bias=False).double()
-    with torch.no_grad():
-        model.weight.fill_(1.0), other.weight.fill_(2.0)
+    """One sample's logits overflow: the mean is no number, and the other samples' differences are no error of it."""
+    x, y = torch.tensor([[1.0], [2.0], [1e200]], dtype=torch.float64), torch.tensor([0, 1, 0])
 
-    class Cut(nn.Module):
-        def forward(self, output, target):
-            return torch.where(output > 5.5, torch.nan, (output - target).square()).mean()
+    def made(weight: float) -> Objective:
+        model = nn.Linear(1, 2, bias=False).double()
+        nn.init.constant_(model.weight, weight)
+        return Objective(model, nn.CrossEntropyLoss(), (x, y), dtype="float64")
 
-    x = torch.tensor([[1.0], [2.0], [3.0]])
-    start, end = (Objective(m, Cut(), (x, torch.zeros(3, 1)), dtype="float64") for m in (model, other))
-    found = interpolation(start, end, grid=3)
-    assert found.status["loss"].tolist() == [DONE, DONE, NOT_FINITE]
-    assert np.isnan(found.paired["loss"][2])
-    assert np.isfinite(found.paired["loss"][:2]).all()
+    start, end = made(1.0), made(1e200)
+    assert np.isnan(end.losses().numpy()).tolist() == [False, False, True]
+    found = interpolation(start, end, grid=2)
+    assert found.status["loss"].tolist() == [DONE, NOT_FINITE]
+    assert np.isnan(found.paired["loss"][1])
+    assert found.paired["loss"][0] == 0
 
 
 def test_it_survives_json():
