@@ -147,7 +147,8 @@ def _counted(tree: MergeTree) -> str:
     if tree.unknown and all(m.saddle is None for m in tree.kept):
         return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, doubt unknown"
     count = number_of(len(tree.kept), "minimum", "minima")
-    return count + (" beyond the samples' doubt" if tree.threshold is None else f" of persistence > {short(tree.threshold)}")
+    above = " beyond the samples' doubt" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
+    return count + above + (f", {tree.on_border} on the border" if tree.on_border else "")
 
 
 def _persistence(m: Minimum, scale: float) -> str:

@@ -17,6 +17,7 @@ class Minimum:
         saddle_value: the quantity at the pass (death); infinite for the lowest minimum.
         into: number of the minimum, in the tree's order, whose basin it joins there; None for the lowest.
         doubt: half-width of a 95 % interval of the persistence, from the errors over samples; None where they are unknown.
+        border: whether it lies on the border of the grid, beyond which the surface may fall further: then it may be none.
     """
 
     index: tuple[int, ...]
@@ -26,6 +27,7 @@ class Minimum:
     saddle_value: float
     into: int | None
     doubt: float | None = None
+    border: bool = False
 
     @property
     def persistence(self) -> float:
@@ -70,7 +72,14 @@ class MergeTree:
             return f"{n} minima on the grid in all, doubt unknown: no error over samples tells which of them count"
         above = "beyond the doubt of the samples" if self.threshold is None else f"of persistence above {self.threshold:.3g}"
         rest = f", doubt unknown of {unknown}" if unknown else ""
-        return f"{kept} minim{'um' if kept == 1 else 'a'} {above}, {n} on the grid in all{rest}"
+        outside = " (on the border: the surface may fall further outside)" if kept == 1 else f" ({self.on_border} on the border)"
+        at = outside if self.on_border else ""
+        return f"{kept} minim{'um' if kept == 1 else 'a'} {above}{at}, {n} on the grid in all{rest}"
+
+    @property
+    def on_border(self) -> int:
+        """How many of the minima that count lie on the border of the grid."""
+        return sum(m.border for m in self.kept)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; what is infinite is null."""
@@ -79,7 +88,7 @@ class MergeTree:
                 "index": list(m.index), "at": list(m.at), "value": m.value,
                 "saddle": None if m.saddle is None else list(m.saddle),
                 "saddle_value": None if math.isinf(m.saddle_value) else m.saddle_value,
-                "into": m.into, "doubt": m.doubt,
+                "into": m.into, "doubt": m.doubt, "border": m.border,
             }
             for m in self.minima
         ]  # fmt: skip
@@ -92,6 +101,7 @@ class MergeTree:
             Minimum(
                 tuple(m["index"]), tuple(m["at"]), m["value"], None if m["saddle"] is None else tuple(m["saddle"]),
                 math.inf if m["saddle_value"] is None else m["saddle_value"], m["into"], m["doubt"],
+                m.get("border", False),
             )
             for m in data["minima"]
         ]  # fmt: skip

@@ -69,14 +69,15 @@ def merge_tree(piece: Slice, quantity: str = "loss", threshold: float | None = N
         birth, death = int(births[m]), int(deaths[m])
         index = tuple(int(i) for i in np.unravel_index(birth, values.shape))
         at = tuple(float(c[i]) for c, i in zip(piece.coordinates, index, strict=True))
+        border = any(i in (0, n - 1) for i, n in zip(index, values.shape, strict=True))
         if death < 0:
-            minima.append(Minimum(index, at, float(flat[birth]), None, math.inf, None))
+            minima.append(Minimum(index, at, float(flat[birth]), None, math.inf, None, border=border))
             continue
         saddle = tuple(int(i) for i in np.unravel_index(death, values.shape))
         doubt = None if errors is None else _NORMAL * float(errors[birth] + errors[death])
         doubt = doubt if doubt is not None and math.isfinite(doubt) else None
         into = place[int(births[parents[m]])]
-        minima.append(Minimum(index, at, float(flat[birth]), saddle, float(flat[death]), into, doubt))
+        minima.append(Minimum(index, at, float(flat[birth]), saddle, float(flat[death]), into, doubt, border))
     return MergeTree(quantity, tuple(minima), threshold)
 
 

@@ -1,5 +1,6 @@
 """Merge trees against gudhi's persistence, closed forms, and what must not change them."""
 
+import json
 import math
 import time
 
@@ -190,11 +191,12 @@ def test_doubt_is_from_the_paired_errors():
     assert third.doubt is None  # of a point without an error nothing is known
     partly = merge_tree(sliced(values, paired=paired))
     assert partly.kept == (lowest, second)
-    assert partly.line() == "2 minima beyond the doubt of the samples, 3 on the grid in all, doubt unknown of 1"
+    beyond = "2 minima beyond the doubt of the samples"
+    assert partly.line() == f"{beyond} (1 on the border), 3 on the grid in all, doubt unknown of 1"
     noisy = {"loss": np.array([0.0, 0.8, 0.3, 0.1, 0.1])}
     tree = merge_tree(sliced(values, paired=noisy))
     assert [m.index for m in tree.kept] == [(0,), (4,)]  # 2 < 1.96 * 1.1 and 0.5 > 1.96 * 0.2
-    assert tree.line() == "2 minima beyond the doubt of the samples, 3 on the grid in all"
+    assert tree.line() == f"{beyond} (2 on the border), 3 on the grid in all"
 
 
 def test_refusals():
@@ -218,3 +220,16 @@ def test_a_million_points():
     tree = merge_tree(sliced(values))
     assert time.process_time() - started < 30
     assert pairs(tree) == gudhi_pairs(values)
+
+
+def test_a_minimum_on_the_border_says_so():
+    """A slope has its lowest point where the grid ends; a well inside has it inside."""
+    a, b = np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 5), indexing="ij")
+    axes = (np.linspace(-1, 1, 7), np.linspace(-1, 1, 5))
+    slope = merge_tree(Slice(("u", "v"), axes, {"loss": a + b**2}, {}, None, "", {}))
+    well = merge_tree(Slice(("u", "v"), axes, {"loss": a**2 + b**2}, {}, None, "", {}))
+    assert [m.border for m in slope.minima] == [True]
+    assert [m.border for m in well.minima] == [False]
+    assert "(on the border: the surface may fall further outside)" in slope.line()
+    assert "border" not in well.line()
+    assert MergeTree.from_json(json.loads(json.dumps(slope.to_json()))) == slope
