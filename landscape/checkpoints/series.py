@@ -22,7 +22,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th")
 
 
 class CheckpointFiles(Sequence[Tensor]):
-    """The flat weights of checkpoint files: `files[i]` reads the i-th, and nothing is kept.
+    """The flat weights of checkpoint files: `files[i]` reads the i-th.
 
     Files are read by `checkpoints.read`, with all its care, and their names are matched to the network's as by
     `checkpoints.fit`; the network itself is neither rebuilt nor touched. Buffers are left aside.
@@ -36,14 +36,15 @@ class CheckpointFiles(Sequence[Tensor]):
         weights: which set of weights, where a file holds several.
         least: how many checkpoints there must be.
         budget: as `checkpoints.read`.
+        keep: bytes of weights that stay in memory once they were read, of the first files that fit; 0 keeps none.
 
     Raises:
         UsageError: no such folder, or fewer checkpoints than `least`.
         LandscapeError: on reading one, as `checkpoints.read`, `Checkpoint.weights` and `checkpoints.fit`; the message begins
             with the file's name.
 
-    Cost: one `checkpoints.read` an item: for safetensors two passes over the file; else some 2 s to start a process. A
-        trajectory's principal directions read every file several times: keep them as safetensors.
+    Cost: one `checkpoints.read` an item that is not in memory: for safetensors two passes over the file; else some 2 s to
+        start a process. A trajectory's principal directions read every file several times: keep long ones as safetensors.
 
     Example:
         >>> import tempfile
@@ -66,6 +67,7 @@ class CheckpointFiles(Sequence[Tensor]):
         weights: str | None = None,
         least: int = 1,
         budget: int | None = None,
+        keep: int = 1 << 28,
     ) -> None:
         folder = isinstance(source, str | os.PathLike)
         self.paths = _found(Path(source)) if isinstance(source, str | os.PathLike) else tuple(Path(p) for p in source)
@@ -81,6 +83,7 @@ class CheckpointFiles(Sequence[Tensor]):
         self._own = {key: torch.empty_like(item, device="meta", requires_grad=False) for key, item in own.items()}
         self._layout = Layout.of(model) if layout is None else layout
         self._weights, self._budget = weights, budget
+        self._room, self._kept = keep, dict[Path, Tensor]()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -103,12 +106,18 @@ class CheckpointFiles(Sequence[Tensor]):
 
     def _read(self, path: Path) -> Float[Tensor, " P"]:
         """The flat weights of one file."""
+        if path in self._kept:
+            return self._kept[path].clone()
         try:
             with progress.listening(None):  # whoever reads a series tells how far it is
                 kept, _ = match(self._own, self._aliases, read(path, budget=self._budget).weights(self._weights))
-            return self._layout.flatten(kept)
+            flat = self._layout.flatten(kept)
         except LandscapeError as error:
             _renamed(error, path)
+        if flat.nbytes <= self._room:
+            self._room -= flat.nbytes
+            self._kept[path] = flat.clone()
+        return flat
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

@@ -72,8 +72,10 @@ class MergeTree:
             return f"{n} minima on the grid in all, doubt unknown: no error over samples tells which of them count"
         above = "beyond the doubt of the samples" if self.threshold is None else f"of persistence above {self.threshold:.3g}"
         rest = f", doubt unknown of {unknown}" if unknown else ""
-        outside = " (on the border: the surface may fall further outside)" if kept == 1 else f" ({self.on_border} on the border)"
-        at = outside if self.on_border else ""
+        edge = self.on_border
+        at = f" ({edge} on the border)" if edge else ""
+        if kept == edge == 1:
+            at = " (on the border: the surface may fall further outside)"
         return f"{kept} minim{'um' if kept == 1 else 'a'} {above}{at}, {n} on the grid in all{rest}"
 
     @property

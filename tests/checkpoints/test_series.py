@@ -194,3 +194,18 @@ def test_a_file_beyond_the_budget_is_refused(tmp_path):
     assert len(CheckpointFiles(tmp_path, net, budget=50_000)[0]) == 10_100
     with pytest.raises(UsageError, match=r"^1\.safetensors: .* the memory budget of 30000 bytes"):
         CheckpointFiles(tmp_path, net, budget=30_000)[0]
+
+
+def test_what_fits_is_read_once(tmp_path):
+    for epoch in range(3):
+        save(tmp_path / f"{epoch}.safetensors", state(network(epoch)), recipe={})
+    size = flat(network(0)).nbytes
+    files = CheckpointFiles(tmp_path, network(77), keep=2 * size)
+    first = [theta.clone() for theta in files]
+    files[0].zero_()  # whoever writes to what it got changes nothing for others
+    for path in files.paths:
+        path.write_bytes(b"gone")
+    assert torch.equal(files[0], first[0])
+    assert torch.equal(files[1], first[1])
+    with pytest.raises(LandscapeError, match=r"2\.safetensors"):
+        files[2]
