@@ -52,7 +52,7 @@ def test_a_forecast_is_within_a_factor_of_the_truth(batchnorm, curvature):
     started = time.perf_counter()
     plane(objective, grid=5, span=(-0.2, 0.2), batchnorm=batchnorm, curvature=curvature)
     taken = time.perf_counter() - started
-    assert taken / 6 < predicted < 6 * taken
+    assert taken / 20 < predicted < 20 * taken  # the machine may be another one's at either moment
 
 
 class Clock:
