@@ -177,7 +177,14 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
     for quantity, barrier in found.barriers.items():
         job.terminal.line(f"{quantity.replace('_', ' ')}: {barrier.words(quantity)}")
     title = found.title.replace("between two minima", f"from {job.checkpoint.stem} to {path.stem}")
-    told: dict[str, Any] = {} if curve is None else {"curve": curve.settings | {"length": curve.length}}
+    told: dict[str, Any] = {}
+    if curve is not None:
+        # What the curve goes round.
+        straight = interpolation(job.objective, end, run=_points(folder) / "line", **(measured | {"curvature": False}))
+        for quantity, barrier in straight.barriers.items():
+            job.terminal.line(f"{quantity.replace('_', ' ')} on the straight line: {barrier.words(quantity)}")
+        told["curve"] = curve.settings | {"length": curve.length}
+        told["straight_line"] = {quantity: barrier.to_json() for quantity, barrier in straight.barriers.items()}
     return replace(found, title=title, provenance=found.provenance | told)
 
 

@@ -93,13 +93,19 @@ def toward(
 
     Two of them span the plane through three checkpoints, at (0, 0), (1, 0) and (0, 1).
 
+    Raises:
+        UsageError: the other weights are the same.
+
     Example:
         >>> from torch import nn
         >>> objective = Objective(nn.Linear(2, 1, bias=False), nn.MSELoss(), (torch.eye(2), torch.ones(2, 1)), dtype="float64")
         >>> (objective.theta + toward(objective, torch.tensor([3.0, 4.0])).vector).tolist()
         [3.0, 4.0]
     """
-    return Direction(name, theta.to(objective.theta) - objective.theta, buffers=buffers)
+    difference = theta.to(objective.theta) - objective.theta
+    if not bool(difference.any()):
+        raise UsageError(f"expected other weights than the network's own, found the same ones ({name})")
+    return Direction(name, difference, buffers=buffers)
 
 
 def eigenvector_directions(pairs: Eigenpairs) -> list[Direction]:

@@ -294,3 +294,39 @@ def test_an_edited_task_is_refused(tmp_path):
     (tmp_path / "out" / "run.json").write_text(json.dumps(record))
     _, err = surface(tmp_path, "out", *command, code=2)
     assert "expected to go on with the surface in out/points, found other inputs: loss (" in err
+
+
+def test_a_curve_says_how_it_was_trained_and_what_it_goes_round(place):
+    ended(started("train", "digits-mlp", "--epochs", 2, "--seed", 3, "-M", "widths=[8]", "--out", "3.safetensors", cwd=place))
+    arguments = ("--path", "polygon:3.safetensors", "--steps", 5, "--bends", 2, "--grid", 5, *FEW)
+    out, err = surface(place, "round", *arguments)
+    assert "curve: polygon of length" in out
+    assert "loss on the straight line: " in out
+    assert "before them training the curve about" in err
+    document = json.loads((place / "round" / "surface.json").read_text())
+    made = document["provenance"]
+    assert (made["curve"]["steps"], made["curve"]["bends"], made["curve"]["seed"]) == (5, 2, 0)
+    assert made["straight_line"]["loss"]["ends"] == pytest.approx(document["barriers"]["loss"]["ends"])
+    assert {"sha256", "task", "split", "torch", "landscape", "files"} <= set(made)
+    assert document["check"] is not None
+    assert {"surface-line.png", "surface.nc", "surface.vtr", "surface.csv", "curve.safetensors"} <= set(
+        contents(place / "round")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--path", "line:0.safetensors", "--dim", 2), "expected options that --path can use, found --dim 2"),
+        (("--path", "line:0.safetensors", "--orthogonal"), "found --orthogonal"),
+        (("--path", "line:0.safetensors", "--steps", 5), "found --steps"),
+        (("--path", "bezier:0.safetensors", "--span", -1, 2), "expected a --span inside 0 1"),
+        (("--dim", 1, "--persistence", 0.1), "found --persistence"),
+        (("--directions", "hessian", "--norm", "layer"), "expected options that these axes can use, found --norm"),
+        (("--directions", "to:0.safetensors", "--dim", 1), "found the same ones (to 0.safetensors)"),
+        (("--budget", "soon"), "expected a time such as 90s, 10m or 2h, found --budget soon"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(place, arguments, words):
+    _, err = surface(place, "refused", *arguments, *FEW, code=2)
+    assert words in err

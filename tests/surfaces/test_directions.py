@@ -227,3 +227,9 @@ def test_whether_an_axis_was_orthogonalized_is_kept_with_it(tmp_path):
     back = stored_directions(tmp_path, a.theta)
     assert [(d.norm, d.orthogonalized) for d in back] == [("filter", False), ("filter", True)]
     assert plane(a, back, grid=3).check.passed
+
+
+def test_towards_itself_is_nowhere():
+    objective = Objective(*CASES[0].make(0)[:2], CASES[0].make(0)[2:])
+    with pytest.raises(UsageError, match=r"expected other weights than the network's own, found the same ones \(to a\)"):
+        toward(objective, objective.theta, "to a")
