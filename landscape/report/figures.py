@@ -24,7 +24,7 @@ from landscape.report.coarse import preview, show_whole_span
 from landscape.report.effects import draw_correlations, draw_effects
 from landscape.report.history import Run
 from landscape.report.quantities import is_eigenvalue, quantity_name
-from landscape.report.style import GREY, house, printable, settle, short, wrapped
+from landscape.report.style import GREY, house, printable, settle, wrapped
 from landscape.report.tracks import track_line
 from landscape.results import UNCONVERGED, Block, Certificate, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 
@@ -231,7 +231,8 @@ def provenance_line(provenance: Provenance) -> str:
         parts.append(f"{provenance['task']}, {provenance['split']} split")
     curve = provenance.get("curve")
     if isinstance(curve, Mapping):
-        parts.append(f"curve: {', '.join(f'{k} {short(v) if isinstance(v, float) else v}' for k, v in curve.items())}")
+        told = (f"{key} {curve[key]:.4g}" for key in ("bends", "steps", "seed", "length") if key in curve)
+        parts.append(f"trained curve: {', '.join(told)}")
     if provenance.get("samples") is not None:
         samples = provenance["samples"]
         parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
