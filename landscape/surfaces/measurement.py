@@ -175,12 +175,15 @@ def paired_error(found: Evaluation, centre: Evaluation, name: str) -> float | No
         return None
     if not all(e is not None and math.isfinite(e.value) for e in (getattr(found, name), getattr(centre, name))):
         return None
-    difference = found.each[name] - centre.each[name]
-    counted = ~np.isnan(difference)
-    weights = found.each["weight"][counted]
-    values = torch.from_numpy(difference[counted])
-    mean = float((values.numpy() * weights).sum() / weights.sum()) if counted.any() else math.nan
-    return standard_error(values, torch.from_numpy(weights), mean)
+    return error_of_mean(found.each[name] - centre.each[name], found.each["weight"])
+
+
+def error_of_mean(differences: np.ndarray, weights: np.ndarray) -> float | None:
+    """Standard error of the weighted mean of the samples' own differences; those that are not a number do not count."""
+    counted = ~np.isnan(differences)
+    values, shares = differences[counted], weights[counted]
+    mean = float((values * shares).sum() / shares.sum()) if counted.any() else math.nan
+    return standard_error(torch.from_numpy(values), torch.from_numpy(shares), mean)
 
 
 def filled(empty: Slice, chart: Chart, parts: Sequence[Part], records: Mapping[str, Record]) -> Slice:

@@ -12,12 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.errors import MismatchError, UsageError
-from landscape.losses import standard_error
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.chart import Chart, Span, coordinates
 from landscape.surfaces.grid import Seen, identity, provenance, surveyed
-from landscape.surfaces.measurement import Extremes, Losses, Part
+from landscape.surfaces.measurement import Extremes, Losses, Part, error_of_mean
 from landscape.surfaces.path_check import check_path
 from landscape.surfaces.run import Run, digest
 from landscape.surfaces.statistics import BatchNorm, is_normalized, on_path
@@ -154,9 +153,5 @@ def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barri
     each = [objective.evaluate(*chart.at(chart.place(k))).each for k in (top, i, j)]
     stderr = None
     if all(kind in e for e in each):
-        difference = sign * (each[0][kind] - (each[1][kind] + each[2][kind]) / 2)
-        counted = ~np.isnan(difference)
-        stderr = standard_error(
-            torch.from_numpy(difference[counted]), torch.from_numpy(each[0]["weight"][counted]), float(heights[top - i])
-        )
+        stderr = error_of_mean(each[0][kind] - (each[1][kind] + each[2][kind]) / 2, each[0]["weight"])
     return Barrier(float(heights[top - i]) + 0.0, stderr, float(at[top]), ends)
