@@ -1,7 +1,8 @@
 """How values, gradients and curvature products of a network are computed: the engine behind Objective.
 
 Everything is a sum over batches of (weight of the batch / total weight) * (mean loss of the batch), so that a ragged last batch
-counts for what it is. Parameters enter through `torch.func.functional_call`; the module itself is never written to.
+counts for what it is; of several processes each has its part of the sum, and Objective adds the parts up. Parameters enter
+through `torch.func.functional_call`; the module itself is never written to.
 """
 
 import copy
@@ -17,12 +18,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.batches import Batch
-from landscape.derivatives import grad, pusher, vjp
+from landscape.batches import Batch, between
+from landscape.derivatives import grad, pusher, vjp, vjps
+from landscape.distributed import ALONE, Group
 from landscape.errors import MismatchError, UsageError
 from landscape.folding import Folded
 from landscape.losses import MeanLoss
+from landscape.method import PLAIN, TOGETHER, Method
 from landscape.parameters import Layout
 from landscape.retained import BUDGET, FirstOrder, Kept, saved_bytes
 
@@ -65,6 +69,8 @@ class Engine:
         layout: the weights that vary.
         transform: of the outputs, before the loss sees them; None for none.
         folded: the network with its BatchNorms folded, which computes the same; None to use `model` as it is.
+        group: the processes that share the samples out; every one keeps them all.
+        method: how graphs are built that are differentiated twice.
     """
 
     model: nn.Module
@@ -73,20 +79,17 @@ class Engine:
     layout: Layout
     transform: Callable[[Tensor], Tensor] | None = None
     folded: Folded | None = None
+    group: Group = ALONE
+    method: Method = PLAIN
     _kept: Kept = field(init=False, default_factory=Kept, repr=False)
 
-    def forward(self, params: dict[str, Tensor], batch: Batch) -> Tensor:
+    def forward(self, params: dict[str, Tensor], batch: Batch, fold: bool = True) -> Tensor:
         """The network's output for one batch; `.logits` is taken from an output object that has them."""
-        if self.folded is None:
+        if self.folded is None or not fold:
             output: Any = functional_call(self.model, params, batch.args, batch.kwargs)
         else:
             output = functional_call(self.folded.model, self.folded(params), batch.args, batch.kwargs)
-        output = getattr(output, "logits", output)
-        if not isinstance(output, Tensor):
-            raise UsageError(
-                f"expected the model to return a tensor or an object with .logits, found {type(output).__name__}",
-                fix="wrap the model in a module whose forward returns the logits",
-            )
+        output = logits_of(output)
         return output if self.transform is None else self.transform(output)
 
     def outputs(self, theta: Float[Tensor, " P"]) -> Tensor:
@@ -98,17 +101,33 @@ class Engine:
     @cached_property
     def weighted(self) -> list[tuple[Batch, float]]:
         """Every batch with its share of the mean."""
-        weights = [float(self.loss.sample_weights(b.target).sum()) for b in self.batches]
-        total = sum(weights)
+        return self._shares(self.batches)
+
+    @cached_property
+    def own(self) -> list[tuple[Batch, float]]:
+        """The batches, or parts of them, that fall to this process, with their shares of the whole mean; perhaps none."""
+        mixes = any(isinstance(m, _BatchNorm) and m.running_mean is None for m in self.model.modules())
+        if self.group.size == 1 or mixes or not self.loss.comes_apart:  # then a batch cannot be cut
+            return self.weighted[self.group.part(len(self.weighted))]
+        part = self.group.part(sum(map(len, self.batches)))
+        return self._shares(between(self.batches, part.start, part.stop))
+
+    def _shares(self, batches: list[Batch]) -> list[tuple[Batch, float]]:
+        """These batches with their shares of the mean over all of them; those that do not count are left out."""
+
+        def weight(b: Batch) -> float:
+            return float(self.loss.sample_weights(b.target).sum())
+
+        total = sum(map(weight, self.batches))
         if total <= 0:
             raise UsageError("expected targets that count, found that the loss ignores every one of them")
-        return [(b, w / total) for b, w in zip(self.batches, weights, strict=True) if w > 0]
+        return [(b, w / total) for b in batches if (w := weight(b)) > 0]
 
     def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Mean loss and its gradient. Cost: 3 forward passes."""
+        """Mean loss and its gradient; of several processes this one's part of both. Cost: 3 forward passes."""
         value, total = 0.0, torch.zeros_like(theta)
         with self.derivatives():
-            for batch, share in self.weighted:
+            for batch, share in self.own:
                 leaves = self.leaves(theta)
                 loss = self.loss.mean(self.forward(leaves, batch), batch.target)
                 total += share * self._flat(grad(loss, leaves))
@@ -125,16 +144,27 @@ class Engine:
             if self._kept.fits is None:
                 self._kept.fits = self.graph_bytes(theta) <= BUDGET
             for graph in self._kept.graphs(theta, lambda: self._first_order(theta)):
+                if self.method.together and len(v) > 1:
+                    for rows, sums in zip(v.split(TOGETHER), out.split(TOGETHER), strict=True):
+                        found = vjps(graph.gradient, graph.leaves, self.layout.unflatten(rows))
+                        sums += graph.share * torch.cat([t.flatten(1) for t in found.values()], 1)
+                    continue
                 for i, row in enumerate(v):
                     out[i] += graph.share * self._flat(vjp(graph.gradient, graph.leaves, self.layout.unflatten(row)))
         return out
 
     def _first_order(self, theta: Float[Tensor, " P"]) -> Iterator[FirstOrder]:
         """The graph of every batch's gradient, one after another."""
-        for batch, share in self.weighted:
+        for batch, share in self.own:
             leaves = self.leaves(theta)
-            loss = self.loss.mean(self.forward(leaves, batch), batch.target)
-            yield FirstOrder(leaves, grad(loss, leaves, create_graph=True), share)
+            yield FirstOrder(leaves, self._slope(leaves, batch), share)
+
+    def _slope(self, leaves: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The gradient of a batch's loss as a function of the leaves, in this engine's way."""
+        with self.method.graph():
+            output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
+            loss = self.loss.mean(output, batch.target)
+        return grad(loss, leaves, create_graph=True)
 
     def graph_bytes(self, theta: Float[Tensor, " P"], samples: int | None = None) -> float:
         """Estimate of what the first-order graphs of so many samples hold, all together, from those of one sample and of two.
@@ -144,16 +174,10 @@ class Engine:
         batch = max(self.batches, key=len)
         if len(batch) < 2:
             return math.inf
-        leaves = self.leaves(theta)
+        leaves, like = self.leaves(theta), replace(self, method=replace(self.method, smallest=0))
 
         def held(rows: slice) -> int:
-            part = batch[rows]
-
-            def build() -> object:
-                loss = self.loss.mean(self.forward(leaves, part), part.target)
-                return grad(loss, leaves, create_graph=True)
-
-            return saved_bytes(build, leaves)
+            return saved_bytes(lambda: like._slope(leaves, batch[rows]), leaves)
 
         one, two = held(slice(0, 1)), held(slice(0, 2))
         return float(max(two - one, 0)) * (samples or sum(map(len, self.batches))) + one * len(self.batches)
@@ -169,7 +193,7 @@ class Engine:
         """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse. Cost: 3 + 6k passes."""
         out = torch.zeros_like(v)
         with self.derivatives():
-            for batch, share in self.weighted:
+            for batch, share in self.own:
                 leaves = self.leaves(theta)
                 output = self.forward(leaves, batch)
                 push = pusher(output, leaves)
@@ -184,7 +208,7 @@ class Engine:
         """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with every sample's own gradient g_n, for k vectors. Cost: 3 + 6k passes."""
         out = torch.zeros_like(v)
         with self.derivatives():
-            for batch, share in self.weighted:
+            for batch, share in self.own:
                 leaves = self.leaves(theta)
                 losses = self.per_sample(leaves, batch)
                 weights = self.loss.sample_weights(batch.target).to(losses)
@@ -209,7 +233,8 @@ class Engine:
         """Its twin in another dtype: model, loss and data are converted copies."""
         batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in self.batches]
         loss, model = self.loss.to(batches[0].target.device, dtype), copy.deepcopy(self.model).to(dtype)
-        return Engine(model, loss, batches, self.layout, self.transform, None if self.folded is None else self.folded.of(model))
+        twin = Engine(model, loss, batches, self.layout, self.transform, group=self.group)
+        return twin if self.folded is None else replace(twin, folded=self.folded.of(model))
 
     def holding(self, tensors: Mapping[str, Tensor]) -> "Engine":
         """Its twin with other weights and buffers, under their names, in a copy of the network; the others stay.
@@ -251,6 +276,21 @@ class Engine:
 
     def _flat(self, tensors: dict[str, Tensor]) -> Tensor:
         return self.layout.flatten(tensors)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The tensor among what a network returns.
+
+    Raises:
+        UsageError: there is none.
+    """
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        raise UsageError(
+            f"expected the model to return a tensor or an object with .logits, found {type(output).__name__}",
+            fix="wrap the model in a module whose forward returns the logits",
+        )
+    return output
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -42,6 +42,24 @@ def vjp(
     return dict(zip(leaves, grads, strict=True))
 
 
+def vjps(outputs: dict[str, Tensor], leaves: dict[str, Tensor], cotangents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`vjp` for k cotangents at once, stacked on a first dimension as the results are."""
+    live = [name for name, t in outputs.items() if t.requires_grad]
+    k = len(next(iter(cotangents.values())))
+    if not live:
+        return {name: t.new_zeros(k, *t.shape) for name, t in leaves.items()}
+    grads = torch.autograd.grad(
+        [outputs[n] for n in live],
+        list(leaves.values()),
+        [cotangents[n] for n in live],
+        retain_graph=True,
+        is_grads_batched=True,
+        allow_unused=True,
+    )
+    pairs = zip(leaves.items(), grads, strict=True)
+    return {name: t.new_zeros(k, *t.shape) if g is None else g for (name, t), g in pairs}
+
+
 def pusher(output: Tensor, leaves: dict[str, Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
     """v -> J v with J = d output / d leaves, by reverse over reverse: J^T u is linear in u, and its gradient along v is J v."""
     dummy = torch.zeros_like(output, requires_grad=True)

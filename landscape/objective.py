@@ -11,16 +11,21 @@ from torch import Tensor, nn
 
 from landscape.batches import Data, fixed_batches, one_input
 from landscape.curvature import Engine, owned, unwrapped
+from landscape.distributed import group
 from landscape.errors import UsageError
 from landscape.evaluation import Metric, evaluated
 from landscape.fingerprint import fingerprints
 from landscape.folding import folded
+from landscape.inference import network
 from landscape.losses import LossFunction, MeanLoss, standard_error
+from landscape.method import Method
 from landscape.parameters import Layout
 from landscape.per_sample import SAMPLE_FORMS, Curvature
 from landscape.preflight import check_engine, check_targets, check_weights
 from landscape.recalibration import recalibrated, with_statistics
 from landscape.results import Estimate, Evaluation, Spent
+from landscape.stacked import evaluated_many, stack_size
+from landscape.trial import chosen
 from landscape.variants import DTYPES, Variants
 
 
@@ -74,10 +79,12 @@ class Objective(Variants):
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         layout = Layout.of(model)
         own = owned(model).to(device=place, dtype=dt).eval().requires_grad_(False)
-        self._engine = Engine(own, MeanLoss(loss).to(place, dt), fixed_batches(data, batch_size, place, dt), layout)
+        batches = fixed_batches(data, batch_size, place, dt)
+        self._engine = Engine(own, MeanLoss(loss).to(place, dt), batches, layout, group=group())
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
         self._metric, self._checked, self._spent = metric, False, Spent()
+        self._methods: list[Method] = []  # one, once it is chosen; shared by all that is derived from this
         self._classes = check_targets(self._engine, self._theta)
         self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
 
@@ -122,7 +129,27 @@ class Objective(Variants):
         """
         params = self.layout.unflatten(self._theta if theta is None else self._cast(theta)) | (buffers or {})
         self._spent.forwards += 1
-        return evaluated(self._engine, params, self._metric)
+        return evaluated(self._engine, params, self._metric, self._values_in)
+
+    def evaluate_many(self, theta: Float[Tensor, "k P"], buffers: dict[str, Tensor] | None = None) -> list[Evaluation]:
+        """`evaluate` at k points at once, up to rounding; every one of `buffers` has a leading dimension of k.
+
+        Raises whatever PyTorch raises where the network, its loss or the metric cannot be vectorized over weights.
+
+        Cost: k forward passes, memory for k networks; much faster than one by one where a network is tiny.
+        """
+        self._spent.forwards += len(theta)
+        return evaluated_many(self._engine, self._cast(theta), buffers or {}, self._metric)
+
+    @property
+    def points_at_once(self) -> int:
+        """How many points `evaluate_many` is best given, a power of 2; 1 where it gains nothing. See `landscape.stacked`."""
+        return 1 if self._values_in is not None else stack_size(self._engine, self._metric)
+
+    @property
+    def arithmetic(self) -> str:
+        """How `evaluate` runs the network, in words: dtype, memory format, BatchNorms folded."""
+        return network(self._engine, self._values_in).words
 
     def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
         """Mean loss with its standard error over samples. Cost: one forward pass."""
@@ -151,10 +178,18 @@ class Objective(Variants):
         """Mean loss as a float, and its gradient. Cost: three forward passes."""
         self.preflight()
         self._spent.gradients += 1
-        return self._engine.gradient(self._theta if theta is None else self._cast(theta))
+        at = self._theta if theta is None else self._cast(theta)
+        value, gradient = self._engine.gradient(at)
+        if self.group.size > 1:
+            both = torch.cat((gradient.new_tensor([value]), gradient))
+            self.group.sum_(both, witness=at - self._theta)
+            value, gradient = float(both[0]), both[1:].clone()
+        return value, gradient
 
     def hvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Hessian-vector products at the trained weights: H v for one vector (P,) or k of them (k, P) in one pass."""
+        if self._engine.method != self.method:
+            self._engine = replace(self._engine, method=self.method)
         return self._product(v, self._engine.hvp)
 
     def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
@@ -210,6 +245,14 @@ class Objective(Variants):
         """SHA-256 of network, weights, buffers, data, loss and metric; see `landscape.fingerprint`."""
         return fingerprints(self._engine, self._theta, self._metric)
 
+    @property
+    def method(self) -> Method:
+        """How Hessian-vector products are computed: the fastest way in a trial, held when first asked for; `by` sets it."""
+        if not self._methods:
+            self.preflight()
+            self._methods.append(chosen(self._engine, self._theta))
+        return self._methods[0]
+
     def preflight(self) -> None:
         """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
         if not self._checked:
@@ -222,7 +265,7 @@ class Objective(Variants):
         block = self._cast(v).reshape(-1, self.dim)
         self._spent.sweeps += 1
         self._spent.products += len(block)
-        return method(self._theta, block).reshape(v.shape)
+        return self.group.sum_(method(self._theta, block), witness=block).reshape(v.shape)
 
     def _cast(self, v: Tensor) -> Tensor:
         """A vector in this Objective's dtype, on its device, of the right length."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from landscape.batches import Batch
 from landscape.curvature import Engine, exact_math
+from landscape.distributed import ALONE
 from landscape.errors import NumericalError, UsageError
 from landscape.losses import MeanLoss
 from landscape.parameters import Layout
@@ -89,17 +90,22 @@ def check_engine(engine: Engine) -> None:
     Raises:
         NumericalError: what failed, with the module where it can be told.
     """
-    own = replace(engine, batches=[engine.batches[0][:SAMPLES]])
+    own = replace(engine, batches=[engine.batches[0][:SAMPLES]], group=ALONE)
     double = own.to(torch.float64)
     try:
         _check(double, exact=True)
     except (RuntimeError, TypeError) as error:
-        if not any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type")):
+        if not is_about_dtype(error):
             raise NumericalError(
                 f"expected a network that can be differentiated twice, found: {str(error).splitlines()[0]}",
                 fix="an operation inside it has no second derivative, or writes in place on what the derivative needs",
             ) from error
         _check(own, exact=False)
+
+
+def is_about_dtype(error: Exception) -> bool:
+    """Whether a network that was converted to float64 complains that it insists on another dtype."""
+    return any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type"))
 
 
 def _check(engine: Engine, exact: bool) -> None:

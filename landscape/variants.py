@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from landscape.batches import drawn, epoch, merged, select
 from landscape.curvature import Engine
+from landscape.distributed import ALONE, Group
 from landscape.errors import UsageError
+from landscape.inference import network
 from landscape.losses import LossFunction, MeanLoss
+from landscape.method import Method
 from landscape.parameters import Layout
 from landscape.preflight import check_weights
 from landscape.recalibration import batch_normalized
@@ -27,6 +30,8 @@ class Variants(ABC):
     _engine: Engine
     _theta: Tensor
     _metric: Any
+    _methods: list[Method]
+    _values_in: torch.dtype | None = None  # what the network computes in for values; None: the dtype of theta
 
     @abstractmethod
     def __init__(self, model: nn.Module, loss: LossFunction, data: Any, **options: Any) -> None:
@@ -65,9 +70,42 @@ class Variants(ABC):
         """The loss of (output, target), as it was given."""
         return self._engine.loss.loss
 
+    @property
+    def group(self) -> Group:
+        """The processes that share the samples of every product and gradient out; see `landscape.distributed`."""
+        return self._engine.group
+
+    def alone(self) -> Self:
+        """The same loss, computed whole by this process and without waiting for any other."""
+        return self if self.group.size == 1 else self._derived(replace(self._engine, group=ALONE), self._theta)
+
+    def by(self, method: Method) -> Self:
+        """The same loss, whose Hessian-vector products are computed in this way: one that another run chose, for equal bits."""
+        other = self._derived(self._engine, self._theta)
+        other._methods = [method]
+        return other
+
     def to(self, dtype: str) -> Self:
         """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
         return self._derived(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
+
+    def values_in(self, precision: str) -> Self:
+        """The same loss, whose values (not its derivatives) come from a network that computes in "bfloat16".
+
+        Weights, BatchNorm's folding, the loss and all sums keep the dtype of theta; inputs, weights as the network reads them
+        and activations are rounded to 8 bits, so that losses are off by some 1e-3 of themselves.
+
+        Raises:
+            UsageError: another precision, a dtype other than float32, or a network that cannot compute in it.
+        """
+        if precision != "bfloat16":
+            raise UsageError(f"expected precision float32 or bfloat16, found {precision}")
+        if self.dtype != torch.float32:
+            raise UsageError("expected dtype float32 for values in bfloat16, found another", fix="leave one of them out")
+        other = self._derived(self._engine, self._theta)
+        other._values_in = torch.bfloat16
+        network(self._engine, torch.bfloat16)
+        return other
 
     def only(self, *patterns: str) -> Self:
         """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
@@ -95,7 +133,8 @@ class Variants(ABC):
     def with_model(self, model: nn.Module) -> Self:
         """The same loss, data, dtype and device with another model's weights and buffers."""
         data = [b.raw for b in self._engine.batches]
-        return type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric)
+        other = type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric)
+        return other if self.group.size > 1 else other.alone()
 
     def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:
         """The same loss with other trained weights, and other buffers where given; for products. Cost: a copy of the model."""

@@ -1,0 +1,47 @@
+"""Operations whose double backward PyTorch puts together from many small ones, written for it.
+
+Inside `written_out()` every call of such an operation, by a module or by hand, is replaced by one that computes the same value
+and the same first and second derivatives. It is for graphs that are differentiated twice and no more: a third time is refused.
+What has no replacement, or an option that the replacement does not know, is PyTorch's own as ever.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from landscape.double_backward.attention import attention, softmax
+from landscape.double_backward.convolution import convolution
+from landscape.double_backward.normalization import batch_norm, layer_norm
+from landscape.double_backward.pointwise import gelu, relu, silu, tanh
+
+REPLACEMENTS: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    torch.conv1d: convolution, torch.conv2d: convolution, torch.conv3d: convolution,
+    F.relu: relu, torch.relu: relu, Tensor.relu: relu,
+    F.gelu: gelu, F.silu: silu, torch.tanh: tanh, Tensor.tanh: tanh,
+    F.layer_norm: layer_norm, F.batch_norm: batch_norm,
+    F.softmax: softmax, torch.softmax: softmax, Tensor.softmax: softmax,
+    F.scaled_dot_product_attention: attention,
+}  # fmt: skip
+
+
+class written_out(TorchFunctionMode):  # a context, used like a function
+    """Replace the operations above, on inputs of at least `smallest` values, while the block runs."""
+
+    def __init__(self, smallest: int = 0) -> None:
+        super().__init__()
+        self.smallest = smallest
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        ours = REPLACEMENTS.get(func)
+        if ours is not None and args and isinstance(args[0], Tensor) and args[0].numel() >= self.smallest:
+            found = ours(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
+        return func(*args, **kwargs)

@@ -1,0 +1,108 @@
+"""Which way to compute curvature products is the fastest for this network here: a measured trial on its first samples."""
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from landscape.curvature import Engine
+from landscape.distributed import ALONE
+from landscape.method import PLAIN, Method, takes_images
+from landscape.preflight import is_about_dtype
+
+# Samples that the trial times a product on, and those that it checks it on in float64.
+_TIMED, _CHECKED = 32, 8
+# A way that is expected to be slower must be faster by this factor to be taken: what is within it is noise, and the same
+# command should take the same way twice.
+_MARGIN = 1.25
+# Of the product's length; where a network insists on its dtype, rounding may move a sample across a rectifier's kink.
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
+
+
+def chosen(engine: Engine, theta: Tensor) -> Method:
+    """The fastest way to compute Hessian-vector products that gives what the plain way gives.
+
+    Every candidate builds its graph and computes two products on the first samples. They are looked at in the order in which
+    they are expected to be fast; one that fails, or whose product differs from the plain one's in float64, is passed over, so
+    that what is left at the end is the plain way itself.
+
+    Args:
+        engine: network, loss and data.
+        theta: (P,) weights.
+
+    Returns:
+        Method, the same on all processes: the first one's clock decides.
+
+    Cost: some 40 gradients on 32 samples.
+    """
+    batch = engine.batches[0]
+    alone = replace(engine, group=ALONE)
+    timed = replace(alone, batches=[batch[:_TIMED]])
+    direction = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
+    seconds = {m: found for m in candidates(engine) if (found := _seconds(timed, theta, direction, m)) is not None}
+    truth = _Truth(replace(alone, batches=[batch[:_CHECKED]]), theta, direction)
+    order = sorted(seconds, key=lambda m: _handicapped(seconds, m))
+    unasked = [Method(folded=engine.folded is not None)]  # where nothing else holds, rather this than nothing
+    best = next((m for m in (*order[: order.index(PLAIN)], *unasked) if truth.agrees(m)), PLAIN)
+    return engine.group.agreed(best)
+
+
+def candidates(engine: Engine) -> list[Method]:
+    """Ways worth a trial, those first that are expected to be fast; the last is the plain one."""
+    folded, images = engine.folded is not None, takes_images(engine.batches[0])
+    best = Method(folded, True, images)
+    return list(dict.fromkeys([best, replace(best, together=True), replace(best, channels_last=False), PLAIN]))
+
+
+def _handicapped(seconds: dict[Method, float], method: Method) -> float:
+    """Seconds, with the margin for every one but the first."""
+    return seconds[method] * (1.0 if method == next(iter(seconds)) else _MARGIN)
+
+
+def _seconds(engine: Engine, theta: Tensor, direction: Tensor, method: Method) -> float | None:
+    """What a product takes once its graphs are built; None where this network cannot be differentiated so."""
+    trial, k = replace(engine, method=method), 4 if method.together else 1
+    times = []
+    try:
+        for _ in range(3):  # the first builds the graph
+            _wait(theta)
+            started = time.perf_counter()
+            trial.hvp(theta, direction.expand(k, -1))
+            _wait(theta)
+            times.append((time.perf_counter() - started) / k)
+    except Exception:  # whatever the user's own layers raise when they are not called as they expect
+        return None
+    return min(times[1:])
+
+
+def _wait(t: Tensor) -> None:
+    """Until the device has done what it was given."""
+    if t.is_cuda:
+        torch.cuda.synchronize(t.device)
+
+
+class _Truth:
+    """The plain product on a few samples, in float64 where the network can."""
+
+    def __init__(self, engine: Engine, theta: Tensor, direction: Tensor) -> None:
+        self.engine, self.theta, self.direction = engine.to(torch.float64), theta.double(), direction.double()
+        try:
+            self.product = self._of(PLAIN)
+        except (RuntimeError, TypeError) as error:
+            if not is_about_dtype(error):
+                raise
+            self.engine, self.theta, self.direction = engine, theta, direction
+            self.product = self._of(PLAIN)
+
+    def _of(self, method: Method) -> Tensor:
+        method = replace(method, smallest=0)  # so few samples would pass every operation by
+        return replace(self.engine, method=method).hvp(self.theta, self.direction.repeat(2 if method.together else 1, 1))[-1]
+
+    def agrees(self, method: Method) -> bool:
+        """Whether another way gives the same."""
+        try:
+            error = float(torch.linalg.vector_norm(self._of(method) - self.product))
+        except Exception:  # as in the trial
+            return False
+        return error <= _TOLERANCE[self.product.dtype] * float(torch.linalg.vector_norm(self.product))
