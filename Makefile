@@ -43,14 +43,26 @@ figures: .venv/installed demo
 	cp demo/comparison/measures.png figures/demo-measures.png
 	cp demo/reparam/certificate.png figures/demo-certificate.png
 
-bench: .venv/installed
-	$(BIN)/python -m benchmarks.peers
+# This toolkit beside its peers: see `.venv/bin/python -m benchmarks --help` for sizes, networks and parts.
+bench: .venv/peers .venv-landscaper/installed
+	$(BIN)/python -m benchmarks
+
+.venv/peers: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
+	touch $@
+
+# Landscaper wants numpy 1: its own environment. Where it cannot be installed the benchmarks say that it is missing.
+.venv-landscaper/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-landscaper
+	grep -v '^numpy' constraints.txt > .venv-landscaper/constraints.txt
+	-.venv-landscaper/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-landscaper/constraints.txt --editable '.[landscaper]'
+	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "landscape needs Python 3.11 or newer; say which: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,peers,report]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,report]'
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-landscaper build *.egg-info

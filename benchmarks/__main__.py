@@ -1,0 +1,117 @@
+"""Run the benchmarks: `python -m benchmarks --help`."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import landscape as ls
+from benchmarks.cases import Case
+from benchmarks.figure import draw
+from benchmarks.networks import NETWORKS
+from benchmarks.parts import PARTS, Options, runner
+from benchmarks.peers import versions
+from benchmarks.record import ROOT, Row, machine
+from benchmarks.table import table
+
+RESULTS, FIGURE = ROOT / "benchmarks" / "results", ROOT / "figures" / "benchmarks.png"
+LANDSCAPER = ROOT / ".venv-landscaper" / "bin" / "python"
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="This toolkit beside its peers, in one run.")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--samples", type=int, help="for every part; default: each part's own, from 16 to 1024")
+    parser.add_argument("--repeats", type=int, default=5, help="counted rounds at most (5)")
+    parser.add_argument("--budget", type=float, default=25.0, help="seconds after which a part begins no further round (25)")
+    parser.add_argument("--limit", type=float, help="seconds for one job of a peer; default: 16 times ours, at least 20")
+    parser.add_argument("--steps", type=int, help="Lanczos steps of the density; default: by network, from 10 to 80")
+    parser.add_argument("--grid", type=int, default=9, help="points on each axis of our plane (9)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything run?")
+    parser.add_argument("--threads", type=int, help="of PyTorch; default: its own choice")
+    parser.add_argument("--data", help="cifar10:PATH, for a ResNet-20 of your own")
+    parser.add_argument("--checkpoint", type=Path, help="its weights")
+    parser.add_argument("--landscaper", type=Path, default=LANDSCAPER, help="the Python that has Landscaper")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of peers.json and peers.md")
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    found = parser.parse_args(words)
+    if (found.data is None) != (found.checkpoint is None):
+        parser.error("expected --data and --checkpoint together")
+    for name, least in (("samples", 2), ("repeats", 1), ("steps", 2), ("grid", 5), ("threads", 1)):
+        value = getattr(found, name)
+        if value is not None and value < least:
+            parser.error(f"expected --{name} of at least {least}, found {value}")
+    return found
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """All parts on all networks, as one document."""
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    options = Options(
+        samples=asked.samples, repeats=1 if asked.quick else asked.repeats, budget=2.0 if asked.quick else asked.budget,
+        limit=asked.limit, k=4 if asked.quick else 10, accuracy=0.3 if asked.quick else 0.05, steps=asked.steps,
+        grid=asked.grid, quick=asked.quick, landscaper=asked.landscaper,
+    )  # fmt: skip
+    before, started = machine(), time.perf_counter()
+    rows: list[Row] = []
+    took: dict[str, float] = {}
+    cases = {name: Case.of(name, asked.data, asked.checkpoint) for name in asked.networks}
+    for part in asked.parts:
+        for case in list(cases.values())[: 1 if part == "start" else None]:
+            since = time.perf_counter()
+            for found in runner(part)(case, options):
+                rows.append(found)
+                print(f"{part:8} {found.network:9} {found.work:26} {found.tool:26} {shown(found)}", flush=True)
+            took[f"{part} {'' if part == 'start' else case.name}".strip()] = round(time.perf_counter() - since, 1)
+    return {
+        "schema": 1,
+        "landscape": ls.__version__,
+        "asked": {"k": options.k, "percent": 100 * options.accuracy},
+        "machine": before,
+        "versions": versions() | {r.tool: r.facts["version"] for r in rows if r.facts.get("version")},
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure")},
+        "networks": {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
+        "seconds": {"all": round(time.perf_counter() - started, 1), **took},
+        "rows": [r.to_json() for r in rows],
+    }
+
+
+def shown(found: Row) -> str:
+    """A row on one line of the terminal."""
+    if found.median is None:
+        return found.failure or "no time"
+    value = f"{'≥ ' if found.cut else ''}{found.median:.3g} {found.unit} [{found.low:.3g}, {found.high:.3g}]"
+    numbers = (
+        "products",
+        "worst_residual",
+        "pairs",
+        "value",
+        "half_width",
+        "gradients",
+        "deviation",
+        "deviation_from_float64",
+        "stop",
+    )
+    facts = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k in numbers if (v := found.facts.get(k)) is not None]
+    return "  ".join([value, *facts, *([f"({found.note})"] if found.note else [])])
+
+
+def main() -> None:
+    """Measure, print, write."""
+    asked = arguments()
+    document = measure(asked)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "peers.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    (asked.out / "peers.md").write_text(table(document))
+    draw(document, asked.figure)
+    print(f"wrote {asked.out}/peers.json, peers.md and {asked.figure} after {document['seconds']['all']:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

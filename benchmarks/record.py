@@ -1,0 +1,107 @@
+"""What is written down: one row a measurement, and the machine that it was made on."""
+
+import math
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import Timed
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = "landscape"
+
+
+@dataclass
+class Row:
+    """One candidate's median for one piece of work.
+
+    Attributes:
+        part, network, work, tool: what was done, on what, by whom.
+        seconds: every single time.
+        median, low, high: of the times, with the quartiles; in seconds, or in `unit`.
+        unit: "s", "gradients" (of the unmodified network on the same data) or "points/s".
+        cut: stopped at its limit: `median` is a lower bound.
+        failure: why there is no number.
+        note: how the candidate was run, where that needs saying.
+        facts: what came out: residuals, products, probes, values, deviations from the reference.
+    """
+
+    part: str
+    network: str
+    work: str
+    tool: str
+    seconds: list[float] = field(default_factory=list)
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = "s"
+    cut: bool = False
+    failure: str | None = None
+    note: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain; numbers that are not finite become null."""
+        return _plain(asdict(self))
+
+
+def row(
+    part: str, network: str, work: str, tool: str, timed: Timed, *, per: float = 1.0, unit: str = "s", rate: bool = False,
+    note: str = "", **facts: Any,
+) -> Row:  # fmt: skip
+    """A row from times: divided by `per`, or `per` divided by them for a rate."""
+    shown = timed.cut or timed.failure is None
+    known = timed.seconds and shown
+
+    def scaled(t: float) -> float:
+        return per / t if rate else t / per
+
+    ends = sorted(map(scaled, timed.quartiles)) if known else [None, None]
+    return Row(
+        part, network, work, tool, timed.seconds, scaled(timed.median) if known else None, ends[0], ends[1], unit,
+        timed.cut, timed.failure, note, facts,
+    )  # fmt: skip
+
+
+def absent(part: str, network: str, tool: str, reason: str) -> Row:
+    """The row of a tool that could not be run."""
+    return Row(part, network, "", tool, failure=reason)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, threads and memory."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        model = next((x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), model)
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_before": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def version(distribution: str) -> str | None:
+    """The installed version of a package; None if there is none."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
