@@ -1,6 +1,6 @@
 """The data of an Objective: a fixed, ordered list of batches, resident on the device."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,29 @@ def select(batches: list[Batch], rows: Tensor) -> list[Batch]:
             out.append(b[inside.to(b.target.device)])
         start += len(b)
     return out
+
+
+def between(batches: list[Batch], first: int, last: int) -> list[Batch]:
+    """The samples from number `first` up to `last`, batch by batch: whole batches as they are, parts as views."""
+    out, start = [], 0
+    for b in batches:
+        low, high = max(first - start, 0), min(last - start, len(b))
+        if low < high:
+            out.append(b if high - low == len(b) else b[low:high])
+        start += len(b)
+    return out
+
+
+def shares(batches: list[Batch], whole: list[Batch], sample_weights: Callable[[Tensor], Tensor]) -> list[tuple[Batch, float]]:
+    """Batches with their shares of the weighted mean over the samples of `whole`; those that do not count are left out."""
+
+    def weight(b: Batch) -> float:
+        return float(sample_weights(b.target).sum())
+
+    total = sum(map(weight, whole))
+    if total <= 0:
+        raise UsageError("expected targets that count, found that the loss ignores every one of them")
+    return [(b, w / total) for b in batches if (w := weight(b)) > 0]
 
 
 def drawn(n: int, samples: int, generator: torch.Generator | None) -> Tensor:

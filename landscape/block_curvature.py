@@ -57,7 +57,8 @@ def breakdown(
     options: dict[str, Any] = {"generator": random, "dtype": objective.dtype, "device": objective.device}
     layers = list(objective.layout.layers)
     names, ids = _sections(objective)
-    sweep = linalg.quadratic_forms(objective.hvp, objective.dim, probes=probes, sections=ids, **options)
+    together = objective.plan.block
+    sweep = linalg.quadratic_forms(objective.hvp, objective.dim, probes=probes, block=together, sections=ids, **options)
     out = []
     for layer in layers:
         part = objective.only(*(e.name for e in objective.layout.layers[layer]))
@@ -68,7 +69,7 @@ def breakdown(
     numbers = [i for i, name in enumerate(names) if name[1] is not None]
     blocks = [torch.nonzero(ids == i)[:, 0].to(objective.device) for i in numbers]
     traces = sweep.section_traces()
-    tops = linalg.block_eigenvalues(objective.hvp, objective.dim, blocks, tol=tol, **options)
+    tops = linalg.block_eigenvalues(objective.hvp, objective.dim, blocks, tol=tol, together=together, **options)
     for i, block, top in zip(numbers, blocks, tops, strict=True):
         out.append(Block(*names[i], len(block), traces[i], top))
     return out

@@ -20,12 +20,13 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.batches import Batch, between
+from landscape.batches import Batch, between, shares
 from landscape.derivatives import grad, pusher, vjp, vjps
 from landscape.distributed import ALONE, Group
 from landscape.errors import MismatchError, UsageError
 from landscape.folding import Folded
 from landscape.losses import MeanLoss
+from landscape.memory import Affine
 from landscape.method import PLAIN, TOGETHER, Method
 from landscape.parameters import Layout
 from landscape.retained import BUDGET, FirstOrder, Kept, saved_bytes
@@ -71,6 +72,8 @@ class Engine:
         folded: the network with its BatchNorms folded, which computes the same; None to use `model` as it is.
         group: the processes that share the samples out; every one keeps them all.
         method: how graphs are built that are differentiated twice.
+        room: bytes of first-order graphs that may stay between products.
+        held: bytes of such a graph by the number of samples, where they were measured.
     """
 
     model: nn.Module
@@ -81,6 +84,8 @@ class Engine:
     folded: Folded | None = None
     group: Group = ALONE
     method: Method = PLAIN
+    room: int = BUDGET
+    held: Affine | None = None
     _kept: Kept = field(init=False, default_factory=Kept, repr=False)
 
     def forward(self, params: dict[str, Tensor], batch: Batch, fold: bool = True) -> Tensor:
@@ -101,7 +106,7 @@ class Engine:
     @cached_property
     def weighted(self) -> list[tuple[Batch, float]]:
         """Every batch with its share of the mean."""
-        return self._shares(self.batches)
+        return shares(self.batches, self.batches, self.loss.sample_weights)
 
     @cached_property
     def own(self) -> list[tuple[Batch, float]]:
@@ -110,18 +115,7 @@ class Engine:
         if self.group.size == 1 or mixes or not self.loss.comes_apart:  # then a batch cannot be cut
             return self.weighted[self.group.part(len(self.weighted))]
         part = self.group.part(sum(map(len, self.batches)))
-        return self._shares(between(self.batches, part.start, part.stop))
-
-    def _shares(self, batches: list[Batch]) -> list[tuple[Batch, float]]:
-        """These batches with their shares of the mean over all of them; those that do not count are left out."""
-
-        def weight(b: Batch) -> float:
-            return float(self.loss.sample_weights(b.target).sum())
-
-        total = sum(map(weight, self.batches))
-        if total <= 0:
-            raise UsageError("expected targets that count, found that the loss ignores every one of them")
-        return [(b, w / total) for b in batches if (w := weight(b)) > 0]
+        return shares(between(self.batches, part.start, part.stop), self.batches, self.loss.sample_weights)
 
     def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Mean loss and its gradient; of several processes this one's part of both. Cost: 3 forward passes."""
@@ -142,8 +136,8 @@ class Engine:
         out = torch.zeros_like(v)
         with self.derivatives():
             if self._kept.fits is None:
-                self._kept.fits = self.graph_bytes(theta) <= BUDGET
-            for graph in self._kept.graphs(theta, lambda: self._first_order(theta)):
+                self._kept.fits = self.graph_bytes(theta) <= self.room
+            for graph in self._kept.graphs(theta, lambda: self.first_order(theta)):
                 if self.method.together and len(v) > 1:
                     for rows, sums in zip(v.split(TOGETHER), out.split(TOGETHER), strict=True):
                         found = vjps(graph.gradient, graph.leaves, self.layout.unflatten(rows))
@@ -153,7 +147,7 @@ class Engine:
                     out[i] += graph.share * self._flat(vjp(graph.gradient, graph.leaves, self.layout.unflatten(row)))
         return out
 
-    def _first_order(self, theta: Float[Tensor, " P"]) -> Iterator[FirstOrder]:
+    def first_order(self, theta: Float[Tensor, " P"]) -> Iterator[FirstOrder]:
         """The graph of every batch's gradient, one after another."""
         for batch, share in self.own:
             leaves = self.leaves(theta)
@@ -171,6 +165,8 @@ class Engine:
 
         Infinite where batches of a single sample say too little.
         """
+        if self.held is not None:
+            return self.held.of(samples or sum(len(b) for b, _ in self.own)) + self.held.once * (len(self.own) - 1)
         batch = max(self.batches, key=len)
         if len(batch) < 2:
             return math.inf
@@ -180,12 +176,12 @@ class Engine:
             return saved_bytes(lambda: like._slope(leaves, batch[rows]), leaves)
 
         one, two = held(slice(0, 1)), held(slice(0, 2))
-        return float(max(two - one, 0)) * (samples or sum(map(len, self.batches))) + one * len(self.batches)
+        return float(max(two - one, 0)) * (samples or sum(len(b) for b, _ in self.own)) + one * len(self.own)
 
     def held_at_once(self, theta: Float[Tensor, " P"], samples: int | None = None) -> int:
         """Bytes of graphs alive during a product: of all batches where they are kept, else of the largest; 0 where unknown."""
         whole = self.graph_bytes(theta, samples)
-        if whole > BUDGET:
+        if whole > self.room:
             whole *= max(map(len, self.batches)) / sum(map(len, self.batches))
         return int(whole) if math.isfinite(whole) else 0
 
@@ -233,7 +229,7 @@ class Engine:
         """Its twin in another dtype: model, loss and data are converted copies."""
         batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in self.batches]
         loss, model = self.loss.to(batches[0].target.device, dtype), copy.deepcopy(self.model).to(dtype)
-        twin = Engine(model, loss, batches, self.layout, self.transform, group=self.group)
+        twin = Engine(model, loss, batches, self.layout, self.transform, group=self.group, room=self.room)
         return twin if self.folded is None else replace(twin, folded=self.folded.of(model))
 
     def holding(self, tensors: Mapping[str, Tensor]) -> "Engine":

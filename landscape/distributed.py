@@ -1,13 +1,13 @@
-"""Several processes at one task: plain `torch.distributed`, started by torchrun.
+"""Several processes at one task: plain `torch.distributed`, joined by `landscape.torchrun`.
 
 Every process keeps all the data and does the same steps in the same order; what is shared out is the work of a sum over
 samples, or the parts of a large array. Nothing is broadcast but decisions that depend on a clock or on free memory: random
 numbers are the same everywhere because their seeds are.
 """
 
-import os
+import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from landscape.errors import LandscapeError, UsageError, printable
+from landscape.errors import LandscapeError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TIMEOUT = "LANDSCAPE_TIMEOUT"
-# Seconds to wait for the others before they are taken to hang: long beside the slowest product.
-_PATIENCE = 1800.0
 GOES_ON = "run the same command again: a surface goes on where it was"
 # Seconds in which processes that fail for the same reason have all done so: they were in step until then.
 _TOGETHER = 5.0
@@ -76,38 +73,59 @@ class Group:
         """
         return [n // self.size + (rank < n % self.size) for rank in range(self.size)]
 
-    def sum_(self, t: "Tensor", witness: "Tensor | None" = None) -> "Tensor":
-        """The sum over all processes, in place; the same bits in each. Cost: one collective.
+    def sum_(self, t: "Tensor") -> "Tensor":
+        """The sum over all processes of a contiguous tensor, in place; the same bits in each. Cost: one collective.
+
+        Raises:
+            LostError: a process is gone.
+        """
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with self._waiting():
+                dist.all_reduce(t)
+        return t
+
+    def total(self, part: "Callable[[], Tensor]", like: "Tensor", witness: "Tensor") -> "Tensor":
+        """The sum over all processes of what `part` gives in each; what it raises in one is raised in all.
+
+        So all of them go on in step, whatever they make of the error.
 
         Args:
-            t: contiguous, of the same shape in each.
-            witness: what this is the sum for, which every process should have alike, up to rounding. It travels along as two
-                numbers, so that processes of which one has failed and gone on to something else do not add up what does not
-                belong together.
+            part: gives a tensor of the shape, dtype and device of `like`.
+            like: not looked into.
+            witness: what the sum is for, alike in every process up to rounding. It travels along as two numbers, so that
+                processes that are not in step after all do not add up what does not belong together.
+
+        Returns:
+            The same bits in each process.
 
         Raises:
             LostError: a process is gone, or has another witness.
+
+        Cost: one collective; one more where there is an error.
         """
         if self.size == 1:
-            return t
+            return part()
         import torch
-        import torch.distributed as dist
 
-        if witness is None:
-            with self._waiting():
-                dist.all_reduce(t)
-            return t
+        error, own = None, None
+        try:
+            own = part()
+        except Exception as raised:  # whatever it is, the others are to know
+            error = raised
         sign = witness.sum() / witness.abs().sum().clamp(min=torch.finfo(witness.dtype).tiny)
-        whole = torch.cat((t.flatten(), torch.stack((sign, sign**2)).to(t)))
-        with self._waiting():
-            dist.all_reduce(whole)
-        first, second = (float(x) / self.size for x in whole[-2:])
-        if second - first**2 > _RELATIVE**2 * second + _ABSOLUTE**2:
+        notes = torch.stack((sign, sign**2, torch.full_like(sign, error is not None))).to(like)
+        whole = self.sum_(torch.cat(((torch.zeros_like(like) if own is None else own).flatten(), notes)))
+        mean, square, failed = (float(x) / self.size for x in whole[-3:])
+        if failed > 0:
+            raise next(e for e in self.everyone(error and _portable(error)) if e is not None) from error
+        if square - mean**2 > _RELATIVE**2 * square + _ABSOLUTE**2:
             raise LostError(
                 f"expected {self.size} processes at the same step, found them at different ones",
                 fix="one of them has failed alone, or their machines differ; run again with fewer",
             )
-        return t.copy_(whole[:-2].view_as(t))
+        return whole[:-3].view_as(like)
 
     def concat(self, part: "Tensor", sizes: Sequence[int]) -> "Tensor":
         """Every process's part side by side along the last dimension, in the order of the ranks. Cost: one collective.
@@ -195,7 +213,7 @@ class Group:
         try:
             yield
         except RuntimeError as error:
-            text = f"expected all {self.size} processes, found that one stopped or does not answer: {_reason(error)}"
+            text = f"expected all {self.size} processes, found that one stopped or does not answer: {reason(error)}"
             raise LostError(text, fix=GOES_ON) from error
 
 
@@ -241,84 +259,35 @@ _current = ALONE
 
 
 def group() -> Group:
-    """The processes that this one works with: those of torch.distributed where it is initialised, else this one alone."""
-    global _current
-    import torch.distributed as dist
+    """The processes of the `landscape.torchrun.joined` block that runs, else this one alone.
 
-    there = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-    if there != (_current.rank, _current.size):
-        _current = Group(*there) if there[1] > 1 else ALONE
+    That torch.distributed is initialised says nothing: a training script may well call from one process only, or give each its
+    own part of the data.
+    """
     return _current
 
 
-def launched() -> tuple[int, int]:
-    """Rank and number of processes as torchrun's environment variables say; (0, 1) without them. Imports no torch."""
-    if "MASTER_ADDR" not in os.environ:
-        return 0, 1
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
-def joined(timeout: float | None = None) -> Iterator[Group]:
-    """Work with the other processes that torchrun started, NCCL between GPUs and gloo between CPUs; alone where there are none.
-
-    Args:
-        timeout: seconds to wait for the others at each step; default the environment variable LANDSCAPE_TIMEOUT, or 1800.
-
-    Raises:
-        LostError: the others did not come.
-        UsageError: LANDSCAPE_TIMEOUT is no number of seconds.
-
-    Example:
-        Without torchrun there is only this one.
-        >>> with joined() as group:
-        ...     group.size, group.agreed("seven")
-        (1, 'seven')
-    """
-    size = launched()[1]
-    if size == 1:
-        yield ALONE
-        return
-    import torch
-    import torch.distributed as dist
-
-    seconds = _seconds() if timeout is None else timeout
-    backend = "gloo"
-    if torch.cuda.is_available():
-        # NCCL takes one process a GPU; more of them go through the host.
-        alone = int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= torch.cuda.device_count() and dist.is_nccl_available()
-        backend = "cpu:gloo,cuda:nccl" if alone else "cpu:gloo,cuda:gloo"
-        torch.cuda.set_device(local_gpu())
+def working_as(members: Group) -> Iterator[Group]:
+    """Let `group()` be these processes while the block runs."""
+    global _current
+    before, _current = _current, members
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
-    except RuntimeError as error:
-        raise LostError(f"expected {size} processes to come together, found: {error}") from error
-    try:
-        yield group()
+        yield members
     finally:
-        dist.destroy_process_group()
+        _current = before
 
 
-def local_gpu() -> int:
-    """The number of the GPU that is this process's own on its machine."""
-    import torch
+def _portable(error: Exception) -> Exception:
+    """The error, if it can be sent to another process; else one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # a class of the user's own may fail in any way
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
-    return int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count())
 
-
-def _reason(error: RuntimeError) -> str:
+def reason(error: RuntimeError) -> str:
     """What the backend says first, without the place in its source."""
     first = str(error).partition("\n")[0]
     return printable(re.sub(r"^\[\S+:\d+\] ", "", first).partition(". ")[0], limit=160)
-
-
-def _seconds() -> float:
-    """The patience that the environment asks for."""
-    text = os.environ.get(TIMEOUT, "")
-    try:
-        seconds = float(text) if text else _PATIENCE
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise UsageError(f"expected {TIMEOUT} as a positive number of seconds, found {text!r}", fix=f"{TIMEOUT}=600")
-    return seconds

@@ -6,6 +6,7 @@ a user's function by something we cannot see. To add batches up exactly, each mu
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -132,10 +133,15 @@ def joined(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if len(known) == len(parts) else None
 
 
-def standard_error(values: Tensor, weights: Tensor, mean: float) -> float | None:
-    """Standard error of a weighted mean of samples (for equal weights s/sqrt(n), ddof = 1); None for a single one."""
+def standard_error(values: Any, weights: Any, mean: float) -> float | None:
+    """Standard error of a weighted mean of samples (for equal weights s/sqrt(n), ddof = 1); None for a single one.
+
+    Args:
+        values, weights: (N,), tensors or arrays.
+        mean: of the values.
+    """
     n = len(values)
     if n < 2:
         return None
-    share = weights / weights.sum()
-    return float((share.square() * (values - mean).square()).sum() * n / (n - 1)) ** 0.5
+    share, apart = weights / weights.sum(), values - mean
+    return float((share * share * apart * apart).sum() * n / (n - 1)) ** 0.5

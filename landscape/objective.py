@@ -16,8 +16,10 @@ from landscape.errors import UsageError
 from landscape.evaluation import Metric, evaluated
 from landscape.fingerprint import fingerprints
 from landscape.folding import folded
+from landscape.footprint import planned
 from landscape.inference import network
 from landscape.losses import LossFunction, MeanLoss, standard_error
+from landscape.memory import Plan
 from landscape.method import Method
 from landscape.parameters import Layout
 from landscape.per_sample import SAMPLE_FORMS, Curvature
@@ -45,6 +47,9 @@ class Objective(Variants):
         device: where to compute; default: where the model's parameters are.
         metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
         batch_size: micro-batch; results do not depend on it beyond rounding, memory does.
+        memory: bytes that derivatives may take, beyond what Python and PyTorch do, in each process; default 0.8 of what is
+            free. Batches are made smaller where they must be, and `plan` says what else follows.
+        shard_basis: of several processes each holds its share of the columns of a Krylov basis.
 
     Raises:
         UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums.
@@ -71,6 +76,8 @@ class Objective(Variants):
         device: str | torch.device | None = None,
         metric: Metric | None = None,
         batch_size: int | None = None,
+        memory: int | None = None,
+        shard_basis: bool = False,
     ) -> None:
         dt = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
         if dt is None or dt not in DTYPES.values():
@@ -84,9 +91,12 @@ class Objective(Variants):
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
         self._metric, self._checked, self._spent = metric, False, Spent()
+        self._memory, self.shard_basis = memory, shard_basis
         self._methods: list[Method] = []  # one, once it is chosen; shared by all that is derived from this
         self._classes = check_targets(self._engine, self._theta)
         self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
+        if memory is not None:
+            self._fit()
 
     @property
     def theta(self) -> Float[Tensor, " P"]:
@@ -179,17 +189,21 @@ class Objective(Variants):
         self.preflight()
         self._spent.gradients += 1
         at = self._theta if theta is None else self._cast(theta)
-        value, gradient = self._engine.gradient(at)
-        if self.group.size > 1:
-            both = torch.cat((gradient.new_tensor([value]), gradient))
-            self.group.sum_(both, witness=at - self._theta)
-            value, gradient = float(both[0]), both[1:].clone()
-        return value, gradient
+        if self.group.size == 1:
+            return self._engine.gradient(at)
+
+        def part() -> Tensor:
+            value, gradient = self._engine.gradient(at)
+            return torch.cat((gradient.new_tensor([value]), gradient))
+
+        both = self.group.total(part, at.new_empty(self.dim + 1), at - self._theta)
+        return float(both[0]), both[1:]
 
     def hvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Hessian-vector products at the trained weights: H v for one vector (P,) or k of them (k, P) in one pass."""
         if self._engine.method != self.method:
             self._engine = replace(self._engine, method=self.method)
+            self._fit()
         return self._product(v, self._engine.hvp)
 
     def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
@@ -253,9 +267,23 @@ class Objective(Variants):
             self._methods.append(chosen(self._engine, self._theta))
         return self._methods[0]
 
+    @property
+    def plan(self) -> Plan:
+        """How the memory is used: samples a pass, kept graphs, vectors in a block and in a Krylov basis."""
+        self.preflight()
+        if self._engine.method != self.method:
+            self._engine = replace(self._engine, method=self.method)
+            self._fit()
+        return replace(self._plan, dim=self.dim, row=self._theta.nbytes)  # of `only` some of the weights
+
+    def _fit(self) -> None:
+        """Make the batches and the room for graphs such that products keep to the budget."""
+        self._plan, self._engine = planned(self._engine, self._theta, self._memory)
+
     def preflight(self) -> None:
         """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
         if not self._checked:
+            self._fit()
             check_engine(self._engine)
             self._checked = True
 
@@ -265,7 +293,7 @@ class Objective(Variants):
         block = self._cast(v).reshape(-1, self.dim)
         self._spent.sweeps += 1
         self._spent.products += len(block)
-        return self.group.sum_(method(self._theta, block), witness=block).reshape(v.shape)
+        return self.group.total(lambda: method(self._theta, block), block, block).reshape(v.shape)
 
     def _cast(self, v: Tensor) -> Tensor:
         """A vector in this Objective's dtype, on its device, of the right length."""

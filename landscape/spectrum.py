@@ -1,23 +1,22 @@
 """Eigenpairs and spectral density of an Objective's Hessian: `landscape.linalg` with the operator filled in."""
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from landscape import linalg
+from landscape.memory import Basis
 from landscape.objective import Objective
 from landscape.results import Eigenpairs, SpectralDensity
 
 # Relative residual of the extreme eigenvalues: the smallest is small beside the largest, which the tolerance is relative to, so
 # that only a tight one gives it digits of its own. In float32 the noise of a product is not far below.
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
-# Bytes for the Krylov basis: the longer it grows before a restart the fewer products it takes, and products are what costs.
-_BASIS_BYTES = 256 << 20
-_LONGEST = 512
 
 Curvature = Literal["hessian", "ggn"]
 
@@ -31,6 +30,7 @@ def eigenpairs(
     tol: float | None = None,
     max_matvecs: int | None = None,
     start: Float[Tensor, "..."] | None = None,
+    shard_basis: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> Eigenpairs:
     """Extreme eigenpairs of the Hessian (or Gauss-Newton matrix) of the mean loss, in algebraic order.
@@ -43,6 +43,7 @@ def eigenpairs(
         tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|; default 1e-7 in float64, 1e-5 in float32.
         max_matvecs: bound on the products; default max(300, 50 k).
         start: (P,) or (j, P) eigenvectors of a similar network to start from.
+        shard_basis: of several processes each holds its share of the columns of the Krylov basis; default as the objective.
         generator: of the start vector; default seed 0.
 
     Returns:
@@ -68,7 +69,7 @@ def eigenpairs(
         which=which,
         tol=tol if tol is not None else TOLERANCE[objective.dtype],
         max_matvecs=max_matvecs,
-        basis_size=basis_size(objective.dim, 2 * k),
+        **krylov(objective, 2 * k, shard_basis),
         start=start,
         generator=generator,
         dtype=objective.dtype,
@@ -83,6 +84,7 @@ def spectrum(
     probes: int = 10,
     steps: int = 80,
     scale: Literal["linear", "log"] = "log",
+    shard_basis: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Eigenpairs, SpectralDensity]:
     """Eigenpairs at both ends and the density from one Lanczos run: the density's first probe starts the eigenpairs.
@@ -93,6 +95,7 @@ def spectrum(
         objective: the network on its data.
         k: pairs at each end.
         probes, steps, scale: of the density; see `spectral_density`.
+        shard_basis: as of `eigenpairs`.
         generator: of the probes; default seed 0.
 
     Returns:
@@ -105,20 +108,38 @@ def spectrum(
     """
     starts: list[Tensor] = []
 
-    def keep(run: linalg.Lanczos) -> None:
+    def keep(run: linalg.KrylovBasis) -> None:
         if not starts:
-            _, vectors = eigh_tridiagonal(run.alpha, run.beta[:-1])
-            ends = sorted({*range(min(k, len(run.alpha))), *range(max(0, len(run.alpha) - k), len(run.alpha))})
-            starts.append(torch.from_numpy(vectors[:, ends].T.copy()).to(run.basis) @ run.basis)
+            _, vectors = np.linalg.eigh(run.projection[: run.size, : run.size])
+            ends = sorted({*range(min(k, run.size)), *range(max(0, run.size - k), run.size)})
+            starts.append(run.combine(vectors[:, ends].T))
 
-    density = spectral_density(objective, probes=probes, steps=steps, scale=scale, seen=keep, generator=generator)
-    pairs = eigenpairs(objective, min(k, objective.dim), "both", start=starts[0], generator=generator)
+    density = spectral_density(
+        objective, probes=probes, steps=steps, scale=scale, seen=keep, shard_basis=shard_basis, generator=generator
+    )
+    pairs = eigenpairs(objective, min(k, objective.dim), "both", start=starts[0], shard_basis=shard_basis, generator=generator)
     return pairs, density
 
 
-def basis_size(dim: int, wanted: int) -> int:
-    """Vectors to keep before a restart, for `wanted` eigenpairs in all."""
-    return min(dim - 1, max(40, 2 * wanted + 16, min(_LONGEST, _BASIS_BYTES // (8 * dim)))) if dim > 40 else dim
+def krylov(objective: Objective, wanted: int, shard_basis: bool | None = None) -> dict[str, Any]:
+    """Options of `landscape.linalg.eigenpairs` that keep its basis to the memory's budget, for `wanted` pairs in all."""
+    basis, place = objective.plan.basis(wanted, _processes(objective, shard_basis)), _place(objective, shard_basis)
+    return {"basis_size": basis.size, "place": replace(place, where=basis.where)}
+
+
+def uses(objective: Objective, k: int, probes: int, steps: int) -> tuple[list[Basis], int]:
+    """The Krylov bases of `spectrum`, and the vectors that are there beside them, for a forecast."""
+    plan, processes = objective.plan, _processes(objective, None)
+    together, bases = plan.probes(min(steps, objective.dim), probes, processes)
+    return [bases, plan.basis(2 * k, processes)], 2 * k + max(4 * together, 3 * 2 * k + 6)
+
+
+def _processes(objective: Objective, shard_basis: bool | None) -> int:
+    return objective.group.size if (objective.shard_basis if shard_basis is None else shard_basis) else 1
+
+
+def _place(objective: Objective, shard_basis: bool | None) -> linalg.Place:
+    return linalg.Place(group=objective.group) if _processes(objective, shard_basis) > 1 else linalg.Place()
 
 
 def spectral_density(
@@ -128,7 +149,8 @@ def spectral_density(
     steps: int = 80,
     scale: Literal["linear", "log"] = "log",
     curvature: Curvature = "hessian",
-    seen: Callable[[linalg.Lanczos], None] | None = None,
+    seen: Callable[[linalg.KrylovBasis], None] | None = None,
+    shard_basis: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> SpectralDensity:
     """Density of all eigenvalues of the Hessian (or Gauss-Newton matrix), with a band from its probes.
@@ -139,7 +161,8 @@ def spectral_density(
         steps: Lanczos steps for each, at most P; they sharpen the density.
         scale: "log" (symmetric logarithm) or "linear" eigenvalue axis.
         curvature: "hessian" or "ggn".
-        seen: called with each probe's Lanczos run; see `spectrum`.
+        seen: called with each probe's Krylov basis; see `spectrum`.
+        shard_basis: as of `eigenpairs`.
         generator: of the probes; default seed 0.
 
     Returns:
@@ -153,12 +176,17 @@ def spectral_density(
 
     Reference: Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159; Lin, Saad, Yang 2016, arXiv:1308.5467.
     """
+    steps = min(steps, objective.dim)
+    processes = _processes(objective, shard_basis)
+    _, bases = objective.plan.probes(steps, probes, processes)
     return linalg.spectral_density(
         objective.hvp if curvature == "hessian" else objective.ggnvp,
         objective.dim,
         probes=probes,
-        steps=min(steps, objective.dim),
+        steps=steps,
         scale=scale,
+        memory=float(bases.bytes),
+        place=replace(_place(objective, shard_basis), where=bases.where),
         seen=seen,
         generator=generator,
         dtype=objective.dtype,

@@ -52,7 +52,9 @@ def candidates(engine: Engine) -> list[Method]:
     """Ways worth a trial, those first that are expected to be fast; the last is the plain one."""
     folded, images = engine.folded is not None, takes_images(engine.batches[0])
     best = Method(folded, True, images)
-    return list(dict.fromkeys([best, replace(best, together=True), replace(best, channels_last=False), PLAIN]))
+    # Where graphs do not even stay between products, what several vectors leave in memory on their way would not fit either.
+    together = [replace(best, together=True)] if engine.room >= 0 else []
+    return list(dict.fromkeys([best, *together, replace(best, channels_last=False), PLAIN]))
 
 
 def _handicapped(seconds: dict[Method, float], method: Method) -> float:

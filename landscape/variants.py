@@ -87,7 +87,9 @@ class Variants(ABC):
 
     def to(self, dtype: str) -> Self:
         """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
-        return self._derived(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
+        other = self._derived(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
+        other._values_in = None
+        return other
 
     def values_in(self, precision: str) -> Self:
         """The same loss, whose values (not its derivatives) come from a network that computes in "bfloat16".

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from landscape.cli import compare, demo, doctor, init, inspect, reparam, report, sharpness, spectrum, surface, train
+from landscape.cli import compare, demo, doctor, init, inspect, processes, reparam, report, sharpness, spectrum, surface, train
 from landscape.cli.command import command
 from landscape.errors import printable
 from landscape.version import __version__
@@ -51,9 +51,9 @@ def run() -> None:
             raise
         text, context = error.format_message(), getattr(error, "ctx", None)
         if text.startswith("Usage:"):  # no arguments at all: the help is the answer
-            print(text)
+            processes.say(text)
         else:
             where = f"; see {context.command_path} --help" if context is not None else ""
-            print(f"error: {printable(text, limit=1000)}{where}", file=sys.stderr)
+            processes.say(f"error: {printable(text, limit=1000)}{where}", sys.stderr)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)

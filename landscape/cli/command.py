@@ -3,7 +3,6 @@
 import functools
 import inspect
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any, get_type_hints
 
 import typer
 
+from landscape.cli import processes
 from landscape.cli.options import Common
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, NumericalError
@@ -46,35 +46,35 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             else:
                 arguments[p.name] = given[p.name]
         common: Common = arguments["common"]
-        terminal = Terminal(json=common.json)
-        # A run that is told to stop unwinds like one that is interrupted, so that temporary files are removed.
-        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        terminal = Terminal(json=common.json, silent=processes.RANK > 0)
         code = 0
-        try:
-            with terminal.progress():
-                function(terminal, **arguments)
-            if terminal.unconverged and not common.allow_unconverged:
-                listed = ", ".join(terminal.unconverged)
-                raise NumericalError(
-                    f"expected every number to hold, found that these do not: {listed}",
-                    fix="see the reasons above, or pass --allow-unconverged",
-                )
-        except LandscapeError as error:
-            if common.debug:
-                raise
-            terminal.error(str(error), getattr(error, "table", None))
-            code = error.exit_code
-        except KeyboardInterrupt:
-            terminal.error("interrupted")
-            code = 130
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(141) from None
-        except Exception as error:
-            if common.debug:
-                raise
-            text, code = explained(error)
-            terminal.error(text)
+        with processes.Crew(terminal) as crew:
+            try:
+                crew.join(sys.modules[function.__module__].NAME)
+                with terminal.progress():
+                    function(terminal, **arguments)
+                    crew.wait()
+                if terminal.unconverged and not common.allow_unconverged:
+                    listed = ", ".join(terminal.unconverged)
+                    raise NumericalError(
+                        f"expected every number to hold, found that these do not: {listed}",
+                        fix="see the reasons above, or pass --allow-unconverged",
+                    )
+            except LandscapeError as error:
+                if common.debug:
+                    raise
+                crew.tell(error, str(error), getattr(error, "table", None))
+                code = error.exit_code
+            except KeyboardInterrupt as error:
+                code = crew.interrupted(error)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(141) from None
+            except Exception as error:
+                if common.debug:
+                    raise
+                text, code = explained(error)
+                crew.tell(error, text)
         # What was found before a failure is still worth having: the document is printed once the progress bars are gone.
         terminal.finish()
         if code:

@@ -1,10 +1,14 @@
 """The directory that a command writes to: never over another run's files, never half a file."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from landscape.cli import processes
 from landscape.errors import UsageError, printable
 from landscape.files import create, is_part, sweep, write
 from landscape.plain import differences, plain
@@ -25,8 +29,11 @@ class OutputDirectory:
 
     def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
         self._path = path
+        self._own = path if processes.RANK == 0 else Path(tempfile.mkdtemp(prefix="landscape-"))
         self.inputs = _recorded(inputs)
         self.written: list[Path] = []
+        if self._own != path:
+            atexit.register(shutil.rmtree, self._own, ignore_errors=True)
         if path.exists():
             _refuse(path, self.inputs)
 
@@ -53,7 +60,15 @@ class OutputDirectory:
 
     @property
     def path(self) -> Path:
-        """The directory, made and marked when the first file is about to be written: a run that fails owns nothing."""
+        """The directory, made and marked when the first file is about to be written: a run that fails owns nothing.
+
+        Of several processes at one command the first one writes; the others have directories that nobody sees.
+        """
+        return self.shared if self._own == self._path else self._own
+
+    @property
+    def shared(self) -> Path:
+        """The directory itself, for files that every process reads and writes."""
         record = self._path / _RECORD
         if record not in self.written:
             try:
@@ -77,8 +92,14 @@ class OutputDirectory:
 
 
 def _recorded(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Inputs as they read back from the record."""
-    return plain(json.loads(json.dumps(inputs, default=str)))
+    """Inputs as they read back from the record, without what they do not decide: how the work was cut to fit the memory."""
+    return _without_memory(plain(json.loads(json.dumps(inputs, default=str))))
+
+
+def _without_memory(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_memory(v) for k, v in value.items() if k != "memory"}
+    return [_without_memory(v) for v in value] if isinstance(value, list) else value
 
 
 def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from landscape.cli.options import Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
+from landscape.torchrun import launched, local_gpu
 
 if TYPE_CHECKING:
     import torch
 
+    from landscape.memory import Basis
     from landscape.objective import Objective
     from landscape.tasks import Task
 
@@ -23,6 +25,8 @@ def device_of(name: str) -> str:
     """
     import torch
 
+    if name in ("auto", "cuda") and torch.cuda.is_available() and launched()[1] > 1:
+        return f"cuda:{local_gpu()}"  # each process its own
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -86,13 +90,27 @@ def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
     return task
 
 
-def objective_of(task: "Task", common: Common, split: str = "train") -> "Objective":
+def objective_of(task: "Task", common: Common, split: str = "train", shard_basis: bool = False) -> "Objective":
     """The Objective of a task on the data, in the precision and on the device that the options ask for."""
+    from landscape.memory import parsed
+
     if common.dtype not in ("float32", "float64"):
         raise UsageError(f"expected --dtype float32 or float64, found {common.dtype!r}")
     return task.objective(
-        split, samples=common.samples, batch_size=common.batch_size, dtype=common.dtype, device=device_of(common.device)
+        split,
+        samples=common.samples,
+        batch_size=common.batch_size,
+        dtype=common.dtype,
+        device=device_of(common.device),
+        memory=None if common.memory is None else parsed(common.memory),
+        shard_basis=shard_basis,
     )
+
+
+def memory_line(objective: "Objective", terminal: Terminal, *bases: "Basis", vectors: int) -> dict[str, object]:
+    """Say how much memory the run will take, with these Krylov bases one after another; what to record of it."""
+    terminal.note(objective.plan.line(*bases, vectors=vectors))
+    return objective.plan.to_json(*bases, vectors=vectors)
 
 
 def test_objective(task: "Task", common: Common) -> "Objective | None":

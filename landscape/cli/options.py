@@ -25,10 +25,23 @@ class Common:
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Samples a pass takes at once; results do not depend on it.")
     ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Most that each process may take, e.g. 8GiB; default 0.8 of what is free.",
+        ),
+    ] = None
     allow_unconverged: Annotated[
         bool, typer.Option("--allow-unconverged", help="Exit 0 even if a number did not converge.", rich_help_panel=_OUTPUT)
     ] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_OUTPUT)] = False
+
+
+SHARD_BASIS = Annotated[
+    bool, typer.Option("--shard-basis", help="Under torchrun: each process holds its share of the Krylov basis.")
+]
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def gather(
     Raises:
         LandscapeError: the first failure, where no run is left.
     """
+    from landscape import distributed
     from landscape.cli.network import objective_of, open_task, test_objective
     from landscape.cli.sharpness import measured_at
     from landscape.comparison import hyperparameters
@@ -120,6 +121,7 @@ def gather(
             sharpness = measured_at(terminal, path, task, objective, common, naming, names)
             unseen = None if test is None else test.evaluate()
         except LandscapeError as error:
+            distributed.group().fail_together(error)
             # The others are still worth having: nothing that was asked for and can be had is lost.
             runs.failures.append(error)
             terminal.warn(f"{path}: {error}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import SHARD_BASIS, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, UsageError
 
@@ -28,12 +28,14 @@ def run(
     common: Common,
     naming: Naming,
     measures: Annotated[str | None, typer.Option("--measures", help=MEASURES_HELP)] = None,
+    shard_basis: SHARD_BASIS = False,
 ) -> None:
     """How sharp is this minimum? Every number with its doubt, and whether rescaling the weights could have faked it.
 
     Example: landscape sharpness runs/model.safetensors --samples 1024
     """
     from landscape.cli.network import task_file
+    from landscape.distributed import group
     from landscape.measures import chosen
     from landscape.results.sharpness import LEGEND
 
@@ -49,8 +51,9 @@ def run(
     failures: list[LandscapeError] = []
     for path in checkpoints:
         try:
-            results.append(measured(terminal, path, common, naming, names))
+            results.append(measured(terminal, path, common, naming, names, shard_basis))
         except LandscapeError as error:
+            group().fail_together(error)
             # The others are still worth having: nothing that was asked for and can be had is lost.
             failures.append(error)
             if len(checkpoints) > 1:
@@ -79,12 +82,20 @@ def listed(measures: str | None) -> str | list[str] | None:
     return names
 
 
-def measured(terminal: Terminal, path: Path, common: Common, naming: Naming, names: str | list[str] | None) -> "Sharpness":
+def measured(
+    terminal: Terminal,
+    path: Path,
+    common: Common,
+    naming: Naming,
+    names: str | list[str] | None,
+    shard_basis: bool = False,
+) -> "Sharpness":
     """The measures of one checkpoint, printed as a table."""
     from landscape.cli.network import objective_of, open_task
 
     task = open_task(path, naming, terminal)
-    return measured_at(terminal, path, task, objective_of(task, common, naming.split), common, naming, names)
+    objective = objective_of(task, common, naming.split, shard_basis)
+    return measured_at(terminal, path, task, objective, common, naming, names)
 
 
 def measured_at(
@@ -97,11 +108,13 @@ def measured_at(
     names: str | list[str] | None,
 ) -> "Sharpness":
     """The same for a checkpoint that is open already, on the data of `--split`."""
-    from landscape.cli.network import centre_line
-    from landscape.measures import forecast, sharpness
+    from landscape.cli.network import centre_line, memory_line
+    from landscape.measures import forecast, room, sharpness
     from landscape.results.sharpness import HEAD
 
     centre_line(objective, task, path.name, naming.split, terminal)
+    bases, vectors = room(objective, names)
+    memory = memory_line(objective, terminal, *bases, vectors=vectors)
     plan = forecast(objective, names)
     if plan.total > _WORTH_SAYING:
         terminal.note(f"forecast: {plan}")
@@ -111,7 +124,7 @@ def measured_at(
         checkpoint=str(path),
         sha256=task.sha256,
         task=task.name,
-        provenance=result.provenance | {"split": naming.split},
+        provenance=result.provenance | {"split": naming.split, "memory": memory},
     )
     terminal.table(HEAD, result.rows())
     for reason in result.reasons():

@@ -25,6 +25,10 @@ def finish(
     for track in found.tracks:
         share = "" if track.explained is None else f", {100 * track.explained:.1f} % of their spread explained"
         terminal.line(f"{track.label}: {len(track.names)} points{share}, at most {track.distances.max():.4g} off the axes")
+    if "evaluation" in found.provenance:
+        terminal.line(f"evaluation: {found.provenance['evaluation']}")
+    for quantity, deviation in found.deviations.items():
+        terminal.line(f"{quantity.replace('_', ' ')}: {deviation.line}")
     for text in found.check.lines() if found.check else ():
         terminal.line(f"check: {text}")
     if found.check is not None and not found.check.passed:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import SHARD_BASIS, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
@@ -36,6 +36,7 @@ def run(
     per_filter: Annotated[
         bool, typer.Option("--per-filter", help="The same of every filter and neuron too: some ten products each.")
     ] = False,
+    shard_basis: SHARD_BASIS = False,
     check: Annotated[
         str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")
     ] = None,
@@ -45,17 +46,17 @@ def run(
     Example: landscape spectrum runs/model.safetensors -k 10 --per-layer --out spectrum
     """
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, objective_of, open_task, seeded, task_file
+    from landscape.cli.network import centre_line, memory_line, objective_of, open_task, seeded, task_file
     from landscape.measures import provenance
     from landscape.report import figure_density, save
-    from landscape.spectrum import spectrum
+    from landscape.spectrum import spectrum, uses
 
     if scale != "log" and scale != "linear":
         raise UsageError(f"expected --scale log or linear, found {scale!r}")
     if check not in (None, "pyhessian"):
         raise UsageError(f"expected --check pyhessian, found {check!r}")
     task = open_task(checkpoint, naming, terminal)
-    objective = objective_of(task, common, naming.split)
+    objective = objective_of(task, common, naming.split, shard_basis)
     inputs = provenance(objective, common.seed) | task_file(naming) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
@@ -65,6 +66,8 @@ def run(
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
 
     count = min(k, objective.dim)
+    bases, vectors = uses(objective, count, probes, steps)
+    memory = memory_line(objective, terminal, *bases, vectors=vectors)
     axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
     pairs, density = spectrum(objective, count, probes=probes, steps=steps, scale=axis, generator=seeded(common.seed))
     rows = [
@@ -77,7 +80,8 @@ def run(
         terminal.unconverged.append("eigenvalues")
     document: dict[str, Any] = {
         "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
-        "eigenvalues": pairs.to_json(), "density": density.to_json(), "provenance": inputs,
+        "eigenvalues": pairs.to_json(), "density": density.to_json(),
+        "provenance": inputs | {"memory": memory},
     }  # fmt: skip
     if per_layer or per_filter:
         _blocks(

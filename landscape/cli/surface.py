@@ -65,9 +65,9 @@ def run(
         "checkpoint": checkpoint.name, "sha256": task.sha256, "task": task.name, "split": naming.split,
         "samples": job.objective.samples, "test_samples": None if test is None else test.samples, "files": files,
     }  # fmt: skip
-    folder = OutputDirectory(
-        common.out or Path(f"{checkpoint.stem}-surface"), made_with | options.record() | {"command": NAME}
-    )  # fmt: skip
+    inputs = made_with | options.record() | {"command": NAME}
+    inputs.pop("processes", None)  # another number of them may go on
+    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-surface"), inputs)
     centre_line(job.objective, task, checkpoint.name, naming.split, terminal)
     job, points = _settled(job, folder)
     _forecast(job, points)
@@ -89,7 +89,8 @@ def _forecast(job: Job, grid: int) -> None:
     options = job.options
     batchnorm: Any = options.statistics(job.naming.split)
     found = forecast_surface(
-        job.objective, grid**options.axes, test=job.test, batchnorm=batchnorm, curvature=options.curvature
+        job.objective, grid**options.axes, test=job.test, batchnorm=batchnorm, curvature=options.curvature,
+        precision=options.precision,
     )  # fmt: skip
     beside = []
     if options.end is not None and options.end[0] != "line":
@@ -114,7 +115,7 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
         batchnorm: Any = options.statistics(job.naming.split)
         grid, samples = within(
             seconds, options.axes, job.objective, test=job.test, batchnorm=batchnorm, curvature=options.curvature,
-            grid=options.grid, samples=job.common.samples,
+            precision=options.precision, grid=options.grid, samples=job.common.samples,
         )  # fmt: skip
         return {"grid": grid, "samples": samples}
 
@@ -148,7 +149,8 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     tracks = axes.tracks(objective, directions, _points(folder))
     spans = axes.spans(tracks, grid) if options.span is None else [options.span] * len(directions)
     measured: dict[str, Any] = {
-        "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature
+        "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature,
+        "precision": options.precision,
     }  # fmt: skip
     kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: preview(piece, folder)}
     if len(directions) == 1:
@@ -170,6 +172,7 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
     measured: dict[str, Any] = {
         "span": job.options.span or (0.0, 1.0), "grid": grid, "test": job.test,
         "batchnorm": job.options.statistics(job.naming.split), "curvature": job.options.curvature,
+        "precision": job.options.precision,
     }  # fmt: skip
     found = interpolation(
         job.objective, end, curve=curve, run=_points(folder), seen=lambda piece: preview(piece, folder), **measured
@@ -198,10 +201,11 @@ def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> 
     from landscape.files import create
     from landscape.surfaces import Curve, train_curve
 
-    start, path = job.objective, folder.file("curve.safetensors")
+    start, path = job.objective, folder.shared / "curve.safetensors"
+    folder.written.append(path)
     if not path.exists():
-        options = job.options
-        trained = train_curve(start, end, kind=kind, bends=options.bends, steps=options.steps, seed=job.common.seed)  # type: ignore[arg-type]  # one of the kinds of --path
+        options, alone = job.options, start.alone()
+        trained = train_curve(alone, end.alone(), kind=kind, bends=options.bends, steps=options.steps, seed=job.common.seed)  # type: ignore[arg-type]  # one of the kinds of --path
         create(path, save(trained.to_tensors(), {"settings": json.dumps(trained.settings)}))  # another process may be first
     try:
         with safe_open(path, "pt") as file:
@@ -219,4 +223,4 @@ def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> 
 
 def _points(folder: "OutputDirectory") -> Path:
     """Where the run keeps its points."""
-    return folder.path / "points"
+    return folder.shared / "points"

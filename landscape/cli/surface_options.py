@@ -84,6 +84,15 @@ class SurfaceOptions:
     curvature: Annotated[
         bool, typer.Option("--curvature", help="Measure both ends of the Hessian's spectrum at every point, and their ratio.")
     ] = False
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="bfloat16 lets the network compute in it: several times faster on processors and GPUs with matrix units; "
+            "how far the losses are off is measured and said. Never for curvature. Default: that of --dtype.",
+            rich_help_panel=_COST,
+        ),
+    ] = None
     persistence: Annotated[
         float | None,
         typer.Option(
@@ -114,6 +123,8 @@ class SurfaceOptions:
             found = f"{self.grid**self.axes:,}"
             raise UsageError(f"expected at most {_MANY:,} points, found {found}", fix="pass a smaller --grid")
         coordinates(self.span or (0.0, 1.0), 2 if self.grid is None else self.grid)
+        if self.precision not in (None, "float32", "float64", "bfloat16"):
+            raise UsageError(f"expected --precision float32 or bfloat16, found {self.precision!r}")
         if self.norm not in ("filter", "layer", "none"):
             raise UsageError(f"expected --norm filter, layer or none, found {self.norm!r}")
         if not set(self.held) <= {"bias", "norm"}:
@@ -183,7 +194,8 @@ class SurfaceOptions:
 
     def record(self) -> dict[str, Any]:
         """All that determines the points and their values; how the result is looked at is not in it."""
-        return {k: v for k, v in asdict(self).items() if k not in ("persistence", "with_test")}
+        left_out = ("persistence", "with_test", *(() if self.precision else ("precision",)))
+        return {k: v for k, v in asdict(self).items() if k not in left_out}
 
 
 def seconds_of(text: str) -> float:

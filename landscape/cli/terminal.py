@@ -25,12 +25,14 @@ class Terminal:
 
     Args:
         json: everything for people goes to stderr, and `document` is printed on stdout at the end.
+        silent: print nothing: of several processes at one command one speaks.
     """
 
-    def __init__(self, *, json: bool) -> None:
-        self.json = json
-        self.out = _console(stderr=json)
-        self.err = _console(stderr=True)
+    def __init__(self, *, json: bool, silent: bool = False) -> None:
+        self.json = json and not silent
+        self.silent = silent
+        self.out = _console(stderr=json, quiet=silent)
+        self.err = _console(stderr=True, quiet=silent)
         self.unconverged: list[str] = []
         self._document: dict[str, Any] | None = None
 
@@ -80,6 +82,9 @@ class Terminal:
     @contextmanager
     def progress(self) -> Iterator[None]:
         """Show the progress of the work inside: bars with an ETA on a terminal, plain lines elsewhere."""
+        if self.silent:
+            yield
+            return
         if not self.err.is_terminal:
             with progress.listening(_Lines(self.err, self.note)):
                 yield
@@ -96,9 +101,9 @@ class Terminal:
             yield
 
 
-def _console(*, stderr: bool) -> Console:
+def _console(*, stderr: bool, quiet: bool) -> Console:
     """A console as wide as its terminal; in a file or a pipe wide enough for any table."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, quiet=quiet)
     if not console.is_terminal:
         console.width = 200
     return console

@@ -1,18 +1,22 @@
 """Numerical linear algebra and constrained maximisation: callables in, results out; knows no network."""
 
 from landscape.linalg.blocks import block_eigenvalues
+from landscape.linalg.deflation import trace_within
 from landscape.linalg.density import spectral_density
 from landscape.linalg.eigen import eigenpairs
-from landscape.linalg.lanczos import Lanczos, lanczos
+from landscape.linalg.lanczos import KrylovBasis, Lanczos, lanczos
 from landscape.linalg.maximise import maximise_ball, maximise_box
 from landscape.linalg.maximum import Maximum, Run
 from landscape.linalg.products import MatVec
+from landscape.linalg.rows import Place
 from landscape.linalg.trace import ProbeSweep, frobenius, hutchinson, hutchpp, mean_estimate, quadratic_forms
 
 __all__ = [
+    "KrylovBasis",
     "Lanczos",
     "MatVec",
     "Maximum",
+    "Place",
     "ProbeSweep",
     "Run",
     "block_eigenvalues",
@@ -26,4 +30,5 @@ __all__ = [
     "mean_estimate",
     "quadratic_forms",
     "spectral_density",
+    "trace_within",
 ]

@@ -17,25 +17,49 @@ from landscape.linalg.regions import Region
 from landscape.linalg.search import Search
 
 
-def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 8) -> None:
+def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 8, tol: float = 0.0) -> None:
     """Jump to the extreme point that the gradient points to, again and again while the value rises.
 
     For the box this is the corner r * sign(gradient). For a convex function every jump rises, since f(z) >= f(u) + g·(z - u)
     and z maximises g·z over the set; it ends at a corner that is best for its own gradient. For the ball and a quadratic it
-    is the power method.
+    is the power method. Where the gradients of successive jumps come together they are carried forward, as in the power method
+    with momentum (Xu et al. 2018): g + b (g - g_before), the limit of a geometric series with the ratio of their last changes.
+
+    With a tolerance the last jump is the one that promises no more than `tol` of the growth from the centre, g·(z - u) being
+    the promise (the Frank-Wolfe gap) and the last jump having shown what a promise is worth; it costs a value only.
     """
     u = start
     value, g = search.gradient(u)
-    for _ in range(iterations):
+    before, change, forward, worth = None, None, 0.0, 1.0
+    for k in range(iterations):
         if g is None:
             return
         z = region.vertex(g, u)
         if torch.equal(z, u):
             return
+        promise = float(torch.dot(g, z - u))
+        plain = before is None or not forward
+        if before is not None and not plain:
+            carried = region.vertex(g + forward * (g - before), u)
+            z, plain = (z, True) if torch.equal(carried, u) else (carried, False)
+        growth = value - search.base
+        if (growth > 0 and worth * promise <= tol * growth) or k == iterations - 1:
+            search.value(z)
+            return
         reached, slope = search.gradient(z)
         if not reached > value:
-            return
-        u, value, g = z, reached, slope
+            if plain:
+                return
+            before, change, forward = None, None, 0.0
+            continue
+        moved = bool(u.any())
+        worth = min(1.0, (reached - value) / promise) if moved and promise > 0 else 1.0
+        if slope is not None:
+            last, change = change, float(torch.linalg.vector_norm(slope - g))
+            ratio = change / last if last else 1.0
+            # Only where jumps contract and keep their promises: where they do not, going further is going too far.
+            forward = min(ratio / (1 - ratio), 1.0) if ratio < 1 and worth == 1 and moved else 0.0
+        before, u, value, g = g if moved else None, z, reached, slope
 
 
 def projected_gradient(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20) -> None:

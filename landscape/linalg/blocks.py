@@ -116,6 +116,6 @@ class _Run:
         values, vectors = np.linalg.eigh(self.basis.projection[:m, :m])
         last = beta * abs(vectors[-1, -1])
         if last <= max(self.tol * np.abs(values).max(), noise) or m >= min(self.size, _LONGEST):
-            v = torch.from_numpy(vectors[:, -1]).to(self.basis.rows) @ self.basis.rows
+            v = self.basis.combine(vectors[:, -1])
             self.ritz = float(values[-1]), v / torch.linalg.vector_norm(v)
         return None

@@ -10,9 +10,10 @@ from scipy.special import stdtrit
 
 from landscape import progress
 from landscape.errors import UsageError
-from landscape.linalg.lanczos import KrylovBasis, Lanczos
+from landscape.linalg.lanczos import KrylovBasis
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products
+from landscape.linalg.rows import Place
 from landscape.results import SpectralDensity
 
 # The grid reaches this many sigma beyond the outermost nodes: what the kernel has left outside is 2e-9.
@@ -30,10 +31,11 @@ def spectral_density(
     sigma: float | None = None,
     linthresh: float | None = None,
     memory: float = 4e9,
-    seen: Callable[[Lanczos], None] | None = None,
+    seen: Callable[[KrylovBasis], None] | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    place: Place | None = None,
 ) -> SpectralDensity:
     """Density of the eigenvalues of H, smoothed by a Gaussian, with a band.
 
@@ -52,10 +54,11 @@ def spectral_density(
         sigma: width of the kernel, in the unit of H (linear) or of u (log). Default: range of the nodes / steps, near the
             resolution of an m-point rule.
         linthresh: where the log scale turns linear; max |node| * 1e-4 if None.
-        memory: byte budget of the Krylov bases; the probes run in sub-batches that fit.
-        seen: called with each probe's Lanczos before its basis is let go: its outer Ritz vectors are a start for `eigenpairs`.
+        memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit.
+        seen: called with each probe's Krylov basis before it is let go: its outer Ritz vectors are a start for `eigenpairs`.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
+        place: where the Krylov bases lie; see `landscape.linalg.Place`.
 
     Returns:
         SpectralDensity: grid, density (unit 1 / unit of H), the pointwise 95 % t-interval of the mean over probes cut at
@@ -91,11 +94,12 @@ def spectral_density(
         if width is not None and not 0 < width < np.inf:
             raise UsageError(f"expected {name} > 0, found {width}", fix=f"leave {name} out for the default")
     steps = min(steps, dim)
-    fitting = int(memory // (steps * dim * dtype.itemsize))
+    row = dtype.itemsize * -(-dim // (place.group.size if place else 1))
+    fitting = int(memory // (steps * row))
     if fitting < 1:
-        most = int(memory // (dim * dtype.itemsize))
+        most = int(memory // row)
         raise UsageError(
-            f"expected a Krylov basis of at most {memory:.3g} bytes, found {steps * dim * dtype.itemsize:.3g} for one probe",
+            f"expected a Krylov basis of at most {memory:.3g} bytes, found {steps * row:.3g} for one probe",
             fix=f"raise memory, or use steps <= {most}" if most else "raise memory",
         )
     generator = default_generator(generator)
@@ -103,7 +107,7 @@ def spectral_density(
     with progress.stage("spectral density", probes * steps) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, fitting):
-            rules = _quadratures(products, min(fitting, probes - begin), steps, generator, seen)
+            rules = _quadratures(products, min(fitting, probes - begin), steps, generator, seen, place)
             for i, (theta, tau2) in enumerate(rules, begin):
                 nodes[i] = theta[-1]
                 nodes[i, : len(theta)], weights[i, : len(theta)] = theta, tau2
@@ -134,14 +138,20 @@ def spectral_density(
 
 
 def _quadratures(
-    products: Products, count: int, steps: int, generator: torch.Generator, seen: Callable[[Lanczos], None] | None
+    products: Products,
+    count: int,
+    steps: int,
+    generator: torch.Generator,
+    seen: Callable[[KrylovBasis], None] | None,
+    place: Place | None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Gauss rules (nodes, weights) of `count` random vectors; all of them advance in one block product a step."""
     starts = random_rows(count, products.dim, "gaussian", generator, products.dtype, products.device)
     # Draws for breakdowns must not shift the next probes' numbers, or sub-batches would change the result; none is used.
     unused = torch.Generator().manual_seed(0)
     bases = [
-        KrylovBasis(steps, products.dim, generator=unused, dtype=products.dtype, device=products.device) for _ in range(count)
+        KrylovBasis(steps, products.dim, generator=unused, dtype=products.dtype, device=products.device, place=place)
+        for _ in range(count)
     ]
     for basis, start in zip(bases, starts, strict=True):
         basis.begin(start)
@@ -160,7 +170,7 @@ def _quadratures(
     for basis, beta in zip(bases, betas, strict=True):
         alpha = np.diag(basis.projection)[: basis.size].copy()
         if seen is not None:
-            seen(Lanczos(alpha, np.array(beta), basis.rows))
+            seen(basis)
         theta, vectors = eigh_tridiagonal(alpha, np.array(beta[:-1]))
         rules.append((theta, vectors[0] ** 2))
     return rules

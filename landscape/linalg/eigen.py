@@ -11,9 +11,13 @@ from landscape import progress
 from landscape.errors import UsageError
 from landscape.linalg.lanczos import KrylovBasis, vectors_of
 from landscape.linalg.probes import default_generator
-from landscape.linalg.products import MatVec, Products, gram, norm, orthonormal_rows, rotate_rows
+from landscape.linalg.products import MatVec, Products, gram, norm, rotate_rows
+from landscape.linalg.rows import Place, orthonormal_rows
 from landscape.results import Eigenpairs
 from landscape.results.spectrum import Which
+
+# Above so many times the rounding error of a product its linearity is exact for our purpose.
+_LOOSE = 1000
 
 
 def eigenpairs(
@@ -25,11 +29,12 @@ def eigenpairs(
     tol: float = 1e-4,
     max_matvecs: int | None = None,
     basis_size: int | None = None,
-    sweep: int = 8,
+    sweep: int | None = None,
     start: Float[Tensor, "..."] | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    place: Place | None = None,
 ) -> Eigenpairs:
     """The k largest or smallest eigenpairs of a symmetric operator, or both ends in one run.
 
@@ -47,10 +52,12 @@ def eigenpairs(
         max_matvecs: bound on all products, those for the residuals included; max(300, 50 * k) if None.
         basis_size: vectors in the Krylov basis before it is restarted; max(40, 2 * wanted + 16) if None. Where P is no more
             than that default, the matrix itself is formed, P products in one block, and the answer is exact.
-        sweep: steps of the search for copies of multiple eigenvalues (see Accuracy); 0 leaves it out.
+        sweep: steps of the search for copies of multiple eigenvalues (see Accuracy), 0 leaves it out; 8 if None, or 4 at a
+            tolerance of 1e-3 and more.
         start: (P,) or (j, P): eigenvectors of a similar operator, for instance of the last training step; only a hint.
         generator: of the random vectors; seed 0 if None.
         dtype, device: of the operator.
+        place: where the Krylov basis lies; see `landscape.linalg.Place`.
 
     Returns:
         Eigenpairs. An eigenvalue of H lies within `residuals[i]` of `values[i]`. `converged` is honest: with a noisy matvec
@@ -60,9 +67,11 @@ def eigenpairs(
         UsageError: k > P, or an option out of range.
         NumericalError: a product is not finite; the message names its number.
 
-    Cost: Lanczos steps (one product each) until the recurrence's own residuals are below tol, tested at every step; then one
-    block of products for the true residuals; and, where k > 1, `sweep` products, with two or more for each copy found. Memory
-    (basis_size + 1 + 2 * wanted) * P values.
+    Cost: Lanczos steps (one product each) until the recurrence's own residuals are below tol, tested at every step; and, where
+    k > 1, `sweep` products, with two or more for each copy found. Then one block of products for the true residuals, unless tol
+    is above 1000 times the rounding of dtype (1.2e-4 in float32): Hv is then taken as that combination of the products made
+    which v is of the basis, which is as good to rounding. Memory
+    (basis_size + 1 + 3 * wanted) * P values.
 
     Accuracy: a Krylov space holds one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The sweep
     runs `sweep` Lanczos steps from a fresh random vector orthogonal to what was found: if a wanted value rises, it is
@@ -86,6 +95,8 @@ def eigenpairs(
         )
     if not 1 <= k <= dim:
         raise UsageError(f"expected 1 <= k <= {dim} eigenpairs, found k={k}", fix="the operator has that many")
+    if sweep is None:
+        sweep = 4 if tol >= 1e-3 else 8
     if not tol > 0 or sweep < 0:
         raise UsageError(f"expected tol > 0 and sweep >= 0, found tol={tol}, sweep={sweep}", fix="tol is relative, e.g. 1e-4")
     high = k if which != "smallest" else 0
@@ -111,7 +122,7 @@ def eigenpairs(
         if dim <= min(small, basis_size) and dim + wanted <= max_matvecs:
             vectors, scale = _dense(products, high, low)
         else:
-            run = _ThickRestart(products, min(basis_size, dim), high, low, max_matvecs, generator)
+            run = _ThickRestart(products, min(basis_size, dim), high, low, max_matvecs, generator, place)
             return run.solve(hint, tol, sweep if k > 1 else 0, which)
         values, residuals, _ = _rayleigh_ritz(products, vectors)
     scale = max(scale, float(np.abs(values).max()))
@@ -149,14 +160,23 @@ class _ThickRestart:
     """State of one run: the basis, what is wanted, and what may still be spent."""
 
     def __init__(
-        self, products: Products, size: int, high: int, low: int, max_matvecs: int, generator: torch.Generator
+        self,
+        products: Products,
+        size: int,
+        high: int,
+        low: int,
+        max_matvecs: int,
+        generator: torch.Generator,
+        place: Place | None,
     ) -> None:
         self.products, self.high, self.low = products, high, low
         self.wanted = high + low
         self.size = size
         self.budget = max_matvecs - self.wanted  # what the true residuals cost is set aside
         self.scale = 0.0
-        self.krylov = KrylovBasis(size + 1, products.dim, generator=generator, dtype=products.dtype, device=products.device)
+        self.krylov = KrylovBasis(
+            size + 1, products.dim, generator=generator, dtype=products.dtype, device=products.device, place=place
+        )
 
     def solve(self, hint: Float[Tensor, "j P"] | None, tol: float, sweep: int, which: Which) -> Eigenpairs:
         """Iterate, look for missed copies, verify; and again while the true residuals keep falling."""
@@ -168,24 +188,34 @@ class _ThickRestart:
             # are heuristics).
             share, least = (0.0, 0) if sweep else (0.1, 5)
             self.krylov.begin(earlier.sum(dim=0) / len(earlier) ** 0.5 + share * self.krylov.next_row[0])
+        exact = tol >= _LOOSE * torch.finfo(self.products.dtype).eps
         # A sweep freezes what has converged: leave room in its residuals for the final Rayleigh-Ritz step.
-        self.advance(tol / 2 if sweep else tol, least)
+        self.advance(tol / 2 if sweep and not exact else tol, least)
+        values, residuals = self.ritz() if self.krylov.size >= self.wanted else (np.empty(0), np.array([np.inf]))
+        rose = False
         while sweep and self.budget > self.products.count and self.rises(sweep, tol):
+            rose = True
             self.advance(tol / 2)
+        if exact and not rose and (residuals <= tol * self.scale).all():
+            if not sweep:
+                self.compress()
+            return Eigenpairs(
+                values, self.krylov.rows.clone(), residuals, residuals <= tol * self.scale, self.products.count, which
+            )
         goal, worst = tol, np.inf
         while True:
             self.compress()
-            rows = self.krylov.rows
-            values, residuals, remainders = _rayleigh_ritz(self.products, rows)
+            vectors = self.krylov.rows.clone()
+            values, residuals, remainders = _rayleigh_ritz(self.products, vectors)
             self.scale = max(self.scale, float(np.abs(values).max()))
             converged = residuals <= tol * self.scale
             if converged.all() or residuals.max() > worst / 2 or self.products.count + 2 > self.budget:
-                return Eigenpairs(values, rows.clone(), residuals, converged, self.products.count, which)
+                return Eigenpairs(values, vectors, residuals, converged, self.products.count, which)
             worst = residuals.max()
             goal = min(goal, tol) * tol * self.scale / worst
-            self.krylov.reset(values)
+            self.krylov.reset(values, vectors)
             # The block's residuals have rank up to `wanted`, a Krylov space one start: their sum, each with the same weight.
-            bad = torch.from_numpy(np.flatnonzero(~converged)).to(rows.device)
+            bad = torch.from_numpy(np.flatnonzero(~converged)).to(vectors.device)
             lengths = torch.from_numpy(residuals).to(remainders)[bad, None]
             self.krylov.begin((remainders[bad] / lengths).sum(dim=0))
             self.advance(goal, least=self.wanted + len(bad))

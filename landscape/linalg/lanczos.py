@@ -9,7 +9,8 @@ from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator, random_rows
-from landscape.linalg.products import MatVec, Products, norm, orthogonalize, orthonormal_rows, rotate_rows
+from landscape.linalg.products import MatVec, Products, norm
+from landscape.linalg.rows import Place, Rows, orthonormal_rows
 
 
 class KrylovBasis:
@@ -23,6 +24,7 @@ class KrylovBasis:
         capacity: rows to allocate besides the locked ones: the largest `size`, plus one if a basis that is full must keep
             its next row.
         locked: (l, P) orthonormal rows.
+        place: where the rows lie.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class KrylovBasis:
         dtype: torch.dtype,
         device: torch.device | str,
         locked: Float[Tensor, "l P"] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.locked = 0 if locked is None else len(locked)
         self.dim, self.generator = dim, generator
-        self.store = torch.empty(self.locked + capacity, dim, dtype=dtype, device=device)
+        self.dtype, self.device = dtype, device
+        self.store = Rows(self.locked + capacity, dim, dtype, device, place)
         if locked is not None:
-            self.store[: self.locked] = locked
+            self.store[: self.locked] = self.store.part(locked)
         self.projection = np.zeros((capacity, capacity))
         self.size = 0
         self.beta = 0.0
@@ -47,8 +51,12 @@ class KrylovBasis:
 
     @property
     def rows(self) -> Float[Tensor, "size P"]:
-        """The rows whose product is known."""
+        """The rows whose product is known; a view where they lie on the device."""
         return self.store[self.locked : self.locked + self.size]
+
+    def combine(self, coefficients: np.ndarray) -> Float[Tensor, "*k P"]:
+        """coefficients @ rows; coefficients (size,) or (k, size)."""
+        return self.store.combine(self.locked, coefficients)
 
     @property
     def exhausted(self) -> bool:
@@ -66,22 +74,24 @@ class KrylovBasis:
         end = self.locked + self.size
         if start is not None:
             length = norm(start)
-            w, _ = orthogonalize(start / length, self.store[:end]) if length > 0 else (start, None)
-            rest = norm(w)
+            w = self.store.part(start)
+            if length > 0:
+                w, _ = self.store.orthogonalize(w / length, end)
+            rest = self.store.norm(w)
             if rest > 100 * torch.finfo(w.dtype).eps:
-                w, _ = orthogonalize(w / rest, self.store[:end])
-                self.store[end] = w / norm(w)
+                w, _ = self.store.orthogonalize(w / rest, end)
+                self.store[end] = w / self.store.norm(w)
                 return
         self._random_next()
 
     def absorb(self, product: Float[Tensor, " P"]) -> float:
         """Take the product of the next row; returns beta, the norm of what is new in it, 0 if the rows became invariant."""
         end = self.locked + self.size + 1
-        w, coefficients = orthogonalize(product, self.store[:end])
+        w, coefficients = self.store.orthogonalize(self.store.part(product), end)
         column = coefficients[self.locked :].cpu().numpy()
         self.projection[: self.size + 1, self.size] = self.projection[self.size, : self.size + 1] = column
         self.size += 1
-        beta = norm(w)
+        beta = self.store.norm(w)
         self.scale = max(self.scale, float(np.hypot(np.linalg.norm(column), beta)))
         # Below this the remainder is rounding error of the product: the rows span an invariant subspace.
         self.beta = beta if beta > 10 * torch.finfo(w.dtype).eps * self.scale else 0.0
@@ -95,13 +105,15 @@ class KrylovBasis:
     def restart(self, coefficients: np.ndarray, values: np.ndarray) -> None:
         """Keep the rows coefficientsᵀ @ rows, whose projection is diag(values), and the next row as it is."""
         old, kept = coefficients.shape
-        rotate_rows(self.rows, coefficients)
+        self.store.rotate(self.locked, coefficients)
         if not self.exhausted and self.locked + old < len(self.store):
-            self.store[self.locked + kept] = self.store[self.locked + old]
+            self.store.move(self.locked + old, self.locked + kept)
         self.reset(values)
 
-    def reset(self, values: np.ndarray) -> None:
-        """Declare that the first len(values) rows have the projection diag(values) and forget the others."""
+    def reset(self, values: np.ndarray, vectors: Float[Tensor, "k P"] | None = None) -> None:
+        """Declare that the first len(values) rows, `vectors` if given, have the projection diag(values); forget the others."""
+        if vectors is not None:
+            self.store[self.locked : self.locked + len(vectors)] = self.store.part(vectors)
         self.size = len(values)
         self.projection[:] = 0
         self.projection[np.diag_indices(self.size)] = values
@@ -110,12 +122,13 @@ class KrylovBasis:
         """A random next row orthogonal to all rows."""
         end = self.locked + self.size
         while True:
-            w = random_rows(1, self.dim, "gaussian", self.generator, self.store.dtype, self.store.device)[0]
+            w = self.store.part(random_rows(1, self.dim, "gaussian", self.generator, self.dtype, self.device)[0])
             for _ in range(2):  # in a nearly exhausted space the first pass cancels most digits
-                w, _ = orthogonalize(w / norm(w), self.store[:end])
+                w, _ = self.store.orthogonalize(w / self.store.norm(w), end)
             # With one dimension left the draw may be nearly inside the span: draw again rather than keep rounding error.
-            if norm(w) > 0.5:
-                self.store[end] = w / norm(w)
+            length = self.store.norm(w)
+            if length > 0.5:
+                self.store[end] = w / length
                 return
 
 
@@ -144,6 +157,7 @@ def lanczos(
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    place: Place | None = None,
 ) -> Lanczos:
     """Lanczos tridiagonalization of a symmetric operator, with full reorthogonalization.
 
@@ -159,6 +173,7 @@ def lanczos(
         locked: (l, P) vectors to stay orthogonal to; T is then that of (I - LᵀL) H (I - LᵀL).
         generator: of the start and of vectors after a breakdown; seed 0 if None.
         dtype, device: of the vectors.
+        place: where the basis lies while it grows; see `Place`.
 
     Returns:
         alpha, beta, basis; see `Lanczos`.
@@ -191,7 +206,7 @@ def lanczos(
                 f"expected fewer than {dim} independent locked vectors, found {len(locked)}", fix="leave room for one step"
             )
     m = min(steps, dim - (0 if locked is None else len(locked)))
-    krylov = KrylovBasis(m, dim, generator=generator, dtype=dtype, device=device, locked=locked)
+    krylov = KrylovBasis(m, dim, generator=generator, dtype=dtype, device=device, locked=locked, place=place)
     krylov.begin(None if start is None else vectors_of(start, dim, "start", dtype, device)[0])
     beta = np.array([krylov.absorb(products(krylov.next_row)[0]) for _ in range(m)])
     return Lanczos(np.diag(krylov.projection).copy(), beta, krylov.rows)

@@ -18,11 +18,12 @@ from landscape.linalg.regions import Ball, Box, Region
 from landscape.linalg.search import BudgetSpent, Search, Value, ValueAndGradient
 from landscape.linalg.starts import STARTS, Start, radius_of, starting_points, to_unit
 
-BoxMethod = Literal["sign_corner", "projected_gradient", "projected_quasi_newton", "lbfgsb", "apgd"]
-BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton", "apgd"]
-# In the order in which they run; APGD, with its fixed number of steps a start, is for those who ask for it.
-BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-1]
-BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)[:-1]
+BoxMethod = Literal["sign_corner", "projected_gradient", "projected_quasi_newton", "lbfgsb", "apgd", "polish"]
+BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton", "apgd", "polish"]
+# In the order in which they run; APGD, with its fixed number of steps a start, is for those who ask for it, and the
+# quasi-Newton steps from the best point alone are part of the quasi-Newton method.
+BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-2]
+BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)[:-2]
 
 
 def maximise_box(
@@ -36,6 +37,8 @@ def maximise_box(
     directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
     restarts: int = 4,
     iterations: int = 20,
+    jumps: int = 8,
+    tol: float = 0.0,
     lbfgsb_iterations: int = 10,
     max_evaluations: int | None = None,
     generator: torch.Generator | None = None,
@@ -56,13 +59,17 @@ def maximise_box(
         methods: run in this order. "sign_corner": the corner r * sign(gradient), iterated, from every start.
             "projected_gradient": sign steps, halved when they fail. "projected_quasi_newton": projected L-BFGS with active
             sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. These three begin at the centre and at each
-            given tensor. "apgd", not run unasked: Croce and Hein's auto-PGD with `iterations` steps from every start.
+            given tensor. Not run unasked: "apgd", Croce and Hein's auto-PGD with `iterations` steps from every start, and
+            "polish", projected_quasi_newton from the best point so far alone.
         starts: "centre"; "directions": the corners r * sign(±d) of each direction d; "random": `restarts` random corners; or
             tensors (P,), moved into the box.
         directions: (P,) or (j, P) in the coordinates of y, best first: the top eigenvectors of D H D with D = diag(r) are the
             natural choice.
         restarts: random corners.
-        iterations: of projected_gradient, projected_quasi_newton and apgd.
+        iterations: of projected_gradient, projected_quasi_newton, polish and apgd.
+        jumps: of sign_corner from every start, at most.
+        tol: sign_corner stops when no corner promises to raise the value by more than this share of its growth from the centre;
+            0 goes on to a corner that is best for its own gradient.
         lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
         max_evaluations: stop after so many evaluations; no bound if None.
         generator: of the random corners; seed 0 if None.
@@ -75,7 +82,7 @@ def maximise_box(
         UsageError: an option out of range.
         NumericalError: f or its gradient is not finite at the centre.
 
-    Cost: some 10 gradients for each start of sign_corner at most, `iterations` for the two projected methods, about 12 for
+    Cost: `jumps` gradients for each start of sign_corner at most, `iterations` for the two projected methods, about 12 for
     L-BFGS-B. Memory about 20 vectors of P, and 25 more in float64 for L-BFGS-B.
 
     Accuracy: a lower bound: the problem is NP-hard. Points where f is not finite are counted, reported and left out.
@@ -101,6 +108,8 @@ def maximise_box(
         directions,
         restarts,
         iterations,
+        jumps,
+        tol,
         lbfgsb_iterations,
         max_evaluations,
         generator,
@@ -118,6 +127,8 @@ def maximise_ball(
     directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
     restarts: int = 4,
     iterations: int = 20,
+    jumps: int = 8,
+    tol: float = 0.0,
     max_evaluations: int | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
@@ -133,10 +144,10 @@ def maximise_ball(
         dim: P.
         methods: "boundary_gradient": rho * g / ||g||, iterated (its first point is SAM's); "projected_gradient": normalised
             steps, halved when they fail; "projected_quasi_newton": L-BFGS, tangential while on the sphere; also from the best
-            point so far.
+            point so far. Not run unasked: "apgd" and "polish", as for `maximise_box`.
         starts: "centre"; "directions": rho * ±d / ||d||; "random": random points of the sphere; or tensors (P,).
         directions: (P,) or (j, P): the top eigenvectors of H.
-        restarts, iterations: as for `maximise_box`.
+        restarts, iterations, jumps, tol: as for `maximise_box`; jumps and tol of boundary_gradient.
         dtype, device: of y.
 
     Returns:
@@ -171,6 +182,8 @@ def maximise_ball(
         directions,
         restarts,
         iterations,
+        jumps,
+        tol,
         0,
         max_evaluations,
         generator,
@@ -188,6 +201,8 @@ def _maximise(
     directions: Tensor | Sequence[Tensor] | None,
     restarts: int,
     iterations: int,
+    jumps: int,
+    tol: float,
     lbfgsb_iterations: int,
     max_evaluations: int | None,
     generator: torch.Generator | None,
@@ -198,6 +213,8 @@ def _maximise(
             raise UsageError(f"expected methods out of {', '.join(known)}, found {method!r}", fix="choose among these")
     if max_evaluations is not None and max_evaluations < 1:
         raise UsageError(f"expected max_evaluations >= 1, found {max_evaluations}", fix="the centre alone is one")
+    if jumps < 1 or not 0 <= tol < 1:
+        raise UsageError(f"expected jumps >= 1 and tol from 0 to 1, found {jumps} and {tol}", fix="for example 10 and 1e-3")
     dim, dtype, device = len(scale), scale.dtype, scale.device
     single, corners = starting_points(starts, directions, restarts, region, scale, default_generator(generator))
     history: list[Run] = []
@@ -230,9 +247,9 @@ def _maximise(
                         if method == "apgd":
                             run(method, name, partial(auto_pgd, search, region, u, iterations))
                         else:
-                            run(method, name, partial(vertex_ascent, search, region, u))
+                            run(method, name, partial(vertex_ascent, search, region, u, jumps, tol))
                     continue
-                for name, y in single:
+                for name, y in single if method != "polish" else ():
                     if method == "lbfgsb":
                         run(method, name, partial(lbfgsb, search, y, scale, lbfgsb_iterations))
                         continue
@@ -241,7 +258,7 @@ def _maximise(
                         run(method, name, partial(projected_gradient, search, region, u, iterations))
                     else:
                         run(method, name, partial(projected_quasi_newton, search, region, u, iterations))
-                if method == "projected_quasi_newton":
+                if method in ("projected_quasi_newton", "polish"):
                     u = to_unit(search.point, scale)
                     run(method, "the best so far", partial(projected_quasi_newton, search, region, u, iterations))
         except BudgetSpent:

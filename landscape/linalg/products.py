@@ -101,35 +101,6 @@ def rotate_rows(rows: Float[Tensor, "m P"], coefficients: np.ndarray) -> None:
         rows[:kept, columns] = (turn @ rows[:size, columns].double()).to(rows.dtype)
 
 
-def orthogonalize(w: Float[Tensor, " P"], basis: Float[Tensor, "m P"]) -> tuple[Float[Tensor, " P"], Float[Tensor, " m"]]:
-    """w minus its projection on the orthonormal rows of `basis`, and the coefficients of that projection.
-
-    Classical Gram-Schmidt done twice: two GEMVs a pass, and as orthogonal as modified Gram-Schmidt with reorthogonalization
-    (Giraud, Langou, Rozložník 2005). Leaves its argument alone: a matvec may hand back a tensor that it still needs.
-    """
-    first = inner_products(basis, w)
-    w = torch.addmv(w, basis.T, first.to(w.dtype), alpha=-1)
-    second = inner_products(basis, w)
-    return torch.addmv(w, basis.T, second.to(w.dtype), alpha=-1), first + second
-
-
 def norm(w: Float[Tensor, " P"]) -> float:
     """Euclidean norm, accumulated in float64."""
     return float(torch.linalg.vector_norm(w, dtype=torch.float64))
-
-
-def orthonormal_rows(block: Float[Tensor, "k P"]) -> Float[Tensor, "r P"]:
-    """Orthonormal basis of the row space; rows that depend on earlier ones are dropped, so r <= k."""
-    out = torch.empty_like(block)
-    kept = 0
-    eps = torch.finfo(block.dtype).eps
-    largest = max((norm(row) for row in block), default=0.0)
-    for row in block:
-        w, _ = orthogonalize(row, out[:kept])
-        length = norm(w)
-        if length > 100 * eps * largest:
-            # A row that was nearly dependent lost digits above: a further pass restores orthogonality to rounding.
-            w, _ = orthogonalize(w / length, out[:kept])
-            out[kept] = w / norm(w)
-            kept += 1
-    return out[:kept]

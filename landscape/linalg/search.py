@@ -28,6 +28,7 @@ class Search:
 
     Attributes:
         best, point: the largest finite value so far and its y.
+        base: the value at the centre, once it is known; 0 before.
         run_best: the largest finite value since whoever runs a method reset it.
         evaluations, gradients: all calls, and those that also gave a gradient.
         nonfinite, overflowed: calls whose value was not finite, and those among them that were +inf.
@@ -49,7 +50,7 @@ class Search:
         self.budget, self.advance = budget, advance
         self.best, self.point = -math.inf, torch.zeros(dim, dtype=dtype, device=device)
         self.evaluations = self.gradients = self.nonfinite = self.overflowed = 0
-        self.run_best = -math.inf
+        self.run_best, self.base = -math.inf, 0.0
         self._centre: tuple[float, Tensor] | None = None
 
     def gradient_at(self, y: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"] | None]:
@@ -74,7 +75,7 @@ class Search:
             gradient = gradient.detach().to(device=self.device, dtype=self.dtype)
             self._record(value, y)
             if centre:
-                self._centre = value, gradient
+                self._centre, self.base = (value, gradient), value
         usable = math.isfinite(value) and bool(torch.isfinite(gradient).all())
         return value, gradient if usable else None
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from landscape import progress
 from landscape.errors import UsageError
 from landscape.linalg.probes import Distribution, default_generator, random_rows
-from landscape.linalg.products import MatVec, Products, column_chunks, gram, orthonormal_rows
+from landscape.linalg.products import MatVec, Products, column_chunks, gram
+from landscape.linalg.rows import orthonormal_rows
 from landscape.results import Estimate
 
 

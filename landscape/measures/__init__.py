@@ -1,7 +1,7 @@
 """Measures of sharpness: a registry and one file per family. A new one is one file and one import here."""
 
 # isort: split  (the order from here on is the order of every table)
-from landscape.measures.cost import Forecast, forecast
+from landscape.measures.cost import Forecast, forecast, room
 from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
 from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure, measure_all
 from landscape.measures.table import provenance, sharpness
@@ -87,6 +87,7 @@ __all__ = [
     "path_norm",
     "provenance",
     "relative_flatness",
+    "room",
     "sam",
     "sam_linf",
     "sharpness",

@@ -155,7 +155,7 @@ def adaptive_worst(
         objective.theta.abs(),
         generator,
         methods=["apgd"],
-        tol=ROUGH if normalized else None,
+        eigen_tol=ROUGH if normalized else None,
         restarts=restarts,
         steps=steps,
     )

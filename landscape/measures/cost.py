@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from landscape.measures.registry import chosen
+from landscape.memory import Basis
 from landscape.objective import Objective
 from landscape.progress import duration
 from landscape.results import Spent
@@ -68,6 +69,16 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
         spent += own
         seconds[m.name] = own.seconds(each)
     return Forecast(spent, each, seconds)
+
+
+def room(objective: Objective, names: str | Sequence[str] | None = None) -> tuple[list[Basis], int]:
+    """The Krylov basis that these measures share, and the vectors that are there beside it, for a forecast of the memory."""
+    known = chosen(names)
+    spaces = [m.settings.get("subspace") or m.settings.get("p") for m in known if m.name.startswith("keskar")]
+    # A random basis, and a copy of it for its Gram matrix.
+    wide = max((2 * min(int(p), objective.dim) for p in spaces if p), default=0)
+    plan = objective.plan
+    return [plan.basis(2, objective.group.size if objective.shard_basis else 1)], max(4 * plan.block, 12, wide + 4)
 
 
 def _timed(objective: Objective) -> Spent:

@@ -2,24 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from landscape import linalg
 from landscape.errors import UsageError
-from landscape.linalg.products import gram
+from landscape.measures.box_growth import METHODS, Coordinates, box_work, largest_growth_in_box
 from landscape.measures.registry import measure, variant
-from landscape.measures.shared import extremes, seeded
-from landscape.measures.worst_case import climbs, growth, growth_work
+from landscape.measures.shared import seeded
 from landscape.objective import Objective
 from landscape.results import Estimate
 
 _REFERENCE = "Keskar et al. 2017, arXiv:1609.04836, metric 2.1"
-# Typical passes of one maximisation, and the eigenvector that it starts from.
-_work, _relative = growth_work("plain", climbs, 20), growth_work("adaptive", climbs, 20)
+_work = box_work("plain")
 
 
 @measure("keskar", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)
@@ -29,6 +24,8 @@ def keskar(
     eps: float = 1e-3,
     subspace: int | None = None,
     iterations: int = 10,
+    tol: float = 1e-3,
+    method: str = "corners",
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """Keskar et al.'s epsilon-sharpness: how much the loss can grow inside a small box, in per cent of 1 + loss.
@@ -42,24 +39,31 @@ def keskar(
         objective: the network on its data; the paper uses the whole training set.
         eps: relative half-width of the box; 1e-3 and 5e-4 in the paper.
         subspace: p, the number of random directions; None for the full space. The paper uses 100.
-        iterations: of L-BFGS-B, 10 in the paper, and as many of the two projected methods.
+        iterations: at most so many jumps; of L-BFGS-B, 10 in the paper.
+        tol: jumps stop where no corner promises to raise the loss by more than this share of its growth so far; 0 goes on to a
+            corner that is best for its own gradient. Not for the other methods.
+        method: "corners": from the centre to the corner that the gradient points to, and on from corner to corner; where there
+            are no more than 1000 coordinates also from four random corners and by quasi-Newton steps, with no tolerance.
+            "lbfgsb": ten iterations of scipy's L-BFGS-B from the centre and nothing else, as published. "all": both, projected
+            gradient and quasi-Newton steps too, from the centre, the top Hessian eigenvector and random corners.
         generator: of A and of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound": the best value over L-BFGS-B as published and three maximisers of our own (corners by the sign of
-        the gradient, projected gradient, projected quasi-Newton), started from the centre and from the top Hessian
-        eigenvector; n is the number of evaluations.
+        Kind "lower bound": the best value over all points seen; n is the number of evaluations.
 
     Raises:
-        UsageError: eps is not positive and finite, or a subspace of no or of more than P dimensions.
+        UsageError: eps is not positive and finite, an unknown method, or a subspace of no or of more than P dimensions.
 
-    Cost: some 60 to 120 gradients. In a subspace A takes p * P numbers of memory.
+    Cost: "corners" 3 to 8 gradients, as a rule, and 3 forward passes; with few coordinates some 30 gradients. "lbfgsb" 11 to
+        20 gradients, and its work on the CPU. "all" 60 to 120 gradients and an eigenvector. In a subspace A takes p * P numbers
+        of memory.
 
-    Accuracy: a non-convex maximisation; the true sharpness is at least the value. A loss that overflows inside the box is
-        reported as inf.
+    Accuracy: a non-convex maximisation; the true sharpness is at least the value. In full space "corners" reached what ten
+        iterations of L-BFGS-B reach to 2e-4 or better on every network tried, trained and half trained, and exceeded it by
+        1 to 10 % on trained ones; "all" finds up to a few per cent more. A loss that overflows inside the box is reported as inf.
 
-    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017, arXiv:1609.04836, metric 2.1. Where the paper reports the
-    end of L-BFGS-B, we report the best point seen by any method.
+    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017, arXiv:1609.04836, metric 2.1. Deviations: the method, but for
+    "lbfgsb"; and where the paper reports the end of L-BFGS-B, we report the best point seen.
 
     Example:
         L = w^2 at w = 0 with eps = 0.1: the box is |y| <= 0.1 (0 + 1), the maximum 0.01, so phi = 100 * 0.01 / 1.
@@ -70,14 +74,25 @@ def keskar(
         >>> round(keskar(objective, eps=0.1).value, 6)
         1.0
     """
-    return _sharpness(objective, eps, subspace, iterations, seeded(generator), absolute=True)
+    return _sharpness(objective, eps, subspace, seeded(generator), 1, iterations=iterations, tol=tol, method=method)
 
 
 @measure(
-    "keskar_relative", unit="% of 1 + loss", invariant_to=("layer", "node"), reference=_REFERENCE, work=_relative, default=False
+    "keskar_relative",
+    unit="% of 1 + loss",
+    invariant_to=("layer", "node"),
+    reference=_REFERENCE,
+    work=box_work("adaptive"),
+    default=False,
 )
 def keskar_relative(
-    objective: Objective, *, eps: float = 1e-3, iterations: int = 10, generator: torch.Generator | None = None
+    objective: Objective,
+    *,
+    eps: float = 1e-3,
+    iterations: int = 10,
+    tol: float = 1e-3,
+    method: str = "corners",
+    generator: torch.Generator | None = None,
 ) -> Estimate:
     """Keskar's epsilon-sharpness without the "+ 1": the box is |y_i| <= eps |theta_i|, which rescales with the weights.
 
@@ -87,20 +102,20 @@ def keskar_relative(
     Args:
         objective: the network on its data.
         eps: relative half-width of the box.
-        iterations: of every method.
+        iterations, tol, method: as for `keskar`.
         generator: of the random starts; default seed 0.
 
     Returns:
         Kind "lower bound", as `keskar`.
 
-    Cost: some 60 to 120 gradients.
+    Cost: as `keskar`.
 
     Reference: Keskar et al. 2017, arXiv:1609.04836, metric 2.1 without its "+ 1", which is our change.
     """
-    _check(eps)
-    scale = objective.theta.abs()
-    best = growth(objective, eps, "linf", scale, seeded(generator), steps=iterations)
-    return _per_cent(objective, best, objective.theta + scale * best.point, objective.value().value, best.value)
+    _check(eps, method)
+    where = Coordinates(objective, scale=objective.theta.abs())
+    radius = torch.full_like(objective.theta, eps)
+    return largest_growth_in_box(where, radius, seeded(generator), iterations=iterations, tol=tol, method=method)
 
 
 @measure("keskar_subspace", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)
@@ -110,13 +125,16 @@ def keskar_subspace(
     eps: float = 1e-3,
     p: int = 100,
     iterations: int = 10,
+    tol: float = 1e-3,
+    method: str = "corners",
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """`keskar` in a random subspace of p = 100 dimensions (P, if there are fewer weights); not comparable with full space.
 
     The columns of A have norm about sqrt(P) and the box is in y, so that a corner lies much farther away than in full space.
     """
-    return keskar(objective, eps=eps, subspace=min(p, objective.dim), iterations=iterations, generator=generator)
+    size = min(p, objective.dim)
+    return keskar(objective, eps=eps, subspace=size, iterations=iterations, tol=tol, method=method, generator=generator)
 
 
 def _half(name: str, function: Callable[..., Estimate], where: str, fixed: dict[str, object] | None = None) -> None:
@@ -137,69 +155,38 @@ def keskar_subspace_relative(
     eps: float = 1e-3,
     p: int = 100,
     iterations: int = 10,
+    tol: float = 1e-3,
+    method: str = "corners",
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """`keskar` without the "+ 1" in a random subspace of p = 100 dimensions: the subspace does not rescale with the weights."""
-    return _sharpness(objective, eps, min(p, objective.dim), iterations, seeded(generator), absolute=False)
+    size = min(p, objective.dim)
+    return _sharpness(objective, eps, size, seeded(generator), 0, iterations=iterations, tol=tol, method=method)
 
 
 def _sharpness(
     objective: Objective,
     eps: float,
     subspace: int | None,
-    iterations: int,
     random: torch.Generator,
+    plus: int,
     *,
-    absolute: bool,
+    iterations: int,
+    tol: float,
+    method: str,
 ) -> Estimate:
-    """The measure in full space or in a subspace, with the "+ 1" (absolute) or without."""
-    _check(eps)
-    top = extremes(objective, random).vectors[0]
-    theta = objective.theta
-    if subspace is None:
-        basis, coordinates, curved = None, theta, top
-    else:
-        basis = _random_basis(objective, subspace, random)
-        # A^+ theta by least squares on the p x p Gram matrix in float64: A is tall and well conditioned.
-        sides = gram(basis, torch.cat((basis, torch.stack((theta, top)))))
-        solved = torch.from_numpy(np.linalg.solve(sides[:, :subspace], sides[:, subspace:])).to(theta)
-        coordinates, curved = solved[:, 0].contiguous(), solved[:, 1].contiguous()
-    radius = eps * (coordinates.abs() + absolute)
-
-    def at(y: Tensor) -> Tensor:
-        return theta + (y if basis is None else y @ basis)
-
-    def value_and_gradient(y: Tensor) -> tuple[float, Tensor]:
-        value, gradient = objective.value_and_gradient(at(y))
-        return value, gradient if basis is None else basis @ gradient
-
-    best = linalg.maximise_box(
-        value_and_gradient,
-        lambda y: objective.value(at(y)).value,
-        radius,
-        directions=curved,
-        restarts=2,
-        iterations=iterations,
-        lbfgsb_iterations=iterations,
-        generator=random,
-    )
-    return _per_cent(objective, best, at(best.point), best.centre, best.value - best.centre)
+    """The measure in full space or in a subspace, the box being eps (|A^+ theta| + plus)."""
+    _check(eps, method)
+    where = Coordinates(objective, basis=None if subspace is None else _random_basis(objective, subspace, random))
+    radius = eps * (where.inverse(objective.theta[None])[0].abs() + plus)
+    return largest_growth_in_box(where, radius, random, iterations=iterations, tol=tol, method=method)
 
 
-def _per_cent(objective: Objective, best: linalg.Maximum, point: Tensor, centre: float, grown: float) -> Estimate:
-    """The growth of the loss in per cent of 1 + loss, with its sampling error at the maximiser (Danskin, delta method)."""
-    estimate = replace(best.estimate(), value=100 * grown / (1 + centre))
-    before, after = objective.losses(), objective.losses(point)
-    if before is None or after is None:
-        return estimate
-    influence = (after - before) - grown / (1 + centre) * (before - centre)
-    error = objective.standard_error(influence)
-    return replace(estimate, data_stderr=None if error is None else 100 * error / (1 + centre))
-
-
-def _check(eps: float) -> None:
+def _check(eps: float, method: str) -> None:
     if not (math.isfinite(eps) and eps > 0):
         raise UsageError(f"expected a positive epsilon, found {eps:g}", fix="the paper uses 1e-3 and 5e-4")
+    if method not in METHODS:
+        raise UsageError(f"expected a method out of {', '.join(METHODS)}, found {method!r}", fix="corners is the quick one")
 
 
 def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> Tensor:

@@ -66,8 +66,10 @@ class Measure:
         except NotDefined as error:
             return Estimate(nan, reason=f"not defined: {error}")
         except NumericalError as error:
+            objective.group.fail_together(error)
             return Estimate(nan, converged=False, reason=str(error))
         except (RuntimeError, np.linalg.LinAlgError) as error:  # out of memory, or a backend that gives up
+            objective.group.fail_together(error)
             return Estimate(nan, converged=False, reason=str(error).partition("\n")[0] or type(error).__name__)
 
     def unmoved_by(self, objective: Objective) -> tuple[Symmetry, ...]:

@@ -14,7 +14,7 @@ from landscape.measures.registry import Work
 from landscape.objective import Curvature, Objective
 from landscape.per_sample import SAMPLE_FORMS
 from landscape.results import Eigenpairs, Estimate, Spent
-from landscape.spectrum import TOLERANCE, basis_size
+from landscape.spectrum import TOLERANCE, krylov
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def extremes(
             k=1,
             which="both" if curvature == "hessian" else "largest",
             tol=tol or TOLERANCE[objective.dtype],
-            basis_size=basis_size(objective.dim, 2),
+            **krylov(objective, 2),
             generator=generator,
             dtype=objective.dtype,
             device=objective.device,
@@ -82,6 +82,7 @@ def sweep(
             operator(objective, weight, curvature),
             objective.dim,
             probes=probes,
+            block=objective.plan.block,
             generator=generator,
             dtype=objective.dtype,
             device=objective.device,

@@ -142,4 +142,4 @@ def asam_published(
         if "weight" in entry.name:
             part = slice(entry.start, entry.stop)
             scale[part] = objective.theta[part].abs() + eta
-    return largest_growth(objective, rho, "l2", scale, generator, tol=ROUGH, steps=steps)
+    return largest_growth(objective, rho, "l2", scale, generator, eigen_tol=ROUGH, steps=steps)

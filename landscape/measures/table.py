@@ -53,9 +53,9 @@ def provenance(objective: Objective, seed: int) -> dict[str, object]:
         "seed": seed,
         "weights": objective.dim,
         "dtype": str(objective.dtype).removeprefix("torch."),
-        "device": str(objective.device),
+        "device": str(objective.device) if objective.group.size == 1 else objective.device.type,
         "mode": "eval; BatchNorm with its running statistics; biases and norm layers included",
         "landscape": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
-    }
+    } | ({} if objective.group.size == 1 else {"processes": objective.group.size})

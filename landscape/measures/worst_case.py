@@ -30,9 +30,10 @@ def growth(
     *,
     methods: Sequence[str] | None = None,
     curved: bool = True,
-    tol: float | None = None,
+    eigen_tol: float | None = None,
     restarts: int = 2,
     steps: int = 20,
+    tol: float = 0.0,
 ) -> linalg.Maximum:
     """Maximise L(theta + s * y) - L(theta) over ||y|| <= rho, y measured in units of the scale s.
 
@@ -44,12 +45,14 @@ def growth(
         norm: of y, "l2" or "linf".
         scale: (P,) s; a weight with scale 0 stays.
         generator: of the Lanczos start and of random starts.
-        methods: of `linalg.maximise_ball` or `maximise_box`; None for all that run unasked.
+        methods: of `linalg.maximise_ball` or `maximise_box`; None for jumps from extreme point to extreme point out of every
+            start, and quasi-Newton steps from the best of what they find.
         curved: also start from the top eigenvector of diag(s) H diag(s).
-        tol: relative residual of that eigenvector; default as fine as where it is measured, whose run it then shares. ROUGH
-            will do where nothing else needs it.
+        eigen_tol: relative residual of that eigenvector; default as fine as where it is measured, whose run it then shares.
+            ROUGH will do where nothing else needs it.
         restarts: random starts.
         steps: iterations of each method.
+        tol: of the jumps, as `linalg.maximise_box`.
 
     Returns:
         Maximum of the growth of the loss.
@@ -61,7 +64,7 @@ def growth(
     theta = objective.theta
     centre, slope = objective.value_and_gradient()
     plain = bool((scale == 1).all())  # then the eigenvector is that of H itself, and its run shared with all that need it
-    directions = extremes(objective, generator, None if plain else scale, tol=tol).vectors[:1] if curved else None
+    directions = extremes(objective, generator, None if plain else scale, tol=eigen_tol).vectors[:1] if curved else None
 
     def value_and_gradient(y: Tensor) -> tuple[float, Tensor]:
         if not bool(y.any()):
@@ -71,10 +74,9 @@ def growth(
 
     options: dict[str, Any] = {
         "dim": objective.dim, "starts": ("centre", "directions", "random"), "directions": directions, "restarts": restarts,
-        "iterations": steps, "generator": generator, "dtype": objective.dtype, "device": objective.device,
+        "iterations": steps, "tol": tol, "generator": generator, "dtype": objective.dtype, "device": objective.device,
+        "methods": ("boundary_gradient" if norm == "l2" else "sign_corner", "polish") if methods is None else methods,
     }  # fmt: skip
-    if methods is not None:
-        options["methods"] = methods
 
     def value(y: Tensor) -> float:
         return objective.value(theta + scale * y).value - centre

@@ -24,7 +24,7 @@ def slice_entry(piece: Slice) -> dict[str, Any]:
 
 def _facts(piece: Slice) -> list[str]:
     """Barriers, what is unfinished, where the tracks lie, and how many minima there are."""
-    facts = _barriers(piece)
+    facts = _barriers(piece) + [f"{quantity_name(q)}: {d.line}" for q, d in piece.deviations.items()]
     for name in piece.values:
         state = states(piece, name)
         counts = [f"{int((state == i).sum()):,} {STATUS[i]}" for i in range(len(STATUS)) if i != 1 and (state == i).any()]

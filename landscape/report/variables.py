@@ -183,6 +183,8 @@ def _attributes(piece: Slice) -> dict[str, Attribute]:
         found |= {"check": _json(asdict(piece.check)), "check_passed": int(piece.check.passed)}
     if piece.barriers:
         found["barriers"] = _json({quantity: b.to_json() for quantity, b in piece.barriers.items()})
+    if piece.deviations:
+        found["deviations"] = _json({quantity: d.to_json() for quantity, d in piece.deviations.items()})
     if piece.merge_tree is not None:
         found["merge_tree"] = _json(piece.merge_tree.to_json())
     if piece.tracks:

@@ -5,6 +5,7 @@ from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
 from landscape.results.derivatives import Derivatives
+from landscape.results.deviation import Deviation
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.merge_tree import MergeTree, Minimum
 from landscape.results.path_check import PathCheck
@@ -29,6 +30,7 @@ __all__ = [
     "CertificateRow",
     "Comparison",
     "Derivatives",
+    "Deviation",
     "Difference",
     "Eigenpairs",
     "Estimate",

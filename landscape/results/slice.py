@@ -7,6 +7,7 @@ import numpy as np
 
 from landscape.plain import plain
 from landscape.results.barrier import Barrier
+from landscape.results.deviation import Deviation
 from landscape.results.merge_tree import MergeTree
 from landscape.results.path_check import PathCheck
 from landscape.results.slice_check import SliceCheck
@@ -43,6 +44,7 @@ class Slice:
             large residual).
         tracks: trajectories and other checkpoints, projected.
         merge_tree: the minima of the loss and the passes between them, of a finished plane.
+        deviations: quantity -> Deviation, of a surface in bfloat16: how far it is from one in full precision.
         path: whether the one axis is a path between two networks, at 0 and 1; else 0 is the checkpoint.
     """
 
@@ -59,6 +61,7 @@ class Slice:
     tracks: tuple[Track, ...] = ()
     merge_tree: MergeTree | None = None
     path: bool = False
+    deviations: dict[str, Deviation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         status = dict(self.status)
@@ -123,6 +126,7 @@ class Slice:
             }
 
         found: dict[str, Any] = {"barriers": {k: b.to_json() for k, b in self.barriers.items()}} if self.barriers else {}
+        found |= {"deviations": {k: d.to_json() for k, d in self.deviations.items()}} if self.deviations else {}
         found |= {"merge_tree": self.merge_tree.to_json()} if self.merge_tree is not None else {}
         found |= {"tracks": [t.to_json() for t in self.tracks]} if self.tracks else {}
         return found | {
@@ -166,4 +170,5 @@ class Slice:
             tuple(Track.from_json(t) for t in data.get("tracks", ())),
             MergeTree.from_json(data["merge_tree"]) if data.get("merge_tree") else None,
             bool(data.get("path", barriers)),
+            {k: Deviation.from_json(d) for k, d in data.get("deviations", {}).items()},
         )

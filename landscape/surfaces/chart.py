@@ -27,6 +27,7 @@ class Chart:
         weights: place -> (P,) weights.
         statistics: place, weights -> buffers that replace the network's own there; None for its own.
         centre: the place that differences are taken to.
+        ends: other places where a network stands as it was saved.
     """
 
     axes: tuple[str, ...]
@@ -34,6 +35,7 @@ class Chart:
     weights: Callable[[Place], Tensor]
     statistics: Statistics
     centre: Place
+    ends: tuple[Place, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,6 +56,22 @@ class Chart:
         """Coordinates of a point."""
         index = np.unravel_index(number, self.shape)
         return tuple(float(c[i]) for c, i in zip(self.coordinates, index, strict=True))
+
+    def stacks(self, size: int) -> list[tuple[int, ...]]:
+        """All points from coarse to fine, in fixed groups of at most `size`; where a network stands as it was saved, alone.
+
+        Example:
+            >>> flat = Chart(("d",), (np.linspace(-1, 1, 5),), lambda p: None, lambda p, t: None, (0.0,))
+            >>> flat.stacks(1), flat.stacks(4)
+            ([(0,), (2,), (4,), (1,), (3,)], [(2,), (0, 4, 1, 3)])
+        """
+        order = [k for level in self.levels() for k in level]
+        if size == 1:
+            return [(k,) for k in order]
+        saved = {self.centre, *self.ends}
+        alone = [k for k in order if self.place(k) in saved]
+        rest = [k for k in order if self.place(k) not in saved]
+        return [*((k,) for k in alone), *(tuple(rest[i : i + size]) for i in range(0, len(rest), size))]
 
     def at(self, place: Place) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Weights and buffers at a place."""

@@ -15,7 +15,12 @@ __all__ = ["SAMPLES", "check_slice", "difference"]
 
 
 def check_slice(
-    objective: Objective, directions: tuple[Direction, ...], chart: Chart, loss: np.ndarray, recalibrated: bool = False
+    objective: Objective,
+    directions: tuple[Direction, ...],
+    chart: Chart,
+    loss: np.ndarray,
+    recalibrated: bool = False,
+    drawn: Objective | None = None,
 ) -> SliceCheck:
     """Compare a finished slice with what its axes, norms and centre should be.
 
@@ -26,6 +31,8 @@ def check_slice(
         loss: values on the grid.
         recalibrated: whether BatchNorm was re-estimated at every point. Both curvatures are then those of the loss under the
             statistics of the batch, which vary with the weights.
+        drawn: the objective whose values are on the grid, where they are in another precision: centre and places are compared
+            with what it says.
 
     Returns:
         The check. Its curvatures d_i^T H d_j come twice, from the surface around its centre and from Hessian-vector products;
@@ -43,10 +50,11 @@ def check_slice(
     if len(vectors) == 2:
         cosine = float(vectors[0] @ vectors[1] / (vectors[0].norm() * vectors[1].norm()))
     zero = tuple(np.flatnonzero(c == 0.0) for c in chart.coordinates)
-    own = objective.value().value
+    drawn = drawn or objective
+    own = drawn.value().value
     theta, buffers = chart.at(chart.centre)
     # Only re-estimated statistics may differ from the checkpoint's own; interpolated ones are the same here.
-    centre = own if buffers is None or not recalibrated else objective.evaluate(theta, buffers).loss.value
+    centre = own if buffers is None or not recalibrated else drawn.evaluate(theta, buffers).loss.value
     exact = None if any(len(z) == 0 for z in zero) else bool(loss[tuple(int(z[0]) for z in zero)] == centre)
     return SliceCheck(
         cosine=cosine,
@@ -56,7 +64,7 @@ def check_slice(
         symmetric=all(bool(c[0] == -c[-1]) for c in chart.coordinates),
         derivatives=_derivatives(objective, directions, recalibrated, interpolated=buffers is not None and not recalibrated),
         own_value=own if recalibrated else None,
-        recomputed=_recomputed(objective, directions, chart, loss),
+        recomputed=_recomputed(drawn, directions, chart, loss),
     )
 
 

@@ -12,9 +12,10 @@ import torch
 from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.progress import duration
-from landscape.spectrum import basis_size
 from landscape.surfaces.check import SAMPLES as CHECKED
-from landscape.surfaces.statistics import BatchNorm
+from landscape.surfaces.precision import COMPARED, in_precision
+from landscape.surfaces.stacks import points_at_once
+from landscape.surfaces.statistics import BatchNorm, is_normalized
 
 # Products that a pair of eigenvalues takes from a neighbour's eigenvectors. Measured on digits networks and a ResNet-20.
 _PRODUCTS = 30
@@ -26,6 +27,7 @@ _ROUNDED = 1 + 1e-12  # so that a budget that fits to the second is not lost to 
 _FINE = {1: 101, 2: 51}
 _COARSE = {1: 21, 2: 15}
 _COARSEST = {1: 11, 2: 7}
+_GRID = 1024  # points of a surface that is large for stacks
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,22 @@ def forecast_surface(
     test: Objective | None = None,
     batchnorm: BatchNorm = "eval",
     curvature: bool = False,
+    precision: str | None = None,
 ) -> SurfaceForecast:
     """Time and memory of a surface, from its centre.
 
     Args:
-        objective, test, batchnorm, curvature: as for `plane`.
+        objective, test, batchnorm, curvature, precision: as for `plane`.
         points: of the grid.
 
-    Cost: two points; with `curvature` three products besides.
+    Cost: two points, or stacks of them where many go through the network at once; with `curvature` three products besides.
 
     Accuracy: as even as the machine is; eigenvalues at a guess of 30 products a point.
     """
-    seconds = _point(objective, test, batchnorm)
+    processes, objective, test = objective.group, objective.alone(), None if test is None else test.alone()
+    drawn, tested = in_precision(objective, precision), None if test is None else in_precision(test, precision)
+    seconds = _point(drawn, tested, batchnorm)
+    compared = 0.0 if drawn is objective else min(points, COMPARED) * _point(objective, test, batchnorm)
     if curvature:
         v = objective.theta
         objective.hvp(v)  # the pre-flight check, and the graph that later products share
@@ -78,7 +84,8 @@ def forecast_surface(
         objective.hvp(v)
         # Three gradients' worth to build the graph anew at every point.
         seconds += (_PRODUCTS + 1.5) * (time.perf_counter() - started)
-    return SurfaceForecast(points, points * seconds, _peak(objective) + _products(objective, curvature))
+    seconds = processes.agreed(points * seconds + compared) / processes.size  # they share the points
+    return SurfaceForecast(points, seconds, _peak(objective) + _products(objective, curvature))
 
 
 def within(
@@ -89,6 +96,7 @@ def within(
     test: Objective | None = None,
     batchnorm: BatchNorm = "eval",
     curvature: bool = False,
+    precision: str | None = None,
     grid: int | None = None,
     samples: int | None = None,
 ) -> tuple[int, int]:
@@ -101,7 +109,7 @@ def within(
     Args:
         budget: seconds for the points.
         dim: 1 or 2.
-        objective, test, batchnorm, curvature: as for `plane`; of `test` no more samples are used than of `objective`.
+        objective, test, batchnorm, curvature, precision: as for `plane`; of `test` no more samples are used than of `objective`.
         grid, samples: fixed where given.
 
     Returns:
@@ -113,28 +121,26 @@ def within(
     Cost: that of `forecast_surface`, on all samples and on 128: a point takes a + b n seconds for n samples.
     """
     there = objective.samples
-    train = _cost(objective, lambda o: forecast_surface(o, 1, batchnorm=batchnorm, curvature=curvature).seconds)
-    tested = None if test is None else (_cost(test, lambda o: forecast_surface(o, 1).seconds), test.samples)
+    drawn, other = in_precision(objective, precision), None if test is None else in_precision(test, precision)
+    point = _line(drawn, other, batchnorm, curvature)
+    # In another precision some points are computed in the full one besides.
+    full = None if drawn is objective else _line(objective, test, batchnorm, False)
 
-    def point(n: int) -> float:
-        """Seconds of a point on n samples."""
-        (a, b), more = train, 0.0
-        if tested is not None:
-            (c, d), all_of = tested
-            more = c + d * min(n, all_of)
-        return a + b * n + more
+    def total(points: int, n: int) -> float:
+        """Seconds of so many points on n samples."""
+        return points * point(n) + (0.0 if full is None else min(points, COMPARED) * full(n))
 
     def room(points: int) -> int:
         """Samples that fit."""
-        return bisect_right(range(there + 1), _POINTS * budget / points * _ROUNDED, key=point) - 1
+        return bisect_right(range(there + 1), _POINTS * budget * _ROUNDED, key=lambda n: total(points, n)) - 1
 
     def fitting(low: int, high: int, n: int) -> int | None:
-        g = min(high, math.floor((_POINTS * budget / point(n)) ** (1 / dim) * _ROUNDED))
-        g -= 1 - g % 2
-        return g if g >= low else None
+        grids = range(low + 1 - low % 2, high + 1, 2)
+        fit = bisect_right(grids, _POINTS * budget * _ROUNDED, key=lambda g: total(g**dim, n))
+        return grids[fit - 1] if fit else None
 
     def too_small(g: int, n: int) -> UsageError:
-        return _too_small(point(n) * g**dim, g, n)
+        return _too_small(total(g**dim, n), g, n)
 
     most = min(samples or there, there)
     few, least = (most, most) if samples else (min(most, _FEW_SAMPLES), min(most, _LEAST_SAMPLES))
@@ -158,6 +164,16 @@ def within(
     return coarsest, least
 
 
+def _line(objective: Objective, test: Objective | None, batchnorm: BatchNorm, curvature: bool) -> Callable[[int], float]:
+    """Seconds of a point by its samples; of the test set it has as many, as far as that goes."""
+    a, b = _cost(objective, lambda o: forecast_surface(o, 1, batchnorm=batchnorm, curvature=curvature).seconds)
+    if test is None:
+        return lambda n: a + b * n
+    there = test.samples
+    c, d = _cost(test, lambda o: forecast_surface(o, 1).seconds)
+    return lambda n: a + b * n + c + d * min(n, there)
+
+
 def _cost(objective: Objective, seconds: Callable[[Objective], float]) -> tuple[float, float]:
     """Seconds of a point whatever the samples, and for each sample."""
     n, few = objective.samples, _LEAST_SAMPLES
@@ -179,16 +195,21 @@ def _too_small(seconds: float, grid: int, samples: int) -> UsageError:
 
 
 def _point(objective: Objective, test: Objective | None, batchnorm: BatchNorm) -> float:
-    """Seconds of one point at the centre, the second time."""
+    """Seconds of one point at the centre, the second time; of a large surface, where points may go at once."""
     theta, seconds = objective.theta, math.inf
+    objectives = [o for o in (objective, test) if o is not None]
+    recalibrates = batchnorm == "recalibrate" and is_normalized(objective)
+    size = points_at_once(objectives, _GRID, recalibrates)
     for _ in range(2):
         started = time.perf_counter()
-        buffers = objective.recalibrated(theta) if batchnorm == "recalibrate" else objective.buffers
-        for o in (objective, test):
-            if o is not None:
+        buffers = objective.recalibrated(theta) if recalibrates else objective.buffers
+        for o in objectives:
+            if size > 1:
+                o.evaluate_many(theta.expand(size, -1))
+            else:
                 o.evaluate(theta, buffers)
         seconds = time.perf_counter() - started
-    return seconds
+    return seconds / size
 
 
 def _peak(objective: Objective) -> int:
@@ -208,5 +229,5 @@ def _products(objective: Objective, curvature: bool) -> int:
     check = wide * objective.graph_bytes(min(objective.samples, CHECKED)) + 12 * 8 * objective.dim
     if not curvature:
         return check
-    basis = (basis_size(objective.dim, 2) + 2) * objective.theta.nbytes
+    basis = objective.plan.basis(2).bytes
     return max(check, objective.graph_bytes() + basis)

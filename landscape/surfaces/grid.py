@@ -16,8 +16,11 @@ from landscape.results import Slice
 from landscape.surfaces.chart import Chart, Place, Span, coordinates
 from landscape.surfaces.check import check_slice
 from landscape.surfaces.directions import Direction, random_direction
-from landscape.surfaces.measurement import Extremes, Losses, Part, filled
+from landscape.surfaces.drawn import Drawn
+from landscape.surfaces.measurement import Extremes, Part, filled
 from landscape.surfaces.run import Run, digest
+from landscape.surfaces.sharing import shared_folder
+from landscape.surfaces.stacks import settled_products
 from landscape.surfaces.statistics import WORDS, BatchNorm, is_normalized, on_plane
 from landscape.surfaces.survey import recheck, survey
 from landscape.surfaces.topology import merge_tree
@@ -37,6 +40,7 @@ def line(
     test: Objective | None = None,
     batchnorm: BatchNorm = "eval",
     curvature: bool = False,
+    precision: str | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
 ) -> Slice:
@@ -53,6 +57,9 @@ def line(
             "recalibrate" re-estimates them from `objective`'s data everywhere, the centre included; "interpolate" takes those
             between the checkpoints that the direction joins.
         curvature: measure lambda_max, lambda_min and |lambda_min / lambda_max| of the Hessian at every point, too.
+        precision: "bfloat16" lets the network compute in it, several times faster where the processor has matrix units for it;
+            losses and sums stay in float32, and so do eigenvalues and the check's derivatives. How far the losses are off is
+            measured at a spread of points, and is in the title and in `deviations`. Default: the objective's own dtype.
         run: a folder in which every point is kept as soon as it is done. The same call with the same folder goes on where a
             killed one stopped, and several processes may share one; to the same bits on the same kind of machine, if the
             network's kernels are deterministic. Whoever goes on computes one point again first, and is refused if it differs.
@@ -65,11 +72,14 @@ def line(
 
     Raises:
         UsageError: fewer than two points; a span that is not finite or not increasing; a folder that holds another surface
-            (the message says what differs), or a point that comes out otherwise now.
+            (the message says what differs), or a point that comes out otherwise now; a precision that the network cannot
+            compute in.
         NumericalError: every point failed.
 
-    Cost: one forward pass a point, two with "recalibrate", and a few for the check. With `curvature` some ten to fifty
-        Hessian-vector products a point: each starts from its neighbour's eigenvectors.
+    Cost: one forward pass a point, two with "recalibrate", and a few for the check; in bfloat16 9 to 13 in float32 besides. With
+        `curvature` some ten to fifty Hessian-vector products a point: each starts from its neighbour's eigenvectors. Networks
+        so small that a point is more steps than work are evaluated at up to 32 points at once (`landscape.stacked`); a
+        process that is killed then loses as many, which take a fraction of a second, and else one.
 
     Accuracy: `stderr` is that of a mean over samples; `paired` that of the difference to the centre, every sample with
         itself. Eigenvalues have a residual of 1e-3 of the largest; one that has just overtaken its
@@ -88,7 +98,7 @@ def line(
         [0.0, 1.0, 4.0]
     """
     directions = (direction or random_direction(objective, seed=seed),)
-    return _slice(objective, directions, (span,), (grid,), test, seed, batchnorm, curvature, run, seen)
+    return _slice(objective, directions, (span,), (grid,), test, seed, batchnorm, curvature, precision, run, seen)
 
 
 def plane(
@@ -101,6 +111,7 @@ def plane(
     test: Objective | None = None,
     batchnorm: BatchNorm = "eval",
     curvature: bool = False,
+    precision: str | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
 ) -> Slice:
@@ -114,7 +125,7 @@ def plane(
             orthogonal: in high dimension they nearly are, and the check prints their cosine; `orthogonal_to` makes them so.
         span: of both axes, or one each.
         grid: points on each axis.
-        seed, test, batchnorm, curvature, run, seen: as in `line`; going on to the same bits has the same conditions.
+        seed, test, batchnorm, curvature, precision, run, seen: as in `line`; going on to the same bits has the same conditions.
 
     Returns:
         Slice, as `line`; a finished one has the merge tree of its loss.
@@ -141,7 +152,7 @@ def plane(
         directions = (random_direction(objective, seed=seed), random_direction(objective, seed=seed + 1))
     spans = span if isinstance(span[0], Sequence) else (span, span)
     grids = (grid, grid) if isinstance(grid, int) else grid
-    return _slice(objective, directions, spans, grids, test, seed, batchnorm, curvature, run, seen)
+    return _slice(objective, directions, spans, grids, test, seed, batchnorm, curvature, precision, run, seen)
 
 
 def _slice(
@@ -153,13 +164,20 @@ def _slice(
     seed: int,
     batchnorm: BatchNorm,
     curvature: bool,
+    precision: str | None,
     folder: str | Path | None,
     seen: Seen | None,
 ) -> Slice:
     """Evaluate all points of the grid and check the result."""
+    if objective.group.size > 1:  # processes share points, not the samples of each
+        with shared_folder(objective.group, folder) as place:
+            tested, watch = None if test is None else test.alone(), seen if objective.group.rank == 0 else None
+            alone = objective.alone()
+            return _slice(alone, directions, spans, grids, tested, seed, batchnorm, curvature, precision, place, watch)
     objective.preflight()
     chart = flat_chart(objective, directions, spans, grids, batchnorm)
     inputs = identity(objective, test, batchnorm, spans, grids) | {"curvature": curvature}
+    inputs |= {"precision": precision} if precision else {}
     for i, d in enumerate(directions, 1):
         inputs[f"axis {i}"] = digest(d.vector, *([] if batchnorm != "interpolate" else (d.buffers or {}).values()))
     run = Run(None if folder is None else Path(folder), inputs)
@@ -170,13 +188,16 @@ def _slice(
         title + (f", BatchNorm: {WORDS[batchnorm]}" if normalized else ""),
         provenance(objective, test) | {"seed": seed} | ({"batchnorm": WORDS[batchnorm]} if normalized else {}),
     )  # fmt: skip
+    recalibrated = normalized and batchnorm == "recalibrate"
     with run.computing():
-        parts: list[Part] = [Losses(chart, objective, test)]
+        drawn = Drawn.of(objective, test, precision, chart, run, recalibrated)
+        parts: list[Part] = [drawn.losses]
         if curvature:
-            parts.append(Extremes(chart, objective, run))
-        found = surveyed(empty, chart, parts, run, seen)
+            parts.append(Extremes(chart, settled_products(objective, run), run))
+        found = surveyed(drawn.named(empty), chart, parts, run, seen)
         run.drop_all_vectors()
-        check = check_slice(objective, directions, chart, found.values["loss"], normalized and batchnorm == "recalibrate")
+        found = drawn.compared(found, run)
+        check = check_slice(objective, directions, chart, found.values["loss"], recalibrated, drawn.objective)
     tree = merge_tree(found) if found.dim == 2 and found.complete else None
     return replace(found, check=check, merge_tree=tree)
 
@@ -247,7 +268,7 @@ def identity(
         "span": [[float(x) for x in s] for s in spans],
         "grid": list(grids),
         "dtype": str(objective.dtype),
-        "device": str(objective.device),
+        "device": objective.device.type,
         "batchnorm": batchnorm,
     }
 

@@ -98,16 +98,16 @@ class Journal:
         if self.folder is not None:
             self._append({"claim": keys})
 
-    def write(self, key: str, record: Record) -> None:
-        """Append a record: one write, so that a kill leaves a whole line or none that counts.
+    def write(self, records: Mapping[str, Record]) -> None:
+        """Append records: one write, so that a kill leaves whole lines, and at most a last one that does not count.
 
         Raises:
             UsageError: the disk is full, or the folder is gone.
         """
-        text = _text(record)
         if self.folder is not None:
-            self._append({"key": key, "record": record})
-        self._take(key, text, own=True)
+            self._append(*({"key": key, "record": record} for key, record in records.items()))
+        for key, record in records.items():
+            self._take(key, _text(record), own=True)
 
     def close(self) -> None:
         """Sync and close this process's segment."""
@@ -122,11 +122,11 @@ class Journal:
         finally:
             os.close(own)
 
-    def _append(self, line: dict[str, Any]) -> None:
-        """One line at the end of the own segment, which begins with the names of the segments that were there."""
+    def _append(self, *lines: dict[str, Any]) -> None:
+        """Lines at the end of the own segment, which begins with the names of the segments that were there."""
         assert self.folder is not None  # a journal in memory appends nothing
-        body = _text(line).encode()
-        whole = b"%08x %s\n" % (zlib.crc32(body), body)
+        bodies = [_text(line).encode() for line in lines]
+        whole = b"".join(b"%08x %s\n" % (zlib.crc32(body), body) for body in bodies)
         try:
             if new := self._own is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
@@ -260,6 +260,11 @@ class _Decoded(Mapping[str, Record]):
 
     def __len__(self) -> int:
         return len(self._texts)
+
+
+def failure(error: Exception) -> Record:
+    """The record of a point that could not be computed."""
+    return {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]}
 
 
 def encoded(x: float | None) -> float | str | None:

@@ -15,24 +15,35 @@ from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED, Evaluation, Slice
 from landscape.spectrum import eigenpairs
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.journal import Record, decoded, encoded
+from landscape.surfaces.journal import Record, decoded, encoded, failure
 from landscape.surfaces.run import Run
 
 # Relative residual of the eigenvalues on a map. Their own error is of the order of its square over the gap.
 TOLERANCE = 1e-3
 
 
+# Points that are measured together, always the same ones.
+Unit = tuple[int, ...]
+
+
 class Part(Protocol):
-    """One kind of measurement over a whole chart."""
+    """One kind of measurement over a whole chart.
+
+    Attributes:
+        name: of it.
+        order: the points.
+        units: the same points, those together that are measured together.
+    """
 
     name: str
     order: list[int]
+    units: list[Unit]
 
-    def __call__(self, number: int) -> Record:
-        """The values at a point: name -> [value, standard error, standard error of the difference to the centre]."""
+    def __call__(self, unit: Unit) -> list[Record]:
+        """The values at each point: name -> [value, standard error, standard error of the difference to the centre]."""
 
     def wants(self, number: int) -> int | None:
-        """The point that must be done before this one, if any."""
+        """The point that must be done before this one, if any; only of points that are measured alone."""
 
 
 class Losses:
@@ -45,27 +56,50 @@ class Losses:
         chart: where.
         objective: the network on its data.
         test: on other data, with the same BatchNorm statistics; None for none.
+        together: points that go through the network at once (`landscape.surfaces.stacks`). Where a network stands as it was
+            saved the point is evaluated alone, so that its loss is the checkpoint's to the bit.
     """
 
     name = "loss"
 
-    def __init__(self, chart: Chart, objective: Objective, test: Objective | None) -> None:
-        self.chart = chart
+    def __init__(self, chart: Chart, objective: Objective, test: Objective | None, together: int = 1) -> None:
+        self.chart, self.together = chart, together
         self.objectives = {"": objective} | ({"test_": test} if test is not None else {})
-        self.levels = chart.levels()
-        self.order = [k for level in self.levels for k in level]
+        self.units = chart.stacks(together)
+        self.order = [k for unit in self.units for k in unit]
         theta, buffers = chart.at(chart.centre)
         self.centre = {prefix: o.evaluate(theta, buffers) for prefix, o in self.objectives.items()}
 
     def wants(self, number: int) -> None:
         """Points do not depend on one another."""
 
-    def __call__(self, number: int) -> Record:
-        """Loss and accuracy at a point. Cost: one forward pass, and one more to re-estimate BatchNorm."""
-        theta, buffers = self.chart.at(self.chart.place(number))
+    def __call__(self, unit: Unit) -> list[Record]:
+        """Loss and accuracy at some points. Cost: one forward pass a point, and one more to re-estimate BatchNorm."""
+        if len(unit) == 1:
+            theta, buffers = self.chart.at(self.chart.place(unit[0]))
+            return [self._record({prefix: o.evaluate(theta, buffers) for prefix, o in self.objectives.items()})]
+        points: dict[int, tuple[Tensor, dict[str, Tensor] | None]] = {}
+        records: dict[int, Record] = {}
+        for k in unit:
+            try:
+                points[k] = self.chart.at(self.chart.place(k))
+            except Exception as error:  # also what the user's own model raises; the others are done all the same
+                records[k] = failure(error)
+        if points:
+            # Always of one size: the kernels that a size calls for may differ in the last bits.
+            rows = [*points.values()]
+            rows += [rows[-1]] * (self.together - len(rows))
+            theta = torch.stack([t for t, _ in rows])
+            held = [b or {} for _, b in rows]
+            buffers = {n: torch.stack([b[n] for b in held]) for n in held[0]}
+            found = {prefix: o.evaluate_many(theta, buffers) for prefix, o in self.objectives.items()}
+            records |= {k: self._record({p: f[i] for p, f in found.items()}) for i, k in enumerate(points)}
+        return [records[k] for k in unit]
+
+    def _record(self, evaluations: dict[str, Evaluation]) -> Record:
+        """What is kept of a point."""
         values = {}
-        for prefix, objective in self.objectives.items():
-            found = objective.evaluate(theta, buffers)
+        for prefix, found in evaluations.items():
             for name, estimate in (("loss", found.loss), ("accuracy", found.accuracy)):
                 if estimate is not None:
                     paired = paired_error(found, self.centre[prefix], name)
@@ -96,6 +130,7 @@ class Extremes:
     def __init__(self, chart: Chart, objective: Objective, run: Run) -> None:
         self.chart, self.objective, self.run = chart, objective, run
         self.order = chart.outwards()
+        self.units = [(k,) for k in self.order]
         self.parents = {k: chart.parent(k) for k in self.order}
         self.children: dict[int, set[int]] = {}
         for k, parent in self.parents.items():
@@ -107,8 +142,9 @@ class Extremes:
         """Its neighbour towards the middle."""
         return self.parents[number]
 
-    def __call__(self, number: int) -> Record:
+    def __call__(self, unit: Unit) -> list[Record]:
         """Both ends at a point. Cost: some ten to fifty Hessian-vector products from a neighbour, more at the first point."""
+        (number,) = unit
         self._let_go()
         start = self._start(number)
         values, vectors, converged = self._solved(number, start)
@@ -123,7 +159,7 @@ class Extremes:
         found = {"lambda_min": (low, errors[0]), "lambda_max": (high, errors[1]), "lambda_ratio": (ratio, error)}
         lost = [name for name, good in zip(("lambda_min", "lambda_max"), converged, strict=True) if not good]
         record: Record = {"values": {k: [encoded(v), encoded(e), None] for k, (v, e) in found.items()}}
-        return record | ({"unconverged": [*lost, "lambda_ratio"]} if lost else {})
+        return [record | ({"unconverged": [*lost, "lambda_ratio"]} if lost else {})]
 
     def _solved(self, number: int, start: Tensor | None) -> tuple[np.ndarray, Tensor, list[bool]]:
         """(2, 2) values and residuals, smallest first; (2, P) vectors; whether they converged."""
@@ -182,8 +218,9 @@ def error_of_mean(differences: np.ndarray, weights: np.ndarray) -> float | None:
     """Standard error of the weighted mean of the samples' own differences; those that are not a number do not count."""
     counted = ~np.isnan(differences)
     values, shares = differences[counted], weights[counted]
-    mean = float((values * shares).sum() / shares.sum()) if counted.any() else math.nan
-    return standard_error(torch.from_numpy(values), torch.from_numpy(shares), mean)
+    with np.errstate(all="ignore"):
+        mean = float((values * shares).sum() / shares.sum()) if counted.any() else math.nan
+        return standard_error(values, shares, mean)
 
 
 def filled(empty: Slice, chart: Chart, parts: Sequence[Part], records: Mapping[str, Record]) -> Slice:

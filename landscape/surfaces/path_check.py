@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 _GOLDEN = 0.381966  # of the span: where derivatives are taken, at no fraction that a grid or a curve prefers
 
 
-def check_path(start: Objective, end: Objective, curve: "Curve | None", piece: Slice, batchnorm: BatchNorm) -> PathCheck:
+def check_path(
+    start: Objective,
+    end: Objective,
+    curve: "Curve | None",
+    piece: Slice,
+    batchnorm: BatchNorm,
+    drawn: Objective | None = None,
+) -> PathCheck:
     """Compare a finished path with its two networks, with values computed anew, and with products of the Hessian.
 
     Args:
         start, end, curve, batchnorm: as in `landscape.surfaces.interpolation`.
         piece: the path.
+        drawn: `start` as its values are on the path, where those are in another precision.
 
     Returns:
         The check. Its weights do not come from the curve or the line that was drawn, but from the control points by de
@@ -43,7 +51,8 @@ def check_path(start: Objective, end: Objective, curve: "Curve | None", piece: S
     else:
         control, straight = curve.control.double(), curve.kind == "polygon"
     at, values, status = piece.coordinates[0], piece.values["loss"], piece.status["loss"]
-    own = start.value().value, start.at(end.theta, {n: b.to(start.theta) for n, b in end.buffers.items()}).value().value
+    drawn = drawn or start
+    own = drawn.value().value, drawn.at(end.theta, {n: b.to(start.theta) for n, b in end.buffers.items()}).value().value
     known = np.isin(status, (DONE, NOT_FINITE))
     exact = tuple(_equal(at, values, known, place, loss) for place, loss in zip((0.0, 1.0), own, strict=True))
     low, high = float(at[0]), float(at[-1])
@@ -57,7 +66,7 @@ def check_path(start: Objective, end: Objective, curve: "Curve | None", piece: S
     for k in dict.fromkeys(inside[[len(inside) // 3, 3 * len(inside) // 4]].tolist() if len(inside) else ()):
         theta = _along(control, straight, float(at[k]))[0].to(start.theta)
         found.append(float(values[k]))
-        again.append(start.evaluate(theta, _statistics(start, end, batchnorm, float(at[k]), theta)).loss.value)
+        again.append(drawn.evaluate(theta, _statistics(start, end, batchnorm, float(at[k]), theta)).loss.value)
     derivatives = _derivatives(start, end, control, straight, place, batchnorm)
     return PathCheck(own, (exact[0], exact[1]), difference(found, again), place, derivatives)
 

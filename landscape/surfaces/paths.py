@@ -16,9 +16,12 @@ from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.chart import Chart, Span, coordinates
 from landscape.surfaces.grid import Seen, identity, provenance, surveyed
+from landscape.surfaces.drawn import Drawn
 from landscape.surfaces.measurement import Extremes, Losses, Part, error_of_mean
 from landscape.surfaces.path_check import check_path
 from landscape.surfaces.run import Run, digest
+from landscape.surfaces.sharing import shared_folder
+from landscape.surfaces.stacks import settled_products
 from landscape.surfaces.statistics import BatchNorm, is_normalized, on_path
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ def interpolation(
     batchnorm: BatchNorm = "recalibrate",
     curve: "Curve | None" = None,
     curvature: bool = False,
+    precision: str | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
 ) -> Slice:
@@ -61,7 +65,7 @@ def interpolation(
             variance is cut at zero), "eval" keeps the start's. With the last two the statistics do not belong to the weights,
             and much of the barrier may be due to that. Other buffers are interpolated.
         curve: a path between the two, as `train_curve` finds them; default the straight line.
-        curvature, run, seen: as in `line`.
+        curvature, precision, run, seen: as in `line`.
 
     Returns:
         Slice with its check (`landscape.results.PathCheck`), and a Barrier for each quantity where 0 and 1 are on the grid;
@@ -90,6 +94,13 @@ def interpolation(
         raise UsageError(
             f"expected a span inside 0 1, the ends of the curve, found {span[0]:g} to {span[1]:g}", fix="pass --span 0 1"
         )
+    if start.group.size > 1:  # processes share points, not the samples of each
+        with shared_folder(start.group, run) as place:
+            tested, watch = None if test is None else test.alone(), seen if start.group.rank == 0 else None
+            return interpolation(
+                start.alone(), end.alone(), span=span, grid=grid, test=tested, batchnorm=batchnorm, curve=curve,
+                curvature=curvature, precision=precision, run=place, seen=watch,
+            )  # fmt: skip
     theta0, theta1 = start.theta, end.theta.to(start.theta)
 
     def straight(t: float) -> Float[Tensor, " P"]:
@@ -99,11 +110,13 @@ def interpolation(
     point: Callable[[float], Tensor] = straight if curve is None else curve.point
     name = "from one minimum (0) to the other (1)" if curve is None else f"along the {curve.kind} curve, minima at 0 and 1"
     chart = Chart(
-        (name,), (coordinates(span, grid),), lambda place: point(place[0]), on_path(start, end, batchnorm), (0.0,)
+        (name,), (coordinates(span, grid),), lambda place: point(place[0]), on_path(start, end, batchnorm), (0.0,),
+        ends=((1.0,),),
     )  # fmt: skip
     shape = {} if curve is None else {"curve": digest(curve.control)}
     ends = {"end": digest(theta1, *end.buffers.values())}
     inputs = identity(start, test, batchnorm, (span,), (grid,)) | {"curvature": curvature} | ends | shape
+    inputs |= {"precision": precision} if precision else {}
     title = f"Loss on {'the line' if curve is None else f'a trained {curve.kind} curve'} between two minima"
     facts: dict[str, Any] = provenance(start, test) | {"distance": float((theta1 - theta0).norm())}
     normalized = is_normalized(start)
@@ -112,22 +125,23 @@ def interpolation(
         facts["batchnorm"] = _WORDS[batchnorm]
     kept = Run(None if run is None else Path(run), inputs)
     with kept.computing():
-        losses = Losses(chart, start, test)
-        parts: list[Part] = [losses]
+        drawn = Drawn.of(start, test, precision, chart, kept, normalized and batchnorm == "recalibrate")
+        parts: list[Part] = [drawn.losses]
         if curvature:
-            parts.append(Extremes(chart, start, kept))
+            parts.append(Extremes(chart, settled_products(start, kept), kept))
         empty = Slice(chart.axes, chart.coordinates, {}, {}, None, title, facts, path=True)
-        found = surveyed(empty, chart, parts, kept, seen)
+        found = surveyed(drawn.named(empty), chart, parts, kept, seen)
         kept.drop_all_vectors()
+        found = drawn.compared(found, kept)
         barriers = {
-            q: b for q in found.values if q.endswith(_OF_BARRIERS) and (b := _barrier(q, found, chart, losses)) is not None
+            q: b for q in found.values if q.endswith(_OF_BARRIERS) and (b := _barrier(q, found, chart, drawn.losses)) is not None
         }
-        check = check_path(start, end, curve, found, batchnorm)
+        check = check_path(start, end, curve, found, batchnorm, drawn.objective)
         if normalized and batchnorm == "recalibrate":
             # The step that keeping their own statistics leaves at the ends.
             recalibrated = [start.evaluate(theta, start.recalibrated(theta)).loss.value for theta in (theta0, theta1)]
-            facts["loss_of_ends_recalibrated"] = recalibrated
-    return replace(found, barriers=barriers, check=check, provenance=facts)
+            found = replace(found, provenance=found.provenance | {"loss_of_ends_recalibrated": recalibrated})
+    return replace(found, barriers=barriers, check=check)
 
 
 def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barrier | None:

@@ -9,8 +9,8 @@ from itertools import islice
 from landscape import progress
 from landscape.errors import UsageError
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.journal import Journal, Record, decoded
-from landscape.surfaces.measurement import Part
+from landscape.surfaces.journal import Journal, Record, decoded, failure
+from landscape.surfaces.measurement import Part, Unit
 
 # Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
 _CLAIM = 0.2
@@ -25,9 +25,12 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
 
     A point whose computation fails is recorded as failed with its reason, and the others are done all the same.
 
+    Points that a part measures together are always measured together, those that are known already with them: what a point's
+    last bits are does not depend on what was there.
+
     Args:
-        part: what to measure, and in which order.
-        journal: what is known; every point is written to it as soon as it is done.
+        part: what to measure, in which order, and which points together.
+        journal: what is known; every point is written to it as soon as it, with those measured together with it, is done.
         seen: called after each stretch of work.
 
     Raises:
@@ -38,36 +41,40 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
     with progress.stage(f"{part.name}, points", len(part.order)) as advance:
         reported = 0
 
-        def do(chunk: list[int], done: int) -> None:
+        def do(chunk: list[Unit], so_far: int) -> None:
             nonlocal seconds, reported
-            journal.claim([_key(part, k) for k in chunk])
+            journal.claim([key for unit in chunk for key in _missing(part, journal, unit)])
             started = time.perf_counter()
-            for k in chunk:
-                journal.write(_key(part, k), _measured(part, k))
+            for unit in chunk:
+                found = _measured(part, unit)
+                journal.write({key: found[key] for key in _missing(part, journal, unit)})
             seconds = (time.perf_counter() - started) / len(chunk)
-            advance(max(0, done - reported))
-            reported = max(done, reported)
+            advance(max(0, so_far - reported))
+            reported = max(so_far, reported)
             if seen is not None:
                 seen()
             journal.refresh()
 
+        def done(*left: deque[Unit]) -> int:
+            return int(len(part.order) * (1 - sum(map(len, left)) / len(part.units)))
+
         while True:
             journal.refresh()
-            todo = deque(k for k in part.order if _key(part, k) not in journal.records)
+            todo = deque(unit for unit in part.units if _missing(part, journal, unit))
             if not todo:
                 advance(len(part.order) - reported)
                 return
-            later: deque[int] = deque()
+            later: deque[Unit] = deque()
             free = False
             while chunk := _chunk(part, journal, todo, later, max(1, int(_CLAIM / seconds)) if seconds else 1, False):
                 free = True
-                do(chunk, len(part.order) - len(todo) - len(later))
+                do(chunk, done(todo, later))
             if free:
                 idle.reset()
             elif idle.seconds(len(journal.records)) > max(_PATIENCE, _TIMES * seconds):
                 chunk = _chunk(part, journal, later, deque(), 1, True)
                 do(chunk, reported)
-                idle.own += len(chunk)
+                idle.own += sum(map(len, chunk))
             else:
                 time.sleep(_LOOK)
 
@@ -86,7 +93,7 @@ def recheck(part: Part, journal: Journal, chart: Chart) -> None:
     Raises:
         UsageError: it differs.
 
-    Cost: one point.
+    Cost: one point, or as many as are measured together.
     """
     known = ((k, journal.records.get(_key(part, k), {})) for k in part.order)
     done = list(islice(((k, record) for k, record in known if _finite(record)), 16))
@@ -98,7 +105,7 @@ def recheck(part: Part, journal: Journal, chart: Chart) -> None:
         return record["values"].get(part.name, [0])[0] == 0, chart.place(number) == chart.centre
 
     number, there = min(done, key=says_little)
-    here = _measured(part, number)
+    here = _measured(part, next(unit for unit in part.units if number in unit))[_key(part, number)]
     if there != here:
         raise UsageError(
             f"expected the {part.name} at point {number} to be what the journal has, {_told(there, here)}, "
@@ -143,29 +150,37 @@ def _key(part: Part, number: int) -> str:
     return f"{part.name}:{number}"
 
 
-def _chunk(part: Part, journal: Journal, todo: deque[int], later: deque[int], size: int, claimed: bool) -> list[int]:
-    """The next points to do; those that others are at work on, or that wait for another point, go to `later`."""
-    out: list[int] = []
+def _missing(part: Part, journal: Journal, unit: Unit) -> list[str]:
+    """Keys of the points of a unit that the journal does not have."""
+    return [key for k in unit if (key := _key(part, k)) not in journal.records]
+
+
+def _chunk(
+    part: Part, journal: Journal, todo: deque[Unit], later: deque[Unit], size: int, claimed: bool
+) -> list[Unit]:  # fmt: skip
+    """The next units to do; those that others are at work on, or that wait for another point, go to `later`."""
+    out: list[Unit] = []
     while todo and len(out) < size:
-        k = todo.popleft()
-        if _key(part, k) in journal.records:
+        unit = todo.popleft()
+        missing = _missing(part, journal, unit)
+        if not missing:
             continue
-        before = part.wants(k)
-        waits = before is not None and _key(part, before) not in journal.records and before not in out
-        if waits or (not claimed and journal.is_claimed(_key(part, k))):
-            later.append(k)
+        before = part.wants(unit[0])
+        waits = before is not None and _key(part, before) not in journal.records and (before,) not in out
+        if waits or (not claimed and any(map(journal.is_claimed, missing))):
+            later.append(unit)
         else:
-            out.append(k)
+            out.append(unit)
     return out
 
 
-def _measured(part: Part, number: int) -> Record:
-    """A point's record, or why there is none."""
+def _measured(part: Part, unit: Unit) -> dict[str, Record]:
+    """The records of the points of a unit, or why there are none."""
     try:
         with progress.listening(None):  # the inner stages of a point are no news
-            return part(number)
+            found = part(unit)
     except UsageError:
         raise  # a full disk is no property of a point
     except Exception as error:  # also what the user's own model and metric raise
-        first = str(error).partition("\n")[0]
-        return {"failed": f"{type(error).__name__}: {first}"[:300]}
+        found = [failure(error)] * len(unit)
+    return {_key(part, k): record for k, record in zip(unit, found, strict=True)}

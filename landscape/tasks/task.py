@@ -123,6 +123,8 @@ class Task:
         batch_size: int | None = None,
         dtype: str | torch.dtype = "float32",
         device: str | torch.device = "cpu",
+        memory: int | None = None,
+        shard_basis: bool = False,
     ) -> Objective:
         """The task's loss on a split as a function of its weights.
 
@@ -132,6 +134,7 @@ class Task:
             batch_size: micro-batch; changes memory, not results.
             dtype: "float32" or "float64".
             device: where to compute.
+            memory, shard_basis: as of `Objective`.
 
         Raises:
             UsageError: as `data`, and as `Objective`.
@@ -144,6 +147,8 @@ class Task:
             device=device,
             metric=self.metric,
             batch_size=batch_size,
+            memory=memory,
+            shard_basis=shard_basis,
         )
 
 

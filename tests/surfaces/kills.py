@@ -3,6 +3,7 @@
 A program of its own: it forks workers, which is only safe where nothing else runs. Prints one JSON object:
     kills, folders: how many processes were killed, over how many surfaces; early: of them before the manifest was there;
     equal, same_json: surfaces equal to the bit to an uninterrupted one, in their arrays and as text;
+    at_once: points that are measured together;
     points: of all surfaces; begun: how often one was begun;
     lost: points that a killed process had begun and not recorded; most_lost: the most that one kill took;
     shared: points that two processes did although none was killed over them; left: points missing when a worker had ended;
@@ -30,9 +31,10 @@ from cases import CASES
 from landscape.objective import Objective
 from landscape.surfaces import grid, measurement, plane
 from landscape.surfaces.journal import Journal
+from landscape.surfaces.stacks import points_at_once
 
 NAMES = ("kills", "folders", "early", "equal", "same_json", "points", "begun", "lost", "most_lost", "shared", "left", "torn",
-         "problems", "vectors")  # fmt: skip
+         "problems", "vectors", "at_once")  # fmt: skip
 EARLY = 3  # workers of every folder that are killed while they begin
 
 
@@ -43,27 +45,30 @@ class Counter:
         self.memory = mmap.mmap(-1, 8 * processes)
         self.own, self.paused = 0, False
 
-    def add(self) -> None:
+    def add(self, points: int) -> None:
         if self.paused:
             return
-        self.memory[8 * self.own : 8 * self.own + 8] = struct.pack("q", self[self.own] + 1)
+        self.memory[8 * self.own : 8 * self.own + 8] = struct.pack("q", self[self.own] + points)
 
     def __getitem__(self, process: int) -> int:
         return struct.unpack("q", self.memory[8 * process : 8 * process + 8])[0]
 
 
-def main(kills: int, workers: int, seed: int, curvature: bool) -> dict:
-    """Kill `kills` workers, `workers` of which share a folder at any time."""
+def main(kills: int, workers: int, seed: int, kind: str) -> dict:
+    """Kill `kills` workers, `workers` of which share a folder at any time; of a surface of some `kind`."""
+    curvature, stacked = kind == "curvature", kind == "stacked"
     torch.set_num_threads(1)
     rng = random.Random(seed)
-    model, loss, x, y = CASES[3].make(0)
+    model, loss, x, y = CASES[0 if stacked else 3].make(0)  # without convolutions points go at once
     objective, test = Objective(model, loss, (x, y)), Objective(model, loss, (x[:7], y[:7]))
-    options = {"grid": (9, 8) if curvature else (21, 20), "test": test, "curvature": curvature}
+    grid = (9, 8) if curvature else (101, 100) if stacked else (21, 20)
+    options = {"grid": grid, "test": test, "curvature": curvature}
     objective.preflight()
     whole = plane(objective, **options)
     counter = Counter(100 * (kills + 100))
     counted(counter)
     found: dict[str, int] = dict.fromkeys(NAMES, 0)
+    found["at_once"] = points_at_once([objective, test], whole.values["loss"].size, False)
     slowest = 0.5 if curvature else 0.12
     processes = 0
     while found["kills"] < kills:
@@ -134,9 +139,9 @@ def counted(counter: Counter) -> None:
     for kind, name in ((measurement.Losses, "__call__"), (measurement.Extremes, "_solved")):
         real = getattr(kind, name)
 
-        def counting(*arguments, real=real):
-            counter.add()
-            return real(*arguments)
+        def counting(self, *arguments, real=real):
+            counter.add(len(arguments[0]) if isinstance(arguments[0], tuple) else 1)
+            return real(self, *arguments)
 
         setattr(kind, name, counting)
 
@@ -163,4 +168,4 @@ def digest_of(folder: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["curvature"])))
+    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])))

@@ -133,7 +133,7 @@ def test_values_do_not_depend_on_the_order_or_on_who_did_the_neighbour(order):
     objective, _ = objective_of(0)
     axes = random_direction(objective, seed=1), random_direction(objective, seed=2)
     part = extremes_of(objective, axes, 4)
-    expected = {k: part(k) for k in part.order}
+    expected = {k: part((k,))[0] for k in part.order}
     numbers = list(reversed(part.order))
     if order == "shuffled":
         np.random.default_rng(0).shuffle(numbers)
@@ -141,7 +141,7 @@ def test_values_do_not_depend_on_the_order_or_on_who_did_the_neighbour(order):
     for k in numbers if order != "alone" else (0, 5, 15):
         if order == "alone":  # nothing of any other point is known
             other = extremes_of(objective, axes, 4)
-        assert other(k) == expected[k]
+        assert other((k,))[0] == expected[k]
 
 
 def test_every_point_waits_for_its_neighbour():
@@ -155,8 +155,8 @@ def test_eigenvectors_are_let_go_once_nobody_starts_from_them():
     part = extremes_of(objective, (random_direction(objective, seed=1), random_direction(objective, seed=2)), 5)
     most = 0
     for k in part.order:
-        record = part(k)
-        part.run.journal.write(f"{part.name}:{k}", record)
+        record = part((k,))[0]
+        part.run.journal.write({f"{part.name}:{k}": record})
         most = max(most, len(part.run._memory))
     assert most <= 8  # the spine, and the half row at hand; not the 25 of the plane
     assert len(part.run._memory) <= 1
@@ -170,7 +170,7 @@ def test_a_warm_start_takes_fewer_products_than_a_cold_one(index):
     part = extremes_of(objective, axes, 5)
     before = objective.spent.products
     for k in part.order:
-        part(k)
+        part((k,))[0]
     warm = (objective.spent.products - before) / len(part.order)
     before = objective.spent.products
     for k in part.order:

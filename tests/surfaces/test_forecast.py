@@ -25,10 +25,11 @@ class Sleeper(nn.Module):
         return self.fc(x)
 
 
-def asleep(each_pass: float, each_sample: float = 0.0, samples: int = 20) -> Objective:
+def asleep(each_pass: float, each_sample: float = 0.0, samples: int = 20, at_once: bool = False) -> Objective:
     torch.manual_seed(0)
     x, y = torch.randn(samples, 3), torch.randint(0, 2, (samples,))
-    return Objective(Sleeper(each_pass, each_sample), nn.CrossEntropyLoss(), (x, y), batch_size=samples)
+    metric = None if at_once else lambda output, target: output.argmax(1) == target  # with a metric of the user's points go alone
+    return Objective(Sleeper(each_pass, each_sample), nn.CrossEntropyLoss(), (x, y), batch_size=samples, metric=metric)
 
 
 def test_a_forecast_is_that_of_the_clock():
@@ -40,6 +41,12 @@ def test_a_forecast_is_that_of_the_clock():
     assert 100 * 0.06 <= both.seconds <= 6 * 100 * 0.06
     assert re.fullmatch(r"100 points at \S+ (ms|s) each: about .+, at most some \d+\.\d GiB", found.line()), found.line()
     assert found.memory > 50 << 20  # torch alone takes more
+
+
+def test_a_forecast_knows_that_points_go_at_once():
+    objective = asleep(0.02, at_once=True)
+    assert objective.points_at_once == 32
+    assert 100 / 32 * 0.02 <= forecast_surface(objective, 100).seconds <= 100 / 4 * 0.02
 
 
 @pytest.mark.parametrize("curvature", [False, True])

@@ -42,7 +42,7 @@ def dead_pid() -> int:
 def test_what_is_written_is_read_by_others_at_once(tmp_path):
     one, other = Journal(tmp_path, "run"), Journal(tmp_path, "run")
     record = {"values": {"loss": [0.1 + 0.2, 1e-300, None], "accuracy": [encoded(math.inf), encoded(math.nan), None]}}
-    one.write("loss:0", record)
+    one.write({"loss:0": record})
     assert other.records == {}
     other.refresh()
     assert other.records == one.records == {"loss:0": record}
@@ -61,7 +61,7 @@ def test_every_line_is_one_write(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda fd, content: (calls.append(content), real(fd, content))[1])
     journal = Journal(tmp_path, "run")
     journal.claim(["loss:0"])
-    journal.write("loss:0", {"values": {}})
+    journal.write({"loss:0": {"values": {}}})
     assert len(calls) == 3
     assert all(c.endswith(b"\n") and c.count(b"\n") == 1 for c in calls)
 
@@ -116,7 +116,7 @@ def test_disagreeing_records_count_for_nothing_until_two_agree(tmp_path):
     journal = Journal(tmp_path, "run")
     assert journal.records == {}
     assert journal.problems == ["two records of loss:0 disagree: computed again"]
-    journal.write("loss:0", point("loss:0", 1.0)["record"])
+    journal.write({"loss:0": point("loss:0", 1.0)["record"]})
     assert journal.records["loss:0"]["values"]["loss"][0] == 1.0
     assert Journal(tmp_path, "run").records == journal.records, "and so for everybody after"
 
@@ -124,7 +124,7 @@ def test_disagreeing_records_count_for_nothing_until_two_agree(tmp_path):
 def test_what_never_agrees_is_failed(tmp_path):
     journal = Journal(tmp_path, "run")
     for i in range(5):
-        journal.write("loss:0", point("loss:0", float(i))["record"])
+        journal.write({"loss:0": point("loss:0", float(i))["record"]})
     assert "not reproducible: 5 different values" in journal.records["loss:0"]["failed"]
 
 
@@ -148,7 +148,7 @@ def test_a_claim_lives_as_long_as_its_owner(tmp_path):
     alive.claim(["loss:0", "loss:1"])
     after.refresh()
     assert after.is_claimed("loss:0")
-    alive.write("loss:0", point("loss:0", 1.0)["record"])
+    alive.write({"loss:0": point("loss:0", 1.0)["record"]})
     after.refresh()
     assert not after.is_claimed("loss:0"), "done is more than claimed"
     assert after.is_claimed("loss:1")
@@ -166,25 +166,25 @@ def test_what_failed_elsewhere_is_tried_again_once_here(tmp_path):
     segment(tmp_path, "1-0-1-aa", {"key": "loss:0", "record": {"failed": "out of memory"}})
     journal = Journal(tmp_path, "run")
     assert "loss:0" not in journal.records
-    journal.write("loss:0", {"failed": "out of memory"})
+    journal.write({"loss:0": {"failed": "out of memory"}})
     assert journal.records["loss:0"] == {"failed": "out of memory"}
-    journal.write("loss:0", point("loss:0", 1.0)["record"])
+    journal.write({"loss:0": point("loss:0", 1.0)["record"]})
     assert "values" in journal.records["loss:0"]
 
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):
     journal = Journal(tmp_path, "run")
-    journal.write("loss:0", {"values": {}})
+    journal.write({"loss:0": {"values": {}}})
     monkeypatch.setattr(os, "write", lambda fd, content: 3)
     with pytest.raises(UsageError, match="found a disk that is full; free some space and run the same command again"):
-        journal.write("loss:1", {"values": {}})
+        journal.write({"loss:1": {"values": {}}})
 
 
 def test_in_memory_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     journal = Journal(None, "run")
     journal.claim(["loss:0"])
-    journal.write("loss:0", {"values": {}})
+    journal.write({"loss:0": {"values": {}}})
     journal.refresh()
     journal.close()
     assert list(tmp_path.iterdir()) == []
@@ -217,7 +217,7 @@ def test_a_folder_that_is_none_is_told(tmp_path):
     journal = Journal(tmp_path / "journal", "run")
     (tmp_path / "journal").rmdir()
     with pytest.raises(UsageError, match="found: No such file or directory"):
-        journal.write("loss:0", {"values": {}})
+        journal.write({"loss:0": {"values": {}}})
     with pytest.raises(UsageError, match=r"expected a journal in .*, found: No such file"):
         journal.refresh()
 

@@ -99,7 +99,7 @@ def drawn() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         from landscape.surfaces.measurement import Losses
 
         part = Losses(flat_chart(objective, (d,), [(-0.5, 0.5)], [5], "eval"), objective, None)
-        return np.array([[part(k)["values"][name] for k in range(5)] for name in ("loss", "accuracy")], float)
+        return np.array([[part((k,))[0]["values"][name] for k in range(5)] for name in ("loss", "accuracy")], float)
 
     truth = on(whole)
     rng = np.random.default_rng(1)

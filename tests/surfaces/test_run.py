@@ -314,10 +314,10 @@ def stop_after(monkeypatch, points: int) -> None:
     real = Journal.write
     written = []
 
-    def write(self, key, record):
-        real(self, key, record)
-        written.append(key)
-        if len(written) == points:
+    def write(self, records):
+        real(self, records)
+        written.extend(records)
+        if len(written) >= points:
             raise Interrupted
 
     monkeypatch.setattr(Journal, "write", write)
@@ -356,11 +356,12 @@ def test_a_kill_between_two_points_loses_no_eigenvectors(tmp_path, monkeypatch):
             real_write = Journal.write
             written = []
 
-            def write(self, key, record, write=real_write, written=written, stop=stop):
-                if len(written) == stop and key.startswith("curvature"):
+            def write(self, records, write=real_write, written=written, stop=stop):
+                mapped = [key for key in records if key.startswith("curvature")]
+                if len(written) == stop and mapped:
                     raise Interrupted  # measured, and not yet written
-                written.append(key) if key.startswith("curvature") else None
-                write(self, key, record)
+                written.extend(mapped)
+                write(self, records)
 
             patched.setattr(Journal, "write", write)
             with pytest.raises(Interrupted):

@@ -21,6 +21,7 @@ class Squares:
 
     def __init__(self, n: int, before: dict[int, int] | None = None, seconds: float = 0.0) -> None:
         self.order = list(range(n))
+        self.units = [(k,) for k in self.order]
         self.before = before or {}
         self.seconds = seconds
         self.done: list[int] = []
@@ -28,10 +29,10 @@ class Squares:
     def wants(self, number: int) -> int | None:
         return self.before.get(number)
 
-    def __call__(self, number: int) -> dict:
+    def __call__(self, unit: tuple[int, ...]) -> list[dict]:
         time.sleep(self.seconds)
-        self.done.append(number)
-        return {"values": {"square": [number**2, None, None]}}
+        self.done += unit
+        return [{"values": {"square": [k**2, None, None]}} for k in unit]
 
 
 HOLDER = """
@@ -43,7 +44,7 @@ HOLDER = """
     print("claimed", flush=True)
     for k in range(int(sys.argv[2])):
         time.sleep(0.2)
-        journal.write(f"square:{k}", {"values": {"square": [k**2, None, None]}})
+        journal.write({f"square:{k}": {"values": {"square": [k**2, None, None]}}})
     time.sleep(60)
 """
 
@@ -128,15 +129,16 @@ def test_points_that_wait_for_what_another_process_does(tmp_path, holder):
 def test_a_record_that_is_taken_back_is_done_again(tmp_path):
     """Two processes disagree on a point that others wait for."""
     first, second = Journal(tmp_path, "run"), Journal(tmp_path, "run")
-    first.write("square:0", {"values": {"square": [0, None, None]}})
+    first.write({"square:0": {"values": {"square": [0, None, None]}}})
     part = Squares(8, before=dict.fromkeys(range(1, 8), 0))
     real = part.__call__
 
     class Disturbed(Squares):
-        def __call__(self, number: int) -> dict:
-            if number == 3 and not self.done.count(3):
-                second.write("square:0", {"values": {"square": [77, None, None]}})
-            return real(number) if self.done.append(number) is None else {}
+        def __call__(self, unit: tuple[int, ...]) -> list[dict]:
+            if unit == (3,) and not self.done.count(3):
+                second.write({"square:0": {"values": {"square": [77, None, None]}}})
+            self.done += unit
+            return real(unit)
 
     disturbed = Disturbed(8, before=part.before)
     survey(disturbed, Journal(tmp_path, "run"))

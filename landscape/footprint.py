@@ -1,0 +1,194 @@
+"""What curvature products of a network hold in memory, measured on a few samples, and the plan that follows for all of them."""
+
+import ctypes
+import sys
+import weakref
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from landscape.batches import Batch, split
+from landscape.curvature import Engine
+from landscape.distributed import ALONE
+from landscape.memory import Affine, Plan, allowed, plan
+from landscape.method import TOGETHER
+
+# What arithmetic itself takes on a CPU once it runs: symbolic libraries that PyTorch loads at the first double backward,
+# compiled kernels, the allocator's own. Measured: 65 to 85 MiB for networks of a few weights.
+_RUNTIME = 80 << 20
+# Copies of the weights that are there: the caller's network, our own, the one whose BatchNorms are folded, theta, its gradient.
+_COPIES = 5
+# Kernels need room of their own while they run, and allocators round up. Measured: 1.1 to 1.4 on a CPU.
+_MARGIN = {"cpu": 1.3, "cuda": 1.1}
+_MMAP_THRESHOLD = -3  # of malloc.h
+# A product on fewer bytes than this is measured on more samples, for allocators round up.
+_SMALL = 16 << 20
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make inside the block, as they come and go.
+
+    Attributes:
+        now: bytes alive.
+        peak: the most that were alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        pytree.tree_map_only(Tensor, self._count, out)
+        return out
+
+    def _count(self, t: Tensor) -> None:
+        storage = t.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            self._known[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, key).atexit = False
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._known.pop(key)
+
+
+def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, Engine]:
+    """The plan for products of this network on its data, and the engine whose batches and graphs keep to it.
+
+    Args:
+        engine: network, loss and data.
+        theta: (P,) weights.
+        budget: bytes in each process; None for a share of what is free, the same for all of them.
+
+    Raises:
+        UsageError: the budget does not hold one sample.
+
+    Cost: products on at most 16 samples, counted operation by operation.
+
+    Accuracy: tensors are counted, not what a kernel takes for itself while it runs.
+    """
+    if budget is None:
+        budget = min(engine.group.everyone(allowed(theta.device)))
+    # Where a basis lies is each process's own affair.
+    host = allowed(torch.device("cpu")) if theta.device.type == "cuda" else 0
+    row = theta.nbytes
+    sizes = _shared([len(b) for b in engine.batches], engine.group.size)
+    mixes = any(isinstance(m, _BatchNorm) and m.running_mean is None for m in engine.model.modules())
+    _returning()
+    try:
+        peak, held = _measured(engine, theta)
+    except Exception:  # a network that cannot be differentiated so: the check that follows says why
+        peak = held = Affine(0.0, 0.0)
+    found = plan(
+        budget,
+        _fixed(engine, theta),
+        peak,
+        held,
+        sizes,
+        len(theta),
+        row,
+        check=8 / theta.element_size(),
+        cut=engine.loss.comes_apart and not mixes,
+        host=host,
+    )
+    batches = engine.batches if found.batch >= max(sizes) else split(engine.batches, found.batch)
+    return found, replace(engine, batches=batches, room=_room(found, peak, held), held=held)
+
+
+def _room(found: Plan, peak: Affine, held: Affine) -> int:
+    """Bytes that graphs may take which are kept between products, the rest of a product beside them."""
+    return max(found.budget - found.fixed - int(peak.of(found.batch) - held.of(found.batch)), 0) if found.kept else -1
+
+
+def _shared(sizes: list[int], processes: int) -> list[int]:
+    """Sizes of the batches of the process that has most of them."""
+    out, left = [], -(-sum(sizes) // processes)
+    for n in sizes:
+        if left > 0:
+            out.append(min(n, left))
+            left -= n
+    return out
+
+
+def _fixed(engine: Engine, theta: Tensor) -> int:
+    """Bytes that are there before and between products."""
+    tensors = [t for b in engine.batches for t in pytree.tree_leaves((b.args, b.kwargs, b.target)) if isinstance(t, Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    runtime = _RUNTIME if theta.device.type == "cpu" else 0
+    return runtime + sum(storages.values()) + _COPIES * theta.nbytes
+
+
+def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
+    """Bytes at the highest point of a product, and those of its graph alone, by the number of samples."""
+    batch = max(engine.batches, key=_bytes)
+    found = {n: _product(engine, theta, batch, n) for n in (1, min(2, len(batch)))}
+    if max(found.values())[0] < _SMALL and len(batch) >= 16:
+        found = {n: _product(engine, theta, batch, n) for n in (8, 16)}
+    margin = _MARGIN[theta.device.type]
+    (small, low), (large, high) = min(found.items()), max(found.items())
+    lines = []
+    for a, b in zip(low, high, strict=True):
+        each = max(b - a, 0) / (large - small) if large > small else a
+        lines.append(Affine(margin * max(a - each * small, 0.0), margin * each))
+    return lines[0], lines[1]
+
+
+def _product(engine: Engine, theta: Tensor, batch: Batch, samples: int) -> tuple[float, float]:
+    """Bytes at the highest point of a product on the first samples of a batch, and those of its graph."""
+    method = replace(engine.method, smallest=0)  # so few samples would pass every operation by
+    trial = replace(engine, batches=[batch[:samples]], group=ALONE, method=method, room=-1, held=Affine(0.0, 0.0))
+    rows = torch.ones(TOGETHER if method.together else 1, len(theta), dtype=theta.dtype, device=theta.device)
+    with _Allocated(theta.device) if theta.device.type == "cuda" else Live() as live, trial.derivatives():
+        graphs = list(trial.first_order(theta))
+        held = live.now
+        del graphs
+        trial.hvp(theta, rows)
+    return live.peak, held
+
+
+class _Allocated:
+    """The same as `Live` from the counters of the GPU's allocator."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.peak = device, 0
+
+    def __enter__(self) -> "_Allocated":
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.before = torch.cuda.memory_allocated(self.device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.peak = torch.cuda.max_memory_allocated(self.device) - self.before
+
+    @property
+    def now(self) -> int:
+        return torch.cuda.memory_allocated(self.device) - self.before
+
+
+@cache
+def _returning() -> None:
+    """Have the C library give large blocks back to the system when they are freed.
+
+    Left alone it keeps ever larger ones for itself (its threshold follows what is freed), and batches whose tensors differ in
+    size then leave holes: 40 to 80 % more than the tensors take was measured, and 10 % so, in the same time.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library, which need not do the same
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_THRESHOLD, 1 << 20)
+            library.malloc_trim(0)
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(t.nbytes for t in pytree.tree_leaves((batch.args, batch.kwargs, batch.target)) if isinstance(t, Tensor))

@@ -1,0 +1,252 @@
+"""Rows: a block of long vectors, wherever they lie: on the device, in host memory, on disk, spread over processes."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.errors import UsageError
+from landscape.linalg.products import column_chunks, inner_products, norm, rotate_rows
+
+Where = Literal["device", "host", "disk"]
+
+# Bytes of a basis on disk that are in memory at a time.
+STREAM = 32 << 20
+
+
+@runtime_checkable
+class Group(Protocol):
+    """Processes that work together, each with the same vectors; see `landscape.distributed.Group`."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def sum_(self, t: Tensor) -> Tensor:
+        """Sum over the processes, in place."""
+
+    def concat(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The parts of all processes, of unequal sizes, along the last dimension."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The group of one."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum_(self, t: Tensor) -> Tensor:
+        """What is there already."""
+        return t
+
+    def concat(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
+        """What is there already."""
+        return part
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a Krylov basis lies; the results are the same up to rounding.
+
+    Attributes:
+        where: "device", where the operator works; "host", in the CPU's memory, and the CPU orthogonalizes then; or "disk", in
+            a memory-mapped file that has no name and so is gone with the process, however that ends.
+        folder: of the file; default $TMPDIR, else /var/tmp, else the system's own choice.
+        group: each process holds its share of the columns there; the vectors that go in and come out are whole in each.
+    """
+
+    where: Where = "device"
+    folder: Path | None = None
+    group: Group = Alone()
+
+
+class Rows:
+    """Up to `count` vectors of length P: written and read one at a time, projected on, turned and combined where they lie.
+
+    A vector is worked on as its `part`, which is what of it lies here: the columns of this process, on the device of the
+    rows. On the device and alone that is the vector itself, and all operations are plain ones on one tensor.
+
+    Args:
+        count: rows to make room for.
+        dim: P.
+        dtype, device: of the vectors that go in and come out.
+        place: where the rows lie.
+
+    Raises:
+        UsageError: no room on the disk.
+    """
+
+    def __init__(
+        self, count: int, dim: int, dtype: torch.dtype, device: torch.device | str, place: Place | None = None
+    ) -> None:
+        place = place or Place()
+        self.group, self.device = place.group, torch.device(device)
+        share, more = divmod(dim, self.group.size)
+        self.sizes = [share + (rank < more) for rank in range(self.group.size)]
+        begin = sum(self.sizes[: self.group.rank])
+        self.columns = slice(begin, begin + self.sizes[self.group.rank])
+        shape = (count, self.sizes[self.group.rank])
+        self._store: _Memory = (
+            _Disk(shape, dtype, place.folder)
+            if place.where == "disk"
+            else _Memory(torch.empty(shape, dtype=dtype, device="cpu" if place.where == "host" else device))
+        )
+
+    def __len__(self) -> int:
+        return len(self._store.block)
+
+    def part(self, w: Float[Tensor, "*k P"]) -> Tensor:
+        """What of whole vectors lies here."""
+        return w[..., self.columns].to(self._store.block.device)
+
+    def __setitem__(self, index: int | slice, part: Tensor) -> None:
+        """Write parts."""
+        self._store.write(index, part)
+
+    def __getitem__(self, index: slice) -> Float[Tensor, "k P"]:
+        """Whole vectors; views where they lie on the device of one process."""
+        return self._whole(self._store.read(index))
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a row."""
+        self[target] = self._store.read(slice(source, source + 1))[0]
+
+    def norm(self, part: Tensor) -> float:
+        """Euclidean norm of the whole vector, accumulated in float64."""
+        own = norm(part)
+        return own if self.group.size == 1 else float(self._sum(torch.tensor(own**2, dtype=torch.float64))) ** 0.5
+
+    def orthogonalize(self, w: Tensor, count: int) -> tuple[Tensor, Float[Tensor, " count"]]:
+        """The part w minus its projection on the first `count` rows, and the coefficients of that projection.
+
+        Classical Gram-Schmidt done twice: two GEMVs a pass, and as orthogonal as modified Gram-Schmidt with reorthogonalization
+        (Giraud, Langou, Rozložník 2005). Leaves its argument alone: a matvec may hand back a tensor that it still needs.
+        """
+        first = torch.zeros(count, dtype=torch.float64, device=w.device)
+        for columns, block in self._store.stream(slice(count)):
+            first += inner_products(block, w[columns])
+        first = self._sum(first)
+        rest, second = torch.empty_like(w), torch.zeros_like(first)
+        for columns, block in self._store.stream(slice(count)):  # the second pass begins where the first one ends
+            torch.addmv(w[columns], block.T, first.to(w.dtype), alpha=-1, out=rest[columns])
+            second += inner_products(block, rest[columns])
+        second = self._sum(second)
+        for columns, block in self._store.stream(slice(count)):
+            rest[columns].addmv_(block.T, second.to(w.dtype), alpha=-1)
+        return rest, first + second
+
+    def rotate(self, begin: int, coefficients: np.ndarray) -> None:
+        """Overwrite the k rows from `begin` by coefficientsᵀ @ the m rows from there; coefficients (m, k)."""
+        for _, block in self._store.stream(slice(begin, begin + len(coefficients))):
+            rotate_rows(block, coefficients)
+
+    def combine(self, begin: int, coefficients: np.ndarray) -> Float[Tensor, "*k P"]:
+        """coefficients @ the rows from `begin`, as whole vectors; coefficients (m,) or (k, m)."""
+        block = self._store.block
+        turn = torch.from_numpy(np.ascontiguousarray(coefficients)).to(block)
+        parts = block.new_empty(*turn.shape[:-1], block.shape[1])
+        for columns, rows in self._store.stream(slice(begin, begin + turn.shape[-1])):
+            parts[..., columns] = turn @ rows
+        return self._whole(parts)
+
+    def _whole(self, parts: Tensor) -> Tensor:
+        return self.group.concat(parts.to(self.device), self.sizes)
+
+    def _sum(self, t: Tensor) -> Tensor:
+        """The sum over the processes, which may talk only on the operator's device."""
+        return t if self.group.size == 1 else self.group.sum_(t.to(self.device)).to(t.device)
+
+
+class _Memory:
+    """Rows in one tensor."""
+
+    def __init__(self, block: Tensor) -> None:
+        self.block = block
+
+    def read(self, index: slice) -> Tensor:
+        return self.block[index]
+
+    def write(self, index: int | slice, part: Tensor) -> None:
+        self.block[index] = part
+
+    def stream(self, index: slice) -> Iterator[tuple[slice, Tensor]]:
+        """Column chunk after column chunk of these rows, as views: here all at once."""
+        yield slice(0, self.block.shape[1]), self.block[index]
+
+
+class _Disk(_Memory):
+    """Rows in a mapped file. Pages are let go once they were used: the system's cache may keep them, this process does not."""
+
+    def __init__(self, shape: tuple[int, int], dtype: torch.dtype, folder: Path | None) -> None:
+        size = max(shape[0] * shape[1] * dtype.itemsize, 1)
+        folder = folder or scratch()
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:  # has no name, or loses it when it is closed
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a signal later
+                file.truncate(size)
+                self._map = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise UsageError(
+                f"expected {size / 2**30:.1f} GiB of disk in {folder} for the Krylov basis, found {error.strerror}",
+                fix="set TMPDIR to a folder with room, or pass a larger --memory",
+            ) from error
+        count = shape[0] * shape[1]
+        flat = torch.frombuffer(self._map, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+        super().__init__(flat.reshape(shape))
+
+    def read(self, index: slice) -> Tensor:
+        out = self.block[index].clone()
+        self._release()
+        return out
+
+    def write(self, index: int | slice, part: Tensor) -> None:
+        super().write(index, part)
+        self._release()
+
+    def stream(self, index: slice) -> Iterator[tuple[slice, Tensor]]:
+        rows = self.block[index]
+        # Whole pages of every row, and pieces that inner_products does not cut further.
+        size = max(STREAM // (max(len(rows), 1) * rows.element_size()) >> 13 << 13, 1 << 13)
+        for columns in column_chunks(rows.shape[1], size):
+            yield columns, rows[:, columns]
+            self._release()
+
+    def _release(self) -> None:
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def scratch() -> Path:
+    """The folder for large temporary files: /tmp is often kept in memory, /var/tmp never."""
+    return Path(os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()))
+
+
+def orthonormal_rows(block: Float[Tensor, "k P"]) -> Float[Tensor, "r P"]:
+    """Orthonormal basis of the row space; rows that depend on earlier ones are dropped, so r <= k."""
+    out = Rows(len(block), block.shape[1], block.dtype, block.device)
+    kept = 0
+    eps = torch.finfo(block.dtype).eps
+    largest = max((norm(row) for row in block), default=0.0)
+    for row in block:
+        w, _ = out.orthogonalize(row, kept)
+        length = norm(w)
+        if length > 100 * eps * largest:
+            # A row that was nearly dependent lost digits above: a further pass restores orthogonality to rounding.
+            w, _ = out.orthogonalize(w / length, kept)
+            out[kept] = w / norm(w)
+            kept += 1
+    return out[:kept]

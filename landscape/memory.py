@@ -1,0 +1,272 @@
+"""How much memory a computation may take, and how it is cut to fit: batches, kept graphs, blocks of vectors, Krylov bases."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from landscape.errors import UsageError
+
+# Of the memory that is free, what a run takes at most unless it is told otherwise.
+_SHARE = 0.8
+# The longer a Krylov basis grows before a restart the fewer products it takes, and products are what costs; beyond this little
+# is gained.
+_BASIS_BYTES, _LONGEST = 256 << 20, 512
+# Vectors in a block product, at most: the first-order pass is well shared by then.
+_BLOCK = 8
+# Vectors alive for each one of a block: itself, its product, the sum over batches, and the copy that a solver makes.
+_EACH = 4
+# Vectors alive, in float32 at most, in the checks and the trial that come before all products; measured.
+_CHECK = 40
+
+_UNITS = {"": 1, "B": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for suffix, base in (("iB", 1024), ("B", 1000), ("", 1024))
+}
+
+
+def parsed(text: str) -> int:
+    """Bytes that a size such as 512MiB, 8GiB, 8GB or 1000000 means.
+
+    Raises:
+        UsageError: it is not one.
+
+    Example:
+        >>> parsed("8GiB"), parsed("1.5 MB"), parsed("1000000"), parsed("2g")
+        (8589934592, 1500000, 1000000, 2147483648)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    units = {name.lower(): size for name, size in _UNITS.items()}
+    if found is None or found[2].lower() not in units or not float(found[1]) > 0:
+        raise UsageError(f"expected a size of memory, found {text!r}", fix="for example 512MiB, 8GiB, 8GB, or plain bytes")
+    return int(float(found[1]) * units[found[2].lower()])
+
+
+def said(size: float) -> str:
+    """Bytes as a person says them.
+
+    Example:
+        >>> said(3 << 20), said(700 << 20), said(1.2 * 2**30), said(80 << 30)
+        ('3 MiB', '700 MiB', '1.2 GiB', '80 GiB')
+    """
+    gib = size / 2**30
+    return f"{max(size / 2**20, 1):.0f} MiB" if gib < 0.98 else f"{gib:.1f} GiB" if gib < 10 else f"{gib:.0f} GiB"
+
+
+def allowed(device: torch.device) -> int:
+    """Bytes that a run may take of what is free on a device now; processes of one machine share its memory."""
+    if device.type == "cuda":
+        return int(_SHARE * torch.cuda.mem_get_info(device)[0])
+    return int(_SHARE * min(_free()) / max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
+
+
+def _free() -> Iterator[int]:
+    """What the machine and the control groups that this process is in leave free."""
+    try:
+        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        yield int(meminfo["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 4 << 30
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, kinds, path in (line.split(":", 2) for line in lines):
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root = Path("/sys/fs/cgroup/memory" if kinds else "/sys/fs/cgroup")
+        limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+        own = root / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(root):
+                break
+            yield from _left(folder, limit, used)
+
+
+def _left(folder: Path, limit: str, used: str) -> Iterator[int]:
+    """What one control group leaves, if it has a limit; the file cache gives way."""
+    try:
+        most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
+        numbers = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        yield max(most - taken + int(numbers.get("total_inactive_file", numbers.get("inactive_file", "0"))), 0)
+    except (OSError, ValueError):  # no such group to be seen from here, or "max"
+        return
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Bytes that depend on the number of samples."""
+
+    once: float
+    each: float
+
+    def of(self, samples: int) -> float:
+        """At so many."""
+        return self.once + self.each * samples
+
+
+@dataclass(frozen=True)
+class Basis:
+    """A Krylov basis: vectors before a restart, where they lie, and their bytes in each process."""
+
+    size: int
+    where: Literal["device", "host", "disk"]
+    bytes: int
+
+    def __str__(self) -> str:
+        where = {"device": "in memory", "host": "in host memory", "disk": "on disk"}[self.where]
+        return f"basis of {self.size} vectors {said(self.bytes)} {where}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work on one network is cut to fit its budget; the same in all processes.
+
+    Attributes:
+        budget: bytes, in each process, beyond what Python and its libraries take.
+        fixed: bytes of network, data and what arithmetic itself needs.
+        graphs: bytes of the graphs and activations of a product at its highest point.
+        kept: whether first-order graphs stay between products.
+        batch: samples a pass takes at once, at most.
+        dim: weights.
+        row: bytes of a vector of weights.
+        host: bytes of the CPU's memory that are left for a basis; 0 where the network is there itself.
+    """
+
+    budget: int
+    fixed: int
+    graphs: int
+    kept: bool
+    batch: int
+    dim: int
+    row: int
+    host: int = 0
+
+    @property
+    def rest(self) -> int:
+        """Bytes that are left for vectors."""
+        return max(self.budget - self.fixed - self.graphs, 0)
+
+    @property
+    def block(self) -> int:
+        """Vectors in a block product."""
+        return min(max(self.rest // (_EACH * self.row), 1), _BLOCK)
+
+    def basis(self, wanted: int, processes: int = 1) -> Basis:
+        """The basis for so many eigenpairs in all, each of `processes` holding its share of it."""
+        if self.dim <= 40:
+            return Basis(self.dim, "device", self.dim * self.row)
+        least = max(40, 2 * wanted + 16)
+        best = max(least, min(_LONGEST, _BASIS_BYTES // (8 * self.dim)))
+        share = self._share(processes)
+        return self._laid(min(best, self.dim - 1), min(least, self.dim - 1), share, self.rest - (3 * wanted + 6) * self.row)
+
+    def probes(self, steps: int, wanted: int, processes: int = 1) -> tuple[int, Basis]:
+        """How many of `wanted` probes of a density advance together, and the bases of all of them."""
+        share = self._share(processes)
+        together = self.rest // (steps * share + _EACH * self.row)
+        if together >= 1:
+            together = min(together, wanted)
+            return together, Basis(together * steps, "device", together * steps * share)
+        together = min(max(self.rest // (_EACH * self.row), 1), wanted)
+        return together, Basis(together * steps, *self._elsewhere(together * steps * share))
+
+    def _share(self, processes: int) -> int:
+        """Bytes of one process's share of a vector."""
+        return -(-self.dim // processes) * (self.row // self.dim)
+
+    def _laid(self, best: int, least: int, share: int, room: int) -> Basis:
+        """On the device if a basis of the least length fits there."""
+        fit = room // share - 1
+        if fit >= least:
+            size = min(best, fit)
+            return Basis(size, "device", (size + 1) * share)
+        return Basis(least, *self._elsewhere((least + 1) * share))
+
+    def _elsewhere(self, size: int) -> tuple[Literal["host", "disk"], int]:
+        return ("host" if size <= self.host else "disk"), size
+
+    def forecast(self, *uses: Basis, vectors: int = 0) -> int:
+        """Bytes at the highest point, where these bases are there one after another beside so many vectors at work."""
+        held = max((u.bytes for u in uses if u.where == "device"), default=0)
+        return self.fixed + max(self.graphs + held + vectors * self.row, _CHECK * self.row)
+
+    def line(self, *uses: Basis, vectors: int = 0) -> str:
+        """The forecast as it is shown."""
+        parts = [
+            f"network, data and overhead {said(self.fixed)}",
+            f"graphs {said(self.graphs)}{' kept' if self.kept else ''} at {self.batch} samples a pass",
+            *(str(u) for u in uses),
+            f"{vectors} vectors at work {said(vectors * self.row)}",
+        ]
+        return f"memory: about {said(self.forecast(*uses, vectors=vectors))} of {said(self.budget)}: {', '.join(parts)}"
+
+    def to_json(self, *uses: Basis, vectors: int = 0) -> dict[str, object]:
+        """What belongs in the record of a run."""
+        return {
+            "budget": self.budget, "forecast": self.forecast(*uses, vectors=vectors), "graphs": self.graphs,
+            "graphs_kept": self.kept, "batch_size": self.batch, "block": self.block,
+            "bases": [{"vectors": u.size, "where": u.where, "bytes": u.bytes} for u in uses],
+        }  # fmt: skip
+
+
+def plan(
+    budget: int,
+    fixed: int,
+    peak: Affine,
+    held: Affine,
+    sizes: list[int],
+    dim: int,
+    row: int,
+    *,
+    check: float,
+    cut: bool,
+    host: int,
+) -> Plan:
+    """Choose the batch and whether to keep the graphs.
+
+    Args:
+        budget, fixed, dim, row, host: as of `Plan`.
+        peak: bytes at the highest point of a product on a batch, graph included.
+        held: bytes of the graph alone.
+        sizes: samples of the batches of one process.
+        check: how many times as wide the numbers of the check on the first eight samples are.
+        cut: whether batches may be made smaller.
+
+    Raises:
+        UsageError: not even the smallest batch fits; the message says what would do.
+    """
+    least_vectors = 2 * _EACH * row
+    wish = min(max(_BASIS_BYTES, 48 * row), 2 * _LONGEST * row)
+    room = budget - fixed
+    graphs = max(room - max(wish, least_vectors), room // 2)
+
+    def needed(batch: int) -> float:
+        return max(peak.of(batch), check * peak.of(min(batch, 8)))
+
+    def all_held(batch: int) -> float:
+        return sum(-(-n // batch) * held.once + held.each * n for n in sizes)
+
+    largest = max(sizes)
+    batches = [largest]
+    while cut and batches[-1] > 1:
+        batches.append(batches[-1] // 2)
+    for batch in (b for b in batches if b in (largest,) or b >= 32) if room >= _CHECK * row else ():
+        whole = all_held(batch) + max(needed(batch) - held.of(batch), 0)
+        if whole <= graphs:
+            return Plan(budget, fixed, int(whole), True, batch, dim, row, host)
+    for room_for in (graphs, room - least_vectors) if room >= _CHECK * row else ():
+        for batch in batches:
+            if needed(batch) <= room_for:
+                return Plan(budget, fixed, int(needed(batch)), False, batch, dim, row, host)
+    least = fixed + max(needed(batches[-1]) + least_vectors, _CHECK * row)
+    raise UsageError(
+        f"expected a memory budget of at least {said(1.02 * least)} for one pass of {batches[-1]} "
+        f"sample{'s' * (batches[-1] > 1)}, found {said(budget)}",
+        fix=f"pass --memory {(int(1.02 * least) >> 20) + 1}MiB{'' if cut else ', or a smaller --batch-size'}",
+    )

@@ -1,0 +1,48 @@
+"""Loss and accuracy of every sample of a batch, as values without derivatives."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from landscape.losses import MeanLoss, accuracy
+
+
+def losses_and_hits(loss: MeanLoss, output: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Every sample's own loss and accuracy; None for what the loss or the targets do not have.
+
+    Cross-entropy of class indices reads the logits once for both: -log softmax_y = log sum_c exp(o_c - o_max) - (o_y - o_max),
+    and the sample is right where the first of the largest logits is that of its class. PyTorch's softmax over a few classes
+    goes through them one by one, and takes some six times as long; for a small network that is most of a point.
+
+    Args:
+        loss: of the batch.
+        output: of the network, (B, ...).
+        target: (B, ...).
+    """
+    # Exactly this class: one that inherits from it may compute something else.
+    plain = type(loss.loss) is nn.CrossEntropyLoss and not loss.loss.label_smoothing
+    if plain and output.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
+        weights = loss.sample_weights(target)
+        return _cross_entropy(output, target, weights > 0, loss.ignore_index)
+    return loss.per_sample(output, target), _accuracy(loss, output, target)
+
+
+def _cross_entropy(
+    output: Float[Tensor, "B C"], target: Int[Tensor, " B"], counted: Tensor, ignore_index: int | None
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Of every sample; a loss of 0 where the target does not count, and an accuracy that is nan where it is ignored."""
+    top = output.max(1)
+    picked = output.gather(1, target.clamp(0, output.shape[1] - 1)[:, None])[:, 0]
+    nll = (output - top.values[:, None]).exp_().sum(1).log_() - (picked - top.values)
+    hits = (top.indices == target).double()
+    return nll.where(counted, 0.0), hits if ignore_index is None else hits.where(target != ignore_index, torch.nan)
+
+
+def _accuracy(loss: MeanLoss, output: Tensor, target: Tensor) -> Tensor | None:
+    """Of every sample, float64; None where the targets are no class indices."""
+    if target.is_floating_point() or output.ndim != target.ndim + 1:
+        return None
+    if output.shape[2:] == target.shape[1:]:
+        return accuracy(output, target, loss.ignore_index)
+    # Classes on the last axis, as a language model's own loss may have them; anything else has no accuracy that we know.
+    return accuracy(output.movedim(-1, 1), target, loss.ignore_index) if output.shape[:-1] == target.shape else None

@@ -1,0 +1,72 @@
+"""Many points of weight space through a network at once, for networks so small that a point costs more in steps than in work."""
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import vmap
+
+from landscape.curvature import Engine, exact_math
+from landscape.evaluation import Metric, fetched, scored, summary
+from landscape.inference import network
+from landscape.results import Evaluation
+
+# Bytes that the widest activation of one batch may take for all points together: what a core's own cache holds, or, on a GPU,
+# what keeps it busy. Measured on digits networks with one hidden layer: 32 points at 32 units, 8 at 128; at 512 units the
+# work itself is what takes the time, and there is no gain.
+_ROOM = {"cpu": 1 << 20, "cuda": 1 << 28}
+_MOST, _FEWEST = 32, 4
+# Values of the widest activation over all samples and points: about a quarter of a second of work on one core, which is what
+# a process that is killed may lose.
+_WORK = 1 << 26
+
+
+def evaluated_many(
+    engine: Engine, theta: Float[Tensor, "k P"], buffers: Mapping[str, Tensor], metric: Metric | None = None
+) -> list[Evaluation]:
+    """Loss and accuracy at k points, as `landscape.evaluation.evaluated` at each, up to rounding.
+
+    Args:
+        engine: network, loss and batches.
+        theta: a point a row.
+        buffers: that replace the network's own, each with a leading dimension of k.
+        metric: as there.
+
+    Raises:
+        RuntimeError, UserWarning, ...: the network, or the metric, does something that cannot be vectorized.
+
+    Cost: k forward passes, but the steps through Python of one; memory for k networks and their activations.
+    """
+    found = network(engine)
+
+    def one(point: Tensor, held: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        each, score, means = scored(engine, found, engine.layout.unflatten(point) | held, metric)
+        return tuple(t if t is not None else point.new_zeros(0, dtype=torch.float64) for t in (each, score, means))
+
+    with exact_math(derivatives=True), torch.no_grad(), warnings.catch_warnings():  # fused attention has no rule for vmap
+        warnings.simplefilter("error")  # one says that an operation is done point by point after all
+        rows = vmap(one)(theta, dict(buffers))
+    each, score, means = (fetched((row, None, None))[0] if row.shape[-1] else None for row in rows)
+    return [
+        summary(engine, found, *(None if t is None else t[i] for t in (each, score, means))) for i in range(len(theta))
+    ]  # fmt: skip
+
+
+def stack_size(engine: Engine, metric: Metric | None) -> int:
+    """Points that are best evaluated at once: a power of 2; 1 where nothing is gained, or a network is not made for it.
+
+    It follows from the network and its data alone, never from a clock.
+    """
+    found = network(engine)
+    device = found.batches[0].target.device.type
+    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in found.module.modules())
+    # A stack of convolutions is one with groups, which a processor's kernels do slowly; a metric may look at anything.
+    if metric is not None or not engine.loss.comes_apart or not found.widest or (convolves and device == "cpu"):
+        return 1
+    longest, samples = max(map(len, found.batches)), len(found.weights)
+    room = _ROOM.get(device, _ROOM["cpu"]) // (found.widest * longest)
+    work = _WORK * found.own.itemsize // (found.widest * samples)
+    size = min(room, work, _MOST)
+    return 1 << (size.bit_length() - 1) if size >= _FEWEST else 1
