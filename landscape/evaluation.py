@@ -18,9 +18,7 @@ from landscape.scores import losses_and_hits
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 
-def evaluated(
-    engine: Engine, params: dict[str, Tensor], metric: Metric | None, dtype: torch.dtype | None = None
-) -> Evaluation:
+def evaluated(engine: Engine, params: dict[str, Tensor], metric: Metric | None, dtype: torch.dtype | None = None) -> Evaluation:
     """Loss and accuracy of `engine`'s network with these weights (and buffers) on its data.
 
     Args:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from landscape.batches import Batch, split
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
+from landscape.errors import UsageError
 from landscape.memory import Affine, Plan, allowed, plan
 from landscape.method import TOGETHER
 
@@ -25,10 +26,13 @@ from landscape.method import TOGETHER
 _RUNTIME = 80 << 20
 # Copies of the weights that are there: the caller's network, our own, the one whose BatchNorms are folded, theta, its gradient.
 _COPIES = 5
-# Kernels need room of their own while they run, and allocators round up. Measured: 1.1 to 1.4 on a CPU.
-_MARGIN = {"cpu": 1.3, "cuda": 1.1}
+# What products take over what their tensors do: kernels need room while they run, and allocators round up and leave holes. On a
+# CPU the C library keeps ever larger blocks for itself (its threshold follows what is freed), and where batches and tensors differ
+# in size 1.6 to 2.2 times was measured. Where that is too much it is told to return what is freed: 1.1 to 1.4 times then, and
+# products take up to a third longer.
+_LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
 _MMAP_THRESHOLD = -3  # of malloc.h
-# A product on fewer bytes than this is measured on more samples, for allocators round up.
+# A product on fewer bytes than this is measured on more samples on a GPU, whose allocator rounds up.
 _SMALL = 16 << 20
 
 
@@ -85,25 +89,36 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
     row = theta.nbytes
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
     mixes = any(isinstance(m, _BatchNorm) and m.running_mean is None for m in engine.model.modules())
-    _returning()
     try:
         peak, held = _measured(engine, theta)
     except Exception:  # a network that cannot be differentiated so: the check that follows says why
         peak = held = Affine(0.0, 0.0)
-    found = plan(
-        budget,
-        _fixed(engine, theta),
-        peak,
-        held,
-        sizes,
-        len(theta),
-        row,
-        check=8 / theta.element_size(),
-        cut=engine.loss.comes_apart and not mixes,
-        host=host,
-    )
-    batches = engine.batches if found.batch >= max(sizes) else split(engine.batches, found.batch)
-    return found, replace(engine, batches=batches, room=_room(found, peak, held), held=held)
+
+    def cut(margin: float) -> tuple[Plan, Engine]:
+        most, alone = peak.times(margin), held.times(margin)
+        found = plan(
+            budget,
+            _fixed(engine, theta),
+            most,
+            alone,
+            sizes,
+            len(theta),
+            row,
+            check=8 / theta.element_size(),
+            cut=engine.loss.comes_apart and not mixes,
+            host=host,
+        )
+        batches = engine.batches if found.batch >= max(sizes) else split(engine.batches, found.batch)
+        return found, replace(engine, batches=batches, room=_room(found, most, alone), held=alone)
+
+    if theta.device.type == "cuda":
+        return cut(_GPU)
+    with suppress(UsageError):
+        found = cut(_LOOSE)
+        if found[0].kept and found[0].batch == max(sizes):
+            return found
+    _return_freed()
+    return cut(_RETURNED)
 
 
 def _room(found: Plan, peak: Affine, held: Affine) -> int:
@@ -133,14 +148,13 @@ def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
     """Bytes at the highest point of a product, and those of its graph alone, by the number of samples."""
     batch = max(engine.batches, key=_bytes)
     found = {n: _product(engine, theta, batch, n) for n in (1, min(2, len(batch)))}
-    if max(found.values())[0] < _SMALL and len(batch) >= 16:
+    if theta.device.type == "cuda" and max(found.values())[0] < _SMALL and len(batch) >= 16:
         found = {n: _product(engine, theta, batch, n) for n in (8, 16)}
-    margin = _MARGIN[theta.device.type]
     (small, low), (large, high) = min(found.items()), max(found.items())
     lines = []
     for a, b in zip(low, high, strict=True):
         each = max(b - a, 0) / (large - small) if large > small else a
-        lines.append(Affine(margin * max(a - each * small, 0.0), margin * each))
+        lines.append(Affine(max(a - each * small, 0.0), each))
     return lines[0], lines[1]
 
 
@@ -177,12 +191,8 @@ class _Allocated:
 
 
 @cache
-def _returning() -> None:
-    """Have the C library give large blocks back to the system when they are freed.
-
-    Left alone it keeps ever larger ones for itself (its threshold follows what is freed), and batches whose tensors differ in
-    size then leave holes: 40 to 80 % more than the tensors take was measured, and 10 % so, in the same time.
-    """
+def _return_freed() -> None:
+    """Have the C library give large blocks back to the system when they are freed, from now on."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library, which need not do the same
             library = ctypes.CDLL(None)

@@ -95,7 +95,7 @@ def network(engine: Engine, dtype: torch.dtype | None = None) -> Network:
     Raises:
         UsageError: the network cannot compute in that dtype.
 
-    Cost: two passes of two samples; a copy of the images in the other memory format, and of inputs and network in another dtype.
+    Cost: two passes of two samples; a copy of the images in the other memory format, of inputs and network in another dtype.
     """
     known = _KNOWN.setdefault(engine, {})
     if dtype not in known:

@@ -109,6 +109,10 @@ class Affine:
         """At so many."""
         return self.once + self.each * samples
 
+    def times(self, factor: float) -> "Affine":
+        """So many times as much."""
+        return Affine(factor * self.once, factor * self.each)
+
 
 @dataclass(frozen=True)
 class Basis:

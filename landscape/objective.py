@@ -17,7 +17,7 @@ from landscape.evaluation import Metric, evaluated
 from landscape.fingerprint import fingerprints
 from landscape.folding import folded
 from landscape.footprint import planned
-from landscape.inference import network
+from landscape.inference import network as at_inference
 from landscape.losses import LossFunction, MeanLoss, standard_error
 from landscape.memory import Plan
 from landscape.method import Method
@@ -159,7 +159,7 @@ class Objective(Variants):
     @property
     def arithmetic(self) -> str:
         """How `evaluate` runs the network, in words: dtype, memory format, BatchNorms folded."""
-        return network(self._engine, self._values_in).words
+        return at_inference(self._engine, self._values_in).words
 
     def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
         """Mean loss with its standard error over samples. Cost: one forward pass."""

@@ -1,4 +1,4 @@
-"""Many points of weight space through a network at once, for networks so small that a point costs more in steps than in work."""
+"""Many points of weight space through a network at once, for networks so small that a point is more steps than work."""
 
 import warnings
 from collections.abc import Mapping

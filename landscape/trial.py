@@ -16,6 +16,9 @@ _TIMED, _CHECKED = 32, 8
 # A way that is expected to be slower must be faster by this factor to be taken: what is within it is noise, and the same
 # command should take the same way twice.
 _MARGIN = 1.25
+# Bytes of a graph on the timed samples below which Python's steps are what takes time: there the clock would say little, and
+# the way that makes the fewest steps a vector is taken unasked.
+_SMALL = 8 << 20
 # Of the product's length; where a network insists on its dtype, rounding may move a sample across a rectifier's kink.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
@@ -23,9 +26,10 @@ _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 def chosen(engine: Engine, theta: Tensor) -> Method:
     """The fastest way to compute Hessian-vector products that gives what the plain way gives.
 
-    Every candidate builds its graph and computes two products on the first samples. They are looked at in the order in which
-    they are expected to be fast; one that fails, or whose product differs from the plain one's in float64, is passed over, so
-    that what is left at the end is the plain way itself.
+    A small network goes without a trial, so that the same command takes the same way, and gives the same bits, on any day.
+    Otherwise every candidate builds its graph and computes two products on the first samples. The fastest is taken; one that
+    fails, or whose product differs from the plain one's in float64, is passed over, so that what is left at the end is the
+    plain way itself.
 
     Args:
         engine: network, loss and data.
@@ -40,11 +44,15 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     alone = replace(engine, group=ALONE)
     timed = replace(alone, batches=[batch[:_TIMED]])
     direction = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
-    seconds = {m: found for m in candidates(engine) if (found := _seconds(timed, theta, direction, m)) is not None}
     truth = _Truth(replace(alone, batches=[batch[:_CHECKED]]), theta, direction)
-    order = sorted(seconds, key=lambda m: _handicapped(seconds, m))
-    unasked = [Method(folded=engine.folded is not None)]  # where nothing else holds, rather this than nothing
-    best = next((m for m in (*order[: order.index(PLAIN)], *unasked) if truth.agrees(m)), PLAIN)
+    folded = Method(folded=engine.folded is not None)  # where nothing else holds, rather this than nothing
+    if timed.graph_bytes(theta) < _SMALL:
+        order = [replace(folded, together=True)]
+    else:
+        seconds = {m: found for m in candidates(engine) if (found := _seconds(timed, theta, direction, m)) is not None}
+        order = sorted(seconds, key=lambda m: _handicapped(seconds, m))
+        order = order[: order.index(PLAIN)]
+    best = next((m for m in (*order, folded) if truth.agrees(m)), PLAIN)
     return engine.group.agreed(best)
 
 

@@ -45,8 +45,8 @@ def least(**options):
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("512MiB", 512 << 20), ("8GiB", 8 << 30), ("8GB", 8 * 10**9), ("8589934592", 8 << 30), ("1.5 GiB", 3 << 29), ("2g", 2 << 30),
-        ("100kB", 10**5), ("7 b", 7),
+        ("512MiB", 512 << 20), ("8GiB", 8 << 30), ("8GB", 8 * 10**9), ("8589934592", 8 << 30), ("1.5 GiB", 3 << 29),
+        ("2g", 2 << 30), ("100kB", 10**5), ("7 b", 7),
     ],
 )  # fmt: skip
 def test_sizes_are_read(text, size):
@@ -55,7 +55,7 @@ def test_sizes_are_read(text, size):
 
 @pytest.mark.parametrize("text", ["", "lots", "8 GiB please", "-1GiB", "0", "1e9", "8QiB", "GiB", "0.0MiB"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(UsageError, match="expected a size of memory, found .*; for example 512MiB, 8GiB, 8GB, or plain bytes"):
+    with pytest.raises(UsageError, match=r"expected a size of memory, found .*; for example 512MiB, 8GiB, 8GB, or plain bytes"):
         parsed(text)
 
 
@@ -197,7 +197,7 @@ def test_a_tight_budget_makes_batches_smaller_but_never_those_of_a_loss_that_doe
     def contrast(output, target):
         return (output - output.mean(0)).square().mean() + nn.functional.cross_entropy(output, target)
 
-    with pytest.raises(UsageError, match="for one pass of 256 samples, found 100 MiB; .*smaller --batch-size"):
+    with pytest.raises(UsageError, match=r"for one pass of 256 samples, found 100 MiB; .*smaller --batch-size"):
         Objective(net, contrast, (x, y), memory=100 * MIB)
     assert Objective(net, contrast, (x, y)).plan.batch == 256
 

@@ -29,6 +29,20 @@ def test_every_way_gives_the_dense_product(case: Case) -> None:
         assert float((found - v @ truth).abs().max()) <= 1e-9 * scale, way.name
 
 
+@pytest.fixture
+def timed(monkeypatch) -> None:
+    """Small networks, too, are tried out."""
+    monkeypatch.setattr("landscape.trial._SMALL", 0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_small_network_takes_the_same_way_every_time(case: Case) -> None:
+    model, loss, x, y = case.make(0)
+    objective = Objective(model, loss, (x, y))
+    assert objective.method == Method(folded=objective._engine.folded is not None, together=True)
+
+
+@pytest.mark.usefixtures("timed")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_trial_ends_with_a_way_that_works(case: Case) -> None:
     model, loss, x, y = case.make(0)
@@ -51,6 +65,7 @@ class Flat(nn.Module):
         return self.fc(torch.tanh(x.view(len(x), -1)))
 
 
+@pytest.mark.usefixtures("timed")
 def test_a_network_that_reads_its_memory_is_not_given_another_order() -> None:
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(12, 3, 4, 4, generator=g), torch.randint(0, 3, (12,), generator=g)
@@ -59,6 +74,7 @@ def test_a_network_that_reads_its_memory_is_not_given_another_order() -> None:
     assert torch.isfinite(objective.hvp(objective.theta)).all()
 
 
+@pytest.mark.usefixtures("timed")
 def test_a_wrong_way_is_passed_over(monkeypatch) -> None:
     """A replacement whose derivative is wrong must not be used, however fast it is."""
     monkeypatch.setitem(REPLACEMENTS, nn.functional.relu, lambda x, inplace=False: 0.9 * x.clamp_min(0))

@@ -17,8 +17,8 @@ from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
 METHODS = ("corners", "lbfgsb", "all")
-# Up to so many coordinates each one counts, corners that are best for their own gradients lie far apart, and one run does not
-# do: more starts are taken, and no tolerance. With many coordinates all runs end at nearly the same value. A heuristic.
+# Up to so many coordinates each one counts: corners that are best for their own gradients are many and far apart, one run does
+# not do, and no tolerance is allowed. With many coordinates all runs end at nearly the same value. A heuristic.
 FEW = 1000
 
 
@@ -107,14 +107,14 @@ def largest_growth_in_box(
 
 def _plan(method: str, where: Coordinates, iterations: int, tol: float, generator: torch.Generator) -> dict[str, Any]:
     """The options of `linalg.maximise_box`."""
-    if method == "all":
-        return {"directions": where.top(generator), "restarts": 2, "iterations": iterations, "lbfgsb_iterations": iterations}
     if method == "lbfgsb":
         return {"methods": ("lbfgsb",), "starts": ("centre",), "lbfgsb_iterations": iterations}
-    if where.dim <= FEW:
-        several = {"methods": ("sign_corner", "projected_quasi_newton", "lbfgsb"), "starts": ("centre", "random"), "restarts": 8}
-        return {**several, "iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations}
-    return {"methods": ("sign_corner",), "starts": ("centre",), "jumps": iterations, "tol": tol}
+    if method == "corners" and where.dim > FEW:
+        return {"methods": ("sign_corner",), "starts": ("centre",), "jumps": iterations, "tol": tol}
+    several = {"restarts": 2, "iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations}
+    if method == "corners" and where.objective.dim > FEW:
+        return several | {"methods": ("sign_corner", "projected_quasi_newton", "lbfgsb"), "starts": ("centre", "random")}
+    return several | {"directions": where.top(generator)}
 
 
 def box_work(key: str) -> Work:
@@ -122,12 +122,12 @@ def box_work(key: str) -> Work:
 
     def work(objective: Objective, settings: Settings) -> dict[Hashable, Spent]:
         steps, p = settings["iterations"], settings.get("subspace") or settings.get("p")
-        if settings["method"] == "all":
-            return {**extremes_work(key)(objective, settings), object(): Spent(forwards=20, gradients=20 + 2.5 * steps)}
         if settings["method"] == "lbfgsb":
             return {object(): Spent(forwards=2, gradients=steps + 2)}
-        if min(p or objective.dim, objective.dim) <= FEW:
-            return {object(): Spent(forwards=10, gradients=15 + 1.5 * steps)}
+        if settings["method"] == "all" or objective.dim <= FEW:
+            return {**extremes_work(key)(objective, settings), object(): Spent(forwards=20, gradients=20 + 2.5 * steps)}
+        if p and p <= FEW:
+            return {object(): Spent(forwards=10, gradients=15 + steps)}
         return {object(): Spent(forwards=2, gradients=min(steps, 6))}
 
     return work

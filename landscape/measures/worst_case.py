@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.errors import UsageError
+from landscape.measures.box_growth import FEW
 from landscape.measures.registry import Work
 from landscape.measures.shared import extremes, extremes_work, seeded
 from landscape.objective import Objective
@@ -46,7 +47,7 @@ def growth(
         scale: (P,) s; a weight with scale 0 stays.
         generator: of the Lanczos start and of random starts.
         methods: of `linalg.maximise_ball` or `maximise_box`; None for jumps from extreme point to extreme point out of every
-            start, and quasi-Newton steps from the best of what they find.
+            start, and quasi-Newton steps from the best of what they find; in a box of few coordinates all that run unasked.
         curved: also start from the top eigenvector of diag(s) H diag(s).
         eigen_tol: relative residual of that eigenvector; default as fine as where it is measured, whose run it then shares.
             ROUGH will do where nothing else needs it.
@@ -75,8 +76,10 @@ def growth(
     options: dict[str, Any] = {
         "dim": objective.dim, "starts": ("centre", "directions", "random"), "directions": directions, "restarts": restarts,
         "iterations": steps, "tol": tol, "generator": generator, "dtype": objective.dtype, "device": objective.device,
-        "methods": ("boundary_gradient" if norm == "l2" else "sign_corner", "polish") if methods is None else methods,
+        "methods": methods or ("boundary_gradient" if norm == "l2" else "sign_corner", "polish"),
     }  # fmt: skip
+    if methods is None and norm == "linf" and objective.dim <= FEW:
+        del options["methods"]
 
     def value(y: Tensor) -> float:
         return objective.value(theta + scale * y).value - centre
@@ -118,5 +121,5 @@ def growth_work(key: str, gradients: Callable[[Mapping[str, Any]], float], forwa
 
 
 def climbs(settings: Mapping[str, Any]) -> float:
-    """Gradients of the methods that run unasked: some jumps from every start, and two or three climbs of so many steps."""
-    return 20 + 2.5 * settings.get("steps", settings.get("iterations", 10))
+    """Gradients of the methods that run unasked: some jumps from every start, and one climb of so many steps."""
+    return 20 + settings["steps"]

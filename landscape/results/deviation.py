@@ -85,9 +85,8 @@ class Deviation:
         """Of values as drawn to exact ones, at places, on a surface whose range is `spread`.
 
         Example:
-            >>> found = Deviation.of(
-            ...     np.array([1.0, 2.1]), np.array([1.0, 2.0]), np.array([0.1, 0.2]), [(0.0,), (1.0,)], 2.0, "bfloat16", "float32"
-            ... )
+            >>> drawn, exact, stderr = np.array([1.0, 2.1]), np.array([1.0, 2.0]), np.array([0.1, 0.2])
+            >>> found = Deviation.of(drawn, exact, stderr, [(0.0,), (1.0,)], 2.0, "bfloat16", "float32")
             >>> round(found.largest, 6), found.at, round(found.in_errors, 6), round(found.in_range, 6)
             (0.1, (1.0,), 0.5, 0.05)
         """

@@ -109,7 +109,7 @@ def within(
     Args:
         budget: seconds for the points.
         dim: 1 or 2.
-        objective, test, batchnorm, curvature, precision: as for `plane`; of `test` no more samples are used than of `objective`.
+        objective, test, batchnorm, curvature, precision: as for `plane`; of `test` no more samples than of `objective`.
         grid, samples: fixed where given.
 
     Returns:

@@ -76,10 +76,10 @@ def line(
             compute in.
         NumericalError: every point failed.
 
-    Cost: one forward pass a point, two with "recalibrate", and a few for the check; in bfloat16 9 to 13 in float32 besides. With
-        `curvature` some ten to fifty Hessian-vector products a point: each starts from its neighbour's eigenvectors. Networks
-        so small that a point is more steps than work are evaluated at up to 32 points at once (`landscape.stacked`); a
-        process that is killed then loses as many, which take a fraction of a second, and else one.
+    Cost: one forward pass a point, two with "recalibrate", and a few for the check; in bfloat16 9 to 13 in float32 besides.
+        With `curvature` some ten to fifty Hessian-vector products a point: each starts from its neighbour's eigenvectors.
+        Networks so small that a point is more steps than work are evaluated at up to 32 points at once
+        (`landscape.stacked`); a process that is killed then loses as many, which take a fraction of a second, and else one.
 
     Accuracy: `stderr` is that of a mean over samples; `paired` that of the difference to the centre, every sample with
         itself. Eigenvalues have a residual of 1e-3 of the largest; one that has just overtaken its

@@ -130,7 +130,7 @@ class Extremes:
     def __init__(self, chart: Chart, objective: Objective, run: Run) -> None:
         self.chart, self.objective, self.run = chart, objective, run
         self.order = chart.outwards()
-        self.units = [(k,) for k in self.order]
+        self.units: list[Unit] = [(k,) for k in self.order]
         self.parents = {k: chart.parent(k) for k in self.order}
         self.children: dict[int, set[int]] = {}
         for k, parent in self.parents.items():

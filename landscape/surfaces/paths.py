@@ -15,8 +15,8 @@ from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.chart import Chart, Span, coordinates
-from landscape.surfaces.grid import Seen, identity, provenance, surveyed
 from landscape.surfaces.drawn import Drawn
+from landscape.surfaces.grid import Seen, identity, provenance, surveyed
 from landscape.surfaces.measurement import Extremes, Losses, Part, error_of_mean
 from landscape.surfaces.path_check import check_path
 from landscape.surfaces.run import Run, digest
@@ -133,9 +133,8 @@ def interpolation(
         found = surveyed(drawn.named(empty), chart, parts, kept, seen)
         kept.drop_all_vectors()
         found = drawn.compared(found, kept)
-        barriers = {
-            q: b for q in found.values if q.endswith(_OF_BARRIERS) and (b := _barrier(q, found, chart, drawn.losses)) is not None
-        }
+        heights = {q: _barrier(q, found, chart, drawn.losses) for q in found.values if q.endswith(_OF_BARRIERS)}
+        barriers = {q: barrier for q, barrier in heights.items() if barrier is not None}
         check = check_path(start, end, curve, found, batchnorm, drawn.objective)
         if normalized and batchnorm == "recalibrate":
             # The step that keeping their own statistics leaves at the ends.

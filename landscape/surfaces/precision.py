@@ -10,6 +10,7 @@ from landscape.objective import Objective
 from landscape.results import Deviation, Slice
 from landscape.surfaces.chart import Chart
 from landscape.surfaces.journal import Record, decoded, encoded
+from landscape.surfaces.measurement import Unit
 
 # Points that are compared on a line; on a plane they are the 3 x 3 of corners, middles of sides and centre, and 4 between.
 _ON_A_LINE, COMPARED = 9, 13
@@ -62,12 +63,12 @@ class Exact:
         self.objectives = {"loss": objective} | ({"test_loss": test} if test is not None else {})
         self.name = str(objective.dtype).removeprefix("torch.")
         self.order = spread(chart)
-        self.units = [(k,) for k in self.order]
+        self.units: list[Unit] = [(k,) for k in self.order]
 
     def wants(self, number: int) -> None:
         """Points do not depend on one another."""
 
-    def __call__(self, unit: tuple[int, ...]) -> list[Record]:
+    def __call__(self, unit: Unit) -> list[Record]:
         """Losses at a point, with their standard errors. Cost: one forward pass in full precision."""
         theta, buffers = self.chart.at(self.chart.place(unit[0]))
         found = {q: o.evaluate(theta, buffers).loss for q, o in self.objectives.items()}

@@ -1,4 +1,4 @@
-"""What is settled when a surface is begun, and kept with it: how many points go through the network at once, how products go."""
+"""What is settled when a surface is begun, and kept with it: how many points go at once, and how products are computed."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -61,7 +61,7 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
     rng = random.Random(seed)
     model, loss, x, y = CASES[0 if stacked else 3].make(0)  # without convolutions points go at once
     objective, test = Objective(model, loss, (x, y)), Objective(model, loss, (x[:7], y[:7]))
-    grid = (9, 8) if curvature else (101, 100) if stacked else (21, 20)
+    grid = (9, 8) if curvature else (41, 40) if stacked else (21, 20)
     options = {"grid": grid, "test": test, "curvature": curvature}
     objective.preflight()
     whole = plane(objective, **options)
@@ -69,7 +69,7 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
     counted(counter)
     found: dict[str, int] = dict.fromkeys(NAMES, 0)
     found["at_once"] = points_at_once([objective, test], whole.values["loss"].size, False)
-    slowest = 0.5 if curvature else 0.12
+    slowest = 0.5 if curvature else 0.2 if stacked else 0.12
     processes = 0
     while found["kills"] < kills:
         with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ class Sleeper(nn.Module):
 def asleep(each_pass: float, each_sample: float = 0.0, samples: int = 20, at_once: bool = False) -> Objective:
     torch.manual_seed(0)
     x, y = torch.randn(samples, 3), torch.randint(0, 2, (samples,))
-    metric = None if at_once else lambda output, target: output.argmax(1) == target  # with a metric of the user's points go alone
+    metric = None if at_once else (lambda output, target: output.argmax(1) == target)  # with a user's metric points go alone
     return Objective(Sleeper(each_pass, each_sample), nn.CrossEntropyLoss(), (x, y), batch_size=samples, metric=metric)
 
 

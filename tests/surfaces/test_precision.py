@@ -113,7 +113,7 @@ class Stubborn(nn.Module):
 def test_a_network_that_cannot_is_refused():
     x = torch.randn(6, 2)
     objective = Objective(Stubborn(), nn.MSELoss(), (x, x))
-    with pytest.raises(UsageError, match=r"expected a network that can compute in bfloat16, found RuntimeError: .*leave bfloat16"):
+    with pytest.raises(UsageError, match=r"expected a network that can compute in bfloat16, found RuntimeError: .*; leave"):
         line(objective, grid=3, precision="bfloat16")
     with pytest.raises(UsageError, match="expected dtype float32 for values in bfloat16"):
         line(objective.to("float64"), grid=3, precision="bfloat16")
