@@ -31,14 +31,14 @@ def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: 
         generator: of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound", unit of the loss: the best of jumps to the edge along the gradient (the first is SAM's), projected
-        gradient and quasi-Newton steps, from the centre, from the top Hessian eigenvector and from random points.
+        Kind "lower bound", unit of the loss: the best of jumps to the edge along the gradient (the first is SAM's) from the
+        centre, the top Hessian eigenvector and random points, and of quasi-Newton steps from the best of these.
         `data_stderr` is the sampling error at the point found.
 
     Raises:
         UsageError: rho is not positive and finite.
 
-    Cost: some 50 gradients.
+    Cost: some 30 to 60 gradients.
 
     Example:
         L = w^2 at w = 0: the growth in |d| <= 0.1 is 0.01.
@@ -95,7 +95,7 @@ def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: 
     Raises:
         UsageError: rho is not positive and finite.
 
-    Cost: some 50 gradients.
+    Cost: some 30 to 60 gradients.
 
     Reference: Kwon, Kim, Park, Choi 2021, arXiv:2102.11600, with T_w = |w|. Departure: no constant eta is added
     to |w| and biases are scaled like any weight; see `asam_published`.
@@ -135,7 +135,7 @@ def asam_published(
     Returns:
         Kind "lower bound", unit of the loss; as `asam`.
 
-    Cost: some 50 gradients, and a Lanczos run of its own.
+    Cost: some 30 to 60 gradients, and a Lanczos run of its own.
     """
     scale = torch.ones_like(objective.theta)
     for entry in objective.layout:

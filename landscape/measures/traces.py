@@ -1,5 +1,6 @@
 """Trace and Frobenius norm of the Hessian, and the trace in units of the weights: all from sweeps of random probes."""
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -17,12 +18,12 @@ _PROBES = 64
 _WITHIN = 30
 
 
-def _trace_work(objective: Objective, settings: dict[str, Any]) -> dict[Any, Spent]:
+def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
     """A sweep of probes; or, to an accuracy, a Lanczos run and a few probes."""
     of_all = sweep_work("plain")(objective, settings)
     if not settings["relative_error"]:
         return of_all
-    samples = {key: cost for key, cost in of_all.items() if key[0] == "samples"}
+    samples = {key: cost for key, cost in of_all.items() if isinstance(key, tuple) and key[0] == "samples"}
     return {("within", settings["relative_error"]): Spent(sweeps=_WITHIN * 2 / 3, products=_WITHIN)} | samples
 
 

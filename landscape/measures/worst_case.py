@@ -34,7 +34,7 @@ def growth(
     eigen_tol: float | None = None,
     restarts: int = 2,
     steps: int = 20,
-    tol: float = 0.0,
+    tol: float = 1e-3,
 ) -> linalg.Maximum:
     """Maximise L(theta + s * y) - L(theta) over ||y|| <= rho, y measured in units of the scale s.
 
@@ -53,7 +53,7 @@ def growth(
             ROUGH will do where nothing else needs it.
         restarts: random starts.
         steps: iterations of each method.
-        tol: of the jumps, as `linalg.maximise_box`.
+        tol: of the jumps, as for `linalg.maximise_box`; the quasi-Newton steps do the rest.
 
     Returns:
         Maximum of the growth of the loss.

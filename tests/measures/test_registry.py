@@ -100,7 +100,7 @@ def test_the_forecast_counts_what_is_then_spent():
     assert forecast(objective, ["trace", "frobenius"]).spent.products == forecast(objective, ["trace"]).spent.products
     for setting, least in (
         ("adaptive_worst_l2:steps=200:restarts=5", 1600),
-        ("sam:steps=100", 250),
+        ("sam:steps=100", 110),
         ("keskar:iterations=50", 120),
     ):
         assert forecast(objective, [setting]).spent.gradients >= least
