@@ -12,13 +12,13 @@ from landscape.method import PLAIN, Method, takes_images
 from landscape.preflight import is_about_dtype
 
 # Samples that the trial times a product on, and those that it checks it on in float64.
-_TIMED, _CHECKED = 32, 8
+_TIMED, _CHECKED = 16, 8
 # A way that is expected to be slower must be faster by this factor to be taken: what is within it is noise, and the same
 # command should take the same way twice.
 _MARGIN = 1.25
 # Bytes of a graph on the timed samples below which Python's steps are what takes time: there the clock would say little, and
 # the way that makes the fewest steps a vector is taken unasked.
-_SMALL = 8 << 20
+_SMALL = 4 << 20
 # Of the product's length; where a network insists on its dtype, rounding may move a sample across a rectifier's kink.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
@@ -38,7 +38,7 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     Returns:
         Method, the same on all processes: the first one's clock decides.
 
-    Cost: some 40 gradients on 32 samples.
+    Cost: some 40 gradients on 16 samples.
     """
     batch = engine.batches[0]
     alone = replace(engine, group=ALONE)
@@ -72,7 +72,7 @@ def _handicapped(seconds: dict[Method, float], method: Method) -> float:
 
 def _seconds(engine: Engine, theta: Tensor, direction: Tensor, method: Method) -> float | None:
     """What a product takes once its graphs are built; None where this network cannot be differentiated so."""
-    trial, k = replace(engine, method=method), 4 if method.together else 1
+    trial, k = replace(engine, method=method), 2 if method.together else 1
     times = []
     try:
         for _ in range(3):  # the first builds the graph

@@ -61,6 +61,11 @@ class Variants(ABC):
         return self._theta.dtype
 
     @property
+    def precision(self) -> str:
+        """What the network computes its values in: the name of `dtype`, or that of `values_in`."""
+        return str(self._values_in or self.dtype).removeprefix("torch.")
+
+    @property
     def device(self) -> torch.device:
         """Of theta and of the data."""
         return self._theta.device

@@ -21,9 +21,9 @@ def command_table() -> str:
     """Every command and the first line of its help."""
     import typer
 
-    from landscape.cli.app import app
+    from landscape.cli.app import all_commands
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(all_commands())
     lines = ["| command | does |", "|---|---|"]
     for name, command in group.commands.items():
         lines.append(f"| `landscape {name}` | {command.help.strip().splitlines()[0]} |")

@@ -1,27 +1,40 @@
-"""The command line, put together from one file a command."""
+"""The command line, put together from one file a command; a command that is named is put together alone."""
 
+import importlib
 import sys
 from typing import Annotated
 
 import typer
 
-from landscape.cli import compare, demo, doctor, init, inspect, processes, reparam, report, sharpness, spectrum, surface, train
-from landscape.cli.command import command
 from landscape.errors import printable
 from landscape.version import __version__
 
 _HELP = "How sharp a minimum is, what the loss looks like around it, and which of these numbers rescaling could have faked."
 
-app = typer.Typer(
-    help=_HELP,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+COMMANDS = (
+    "inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor",
+)  # fmt: skip
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
 
-for module in (inspect, sharpness, spectrum, surface, reparam, compare, train, report, demo, init, doctor):
-    app.command(module.NAME)(command(module.run))
+
+def one_command(name: str) -> typer.Typer:
+    """A single command: the others are not imported, and their options not looked at."""
+    from landscape.cli.command import command
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name, context_settings=_CONTEXT)(command(importlib.import_module(f"landscape.cli.{name}").run))
+    return app
+
+
+def all_commands() -> typer.Typer:
+    """`landscape` with all its commands, for its help and for mistakes."""
+    app = typer.Typer(
+        help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=_CONTEXT
+    )
+    for name in COMMANDS:
+        app.registered_commands += one_command(name).registered_commands
+    app.callback()(root)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -31,7 +44,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
@@ -40,8 +52,12 @@ def root(
 
 def run() -> None:
     """Run a command; every mistake in the arguments is one line and exit code 2."""
+    named = sys.argv[1] if sys.argv[1:] and sys.argv[1] in COMMANDS else None
     try:
-        code = app(standalone_mode=False)
+        if named is None:
+            code = all_commands()(prog_name="landscape", standalone_mode=False)
+        else:
+            code = one_command(named)(args=sys.argv[2:], prog_name=f"landscape {named}", standalone_mode=False)
     except typer.Abort:
         print("error: interrupted", file=sys.stderr)
         code = 130
@@ -49,6 +65,8 @@ def run() -> None:
         # Typer carries a click of its own in some versions, the public one in others: errors are told by what they can do.
         if not hasattr(error, "format_message"):
             raise
+        from landscape.cli import processes
+
         text, context = error.format_message(), getattr(error, "ctx", None)
         if text.startswith("Usage:"):  # no arguments at all: the help is the answer
             processes.say(text)

@@ -1,6 +1,5 @@
 """`landscape doctor`: what this machine can do, and whether it does it right."""
 
-import importlib.metadata
 import os
 import platform
 import time
@@ -85,6 +84,8 @@ def run(terminal: Terminal, common: Common) -> None:
 
 def _version(package: str) -> str:
     """Version of an installed package."""
+    import importlib.metadata  # slow to import
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

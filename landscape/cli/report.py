@@ -1,5 +1,6 @@
 """`landscape report`: one self-contained HTML file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,7 @@ def run(
             raise UsageError(f"expected a checkpoint or a directory, found nothing at {path}", fix="check the path")
     found = collect([p for p in paths if p.is_dir()])
     sharpness: list[Any] = list(found.pop("sharpness"))
-    sharpness += [measured(terminal, p, common, naming, names) for p in paths if not p.is_dir()]
+    sharpness += [replace(measured(terminal, p, common, naming, names), directions=None) for p in paths if not p.is_dir()]
     if not sharpness and not any(found.values()):
         raise UsageError(
             "expected results, found none in these directories",

@@ -106,6 +106,7 @@ def gather(
 
     runs = Runs()
     before: tuple[str, Objective, Objective | None] | None = None
+    neighbour: Sharpness | None = None  # its eigenvectors start the next one's; values do not depend on the order
     for group, path in ((g, p) for g, paths in files.items() for p in paths):
         try:
             task = open_task(path, naming, terminal)
@@ -118,7 +119,8 @@ def gather(
                 continue
             test = test_objective(task, common)
             objective = train if naming.split == "train" else objective_of(task, common, naming.split)
-            sharpness = measured_at(terminal, path, task, objective, common, naming, names)
+            sharpness = measured_at(terminal, path, task, objective, common, naming, names, neighbour)
+            neighbour = sharpness
             unseen = None if test is None else test.evaluate()
         except LandscapeError as error:
             distributed.group().fail_together(error)
@@ -127,7 +129,7 @@ def gather(
             terminal.warn(f"{path}: {error}")
             continue
         first = not runs.sharpness.get(group)
-        runs.sharpness.setdefault(group, []).append(sharpness)
+        runs.sharpness.setdefault(group, []).append(replace(sharpness, directions=None))
         runs.train.setdefault(group, []).append(fitted)
         runs.test.setdefault(group, []).append(unseen)
         runs.hyperparameters.setdefault(group, []).append(hyperparameters(task.recipe))

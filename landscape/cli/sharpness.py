@@ -51,7 +51,10 @@ def run(
     failures: list[LandscapeError] = []
     for path in checkpoints:
         try:
-            results.append(measured(terminal, path, common, naming, names, shard_basis))
+            start = results[-1] if results else None
+            results.append(measured(terminal, path, common, naming, names, shard_basis, start))
+            if start is not None:
+                results[-2] = replace(start, directions=None)  # only a neighbour's vectors are worth their memory
         except LandscapeError as error:
             group().fail_together(error)
             # The others are still worth having: nothing that was asked for and can be had is lost.
@@ -89,13 +92,14 @@ def measured(
     naming: Naming,
     names: str | list[str] | None,
     shard_basis: bool = False,
+    start: "Sharpness | None" = None,
 ) -> "Sharpness":
-    """The measures of one checkpoint, printed as a table."""
+    """The measures of one checkpoint, printed as a table; the eigenvectors of `start`, the one before it, are a first guess."""
     from landscape.cli.network import objective_of, open_task
 
     task = open_task(path, naming, terminal)
     objective = objective_of(task, common, naming.split, shard_basis)
-    return measured_at(terminal, path, task, objective, common, naming, names)
+    return measured_at(terminal, path, task, objective, common, naming, names, start)
 
 
 def measured_at(
@@ -106,6 +110,7 @@ def measured_at(
     common: Common,
     naming: Naming,
     names: str | list[str] | None,
+    start: "Sharpness | None" = None,
 ) -> "Sharpness":
     """The same for a checkpoint that is open already, on the data of `--split`."""
     from landscape.cli.network import centre_line, memory_line
@@ -118,7 +123,7 @@ def measured_at(
     plan = forecast(objective, names)
     if plan.total > _WORTH_SAYING:
         terminal.note(f"forecast: {plan}")
-    result = sharpness(objective, names, seed=common.seed, seconds=plan.seconds)
+    result = sharpness(objective, names, seed=common.seed, seconds=plan.seconds, start=start)
     result = replace(
         result,
         checkpoint=str(path),

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from landscape import progress
 from landscape.errors import printable
 from landscape.plain import plain
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _PLAIN_SECONDS = 10.0
 
@@ -89,6 +91,8 @@ class Terminal:
             with progress.listening(_Lines(self.err, self.note)):
                 yield
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -112,7 +116,7 @@ def _console(*, stderr: bool, quiet: bool) -> Console:
 class _Bars:
     """Progress on a terminal."""
 
-    def __init__(self, bars: Progress, remark: Callable[[str], None]) -> None:
+    def __init__(self, bars: "Progress", remark: Callable[[str], None]) -> None:
         self.bars, self.remark = bars, remark
 
     def start(self, label: str, total: int | None) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import Bounds, minimize
 from torch import Tensor
 
 from landscape.linalg.regions import Region
@@ -223,6 +222,8 @@ def lbfgsb(search: Search, start: Float[Tensor, " P"], radius: Float[Tensor, " P
 
     The stopping tolerances are 0: at a trained minimum the gradient is below scipy's own, and the run would end where it began.
     """
+    from scipy.optimize import Bounds, minimize  # slow to import, and for this method alone
+
     bound = radius.double().cpu().numpy()
     largest = 0.0
 

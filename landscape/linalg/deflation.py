@@ -17,6 +17,8 @@ from landscape.results import Estimate
 
 # Probes of the rest that tell how much it varies, and so how many more there must be.
 PILOT = 8
+# Steps of Lanczos, at most: rows that are made room for, and are taken up only as they are used.
+_LONGEST = 64
 
 
 def trace_within(
@@ -80,7 +82,7 @@ def trace_within(
     random = default_generator(generator)
     with progress.stage("trace", max_matvecs) as advance:
         products = Products(matvec, dim, dtype, device, advance)
-        longest = min(dim, max(max_matvecs // 2, 1), 256)
+        longest = min(dim, max(max_matvecs // 2, 1), _LONGEST)
         krylov = KrylovBasis(longest, dim, generator=random, dtype=dtype, device=device, place=place)
         exact = _deflate(krylov, products, min(longest, max_matvecs - PILOT), relative_error)
         if krylov.exhausted:

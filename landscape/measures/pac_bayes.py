@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from landscape import progress
@@ -128,7 +128,7 @@ def _sharpness(objective: Objective, scale: Tensor, drop: float, draws: int, gen
             sigma**-2, None, "log t", draws, reason=f"sigma = {sigma:.4g}; the drop has no slope to read an error from"
         )
     relative = noise / rise
-    half = relative * float(student.ppf(0.975, draws - 1))
+    half = relative * float(stdtrit(draws - 1, 0.975))
     return Estimate(sigma**-2, 2 * relative * sigma**-2, "log t", draws, reason=f"sigma = {sigma:.4g} ± {half * sigma:.2g}")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.linalg.probes import random_rows
+from landscape.measures import warm
 from landscape.measures.registry import Work
 from landscape.objective import Curvature, Objective
 from landscape.per_sample import SAMPLE_FORMS
@@ -47,23 +48,30 @@ def extremes(
     curvature: Curvature = "hessian",
     tol: float | None = None,
 ) -> Eigenpairs:
-    """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run; "ggn" and "fisher" the largest."""
-    return once(
-        objective,
-        generator,
-        ("extremes", curvature, _mark(weight), tol),
-        lambda: linalg.eigenpairs(
+    """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run; "ggn" and "fisher" the largest.
+
+    The run starts from a neighbour's eigenvectors where `landscape.measures.warm` has some; they decide how soon it ends, not
+    what it ends at: it goes on to the same true residual, with a random part in its start for what they do not have.
+    """
+
+    def compute() -> Eigenpairs:
+        units = _units(objective, weight)
+        pairs = linalg.eigenpairs(
             operator(objective, weight, curvature),
             objective.dim,
             k=1,
             which="both" if curvature == "hessian" else "largest",
             tol=tol or TOLERANCE[objective.dtype],
             **krylov(objective, 2),
+            start=warm.hint(objective, curvature, units),
             generator=generator,
             dtype=objective.dtype,
             device=objective.device,
-        ),
-    )
+        )
+        warm.remember(objective, curvature, units, pairs.vectors)
+        return pairs
+
+    return once(objective, generator, ("extremes", curvature, _mark(weight), tol), compute)
 
 
 def sweep(
@@ -155,6 +163,15 @@ def eigenvalue_of(
     v = pairs.vectors[index]
     estimate = with_data_error(objective, pairs.estimate(index), [v if weight is None else weight * v], curvature)
     return replace(estimate, n=pairs.matvecs)
+
+
+def _units(objective: Objective, weight: Tensor | None) -> str | None:
+    """What a diagonal weight is, so that a neighbour's can be told to be the same; None for one that has no name."""
+    if weight is None:
+        return "one"
+    if torch.equal(weight, objective.theta.abs()):
+        return "weights"
+    return "layers" if torch.equal(weight, layer_norms(objective)) else None
 
 
 def _mark(weight: Tensor | None) -> object:

@@ -27,7 +27,7 @@ def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: 
     Args:
         objective: the network on its data.
         rho: radius, in the unit of the weights; 0.05 is the paper's for CIFAR-10.
-        steps: iterations of the projected methods.
+        steps: iterations of the quasi-Newton method.
         generator: of the random starts; default seed 0.
 
     Returns:
@@ -86,7 +86,7 @@ def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: 
     Args:
         objective: the network on its data.
         rho: radius, relative to the weights; 0.5 is the paper's for CIFAR-10.
-        steps: iterations of the projected methods.
+        steps: iterations of the quasi-Newton method.
         generator: of the random starts; default seed 0.
 
     Returns:
@@ -129,7 +129,7 @@ def asam_published(
         objective: the network on its data.
         rho: radius; 0.5 in the paper.
         eta: added to |w|; 0.01 in the paper.
-        steps: iterations of the projected methods.
+        steps: iterations of the quasi-Newton method.
         generator: of the random starts; default seed 0.
 
     Returns:

@@ -23,6 +23,7 @@ class PathCheck:
             difference, relative to the largest value; None where no place inside has a finite value.
         place: t where the derivatives are taken.
         derivatives: phi''(t) of the loss along the path, keyed "11", from values and as c'^T H c' + g^T c'' for weights c(t).
+        precision: of the values and `ends`, where it is not the objective's own, such as "bfloat16".
     """
 
     ends: tuple[float, float]
@@ -30,6 +31,7 @@ class PathCheck:
     recomputed: float | None
     place: float
     derivatives: Derivatives = field(default_factory=Derivatives)
+    precision: str = ""
 
     @property
     def passed(self) -> bool:
@@ -51,8 +53,9 @@ class PathCheck:
     def lines(self) -> list[str]:
         """The check in words, one fact a line."""
         said = {True: "equal to the bit", False: "DIFFERENT", None: "not among the values of the path"}
+        rounded = f" in {self.precision}" if self.precision else ""
         out = [
-            f"{name}: checkpoint's loss {loss:.6g}, {said[exact]}"
+            f"{name}: checkpoint's loss {loss:.6g}{rounded}, {said[exact]}"
             for name, loss, exact in zip(_ENDS, self.ends, self.exact, strict=True)
         ]
         if self.recomputed is not None:

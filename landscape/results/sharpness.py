@@ -93,6 +93,7 @@ class Sharpness:
         checkpoint, sha256: the file and the digest of its bytes; None for a network that came from memory.
         task: name of the task.
         provenance: seed, dtype, device, versions, settings.
+        directions: eigenvectors that were found on the way, to start a neighbouring checkpoint from; not part of the JSON.
     """
 
     loss: Estimate
@@ -103,6 +104,7 @@ class Sharpness:
     sha256: str | None = None
     task: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    directions: object = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Estimate:
         return self.measures[name].estimate

@@ -64,6 +64,7 @@ class SliceCheck:
         own_value: the checkpoint's loss under its own statistics, where the slice has re-estimated ones at the origin.
         recomputed: some places of the grid were computed anew: the largest difference, relative to the largest value; None if
             the values there are not finite.
+        precision: of the values, where it is not the objective's own, such as "bfloat16"; `centre_value` is in it.
     """
 
     cosine: float | None
@@ -74,6 +75,7 @@ class SliceCheck:
     derivatives: Derivatives = field(default_factory=Derivatives)
     own_value: float | None = None
     recomputed: float | None = None
+    precision: str = ""
 
     @property
     def curvature(self) -> dict[str, float]:
@@ -114,8 +116,9 @@ class SliceCheck:
             out.append(f"cosine of the axes: {self.cosine:+.4f}")
         out += [ratio.line(i) for i, ratio in enumerate(self.norm_ratio, 1) if ratio is not None]
         centre = {True: "equal to the bit", False: "DIFFERENT", None: "0 is not on the grid"}[self.centre_is_exact]
+        rounded = f" in {self.precision}" if self.precision else ""
         under = "" if self.own_value is None else f" under re-estimated statistics (its own: {self.own_value:.6g})"
-        out.append(f"centre: checkpoint's loss {self.centre_value:.6g}{under}, {centre}")
+        out.append(f"centre: checkpoint's loss {self.centre_value:.6g}{rounded}{under}, {centre}")
         if self.recomputed is not None:
             out.append(f"grid: values computed anew differ by {self.recomputed:.1g} of the largest")
         if not self.symmetric:

@@ -65,6 +65,7 @@ def check_slice(
         derivatives=_derivatives(objective, directions, recalibrated, interpolated=buffers is not None and not recalibrated),
         own_value=own if recalibrated else None,
         recomputed=_recomputed(drawn, directions, chart, loss),
+        precision="" if drawn is objective else drawn.precision,
     )
 
 

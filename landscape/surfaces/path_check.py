@@ -68,7 +68,9 @@ def check_path(
         found.append(float(values[k]))
         again.append(drawn.evaluate(theta, _statistics(start, end, batchnorm, float(at[k]), theta)).loss.value)
     derivatives = _derivatives(start, end, control, straight, place, batchnorm)
-    return PathCheck(own, (exact[0], exact[1]), difference(found, again), place, derivatives)
+    return PathCheck(
+        own, (exact[0], exact[1]), difference(found, again), place, derivatives, "" if drawn is start else drawn.precision
+    )
 
 
 def _equal(at: np.ndarray, values: np.ndarray, known: np.ndarray, place: float, loss: float) -> bool | None:

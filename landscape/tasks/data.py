@@ -11,6 +11,7 @@ from torch import Tensor
 from landscape.errors import MalformedError, NumericalError, UsageError, printable
 from landscape.tasks import images
 from landscape.tasks.dataset import DataSet, DataSpec
+from landscape.tasks.digits import read_digits, split_by_class
 
 # Mean and standard deviation of the pixels of the training images, per channel, on the scale 0 to 1.
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
@@ -65,16 +66,9 @@ def read_data(text: str | DataSpec) -> DataSet:
 
 def _digits(spec: DataSpec) -> DataSet:
     """scikit-learn's digits, split once for everybody: 450 test images, every class in proportion, seed 0."""
-    import numpy
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    raw = load_digits()
-    x = torch.from_numpy(raw.images).float().unsqueeze(1)
-    y = torch.from_numpy(raw.target).long()
-    train, test = (
-        torch.from_numpy(i) for i in train_test_split(numpy.arange(len(y)), test_size=450, stratify=y, random_state=0)
-    )
+    values, labels = read_digits()
+    x, y = torch.from_numpy(values).unsqueeze(1), torch.from_numpy(labels)
+    train, test = (torch.from_numpy(rows) for rows in split_by_class(labels))
     how = "scikit-learn load_digits, values 0 to 16 divided by 16; stratified split, seed 0"
     classes = tuple(str(k) for k in range(10))
     return DataSet(spec, x[train], y[train], x[test], y[test], classes, 16.0, None, None, how)

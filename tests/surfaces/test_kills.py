@@ -1,4 +1,4 @@
-"""Processes killed at random moments, by the hundred: a finished surface is the same to the bit, and a kill costs one point."""
+"""Processes killed at random moments, by the hundred: a surface is the same to the bit; a kill costs a point, or a stack."""
 
 import json
 import subprocess

@@ -72,6 +72,9 @@ def test_it_is_said_everywhere(tmp_path):
     assert json.dumps(deviation.to_json())[:-1].encode() in netcdf(found)
     assert found.provenance["evaluation"] == "one point at once, bfloat16, channels last, 1 BatchNorm folded"
     assert "standard errors" in deviation.line
+    centre = f"checkpoint's loss {objective_of(3).values_in('bfloat16').value().value:.6g} in bfloat16, equal to the bit"
+    at_centre = plane(objective_of(3), grid=3, precision="bfloat16").check
+    assert f"centre: {centre}" in at_centre.lines()
 
 
 def test_a_path_and_what_goes_on(tmp_path):
@@ -79,6 +82,9 @@ def test_a_path_and_what_goes_on(tmp_path):
     found = interpolation(start, end, grid=21, precision="bfloat16", run=tmp_path)
     assert found.check.passed, found.check.problems
     assert found.check.exact == (True, True)
+    assert found.check.lines()[0].startswith(
+        f"start: checkpoint's loss {start.values_in('bfloat16').value().value:.6g} in bfloat16"
+    )
     assert set(found.deviations) == {"loss"}
     again = interpolation(start, end, grid=21, precision="bfloat16", run=tmp_path)
     assert json.dumps(again.to_json()) == json.dumps(found.to_json())
