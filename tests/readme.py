@@ -1,6 +1,6 @@
 """Runs every command that README.md shows and holds its tables against `--help` and the registry; `--write` renews them.
 
-Commands are the lines that begin with `$ landscape` or `$ python` in blocks marked `console`. They run from a copy of the
+Commands are the lines that begin with `$ landscape`, `$ python` or a number of threads in blocks marked `console`. They run from a copy of the
 repository's root, in order, on the checkpoints that `make demo` left in demo/.
 """
 
@@ -63,7 +63,7 @@ def commands(text: str) -> list[str]:
     out = []
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         joined = block.replace("\\\n", " ")
-        out += [line[2:] for line in joined.splitlines() if line.startswith(("$ landscape", "$ python"))]
+        out += [line[2:] for line in joined.splitlines() if line.startswith(("$ landscape", "$ python", "$ OMP_NUM_THREADS"))]
     return out
 
 

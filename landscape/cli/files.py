@@ -92,14 +92,14 @@ class OutputDirectory:
 
 
 def _recorded(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Inputs as they read back from the record, without what they do not decide: how the work was cut to fit the memory."""
-    return _without_memory(plain(json.loads(json.dumps(inputs, default=str))))
+    """Inputs as they read back from the record, without what decides nothing: how the work was cut and computed."""
+    return _without_work(plain(json.loads(json.dumps(inputs, default=str))))
 
 
-def _without_memory(value: Any) -> Any:
+def _without_work(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_memory(v) for k, v in value.items() if k != "memory"}
-    return [_without_memory(v) for v in value] if isinstance(value, list) else value
+        return {k: _without_work(v) for k, v in value.items() if k not in ("memory", "products")}
+    return [_without_work(v) for v in value] if isinstance(value, list) else value
 
 
 def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:

@@ -107,10 +107,15 @@ def objective_of(task: "Task", common: Common, split: str = "train", shard_basis
     )
 
 
-def memory_line(objective: "Objective", terminal: Terminal, *bases: "Basis", vectors: int) -> dict[str, object]:
-    """Say how much memory the run will take, with these Krylov bases one after another; what to record of it."""
+def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vectors: int) -> dict[str, object]:
+    """Say how much memory the run will take, with these Krylov bases one after another, and how products are computed.
+
+    Returns:
+        What to record of it: it decides about time and memory, not about results.
+    """
     terminal.note(objective.plan.line(*bases, vectors=vectors))
-    return objective.plan.to_json(*bases, vectors=vectors)
+    terminal.note(f"products: {objective.method.name}")
+    return {"memory": objective.plan.to_json(*bases, vectors=vectors), "products": objective.method.name}
 
 
 def test_objective(task: "Task", common: Common) -> "Objective | None":

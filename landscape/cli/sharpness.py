@@ -113,13 +113,13 @@ def measured_at(
     start: "Sharpness | None" = None,
 ) -> "Sharpness":
     """The same for a checkpoint that is open already, on the data of `--split`."""
-    from landscape.cli.network import centre_line, memory_line
+    from landscape.cli.network import centre_line, work_lines
     from landscape.measures import forecast, room, sharpness
     from landscape.results.sharpness import HEAD
 
     centre_line(objective, task, path.name, naming.split, terminal)
     bases, vectors = room(objective, names)
-    memory = memory_line(objective, terminal, *bases, vectors=vectors)
+    work = work_lines(objective, terminal, *bases, vectors=vectors)
     plan = forecast(objective, names)
     if plan.total > _WORTH_SAYING:
         terminal.note(f"forecast: {plan}")
@@ -129,7 +129,7 @@ def measured_at(
         checkpoint=str(path),
         sha256=task.sha256,
         task=task.name,
-        provenance=result.provenance | {"split": naming.split, "memory": memory},
+        provenance=result.provenance | {"split": naming.split} | work,
     )
     terminal.table(HEAD, result.rows())
     for reason in result.reasons():

@@ -46,7 +46,7 @@ def run(
     Example: landscape spectrum runs/model.safetensors -k 10 --per-layer --out spectrum
     """
     from landscape.cli.files import OutputDirectory
-    from landscape.cli.network import centre_line, memory_line, objective_of, open_task, seeded, task_file
+    from landscape.cli.network import centre_line, objective_of, open_task, seeded, task_file, work_lines
     from landscape.measures import provenance
     from landscape.report import figure_density, save
     from landscape.spectrum import spectrum, uses
@@ -67,7 +67,7 @@ def run(
 
     count = min(k, objective.dim)
     bases, vectors = uses(objective, count, probes, steps)
-    memory = memory_line(objective, terminal, *bases, vectors=vectors)
+    work = work_lines(objective, terminal, *bases, vectors=vectors)
     axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
     pairs, density = spectrum(objective, count, probes=probes, steps=steps, scale=axis, generator=seeded(common.seed))
     rows = [
@@ -81,7 +81,7 @@ def run(
     document: dict[str, Any] = {
         "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
         "eigenvalues": pairs.to_json(), "density": density.to_json(),
-        "provenance": inputs | {"memory": memory},
+        "provenance": inputs | work,
     }  # fmt: skip
     if per_layer or per_filter:
         _blocks(

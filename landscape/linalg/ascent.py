@@ -29,7 +29,8 @@ def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], it
     """
     u = start
     value, g = search.gradient(u)
-    before, change, forward, worth = None, None, 0.0, 1.0
+    before: Tensor | None = None
+    change, forward, worth = 0.0, 0.0, 1.0
     for k in range(iterations):
         if g is None:
             return
@@ -43,13 +44,14 @@ def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], it
             z, plain = (z, True) if torch.equal(carried, u) else (carried, False)
         growth = value - search.base
         if (growth > 0 and worth * promise <= tol * growth) or k == iterations - 1:
-            search.value(z)
+            if not search.value(z) > value and not plain:
+                search.value(region.vertex(g, u))
             return
         reached, slope = search.gradient(z)
         if not reached > value:
             if plain:
                 return
-            before, change, forward = None, None, 0.0
+            before, change, forward = None, 0.0, 0.0
             continue
         moved = bool(u.any())
         worth = min(1.0, (reached - value) / promise) if moved and promise > 0 else 1.0

@@ -55,8 +55,8 @@ def trace(
     Raises:
         UsageError: fewer than 2 probes, or a negative relative error.
 
-    Cost: one product a probe; shared with `frobenius` for the same generator. To a relative error of 0.05 some 25 to 40 products
-        in all, see `landscape.linalg.trace_within`.
+    Cost: one product a probe; shared with `frobenius` for the same generator. To a relative error of 0.05 some 25 to 40
+        products in all, see `landscape.linalg.trace_within`.
 
     Accuracy: variance (2 / probes)(||H||_F^2 - sum H_ii^2), unbiased.
 

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,9 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
     if found is None or found.origin is None:
         raise UsageError("expected scikit-learn, whose digits these are, found none", fix="pip install scikit-learn")
     file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    try:
+    rows: np.ndarray = np.empty((0, 0), dtype=np.float32)
+    with suppress(OSError, ValueError):
         rows = np.loadtxt(gzip.decompress(file.read_bytes()).decode().splitlines(), delimiter=",", dtype=np.float32)
-    except (OSError, ValueError):
-        rows = np.empty((0, 0))
     if rows.shape != (_SAMPLES, _COLUMNS):  # kept elsewhere in this version: a second or two more to import
         from sklearn.datasets import load_digits
 
@@ -54,7 +54,7 @@ def split_by_class(labels: np.ndarray, test: int = _TEST, seed: int = 0) -> tupl
     Returns:
         Training numbers (n - test,), test numbers (test,).
     """
-    random = np.random.RandomState(seed)  # noqa: NPY002 - the stream that the split was made with
+    random = np.random.RandomState(seed)
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
     for_training = _in_proportion(counts, len(labels) - test, random)

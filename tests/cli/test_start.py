@@ -1,0 +1,80 @@
+"""What a fresh interpreter has imported when a command is done: modules are counted, since times are noisy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from landscape.cli.app import COMMANDS, all_commands, one_command
+from landscape.tasks import Recipe, train
+
+HEAVY = ("torch", "numpy", "scipy", "matplotlib", "sklearn", "torchvision", "plotly", "pydantic", "pandas", "jinja2")
+DRAWS = {"matplotlib"}
+
+
+def imported(arguments: list[object], code: int = 0) -> set[str]:
+    """Names of the modules that are there when the command ends."""
+    line = (
+        "import atexit, sys; atexit.register(lambda: print('\\nMODULES', *sys.modules, file=sys.stderr)); "
+        f"sys.argv = ['landscape', *{list(map(str, arguments))!r}]; from landscape.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr[-2000:]
+    return set(done.stderr.rpartition("MODULES ")[2].split())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("start") / "mlp.safetensors"
+    train(Recipe(epochs=1, network_options={"widths": [4]}), out=path)
+    return path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments):
+    there = imported(arguments)
+    assert there.isdisjoint(HEAVY), there & set(HEAVY)
+    if len(arguments) == 2:
+        others = {f"landscape.cli.{name}" for name in COMMANDS if name != arguments[0]}
+        # `demo` runs other commands, `report` measures what is not measured yet.
+        assert arguments[0] in ("demo", "report") or there.isdisjoint(others)
+
+
+def test_a_command_alone_says_what_it_says_among_all():
+    group = typer.main.get_command(all_commands())
+    assert tuple(group.commands) == COMMANDS
+    for name in COMMANDS:
+        alone = typer.main.get_command(one_command(name))
+        above = group.make_context("landscape", [name], resilient_parsing=True)
+        texts = [
+            command.get_help(type(above)(command, info_name=info, parent=parent, help_option_names=["-h", "--help"]))
+            for command, info, parent in ((alone, f"landscape {name}", None), (group.commands[name], name, above))
+        ]
+        assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "needed"),
+    [
+        ("inspect", [], set()),
+        ("sharpness", ["--measures", "lambda_max,trace,keskar:tol=0.01,sam", "--samples", 32], set()),
+        ("spectrum", ["--json", "--samples", 32, "--out", "{folder}/spectrum"], DRAWS),
+        ("surface", ["--dim", 1, "--grid", 3, "--samples", 32, "--out", "{folder}/surface"], DRAWS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_commands_import_what_they_need(command, options, needed, checkpoint, tmp_path):
+    """The digits are there without scikit-learn, and measures without statistics and optimizers that they do not use."""
+    there = imported([command, checkpoint, *(str(o).format(folder=tmp_path) for o in options)])
+    unwanted = {"matplotlib", "sklearn", "torchvision", "plotly", "pandas", "scipy.stats"} - needed
+    assert there.isdisjoint(unwanted), there & unwanted
+    assert "torch" in there
+    if command == "inspect":
+        assert "scipy" not in there
+
+
+def test_doctor_draws_nothing_and_learns_nothing():
+    """It imports torchvision, to see whether that can be imported here."""
+    assert imported(["doctor"]).isdisjoint({"matplotlib", "sklearn", "plotly", "pandas", "scipy.stats"})
