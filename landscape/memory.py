@@ -20,6 +20,8 @@ _BASIS_BYTES, _LONGEST = 256 << 20, 512
 _BLOCK = 8
 # Vectors alive for each one of a block: itself, its product, the sum over batches, and the copy that a solver makes.
 _EACH = 4
+# Vectors that are kept of a density's first probe, to start the eigenpairs of both ends from.
+_STARTS = 10
 # Vectors alive, in float32 at most, in the checks and the trial that come before all products; measured.
 _CHECK = 40
 
@@ -168,12 +170,12 @@ class Plan:
         least = max(40, 2 * wanted + 16)
         best = max(least, min(_LONGEST, _BASIS_BYTES // (8 * self.dim)))
         share = self._share(processes)
-        return self._laid(min(best, self.dim - 1), min(least, self.dim - 1), share, self.rest - (3 * wanted + 6) * self.row)
+        return self._laid(min(best, self.dim - 1), min(least, self.dim - 1), share, self.rest - (4 * wanted + 6) * self.row)
 
     def probes(self, steps: int, wanted: int, processes: int = 1) -> tuple[int, Basis]:
         """How many of `wanted` probes of a density advance together, and the bases of all of them."""
         share = self._share(processes)
-        together = self.rest // (steps * share + _EACH * self.row)
+        together = max(self.rest - _STARTS * self.row, 0) // (steps * share + _EACH * self.row)
         if together >= 1:
             together = min(together, wanted)
             return together, Basis(together * steps, "device", together * steps * share)

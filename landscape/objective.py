@@ -48,7 +48,8 @@ class Objective(Variants):
         metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
         batch_size: micro-batch; results do not depend on it beyond rounding, memory does.
         memory: bytes that derivatives may take, beyond what Python and PyTorch do, in each process; default 0.8 of what is
-            free. Batches are made smaller where they must be, and `plan` says what else follows.
+            free. Batches are made smaller where they must be, and `plan` says what else follows. Where it is tight glibc is
+            told to give back what is freed, for the whole process (mallopt).
         shard_basis: of several processes each holds its share of the columns of a Krylov basis.
 
     Raises:
@@ -93,6 +94,7 @@ class Objective(Variants):
         self._metric, self._checked, self._spent = metric, False, Spent()
         self._memory, self.shard_basis = memory, shard_basis
         self._methods: list[Method] = []  # one, once it is chosen; shared by all that is derived from this
+        self._origin = None
         self._classes = check_targets(self._engine, self._theta)
         self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
         if memory is not None:
@@ -263,8 +265,9 @@ class Objective(Variants):
     def method(self) -> Method:
         """How Hessian-vector products are computed: the fastest way in a trial, held when first asked for; `by` sets it."""
         if not self._methods:
-            self.preflight()
-            self._methods.append(chosen(self._engine, self._theta))
+            first = self._origin or self  # whoever asks, the choice is that for all the samples
+            first.preflight()
+            self._methods.append(chosen(first._engine, first._theta))
         return self._methods[0]
 
     @property

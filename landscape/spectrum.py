@@ -131,7 +131,7 @@ def uses(objective: Objective, k: int, probes: int, steps: int) -> tuple[list[Ba
     """The Krylov bases of `spectrum`, and the vectors that are there beside them, for a forecast."""
     plan, processes = objective.plan, _processes(objective, None)
     together, bases = plan.probes(min(steps, objective.dim), probes, processes)
-    return [bases, plan.basis(2 * k, processes)], 2 * k + max(4 * together, 3 * 2 * k + 6)
+    return [bases, plan.basis(2 * k, processes)], max(2 * k + 4 * together, 4 * 2 * k + 6)
 
 
 def _processes(objective: Objective, shard_basis: bool | None) -> int:

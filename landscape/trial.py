@@ -42,7 +42,7 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     """
     batch = engine.batches[0]
     alone = replace(engine, group=ALONE)
-    timed = replace(alone, batches=[batch[:_TIMED]])
+    timed = replace(alone, batches=[batch[:_TIMED]], held=None)
     direction = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
     truth = _Truth(replace(alone, batches=[batch[:_CHECKED]]), theta, direction)
     # Where none of the candidates holds, as for a network that reads its images with `view`, rather these than nothing.

@@ -31,6 +31,10 @@ class Variants(ABC):
     _theta: Tensor
     _metric: Any
     _methods: list[Method]
+    _origin: Self | None
+    _checked: bool
+    _memory: int | None
+    shard_basis: bool
     _values_in: torch.dtype | None = None  # what the network computes in for values; None: the dtype of theta
 
     @abstractmethod
@@ -39,6 +43,10 @@ class Variants(ABC):
 
     @abstractmethod
     def preflight(self) -> None:
+        """As `Objective`."""
+
+    @abstractmethod
+    def _fit(self) -> None:
         """As `Objective`."""
 
     @abstractmethod
@@ -86,13 +94,15 @@ class Variants(ABC):
 
     def by(self, method: Method) -> Self:
         """The same loss, whose Hessian-vector products are computed in this way: one that another run chose, for equal bits."""
-        other = self._derived(self._engine, self._theta)
-        other._methods = [method]
+        other = self._another(replace(self._engine, method=method), self._theta)
+        other._methods.append(method)
+        if other._checked:
+            other._fit()
         return other
 
     def to(self, dtype: str) -> Self:
         """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
-        other = self._derived(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
+        other = self._another(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
         other._values_in = None
         return other
 
@@ -131,16 +141,17 @@ class Variants(ABC):
 
     def with_loss(self, loss: LossFunction) -> Self:
         """Another loss of the same network on the same data."""
-        return self._derived(replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype)), self._theta)
+        return self._another(replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype)), self._theta)
 
     def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
         """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
-        return self._derived(replace(self._engine, transform=transform), self._theta)
+        return self._another(replace(self._engine, transform=transform), self._theta)
 
     def with_model(self, model: nn.Module) -> Self:
         """The same loss, data, dtype and device with another model's weights and buffers."""
         data = [b.raw for b in self._engine.batches]
-        other = type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric)
+        budget = {"memory": self._memory, "shard_basis": self.shard_basis}
+        other = type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric, **budget)
         return other if self.group.size > 1 else other.alone()
 
     def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:
@@ -167,5 +178,11 @@ class Variants(ABC):
     def _derived(self, engine: Engine, theta: Tensor) -> Self:
         """An one that shares model, data and the count of what was spent with this one."""
         other = copy.copy(self)
-        other._engine, other._theta = engine, theta
+        other._engine, other._theta, other._origin = engine, theta, self._origin or self
+        return other
+
+    def _another(self, engine: Engine, theta: Tensor) -> Self:
+        """The same of another function, which chooses its own way to compute products."""
+        other = self._derived(engine, theta)
+        other._methods, other._origin = [], None
         return other

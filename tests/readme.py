@@ -1,7 +1,7 @@
 """Runs every command that README.md shows and holds its tables against `--help` and the registry; `--write` renews them.
 
-Commands are the lines that begin with `$ landscape`, `$ python` or a number of threads in blocks marked `console`. They run from a copy of the
-repository's root, in order, on the checkpoints that `make demo` left in demo/.
+Commands are the lines that begin with `$ landscape`, `$ python` or a number of threads in blocks marked `console`. They run
+from a copy of the repository's root, in order, on the checkpoints that `make demo` left in demo/.
 """
 
 import argparse

@@ -93,3 +93,15 @@ def test_names_are_words() -> None:
         "BatchNorm folded, double backward written out, channels last"
     )
     assert replace(PLAIN, together=True).name == "vectors together"
+
+
+@pytest.mark.usefixtures("timed")
+def test_whoever_asks_first_the_choice_is_that_of_the_whole(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("landscape.objective.chosen", lambda engine, theta: asked.append(len(engine.batches[0])) or PLAIN)
+    model, loss, x, y = CASES[0].make(0)
+    objective = Objective(model, loss, (x, y))
+    assert objective.subset(2).method == objective.method == PLAIN
+    assert asked == [len(x)]
+    assert objective.with_loss(loss).method == PLAIN  # another function: it chooses for itself
+    assert len(asked) == 2

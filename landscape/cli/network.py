@@ -111,7 +111,7 @@ def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vect
     """Say how much memory the run will take, with these Krylov bases one after another, and how products are computed.
 
     Returns:
-        What to record of it: it decides about time and memory, not about results.
+        What to record of it: it decides about time and memory, and moves results by no more than their tolerance.
     """
     terminal.note(objective.plan.line(*bases, vectors=vectors))
     terminal.note(f"products: {objective.method.name}")

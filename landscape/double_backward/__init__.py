@@ -1,6 +1,7 @@
 """Operations whose double backward PyTorch puts together from many small ones, written for it.
 
-Inside `written_out()` every call of such an operation, by a module or by hand, is replaced by one that computes the same value
+Inside `written_out()` every call of such an operation, by a module or by hand, is replaced (but those that functions of
+PyTorch's own make inside, such as `multi_head_attention_forward`) by one that computes the same value
 and the same first and second derivatives. It is for graphs that are differentiated twice and no more: a third time is refused.
 What has no replacement, or an option that the replacement does not know, is PyTorch's own as ever.
 """

@@ -10,9 +10,9 @@ from torch.autograd import Function
 from landscape.double_backward.last import last
 
 
-def softmax(x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    """exp(x) / sum exp(x) along a dimension."""
-    if dim is None or dtype is not None:
+def softmax(x: Tensor, dim: Any = None, *options: Any, **named: Any) -> Tensor:
+    """exp(x) / sum exp(x) along a dimension; with any other option left to PyTorch, whose functions differ in them."""
+    if not isinstance(dim, int) or any(v is not None for v in (*options, *(v for k, v in named.items() if k != "_stacklevel"))):
         return NotImplemented
     return _Softmax.apply(x, dim)
 
@@ -27,14 +27,13 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(q k^T scale + mask) v; with dropout or grouped queries left to PyTorch."""
-    if dropout_p or enable_gqa:
+    """softmax(q k^T scale + mask) v; with dropout, grouped queries, or a mask (a row may be masked whole) left to PyTorch."""
+    if dropout_p or enable_gqa or attn_mask is not None:
         return NotImplemented
     scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
     if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~seen, -math.inf)
     return _Softmax.apply(scores, -1) @ value
 
 

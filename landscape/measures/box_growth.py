@@ -111,10 +111,10 @@ def _plan(method: str, where: Coordinates, iterations: int, tol: float, generato
         return {"methods": ("lbfgsb",), "starts": ("centre",), "lbfgsb_iterations": iterations}
     if method == "corners" and where.dim > FEW:
         return {"methods": ("sign_corner",), "starts": ("centre",), "jumps": iterations, "tol": tol}
-    several = {"restarts": 2, "iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations}
+    several = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations}
     if method == "corners" and where.objective.dim > FEW:
-        return several | {"methods": ("sign_corner", "projected_quasi_newton", "lbfgsb"), "starts": ("centre", "random")}
-    return several | {"directions": where.top(generator)}
+        return several | {"methods": ("sign_corner", "lbfgsb"), "starts": ("centre", "random"), "restarts": 4}
+    return several | {"directions": where.top(generator), "restarts": 2}
 
 
 def box_work(key: str) -> Work:
@@ -127,7 +127,7 @@ def box_work(key: str) -> Work:
         if settings["method"] == "all" or objective.dim <= FEW:
             return {**extremes_work(key)(objective, settings), object(): Spent(forwards=20, gradients=20 + 2.5 * steps)}
         if p and p <= FEW:
-            return {object(): Spent(forwards=10, gradients=15 + steps)}
+            return {object(): Spent(forwards=6, gradients=20 + steps)}
         return {object(): Spent(forwards=2, gradients=min(steps, 6))}
 
     return work

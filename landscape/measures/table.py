@@ -39,8 +39,8 @@ def sharpness(
         UsageError: an unknown measure or setting.
         NumericalError: the network fails the pre-flight check.
 
-    Cost: some 300 Hessian-vector products and 200 gradients for the default measures; see `forecast`. A `start` saves some 15 to
-        25 % of the products of the extreme eigenvalues between neighbouring epochs.
+    Cost: some 250 Hessian-vector products and 50 gradients for the default measures; see `forecast`. A `start` saves some 10
+        to 20 % of the products of the extreme eigenvalues between neighbouring epochs, more the less the network changes.
     """
     objective.preflight()
     warm = start is not None and start_from(objective, start.directions)

@@ -12,6 +12,7 @@ from landscape.measures.registry import measure
 from landscape.measures.shared import data_probes, layer_norms, seeded, sweep, sweep_work, trace_of, with_data_error
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
+from landscape.spectrum import krylov
 
 _PROBES = 64
 # Products that `trace` takes to an accuracy of some per cent, as a rule.
@@ -23,8 +24,8 @@ def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Ha
     of_all = sweep_work("plain")(objective, settings)
     if not settings["relative_error"]:
         return of_all
-    samples = {key: cost for key, cost in of_all.items() if isinstance(key, tuple) and key[0] == "samples"}
-    return {("within", settings["relative_error"]): Spent(sweeps=_WITHIN * 2 / 3, products=_WITHIN)} | samples
+    work: dict[Hashable, Spent] = {("within", settings["relative_error"]): Spent(sweeps=_WITHIN * 2 / 3, products=_WITHIN)}
+    return work | {key: cost for key, cost in of_all.items() if isinstance(key, tuple) and key[0] == "samples"}
 
 
 @measure(
@@ -77,6 +78,8 @@ def trace(
         objective.hvp,
         objective.dim,
         relative_error=relative_error,
+        block=objective.plan.block,
+        place=krylov(objective, 1)["place"],
         generator=random,
         dtype=objective.dtype,
         device=objective.device,
@@ -96,9 +99,8 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
         generator: of the probes; default seed 0.
 
     Returns:
-        Kind "t"; the standard error of ||Hz||^2 carried through the square root to first order, which makes the value
-        slightly too
-        small: by about half its squared relative error.
+        Kind "t"; the standard error of ||Hz||^2 carried through the square root to first order, which makes the value slightly
+        too small: by about half its squared relative error.
 
     Cost: one product a probe; shared with `trace` for the same generator.
     """

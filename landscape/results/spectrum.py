@@ -22,7 +22,8 @@ class Eigenpairs:
         values: (k,) float64 eigenvalues in decreasing algebraic order (for which="both": the k largest, then the k smallest).
         vectors: (k, P) orthonormal rows; a torch tensor in the dtype and on the device of the operator; (0, 0) if read from
             JSON.
-        residuals: (k,) true residuals ||H v - lambda v||, from a product made after the iteration ended.
+        residuals: (k,) residuals ||H v - lambda v||, from a product made after the iteration ended or, at a tolerance far above
+            rounding, from the products made before, of which Hv is the combination that v is of the basis.
         converged: (k,) booleans: residual <= tol * max |lambda|.
         matvecs: products with H that were spent, those for the residuals included.
         which: the end of the spectrum, in algebraic order, not in magnitude.

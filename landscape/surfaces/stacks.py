@@ -43,7 +43,7 @@ def settled_products(objective: Objective, run: Run) -> Objective:
         MalformedError: the file that says so is damaged.
     """
     if run.folder is None:
-        return objective
+        return objective.by(objective.method)
     kept = agreed(run.folder, _PRODUCTS, lambda: asdict(objective.method))
     try:
         return objective.by(Method(**kept))

@@ -44,6 +44,19 @@ def test_help_of_every_command_shows_an_example():
             assert option in text, name
 
 
+def test_a_checkpoint_starts_from_the_eigenvectors_of_the_one_before(runs):
+    """Of the same layout; the numbers are those of a run of its own."""
+    names = ("--measures", "lambda_max,adaptive_lambda_max", "--samples", 64, "--json")
+    both = json.loads(landscape("sharpness", runs / "0.safetensors", runs / "1.safetensors", *names).stdout)["results"]
+    alone = json.loads(landscape("sharpness", runs / "1.safetensors", *names).stdout)["results"][0]
+    assert "start" not in both[0]["provenance"]
+    assert both[1]["provenance"]["start"] == "eigenvectors of a neighbour"
+    for name, one in alone["measures"].items():
+        other = both[1]["measures"][name]
+        assert other["converged"]
+        assert abs(one["value"] - other["value"]) <= 1.1 * (one["stderr"] + other["stderr"])
+
+
 def test_sharpness_json_is_one_document(runs, tmp_path):
     done = landscape(
         "sharpness",

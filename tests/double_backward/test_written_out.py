@@ -167,3 +167,16 @@ def test_modules_are_caught_as_functions_are() -> None:
             queue += [n for n, _ in node.next_functions]
     assert {"_ConvolutionBackward", "_ReluBackward", "_LayerNormBackward"} <= names
     assert not any("NativeBatchNorm" in n or n == "ConvolutionBackward0" for n in names)
+
+
+def test_what_a_replacement_does_not_know_is_pytorchs_own() -> None:
+    x = torch.randn(3, 5)
+    q, k, v = (t.float() for t in _drawn(((1, 2, 4, 3),) * 3, 0))
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    mask[2] = False  # a row that sees nothing
+    with sdpa_kernel(SDPBackend.MATH):
+        wanted = F.scaled_dot_product_attention(q, k, v, mask)
+        with written_out():
+            assert torch.softmax(x, 0, torch.float64).dtype == torch.float64
+            assert F.softmax(x, 0, dtype=torch.float64).dtype == torch.float64
+            torch.testing.assert_close(F.scaled_dot_product_attention(q, k, v, mask), wanted, equal_nan=True)

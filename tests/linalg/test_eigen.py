@@ -259,3 +259,13 @@ def test_a_product_that_is_not_finite_is_named():
 def test_bad_input(options, message):
     with pytest.raises(UsageError, match=message):
         inspect.unwrap(eigenpairs)(lambda v: v, 3, **options)  # as called where the annotations are not checked
+
+
+@pytest.mark.parametrize("budget", range(6, 30))
+def test_vectors_are_eigenvectors_wherever_the_budget_ends(budget):
+    matrix = CACHE["like a Hessian"]
+    pairs = solve(matrix, k=2, tol=1e-2, max_matvecs=budget)
+    assert pairs.vectors.shape == (2, len(matrix))
+    assert pairs.matvecs <= budget
+    true = (pairs.vectors @ matrix - torch.from_numpy(pairs.values)[:, None] * pairs.vectors).norm(dim=1).numpy()
+    np.testing.assert_allclose(pairs.residuals, true, atol=1e-10)
