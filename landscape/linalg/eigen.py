@@ -197,8 +197,7 @@ class _ThickRestart:
             rose = True
             self.advance(tol / 2)
         if exact and not rose and (residuals <= tol * self.scale).all():
-            if self.krylov.size != self.wanted:
-                self.compress()
+            self.compress()
             return Eigenpairs(
                 values, self.krylov.rows.clone(), residuals, residuals <= tol * self.scale, self.products.count, which
             )
