@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return found
 
 
-def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """All parts on all networks, as one document."""
+def measure(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All parts on all networks: the document so far after every one, so that a run that is stopped has its results."""
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
     options = Options(
@@ -59,6 +60,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         grid=asked.grid, quick=asked.quick, landscaper=asked.landscaper,
     )  # fmt: skip
     before, started = machine(), time.perf_counter()
+    told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure")}
     rows: list[Row] = []
     took: dict[str, float] = {}
     cases = {name: Case.of(name, asked.data, asked.checkpoint) for name in asked.networks}
@@ -69,17 +71,17 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
                 rows.append(found)
                 print(f"{part:8} {found.network:9} {found.work:26} {found.tool:26} {shown(found)}", flush=True)
             took[f"{part} {'' if part == 'start' else case.name}".strip()] = round(time.perf_counter() - since, 1)
-    return {
-        "schema": 1,
-        "landscape": ls.__version__,
-        "asked": {"k": options.k, "percent": 100 * options.accuracy},
-        "machine": before,
-        "versions": versions() | {r.tool: r.facts["version"] for r in rows if r.facts.get("version")},
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure")},
-        "networks": {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
-        "seconds": {"all": round(time.perf_counter() - started, 1), **took},
-        "rows": [r.to_json() for r in rows],
-    }
+            yield {
+                "schema": 1,
+                "landscape": ls.__version__,
+                "asked": {"k": options.k, "percent": 100 * options.accuracy},
+                "machine": before,
+                "versions": versions() | {r.tool: r.facts["version"] for r in rows if r.facts.get("version")},
+                "options": told,
+                "networks": {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
+                "seconds": {"all": round(time.perf_counter() - started, 1), **took},
+                "rows": [r.to_json() for r in rows],
+            }
 
 
 def shown(found: Row) -> str:
@@ -105,10 +107,10 @@ def shown(found: Row) -> str:
 def main() -> None:
     """Measure, print, write."""
     asked = arguments()
-    document = measure(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "peers.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    (asked.out / "peers.md").write_text(table(document))
+    for document in measure(asked):
+        (asked.out / "peers.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        (asked.out / "peers.md").write_text(table(document))
     draw(document, asked.figure)
     print(f"wrote {asked.out}/peers.json, peers.md and {asked.figure} after {document['seconds']['all']:.0f} s")
 

@@ -49,6 +49,7 @@ def test_what_is_no_size_is_one_line(checkpoint):
     assert done.stderr.splitlines()[-1].startswith("error: expected a size of memory, found 'lots'; for example 512MiB")
 
 
+@pytest.mark.slow
 def test_a_budget_as_small_as_the_refusal_says_is_enough(checkpoint):
     command = ("sharpness", checkpoint, "--measures", "lambda_max", "--samples", 30, "--json")
     refused = landscape(*command, "--memory", "1MiB", code=2)

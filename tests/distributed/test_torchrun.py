@@ -96,6 +96,7 @@ def test_a_spectrum_of_two_processes_is_that_of_one(place):
     assert json.loads((place / "two" / "spectrum.json").read_text()) == two
 
 
+@SLOW
 def test_an_error_of_all_is_said_once(place):
     out, err = ended(started(2, "spectrum", "nothing.pt", cwd=place), 1)
     assert out == ""
