@@ -45,7 +45,7 @@ def test_content_then_name_then_folder(tmp_path, calls, make):
 def test_a_new_segment_of_a_journal_has_its_folder_synced_once(tmp_path, calls):
     journal = Journal(tmp_path / "journal", "run")
     for k in range(3):
-        journal.write(str(k), {"values": {}})
+        journal.write({str(k): {"values": {}}})
     journal.close()
     assert calls == [("sync", str(tmp_path / "journal")), ("sync", "file")]
 
@@ -61,7 +61,7 @@ def test_a_system_that_syncs_no_folders_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", refuse)
     files.write(tmp_path / "a", b"1")
     journal = Journal(tmp_path / "journal", "run")
-    journal.write("k", {"values": {}})
+    journal.write({"k": {"values": {}}})
     journal.close()
     assert (tmp_path / "a").read_bytes() == b"1"
     assert "k" in Journal(tmp_path / "journal", "run").records
