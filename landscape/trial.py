@@ -8,7 +8,7 @@ from torch import Tensor
 
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
-from landscape.method import PLAIN, Method, takes_images
+from landscape.method import PLAIN, TOGETHER, Method, takes_images
 from landscape.preflight import is_about_dtype
 
 # Samples that the trial times a product on, and those that it checks it on in float64.
@@ -16,9 +16,9 @@ _TIMED, _CHECKED = 16, 8
 # A way that is expected to be slower must be faster by this factor to be taken: what is within it is noise, and the same
 # command should take the same way twice.
 _MARGIN = 1.25
-# Bytes of a graph on the timed samples below which Python's steps are what takes time: there the clock would say little, and
-# the way that makes the fewest steps a vector is taken unasked.
-_SMALL = 4 << 20
+# Bytes of all graphs below which Python's steps are what takes time: there the clock would say little, and the way that makes
+# the fewest steps a vector is taken unasked.
+_SMALL = 16 << 20
 # Of the product's length; where a network insists on its dtype, rounding may move a sample across a rectifier's kink.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
@@ -48,8 +48,9 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     # Where none of the candidates holds, as for a network that reads its images with `view`, rather these than nothing.
     folded = Method(folded=engine.folded is not None)
     unasked = [replace(folded, written_out=True), folded]
-    if timed.graph_bytes(theta) < _SMALL:
-        order = [replace(folded, together=True), *unasked]
+    if replace(alone, held=None).graph_bytes(theta) < _SMALL:
+        few = TOGETHER * theta.nbytes < _SMALL  # what several vectors leave on their way is of their size
+        order = [*([replace(folded, together=True)] if few else []), folded]
     else:
         seconds = {m: found for m in candidates(engine) if (found := _seconds(timed, theta, direction, m)) is not None}
         order = sorted(seconds, key=lambda m: _handicapped(seconds, m))
