@@ -45,8 +45,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")}
 
 
-def in_the_middle(process: subprocess.Popen[str], folder: Path, size: int = 20_000) -> None:
-    """Wait until the journal has so many bytes: some hundred points are there, and some hundred are not."""
+def in_the_middle(process: subprocess.Popen[str], folder: Path, size: int = 80_000) -> None:
+    """Wait until the journal has so many bytes: more than a hundred points are there, and some hundred are not."""
     until = time.monotonic() + 200
     while sum(p.stat().st_size for p in (folder / "points" / "journal").glob("*.jsonl")) < size:
         assert process.poll() is None, process.communicate()
