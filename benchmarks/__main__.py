@@ -32,7 +32,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=25.0, help="seconds after which a part begins no further round (25)")
     parser.add_argument("--limit", type=float, help="seconds for one job of a peer; default: 16 times ours, at least 20")
     parser.add_argument("--steps", type=int, help="Lanczos steps of the density; default: by network, from 10 to 80")
-    parser.add_argument("--grid", type=int, default=9, help="points on each axis of our plane (9)")
+    parser.add_argument("--grid", type=int, help="points on each axis of our plane; default: 9, for the MLP 49")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything run?")
     parser.add_argument("--threads", type=int, help="of PyTorch; default: its own choice")
     parser.add_argument("--data", help="cifar10:PATH, for a ResNet-20 of your own")

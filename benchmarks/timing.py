@@ -69,15 +69,17 @@ def alternate(work: Mapping[str, Callable[[], Any]], *, repeats: int, budget: fl
     """Time every candidate once a round, in turn, until `repeats` rounds are done or `budget` seconds are spent.
 
     The first round warms up and is not counted where `warm`. A candidate that raises keeps the error as its result and takes
-    no further part.
+    no further part; so does one that takes a quarter of the budget at once, so that the others have more rounds: its time
+    counts, warm or not.
     """
     found = {name: Timed() for name in work}
     gc.freeze()  # what is there now is not looked through again at every round
     started, rounds = time.perf_counter(), 0
+    resting: set[str] = set()
     while rounds < repeats + warm and (rounds < 1 + warm or time.perf_counter() - started < budget):
         gc.collect()
         for name, call in work.items():
-            if found[name].failure is not None:
+            if found[name].failure is not None or name in resting:
                 continue
             before = time.perf_counter()
             try:
@@ -90,7 +92,9 @@ def alternate(work: Mapping[str, Callable[[], Any]], *, repeats: int, budget: fl
                 continue
             took = time.perf_counter() - before
             found[name].result = result
-            if rounds >= warm:
+            if long := took > budget / 4 > 0 and len(work) > 1:
+                resting.add(name)
+            if rounds >= warm or long:
                 found[name].seconds.append(result.seconds if isinstance(result, SelfTimed) else took)
         rounds += 1
     gc.unfreeze()

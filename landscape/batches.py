@@ -13,6 +13,9 @@ from landscape.errors import NumericalError, UsageError
 
 Data = DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
 
+# Bytes of data beyond which batches are not put together: for that they are copied.
+_COPIED = 1 << 28
+
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
@@ -103,6 +106,15 @@ def merged(batches: list[Batch]) -> Batch | None:
         return None
     joined = [torch.cat(c) if isinstance(c[0], Tensor) else c[0] for c in columns]
     return Batch(*pytree.tree_unflatten(joined, kinds[0]))
+
+
+def regrouped(batches: list[Batch], size: int) -> list[Batch]:
+    """The same samples in batches of `size` and a last one of what is left; those that cannot be put together are only cut."""
+    if all(len(b) % size == 0 for b in batches[:-1]):
+        return split(batches, size)
+    leaves = pytree.tree_leaves([(b.args, b.kwargs, b.target) for b in batches])
+    whole = merged(batches) if sum(t.nbytes for t in leaves if isinstance(t, Tensor)) <= _COPIED else None
+    return split(batches if whole is None else [whole], size)
 
 
 def one_input(batches: list[Batch]) -> tuple[Tensor, Tensor]:

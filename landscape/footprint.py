@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from landscape.batches import Batch, split
+from landscape.batches import Batch, regrouped, split
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
 from landscape.errors import UsageError
@@ -32,6 +32,8 @@ _COPIES = 5
 # products take up to a third longer.
 _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
 _MMAP_THRESHOLD = -3  # of malloc.h
+# Bytes of graph up to which batches are put together, so that Python's steps are few beside the work.
+_JOINED = 4 << 20
 # A product on fewer bytes than this is measured on more samples on a GPU, whose allocator rounds up.
 _SMALL = 16 << 20
 
@@ -48,6 +50,11 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self._known: dict[int, int] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch would import its compiler, for a second or more, only to tell it to leave this mode alone."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -87,12 +94,16 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
     # Where a basis lies is each process's own affair.
     host = allowed(torch.device("cpu")) if theta.device.type == "cuda" else 0
     row = theta.nbytes
-    sizes = _shared([len(b) for b in engine.batches], engine.group.size)
-    mixes = any(isinstance(m, _BatchNorm) and m.running_mean is None for m in engine.model.modules())
+    norms = [m for m in engine.model.modules() if isinstance(m, _BatchNorm)]
+    mixes = any(m.running_mean is None for m in norms)
     try:
         peak, held = _measured(engine, theta)
     except Exception:  # a network that cannot be differentiated so: the check that follows says why
         peak = held = Affine(0.0, 0.0)
+    apart = engine.loss.comes_apart and not mixes
+    if apart and not norms and held.each:  # for BatchNorm in training mode a batch is what the caller says it is
+        engine = replace(engine, batches=_joined(engine.batches, int(_JOINED / held.each)))
+    sizes = _shared([len(b) for b in engine.batches], engine.group.size)
 
     def cut(margin: float) -> tuple[Plan, Engine]:
         most, alone = peak.times(margin), held.times(margin)
@@ -105,7 +116,7 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
             len(theta),
             row,
             check=8 / theta.element_size(),
-            cut=engine.loss.comes_apart and not mixes,
+            cut=apart,
             host=host,
         )
         batches = engine.batches if found.batch >= max(sizes) else split(engine.batches, found.batch)
@@ -124,6 +135,11 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
 def _room(found: Plan, peak: Affine, held: Affine) -> int:
     """Bytes that graphs may take which are kept between products, the rest of a product beside them."""
     return max(found.budget - found.fixed - int(peak.of(found.batch) - held.of(found.batch)), 0) if found.kept else -1
+
+
+def _joined(batches: list[Batch], size: int) -> list[Batch]:
+    """The batches, put together up to `size` samples where they are smaller."""
+    return regrouped(batches, size) if len(batches) > 1 and size >= 2 * max(map(len, batches)) else batches
 
 
 def _shared(sizes: list[int], processes: int) -> list[int]:

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from landscape.batches import Batch, split
+from landscape.batches import Batch, regrouped, split
 from landscape.curvature import Engine, exact_math, logits_of
 from landscape.errors import UsageError
 
@@ -28,6 +28,9 @@ from landscape.errors import UsageError
 # every layer: ResNet-20 takes a third longer with 128 images (8 MiB) than with 32.
 _CACHE = 1 << 21
 _SMALLEST = 32  # samples, below which what every batch costs by itself would count
+# Of a network so small that steps are what takes time: its batches are those whose largest activation takes so many bytes, if
+# so many samples at least fit.
+_JOINED, _WORTH = 1 << 17, 256
 _TOLERANCE = 1e-3  # of the largest output, between two ways to compute it in float32: a wrong one differs in the first digit
 _IMAGE = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -169,7 +172,7 @@ def _two(engine: Engine, found: Network) -> Tensor:
 
 
 def _pieces(engine: Engine, found: Network) -> list[Batch]:
-    """The batches as the module reads them; cut where their activations would not stay in the processor's cache.
+    """The batches as the module reads them; cut where activations would not stay in the cache, joined where they are tiny.
 
     Nothing is cut whose samples cannot be taken apart: by the loss, or by a BatchNorm that normalizes by its batch.
     """
@@ -178,9 +181,17 @@ def _pieces(engine: Engine, found: Network) -> list[Batch]:
     )
     batches = found.batches
     if found.widest and not whole and batches[0].target.device.type == "cpu":
-        size = max(_SMALLEST, 1 << max(0, (_CACHE // found.widest).bit_length() - 1))
-        batches = split(batches, size)
+        joined = _power(_JOINED // found.widest)
+        if joined >= _WORTH:
+            batches = regrouped(batches, joined)
+        else:
+            batches = split(batches, max(_SMALLEST, _power(_CACHE // found.widest)))
     return [_inputs(b, found) for b in batches]
+
+
+def _power(n: int) -> int:
+    """The largest power of 2 that is not larger; 1 for 0."""
+    return 1 << max(0, n.bit_length() - 1)
 
 
 def _inputs(batch: Batch, found: Network) -> Batch:

@@ -43,6 +43,7 @@ def test_images_are_cut_and_turned_and_nothing_changes_but_rounding(monkeypatch,
     assert [len(b) for b in network(whole._engine).batches] == [23]
     monkeypatch.setattr(inference, "_CACHE", 1)
     monkeypatch.setattr(inference, "_SMALLEST", 4)
+    monkeypatch.setattr(inference, "_JOINED", 0)
     cut = objective_of(index)
     assert [len(b) for b in network(cut._engine).batches] == [4, 4, 4, 4, 4, 3]
     assert all(b.args[0].is_contiguous(memory_format=torch.channels_last) for b in network(cut._engine).batches)

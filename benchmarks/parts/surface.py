@@ -27,8 +27,7 @@ PLAIN, LOOP = "plain model(x)", "reference loop"
 def run(case: Case, options: Options) -> Iterator[Row]:
     """Rows in points a second; `facts` has how far the values are from the reference loop's, and ours from float64."""
     case = case.first(options.size("surface", case.name))
-    grid, few = options.grid, SMALL if not options.quick else 3
-    grid = 5 if options.quick else grid
+    grid, few = options.axis(case.name), SMALL if not options.quick else 3
     objective = ls.Objective(case.model, case.loss, case.batches())
     directions = _directions(case)
 

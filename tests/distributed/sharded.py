@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import landscape as ls
+from landscape import footprint
 from landscape.distributed import LostError
 from landscape.method import PLAIN
 from landscape.torchrun import joined
@@ -169,6 +170,7 @@ def fork(processes: int, path: str) -> None:
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
             }  # fmt: skip
+            footprint._JOINED = 0  # batches stay as small as they are, so that a process has several
             main(path)
             sys.stdout.flush()
             os._exit(0)

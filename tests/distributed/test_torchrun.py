@@ -202,4 +202,6 @@ def test_three_processes_find_what_one_finds(place, tmp_path, command, document)
     assert json.loads((tmp_path / "run" / document).read_text()) == three
     assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in (tmp_path / "run").iterdir()}
     if "--budget" not in command:  # what fits depends on the clock
-        assert [text for text in same(one, three) if "gradients" not in text and "forwards" not in text] == []
+        # A maximiser that stops where its value stalls may take more steps to it, by another way.
+        free = ("gradients", "forwards", "/sam/n:", "/sam/data_stderr:")
+        assert [text for text in same(one, three) if not any(word in text for word in free)] == []

@@ -13,6 +13,7 @@ import scipy
 import torch
 from torch import Tensor, nn
 
+from landscape import footprint
 from landscape.errors import MalformedError, NumericalError, UsageError
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, Slice
@@ -87,7 +88,6 @@ def same(a: Slice, b: Slice) -> bool:
         ({"test": 5}, ["test data ("]),
         ({"test": None}, ["test data (", "nothing asked", "test samples (20 there, nothing asked)"]),
         ({"dtype": "float32"}, ["dtype (torch.float64 there, torch.float32 asked)"]),
-        ({"batch_size": 7}, ["micro-batches ([20] there, [7, 7, 6] asked)"]),
         ({"has_batchnorm": True}, ["network (", "buffers ("]),
         ({"span": (-1.0, 2.0)}, ["span ([[-1.0, 1.0]] there, [[-1.0, 2.0]] asked)"]),
         ({"grid": 7}, ["grid ([5] there, [7] asked)"]),
@@ -106,6 +106,14 @@ def test_what_differs_is_refused_by_its_name_and_nothing_is_overwritten(tmp_path
         assert text in str(refused.value)
     assert "choose another directory, or undo the change" in str(refused.value)
     assert contents(tmp_path) == before
+
+
+def test_other_batches_are_refused_where_a_network_is_not_so_small_that_they_go_together(tmp_path, monkeypatch):
+    whole = Recipe().made(tmp_path / "run")
+    assert same(replace(Recipe(), batch_size=7).made(tmp_path / "run"), whole)
+    monkeypatch.setattr(footprint, "_JOINED", 0)
+    with pytest.raises(UsageError, match=r"micro-batches \(\[20\] there, \[7, 7, 6\] asked\)"):
+        replace(Recipe(), batch_size=7).made(tmp_path / "run")
 
 
 def test_another_way_with_batchnorm_is_refused(tmp_path):
