@@ -110,6 +110,7 @@ def _method(document: dict[str, Any]) -> str:
         f"{tools}.",
         "× is the time beside ours; ≥ was stopped there.",
         "Residuals are true ones, ‖Hv − λv‖ / λ_max, by an independent product.",
+        "What is done once is charged to nobody: our checks and the trial of methods, the peers' constructors.",
         "A peer without an interval is given the products that its best estimator needs, hessian-eigenthings the number of",
         "Lanczos steps; both were found out for nothing.",
         f"`python -m benchmarks`: {document['seconds']['all'] / 60:.0f} minutes; every time: benchmarks/results/peers.json.",

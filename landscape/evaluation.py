@@ -11,7 +11,7 @@ from torch import Tensor
 from landscape.curvature import Engine, exact_math
 from landscape.errors import UsageError
 from landscape.inference import Network, network
-from landscape.losses import joined, standard_error
+from landscape.losses import joined, means_and_errors
 from landscape.results import Estimate, Evaluation
 from landscape.scores import losses_and_hits
 
@@ -38,7 +38,7 @@ def evaluated(engine: Engine, params: dict[str, Tensor], metric: Metric | None, 
     found = network(engine, dtype)
     with exact_math(), torch.no_grad():
         rows = scored(engine, found, params, metric)
-    return summary(engine, found, *fetched(rows))
+    return summaries(engine, found, *(None if row is None else row[None] for row in fetched(rows)))[0]
 
 
 def scored(
@@ -67,36 +67,47 @@ def fetched(rows: tuple[Tensor | None, Tensor | None, Tensor | None]) -> list[np
     return [None if row is None else next(parts) for row in rows]
 
 
-def summary(
+def summaries(
     engine: Engine,
     found: Network,
-    each: Float[np.ndarray, " N"] | None,
-    score: Float[np.ndarray, " N"] | None,
-    means: Float[np.ndarray, " batches"] | None,
-) -> Evaluation:
-    """Means and errors from what every sample has."""
+    each: Float[np.ndarray, "k N"] | None,
+    score: Float[np.ndarray, "k N"] | None,
+    means: Float[np.ndarray, "k batches"] | None,
+) -> list[Evaluation]:
+    """Means and errors at k points from what every sample has there."""
     w = found.weights
-    with np.errstate(all="ignore"):  # an infinite loss has no error
-        if means is not None:
-            total = float((means * found.shares).sum())
+    n = len(w)
+    totals, spreads = (None, None) if each is None else means_and_errors(each, w)
+    if means is not None:
+        totals = (means * found.shares).sum(1)
+    assert totals is not None  # a loss that comes apart has every sample's, and any other each batch's mean
+    reason = None if spreads is not None and n > 1 else "no standard error: the loss does not come apart by sample"
+    scores = [None] * len(totals) if score is None else _scores(score, w, np.isnan(totals))
+    out = []
+    for i, total in enumerate(totals.tolist()):
+        spread = None if spreads is None or n < 2 else float(spreads[i])
+        rows = (("weight", w), ("loss", None if each is None else each[i]), ("accuracy", None if score is None else score[i]))
+        loss = Estimate(total, spread, "samples", n, reason=reason)
+        out.append(Evaluation(loss, scores[i], {name: t for name, t in rows if t is not None}))
+    return out
+
+
+def _scores(score: Float[np.ndarray, "k N"], w: Float[np.ndarray, " N"], lost: np.ndarray) -> list[Estimate | None]:
+    """Of every point; samples without a score do not count, and where the loss is not a number there is none."""
+    counted = ~np.isnan(score)
+    means, errors = means_and_errors(score, w, None if counted.all() else counted)
+    n = counted.sum(1)
+    # One yes or no a sample is a share; anything else (tokens, class weights, a user's metric) is a mean.
+    first = w[counted.argmax(1)]
+    hits = ((score == 0) | (score == 1) | ~counted).all(1) & ((w == first[:, None]) | ~counted).all(1)
+    out: list[Estimate | None] = []
+    for i in range(len(score)):
+        if lost[i]:
+            out.append(Estimate(math.nan, None, "samples", len(w), reason="the loss is not a number"))
         else:
-            assert each is not None  # a loss that comes apart has every sample's
-            total = float((w * each).sum() / w.sum())
-        spread = None if each is None else standard_error(each, w, total)
-        reason = None if spread is not None else "no standard error: the loss does not come apart by sample"
-        loss = Estimate(total, spread, "samples", len(w), reason=reason)
-        apart = {name: t for name, t in (("weight", w), ("loss", each), ("accuracy", score)) if t is not None}
-        if score is None:
-            return Evaluation(loss, None, apart)
-        if math.isnan(total):
-            return Evaluation(loss, Estimate(math.nan, None, "samples", len(w), reason="the loss is not a number"), apart)
-        kept = ~np.isnan(score)
-        values, shares = (score, w) if kept.all() else (score[kept], w[kept])
-        mean = float((values * shares).sum() / shares.sum())
-        # One yes or no a sample is a share; anything else (tokens, class weights, a user's metric) is a mean.
-        hits = bool(((values == 0) | (values == 1)).all() and (shares == shares[:1]).all())
-        error = standard_error(values, shares, mean)
-    return Evaluation(loss, Estimate(mean, error, "proportion" if hits else "samples", len(values)), apart)
+            error = float(errors[i]) if n[i] > 1 else None
+            out.append(Estimate(float(means[i]), error, "proportion" if hits[i] else "samples", int(n[i])))
+    return out
 
 
 def _own(metric: Metric, output: Tensor, target: Tensor) -> Tensor:

@@ -156,8 +156,9 @@ def _fixed(engine: Engine, theta: Tensor) -> int:
     """Bytes that are there before and between products."""
     tensors = [t for b in engine.batches for t in pytree.tree_leaves((b.args, b.kwargs, b.target)) if isinstance(t, Tensor)]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    images = sum(t.nbytes for t in tensors if t.ndim == 4)  # which are evaluated from a copy, channels last
     runtime = _RUNTIME if theta.device.type == "cpu" else 0
-    return runtime + sum(storages.values()) + _COPIES * theta.nbytes
+    return runtime + sum(storages.values()) + images + _COPIES * theta.nbytes
 
 
 def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:

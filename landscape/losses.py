@@ -8,8 +8,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -145,3 +146,24 @@ def standard_error(values: Any, weights: Any, mean: float) -> float | None:
         return None
     share, apart = weights / weights.sum(), values - mean
     return float((share * share * apart * apart).sum() * n / (n - 1)) ** 0.5
+
+
+def means_and_errors(
+    values: Float[np.ndarray, "k N"], weights: Float[np.ndarray, " N"], counted: Bool[np.ndarray, "k N"] | None = None
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Weighted means of k rows, and the standard error of each as `standard_error`, nan for that of a single sample.
+
+    Args:
+        values, weights: of the samples.
+        counted: which of them count in each row; default all.
+    """
+    n = np.full(len(values), values.shape[1]) if counted is None else counted.sum(1)
+    with np.errstate(all="ignore"):  # an infinite value has no error, and of no values there is no mean
+        if counted is None:
+            share = weights / weights.sum()
+        else:
+            share, values = np.where(counted, weights, 0.0), np.where(counted, values, 0.0)
+            share = share / share.sum(1, keepdims=True)
+        means = (values * share).sum(1)
+        apart = share * (values - means[:, None])
+        return means, np.where(n > 1, np.sqrt((apart * apart).sum(1) * n / (n - 1)), np.nan)

@@ -146,7 +146,8 @@ class Objective(Variants):
     def evaluate_many(self, theta: Float[Tensor, "k P"], buffers: dict[str, Tensor] | None = None) -> list[Evaluation]:
         """`evaluate` at k points at once, up to rounding; every one of `buffers` has a leading dimension of k.
 
-        Raises whatever PyTorch raises where the network, its loss or the metric cannot be vectorized over weights.
+        Raises:
+            RuntimeError, UserWarning, ...: whatever PyTorch raises where one of them cannot be vectorized over weights.
 
         Cost: k forward passes, memory for k networks; much faster than one by one where a network is tiny.
         """

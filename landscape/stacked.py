@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from landscape.curvature import Engine, exact_math
-from landscape.evaluation import Metric, fetched, scored, summary
+from landscape.evaluation import Metric, fetched, scored, summaries
 from landscape.inference import network
 from landscape.results import Evaluation
 
 # Bytes that the widest activation of one batch may take for all points together: what a core's own cache holds, or, on a GPU,
-# what keeps it busy. Measured on digits networks with one hidden layer: 32 points at 32 units, 8 at 128; at 512 units the
+# what keeps it busy. Measured on digits networks with one hidden layer: 32 points at 32 units, 16 at 128; at 512 units the
 # work itself is what takes the time, and there is no gain.
-_ROOM = {"cpu": 1 << 20, "cuda": 1 << 28}
-_MOST, _FEWEST = 32, 4
+_ROOM = {"cpu": 1 << 21, "cuda": 1 << 28}
+_MOST, _FEWEST = 32, 8
 # Values of the widest activation over all samples and points: about a quarter of a second of work on one core, which is what
 # a process that is killed may lose.
 _WORK = 1 << 26
@@ -48,10 +48,7 @@ def evaluated_many(
     with exact_math(derivatives=True), torch.no_grad(), warnings.catch_warnings():  # fused attention has no rule for vmap
         warnings.simplefilter("error")  # one says that an operation is done point by point after all
         rows = vmap(one)(theta, dict(buffers))
-    each, score, means = (fetched((row, None, None))[0] if row.shape[-1] else None for row in rows)
-    return [
-        summary(engine, found, *(None if t is None else t[i] for t in (each, score, means))) for i in range(len(theta))
-    ]  # fmt: skip
+    return summaries(engine, found, *(fetched((row, None, None))[0] if row.shape[-1] else None for row in rows))
 
 
 def stack_size(engine: Engine, metric: Metric | None) -> int:

@@ -31,7 +31,7 @@ def run(case: Case, options: Options) -> Iterator[Row]:
         if s.batched:
             work[f"{tool.name}/each of eight"] = lambda s=s: s.many(v)
     with at_work():
-        times = alternate(work, repeats=options.repeats, budget=3 * options.budget)
+        times = alternate(work, repeats=options.repeats, budget=2 * options.budget)
         truth = Product(case, torch.float64)(v[0])
     unit = times["gradient"].median
     yield row("hvp", case.name, "gradient", "plain PyTorch", times["gradient"], samples=case.samples)

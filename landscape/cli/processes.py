@@ -42,11 +42,12 @@ class Crew:
 
     def __enter__(self) -> Self:
         # A run that is told to stop unwinds like one that is interrupted, so that temporary files are removed.
-        signal.signal(signal.SIGTERM, _stop)
+        self._before = signal.signal(signal.SIGTERM, _stop)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
+        signal.signal(signal.SIGTERM, self._before)
 
     def join(self, command: str) -> None:
         """Come together; at once where there is only one.

@@ -28,6 +28,7 @@ def trace_within(
     relative_error: float = 0.05,
     max_matvecs: int = 1000,
     block: int = 8,
+    basis_size: int | None = None,
     place: Place | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
@@ -48,7 +49,8 @@ def trace_within(
         relative_error: half-width of the interval, relative to the trace.
         max_matvecs: bound on the products; what it does not reach is reported as not converged.
         block: probes that go through the data together; time and memory, not the result.
-        place: where the Krylov basis lies.
+        basis_size: rows of the Krylov basis, at most; default 64.
+        place: where it lies.
         generator: of the start and the probes; seed 0 if None.
         dtype, device: of the operator.
 
@@ -82,7 +84,7 @@ def trace_within(
     random = default_generator(generator)
     with progress.stage("trace", max_matvecs) as advance:
         products = Products(matvec, dim, dtype, device, advance)
-        longest = min(dim, max(max_matvecs // 2, 1), _LONGEST)
+        longest = min(dim, max(max_matvecs // 2, 1), basis_size or _LONGEST, _LONGEST)
         krylov = KrylovBasis(longest, dim, generator=random, dtype=dtype, device=device, place=place)
         exact = _deflate(krylov, products, min(longest, max_matvecs - PILOT), relative_error)
         if krylov.exhausted:

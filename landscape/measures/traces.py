@@ -79,7 +79,7 @@ def trace(
         objective.dim,
         relative_error=relative_error,
         block=objective.plan.block,
-        place=krylov(objective, 1)["place"],
+        **krylov(objective, 1),
         generator=random,
         dtype=objective.dtype,
         device=objective.device,

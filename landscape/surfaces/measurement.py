@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from landscape.errors import NumericalError
-from landscape.losses import standard_error
+from landscape.losses import means_and_errors
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED, Evaluation, Slice
 from landscape.spectrum import eigenpairs
@@ -77,7 +77,7 @@ class Losses:
         """Loss and accuracy at some points. Cost: one forward pass a point, and one more to re-estimate BatchNorm."""
         if len(unit) == 1:
             theta, buffers = self.chart.at(self.chart.place(unit[0]))
-            return [self._record({prefix: o.evaluate(theta, buffers) for prefix, o in self.objectives.items()})]
+            return self._records({prefix: [o.evaluate(theta, buffers)] for prefix, o in self.objectives.items()})
         points: dict[int, tuple[Tensor, dict[str, Tensor] | None]] = {}
         records: dict[int, Record] = {}
         for k in unit:
@@ -93,18 +93,19 @@ class Losses:
             held = [b or {} for _, b in rows]
             buffers = {n: torch.stack([b[n] for b in held]) for n in held[0]}
             found = {prefix: o.evaluate_many(theta, buffers) for prefix, o in self.objectives.items()}
-            records |= {k: self._record({p: f[i] for p, f in found.items()}) for i, k in enumerate(points)}
+            records |= zip(points, self._records(found), strict=False)
         return [records[k] for k in unit]
 
-    def _record(self, evaluations: dict[str, Evaluation]) -> Record:
-        """What is kept of a point."""
-        values = {}
+    def _records(self, evaluations: dict[str, list[Evaluation]]) -> list[Record]:
+        """What is kept of each point."""
+        records: list[dict[str, list[Any]]] = [{} for _ in next(iter(evaluations.values()))]
         for prefix, found in evaluations.items():
-            for name, estimate in (("loss", found.loss), ("accuracy", found.accuracy)):
-                if estimate is not None:
-                    paired = paired_error(found, self.centre[prefix], name)
-                    values[prefix + name] = [encoded(x) for x in (estimate.value, estimate.stderr, paired)]
-        return {"values": values}
+            for name in ("loss", "accuracy"):
+                paired = paired_errors(found, self.centre[prefix], name)
+                for record, estimate, error in zip(records, (getattr(e, name) for e in found), paired, strict=True):
+                    if estimate is not None:
+                        record[prefix + name] = [encoded(x) for x in (estimate.value, estimate.stderr, error)]
+        return [{"values": values} for values in records]
 
 
 class Extremes:
@@ -205,22 +206,21 @@ class Extremes:
             self.run.drop_vectors(parent)
 
 
-def paired_error(found: Evaluation, centre: Evaluation, name: str) -> float | None:
-    """Standard error over samples of the difference to the centre; None where it does not come apart by sample, or is none."""
-    if name not in found.each or name not in centre.each:
-        return None
-    if not all(e is not None and math.isfinite(e.value) for e in (getattr(found, name), getattr(centre, name))):
-        return None
-    return error_of_mean(found.each[name] - centre.each[name], found.each["weight"])
+def paired_errors(found: Sequence[Evaluation], centre: Evaluation, name: str) -> list[float | None]:
+    """Standard error over samples of each one's difference to the centre; None where it does not come apart, or is none."""
+    if not all(name in e.each for e in (centre, *found)):
+        return [None] * len(found)
+    errors = errors_of_means(np.stack([e.each[name] for e in found]) - centre.each[name], centre.each["weight"])
+    sound = [(getattr(e, name), getattr(centre, name)) for e in found]
+    finite = [all(x is not None and math.isfinite(x.value) for x in pair) for pair in sound]
+    return [error if good else None for error, good in zip(errors, finite, strict=True)]
 
 
-def error_of_mean(differences: np.ndarray, weights: np.ndarray) -> float | None:
-    """Standard error of the weighted mean of the samples' own differences; those that are not a number do not count."""
+def errors_of_means(differences: np.ndarray, weights: np.ndarray) -> list[float | None]:
+    """Standard error of the weighted mean of each row's differences; those that are not a number do not count."""
     counted = ~np.isnan(differences)
-    values, shares = differences[counted], weights[counted]
-    with np.errstate(all="ignore"):
-        mean = float((values * shares).sum() / shares.sum()) if counted.any() else math.nan
-        return standard_error(values, shares, mean)
+    errors = means_and_errors(differences, weights, None if counted.all() else counted)[1]
+    return [float(e) if n > 1 else None for e, n in zip(errors, counted.sum(1), strict=True)]
 
 
 def filled(empty: Slice, chart: Chart, parts: Sequence[Part], records: Mapping[str, Record]) -> Slice:

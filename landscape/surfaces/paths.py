@@ -17,7 +17,7 @@ from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.chart import Chart, Span, coordinates
 from landscape.surfaces.drawn import Drawn
 from landscape.surfaces.grid import Seen, identity, provenance, surveyed
-from landscape.surfaces.measurement import Extremes, Losses, Part, error_of_mean
+from landscape.surfaces.measurement import Extremes, Losses, Part, errors_of_means
 from landscape.surfaces.path_check import check_path
 from landscape.surfaces.run import Run, digest
 from landscape.surfaces.sharing import shared_folder
@@ -166,5 +166,5 @@ def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barri
     each = [objective.evaluate(*chart.at(chart.place(k))).each for k in (top, i, j)]
     stderr = None
     if all(kind in e for e in each):
-        stderr = error_of_mean(each[0][kind] - (each[1][kind] + each[2][kind]) / 2, each[0]["weight"])
+        (stderr,) = errors_of_means((each[0][kind] - (each[1][kind] + each[2][kind]) / 2)[None], each[0]["weight"])
     return Barrier(float(heights[top - i]) + 0.0, stderr, float(at[top]), ends)
