@@ -19,6 +19,8 @@ _MARGIN = 1.25
 # Bytes of all graphs below which Python's steps are what takes time: there the clock would say little, and the way that makes
 # the fewest steps a vector is taken unasked.
 _SMALL = 16 << 20
+# What they grow by with the samples, below which that holds for a product too, and several vectors go through them at once.
+_FEW = 1 << 19
 # Of the product's length; where a network insists on its dtype, rounding may move a sample across a rectifier's kink.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
@@ -48,8 +50,9 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     # Where none of the candidates holds, as for a network that reads its images with `view`, rather these than nothing.
     folded = Method(folded=engine.folded is not None)
     unasked = [replace(folded, written_out=True), folded]
-    if replace(alone, held=None).graph_bytes(theta) < _SMALL:
-        few = TOGETHER * theta.nbytes < _SMALL  # what several vectors leave on their way is of their size
+    graphs = replace(alone, held=None).graph_bytes
+    if graphs(theta) < _SMALL:
+        few = graphs(theta) - graphs(theta, 1) < _FEW and TOGETHER * theta.nbytes < _SMALL
         order = [*([replace(folded, together=True)] if few else []), folded]
     else:
         seconds = {m: found for m in candidates(engine) if (found := _seconds(timed, theta, direction, m)) is not None}
