@@ -1,4 +1,4 @@
-"""Runs every command that README.md shows and holds its tables against `--help` and the registry; `--write` renews them.
+"""Runs every command that README.md shows and holds its tables against `--help`, the registry and results; `--write` renews them.
 
 Commands are the lines that begin with `$ landscape`, `$ python` or a number of threads in blocks marked `console`. They run
 from a copy of the repository's root, in order, on the checkpoints that `make demo` left in demo/.
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +46,17 @@ def measure_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"commands": command_table, "measures": measure_table}
+def result(name: str) -> Callable[[], str]:
+    """What a benchmark wrote."""
+    return lambda: (ROOT / "benchmarks" / "results" / name).read_text()
+
+
+TABLES = {
+    "commands": command_table,
+    "measures": measure_table,
+    "benchmarks": result("peers.md"),
+    "profile": result("profile.md"),
+}
 
 
 def renewed(text: str) -> str:
