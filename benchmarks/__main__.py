@@ -39,6 +39,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="its weights")
     parser.add_argument("--landscaper", type=Path, default=LANDSCAPER, help="the Python that has Landscaper")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of peers.json and peers.md")
+    parser.add_argument("--keep", action="store_true", help="keep what --out has of other parts, and say so")
     parser.add_argument("--figure", type=Path, default=FIGURE)
     found = parser.parse_args(words)
     if (found.data is None) != (found.checkpoint is None):
@@ -50,8 +51,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return found
 
 
-def measure(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All parts on all networks: the document so far after every one, so that a run that is stopped has its results."""
+def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    """All parts on all networks: the document so far after every one, so that a run that is stopped has its results.
+
+    Candidates are compared within a part, which is one run; `kept` has other parts from a run before.
+    """
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
     options = Options(
@@ -59,10 +63,11 @@ def measure(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         limit=asked.limit, k=4 if asked.quick else 10, accuracy=0.3 if asked.quick else 0.05, steps=asked.steps,
         grid=asked.grid, quick=asked.quick, landscaper=asked.landscaper,
     )  # fmt: skip
-    before, started = machine(), time.perf_counter()
+    before = machine()
     told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure")}
     rows: list[Row] = []
-    took: dict[str, float] = {}
+    others = [] if kept is None else [r for r in kept["rows"] if r["part"] not in asked.parts]
+    took = {} if kept is None else {k: v for k, v in kept["seconds"].items() if k.split()[0] not in (*asked.parts, "all")}
     cases = {name: Case.of(name, asked.data, asked.checkpoint) for name in asked.networks}
     for part in asked.parts:
         for case in list(cases.values())[: 1 if part == "start" else None]:
@@ -79,8 +84,9 @@ def measure(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "versions": versions() | {r.tool: r.facts["version"] for r in rows if r.facts.get("version")},
                 "options": told,
                 "networks": {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
-                "seconds": {"all": round(time.perf_counter() - started, 1), **took},
-                "rows": [r.to_json() for r in rows],
+                "seconds": {"all": round(sum(took.values()), 1), **took},
+                "kept": list(dict.fromkeys(r["part"] for r in others)),
+                "rows": [*others, *(r.to_json() for r in rows)],
             }
 
 
@@ -108,8 +114,9 @@ def main() -> None:
     """Measure, print, write."""
     asked = arguments()
     asked.out.mkdir(parents=True, exist_ok=True)
-    for document in measure(asked):
-        (asked.out / "peers.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    file = asked.out / "peers.json"
+    for document in measure(asked, json.loads(file.read_text()) if asked.keep and file.exists() else None):
+        file.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
         (asked.out / "peers.md").write_text(table(document))
     draw(document, asked.figure)
     print(f"wrote {asked.out}/peers.json, peers.md and {asked.figure} after {document['seconds']['all']:.0f} s")

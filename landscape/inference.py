@@ -189,6 +189,11 @@ def _pieces(engine: Engine, found: Network) -> list[Batch]:
     return [_inputs(b, found) for b in batches]
 
 
+def convolves(module: nn.Module) -> bool:
+    """Whether a network has convolutions, of any dimension."""
+    return any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
+
+
 def _power(n: int) -> int:
     """The largest power of 2 that is not larger; 1 for 0."""
     return 1 << max(0, n.bit_length() - 1)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 
 from landscape.curvature import Engine, exact_math
 from landscape.evaluation import Metric, fetched, scored, summaries
-from landscape.inference import network
+from landscape.inference import convolves, network
 from landscape.results import Evaluation
 
 # Bytes that the widest activation of one batch may take for all points together: what a core's own cache holds, or, on a GPU,
@@ -58,9 +58,8 @@ def stack_size(engine: Engine, metric: Metric | None) -> int:
     """
     found = network(engine)
     device = found.batches[0].target.device.type
-    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in found.module.modules())
     # A stack of convolutions is one with groups, which a processor's kernels do slowly; a metric may look at anything.
-    if metric is not None or not engine.loss.comes_apart or not found.widest or (convolves and device == "cpu"):
+    if metric is not None or not engine.loss.comes_apart or not found.widest or (convolves(found.module) and device == "cpu"):
         return 1
     longest, samples = max(map(len, found.batches)), len(found.weights)
     room = _ROOM.get(device, _ROOM["cpu"]) // (found.widest * longest)

@@ -14,7 +14,7 @@ from landscape.batches import drawn, epoch, merged, select
 from landscape.curvature import Engine
 from landscape.distributed import ALONE, Group
 from landscape.errors import UsageError
-from landscape.inference import network
+from landscape.inference import convolves, network
 from landscape.losses import LossFunction, MeanLoss
 from landscape.method import Method
 from landscape.parameters import Layout
@@ -62,6 +62,11 @@ class Variants(ABC):
     def samples(self) -> int:
         """N, the number of data points."""
         return sum(len(b) for b in self._engine.batches)
+
+    @property
+    def convolves(self) -> bool:
+        """Whether the network has convolutions."""
+        return convolves(self._engine.model)
 
     @property
     def dtype(self) -> torch.dtype:

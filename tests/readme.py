@@ -1,4 +1,4 @@
-"""Runs every command that README.md shows and holds its tables against `--help`, the registry and results; `--write` renews them.
+"""Runs every command that README.md shows, holds its tables against `--help`, registry and results; `--write` renews them.
 
 Commands are the lines that begin with `$ landscape`, `$ python` or a number of threads in blocks marked `console`. They run
 from a copy of the repository's root, in order, on the checkpoints that `make demo` left in demo/.

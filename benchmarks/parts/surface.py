@@ -56,7 +56,7 @@ def run(case: Case, options: Options) -> Iterator[Row]:
             work["Landscaper"] = stack.enter_context(landscaper)
         except Exception as error:  # not installed, or its process does not start
             gone.append(absent("surface", case.name, "Landscaper", str(error)))
-        times = alternate(work, repeats=options.repeats, budget=2 * options.budget)
+        times = alternate(work, repeats=options.repeats, budget=3 * options.budget)
     yield from _rows(case, times, directions, grid, few, landscaper.version)
     yield from gone
     if not half:

@@ -7,11 +7,11 @@ from torch import Tensor
 from landscape.objective import Objective
 from landscape.results import Derivatives, SliceCheck
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.derivatives import SAMPLES, Near, compared, in_float64
+from landscape.surfaces.derivatives import Near, checked_samples, compared, in_float64
 from landscape.surfaces.directions import Direction, norm_ratios
 from landscape.surfaces.statistics import on_plane
 
-__all__ = ["SAMPLES", "check_slice", "difference"]
+__all__ = ["check_slice", "checked_samples", "difference"]
 
 
 def check_slice(
@@ -40,7 +40,8 @@ def check_slice(
         Of the grid, the centre is compared to the bit, and two or three places off its diagonals are computed anew.
 
     Cost: one product a direction, and 5 (line) or 13 (plane) evaluations and a gradient, in float64 whatever the objective's
-        own dtype, on at most 1,024 samples; with kinks 2 or 4 gradients more. One evaluation for each place of the grid.
+        own dtype, on at most 1,024 samples (32 where a processor convolves); with kinks 2 or 4 gradients more. One evaluation
+        for each place of the grid.
 
     Accuracy: see `landscape.surfaces.derivatives.compared`. A network with a kink in its very weights (a unit at exactly 0
         that moves) has no Hessian there, and does not pass.

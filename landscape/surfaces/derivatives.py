@@ -13,8 +13,9 @@ from landscape.results.derivatives import AGREE, Derivatives, disagreement
 
 # Steps of the difference of slopes, in parts of ||theta|| / ||d||: rounding is still small, and a kink inside is rare.
 _SLOPE_STEPS = (1e-10, 1e-11)
-# Samples that derivatives are taken on, where there are more: in float64 their cost would exceed that of many points.
-SAMPLES = 1024
+# Samples that derivatives are taken on, where there are more: in float64 they would take longer than many points. Fewer where
+# a processor convolves, which in float64 takes it some ten times as long as in float32.
+SAMPLES, _CONVOLVED = 1024, 32
 # Products by a way that no trial chooses: the check has the same bits in every run.
 _SAME = Method(folded=True)
 # How far beside the place slopes are compared, in coordinates: at a minimum itself there is no slope. The second place is for
@@ -37,19 +38,26 @@ class Near:
     lengths: tuple[float, ...]
 
 
+def checked_samples(objective: Objective) -> int:
+    """How many samples derivatives are taken on."""
+    most = _CONVOLVED if objective.convolves and objective.device.type == "cpu" else SAMPLES
+    return min(objective.samples, most)
+
+
 def in_float64(objective: Objective, recalibrated: bool) -> tuple[Objective, int | None, str]:
     """The objective that derivatives are taken of; how many samples it has, if not all; what it is normalized by, in words.
 
     Under re-estimated statistics it is normalized by the batch of all its samples, so that derivatives go through them. Its
     variances are divided by n, those re-estimated by n - 1.
     """
-    part = objective if objective.samples <= SAMPLES else objective.subset(SAMPLES)
+    few = checked_samples(objective)
+    part = objective if objective.samples == few else objective.subset(few)
     precise = part.to("float64").by(_SAME)
     under = ""
     if recalibrated:
         precise = next(precise.minibatches(precise.samples, torch.Generator().manual_seed(0))).batch_normalized()
         under = ", both normalized by the batch of all samples"
-    return precise, None if part is objective else SAMPLES, under
+    return precise, None if part is objective else few, under
 
 
 def compared(

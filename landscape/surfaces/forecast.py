@@ -12,7 +12,7 @@ import torch
 from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.progress import duration
-from landscape.surfaces.check import SAMPLES as CHECKED
+from landscape.surfaces.check import checked_samples
 from landscape.surfaces.precision import COMPARED, in_precision
 from landscape.surfaces.stacks import points_at_once
 from landscape.surfaces.statistics import BatchNorm, is_normalized
@@ -226,7 +226,7 @@ def _peak(objective: Objective) -> int:
 def _products(objective: Objective, curvature: bool) -> int:
     """Bytes that curvature products will hold: the check's graphs and copies in float64, and on request a Krylov basis."""
     wide = 8 // objective.theta.element_size()
-    check = wide * objective.graph_bytes(min(objective.samples, CHECKED)) + 12 * 8 * objective.dim
+    check = wide * objective.graph_bytes(checked_samples(objective)) + 12 * 8 * objective.dim
     if not curvature:
         return check
     basis = objective.plan.basis(2).bytes

@@ -38,8 +38,8 @@ def check_path(
         The check. Its weights do not come from the curve or the line that was drawn, but from the control points by de
         Casteljau's algorithm (a Bezier curve) or on the side of the polygon (a line is one with a single side).
 
-    Cost: four evaluations (with their statistics); in float64, on at most 1,024 samples, one product, two gradients and 5
-        evaluations more; with kinks 2 gradients more.
+    Cost: four evaluations (with their statistics); in float64, on at most 1,024 samples (32 where a processor convolves), one
+        product, two gradients and 5 evaluations more; with kinks 2 gradients more.
 
     Accuracy: phi'' = c'^T H c' + g^T c''. Under "recalibrate" both sides are those of the loss normalized by the batch of all
         samples; under "interpolate" products hold the statistics that the path moves, and are not compared.

@@ -7,7 +7,7 @@ from cases import CASES
 from torch import nn
 
 from landscape.objective import Objective
-from landscape.surfaces import Direction, line, plane, random_direction
+from landscape.surfaces import Direction, derivatives, line, plane, random_direction
 from landscape.surfaces.check import check_slice
 from landscape.surfaces.grid import flat_chart
 from landscape.tasks.networks import build
@@ -147,8 +147,9 @@ def test_the_check_finds_an_axis_that_is_not_normalized_as_it_says(norm):
 
 @pytest.mark.parametrize("network", ["digits-cnn", "resnet20"])
 @pytest.mark.parametrize("batchnorm", ["eval", "recalibrate"])
-def test_kinks_do_not_make_the_check_fail(network, batchnorm):
+def test_kinks_do_not_make_the_check_fail(network, batchnorm, monkeypatch):
     """Thousands of rectifiers times hundreds of samples: some switch within any step that differences of values can take."""
+    monkeypatch.setattr(derivatives, "_CONVOLVED", derivatives.SAMPLES)
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(1024, 1, 8, 8, generator=g), torch.randint(0, 10, (1024,), generator=g)
     options = {"digits-cnn": {"width": 8}, "resnet20": {"width": 2, "blocks": 1}}[network]
@@ -158,6 +159,15 @@ def test_kinks_do_not_make_the_check_fail(network, batchnorm):
     assert all(c.passed for c in checks), [c.lines() for c in checks]
     assert any(c.from_slopes for c in checks)
     assert any("from the surface's slopes" in text for c in checks for text in c.lines())
+
+
+def test_few_samples_are_checked_where_a_processor_convolves():
+    x, y = torch.rand(100, 1, 8, 8), torch.randint(0, 10, (100,))
+    for network, samples in (("digits-cnn", 32), ("digits-mlp", None)):
+        model = build(network, channels=1) if network == "digits-cnn" else build(network)
+        check = plane(Objective(model, nn.CrossEntropyLoss(), (x, y)), grid=2).check
+        assert check.passed
+        assert check.derivatives.samples == samples
 
 
 def test_a_flat_direction_passes():
