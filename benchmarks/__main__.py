@@ -39,7 +39,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="its weights")
     parser.add_argument("--landscaper", type=Path, default=LANDSCAPER, help="the Python that has Landscaper")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of peers.json and peers.md")
-    parser.add_argument("--keep", action="store_true", help="keep what --out has of other parts, and say so")
+    parser.add_argument("--keep", action="store_true", help="keep what --out has of other parts and networks, and say so")
     parser.add_argument("--figure", type=Path, default=FIGURE)
     found = parser.parse_args(words)
     if (found.data is None) != (found.checkpoint is None):
@@ -54,7 +54,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """All parts on all networks: the document so far after every one, so that a run that is stopped has its results.
 
-    Candidates are compared within a part, which is one run; `kept` has other parts from a run before.
+    Candidates are compared on one network within a part, which is one run; `kept` has the others from a run before.
     """
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
@@ -66,8 +66,11 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
     before = machine()
     told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure")}
     rows: list[Row] = []
-    others = [] if kept is None else [r for r in kept["rows"] if r["part"] not in asked.parts]
-    took = {} if kept is None else {k: v for k, v in kept["seconds"].items() if k.split()[0] not in (*asked.parts, "all")}
+    again = {(part, name) for part in asked.parts for name in (*asked.networks, "")}
+    known = set() if kept is None else {(r["part"], r["network"]) for r in kept["rows"]}
+    earlier = [] if kept is None else kept.get("again", [])
+    others = [] if kept is None else [r for r in kept["rows"] if (r["part"], r["network"]) not in again]
+    took = {} if kept is None else {k: v for k, v in kept["seconds"].items() if k != "all"}
     cases = {name: Case.of(name, asked.data, asked.checkpoint) for name in asked.networks}
     for part in asked.parts:
         for case in list(cases.values())[: 1 if part == "start" else None]:
@@ -83,9 +86,10 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
                 "machine": before,
                 "versions": versions() | {r.tool: r.facts["version"] for r in rows if r.facts.get("version")},
                 "options": told,
-                "networks": {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
+                "networks": ({} if kept is None else kept["networks"])
+                | {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
                 "seconds": {"all": round(sum(took.values()), 1), **took},
-                "kept": list(dict.fromkeys(r["part"] for r in others)),
+                "again": sorted({*earlier, *(" ".join(x).strip() for x in again & known)}),
                 "rows": [*others, *(r.to_json() for r in rows)],
             }
 

@@ -108,12 +108,14 @@ def _surface(ax: Axes, rows: Rows, network: str, title: str) -> None:
     bars = []
     for r in sorted(mine, key=lambda r: r["tool"].startswith(OURS)):
         if r is not plain and r["median"]:
-            name = f"{r['tool']}\n(further points)" if r["work"] == "further points" else r["tool"].replace(", ", "\n")
+            tool, _, precision = r["tool"].partition(", ")
+            ours = ["further points" if r["work"] == "further points" else f"{r['facts']['points']:,} points and check"]
+            name = "\n".join([", ".join(filter(None, (tool, precision))), *(ours if tool == OURS else [])])
             bars.append((name, [_bar(r, plain["median"], plain["high"], plain["low"])]))
     _grouped(ax, bars, times="×")
     ax.axvline(1.0, color="#444444", linewidth=1.0, linestyle=":")
-    ax.set_title(f"Surface points a second, {title}")
-    ax.set_xlabel("rate, in plain model(x)'s")
+    ax.set_title(f"Surface points, {title}")
+    ax.set_xlabel("points a second, in plain model(x)'s")
 
 
 def _bar(r: dict[str, Any], unit: float, high: float, low: float) -> dict[str, Any]:

@@ -27,7 +27,7 @@ RESULT = ROOT / "benchmarks" / "results" / "profile.md"
 _SIDE = 2048  # of the large matrices
 # Kernels that multiply matrices; all other operators are element-wise work, but for copies and what allocates.
 _PRODUCTS = ("convolution", "mm", "linear", "attention", "einsum")
-_COPIES = ("copy_", "clone", "contiguous", "cat", "empty", "fill_", "zero_", "resize_", "to_copy")
+_COPIES = ("copy_", "clone", "contiguous", "cat", "empty", "fill_", "zero_", "resize_", "_to_copy")
 
 
 def matmul_rate(rounds: int = 9) -> float:

@@ -105,7 +105,7 @@ def _method(document: dict[str, Any]) -> str:
     """How and where."""
     m, v = document["machine"], document["versions"]
     tools = ", ".join(f"{name} {number}" for name, number in v.items() if number)
-    kept = document.get("kept")
+    again = document.get("again")
     sentences = (
         f"Medians [quartiles] of alternating rounds on trained networks, float32; {m['threads']} threads of {m['processor']};",
         f"{tools}.",
@@ -114,7 +114,7 @@ def _method(document: dict[str, Any]) -> str:
         "What is done once is charged to nobody: our checks and the trial of methods, the peers' constructors.",
         "A peer without an interval is given the products that its best estimator needs, hessian-eigenthings the number of",
         "Lanczos steps; both were found out for nothing.",
-        *([f"Of an earlier run of the same program: {', '.join(kept)}."] if kept else []),
+        *([f"Measured again in a later run: {', '.join(again)}."] if again else []),
         f"`python -m benchmarks`: {document['seconds']['all'] / 60:.0f} minutes; every time: benchmarks/results/peers.json.",
     )
     return " ".join(sentences)

@@ -69,7 +69,7 @@ def alternate(work: Mapping[str, Callable[[], Any]], *, repeats: int, budget: fl
     """Time every candidate once a round, in turn, until `repeats` rounds are done or `budget` seconds are spent.
 
     The first round warms up and is not counted where `warm`. A candidate that raises keeps the error as its result and takes
-    no further part; so does one that takes a quarter of the budget at once, so that the others have more rounds: its time
+    no further part; so does one that takes a third of the budget at once, so that the others have more rounds: its time
     counts, warm or not.
     """
     found = {name: Timed() for name in work}
@@ -92,7 +92,7 @@ def alternate(work: Mapping[str, Callable[[], Any]], *, repeats: int, budget: fl
                 continue
             took = time.perf_counter() - before
             found[name].result = result
-            if long := took > budget / 4 > 0 and len(work) > 1:
+            if long := took > budget / 3 > 0 and len(work) > 1:
                 resting.add(name)
             if rounds >= warm or long:
                 found[name].seconds.append(result.seconds if isinstance(result, SelfTimed) else took)

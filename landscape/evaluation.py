@@ -81,7 +81,9 @@ def summaries(
     if means is not None:
         totals = (means * found.shares).sum(1)
     assert totals is not None  # a loss that comes apart has every sample's, and any other each batch's mean
-    reason = None if spreads is not None and n > 1 else "no standard error: the loss does not come apart by sample"
+    reason = None
+    if spreads is None or n < 2:
+        reason = f"no standard error: {'of a single sample' if n < 2 else 'the loss does not come apart by sample'}"
     scores = [None] * len(totals) if score is None else _scores(score, w, np.isnan(totals))
     out = []
     for i, total in enumerate(totals.tolist()):

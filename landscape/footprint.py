@@ -19,7 +19,7 @@ from landscape.curvature import Engine
 from landscape.distributed import ALONE
 from landscape.errors import UsageError
 from landscape.memory import Affine, Plan, allowed, plan
-from landscape.method import TOGETHER
+from landscape.method import PLAIN, TOGETHER
 
 # What arithmetic itself takes on a CPU once it runs: symbolic libraries that PyTorch loads at the first double backward,
 # compiled kernels, the allocator's own. Measured: 65 to 85 MiB for networks of a few weights.
@@ -102,7 +102,7 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
         peak = held = Affine(0.0, 0.0)
     apart = engine.loss.comes_apart and not mixes
     if apart and not norms and held.each:  # for BatchNorm in training mode a batch is what the caller says it is
-        engine = replace(engine, batches=_joined(engine.batches, int(_JOINED / held.each)))
+        engine = replace(engine, batches=_joined(engine, theta, held))
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
 
     def cut(margin: float) -> tuple[Plan, Engine]:
@@ -137,9 +137,17 @@ def _room(found: Plan, peak: Affine, held: Affine) -> int:
     return max(found.budget - found.fixed - int(peak.of(found.batch) - held.of(found.batch)), 0) if found.kept else -1
 
 
-def _joined(batches: list[Batch], size: int) -> list[Batch]:
-    """The batches, put together up to `size` samples where they are smaller."""
-    return regrouped(batches, size) if len(batches) > 1 and size >= 2 * max(map(len, batches)) else batches
+def _joined(engine: Engine, theta: Tensor, held: Affine) -> list[Batch]:
+    """The batches, put together where they are small; the same ones whatever the way to compute products."""
+    if len(engine.batches) == 1:
+        return engine.batches
+    if engine.method != PLAIN:
+        held = _measured(replace(engine, method=PLAIN), theta)[1]
+    most = int(_JOINED / held.each) if held.each else 0
+    if most < 2 * max(map(len, engine.batches)):
+        return engine.batches
+    samples = sum(map(len, engine.batches))
+    return regrouped(engine.batches, -(-samples // -(-samples // most)))  # of equal sizes
 
 
 def _shared(sizes: list[int], processes: int) -> list[int]:
@@ -156,9 +164,8 @@ def _fixed(engine: Engine, theta: Tensor) -> int:
     """Bytes that are there before and between products."""
     tensors = [t for b in engine.batches for t in pytree.tree_leaves((b.args, b.kwargs, b.target)) if isinstance(t, Tensor)]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    images = sum(t.nbytes for t in tensors if t.ndim == 4)  # which are evaluated from a copy, channels last
-    runtime = _RUNTIME if theta.device.type == "cpu" else 0
-    return runtime + sum(storages.values()) + images + _COPIES * theta.nbytes
+    runtime, copies = (_RUNTIME, 2) if theta.device.type == "cpu" else (0, 1)  # a network is evaluated on batches of its own
+    return runtime + copies * sum(storages.values()) + _COPIES * theta.nbytes
 
 
 def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:

@@ -272,7 +272,7 @@ def plan(
                 return Plan(budget, fixed, int(needed(batch)), False, batch, dim, row, host)
     least = fixed + max(needed(batches[-1]) + least_vectors, _CHECK * row)
     raise UsageError(
-        f"expected a memory budget of at least {said(1.02 * least)} for one pass of {batches[-1]} "
+        f"expected a memory budget of at least {said(1.1 * least)} for one pass of {batches[-1]} "
         f"sample{'s' * (batches[-1] > 1)}, found {said(budget)}",
-        fix=f"pass --memory {(int(1.02 * least) >> 20) + 1}MiB{'' if cut else ', or a smaller --batch-size'}",
+        fix=f"pass --memory {(int(1.1 * least) >> 20) + 1}MiB{'' if cut else ', or a smaller --batch-size'}",
     )

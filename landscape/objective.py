@@ -46,7 +46,8 @@ class Objective(Variants):
         dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) either way.
         device: where to compute; default: where the model's parameters are.
         metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
-        batch_size: micro-batch; results do not depend on it beyond rounding, memory does.
+        batch_size: micro-batch; results do not depend on it beyond rounding, memory does. A small network takes several at
+            once.
         memory: bytes that derivatives may take, beyond what Python and PyTorch do, in each process; default 0.8 of what is
             free. Batches are made smaller where they must be, and `plan` says what else follows. Where it is tight glibc is
             told to give back what is freed, for the whole process (mallopt).
@@ -207,15 +208,15 @@ class Objective(Variants):
         if self._engine.method != self.method:
             self._engine = replace(self._engine, method=self.method)
             self._fit()
-        return self._product(v, self._engine.hvp)
+        return self._product(v, lambda theta, rows: self._engine.hvp(theta, rows))
 
     def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Generalized Gauss-Newton products J^T (d2 loss / d output2) J v; the Hessian's positive part for a convex loss."""
-        return self._product(v, self._engine.ggnvp)
+        return self._product(v, lambda theta, rows: self._engine.ggnvp(theta, rows))
 
     def fishervp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Products with the empirical Fisher matrix, the mean of g_n g_n^T over samples; the loss must come apart."""
-        return self._product(v, self._engine.fishervp)
+        return self._product(v, lambda theta, rows: self._engine.fishervp(theta, rows))
 
     @property
     def sample_weights(self) -> Float[Tensor, " N"]:

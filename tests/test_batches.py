@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from landscape.batches import Batch, regrouped
+from landscape.method import Method
 from landscape.objective import Objective
 
 
@@ -40,6 +41,33 @@ def test_a_small_network_takes_small_batches_together_and_gives_the_same(loss):
     after = many.evaluate()
     assert before.loss.value == after.loss.value == one.evaluate().loss.value, "to the bit, whatever went before"
     assert (many.sample_weights == one.sample_weights).all()
+
+
+def wide() -> Objective:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 1500), nn.ReLU(), nn.Linear(1500, 3))
+    return Objective(net, nn.CrossEntropyLoss(), (torch.randn(900, 20), torch.randint(0, 3, (900,))), batch_size=16)
+
+
+@pytest.mark.parametrize("product", ["hvp", "ggnvp", "fishervp"])
+def test_the_first_product_has_the_bits_of_the_next(product):
+    objective = wide()
+    v = torch.randn(objective.dim)
+    first = getattr(objective, product)(v)
+    assert 1 < len(objective.batch_sizes) < 57
+    assert max(objective.batch_sizes) - min(objective.batch_sizes) <= len(objective.batch_sizes)
+    assert torch.equal(first, getattr(objective, product)(v))
+
+
+@pytest.mark.parametrize("method", [Method(), Method(written_out=True), Method(together=True)])
+def test_a_way_that_is_told_has_the_batches_and_bits_of_the_way_that_was_chosen(method):
+    chosen, told = wide(), wide().by(method)
+    v = torch.randn(2, chosen.dim)
+    chosen.hvp(v)
+    first = told.hvp(v)
+    assert told.batch_sizes == chosen.batch_sizes
+    assert torch.equal(first, told.hvp(v))
+    assert torch.equal(first, chosen.by(method).hvp(v))
 
 
 def test_a_network_that_is_not_small_keeps_its_batches():

@@ -150,7 +150,7 @@ def test_a_plan_keeps_graphs_where_they_fit_and_halves_batches_where_not():
     assert (roomy.kept, roomy.batch) == (True, 128)
     assert (tight.kept, tight.batch) == (False, 128)
     assert (tiny.kept, tiny.batch) == (False, 4)
-    with pytest.raises(UsageError, match="for one pass of 1 sample, found 101 MiB; pass --memory 10"):
+    with pytest.raises(UsageError, match="for one pass of 1 sample, found 101 MiB; pass --memory 11"):
         made(101)
 
 

@@ -134,7 +134,7 @@ def measured_at(
     terminal.table(HEAD, result.rows())
     for reason in result.reasons():
         terminal.line(reason)
-    settings = {name: m.settings for name, m in result.measures.items() if m.settings and ":" not in name}
+    settings = {name: m.settings for name, m in result.measures.items() if m.settings}
     if settings:
         told = (f"{name} {', '.join(f'{k}={v}' for k, v in own.items())}" for name, own in settings.items())
         terminal.line(f"settings: {'; '.join(told)}")

@@ -210,7 +210,9 @@ def paired_errors(found: Sequence[Evaluation], centre: Evaluation, name: str) ->
     """Standard error over samples of each one's difference to the centre; None where it does not come apart, or is none."""
     if not all(name in e.each for e in (centre, *found)):
         return [None] * len(found)
-    errors = errors_of_means(np.stack([e.each[name] for e in found]) - centre.each[name], centre.each["weight"])
+    with np.errstate(invalid="ignore"):  # of infinite losses
+        differences = np.stack([e.each[name] for e in found]) - centre.each[name]
+    errors = errors_of_means(differences, centre.each["weight"])
     sound = [(getattr(e, name), getattr(centre, name)) for e in found]
     finite = [all(x is not None and math.isfinite(x.value) for x in pair) for pair in sound]
     return [error if good else None for error, good in zip(errors, finite, strict=True)]

@@ -112,6 +112,23 @@ def test_candidates_take_turns_and_a_failure_does_not_end_the_run():
     assert np.isnan(found["bad"].median)
 
 
+def test_a_candidate_that_takes_a_third_of_the_time_is_timed_once():
+    found = alternate({"long": lambda: time.sleep(0.4), "short": lambda: None}, repeats=4, budget=1.0)
+    assert [len(found[name].seconds) for name in ("long", "short")] == [1, 4]
+
+
+def test_what_is_measured_again_replaces_its_own_rows_and_no_others(document):
+    asked = command.arguments(["--quick", "--networks", "mlp", "--parts", "start", "--keep"])
+    *_, found = command.measure(asked, document)
+    others = [r for r in document["rows"] if r["part"] != "start"]
+    assert found["rows"][: len(others)] == others
+    assert {r["tool"] for r in found["rows"][len(others) :]} == {r["tool"] for r in rows(document, "start")}
+    assert found["again"] == ["start"]
+    assert "Measured again in a later run: start." in table(found)
+    assert document["again"] == []
+    assert "again" not in table(document)
+
+
 def test_a_candidate_out_of_time_is_cut_and_keeps_what_it_had():
     def slow():
         meter = Meter(limit=0.02)
