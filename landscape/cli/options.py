@@ -30,7 +30,7 @@ class Common:
         typer.Option(
             "--memory",
             metavar="SIZE",
-            help="Most that each process may take, e.g. 8GiB; default 0.8 of what is free.",
+            help="Most that derivatives may take in a process, beside Python itself: 8GiB; default 0.8 of what is free.",
         ),
     ] = None
     allow_unconverged: Annotated[
