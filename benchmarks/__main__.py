@@ -64,7 +64,7 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
         grid=asked.grid, quick=asked.quick, landscaper=asked.landscaper,
     )  # fmt: skip
     before = machine()
-    told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure")}
+    told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure", "landscaper")}
     rows: list[Row] = []
     again = {(part, name) for part in asked.parts for name in (*asked.networks, "")}
     known = set() if kept is None else {(r["part"], r["network"]) for r in kept["rows"]}
