@@ -67,10 +67,10 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
     told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure", "landscaper")}
     rows: list[Row] = []
     again = {(part, name) for part in asked.parts for name in (*asked.networks, "")}
-    known = set() if kept is None else {(r["part"], r["network"]) for r in kept["rows"]}
-    earlier = [] if kept is None else kept.get("again", [])
-    others = [] if kept is None else [r for r in kept["rows"] if (r["part"], r["network"]) not in again]
-    took = {} if kept is None else {k: v for k, v in kept["seconds"].items() if k != "all"}
+    kept = kept or {"rows": [], "seconds": {}, "networks": {}, "again": []}
+    known = {(r["part"], r["network"]) for r in kept["rows"]}
+    others = [r for r in kept["rows"] if (r["part"], r["network"]) not in again]
+    took = {k: v for k, v in kept["seconds"].items() if k != "all"}
     cases = {name: Case.of(name, asked.data, asked.checkpoint) for name in asked.networks}
     for part in asked.parts:
         for case in list(cases.values())[: 1 if part == "start" else None]:
@@ -86,10 +86,9 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
                 "machine": before,
                 "versions": versions() | {r.tool: r.facts["version"] for r in rows if r.facts.get("version")},
                 "options": told,
-                "networks": ({} if kept is None else kept["networks"])
-                | {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
+                "networks": kept["networks"] | {c.name: {"title": c.title, "weights": c.weights} for c in cases.values()},
                 "seconds": {"all": round(sum(took.values()), 1), **took},
-                "again": sorted({*earlier, *(" ".join(x).strip() for x in again & known)}),
+                "again": sorted({*kept["again"], *(" ".join(x).strip() for x in again & known)}),
                 "rows": [*others, *(r.to_json() for r in rows)],
             }
 

@@ -108,9 +108,8 @@ def _surface(ax: Axes, rows: Rows, network: str, title: str) -> None:
     bars = []
     for r in sorted(mine, key=lambda r: r["tool"].startswith(OURS)):
         if r is not plain and r["median"]:
-            tool, _, precision = r["tool"].partition(", ")
-            ours = ["further points" if r["work"] == "further points" else f"{r['facts']['points']:,} points and check"]
-            name = "\n".join([", ".join(filter(None, (tool, precision))), *(ours if tool == OURS else [])])
+            points = "further points" if r["work"] == "further points" else f"{r['facts']['points']:,} points and check"
+            name = f"{r['tool']}\n{points}" if _colour_name(r["tool"]) == OURS else r["tool"]
             bars.append((name, [_bar(r, plain["median"], plain["high"], plain["low"])]))
     _grouped(ax, bars, times="×")
     ax.axvline(1.0, color="#444444", linewidth=1.0, linestyle=":")

@@ -6,11 +6,11 @@ element-wise work, copies, and the steps of Python and of the dispatcher between
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +22,7 @@ from benchmarks.parts import SIZES
 from benchmarks.parts.hvp import gradient
 from benchmarks.record import ROOT, machine
 from benchmarks.reference import fast_attention
+from benchmarks.timing import alternate
 
 RESULT = ROOT / "benchmarks" / "results" / "profile.md"
 _SIDE = 2048  # of the large matrices
@@ -38,7 +39,6 @@ def matmul_rate(rounds: int = 9) -> float:
 
 def profiled(name: str, title: str, work: Callable[[], object], rate: float, rounds: int) -> str:
     """One line of the table."""
-    work()
     seconds = _seconds(work, rounds)
     with FlopCounterMode(display=False) as counter:
         work()
@@ -48,8 +48,8 @@ def profiled(name: str, title: str, work: Callable[[], object], rate: float, rou
         watched = time.perf_counter() - started
     spent = {"products": 0.0, "copies": 0.0, "others": 0.0}
     for event in seen.key_averages():
-        own = event.key.removeprefix("aten::")
-        if event.key.startswith("aten::") or "Backward" not in event.key:
+        if event.key.startswith("aten::"):
+            own = event.key.removeprefix("aten::")
             kind = "products" if any(w in own for w in _PRODUCTS) else "copies" if own in _COPIES else "others"
             spent[kind] += event.self_cpu_time_total / 1e6
     shares = {kind: part / watched for kind, part in spent.items()}
@@ -77,13 +77,8 @@ def lines(network: str, samples: int, rate: float, rounds: int) -> list[str]:
 
 
 def _seconds(work: Callable[[], object], rounds: int) -> float:
-    """The median of some rounds."""
-    times = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times))
+    """The median of some rounds after a first one."""
+    return alternate({"": work}, repeats=rounds, budget=math.inf)[""].median
 
 
 def main() -> None:

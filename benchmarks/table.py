@@ -106,7 +106,7 @@ def _method(document: dict[str, Any]) -> str:
     """How and where."""
     m, v = document["machine"], document["versions"]
     tools = ", ".join(f"{name} {number}" for name, number in v.items() if number)
-    again = document.get("again")
+    again = document["again"]
     sentences = (
         "Medians [quartiles] of alternating rounds on trained networks, float32; (once) is the one round of what takes long;",
         f"ours is bold; {m['threads']} threads of {m['processor']};",

@@ -41,6 +41,11 @@ class Batch:
         return Batch(args, kwargs, target)
 
     @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        return sum(t.nbytes for t in pytree.tree_leaves((self.args, self.kwargs, self.target)) if isinstance(t, Tensor))
+
+    @property
     def inputs(self) -> tuple[Any, ...] | dict[str, Any]:
         """Arguments of the model: a tuple, or a dictionary of named ones."""
         return self.kwargs or self.args
@@ -112,8 +117,7 @@ def regrouped(batches: list[Batch], size: int) -> list[Batch]:
     """The same samples in batches of `size` and a last one of what is left; those that cannot be put together are only cut."""
     if all(len(b) % size == 0 for b in batches[:-1]):
         return split(batches, size)
-    leaves = pytree.tree_leaves([(b.args, b.kwargs, b.target) for b in batches])
-    whole = merged(batches) if sum(t.nbytes for t in leaves if isinstance(t, Tensor)) <= _COPIED else None
+    whole = merged(batches) if sum(b.nbytes for b in batches) <= _COPIED else None
     return split(batches if whole is None else [whole], size)
 
 

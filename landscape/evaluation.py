@@ -38,7 +38,7 @@ def evaluated(engine: Engine, params: dict[str, Tensor], metric: Metric | None, 
     found = network(engine, dtype)
     with exact_math(), torch.no_grad():
         rows = scored(engine, found, params, metric)
-    return summaries(engine, found, *(None if row is None else row[None] for row in fetched(rows)))[0]
+    return summaries(found, *(None if row is None else row[None] for row in fetched(rows)))[0]
 
 
 def scored(
@@ -68,7 +68,6 @@ def fetched(rows: tuple[Tensor | None, Tensor | None, Tensor | None]) -> list[np
 
 
 def summaries(
-    engine: Engine,
     found: Network,
     each: Float[np.ndarray, "k N"] | None,
     score: Float[np.ndarray, "k N"] | None,
@@ -97,7 +96,7 @@ def summaries(
 def _scores(score: Float[np.ndarray, "k N"], w: Float[np.ndarray, " N"], lost: np.ndarray) -> list[Estimate | None]:
     """Of every point; samples without a score do not count, and where the loss is not a number there is none."""
     counted = ~np.isnan(score)
-    means, errors = means_and_errors(score, w, None if counted.all() else counted)
+    means, errors = means_and_errors(score, w, counted)
     n = counted.sum(1)
     # One yes or no a sample is a share; anything else (tokens, class weights, a user's metric) is a mean.
     first = w[counted.argmax(1)]

@@ -170,7 +170,7 @@ def _fixed(engine: Engine, theta: Tensor) -> int:
 
 def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
     """Bytes at the highest point of a product, and those of its graph alone, by the number of samples."""
-    batch = max(engine.batches, key=_bytes)
+    batch = max(engine.batches, key=lambda b: b.nbytes)
     found = {n: _product(engine, theta, batch, n) for n in (1, min(2, len(batch)))}
     if theta.device.type == "cuda" and max(found.values())[0] < _SMALL and len(batch) >= 16:
         found = {n: _product(engine, theta, batch, n) for n in (8, 16)}
@@ -222,7 +222,3 @@ def _return_freed() -> None:
             library = ctypes.CDLL(None)
             library.mallopt(_MMAP_THRESHOLD, 1 << 20)
             library.malloc_trim(0)
-
-
-def _bytes(batch: Batch) -> int:
-    return sum(t.nbytes for t in pytree.tree_leaves((batch.args, batch.kwargs, batch.target)) if isinstance(t, Tensor))

@@ -159,7 +159,7 @@ def means_and_errors(
     """
     n = np.full(len(values), values.shape[1]) if counted is None else counted.sum(1)
     with np.errstate(all="ignore"):  # an infinite value has no error, and of no values there is no mean
-        if counted is None:
+        if counted is None or counted.all():
             share = weights / weights.sum()
         else:
             share, values = np.where(counted, weights, 0.0), np.where(counted, values, 0.0)

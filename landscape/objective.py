@@ -208,15 +208,15 @@ class Objective(Variants):
         if self._engine.method != self.method:
             self._engine = replace(self._engine, method=self.method)
             self._fit()
-        return self._product(v, lambda theta, rows: self._engine.hvp(theta, rows))
+        return self._product(v, Engine.hvp)
 
     def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Generalized Gauss-Newton products J^T (d2 loss / d output2) J v; the Hessian's positive part for a convex loss."""
-        return self._product(v, lambda theta, rows: self._engine.ggnvp(theta, rows))
+        return self._product(v, Engine.ggnvp)
 
     def fishervp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Products with the empirical Fisher matrix, the mean of g_n g_n^T over samples; the loss must come apart."""
-        return self._product(v, lambda theta, rows: self._engine.fishervp(theta, rows))
+        return self._product(v, Engine.fishervp)
 
     @property
     def sample_weights(self) -> Float[Tensor, " N"]:
@@ -292,13 +292,13 @@ class Objective(Variants):
             check_engine(self._engine)
             self._checked = True
 
-    def _product(self, v: Tensor, method: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
         """A product for one or many vectors; counts them."""
         self.preflight()
         block = self._cast(v).reshape(-1, self.dim)
         self._spent.sweeps += 1
         self._spent.products += len(block)
-        return self.group.total(lambda: method(self._theta, block), block, block).reshape(v.shape)
+        return self.group.total(lambda: method(self._engine, self._theta, block), block, block).reshape(v.shape)
 
     def _cast(self, v: Tensor) -> Tensor:
         """A vector in this Objective's dtype, on its device, of the right length."""

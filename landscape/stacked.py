@@ -48,7 +48,7 @@ def evaluated_many(
     with exact_math(derivatives=True), torch.no_grad(), warnings.catch_warnings():  # fused attention has no rule for vmap
         warnings.simplefilter("error")  # one says that an operation is done point by point after all
         rows = vmap(one)(theta, dict(buffers))
-    return summaries(engine, found, *(fetched((row, None, None))[0] if row.shape[-1] else None for row in rows))
+    return summaries(found, *(fetched((row, None, None))[0] if row.shape[-1] else None for row in rows))
 
 
 def stack_size(engine: Engine, metric: Metric | None) -> int:

@@ -221,7 +221,7 @@ def paired_errors(found: Sequence[Evaluation], centre: Evaluation, name: str) ->
 def errors_of_means(differences: np.ndarray, weights: np.ndarray) -> list[float | None]:
     """Standard error of the weighted mean of each row's differences; those that are not a number do not count."""
     counted = ~np.isnan(differences)
-    errors = means_and_errors(differences, weights, None if counted.all() else counted)[1]
+    errors = means_and_errors(differences, weights, counted)[1]
     return [float(e) if n > 1 else None for e, n in zip(errors, counted.sum(1), strict=True)]
 
 
