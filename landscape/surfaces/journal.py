@@ -28,8 +28,8 @@ class Journal:
 
     A line is "CRC-32 JSON". Its JSON is {"open": run, "after": [segments seen]}, {"claim": [keys]}, or {"key", "record"}. A
     claim says what a process is about to do; others leave it for last, and do it themselves if its owner has died, so no lock
-    is ever held. Two records of one key must be the same to the bit; if they are not, neither counts, and the point is
-    computed again until two agree.
+    is ever held. Of two that claim a key at the same instant the one whose segment is older keeps it. Two records of one key
+    must be the same to the bit; if they are not, neither counts, and the point is computed again until two agree.
 
     Args:
         folder: of the segments, made if missing; None keeps everything in memory.
@@ -51,7 +51,7 @@ class Journal:
         self.records: Mapping[str, Record] = _Decoded(self._texts)
         self.problems: list[str] = []
         self._rivals: dict[str, Counter[str]] = {}
-        self._claims: dict[str, str] = {}
+        self._claims: dict[str, set[str]] = {}
         self._offsets: dict[str, int] = {}
         self._void: set[str] = set()
         self._own: int | None = None
@@ -88,10 +88,10 @@ class Journal:
             except OSError as error:
                 self._set_aside(entry.name, f"cannot be read ({error.strerror})")
 
-    def is_claimed(self, key: str) -> bool:
-        """Whether another process that is still alive is at work on a key."""
-        owner = self._claims.get(key)
-        return owner is not None and key not in self._texts and self._alive(owner)
+    def is_claimed(self, key: str, *, by_older: bool = False) -> bool:
+        """Whether another process that is still alive is at work on a key, or one that began before this one."""
+        owners = () if key in self._texts else self._claims.get(key, ())
+        return any((owner < self._name or not by_older) and self._alive(owner) for owner in owners)
 
     def claim(self, keys: list[str]) -> None:
         """Say what this process does next."""
@@ -175,7 +175,8 @@ class Journal:
                 elif "open" in parsed:
                     self._miss(parsed["after"])
                 elif "claim" in parsed:
-                    self._claims |= dict.fromkeys(parsed["claim"], path.name)
+                    for key in parsed["claim"]:
+                        self._claims.setdefault(key, set()).add(path.name)
                 else:
                     self._take(parsed["key"], parsed["text"])
         self._offsets.setdefault(path.name, 0)

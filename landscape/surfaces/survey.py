@@ -17,7 +17,8 @@ _CLAIM = 0.2
 # How long a process with nothing else to do waits for a point that another one claimed: this many seconds without a sign of
 # it, and this many times what a point takes. Then it does the point itself, in case the other one hangs.
 _PATIENCE, _TIMES = 1.0, 5.0
-_LOOK = 0.02  # seconds between two looks at what the others do
+_LOOK = 0.02  # seconds between two looks at what the others do, for a process that waits
+_WORK = 20.0  # times as long as a look at what the others do, a process that works does not look again
 
 
 def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None) -> None:
@@ -41,14 +42,9 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
     with progress.stage(f"{part.name}, points", len(part.order)) as advance:
         reported = 0
 
-        def do(chunk: list[Unit], so_far: int) -> None:
+        def do(chunk: list[Unit], so_far: int, *, claimed: bool = False) -> None:
             nonlocal seconds, reported
-            journal.claim([key for unit in chunk for key in _missing(part, journal, unit)])
-            started = time.perf_counter()
-            for unit in chunk:
-                found = _measured(part, unit)
-                journal.write({key: found[key] for key in _missing(part, journal, unit)})
-            seconds = (time.perf_counter() - started) / len(chunk)
+            seconds = _work(part, journal, chunk, claimed) or seconds
             advance(max(0, so_far - reported))
             reported = max(so_far, reported)
             if seen is not None:
@@ -73,7 +69,7 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
                 idle.reset()
             elif idle.seconds(len(journal.records)) > max(_PATIENCE, _TIMES * seconds):
                 chunk = _chunk(part, journal, later, deque(), 1, True)
-                do(chunk, reported)
+                do(chunk, reported, claimed=True)
                 idle.own += sum(map(len, chunk))
             else:
                 time.sleep(_LOOK)
@@ -155,6 +151,12 @@ def _missing(part: Part, journal: Journal, unit: Unit) -> list[str]:
     return [key for k in unit if (key := _key(part, k)) not in journal.records]
 
 
+def _awaited(part: Part, journal: Journal, unit: Unit) -> Unit:
+    """The unit that has to be done before this one and is not; else ()."""
+    before = part.wants(unit[0])
+    return () if before is None or _key(part, before) in journal.records else (before,)
+
+
 def _chunk(
     part: Part, journal: Journal, todo: deque[Unit], later: deque[Unit], size: int, claimed: bool
 ) -> list[Unit]:  # fmt: skip
@@ -165,13 +167,33 @@ def _chunk(
         missing = _missing(part, journal, unit)
         if not missing:
             continue
-        before = part.wants(unit[0])
-        waits = before is not None and _key(part, before) not in journal.records and (before,) not in out
-        if waits or (not claimed and any(map(journal.is_claimed, missing))):
+        waits = _awaited(part, journal, unit)
+        if (waits and waits not in out) or (not claimed and any(map(journal.is_claimed, missing))):
             later.append(unit)
         else:
             out.append(unit)
     return out
+
+
+def _work(part: Part, journal: Journal, chunk: list[Unit], claimed: bool) -> float:
+    """Claim units and do them, but for those that two processes claimed at the same instant: the older one keeps those.
+
+    Returns:
+        Seconds a unit took; 0 if none was left to do.
+    """
+    journal.claim([key for unit in chunk for key in _missing(part, journal, unit)])
+    spent, next_look = [], 0.0
+    for unit in chunk:
+        if (started := time.perf_counter()) > next_look:
+            journal.refresh()
+            next_look = started + (1 + _WORK) * (time.perf_counter() - started)
+        missing = _missing(part, journal, unit)
+        kept = claimed or not any(journal.is_claimed(key, by_older=True) for key in missing)
+        if missing and kept and not _awaited(part, journal, unit):
+            found = _measured(part, unit)
+            journal.write({key: found[key] for key in _missing(part, journal, unit)})
+            spent.append(time.perf_counter() - started)
+    return sum(spent) / len(spent) if spent else 0.0
 
 
 def _measured(part: Part, unit: Unit) -> dict[str, Record]:

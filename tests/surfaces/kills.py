@@ -35,7 +35,7 @@ from landscape.surfaces.stacks import points_at_once
 
 NAMES = ("kills", "folders", "early", "equal", "same_json", "points", "begun", "lost", "most_lost", "shared", "left", "torn",
          "problems", "vectors", "at_once")  # fmt: skip
-EARLY = 3  # workers of every folder that are killed while they begin
+EARLY = 3  # workers of every folder that are killed while they begin, alone
 
 
 class Counter:
@@ -44,10 +44,15 @@ class Counter:
     def __init__(self, processes: int) -> None:
         self.memory = mmap.mmap(-1, 8 * processes)
         self.own, self.paused = 0, False
+        self.stacks: dict[str, list[str]] = {}
 
-    def add(self, points: int) -> None:
+    def add(self, stack: tuple[int, ...]) -> None:
+        """Points that this process begins, which are measured together."""
         if self.paused:
             return
+        keys = [f"loss:{number}" for number in stack]
+        self.stacks |= dict.fromkeys(keys, keys)
+        points = len(stack)
         self.memory[8 * self.own : 8 * self.own + 8] = struct.pack("q", self[self.own] + points)
 
     def __getitem__(self, process: int) -> int:
@@ -64,9 +69,9 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
     grid = (9, 8) if curvature else (41, 40) if stacked else (21, 20)
     options = {"grid": grid, "test": test, "curvature": curvature}
     objective.preflight()
-    whole = plane(objective, **options)
     counter = Counter(100 * (kills + 100))
     counted(counter)
+    whole = plane(objective, **options)
     found: dict[str, int] = dict.fromkeys(NAMES, 0)
     found["at_once"] = points_at_once([objective, test], whole.values["loss"].size, False)
     slowest = 0.5 if curvature else 0.2 if stacked else 0.12
@@ -76,7 +81,7 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
             alive: dict[int, int] = {}
             first, killed, lost, done = processes + 1, 0, 0, 0
             while not done:
-                while len(alive) < workers:
+                while len(alive) < (1 if killed < EARLY else workers):
                     processes += 1
                     alive[worker(objective, options, folder, counter, processes)] = processes
                 time.sleep(rng.uniform(0, (0.003, 0.01, 0.02)[killed] if killed < EARLY else slowest))
@@ -89,7 +94,7 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
                 os.waitpid(victim, 0)
                 killed += 1
                 found["early"] += not (Path(folder) / "manifest.json").exists()
-                took = counter[alive.pop(victim)] - recorded(folder, victim)
+                took = counter[alive.pop(victim)] - recorded(folder, victim, counter.stacks)
                 lost += took
                 found["most_lost"] = max(found["most_lost"], took)
             for pid in alive:
@@ -140,7 +145,7 @@ def counted(counter: Counter) -> None:
         real = getattr(kind, name)
 
         def counting(self, *arguments, real=real):
-            counter.add(len(arguments[0]) if isinstance(arguments[0], tuple) else 1)
+            counter.add(arguments[0] if isinstance(arguments[0], tuple) else (arguments[0],))
             return real(self, *arguments)
 
         setattr(kind, name, counting)
@@ -153,12 +158,19 @@ def counted(counter: Counter) -> None:
     grid.recheck = comparing
 
 
-def recorded(folder: str, pid: int) -> int:
-    """Points in the segments of a process: whole lines that hold a record."""
-    segments = (Path(folder) / "journal").glob(f"*-{pid}-*.jsonl")
-    return sum(
-        line.endswith(b"\n") and b' {"key":' in line for s in segments for line in s.read_bytes().splitlines(keepends=True)
-    )
+def recorded(folder: str, pid: int, stacks: dict[str, list[str]]) -> int:
+    """Points that a process measured and that count: of a stack that was not written to its end none does."""
+    written = {s.name: keys(s) for s in (Path(folder) / "journal").glob("*.jsonl")}
+    there = set().union(*written.values())
+    own = set().union(*(keys for name, keys in written.items() if f"-{pid}-" in name))
+    whole = {tuple(stacks.get(key, [key])) for key in own}
+    return sum(len(stack) for stack in whole if there.issuperset(stack))
+
+
+def keys(segment: Path) -> set[str]:
+    """Keys of the records in whole lines of a segment."""
+    lines = (line for line in segment.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
+    return {parsed["key"] for line in lines if "key" in (parsed := json.loads(line.partition(b" ")[2]))}
 
 
 def digest_of(folder: str) -> str:

@@ -42,5 +42,5 @@ def test_no_kill_costs_more_than_what_is_measured_at_once_and_none_changes_a_bit
     assert 0 < found["lost"] <= found["kills"] * found["at_once"], "and kills do interrupt points"
     assert found["problems"] == found["left"] == found["vectors"] == 0, found
     assert found["begun"] == found["points"] + found["lost"] + found["shared"]
-    # Two processes that look at the same instant may both take a stretch of work; nothing is lost by it.
-    assert found["shared"] == 0 if workers == 1 else found["shared"] <= 0.05 * found["points"] + 5 * found["at_once"], found
+    # Two processes that look at the same instant may both begin something; the younger one soon sees it and leaves the rest.
+    assert found["shared"] <= (workers - 1) * (found["kills"] + found["folders"]) * found["at_once"], found

@@ -92,6 +92,29 @@ def test_what_a_living_process_claimed_is_left_to_it(tmp_path, holder):
     assert values(tmp_path) == WHOLE
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_of_two_that_claim_at_the_same_instant_the_older_one_does_it(tmp_path, monkeypatch, older):
+    first, second = Journal(tmp_path, "run"), Journal(tmp_path, "run")
+    own, other = (first, second) if older else (second, first)
+    part, theirs, claim = Squares(8), Squares(8), own.claim
+    claimed = []
+
+    def at_the_same_instant(keys):
+        other.claim(keys)
+        claim(keys)
+        claimed.extend(keys)
+
+    def other_does_its_points():
+        other.refresh()
+        kept = [int(k.partition(":")[2]) for k in claimed if not other.is_claimed(k, by_older=True) and k not in other.records]
+        other.write({f"square:{k}": theirs((k,))[0] for k in kept})
+
+    monkeypatch.setattr(own, "claim", at_the_same_instant)
+    survey(part, own, other_does_its_points)
+    assert (part.done, theirs.done) == ((part.order, []) if older else ([], part.order))
+    assert values(tmp_path) == WHOLE
+
+
 def test_what_a_dead_process_claimed_is_done_at_once(tmp_path, holder):
     process = holder(0)
     process.kill()
