@@ -1,11 +1,8 @@
 """What curvature products of a network hold in memory, measured on a few samples, and the plan that follows for all of them."""
 
-import ctypes
-import sys
 import weakref
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +15,7 @@ from landscape.batches import Batch, regrouped, split
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
 from landscape.errors import UsageError
+from landscape.malloc import return_freed
 from landscape.memory import Affine, Plan, allowed, plan
 from landscape.method import PLAIN, TOGETHER
 
@@ -31,7 +29,6 @@ _COPIES = 5
 # 1.6 to 2.2 times was measured. Where that is too much it is told to return what is freed: 1.1 to 1.4 times then, and
 # products take up to a third longer.
 _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
-_MMAP_THRESHOLD = -3  # of malloc.h
 # Bytes of graph up to which batches are put together, so that Python's steps are few beside the work.
 _JOINED = 4 << 20
 # A product on fewer bytes than this is measured on more samples on a GPU, whose allocator rounds up.
@@ -128,7 +125,7 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
         found = cut(_LOOSE)
         if found[0].kept and found[0].batch == max(sizes):
             return found
-    _return_freed()
+    return_freed()
     return cut(_RETURNED)
 
 
@@ -212,13 +209,3 @@ class _Allocated:
     @property
     def now(self) -> int:
         return torch.cuda.memory_allocated(self.device) - self.before
-
-
-@cache
-def _return_freed() -> None:
-    """Have the C library give large blocks back to the system when they are freed, from now on."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library, which need not do the same
-            library = ctypes.CDLL(None)
-            library.mallopt(_MMAP_THRESHOLD, 1 << 20)
-            library.malloc_trim(0)

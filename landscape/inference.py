@@ -24,9 +24,9 @@ from landscape.batches import Batch, regrouped, split
 from landscape.curvature import Engine, exact_math, logits_of
 from landscape.errors import UsageError
 
-# Bytes of the largest activation of a batch. Larger ones leave the cache, and malloc gives their pages back to the system after
-# every layer: ResNet-20 takes a third longer with 128 images (8 MiB) than with 32.
-_CACHE = 1 << 21
+# Bytes of the largest activation of a batch. Larger ones leave the cache: ResNet-20 takes half as long again with 128 images
+# (8 MiB) as with 64.
+_CACHE = 1 << 22
 _SMALLEST = 32  # samples, below which what every batch costs by itself would count
 # Of a network so small that steps are what takes time: its batches are those whose largest activation takes so many bytes, if
 # so many samples at least fit.

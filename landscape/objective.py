@@ -19,6 +19,7 @@ from landscape.folding import folded
 from landscape.footprint import planned
 from landscape.inference import network as at_inference
 from landscape.losses import LossFunction, MeanLoss, standard_error
+from landscape.malloc import keep_freed
 from landscape.memory import Plan
 from landscape.method import Method
 from landscape.parameters import Layout
@@ -50,7 +51,7 @@ class Objective(Variants):
             once.
         memory: bytes that derivatives may take, beyond what Python and PyTorch do, in each process; default 0.8 of what is
             free. Batches are made smaller where they must be, and `plan` says what else follows. Where it is tight glibc is
-            told to give back what is freed, for the whole process (mallopt).
+            told to give back what is freed, else to keep it, for the whole process (`landscape.malloc`).
         shard_basis: of several processes each holds its share of the columns of a Krylov basis.
 
     Raises:
@@ -86,6 +87,8 @@ class Objective(Variants):
             raise UsageError(f"expected dtype float32 or float64, found {dtype}")
         model = unwrapped(model)
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
+        if place.type == "cpu":
+            keep_freed()
         layout = Layout.of(model)
         own = owned(model).to(device=place, dtype=dt).eval().requires_grad_(False)
         batches = fixed_batches(data, batch_size, place, dt)

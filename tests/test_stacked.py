@@ -122,7 +122,7 @@ def test_small_surfaces_have_small_stacks(points_of, size):
     assert points_at_once([objective_of(0)], points_of, False) == size
 
 
-@pytest.mark.parametrize(("width", "samples", "size"), [(32, 256, 32), (128, 256, 16), (512, 256, 1), (32, 100_000, 16)])
+@pytest.mark.parametrize(("width", "samples", "size"), [(32, 256, 32), (128, 256, 32), (512, 256, 8), (32, 100_000, 16)])
 def test_stacks_stay_in_the_cache_and_take_a_fraction_of_a_second(width, samples, size):
     net = nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))
     objective = Objective(net, nn.CrossEntropyLoss(), (torch.zeros(samples, 2), torch.zeros(samples, dtype=torch.long)))
