@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.timing import Timed
@@ -51,21 +52,16 @@ class Row:
 
 
 def row(
-    part: str, network: str, work: str, tool: str, timed: Timed, *, per: float = 1.0, unit: str = "s", rate: bool = False,
-    note: str = "", **facts: Any,
+    part: str, network: str, work: str, tool: str, timed: Timed, *, per: float | list[float] = 1.0, unit: str = "s",
+    rate: bool = False, note: str = "", **facts: Any,
 ) -> Row:  # fmt: skip
-    """A row from times: divided by `per`, or `per` divided by them for a rate."""
-    shown = timed.cut or timed.failure is None
-    known = timed.seconds and shown
-
-    def scaled(t: float) -> float:
-        return per / t if rate else t / per
-
-    ends = sorted(map(scaled, timed.quartiles)) if known else [None, None]
-    return Row(
-        part, network, work, tool, timed.seconds, scaled(timed.median) if known else None, ends[0], ends[1], unit,
-        timed.cut, timed.failure, note, facts,
-    )  # fmt: skip
+    """A row from times: divided by `per`, which may be one number a round, or `per` divided by them for a rate."""
+    known = timed.seconds and (timed.cut or timed.failure is None)
+    low = median = high = None
+    if known:
+        scaled = np.divide(per, timed.seconds) if rate else np.divide(timed.seconds, per)
+        low, median, high = np.quantile(scaled, [0.25, 0.5, 0.75]).tolist()
+    return Row(part, network, work, tool, timed.seconds, median, low, high, unit, timed.cut, timed.failure, note, facts)
 
 
 def absent(part: str, network: str, tool: str, reason: str) -> Row:

@@ -56,14 +56,6 @@ class Timed:
         """Seconds, the middle one."""
         return float(np.median(self.seconds)) if self.seconds else float("nan")
 
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        """Seconds of the lower and the upper quartile."""
-        if not self.seconds:
-            return float("nan"), float("nan")
-        low, high = np.quantile(self.seconds, [0.25, 0.75])
-        return float(low), float(high)
-
 
 def alternate(work: Mapping[str, Callable[[], Any]], *, repeats: int, budget: float, warm: bool = True) -> dict[str, Timed]:
     """Time every candidate once a round, in turn, until `repeats` rounds are done or `budget` seconds are spent.

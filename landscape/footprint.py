@@ -25,9 +25,8 @@ _RUNTIME = 80 << 20
 # Copies of the weights that are there: the caller's network, our own, the one whose BatchNorms are folded, theta, its gradient.
 _COPIES = 5
 # What products take over what their tensors do: kernels need room while they run, allocators round up and leave holes. On a
-# CPU the C library keeps ever larger blocks for itself (its threshold follows what is freed), and where tensors differ in size
-# 1.6 to 2.2 times was measured. Where that is too much it is told to return what is freed: 1.1 to 1.4 times then, and
-# products take up to a third longer.
+# CPU freed blocks stay in the heap (`landscape.malloc`), and where tensors differ in size 1.6 to 2.2 times was measured. Where
+# that is too much the C library is told to return what is freed: 1.1 to 1.4 times then, and products take up to a third longer.
 _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
 # Bytes of graph up to which batches are put together, so that Python's steps are few beside the work.
 _JOINED = 4 << 20

@@ -51,7 +51,7 @@ class Objective(Variants):
             once.
         memory: bytes that derivatives may take, beyond what Python and PyTorch do, in each process; default 0.8 of what is
             free. Batches are made smaller where they must be, and `plan` says what else follows. Where it is tight glibc is
-            told to give back what is freed, else to keep it, for the whole process (`landscape.malloc`).
+            told to give back what is freed, else to keep it: for the whole process (`landscape.malloc`).
         shard_basis: of several processes each holds its share of the columns of a Krylov basis.
 
     Raises:

@@ -1,7 +1,9 @@
 """Seconds of one Hessian-vector product beside one gradient of the unmodified network on the same data in the same run."""
 
+import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,9 +12,10 @@ from benchmarks.parts import Options
 from benchmarks.parts.tools import Opened, at_work, opened
 from benchmarks.record import Row, row
 from benchmarks.reference import Product, fast_attention, flat
-from benchmarks.timing import Timed, alternate
+from benchmarks.timing import SelfTimed, Timed, alternate
 
 MANY = 8
+CALLS = 3  # that a round's time is the median of, but for eight vectors: the first call finds the caches full of other tools'
 WORK = {"alone": "one product alone", "more": "one more product", "each of eight": "each of eight together"}
 
 
@@ -22,26 +25,30 @@ def run(case: Case, options: Options) -> Iterator[Row]:
     rows: list[Row] = []
     tools = opened("hvp", case, rows)
     v = torch.randn(MANY, case.weights, generator=torch.Generator().manual_seed(1))
-    work: dict[str, Callable[[], object]] = {"gradient": gradient(case)}
+    work: dict[str, Callable[[], object]] = {"gradient": _several(gradient(case))}
     for tool in tools:
         s = tool.session
-        work[f"{tool.name}/alone"] = lambda s=s: s.alone(v[0])
+        work[f"{tool.name}/alone"] = _several(lambda s=s: s.alone(v[0]))
         if s.keeps:
-            work[f"{tool.name}/more"] = lambda s=s: s.more(v[0])
+            work[f"{tool.name}/more"] = _several(lambda s=s: s.more(v[0]))
         if s.batched:
             work[f"{tool.name}/each of eight"] = lambda s=s: s.many(v)
     with at_work():
         times = alternate(work, repeats=options.repeats, budget=2 * options.budget)
         truth = Product(case, torch.float64)(v[0])
-    unit = times["gradient"].median
-    yield row("hvp", case.name, "gradient", "plain PyTorch", times["gradient"], samples=case.samples)
+    unit = times["gradient"]
+    yield row("hvp", case.name, "gradient", "plain PyTorch", unit, samples=case.samples)
     yield from rows
     for tool in tools:
         for name in WORK:
             found = _of(times, tool, name)
-            got = found.result if found.result is None or name != "each of eight" or found.result.ndim == 1 else found.result[0]
+            got = found.result.result if isinstance(found.result, SelfTimed) else found.result
+            got = got[0] if got is not None and got.ndim > 1 else got
             facts = {} if got is None else {"deviation": _deviation(got, truth)}
-            per = unit * (MANY if name == "each of eight" and tool.session.batched else 1)
+            vectors = MANY if name == "each of eight" and tool.session.batched else 1
+            # Round by round, so that what slowed a round down counts on both sides; of what took too long there is but one.
+            same = len(found.seconds) == len(unit.seconds)
+            per = [s * vectors for s in unit.seconds] if same else unit.median * vectors
             yield row("hvp", case.name, WORK[name], tool.name, found, per=per, unit="gradients", note=_note(tool, name),
                       samples=case.samples, **facts)  # fmt: skip
 
@@ -59,6 +66,20 @@ def gradient(case: Case) -> Callable[[], Tensor]:
         return total
 
     return once
+
+
+def _several(once: Callable[[], Tensor]) -> Callable[[], SelfTimed]:
+    """The median time of a few calls."""
+
+    def calls() -> SelfTimed:
+        seconds = []
+        for _ in range(CALLS):
+            started = time.perf_counter()
+            found = once()
+            seconds.append(time.perf_counter() - started)
+        return SelfTimed(float(np.median(seconds)), found)
+
+    return calls
 
 
 def _of(times: dict[str, Timed], tool: Opened, name: str) -> Timed:

@@ -28,8 +28,9 @@ class Journal:
 
     A line is "CRC-32 JSON". Its JSON is {"open": run, "after": [segments seen]}, {"claim": [keys]}, or {"key", "record"}. A
     claim says what a process is about to do; others leave it for last, and do it themselves if its owner has died, so no lock
-    is ever held. Of two that claim a key at the same instant the one whose segment is older keeps it. Two records of one key
-    must be the same to the bit; if they are not, neither counts, and the point is computed again until two agree.
+    is ever held. Of several that claim a key at the same instant it is left to the one whose segment was named first, by the
+    clock of its machine. Two records of one key must be the same to the bit; if they are not, neither counts, and the point is
+    computed again until two agree.
 
     Args:
         folder: of the segments, made if missing; None keeps everything in memory.
@@ -52,6 +53,7 @@ class Journal:
         self.problems: list[str] = []
         self._rivals: dict[str, Counter[str]] = {}
         self._claims: dict[str, set[str]] = {}
+        self._mine: set[str] = set()
         self._offsets: dict[str, int] = {}
         self._void: set[str] = set()
         self._own: int | None = None
@@ -88,15 +90,16 @@ class Journal:
             except OSError as error:
                 self._set_aside(entry.name, f"cannot be read ({error.strerror})")
 
-    def is_claimed(self, key: str, *, by_older: bool = False) -> bool:
-        """Whether another process that is still alive is at work on a key, or one that began before this one."""
+    def is_claimed(self, key: str) -> bool:
+        """Whether a key is left to another process that is still alive: of those that claim it the one that began first."""
         owners = () if key in self._texts else self._claims.get(key, ())
-        return any((owner < self._name or not by_older) and self._alive(owner) for owner in owners)
+        return any((owner < self._name or key not in self._mine) and self._alive(owner) for owner in owners)
 
     def claim(self, keys: list[str]) -> None:
         """Say what this process does next."""
         if self.folder is not None:
             self._append({"claim": keys})
+            self._mine.update(keys)
 
     def write(self, records: Mapping[str, Record]) -> None:
         """Append records: one write, so that a kill leaves whole lines, and at most a last one that does not count.
@@ -204,6 +207,7 @@ class Journal:
         if failed and not own:
             return  # what failed elsewhere is tried once more here
         self._claims.pop(key, None)
+        self._mine.discard(key)
         there = self._texts.get(key)
         if key not in self._rivals:
             if there is None or there.startswith(_FAILED):

@@ -18,7 +18,9 @@ _CLAIM = 0.2
 # it, and this many times what a point takes. Then it does the point itself, in case the other one hangs.
 _PATIENCE, _TIMES = 1.0, 5.0
 _LOOK = 0.02  # seconds between two looks at what the others do, for a process that waits
-_WORK = 20.0  # times as long as a look at what the others do, a process that works does not look again
+# A process that works looks again after so many times what a look took, so that looking is a twentieth of its time, but after
+# so many seconds at the latest.
+_WORK, _UNSEEN = 20.0, 0.05
 
 
 def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None) -> None:
@@ -42,17 +44,17 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
     with progress.stage(f"{part.name}, points", len(part.order)) as advance:
         reported = 0
 
-        def do(chunk: list[Unit], so_far: int, *, claimed: bool = False) -> None:
+        def do(chunk: list[Unit], todo: deque[Unit], later: deque[Unit], *, claimed: bool = False) -> None:
             nonlocal seconds, reported
-            seconds = _work(part, journal, chunk, claimed) or seconds
+            took, left = _work(part, journal, chunk, claimed)
+            seconds = took or seconds
+            later.extend(left)
+            so_far = int(len(part.order) * (1 - (len(todo) + len(later)) / len(part.units)))
             advance(max(0, so_far - reported))
             reported = max(so_far, reported)
             if seen is not None:
                 seen()
             journal.refresh()
-
-        def done(*left: deque[Unit]) -> int:
-            return int(len(part.order) * (1 - sum(map(len, left)) / len(part.units)))
 
         while True:
             journal.refresh()
@@ -64,12 +66,13 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
             free = False
             while chunk := _chunk(part, journal, todo, later, max(1, int(_CLAIM / seconds)) if seconds else 1, False):
                 free = True
-                do(chunk, done(todo, later))
+                do(chunk, todo, later)
             if free:
                 idle.reset()
             elif idle.seconds(len(journal.records)) > max(_PATIENCE, _TIMES * seconds):
-                chunk = _chunk(part, journal, later, deque(), 1, True)
-                do(chunk, reported, claimed=True)
+                waiting: deque[Unit] = deque()
+                chunk = _chunk(part, journal, later, waiting, 1, True)
+                do(chunk, later, waiting, claimed=True)
                 idle.own += sum(map(len, chunk))
             else:
                 time.sleep(_LOOK)
@@ -175,25 +178,33 @@ def _chunk(
     return out
 
 
-def _work(part: Part, journal: Journal, chunk: list[Unit], claimed: bool) -> float:
-    """Claim units and do them, but for those that two processes claimed at the same instant: the older one keeps those.
+def _work(part: Part, journal: Journal, chunk: list[Unit], claimed: bool) -> tuple[float, list[Unit]]:
+    """Claim units and do them, but for those that another process claimed at the same instant and keeps.
+
+    Args:
+        claimed: whether to do them even so.
 
     Returns:
-        Seconds a unit took; 0 if none was left to do.
+        Seconds a unit took, 0 if none was done; the units that were left.
     """
     journal.claim([key for unit in chunk for key in _missing(part, journal, unit)])
-    spent, next_look = [], 0.0
+    spent: list[float] = []
+    left: list[Unit] = []
+    next_look = 0.0
     for unit in chunk:
-        if (started := time.perf_counter()) > next_look:
+        if (now := time.perf_counter()) > next_look:
             journal.refresh()
-            next_look = started + (1 + _WORK) * (time.perf_counter() - started)
+            looked = time.perf_counter()
+            next_look = looked + min(_WORK * (looked - now), _UNSEEN)
         missing = _missing(part, journal, unit)
-        kept = claimed or not any(journal.is_claimed(key, by_older=True) for key in missing)
-        if missing and kept and not _awaited(part, journal, unit):
+        if _awaited(part, journal, unit) or (not claimed and any(map(journal.is_claimed, missing))):
+            left.append(unit)
+        elif missing:
+            started = time.perf_counter()
             found = _measured(part, unit)
-            journal.write({key: found[key] for key in _missing(part, journal, unit)})
+            journal.write({key: found[key] for key in missing})
             spent.append(time.perf_counter() - started)
-    return sum(spent) / len(spent) if spent else 0.0
+    return (sum(spent) / len(spent) if spent else 0.0), left
 
 
 def _measured(part: Part, unit: Unit) -> dict[str, Record]:

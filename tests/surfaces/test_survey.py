@@ -92,27 +92,86 @@ def test_what_a_living_process_claimed_is_left_to_it(tmp_path, holder):
     assert values(tmp_path) == WHOLE
 
 
+class Rival:
+    """Another process's journal, in this one: what it claims it does when `works` is called."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal, self.part = journal, Squares(0)
+        self.claimed: list[str] = []
+
+    def claim(self, keys: list[str]) -> None:
+        self.journal.claim(keys)
+        self.claimed += keys
+
+    def works(self) -> None:
+        self.journal.refresh()
+        for key in self.claimed:
+            if not self.journal.is_claimed(key) and key not in self.journal.records:
+                self.journal.write({key: self.part((int(key.partition(":")[2]),))[0]})
+
+
 @pytest.mark.parametrize("older", [True, False])
 def test_of_two_that_claim_at_the_same_instant_the_older_one_does_it(tmp_path, monkeypatch, older):
     first, second = Journal(tmp_path, "run"), Journal(tmp_path, "run")
-    own, other = (first, second) if older else (second, first)
-    part, theirs, claim = Squares(8), Squares(8), own.claim
-    claimed = []
+    own, rival = (first, Rival(second)) if older else (second, Rival(first))
+    part, claim = Squares(8), own.claim
 
     def at_the_same_instant(keys):
-        other.claim(keys)
+        rival.claim(keys)
         claim(keys)
-        claimed.extend(keys)
-
-    def other_does_its_points():
-        other.refresh()
-        kept = [int(k.partition(":")[2]) for k in claimed if not other.is_claimed(k, by_older=True) and k not in other.records]
-        other.write({f"square:{k}": theirs((k,))[0] for k in kept})
 
     monkeypatch.setattr(own, "claim", at_the_same_instant)
-    survey(part, own, other_does_its_points)
-    assert (part.done, theirs.done) == ((part.order, []) if older else ([], part.order))
+    survey(part, own, rival.works)
+    assert (part.done, rival.part.done) == ((part.order, []) if older else ([], part.order))
     assert values(tmp_path) == WHOLE
+
+
+class Interrupted(Squares):
+    """While it does point 1, of a long stretch, another process claims some of the rest."""
+
+    def __init__(self, rival: Rival, claims: range, before: dict[int, int]) -> None:
+        super().__init__(30, before, seconds=0.005)
+        self.rival, self.claims = rival, claims
+
+    def __call__(self, unit: tuple[int, ...]) -> list[dict]:
+        if unit == (1,):
+            self.rival.claim([f"square:{k}" for k in self.claims])
+        return super().__call__(unit)
+
+
+def test_within_a_stretch_of_work_too(tmp_path):
+    rival = Rival(Journal(tmp_path, "run"))
+    part = Interrupted(rival, range(2, 30), {})
+    survey(part, Journal(tmp_path, "run"), rival.works)
+    assert len(part.done) < 2 + 0.05 / 0.005 + 5, "what it did before it looked"
+    assert set(part.done) | set(rival.part.done) == set(part.order)
+    assert sorted([*part.done, *rival.part.done]) == part.order, "and nothing twice"
+
+
+def test_what_waits_for_a_point_that_was_left_waits_too(tmp_path):
+    rival = Rival(Journal(tmp_path, "run"))
+    part = Interrupted(rival, range(20, 21), dict.fromkeys(range(21, 30), 20))
+    seen: list[int] = []
+
+    def later() -> None:
+        seen.append(len(part.done))
+        rival.works()
+
+    survey(part, Journal(tmp_path, "run"), later)
+    assert rival.part.done == [20]
+    assert part.done == [*range(20), *range(21, 30)]
+    assert 20 in seen, "the others were not done in the same stretch"
+
+
+def test_a_point_is_left_to_the_next_where_the_oldest_dies(tmp_path):
+    oldest, second, third = (Journal(tmp_path, "run") for _ in range(3))
+    for journal in (oldest, second, third):
+        journal.claim(["square:0"])
+    for journal in (oldest, second, third):
+        journal.refresh()
+    assert [j.is_claimed("square:0") for j in (oldest, second, third)] == [False, True, True]
+    oldest.close()
+    assert [j.is_claimed("square:0") for j in (second, third)] == [False, True]
 
 
 def test_what_a_dead_process_claimed_is_done_at_once(tmp_path, holder):
