@@ -53,7 +53,6 @@ class Journal:
         self.problems: list[str] = []
         self._rivals: dict[str, Counter[str]] = {}
         self._claims: dict[str, set[str]] = {}
-        self._mine: set[str] = set()
         self._offsets: dict[str, int] = {}
         self._void: set[str] = set()
         self._own: int | None = None
@@ -92,14 +91,15 @@ class Journal:
 
     def is_claimed(self, key: str) -> bool:
         """Whether a key is left to another process that is still alive: of those that claim it the one that began first."""
-        owners = () if key in self._texts else self._claims.get(key, ())
-        return any((owner < self._name or key not in self._mine) and self._alive(owner) for owner in owners)
+        owners = set() if key in self._texts else self._claims.get(key, set())
+        mine = self._name in owners
+        return any((owner < self._name or not mine) and self._alive(owner) for owner in owners)
 
     def claim(self, keys: list[str]) -> None:
         """Say what this process does next."""
         if self.folder is not None:
             self._append({"claim": keys})
-            self._mine.update(keys)
+            self._claimed_by(self._name, keys)
 
     def write(self, records: Mapping[str, Record]) -> None:
         """Append records: one write, so that a kill leaves whole lines, and at most a last one that does not count.
@@ -124,6 +124,11 @@ class Journal:
             raise self._refused(error) from None
         finally:
             os.close(own)
+
+    def _claimed_by(self, segment: str, keys: list[str]) -> None:
+        """Remember who is at work on keys."""
+        for key in keys:
+            self._claims.setdefault(key, set()).add(segment)
 
     def _append(self, *lines: dict[str, Any]) -> None:
         """Lines at the end of the own segment, which begins with the names of the segments that were there."""
@@ -178,8 +183,7 @@ class Journal:
                 elif "open" in parsed:
                     self._miss(parsed["after"])
                 elif "claim" in parsed:
-                    for key in parsed["claim"]:
-                        self._claims.setdefault(key, set()).add(path.name)
+                    self._claimed_by(path.name, parsed["claim"])
                 else:
                     self._take(parsed["key"], parsed["text"])
         self._offsets.setdefault(path.name, 0)
@@ -207,7 +211,6 @@ class Journal:
         if failed and not own:
             return  # what failed elsewhere is tried once more here
         self._claims.pop(key, None)
-        self._mine.discard(key)
         there = self._texts.get(key)
         if key not in self._rivals:
             if there is None or there.startswith(_FAILED):

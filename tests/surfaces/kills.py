@@ -162,7 +162,7 @@ def recorded(folder: str, pid: int, stacks: dict[str, list[str]]) -> int:
     """Points that a process measured and that count: of a stack that was not written to its end none does."""
     written = {s.name: keys(s) for s in (Path(folder) / "journal").glob("*.jsonl")}
     there = set().union(*written.values())
-    own = set().union(*(keys for name, keys in written.items() if f"-{pid}-" in name))
+    own = set().union(*(found for name, found in written.items() if f"-{pid}-" in name))
     whole = {tuple(stacks.get(key, [key])) for key in own}
     return sum(len(stack) for stack in whole if there.issuperset(stack))
 
