@@ -1,10 +1,11 @@
 """The data of an Objective: a fixed, ordered list of batches, resident on the device."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, RandomSampler
@@ -24,26 +25,47 @@ class Batch:
     """Arguments of the model and the target of the loss, for some consecutive samples.
 
     Attributes:
-        args, kwargs: what the model is called with; every tensor in them has the samples on its first dimension.
+        args, kwargs: what the model is called with; every tensor in them has the samples on its first dimension, where the
+            batch is divisible.
         target: (B, ...).
+        weights: (B,) float64, of the samples in the mean; None for one each.
+        divisible: whether its samples can be taken apart. Those of a graph cannot: its edges belong to no sample.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     target: Tensor
+    weights: Tensor | None = None
+    divisible: bool = True
 
     def __len__(self) -> int:
         return len(self.target)
 
     def map(self, f: Any) -> "Batch":
-        """Apply `f` to every tensor."""
+        """Apply `f` to every tensor that network or loss see."""
         args, kwargs, target = pytree.tree_map_only(Tensor, f, (self.args, self.kwargs, self.target))
-        return Batch(args, kwargs, target)
+        return replace(self, args=args, kwargs=kwargs, target=target)
+
+    @property
+    def sample_weights(self) -> Float[Tensor, " B"]:
+        """Weight of every sample in the mean, float64."""
+        if self.weights is None:
+            return torch.ones(len(self), dtype=torch.float64, device=self.target.device)
+        return self.weights
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of inputs and target."""
+        return [t for t in pytree.tree_leaves((self.args, self.kwargs, self.target)) if isinstance(t, Tensor)]
+
+    def first(self, n: int) -> "Batch":
+        """Its first n samples; all of them where they cannot be taken apart."""
+        return self[:n] if self.divisible else self
 
     @property
     def nbytes(self) -> int:
         """Of all tensors."""
-        return sum(t.nbytes for t in pytree.tree_leaves((self.args, self.kwargs, self.target)) if isinstance(t, Tensor))
+        return sum(t.nbytes for t in self.tensors)
 
     @property
     def inputs(self) -> tuple[Any, ...] | dict[str, Any]:
@@ -56,16 +78,20 @@ class Batch:
         return {**self.kwargs, "labels": self.target} if self.kwargs else (*self.args, self.target)
 
     def __getitem__(self, rows: Any) -> "Batch":
-        return self.map(lambda t: t[rows])
+        if not self.divisible:
+            raise UsageError(
+                "expected samples that can be taken apart, found a batch that is one whole", fix="leave out what would cut it"
+            )
+        part = self.map(lambda t: t[rows])
+        return part if self.weights is None else replace(part, weights=self.weights[rows])
 
 
-def fixed_batches(data: Data, batch_size: int | None, device: torch.device, dtype: torch.dtype) -> list[Batch]:
-    """Read the data once, in order, and keep it on the device.
+def read(data: Data, batch_size: int | None) -> list[Batch]:
+    """Read the data once, in order, as they are.
 
     Args:
         data: a DataLoader, a list of batches ((inputs..., target) tuples or dictionaries with "labels"), or two tensors (x, y).
-        batch_size: cut (x, y) tensors into batches of this size (default 256), and larger batches into micro-batches.
-        device, dtype: where the tensors go; floating-point inputs are converted, integers are left alone.
+        batch_size: cut (x, y) tensors into batches of this size (default 256).
 
     Raises:
         UsageError: no data, a batch that is not (inputs, target), a loader that shuffles or augments.
@@ -79,26 +105,29 @@ def fixed_batches(data: Data, batch_size: int | None, device: torch.device, dtyp
     if isinstance(data, DataLoader):
         _check_order(data, batches[0])
     for i, batch in enumerate(batches):
-        for t in pytree.tree_leaves((batch.args, batch.kwargs, batch.target)):
-            if isinstance(t, Tensor) and t.is_floating_point() and not bool(torch.isfinite(t).all()):
+        for t in batch.tensors:
+            _check_stored(t, i)
+            if (t.is_floating_point() or t.is_complex()) and not bool(torch.isfinite(t).all()):
                 raise NumericalError(f"expected finite data, found NaN or infinity in batch {i}", fix="clean the data set")
+    return [b for b in batches if len(b)]
 
-    def convert(t: Tensor) -> Tensor:
-        return t.detach().to(device=device, dtype=dtype if t.is_floating_point() else None)
 
-    batches = [b.map(convert) for b in batches if len(b)]
-    return split(batches, batch_size) if batch_size is not None else batches
+def placed(batches: list[Batch], device: torch.device, dtype: torch.dtype) -> list[Batch]:
+    """The same batches on a device; floating-point tensors in `dtype`, integers as they are."""
+    return [b.map(lambda t: t.detach().to(device=device, dtype=dtype if t.is_floating_point() else None)) for b in batches]
 
 
 def split(batches: list[Batch], size: int) -> list[Batch]:
-    """The same samples in batches of at most `size`."""
-    return [b[i : i + size] for b in batches for i in range(0, len(b), size)]
+    """The same samples in batches of at most `size`; a batch that is one whole stays."""
+    return [p for b in batches for p in ([b[i : i + size] for i in range(0, len(b), size)] if b.divisible else [b])]
 
 
 def merged(batches: list[Batch]) -> Batch | None:
     """All samples as one batch; None where they are of different shapes, or called with different options."""
     if len(batches) == 1:
         return batches[0]
+    if not all(b.divisible for b in batches):
+        return None
     leaves, kinds = zip(*(pytree.tree_flatten((b.args, b.kwargs, b.target)) for b in batches), strict=True)
     columns = list(zip(*leaves, strict=True)) if all(k == kinds[0] for k in kinds) else []
     alike = columns and all(
@@ -110,7 +139,10 @@ def merged(batches: list[Batch]) -> Batch | None:
     if not alike:
         return None
     joined = [torch.cat(c) if isinstance(c[0], Tensor) else c[0] for c in columns]
-    return Batch(*pytree.tree_unflatten(joined, kinds[0]))
+    plain = all(b.weights is None for b in batches)
+    weights = None if plain else torch.cat([b.sample_weights for b in batches])
+    args, kwargs, target = pytree.tree_unflatten(joined, kinds[0])
+    return Batch(args, kwargs, target, weights)
 
 
 def regrouped(batches: list[Batch], size: int) -> list[Batch]:
@@ -138,7 +170,7 @@ def select(batches: list[Batch], rows: Tensor) -> list[Batch]:
     for b in batches:
         inside = rows[(rows >= start) & (rows < start + len(b))] - start
         if len(inside):
-            out.append(b[inside.to(b.target.device)])
+            out.append(b if len(inside) == len(b) else b[inside.to(b.target.device)])
         start += len(b)
     return out
 
@@ -154,16 +186,43 @@ def between(batches: list[Batch], first: int, last: int) -> list[Batch]:
     return out
 
 
-def shares(batches: list[Batch], whole: list[Batch], sample_weights: Callable[[Tensor], Tensor]) -> list[tuple[Batch, float]]:
+def shares(batches: list[Batch], whole: list[Batch]) -> list[tuple[Batch, float]]:
     """Batches with their shares of the weighted mean over the samples of `whole`; those that do not count are left out."""
 
     def weight(b: Batch) -> float:
-        return float(sample_weights(b.target).sum())
+        return len(b) if b.weights is None else float(b.weights.sum())
 
     total = sum(map(weight, whole))
     if total <= 0:
         raise UsageError("expected targets that count, found that the loss ignores every one of them")
     return [(b, w / total) for b in batches if (w := weight(b)) > 0]
+
+
+def counted(batches: list[Batch], n: int) -> Batch:
+    """At most n samples that count in the mean, spread over all that fit together; a batch that is one whole stays whole.
+
+    The first rows of data are often unlike the rest: unlabelled, or all of one class.
+
+    Raises:
+        UsageError: none counts.
+    """
+    alive = [(b, (b.sample_weights > 0).nonzero()[:, 0]) for b in batches]
+    alive = [(b, rows) for b, rows in alive if len(rows)]
+    if not alive:
+        raise UsageError("expected targets that count, found that the loss ignores every one of them")
+    first = alive[0][0]
+    if not first.divisible:
+        return first
+    parts = []
+    step = max(1, len(alive) // n)
+    spread = alive[::step][:n]
+    for i, (b, rows) in enumerate(spread):
+        want = n // len(spread) + (i < n % len(spread))
+        picked = rows[torch.linspace(0, len(rows) - 1, min(want, len(rows))).round().long().to(rows.device)]
+        if b.divisible and merged([first[:1], b[picked]]) is not None:
+            parts.append(b[picked])
+    whole = merged(parts)
+    return alive[0][0][alive[0][1][:n]] if whole is None else whole
 
 
 def drawn(n: int, samples: int, generator: torch.Generator | None) -> Tensor:
@@ -214,14 +273,23 @@ def _batch(raw: Any, number: int) -> Batch:
 
 
 def _aligned(batch: Batch, number: int) -> Batch:
-    """Check that every tensor has the batch's number of rows."""
+    """Whether every tensor has the batch's number of rows; where only some have, as in a graph, the batch is one whole."""
     if batch.target.ndim == 0:
         raise UsageError(f"expected the targets of batch {number} to have a first dimension for samples, found a scalar")
-    for t in pytree.tree_leaves((batch.args, batch.kwargs)):
-        if isinstance(t, Tensor) and (t.ndim == 0 or len(t) != len(batch)):
-            rows = "a scalar" if t.ndim == 0 else f"{len(t)} rows"
-            raise UsageError(f"expected {len(batch)} rows in every input of batch {number}, found {rows}")
-    return batch
+    inputs = [t for t in pytree.tree_leaves((batch.args, batch.kwargs)) if isinstance(t, Tensor)]
+    odd = [t for t in inputs if t.ndim == 0 or len(t) != len(batch)]
+    if len(odd) == len(inputs) and odd:
+        rows = "a scalar" if odd[0].ndim == 0 else f"{len(odd[0])} rows"
+        raise UsageError(f"expected {len(batch)} rows in the inputs of batch {number}, found {rows}")
+    return replace(batch, divisible=not odd)
+
+
+def _check_stored(t: Tensor, number: int) -> None:
+    """Refuse tensors that no batch can be cut from."""
+    if t.is_meta:
+        raise UsageError(f"expected data, found a tensor without any (device meta) in batch {number}")
+    if t.layout != torch.strided or t.is_nested:
+        raise UsageError(f"expected dense tensors, found a sparse or nested one in batch {number}", fix="pass x.to_dense()")
 
 
 def _check_order(loader: DataLoader[Any], first: Batch) -> None:
@@ -230,6 +298,5 @@ def _check_order(loader: DataLoader[Any], first: Batch) -> None:
     if isinstance(loader.sampler, RandomSampler):
         raise UsageError("expected data in a fixed order, found a DataLoader that shuffles", fix=fix)
     again = _batch(next(iter(loader)), 0)
-    pairs = zip(pytree.tree_leaves(vars(first)), pytree.tree_leaves(vars(again)), strict=True)
-    if not all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor)):
+    if not all(torch.equal(a, b) for a, b in zip(first.tensors, again.tensors, strict=True)):
         raise UsageError("expected the same data at every reading, found a DataLoader that shuffles or augments", fix=fix)

@@ -5,29 +5,29 @@ counts for what it is; of several processes each has its part of the sum, and Ob
 through `torch.func.functional_call`; the module itself is never written to.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.batches import Batch, between, shares
+from landscape.batches import Batch, between, placed, shares
+from landscape.copying import converted, owned
 from landscape.derivatives import grad, pusher, vjp, vjps
 from landscape.distributed import ALONE, Group
 from landscape.errors import MismatchError, UsageError
 from landscape.folding import Folded
+from landscape.functional import called, holding
 from landscape.losses import MeanLoss
 from landscape.memory import Affine
 from landscape.method import PLAIN, TOGETHER, Method
+from landscape.outputs import picked
 from landscape.parameters import Layout
 from landscape.retained import BUDGET, FirstOrder, Kept, saved_bytes
 
@@ -38,9 +38,10 @@ def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[N
 
     TensorFloat-32 and the bfloat16 matmul path are off, cuDNN chooses deterministic algorithms. For `derivatives` attention
     uses its math kernel, since the fused ones have no double backward; cuDNN's `recurrent` layers have none either and are
-    avoided.
+    avoided. The short cuts that transformer layers take without gradients are off too: on padded rows they compute another
+    function than the one that is differentiated.
     """
-    precision = torch.get_float32_matmul_precision()
+    precision, short_cuts = torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(
             torch.backends.cudnn.flags(
@@ -53,10 +54,23 @@ def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[N
         if derivatives:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         torch.set_float32_matmul_precision("highest")
+        torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
         finally:
             torch.set_float32_matmul_precision(precision)
+            torch.backends.mha.set_fastpath_enabled(short_cuts)
+
+
+@contextmanager
+def values() -> Iterator[None]:
+    """Arithmetic for values without derivatives.
+
+    Autograd stays on, and costs nothing where no tensor requires a gradient: a network that differentiates itself in its
+    forward pass needs it, and one that looks at `torch.is_grad_enabled()` computes the function that is differentiated.
+    """
+    with exact_math(), torch.enable_grad():
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +85,10 @@ class Engine:
         transform: of the outputs, before the loss sees them; None for none.
         folded: the network with its BatchNorms folded, which computes the same; None to use `model` as it is.
         group: the processes that share the samples out; every one keeps them all.
+        output: where in what the network returns the tensor stands that the loss takes; see `landscape.outputs`.
+        fixed: by name, the rows of weights that no derivative reaches though the loss depends on them, as the padding row of an
+            embedding, and their trained values, which they keep at every theta.
+        writes: whether the forward pass writes to its weights, as `Embedding(max_norm=...)` does: it is given copies then.
         method: how graphs are built that are differentiated twice.
         room: bytes of first-order graphs that may stay between products.
         held: bytes of such a graph by the number of samples, where they were measured.
@@ -83,44 +101,63 @@ class Engine:
     transform: Callable[[Tensor], Tensor] | None = None
     folded: Folded | None = None
     group: Group = ALONE
+    output: int | str | None = None
+    fixed: Mapping[str, tuple[Int[Tensor, " rows"], Tensor]] = field(default_factory=dict)
+    writes: bool = False
     method: Method = PLAIN
     room: int = BUDGET
     held: Affine | None = None
     _kept: Kept = field(init=False, default_factory=Kept, repr=False)
 
     def forward(self, params: dict[str, Tensor], batch: Batch, fold: bool = True) -> Tensor:
-        """The network's output for one batch; `.logits` is taken from an output object that has them."""
+        """The network's output for one batch, as the loss takes it."""
         if self.folded is None or not fold:
-            output: Any = functional_call(self.model, params, batch.args, batch.kwargs)
+            found = picked(called(self.model, params, batch), self.output)
         else:
-            output = functional_call(self.folded.model, self.folded(params), batch.args, batch.kwargs)
-        output = logits_of(output)
-        return output if self.transform is None else self.transform(output)
+            found = picked(called(self.folded.model, self.folded(params), batch), self.output)
+        return found if self.transform is None else self.transform(found)
 
     def outputs(self, theta: Float[Tensor, " P"]) -> Tensor:
         """The network's outputs for every sample, (N, ...), on the CPU."""
-        params = self.layout.unflatten(theta)
-        with exact_math(), torch.no_grad():
-            return torch.cat([self.forward(params, b).cpu() for b in self.batches])
+        params = self.tensors(theta)
+        with values():
+            return torch.cat([self.forward(params, b).detach().cpu() for b in self.batches])
+
+    def tensors(self, theta: Float[Tensor, "*k P"]) -> dict[str, Tensor]:
+        """The weights at theta under their names: views of it, but for those that do not vary or would be written to."""
+        named = self.layout.unflatten(theta.detach())
+        for name, (rows, values) in self.fixed.items():
+            if name in named:
+                named[name] = named[name].index_copy(0, rows, values.to(theta.dtype))
+        return {name: t.clone() for name, t in named.items()} if self.writes else named
+
+    def at(self, theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+        """Theta with the trained values of what does not vary."""
+        return self.layout.flatten(self.tensors(theta)) if self.fixed else theta
+
+    @cached_property
+    def divisible(self) -> bool:
+        """Whether samples may be taken apart: by the loss, by the data, by every layer."""
+        mixes = any(isinstance(m, _BatchNorm) and (m.running_mean is None or m.training) for m in self.model.modules())
+        return self.loss.comes_apart and not mixes and all(b.divisible for b in self.batches)
 
     @cached_property
     def weighted(self) -> list[tuple[Batch, float]]:
         """Every batch with its share of the mean."""
-        return shares(self.batches, self.batches, self.loss.sample_weights)
+        return shares(self.batches, self.batches)
 
     @cached_property
     def own(self) -> list[tuple[Batch, float]]:
         """The batches, or parts of them, that fall to this process, with their shares of the whole mean; perhaps none."""
-        mixes = any(isinstance(m, _BatchNorm) and m.running_mean is None for m in self.model.modules())
-        if self.group.size == 1 or mixes or not self.loss.comes_apart:  # then a batch cannot be cut
+        if self.group.size == 1 or not self.divisible:
             return self.weighted[self.group.part(len(self.weighted))]
         part = self.group.part(sum(map(len, self.batches)))
-        return shares(between(self.batches, part.start, part.stop), self.batches, self.loss.sample_weights)
+        return shares(between(self.batches, part.start, part.stop), self.batches)
 
     def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Mean loss and its gradient; of several processes this one's part of both. Cost: 3 forward passes."""
         value, total = 0.0, torch.zeros_like(theta)
-        with self.derivatives():
+        with self.derivatives(theta):
             for batch, share in self.own:
                 leaves = self.leaves(theta)
                 loss = self.loss.mean(self.forward(leaves, batch), batch.target)
@@ -134,7 +171,7 @@ class Engine:
         Cost: 3 + 6k forward passes; 6k where the graphs of the first-order pass are still there from the last call.
         """
         out = torch.zeros_like(v)
-        with self.derivatives():
+        with self.derivatives(theta):
             if self._kept.fits is None:
                 self._kept.fits = self.graph_bytes(theta) <= self.room
             for graph in self._kept.graphs(theta, lambda: self.first_order(theta)):
@@ -168,14 +205,17 @@ class Engine:
         if self.held is not None:
             return self.held.of(samples or sum(len(b) for b, _ in self.own)) + self.held.once * (len(self.own) - 1)
         batch = max(self.batches, key=len)
-        if len(batch) < 2:
+        if len(batch) < 2 or not self.divisible:
             return math.inf
         leaves, like = self.leaves(theta), replace(self, method=replace(self.method, smallest=0))
 
-        def held(rows: slice) -> int:
-            return saved_bytes(lambda: like._slope(leaves, batch[rows]), leaves)
+        def held(n: int) -> int:
+            return saved_bytes(lambda: like._slope(leaves, batch[:n]), leaves)
 
-        one, two = held(slice(0, 1)), held(slice(0, 2))
+        try:
+            one, two = held(1), held(2)
+        except RuntimeError:  # nothing may watch what a network saves that uses `torch.func` itself
+            return math.inf
         return float(max(two - one, 0)) * (samples or sum(len(b) for b, _ in self.own)) + one * len(self.own)
 
     def held_at_once(self, theta: Float[Tensor, " P"], samples: int | None = None) -> int:
@@ -188,7 +228,7 @@ class Engine:
     def ggnvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse. Cost: 3 + 6k passes."""
         out = torch.zeros_like(v)
-        with self.derivatives():
+        with self.derivatives(theta):
             for batch, share in self.own:
                 leaves = self.leaves(theta)
                 output = self.forward(leaves, batch)
@@ -203,11 +243,11 @@ class Engine:
     def fishervp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with every sample's own gradient g_n, for k vectors. Cost: 3 + 6k passes."""
         out = torch.zeros_like(v)
-        with self.derivatives():
+        with self.derivatives(theta):
             for batch, share in self.own:
                 leaves = self.leaves(theta)
                 losses = self.per_sample(leaves, batch)
-                weights = self.loss.sample_weights(batch.target).to(losses)
+                weights = batch.sample_weights.to(losses)
                 push = pusher(losses, leaves)
                 for i, row in enumerate(v):
                     slopes = push(self.layout.unflatten(row)) * weights / weights.sum()
@@ -227,9 +267,10 @@ class Engine:
 
     def to(self, dtype: torch.dtype) -> "Engine":
         """Its twin in another dtype: model, loss and data are converted copies."""
-        batches = [b.map(lambda t: t.to(dtype) if t.is_floating_point() else t) for b in self.batches]
-        loss, model = self.loss.to(batches[0].target.device, dtype), copy.deepcopy(self.model).to(dtype)
-        twin = Engine(model, loss, batches, self.layout, self.transform, group=self.group, room=self.room)
+        device = self.batches[0].target.device
+        loss, model = self.loss.to(device, dtype), converted(owned(self.model), None, dtype)
+        batches = placed(self.batches, device, dtype)
+        twin = replace(self, model=model, loss=loss, batches=batches, folded=None, method=PLAIN, held=None)
         return twin if self.folded is None else replace(twin, folded=self.folded.of(model))
 
     def holding(self, tensors: Mapping[str, Tensor]) -> "Engine":
@@ -238,7 +279,7 @@ class Engine:
         Raises:
             MismatchError: the network has no such tensor, or one of another shape.
         """
-        model = copy.deepcopy(self.model)
+        model = owned(self.model)
         own = dict(model.named_parameters()) | dict(model.named_buffers())
         for name, t in tensors.items():
             if name not in own or own[name].shape != t.shape:
@@ -249,7 +290,7 @@ class Engine:
 
     def per_sample(self, leaves: dict[str, Tensor], batch: Batch) -> Float[Tensor, " B"]:
         """Every sample's own loss, differentiable."""
-        losses = self.loss.per_sample(self.forward(leaves, batch), batch.target)
+        losses = self.loss.per_sample(self.forward(leaves, batch), batch.target, batch.weights)
         if losses is None:
             raise UsageError(
                 "expected a loss that is a mean over samples, found one that does not come apart", fix="use a loss of PyTorch's"
@@ -262,49 +303,25 @@ class Engine:
         slope = grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
         return lambda u: vjp(slope, {"output": at}, {"output": u})["output"]
 
-    def derivatives(self) -> AbstractContextManager[None]:
-        """Arithmetic for derivatives of this network."""
-        return exact_math(derivatives=True, recurrent=any(isinstance(m, nn.RNNBase) for m in self.model.modules()))
+    @contextmanager
+    def derivatives(self, theta: Float[Tensor, " P"]) -> Iterator[None]:
+        """Arithmetic for derivatives of this network at theta, whose weights its layers hold all along.
 
-    def leaves(self, theta: Tensor) -> dict[str, Tensor]:
-        """Parameters as leaves of a fresh graph; views of theta, no copy."""
-        return {name: t.detach().requires_grad_() for name, t in self.layout.unflatten(theta).items()}
+        So a backward pass that runs a layer again, as activation checkpointing does, runs it at theta.
+        """
+        recurrent = any(isinstance(m, nn.RNNBase) for m in self.model.modules())
+        leaves = self.leaves(theta)
+        with ExitStack() as stack:
+            stack.enter_context(exact_math(derivatives=True, recurrent=recurrent))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(holding(self.model, leaves))
+            if self.folded is not None:
+                stack.enter_context(holding(self.folded.model, self.folded(leaves)))
+            yield
+
+    def leaves(self, theta: Float[Tensor, " P"]) -> dict[str, Tensor]:
+        """Parameters as leaves of a fresh graph; views of theta where they can be."""
+        return {name: t.detach().requires_grad_() for name, t in self.tensors(theta).items()}
 
     def _flat(self, tensors: dict[str, Tensor]) -> Tensor:
         return self.layout.flatten(tensors)
-
-
-def logits_of(output: Any) -> Tensor:
-    """The tensor among what a network returns.
-
-    Raises:
-        UsageError: there is none.
-    """
-    output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor):
-        raise UsageError(
-            f"expected the model to return a tensor or an object with .logits, found {type(output).__name__}",
-            fix="wrap the model in a module whose forward returns the logits",
-        )
-    return output
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
-        else:
-            return model
-
-
-def owned(model: nn.Module) -> nn.Module:
-    """A copy of a model, so that nothing done to it changes the caller's."""
-    try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"expected a model that can be copied, found {error}", fix="remove cached non-leaf tensors from it"
-        ) from error

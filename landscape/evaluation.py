@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.curvature import Engine, exact_math
+from landscape.curvature import Engine, values
 from landscape.errors import UsageError
 from landscape.inference import Network, network
 from landscape.losses import joined, means_and_errors
@@ -36,7 +36,7 @@ def evaluated(engine: Engine, params: dict[str, Tensor], metric: Metric | None, 
     Accuracy: sums over samples in float64; the way in which the network is run is that of `landscape.inference`.
     """
     found = network(engine, dtype)
-    with exact_math(), torch.no_grad():
+    with values():
         rows = scored(engine, found, params, metric)
     return summaries(found, *(None if row is None else row[None] for row in fetched(rows)))[0]
 
@@ -51,7 +51,7 @@ def scored(
     ready = found.ready(engine, params)
     for batch in found.batches:
         output = found.output(engine, ready, batch)
-        each, hits = losses_and_hits(engine.loss, output, batch.target)
+        each, hits = losses_and_hits(engine.loss, output, batch)
         losses.append(None if each is None else each.double())
         scores.append(hits if metric is None else _own(metric, output, batch.target))
         if not engine.loss.comes_apart:

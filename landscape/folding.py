@@ -5,17 +5,18 @@ a mean. Computed inside the graph, weight * a and (bias - mean) a + beta are fun
 derivative is the same; and the activations never see BatchNorm, where half of a double backward pass would be spent.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.batches import Batch
+from landscape.copying import owned
+from landscape.functional import called
+from landscape.outputs import picked
 
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # Two evaluations of one function that differ by rounding; a wrong fold differs in the first digit.
@@ -69,12 +70,13 @@ class Folded:
         return out
 
 
-def folded(model: nn.Module, batch: Batch) -> Folded | None:
+def folded(model: nn.Module, batch: Batch, at: int | str | None = None) -> Folded | None:
     """Fold what can be folded, found by watching one pass and checked by another; None where nothing can, or a check fails.
 
     Args:
         model: in eval mode; left as it is.
         batch: a few samples.
+        at: where in the output the tensor stands that the loss takes.
 
     Returns:
         Folded, whose outputs equal the model's at random BatchNorm parameters and statistics: at the trained ones a fold that
@@ -83,13 +85,13 @@ def folded(model: nn.Module, batch: Batch) -> Folded | None:
     if not any(map(_foldable, model.modules())):
         return None
     pairs = _adjacent(model, batch)
-    found = _checked(model, pairs, batch)
+    found = _checked(model, pairs, batch, at)
     if found is None and len(pairs) > 1:
-        found = _checked(model, [pair for pair in pairs if _checked(model, [pair], batch)], batch)
+        found = _checked(model, [pair for pair in pairs if _checked(model, [pair], batch, at)], batch, at)
     return found
 
 
-def _checked(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch) -> Folded | None:
+def _checked(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch, at: int | str | None) -> Folded | None:
     """The fold of these pairs, if it computes what the network does at random BatchNorm parameters and statistics."""
     if not pairs:
         return None
@@ -101,12 +103,9 @@ def _checked(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch) -> Fo
             t = found.own.get(f"{norm}.{name}")
             if t is not None:
                 params[f"{norm}.{name}"] = (0.5 + torch.rand(t.shape, generator=random)).to(t)
-    with torch.no_grad():
-        whole: Any = functional_call(model, params, batch.args, batch.kwargs)
-        part: Any = functional_call(found.model, found(params), batch.args, batch.kwargs)
-    whole, part = getattr(whole, "logits", whole), getattr(part, "logits", part)
-    if not isinstance(whole, Tensor) or not isinstance(part, Tensor):
-        return None
+    with torch.enable_grad():
+        whole = picked(called(model, params, batch), at).detach()
+        part = picked(called(found.model, found(params), batch), at).detach()
     error = float((whole - part).abs().max())
     return found if error <= _TOLERANCE[part.dtype] * float(whole.abs().max()) else None
 
@@ -131,7 +130,7 @@ def _adjacent(model: nn.Module, batch: Batch) -> list[tuple[str, str]]:
 
     handles = [module.register_forward_hook(watch(name)) for name, module in named.items()]
     try:
-        with torch.no_grad():
+        with torch.enable_grad():
             model(*batch.args, **batch.kwargs)
     finally:
         for handle in handles:
@@ -158,7 +157,7 @@ def _axis_fits(layer: Any, norm: Any) -> bool:
 
 def _without(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> Folded:
     """A copy of the network without those BatchNorms."""
-    twin = copy.deepcopy(model)
+    twin = owned(model)
     eps = {}
     for layer, norm in pairs:
         module: Any = twin.get_submodule(layer)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from landscape.batches import Batch, regrouped, split
+from landscape.batches import Batch, counted, regrouped, split
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
 from landscape.errors import UsageError
@@ -90,13 +90,12 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
     # Where a basis lies is each process's own affair.
     host = allowed(torch.device("cpu")) if theta.device.type == "cuda" else 0
     row = theta.nbytes
-    norms = [m for m in engine.model.modules() if isinstance(m, _BatchNorm)]
-    mixes = any(m.running_mean is None for m in norms)
+    norms = any(isinstance(m, _BatchNorm) for m in engine.model.modules())
     try:
         peak, held = _measured(engine, theta)
     except Exception:  # a network that cannot be differentiated so: the check that follows says why
         peak = held = Affine(0.0, 0.0)
-    apart = engine.loss.comes_apart and not mixes
+    apart = engine.divisible
     if apart and not norms and held.each:  # for BatchNorm in training mode a batch is what the caller says it is
         engine = replace(engine, batches=_joined(engine, theta, held))
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
@@ -158,18 +157,21 @@ def _shared(sizes: list[int], processes: int) -> list[int]:
 
 def _fixed(engine: Engine, theta: Tensor) -> int:
     """Bytes that are there before and between products."""
-    tensors = [t for b in engine.batches for t in pytree.tree_leaves((b.args, b.kwargs, b.target)) if isinstance(t, Tensor)]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for b in engine.batches for t in b.tensors}
     runtime, copies = (_RUNTIME, 2) if theta.device.type == "cpu" else (0, 1)  # a network is evaluated on batches of its own
     return runtime + copies * sum(storages.values()) + _COPIES * theta.nbytes
 
 
 def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
     """Bytes at the highest point of a product, and those of its graph alone, by the number of samples."""
-    batch = max(engine.batches, key=lambda b: b.nbytes)
-    found = {n: _product(engine, theta, batch, n) for n in (1, min(2, len(batch)))}
+    batch = max((b for b, _ in engine.weighted), key=lambda b: b.nbytes)
+    if not engine.divisible:
+        peak, held = _product(engine, theta, batch)
+        return Affine(0.0, peak / len(batch)), Affine(0.0, held / len(batch))
+    batch = counted([batch], 16)
+    found = {n: _product(engine, theta, batch[:n]) for n in (1, min(2, len(batch)))}
     if theta.device.type == "cuda" and max(found.values())[0] < _SMALL and len(batch) >= 16:
-        found = {n: _product(engine, theta, batch, n) for n in (8, 16)}
+        found = {n: _product(engine, theta, batch[:n]) for n in (8, 16)}
     (small, low), (large, high) = min(found.items()), max(found.items())
     lines = []
     for a, b in zip(low, high, strict=True):
@@ -178,12 +180,12 @@ def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
     return lines[0], lines[1]
 
 
-def _product(engine: Engine, theta: Tensor, batch: Batch, samples: int) -> tuple[float, float]:
-    """Bytes at the highest point of a product on the first samples of a batch, and those of its graph."""
+def _product(engine: Engine, theta: Tensor, batch: Batch) -> tuple[float, float]:
+    """Bytes at the highest point of a product on a batch, and those of its graph."""
     method = replace(engine.method, smallest=0)  # so few samples would pass every operation by
-    trial = replace(engine, batches=[batch[:samples]], group=ALONE, method=method, room=-1, held=Affine(0.0, 0.0))
+    trial = replace(engine, batches=[batch], group=ALONE, method=method, room=-1, held=Affine(0.0, 0.0))
     rows = torch.ones(TOGETHER if method.together else 1, len(theta), dtype=theta.dtype, device=theta.device)
-    with _Allocated(theta.device) if theta.device.type == "cuda" else Live() as live, trial.derivatives():
+    with _Allocated(theta.device) if theta.device.type == "cuda" else Live() as live, trial.derivatives(theta):
         graphs = list(trial.first_order(theta))
         held = live.now
         del graphs

@@ -6,23 +6,23 @@ fit into the cache are cut; and on request the network computes in bfloat16. All
 dtype alone, never from a clock, so that two runs give the same bits.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from landscape.batches import Batch, regrouped, split
-from landscape.curvature import Engine, exact_math, logits_of
+from landscape.copying import converted, owned
+from landscape.curvature import Engine, values
 from landscape.errors import UsageError
+from landscape.functional import called
+from landscape.outputs import picked
 
 # Bytes of the largest activation of a batch. Larger ones leave the cache: ResNet-20 takes half as long again with 128 images
 # (8 MiB) as with 64.
@@ -75,7 +75,7 @@ class Network:
 
     def output(self, engine: Engine, ready: dict[str, Tensor], batch: Batch) -> Tensor:
         """What the loss sees for one batch."""
-        output = logits_of(functional_call(self.module, ready, batch.args, batch.kwargs)).to(self.own)
+        output = picked(called(self.module, ready, batch), engine.output).detach().to(self.own)
         return output if engine.transform is None else engine.transform(output)
 
     @property
@@ -110,13 +110,13 @@ def _made(engine: Engine, dtype: torch.dtype | None) -> Network:
     """As `network`."""
     module = engine.model if engine.folded is None else engine.folded.model
     own = next(p.dtype for p in engine.model.parameters() if p.is_floating_point())
-    weights = [engine.loss.sample_weights(b.target).cpu().numpy() for b, _ in engine.weighted]
+    weights = [b.sample_weights.cpu().numpy() for b, _ in engine.weighted]
     batches = [b for b, _ in engine.weighted]
     plain = Network(
         module, own, own, False, batches, np.concatenate(weights), np.array([share for _, share in engine.weighted]),
         0, 0 if engine.folded is None else len(engine.folded.pairs),
     )  # fmt: skip
-    with exact_math(), torch.no_grad():
+    with values():
         found, output = _tried(engine, plain)
         if dtype is not None and dtype != own:
             found = _cast(engine, found, dtype)
@@ -140,7 +140,7 @@ def _cast(engine: Engine, found: Network, dtype: torch.dtype) -> Network:
     images = any(isinstance(m, _IMAGE) for m in found.module.modules())
     widest = found.widest * dtype.itemsize // found.own.itemsize
     name = str(dtype).removeprefix("torch.")
-    module = copy.deepcopy(found.module).to(dtype)
+    module = converted(owned(found.module), None, dtype)
     reason = ""
     for last in (True, False) if images else (False,):
         cast = _with(found, module=module, dtype=dtype, channels_last=last, widest=widest)
@@ -167,8 +167,7 @@ def _agrees(engine: Engine, found: Network, output: Tensor) -> bool:
 def _two(engine: Engine, found: Network) -> Tensor:
     """The outputs for two samples, at the network's own weights."""
     ready = found.ready(engine, dict(engine.model.named_parameters()))
-    batch = found.batches[0]
-    return found.output(engine, ready, _inputs(batch[:2], found))
+    return found.output(engine, ready, _inputs(found.batches[0].first(2), found))
 
 
 def _pieces(engine: Engine, found: Network) -> list[Batch]:
@@ -176,11 +175,8 @@ def _pieces(engine: Engine, found: Network) -> list[Batch]:
 
     Nothing is cut whose samples cannot be taken apart: by the loss, or by a BatchNorm that normalizes by its batch.
     """
-    whole = not engine.loss.comes_apart or any(
-        isinstance(m, _BatchNorm) and (m.running_mean is None or m.training) for m in found.module.modules()
-    )
     batches = found.batches
-    if found.widest and not whole and batches[0].target.device.type == "cpu":
+    if found.widest and engine.divisible and batches[0].target.device.type == "cpu":
         joined = _power(_JOINED // found.widest)
         if joined >= _WORTH:
             batches = regrouped(batches, joined)
@@ -202,7 +198,7 @@ def _power(n: int) -> int:
 def _inputs(batch: Batch, found: Network) -> Batch:
     """A batch with inputs in the module's dtype and memory format; its targets stay."""
     args, kwargs = pytree.tree_map_only(Tensor, found.laid_out, (batch.args, batch.kwargs))
-    return Batch(args, kwargs, batch.target)
+    return replace(batch, args=args, kwargs=kwargs)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ a user's function by something we cannot see. To add batches up exactly, each mu
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landscape.copying import converted, owned
 from landscape.errors import UsageError
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+from landscape.loss_structure import LossFunction, Structure, each
 
 _FUNCTIONS = {F.cross_entropy: nn.CrossEntropyLoss, F.nll_loss: nn.NLLLoss, F.mse_loss: nn.MSELoss}
 _CLASS_WEIGHTED = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -33,64 +32,71 @@ _ELEMENTWISE = (
 
 
 class MeanLoss:
-    """A user's loss, with the weight that each sample has in its mean.
+    """A user's loss, and what is known of how it puts its samples together.
 
     Args:
-        loss: a PyTorch loss module with reduction="mean", or any function (output, target) -> scalar that is a mean over the
-            first dimension with equal weights.
+        loss: a PyTorch loss module with reduction="mean", or any function (output, target) -> scalar.
+        structure: of a loss that is not PyTorch's own, see `landscape.loss_structure`; None while it was not looked for.
 
     Raises:
         UsageError: the module sums or does not reduce; its value would depend on how the data are cut into batches.
     """
 
-    def __init__(self, loss: LossFunction) -> None:
+    def __init__(self, loss: LossFunction, structure: Structure | None = None) -> None:
         kind = _FUNCTIONS.get(loss)
         self.loss: LossFunction = kind() if kind is not None else loss
-        reduction = getattr(self.loss, "reduction", "mean")
-        if reduction not in ("mean", "batchmean"):
-            raise UsageError(
-                f"expected a loss that averages over samples, found reduction={reduction!r}", fix="pass reduction='mean'"
-            )
+        self.structure = structure
         self._split: nn.Module | None = None
-        if isinstance(self.loss, (*_CLASS_WEIGHTED, *_ELEMENTWISE)):
+        # Exactly these classes: one that inherits from them may compute something else.
+        if isinstance(self.loss, nn.Module) and type(self.loss) in (*_CLASS_WEIGHTED, *_ELEMENTWISE):
+            reduction = getattr(self.loss, "reduction", "mean")
+            if reduction not in ("mean", "batchmean"):
+                raise UsageError(
+                    f"expected a loss that averages over samples, found reduction={reduction!r}", fix="pass reduction='mean'"
+                )
             self._split = copy.deepcopy(self.loss)
-            self._split.reduction = "none"
+            self._split.reduction = "none"  # type: ignore[assignment]  # a plain attribute of PyTorch's losses
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MeanLoss":
         """The same loss with its class weights, if it has any, moved; the caller's module is not touched."""
         if not isinstance(self.loss, nn.Module):
             return self
-        return MeanLoss(copy.deepcopy(self.loss).to(device=device, dtype=dtype))
+        return MeanLoss(converted(owned(self.loss), device, dtype), self.structure)
 
     @property
     def ignore_index(self) -> int | None:
         """The class index that cross-entropy leaves out of its mean."""
-        return self.loss.ignore_index if isinstance(self.loss, _CLASS_WEIGHTED) else None
+        return self.loss.ignore_index if self.takes_classes else None  # type: ignore[attr-defined]  # it has it then
 
     @property
     def takes_classes(self) -> bool:
         """Whether integer targets are class indices for certain."""
-        return isinstance(self.loss, _CLASS_WEIGHTED)
+        return type(self.loss) in _CLASS_WEIGHTED
 
     @property
     def compares_elements(self) -> bool:
         """Whether output and target must have one shape."""
-        return isinstance(self.loss, _ELEMENTWISE)
+        return type(self.loss) in _ELEMENTWISE
 
     @property
-    def comes_apart(self) -> bool:
+    def known(self) -> bool:
         """Whether the loss is one of PyTorch's, whose value for each sample is known."""
         return self._split is not None
 
-    def sample_weights(self, target: Tensor) -> Float[Tensor, " B"]:
-        """Weight of every sample in the mean, float64: one, or its number of tokens, or its class weight."""
-        if self.takes_classes and not target.is_floating_point():
-            counted = (target != self.loss.ignore_index).double()  # type: ignore[attr-defined]  # a class-weighted loss has it
-            weight = self.loss.weight  # type: ignore[attr-defined]  # and this
-            if weight is not None:
-                counted = counted * weight.double()[target.clamp(0, len(weight) - 1)]
-            return counted.reshape(len(target), -1).sum(1)
-        return torch.ones(len(target), dtype=torch.float64, device=target.device)
+    @property
+    def comes_apart(self) -> bool:
+        """Whether the loss is a weighted mean of its samples' own losses."""
+        return self.known or (self.structure is not None and self.structure.apart)
+
+    def sample_weights(self, target: Tensor) -> Float[Tensor, " B"] | None:
+        """Weight of every sample in the mean of a known loss, float64: its tokens, or its class weight; None for one each."""
+        if not self.takes_classes or target.is_floating_point():
+            return None
+        counted = target.ne(self.loss.ignore_index).double()  # type: ignore[attr-defined]  # a class-weighted loss has it
+        weight = self.loss.weight  # type: ignore[attr-defined]  # and this
+        if weight is not None:
+            counted = counted * weight.double()[target.clamp(0, len(weight) - 1)]
+        return counted.reshape(len(target), -1).sum(1)
 
     def mean(self, output: Tensor, target: Tensor) -> Tensor:
         """The batch's loss, a differentiable scalar; 0 where every target is ignored.
@@ -106,17 +112,26 @@ class MeanLoss:
             )
         return value.reshape(())
 
-    def per_sample(self, output: Tensor, target: Tensor) -> Float[Tensor, " B"] | None:
-        """Every sample's own loss, whose weighted mean is the batch's; None where the loss does not come apart."""
+    def per_sample(
+        self, output: Tensor, target: Tensor, weights: Float[Tensor, " B"] | None = None
+    ) -> Float[Tensor, " B"] | None:
+        """Every sample's own loss, whose weighted mean is the batch's; None where the loss does not come apart.
+
+        That of a sample which does not count, having a weight of 0, is 0: alone it may have no mean.
+        """
         if self._split is None:
-            parts = torch.stack([self.mean(output[i : i + 1], target[i : i + 1]) for i in range(len(target))])
-            whole = self.mean(output, target)
-            return parts if torch.allclose(parts.mean(), whole, rtol=1e-3, atol=1e-6) else None
+            if not self.comes_apart:
+                return None
+            if weights is None or bool((weights > 0).all()):
+                return each(self.loss, output, target)
+            rows = (weights > 0).nonzero()[:, 0]
+            return output.new_zeros(len(target)).index_put((rows,), each(self.loss, output[rows], target[rows]))
         elements = self._split(output, target).reshape(len(target), -1)
-        if self.takes_classes and not target.is_floating_point():
-            weights = self.sample_weights(target)
+        weights = self.sample_weights(target)
+        if weights is not None:
             return elements.sum(1) / torch.where(weights > 0, weights, 1).to(elements.dtype)
-        return elements.sum(1) if self.loss.reduction == "batchmean" else elements.mean(1)  # type: ignore[attr-defined]  # a loss module
+        summed = self.loss.reduction == "batchmean"  # type: ignore[attr-defined]  # a loss module
+        return elements.sum(1) if summed else elements.mean(1)
 
 
 def accuracy(output: Tensor, target: Tensor, ignore_index: int | None) -> Float[Tensor, " B"]:

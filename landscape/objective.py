@@ -1,7 +1,7 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector. The central abstraction."""
 
-import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape.batches import Data, fixed_batches, one_input
-from landscape.curvature import Engine, owned, unwrapped
+from landscape.agreement import Live, check_copy
+from landscape.batches import Data, one_input, placed, read, split
+from landscape.copying import check_model, converted, owned, unwrapped
+from landscape.curvature import Engine
 from landscape.distributed import group
-from landscape.errors import UsageError
+from landscape.errors import NumericalError, UsageError
 from landscape.evaluation import Metric, evaluated
 from landscape.fingerprint import fingerprints
 from landscape.folding import folded
 from landscape.footprint import planned
+from landscape.forward_checks import check_finite, check_values, check_weights, ready
 from landscape.inference import network as at_inference
 from landscape.losses import LossFunction, MeanLoss, standard_error
 from landscape.malloc import keep_freed
@@ -24,7 +27,7 @@ from landscape.memory import Plan
 from landscape.method import Method
 from landscape.parameters import Layout
 from landscape.per_sample import SAMPLE_FORMS, Curvature
-from landscape.preflight import check_engine, check_targets, check_weights
+from landscape.preflight import check_engine
 from landscape.recalibration import recalibrated, with_statistics
 from landscape.results import Estimate, Evaluation, Spent
 from landscape.stacked import evaluated_many, stack_size
@@ -42,8 +45,11 @@ class Objective(Variants):
     Args:
         model: any `nn.Module`; wrappers (DataParallel, torch.compile) are taken off. The weights that vary are those with
             `requires_grad`, or all if none has it.
-        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`.
-        data: a DataLoader in fixed order, a list of batches (inputs..., target) or dicts with "labels", or tensors (x, y).
+        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`. Any function may weigh its
+            samples or the tokens in them; one that is no mean (a root, a contrastive loss) sees all samples at once. See
+            `landscape.loss_structure`.
+        data: a DataLoader in fixed order, a list of batches (inputs..., target) or dicts with "labels", or tensors (x, y). A
+            list of one batch may be one whole, such as a graph, whose inputs have other numbers of rows than its target.
         dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) either way.
         device: where to compute; default: where the model's parameters are.
         metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
@@ -55,10 +61,13 @@ class Objective(Variants):
         shard_basis: of several processes each holds its share of the columns of a Krylov basis.
 
     Raises:
-        UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums.
-        NumericalError: data, weights or loss not finite; later, at the first derivative, a failed pre-flight check.
+        UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums or that
+            depends on weights other than by the outputs, complex weights, TorchScript.
+        NumericalError: data or weights not finite, a copy that gives other outputs than the model; later, at the first value,
+            one that is not finite or not the same twice, and at the first derivative, a failed pre-flight check.
 
-    Cost: data are read once and stay on the device; the model is copied once.
+    Cost: data are read once and stay on the device; the model is copied once, and compared with its copy on some 256 samples. A
+        loss that is not PyTorch's own is evaluated and differentiated once on all outputs, to find out how it weighs samples.
 
     Example:
         A quadratic: L = (w x - y)^2 averaged has Hessian 2 mean(x^2).
@@ -86,21 +95,29 @@ class Objective(Variants):
         if dt is None or dt not in DTYPES.values():
             raise UsageError(f"expected dtype float32 or float64, found {dtype}")
         model = unwrapped(model)
+        check_model(model)
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         if place.type == "cpu":
             keep_freed()
         layout = Layout.of(model)
-        own = owned(model).to(device=place, dtype=dt).eval().requires_grad_(False)
-        batches = fixed_batches(data, batch_size, place, dt)
-        self._engine = Engine(own, MeanLoss(loss).to(place, dt), batches, layout, group=group())
+        own = converted(owned(model), place, dt).eval().requires_grad_(False)
+        raw = read(data, batch_size)
+        engine = Engine(own, MeanLoss(loss).to(place, dt), placed(raw, place, dt), layout, group=group())
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
-        self._metric, self._checked, self._spent = metric, False, Spent()
+        engine, self._classes = ready(engine, self._theta, loss, model)
+        check_copy(engine, self._theta, model, loss, raw)
+        if batch_size is not None and engine.loss.comes_apart:
+            engine = replace(engine, batches=split(engine.batches, batch_size))
+        self._engine = replace(engine, folded=folded(own, engine.batches[0].first(2), engine.output))
+        # Tensors (x, y) are cut by us; a single batch is what the caller says it is.
+        self._one_batch = len(raw) == 1 and batch_size is None and not isinstance(data, tuple)
+        self._live = Live(model)
+        self._metric, self._spent = metric, Spent()
+        self._checked, self._values_checked, self._rounding = False, False, float(torch.finfo(dt).eps)
         self._memory, self.shard_basis = memory, shard_basis
         self._methods: list[Method] = []  # one, once it is chosen; shared by all that is derived from this
         self._origin = None
-        self._classes = check_targets(self._engine, self._theta)
-        self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
         if memory is not None:
             self._fit()
 
@@ -143,7 +160,8 @@ class Objective(Variants):
 
         Cost: one forward pass. The loss may be infinite or nan far away from a minimum; it is returned as it is.
         """
-        params = self.layout.unflatten(self._theta if theta is None else self._cast(theta)) | (buffers or {})
+        self._check_values()
+        params = self._engine.tensors(self._theta if theta is None else self._cast(theta)) | (buffers or {})
         self._spent.forwards += 1
         return evaluated(self._engine, params, self._metric, self._values_in)
 
@@ -155,6 +173,7 @@ class Objective(Variants):
 
         Cost: k forward passes, memory for k networks; much faster than one by one where a network is tiny.
         """
+        self._check_values()
         self._spent.forwards += len(theta)
         return evaluated_many(self._engine, self._cast(theta), buffers or {}, self._metric)
 
@@ -197,10 +216,12 @@ class Objective(Variants):
         self._spent.gradients += 1
         at = self._theta if theta is None else self._cast(theta)
         if self.group.size == 1:
-            return self._engine.gradient(at)
+            with _differentiable():
+                return self._engine.gradient(at)
 
         def part() -> Tensor:
-            value, gradient = self._engine.gradient(at)
+            with _differentiable():
+                value, gradient = self._engine.gradient(at)
             return torch.cat((gradient.new_tensor([value]), gradient))
 
         both = self.group.total(part, at.new_empty(self.dim + 1), at - self._theta)
@@ -224,7 +245,7 @@ class Objective(Variants):
     @property
     def sample_weights(self) -> Float[Tensor, " N"]:
         """Weight of every sample in the mean, float64: 1, or its number of tokens, or its class weight."""
-        return torch.cat([self._engine.loss.sample_weights(b.target) for b in self._engine.batches])
+        return torch.cat([b.sample_weights for b in self._engine.batches])
 
     def standard_error(self, values: Float[Tensor, " N"]) -> float | None:
         """Standard error over samples of the weighted mean of one value a sample; None for a single sample."""
@@ -244,21 +265,22 @@ class Objective(Variants):
         """The network's outputs at the trained weights for every sample, (N, ...), on the CPU; in another dtype on request."""
         if dtype is not None:
             return self.to(dtype).outputs()
+        self._check_values()
         self._spent.forwards += 1
         return self._engine.outputs(self._theta)
 
     @property
     def example(self) -> tuple[Any, ...] | dict[str, Any]:
         """The model's arguments for the first two samples: a tuple, or a dictionary of named ones."""
-        return self._engine.batches[0][:2].inputs
+        return self._engine.batches[0].first(2).inputs
 
     def plain(self) -> tuple[nn.Module, LossFunction, tuple[Tensor, Tensor]]:
         """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools; of one input only."""
-        return copy.deepcopy(self._engine.model).requires_grad_(True), self.loss, one_input(self._engine.batches)
+        return owned(self._engine.model).requires_grad_(True), self.loss, one_input(self._engine.batches)
 
     def by_input(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
         """For every batch: the trained network as a function of its one real input, the inputs (B, ...), the targets."""
-        for network, x, target in self._engine.by_input(self.layout.unflatten(self._theta)):
+        for network, x, target in self._engine.by_input(self._engine.tensors(self._theta)):
             yield self._spent.counting(network, self.samples), x, target
 
     @property
@@ -288,12 +310,29 @@ class Objective(Variants):
         """Make the batches and the room for graphs such that products keep to the budget."""
         self._plan, self._engine = planned(self._engine, self._theta, self._memory)
 
+    @property
+    def rounding(self) -> float:
+        """Relative rounding error of the network's outputs as it computes them: of `dtype`, or what it computes in inside."""
+        self.preflight()
+        return self._rounding
+
     def preflight(self) -> None:
-        """Check, once, that this loss can be differentiated twice and gives the same value twice; see `landscape.preflight`."""
+        """Check, once, that this loss can be differentiated twice; see `landscape.preflight`."""
+        self._check_values()
         if not self._checked:
             self._fit()
-            check_engine(self._engine)
+            self._rounding = check_engine(self._engine)
             self._checked = True
+
+    def _check_values(self) -> None:
+        """Check, once, that values are the same twice and finite at the trained weights; see `landscape.forward_checks`."""
+        self._live.tell()
+        if self._values_checked:
+            return
+        self._engine = check_values(self._engine, self._theta, self._one_batch)
+        centre = evaluated(self._engine, self._engine.tensors(self._theta), None)
+        check_finite(centre.each, centre.loss.value)
+        self._values_checked = True
 
     def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
         """A product for one or many vectors; counts them."""
@@ -301,7 +340,8 @@ class Objective(Variants):
         block = self._cast(v).reshape(-1, self.dim)
         self._spent.sweeps += 1
         self._spent.products += len(block)
-        return self.group.total(lambda: method(self._engine, self._theta, block), block, block).reshape(v.shape)
+        with _differentiable():
+            return self.group.total(lambda: method(self._engine, self._theta, block), block, block).reshape(v.shape)
 
     def _cast(self, v: Tensor) -> Tensor:
         """A vector in this Objective's dtype, on its device, of the right length."""
@@ -312,3 +352,18 @@ class Objective(Variants):
     def __repr__(self) -> str:
         what = f"{type(self._engine.model).__name__}, {self.dim} weights, {self.samples} samples"
         return f"Objective({what}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """What PyTorch raises while it differentiates, in one line: 8 samples may go well where a whole batch does not."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        first = str(error).partition("\n")[0]
+        raise NumericalError(
+            f"expected a network that can be differentiated on these data, found {type(error).__name__}: {first}",
+            fix="values and surfaces need no derivatives",
+        ) from error

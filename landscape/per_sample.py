@@ -21,10 +21,10 @@ def sample_curvatures(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tenso
     """
     parts = []
     direction = engine.layout.unflatten(v)
-    with engine.derivatives():
+    with engine.derivatives(theta):
         for batch in engine.batches:
             leaves = engine.leaves(theta)
-            losses = engine.loss.per_sample(engine.forward(leaves, batch), batch.target)
+            losses = engine.loss.per_sample(engine.forward(leaves, batch), batch.target, batch.weights)
             if losses is None:
                 return None
             w = torch.ones_like(losses, requires_grad=True)
@@ -39,13 +39,13 @@ def sample_gauss_newton(engine: Engine, theta: Float[Tensor, " P"], v: Float[Ten
     """v^T G_n v of every sample; None where the loss does not come apart. Cost: about 10 forward passes."""
     parts = []
     direction = engine.layout.unflatten(v)
-    with engine.derivatives():
+    with engine.derivatives(theta):
         for batch in engine.batches:
             leaves = engine.leaves(theta)
             output = engine.forward(leaves, batch)
             pushed = pusher(output, leaves)(direction)
-            weights = engine.loss.sample_weights(batch.target)
-            if engine.loss.per_sample(output.detach(), batch.target) is None:
+            weights = batch.sample_weights
+            if not engine.loss.comes_apart:
                 return None
             forms = (pushed * engine.loss_curvature(output, batch)(pushed)).reshape(len(batch), -1).double().sum(1)
             # The curvature is of the batch's mean: a sample's own is that, times the sum of weights, over its weight.
@@ -57,7 +57,7 @@ def sample_fisher(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, "
     """(g_n . v)^2 of every sample. Cost: about 9 forward passes."""
     parts = []
     direction = engine.layout.unflatten(v)
-    with engine.derivatives():
+    with engine.derivatives(theta):
         for batch in engine.batches:
             leaves = engine.leaves(theta)
             losses = engine.per_sample(leaves, batch)

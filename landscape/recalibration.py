@@ -1,6 +1,5 @@
 """BatchNorm's statistics at any weights, without a change to the model: re-estimated from all data, or those of each batch."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import _pytree as pytree
 
 from landscape.batches import Batch, merged
-from landscape.curvature import Engine, exact_math
+from landscape.copying import owned
+from landscape.curvature import Engine, values
 
 # Input values in one batch: 2,730 images of CIFAR. The activations of such a batch take some 2 GB in a wide network.
 AT_ONCE = 2**23
@@ -52,10 +51,10 @@ def recalibrated(engine: Engine, theta: Float[Tensor, " P"]) -> tuple[dict[str, 
     if not layers:
         return {}, 0
     engine = replace(engine, folded=None)  # every layer must be there to be watched
-    params = engine.layout.unflatten(theta)
-    with exact_math(), torch.no_grad():
-        values = sum(t.numel() for b in engine.batches for t in pytree.tree_leaves(vars(b)) if isinstance(t, Tensor))
-        whole = merged(engine.batches) if values <= AT_ONCE else None
+    params = engine.tensors(theta)
+    with values():
+        numbers = sum(t.numel() for b in engine.batches for t in b.tensors)
+        whole = merged(engine.batches) if numbers <= AT_ONCE else None
         if whole is not None:
             return _on_the_way(engine, params, layers, whole), 1
         return _one_by_one(engine, params, layers), 1 + len(layers) // 2
@@ -75,7 +74,7 @@ def batch_normalized(engine: Engine) -> Engine:
     """
     if not with_statistics(engine.model):
         return engine
-    model = copy.deepcopy(engine.model)
+    model = owned(engine.model)
     for layer in with_statistics(model).values():
         layer.running_mean = layer.running_var = None
     return replace(engine, model=model, folded=None)
@@ -96,7 +95,7 @@ class _Pool:
         """Merge a batch (B, C, ...)."""
         dims = [d for d in range(x.ndim) if d != 1]
         n = x.numel() // x.shape[1]
-        variance, mean = torch.var_mean(x.double(), dims, correction=0)
+        variance, mean = torch.var_mean(x.detach().double(), dims, correction=0)
         if not self.count:
             self.mean, self.squares = torch.zeros_like(mean), torch.zeros_like(mean)
         total = self.count + n
@@ -128,7 +127,7 @@ def _one_by_one(engine: Engine, params: dict[str, Tensor], layers: Mapping[str, 
     """Batch after batch, layer after layer: a pass for each, which ends at that layer."""
     order: dict[str, None] = {}
     with _watching(layers, lambda name, _module, _x: order.setdefault(name)):
-        engine.forward(params, engine.batches[0][:2])
+        engine.forward(params, engine.batches[0].first(2))
     pools = {name: _Pool() for name in order}
     settled: dict[str, Tensor] = {}
 

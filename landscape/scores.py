@@ -4,10 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from landscape.batches import Batch
 from landscape.losses import MeanLoss, accuracy
 
 
-def losses_and_hits(loss: MeanLoss, output: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def losses_and_hits(loss: MeanLoss, output: Tensor, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
     """Every sample's own loss and accuracy; None for what the loss or the targets do not have.
 
     Cross-entropy of class indices reads the logits once for both: -log softmax_y = log sum_c exp(o_c - o_max) - (o_y - o_max),
@@ -17,14 +18,14 @@ def losses_and_hits(loss: MeanLoss, output: Tensor, target: Tensor) -> tuple[Ten
     Args:
         loss: of the batch.
         output: of the network, (B, ...).
-        target: (B, ...).
+        batch: with its targets, (B, ...).
     """
+    target = batch.target
     # Exactly this class: one that inherits from it may compute something else.
     plain = type(loss.loss) is nn.CrossEntropyLoss and not loss.loss.label_smoothing
     if plain and output.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
-        weights = loss.sample_weights(target)
-        return _cross_entropy(output, target, weights > 0, loss.ignore_index)
-    return loss.per_sample(output, target), _accuracy(loss, output, target)
+        return _cross_entropy(output, target, batch.sample_weights > 0, loss.ignore_index)
+    return loss.per_sample(output, target, batch.weights), _accuracy(loss, output, target)
 
 
 def _cross_entropy(
@@ -39,10 +40,10 @@ def _cross_entropy(
 
 
 def _accuracy(loss: MeanLoss, output: Tensor, target: Tensor) -> Tensor | None:
-    """Of every sample, float64; None where the targets are no class indices."""
-    if target.is_floating_point() or output.ndim != target.ndim + 1:
-        return None
-    if output.shape[2:] == target.shape[1:]:
+    """Of every sample, float64; None where the targets are no class indices, or nobody knows which output each is for."""
+    if loss.takes_classes and not target.is_floating_point() and output.ndim == target.ndim + 1:
         return accuracy(output, target, loss.ignore_index)
-    # Classes on the last axis, as a language model's own loss may have them; anything else has no accuracy that we know.
-    return accuracy(output.movedim(-1, 1), target, loss.ignore_index) if output.shape[:-1] == target.shape else None
+    pairing = None if loss.structure is None else loss.structure.pairing
+    if pairing is None or target.is_floating_point() or output.ndim != target.ndim + 1:
+        return None
+    return accuracy(*pairing.aligned(output, target), -1)

@@ -42,10 +42,10 @@ def evaluated_many(
     found = network(engine)
 
     def one(point: Tensor, held: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        each, score, means = scored(engine, found, engine.layout.unflatten(point) | held, metric)
+        each, score, means = scored(engine, found, engine.tensors(point) | held, metric)
         return tuple(t if t is not None else point.new_zeros(0, dtype=torch.float64) for t in (each, score, means))
 
-    with exact_math(derivatives=True), torch.no_grad(), warnings.catch_warnings():  # fused attention has no rule for vmap
+    with exact_math(derivatives=True), torch.enable_grad(), warnings.catch_warnings():  # fused attention has no rule for vmap
         warnings.simplefilter("error")  # one says that an operation is done point by point after all
         rows = vmap(one)(theta, dict(buffers))
     return summaries(found, *(fetched((row, None, None))[0] if row.shape[-1] else None for row in rows))
@@ -59,7 +59,7 @@ def stack_size(engine: Engine, metric: Metric | None) -> int:
     found = network(engine)
     device = found.batches[0].target.device.type
     # A stack of convolutions is one with groups, which a processor's kernels do slowly; a metric may look at anything.
-    if metric is not None or not engine.loss.comes_apart or not found.widest or (convolves(found.module) and device == "cpu"):
+    if metric is not None or not engine.loss.known or not found.widest or (convolves(found.module) and device == "cpu"):
         return 1
     longest, samples = max(map(len, found.batches)), len(found.weights)
     room = _ROOM.get(device, _ROOM["cpu"]) // (found.widest * longest)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from landscape.batches import counted
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
 from landscape.method import PLAIN, TOGETHER, Method, takes_images
@@ -42,11 +43,13 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
 
     Cost: some 25 gradients on 16 samples.
     """
-    batch = engine.batches[0]
     alone = replace(engine, group=ALONE)
-    timed = replace(alone, batches=[batch[:_TIMED]], held=None)
+    timed = replace(alone, batches=[counted(engine.batches, _TIMED)], held=None)
     direction = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
-    truth = _Truth(replace(alone, batches=[batch[:_CHECKED]]), theta, direction)
+    try:
+        truth = _Truth(replace(alone, batches=[counted(engine.batches, _CHECKED)]), theta, direction)
+    except RuntimeError:  # so few samples have no second derivative, and nothing can be held against it
+        return PLAIN
     # Where none of the candidates holds, as for a network that reads its images with `view`, rather these than nothing.
     folded = Method(folded=engine.folded is not None)
     unasked = [replace(folded, written_out=True), folded]

@@ -14,11 +14,11 @@ from landscape.batches import drawn, epoch, merged, select
 from landscape.curvature import Engine
 from landscape.distributed import ALONE, Group
 from landscape.errors import UsageError
+from landscape.forward_checks import check_weights, weighted
 from landscape.inference import convolves, network
 from landscape.losses import LossFunction, MeanLoss
 from landscape.method import Method
 from landscape.parameters import Layout
-from landscape.preflight import check_weights
 from landscape.recalibration import batch_normalized
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -33,6 +33,7 @@ class Variants(ABC):
     _methods: list[Method]
     _origin: Self | None
     _checked: bool
+    _values_checked: bool
     _memory: int | None
     shard_basis: bool
     _values_in: torch.dtype | None = None  # what the network computes in for values; None: the dtype of theta
@@ -146,7 +147,10 @@ class Variants(ABC):
 
     def with_loss(self, loss: LossFunction) -> Self:
         """Another loss of the same network on the same data."""
-        return self._another(replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype)), self._theta)
+        engine = replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype))
+        other = self._another(weighted(engine, self._theta), self._theta)
+        other._checked = False
+        return other
 
     def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
         """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
@@ -161,7 +165,7 @@ class Variants(ABC):
 
     def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:
         """The same loss with other trained weights, and other buffers where given; for products. Cost: a copy of the model."""
-        theta = self._cast(theta).clone()
+        theta = self._engine.at(self._cast(theta)).clone()
         check_weights(self.layout, theta)
         return self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
 

@@ -77,9 +77,9 @@ def test_a_network_that_is_not_small_keeps_its_batches():
     assert objective.batch_sizes == [512, 512]
 
 
-def test_a_loss_that_does_not_come_apart_keeps_its_batches():
+def test_a_loss_that_does_not_come_apart_sees_all_samples_at_once():
     loss = lambda output, target: (output.mean(0) - target.mean(0)).square().sum()  # noqa: E731  # of batch means
     data = (torch.randn(12, 3), torch.randn(12, 2))
     objective = Objective(nn.Linear(3, 2), loss, data, batch_size=4)
     objective.evaluate()
-    assert objective.batch_sizes == [4, 4, 4]
+    assert objective.batch_sizes == [12]

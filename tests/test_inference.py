@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landscape import inference
+from landscape.batches import Batch
 from landscape.evaluation import evaluated
 from landscape.inference import network
 from landscape.losses import MeanLoss, accuracy
@@ -126,7 +127,7 @@ def test_losses_and_hits_are_those_of_pytorch(loss, dtype):
     output[2] = torch.tensor([-torch.inf, 0.0, 1.0])
     target = torch.randint(0, 3, (200,), generator=g)
     mean = MeanLoss(copy.deepcopy(loss).to(dtype))
-    each, hits = losses_and_hits(mean, output, target)
+    each, hits = losses_and_hits(mean, output, Batch((), {}, target, mean.sample_weights(target)))
     torch.testing.assert_close(each, mean.per_sample(output, target), rtol=1e-5 if dtype == torch.float32 else 1e-13, atol=1e-7)
     torch.testing.assert_close(hits, accuracy(output, target, mean.ignore_index), rtol=0, atol=0, equal_nan=True)
 
@@ -134,7 +135,7 @@ def test_losses_and_hits_are_those_of_pytorch(loss, dtype):
 def test_logits_that_are_no_numbers_stay_so():
     loss, target = MeanLoss(nn.CrossEntropyLoss()), torch.tensor([0, 0, 1])
     output = torch.tensor([[torch.nan, 0.0], [torch.inf, 0.0], [-torch.inf, -torch.inf]])
-    each, _ = losses_and_hits(loss, output, target)
+    each, _ = losses_and_hits(loss, output, Batch((), {}, target))
     assert torch.equal(each.isnan(), loss.per_sample(output, target).isnan())
 
 

@@ -123,8 +123,7 @@ class _Search:
     @classmethod
     def of(cls, network: Network, x: Tensor, radius: float) -> "_Search":
         """A search that stands at the samples themselves."""
-        with torch.no_grad():
-            predicted = network(x).argmax(1)
+        predicted = network(x).argmax(1)
         return cls(network, x, radius, x.clone(), predicted, torch.zeros_like(predicted, dtype=torch.bool))
 
     def step(self, alpha: float, beta: float, generator: torch.Generator) -> None:
@@ -144,5 +143,4 @@ class _Search:
         moved = here.detach() + alpha * uphill + beta * noise.to(here)[rows]
         moved = torch.minimum(torch.maximum(moved, centre - self.radius), centre + self.radius)
         self.x[rows] = moved
-        with torch.no_grad():
-            self.critical[rows] = self.network(moved).argmax(1) != self.predicted[rows]
+        self.critical[rows] = self.network(moved).argmax(1) != self.predicted[rows]

@@ -1,0 +1,131 @@
+"""Whether our copy of a network still is the caller's: compared with it once, on the caller's data, and watched afterwards."""
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.batches import Batch, placed
+from landscape.curvature import Engine, values
+from landscape.errors import NumericalError
+from landscape.outputs import picked
+
+# Samples that are compared, in whole batches spread over the data.
+_SAMPLES = 256
+# Between two ways to round one function, of the largest output: networks of many layers lose some digits, a part that got
+# lost in copying changes the first one.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+
+
+def check_copy(
+    engine: Engine, theta: Tensor, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], raw: list[Batch]
+) -> None:
+    """Compare outputs and loss of the copy with those of the caller's own model on the data as the caller gave them.
+
+    The model is evaluated in eval mode, without gradients to its weights, and left as it was; its forward hooks run.
+
+    Args:
+        engine: our copy, on the same batches.
+        theta: (P,) its weights.
+        model: the caller's, unwrapped.
+        loss: the caller's.
+        raw: the data before they were moved or cut.
+
+    Raises:
+        NumericalError: outputs or loss differ by more than rounding.
+
+    Cost: a forward pass of some 256 samples through each of the two.
+    """
+    if engine.writes:
+        return  # a forward pass would change the caller's weights
+    own = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if own is None:
+        return
+    tolerance = max(_TOLERANCE.get(own.dtype, 1.0), _TOLERANCE[theta.dtype])
+    params = engine.tensors(theta)
+    for batch in _spread(raw):
+        here = placed([batch], theta.device, theta.dtype)[0]
+        try:
+            with _evaluated(model), values():
+                there = placed([batch], own.device, own.dtype)[0]
+                output = picked(model(*there.args, **there.kwargs), engine.output).detach()
+                value = float(loss(output, batch.target.to(output.device)))
+        except Exception:  # it runs as we run it, not as it stands: on another device, or in a type its kernels lack
+            return
+        with values():
+            mine = engine.forward(params, here).detach()
+            again = engine.forward(params, here).detach()
+        if not torch.equal(mine, again):
+            return  # it gives another output at each call, which the checks before the first value say better
+        apart = float((mine - output.to(mine)).abs().max()) if mine.shape == output.shape else torch.inf
+        size = float(mine.abs().max())
+        if not apart <= tolerance * size:
+            raise _other("outputs", f"them {apart:.2g} apart where the largest is {size:.2g}", theta)
+        own_value = float(engine.loss.mean(mine, here.target).detach())
+        # A difference of outputs changes the loss in proportion, and a loss near 0 by more than its own share.
+        if math.isfinite(value) and not abs(value - own_value) <= 10 * tolerance * (abs(value) + size):
+            raise _other("loss", f"{own_value:.6g} for {value:.6g}", theta)
+
+
+def _other(what: str, found: str, theta: Tensor) -> NumericalError:
+    dtype = str(theta.dtype).removeprefix("torch.")
+    return NumericalError(
+        f"expected a copy of model and loss in {dtype} that gives the same {what}, found {found}",
+        fix="they may hold tensors or other models outside of parameters and buffers, which a copy does not take along",
+    )
+
+
+class Live:
+    """The caller's own model, looked at to tell whether it has changed since it was copied.
+
+    An optimizer's step changes weights in place, which PyTorch counts; nothing is compared element by element.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors = [(weakref.ref(t), t._version) for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
+        self.told = False
+
+    def tell(self) -> None:
+        """Warn once where the model is another one now."""
+        if self.told or not any(t is not None and t._version != version for ref, version in self._tensors for t in (ref(),)):
+            return
+        self.told = True
+        warnings.warn(
+            "the model has changed since this Objective was made, which answers for the weights of that time; make a new "
+            "Objective for the weights as they are now",
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """The caller's model in eval mode, no weight with a gradient; modes, flags and random state as they were afterwards."""
+    modes: list[tuple[Any, bool]] = [(m, m.training) for m in model.modules()]
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    computed = [(vars(m), key, t) for m in model.modules() for key, t in vars(m).items() if isinstance(t, Tensor)]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            for m, _ in modes:
+                m.training = False
+            for p, _ in flags:
+                p.requires_grad_(False)
+            yield
+        finally:
+            for m, mode in modes:
+                m.training = mode
+            for p, flag in flags:
+                p.requires_grad_(flag)
+            for store, key, t in computed:
+                store[key] = t
+
+
+def _spread(raw: list[Batch]) -> list[Batch]:
+    """Some batches, from the first to the last, that together have some 256 samples."""
+    wanted = max(1, min(len(raw), _SAMPLES // max(1, len(raw[0]))))
+    chosen = [raw[i * (len(raw) - 1) // max(1, wanted - 1)] for i in range(wanted)] if wanted > 1 else raw[:1]
+    return [b.first(_SAMPLES) for b in chosen]

@@ -1,0 +1,198 @@
+"""Checks of values, made before any derivative: the model runs on its data, and gives the same each time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from landscape.batches import Batch, counted, merged
+from landscape.curvature import Engine, values
+from landscape.errors import NumericalError, UsageError
+from landscape.functional import called
+from landscape.loss_checks import check_classes, check_loss, takes, with_target
+from landscape.loss_structure import structure
+from landscape.losses import MeanLoss
+from landscape.outputs import found_at, picked
+from landscape.parameters import Layout
+
+_SAMPLES = 8
+
+
+def check_weights(layout: Layout, theta: Tensor) -> None:
+    """Refuse weights that are not finite, and name the parameter."""
+    if not bool(torch.isfinite(theta).all()):
+        bad = next(e.name for e in layout if not bool(torch.isfinite(theta[e.start : e.stop]).all()))
+        raise NumericalError(
+            f"expected finite weights, found NaN or infinity in {bad}", fix="use a checkpoint that did not diverge"
+        )
+
+
+def fixed_rows(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Padding rows of embeddings and their values, by the name of the weight: the loss depends on them, their gradient is 0."""
+    owners: dict[int, int] = {}
+    for m in model.modules():
+        for p in m._parameters.values():
+            owners[id(p)] = owners.get(id(p), 0) + 1
+    out = {}
+    for name, m in model.named_modules():
+        if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.padding_idx is not None and owners[id(m.weight)] == 1:
+            rows = torch.tensor([m.padding_idx], device=m.weight.device)
+            out[f"{name}.weight" if name else "weight"] = (rows, m.weight.detach()[rows])
+    return out
+
+
+def ready(
+    engine: Engine, theta: Tensor, loss: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+) -> tuple[Engine, int | None]:
+    """The engine that runs on its data: where the loss's tensor stands in the output, and what each sample weighs.
+
+    Args:
+        engine: network and data, with nothing known of them.
+        theta: (P,) weights.
+        loss, model: the caller's.
+
+    Returns:
+        The engine, and the number of classes where the targets are class indices for certain.
+
+    Raises:
+        UsageError: the model does not run on the data, or the loss does not take its outputs and their targets, reads weights
+            or adds its samples up.
+        NumericalError: a loss that is another one at each call, or has weights that are not finite.
+    """
+    renorms = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None for m in engine.model.modules())
+    engine = replace(engine, writes=renorms, fixed=fixed_rows(engine.model))
+    first = engine.batches[0].first(2)
+    returned, writes = _first_output(engine, theta, first)
+    at = found_at(returned, lambda t: takes(engine.loss, t, first.target))
+    engine = replace(engine, output=at, writes=renorms or writes)
+    output = picked(returned, at).detach()
+    if len(output) != len(first):
+        raise UsageError(
+            f"expected outputs with a first dimension of {len(first)} samples, found shape {tuple(output.shape)}",
+            fix="the model must keep the samples on the first dimension of what it returns",
+        )
+    engine = replace(engine, batches=[with_target(engine.loss, b, output) for b in engine.batches])
+    classes = check_classes(engine, output)
+    check_loss(engine, output, engine.batches[0].first(2).target, loss, model)
+    return weighted(engine, theta), classes
+
+
+def weighted(engine: Engine, theta: Tensor) -> Engine:
+    """The engine with every sample's weight in the mean; where the loss is no mean over samples, with all in one batch."""
+    loss = engine.loss
+    if loss.known:
+        return replace(engine, batches=[replace(b, weights=loss.sample_weights(b.target)) for b in engine.batches])
+    with values():
+        params = engine.tensors(theta)
+        outputs = [engine.forward(params, b).detach() for b in engine.batches]
+    whole = all(b.divisible for b in engine.batches)
+    found = structure(loss.loss, outputs, [b.target for b in engine.batches])
+    engine = replace(engine, loss=MeanLoss(loss.loss, found))
+    if found.apart and found.weights is not None and whole:
+        plain = all(bool((w == 1).all()) for w in found.weights)
+        pairs = zip(engine.batches, found.weights, strict=True)
+        return replace(engine, batches=[replace(b, weights=None if plain else w) for b, w in pairs])
+    together = merged([replace(b, weights=None) for b in engine.batches]) if len(engine.batches) > 1 else engine.batches[0]
+    if together is None:
+        raise UsageError(
+            "expected a loss that is a mean over samples, found one that must see all of them at once, in batches that do not "
+            "fit together",
+            fix="give inputs, outputs and targets of one shape, or one batch, or a loss of PyTorch's",
+        )
+    return replace(engine, batches=[together])
+
+
+def check_values(engine: Engine, theta: Tensor, one_batch: bool) -> Engine:
+    """The same outputs twice, to the bit; a sample's output does not depend on its neighbours, unless the data are one batch.
+
+    Returns:
+        The engine, whose batch is one whole where the samples of it are mixed.
+
+    Raises:
+        NumericalError: what failed, with the module where it can be told.
+
+    Cost: three forward passes of 8 samples.
+    """
+    batch = counted(engine.batches, _SAMPLES)
+    params = engine.tensors(theta)
+    first, seen = _traced(engine, params, batch)
+    second, again = _traced(engine, params, batch)
+    if not torch.equal(first, second):
+        culprit = next((name for name in seen if not torch.equal(seen[name], again[name])), type(engine.model).__name__)
+        raise NumericalError(
+            f"expected the same output twice, found that {culprit} gives another one at each call",
+            fix="turn off dropout, noise or sampling that ignores eval mode",
+        )
+    if len(batch) < 2 or not batch.divisible:
+        return engine
+    half, alone = _traced(engine, params, batch[: len(batch) // 2])
+    whole = first[: len(half)]
+    tolerance = 1e-4 if theta.dtype == torch.float32 else 1e-5  # a network may compute in float32 inside
+    if torch.allclose(half, whole, rtol=tolerance, atol=tolerance * float(whole.abs().max() + 1e-30), equal_nan=True):
+        return engine
+    if one_batch:
+        return replace(engine, batches=[replace(b, divisible=False) for b in engine.batches])
+
+    def differs(name: str) -> bool:
+        return name in seen and not torch.allclose(alone[name], seen[name][: len(alone[name])], rtol=1e-3, atol=1e-5)
+
+    culprit = next((name for name in alone if differs(name)), type(engine.model).__name__)
+    raise NumericalError(
+        f"expected every sample's output to depend on that sample alone, found that {culprit} mixes the batch",
+        fix="BatchNorm needs running statistics (track_running_stats=True) and eval mode; data that are one whole, such as a "
+        "graph, go in a list of one batch",
+    )
+
+
+def check_finite(each: Mapping[str, Any], value: float) -> None:
+    """Refuse a loss that is not finite at the trained weights, and name the first sample."""
+    losses = np.asarray(each.get("loss", [value]))
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad) or not np.isfinite(value):
+        found = f"{losses[bad[0]]:.4g} for sample {bad[0]}" if len(bad) and "loss" in each else f"{value:.4g}"
+        raise NumericalError(
+            f"expected a finite loss at the trained weights, found {found}",
+            fix="check that sample and its preprocessing, and that the weights belong to this model",
+        )
+
+
+def _first_output(engine: Engine, theta: Tensor, batch: Batch) -> tuple[Any, bool]:
+    """What the network returns for two samples; and whether its forward pass wrote to its weights."""
+    given = {name: t.clone() for name, t in engine.tensors(theta).items()}
+    before = {name: t.clone() for name, t in given.items()}
+    try:
+        with values():
+            returned = called(engine.model, given, batch)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the user's own code raises on its own data
+        first = str(error).partition("\n")[0]
+        raise UsageError(
+            f"expected a model that runs on its data, found {type(error).__name__}: {first}",
+            fix="check the shape and the preprocessing of the inputs",
+        ) from error
+    return returned, not all(torch.equal(before[name], t) for name, t in given.items())
+
+
+def _traced(engine: Engine, params: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Output, and the first output of every innermost module, by name."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> object:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.layout == torch.strided and not output.is_nested:
+                seen.setdefault(name, output.detach().clone())
+
+        return hook
+
+    leaves = [(n, m) for n, m in engine.model.named_modules() if n and not list(m.children())]
+    handles = [m.register_forward_hook(keep(name)) for name, m in leaves]
+    try:
+        with values():
+            return engine.forward(params, batch, fold=False).detach(), seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,62 @@
+"""The one tensor that the loss is given, among what a network returns."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from landscape.errors import UsageError
+
+_LOGITS = "logits"
+
+
+def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
+    """Where in a network's output the tensor stands that the loss takes.
+
+    Args:
+        output: what the network returned.
+        takes: whether the loss can be computed of a tensor.
+
+    Returns:
+        None for the output itself, "logits" for that attribute or key, else the number of the tensor among all that are nested
+        in it.
+
+    Raises:
+        UsageError: the loss takes none of the tensors, or several.
+    """
+    if isinstance(output, Tensor):
+        return None
+    if isinstance(_logits(output), Tensor):
+        return _LOGITS
+    leaves = _tensors(output)
+    taken = [i for i, t in enumerate(leaves) if len(leaves) == 1 or (t.is_floating_point() and takes(t))]
+    if len(taken) == 1:
+        return taken[0]
+    shapes = ", ".join(str(tuple(t.shape)) for t in leaves) or "none"
+    many = f"{len(taken)} tensors that it takes" if taken else f"{type(output).__name__} with tensors of shape {shapes}"
+    raise UsageError(
+        f"expected the model to return one tensor that the loss takes, or an object with .logits, found {many}",
+        fix="wrap the model in a module whose forward returns what the loss needs",
+    )
+
+
+def picked(output: Any, at: int | str | None) -> Tensor:
+    """The tensor that stands there."""
+    found = output if at is None else _logits(output) if at == _LOGITS else _tensors(output)[int(at)]
+    if not isinstance(found, Tensor):
+        raise UsageError(f"expected the model to return a tensor as it did before, found {type(output).__name__}")
+    return found
+
+
+def _logits(output: Any) -> Any:
+    """`.logits`, or the value under that key; None where there is neither."""
+    return output.get(_LOGITS) if isinstance(output, dict) else getattr(output, _LOGITS, None)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """All that are nested in it, in order; objects that are no containers count with their attributes."""
+    leaves = pytree.tree_leaves(output)
+    if len(leaves) == 1 and not isinstance(leaves[0], Tensor) and hasattr(leaves[0], "__dict__"):
+        leaves = pytree.tree_leaves(vars(leaves[0]))
+    return [t for t in leaves if isinstance(t, Tensor)]
