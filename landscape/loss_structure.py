@@ -117,10 +117,11 @@ def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor,
     tolerance = _TOLERANCE[output.dtype]
     best, found = torch.zeros(n, dtype=output.dtype), torch.full((n,), torch.nan, dtype=output.dtype)
     best, found = best.to(output.device), found.to(output.device)
+    ignored = torch.ones(n, dtype=torch.bool, device=output.device)
     lots = [output, *(output.roll(k, 0) for k in sorted({1, n // 3, n // 2}) if 0 < k < n)]
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for lot in lots:
-        whole, slope, own, slopes = _derivatives(loss, lot, target)
+        whole, slope, own, slopes, lost = _derivatives(loss, lot, target)
         if whole is None:
             continue  # outputs out of the loss's reach; the network's own are not
         length = slopes.square().sum(1)
@@ -133,11 +134,16 @@ def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor,
             return None  # its own loss does not move, yet it moves that of the batch
         share = share.where(~dead, torch.nan)
         seen.append((whole, own, share))
+        ignored &= lost
         better = ~dead & (length > best)
         best, found = length.where(better, best), share.where(better, found)
-    if not seen:
-        return None
+    if not seen:  # a mean over nothing, wherever the outputs are: all of the batch is ignored
+        return torch.zeros(n, dtype=torch.float64, device=output.device)
+    # Of what is saturated at all these outputs the slope tells nothing: it has an equal part of what the others leave.
+    flat = found.isnan() & ~ignored
     found = found.where(~found.isnan(), 0.0)
+    if bool(flat.any()):
+        found = torch.where(flat, (1 - found.sum()).clamp(min=0) / flat.sum(), found)
     for whole, own, share in seen:
         if bool(((share - found).abs() > tolerance * (found.abs() + 1 / n)).logical_and(~share.isnan()).any()):
             return None
@@ -162,23 +168,26 @@ def _refuse_sum(whole: Tensor, own: Tensor, shares: Tensor) -> None:
         )
 
 
-def _derivatives(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """The batch's loss, its derivative in each sample's output (B, ·), every sample's own loss and its derivative."""
+def _derivatives(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
+    """The batch's loss, its derivative in each sample's output (B, ·), every sample's own loss and its derivative.
+
+    And which samples have no loss of their own: alone, one that is ignored has a mean over nothing, nan.
+    """
     nothing = output.new_zeros(0)
     at = output.detach().requires_grad_()
     with torch.enable_grad():
         whole = loss(at, target)
         if not whole.requires_grad or not bool(whole.isfinite()):
-            return None, nothing, nothing, nothing
+            return None, nothing, nothing, nothing, nothing
         (slope,) = torch.autograd.grad(whole.reshape(()), at)
         try:
             own = each(loss, at, target)
             (slopes,) = torch.autograd.grad(own.where(own.isfinite(), 0.0).sum(), at, materialize_grads=True)
         except Exception:  # it cannot be asked of a single sample
             own, slopes = whole.detach().expand(len(at)), torch.zeros_like(slope)
-    # A sample that the loss ignores has no mean of its own: nan, and so have its derivatives.
-    slopes = slopes.reshape(len(at), -1).nan_to_num(0.0).where(own.isfinite()[:, None], 0.0)
-    return whole.detach(), slope.reshape(len(at), -1), own.detach().nan_to_num(0.0, 0.0, 0.0), slopes
+    lost = ~own.isfinite()
+    slopes = slopes.reshape(len(at), -1).nan_to_num(0.0).where(~lost[:, None], 0.0)
+    return whole.detach(), slope.reshape(len(at), -1), own.detach().where(~lost, 0.0), slopes, lost
 
 
 def _linked(
@@ -215,7 +224,7 @@ def _pairing(loss: LossFunction, output: Tensor, target: Tensor) -> Pairing | No
     if target.is_floating_point() or target.dtype == torch.bool or output.ndim != target.ndim + 1 or len(output) < 2:
         return None
     moved = output.roll(1, 0)  # others' outputs, since where a network is right its own have hardly a slope
-    _, slope, _, _ = _derivatives(loss, moved, target)
+    _, slope, *_ = _derivatives(loss, moved, target)
     if not slope.numel():
         return None
     slope = slope.reshape(output.shape)

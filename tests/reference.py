@@ -63,6 +63,9 @@ def sample_gradients(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor) ->
 
 
 def _double(module: nn.Module) -> nn.Module:
+    """A copy in float64; a loss that is a function stays what it is."""
     import copy
 
+    if not isinstance(module, nn.Module):
+        return module
     return copy.deepcopy(module).double().eval()
