@@ -246,6 +246,8 @@ def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:
     """Batches as the caller gave them; (x, y) tensors are cut."""
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
         x, y = data
+        _check_stored(x, 0)
+        _check_stored(y, 0)
         if len(x) != len(y):
             raise UsageError(f"expected as many targets as inputs, found {len(x)} inputs and {len(y)} targets")
         size = batch_size or 256

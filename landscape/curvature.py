@@ -6,6 +6,7 @@ through `torch.func.functional_call`; the module itself is never written to.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,9 @@ def values() -> Iterator[None]:
     Autograd stays on, and costs nothing where no tensor requires a gradient: a network that differentiates itself in its
     forward pass needs it, and one that looks at `torch.is_grad_enabled()` computes the function that is differentiated.
     """
-    with exact_math(), torch.enable_grad():
+    with exact_math(), torch.enable_grad(), warnings.catch_warnings():
+        # Of reentrant checkpoints, whose values are right whatever their gradients are.
+        warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")
         yield
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.batches import counted
+from landscape.culprit import layer_of
 from landscape.curvature import Engine, values
 from landscape.distributed import ALONE
 from landscape.errors import NumericalError
@@ -92,26 +93,28 @@ def _checked(own: Engine) -> float:
         _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
         if not is_about_dtype(error):
-            raise _missing(error) from error
+            raise _missing(own, error) from error
         try:
             noise = rounding(own)
             _check(own, noise, exact=False)
         except (RuntimeError, TypeError) as second:
-            raise _missing(second) from second
+            raise _missing(own, second) from second
     own_dtype = next(p.dtype for p in own.model.parameters() if p.is_floating_point())
     return max(noise, torch.finfo(own_dtype).eps)
 
 
-def _missing(error: Exception) -> _NoDerivative:
-    """What PyTorch said, and what to do about it."""
+def _missing(own: Engine, error: Exception) -> _NoDerivative:
+    """What PyTorch said, the layer that it comes from, and what to do about it."""
     first = str(error).partition("\n")[0]
+    layer = layer_of(own, str(error))
     if "modified by an inplace operation" in first:
         fix = "write out of place there: h = h * 2 instead of h.mul_(2) or h *= 2"
     elif "checkpoint" in first.lower():
         fix = "pass use_reentrant=False to torch.utils.checkpoint.checkpoint; the reentrant kind has no second derivative"
     else:
         fix = "an operation inside it has no second derivative; values and surfaces need none"
-    return _NoDerivative(f"expected a network that can be differentiated twice, found: {first}", fix=fix)
+    found = first if layer is None else f"in {layer}: {first}"
+    return _NoDerivative(f"expected a network that can be differentiated twice, found {found}", fix=fix)
 
 
 def _check(probe: Engine, noise: float, exact: bool) -> None:

@@ -1,4 +1,4 @@
-"""How a loss of one's own weighs its samples, against weights written down by hand; and what comes of it whatever the batch size."""
+"""How a loss of one's own weighs its samples, against weights written down by hand; results whatever the batch size."""
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_a_loss_that_works_in_its_own_dtype_only_is_asked_in_that():
 
 
 def test_a_sum_is_refused():
-    with pytest.raises(UsageError, match="expected a loss that averages over samples, found .* for two that have"):
+    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two that have"):
         structure(lambda o, t: F.cross_entropy(o, t, reduction="sum"), [drawn()[0]], [drawn()[1]])
 
 
@@ -266,7 +266,7 @@ def test_labels_in_other_types_are_taken_or_told(change, message):
 def test_whole_numbers_where_the_loss_wants_real_ones():
     torch.manual_seed(0)
     net, x, y = nn.Linear(5, 1), torch.randn(9, 5), torch.randint(0, 2, (9, 1))
-    with pytest.raises(UsageError, match="expected real targets for BCEWithLogitsLoss, found int64; pass y.float"):
+    with pytest.raises(UsageError, match=r"expected real targets for BCEWithLogitsLoss, found int64; pass y\.float"):
         Objective(net, nn.BCEWithLogitsLoss(), (x, y))
     exact = Objective(net, nn.MSELoss(), (x, y.float())).hvp(torch.ones(6))
     assert torch.equal(Objective(net, nn.MSELoss(), (x, y)).hvp(torch.ones(6)), exact)
