@@ -89,9 +89,10 @@ class Objective(Variants):
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         if place.type == "cpu":
             keep_freed()
-        layout = Layout.of(model)
-        own = owned(model).to(device=place, dtype=dt).eval().requires_grad_(False)
+        own = owned(model).to(device=place, dtype=dt).eval()
         batches = fixed_batches(data, batch_size, place, dt)
+        layout = Layout.of(own, batches[0][:2].inputs)
+        own.requires_grad_(False)
         self._engine = Engine(own, MeanLoss(loss).to(place, dt), batches, layout, group=group())
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
