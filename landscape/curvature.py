@@ -8,7 +8,7 @@ through `torch.func.functional_call`; the module itself is never written to.
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from landscape.batches import Batch, between, shares
 from landscape.derivatives import grad, pusher, vjp, vjps
 from landscape.distributed import ALONE, Group
+from landscape.double_backward import twice_differentiable
 from landscape.errors import MismatchError, UsageError
 from landscape.folding import Folded
 from landscape.losses import MeanLoss
@@ -262,9 +263,12 @@ class Engine:
         slope = grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
         return lambda u: vjp(slope, {"output": at}, {"output": u})["output"]
 
-    def derivatives(self) -> AbstractContextManager[None]:
-        """Arithmetic for derivatives of this network."""
-        return exact_math(derivatives=True, recurrent=any(isinstance(m, nn.RNNBase) for m in self.model.modules()))
+    @contextmanager
+    def derivatives(self) -> Iterator[None]:
+        """Arithmetic for derivatives of this network, and operations that have second ones."""
+        recurrent = any(isinstance(m, nn.RNNBase) for m in self.model.modules())
+        with exact_math(derivatives=True, recurrent=recurrent), twice_differentiable():
+            yield
 
     def leaves(self, theta: Tensor) -> dict[str, Tensor]:
         """Parameters as leaves of a fresh graph; views of theta, no copy."""
@@ -298,13 +302,3 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
         else:
             return model
-
-
-def owned(model: nn.Module) -> nn.Module:
-    """A copy of a model, so that nothing done to it changes the caller's."""
-    try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"expected a model that can be copied, found {error}", fix="remove cached non-leaf tensors from it"
-        ) from error

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.batches import Data, fixed_batches, one_input
-from landscape.curvature import Engine, owned, unwrapped
+from landscape.copies import copied
+from landscape.curvature import Engine, unwrapped
 from landscape.distributed import group
 from landscape.errors import UsageError
 from landscape.evaluation import Metric, evaluated
@@ -89,7 +90,7 @@ class Objective(Variants):
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         if place.type == "cpu":
             keep_freed()
-        own = owned(model).to(device=place, dtype=dt).eval()
+        own = copied(model).to(device=place, dtype=dt).eval()
         batches = fixed_batches(data, batch_size, place, dt)
         layout = Layout.of(own, batches[0][:2].inputs)
         own.requires_grad_(False)

@@ -1,0 +1,58 @@
+"""Copies of networks, also of those whose modules keep a tensor that they compute from their parameters."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from landscape.errors import UsageError
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy of a network, so that nothing done to it changes the caller's.
+
+    Old-style `weight_norm` and `spectral_norm` compute the weight anew before every call of the module and keep it, with its
+    graph, which cannot be copied: the copy begins with its value, and lets the graph go after every call, so that it can be
+    copied itself.
+
+    Raises:
+        UsageError: it has a scripted or traced module, or holds something else that cannot be copied.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(
+                f"expected a network of plain modules, found a scripted or traced one{f' in {name}' if name else ''}",
+                fix="pass the network as it is before torch.jit.script or torch.jit.trace",
+            )
+    known: dict[int, Any] = {}  # what deepcopy takes for already copied
+    for module in model.modules():
+        for name in _computed(module):
+            t = getattr(module, name, None)
+            if isinstance(t, Tensor):
+                known[id(t)] = t.detach().clone()
+    try:
+        own = copy.deepcopy(model, known)
+    except (RuntimeError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UsageError(
+            f"expected a network that can be copied, found {type(error).__name__}: {lines[0][:200] if lines else ''}",
+            fix="remove cached non-leaf tensors from it",
+        ) from error
+    for module in own.modules():
+        if _computed(module) and _forget not in module._forward_hooks.values():
+            module.register_forward_hook(_forget)
+    return own
+
+
+def _computed(module: nn.Module) -> list[str]:
+    """Attributes that a hook of PyTorch's computes anew before every call."""
+    return [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm))]
+
+
+def _forget(module: nn.Module, args: Any, output: Any) -> None:
+    """Keep the values that were computed, without their graph."""
+    for name in _computed(module):
+        setattr(module, name, getattr(module, name).detach())

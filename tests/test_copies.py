@@ -1,0 +1,83 @@
+"""Copies of networks that keep computed tensors, and what cannot be copied."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import landscape as ls
+from landscape.copies import copied
+from landscape.errors import UsageError
+from landscape.objective import Objective
+from landscape.reparam import find_symmetries
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(weight_norm|jit).* is deprecated")
+WRAPS = [nn.utils.weight_norm, nn.utils.spectral_norm]
+
+
+def network(wrap) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(wrap(nn.Linear(4, 5)), nn.ReLU(), nn.Linear(5, 3)).eval()
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_computed_weight_is_copied_and_follows_the_copys_own_parameters(wrap) -> None:
+    net, x = network(wrap), torch.randn(6, 4)
+    before, kept = net(x), net[0].weight
+    own = copied(net)
+    assert torch.equal(own(x), before)
+    with torch.no_grad():
+        for p in own.parameters():
+            p.mul_(2)
+    again = copied(own)  # after a pass, as engines are converted to float64
+    copy.deepcopy(own)
+    torch.testing.assert_close(again(x), own(x))
+    assert not torch.allclose(own(x), before)
+    assert net[0].weight is kept
+    assert kept.grad_fn is not None
+    assert not net[0]._forward_hooks
+    assert torch.equal(net(x), before)
+    (own(x).sum()).backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in own[0].parameters())
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_an_objective_of_such_a_network(wrap) -> None:
+    net = network(wrap)
+    x, y = torch.randn(10, 4), torch.randint(3, (10,))
+    objective = Objective(net, nn.CrossEntropyLoss(), (x, y))
+    assert float(objective.value().value) == pytest.approx(float(nn.functional.cross_entropy(net(x), y).detach()), rel=1e-5)
+    assert bool(ls.eigenpairs(objective, k=1, tol=1e-4).converged.all())
+    assert ls.plane(objective, grid=3).check.passed
+    double = objective.to("float64")
+    torch.testing.assert_close(double.gradient().float(), objective.gradient(), rtol=1e-4, atol=1e-6)
+    find_symmetries(net, x)
+
+
+class Holds(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = body, nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def test_scripted_and_traced_networks_are_refused_in_one_line() -> None:
+    plain = nn.Sequential(nn.Linear(8, 6), nn.Tanh())
+    data = (torch.randn(4, 8), torch.randint(2, (4,)))
+    for net, where in (
+        (torch.jit.script(plain), ""),
+        (torch.jit.trace(plain, data[0]), ""),
+        (Holds(torch.jit.script(plain)), " in body"),
+    ):
+        with pytest.raises(UsageError, match=f"found a scripted or traced one{where}; pass the network as it is before"):
+            Objective(net, nn.CrossEntropyLoss(), data)
+
+
+def test_a_cached_tensor_that_nothing_computes_anew_is_refused() -> None:
+    net = nn.Linear(4, 3)
+    net.cached = net.weight * 2
+    with pytest.raises(UsageError, match=r"expected a network that can be copied, found RuntimeError.*remove cached non-leaf"):
+        Objective(net, nn.CrossEntropyLoss(), (torch.randn(4, 4), torch.randint(3, (4,))))
