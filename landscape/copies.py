@@ -15,7 +15,7 @@ def copied(model: nn.Module) -> nn.Module:
     """A deep copy of a network, so that nothing done to it changes the caller's.
 
     Old-style `weight_norm` and `spectral_norm` compute the weight anew before every call of the module and keep it, with its
-    graph, which cannot be copied: the copy begins with its value, and lets the graph go after every call, so that it can be
+    graph, which cannot be copied: the copy begins with its value, and goes back to that after every call, so that it can be
     copied itself.
 
     Raises:
@@ -42,8 +42,8 @@ def copied(model: nn.Module) -> nn.Module:
             fix="remove cached non-leaf tensors from it",
         ) from error
     for module in own.modules():
-        if _computed(module) and _forget not in module._forward_hooks.values():
-            module.register_forward_hook(_forget)
+        if _computed(module) and not any(isinstance(hook, _Forget) for hook in module._forward_hooks.values()):
+            module.register_forward_hook(_Forget(module), always_call=True)
     return own
 
 
@@ -52,7 +52,12 @@ def _computed(module: nn.Module) -> list[str]:
     return [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm))]
 
 
-def _forget(module: nn.Module, args: Any, output: Any) -> None:
-    """Keep the values that were computed, without their graph."""
-    for name in _computed(module):
-        setattr(module, name, getattr(module, name).detach())
+class _Forget:
+    """A hook that puts back what a module kept before the call: what the call computed has a graph, or is inside a vmap."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.kept = {name: getattr(module, name) for name in _computed(module)}
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        for name, t in self.kept.items():
+            setattr(module, name, t)

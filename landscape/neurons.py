@@ -178,6 +178,8 @@ class _Watch(TorchDispatchMode):
     pass inside the network does.
     """
 
+    supports_higher_order_operators = True  # such as flexible attention; no product of a weight is one
+
     def __init__(self, parameters: dict[str, Tensor], inputs: list[Tensor]) -> None:
         super().__init__()
         self.uses: dict[str, list[Use]] = {}
@@ -200,16 +202,17 @@ class _Watch(TorchDispatchMode):
         given = [t for t in pytree.arg_tree_leaves(*args, **(kwargs or {})) if isinstance(t, Tensor)]
         keys = [self._key(t) for t in given]
         results = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
+        operation = getattr(func, "overloadpacket", None)
         forward = torch._C._current_graph_task_id() == -1
-        used = forward and self._product(func.overloadpacket, args)
+        used = forward and self._product(operation, args)
         live = used or any(k in self._live for k in keys)
         if live:
             self._live.update(map(self._key, results))
         elif any(k in self._made for k in keys):
             self._made.update(map(self._key, results))
-            if len(results) and (func.overloadpacket in _KEEPS or torch.Tag.pointwise in func.tags):
+            if results and (operation in _KEEPS or torch.Tag.pointwise in getattr(func, "tags", ())):
                 self._follow(given, results[0])
-            elif func.overloadpacket is _aten.cat:
+            elif operation is _aten.cat:
                 self._join(args, results[0])
         return out
 

@@ -50,6 +50,9 @@ def test_an_objective_of_such_a_network(wrap) -> None:
     assert float(objective.value().value) == pytest.approx(float(nn.functional.cross_entropy(net(x), y).detach()), rel=1e-5)
     assert bool(ls.eigenpairs(objective, k=1, tol=1e-4).converged.all())
     assert ls.plane(objective, grid=3).check.passed
+    if wrap is nn.utils.spectral_norm:  # PyTorch has no rule for the other over several weights, and says so
+        many = objective.evaluate_many(torch.stack([objective.theta, 2 * objective.theta]))
+        assert many[0].loss.value == pytest.approx(objective.value().value, rel=1e-5)
     double = objective.to("float64")
     torch.testing.assert_close(double.gradient().float(), objective.gradient(), rtol=1e-4, atol=1e-6)
     find_symmetries(net, x)
