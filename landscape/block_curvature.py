@@ -80,13 +80,13 @@ def _sections(objective: Objective) -> tuple[list[tuple[str, int | None]], Int[T
     names: list[tuple[str, int | None]] = []
     counted: dict[str, int] = {}  # a module with several weight tensors numbers their filters through
     for e in objective.layout:
-        if e.filter_axis is not None:
+        if e.filters is not None:
             first = counted.get(e.layer, 0)
-            counted[e.layer] = first + e.shape[e.filter_axis]
+            counted[e.layer] = first + e.filters.count
             names += [(e.layer, i) for i in range(first, counted[e.layer])]
     ids = objective.layout.filters.clone()
     for e in objective.layout:
-        if e.filter_axis is None:
+        if e.filters is None:
             ids[e.start : e.stop] = len(names)
             names.append((e.layer, None))
     return names, ids

@@ -1,9 +1,12 @@
 """The copy of a caller's network that everything is computed on: out of its wrappers, in one dtype, never written back."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from landscape.errors import UsageError
 
@@ -24,19 +27,26 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def owned(model: nn.Module) -> nn.Module:
     """A copy of a network, so that nothing done to it changes the caller's.
 
-    Tensors that a module computed in an earlier forward pass and keeps as an attribute (the `weight` of the older
-    `weight_norm` and `spectral_norm`) are copied as plain values: the next forward pass computes them anew.
+    A tensor that a module computed in a forward pass and keeps, with its graph, is copied as a plain value. Where it is
+    computed anew before every call, as the weight of the older `weight_norm` and `spectral_norm` is, the copy goes back to
+    that value after every call, so that it can be copied itself.
 
     Raises:
         UsageError: it cannot be copied.
     """
     computed = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
     try:
-        return copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
+        own = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
     except (RuntimeError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
-            f"expected a model that can be copied, found {error}", fix="remove cached non-leaf tensors from it"
+            f"expected a network that can be copied, found {type(error).__name__}: {lines[0][:200] if lines else ''}",
+            fix="remove what it holds beside modules, parameters and buffers",
         ) from error
+    for module in own.modules():
+        if _computed(module) and not any(isinstance(hook, _Forget) for hook in module._forward_hooks.values()):
+            module.register_forward_hook(_Forget(module), always_call=True)
+    return own
 
 
 def check_model(model: nn.Module) -> None:
@@ -64,3 +74,19 @@ def converted(module: nn.Module, device: torch.device | None, dtype: torch.dtype
         return t.to(device=device, dtype=kind)
 
     return module._apply(moved)
+
+
+def _computed(module: nn.Module) -> list[str]:
+    """Attributes that a hook of PyTorch's computes anew before every call."""
+    return [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm))]
+
+
+class _Forget:
+    """A hook that puts back what a module kept before the call: what the call computed has a graph, or is inside a vmap."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.kept = {name: getattr(module, name) for name in _computed(module)}
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        for name, t in self.kept.items():
+            setattr(module, name, t)

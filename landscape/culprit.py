@@ -24,8 +24,9 @@ def layer_of(engine: Engine, message: str) -> str | None:
     name = next((m.group(1).lower() for pattern in _NAMES if (m := re.search(pattern, message))), None)
     calls = _Calls(engine.model)
     try:
-        with engine.derivatives(engine.layout.flatten(dict(engine.model.named_parameters()))), calls:
-            params = dict(engine.model.named_parameters())
+        theta = engine.layout.flatten(dict(engine.model.named_parameters()))
+        with engine.derivatives(theta), calls:
+            params = engine.leaves(theta)
             engine.loss.mean(engine.forward(params, engine.batches[0], fold=False), engine.batches[0].target)
     except Exception:  # the layer cannot be told then, and the error that it is asked for says the rest
         return None

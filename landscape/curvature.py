@@ -22,6 +22,7 @@ from landscape.batches import Batch, between, placed, shares
 from landscape.copying import converted, owned
 from landscape.derivatives import grad, pusher, vjp, vjps
 from landscape.distributed import ALONE, Group
+from landscape.double_backward import twice_differentiable
 from landscape.errors import MismatchError, UsageError
 from landscape.folding import Folded
 from landscape.functional import called, holding
@@ -308,15 +309,17 @@ class Engine:
 
     @contextmanager
     def derivatives(self, theta: Float[Tensor, " P"]) -> Iterator[None]:
-        """Arithmetic for derivatives of this network at theta, whose weights its layers hold all along.
+        """Arithmetic for derivatives of this network at theta, with operations that have second ones.
 
-        So a backward pass that runs a layer again, as activation checkpointing does, runs it at theta.
+        Its layers hold these weights all along, so that a backward pass that runs a layer again, as activation checkpointing
+        does, runs it at theta.
         """
         recurrent = any(isinstance(m, nn.RNNBase) for m in self.model.modules())
         leaves = self.leaves(theta)
         with ExitStack() as stack:
             stack.enter_context(exact_math(derivatives=True, recurrent=recurrent))
             stack.enter_context(torch.enable_grad())
+            stack.enter_context(twice_differentiable())
             stack.enter_context(holding(self.model, leaves))
             if self.folded is not None:
                 stack.enter_context(holding(self.folded.model, self.folded(leaves)))

@@ -1,16 +1,17 @@
 """The flat vector and the named tensors: which slice of it is which weight, filter, neuron, bias or norm layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from landscape.errors import MismatchError, UsageError
+from landscape.neurons import Filters, by_axes, of_transposed, read_from, watched
 
 Kind = Literal["weight", "bias", "norm"]
 
@@ -28,8 +29,8 @@ class Entry:
         start, stop: its slice of the flat vector.
         kind: "weight" (a tensor of two or more dimensions), "norm" (scale or shift of a normalisation layer), or "bias" (any
             other tensor of one dimension or none).
-        filter_axis: for a weight, the axis whose index is the filter or neuron: the first, as in Li et al. (2018), except in a
-            transposed convolution, which keeps its output channels on the second. None for biases and norm layers.
+        filters: of a weight, which of its elements make one output (see `Layout.of`); None for biases and norm layers, and
+            for a weight whose uses contradict one another, so that its filters are not known.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Entry:
     start: int
     stop: int
     kind: Kind
-    filter_axis: int | None
+    filters: Filters | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:
@@ -67,11 +68,32 @@ class Layout:
         self.size = self.entries[-1].stop if self.entries else 0
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Layout":
+    def of(cls, model: nn.Module, example: tuple[Any, ...] | Mapping[str, Any] | None = None) -> "Layout":
         """The trainable parameters of a model, shared ones once; all of them where none is marked trainable.
+
+        A filter, or neuron, is what makes one output: a row of a linear layer's weight, a column of GPT-2's Conv1D, an output
+        channel of a convolution; with groups, an output channel of one group. Of a table that rows are looked up in it is the
+        row, also where the output layer is tied to it (the custom of Li et al. 2018). It is read from how a pass uses each
+        weight; a weight that enters no product with an activation there, or all of them without an example, goes by the class
+        of its module: the first index, and output channels of a transposed convolution. A weight that is used in two ways
+        which contradict one another has filters that are not known.
+
+        Args:
+            model: the network, in the mode that it is to be used in; it is left as it is.
+            example: its arguments for a few samples, a tuple or named ones.
 
         Raises:
             UsageError: the model has no parameters.
+
+        Cost: with an example, a forward pass and a copy of the weights.
+
+        Example:
+            >>> class Conv1D(nn.Linear):
+            ...     def forward(self, x):
+            ...         return x @ self.weight
+            >>> layout = Layout.of(Conv1D(5, 3, bias=False), (torch.ones(2, 3),))  # a weight (3, 5): 3 inputs, 5 outputs
+            >>> layout.filters.tolist()
+            [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
         """
         named = dict(model.named_parameters())
         if not named:
@@ -79,10 +101,14 @@ class Layout:
                 "expected a model with parameters, found none", fix="pass the network itself, after its layers are made"
             )
         trainable = {name: p for name, p in named.items() if p.requires_grad} or named
+        args, kwargs = ((), example) if isinstance(example, Mapping) else (example or (), {})
+        uses = {} if example is None else watched(model, args, kwargs)
         entries, start = [], 0
         for name, p in trainable.items():
-            kind, axis = _role(model.get_submodule(name.rpartition(".")[0]), p)
-            entries.append(Entry(name, p.shape, start, start + p.numel(), kind, axis))
+            module = model.get_submodule(name.rpartition(".")[0])
+            kind: Kind = "norm" if isinstance(module, _NORMS) else "bias" if p.ndim <= 1 else "weight"
+            filters = read_from(p.shape, uses.get(name, []), _usual(module, p)) if kind == "weight" else None
+            entries.append(Entry(name, p.shape, start, start + p.numel(), kind, filters))
             start += p.numel()
         return cls(entries)
 
@@ -136,7 +162,7 @@ class Layout:
         entries, start = [], 0
         for e in self.entries:
             if e.name in chosen:
-                entries.append(Entry(e.name, e.shape, start, start + e.size, e.kind, e.filter_axis))
+                entries.append(replace(e, start=start, stop=start + e.size))
                 start += e.size
         return Layout(entries)
 
@@ -150,16 +176,22 @@ class Layout:
 
     @cached_property
     def filters(self) -> Int[Tensor, " P"]:
-        """The filter or neuron that each weight belongs to, numbered through all layers; -1 for biases and norms."""
+        """The filter or neuron that each weight belongs to, numbered through all layers; -1 where there is none.
+
+        There is none for biases and norm layers, nor for a weight whose filters are not known.
+        """
         ids = torch.full((self.size,), -1, dtype=torch.long)
         count = 0
         for e in self.entries:
-            if e.filter_axis is not None:
-                n = e.shape[e.filter_axis]
-                along = [n if axis == e.filter_axis else 1 for axis in range(len(e.shape))]
-                ids[e.start : e.stop] = torch.arange(count, count + n).view(along).expand(e.shape).reshape(-1)
-                count += n
+            if e.filters is not None:
+                ids[e.start : e.stop] = e.filters.ids.reshape(-1) + count
+                count += e.filters.count
         return ids
+
+    @property
+    def not_known(self) -> tuple[str, ...]:
+        """Names of the weights whose filters are not known: they are used in ways that contradict one another."""
+        return tuple(e.name for e in self.entries if e.kind == "weight" and e.filters is None)
 
     def mask(self, *kinds: Kind) -> Tensor:
         """(P,) booleans: whether a weight is of one of these kinds."""
@@ -177,10 +209,7 @@ def filter_norms(flat: Float[Tensor, " P"], filters: Int[Tensor, " P"]) -> Float
     return sums.index_add_(0, filters[inside], flat[inside].double().square()).sqrt()
 
 
-def _role(module: nn.Module, p: Tensor) -> tuple[Kind, int | None]:
-    """Kind and filter axis of a parameter that belongs to `module`."""
-    if isinstance(module, _NORMS):
-        return "norm", None
-    if p.ndim <= 1:
-        return "bias", None
-    return "weight", 1 if isinstance(module, _TRANSPOSED) else 0
+def _usual(module: nn.Module, p: Tensor) -> Filters:
+    """Filters of a weight by the class of the module that owns it."""
+    groups = module.groups if isinstance(module, nn.modules.conv._ConvNd) and p is module.weight else 1
+    return of_transposed(p.shape, groups) if isinstance(module, _TRANSPOSED) else by_axes(p.shape, (0,), groups)

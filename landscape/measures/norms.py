@@ -1,8 +1,9 @@
 """Products of the norms of the layers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import getitem
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,10 +25,13 @@ from landscape.measures.operations import (
 from landscape.measures.paths import affine
 from landscape.measures.registry import NotDefined, measure
 from landscape.objective import Objective
+from landscape.parameters import Layout
 from landscape.results import Estimate, Spent
 from landscape.symmetry.graph import Graph, live_arguments, operation
 
 _REFERENCE = "Bartlett, Foster, Telgarsky 2017, arXiv:1706.08498; Jiang et al. 2020, arXiv:1912.02178"
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 _PLAIN = {*RECTIFIERS, *COPIES, *POOLINGS, *REDUCTIONS, *MOVES, *BOUNDED}
 
@@ -45,11 +49,9 @@ def is_chain(objective: Objective) -> bool:
     if objective not in _chains:
         try:
             graph = traced(objective)
-            model = objective.subset(1).plain()[0]
-        except UsageError:
+            _chains[objective] = sorted(_chained(graph)) == sorted(_layers(objective))
+        except (NotDefined, UsageError):
             _chains[objective] = False
-        else:
-            _chains[objective] = sorted(_chained(graph)) == sorted(layers(model))
     return _chains[objective]
 
 
@@ -65,8 +67,9 @@ def is_chain(objective: Objective) -> bool:
 def frobenius_product(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Product over the layers of the Frobenius norms of their weights.
 
-    prod over l of ||W_l||_F. A layer is every parameter with at least two dimensions, as the matrix (outputs, all else): a
-    convolution's kernel is (out, in k k), and a bias is not counted. BatchNorm in eval mode is one more layer, diag(a) with
+    prod over l of ||W_l||_F. A layer is every parameter with at least two dimensions, as the matrix (outputs, all else), with
+    the outputs that the network makes of it (`Layout.of`): a convolution's kernel is (out, in k k), with groups a matrix of
+    diagonal blocks. A bias is not counted. BatchNorm in eval mode is one more layer, diag(a) with
     a = gamma / sqrt(var + eps), so that a factor of a convolution which its statistics take up changes nothing. LayerNorm,
     GroupNorm and RMSNorm enter as diag(gamma), for their statistics come from the input.
 
@@ -82,7 +85,8 @@ def frobenius_product(objective: Objective, *, generator: torch.Generator | None
         Kind "exact". inf, with a reason, where it exceeds float64.
 
     Raises:
-        NotDefined: the network takes several arguments, or has no layer.
+        NotDefined: the network takes several arguments, has no layer, or uses a weight in two ways that contradict each
+            other.
 
     Cost: no pass over the data.
 
@@ -141,11 +145,7 @@ def spectral_product(objective: Objective, *, generator: torch.Generator | None 
 
 def _product(objective: Objective, norm: Callable[[Tensor], float]) -> Estimate:
     """Product over the layers of a norm of a matrix or, for a diagonal one, of a vector."""
-    try:
-        model = objective.subset(1).plain()[0]
-    except UsageError as error:
-        raise NotDefined(error.problem) from error
-    weights = layers(model)
+    weights = _layers(objective)
     if not weights:
         raise NotDefined("expected a network with weight matrices, found none")
     value = math.prod(norm(w.detach().double()) for w in weights.values())
@@ -153,18 +153,34 @@ def _product(objective: Objective, norm: Callable[[Tensor], float]) -> Estimate:
 
 
 def _spectral(weight: Tensor) -> float:
-    """Largest singular value; of a diagonal matrix, given as a vector, its largest entry."""
+    """Largest singular value of a block-diagonal matrix: that of its blocks, the largest."""
     if weight.ndim == 1:
         return float(weight.abs().max())
-    short = weight if weight.shape[0] <= weight.shape[1] else weight.T
-    return float(torch.linalg.eigvalsh(short @ short.T)[-1].clamp(min=0).sqrt())
+    short = weight if weight.shape[1] <= weight.shape[2] else weight.mT
+    return float(torch.linalg.eigvalsh(short @ short.mT).max().clamp(min=0).sqrt())
 
 
-def layers(model: nn.Module) -> dict[str, Tensor]:
-    """Every layer of a network by the name of its weight or running variance: a matrix (out, in), or a vector if diagonal."""
+def _layers(objective: Objective) -> dict[str, Tensor]:
+    """`layers` of the objective's network.
+
+    Raises:
+        NotDefined: it takes several arguments, or the outputs of a weight are not known.
+    """
+    try:
+        first = objective.subset(1)
+        return layers(first.plain()[0], first.example)
+    except UsageError as error:
+        raise NotDefined(error.problem) from error
+
+
+def layers(model: nn.Module, example: tuple[Any, ...] | Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+    """Every layer by the name of its weight or running variance: blocks (groups, out, in), or a vector if diagonal.
+
+    Raises:
+        NotDefined: the outputs of a weight are not known.
+    """
     found: dict[str, Tensor] = {}
     diagonal: set[Tensor] = set()
-    transposed: set[Tensor] = set()
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         weight = getattr(module, "weight", None)
@@ -173,15 +189,18 @@ def layers(model: nn.Module) -> dict[str, Tensor]:
             a, _ = affine(module.running_mean, module.running_var, weight, None, module.eps)
             found[f"{prefix}running_var"] = a
             diagonal |= set() if weight is None else {weight}
-        elif isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)):
-            if weight is not None:
-                found[f"{prefix}weight"] = weight.flatten()
-                diagonal.add(weight)
-        elif isinstance(module, nn.modules.conv._ConvTransposeNd):
-            transposed.add(module.weight)
-    for name, p in model.named_parameters():
-        if p.ndim >= 2 and p not in diagonal:
-            found[name] = (p.transpose(0, 1) if p in transposed else p).flatten(1)
+        elif weight is not None and isinstance(module, _NORMS):
+            found[f"{prefix}weight"] = weight.flatten()
+            diagonal.add(weight)
+    own = dict(model.named_parameters())
+    for e in Layout.of(model, example):
+        p = own[e.name]
+        if p.ndim < 2 or p in diagonal:
+            continue
+        if e.filters is None:
+            raise NotDefined(f"expected weights whose outputs are known, found {e.name}, which is used in two ways")
+        order = e.filters.order().to(p.device)
+        found[e.name] = p.reshape(-1)[order].view(e.filters.groups, -1, order.shape[1])
     return found
 
 

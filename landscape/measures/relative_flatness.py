@@ -56,7 +56,7 @@ def relative_flatness(
 
     Raises:
         UsageError: fewer than 2 probes.
-        NotDefined: no weight tensor has such a name.
+        NotDefined: no weight tensor has such a name, or the neurons of one are not known.
 
     Cost: one product a probe, and a QR decomposition of every wide layer.
 
@@ -75,9 +75,11 @@ def relative_flatness(
     """
     if probes < 2:
         raise UsageError(f"expected at least 2 probes, found {probes}", fix="an interval needs two")
-    weights = [e for e in objective.layout if e.filter_axis is not None and fnmatchcase(e.name, layers)]
+    weights = [e for e in objective.layout if e.kind == "weight" and fnmatchcase(e.name, layers)]
     if not weights:
         raise NotDefined(f"expected weight tensors whose names match {layers!r}, found none")
+    if lost := [e.name for e in weights if e.filters is None]:
+        raise NotDefined(f"expected weights whose neurons are known, found {lost[0]}, which is used in two ways")
     random = seeded(generator)
     draw = _probes(objective, weights)
     fresh = torch.Generator().manual_seed(random.initial_seed() + 1)
@@ -94,15 +96,13 @@ def relative_flatness(
 def _probes(objective: Objective, weights: list[Entry]) -> Callable[[torch.Generator], Float[Tensor, " P"]]:
     """A function that draws v with E v v^T = W W^T x I on every layer, 0 elsewhere."""
     theta = objective.theta
-    factors = [_factor(theta[e.start : e.stop].view(e.shape).movedim(e.filter_axis or 0, 0).flatten(1)) for e in weights]
+    places = [e.start + e.filters.order().to(theta.device) for e in weights if e.filters is not None]
+    factors = [_factor(theta[at]) for at in places]
 
     def draw(generator: torch.Generator) -> Tensor:
         out = torch.zeros_like(theta)
-        for e, factor in zip(weights, factors, strict=True):
-            lead = e.shape[e.filter_axis or 0]
-            v = factor @ random_rows(factor.shape[1], e.size // lead, "rademacher", generator, factor.dtype, factor.device)
-            shape = [lead, *(n for axis, n in enumerate(e.shape) if axis != e.filter_axis)]
-            out[e.start : e.stop] = v.view(shape).movedim(0, e.filter_axis or 0).reshape(-1)
+        for at, factor in zip(places, factors, strict=True):
+            out[at] = factor @ random_rows(factor.shape[1], at.shape[1], "rademacher", generator, factor.dtype, factor.device)
         return out
 
     return draw

@@ -45,9 +45,9 @@ def random_direction(
 ) -> Direction:
     """Gaussian direction, scaled filter by filter to the length of the network's own weights.
 
-    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: the first index of a convolution's weight, the neuron
-    of a linear layer (the second index of a transposed convolution). Biases and normalisation layers get zero, as in the
-    paper's plots. A filter whose weights are all zero gets a zero direction.
+    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: an output channel of a convolution, a neuron of a
+    linear layer, as the network uses the weight (`Layout.of`); a weight whose filters are not known is scaled as one. Biases
+    and normalisation layers get zero, as in the paper's plots. A filter whose weights are all zero gets a zero direction.
 
     Args:
         objective: gives the weights and their layout.
@@ -81,9 +81,10 @@ def random_direction(
         groups = _groups(layout, norm)
         own, wanted = filter_norms(d, groups), filter_norms(theta, groups)
         d = d * torch.where(own > 0, wanted / own, 0.0)[groups]
-    return Direction(
-        f"random, seed {seed}, {norm} norm" if norm != "none" else f"random, seed {seed}", d.to(objective.theta), norm
-    )
+    name = f"random, seed {seed}" + (f", {norm} norm" if norm != "none" else "")
+    if norm == "filter" and layout.not_known:
+        name += f" ({layout.not_known[0]}{' and others' if len(layout.not_known) > 1 else ''} as a whole)"
+    return Direction(name, d.to(objective.theta), norm)
 
 
 def toward(
@@ -170,7 +171,7 @@ def _groups(layout: Layout, norm: Norm) -> Tensor:
     groups = layout.filters.clone()
     count = int(groups.max()) + 1
     for e in layout:
-        if e.filter_axis is None:
+        if e.filters is None:
             groups[e.start : e.stop] = count
             count += 1
     return groups

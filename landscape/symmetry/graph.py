@@ -1,6 +1,5 @@
 """A network as a list of ATen calls: what every rule about scales and paths reads."""
 
-import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
+from landscape.copying import check_model, owned
 from landscape.errors import UsageError
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -132,17 +132,9 @@ def example_for(model: nn.Module, example: Example | None) -> Example:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of the network, out of the wrapper of torch.compile.
-
-    Raises:
-        UsageError: it holds something that cannot be copied.
-    """
-    try:
-        return copy.deepcopy(unwrapped(model))
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"expected a network that can be copied, found {_first_line(error)}", fix="remove cached non-leaf tensors from it"
-        ) from error
+    """A deep copy of the network, out of the wrapper of torch.compile; see `landscape.copying`."""
+    check_model(model)
+    return owned(unwrapped(model))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -356,12 +356,15 @@ class Chain(nn.Module):
 
 
 def expected_product(model: Chain, order: str | int) -> float:
-    """By NumPy, on matrices (out, in k k)."""
+    """By NumPy, on matrices (out, in k k); with groups, zero where a channel is not read."""
     transposed = array(model.up.weight).transpose(1, 0, 2, 3).reshape(3, -1)
     a = array(model.norm.weight) / np.sqrt(array(model.norm.running_var) + model.norm.eps)
     a2 = 1 / np.sqrt(array(model.norm2.running_var) + model.norm2.eps)
+    kernel = np.zeros((4, 2, 9))
+    for out in range(4):
+        kernel[out, out // 2] = array(model.conv.weight)[out].ravel()
     matrices = [
-        array(model.conv.weight).reshape(4, -1),
+        kernel.reshape(4, -1),
         np.diag(a),
         transposed,
         array(model.fc.weight),
