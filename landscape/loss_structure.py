@@ -89,6 +89,8 @@ def structure(loss: LossFunction, outputs: list[Tensor], targets: list[Tensor]) 
         outputs, targets = doubled, [_real(t, torch.float64) for t in targets]
     except Exception:  # it holds tensors of another dtype, and works in that one only
         outputs = [o.detach() for o in outputs]
+    if not loss(outputs[0].detach().requires_grad_(), targets[0]).requires_grad:
+        return _of_values(loss, outputs, targets)
     pairing = next((p for o, t in zip(outputs, targets, strict=True) if (p := _pairing(loss, o, t))), None)
     shares = [_shares(loss, o, t) for o, t in zip(outputs, targets, strict=True)]
     if any(s is None for s in shares):
@@ -109,6 +111,18 @@ def each(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " 
             return torch.func.vmap(one)(output, target)
     except Exception:  # what a loss does that depends on values cannot be vectorized
         return torch.stack([one(o, t) for o, t in zip(output, target, strict=True)])
+
+
+def _of_values(loss: LossFunction, outputs: list[Tensor], targets: list[Tensor]) -> Structure:
+    """The structure of a loss without derivatives, such as a share of errors: a mean if every batch has that of its samples."""
+    for output, target in zip(outputs, targets, strict=True):
+        try:
+            apart = torch.allclose(each(loss, output, target).mean(), loss(output, target), rtol=1e-3, atol=1e-6)
+        except Exception:  # it cannot be asked of a single sample
+            apart = False
+        if not apart:
+            return Structure(False, None, None)
+    return Structure(True, tuple(torch.ones(len(o), dtype=torch.float64, device=o.device) for o in outputs), None)
 
 
 def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " B"] | None:
