@@ -31,7 +31,7 @@ class Structure:
     Attributes:
         apart: whether the loss is a weighted mean of its samples' own losses.
         weights: (B,) float64 of every batch, up to one factor; None where it is not.
-        pairing: how class indices are paired with outputs.
+        pairing: how class indices are paired with outputs; None where that was not found.
     """
 
     apart: bool
@@ -91,12 +91,14 @@ def structure(loss: LossFunction, outputs: list[Tensor], targets: list[Tensor]) 
         outputs = [o.detach() for o in outputs]
     if not loss(outputs[0].detach().requires_grad_(), targets[0]).requires_grad:
         return _of_values(loss, outputs, targets)
-    pairing = next((p for o, t in zip(outputs, targets, strict=True) if (p := _pairing(loss, o, t))), None)
     shares = [_shares(loss, o, t) for o, t in zip(outputs, targets, strict=True)]
     if any(s is None for s in shares):
-        return Structure(False, None, pairing)
+        return Structure(False, None, None)
     weights = _linked(loss, outputs, targets, [s for s in shares if s is not None])
-    return Structure(weights is not None, weights, pairing)
+    if weights is None:
+        return Structure(False, None, None)
+    pairing = next((p for o, t in zip(outputs, targets, strict=True) if (p := _pairing(loss, o, t))), None)
+    return Structure(True, weights, pairing)
 
 
 def each(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " B"]:

@@ -209,6 +209,7 @@ def test_pairings_are_found_by_slope_and_never_invented():
     backwards = structure(lambda a, b: F.cross_entropy(a.flip(1).flatten(0, 1), b.flatten(), ignore_index=-100), [o], [t])
     assert backwards.pairing is None
     assert structure(lambda a, b: a.square().mean(), [o], [t]).pairing is None
+    assert structure(worst, [o[:, 0]], [t[:, 0]]).pairing is None, "of one sample at a time nothing can be told"
 
 
 def test_a_loss_that_draws_or_remembers_is_refused():
