@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape.agreement import Live, check_copy
 from landscape.batches import Data, one_input, placed, read, split
+from landscape.caller import Live, check_copy
 from landscape.copying import check_model, converted, owned, unwrapped
 from landscape.curvature import Engine
 from landscape.distributed import group
