@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from landscape.agreement import check_alike
 from landscape.batches import Data, fixed_batches, one_input
 from landscape.curvature import Engine, owned, unwrapped
 from landscape.distributed import group
@@ -55,7 +56,8 @@ class Objective(Variants):
         shard_basis: of several processes each holds its share of the columns of a Krylov basis.
 
     Raises:
-        UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums.
+        UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums; of
+            several processes, one was given something else.
         NumericalError: data, weights or loss not finite; later, at the first derivative, a failed pre-flight check.
 
     Cost: data are read once and stay on the device; the model is copied once.
@@ -101,6 +103,8 @@ class Objective(Variants):
         self._origin = None
         self._classes = check_targets(self._engine, self._theta)
         self._engine = replace(self._engine, folded=folded(own, self._engine.batches[0][:2]))
+        if group().size > 1:
+            check_alike(group(), {**self.fingerprints, "precision": str(dt)})
         if memory is not None:
             self._fit()
 

@@ -5,15 +5,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from landscape.agreement import check_alike
 from landscape.cli.terminal import Terminal
 from landscape.distributed import ALONE, GOES_ON, Group, LostError
 from landscape.errors import UsageError
 from landscape.torchrun import joined, launched
+from landscape.version import __version__
 
 RANK, SIZE = launched()
 # The commands whose work is a sum over samples or a set of points.
@@ -65,6 +68,17 @@ class Crew:
         if self.group.size > 1:
             self._stack.enter_context(_Watch(self))
 
+    def compare(self, options: Mapping[str, object]) -> None:
+        """Refuse processes that were given different options; files may lie elsewhere on every machine: their bytes count.
+
+        Raises:
+            UsageError: they differ.
+        """
+        if self.group.size == 1:
+            return
+        told = {name: repr(value) for name, value in options.items() if name not in _OWN and not _names_files(value)}
+        check_alike(self.group, {"landscape": __version__} | {f"--{n.replace('_', '-')}": text for n, text in told.items()})
+
     def wait(self) -> None:
         """Wait until all are done."""
         self.group.everyone(None)
@@ -98,6 +112,17 @@ class Crew:
             return 130
         self.tell(error, _STOPPED)
         return LostError.exit_code
+
+
+# Options that each process may have its own of, or that name files.
+_OWN = frozenset({"out", "device", "memory", "json", "debug", "task", "model", "data"})
+
+
+def _names_files(value: object) -> bool:
+    """Whether an option's value is, or holds, a path."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_names_files, value))
+    return isinstance(value, Path) or (isinstance(value, str) and (os.sep in value or ":" in value))
 
 
 _STOPPED = f"expected all {SIZE} processes, found that one stopped, or that all were told to; {GOES_ON}"

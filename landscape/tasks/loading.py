@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from landscape import checkpoints
+from landscape.agreement import check_alike
+from landscape.distributed import group
 from landscape.errors import MismatchError, UsageError
 from landscape.tasks.corruption import Corrupted
 from landscape.tasks.data import read_data
@@ -50,12 +52,13 @@ def load(
         The task, with `checkpoint`, `notices`, and for a checkpoint of `landscape train` `recipe` and `extras`.
 
     Raises:
-        UsageError: not enough was said, or it does not fit.
+        UsageError: not enough was said, or it does not fit; of several processes, one read another file.
         UnsafeError, MalformedError: as `checkpoints.read`.
         MismatchError: the weights are not the model's.
         NumericalError: weights that are not finite.
     """
     checkpoint = checkpoints.read(path)
+    check_alike(group(), {"checkpoint": checkpoint.sha256})
     chosen = checkpoint.weights(weights)
     record: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
