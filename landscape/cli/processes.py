@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -76,8 +77,11 @@ class Crew:
         """
         if self.group.size == 1:
             return
-        told = {name: repr(value) for name, value in options.items() if name not in _OWN and not _names_files(value)}
-        check_alike(self.group, {"landscape": __version__} | {f"--{n.replace('_', '-')}": text for n, text in told.items()})
+        flat: dict[str, object] = {}
+        for name, value in options.items():
+            flat |= vars(value) if is_dataclass(value) else {name: value}
+        told = {f"--{n.replace('_', '-')}": repr(v) for n, v in flat.items() if n not in _OWN and not _names_files(v)}
+        check_alike(self.group, {"landscape": __version__} | told)
 
     def wait(self) -> None:
         """Wait until all are done."""
