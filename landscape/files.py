@@ -28,7 +28,9 @@ def open_regular(path: str | Path) -> BinaryIO:
     # A pipe that is opened without waiting tells what it is; a device is not opened at all.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise _no_file(path)
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    handle = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    )
     file = os.fdopen(handle, "rb")
     if not stat.S_ISREG(os.fstat(handle).st_mode):  # another one since
         file.close()

@@ -19,6 +19,8 @@ from landscape.errors import MalformedError, UsageError, printable
 
 EXTRA = "landscape."  # prefix of the extras in a safetensors file of ours
 SEAL = "sha256 of tensors"  # key of the digest of all its tensors, in the recipe as it is written
+_ADAPTER_CONFIG = "adapter_config"
+_MOST_CONFIG = 1 << 20  # bytes; PEFT writes some 1,500
 _FORMATS: dict[Kind, str] = {
     "safetensors": "safetensors",
     "zip": "torch zip",
@@ -74,7 +76,9 @@ class Checkpoint:
             NumericalError: NaN or infinite weights.
         """
         chosen = choose(self.candidates, self.unusable, name, self.path.name)
-        return Weights(chosen.state, chosen.name, (*self.notices, *chosen.notices), chosen.prefix)
+        config = self.meta.get(_ADAPTER_CONFIG)
+        adapter = config if isinstance(config, dict) else None
+        return Weights(chosen.state, chosen.name, (*self.notices, *chosen.notices), chosen.prefix, adapter)
 
 
 def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoint:
@@ -118,7 +122,22 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
             raise UsageError(f"expected at most {budget} bytes (the memory budget), found {size} bytes", fix="raise the budget")
         else:
             contents = parse_apart(file, kind, size, budget)
+        contents.meta |= _adapter_config(path)
         return _checkpoint(path, _sha256(file, size, path.name), _FORMATS[kind], size, contents)
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    """What PEFT wrote beside an adapter: without it nobody knows the scale."""
+    beside = path.with_name(f"{_ADAPTER_CONFIG}.json")
+    if not path.name.startswith("adapter_model.") or not beside.is_file():
+        return {}
+    file, size = open_regular(beside)
+    with file:
+        if size > _MOST_CONFIG:
+            raise MalformedError(
+                f"expected at most {_MOST_CONFIG} bytes in {beside}, found {size}", fix="save the adapter again"
+            )
+        return {_ADAPTER_CONFIG: safetensors_file.parse_json(file.read(), beside.name)}
 
 
 def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:

@@ -25,8 +25,8 @@ def save(
     The file appears whole or not at all: it is written beside its place, flushed to the disk, and renamed.
 
     Args:
-        path: ends in `.safetensors` (the recipe and a SHA-256 of all tensors in its metadata, extras under `landscape.` names) or in `.pt` or `.pth`
-            (a dictionary `{"state_dict", "landscape", "extras"}` by torch.save).
+        path: ends in `.safetensors` (the recipe and a SHA-256 of all tensors in its metadata, extras under `landscape.` names)
+            or in `.pt` or `.pth` (a dictionary `{"state_dict", "landscape", "extras"}` by torch.save).
         state: tensors by name, as `model.state_dict()` gives them; tied ones are written once for each name.
         recipe: how they were made, as JSON has it.
         extras: further tensors, such as the mask of corrupted labels.

@@ -1,7 +1,9 @@
 """Which of a file's tensors are the weights, and what they are called without the names of wrappers."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +26,14 @@ class Weights:
         name: the candidate they came from.
         notices: what was changed on the way.
         prefix: what was stripped from the front of every name.
+        adapter: what the `adapter_config.json` beside an adapter says; None for everything else.
     """
 
     state: dict[str, Tensor]
     name: str
     notices: tuple[str, ...] = ()
     prefix: str = ""
+    adapter: Mapping[str, Any] | None = None
 
 
 def choose(

@@ -141,7 +141,8 @@ def _safetensors(spec: DataSpec) -> DataSet:
     for name, values in ((names[0], train_x), (names[2], test_x)):
         if values is not None and (values.dtype not in _INPUTS or values.ndim < 1):
             raise UsageError(
-                f"expected inputs (N, ...) as real numbers in {name}, found {_kind(values)}", fix="save them as float32 or uint8"
+                f"expected inputs (N, ...) as real numbers in {name}, found {_kind(values)}",
+                fix="save them as float32 or uint8",
             )
     train_y = train_y.long()
     test_y = None if test_y is None else test_y.long()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from landscape import checkpoints
 from landscape.agreement import check_alike
+from landscape.checkpoints.adapter import is_adapter
 from landscape.distributed import group
 from landscape.errors import MismatchError, UsageError, printable
 from landscape.tasks.corruption import Corrupted
@@ -67,6 +68,11 @@ def load(
         record = _record(path, checkpoint.recipe)
         built, notices = _recorded(record, checkpoint.extras, data, chosen.state)
     else:
+        if isinstance(model, str) and is_adapter(chosen.state):
+            raise MismatchError(
+                f"expected the weights of a whole network for --model {model}, found an adapter, whose base would be random",
+                fix="build the base with its own weights in a task.py, or save the merged network (merge_and_unload)",
+            )
         built = resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
     fitted = checkpoints.fit(built.model, chosen)
     return replace(

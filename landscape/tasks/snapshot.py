@@ -1,4 +1,4 @@
-"""The state of an unfinished training run on disk: replaced whole or not at all, the one before kept, both verified when read."""
+"""The state of an unfinished training run on disk: replaced whole or not at all, the one before kept, both verified."""
 
 import glob
 import io
@@ -76,9 +76,7 @@ def _verified(path: Path) -> dict[str, Any]:
         MalformedError: it was one, and is damaged.
         UsageError: it is something else.
     """
-    strange = UsageError(
-        f"expected the state of a training run in {path}, found another file", fix="delete it to start anew"
-    )
+    strange = UsageError(f"expected the state of a training run in {path}, found another file", fix="delete it to start anew")
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size

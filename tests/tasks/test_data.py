@@ -123,10 +123,22 @@ def test_safetensors(tmp_path):
         ({"train_y": torch.rand(6)}, UsageError, r"expected integer class labels \(N,\) in train_y, found float32 \(6,\)"),
         ({"train_x": torch.empty(0, 4), "train_y": torch.empty(0).long()}, UsageError, "expected training data, found none"),
         ({"test_x": torch.empty(0, 4), "test_y": torch.empty(0).long()}, UsageError, "expected test data, found none"),
-        ({"train_y": torch.tensor([0, 1, 2, 200_000_000, 1, 2])}, UsageError, "expected class labels below 1048576 in .*, found 2"),
+        (
+            {"train_y": torch.tensor([0, 1, 2, 200_000_000, 1, 2])},
+            UsageError,
+            "expected class labels below 1048576 in .*, found 2",
+        ),
         ({"test_y": torch.tensor([0, 2**40, 1])}, UsageError, "expected class labels below 1048576 in .*, found 1099511627776"),
-        ({"train_x": torch.zeros(6, 4, dtype=torch.complex64)}, UsageError, r"as real numbers in train_x, found complex64 \(6, 4"),
-        ({"test_x": torch.zeros(3, 4, dtype=torch.float8_e4m3fn)}, UsageError, "as real numbers in test_x, found float8_e4m3fn"),
+        (
+            {"train_x": torch.zeros(6, 4, dtype=torch.complex64)},
+            UsageError,
+            r"as real numbers in train_x, found complex64 \(6, 4",
+        ),
+        (
+            {"test_x": torch.zeros(3, 4, dtype=torch.float8_e4m3fn)},
+            UsageError,
+            "as real numbers in test_x, found float8_e4m3fn",
+        ),
         ({"train_x": torch.tensor([[0.0]] * 4 + [[torch.nan]] * 2)}, NumericalError, "found NaN or infinity in sample 4"),
     ],
 )

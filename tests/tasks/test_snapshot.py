@@ -128,10 +128,11 @@ def test_damage_anywhere_is_never_read(tmp_path, where):
     else:
         content[{"start": 1, "middle": len(content) // 2, "end": len(content) - 30}[where]] ^= 1
     snapshot_path(out).write_bytes(content)
-    try:
+    if where == "start":  # its first bytes tell what a file is
+        with pytest.raises(UsageError, match="found another file"):
+            read_snapshot(out)
+    else:
         assert read_snapshot(out) is None
-    except UsageError as error:
-        assert "found another file" in str(error)
 
 
 @pytest.mark.parametrize(("what", "times"), [(".partial", 12), (".safetensors", 3)])
