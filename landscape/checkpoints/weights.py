@@ -82,6 +82,10 @@ def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
     if "n_averaged" in state and all(key.startswith("module.") for key in state if key != "n_averaged"):
         state = {key: item for key, item in state.items() if key != "n_averaged"}
         notices.append("left out n_averaged, the counter of torch's AveragedModel")
+        if any(key.endswith("running_mean") for key in state):
+            notices.append(
+                "averaged weights, whose BatchNorm statistics are those of one of the models unless update_bn ran afterwards"
+            )
     prefix = ""
     while state:
         found = next((p for p in (*_WRAPPERS, *_ATTRIBUTES) if all(key.startswith(p) and key != p for key in state)), None)

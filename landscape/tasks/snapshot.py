@@ -89,6 +89,8 @@ def _verified(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise UsageError(f"expected to read {path}, found: {error.strerror}", fix="check the disk") from error
+    except RuntimeError as error:  # the container is a zip, and yet PyTorch does not find its way in it
+        raise MalformedError(f"zip: expected what torch.save writes, found: {str(error).splitlines()[0]}") from error
     except Exception as error:  # torch.load fails in many ways on a file that is not its own
         raise strange from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -1,6 +1,7 @@
 """From checkpoints and names to tasks: what is found, what is verified, what is refused."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,3 +225,15 @@ def test_options():
             parse_options([bad])
     with pytest.raises(UsageError, match="expected each model option once, found a twice"):
         parse_options(["a=1", "a=2"])
+
+
+def test_options_nested_too_deeply():
+    with pytest.raises(UsageError, match=r"expected -M a as a number, .*, found a value that is nested too deeply"):
+        parse_options(["a=" + "[" * 100_000])
+    assert parse_options(["a=" + "9" * 5000])["a"] == "9" * 5000  # no number that Python would read
+
+
+def test_a_pipe_as_a_model_s_configuration(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(UsageError, match=r"expected a file config\.json in .*, found something else"):
+        resolve(model=f"hf:{tmp_path}", data="digits")
