@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from landscape.errors import LandscapeError, UsageError
 from landscape.tasks import networks
 
+_LONGEST = 4096  # characters of an option's value: a list of some hundred layer widths is shorter
 _DOWNLOADS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
 
 
@@ -56,7 +57,7 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
     """`-M key=value` texts as keyword arguments; values are read as Python literals where they are some, else as text.
 
     Raises:
-        UsageError: a text without "=", a key twice, or a value nested too deeply.
+        UsageError: a text without "=", a key twice, or a value that is too long or nested too deeply.
 
     Example:
         >>> parse_options(["num_classes=10", "widths=[128, 64]", "shortcut=A"])
@@ -69,6 +70,11 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"expected a model option as key=value, found {pair!r}", fix="for instance -M num_classes=10")
         if key in out:
             raise UsageError(f"expected each model option once, found {key} twice")
+        if len(text) > _LONGEST:
+            raise UsageError(
+                f"expected -M {key} as a number, a text or a short list, found {len(text)} characters",
+                fix="for instance -M num_classes=10",
+            )
         try:
             out[key] = ast.literal_eval(text)
         except (MemoryError, RecursionError):
