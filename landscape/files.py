@@ -1,13 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read only where they are files and no larger than they should be."""
 
 import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from landscape.errors import UsageError
 
@@ -15,6 +17,44 @@ _PART = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OLD = 600.0  # seconds after which nobody is still writing a part
 _SETTLE = 0.1  # seconds in which processes that began together have all placed theirs, where links do not tell who was first
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read its bytes, unless it is a pipe, a device or a folder: those would be waited for, or never end.
+
+    Raises:
+        OSError: it is not there, cannot be read, or is no regular file; `strerror` says which.
+    """
+    # A pipe that is opened without waiting tells what it is; a device is not opened at all.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise _no_file(path)
+    handle = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    )
+    file = os.fdopen(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):  # another one since
+        file.close()
+        raise _no_file(path)
+    return file
+
+
+def _no_file(path: str | Path) -> OSError:
+    mode = os.stat(path).st_mode
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    found = next((name for test, name in kinds if test(mode)), "a device")
+    return OSError(errno.EINVAL, f"it is {found}, no file", str(path))
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~user` spelt out.
+
+    Raises:
+        UsageError: there is no such user, or no home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"expected a path, found {str(path)!r}: {error}", fix="spell the folder out") from None
 
 
 def write(path: str | Path, content: bytes) -> Path:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from landscape.agreement import check_alike
 from landscape.batches import Data, one_input, placed, read, split
 from landscape.caller import Live, check_copy
 from landscape.copying import check_model, converted, owned, unwrapped
@@ -62,7 +63,8 @@ class Objective(Variants):
 
     Raises:
         UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums or that
-            depends on weights other than by the outputs, complex weights, TorchScript.
+            depends on weights other than by the outputs, complex weights, TorchScript; of several processes, one was given
+            something else.
         NumericalError: data or weights not finite, a copy that gives other outputs than the model; later, at the first value,
             one that is not finite or not the same twice, and at the first derivative, a failed pre-flight check.
 
@@ -120,6 +122,8 @@ class Objective(Variants):
         self._memory, self.shard_basis = memory, shard_basis
         self._methods: list[Method] = []  # one, once it is chosen; shared by all that is derived from this
         self._origin = None
+        if group().size > 1:
+            check_alike(group(), {**self.fingerprints, "precision": str(dt)})
         if memory is not None:
             self._fit()
 

@@ -75,9 +75,7 @@ def test_scripted_and_traced_networks_are_refused_in_one_line() -> None:
         (torch.jit.trace(plain, data[0]), "a TorchScript program"),
         (Holds(torch.jit.script(plain)), "the scripted module body"),
     ):
-        with pytest.raises(
-            UsageError, match=f"expected modules of Python, found {found}; build"
-        ):
+        with pytest.raises(UsageError, match=f"expected modules of Python, found {found}; build"):
             Objective(net, nn.CrossEntropyLoss(), data)
 
 

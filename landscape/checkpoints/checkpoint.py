@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor
 
 from landscape import progress
@@ -17,6 +18,9 @@ from landscape.checkpoints.weights import Weights, choose
 from landscape.errors import MalformedError, UsageError, printable
 
 EXTRA = "landscape."  # prefix of the extras in a safetensors file of ours
+SEAL = "sha256 of tensors"  # key of the digest of all its tensors, in the recipe as it is written
+_ADAPTER_CONFIG = "adapter_config"
+_MOST_CONFIG = 1 << 20  # bytes; PEFT writes some 1,500
 _FORMATS: dict[Kind, str] = {
     "safetensors": "safetensors",
     "zip": "torch zip",
@@ -72,7 +76,9 @@ class Checkpoint:
             NumericalError: NaN or infinite weights.
         """
         chosen = choose(self.candidates, self.unusable, name, self.path.name)
-        return Weights(chosen.state, chosen.name, (*self.notices, *chosen.notices), chosen.prefix)
+        config = self.meta.get(_ADAPTER_CONFIG)
+        adapter = config if isinstance(config, dict) else None
+        return Weights(chosen.state, chosen.name, (*self.notices, *chosen.notices), chosen.prefix, adapter)
 
 
 def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoint:
@@ -92,7 +98,8 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
     Raises:
         UsageError: no such file, not a regular file, empty, not readable, larger than the budget.
         UnsafeError: reading it would need code: a pickle that names more than data, a whole network, TorchScript, `.pt2`.
-        MalformedError: the structure is broken, or it claims more than it holds, or holds no weights.
+        MalformedError: the structure is broken, or it claims more than it holds, or holds no weights; or a checksum that the
+            file carries (zip, and safetensors of `save`) is not that of its bytes.
 
     Cost:
         One pass over the file for its hash and one to read it; about 2 s to start the child, which safetensors does not need.
@@ -115,7 +122,22 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
             raise UsageError(f"expected at most {budget} bytes (the memory budget), found {size} bytes", fix="raise the budget")
         else:
             contents = parse_apart(file, kind, size, budget)
+        contents.meta |= _adapter_config(path)
         return _checkpoint(path, _sha256(file, size, path.name), _FORMATS[kind], size, contents)
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    """What PEFT wrote beside an adapter: without it nobody knows the scale."""
+    beside = path.with_name(f"{_ADAPTER_CONFIG}.json")
+    if not path.name.startswith("adapter_model.") or not beside.is_file():
+        return {}
+    file, size = open_regular(beside)
+    with file:
+        if size > _MOST_CONFIG:
+            raise MalformedError(
+                f"expected at most {_MOST_CONFIG} bytes in {beside}, found {size}", fix="save the adapter again"
+            )
+        return {_ADAPTER_CONFIG: safetensors_file.parse_json(file.read(), beside.name)}
 
 
 def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
@@ -125,6 +147,11 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
     if "landscape" in metadata:
         recipe = safetensors_file.parse_json(metadata["landscape"].encode("utf-8", "surrogatepass"), "the recipe")
         del meta["landscape"]
+        if isinstance(recipe, dict) and recipe.pop(SEAL, None) not in (None, seal(tensors)):
+            raise MalformedError(
+                "expected the tensors that the file was written with, found others: its SHA-256 is not theirs",
+                fix="the file is damaged: copy or train it again",
+            )
     extras = {} if recipe is None else {key[len(EXTRA) :]: item for key, item in tensors.items() if key.startswith(EXTRA)}
     state = {key: item for key, item in tensors.items() if recipe is None or not key.startswith(EXTRA)}
     if not state:
@@ -133,6 +160,16 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
     unusable = {key: f"of {item.dtype}" for key, item in state.items() if item.dtype.is_complex}
     name = "state_dict" if recipe is not None else "(top level)"
     return Contents({name: state}, {name: unusable} if unusable else {}, meta, extras, recipe)
+
+
+def seal(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors by name: dtypes, shapes and bytes. A safetensors file has no checksum of its own."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        item = tensors[name].detach().contiguous()
+        digest.update(f"{name}|{item.dtype}|{tuple(item.shape)}|".encode("utf-8", "surrogatepass"))
+        digest.update(item.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _checkpoint(path: Path, sha256: str, form: str, size: int, contents: Contents) -> Checkpoint:

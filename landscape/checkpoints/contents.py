@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape.checkpoints.averages import others
 from landscape.checkpoints.safetensors_file import NAMES
 from landscape.checkpoints.stand_ins import ArrayStandIn, DtypeStandIn, StandIn, as_tensor
 from landscape.errors import MalformedError, printable
@@ -92,6 +93,13 @@ def sort(value: Any) -> Contents:
             contents.notices.append(
                 f"left out of {printable(name, limit=60)}: {len(rest)} entries that are no tensors ({shown})"
             )
+        contents.candidates[name], unusable = _usable(tensors)
+        if unusable:
+            contents.unusable[name] = unusable
+        contents.notices += _untangle(contents.candidates[name], name)
+    more, notices = others(content, contents.candidates)
+    contents.notices += notices
+    for name, tensors in more.items():
         contents.candidates[name], unusable = _usable(tensors)
         if unusable:
             contents.unusable[name] = unusable

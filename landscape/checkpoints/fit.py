@@ -1,29 +1,34 @@
 """Load weights into a model, all of them or none."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from landscape.checkpoints import adapter
+from landscape.checkpoints.naming import namings
+from landscape.checkpoints.own_loader import OwnLoader
 from landscape.checkpoints.weights import Weights
 from landscape.errors import MismatchError, UsageError, printable
 
-# Roots of names that belong to a training module's losses and metrics, not to the network inside it.
-_NOT_THE_NETWORK = frozenset(
-    """
-    criterion loss loss_fn loss_func loss_function metric metrics train_metrics val_metrics valid_metrics test_metrics
-    train_acc val_acc test_acc accuracy
-    """.split()  # noqa: SIM905  # a column of quoted words would be longer and no clearer
+# Buffers that a constructor computes and no training changes: a file of another version may have them or not.
+_COMPUTED = re.compile(
+    r"(.*\.)?(num_batches_tracked|position_ids|token_type_ids|relative_position_index|relative_coords_table|attn_mask|inv_freq"
+    r"|original_inv_freq|masked_bias)"
 )
+_CAUSAL = re.compile(r"(.*\.)?(attn|attention)\.bias")  # a triangle of ones, as GPT-2 and GPT-NeoX call theirs
 _SHOWN = 3
 
 
 def fit(model: nn.Module, weights: Weights) -> tuple[str, ...]:
     """Load weights into a model, strictly: every tensor of both has its partner, or nothing is loaded.
 
-    Names may differ by a prefix: what `Checkpoint.weights` stripped, or an attribute such as `backbone.` that holds the
-    network in the one and not in the other. A tensor that the model ties to another may be left out of the file, and so
-    may BatchNorm's `num_batches_tracked`. Losses and metrics of a training module are left out with a notice.
+    Names may differ: by what `Checkpoint.weights` stripped, by an attribute such as `backbone.` that holds the network in the
+    one and not in the other, by wrappers in the middle (`net._orig_mod.fc.weight`), or by what the model's own loader knows
+    (`OwnLoader`: hooks of `load_state_dict`, transformers, PEFT, timm). A LoRA adapter is added to the weights that the model
+    holds. A tensor that the model ties to another may be left out of the file, and so may buffers that the constructor
+    computes; such buffers that only the file has are left out, and so are losses and metrics. All of this is said.
 
     Args:
         model: the network; its parameters and buffers are overwritten in place.
@@ -48,7 +53,7 @@ def fit(model: nn.Module, weights: Weights) -> tuple[str, ...]:
     for key, item in own.items():
         if item.device.type == "meta":
             raise UsageError(f"expected a model with memory, found '{key}' on the meta device", fix="build it on a real device")
-    kept, notices = match(own, aliases_of(own), weights)
+    kept, notices = match(own, aliases_of(own), weights, OwnLoader(model))
     try:
         model.load_state_dict({**everything, **kept}, strict=True)  # extra states that are no tensors stay as they are
     except RuntimeError as error:  # a module's own hook may ask for more than names and shapes
@@ -69,63 +74,43 @@ def tensors_of(state: Mapping[str, object]) -> dict[str, Tensor]:
     return own
 
 
-def match(own: dict[str, Tensor], aliases: dict[str, str], weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
+def match(
+    own: dict[str, Tensor], aliases: dict[str, str], weights: Weights, loader: OwnLoader
+) -> tuple[dict[str, Tensor], list[str]]:
     """The file's tensors under the model's names, each of the model's with its partner, and notices of what was done for it.
 
     Args:
         own: the model's tensors; only names, shapes and dtypes count, but what a file may leave out is taken from here.
         aliases: `aliases_of` the model's tensors.
         weights: what `Checkpoint.weights` returned.
+        loader: of the model, for names that it knows.
 
     Raises:
         MismatchError: as `fit`.
     """
+    if adapter.is_adapter(weights.state) and not adapter.mentions(own):
+        kept, notice = adapter.merged(weights.state, own, weights.adapter)
+        return kept, [notice]
     best: tuple[int, list[tuple[str, str, str]]] | None = None
-    for state, notices in _renamings(weights, own):
-        filled, more = _fill(state, own, aliases)
-        table = _disagreements(filled, own, aliases)
-        if not table:
-            kept = {key: filled[key] for key in own}
-            return kept, [*notices, *more, *_conversions(kept, own)]
-        if best is None or len(table) < best[0]:
-            best = (len(table), table)
+    for naming in namings(weights, own):
+        tried = [(naming.state, naming.notices)]
+        while tried:
+            state, notices = tried.pop(0)
+            filled, more = _fill(state, own, aliases)
+            table = _disagreements(filled, own, aliases)
+            if not table:
+                kept = {key: filled[key] for key in own}
+                return kept, [*notices, *more, *_conversions(kept, own)]
+            if best is None or len(table) < best[0]:
+                best = (len(table), table)
+            if state is naming.state and naming.ask:
+                tried += [(renamed, (*notices, said)) for renamed, said in loader(state)]
     assert best is not None  # the names as they are come first
     raise _mismatch(best[1], len(weights.state), len(own))
 
 
-def _renamings(weights: Weights, own: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """The ways to call the file's tensors that could match the model, each with its notices."""
-    state = weights.state
-    yield state, []
-    # What was stripped may have been the model's own: put it back, from the inside out.
-    rest = weights.prefix
-    added = ""
-    while rest:
-        head, _, last = rest.rstrip(".").rpartition(".")
-        added, rest = f"{last}.{added}", f"{head}." if head else ""
-        yield {f"{added}{key}": item for key, item in state.items()}, []
-    # The network may be an attribute of what was saved, or of the model given.
-    for root in dict.fromkeys(key.partition(".")[0] for key in state if "." in key):
-        inside = {key.removeprefix(f"{root}."): item for key, item in state.items() if key.startswith(f"{root}.")}
-        others = [key for key in state if not key.startswith(f"{root}.")]
-        if not set(inside) & set(others):
-            notice = f"names taken without their prefix {printable(root, limit=60)}."
-            yield inside | {key: state[key] for key in others}, [notice]
-        if others and all(key.partition(".")[0] in _NOT_THE_NETWORK for key in others):
-            shown = ", ".join(printable(key, limit=60) for key in others[:_SHOWN])
-            yield inside, [f"left out {len(others)} tensors outside of {printable(root, limit=60)}.: {shown}"]
-    leftover = [key for key in state if key.partition(".")[0] in _NOT_THE_NETWORK and key not in own]
-    if leftover:
-        shown = ", ".join(printable(key, limit=60) for key in leftover[:_SHOWN])
-        yield {key: item for key, item in state.items() if key not in leftover}, [f"left out {len(leftover)} tensors: {shown}"]
-    roots = {key.partition(".")[0] for key in own}
-    if len(roots) == 1 and all("." in key for key in own):
-        root = roots.pop()
-        yield {f"{root}.{key}": item for key, item in state.items()}, [f"names taken with the model's prefix {root}."]
-
-
 def _fill(state: dict[str, Tensor], own: dict[str, Tensor], aliases: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:
-    """Add what a file may leave out: the other names of tied tensors, and BatchNorm's counters."""
+    """Add what a file may leave out (other names of tied tensors, computed buffers); leave out what no model needs."""
     filled, notices = dict(state), []
     by_first = {aliases[key]: key for key in state if key in aliases}
     tied = [key for key in own if key not in filled and aliases[key] in by_first]
@@ -133,11 +118,40 @@ def _fill(state: dict[str, Tensor], own: dict[str, Tensor], aliases: dict[str, s
         filled[key] = state[by_first[aliases[key]]]
     if tied:
         notices.append(f"filled in {len(tied)} tied tensors that the file leaves out: {', '.join(tied[:_SHOWN])}")
-    counters = [key for key in own if key not in filled and key.rpartition(".")[2] == "num_batches_tracked"]
-    filled |= {key: own[key].detach() for key in counters}
+    computed = [key for key, item in own.items() if key not in filled and _computed(key, item)]
+    filled |= {key: own[key].detach() for key in computed}
+    counters = [key for key in computed if key.rpartition(".")[2] == "num_batches_tracked"]
+    others = [key for key in computed if key not in set(counters)]
     if counters:
         notices.append(f"kept {len(counters)} num_batches_tracked of the model, which the file leaves out")
+    if others:
+        notices.append(f"kept {len(others)} buffers of the model, which the file leaves out: {_listed(others)}")
+    # The model has no use for them: whole numbers and masks are no weights.
+    idle = [key for key, t in filled.items() if key not in own and (not t.is_floating_point() or _computed(key, t))]
+    if idle and any(key in own for key in filled):
+        filled = {key: item for key, item in filled.items() if key not in set(idle)}
+        notices.append(f"left out {len(idle)} buffers that the model does not have: {_listed(idle)}")
+    if adapter.mentions(own) and adapter.is_adapter(state):
+        base = [key for key in own if key not in filled and adapter.of_the_base(key)]
+        if all(key in own for key in state):  # the whole adapter, as PEFT's own loader took it
+            filled |= {key: own[key].detach() for key in base}
+            notices.append(f"kept {len(base)} tensors of the base as the task made them: the file holds the adapter alone")
     return filled, notices
+
+
+def _computed(key: str, item: Tensor) -> bool:
+    """Whether a tensor is one of those that a constructor computes, never random numbers and never trained."""
+    if isinstance(item, nn.Parameter):
+        return False
+    if _CAUSAL.fullmatch(key) and item.ndim == 4 and item.device.type != "meta":
+        return bool(((item == 0) | (item == 1)).all())
+    return _COMPUTED.fullmatch(key) is not None
+
+
+def _listed(keys: list[str]) -> str:
+    """The first few names."""
+    more = f", and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(printable(key, limit=60) for key in keys[:_SHOWN]) + more
 
 
 def aliases_of(own: dict[str, Tensor]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from landscape.checkpoints.checkpoint import EXTRA
+from landscape.checkpoints.checkpoint import EXTRA, SEAL, seal
 from landscape.checkpoints.contents import plain
 from landscape.checkpoints.safetensors_file import NAMES
 from landscape.errors import UsageError, printable
@@ -25,8 +25,8 @@ def save(
     The file appears whole or not at all: it is written beside its place, flushed to the disk, and renamed.
 
     Args:
-        path: ends in `.safetensors` (the recipe in its metadata, extras under `landscape.` names) or in `.pt` or `.pth`
-            (a dictionary `{"state_dict", "landscape", "extras"}` by torch.save).
+        path: ends in `.safetensors` (the recipe and a SHA-256 of all tensors in its metadata, extras under `landscape.` names)
+            or in `.pt` or `.pth` (a dictionary `{"state_dict", "landscape", "extras"}` by torch.save).
         state: tensors by name, as `model.state_dict()` gives them; tied ones are written once for each name.
         recipe: how they were made, as JSON has it.
         extras: further tensors, such as the mask of corrupted labels.
@@ -43,6 +43,8 @@ def save(
         raise UsageError(f"expected weights under names of their own, found {found}")
     if path.suffix == ".safetensors":
         tensors = _plain_tensors(state) | _plain_tensors({f"{EXTRA}{key}": item for key, item in extras.items()})
+        # Inside the recipe, since safetensors writes several entries of metadata in an order that changes from run to run.
+        text = _canonical({**recipe, SEAL: seal(tensors)})
         content = safetensors.torch.save(tensors, metadata={"landscape": text})
     elif path.suffix in (".pt", ".pth"):
         stream = io.BytesIO()

@@ -15,6 +15,7 @@ from landscape import progress
 from landscape.checkpoints import shards
 from landscape.checkpoints.checkpoint import read
 from landscape.checkpoints.fit import aliases_of, match, tensors_of
+from landscape.checkpoints.own_loader import OwnLoader
 from landscape.errors import LandscapeError, MismatchError, UsageError, printable
 from landscape.parameters import Layout
 
@@ -80,7 +81,8 @@ class CheckpointFiles(Sequence[Tensor]):
         own = tensors_of(model.state_dict(keep_vars=True))
         self._aliases = aliases_of(own)
         # Shapes and dtypes only: the series must not keep the network's memory alive.
-        self._own = {key: torch.empty_like(item, device="meta", requires_grad=False) for key, item in own.items()}
+        self._own = {key: _without_memory(item) for key, item in own.items()}
+        self._loader = OwnLoader(model)
         self._layout = Layout.of(model) if layout is None else layout
         self._weights, self._budget = weights, budget
         self._room, self._kept = keep, dict[Path, Tensor]()
@@ -110,7 +112,7 @@ class CheckpointFiles(Sequence[Tensor]):
             return self._kept[path].clone()
         try:
             with progress.listening(None):  # whoever reads a series tells how far it is
-                kept, _ = match(self._own, self._aliases, read(path, budget=self._budget).weights(self._weights))
+                kept, _ = match(self._own, self._aliases, read(path, budget=self._budget).weights(self._weights), self._loader)
             flat = self._layout.flatten(kept)
         except LandscapeError as error:
             _renamed(error, path)
@@ -118,6 +120,12 @@ class CheckpointFiles(Sequence[Tensor]):
             self._room -= flat.nbytes
             self._kept[path] = flat.clone()
         return flat
+
+
+def _without_memory(item: Tensor) -> Tensor:
+    """Shape, dtype and kind of a tensor."""
+    empty = torch.empty_like(item, device="meta", requires_grad=False)
+    return nn.Parameter(empty, requires_grad=False) if isinstance(item, nn.Parameter) else empty
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

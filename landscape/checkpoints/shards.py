@@ -46,8 +46,9 @@ def resolve(directory: Path) -> Path:
     indexes = sorted(name for name in names if name.endswith(SUFFIX))
     if INDEX in names or len(indexes) == 1:
         return directory / (INDEX if INDEX in names else indexes[0])
-    if "model.safetensors" in names:
-        return directory / "model.safetensors"
+    for name in ("model.safetensors", "adapter_model.safetensors"):
+        if name in names:
+            return directory / name
     raise UsageError(f"expected a checkpoint file, found a directory without {INDEX}: {directory}", fix="pass one file of it")
 
 

@@ -1,7 +1,9 @@
 """Which of a file's tensors are the weights, and what they are called without the names of wrappers."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +26,14 @@ class Weights:
         name: the candidate they came from.
         notices: what was changed on the way.
         prefix: what was stripped from the front of every name.
+        adapter: what the `adapter_config.json` beside an adapter says; None for everything else.
     """
 
     state: dict[str, Tensor]
     name: str
     notices: tuple[str, ...] = ()
     prefix: str = ""
+    adapter: Mapping[str, Any] | None = None
 
 
 def choose(
@@ -78,6 +82,10 @@ def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
     if "n_averaged" in state and all(key.startswith("module.") for key in state if key != "n_averaged"):
         state = {key: item for key, item in state.items() if key != "n_averaged"}
         notices.append("left out n_averaged, the counter of torch's AveragedModel")
+        if any(key.endswith("running_mean") for key in state):
+            notices.append(
+                "averaged weights, whose BatchNorm statistics are those of one of the models unless update_bn ran afterwards"
+            )
     prefix = ""
     while state:
         found = next((p for p in (*_WRAPPERS, *_ATTRIBUTES) if all(key.startswith(p) and key != p for key in state)), None)

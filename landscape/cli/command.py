@@ -51,6 +51,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         with processes.Crew(terminal) as crew:
             try:
                 crew.join(sys.modules[function.__module__].NAME)
+                crew.compare(arguments)
                 with terminal.progress():
                     function(terminal, **arguments)
                     crew.wait()

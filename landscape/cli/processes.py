@@ -5,15 +5,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import is_dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from landscape.agreement import check_alike
 from landscape.cli.terminal import Terminal
 from landscape.distributed import ALONE, GOES_ON, Group, LostError
 from landscape.errors import UsageError
 from landscape.torchrun import joined, launched
+from landscape.version import __version__
 
 RANK, SIZE = launched()
 # The commands whose work is a sum over samples or a set of points.
@@ -65,6 +69,20 @@ class Crew:
         if self.group.size > 1:
             self._stack.enter_context(_Watch(self))
 
+    def compare(self, options: Mapping[str, object]) -> None:
+        """Refuse processes that were given different options; files may lie elsewhere on every machine: their bytes count.
+
+        Raises:
+            UsageError: they differ.
+        """
+        if self.group.size == 1:
+            return
+        flat: dict[str, object] = {}
+        for name, value in options.items():
+            flat |= vars(value) if is_dataclass(value) else {name: value}
+        told = {f"--{n.replace('_', '-')}": repr(v) for n, v in flat.items() if n not in _OWN and not _names_files(v)}
+        check_alike(self.group, {"landscape": __version__} | told)
+
     def wait(self) -> None:
         """Wait until all are done."""
         self.group.everyone(None)
@@ -98,6 +116,17 @@ class Crew:
             return 130
         self.tell(error, _STOPPED)
         return LostError.exit_code
+
+
+# Options that each process may have its own of, or that name files.
+_OWN = frozenset({"out", "device", "memory", "json", "debug", "task", "model", "data"})
+
+
+def _names_files(value: object) -> bool:
+    """Whether an option's value is, or holds, a path."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_names_files, value))
+    return isinstance(value, Path) or (isinstance(value, str) and (os.sep in value or ":" in value))
 
 
 _STOPPED = f"expected all {SIZE} processes, found that one stopped, or that all were told to; {GOES_ON}"

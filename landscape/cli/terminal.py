@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PLAIN_SECONDS = 10.0
 
+_ROWS = 10  # of what disagrees; more of them no longer helps
+
 
 class Terminal:
     """Where a command prints.
@@ -52,8 +54,11 @@ class Terminal:
 
     def error(self, text: str, table: Sequence[Sequence[str]] | None = None) -> None:
         """The one line that a failed command ends with, after a table of details where there is one."""
-        for row in table or ():
-            self.err.print(escape("  " + "  ".join(printable(c) for c in row)))
+        rows = list(table or ())
+        for row in rows[:_ROWS]:
+            self.err.print(escape("  " + "  ".join(printable(c, limit=100) for c in row)))
+        if len(rows) > _ROWS:
+            self.err.print(f"  and {len(rows) - _ROWS} more")
         self.err.print(f"[bold red]error:[/] {escape(printable(text, limit=1000))}")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

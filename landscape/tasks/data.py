@@ -13,12 +13,15 @@ from landscape.tasks import images
 from landscape.tasks.dataset import DataSet, DataSpec
 from landscape.tasks.digits import read_digits, split_by_class
 
+_INPUTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int16, torch.int32, torch.int64)
 # Mean and standard deviation of the pixels of the training images, per channel, on the scale 0 to 1.
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
     "none": None,
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+# Face recognition and vocabularies have some hundred thousand classes; each of them gets a name, and a network an output.
+_MOST_CLASSES = 1 << 20
 _DEFAULT_NORMALIZATION = {"cifar10": "cifar10", "imagefolder": "imagenet"}
 
 
@@ -135,11 +138,22 @@ def _safetensors(spec: DataSpec) -> DataSet:
                 f"expected integer class labels (N,) in {name}, found {_kind(labels)}",
                 fix="describe other targets in a task.py",
             )
+    for name, values in ((names[0], train_x), (names[2], test_x)):
+        if values is not None and (values.dtype not in _INPUTS or values.ndim < 1):
+            raise UsageError(
+                f"expected inputs (N, ...) as real numbers in {name}, found {_kind(values)}",
+                fix="save them as float32 or uint8",
+            )
     train_y = train_y.long()
     test_y = None if test_y is None else test_y.long()
     classes = tuple(meta["classes"].split(",")) if meta.get("classes") else ()
     if not classes and len(train_y):
         count = 1 + max(int(t.max()) for t in (train_y, test_y) if t is not None and len(t))
+        if count > _MOST_CLASSES:
+            raise UsageError(
+                f"expected class labels below {_MOST_CLASSES} in {path}, found {count - 1}",
+                fix="number the classes 0, 1, 2, ...; describe other targets in a task.py",
+            )
         classes = tuple(str(k) for k in range(count))
     scale = _scale(meta.get("scale"), path) or (255.0 if train_x.dtype == torch.uint8 else 1.0)
     if train_x.dtype in (torch.float16, torch.bfloat16):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape import progress
 from landscape.errors import UsageError
+from landscape.files import open_regular
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _BATCHES = "cifar-10-batches-py"
@@ -140,12 +141,11 @@ def _loader(size: int | None) -> Callable[[Path], np.ndarray]:
 
     def load(path: Path) -> np.ndarray:
         try:
-            with Image.open(path) as file:
+            with open_regular(path) as stream, Image.open(stream) as file:
                 picture = file.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UsageError(
-                f"expected an image, found a file that cannot be decoded: {path}", fix="remove or repair it"
-            ) from error
+            found = error.strerror if isinstance(error, OSError) and error.strerror else "a file that cannot be decoded"
+            raise UsageError(f"expected an image, found {found}: {path}", fix="remove or repair it") from error
         if size is not None:
             shorter = round(size * _CROP)
             scale = shorter / min(picture.size)

@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from landscape.errors import LandscapeError, UsageError
 from landscape.tasks import networks
 
+_LONGEST = 4096  # characters of an option's value: a list of some hundred layer widths is shorter
 _DOWNLOADS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
 
 
@@ -55,7 +57,7 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
     """`-M key=value` texts as keyword arguments; values are read as Python literals where they are some, else as text.
 
     Raises:
-        UsageError: a text without "=", or a key twice.
+        UsageError: a text without "=", a key twice, or a value that is too long or nested too deeply.
 
     Example:
         >>> parse_options(["num_classes=10", "widths=[128, 64]", "shortcut=A"])
@@ -68,8 +70,18 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"expected a model option as key=value, found {pair!r}", fix="for instance -M num_classes=10")
         if key in out:
             raise UsageError(f"expected each model option once, found {key} twice")
+        if len(text) > _LONGEST:
+            raise UsageError(
+                f"expected -M {key} as a number, a text or a short list, found {len(text)} characters",
+                fix="for instance -M num_classes=10",
+            )
         try:
             out[key] = ast.literal_eval(text)
+        except (MemoryError, RecursionError):
+            raise UsageError(
+                f"expected -M {key} as a number, a text or a short list, found a value that is nested too deeply",
+                fix="for instance -M num_classes=10",
+            ) from None
         except (ValueError, SyntaxError):
             out[key] = {"true": True, "false": False}.get(text, text)
     return out
@@ -96,6 +108,9 @@ def _timm(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 def _hugging_face(name: str, options: Mapping[str, Any]) -> nn.Module:
     """An image classifier of transformers, from a local config; it answers with plain logits."""
+    config_file = Path(name) / "config.json"
+    if config_file.exists() and not config_file.is_file():
+        raise UsageError(f"expected a file config.json in {name}, found something else", fix="pass --model hf:FOLDER")
     transformers = _optional("transformers", "hf")
     try:
         config = transformers.AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from landscape import checkpoints
-from landscape.errors import MismatchError, UsageError
+from landscape.agreement import check_alike
+from landscape.checkpoints.adapter import is_adapter
+from landscape.distributed import group
+from landscape.errors import MismatchError, UsageError, printable
 from landscape.tasks.corruption import Corrupted
 from landscape.tasks.data import read_data
 from landscape.tasks.dataset import DataSet, DataSpec
@@ -34,8 +37,9 @@ def load(
     """The task of a checkpoint, with the checkpoint's weights in its model.
 
     A checkpoint of `landscape train` says itself what it is: the network is looked up among the built-in ones, the data are
-    read again, the corruption is recomputed from its seed and held against the labels that the checkpoint kept. Any other
-    checkpoint needs `task`, or `model` and `data`. Nothing that a checkpoint says is ever imported or run.
+    read again, the corruption is recomputed from its seed and held against the labels that the checkpoint kept. Data that lie
+    at a path are read from the one that `data` names, never from one that the checkpoint says. Any other checkpoint needs
+    `task`, or `model` and `data`. Nothing that a checkpoint says is ever imported, run or looked up on the disk.
 
     Args:
         path: the checkpoint.
@@ -43,19 +47,20 @@ def load(
         model: a built-in network or "torchvision:NAME", "timm:NAME", "hf:FOLDER"; or a module, which is loaded in place.
         model_kwargs: keyword arguments of the model, or of the task file's function.
         data: "digits", "cifar10:PATH", "imagefolder:PATH", "safetensors:PATH". With a checkpoint of `landscape train` it
-            replaces the recorded path; data other than those it was trained on are taken as they are, clean, with a notice.
+            says where its data are; data other than those it was trained on are taken as they are, clean, with a notice.
         weights: which weights, where the file holds several sets.
 
     Returns:
         The task, with `checkpoint`, `notices`, and for a checkpoint of `landscape train` `recipe` and `extras`.
 
     Raises:
-        UsageError: not enough was said, or it does not fit.
+        UsageError: not enough was said, or it does not fit; of several processes, one read another file.
         UnsafeError, MalformedError: as `checkpoints.read`.
         MismatchError: the weights are not the model's.
         NumericalError: weights that are not finite.
     """
     checkpoint = checkpoints.read(path)
+    check_alike(group(), {"checkpoint": checkpoint.sha256})
     chosen = checkpoint.weights(weights)
     record: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
@@ -63,6 +68,11 @@ def load(
         record = _record(path, checkpoint.recipe)
         built, notices = _recorded(record, checkpoint.extras, data, chosen.state)
     else:
+        if isinstance(model, str) and is_adapter(chosen.state):
+            raise MismatchError(
+                f"expected the weights of a whole network for --model {model}, found an adapter, whose base would be random",
+                fix="build the base with its own weights in a task.py, or save the merged network (merge_and_unload)",
+            )
         built = resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
     fitted = checkpoints.fit(built.model, chosen)
     return replace(
@@ -168,7 +178,7 @@ def _recorded(
     kept = _mapping(record.get("data"))
     here, spec = located(recipe, data)
     if data is None and spec.kind != "digits":
-        spec = _kept_path(spec, kept.get("path"))
+        raise _untold(spec, kept.get("path"))
     found = read_data(spec)
     dtype = WEIGHT_DTYPES[recipe.dtype]
     net = _network(recipe, _mapping(_mapping(record.get("network")).get("options")), state).to(dtype)
@@ -216,14 +226,13 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) and all(isinstance(key, str) for key in value) else {}
 
 
-def _kept_path(spec: DataSpec, path: Any) -> DataSpec:
-    """The spec with the recorded path, if there is still something there."""
-    if not isinstance(path, str) or not Path(path).exists():
-        raise UsageError(
-            f"expected the training data at {path}, where they were at training time, found nothing there",
-            fix=f"say where they are now: --data {spec.kind}:PATH",
-        )
-    return replace(spec, path=Path(path))
+def _untold(spec: DataSpec, path: Any) -> UsageError:
+    """The request for a path: one that a checkpoint names is not looked at before the user names it too."""
+    there = f" (they were at {printable(path, limit=200)!r})" if isinstance(path, str) else ""
+    return UsageError(
+        f"expected to be told where the {spec.kind} data are, found only what the checkpoint says of them{there}",
+        fix=f"name them with --data {spec.kind}:PATH",
+    )
 
 
 def _try(task: Task, data: DataSet) -> None:

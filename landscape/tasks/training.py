@@ -13,7 +13,7 @@ import torch
 
 from landscape import checkpoints
 from landscape import progress as reporting
-from landscape.errors import LandscapeError, UsageError
+from landscape.errors import LandscapeError, NumericalError, UsageError
 from landscape.tasks.corruption import Corrupted, check_condition, corrupt
 from landscape.tasks.data import read_data
 from landscape.tasks.dataset import KINDS, DataSet, DataSpec
@@ -80,7 +80,9 @@ def train(
 
     Args:
         recipe: what to train and how.
-        out: path of the checkpoint. Its state meanwhile lies beside it in `OUT.partial`.
+        out: path of the checkpoint. Its state meanwhile lies beside it in `OUT.partial`, the state before that in
+            `OUT.partial.before`. Both are verified when they are read: a damaged one is set aside as `.damaged` with a
+            remark, and the run goes on from the other one, or starts anew.
         resume: go on from `OUT.partial`, or return `out` at once if it holds this very run; False starts anew.
         data_path: where the data are, for data with a path; also a whole spec such as "cifar10:PATH", which replaces
             `recipe.data`.
@@ -97,7 +99,8 @@ def train(
 
     Raises:
         UsageError: no such data, network or condition; `out`, its `.partial` or its trajectory belongs to another recipe;
-            a run that is resumed, or finished, has kept other epochs; `out` cannot be written.
+            a run that is resumed, or finished, has kept other epochs; `out` cannot be written, or the disk is full: what was
+            saved stays, and the same call goes on from there.
         NumericalError: the training loss is not finite; nothing is kept.
 
     Cost: about three forward passes a step and one an evaluation, over the training and the test set.
@@ -154,7 +157,7 @@ def train(
         try:
             with reporting.stage(f"training {recipe.network}", total=recipe.epochs) as advance:
                 trainer.run(progress, advance, save, save_every, keep_weights)
-        except LandscapeError:
+        except NumericalError:  # whatever else stops a run, such as a full disk, what was saved is there to go on from
             discard_snapshot(out)
             if keep_every is not None:
                 discard_kept(out)

@@ -7,9 +7,10 @@ from typing import Any
 import hostile
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from landscape import checkpoints
-from landscape.errors import MismatchError, UsageError
+from landscape.errors import MalformedError, MismatchError, UsageError
 
 pytestmark = pytest.mark.usefixtures("quick")
 RECIPE: dict[str, Any] = {
@@ -138,3 +139,25 @@ def test_saved_weights_fit_the_model_that_they_came_from(tmp_path: Path) -> None
     assert torch.equal(other[0].weight, model[0].weight)
     with pytest.raises(MismatchError):
         checkpoints.fit(torch.nn.Linear(1, 1), checkpoints.read(tmp_path / "a.pt").weights())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_one_flipped_bit_anywhere_in_the_tensors_is_found(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    state = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
+    checkpoints.save(path, state, recipe={"lr": 0.1}, extras={"mask": torch.tensor([True, False])})
+    assert checkpoints.read(path).recipe == {"lr": 0.1}
+    content = path.read_bytes()
+    for item in (state["w"].numpy().tobytes(), state["n"].numpy().tobytes()):
+        place = content.rindex(item)
+        for bit in (0, 7):
+            flipped = bytearray(content)
+            flipped[place + len(item) // 2] ^= 1 << bit
+            path.write_bytes(flipped)
+            with pytest.raises(MalformedError, match=r"its SHA-256 is not theirs|CRC"):
+                checkpoints.read(path)
+
+
+def test_a_file_from_before_there_was_a_digest_is_read(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata={"landscape": '{"lr": 0.1}'})
+    assert checkpoints.read(tmp_path / "a.safetensors").recipe == {"lr": 0.1}

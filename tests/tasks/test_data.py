@@ -123,6 +123,22 @@ def test_safetensors(tmp_path):
         ({"train_y": torch.rand(6)}, UsageError, r"expected integer class labels \(N,\) in train_y, found float32 \(6,\)"),
         ({"train_x": torch.empty(0, 4), "train_y": torch.empty(0).long()}, UsageError, "expected training data, found none"),
         ({"test_x": torch.empty(0, 4), "test_y": torch.empty(0).long()}, UsageError, "expected test data, found none"),
+        (
+            {"train_y": torch.tensor([0, 1, 2, 200_000_000, 1, 2])},
+            UsageError,
+            "expected class labels below 1048576 in .*, found 2",
+        ),
+        ({"test_y": torch.tensor([0, 2**40, 1])}, UsageError, "expected class labels below 1048576 in .*, found 1099511627776"),
+        (
+            {"train_x": torch.zeros(6, 4, dtype=torch.complex64)},
+            UsageError,
+            r"as real numbers in train_x, found complex64 \(6, 4",
+        ),
+        (
+            {"test_x": torch.zeros(3, 4, dtype=torch.float8_e4m3fn)},
+            UsageError,
+            "as real numbers in test_x, found float8_e4m3fn",
+        ),
         ({"train_x": torch.tensor([[0.0]] * 4 + [[torch.nan]] * 2)}, NumericalError, "found NaN or infinity in sample 4"),
     ],
 )
@@ -157,6 +173,15 @@ def test_files_that_are_no_data(tmp_path):
     with pytest.raises(UsageError, match=r"expected an image, found a file that cannot be decoded: .*2.png"):
         read_data(f"imagefolder:{tmp_path}")
     (tmp_path / "train/a/2.png").unlink()
+    for node in ("2.png", "0.png"):  # behind the first image and as the first one
+        os.mkfifo(tmp_path / "train/a" / node)
+        with pytest.raises(UsageError, match=rf"expected an image, found it is a pipe, no file: .*{node}"):
+            read_data(f"imagefolder:{tmp_path}")
+        (tmp_path / "train/a" / node).unlink()
+    (tmp_path / "train/a/2.png").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match=r"expected an image, found it is a device, no file: .*2.png"):
+        read_data(f"imagefolder:{tmp_path}")
+    (tmp_path / "train/a/2.png").unlink()
     colour(tmp_path / "test/b/1.png", (0, 0, 0))
     with pytest.raises(UsageError, match="expected the same class folders for training and testing, found only in one: a, b"):
         read_data(f"imagefolder:{tmp_path}")
@@ -184,6 +209,7 @@ def test_altered_python_batches_are_not_unpickled(tmp_path):
         ("digits:here", "expected digits without a path, found 'here'"),
         ("digits,size=3", "expected options of digits (none), found 'size'"),
         ("cifar10:/nowhere", "expected cifar10 data at /nowhere, found nothing there"),
+        ("safetensors:~nosuch/x", "expected a path, found '~nosuch/x': Could not determine home directory."),
         ("imagefolder:.,size=-1", "expected size as a positive integer, found '-1'"),
     ],
 )

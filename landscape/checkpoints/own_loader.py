@@ -1,0 +1,135 @@
+"""What the model's own loader makes of a file's names: PyTorch's hooks, and those of transformers, PEFT and timm.
+
+Libraries rename weights from version to version and teach their own loaders the old names. They are asked on a copy of the
+model without memory, so that the model is not touched before all agrees. None is imported here: a model of a library that is
+there has imported it already.
+"""
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+class OwnLoader:
+    """The loaders that a model brings along, to be asked for names.
+
+    Args:
+        model: not touched, and not kept alive; a copy without memory is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._shadow = _without_memory(model)
+
+    def __call__(self, state: State) -> list[tuple[State, str]]:
+        """The tensors under the model's own names, with a notice of who knew them: one for each loader that knows better.
+
+        Tensors that the loader knows nothing of keep their names; those that it did not find are not there.
+        """
+        found = []
+        if self._shadow is not None:
+            for name, ask in _LOADERS:
+                # A library's loader may fail in any way on what is not its own; then it knows nothing.
+                with suppress(Exception), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    renamed = ask(self._shadow, dict(state))
+                    if renamed is not None and renamed.keys() != state.keys():
+                        found.append((renamed, f"names taken as {name} does"))
+        return found
+
+
+def _without_memory(model: nn.Module) -> nn.Module | None:
+    """A copy whose parameters and buffers lie on the meta device; None where a model cannot be copied."""
+    memo: dict[int, Any] = {}
+    for item in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(item, device="meta", requires_grad=False)
+        memo[id(item)] = nn.Parameter(empty, item.requires_grad) if isinstance(item, nn.Parameter) else empty
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception:  # a lock, a file, a generator: whatever it holds, it only means that it cannot be asked
+        return None
+
+
+def _torch(shadow: nn.Module, state: State) -> State | None:
+    """`load_state_dict` with all hooks: weight_norm's old names, modules that rename what older versions wrote."""
+    trial = copy.deepcopy(shadow)
+    found = trial.load_state_dict(state, strict=False, assign=True)
+    return _loaded(trial) | {key: state[key] for key in found.unexpected_keys if key in state}
+
+
+def _transformers(shadow: nn.Module, state: State) -> State | None:
+    """`from_pretrained` of the model's class, with its configuration and these tensors, nothing from the disk or the net."""
+    library = sys.modules.get("transformers")
+    if library is None or not isinstance(shadow, library.PreTrainedModel):
+        return None
+    logging = library.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        model, report = type(shadow).from_pretrained(
+            None,
+            config=copy.deepcopy(shadow.config),
+            state_dict=dict(state),
+            output_loading_info=True,
+            dtype=next((p.dtype for p in shadow.parameters()), None),
+        )
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+    absent = set(report["missing_keys"])
+    loaded = {key: item.detach() for key, item in model.state_dict().items() if key not in absent}
+    return loaded | {key: state[key] for key in report["unexpected_keys"] if key in state}
+
+
+def _peft(shadow: nn.Module, state: State) -> State | None:
+    """What `get_peft_model_state_dict` calls each tensor: the file leaves out the adapter's name, and the base."""
+    library = sys.modules.get("peft")
+    if library is None or not isinstance(shadow, library.PeftModel):
+        return None
+    own = shadow.state_dict(keep_vars=True)
+    names = {id(item): key for key, item in own.items()}
+    saved = library.get_peft_model_state_dict(shadow, state_dict=own)
+    if saved.keys() != state.keys():
+        return None
+    return {names[id(item)]: state[key] for key, item in saved.items()}
+
+
+def _timm(shadow: nn.Module, state: State) -> State | None:
+    """The filter of the model's file for checkpoints of its authors, as long as it only renames, cuts or joins.
+
+    One that interpolates positions makes another network of it, and does not count.
+    """
+    module = type(shadow).__module__
+    renaming = getattr(sys.modules.get(module), "checkpoint_filter_fn", None) if module.startswith("timm.") else None
+    if renaming is None:
+        return None
+    out = dict(renaming(dict(state), shadow))
+    there = {item.untyped_storage().data_ptr() for item in state.values() if item.numel()}
+    made = [item for item in out.values() if item.numel() and item.untyped_storage().data_ptr() not in there]
+    kept = {item.untyped_storage().data_ptr() for item in out.values() if item.numel()}
+    gone = [item for item in state.values() if item.numel() and item.untyped_storage().data_ptr() not in kept]
+    if sum(item.numel() for item in made) != sum(item.numel() for item in gone if made):
+        return None
+    return {key: item.contiguous() for key, item in out.items()}
+
+
+def _loaded(trial: nn.Module) -> State:
+    """The tensors of a model without memory that were given to it."""
+    return {key: item.detach() for key, item in trial.state_dict(keep_vars=True).items() if item.device.type != "meta"}
+
+
+_LOADERS: tuple[tuple[str, Callable[[nn.Module, State], State | None]], ...] = (
+    ("the model's own load_state_dict", _torch),
+    ("the loader of transformers", _transformers),
+    ("the loader of PEFT", _peft),
+    ("timm's filter for this model", _timm),
+)
