@@ -47,6 +47,10 @@ class Variants(ABC):
         """As `Objective`."""
 
     @abstractmethod
+    def _check_values(self) -> None:
+        """As `Objective`."""
+
+    @abstractmethod
     def _fit(self) -> None:
         """As `Objective`."""
 
@@ -154,6 +158,7 @@ class Variants(ABC):
 
     def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
         """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
+        self._check_values()  # of this one: nothing says that the loss is finite for the others
         return self._another(replace(self._engine, transform=transform), self._theta)
 
     def with_model(self, model: nn.Module) -> Self:
