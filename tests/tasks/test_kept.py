@@ -123,7 +123,8 @@ import json, sys, time, torch
 from landscape.tasks import Recipe, train
 torch.set_num_threads(1)
 recipe = Recipe.from_json(json.loads(sys.argv[1]))
-train(recipe, out=sys.argv[2], keep_every=1, save_every=0.0, progress=lambda record: time.sleep(0.2))
+wait = lambda record: time.sleep(0.05 if record.epoch < 10 else 600)
+train(recipe, out=sys.argv[2], keep_every=1, save_every=0.0, progress=wait)
 """
 
 
