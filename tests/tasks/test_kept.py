@@ -134,12 +134,14 @@ def test_killed_and_resumed(tmp_path):
     train(recipe, out=whole, keep_every=1)
     command = [sys.executable, "-c", PROGRAM, json.dumps(recipe.to_json()), str(out)]
     process = subprocess.Popen(command)
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and process.poll() is None:
-        if len(list((tmp_path / "killed-trajectory").glob("epoch-*"))) > 4:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            if len(list((tmp_path / "killed-trajectory").glob("epoch-*"))) > 4:
+                break
+            time.sleep(0.01)
+    finally:
+        process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not out.exists()
     assert len(kept(out)) < 13

@@ -103,13 +103,15 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, pictures):
     # for its end, however late that comes.
     for epoch, threads in ((2, 1), (14, 2)):
         process = subprocess.Popen([*command, str(epoch + 8), str(threads)], stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and process.poll() is None:
-            if snapshot_path(out).exists() and torch.load(snapshot_path(out), weights_only=True)["epoch"] >= epoch:
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        try:
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline and process.poll() is None:
+                if snapshot_path(out).exists() and torch.load(snapshot_path(out), weights_only=True)["epoch"] >= epoch:
+                    break
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
         assert process.returncode == -signal.SIGKILL, process.stderr.read().decode()
         process.stderr.close()
         kept = torch.load(snapshot_path(out), weights_only=True)
