@@ -2,17 +2,30 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+TEST = $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-gpu lint types readme figures bench clean
+.PHONY: demo test test-slow test-portable test-gpu lint types readme figures bench clean
 
 demo: .venv/installed
 	$(BIN)/landscape demo --out demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal
+	$(TEST)
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow"
+
+# The tests whose numbers could hang on the machine, as another processor, other numbers of threads and another order of tests
+# would have it; one setting a line, FOLDERS=tests for all of them.
+FOLDERS ?= tests/linalg tests/double_backward tests/measures tests/comparison tests/reparam tests/results tests/test_*.py
+
+test-portable: .venv/installed
+	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 $(TEST) $(FOLDERS)
+	ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(TEST) $(FOLDERS)
+	LANDSCAPE_TEST_THREADS=2 $(TEST) $(FOLDERS)
+	LANDSCAPE_TEST_THREADS=4 $(TEST) $(FOLDERS)
+	LANDSCAPE_TEST_ORDER=1 $(TEST) $(FOLDERS)
+	LANDSCAPE_TEST_ORDER=2 $(TEST) $(FOLDERS)
 
 test-gpu: .venv/installed
 	$(BIN)/python -m pytest -m "gpu"

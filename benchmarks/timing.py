@@ -26,7 +26,7 @@ class Meter:
 
     limit: float | None = None
     products: int = 0
-    _started: float = field(default_factory=time.perf_counter)
+    _started: float = field(default_factory=lambda: time.perf_counter())
 
     def count(self, products: int = 1) -> None:
         """Before every product."""

@@ -1,10 +1,20 @@
-"""Shapes in annotations are checked while testing. One thread: networks are tiny here, and a second one would only spin."""
+"""Shapes in annotations are checked while testing.
 
+One thread, here and in the processes that tests start: networks are tiny, and a second one would only spin. By environment
+variables `make test-portable` sets other numbers of threads (LANDSCAPE_TEST_THREADS) and orders (LANDSCAPE_TEST_ORDER, a seed).
+"""
+
+import os
+import random
+
+import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-torch.set_num_threads(1)
+THREADS = os.environ.get("LANDSCAPE_TEST_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = THREADS
+torch.set_num_threads(int(THREADS))
 # The same examples at every run, and no deadline: machines are noisy.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
@@ -16,3 +26,13 @@ hook = install_import_hook(
     ["landscape.parameters", "landscape.losses", "landscape.curvature", "landscape.linalg"], "beartype.beartype"
 )
 hook.__enter__()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Shuffle files, and the tests of a file, if asked to; tests of one file stay together, for they share what is costly."""
+    seed = os.environ.get("LANDSCAPE_TEST_ORDER")
+    if seed is not None:
+        drawn = random.Random(seed)
+        files = {item.path: drawn.random() for item in items}
+        drawn.shuffle(items)
+        items.sort(key=lambda item: files[item.path])

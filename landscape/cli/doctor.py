@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 from landscape.cli.options import Common
@@ -108,7 +109,9 @@ def _dense_check(device: str, seed: int) -> float:
         output = torch.func.functional_call(model, objective.layout.unflatten(theta), (x,))
         return torch.nn.functional.cross_entropy(output, y)
 
-    dense = torch.func.hessian(loss)(objective.theta.cpu())
+    with warnings.catch_warnings():  # torch's own, at the first derivative in forward mode; nothing the user could act on
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated")
+        dense = torch.func.hessian(loss)(objective.theta.cpu())
     products = objective.hvp(torch.eye(objective.dim, dtype=torch.float64)).cpu()
     return float((products - dense).abs().max() / dense.abs().max())
 

@@ -2,13 +2,14 @@
 
 import json
 import re
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clock import FakeClock
 
 from benchmarks import __main__ as command
+from benchmarks import timing
 from benchmarks.figure import draw
 from benchmarks.parts import PARTS
 from benchmarks.peers import CURVATURE, SURFACES
@@ -112,8 +113,16 @@ def test_candidates_take_turns_and_a_failure_does_not_end_the_run():
     assert np.isnan(found["bad"].median)
 
 
-def test_a_candidate_that_takes_a_third_of_the_time_is_timed_once():
-    found = alternate({"long": lambda: time.sleep(0.4), "short": lambda: None}, repeats=4, budget=1.0)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """What the timing goes by here."""
+    found = FakeClock()
+    monkeypatch.setattr(timing, "time", found)
+    return found
+
+
+def test_a_candidate_that_takes_a_third_of_the_time_is_timed_once(clock):
+    found = alternate({"long": lambda: clock.sleep(0.4), "short": lambda: None}, repeats=4, budget=1.0)
     assert [len(found[name].seconds) for name in ("long", "short")] == [1, 4]
 
 
@@ -129,22 +138,22 @@ def test_what_is_measured_again_replaces_its_own_rows_and_no_others(document):
     assert "again" not in table(document)
 
 
-def test_a_candidate_out_of_time_is_cut_and_keeps_what_it_had():
+def test_a_candidate_out_of_time_is_cut_and_keeps_what_it_had(clock):
     def slow():
         meter = Meter(limit=0.02)
         try:
             while True:
                 meter.count()
-                time.sleep(0.005)
+                clock.sleep(0.006)
         except OutOfTime as late:
             late.so_far = meter.products
             raise
 
     found = alternate({"slow": slow}, repeats=3, budget=60, warm=False)["slow"]
     assert found.cut
-    assert found.result >= 2
+    assert found.result == 4, "at 0, 6, 12 and 18 ms, and no more at 24"
+    assert found.median == pytest.approx(0.024)
     assert len(found.seconds) == 1
-    assert found.median >= 0.02
 
 
 @pytest.mark.parametrize(

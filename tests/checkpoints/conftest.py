@@ -42,7 +42,7 @@ class ForkServer:
 
     def close(self) -> None:
         self.connection.close()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=100)
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ for action in sys.argv[1:]:
 def in_forks(*actions: str) -> tuple[list[int], str]:
     """Run every action in a fork of one process that has imported torch; exit statuses and what they complained of."""
     command = [sys.executable, "-P", "-c", IN_FORKS, *actions]
-    done = subprocess.run(command, env=isolate._environment(), capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, env=isolate._environment(), capture_output=True, text=True, check=True, timeout=300)
     return [int(line) for line in done.stdout.split()], done.stderr
 
 

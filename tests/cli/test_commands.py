@@ -254,12 +254,13 @@ def test_a_killed_training_run_goes_on(tmp_path):
     command = [sys.executable, "-m", "landscape", *arguments, str(tmp_path / "a.safetensors")]
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # a shell's background jobs ignore it
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heard)
-    for _ in range(300):  # until there is something to go on from
-        if (tmp_path / "a.safetensors.partial").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
+    until = time.monotonic() + 200
+    while not (tmp_path / "a.safetensors.partial").exists():  # until there is something to go on from
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert (tmp_path / "a.safetensors.partial").exists()
     assert "interrupted" in errors

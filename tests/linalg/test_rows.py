@@ -108,7 +108,7 @@ def test_a_process_that_is_killed_leaves_nothing_on_disk(tmp_path):
     code = (
         "import sys, time, torch; from pathlib import Path; from landscape.linalg import Place; "
         "from landscape.linalg.rows import Rows; r = Rows(9, 10**6, torch.float32, 'cpu', Place('disk', Path(sys.argv[1]))); "
-        "r[0] = torch.ones(10**6); print('there', flush=True); time.sleep(60)"
+        "r[0] = torch.ones(10**6); print('there', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"there\n"

@@ -5,11 +5,11 @@ import math
 import os
 import subprocess
 import sys
-import time
 import tracemalloc
 import zlib
 
 import pytest
+from clock import growth
 
 from landscape.errors import UsageError
 from landscape.surfaces.journal import Journal, decoded, encoded
@@ -236,9 +236,8 @@ def test_a_claim_of_an_earlier_process_with_our_number_is_void(tmp_path):
 
 @pytest.mark.slow
 def test_opening_takes_time_and_memory_in_proportion(tmp_path):
-    """A million points, the most that the command line allows, open in a minute and a gigabyte: measured on a tenth of it."""
+    """A million points, the most that the command line allows, open in a gigabyte: measured on a tenth of it."""
     values = {n: [i / 7 for i in (1, 2, 3)] for n in ("accuracy", "loss", "test_accuracy", "test_loss")}
-    seconds = []
     for n in (10_000, 100_000):
         folder = tmp_path / str(n)
         folder.mkdir()
@@ -249,8 +248,4 @@ def test_opening_takes_time_and_memory_in_proportion(tmp_path):
         tracemalloc.stop()
         assert len(journal.records) == n
         assert peak < 1000 * n + 1_000_000
-        started = time.process_time()
-        Journal(folder, "run")
-        seconds.append(time.process_time() - started)
-    assert seconds[1] < 20 * seconds[0]
-    assert seconds[1] < 6
+    assert growth(lambda n: Journal(tmp_path / str(n), "run"), 10_000, 100_000) < 3

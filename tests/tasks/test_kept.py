@@ -123,7 +123,8 @@ import json, sys, time, torch
 from landscape.tasks import Recipe, train
 torch.set_num_threads(1)
 recipe = Recipe.from_json(json.loads(sys.argv[1]))
-train(recipe, out=sys.argv[2], keep_every=1, save_every=0.0, progress=lambda record: time.sleep(0.2))
+wait = lambda record: time.sleep(0.05 if record.epoch < 10 else 600)
+train(recipe, out=sys.argv[2], keep_every=1, save_every=0.0, progress=wait)
 """
 
 
@@ -133,12 +134,14 @@ def test_killed_and_resumed(tmp_path):
     train(recipe, out=whole, keep_every=1)
     command = [sys.executable, "-c", PROGRAM, json.dumps(recipe.to_json()), str(out)]
     process = subprocess.Popen(command)
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and process.poll() is None:
-        if len(list((tmp_path / "killed-trajectory").glob("epoch-*"))) > 4:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            if len(list((tmp_path / "killed-trajectory").glob("epoch-*"))) > 4:
+                break
+            time.sleep(0.01)
+    finally:
+        process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not out.exists()
     assert len(kept(out)) < 13

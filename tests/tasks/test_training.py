@@ -86,10 +86,10 @@ def test_same_seed_same_bits_and_global_state_left(tmp_path, pictures):
 PROGRAM = """
 import json, sys, time, torch
 from landscape.tasks import Recipe, train
-recipe, out, data, pause, threads = sys.argv[1:]
+recipe, out, data, hold, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 def slow(record):
-    time.sleep(float(pause))
+    time.sleep(0.1 if record.epoch < int(hold) else 600)
 train(Recipe.from_json(json.loads(recipe)), out=out, data_path=data, progress=slow, save_every=0.05)
 """
 
@@ -97,18 +97,21 @@ train(Recipe.from_json(json.loads(recipe)), out=out, data_path=data, progress=sl
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, pictures):
     whole = train(FULL, out=tmp_path / "whole.safetensors", data_path=pictures).path
     out = tmp_path / "killed.safetensors"
-    command = [sys.executable, "-c", PROGRAM, json.dumps(FULL.to_json()), str(out), str(pictures), "0.1"]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(FULL.to_json()), str(out), str(pictures)]
     positions = []
-    # Killed twice, the second time after a resume in a process that has another number of threads.
+    # Killed twice, the second time after a resume in a process that has another number of threads. Eight epochs later it waits
+    # for its end, however late that comes.
     for epoch, threads in ((2, 1), (14, 2)):
-        process = subprocess.Popen([*command, str(threads)], stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and process.poll() is None:
-            if snapshot_path(out).exists() and torch.load(snapshot_path(out), weights_only=True)["epoch"] >= epoch:
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process = subprocess.Popen([*command, str(epoch + 8), str(threads)], stderr=subprocess.PIPE)
+        try:
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline and process.poll() is None:
+                if snapshot_path(out).exists() and torch.load(snapshot_path(out), weights_only=True)["epoch"] >= epoch:
+                    break
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
         assert process.returncode == -signal.SIGKILL, process.stderr.read().decode()
         process.stderr.close()
         kept = torch.load(snapshot_path(out), weights_only=True)
