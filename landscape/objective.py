@@ -66,7 +66,7 @@ class Objective(Variants):
             depends on weights other than by the outputs, complex weights, TorchScript; of several processes, one was given
             something else.
         NumericalError: data or weights not finite, a copy that gives other outputs than the model; later, at the first value,
-            one that is not finite or not the same twice, and at the first derivative, a failed pre-flight check.
+            one that is not the same twice, and at the first derivative, a loss that is not finite or a failed pre-flight check.
 
     Cost: data are read once and stay on the device; the model is copied once, and compared with its copy on some 256 samples. A
         loss that is not PyTorch's own is evaluated and differentiated once on all outputs, to find out how it weighs samples.
@@ -326,18 +326,27 @@ class Objective(Variants):
         """Check, once, that this loss can be differentiated twice; see `landscape.preflight`."""
         self._check_values()
         if not self._checked:
+            self.check_finite()
             self._fit()
             self._rounding = check_engine(self._engine)
             self._checked = True
 
+    def check_finite(self) -> Evaluation:
+        """Loss and accuracy at the trained weights.
+
+        Raises:
+            NumericalError: the loss is not finite; the first sample whose own is not is named.
+        """
+        centre = self.evaluate()
+        check_finite(centre.each, centre.loss.value)
+        return centre
+
     def _check_values(self) -> None:
-        """Check, once, that values are the same twice and finite at the trained weights; see `landscape.forward_checks`."""
+        """Check, once, that values are the same twice; see `landscape.forward_checks`."""
         self._live.tell()
         if self._values_checked:
             return
         self._engine = check_values(self._engine, self._theta, self._one_batch)
-        centre = evaluated(self._engine, self._engine.tensors(self._theta), None)
-        check_finite(centre.each, centre.loss.value)
         self._values_checked = True
 
     def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
