@@ -47,8 +47,14 @@ def seeded(seed: int) -> "torch.Generator":
 
 
 def model_arguments(pairs: list[str] | None) -> dict[str, object]:
-    """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text."""
+    """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text.
+
+    Raises:
+        UsageError: no such pair, or a value that is longer, deeper or larger than an argument of a network can be.
+    """
     import json
+
+    from landscape.errors import printable
 
     out: dict[str, object] = {}
     for pair in pairs or ():
@@ -56,10 +62,31 @@ def model_arguments(pairs: list[str] | None) -> dict[str, object]:
         if not equals or not key.isidentifier():
             raise UsageError(f"expected -M KEY=VALUE, found {pair!r}", fix="for example -M num_classes=10")
         try:
-            out[key] = json.loads(text)
+            if len(text) > _LONGEST:
+                raise ValueError(f"{len(text):,} characters")
+            out[key] = _bounded(json.loads(text))
         except json.JSONDecodeError:
             out[key] = {"True": True, "False": False, "None": None}.get(text, text)
+        except (ValueError, RecursionError) as error:
+            what = "a value that is nested too deeply" if isinstance(error, RecursionError) else error
+            raise UsageError(
+                f"expected -M {key} as a number of 64 bits, a text or a short list, found {what}: {printable(text, limit=40)}",
+                fix="for example -M num_classes=10",
+            ) from None
     return out
+
+
+# Characters of an option's value: a list of some hundred layer widths is shorter.
+_LONGEST = 4096
+
+
+def _bounded(value: object) -> object:
+    """The value, whose whole numbers are such that a tensor can have them as a size or hold them."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _bounded(part)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a number that is too large")
+    return value
 
 
 def task_file(naming: Naming) -> dict[str, str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,19 +28,24 @@ class Terminal:
     Args:
         json: everything for people goes to stderr, and `document` is printed on stdout at the end.
         silent: print nothing: of several processes at one command one speaks.
+        results: where stdout leads; see `landscape.cli.streams`.
+
+    Whatever is printed, a name from outside can neither break a line nor command the terminal: each method spells out what is
+    not printable, and callers pass texts as they are.
     """
 
-    def __init__(self, *, json: bool, silent: bool = False) -> None:
+    def __init__(self, *, json: bool, silent: bool = False, results: TextIO | None = None) -> None:
         self.json = json and not silent
         self.silent = silent
-        self.out = _console(stderr=json, quiet=silent)
+        self.results = results or sys.stdout
+        self.out = _console(stderr=json, quiet=silent, file=None if json else results)
         self.err = _console(stderr=True, quiet=silent)
         self.unconverged: list[str] = []
         self._document: dict[str, Any] | None = None
 
     def line(self, text: str = "") -> None:
-        """One line of result."""
-        self.out.print(escape(text))
+        """One line of result; `line()` is an empty one."""
+        self.out.print(escape(printable(text)))
 
     def note(self, text: str) -> None:
         """A remark that is no result, on stderr."""
@@ -60,7 +65,7 @@ class Terminal:
         """A table whose cells may hold any text; only the last column is ever wrapped."""
         table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, name in enumerate(head):
-            table.add_column(name, no_wrap=i < len(head) - 1, overflow="fold")
+            table.add_column(escape(printable(name)), no_wrap=i < len(head) - 1, overflow="fold")
         for row in rows:
             table.add_row(*(escape(printable(cell)) for cell in row))
         self.out.print(table, soft_wrap=False)
@@ -77,9 +82,9 @@ class Terminal:
     def finish(self) -> None:
         """Print the document, if it was asked for."""
         if self.json and self._document is not None:
-            json.dump(plain(self._document), sys.stdout, indent=2, allow_nan=False)
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            json.dump(plain(self._document), self.results, indent=2, allow_nan=False)
+            self.results.write("\n")
+            self.results.flush()
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -105,9 +110,9 @@ class Terminal:
             yield
 
 
-def _console(*, stderr: bool, quiet: bool) -> Console:
+def _console(*, stderr: bool, quiet: bool, file: TextIO | None = None) -> Console:
     """A console as wide as its terminal; in a file or a pipe wide enough for any table."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, quiet=quiet)
+    console = Console(stderr=stderr, file=file, highlight=False, soft_wrap=True, quiet=quiet)
     if not console.is_terminal:
         console.width = 200
     return console

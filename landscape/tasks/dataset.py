@@ -11,6 +11,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from landscape.errors import UsageError
+from landscape.files import expanded
 
 KINDS: dict[str, str] = {
     "digits": "scikit-learn's 8x8 handwritten digits, 1,347 for training and 450 for testing; needs no path",
@@ -60,7 +61,7 @@ class DataSpec:
                 raise UsageError(f"expected options of {kind} ({known}), found {key!r}")
         if kind == "digits" and path:
             raise UsageError(f"expected digits without a path, found {path!r}", fix="write --data digits")
-        return cls(kind, Path(path).expanduser() if path else None, tuple(options))
+        return cls(kind, expanded(path) if path else None, tuple(options))
 
     def __str__(self) -> str:
         """The same text again; without a path, only kind and options."""

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from landscape.errors import LandscapeError, UsageError
+from landscape.files import expanded, open_regular
 from landscape.tasks.task import Task
 
 _FOLDERS: set[Path] = set()
@@ -69,7 +70,9 @@ def task_record(text: str) -> dict[str, str]:
     """
     path, name = _split(text)
     try:
-        return {"task file": hashlib.sha256(path.read_bytes()).hexdigest(), "task function": name}
+        with open_regular(path) as file:
+            content = file.read()
+        return {"task file": hashlib.sha256(content).hexdigest(), "task function": name}
     except OSError as error:
         raise UsageError(f"expected a task file that can be read, found {path}: {error.strerror}") from None
 
@@ -78,7 +81,7 @@ def _split(text: str) -> tuple[Path, str]:
     """File and function name of "task.py[:name]"."""
     head, colon, tail = text.rpartition(":")
     path, name = (Path(head), tail) if colon and tail.isidentifier() and not Path(text).is_file() else (Path(text), "task")
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing there"
         raise UsageError(f"expected a task file at {path}, found {found}", fix="pass --task task.py or --task task.py:name")
