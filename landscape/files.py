@@ -10,8 +10,9 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from landscape.errors import UsageError
 
@@ -23,7 +24,7 @@ _SETTLE = 0.1  # seconds in which processes that began together have all placed 
 _JSON = 128 << 20
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a file to read its bytes, unless it is a pipe, a device or a folder: those would be waited for, or never end.
 
     Raises:

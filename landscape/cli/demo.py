@@ -63,7 +63,7 @@ def run(terminal: Terminal, common: Common) -> None:
     terminal.line(f"$ landscape report {root} --out {page}")
     report.run(terminal, [root], replace(common, out=page), here, title="landscape demo: four networks on digits")
     # Journals and kept weights belong to the machine; a person opens the rest.
-    written = sorted(p for p in root.rglob("*") if p.is_file() and not {"points", kept.name} & set(p.parts))
+    written = sorted(p for p in root.rglob("*") if p.is_file() and not {"points", "measures", kept.name} & set(p.parts))
     terminal.line()
     terminal.line(f"Done in {time.perf_counter() - started:.0f} s. Files:")
     for path in written:

@@ -60,6 +60,11 @@ class OutputDirectory:
             _refuse(path, _recorded(inputs), partly=True)
 
     @property
+    def place(self) -> Path:
+        """Where the directory is, or will be once something is written."""
+        return self._path
+
+    @property
     def path(self) -> Path:
         """The directory, made and marked when the first file is about to be written: a run that fails owns nothing.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from landscape.memory import Basis
     from landscape.objective import Objective
+    from landscape.results import Evaluation
     from landscape.tasks import Task
 
 
@@ -154,7 +155,7 @@ def test_objective(task: "Task", common: Common) -> "Objective | None":
     return objective_of(task, replace(common, samples=samples), "test")
 
 
-def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> None:
+def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> "Evaluation":
     """Loss and accuracy at the checkpoint, first of all; a network no better than guessing is warned about.
 
     One that was trained on corrupted data, as its recipe says, has a right to be at chance level on the clean test set.
@@ -168,11 +169,12 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
     classes = objective.classes
     training = (task.recipe or {}).get("training") or {}
     if split == "test" and training.get("corruption", "clean") != "clean":
-        return
+        return centre
     if centre.accuracy is None or not classes or centre.accuracy.value > 0.5:  # a handful of samples may all be right
-        return
+        return centre
     if (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
         terminal.warn(
             f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "
             "are the weights the right ones, were the labels random?"
         )
+    return centre

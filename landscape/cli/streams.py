@@ -15,8 +15,8 @@ _STDOUT, _STDERR = 1, 2
 def apart() -> Iterator[TextIO]:
     """Yield a stream to what was standard output; whatever prints in the block, in Python, in C or in a child, goes to stderr.
 
-    At the end of the block all is as it was, unless standard output is the process's own: a process that is about to end goes on
-    printing to stderr, so that what is left in a buffer of C, or printed at exit, does not follow the document either.
+    At the end of the block all is as it was, unless standard output is the process's own: a process that is about to end
+    goes on printing to stderr, so that what is left in a buffer of C, or printed at exit, does not follow the document.
     """
     before, here = sys.stdout, sys.stdout is sys.__stdout__
     before.flush()

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from landscape import progress
 from landscape.errors import printable
 from landscape.plain import plain
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
 _PLAIN_SECONDS = 10.0
 
@@ -98,14 +99,14 @@ class Terminal:
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left at most"),
-            TimeRemainingColumn(),
-        )
+        class Left(TimeRemainingColumn):
+            """What the work says of itself, else what its steps say."""
+
+            def render(self, task: "Task") -> "Text":
+                said: str | None = task.fields.get("left")
+                return Text(said) if said else Text("left at most ") + super().render(task)
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left())
         with Progress(*columns, console=self.err, transient=True) as bars, progress.listening(_Bars(bars, self.note)):
             yield
 
@@ -133,6 +134,9 @@ class _Bars:
     def finish(self, handle: int) -> None:
         self.bars.remove_task(handle)  # type: ignore[arg-type]  # as above
 
+    def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+        self.bars.update(handle, left=left_words(seconds, low, high))  # type: ignore[arg-type]  # as above
+
 
 class _Lines:
     """Progress as a line every few seconds, for logs."""
@@ -141,6 +145,7 @@ class _Lines:
         self.console, self.remark = console, remark
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
+        self.known: dict[int, str] = {}  # what stages say of the time that they still take
         self.spoken = time.monotonic()
         self.last = 0
 
@@ -162,7 +167,22 @@ class _Lines:
         if total and self.done[handle]:
             left = (now - started) / self.done[handle] * (total - self.done[handle])
             text += f" of at most {total}, {now - started:.0f} s, at most {left:.0f} s left"
-        self.console.print(escape(printable(text)))
+        told = [f"{self.stages[h][0]}: {self.done[h]} of {self.stages[h][1]}, {words}" for h, words in self.known.items()]
+        self.console.print(escape(printable("; ".join([*told, text] if handle not in self.known else told))))
 
     def finish(self, handle: int) -> None:
         del self.done[handle], self.stages[handle]
+        self.known.pop(handle, None)
+
+    def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+        self.known[handle] = left_words(seconds, low, high)
+
+
+def left_words(seconds: float, low: float, high: float) -> str:
+    """An estimate of the time that is left, with its range.
+
+    Example:
+        >>> left_words(200.0, 100.0, 400.0)
+        'about 3 min left (2 min to 7 min)'
+    """
+    return f"about {progress.duration(seconds)} left ({progress.duration(low)} to {progress.duration(high)})"

@@ -130,8 +130,10 @@ def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] |
         first = next(r.measures[name] for r in results if name in r.measures)
         cells = [cell(estimate_of(r, name)) for r in results]
         rows.append({"name": printable(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
+    lines = [(name, r.minimum.line()) for name, r in zip(names, results, strict=True) if r.minimum is not None]
+    slopes = [f"{name} is {printable(line, 400)}." for name, line in lines if line is not None]
     lost = [f"{name}: {printable(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
-    return {"names": names, "rows": rows, "unconverged": lost}
+    return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes}
 
 
 def _comparison(

@@ -127,7 +127,9 @@ def test_an_exit_in_the_loss_and_in_the_data(write, capfd):
     assert "it exits (0) (t.py:17)" in done.error
 
 
-@pytest.mark.parametrize(("code", "told"), [("raise ValueError('no such row')", "ValueError: no such row (t.py:17)"), ("os._exit(3)", "exited")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "told"), [("raise ValueError('no such row')", "ValueError: no such row (t.py:17)"), ("os._exit(3)", "exited")]
+)
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
 def test_what_breaks_in_a_worker_of_the_data_is_the_users(code, told, write, capfd):
     data = "torch.utils.data.DataLoader(Rows(), 8, num_workers=1)"
@@ -292,7 +294,7 @@ def test_an_environment_that_makes_no_sense(environment, demo, monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="RANK|WORLD_SIZE"):
+    with pytest.raises(UsageError, match=r"RANK|WORLD_SIZE"):
         launched()
 
 
