@@ -161,6 +161,8 @@ def measured_at(
     try:
         result = sharpness(objective, names, seed=common.seed, plan=plan, start=start, kept=kept, seen=seen)
     except KeyboardInterrupt:
+        if kept is not None:  # the last one may have been written, and nobody told yet
+            done |= {name: kept.measurements[name] for name in plan.seconds if name in kept.measurements}
         if done:
             made = provenance(objective, common.seed) | made_with | told
             keeping.so_far = Sharpness(

@@ -45,13 +45,10 @@ class Stationarity:
         """See above."""
         out = []
         if self._still_learning:
-            off = (
-                ""
-                if self.decrease is None
-                else f", and a step down it takes off {100 * min(self.decrease, 1):.2g} % of the loss"
-            )
-            if self.decrease is not None and self.decrease < 0:
-                off = ", and the loss bends downwards along it"
+            off = ""
+            if self.decrease is not None:
+                down = f"a step down it takes off {100 * min(self.decrease, 1):.2g} % of the loss"
+                off = f", and {down if self.decrease > 0 else 'the loss bends downwards along it'}"
             times = self.gradient_norm / (self.gradient_stderr or 1.0)
             out.append(
                 f"the gradient (norm {self.gradient_norm:.3g}) is {times:.2g} standard errors over samples, "
