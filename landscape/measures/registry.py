@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from landscape import progress
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import NumericalError, UsageError, printable
 from landscape.measures.remaining import Remaining
 from landscape.measures.remembered import computed
 from landscape.objective import Objective
@@ -28,6 +28,7 @@ Settings = Mapping[str, Any]
 Work = Callable[[Objective, Settings], Mapping[Hashable, Spent]]
 
 MEASURES: dict[str, "Measure"] = {}
+_MANY = 10**9  # probes, steps or dimensions: more than any run takes
 
 
 class NotDefined(UsageError):
@@ -253,6 +254,7 @@ def _like(old: Any, text: str, what: str) -> Any:
         number = int(text) if old is None else type(old)(text)
     except ValueError:
         number = nan
-    if not 0 <= number < inf:
-        raise UsageError(f"expected a number from 0 for {what}, found {text!r}", fix=f"for example {what}={old or 100}")
+    if not 0 <= number < (_MANY if isinstance(number, int) else inf):
+        found = printable(text, limit=40)
+        raise UsageError(f"expected a number from 0 for {what}, found {found!r}", fix=f"for example {what}={old or 100}")
     return number

@@ -53,9 +53,12 @@ def _noise(objective: Objective, square: float, seed: int) -> tuple[float, float
     """tr Cov(g_n) over the number of samples, and tr Cov(g_n), from E (z^T g_n)^2 = ||g_n||^2; None if it has no parts."""
     random = torch.Generator().manual_seed(seed)
     rows = random_rows(_PROBES, objective.dim, "rademacher", random, objective.dtype, objective.device)
-    parts = [objective.sample_curvatures(z, "fisher") for z in rows]
+    try:
+        parts = [objective.sample_curvatures(z, "fisher") for z in rows] if objective.samples > 1 else []
+    except LandscapeError:  # a loss that does not come apart
+        return None
     known = [p for p in parts if p is not None]
-    if len(known) < len(parts) or objective.samples < 2:
+    if not known or len(known) < len(parts):
         return None
     w = objective.sample_weights.to(known[0].device)
     w = w / w.sum()

@@ -8,8 +8,8 @@ from landscape.plain import finite_or_none
 # Standard errors, squared, by which a gradient differs from what the samples' own spread leaves of it at a minimum.
 _CLEAR = 10.0
 # Samples in a batch whose mean gradient is half signal, half noise. Training by batches of this size, a usual one, goes round
-# where it is larger, and still goes down where it is smaller. Networks trained to a loss of 0.01: 200 to 13,000; still
-# learning: 7 to 45 (digits, perceptron and convolutions, SGD, Adam and the full batch).
+# where it is larger, and still goes down where it is smaller. Networks trained to a loss of 0.01: 228 to 12,600; still
+# learning: 4 to 45 (digits, perceptron and convolutions, SGD, Adam and the full batch).
 _BATCH = 64.0
 # Share of the loss that one step would take off: less is no reason to train on.
 _WORTH = 0.01

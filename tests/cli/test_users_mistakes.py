@@ -160,11 +160,14 @@ NINES = "9" * 5000
         (["--memory", f"{'9' * 300}GiB"], "expected a size of memory"),
         (["--data", "safetensors:~no-such-user/x"], "expected a path, found '~no-such-user/x'"),
         (["--task", "~no-such-user/t.py"], "expected a path, found '~no-such-user/t.py'"),
+        (["--measures", f"trace:probes={'9' * 400}"], "expected a number from 0 for trace:probes"),
+        (["--measures", "trace:probes=9999999999999"], "expected a number from 0 for trace:probes"),
+        (["--measures", f"sam:rho={NINES}"], "expected a number from 0 for sam:rho"),
     ],
 )
 def test_values_that_no_option_can_have(options, told, demo, capfd):
-    named = [] if "--memory" in options or "--task" in options else ["--model", "mlp"]
-    named += [] if set(options) & {"--data", "--memory", "--task"} else ["--data", "digits"]
+    named = [] if set(options) & {"--memory", "--task", "--measures"} else ["--model", "mlp"]
+    named += [] if set(options) & {"--data", "--memory", "--task", "--measures"} else ["--data", "digits"]
     done = run(capfd, "sharpness", demo, *named, "--samples", 8, "--measures", "logit_norm", *options)
     assert done.code == 2
     assert told in done.error

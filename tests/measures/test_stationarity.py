@@ -158,6 +158,20 @@ def test_where_no_measure_takes_derivatives_none_is_taken(learning):
     assert sharpness(objective, ["logit_norm"]).minimum is None
 
 
+def test_a_loss_that_does_not_come_apart_has_no_spread(learning):
+    """The verdict is then of the curvature alone."""
+    x = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+
+    def loss(output, target):
+        return ((output.T @ output) - torch.eye(2)).square().mean().sqrt()
+
+    result = sharpness(Objective(nn.Linear(3, 2), loss, [(x, torch.zeros(12))], dtype="float64"), ["lambda_max", "lambda_min"])
+    assert result.minimum is not None
+    assert result.minimum.gradient_stderr is None
+    assert result.minimum.noise_scale is None
+    assert result.minimum.gradient_norm > 0
+
+
 def test_json_says_what_it_means():
     document = Stationarity(2.0, 0.1, 5.0, -0.5, 0.3, False).to_json()
     assert document["is_minimum"] is False
