@@ -63,7 +63,7 @@ def records(out: Path) -> set[str]:
     return {str(p.relative_to(out)) for p in out.rglob("*.record")}
 
 
-@pytest.mark.slow(reason="starts a process for every kill")
+@pytest.mark.slow  # starts a process, and imports PyTorch, for every kill
 def test_kills_lose_the_measure_under_way_and_change_no_bit(runs, tmp_path, capfd):
     arguments = ["sharpness", *runs, *FEW, "--json", "--out"]
     undisturbed = run(capfd, *arguments, tmp_path / "whole")
