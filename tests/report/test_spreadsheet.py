@@ -86,4 +86,4 @@ def test_what_is_not_printable_is_spelt_out(text):
     (row,) = read(written)
     assert row["file"] == text.encode("unicode_escape").decode()
     assert row[row["file"]] == "1.0"
-    assert written.replace("\n", "").isprintable()
+    assert written.replace("\r\n", "").isprintable()
