@@ -1,15 +1,18 @@
 """Files that are written whole or not at all, and read only where they are files and no larger than they should be."""
 
 import errno
+import json
 import os
 import re
 import secrets
 import stat
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from landscape.errors import UsageError
 
@@ -17,9 +20,11 @@ _PART = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OLD = 600.0  # seconds after which nobody is still writing a part
 _SETTLE = 0.1  # seconds in which processes that began together have all placed theirs, where links do not tell who was first
+# Bytes of JSON that are read: a picture of 500 x 500 points with ten quantities has 50 million; parsed it takes ten times that.
+_JSON = 128 << 20
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a file to read its bytes, unless it is a pipe, a device or a folder: those would be waited for, or never end.
 
     Raises:
@@ -43,6 +48,58 @@ def _no_file(path: str | Path) -> OSError:
     kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
     found = next((name for test, name in kinds if test(mode)), "a device")
     return OSError(errno.EINVAL, f"it is {found}, no file", str(path))
+
+
+def read_json(path: str | Path, limit: int = _JSON) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: of the file.
+        limit: bytes that it may have; JSON takes some ten times that in memory once it is read.
+
+    Raises:
+        OSError: as `open_regular`.
+        ValueError: it is larger, or no JSON, or nested deeper than can be read; one line that says which.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(limit + 1) if size <= limit else b""
+    if max(size, len(content)) > limit:
+        raise ValueError(f"{max(size, len(content)):,} bytes, more than the {limit:,} that are read")
+    return parsed_json(content)
+
+
+def parsed_json(content: str | bytes) -> Any:
+    """`json.loads`, whose every refusal is a ValueError of one line: deep nesting and endless numbers too.
+
+    Raises:
+        ValueError: it is no JSON, or none that can be read here.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+
+
+def sealed(record: dict[str, Any]) -> bytes:
+    """A record as a line "CRC-32 JSON": floats by their shortest exact form, keys in order.
+
+    Example:
+        >>> unsealed(sealed({"b": 0.1, "a": None}))
+        {'a': None, 'b': 0.1}
+    """
+    body = json.dumps(record, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def unsealed(line: bytes) -> dict[str, Any] | None:
+    """Inverse of `sealed`; None where the line is not what was written."""
+    crc, _, body = line.rstrip(b"\n").partition(b" ")
+    try:
+        record = parsed_json(body) if int(crc, 16) == zlib.crc32(body) else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def expanded(path: str | Path) -> Path:

@@ -32,6 +32,9 @@ _UNITS = {"": 1, "B": 1} | {
 }
 
 
+_MOST = 2**63  # bytes that can be counted
+
+
 def parsed(text: str) -> int:
     """Bytes that a size such as 512MiB, 8GiB, 8GB or 1000000 means.
 
@@ -44,7 +47,7 @@ def parsed(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     units = {name.lower(): size for name, size in _UNITS.items()}
-    if found is None or found[2].lower() not in units or not float(found[1]) > 0:
+    if found is None or found[2].lower() not in units or not 0 < float(found[1]) * units[found[2].lower()] < _MOST:
         raise UsageError(f"expected a size of memory, found {text!r}", fix="for example 512MiB, 8GiB, 8GB, or plain bytes")
     return int(float(found[1]) * units[found[2].lower()])
 
@@ -64,7 +67,13 @@ def allowed(device: torch.device) -> int:
     """Bytes that a run may take of what is free on a device now; processes of one machine share its memory."""
     if device.type == "cuda":
         return int(_SHARE * torch.cuda.mem_get_info(device)[0])
-    return int(_SHARE * min(_free()) / max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
+    return int(_SHARE * min(_free()) / _processes_here())
+
+
+def _processes_here() -> int:
+    """How many processes of one run share this machine, as torchrun says; 1 where it says nothing that can be read."""
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
 
 
 def _free() -> Iterator[int]:

@@ -26,6 +26,42 @@ class Listener(Protocol):
     def remark(self, text: str) -> None:
         """Something about the work that whoever watches should know."""
 
+    def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+        """A better estimate of the time that a stage still takes than its steps give, with its range."""
+
+
+class Advance:
+    """What a stage yields: called with the number of steps that are done.
+
+    Args:
+        listener, handle: of the stage; None where nobody listens.
+    """
+
+    def __init__(self, listener: Listener | None, handle: int = 0) -> None:
+        self._listener, self._handle = listener, handle
+
+    def __call__(self, steps: int) -> None:
+        """So many more steps are done."""
+        if self._listener is not None:
+            self._listener.advance(self._handle, steps)
+
+    def left(self, seconds: float, low: float, high: float) -> None:
+        """What the stage still takes, by whoever knows better than its steps."""
+        if self._listener is not None:
+            self._listener.left(self._handle, seconds, low, high)
+
+
+class _Heard:
+    """A listener, and somebody else who is told of every step."""
+
+    def __init__(self, listener: Listener, tick: Callable[[], None]) -> None:
+        self._listener, self._tick = listener, tick
+        self.start, self.finish, self.remark, self.left = listener.start, listener.finish, listener.remark, listener.left
+
+    def advance(self, handle: int, steps: int) -> None:
+        self._tick()
+        self._listener.advance(handle, steps)
+
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -41,17 +77,25 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 
 @contextmanager
-def stage(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def stage(label: str, total: int | None = None) -> Iterator[Advance]:
     """A stretch of work of at most `total` steps; yields the function that says how many more are done."""
     listener = _listener.get()
     if listener is None:
-        yield lambda steps: None
+        yield Advance(None)
         return
     handle = listener.start(label, total)
     try:
-        yield lambda steps: listener.advance(handle, steps)
+        yield Advance(listener, handle)
     finally:
         listener.finish(handle)
+
+
+@contextmanager
+def ticking(tick: Callable[[], None]) -> Iterator[None]:
+    """Call `tick` at every step of every stage in the block; where nobody listens nothing happens."""
+    listener = _listener.get()
+    with listening(None if listener is None else _Heard(listener, tick)):
+        yield
 
 
 def remark(text: str) -> None:

@@ -15,10 +15,30 @@ _PATIENCE = 1800.0
 
 
 def launched() -> tuple[int, int]:
-    """Rank and number of processes as torchrun's environment variables say; (0, 1) without them. Imports no torch."""
+    """Rank and number of processes as torchrun's environment variables say; (0, 1) without them. Imports no torch.
+
+    Raises:
+        UsageError: they are no numbers, or make no sense together.
+    """
     if "MASTER_ADDR" not in os.environ:
         return 0, 1
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = _count("RANK", 0), _count("WORLD_SIZE", 1)
+    if not rank < size:
+        raise UsageError(
+            f"expected RANK below WORLD_SIZE, found {rank} and {size}", fix="start with torchrun, or unset MASTER_ADDR"
+        )
+    return rank, size
+
+
+def _count(name: str, default: int) -> int:
+    """A whole number from 0 out of the environment."""
+    text = os.environ.get(name, "").strip() or str(default)
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UsageError(
+            f"expected the environment variable {name} as a number of a process, found {text!r}",
+            fix="start with torchrun, or unset MASTER_ADDR",
+        )
+    return int(text)
 
 
 @contextmanager
@@ -69,7 +89,7 @@ def _initialise(seconds: float) -> None:
     size, backend = launched()[1], "gloo"
     if torch.cuda.is_available():
         # NCCL takes one process a GPU; more of them go through the host.
-        apart = int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= torch.cuda.device_count() and dist.is_nccl_available()
+        apart = _count("LOCAL_WORLD_SIZE", size) <= torch.cuda.device_count() and dist.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if apart else "cpu:gloo,cuda:gloo"
         torch.cuda.set_device(local_gpu())
     try:
@@ -82,7 +102,7 @@ def local_gpu() -> int:
     """The number of the GPU that is this process's own on its machine."""
     import torch
 
-    return int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count())
+    return _count("LOCAL_RANK", 0) % max(1, torch.cuda.device_count())
 
 
 def _seconds() -> float:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from landscape.errors import printable
+from landscape.errors import LandscapeError, printable
 from landscape.version import __version__
 
 _HELP = "How sharp a minimum is, what the loss looks like around it, and which of these numbers rescaling could have faked."
@@ -61,6 +61,9 @@ def run() -> None:
     except typer.Abort:
         print("error: interrupted", file=sys.stderr)
         code = 130
+    except LandscapeError as error:  # before the command itself could say so
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
     except Exception as error:
         # Typer carries a click of its own in some versions, the public one in others: errors are told by what they can do.
         if not hasattr(error, "format_message"):

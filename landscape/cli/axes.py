@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from landscape.cli.options import Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, UsageError
+from landscape.files import open_regular
 
 if TYPE_CHECKING:
     from landscape.checkpoints.series import CheckpointFiles
@@ -173,7 +174,7 @@ def sha256(path: Path) -> str:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file())
             return hashlib.sha256("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in inside).encode()).hexdigest()
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"expected a file that can be read, found {path}: {error.strerror}") from error

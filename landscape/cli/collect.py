@@ -1,11 +1,11 @@
 """Results that other commands wrote, read back for a report."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from landscape.errors import MalformedError
+from landscape.files import read_json
 
 Found = dict[str, Any]
 
@@ -30,12 +30,18 @@ def collect(directories: Iterable[Path]) -> Found:
             if reader is None:
                 continue
             try:
-                reader(found, json.loads(path.read_text()))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise MalformedError(
-                    f"expected a result of landscape in {path}, found {error}", fix="run the command again"
-                ) from error
+                reader(found, read_json(path))
+            except KeyError as error:
+                raise _no_result(path, f"one without {error}") from error
+            except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
+                raise _no_result(path, str(error)) from error
+            except OSError as error:
+                raise _no_result(path, error.strerror or str(error)) from error
     return found
+
+
+def _no_result(path: Path, found: str) -> MalformedError:
+    return MalformedError(f"expected a result of landscape in {path}, found {found}", fix="run the command again")
 
 
 def _label(document: dict[str, Any]) -> str:

@@ -2,20 +2,21 @@
 
 import functools
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TextIO, get_type_hints
 
 import typer
 
-from landscape.cli import processes
+from landscape.cli import processes, streams
+from landscape.cli.explain import explained, whose
 from landscape.cli.options import Common
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, NumericalError
+
+_NOBODY_READS = 141  # as a shell says it of a program that SIGPIPE ends
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -45,9 +46,22 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 arguments[p.name] = groups[p.name](**{f.name: given[f.name] for f in fields(groups[p.name])})
             else:
                 arguments[p.name] = given[p.name]
-        common: Common = arguments["common"]
-        terminal = Terminal(json=common.json, silent=processes.RANK > 0)
-        code = 0
+        with streams.apart() as results:
+            code = _carried_out(function, arguments, results)
+        if code:
+            raise typer.Exit(code)
+
+    run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {p.name: p.annotation for p in flat}
+    return run
+
+
+def _carried_out(function: Callable[..., None], arguments: dict[str, Any], results: TextIO) -> int:
+    """Run the body of a command and say how it ended; the exit code."""
+    common: Common = arguments["common"]
+    terminal = Terminal(json=common.json, silent=processes.RANK > 0, results=results)
+    code = 0
+    try:
         with processes.Crew(terminal) as crew:
             try:
                 crew.join(sys.modules[function.__module__].NAME)
@@ -61,49 +75,20 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                         f"expected every number to hold, found that these do not: {listed}",
                         fix="see the reasons above, or pass --allow-unconverged",
                     )
-            except LandscapeError as error:
-                if common.debug:
-                    raise
-                crew.tell(error, str(error), getattr(error, "table", None))
-                code = error.exit_code
-            except KeyboardInterrupt as error:
+            except processes.REQUESTS as error:
                 code = crew.interrupted(error)
-            except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise typer.Exit(141) from None
-            except Exception as error:
-                if common.debug:
+            except BaseException as error:  # an exit, or an interrupt that nobody asked for, is an error of the user's code
+                if isinstance(error, BrokenPipeError) and whose(error) is None:
                     raise
-                text, code = explained(error)
-                crew.tell(error, text)
+                if common.debug:
+                    traceback.print_exception(error)
+                if isinstance(error, LandscapeError):
+                    text, code = str(error), error.exit_code
+                else:
+                    text, code = explained(error)
+                crew.tell(error, text, getattr(error, "table", None) if isinstance(error, LandscapeError) else None)
         # What was found before a failure is still worth having: the document is printed once the progress bars are gone.
         terminal.finish()
-        if code:
-            raise typer.Exit(code)
-
-    run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # what typer reads
-    run.__annotations__ = {p.name: p.annotation for p in flat}
-    return run
-
-
-def explained(error: Exception) -> tuple[str, int]:
-    """One line and an exit code for an error that nobody raised on purpose: memory, system, the user's code, or ours."""
-    first = str(error).partition("\n")[0]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "expected the work to fit into memory, found that it does not; pass a smaller --batch-size or --samples", 6
-    if isinstance(error, OSError):
-        return f"expected the system to do its part, found {first}; check the disk and the path", 2
-    own = Path(__file__).resolve().parent.parent
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<", str(own), sys.prefix))]
-    frames = [
-        f
-        for f in frames
-        if "site-packages" not in f.filename and Path(f.filename).suffix == ".py" and "lib/python" not in f.filename
-    ]
-    if frames:
-        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
-        return (
-            f"expected the task's own code to run, found {type(error).__name__}: {first} ({where}); mend it, or see --debug",
-            2,
-        )
-    return f"expected no error inside landscape, found {type(error).__name__}: {first}; run again with --debug and report it", 1
+    except BrokenPipeError:  # whoever read the results has enough of them
+        return _NOBODY_READS
+    return code

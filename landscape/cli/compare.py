@@ -125,7 +125,8 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
         terminal.line(
             "δ = P(first > second) − P(first < second); p: exact permutation test on ranks; q: p adjusted for all tests"
         )
-        terminal.line("(Benjamini-Hochberg; among all of them, and among the measures or the rest alone: the larger).\n")
+        terminal.line("(Benjamini-Hochberg; among all of them, and among the measures or the rest alone: the larger).")
+        terminal.line()
     if comparison.rank_correlation:
         head = ("with the generalization gap", "Kendall's τ [95 %]", "p", "q", "granulated Ψ [95 %]")
         terminal.table(head, comparison.correlation_rows())

@@ -55,14 +55,17 @@ def run(terminal: Terminal, common: Common) -> None:
         ("comparison", f"compare {root}/runs/*.safetensors", lambda c: compare.run(terminal, c, here, files)),
     ]
     for folder, text, step in steps:
-        terminal.line(f"\n$ landscape {text} --out {root / folder}")
+        terminal.line()
+        terminal.line(f"$ landscape {text} --out {root / folder}")
         step(replace(common, out=root / folder))
     page = root / "report.html"
-    terminal.line(f"\n$ landscape report {root} --out {page}")
+    terminal.line()
+    terminal.line(f"$ landscape report {root} --out {page}")
     report.run(terminal, [root], replace(common, out=page), here, title="landscape demo: four networks on digits")
     # Journals and kept weights belong to the machine; a person opens the rest.
-    written = sorted(p for p in root.rglob("*") if p.is_file() and not {"points", kept.name} & set(p.parts))
-    terminal.line(f"\nDone in {time.perf_counter() - started:.0f} s. Files:")
+    written = sorted(p for p in root.rglob("*") if p.is_file() and not {"points", "measures", kept.name} & set(p.parts))
+    terminal.line()
+    terminal.line(f"Done in {time.perf_counter() - started:.0f} s. Files:")
     for path in written:
         terminal.line(f"  {path}  ({path.stat().st_size / 1024:.0f} KiB)")
     terminal.line(f"Open {page} in a browser.")

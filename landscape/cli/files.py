@@ -10,10 +10,11 @@ from typing import Any
 
 from landscape.cli import processes
 from landscape.errors import UsageError, printable
-from landscape.files import create, is_part, sweep, write
+from landscape.files import create, is_part, read_json, sweep, write
 from landscape.plain import differences, plain
 
 _RECORD = "run.json"
+_LARGEST = 16 << 20  # bytes of it: the digests of a hundred thousand files
 
 
 class OutputDirectory:
@@ -57,6 +58,11 @@ class OutputDirectory:
             )
         if path.exists():
             _refuse(path, _recorded(inputs), partly=True)
+
+    @property
+    def place(self) -> Path:
+        """Where the directory is, or will be once something is written."""
+        return self._path
 
     @property
     def path(self) -> Path:
@@ -124,9 +130,9 @@ def _unusable(path: Path, error: OSError) -> UsageError:
 def _compare(path: Path, inputs: dict[str, Any], partly: bool) -> None:
     """Refuse a directory whose record differs from this run's inputs, or from the part of them that is known."""
     try:
-        there = json.loads((path / _RECORD).read_text())
-    except (OSError, ValueError):
-        there = None
+        there, why = read_json(path / _RECORD, _LARGEST), "it holds no inputs of a run"
+    except (OSError, ValueError) as error:
+        there, why = None, f"its record {_RECORD} cannot be read: {getattr(error, 'strerror', None) or error}"
     if there == inputs:
         return
     keys = sorted(set(inputs) if partly else set(there) | set(inputs)) if isinstance(there, dict) else []
@@ -134,5 +140,5 @@ def _compare(path: Path, inputs: dict[str, Any], partly: bool) -> None:
     if partly and keys and not differing:
         return
     parts = [{k: record.get(k) for k in differing} for record in (there, inputs)] if differing else []
-    what = f"it differs in {differences(*parts)}" if parts else "its record cannot be read"
+    what = f"it differs in {differences(*parts)}" if parts else why
     raise UsageError(f"expected {path} to be new, found another run there: {printable(what)}", fix="choose another --out")

@@ -31,8 +31,9 @@ def run(
     description = describe(read(checkpoint))
     terminal.line(f"{description.path}: {description.format}, {description.size:,} bytes, sha256 {description.sha256}")
     for candidate in description.candidates:
+        terminal.line()
         terminal.line(
-            f"\nweights {printable(candidate.name)!r}: {candidate.tensors} tensors, {candidate.weights:,} weights; "
+            f"weights {printable(candidate.name)!r}: {candidate.tensors} tensors, {candidate.weights:,} weights; "
             f"looks like {candidate.architecture or 'nothing that is known here'}"
         )
         terminal.table(

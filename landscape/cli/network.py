@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from landscape.memory import Basis
     from landscape.objective import Objective
+    from landscape.results import Evaluation
     from landscape.tasks import Task
 
 
@@ -47,8 +48,14 @@ def seeded(seed: int) -> "torch.Generator":
 
 
 def model_arguments(pairs: list[str] | None) -> dict[str, object]:
-    """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text."""
+    """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text.
+
+    Raises:
+        UsageError: no such pair, or a value that is longer, deeper or larger than an argument of a network can be.
+    """
     import json
+
+    from landscape.errors import printable
 
     out: dict[str, object] = {}
     for pair in pairs or ():
@@ -56,10 +63,31 @@ def model_arguments(pairs: list[str] | None) -> dict[str, object]:
         if not equals or not key.isidentifier():
             raise UsageError(f"expected -M KEY=VALUE, found {pair!r}", fix="for example -M num_classes=10")
         try:
-            out[key] = json.loads(text)
+            if len(text) > _LONGEST:
+                raise ValueError(f"{len(text):,} characters")
+            out[key] = _bounded(json.loads(text))
         except json.JSONDecodeError:
             out[key] = {"True": True, "False": False, "None": None}.get(text, text)
+        except (ValueError, RecursionError) as error:
+            what = "a value that is nested too deeply" if isinstance(error, RecursionError) else error
+            raise UsageError(
+                f"expected -M {key} as a number of 64 bits, a text or a short list, found {what}: {printable(text, limit=40)}",
+                fix="for example -M num_classes=10",
+            ) from None
     return out
+
+
+# Characters of an option's value: a list of some hundred layer widths is shorter.
+_LONGEST = 4096
+
+
+def _bounded(value: object) -> object:
+    """The value, whose whole numbers are such that a tensor can have them as a size or hold them."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _bounded(part)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a number that is too large")
+    return value
 
 
 def task_file(naming: Naming) -> dict[str, str]:
@@ -127,7 +155,7 @@ def test_objective(task: "Task", common: Common) -> "Objective | None":
     return objective_of(task, replace(common, samples=samples), "test")
 
 
-def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> None:
+def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> "Evaluation":
     """Loss and accuracy at the checkpoint, first of all; a network no better than guessing is warned about.
 
     One that was trained on corrupted data, as its recipe says, has a right to be at chance level on the clean test set.
@@ -141,11 +169,12 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
     classes = objective.classes
     training = (task.recipe or {}).get("training") or {}
     if split == "test" and training.get("corruption", "clean") != "clean":
-        return
+        return centre
     if centre.accuracy is None or not classes or centre.accuracy.value > 0.5:  # a handful of samples may all be right
-        return
+        return centre
     if (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
         terminal.warn(
             f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "
             "are the weights the right ones, were the labels random?"
         )
+    return centre

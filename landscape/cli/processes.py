@@ -32,6 +32,14 @@ class Stopped(KeyboardInterrupt):
     """Somebody told this process to stop: torchrun, after another one failed, or the user by way of it."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Somebody pressed Ctrl-C; a KeyboardInterrupt of another kind is one that the user's code raised by itself."""
+
+
+# What ends a command because somebody asked for it.
+REQUESTS = (Interrupted, Stopped)
+
+
 class Crew:
     """The processes of one command, from coming together to telling why they stop.
 
@@ -46,12 +54,15 @@ class Crew:
 
     def __enter__(self) -> Self:
         # A run that is told to stop unwinds like one that is interrupted, so that temporary files are removed.
-        self._before = signal.signal(signal.SIGTERM, _stop)
+        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _stop)}
+        if callable(signal.getsignal(signal.SIGINT)):  # else it is ignored, as in the background of a script
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def join(self, command: str) -> None:
         """Come together; at once where there is only one.
@@ -164,6 +175,11 @@ class _Watch:
 def _stop(*_: object) -> None:
     """What SIGTERM does."""
     raise Stopped
+
+
+def _interrupt(*_: object) -> None:
+    """What Ctrl-C does."""
+    raise Interrupted
 
 
 def say(text: str, file: TextIO | None = None) -> None:

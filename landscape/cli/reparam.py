@@ -197,7 +197,7 @@ def _certify(
         f"forecast: {len(expected.seconds)} measures of {points + 1} networks, about {duration(expected.total * (points + 1))}"
     )
     with progress.stage("networks", points + 1) as advance:
-        before = measure_all(objective, names, seed=seed, seconds=expected.seconds)
+        before = measure_all(objective, names, seed=seed, plan=expected)
         advance(1)
         for line in lines:
             node = line.rescaling == "node"

@@ -198,7 +198,7 @@ def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> 
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save
 
-    from landscape.files import create
+    from landscape.files import create, open_regular
     from landscape.surfaces import Curve, train_curve
 
     start, path = job.objective, folder.shared / "curve.safetensors"
@@ -208,6 +208,7 @@ def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> 
         trained = train_curve(alone, end.alone(), kind=kind, bends=options.bends, steps=options.steps, seed=job.common.seed)  # type: ignore[arg-type]  # one of the kinds of --path
         create(path, save(trained.to_tensors(), {"settings": json.dumps(trained.settings)}))  # another process may be first
     try:
+        open_regular(path).close()
         with safe_open(path, "pt") as file:
             tensors = {k: file.get_tensor(k).to(start.theta) for k in file.keys()}  # noqa: SIM118  # not a dictionary
             curve = Curve.from_tensors(tensors, json.loads(file.metadata()["settings"]))

@@ -10,6 +10,8 @@ import typer
 from landscape.cli.axes import Kind, parsed
 from landscape.errors import UsageError
 
+# Coordinates beyond this leave no room for weights in float32, whose largest is 3e38.
+_FAR = 1e30
 _MANY = 1_000_000
 _GRID = {1: 51, 2: 25}
 _AXES, _PATH, _COST = "Axes", "Paths between minima", "Cost"
@@ -122,6 +124,9 @@ class SurfaceOptions:
         if self.grid is not None and self.grid**self.axes > _MANY:
             found = f"{self.grid**self.axes:,}"
             raise UsageError(f"expected at most {_MANY:,} points, found {found}", fix="pass a smaller --grid")
+        if self.span is not None and not max(map(abs, self.span)) <= _FAR:
+            low, high = self.span
+            raise UsageError(f"expected a --span within ±{_FAR:g}, found {low:g} to {high:g}", fix="pass --span -1 1")
         coordinates(self.span or (0.0, 1.0), 2 if self.grid is None else self.grid)
         if self.precision not in (None, "float32", "float64", "bfloat16"):
             raise UsageError(f"expected --precision float32 or bfloat16, found {self.precision!r}")

@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from landscape import progress
 from landscape.errors import printable
 from landscape.plain import plain
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
 _PLAIN_SECONDS = 10.0
 
@@ -30,19 +31,24 @@ class Terminal:
     Args:
         json: everything for people goes to stderr, and `document` is printed on stdout at the end.
         silent: print nothing: of several processes at one command one speaks.
+        results: where stdout leads; see `landscape.cli.streams`.
+
+    Whatever is printed, a name from outside can neither break a line nor command the terminal: each method spells out what is
+    not printable, and callers pass texts as they are.
     """
 
-    def __init__(self, *, json: bool, silent: bool = False) -> None:
+    def __init__(self, *, json: bool, silent: bool = False, results: TextIO | None = None) -> None:
         self.json = json and not silent
         self.silent = silent
-        self.out = _console(stderr=json, quiet=silent)
+        self.results = results or sys.stdout
+        self.out = _console(stderr=json, quiet=silent, file=None if json else results)
         self.err = _console(stderr=True, quiet=silent)
         self.unconverged: list[str] = []
         self._document: dict[str, Any] | None = None
 
     def line(self, text: str = "") -> None:
-        """One line of result."""
-        self.out.print(escape(text))
+        """One line of result; `line()` is an empty one."""
+        self.out.print(escape(printable(text)))
 
     def note(self, text: str) -> None:
         """A remark that is no result, on stderr."""
@@ -65,7 +71,7 @@ class Terminal:
         """A table whose cells may hold any text; only the last column is ever wrapped."""
         table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, name in enumerate(head):
-            table.add_column(name, no_wrap=i < len(head) - 1, overflow="fold")
+            table.add_column(escape(printable(name)), no_wrap=i < len(head) - 1, overflow="fold")
         for row in rows:
             table.add_row(*(escape(printable(cell)) for cell in row))
         self.out.print(table, soft_wrap=False)
@@ -82,9 +88,9 @@ class Terminal:
     def finish(self) -> None:
         """Print the document, if it was asked for."""
         if self.json and self._document is not None:
-            json.dump(plain(self._document), sys.stdout, indent=2, allow_nan=False)
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            json.dump(plain(self._document), self.results, indent=2, allow_nan=False)
+            self.results.write("\n")
+            self.results.flush()
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -98,21 +104,21 @@ class Terminal:
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left at most"),
-            TimeRemainingColumn(),
-        )
+        class Left(TimeRemainingColumn):
+            """What the work says of itself, else what its steps say."""
+
+            def render(self, task: "Task") -> "Text":
+                said: str | None = task.fields.get("left")
+                return Text(said) if said else Text("left at most ") + super().render(task)
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left())
         with Progress(*columns, console=self.err, transient=True) as bars, progress.listening(_Bars(bars, self.note)):
             yield
 
 
-def _console(*, stderr: bool, quiet: bool) -> Console:
+def _console(*, stderr: bool, quiet: bool, file: TextIO | None = None) -> Console:
     """A console as wide as its terminal; in a file or a pipe wide enough for any table."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, quiet=quiet)
+    console = Console(stderr=stderr, file=file, highlight=False, soft_wrap=True, quiet=quiet)
     if not console.is_terminal:
         console.width = 200
     return console
@@ -133,6 +139,9 @@ class _Bars:
     def finish(self, handle: int) -> None:
         self.bars.remove_task(handle)  # type: ignore[arg-type]  # as above
 
+    def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+        self.bars.update(handle, left=left_words(seconds, low, high))  # type: ignore[arg-type]  # as above
+
 
 class _Lines:
     """Progress as a line every few seconds, for logs."""
@@ -141,6 +150,7 @@ class _Lines:
         self.console, self.remark = console, remark
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
+        self.known: dict[int, str] = {}  # what stages say of the time that they still take
         self.spoken = time.monotonic()
         self.last = 0
 
@@ -162,7 +172,22 @@ class _Lines:
         if total and self.done[handle]:
             left = (now - started) / self.done[handle] * (total - self.done[handle])
             text += f" of at most {total}, {now - started:.0f} s, at most {left:.0f} s left"
-        self.console.print(escape(printable(text)))
+        told = [f"{self.stages[h][0]}: {self.done[h]} of {self.stages[h][1]}, {words}" for h, words in self.known.items()]
+        self.console.print(escape(printable("; ".join([*told, text] if handle not in self.known else told))))
 
     def finish(self, handle: int) -> None:
         del self.done[handle], self.stages[handle]
+        self.known.pop(handle, None)
+
+    def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+        self.known[handle] = left_words(seconds, low, high)
+
+
+def left_words(seconds: float, low: float, high: float) -> str:
+    """An estimate of the time that is left, with its range.
+
+    Example:
+        >>> left_words(200.0, 100.0, 400.0)
+        'about 3 min left (2 min to 7 min)'
+    """
+    return f"about {progress.duration(seconds)} left ({progress.duration(low)} to {progress.duration(high)})"

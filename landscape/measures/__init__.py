@@ -3,7 +3,9 @@
 # isort: split  (the order from here on is the order of every table)
 from landscape.measures.cost import Forecast, forecast, room
 from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
+from landscape.measures.kept import Kept
 from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure, measure_all
+from landscape.measures.stationarity import stationarity
 from landscape.measures.table import provenance, sharpness
 
 # isort: split
@@ -50,6 +52,7 @@ from landscape.measures.critical_samples import critical_sample_ratio
 __all__ = [
     "MEASURES",
     "Forecast",
+    "Kept",
     "Measure",
     "NotDefined",
     "adaptive_average",
@@ -92,6 +95,7 @@ __all__ = [
     "sam_linf",
     "sharpness",
     "spectral_product",
+    "stationarity",
     "trace",
     "weight_curvature",
 ]

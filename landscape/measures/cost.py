@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from landscape.measures.registry import chosen
+from landscape.measures.remaining import UNSURE
 from landscape.memory import Basis
 from landscape.objective import Objective
 from landscape.progress import duration
@@ -24,11 +25,13 @@ class Forecast:
         spent: passes over the data in all; what measures share is counted once.
         each: seconds of one of each kind of pass, timed here.
         seconds: measure -> seconds, shared work with the first that needs it.
+        passes: measure -> its passes over the data, likewise.
     """
 
     spent: Spent
     each: Spent
     seconds: dict[str, float]
+    passes: dict[str, Spent] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -38,7 +41,10 @@ class Forecast:
     def __str__(self) -> str:
         s = self.spent
         passes = f"{s.products:.0f} curvature products, {s.gradients:.0f} gradients, {s.forwards:.0f} forward passes"
-        return f"{len(self.seconds)} measures: {passes}; {self.each.gradients:.2g} s a gradient, about {duration(self.total)}"
+        likely, low, high = (duration(self.total * factor) for factor in (1, 1 / UNSURE, UNSURE))
+        return (
+            f"{len(self.seconds)} measures: {passes}; {self.each.gradients:.2g} s a gradient, about {likely} ({low} to {high})"
+        )
 
 
 def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> Forecast:
@@ -46,7 +52,7 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
 
     Each measure declares its typical passes in the registry; what one pass takes is timed on at most 256 samples and scaled
     with their number. Maximisations and Lanczos runs stop by their own criteria, so that the forecast holds within a factor
-    of about two.
+    of about two; while measures are computed `landscape.measures.remaining` learns what they really take.
 
     Args:
         objective: the network on its data.
@@ -59,7 +65,7 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
     """
     each = _timed(objective)
     known: set[Hashable] = set()
-    spent, seconds = Spent(), {}
+    spent, passes = Spent(), {}
     for m in chosen(names):
         own = Spent()
         for key, cost in m.work(objective, m.settings).items():
@@ -67,8 +73,8 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
                 known.add(key)
                 own += cost
         spent += own
-        seconds[m.name] = own.seconds(each)
-    return Forecast(spent, each, seconds)
+        passes[m.name] = own
+    return Forecast(spent, each, {name: own.seconds(each) for name, own in passes.items()}, passes)
 
 
 def room(objective: Objective, names: str | Sequence[str] | None = None) -> tuple[list[Basis], int]:

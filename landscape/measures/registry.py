@@ -3,17 +3,24 @@
 import inspect
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from landscape import progress
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import NumericalError, UsageError, printable
+from landscape.measures.remaining import Remaining
+from landscape.measures.remembered import computed
 from landscape.objective import Objective
 from landscape.results import Estimate, Measurement, Spent
+
+if TYPE_CHECKING:
+    from landscape.measures.cost import Forecast
+    from landscape.measures.kept import Kept
 
 Symmetry = Literal["layer", "node"]
 Settings = Mapping[str, Any]
@@ -21,6 +28,7 @@ Settings = Mapping[str, Any]
 Work = Callable[[Objective, Settings], Mapping[Hashable, Spent]]
 
 MEASURES: dict[str, "Measure"] = {}
+_MANY = 10**9  # probes, steps or dimensions: more than any run takes
 
 
 class NotDefined(UsageError):
@@ -156,6 +164,9 @@ def measure_all(
     *,
     seed: int = 0,
     seconds: Mapping[str, float] | None = None,
+    plan: "Forecast | None" = None,
+    kept: "Kept | None" = None,
+    seen: Callable[[str, Measurement], None] | None = None,
 ) -> dict[str, Measurement]:
     """Compute measures of one network.
 
@@ -167,34 +178,72 @@ def measure_all(
         objective: the network on its data.
         names: None for the default measures, "all", or a list of names.
         seed: of every measure's generator.
-        seconds: forecast of each measure's time, for an honest progress bar; see `forecast`.
+        seconds: forecast of each measure's time, for a progress bar whose steps are alike.
+        plan: `forecast(objective, names)`; then the time that is left is learnt from what passes really take.
+        kept: measures that are known already, and where each new one is kept as soon as it is done.
+        seen: called with each, in their order, as soon as it is there.
 
     Returns:
         name -> Measurement, with its unit, invariance, settings, passes and seconds.
     """
     objective.preflight()
-    out = {}
+    out: dict[str, Measurement] = {}
     measures = chosen(names)
-    steps = {m.name: max(1, round(seconds[m.name])) if seconds else 1 for m in measures}
-    with progress.stage("measures, in forecast seconds" if seconds else "measures", sum(steps.values())) as advance:
+    there = {} if kept is None else kept.measurements
+    todo = [m for m in measures if m.name not in there]
+    steps = {m.name: max(1, round(seconds[m.name])) if seconds and not plan else 1 for m in measures}
+    passes = {} if plan is None else {m.name: plan.passes[m.name] for m in todo}
+    remaining = None if plan is None else Remaining(passes, plan.each, lambda: objective.spent)
+    label = "measures, in forecast seconds" if seconds and not plan else "measures"
+    with progress.stage(label, sum(steps.values())) as advance, ExitStack() as stack:
+        if remaining is not None:
+            stack.enter_context(progress.ticking(lambda: _learn(remaining, advance)))
         for m in measures:
-            started, before = time.perf_counter(), objective.spent
-            estimate = m(objective, torch.Generator().manual_seed(seed))
-            spent = objective.spent - before
-            out[m.name] = Measurement(
-                estimate,
-                m.unit,
-                m.unmoved_by(objective),
-                int(spent.products),
-                time.perf_counter() - started,
-                int(spent.gradients),
-                int(spent.forwards),
-                m.settings,
-                m.summary,
-                m.reference,
-            )
+            if m.name in there:
+                out[m.name] = there[m.name]
+            else:
+                if remaining is not None:
+                    remaining.begin(m.name)
+                out[m.name] = _measured(m, objective, seed, kept)
+                if remaining is not None:
+                    remaining.end()
+                    advance.left(*remaining.left())
+            if seen is not None:
+                seen(m.name, out[m.name])
             advance(steps[m.name])
     return out
+
+
+def _learn(remaining: Remaining, advance: progress.Advance) -> None:
+    """Take what has passed into account, and say what is left."""
+    remaining.look()
+    advance.left(*remaining.left())
+
+
+def _measured(m: Measure, objective: Objective, seed: int, kept: "Kept | None") -> Measurement:
+    """One measure, kept; work that it shares with one that an earlier run has kept is counted there."""
+    started, before, known = time.perf_counter(), objective.spent, computed(objective)
+    estimate = m(objective, torch.Generator().manual_seed(seed))
+    shared = {key: cost for key, cost in computed(objective).items() if key not in known}
+    spent = objective.spent - before
+    if kept is not None:
+        for key in shared.keys() & kept.paid:
+            spent = spent - shared[key]
+    found = Measurement(
+        estimate,
+        m.unit,
+        m.unmoved_by(objective),
+        round(spent.products),
+        time.perf_counter() - started,
+        round(spent.gradients),
+        int(spent.forwards + 1e-9),
+        m.settings,
+        m.summary,
+        m.reference,
+    )
+    if kept is not None:
+        kept.keep(objective, m.name, found, list(shared))
+    return found
 
 
 def _like(old: Any, text: str, what: str) -> Any:
@@ -205,6 +254,7 @@ def _like(old: Any, text: str, what: str) -> Any:
         number = int(text) if old is None else type(old)(text)
     except ValueError:
         number = nan
-    if not 0 <= number < inf:
-        raise UsageError(f"expected a number from 0 for {what}, found {text!r}", fix=f"for example {what}={old or 100}")
+    if not 0 <= number < (_MANY if isinstance(number, int) else inf):
+        found = printable(text, limit=40)
+        raise UsageError(f"expected a number from 0 for {what}, found {found!r}", fix=f"for example {what}={old or 100}")
     return number

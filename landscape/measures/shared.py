@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,28 +10,14 @@ from landscape import linalg
 from landscape.linalg.probes import random_rows
 from landscape.measures import warm
 from landscape.measures.registry import Work
+from landscape.measures.remembered import once
 from landscape.objective import Curvature, Objective
 from landscape.per_sample import SAMPLE_FORMS
 from landscape.results import Eigenpairs, Estimate, Spent
 from landscape.spectrum import TOLERANCE, krylov
 
-T = TypeVar("T")
-
 # How many probes also measure the spread over samples: enough for a standard error of a standard error of some 10 %.
 DATA_PROBES = 4
-
-_memory: WeakKeyDictionary[Objective, dict[tuple[object, ...], tuple[object, Tensor]]] = WeakKeyDictionary()
-
-
-def once(objective: Objective, generator: torch.Generator, key: tuple[object, ...], compute: Callable[[], T]) -> T:
-    """`compute()`, remembered: the same key and generator state give the same result and leave the same state."""
-    known = _memory.setdefault(objective, {})
-    full = (*key, generator.get_state().numpy().tobytes())
-    if full not in known:
-        known[full] = (compute(), generator.get_state())
-    result, state = known[full]
-    generator.set_state(state)
-    return result  # type: ignore[return-value]  # stored under this very key
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:

@@ -1,6 +1,7 @@
 """Results into one HTML file that needs nothing else: no network, no script unless asked for, pictures inside."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from landscape.errors import UsageError
-from landscape.files import write
+from landscape.files import open_regular, write
 from landscape.report import figures
 from landscape.report.cells import DASH, breakable, cell, flat, labels, number
 from landscape.report.history import Run
@@ -19,6 +20,7 @@ from landscape.report.style import printable, unit_text
 from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 from landscape.version import __version__
 
+_FOOT = 1 << 16  # bytes at a page's end that hold its footer
 VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "within doubt", "unmoved here", "invariant", "not defined")
 
 
@@ -108,7 +110,12 @@ def write_report(
 
 def is_report(path: str | Path) -> bool:
     """Whether a file is a page that `write_report` wrote, and may be written again."""
-    return b"<footer>Written by landscape" in Path(path).read_bytes()
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _FOOT))
+            return b"<footer>Written by landscape" in file.read(_FOOT)
+    except OSError:
+        return False
 
 
 def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
@@ -123,8 +130,10 @@ def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] |
         first = next(r.measures[name] for r in results if name in r.measures)
         cells = [cell(estimate_of(r, name)) for r in results]
         rows.append({"name": printable(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
+    lines = [(name, r.minimum.line()) for name, r in zip(names, results, strict=True) if r.minimum is not None]
+    slopes = [f"{name} is {printable(line, 400)}." for name, line in lines if line is not None]
     lost = [f"{name}: {printable(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
-    return {"names": names, "rows": rows, "unconverged": lost}
+    return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes}
 
 
 def _comparison(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from landscape.errors import printable
 from landscape.report.variables import variables
 from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, Slice
 
@@ -124,8 +125,10 @@ def _plain(x: Any) -> Any:
 
 
 def _inert(cell: Any) -> Any:
-    """The cell, with an apostrophe before a text that a spreadsheet would run as a formula; a number is left as it is."""
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+    """The cell: a text on one line, with an apostrophe before what a spreadsheet would run as a formula; a number as it is."""
+    if isinstance(cell, str):
+        cell = printable(cell)
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@")):
         return cell
     try:
         float(cell)

@@ -14,6 +14,7 @@ from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, U
 from landscape.results.slice_check import NormRatios, SliceCheck
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
 from landscape.results.spent import Spent
+from landscape.results.stationarity import Stationarity
 from landscape.results.track import Track
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "SliceCheck",
     "SpectralDensity",
     "Spent",
+    "Stationarity",
     "Track",
 ]

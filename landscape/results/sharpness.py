@@ -7,6 +7,7 @@ from typing import Any
 
 from landscape.plain import finite_or_none
 from landscape.results.estimate import Estimate
+from landscape.results.stationarity import Stationarity
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %)", "fakeable", "unit")
 LEGEND = (
@@ -93,6 +94,7 @@ class Sharpness:
         checkpoint, sha256: the file and the digest of its bytes; None for a network that came from memory.
         task: name of the task.
         provenance: seed, dtype, device, versions, settings.
+        minimum: whether the network stands at a minimum at all; None where no measure asked for derivatives.
         directions: eigenvectors that were found on the way, to start a neighbouring checkpoint from; not part of the JSON.
     """
 
@@ -104,6 +106,7 @@ class Sharpness:
     sha256: str | None = None
     task: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    minimum: Stationarity | None = None
     directions: object = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Estimate:
@@ -133,8 +136,10 @@ class Sharpness:
         return out
 
     def reasons(self) -> list[str]:
-        """Why a measure is not defined for this network, a line each."""
-        return [f"{name}: {m.estimate.reason}" for name, m in self.measures.items() if not m.defined and m.estimate.converged]
+        """Why a measure is not defined for this network, a line each; and why Hessian measures are not those of a minimum."""
+        out = [f"{name}: {m.estimate.reason}" for name, m in self.measures.items() if not m.defined and m.estimate.converged]
+        line = None if self.minimum is None else self.minimum.line()
+        return out if line is None else [line, *out]
 
     def centre(self) -> str:
         """Loss and accuracy at the checkpoint in one line."""
@@ -150,7 +155,8 @@ class Sharpness:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{h}</th>" for h in HEAD)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows())
-        return f"<p>{html.escape(self.centre())}</p><table><tr>{head}</tr>{body}</table><p>{html.escape(LEGEND)}</p>"
+        why = "".join(f"<p>{html.escape(reason)}</p>" for reason in self.reasons())
+        return f"<p>{html.escape(self.centre())}</p><table><tr>{head}</tr>{body}</table>{why}<p>{html.escape(LEGEND)}</p>"
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the "results" list of the command line's JSON."""
@@ -162,6 +168,7 @@ class Sharpness:
             "loss": self.loss.to_json(),
             "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
             "measures": {name: m.to_json() for name, m in self.measures.items()},
+            "minimum": None if self.minimum is None else self.minimum.to_json(),
             "provenance": self.provenance,
         }
 
@@ -172,6 +179,7 @@ class Sharpness:
             loss=Estimate.from_json(data["loss"]),
             accuracy=None if data["accuracy"] is None else Estimate.from_json(data["accuracy"]),
             measures={name: Measurement.from_json(m) for name, m in data["measures"].items()},
+            minimum=None if data.get("minimum") is None else Stationarity.from_json(data["minimum"]),
             **{k: data[k] for k in ("samples", "checkpoint", "sha256", "task", "provenance")},
         )
 

@@ -71,7 +71,7 @@ def test_sharpness_json_is_one_document(runs, tmp_path):
     document = json.loads(done.stdout)
     assert document["schema"] == 1
     first = document["results"][0]
-    assert set(first) == {"checkpoint", "sha256", "task", "samples", "loss", "accuracy", "measures", "provenance"}
+    assert set(first) == {"checkpoint", "sha256", "task", "samples", "loss", "accuracy", "measures", "minimum", "provenance"}
     assert list(first["measures"]) == ["lambda_max", "trace"]
     assert set(first["loss"]) == {"value", "stderr", "kind", "n", "converged", "reason"}
     assert first["samples"] == 1347

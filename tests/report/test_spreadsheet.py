@@ -61,7 +61,7 @@ def test_awkward_values_and_names():
     comparison = compare({"x, y": [run(math.nan)], "z": [run(1.0)]})
     first, _ = read(runs_csv(comparison))
     assert first["group"] == "x, y"
-    assert first["file"] == "one\ntwo.pt"
+    assert first["file"] == "one\\ntwo.pt", "a name ends no line"
     assert math.isnan(float(first["a,b"]))
     assert float(first['say "c"']) == -math.inf
     row = read(statistics_csv(comparison))[0]
@@ -69,7 +69,7 @@ def test_awkward_values_and_names():
     assert row["p"] == ""
 
 
-@pytest.mark.parametrize("text", ["=cmd()", "+1+2", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=cmd()", "+1+2", "-2+3", "@SUM(A1)"])
 def test_no_text_acts_as_a_formula(text):
     run = Sharpness(Estimate(-0.5), None, {text: Measurement(Estimate(-math.inf), "", ())}, 3, text)
     (row,) = read(runs_csv(compare({"a": [run]})))
@@ -77,3 +77,13 @@ def test_no_text_acts_as_a_formula(text):
     assert row[f"'{text}"] == "-inf"
     assert row["train_loss"] == "-0.5"
     assert not [cell for cell in (*row, *row.values()) if cell.startswith(("=", "+", "@", "\t", "\r"))]
+
+
+@pytest.mark.parametrize("text", ["\t=1", "\r=1", "a\x1b[31m", "\u202egnp", "x\ny"])
+def test_what_is_not_printable_is_spelt_out(text):
+    run = Sharpness(Estimate(-0.5), None, {text: Measurement(Estimate(1.0), "", ())}, 3, text)
+    written = runs_csv(compare({"a": [run]}))
+    (row,) = read(written)
+    assert row["file"] == text.encode("unicode_escape").decode()
+    assert row[row["file"]] == "1.0"
+    assert written.replace("\r\n", "").isprintable()

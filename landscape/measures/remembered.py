@@ -1,0 +1,45 @@
+"""What measures of one Objective have computed and share, and what each computation cost where it was done."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from landscape.objective import Objective
+from landscape.results import Spent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A result, the generator's state after it, and its cost."""
+
+    result: Any
+    state: Tensor
+    spent: Spent
+
+
+_memory: WeakKeyDictionary[Objective, dict[tuple[object, ...], _Computed]] = WeakKeyDictionary()
+
+
+def once(objective: Objective, generator: torch.Generator, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+    """`compute()`, remembered: the same key and generator state give the same result and leave the same state."""
+    known = _memory.setdefault(objective, {})
+    full = (*key, generator.get_state().numpy().tobytes())
+    if full not in known:
+        before = objective.spent
+        result = compute()
+        known[full] = _Computed(result, generator.get_state(), objective.spent - before)
+    found = known[full]
+    generator.set_state(found.state)
+    return found.result
+
+
+def computed(objective: Objective) -> dict[str, Spent]:
+    """Digest of each computation that was remembered -> its cost; the same digests in every run with the same seeds."""
+    return {hashlib.sha256(repr(key).encode()).hexdigest()[:16]: c.spent for key, c in _memory.get(objective, {}).items()}
