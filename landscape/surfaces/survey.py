@@ -55,6 +55,7 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
             if seen is not None:
                 seen()
             journal.refresh()
+            journal.tidy()
 
         while True:
             journal.refresh()
