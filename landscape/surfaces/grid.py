@@ -174,7 +174,6 @@ def _slice(
             tested, watch = None if test is None else test.alone(), seen if objective.group.rank == 0 else None
             alone = objective.alone()
             return _slice(alone, directions, spans, grids, tested, seed, batchnorm, curvature, precision, place, watch)
-    objective.preflight()
     chart = flat_chart(objective, directions, spans, grids, batchnorm)
     inputs = identity(objective, test, batchnorm, spans, grids) | {"curvature": curvature}
     inputs |= {"precision": precision} if precision else {}
