@@ -14,6 +14,7 @@ from rich.table import Table
 
 from landscape import progress
 from landscape.errors import printable
+from landscape.pace import Pace
 from landscape.plain import plain
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class _Lines:
         self.console, self.remark = console, remark
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
+        self.paces: dict[int, Pace] = {}
         self.spoken = time.monotonic()
         self.last = 0
 
@@ -143,21 +145,21 @@ class _Lines:
         self.last += 1
         handle = self.last
         self.stages[handle] = (label, total, time.monotonic())
-        self.done[handle] = 0
+        self.done[handle], self.paces[handle] = 0, Pace(time.monotonic())
         return handle
 
     def advance(self, handle: int, steps: int) -> None:
         self.done[handle] += steps
         now = time.monotonic()
+        self.paces[handle].add(steps, now)
         label, total, started = self.stages[handle]
         if now - self.spoken < _PLAIN_SECONDS or now - started < 1 or self.done[handle] == total:
             return
         self.spoken = now
         text = f"{label}: {self.done[handle]}"
-        if total and self.done[handle]:
-            left = (now - started) / self.done[handle] * (total - self.done[handle])
+        if total and (left := self.paces[handle].left(total - self.done[handle])) is not None:
             text += f" of at most {total}, {now - started:.0f} s, at most {left:.0f} s left"
         self.console.print(escape(printable(text)))
 
     def finish(self, handle: int) -> None:
-        del self.done[handle], self.stages[handle]
+        del self.done[handle], self.stages[handle], self.paces[handle]

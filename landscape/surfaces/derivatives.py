@@ -23,6 +23,8 @@ _SECOND = 4 / 2e-4
 # Longest steps: where rounding is float64's, and the powers of a larger one that balance it with the step's own error (fourth and
 # third derivatives as large as what is measured).
 _LONGEST, _LONGEST_SLOPE = (1e-3, 1 / 4), (1e-4, 1 / 3)
+# Rounding below this is no float32's, whose errors average out to some 10^-8: it is kinks, which the longer steps would meet.
+_FLOAT32 = 1e-9
 # Rounding error of a value in float64, where layer after layer has added to it.
 _OF_VALUES = 1e-14
 # Samples that derivatives are taken on, where there are more: in float64 they would take longer than many points. Fewer where
@@ -62,7 +64,8 @@ def rounding(objective: Objective) -> float:
     Cost: without the objective's own, nine gradients on at most 32 samples.
     """
     own = getattr(objective, "rounding", None)
-    return _roughness(objective) if own is None else float(own)
+    found, eps = float(_roughness(objective) if own is None else own), torch.finfo(objective.dtype).eps
+    return found if found > _FLOAT32 else eps
 
 
 def _roughness(objective: Objective) -> float:
@@ -73,9 +76,7 @@ def _roughness(objective: Objective) -> float:
         step = 1e-7 * theta * torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
         middle = few.gradient(theta)
         left.append(float((few.gradient(theta + step) - 2 * middle + few.gradient(theta - step)).norm() / (middle.norm() + 1e-300)))
-    eps = torch.finfo(objective.dtype).eps
-    found = sorted(left)[1]
-    return found if found > 1e4 * eps else eps
+    return sorted(left)[1]
 
 
 def unmade(error: Exception, samples: int | None = None) -> Derivatives:

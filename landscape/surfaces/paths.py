@@ -16,7 +16,7 @@ from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.chart import Chart, Span, coordinates
 from landscape.surfaces.drawn import Drawn
-from landscape.surfaces.grid import Seen, identity, provenance, surveyed
+from landscape.surfaces.grid import Seen, identity, prepare, provenance, surveyed
 from landscape.surfaces.measurement import Extremes, Losses, Part, errors_of_means
 from landscape.surfaces.path_check import check_path
 from landscape.surfaces.run import Run, digest
@@ -102,6 +102,7 @@ def interpolation(
                 start.alone(), end.alone(), span=span, grid=grid, test=tested, batchnorm=batchnorm, curve=curve,
                 curvature=curvature, precision=precision, run=place, seen=watch,
             )  # fmt: skip
+    prepare(start)
     theta0, theta1 = start.theta, end.theta.to(start.theta)
 
     def straight(t: float) -> Float[Tensor, " P"]:

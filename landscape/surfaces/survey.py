@@ -41,8 +41,10 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
     """
     seconds = 0.0
     idle = _Idle()
-    with progress.stage(f"{part.name}, points", len(part.order)) as advance:
-        reported = 0
+    # What is there already takes no time: it would make the rest look as if it took none either.
+    known = sum(len(unit) for unit in part.units if not _missing(part, journal, unit))
+    with progress.stage(f"{part.name}, points", len(part.order) - known) as advance:
+        reported = known
 
         def do(chunk: list[Unit], todo: deque[Unit], later: deque[Unit], *, claimed: bool = False) -> None:
             nonlocal seconds, reported

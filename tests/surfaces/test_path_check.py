@@ -44,7 +44,14 @@ def test_every_path_carries_its_check(kind, batchnorm, dtype):
     check = found.check
     assert check.passed, check.lines()
     assert check.exact == (True, True)
-    assert check.ends == (start.value().value, end.value().value)
+    own = start.value().value, end.value().value
+    if batchnorm == "recalibrate":
+        assert check.ends == tuple(o.evaluate(o.theta, o.recalibrated()).loss.value for o in (start, end))
+        assert check.own_ends == own != check.ends
+        told = [f"checkpoint's loss {a:.6g} under re-estimated statistics (as stored: {b:.6g})" for a, b in zip(check.ends, own)]  # noqa: B905  # two of each
+        assert all(words in line for words, line in zip(told, check.lines(), strict=False))
+    else:
+        assert (check.ends, check.own_ends) == (own, None)
     assert 0 <= check.recomputed < 1e-4
     assert set(check.derivatives.values) == {"11"}
     assert bool(check.derivatives.products) is (batchnorm != "interpolate")
