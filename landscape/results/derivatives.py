@@ -54,7 +54,10 @@ class Derivatives:
     @property
     def unresolved(self) -> bool:
         """Whether rounding can make as much of a second difference as what there is, so that nothing could have been wrong."""
-        return not self.reason and max(map(abs, (*self.second.values(), *self.products.values())), default=0.0) < self.resolution / AGREE
+        return (
+            not self.reason
+            and max(map(abs, (*self.second.values(), *self.products.values())), default=0.0) < self.resolution / AGREE
+        )
 
     @property
     def second(self) -> dict[str, float]:
@@ -86,7 +89,9 @@ class Derivatives:
         elif self.reason:
             out.append(f"curvature{place}: not compared with products: {self.reason}")
         elif self.unresolved:
-            out.append(f"curvature{place}: no difference counts below {self.resolution:.1g}, what the network's rounding can make")
+            out.append(
+                f"curvature{place}: no difference counts below {self.resolution:.1g}, what the network's rounding can make"
+            )
         if self.slope_error is not None:
             out.append(f"slope: differences of values and gradients differ by {self.slope_error:.1g} of the largest")
         return out

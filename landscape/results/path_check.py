@@ -16,8 +16,8 @@ class PathCheck:
     """Evidence that a path between two networks is what its title says; printed and stored with it.
 
     Attributes:
-        ends: the loss of each network by itself on the data of the start: with its own buffers, or with the BatchNorm statistics
-            that were re-estimated for it where they are re-estimated all along the path.
+        ends: the loss of each network by itself on the data of the start: with its own buffers, or with BatchNorm
+            statistics that were re-estimated for it where they are re-estimated all along the path.
         exact: whether the values on the path at 0 and 1 equal them to the bit; None where the place is not on the grid, or was
             not computed.
         recomputed: places inside were computed anew, weights from the control points and statistics by the policy: the largest

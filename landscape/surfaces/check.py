@@ -111,9 +111,7 @@ def _derivatives(
         return unmade(error)
 
 
-def _of_centre(
-    objective: Objective, directions: tuple[Direction, ...], recalibrated: bool, interpolated: bool
-) -> Derivatives:
+def _of_centre(objective: Objective, directions: tuple[Direction, ...], recalibrated: bool, interpolated: bool) -> Derivatives:
     """Of the surface at its centre."""
     precise, samples, under = in_float64(objective, recalibrated)
     theta, d = precise.theta, torch.stack([direction.vector.to(precise.theta) for direction in directions])

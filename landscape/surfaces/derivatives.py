@@ -14,14 +14,15 @@ from landscape.objective import Objective
 from landscape.results.derivatives import AGREE, Derivatives, disagreement
 
 EPS = torch.finfo(torch.float64).eps
-# Steps of the difference of slopes, in parts of ||theta|| / ||d||: rounding is still small, and a kink inside is rare. Where the
-# network rounds to less than float64 does, this many times its rounding: an error of 10^-3 of slopes as large as the curvature.
+# Steps of the difference of slopes, in parts of ||theta|| / ||d||: rounding is still small, and a kink inside is rare. Where
+# the network rounds to less than float64 does, this many times its rounding: an error of 10^-3 of slopes as large as
+# the curvature.
 _SLOPE_STEPS, _OF_ROUNDING = (1e-10, 1e-11), 1e3
 # A second difference is off by four roundings over h^2; a step that makes this 2 10^-4 of the curvature has h^2 = so many
 # roundings over the curvature.
 _SECOND = 4 / 2e-4
-# Longest steps: where rounding is float64's, and the powers of a larger one that balance it with the step's own error (fourth and
-# third derivatives as large as what is measured).
+# Longest steps: where rounding is float64's, and the powers of a larger one that balance it with the step's own error (fourth
+# and third derivatives as large as what is measured).
 _LONGEST, _LONGEST_SLOPE = (1e-3, 1 / 4), (1e-4, 1 / 3)
 # Rounding below this is no float32's, whose errors average out to some 10^-8: it is kinks, which the longer steps would meet.
 _FLOAT32 = 1e-9
@@ -75,7 +76,9 @@ def _roughness(objective: Objective) -> float:
     for _ in range(3):
         step = 1e-7 * theta * torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
         middle = few.gradient(theta)
-        left.append(float((few.gradient(theta + step) - 2 * middle + few.gradient(theta - step)).norm() / (middle.norm() + 1e-300)))
+        left.append(
+            float((few.gradient(theta + step) - 2 * middle + few.gradient(theta - step)).norm() / (middle.norm() + 1e-300))
+        )
     return sorted(left)[1]
 
 

@@ -1,20 +1,29 @@
 """One append-only file a process, a line a point: what is found is never lost, and processes share a grid without locks."""
 
-import json
-import math
 import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from landscape.errors import UsageError
 from landscape.files import sync_folder, unwritable, write
-from landscape.surfaces.segments import FAILED, HOST, SUFFIX, Claim, Opening, compact, is_compacted, is_over, line_of, parsed, text_of
-
-Record = dict[str, Any]
+from landscape.surfaces.records import Decoded, Record
+from landscape.surfaces.segments import (
+    FAILED,
+    HOST,
+    SUFFIX,
+    Claim,
+    Opening,
+    compact,
+    is_compacted,
+    is_over,
+    line_of,
+    parsed,
+    text_of,
+)
 
 _SYNC = 3.0  # seconds between fsyncs: what a power cut can take; a killed process loses nothing that was written
 _TRIES = 5  # different values for one point, after which it is declared not to reproduce
@@ -51,7 +60,7 @@ class Journal:
     def __init__(self, folder: Path | None, run: str) -> None:
         self.folder, self.run = folder, run
         self._texts: dict[str, str] = {}
-        self.records: Mapping[str, Record] = _Decoded(self._texts)
+        self.records: Mapping[str, Record] = Decoded(self._texts)
         self.problems: list[str] = []
         self._rivals: dict[str, Counter[str]] = {}
         self._claims: dict[str, set[str]] = {}
@@ -254,7 +263,7 @@ class Journal:
             write(path.with_name(f"quarantine-{path.stem}-{start}.txt"), b"".join(damaged))
 
     def _is_new(self, segment: str, end: int) -> bool:
-        """Whether a line that ended there in a segment, and is now in a compacted file, is not known from the segment itself."""
+        """Whether a line that ended there in a segment, now in a compacted file, is not known from the segment itself."""
         return segment not in self._names and end > self._offsets.get(segment, 0)
 
     def _set_aside(self, name: str, why: str) -> None:
@@ -292,40 +301,6 @@ class Journal:
         """Whether the process that writes a segment still runs, as far as can be told."""
         assert self.folder is not None  # there are no segments without one
         return not is_over(self.folder, segment, _WRITING)
-
-
-class _Decoded(Mapping[str, Record]):
-    """Records, kept as the text that they are in a segment: a fifth of the memory."""
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        self._texts = texts
-
-    def __getitem__(self, key: str) -> Record:
-        return json.loads(self._texts[key])
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._texts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-
-def failure(error: Exception) -> Record:
-    """The record of a point that could not be computed."""
-    return {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]}
-
-
-def encoded(x: float | None) -> float | str | None:
-    """A number as JSON can hold it; what is not finite is spelt out."""
-    return x if x is None or math.isfinite(x) else repr(x)
-
-
-def decoded(x: float | str | None) -> float:
-    """Inverse of `encoded`; None is nan."""
-    return math.nan if x is None else float(x)
 
 
 def _new_name() -> str:

@@ -141,7 +141,11 @@ def _derivatives(
     except Exception as error:  # also what the user's own model raises there; the path's own values say where it failed
         return unmade(error)
     numbers = [found.loss, *found.values.values(), *found.products.values()]
-    return found if np.isfinite(numbers).all() else Derivatives(samples=found.samples, reason="could not be made: no finite number there")
+    return (
+        found
+        if np.isfinite(numbers).all()
+        else Derivatives(samples=found.samples, reason="could not be made: no finite number there")
+    )
 
 
 def _of_path(

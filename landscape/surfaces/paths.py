@@ -53,8 +53,8 @@ def interpolation(
     """Loss on the straight line between two networks: f(a) = L((1 - a) theta_0 + a theta_1), or on a curve; and its barrier.
 
     The barrier is sup f over [0, 1] less the mean of f(0) and f(1); of an accuracy, that mean less the infimum. Both networks
-    are evaluated on the data of `start`. Both ends are exact: at a = 0 and a = 1 each network has its own weights to the bit, and
-    its own buffers where BatchNorm's are not re-estimated.
+    are evaluated on the data of `start`. Both ends are exact: at a = 0 and a = 1 each network has its own weights to the bit,
+    and its own buffers where BatchNorm's are not re-estimated.
 
     Args:
         start: a = 0; its data are used all along, and BatchNorm is re-estimated from them: training data.

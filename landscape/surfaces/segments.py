@@ -76,8 +76,10 @@ def parsed(line: bytes) -> Record | Opening | Claim | None:
     crc, _, body = line.removesuffix(b"\n").partition(b" ")
     try:
         match json.loads(body) if int(crc, 16) == zlib.crc32(body) else None:
-            case {"open": str(run), "after": list(names), **rest} if all(isinstance(n, str) for n in names):
-                return Opening(run, tuple(names), tuple((str(name), int(size)) for name, size in rest.get("of", ())))
+            case {"open": str(run), "after": list(names), "of": list(of)} if all(isinstance(n, str) for n in names):
+                return Opening(run, tuple(names), tuple((str(name), int(size)) for name, size in of))
+            case {"open": str(run), "after": list(names)} if all(isinstance(n, str) for n in names):
+                return Opening(run, tuple(names))
             case {"claim": list(keys)} if all(isinstance(k, str) for k in keys):
                 return Claim(tuple(keys))
             case {"key": str(key), "record": dict(record), "at": [int(file), int(end)]}:
@@ -125,8 +127,8 @@ def compact(folder: Path, run: str, read: dict[str, int], names: Sequence[str]) 
 
     The new file is written beside the others, synced, and renamed; only then the others go, each unless it has grown since.
     A process that is killed in between leaves both, and whoever reads the new one knows from its first line what it need not
-    read again, or has read already. Claims, failures, and what was damaged (and is in quarantine) are left behind. Two processes
-    that do so at the same time write the same file, or two that say the same.
+    read again, or has read already. Claims, failures, and what was damaged (and is in quarantine) are left behind. Two
+    processes that do so at the same time write the same file, or two that say the same.
 
     Args:
         folder: of the journal.
@@ -140,10 +142,12 @@ def compact(folder: Path, run: str, read: dict[str, int], names: Sequence[str]) 
     Raises:
         UsageError: it cannot be written.
 
-    Cost: what reading these files costs, and a sync. Files of 64 MiB and more stay as they are, and one is written anew only with
-        others of half its size: in all a line is copied a few times, however often a run is interrupted.
+    Cost: what reading these files costs, and a sync. Files of 64 MiB and more stay as they are, and one is written anew only
+        with others of half its size: in all a line is copied a few times, however often a run is interrupted.
     """
-    sizes, lines, of = {}, {}, {}
+    sizes: dict[str, int] = {}
+    lines: dict[tuple[str, int], dict[str, Any]] = {}
+    of: dict[str, int] = {}
     for name in _chosen({name: read[name] for name in names if 0 < read.get(name, 0) < _LARGE}):
         with suppress(OSError):  # another process was first
             content = (folder / name).read_bytes()
@@ -161,7 +165,9 @@ def compact(folder: Path, run: str, read: dict[str, int], names: Sequence[str]) 
     path = write(folder / f"{_COMPACTED}{hashlib.sha256(first).hexdigest()[:16]}{SUFFIX}", first + b"".join(rest))
     for name, size in sizes.items():
         with suppress(OSError):
-            if (folder / name).stat().st_size == size:  # else somebody writes to it after all: its new lines are read from there
+            if (
+                folder / name
+            ).stat().st_size == size:  # else somebody writes to it after all: its new lines are read from there
                 os.unlink(folder / name)
     return path.name
 
@@ -183,7 +189,7 @@ def _chosen(sizes: dict[str, int]) -> list[str]:
 def _contents(
     name: str, content: bytes, run: str
 ) -> tuple[tuple[tuple[str, int], ...], dict[tuple[str, int], dict[str, Any]]] | None:
-    """Which files a file holds the records of, and those that count, by where they were written; None if it is of another run."""
+    """Which files a file holds records of, and those that count, by where they were written; None if it is of another run."""
     lines = content.splitlines(keepends=True)
     opening = parsed(lines[0]) if lines else None
     if not isinstance(opening, Opening) or opening.run != run:

@@ -74,9 +74,9 @@ def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistic
     """Statistics on a path from `start` (place 0) to `end` (place 1).
 
     As `on_plane`: "recalibrate" re-estimates them at every point, the ends included, for a point whose statistics are stale
-    beside points whose are not would be a step in the path that no weights have. Under "interpolate" and "eval" each network has
-    its own at its end, to the bit; "eval" keeps BatchNorm's running statistics of the start all the way between. Other buffers
-    are interpolated.
+    beside points whose are not would be a step in the path that no weights have. Under "interpolate" and "eval" each network
+    has its own at its end, to the bit; "eval" keeps BatchNorm's running statistics of the start all the way between. Other
+    buffers are interpolated.
     """
     checked(batchnorm)
     first, last = start.buffers, {n: b.to(start.theta) for n, b in end.buffers.items()}

@@ -9,8 +9,9 @@ from itertools import islice
 from landscape import progress
 from landscape.errors import UsageError
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.journal import Journal, Record, decoded, failure
+from landscape.surfaces.journal import Journal
 from landscape.surfaces.measurement import Part, Unit
+from landscape.surfaces.records import Record, decoded, failure
 
 # Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
 _CLAIM = 0.2

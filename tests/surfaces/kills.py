@@ -9,8 +9,8 @@ A program of its own: it forks workers, which is only safe where nothing else ru
     shared: points that two processes did although none was killed over them; left: points missing when a worker had ended;
     torn: torn tails reported; problems: all else that was reported; vectors: files of eigenvectors left at the end;
     compacted: surfaces whose segments of killed processes became one file.
-How long a worker lives follows from how long workers take here and now to begin their first point: no speed of a machine, and no
-other work on it, keeps the surfaces from getting done.
+How long a worker lives follows from how long workers take here and now to begin their first point: no speed of a machine, and
+no other work on it, keeps the surfaces from getting done.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The check of a surface where there are no derivatives, where a network rounds more than its dtype, and where the loss is 0."""
+"""The check of a surface without derivatives, of a network that rounds more than its dtype, and of a loss of 0."""
 
 import json
 
@@ -14,7 +14,6 @@ from landscape.report.cells import check_verdict
 from landscape.results import Slice
 from landscape.surfaces import interpolation, line, plane
 from landscape.surfaces.derivatives import rounding
-
 
 ROUNDS = pytest.mark.skipif(not hasattr(Objective, "rounding"), reason="products of such networks are refused in this version")
 
@@ -96,7 +95,9 @@ def _sine(objective: Objective) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("error", [NumericalError("expected a derivative, found none"), UsageError("expected, found"), RuntimeError("no")])
+@pytest.mark.parametrize(
+    "error", [NumericalError("expected a derivative, found none"), UsageError("expected, found"), RuntimeError("no")]
+)
 def test_whatever_keeps_derivatives_away_is_said(monkeypatch, error):
     objective = Objective(seeded(0, lambda: nn.Linear(6, 3)), nn.CrossEntropyLoss(), data())
 
@@ -181,7 +182,9 @@ def test_a_loss_of_zero_or_almost_passes(dtype, height):
 
 def test_small_losses_are_still_judged(monkeypatch):
     """A loss of 10^-6 has curvatures that count."""
-    objective = Objective(seeded(0, lambda: nn.Linear(6, 3)), lambda o, y: 1e-6 * F.cross_entropy(o, y), data(), dtype="float64")
+    objective = Objective(
+        seeded(0, lambda: nn.Linear(6, 3)), lambda o, y: 1e-6 * F.cross_entropy(o, y), data(), dtype="float64"
+    )
     assert plane(objective, grid=3).check.passed
     hvp = Objective.hvp
     monkeypatch.setattr(Objective, "hvp", lambda self, v: 2 * hvp(self, v))

@@ -48,8 +48,8 @@ def test_every_path_carries_its_check(kind, batchnorm, dtype):
     if batchnorm == "recalibrate":
         assert check.ends == tuple(o.evaluate(o.theta, o.recalibrated()).loss.value for o in (start, end))
         assert check.own_ends == own != check.ends
-        told = [f"checkpoint's loss {a:.6g} under re-estimated statistics (as stored: {b:.6g})" for a, b in zip(check.ends, own)]  # noqa: B905  # two of each
-        assert all(words in line for words, line in zip(told, check.lines(), strict=False))
+        for text, here, there in zip(check.lines(), check.ends, own, strict=False):
+            assert f"checkpoint's loss {here:.6g} under re-estimated statistics (as stored: {there:.6g})" in text
     else:
         assert (check.ends, check.own_ends) == (own, None)
     assert 0 <= check.recomputed < 1e-4
