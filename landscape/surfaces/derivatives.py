@@ -133,7 +133,7 @@ def compared(
         jump's share of its step in the distance, some 10^-4. Values have a rounding error of their own size, or of 1 where
         they are smaller: a cross-entropy of 10^-9 is the logarithm of a number near 1. Steps are as long as the rounding asks
         for, and what it can make of a difference counts as none. A network that computes in float32 inside has steps so long
-        that many kinks lie within.
+        that kinks lie within; where they, or a rounding that was underestimated, hide the curvature, that is said.
     """
     n = len(near.lengths)
     zero = torch.zeros(n, dtype=torch.float64)
@@ -154,7 +154,13 @@ def compared(
             break
         slopes = _differences_of_slopes(near.slope, near.lengths, max(step, _OF_ROUNDING * rounding))
     error = _slope_error(near.value, near.slope, n, min(h, longest_slope), beside, rounding)
-    return Derivatives(values, products, slopes, centre, error, samples, under, resolution=resolution)
+    found = Derivatives(values, products, slopes, centre, error, samples, under, resolution=resolution)
+    if rounding > EPS and found.problems:
+        rough = _roughness_of_values(near.value, n, h, centre)
+        if 4 * rough / h**2 > AGREE * max(map(abs, products.values())):
+            why = f"could not be made: over steps of {h:.1g}, which its rounding asks for, the loss is rough by {rough:.1g}"
+            return Derivatives(loss=centre, samples=samples, under=under, reason=why)
+    return found
 
 
 def _slope_error(
@@ -178,6 +184,15 @@ def _slope_error(
         if errors[-1] <= AGREE:
             break
     return min(errors, default=None)
+
+
+def _roughness_of_values(f: Callable[[Tensor], float], n: int, h: float, centre: float) -> float:
+    """What is in values that no smooth function has over such steps: rounding, or kinks; from fourth differences.
+
+    Of independent errors of size s a fourth difference has sqrt(70) s.
+    """
+    steps = h * torch.eye(n, dtype=torch.float64)
+    return max(abs(f(2 * e) - 4 * f(e) + 6 * centre - 4 * f(-e) + f(-2 * e)) for e in steps) / 70**0.5
 
 
 def _differences_of_slopes(slope: Callable[[Tensor], Tensor], lengths: tuple[float, ...], step: float) -> dict[str, float]:

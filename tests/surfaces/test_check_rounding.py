@@ -156,6 +156,30 @@ def test_a_wrong_hessian_is_found_in_float32_inside_too(monkeypatch, factor):
     assert not plane(objective, grid=3).check.passed
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_network_that_computes_in_half_precision_inside_is_no_false_alarm(dtype, seed):
+    """Its values are steps: no difference of them tells a curvature of 0.1."""
+    check = plane(inside(dtype, seed), grid=3).check
+    assert check.passed, check.lines()
+    assert check.derivatives.reason.startswith("could not be made: ") or check.derivatives.unresolved
+
+
+@ROUNDS
+def test_kinks_and_float32_inside_are_no_false_alarm():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(512, 6, generator=g), torch.randint(0, 3, (512,), generator=g)
+
+    def make() -> nn.Module:
+        kinked = nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+        return nn.Sequential(nn.Linear(6, 8), Norm(torch.float32), *kinked, nn.Linear(64, 3))
+
+    for seed in range(3):
+        net = seeded(seed, make)
+        check = plane(Objective(net, nn.CrossEntropyLoss(), (x, y)), grid=3, seed=seed).check
+        assert check.passed, check.lines()
+
+
 @ROUNDS
 def test_rounding_is_that_of_the_network():
     for dtype, low, high in ((None, 1e-17, 1e-12), (torch.float32, 1e-9, 1e-5)):
