@@ -75,7 +75,8 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
 def check_verdict(check: SliceCheck | PathCheck) -> tuple[bool, str]:
     """Whether a slice is what its title says, as far as that can be told, and what is wrong."""
     right = "ends and values" if isinstance(check, PathCheck) else "centre, values and norms"
-    compared = "not compared" if check.derivatives.reason else "right"
+    derivatives = check.derivatives
+    compared = "too small to be compared" if derivatives.unresolved else "not compared" if derivatives.reason else "right"
     return check.passed, "; ".join(check.problems) or f"{right} are right; curvatures are {compared}"
 
 
