@@ -19,9 +19,9 @@ from landscape.results import SpectralDensity
 
 # The grid reaches this many sigma beyond the outermost nodes: what the kernel has left outside is 2e-9.
 MARGIN = 6.0
-# Of the band, pointwise. A spectrum that is one narrow bulk is right or wrong as a whole: at 95 % one run in eight has less than
-# nine tenths of the mass in its band, at 99 % hardly any (`tests/linalg/test_density.py`).
-LEVEL = 0.99
+# Of the band for the whole curve: Student's interval at every point, its tails shared out among as many places as there are
+# steps (Bonferroni). Pointwise is not enough: a spectrum that is one narrow bulk is right or wrong as a whole.
+LEVEL = 0.95
 
 
 def spectral_density(
@@ -66,9 +66,9 @@ def spectral_density(
         place: where the Krylov bases lie; see `landscape.linalg.Place`.
 
     Returns:
-        SpectralDensity: grid, density (unit 1 / unit of H), band, resolution, nodes and weights. The band is the pointwise
-        99 % t-interval over probes of the bounds that each probe's quadrature sets to its own smoothed measure. A probe whose
-        Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; its quadrature is exact.
+        SpectralDensity: grid, density (unit 1 / unit of H), band, resolution, nodes and weights. The band is a
+        95 % t-interval over probes, for the whole curve at once, of the bounds that each quadrature sets to its own measure. A
+        probe whose Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; its quadrature is exact.
 
     Raises:
         UsageError: an option out of range, a sigma that the grid cannot resolve, or a budget that does not hold one probe.
@@ -138,7 +138,7 @@ def spectral_density(
     for i, rule in enumerate(rules):
         each[:, i] = smoothed_bounds(grid, sigma, onto(rule.nodes), rule, error)
     lower, mean, upper = each.mean(axis=1)
-    spread = stdtrit(probes - 1, (1 + LEVEL) / 2) * each.std(axis=1, ddof=1) / np.sqrt(probes)
+    spread = stdtrit(probes - 1, 1 - (1 - LEVEL) / (2 * steps)) * each.std(axis=1, ddof=1) / np.sqrt(probes)
     peak = 1 / (sigma * np.sqrt(2 * np.pi))  # no smoothed density is above that of a single place
     return SpectralDensity(
         places,

@@ -9,9 +9,9 @@ from scipy.fft import dct
 
 # The outermost node of a Gauss-Legendre rule lies 1.45 range / m^2 from the end of the measure; twice that.
 _BEYOND = 3.0
-# Chebyshev points for the coefficients of a kernel: enough for one of a width of 1e-3 of the range, whose coefficients end at
-# some 8e3; of a narrower kernel what is lost only makes a bound that is of no use in any case.
-_POINTS = 4096
+# Chebyshev points for the coefficients of a kernel, and the share of the error that the last eighth of them may have: a kernel
+# that is narrower than they can follow (some 2e-3 of the range) has no bound.
+_POINTS, _LAST = 4096, 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def kernel_error(
     """How far an m-point Gauss rule can be from the integral of the kernel around each place of the grid.
 
     The rule is exact for polynomials of degree 2m - 1, so that its error is at most twice the kernel's distance from them,
-    which is at most the sum of the sizes of its further Chebyshev coefficients.
+    which is at most the sum of the sizes of its further Chebyshev coefficients. Infinite where these do not end.
 
     Args:
         grid, sigma: of the kernels, in the coordinate `onto(t)`.
@@ -92,7 +92,10 @@ def kernel_error(
     for begin in range(0, len(grid), 256):
         part = slice(begin, begin + 256)
         kernel = np.exp(-0.5 * ((grid[part, None] - places) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-        out[part] = 2 * np.abs(dct(kernel, axis=1)[:, 2 * steps :]).sum(1) / _POINTS
+        size = np.abs(dct(kernel, axis=1)) / _POINTS
+        out[part] = 2 * size[:, 2 * steps :].sum(1)
+        lost = size[:, -_POINTS // 8 :].sum(1) > _LAST * out[part] + 1e-15 * size.max()
+        out[part][lost] = np.inf
     return out
 
 

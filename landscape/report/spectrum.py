@@ -153,7 +153,7 @@ def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
     if density.resolution is None:
         label, known = "95 % band over probes", np.full(grid.shape, True)
     else:
-        label, known = "band: probes (99 %) and quadrature", lower > floor
+        label, known = "95 % band: probes and quadrature", lower > floor
     low, high = np.maximum(lower, floor / 100), np.maximum(upper, floor / 100)
     ax.fill_between(grid, low, high, where=known.tolist(), color=BLUE, alpha=0.25, lw=0, label=label)
     if known.all():

@@ -144,8 +144,8 @@ class Estimate:
     def from_json(cls, data: dict[str, Any]) -> "Estimate":
         """Inverse of `to_json`; keys that are not an Estimate's are left alone."""
         value = math.nan if data["value"] is None else float(data["value"])
-        plain = (data[k] for k in ("stderr", "kind", "n", "converged", "reason"))
-        return cls(value, *plain, data.get("data_stderr"), Sampling.from_json(data.get("sampling")))
+        known = {k: data[k] for k in ("stderr", "kind", "n", "converged", "reason")}
+        return cls(value, **known, data_stderr=data.get("data_stderr"), sampling=Sampling.from_json(data.get("sampling")))
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ class Sampling:
     def interval(self, value: float, method: tuple[float, float], level: float = 0.95) -> tuple[float, float] | None:
         """Interval that holds the population's value with probability `level`, the method's doubt included; None if not `known`.
 
-        Hall's transformation takes the skewness out of Student's statistic. Its distances and those of the method's interval
+        Hall's transformation takes the skewness out of Student's statistic, whose degrees of freedom are those of the samples that
+        carry the mean: they decide how well its spread is known. Its distances and those of the method's interval
         add up as squares, each side for itself (variance estimates recovery).
 
         Args:
@@ -112,7 +113,7 @@ class Sampling:
         """
         if not self.known:
             return None
-        t = float(stdtrit(self.n - 1, (1 + level) / 2)) / math.sqrt(self.n)
+        t = float(stdtrit(min(self.n, self.carried_by) - 1, (1 + level) / 2)) / math.sqrt(self.n)
         scale = self.stderr * math.sqrt(self.n)
         down, up = (abs(scale * _hall(sign * t, self.skew, self.n)) for sign in (1, -1))
         low, high = value - math.hypot(down, method[0]), value + math.hypot(up, method[1])

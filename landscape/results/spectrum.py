@@ -77,8 +77,8 @@ class SpectralDensity:
     Attributes:
         grid: (m,) points t. On the log scale they are spaced evenly in arcsinh(t / linthresh).
         density: (m,) mean over the probes; integrates to 1 over t.
-        lower, upper: (m,) the band, cut at zero: at every point the 99 % t-interval over probes of the bounds that each
-            probe's quadrature sets. It holds the spread over probes and what so few steps leave open.
+        lower, upper: (m,) the band, cut at zero: a 95 % t-interval over probes, for the whole curve at once, of the bounds
+            that each probe's quadrature sets. It holds the spread over probes and what so few steps leave open.
         nodes, weights: (probes, steps) Ritz values and quadrature weights of every probe (a probe's weights sum to 1).
         sigma: (m,) standard deviation of the Gaussian kernel at each grid point (constant on the linear scale).
         scale: "linear" or "log" (symmetric logarithm, so that the bulk near zero and the outliers both show).
@@ -86,8 +86,8 @@ class SpectralDensity:
         dim: P.
         matvecs: products spent.
         resolution: (m,) the smallest width that the steps can tell apart at each grid point: how far apart the quadrature
-            nodes around it are, the median over probes. None in files of before there was one; their band is the 95 %
-            t-interval over probes and nothing else.
+            nodes around it are, the median over probes. None in files of before there was one; their band is the
+            pointwise t-interval over probes and nothing else.
     """
 
     grid: np.ndarray
