@@ -68,7 +68,7 @@ def spectral_density(
     Returns:
         SpectralDensity: grid, density (unit 1 / unit of H), band, resolution, nodes and weights. The band is a
         95 % t-interval over probes, for the whole curve at once, of the bounds that each quadrature sets to its own measure. A
-        probe whose Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; its quadrature is exact.
+        probe whose Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; it is exact.
 
     Raises:
         UsageError: an option out of range, a sigma that the grid cannot resolve, or a budget that does not hold one probe.

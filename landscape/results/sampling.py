@@ -10,9 +10,13 @@ from scipy.special import stdtrit
 
 from landscape.plain import finite_or_none
 
-# Fewer samples that carry a mean than this, and no transformation of it covers 95 %: for draws of 250 from networks' own
-# curvatures the interval below covers 94 to 96 % where 15 or more carry the mean, 87 to 92 % where 4 to 9 do.
-FEWEST = 15.0
+# Fewer samples that carry a mean than this, and it has no interval: for draws of 250 from networks' own curvatures the one
+# below covers 94 to 96 % where some 30 or more carry the mean, 87 to 92 % where 5 to 15 do. Draws that lack the rare large
+# values seem to be carried by more: near the threshold these are the ones that have an interval.
+FEWEST = 20.0
+# Up to so many, what a few probes add to the spread over samples is not taken off again: how much it is, is told from so few
+# samples too badly. Beyond, as much less of it is left in. A heuristic.
+_CAUTIOUS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Sampling:
         stderr: standard deviation of the value over draws of so many samples, in the unit of the value.
         n: samples that count.
         kind: "mean" of one value a sample, which has an interval; or "maximum", such as an eigenvalue: fitted to these very
-            samples it is too large on average, the more so the more directions compete, so that it has a spread and no interval.
+            samples it is too large on average, the more so the more directions compete, so it has a spread and no interval.
         skew: third standardized moment of the samples' own values.
         carried_by: how many samples carry the mean: 1 / sum of their squared shares of it (of the sizes of their values).
         floor, ceiling: what the value cannot be below and above: 0 where no sample's own value is negative, 1 for an accuracy;
@@ -56,8 +60,8 @@ class Sampling:
             values: (k, n); what k random probes see of every sample, or one row of what is known exactly.
             weights: of the samples in the mean.
             probes: how many probes the number itself was made with; None for no error of that kind. Between two probes the
-                samples covary as their own values do, within one they vary by the probe's noise too: the number has a 1 / probes
-                of that.
+                samples covary as their own values do, within one they vary by the probe's noise too: of that
+                the number has 1 / probes.
             kind, ceiling: as the attributes.
 
         Example:
@@ -71,20 +75,22 @@ class Sampling:
         if n < 2 or not np.isfinite(values).all():
             return None
         apart = n * share * (values - (values @ share)[:, None])  # so that the plain mean varies as the weighted one does
-        within, between = float((apart**2).sum(1).mean()) / (n - 1), 0.0
+        within = float((apart**2).sum(1).mean()) / (n - 1)
         k, middle = len(values), apart.mean(0)
+        spread, each = float(middle @ middle) / (n - 1), np.abs(values.mean(0)) * share
+        carried = float(each.sum() ** 2 / (each @ each)) if each.any() else math.inf
         variance = within
         if k > 1:
-            between = max((k * float(middle @ middle) / (n - 1) - within) / (k - 1), 0.0)
-            variance = between + (0.0 if probes is None else max(within - between, 0.0) / probes)
-        spread = float(middle @ middle) / (n - 1)
-        each = np.abs(values.mean(0)) * share
+            between = max((k * spread - within) / (k - 1), 0.0)
+            least = 0.0 if probes is None else 1 / probes
+            part = least + max(1 / k - least, 0.0) * min(1.0, _CAUTIOUS / carried)
+            variance = between + part * max(within - between, 0.0)
         return cls(
             math.sqrt(variance / n),
             n,
             kind,
             float((middle**3).mean()) / spread**1.5 if spread > 0 else 0.0,
-            float(each.sum() ** 2 / (each @ each)) if each.any() else math.inf,
+            carried,
             0.0 if (values >= 0).all() else None,
             ceiling,
         )
@@ -95,10 +101,10 @@ class Sampling:
         return self.kind == "mean" and self.carried_by >= FEWEST
 
     def interval(self, value: float, method: tuple[float, float], level: float = 0.95) -> tuple[float, float] | None:
-        """Interval that holds the population's value with probability `level`, the method's doubt included; None if not `known`.
+        """Interval that holds the population's value with probability `level`, the method's doubt in it; None if not `known`.
 
-        Hall's transformation takes the skewness out of Student's statistic, whose degrees of freedom are those of the samples that
-        carry the mean: they decide how well its spread is known. Its distances and those of the method's interval
+        Hall's transformation takes the skewness out of Student's statistic, whose degrees of freedom are those of the samples
+        that carry the mean: they decide how well its spread is known. Its distances and those of the method's interval
         add up as squares, each side for itself (variance estimates recovery).
 
         Args:

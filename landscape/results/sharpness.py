@@ -10,8 +10,8 @@ from landscape.results.estimate import Estimate
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %, or sd)", "fakeable", "unit")
 LEGEND = (
-    "method: doubt from probes or iterations; data: 95 % interval, the method's doubt included, of the value at these weights on "
-    "all that the samples were drawn from; sd: its spread over such draws, for a maximum, which is too large on average; "
+    "method: doubt from probes or iterations; data: 95 % interval, the method's doubt included, of the value at these weights "
+    "on all that the samples were drawn from; sd: its spread over such draws, for a maximum, which is too large on average; "
     "fakeable: rescaling the weights, which leaves the function as it is, could have given this number"
 )
 
@@ -58,8 +58,8 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """The Estimate's keys and the measure's own; `interval` holds 95 % of the method's error, None at an open end.
 
-        `data_stderr` and "sampling" are about the data: {"kind", "stderr", "interval", "n", "skew", "carried_by", "floor", "ceiling"}, see
-        `Sampling`; its interval holds the method's error too.
+        `data_stderr` and "sampling" are about the data: {"kind", "stderr", "interval", "n", "skew", "carried_by", "floor",
+        "ceiling"}, see `Sampling`; its interval holds the method's error too.
         """
         bounds = self.estimate.interval()
         return self.estimate.to_json() | {

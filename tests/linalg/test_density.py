@@ -59,7 +59,7 @@ def test_few_steps_reach_the_smoothed_density():
 
 
 def test_the_band_covers():
-    # 95 % for the whole curve at once, where the kernel is so wide that the quadrature leaves nothing open; Bonferroni is cautious.
+    # 95 % for the whole curve at once, where the kernel is so wide that the quadrature leaves nothing open.
     whole, half = 0, []
     for seed in range(40):
         density = estimate(probes=10, steps=40, sigma=1.5, points=128, generator=torch.Generator().manual_seed(seed))
