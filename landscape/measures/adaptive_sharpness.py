@@ -16,7 +16,7 @@ from landscape.measures.registry import NotDefined, measure, variant
 from landscape.measures.shared import seeded
 from landscape.measures.worst_case import ROUGH, Norm, check_radius, growth, growth_work, largest_growth
 from landscape.objective import Objective
-from landscape.results import Estimate, Spent
+from landscape.results import Estimate, Sampling, Spent
 
 _REFERENCE = "Andriushchenko et al. 2023, arXiv:2302.07011"
 
@@ -107,7 +107,10 @@ def adaptive_average(
         lost = int((~np.isfinite(growths)).sum())
         return Estimate(math.inf, None, "t", pairs, reason=f"the loss overflows for {lost} of {pairs} draws")
     estimate = linalg.mean_estimate(growths)
-    return estimate if each is None else replace(estimate, data_stderr=objective.standard_error(each))
+    if each is None:
+        return estimate
+    sampling = Sampling.of(each[None].cpu().numpy(), objective.sample_weights.cpu().numpy())
+    return replace(estimate, data_stderr=None if sampling is None else sampling.stderr, sampling=sampling)
 
 
 def adaptive_worst(
