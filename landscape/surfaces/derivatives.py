@@ -60,7 +60,7 @@ def checked_samples(objective: Objective) -> int:
 
 
 def rounding(objective: Objective) -> float:
-    """Relative rounding error of a network as it computes: of its dtype, or a larger one of that which it computes in inside."""
+    """Relative rounding error of a network as it computes: of its dtype, or of what it computes in inside."""
     found = objective.rounding
     return found if found > _FLOAT32 else torch.finfo(objective.dtype).eps
 
