@@ -16,7 +16,7 @@ from landscape.measures.shared import extremes, extremes_work
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
-METHODS = ("corners", "lbfgsb", "all")
+METHODS = ("corners", "climb", "lbfgsb", "all")
 # Up to so many coordinates each one counts: corners that are best for their own gradients are many and far apart, one run does
 # not do, and no tolerance is allowed. With many coordinates all runs end at nearly the same value. A heuristic.
 FEW = 1000
@@ -109,12 +109,12 @@ def _plan(method: str, where: Coordinates, iterations: int, tol: float, generato
     """The options of `linalg.maximise_box`."""
     if method == "lbfgsb":
         return {"methods": ("lbfgsb",), "starts": ("centre",), "lbfgsb_iterations": iterations}
-    if method == "corners" and where.dim > FEW:
+    if method == "climb":
         return {"methods": ("sign_corner",), "starts": ("centre",), "jumps": iterations, "tol": tol}
-    several = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations}
-    if method == "corners" and where.objective.dim > FEW:
-        return several | {"methods": ("sign_corner", "lbfgsb"), "starts": ("centre", "random"), "restarts": 4}
-    return several | {"directions": where.top(generator), "restarts": 2}
+    several = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations, "tol": tol, "restarts": 2}
+    if method == "corners":
+        return several | {"methods": ("corner_search", "polish"), "starts": ("centre", "random")}
+    return several | {"directions": where.top(generator)}
 
 
 def box_work(key: str) -> Work:
