@@ -1,6 +1,7 @@
 """Search for the best corner of a box from many starts, led by a model of the curvature made from the gradients seen so far."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from landscape.linalg.search import Search
 # the basin of the best corner one time in six to always, a start from the model more often: eight climbs in vain, half of
 # them from the model, mean that there is most probably no better one.
 PATIENCE, MOST = 8, 24
+# Up to so many coordinates each one counts, corners that are best for their own gradients are many and far apart in value, and
+# gradients mostly cheap: twice the patience. With many coordinates most climbs end at nearly the same few values. A heuristic.
+FEW = 1000
 # Two corners that agree in more than this share of their coordinates start the same climb.
 SAME = 0.9
 # Secant pairs that are kept: as many as curvature directions count, fewer where they would take more than a gigabyte.
 PAIRS, ROOM = 24, 1 << 30
-# Starts of the search in the model, and coordinates up to which it also flips single ones: with more, one counts for nothing.
-DRAWS, FLIPPED = 128, 256
+# Starts of the search in the model, how many of their ends are looked at for a new one, and coordinates up to which it also flips single ones: with more, one counts for little.
+DRAWS, FIRST, FLIPPED = 128, 12, 512
 
 
 class Secants:
@@ -38,71 +42,63 @@ class Secants:
     def __init__(self, slope: Float[Tensor, " P"]) -> None:
         self.slope = slope
         self.most = min(PAIRS, ROOM // (len(slope) * (1 + slope.element_size())))
-        self._corners: list[Tensor] = []
-        self._changes: list[Tensor] = []
+        self._corners = torch.empty(self.most, len(slope), dtype=torch.int8, device=slope.device)
+        self._changes = slope.new_empty(self.most, len(slope))
+        self._added = 0
 
     def add(self, u: Float[Tensor, " P"], gradient: Float[Tensor, " P"]) -> None:
         """Take in the gradient at a corner; the oldest pair makes room."""
         if self.most < 2:
             return
-        if len(self._corners) == self.most:
-            del self._corners[0], self._changes[0]
-        self._corners.append(u.to(torch.int8))
-        self._changes.append(gradient - self.slope)
+        row = self._added % self.most
+        self._corners[row] = u
+        torch.sub(gradient, self.slope, out=self._changes[row])
+        self._added += 1
 
     def best_corners(self, generator: torch.Generator) -> Iterator[Float[Tensor, " P"]]:
         """Corners that are best for their own gradients in the model, best first; none while there is no curvature.
 
         Cost: no evaluation; about 20 passes over the pairs for `DRAWS` starts at a time.
         """
-        if len(self._corners) < 2:
+        size = min(self._added, self.most)
+        if size < 2:
             return
-        changes = torch.stack(self._changes)
-        crossed = gram(torch.stack(self._corners), changes)
+        changes = self._changes[:size]
+        crossed = gram(self._corners[:size], changes)
         values, vectors = np.linalg.eigh((crossed + crossed.T) / 2)
         # What is smaller is made of rounding, which the division by it would bring to the fore.
         kept = values > np.sqrt(torch.finfo(changes.dtype).eps) * np.abs(values).max()
         if not kept.any():
             return
         root = torch.from_numpy(vectors[:, kept] / np.sqrt(values[kept])).to(changes)
-        draws = torch.randn(root.shape[1], DRAWS, generator=generator).to(changes)
+        # Random sums of the changes of the gradient; not of the eigenvectors, whose signs and turns are for rounding to choose.
+        draws = torch.randn(len(changes), DRAWS, generator=generator).to(changes)
         # Only L^T u of a corner u is kept, with B = L L^T: it says all about it, since the next one is sign(g0 + L L^T u).
-        inside, ends = draws, self._sweep(changes, root, draws, linear=False)[0]
+        ends, _ = self._sweep(changes, root, draws, 0.0)
         for _ in range(20):
-            if torch.equal(ends, inside):
+            sums = root @ ends
+            again, linear = self._sweep(changes, root, sums)
+            if torch.equal(again, ends):
                 break
-            inside, (ends, linear) = ends, self._sweep(changes, root, ends)
-        ends, linear = self._sweep(changes, root, inside)
+            ends = again
         if changes.shape[1] <= FLIPPED:
-            corners = _flip(self.slope, changes.T @ root, self._corner(changes, root, inside))
-            linear, ends = self.slope @ corners, root.T @ (changes @ corners)
-            order = (linear + ends.square().sum(0) / 2).argsort(descending=True, stable=True)
-            yield from corners.T[order]
-            return
+            corners = _flip(self.slope, changes.T @ root, torch.sign(changes.T @ sums + self.slope[:, None]))
+            ends, linear = root.T @ (changes @ corners), self.slope @ corners
         for j in (linear + ends.square().sum(0) / 2).argsort(descending=True, stable=True).tolist():
-            yield self._corner(changes, root, inside[:, j])
+            yield corners[:, j] if changes.shape[1] <= FLIPPED else torch.sign(changes.T @ sums[:, j] + self.slope)
 
-    def _corner(self, changes: Tensor, root: Tensor, inside: Float[Tensor, "r ..."]) -> Float[Tensor, "P ..."]:
-        """sign(g0 + L a) for each column a."""
-        steep = changes.T @ (root @ inside)
-        return torch.sign(steep + (self.slope if steep.ndim == 1 else self.slope[:, None]))
-
-    def _sweep(self, changes: Tensor, root: Tensor, inside: Tensor, linear: bool = True) -> tuple[Tensor, Tensor]:
-        """L^T u and g0.u of the corners u = sign(g0 + L a), a few columns of the pairs at a time."""
-        across, along = torch.zeros_like(inside), torch.zeros_like(inside[0])
-        turned = root @ inside
+    def _sweep(self, changes: Tensor, root: Tensor, sums: Float[Tensor, "k n"], share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """L^T u and g0.u of the corners u = sign(share * g0 + Y s) for each column s, a few coordinates at a time."""
+        across, along = sums.new_zeros(root.shape[1], sums.shape[1]), sums.new_zeros(sums.shape[1])
         for columns in column_chunks(changes.shape[1], 1 << 14):
             part, slope = changes[:, columns], self.slope[columns]
-            steep = part.T @ turned
-            u = torch.sign(steep + slope[:, None] if linear else steep)
+            u = torch.sign(part.T @ sums + share * slope[:, None])
             across += root.T @ (part @ u)
             along += slope @ u
         return across, along
 
 
-def _flip(
-    slope: Float[Tensor, " P"], root: Float[Tensor, "P r"], corners: Float[Tensor, "P n"]
-) -> Float[Tensor, "P n"]:
+def _flip(slope: Float[Tensor, " P"], root: Float[Tensor, "P r"], corners: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
     """Flip the best single coordinate of each corner while that raises g0.u + |L^T u|^2 / 2."""
     corners, rows = torch.where(corners == 0, 1, corners), torch.arange(corners.shape[1], device=corners.device)
     own = root.square().sum(1)[:, None]
@@ -126,7 +122,7 @@ def corner_search(
     tol: float,
     run: Callable[[str, Callable[[], None]], None],
 ) -> None:
-    """Climb from corner to corner out of many starts, until `PATIENCE` climbs in a row have brought nothing.
+    """Climb from corner to corner out of many starts, until `PATIENCE` climbs in a row have brought nothing (twice that if few).
 
     First the given starts, then by turns the best corner of the model that is not near a known one, and a random corner. The
     mirror image of the best end so far is tried as soon as it is new: what tells it apart are the odd orders alone.
@@ -138,30 +134,31 @@ def corner_search(
         run: does a climb under a name, and keeps the books.
     """
     secants = Secants(slope)
-    known: list[Tensor] = []
+    known = torch.empty(0, search.dim, dtype=torch.int8, device=search.device)
 
-    def climb(name: str, u: Tensor) -> None:
+    def climb(name: str, u: Tensor, *starts: Tensor) -> None:
+        nonlocal known
         ends: list[Tensor] = []
         run(name, lambda: ends.append(vertex_ascent(search, region, u, jumps, tol, secants.add)))
-        known.extend(v.to(torch.int8) for v in (u, *ends))
+        known = torch.cat((known, *(v.to(torch.int8)[None] for v in (*starts, *ends))))
 
     def new(u: Tensor) -> bool:
         signs = u.to(torch.int8)
-        return all(float((signs == v).float().mean()) < SAME for v in known)
+        return all(int((signs == v).sum()) < SAME * search.dim for v in known)
 
     for name, u in starts:
         climb(name, u)
-    vain = done = 0
-    while vain < PATIENCE and done < MOST:
+    vain, done, more = 0, 0, 2 if search.dim <= FEW else 1
+    while vain < more * PATIENCE and done < more * MOST:
         before = search.best
         mirror = -torch.sign(search.point)
         if new(mirror):
-            climb("the mirror image of the best", mirror)
+            climb("the mirror image of the best", mirror, mirror)
         else:
-            name, u = f"random {done}", region.random(generator, search.dtype, search.device)
-            if done % 2:
-                led = next((v for v in secants.best_corners(generator) if new(v)), None)
-                name, u = (name, u) if led is None else (f"model {done}", led)
-            climb(name, u)
+            led = next((v for v in islice(secants.best_corners(generator), FIRST) if new(v)), None) if done % 2 else None
+            if led is None:
+                climb(f"random {done}", region.random(generator, search.dtype, search.device))
+            else:
+                climb(f"model {done}", led, led)
         done += 1
         vain = 0 if search.best - before > tol * (search.best - search.base) else vain + 1

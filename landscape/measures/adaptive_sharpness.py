@@ -50,7 +50,8 @@ def adaptive_average(
         rho: size of the noise relative to the weights; 0.1 is the published code's.
         pairs: independent draws, each with its mirror image; at least 2.
         norm: "l2" for normal noise, "linf" for uniform noise.
-        normalized: of the loss of normalized logits, which does not see the scale of the last layer either.
+        normalized: of the loss of normalized logits, which does not see the scale of the last layer either. For three classes
+            or more: two centred logits over their spread are (1, -1) or (-1, 1), a loss that is a step.
         generator: of the noise; default seed 0.
 
     Returns:
@@ -58,7 +59,7 @@ def adaptive_average(
 
     Raises:
         UsageError: rho is not positive and finite, fewer than 2 pairs.
-        NotDefined: normalized, and the outputs are not the logits of classes.
+        NotDefined: normalized, and the outputs are not the logits of three classes or more.
 
     Cost: two forward passes a pair.
 
@@ -136,7 +137,7 @@ def adaptive_worst(
 
     Raises:
         UsageError: rho is not positive and finite.
-        NotDefined: normalized, and the outputs are not the logits of classes.
+        NotDefined: normalized, and the outputs are not the logits of three classes or more.
 
     Cost: (3 + restarts) * (steps + 1) gradients.
 
@@ -154,7 +155,7 @@ def adaptive_worst(
         norm,
         objective.theta.abs(),
         generator,
-        methods=["apgd"],
+        published=True,
         eigen_tol=ROUGH if normalized else None,
         restarts=restarts,
         steps=steps,
@@ -202,9 +203,7 @@ def adaptive_worst_m(
     found = []
     with progress.stage("batches", len(batches)) as advance:
         for batch in batches:
-            found.append(
-                growth(batch, rho, norm, scale, random, methods=["apgd"], curved=False, restarts=restarts, steps=steps)
-            )
+            found.append(growth(batch, rho, norm, scale, random, published=True, curved=False, restarts=restarts, steps=steps))
             advance(1)
     values = np.array([f.value for f in found])
     mean = float(np.average(values, weights=weights))
@@ -251,6 +250,12 @@ def _of_normalized_logits(objective: Objective) -> Objective:
     """The same loss of normalized logits; where targets are classes, since only their logits have a scale to take out."""
     if objective.classes is None or not isinstance(objective.loss, nn.CrossEntropyLoss):
         raise NotDefined("expected cross-entropy of class logits, found another loss", fix="take the one without normalization")
+    if objective.classes < 3:
+        raise NotDefined(
+            f"expected at least three classes to normalize the logits of, found {objective.classes}: of two centred logits only "
+            "the sign is left, and the loss is a step",
+            fix="take the one without normalization",
+        )
     if objective not in _normalized:  # one for all measures, so that they share its eigenvectors
         _normalized[objective] = objective.of_outputs(normalized_logits)
     return _normalized[objective]
@@ -278,7 +283,7 @@ def _from_two_starts(settings: Mapping[str, Any]) -> float:
 def _register() -> None:
     """Every member of the family under its own name."""
     for normalized in (False, True):
-        end, words = ("_normalized", ", of normalized logits") if normalized else ("", "")
+        end, words = ("_normalized", ", of normalized logits of three classes or more") if normalized else ("", "")
         for norm, law, radius in (("l2", "normal", 0.5), ("linf", "uniform", 1e-3)):
             fixed = {"norm": norm, "normalized": normalized}
             about: dict[str, Any] = {
