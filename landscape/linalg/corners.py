@@ -20,12 +20,14 @@ PATIENCE, MOST = 8, 24
 # Up to so many coordinates each one counts, corners that are best for their own gradients are many and far apart in value, and
 # gradients mostly cheap: twice the patience. With many coordinates most climbs end at nearly the same few values. A heuristic.
 FEW = 1000
-# Two corners that agree in more than this share of their coordinates start the same climb.
-SAME = 0.9
+# Corners that differ in no more than this share of their coordinates start the same climb; of up to a hundred, each one counts.
+NEAR, HUNDRED = 0.1, 100
 # Secant pairs that are kept: as many as curvature directions count, fewer where they would take more than a gigabyte.
 PAIRS, ROOM = 24, 1 << 30
-# Starts of the search in the model, how many of their ends are looked at for a new one, and coordinates up to which it also flips single ones: with more, one counts for little.
-DRAWS, FIRST, FLIPPED = 128, 12, 512
+# Starts of the search in the model, and how many of their ends are looked at for one that is new.
+DRAWS, FIRST = 128, 12
+# Coordinates up to which the model also flips single ones: with more, one counts for little.
+FLIPPED = 512
 
 
 class Secants:
@@ -122,7 +124,7 @@ def corner_search(
     tol: float,
     run: Callable[[str, Callable[[], None]], None],
 ) -> None:
-    """Climb from corner to corner out of many starts, until `PATIENCE` climbs in a row have brought nothing (twice that if few).
+    """Climb from corner to corner out of many starts, until `PATIENCE` climbs in a row (twice that if few) brought nothing.
 
     First the given starts, then by turns the best corner of the model that is not near a known one, and a random corner. The
     mirror image of the best end so far is tried as soon as it is new: what tells it apart are the odd orders alone.
@@ -134,6 +136,7 @@ def corner_search(
         run: does a climb under a name, and keeps the books.
     """
     secants = Secants(slope)
+    near = NEAR * search.dim if search.dim > HUNDRED else 0
     known = torch.empty(0, search.dim, dtype=torch.int8, device=search.device)
 
     def climb(name: str, u: Tensor, *starts: Tensor) -> None:
@@ -144,7 +147,7 @@ def corner_search(
 
     def new(u: Tensor) -> bool:
         signs = u.to(torch.int8)
-        return all(int((signs == v).sum()) < SAME * search.dim for v in known)
+        return all(int((signs != v).sum()) > near for v in known)
 
     for name, u in starts:
         climb(name, u)

@@ -37,8 +37,8 @@ def growth(
 ) -> linalg.Maximum:
     """Maximise L(theta + s * y) - L(theta) over ||y|| <= rho, y measured in units of the scale s.
 
-    In a box by search among its corners (`landscape.linalg.corners`), in a ball by jumps from extreme point to extreme point out
-    of every start; then by quasi-Newton steps from the best of what was found.
+    In a box by search among its corners (`landscape.linalg.corners`), in a ball by jumps from extreme point to extreme point
+    out of every start; then by quasi-Newton steps from the best of what was found.
 
     Everything happens in y: where s follows a rescaling of the weights, so does every step, and the value does not change.
 
@@ -76,7 +76,8 @@ def growth(
 
     options: dict[str, Any] = {
         "dim": objective.dim, "starts": ("centre", "directions", "random"), "directions": directions, "restarts": restarts,
-        "iterations": steps, "tol": tol, "generator": generator, "dtype": objective.dtype, "device": objective.device,
+        "iterations": steps, "tol": tol if objective.dim > linalg.FEW else 0.0,
+        "generator": generator, "dtype": objective.dtype, "device": objective.device,
         "methods": ("boundary_gradient" if norm == "l2" else "corner_search", *(("apgd",) if published else ()), "polish"),
     }  # fmt: skip
 
