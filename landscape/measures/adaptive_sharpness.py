@@ -192,7 +192,7 @@ def adaptive_worst_m(
     Raises:
         UsageError, NotDefined: as `adaptive_worst`; m < 1.
 
-    Cost: (1 + restarts) * (steps + 1) gradients of APGD and 20 to 80 of the other methods.
+    Cost: (1 + restarts) * (steps + 1) gradients of APGD and 10 to 40 of the other methods.
 
     Reference: as `adaptive_worst`. Departure: batches are weighted by their samples, so that a short last one counts
     for what it is.
@@ -283,7 +283,7 @@ def _from_four_starts(settings: Mapping[str, Any]) -> float:
 
 def _from_two_starts(settings: Mapping[str, Any]) -> float:
     """Gradients of APGD from the centre and random starts; and of the other methods."""
-    return (1 + settings["restarts"]) * (settings["steps"] + 1) + 35
+    return (1 + settings["restarts"]) * (settings["steps"] + 1) + 20
 
 
 def _register() -> None:

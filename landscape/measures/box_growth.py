@@ -125,7 +125,8 @@ def box_work(key: str) -> Work:
         if settings["method"] == "climb":
             return {object(): Spent(forwards=2, gradients=min(steps, 6))}
         if settings["method"] == "corners":
-            return {object(): Spent(forwards=15, gradients=45 + steps / 2)}
+            few = (settings.get("subspace") or settings.get("p") or objective.dim) <= linalg.FEW
+            return {object(): Spent(forwards=15, gradients=(75 if few else 45) + steps / 2)}
         return {**extremes_work(key)(objective, settings), object(): Spent(forwards=30, gradients=60 + 3 * steps)}
 
     return work

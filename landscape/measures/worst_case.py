@@ -49,7 +49,7 @@ def growth(
         scale: (P,) s; a weight with scale 0 stays.
         generator: of the Lanczos start and of random starts.
         published: APGD from every start too, as Andriushchenko et al. have it.
-        curved: also start from the top eigenvector of diag(s) H diag(s).
+        curved: also start from the top eigenvector of diag(s) H diag(s); if not, a box is climbed from the given starts alone.
         eigen_tol: relative residual of that eigenvector; default as fine as where it is measured, whose run it then shares.
             ROUGH will do where nothing else needs it.
         restarts: random starts.
@@ -74,11 +74,13 @@ def growth(
         value, gradient = objective.value_and_gradient(theta + scale * y)
         return value - centre, scale * gradient
 
+    # Batch after batch, the search of a box would take several times as long as all the rest.
+    jumps = "boundary_gradient" if norm == "l2" else "corner_search" if curved else "sign_corner"
     options: dict[str, Any] = {
         "dim": objective.dim, "starts": ("centre", "directions", "random"), "directions": directions, "restarts": restarts,
         "iterations": steps, "tol": tol if objective.dim > linalg.FEW else 0.0,
         "generator": generator, "dtype": objective.dtype, "device": objective.device,
-        "methods": ("boundary_gradient" if norm == "l2" else "corner_search", *(("apgd",) if published else ()), "polish"),
+        "methods": (jumps, *(("apgd",) if published else ()), "polish"),
     }  # fmt: skip
 
     def value(y: Tensor) -> float:
