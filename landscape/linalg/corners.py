@@ -122,7 +122,7 @@ def corner_search(
     generator: torch.Generator,
     jumps: int,
     tol: float,
-    run: Callable[[str, Callable[[], None]], None],
+    run: Callable[[str, Callable[[], object]], None],
 ) -> None:
     """Climb from corner to corner out of many starts, until `PATIENCE` climbs in a row (twice that if few) brought nothing.
 

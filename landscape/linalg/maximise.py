@@ -236,7 +236,7 @@ def _maximise(
                 fix="check the loss at these weights",
             )
 
-        def run(method: str, name: str, climb: Callable[[], None]) -> None:
+        def run(method: str, name: str, climb: Callable[[], object]) -> None:
             nonlocal found
             before, best = search.evaluations, search.best
             search.run_best = float("-inf")

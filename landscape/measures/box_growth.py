@@ -108,7 +108,7 @@ def _plan(method: str, where: Coordinates, iterations: int, tol: float, generato
         return {"methods": ("lbfgsb",), "starts": ("centre",), "lbfgsb_iterations": iterations}
     if method == "climb":
         return {"methods": ("sign_corner",), "starts": ("centre",), "jumps": iterations, "tol": tol}
-    several = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations, "restarts": 2}
+    several: dict[str, Any] = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations, "restarts": 2}
     several["tol"] = tol if where.dim > linalg.FEW else 0.0  # few coordinates: to the corner that is best
     if method == "corners":
         return several | {"methods": ("corner_search", "polish"), "starts": ("centre", "random")}
