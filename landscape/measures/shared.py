@@ -149,6 +149,11 @@ def eigenvalue_of(
     return replace(estimate, n=pairs.matvecs)
 
 
+def rounding(objective: Objective) -> float:
+    """How far a mean loss is rounded, roughly: a few units in the last place of 1, as logits of that order make it."""
+    return 4 * torch.finfo(objective.dtype).eps
+
+
 def _units(objective: Objective, weight: Tensor | None) -> str | None:
     """What a diagonal weight is, so that a neighbour's can be told to be the same; None for one that has no name."""
     if weight is None:
