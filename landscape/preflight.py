@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from landscape.arithmetic import values
 from landscape.batches import counted
 from landscape.culprit import layer_of
-from landscape.curvature import Engine, values
+from landscape.curvature import Engine
 from landscape.distributed import ALONE
 from landscape.errors import NumericalError
 from landscape.method import PLAIN
