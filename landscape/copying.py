@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils import _pytree as pytree
 
 from landscape.errors import UsageError
 
@@ -34,7 +35,8 @@ def owned(model: nn.Module) -> nn.Module:
     Raises:
         UsageError: it cannot be copied.
     """
-    computed = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
+    kept = pytree.tree_leaves([list(vars(m).values()) for m in model.modules()])
+    computed = [t for t in kept if isinstance(t, Tensor) and not t.is_leaf]
     try:
         own = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
     except (RuntimeError, TypeError) as error:
