@@ -1,8 +1,10 @@
 """Whether our copy of a network still is the caller's: compared with it once, on the caller's data, and watched afterwards."""
 
+import copy
 import math
 import warnings
 import weakref
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from landscape.batches import Batch, placed
+from landscape.copying import kept, plain
 from landscape.curvature import Engine, values
 from landscape.errors import NumericalError
 from landscape.outputs import picked
 
+_CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 # Samples that are compared, in whole batches spread over the data.
 _SAMPLES = 256
 # Between two ways to round one function, of the largest output: networks of many layers lose some digits, a part that got
@@ -65,17 +69,39 @@ def check_copy(
         apart = float((mine - output.to(mine)).abs().max()) if mine.shape == output.shape else torch.inf
         size = float(mine.abs().max())
         if not apart <= tolerance * size:
-            raise _other("outputs", f"them {apart:.2g} apart where the largest is {size:.2g}", theta)
+            coarse = own.dtype != theta.dtype and apart <= _TOLERANCE[torch.bfloat16] * size
+            if not (coarse and _as_caller(engine, own.dtype, there, output)):
+                raise _other("outputs", f"them {apart:.2g} apart where the largest is {size:.2g}", theta)
+            warnings.warn(
+                f"the network computes in less than {_name(own.dtype)} inside, as under autocast, but not when it is given "
+                f"{_name(theta.dtype)}: outputs are {apart:.1g} apart where the largest is {size:.2g}",
+                stacklevel=4,
+            )
+            return
         own_value = float(engine.loss.mean(mine, here.target).detach())
         # A difference of outputs changes the loss in proportion, and a loss near 0 by more than its own share.
         if math.isfinite(value) and not abs(value - own_value) <= 10 * tolerance * (abs(value) + size):
             raise _other("loss", f"{own_value:.6g} for {value:.6g}", theta)
 
 
+def _as_caller(engine: Engine, dtype: torch.dtype, batch: Batch, output: Tensor) -> bool:
+    """Whether the copy, taken back to the caller's dtype, gives the caller's outputs."""
+    twin = engine.to(dtype)
+    try:
+        with values():
+            back = twin.forward(dict(twin.model.named_parameters()), batch).detach()
+    except Exception:  # it no longer runs in that dtype
+        return False
+    return back.shape == output.shape and float((back - output).abs().max()) <= _TOLERANCE[dtype] * float(output.abs().max())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _other(what: str, found: str, theta: Tensor) -> NumericalError:
-    dtype = str(theta.dtype).removeprefix("torch.")
     return NumericalError(
-        f"expected a copy of model and loss in {dtype} that gives the same {what}, found {found}",
+        f"expected a copy of model and loss in {_name(theta.dtype)} that gives the same {what}, found {found}",
         fix="they may hold tensors or other models outside of parameters and buffers, which a copy does not take along",
     )
 
@@ -104,10 +130,11 @@ class Live:
 
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
-    """The caller's model in eval mode, no weight with a gradient; modes, flags and random state as they were afterwards."""
+    """The caller's model in eval mode, no weight with a gradient; afterwards all it holds and the random state as before."""
     modes: list[tuple[Any, bool]] = [(m, m.training) for m in model.modules()]
     flags = [(p, p.requires_grad) for p in model.parameters()]
-    computed = [(vars(m), key, t) for m in model.modules() for key, t in vars(m).items() if isinstance(t, Tensor)]
+    containers = _containers(model)
+    tensors = [(t, t._version, t.detach().clone()) for t in _written(model)]
     with torch.random.fork_rng(devices=[]):
         try:
             for m, _ in modes:
@@ -120,8 +147,44 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
                 m.training = mode
             for p, flag in flags:
                 p.requires_grad_(flag)
-            for store, key, t in computed:
-                store[key] = t
+            for container, content in containers:
+                _put_back(container, content)
+            for t, version, values_before in tensors:
+                if t._version != version:
+                    t.data.copy_(values_before)
+
+
+def _containers(model: nn.Module) -> list[tuple[Any, Any]]:
+    """Every dictionary, list and set that modules hold, their attributes first, with a copy of what is in it."""
+    left: list[Any] = [vars(m) for m in model.modules()]
+    seen: set[int] = set()
+    found = []
+    while left:
+        container = left.pop()
+        if id(container) in seen:
+            continue
+        seen.add(id(container))
+        found.append((container, copy.copy(container)))
+        inside = container.values() if isinstance(container, dict) else container
+        left += [thing for thing in inside if type(thing) in _CONTAINERS]
+    return found
+
+
+def _put_back(container: Any, content: Any) -> None:
+    if len(container) == len(content) and all(a is b for a, b in zip(_flat(container), _flat(content), strict=True)):
+        return
+    container.clear()
+    (container.extend if isinstance(container, (list, deque)) else container.update)(content)
+
+
+def _flat(container: Any) -> list[Any]:
+    return [thing for pair in container.items() for thing in pair] if isinstance(container, dict) else list(container)
+
+
+def _written(model: nn.Module) -> list[Tensor]:
+    """Tensors that a forward pass might write to, beside the weights."""
+    held = [t for m in model.modules() for t in (*m._buffers.values(), *kept(m)) if isinstance(t, Tensor)]
+    return [t for t in held if plain(t) and not t.is_inference()]
 
 
 def _spread(raw: list[Batch]) -> list[Batch]:

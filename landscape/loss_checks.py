@@ -1,5 +1,6 @@
 """Checks of a loss before any derivative: it takes the outputs and their targets, and depends on nothing else."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,7 +19,9 @@ _ANY_NUMBER = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 def takes(loss: MeanLoss, output: Tensor, target: Tensor) -> bool:
     """Whether the loss of an output is a finite number."""
     try:
-        return len(output) == len(target) and bool(loss.mean(output.detach(), target).isfinite())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of shapes that would be broadcast
+            return len(output) == len(target) and bool(loss.mean(output.detach(), target).isfinite())
     except Exception:  # whatever the loss says to an output that is not for it
         return False
 

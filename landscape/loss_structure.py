@@ -112,7 +112,9 @@ def each(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " 
             warnings.filterwarnings("error", "There is a performance drop")  # an operation is done one by one after all
             return torch.func.vmap(one)(output, target)
     except Exception:  # what a loss does that depends on values cannot be vectorized
-        return torch.stack([one(o, t) for o, t in zip(output, target, strict=True)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of degrees of freedom, which one sample has none of
+            return torch.stack([one(o, t) for o, t in zip(output, target, strict=True)])
 
 
 def _of_values(loss: LossFunction, outputs: list[Tensor], targets: list[Tensor]) -> Structure:

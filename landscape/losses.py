@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from landscape.copying import converted, owned
 from landscape.errors import UsageError
+from landscape.functions import with_tensors
 from landscape.loss_structure import LossFunction, Structure, each
 
 _FUNCTIONS = {F.cross_entropy: nn.CrossEntropyLoss, F.nll_loss: nn.NLLLoss, F.mse_loss: nn.MSELoss}
@@ -58,9 +59,9 @@ class MeanLoss:
             self._split.reduction = "none"  # type: ignore[assignment]  # a plain attribute of PyTorch's losses
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MeanLoss":
-        """The same loss with its class weights, if it has any, moved; the caller's module is not touched."""
+        """The same loss with its class weights, if it has any, moved; the caller's module or function is not touched."""
         if not isinstance(self.loss, nn.Module):
-            return self
+            return MeanLoss(with_tensors(self.loss, device, dtype), self.structure)
         return MeanLoss(converted(owned(self.loss), device, dtype), self.structure)
 
     @property

@@ -104,18 +104,18 @@ class Objective(Variants):
         own = converted(owned(model), place, dt).eval()
         raw = read(data, batch_size)
         batches = placed(raw, place, dt)
-        layout = Layout.of(own, batches[0].first(2).inputs)
+        layout = Layout.of(owned(own, shared=True), batches[0].first(2).inputs)  # what a pass leaves behind stays in there
         own.requires_grad_(False)
         engine = Engine(own, MeanLoss(loss).to(place, dt), batches, layout, group=group())
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
-        engine, self._classes = ready(engine, self._theta, loss, model)
+        # Tensors (x, y) are cut by us; a single batch is what the caller says it is.
+        self._one_batch = len(raw) == 1 and batch_size is None and not isinstance(data, tuple)
+        engine, self._classes = ready(engine, self._theta, loss, model, self._one_batch)
         check_copy(engine, self._theta, model, loss, raw)
         if batch_size is not None and engine.loss.comes_apart:
             engine = replace(engine, batches=split(engine.batches, batch_size))
         self._engine = replace(engine, folded=folded(own, engine.batches[0].first(2), engine.output))
-        # Tensors (x, y) are cut by us; a single batch is what the caller says it is.
-        self._one_batch = len(raw) == 1 and batch_size is None and not isinstance(data, tuple)
         self._live = Live(model)
         self._metric, self._spent = metric, Spent()
         self._checked, self._values_checked, self._rounding = False, False, float(torch.finfo(dt).eps)

@@ -9,22 +9,31 @@ it is given, what it rounds away is measured first, and nothing finer is asked o
 import math
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from landscape.batches import counted
 from landscape.culprit import layer_of
 from landscape.curvature import Engine, values
 from landscape.distributed import ALONE
-from landscape.errors import NumericalError
+from landscape.errors import NumericalError, is_about_dtype
 from landscape.method import PLAIN
 
 SAMPLES = 8
 # From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
 _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
+# The same for losses, whose rounding errors count for more.
+_VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 # Of Hv, between it and a difference of gradients; where the network rounds, both ends of the difference do.
 _APART, _APART_ROUNDED = 0.05, 0.2
+# Roundings of its dtype by which a network's outputs may be off as any of many layers are; autocast to bfloat16 is off by more.
+_COARSE = 1e3
+# Relative rounding of outputs, below which a network computes in float64 throughout.
+_EXACT = 1e-12
+_CASTS = (Tensor.float, Tensor.to, Tensor.type)
 # What may be lost in a product: rounding errors of the outputs, times what a network of many layers makes of them.
 _GROWTH = 1e3
 
@@ -38,8 +47,8 @@ def check_engine(engine: Engine) -> float:
     Raises:
         NumericalError: what failed, with the operation where it can be told.
 
-    Cost: some 20 gradients on 8 samples; on as many as a batch has where 8 have no second derivative. Some kernels have one for
-        larger inputs only.
+    Cost: some 20 gradients and up to 8 losses on 8 samples; on as many as a batch has where 8 have no second derivative. Some
+        kernels have one for larger inputs only.
     """
     sizes = [SAMPLES, max(map(len, engine.batches))]
     for samples in sizes:
@@ -76,11 +85,6 @@ def rounding(engine: Engine) -> float:
     return max(least, torch.finfo(theta.dtype).eps)
 
 
-def is_about_dtype(error: Exception) -> bool:
-    """Whether a network that was converted to float64 complains that it insists on another dtype."""
-    return any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type"))
-
-
 class _NoDerivative(NumericalError):
     """PyTorch raised while derivatives were taken."""
 
@@ -90,7 +94,8 @@ def _checked(own: Engine) -> float:
     try:
         double = own.to(torch.float64)
         noise = rounding(double)
-        _check(double, noise, exact=True)
+        if not (noise > _EXACT and _checked_unrounded(double)):
+            _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
         if not is_about_dtype(error):
             raise _missing(own, error) from error
@@ -99,8 +104,57 @@ def _checked(own: Engine) -> float:
             _check(own, noise, exact=False)
         except (RuntimeError, TypeError) as second:
             raise _missing(own, second) from second
-    own_dtype = next(p.dtype for p in own.model.parameters() if p.is_floating_point())
-    return max(noise, torch.finfo(own_dtype).eps)
+    return max(noise, _coarser(own))
+
+
+def _checked_unrounded(double: Engine) -> bool:
+    """The checks of a network that computes in float32 inside, without that: its casts to float32 leave float64 as it is.
+
+    At steps that rise above float32's rounding a difference of gradients meets kinks, which say nothing. A cast's derivative
+    is a cast, so that all others are those of the network. False where it does not run so.
+    """
+    try:
+        with _Uncast():
+            noise = rounding(double)
+            if noise > _EXACT:
+                return False
+            _check(double, noise, exact=True)
+    except NumericalError:
+        raise
+    except Exception:  # of mixed dtypes, or of what is done with the bits
+        return False
+    return True
+
+
+class _Uncast(TorchFunctionMode):
+    """Casts from float64 to float32 do nothing inside the block."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _CASTS and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            if func is Tensor.float:
+                return args[0]
+            args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+            kwargs = {k: torch.float64 if a is torch.float32 else a for k, a in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _coarser(own: Engine) -> float:
+    """Rounding of the dtype, or how far outputs are from those in float64 where the network computes in less than its dtype."""
+    dtype = next(p.dtype for p in own.model.parameters() if p.is_floating_point())
+    eps = float(torch.finfo(dtype).eps)
+    if dtype == torch.float64:
+        return eps
+    try:
+        with values():
+            outputs = [
+                e.forward(dict(e.model.named_parameters()), e.batches[0]).detach().double()
+                for e in (own, own.to(torch.float64))
+            ]
+    except Exception:  # it insists on its dtype
+        return eps
+    apart = float((outputs[0] - outputs[1]).norm() / (outputs[1].norm() + 1e-300))
+    return apart if _COARSE * eps < apart < math.inf else eps
 
 
 def _missing(own: Engine, error: Exception) -> _NoDerivative:
@@ -126,6 +180,8 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             f"expected a finite loss and gradient at the trained weights, found loss {value:.4g}",
             fix="check the preprocessing and that the weights belong to this model",
         )
+    if exact and noise < _EXACT:
+        _check_gradient(probe, theta, value, gradient)
     generator = torch.Generator().manual_seed(0)
     u, v = torch.randn(2, probe.layout.size, generator=generator, dtype=torch.float64).to(theta)
     hu, hv = probe.hvp(theta, torch.stack((u, v)))
@@ -167,6 +223,47 @@ def _check_graph(probe: Engine, theta: Tensor) -> None:
         )
 
 
+def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor) -> None:
+    """The gradient against central differences of the loss, along steps in proportion to each weight.
+
+    A norm that is detached, or a backward pass that scales what goes through it, gives a gradient that is no loss's, and yet a
+    matrix that may be symmetric. Nothing is said where rounding hides the difference, as at an exact minimum.
+    """
+    size = _sizes(probe, theta)
+    scale = float((size * gradient).norm())
+    generator = torch.Generator().manual_seed(1)
+    w = size * torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
+    slope = float(gradient @ w)
+    errors = []
+    for step in _VALUE_STEPS:
+        least = _GROWTH * torch.finfo(theta.dtype).eps * abs(value) / step
+        if least > _APART * scale:
+            continue
+        high, low = (_value(probe, theta + k * step * w) for k in (1, -1))
+        errors.append(abs((high - low) / (2 * step) - slope) / scale)
+        if errors[-1] < _APART:
+            return
+    if errors and math.isfinite(min(errors)):
+        raise NumericalError(
+            f"expected the gradient to agree with a finite difference of the loss, found them {min(errors):.0%} apart",
+            fix="something that depends on the weights is detached, as the norm in DoRA, or a backward pass is a stand-in; "
+            "values and surfaces need none",
+        )
+
+
+def _value(probe: Engine, theta: Tensor) -> float:
+    """Mean loss at theta."""
+    with values():
+        params = probe.tensors(theta)
+        return sum(share * float(probe.loss.mean(probe.forward(params, b), b.target).detach()) for b, share in probe.weighted)
+
+
+def _sizes(probe: Engine, theta: Tensor) -> Tensor:
+    """Of every weight its size, or a little of its tensor's where it is zero."""
+    named = probe.layout.unflatten(theta)
+    return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
+
+
 def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor, noise: float) -> None:
     """Hv against central differences of gradients.
 
@@ -174,12 +271,11 @@ def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor,
     symmetry. A rectifier's kink between two points spoils their difference; a wrong second derivative spoils it at every step.
     Where the network rounds more coarsely than its dtype, steps are those at which that noise is small.
     """
-    named = probe.layout.unflatten(theta)
-    size = probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
+    size = _sizes(probe, theta)
     w = size * v
     product = size * probe.hvp(theta, w[None])[0]
     scale = float(product.norm() + 1e-6 * (size * gradient).norm() + 1e-12)
-    exact = noise < 1e-12
+    exact = noise < _EXACT
     steps = _STEPS if exact else tuple(noise**0.5 * k for k in (30.0, 10.0, 3.0, 1.0))
     errors = []
     for step in steps:
@@ -190,5 +286,5 @@ def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor,
     why = ", or its forward pass changes its weights" if probe.writes else ""
     raise NumericalError(
         f"expected Hv to agree with a finite difference of gradients, found them {min(errors):.0%} apart",
-        fix=f"an operation in the network or the loss has a wrong or missing second derivative{why}",
+        fix=f"an operation in the network or the loss has a wrong or missing second derivative, or rounds a weight{why}",
     )

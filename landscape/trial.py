@@ -9,8 +9,8 @@ from torch import Tensor
 from landscape.batches import counted
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
+from landscape.errors import is_about_dtype
 from landscape.method import PLAIN, TOGETHER, Method, takes_images
-from landscape.preflight import is_about_dtype
 
 # Samples that the trial times a product on, and those that it checks it on in float64.
 _TIMED, _CHECKED = 16, 8

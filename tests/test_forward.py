@@ -465,7 +465,7 @@ def test_values_need_no_second_derivative():
     objective = Objective(Binary(), nn.CrossEntropyLoss(), data())
     assert objective.value().stderr > 0
     assert objective.value(objective.theta + 0.1).value > 0
-    with pytest.raises(NumericalError, match="expected Hv to agree with a finite difference"):
+    with pytest.raises(NumericalError, match="expected the gradient to agree with a finite difference of the loss"):
         objective.gradient()
 
 
