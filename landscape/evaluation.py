@@ -12,7 +12,8 @@ from landscape.curvature import Engine, values
 from landscape.errors import UsageError
 from landscape.inference import Network, network
 from landscape.losses import joined, means_and_errors
-from landscape.results import Estimate, Evaluation
+from landscape.results import Estimate, Evaluation, Sampling
+from landscape.results.estimate import Kind
 from landscape.scores import losses_and_hits
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -88,7 +89,9 @@ def summaries(
     for i, total in enumerate(totals.tolist()):
         spread = None if spreads is None or n < 2 else float(spreads[i])
         rows = (("weight", w), ("loss", None if each is None else each[i]), ("accuracy", None if score is None else score[i]))
-        loss = Estimate(total, spread, "samples", n, reason=reason)
+        # Of a single point only: of many, as surfaces have them, it would take longer than a small network does.
+        sampling = Sampling.of(each, w) if each is not None and len(totals) == 1 else None
+        loss = Estimate(total, spread, "samples", n, reason=reason, sampling=sampling)
         out.append(Evaluation(loss, scores[i], {name: t for name, t in rows if t is not None}))
     return out
 
@@ -107,7 +110,13 @@ def _scores(score: Float[np.ndarray, "k N"], w: Float[np.ndarray, " N"], lost: n
             out.append(Estimate(math.nan, None, "samples", len(w), reason="the loss is not a number"))
         else:
             error = float(errors[i]) if n[i] > 1 else None
-            out.append(Estimate(float(means[i]), error, "proportion" if hits[i] else "samples", int(n[i])))
+            sampling = None
+            if len(score) == 1 and not hits[i]:
+                row = score[i][counted[i]]
+                inside = bool(((row >= 0) & (row <= 1)).all())
+                sampling = Sampling.of(row[None], w[counted[i]], ceiling=1.0 if inside else None)
+            kind: Kind = "proportion" if hits[i] else "samples"
+            out.append(Estimate(float(means[i]), error, kind, int(n[i]), sampling=sampling))
     return out
 
 

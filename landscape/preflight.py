@@ -9,11 +9,9 @@ it is given, what it rounds away is measured first, and nothing finer is asked o
 import math
 import warnings
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from landscape.batches import counted
 from landscape.culprit import layer_of
@@ -21,6 +19,7 @@ from landscape.curvature import Engine, values
 from landscape.distributed import ALONE
 from landscape.errors import NumericalError, is_about_dtype
 from landscape.method import PLAIN
+from landscape.rounding import Uncast, of_dtype, rounding
 
 SAMPLES = 8
 # From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
@@ -29,11 +28,8 @@ _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
 _VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 # Of Hv, between it and a difference of gradients; where the network rounds, both ends of the difference do.
 _APART, _APART_ROUNDED = 0.05, 0.2
-# Roundings of its dtype by which a network's outputs may be off as any of many layers are; autocast to bfloat16 is off by more.
-_COARSE = 1e3
 # Relative rounding of outputs, below which a network computes in float64 throughout.
 _EXACT = 1e-12
-_CASTS = (Tensor.float, Tensor.to, Tensor.type)
 # What may be lost in a product: rounding errors of the outputs, times what a network of many layers makes of them.
 _GROWTH = 1e3
 
@@ -42,7 +38,7 @@ def check_engine(engine: Engine) -> float:
     """All checks of the module's docstring.
 
     Returns:
-        Rounding of the network as it computes, see `rounding`.
+        Rounding of the network as it computes, see `landscape.rounding`.
 
     Raises:
         NumericalError: what failed, with the operation where it can be told.
@@ -59,30 +55,6 @@ def check_engine(engine: Engine) -> float:
             if samples == sizes[-1] or sizes[-1] <= SAMPLES:
                 raise NumericalError(error.problem, fix=error.fix) from error.__cause__
     raise AssertionError  # the last of the sizes returns or raises
-
-
-def rounding(engine: Engine) -> float:
-    """Relative rounding error of the network's outputs, as it computes them: the noise of second differences at tiny steps.
-
-    Outputs at theta - h w, theta, theta + h w, for w of the size of the weights, differ from a straight line by h^2 times a
-    curvature, by h times the slopes of the kinks between them, and by rounding, which alone does not shrink with h. So the
-    smallest over h = 1e-5, 1e-6, 1e-7 is close to rounding where that is of float32, and harmless where it is not. About 1e-16
-    for a network that computes in float64 throughout, 1e-7 for one with a float32 inside.
-
-    Reference: the difference table of Moré and Wild 2011, doi:10.1137/100786125, at its second row.
-    """
-    theta = engine.layout.flatten(dict(engine.model.named_parameters()))
-    generator = torch.Generator().manual_seed(0)
-    step = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta) * theta.abs()
-    least = math.inf
-    with values():
-        for h in (1e-5, 1e-6, 1e-7):
-            low, mid, high = (
-                engine.forward(engine.tensors(theta + k * h * step), engine.batches[0]).detach() for k in (-1, 0, 1)
-            )
-            noise = float((high - 2 * mid + low).double().norm()) / 6**0.5
-            least = min(least, noise / (float(mid.double().norm()) + 1e-300))
-    return max(least, torch.finfo(theta.dtype).eps)
 
 
 class _NoDerivative(NumericalError):
@@ -104,7 +76,7 @@ def _checked(own: Engine) -> float:
             _check(own, noise, exact=False)
         except (RuntimeError, TypeError) as second:
             raise _missing(own, second) from second
-    return max(noise, _coarser(own))
+    return max(noise, of_dtype(own))
 
 
 def _checked_unrounded(double: Engine) -> bool:
@@ -114,7 +86,7 @@ def _checked_unrounded(double: Engine) -> bool:
     is a cast, so that all others are those of the network. False where it does not run so.
     """
     try:
-        with _Uncast():
+        with Uncast():
             noise = rounding(double)
             if noise > _EXACT:
                 return False
@@ -124,37 +96,6 @@ def _checked_unrounded(double: Engine) -> bool:
     except Exception:  # of mixed dtypes, or of what is done with the bits
         return False
     return True
-
-
-class _Uncast(TorchFunctionMode):
-    """Casts from float64 to float32 do nothing inside the block."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _CASTS and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
-            if func is Tensor.float:
-                return args[0]
-            args = tuple(torch.float64 if a is torch.float32 else a for a in args)
-            kwargs = {k: torch.float64 if a is torch.float32 else a for k, a in kwargs.items()}
-        return func(*args, **kwargs)
-
-
-def _coarser(own: Engine) -> float:
-    """Rounding of the dtype, or how far outputs are from those in float64 where the network computes in less than its dtype."""
-    dtype = next(p.dtype for p in own.model.parameters() if p.is_floating_point())
-    eps = float(torch.finfo(dtype).eps)
-    if dtype == torch.float64:
-        return eps
-    try:
-        with values():
-            outputs = [
-                e.forward(dict(e.model.named_parameters()), e.batches[0]).detach().double()
-                for e in (own, own.to(torch.float64))
-            ]
-    except Exception:  # it insists on its dtype
-        return eps
-    apart = float((outputs[0] - outputs[1]).norm() / (outputs[1].norm() + 1e-300))
-    return apart if _COARSE * eps < apart < math.inf else eps
 
 
 def _missing(own: Engine, error: Exception) -> _NoDerivative:

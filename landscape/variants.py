@@ -114,6 +114,7 @@ class Variants(ABC):
         """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
         other = self._another(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
         other._values_in = None
+        other._checked = self._checked and other.dtype == self.dtype  # what it rounds is another
         return other
 
     def values_in(self, precision: str) -> Self:

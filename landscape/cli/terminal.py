@@ -15,6 +15,7 @@ from rich.text import Text
 
 from landscape import progress
 from landscape.errors import printable
+from landscape.pace import Pace
 from landscape.plain import plain
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class _Lines:
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
         self.known: dict[int, str] = {}  # what stages say of the time that they still take
+        self.paces: dict[int, Pace] = {}
         self.spoken = time.monotonic()
         self.last = 0
 
@@ -158,25 +160,25 @@ class _Lines:
         self.last += 1
         handle = self.last
         self.stages[handle] = (label, total, time.monotonic())
-        self.done[handle] = 0
+        self.done[handle], self.paces[handle] = 0, Pace(time.monotonic())
         return handle
 
     def advance(self, handle: int, steps: int) -> None:
         self.done[handle] += steps
         now = time.monotonic()
+        self.paces[handle].add(steps, now)
         label, total, started = self.stages[handle]
         if now - self.spoken < _PLAIN_SECONDS or now - started < 1 or self.done[handle] == total:
             return
         self.spoken = now
         text = f"{label}: {self.done[handle]}"
-        if total and self.done[handle]:
-            left = (now - started) / self.done[handle] * (total - self.done[handle])
+        if total and (left := self.paces[handle].left(total - self.done[handle])) is not None:
             text += f" of at most {total}, {now - started:.0f} s, at most {left:.0f} s left"
         told = [f"{self.stages[h][0]}: {self.done[h]} of {self.stages[h][1]}, {words}" for h, words in self.known.items()]
         self.console.print(escape(printable("; ".join([*told, text] if handle not in self.known else told))))
 
     def finish(self, handle: int) -> None:
-        del self.done[handle], self.stages[handle]
+        del self.done[handle], self.stages[handle], self.paces[handle]
         self.known.pop(handle, None)
 
     def left(self, handle: int, seconds: float, low: float, high: float) -> None:

@@ -1,6 +1,7 @@
 """Numerical linear algebra and constrained maximisation: callables in, results out; knows no network."""
 
 from landscape.linalg.blocks import block_eigenvalues
+from landscape.linalg.corners import FEW
 from landscape.linalg.deflation import trace_within
 from landscape.linalg.density import spectral_density
 from landscape.linalg.eigen import eigenpairs
@@ -12,6 +13,7 @@ from landscape.linalg.rows import Place
 from landscape.linalg.trace import ProbeSweep, frobenius, hutchinson, hutchpp, mean_estimate, quadratic_forms
 
 __all__ = [
+    "FEW",
     "KrylovBasis",
     "Lanczos",
     "MatVec",

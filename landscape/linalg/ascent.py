@@ -16,8 +16,15 @@ from landscape.linalg.regions import Region
 from landscape.linalg.search import Search
 
 
-def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 8, tol: float = 0.0) -> None:
-    """Jump to the extreme point that the gradient points to, again and again while the value rises.
+def vertex_ascent(
+    search: Search,
+    region: Region,
+    start: Float[Tensor, " P"],
+    iterations: int = 8,
+    tol: float = 0.0,
+    seen: Callable[[Tensor, Tensor], None] | None = None,
+) -> Float[Tensor, " P"]:
+    """Jump to the extreme point that the gradient points to, again and again while the value rises; the end of it.
 
     For the box this is the corner r * sign(gradient). For a convex function every jump rises, since f(z) >= f(u) + g·(z - u)
     and z maximises g·z over the set; it ends at a corner that is best for its own gradient. For the ball and a quadratic it
@@ -25,7 +32,10 @@ def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], it
     with momentum (Xu et al. 2018): g + b (g - g_before), the limit of a geometric series with the ratio of their last changes.
 
     With a tolerance the last jump is the one that promises no more than `tol` of the growth from the centre, g·(z - u) being
-    the promise (the Frank-Wolfe gap) and the last jump having shown what a promise is worth; it costs a value only.
+    the promise (the Frank-Wolfe gap) and the last jump having shown what a promise is worth; it costs a value only. A jump that
+    promises more and then loses less than that share is taken: that is how rounding looks in float32, and the climb goes on.
+
+    `seen` is told every extreme point whose gradient was taken.
     """
     u = start
     value, g = search.gradient(u)
@@ -33,10 +43,12 @@ def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], it
     change, forward, worth = 0.0, 0.0, 1.0
     for k in range(iterations):
         if g is None:
-            return
+            return u
+        if seen is not None and bool(u.any()):
+            seen(u, g)
         z = region.vertex(g, u)
         if torch.equal(z, u):
-            return
+            return u
         promise = float(torch.dot(g, z - u))
         plain = before is None or not forward
         if before is not None and not plain:
@@ -46,21 +58,23 @@ def vertex_ascent(search: Search, region: Region, start: Float[Tensor, " P"], it
         if (growth > 0 and worth * promise <= tol * growth) or k == iterations - 1:
             if not search.value(z) > value and not plain:
                 search.value(region.vertex(g, u))
-            return
+            return u
         reached, slope = search.gradient(z)
-        if not reached > value:
+        if not reached > value - tol * max(growth, 0.0):
             if plain:
-                return
+                return u
             before, change, forward = None, 0.0, 0.0
             continue
         moved = bool(u.any())
-        worth = min(1.0, (reached - value) / promise) if moved and promise > 0 else 1.0
+        rose = reached > value
+        worth = min(1.0, (reached - value) / promise) if moved and rose and promise > 0 else 1.0
         if slope is not None:
             last, change = change, float(torch.linalg.vector_norm(slope - g))
             ratio = change / last if last else 1.0
             # Only where jumps contract and keep their promises: where they do not, going further is going too far.
-            forward = min(ratio / (1 - ratio), 1.0) if ratio < 1 and worth == 1 and moved else 0.0
+            forward = min(ratio / (1 - ratio), 1.0) if ratio < 1 and worth == 1 and moved and rose else 0.0
         before, u, value, g = g if moved else None, z, reached, slope
+    return u
 
 
 def projected_gradient(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20) -> None:

@@ -13,11 +13,15 @@ from landscape.errors import UsageError
 from landscape.linalg.lanczos import KrylovBasis
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products
+from landscape.linalg.quadrature_error import Rule, around, kernel_error, smoothed_bounds
 from landscape.linalg.rows import Place
 from landscape.results import SpectralDensity
 
 # The grid reaches this many sigma beyond the outermost nodes: what the kernel has left outside is 2e-9.
 MARGIN = 6.0
+# Of the band for the whole curve: Student's interval at every point, its tails shared out among as many places as there are
+# steps (Bonferroni). Pointwise is not enough: a spectrum that is one narrow bulk is right or wrong as a whole.
+LEVEL = 0.95
 
 
 def spectral_density(
@@ -53,7 +57,8 @@ def spectral_density(
         points: of the grid, which covers all nodes of all probes and six sigma more on both sides.
         sigma: width of the kernel, in the unit of H (linear) or of u (log). Default: range of the nodes / steps, near the
             resolution of an m-point rule.
-        linthresh: where the log scale turns linear; max |node| * 1e-4 if None.
+        linthresh: where the log scale turns linear. Default: what the steps can tell apart around zero, at least
+            max |node| * 1e-4.
         memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit.
         seen: called with each probe's Krylov basis before it is let go: its outer Ritz vectors are a start for `eigenpairs`.
         generator: of the probes; seed 0 if None.
@@ -61,9 +66,9 @@ def spectral_density(
         place: where the Krylov bases lie; see `landscape.linalg.Place`.
 
     Returns:
-        SpectralDensity: grid, density (unit 1 / unit of H), the pointwise 95 % t-interval of the mean over probes cut at
-        zero, nodes and weights. A probe whose Krylov space closes early (few distinct eigenvalues) repeats its last node with
-        weight 0.
+        SpectralDensity: grid, density (unit 1 / unit of H), band, resolution, nodes and weights. The band is a
+        95 % t-interval over probes, for the whole curve at once, of the bounds that each quadrature sets to its own measure. A
+        probe whose Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; it is exact.
 
     Raises:
         UsageError: an option out of range, a sigma that the grid cannot resolve, or a budget that does not hold one probe.
@@ -71,12 +76,14 @@ def spectral_density(
 
     Cost: probes * steps products in `steps` blocks a sub-batch; memory probes * steps * P values, or `memory` bytes if less.
 
-    Accuracy: full reorthogonalization, so weights are those of exact arithmetic. The band holds the error from the probes,
-    not the bias of m steps: the quadrature is exact for polynomials of degree 2m - 1, and its Wasserstein error is about
-    range / m. Near zero on the log scale nothing finer than range / m² is resolved.
+    Accuracy: full reorthogonalization, so weights are those of exact arithmetic. m nodes leave open how the mass lies between
+    them: between two neighbours the share below t is known only to within both their weights (Chebyshev, Markov, Stieltjes).
+    A kernel that a polynomial of degree 2m - 1 follows is integrated to within its distance from that. The band holds the
+    tighter of the two bounds at every point: the second where the kernel is wide beside range / m, the first near zero on the
+    log scale, where nothing finer than `resolution` is told apart.
 
     Reference: Ubaru, Chen, Saad 2017, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature; Lin, Saad, Yang 2016,
-    arXiv:1308.5467; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159.
+    arXiv:1308.5467; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159. Bounds: see `landscape.linalg.quadrature_error`.
 
     Example:
         >>> density = spectral_density(lambda v: 2.0 * v, 50, probes=3, sigma=0.1)
@@ -103,37 +110,49 @@ def spectral_density(
             fix=f"raise memory, or use steps <= {most}" if most else "raise memory",
         )
     generator = default_generator(generator)
-    nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
+    rules: list[Rule] = []
     with progress.stage("spectral density", probes * steps) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, fitting):
-            rules = _quadratures(products, min(fitting, probes - begin), steps, generator, seen, place)
-            for i, (theta, tau2) in enumerate(rules, begin):
-                nodes[i] = theta[-1]
-                nodes[i, : len(theta)], weights[i, : len(theta)] = theta, tau2
+            rules += _quadratures(products, min(fitting, probes - begin), steps, generator, seen, place)
+    nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
+    for i, rule in enumerate(rules):
+        nodes[i] = rule.nodes[-1]
+        nodes[i, : len(rule.nodes)], weights[i, : len(rule.nodes)] = rule.nodes, rule.weights
     largest = float(np.abs(nodes).max())
     if scale == "linear":
-        grid, each, width = _smooth(nodes, weights, sigma, points, 0.01 * largest or 1.0)
-        widths = np.full(points, width)
+        linthresh = None
+        grid, sigma = _grid(nodes, sigma, points, 0.01 * largest or 1.0)
+        slope = np.ones(points)
     else:
-        linthresh = linthresh or 1e-4 * largest or 1.0
-        u, each, width = _smooth(np.arcsinh(nodes / linthresh), weights, sigma, points, 0.1)
-        grid, slope = linthresh * np.sinh(u), linthresh * np.cosh(u)  # dt/du
-        each, widths = each / slope, width * slope
-    mean = each.mean(axis=0)
-    half = stdtrit(probes - 1, 0.975) * each.std(axis=0, ddof=1) / np.sqrt(probes)
+        linthresh = linthresh or max(1e-4 * largest, float(around(rules, np.zeros(1))[0])) or 1.0
+        grid, sigma = _grid(np.arcsinh(nodes / linthresh), sigma, points, 0.1)
+        slope = linthresh * np.cosh(grid)  # dt/du
+    places = grid if linthresh is None else linthresh * np.sinh(grid)
+
+    def onto(t: np.ndarray) -> np.ndarray:
+        return t if linthresh is None else np.arcsinh(t / linthresh)
+
+    error = kernel_error(grid, sigma, onto, nodes, steps)
+    each = np.empty((3, probes, points))  # lower bound, estimate, upper bound
+    for i, rule in enumerate(rules):
+        each[:, i] = smoothed_bounds(grid, sigma, onto(rule.nodes), rule, error)
+    lower, mean, upper = each.mean(axis=1)
+    spread = stdtrit(probes - 1, 1 - (1 - LEVEL) / (2 * steps)) * each.std(axis=1, ddof=1) / np.sqrt(probes)
+    peak = 1 / (sigma * np.sqrt(2 * np.pi))  # no smoothed density is above that of a single place
     return SpectralDensity(
-        grid,
-        mean,
-        np.maximum(mean - half, 0),
-        mean + half,
+        places,
+        mean / slope,
+        np.maximum(lower - spread[0], 0) / slope,
+        np.minimum(upper + spread[2], np.maximum(peak, mean)) / slope,
         nodes,
         weights,
-        widths,
+        sigma * slope,
         scale,
-        linthresh if scale == "log" else None,
+        linthresh,
         dim,
         products.count,
+        around(rules, places),
     )
 
 
@@ -144,8 +163,8 @@ def _quadratures(
     generator: torch.Generator,
     seen: Callable[[KrylovBasis], None] | None,
     place: Place | None,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Gauss rules (nodes, weights) of `count` random vectors; all of them advance in one block product a step."""
+) -> list[Rule]:
+    """Gauss rules of `count` random vectors; all of them advance in one block product a step."""
     starts = random_rows(count, products.dim, "gaussian", generator, products.dtype, products.device)
     # Draws for breakdowns must not shift the next probes' numbers, or sub-batches would change the result; none is used.
     unused = torch.Generator().manual_seed(0)
@@ -172,14 +191,12 @@ def _quadratures(
         if seen is not None:
             seen(basis)
         theta, vectors = eigh_tridiagonal(alpha, np.array(beta[:-1]))
-        rules.append((theta, vectors[0] ** 2))
+        rules.append(Rule(theta, vectors[0] ** 2, exact=len(theta) < steps or len(theta) == products.dim))
     return rules
 
 
-def _smooth(
-    nodes: np.ndarray, weights: np.ndarray, sigma: float | None, points: int, fallback: float
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Even grid over all nodes, each probe's Gaussian-smoothed density on it, and the width; in whatever coordinate."""
+def _grid(nodes: np.ndarray, sigma: float | None, points: int, fallback: float) -> tuple[np.ndarray, float]:
+    """Even grid over all nodes, and the width of the kernel; in whatever coordinate."""
     low, high = float(nodes.min()), float(nodes.max())
     span = high - low
     if sigma is None:
@@ -193,8 +210,4 @@ def _smooth(
             f"expected a grid step of at most sigma = {sigma:.3g}, found {step:.3g}",
             fix=f"use points >= {enough}, or a larger sigma",
         )
-    each = np.zeros((len(nodes), points))
-    for density, theta, weight in zip(each, nodes, weights, strict=True):
-        z = (grid[:, None] - theta) / sigma
-        density += np.exp(-0.5 * z * z) @ weight / (sigma * np.sqrt(2 * np.pi))
-    return grid, each, sigma
+    return grid, sigma

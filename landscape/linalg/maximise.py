@@ -12,17 +12,19 @@ from torch import Tensor
 from landscape import progress
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg.ascent import auto_pgd, lbfgsb, projected_gradient, projected_quasi_newton, vertex_ascent
+from landscape.linalg.corners import corner_search
 from landscape.linalg.maximum import Maximum, Run
 from landscape.linalg.probes import default_generator
 from landscape.linalg.regions import Ball, Box, Region
 from landscape.linalg.search import BudgetSpent, Search, Value, ValueAndGradient
 from landscape.linalg.starts import STARTS, Start, radius_of, starting_points, to_unit
 
-BoxMethod = Literal["sign_corner", "projected_gradient", "projected_quasi_newton", "lbfgsb", "apgd", "polish"]
+BoxMethod = Literal["corner_search", "projected_gradient", "projected_quasi_newton", "lbfgsb", "sign_corner", "apgd", "polish"]
 BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton", "apgd", "polish"]
-# In the order in which they run; APGD, with its fixed number of steps a start, is for those who ask for it, and the
-# quasi-Newton steps from the best point alone are part of the quasi-Newton method.
-BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-2]
+# In the order in which they run; APGD, with its fixed number of steps a start, is for those who ask for it, the jumps from
+# corner to corner are part of the search that begins with them, and the quasi-Newton steps from the best point alone part of
+# the quasi-Newton method.
+BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-3]
 BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)[:-2]
 
 
@@ -35,7 +37,7 @@ def maximise_box(
     methods: Sequence[BoxMethod] = BOX_METHODS,
     starts: Sequence[Start | Tensor] = STARTS,
     directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
-    restarts: int = 4,
+    restarts: int = 2,
     iterations: int = 20,
     jumps: int = 8,
     tol: float = 0.0,
@@ -56,19 +58,21 @@ def maximise_box(
         value: y -> f(y), where that is cheaper without the gradient; None to use `value_and_gradient` throughout.
         radius: (P,) or one number, finite, >= 0; a coordinate with radius 0 stays at 0.
         dim: P, where radius is a number.
-        methods: run in this order. "sign_corner": the corner r * sign(gradient), iterated, from every start.
+        methods: run in this order. "corner_search": the corner r * sign(gradient), iterated, from every start; then from more
+            starts, random ones and such as a model made of the gradients seen holds for the best, until eight in a row bring
+            nothing (`landscape.linalg.corners`).
             "projected_gradient": sign steps, halved when they fail. "projected_quasi_newton": projected L-BFGS with active
             sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. These three begin at the centre and at each
-            given tensor. Not run unasked: "apgd", Croce and Hein's auto-PGD with `iterations` steps from every start, and
-            "polish", projected_quasi_newton from the best point so far alone.
+            given tensor. Not run unasked: "sign_corner", corner_search without its further starts; "apgd", Croce and Hein's
+            auto-PGD with `iterations` steps from every start; "polish", projected_quasi_newton from the best so far alone.
         starts: "centre"; "directions": the corners r * sign(±d) of each direction d; "random": `restarts` random corners; or
             tensors (P,), moved into the box.
         directions: (P,) or (j, P) in the coordinates of y, best first: the top eigenvectors of D H D with D = diag(r) are the
             natural choice.
         restarts: random corners.
         iterations: of projected_gradient, projected_quasi_newton, polish and apgd.
-        jumps: of sign_corner from every start, at most.
-        tol: sign_corner stops when no corner promises to raise the value by more than this share of its growth from the centre;
+        jumps: of corner_search and sign_corner from every start, at most.
+        tol: they stop when no corner promises to raise the value by more than this share of its growth from the centre;
             0 goes on to a corner that is best for its own gradient.
         lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
         max_evaluations: stop after so many evaluations; no bound if None.
@@ -83,7 +87,9 @@ def maximise_box(
         NumericalError: f or its gradient is not finite at the centre.
 
     Cost: `jumps` gradients for each start of sign_corner at most, `iterations` for the two projected methods, about 12 for
-    L-BFGS-B. Memory about 20 vectors of P, and 25 more in float64 for L-BFGS-B.
+    L-BFGS-B; corner_search climbs eight times at least and 24 times at most beside the given starts, 2 to 8 gradients each.
+    Memory about 20 vectors of P, up to 24 more of P and 24 of a byte an entry for corner_search (fewer where they would take a
+    gigabyte), and 25 more in float64 for L-BFGS-B.
 
     Accuracy: a lower bound: the problem is NP-hard. Points where f is not finite are counted, reported and left out.
 
@@ -216,7 +222,8 @@ def _maximise(
     if jumps < 1 or not 0 <= tol < 1:
         raise UsageError(f"expected jumps >= 1 and tol from 0 to 1, found {jumps} and {tol}", fix="for example 10 and 1e-3")
     dim, dtype, device = len(scale), scale.dtype, scale.device
-    single, corners = starting_points(starts, directions, restarts, region, scale, default_generator(generator))
+    generator = default_generator(generator)
+    single, corners = starting_points(starts, directions, restarts, region, scale, generator)
     history: list[Run] = []
     found = ("centre", "centre")
     complete = True
@@ -229,7 +236,7 @@ def _maximise(
                 fix="check the loss at these weights",
             )
 
-        def run(method: str, name: str, climb: Callable[[], None]) -> None:
+        def run(method: str, name: str, climb: Callable[[], object]) -> None:
             nonlocal found
             before, best = search.evaluations, search.best
             search.run_best = float("-inf")
@@ -242,6 +249,10 @@ def _maximise(
 
         try:
             for method in methods:
+                if method == "corner_search":
+                    begin = chain(((name, to_unit(y, scale)) for name, y in single), corners())
+                    corner_search(search, region, slope * scale, begin, generator, jumps, tol, partial(run, method))
+                    continue
                 if method in ("sign_corner", "boundary_gradient", "apgd"):
                     for name, u in chain(((name, to_unit(y, scale)) for name, y in single), corners()):
                         if method == "apgd":

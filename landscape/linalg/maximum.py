@@ -44,9 +44,15 @@ class Maximum:
     overflowed: int = 0
     complete: bool = True
 
-    def estimate(self) -> Estimate:
-        """The value as a lower bound, with how it was found."""
-        reason = f"{self.method} from {self.start}"
+    def estimate(self, rounding: float = 0.0) -> Estimate:
+        """The value as a lower bound, with how it was found and what was spent; growths below `rounding` say that they are."""
+        starts = len({(run.method, run.start) for run in self.history})
+        reason = f"{self.method} from {self.start}; {self.gradients} gradients, {self.evaluations - self.gradients} values, "
+        reason += f"{starts} climb{'s' * (starts != 1)}"
+        if not self.value > self.centre:
+            reason += "; no point that was tried is above the centre"
+        elif self.value - self.centre < rounding:
+            reason += "; the growth is as small as the rounding of the values, take float64"
         if self.nonfinite:
             reason += f"; {self.nonfinite} points were not finite, {self.overflowed} of them +inf, and are left out"
         if not self.complete:

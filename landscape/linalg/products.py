@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from landscape.errors import NumericalError, UsageError
@@ -82,7 +82,7 @@ def inner_products(rows: Float[Tensor, "m P"], w: Float[Tensor, " P"]) -> Float[
     return total
 
 
-def gram(a: Float[Tensor, "j P"], b: Float[Tensor, "k P"]) -> np.ndarray:
+def gram(a: Num[Tensor, "j P"], b: Float[Tensor, "k P"]) -> np.ndarray:
     """A Bᵀ as a (j, k) float64 array, accumulated in float64 whatever the dtype of the rows."""
     total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
     for columns in column_chunks(a.shape[1]):

@@ -16,7 +16,7 @@ from landscape.measures.registry import NotDefined, measure, variant
 from landscape.measures.shared import seeded
 from landscape.measures.worst_case import ROUGH, Norm, check_radius, growth, growth_work, largest_growth
 from landscape.objective import Objective
-from landscape.results import Estimate, Spent
+from landscape.results import Estimate, Sampling, Spent
 
 _REFERENCE = "Andriushchenko et al. 2023, arXiv:2302.07011"
 
@@ -50,7 +50,8 @@ def adaptive_average(
         rho: size of the noise relative to the weights; 0.1 is the published code's.
         pairs: independent draws, each with its mirror image; at least 2.
         norm: "l2" for normal noise, "linf" for uniform noise.
-        normalized: of the loss of normalized logits, which does not see the scale of the last layer either.
+        normalized: of the loss of normalized logits, which does not see the scale of the last layer either. For three classes
+            or more: two centred logits over their spread are (1, -1) or (-1, 1), a loss that is a step.
         generator: of the noise; default seed 0.
 
     Returns:
@@ -58,7 +59,7 @@ def adaptive_average(
 
     Raises:
         UsageError: rho is not positive and finite, fewer than 2 pairs.
-        NotDefined: normalized, and the outputs are not the logits of classes.
+        NotDefined: normalized, and the outputs are not the logits of three classes or more.
 
     Cost: two forward passes a pair.
 
@@ -107,7 +108,10 @@ def adaptive_average(
         lost = int((~np.isfinite(growths)).sum())
         return Estimate(math.inf, None, "t", pairs, reason=f"the loss overflows for {lost} of {pairs} draws")
     estimate = linalg.mean_estimate(growths)
-    return estimate if each is None else replace(estimate, data_stderr=objective.standard_error(each))
+    if each is None:
+        return estimate
+    sampling = Sampling.of(each[None].cpu().numpy(), objective.sample_weights.cpu().numpy())
+    return replace(estimate, data_stderr=None if sampling is None else sampling.stderr, sampling=sampling)
 
 
 def adaptive_worst(
@@ -120,7 +124,10 @@ def adaptive_worst(
     normalized: bool = False,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """Worst-case adaptive sharpness on all samples at once: max over ||d / |w| ||_p <= rho of L(w + d) - L(w), by APGD.
+    """Worst-case adaptive sharpness on all samples at once: max over ||d / |w| ||_p <= rho of L(w + d) - L(w).
+
+    APGD as published, beside it the search of `sam` and `sam_linf`, and quasi-Newton steps from the best point of both: a
+    better maximum of the same function.
 
     Args:
         objective: the network on its data.
@@ -136,9 +143,9 @@ def adaptive_worst(
 
     Raises:
         UsageError: rho is not positive and finite.
-        NotDefined: normalized, and the outputs are not the logits of classes.
+        NotDefined: normalized, and the outputs are not the logits of three classes or more.
 
-    Cost: (3 + restarts) * (steps + 1) gradients.
+    Cost: (3 + restarts) * (steps + 1) gradients of APGD and 20 to 80 of the other methods.
 
     Accuracy: a non-convex maximisation; the true value is at least this. A full-batch maximum is not comparable with
     `adaptive_worst_m`: a mean of maxima over batches is larger than the maximum of the mean.
@@ -154,7 +161,7 @@ def adaptive_worst(
         norm,
         objective.theta.abs(),
         generator,
-        methods=["apgd"],
+        published=True,
         eigen_tol=ROUGH if normalized else None,
         restarts=restarts,
         steps=steps,
@@ -172,7 +179,7 @@ def adaptive_worst_m(
     normalized: bool = False,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """Worst-case adaptive m-sharpness: the mean over batches of m samples of each batch's own maximum, by APGD.
+    """Worst-case adaptive m-sharpness: the mean over batches of m samples of each batch's own maximum.
 
     E_B max over ||d / |w| ||_p <= rho of L_B(w + d) - L_B(w), over consecutive batches of m samples.
 
@@ -188,7 +195,7 @@ def adaptive_worst_m(
     Raises:
         UsageError, NotDefined: as `adaptive_worst`; m < 1.
 
-    Cost: (1 + restarts) * (steps + 1) gradients.
+    Cost: (1 + restarts) * (steps + 1) gradients of APGD and 10 to 40 of the other methods.
 
     Reference: as `adaptive_worst`. Departure: batches are weighted by their samples, so that a short last one counts
     for what it is.
@@ -202,16 +209,17 @@ def adaptive_worst_m(
     found = []
     with progress.stage("batches", len(batches)) as advance:
         for batch in batches:
-            found.append(
-                growth(batch, rho, norm, scale, random, methods=["apgd"], curved=False, restarts=restarts, steps=steps)
-            )
+            found.append(growth(batch, rho, norm, scale, random, published=True, curved=False, restarts=restarts, steps=steps))
             advance(1)
     values = np.array([f.value for f in found])
     mean = float(np.average(values, weights=weights))
     n, share = len(values), weights / weights.sum()
     error = float(np.sqrt((share**2 * (values - mean) ** 2).sum() * n / (n - 1))) if n > 1 else None
     lost = sum(f.nonfinite for f in found)
-    reason = f"APGD on {n} batches of {m}" + (f"; {lost} points were not finite and are left out" if lost else "")
+    gradients = sum(f.gradients for f in found)
+    reason = f"on {n} batches of {m}, {gradients / n:.0f} gradients each" + (
+        f"; {lost} points were not finite and are left out" if lost else ""
+    )
     return Estimate(mean, None, "lower bound", sum(f.evaluations for f in found), reason=reason, data_stderr=error)
 
 
@@ -251,6 +259,12 @@ def _of_normalized_logits(objective: Objective) -> Objective:
     """The same loss of normalized logits; where targets are classes, since only their logits have a scale to take out."""
     if objective.classes is None or not isinstance(objective.loss, nn.CrossEntropyLoss):
         raise NotDefined("expected cross-entropy of class logits, found another loss", fix="take the one without normalization")
+    if objective.classes < 3:
+        raise NotDefined(
+            f"expected three classes or more to normalize logits, found {objective.classes}: of two centred logits only the "
+            "sign is left, and the loss is a step",
+            fix="take the one without normalization",
+        )
     if objective not in _normalized:  # one for all measures, so that they share its eigenvectors
         _normalized[objective] = objective.of_outputs(normalized_logits)
     return _normalized[objective]
@@ -266,19 +280,19 @@ def _average_work(objective: Objective, settings: Mapping[str, Any]) -> dict[Has
 
 
 def _from_four_starts(settings: Mapping[str, Any]) -> float:
-    """Gradients of APGD from the centre, two ways along an eigenvector, and random starts."""
-    return (3 + settings["restarts"]) * (settings["steps"] + 1)
+    """Gradients of APGD from the centre, two ways along an eigenvector, and random starts; and of the other methods."""
+    return (3 + settings["restarts"]) * (settings["steps"] + 1) + 35
 
 
 def _from_two_starts(settings: Mapping[str, Any]) -> float:
-    """Gradients of APGD from the centre and random starts."""
-    return (1 + settings["restarts"]) * (settings["steps"] + 1)
+    """Gradients of APGD from the centre and random starts; and of the other methods."""
+    return (1 + settings["restarts"]) * (settings["steps"] + 1) + 20
 
 
 def _register() -> None:
     """Every member of the family under its own name."""
     for normalized in (False, True):
-        end, words = ("_normalized", ", of normalized logits") if normalized else ("", "")
+        end, words = ("_normalized", ", of normalized logits of three classes or more") if normalized else ("", "")
         for norm, law, radius in (("l2", "normal", 0.5), ("linf", "uniform", 1e-3)):
             fixed = {"norm": norm, "normalized": normalized}
             about: dict[str, Any] = {
@@ -286,16 +300,14 @@ def _register() -> None:
             }  # fmt: skip
             doc = f"Average-case adaptive sharpness, {law} noise in proportion to each weight ({norm}){words}."
             measure(f"adaptive_average_{norm}{end}", work=_average_work, **about)(variant(adaptive_average, doc, fixed))
-            doc = (
-                f"Worst-case adaptive sharpness on all samples at once ({norm}){words}: max growth in |d| <= rho |w|, by APGD."
-            )
+            doc = f"Worst-case adaptive sharpness on all samples at once ({norm}){words}: max growth in |d| <= rho |w|."
             key = "normalized" if normalized else "adaptive"
             measure(
                 f"adaptive_worst_{norm}{end}",
                 work=growth_work(key, _from_four_starts, rough=normalized),
                 **about,
             )(variant(adaptive_worst, doc, fixed, rho=radius))
-            doc = f"Worst-case adaptive m-sharpness ({norm}){words}: the mean of the maxima of batches of m, by APGD."
+            doc = f"Worst-case adaptive m-sharpness ({norm}){words}: the mean of the maxima of batches of m."
             measure(f"adaptive_worst_{norm}{end}_m", work=growth_work("", _from_two_starts), **about)(
                 variant(adaptive_worst_m, doc, fixed, rho=radius)
             )

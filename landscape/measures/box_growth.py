@@ -12,14 +12,11 @@ from torch import Tensor
 from landscape import linalg
 from landscape.linalg.products import gram
 from landscape.measures.registry import Settings, Work
-from landscape.measures.shared import extremes, extremes_work
+from landscape.measures.shared import extremes, extremes_work, rounding
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
-METHODS = ("corners", "lbfgsb", "all")
-# Up to so many coordinates each one counts: corners that are best for their own gradients are many and far apart, one run does
-# not do, and no tolerance is allowed. With many coordinates all runs end at nearly the same value. A heuristic.
-FEW = 1000
+METHODS = ("corners", "climb", "lbfgsb", "all")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,7 @@ def largest_growth_in_box(
     options = {"generator": generator} | _plan(method, where, iterations, tol, generator)
     best = linalg.maximise_box(where.value_and_gradient, value, radius, **options)
     share = (best.value - best.centre) / (1 + best.centre)
-    estimate = replace(best.estimate(), value=100 * share)
+    estimate = replace(best.estimate(rounding(objective)), value=100 * share)
     before = objective.losses()
     known = kept and torch.equal(kept[0][0], best.point)
     after = kept[0][1] if known else objective.losses(where.at(best.point))
@@ -109,25 +106,27 @@ def _plan(method: str, where: Coordinates, iterations: int, tol: float, generato
     """The options of `linalg.maximise_box`."""
     if method == "lbfgsb":
         return {"methods": ("lbfgsb",), "starts": ("centre",), "lbfgsb_iterations": iterations}
-    if method == "corners" and where.dim > FEW:
+    if method == "climb":
         return {"methods": ("sign_corner",), "starts": ("centre",), "jumps": iterations, "tol": tol}
-    several = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations}
-    if method == "corners" and where.objective.dim > FEW:
-        return several | {"methods": ("sign_corner", "lbfgsb"), "starts": ("centre", "random"), "restarts": 4}
-    return several | {"directions": where.top(generator), "restarts": 2}
+    several: dict[str, Any] = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations, "restarts": 2}
+    several["tol"] = tol if where.dim > linalg.FEW else 0.0  # few coordinates: to the corner that is best
+    if method == "corners":
+        return several | {"methods": ("corner_search", "polish"), "starts": ("centre", "random")}
+    return several | {"directions": where.top(generator)}
 
 
 def box_work(key: str) -> Work:
     """What one maximisation typically takes, and the eigenvector `key` that "all" starts from."""
 
     def work(objective: Objective, settings: Settings) -> dict[Hashable, Spent]:
-        steps, p = settings["iterations"], settings.get("subspace") or settings.get("p")
+        steps = settings["iterations"]
         if settings["method"] == "lbfgsb":
             return {object(): Spent(forwards=2, gradients=steps + 2)}
-        if settings["method"] == "all" or objective.dim <= FEW:
-            return {**extremes_work(key)(objective, settings), object(): Spent(forwards=20, gradients=20 + 2.5 * steps)}
-        if p and p <= FEW:
-            return {object(): Spent(forwards=6, gradients=20 + steps)}
-        return {object(): Spent(forwards=2, gradients=min(steps, 6))}
+        if settings["method"] == "climb":
+            return {object(): Spent(forwards=2, gradients=min(steps, 6))}
+        if settings["method"] == "corners":
+            few = (settings.get("subspace") or settings.get("p") or objective.dim) <= linalg.FEW
+            return {object(): Spent(forwards=15, gradients=(75 if few else 45) + steps / 2)}
+        return {**extremes_work(key)(objective, settings), object(): Spent(forwards=30, gradients=60 + 3 * steps)}
 
     return work

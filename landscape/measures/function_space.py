@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from landscape.curvature import exact_math
 from landscape.errors import UsageError
 from landscape.measures.registry import NotDefined, measure
 from landscape.objective import Objective
-from landscape.results import Estimate, Spent
+from landscape.results import Estimate, Sampling, Spent
 
 Network = Callable[[Tensor], Tensor]
 
@@ -179,4 +180,6 @@ def classifier(objective: Objective) -> Classifier:
 def _mean(values: Float[Tensor, " N"], reason: str | None = None) -> Estimate:
     """Mean over samples with its standard error."""
     n = len(values)
-    return Estimate(float(values.mean()), float(values.std() / math.sqrt(n)) if n > 1 else None, "samples", n, reason=reason)
+    sampling = Sampling.of(values[None].cpu().numpy(), np.ones(n))
+    error = float(values.std() / math.sqrt(n)) if n > 1 else None
+    return Estimate(float(values.mean()), error, "samples", n, reason=reason, sampling=sampling)

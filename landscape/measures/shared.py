@@ -13,7 +13,7 @@ from landscape.measures.registry import Work
 from landscape.measures.remembered import once
 from landscape.objective import Curvature, Objective
 from landscape.per_sample import SAMPLE_FORMS
-from landscape.results import Eigenpairs, Estimate, Spent
+from landscape.results import Eigenpairs, Estimate, Sampling, Spent
 from landscape.spectrum import TOLERANCE, krylov
 
 # How many probes also measure the spread over samples: enough for a standard error of a standard error of some 10 %.
@@ -149,6 +149,11 @@ def eigenvalue_of(
     return replace(estimate, n=pairs.matvecs)
 
 
+def rounding(objective: Objective) -> float:
+    """How far a mean loss is rounded, roughly: a few units in the last place of 1, as logits of that order make it."""
+    return 4 * torch.finfo(objective.dtype).eps
+
+
 def _units(objective: Objective, weight: Tensor | None) -> str | None:
     """What a diagonal weight is, so that a neighbour's can be told to be the same; None for one that has no name."""
     if weight is None:
@@ -168,11 +173,18 @@ def with_data_error(
 ) -> Estimate:
     """Attach the error from the finite sample to an estimate of the mean over directions of v^T A v.
 
-    To first order an eigenvalue moves by v^T (dH) v, so that its sampling error is that of the mean of v^T H_n v. For a
-    trace the directions are a few random probes; their own noise makes the error a little too large on average.
+    To first order an eigenvalue moves by v^T (dH) v, so that its sampling error is that of the mean of v^T H_n v; but it is a
+    maximum over v, and too large on average. For a trace the directions are a few random probes, and what their own noise
+    adds to the spread over samples is told from it by how two of them agree.
     """
     parts = [objective.sample_curvatures(v, curvature) for v in directions]
     known = [p for p in parts if p is not None]
     if len(known) < len(parts):
         return estimate
-    return replace(estimate, data_stderr=objective.standard_error(torch.stack(known).mean(0)))
+    sampling = Sampling.of(
+        torch.stack(known).cpu().numpy(),
+        objective.sample_weights.cpu().numpy(),
+        estimate.n if estimate.kind == "t" else None,
+        "maximum" if estimate.kind == "residual" else "mean",
+    )
+    return replace(estimate, data_stderr=None if sampling is None else sampling.stderr, sampling=sampling)

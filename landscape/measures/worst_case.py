@@ -1,7 +1,7 @@
 """The largest growth of the loss in a ball or box around the weights: what SAM, ASAM and adaptive sharpness share."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.errors import UsageError
-from landscape.measures.box_growth import FEW
 from landscape.measures.registry import Work
-from landscape.measures.shared import extremes, extremes_work, seeded
+from landscape.measures.shared import extremes, extremes_work, rounding, seeded
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -29,7 +28,7 @@ def growth(
     scale: Tensor,
     generator: torch.Generator,
     *,
-    methods: Sequence[str] | None = None,
+    published: bool = False,
     curved: bool = True,
     eigen_tol: float | None = None,
     restarts: int = 2,
@@ -37,6 +36,9 @@ def growth(
     tol: float = 1e-3,
 ) -> linalg.Maximum:
     """Maximise L(theta + s * y) - L(theta) over ||y|| <= rho, y measured in units of the scale s.
+
+    In a box by search among its corners (`landscape.linalg.corners`), in a ball by jumps from extreme point to extreme point
+    out of every start; then by quasi-Newton steps from the best of what was found.
 
     Everything happens in y: where s follows a rescaling of the weights, so does every step, and the value does not change.
 
@@ -46,9 +48,8 @@ def growth(
         norm: of y, "l2" or "linf".
         scale: (P,) s; a weight with scale 0 stays.
         generator: of the Lanczos start and of random starts.
-        methods: of `linalg.maximise_ball` or `maximise_box`; None for jumps from extreme point to extreme point out of every
-            start, and quasi-Newton steps from the best of what they find; in a box of few coordinates all that run unasked.
-        curved: also start from the top eigenvector of diag(s) H diag(s).
+        published: APGD from every start too, as Andriushchenko et al. have it.
+        curved: also start from the top eigenvector of diag(s) H diag(s); if not, a box is climbed from the given starts alone.
         eigen_tol: relative residual of that eigenvector; default as fine as where it is measured, whose run it then shares.
             ROUGH will do where nothing else needs it.
         restarts: random starts.
@@ -73,13 +74,14 @@ def growth(
         value, gradient = objective.value_and_gradient(theta + scale * y)
         return value - centre, scale * gradient
 
+    # Batch after batch, the search of a box would take several times as long as all the rest.
+    jumps = "boundary_gradient" if norm == "l2" else "corner_search" if curved else "sign_corner"
     options: dict[str, Any] = {
         "dim": objective.dim, "starts": ("centre", "directions", "random"), "directions": directions, "restarts": restarts,
-        "iterations": steps, "tol": tol, "generator": generator, "dtype": objective.dtype, "device": objective.device,
-        "methods": methods or ("boundary_gradient" if norm == "l2" else "sign_corner", "polish"),
+        "iterations": steps, "tol": tol if objective.dim > linalg.FEW else 0.0,
+        "generator": generator, "dtype": objective.dtype, "device": objective.device,
+        "methods": (jumps, *(("apgd",) if published else ()), "polish"),
     }  # fmt: skip
-    if methods is None and norm == "linf" and objective.dim <= FEW:
-        del options["methods"]
 
     def value(y: Tensor) -> float:
         return objective.value(theta + scale * y).value - centre
@@ -103,7 +105,7 @@ def largest_growth(
     is that of the mean of the samples' own growths there.
     """
     found = growth(objective, rho, norm, scale, seeded(generator), **options)
-    estimate = found.estimate()
+    estimate = found.estimate(rounding(objective))
     before, after = objective.losses(), objective.losses(objective.theta + scale * found.point)
     if before is None or after is None:
         return estimate
@@ -121,5 +123,10 @@ def growth_work(key: str, gradients: Callable[[Mapping[str, Any]], float], forwa
 
 
 def climbs(settings: Mapping[str, Any]) -> float:
-    """Gradients of the methods that run unasked: some jumps from every start, and one climb of so many steps."""
+    """Gradients in a ball: some jumps from every start, and one climb of so many steps."""
     return 20 + settings["steps"]
+
+
+def searches(settings: Mapping[str, Any]) -> float:
+    """Gradients in a box: a dozen starts of some jumps, and one climb."""
+    return 50 + settings["steps"] / 2

@@ -59,10 +59,12 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
         doubt = f"± {number(e.stderr * scale, 2)} residual{count}"
     elif interval is not None and e.kind != "exact":
         doubt = f"{number(interval[0] * scale)} to {number(interval[1] * scale)}{count}"
+    elif e.kind == "samples" and e.stderr is not None:
+        doubt = _of_samples(e, scale)
     else:
         doubt = "exact on these samples" if e.kind == "exact" else f"no interval{count}"
     if e.data_stderr is not None:
-        remarks.append(f"± {number(1.96 * e.data_stderr * scale, 2)} from having only these samples")
+        remarks.append(f"{_of_samples(e, scale)} from having only these samples")
     why = "" if e.converged else f"NOT CONVERGED: {printable(e.reason or 'no reason given', 200)}"
     return {
         "value": ("≥ " if e.kind == "lower bound" else "") + number(e.value * scale),
@@ -72,10 +74,22 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
     }
 
 
+def _of_samples(e: Estimate, scale: float) -> str:
+    """The interval for what the samples were drawn from; where there is none, the spread over such draws."""
+    bounds = e.data_interval()
+    if bounds is not None:
+        return f"{number(bounds[0] * scale)} to {number(bounds[1] * scale)}"
+    error = e.stderr if e.kind == "samples" else e.data_stderr
+    few = e.sampling is not None and e.sampling.kind == "mean"
+    carried = f" ({e.sampling.carried_by:.0f} samples carry it)" if few and e.sampling else ""
+    return f"sd {number((error or 0.0) * scale, 2)}{carried}"
+
+
 def check_verdict(check: SliceCheck | PathCheck) -> tuple[bool, str]:
     """Whether a slice is what its title says, as far as that can be told, and what is wrong."""
     right = "ends and values" if isinstance(check, PathCheck) else "centre, values and norms"
-    compared = "not compared" if check.derivatives.reason else "right"
+    derivatives = check.derivatives
+    compared = "too small to be compared" if derivatives.unresolved else "not compared" if derivatives.reason else "right"
     return check.passed, "; ".join(check.problems) or f"{right} are right; curvatures are {compared}"
 
 

@@ -24,6 +24,7 @@ from landscape.report.coarse import preview, show_whole_span
 from landscape.report.effects import draw_correlations, draw_effects
 from landscape.report.history import Run
 from landscape.report.quantities import is_eigenvalue, quantity_name
+from landscape.report.spectrum import resolution
 from landscape.report.style import GREY, house, printable, settle, wrapped
 from landscape.report.tracks import track_line
 from landscape.results import UNCONVERGED, Block, Certificate, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
@@ -40,7 +41,7 @@ def figure_density(
 ) -> Figure:
     """`draw_density` with title and footer."""
     work = f"{density.probes} probes × {density.nodes.shape[1]} steps, {density.matvecs} products, {density.dim:,} weights"
-    facts = [f"stochastic Lanczos quadrature: {work}"]
+    facts = [f"stochastic Lanczos quadrature: {work}", *resolution(density)]
     return finish(draw_density(density, eigenpairs=eigenpairs), title, facts, provenance)
 
 
@@ -153,7 +154,7 @@ def figure_measures(
     facts = [
         f"checkpoints: {len(members)}",
         "thin bars: 95 % of the method's error",
-        "wide bars: from having only these samples",
+        "wide bars: from having only these samples: 95 %, or one standard deviation for a maximum",
         "line: median of a group of 3 or more",
     ]
     facts += ["arrow up: lower bound", "hollow: not converged"]

@@ -51,6 +51,17 @@ class _Point:
         down, up = self.estimate.value - interval[0], interval[1] - self.estimate.value
         return max(down, 0.0) * self.scale, max(up, 0.0) * self.scale
 
+    @property
+    def wide(self) -> tuple[float, float]:
+        """Distances to the ends of the 95 % interval for what the samples were drawn from; one sd where there is none."""
+        e, bounds = self.estimate, self.estimate.data_interval()
+        if e.kind == "proportion" or (e.kind == "samples" and bounds is not None):
+            return 0.0, 0.0  # `bars` already
+        if bounds is None:
+            sd = (e.stderr if e.kind == "samples" else e.data_stderr) or 0.0
+            return sd * self.scale, sd * self.scale
+        return max(e.value - bounds[0], 0.0) * self.scale, max(bounds[1] - e.value, 0.0) * self.scale
+
 
 @house
 def draw_measures(
@@ -166,8 +177,8 @@ def _draw_point(ax: Axes, p: _Point) -> None:
     face = colour if p.estimate.converged else "white"
     down, up = p.bars
     bars = [[down], [up]] if down or up else None
-    if p.estimate.data_stderr:
-        wide = 1.96 * p.estimate.data_stderr * p.scale
+    if any(p.wide):
+        wide = [[d] for d in p.wide]
         ax.errorbar(p.place, p.value, yerr=wide, fmt="none", ecolor=colour, alpha=0.3, elinewidth=5, zorder=2)
     ax.errorbar(
         p.place, p.value, yerr=bars, fmt=marker, color=colour, mfc=face, ecolor=BLACK, elinewidth=0.9, capsize=2, ms=5, zorder=3

@@ -24,7 +24,10 @@ EIGENVALUE = "eigenvalue λ of the Hessian (loss / weight²)"
 
 @house
 def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs: Eigenpairs | None = None) -> Axes:
-    """Draw a spectral density with its 95 % band on a log axis, so that single outliers show beside the bulk.
+    """Draw a spectral density with its band on a log axis, so that single outliers show beside the bulk.
+
+    Where the band reaches down to zero, since the steps do not tell whether anything is there, it is not filled: a dotted line
+    marks its upper edge.
 
     Short strokes at the foot mark the smallest and the largest Ritz value of every probe: where they lie apart, the ends of the
     spectrum are not resolved. With scale="log" the eigenvalue axis is a symmetric logarithm, linear within `linthresh`.
@@ -44,14 +47,13 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
         'log'
     """
     ax = new_axes() if ax is None else ax
-    grid, mean, lower, upper = (np.asarray(a, float) for a in (density.grid, density.density, density.lower, density.upper))
+    grid, mean = np.asarray(density.grid, float), np.asarray(density.density, float)
     if density.linthresh is not None:
         ax.set_xscale("symlog", linthresh=density.linthresh, linscale=0.5)
         ax.axvspan(-density.linthresh, density.linthresh, color="#f3f3f3", zorder=0, lw=0)
     floor, ceiling = _density_range(density)
     under = floor / 100  # below the axis: a log axis has no zero to draw
-    band = ax.fill_between(grid, np.maximum(lower, under), np.maximum(upper, under), color=BLUE, alpha=0.25, lw=0)
-    band.set_label("95 % band over probes")
+    _band(ax, density, floor)
     ax.plot(grid, np.maximum(mean, under), color=BLUE, label=f"mean of {density.probes} probes", lw=1.3)
     ends = np.concatenate([density.nodes.min(axis=1), density.nodes.max(axis=1)])
     ax.plot(
@@ -143,6 +145,32 @@ def _eigenvalue_scale(ax: Axes, values: np.ndarray) -> None:
         log_axis(ax, "y", finite.min() / 2, finite.max() * 2)
     elif size.size and size.max() / np.median(size) > DECADES_ASK:
         ax.set_yscale("symlog", linthresh=float(np.median(size)))
+
+
+def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
+    """Filled where it lies above the foot of the axis; its upper edge, dotted, where it is open below."""
+    grid, lower, upper = (np.asarray(a, float) for a in (density.grid, density.lower, density.upper))
+    if density.resolution is None:
+        label, known = "95 % band over probes", np.full(grid.shape, True)
+    else:
+        label, known = "95 % band: probes and quadrature", lower > floor
+    low, high = np.maximum(lower, floor / 100), np.maximum(upper, floor / 100)
+    ax.fill_between(grid, low, high, where=known.tolist(), color=BLUE, alpha=0.25, lw=0, label=label)
+    if known.all():
+        return
+    beyond = ~known
+    beyond[1:] |= ~known[:-1]  # so that the line meets the band
+    beyond[:-1] |= ~known[1:]
+    ax.plot(grid, np.where(beyond, high, np.nan), color=BLUE, lw=0.8, ls=":", label="upper bound, where the lower is 0")
+
+
+def resolution(density: SpectralDensity) -> list[str]:
+    """The smallest width that the steps tell apart, in words: around zero on the log scale, else where most of the mass is."""
+    if density.resolution is None:
+        return []
+    if density.linthresh is not None:
+        return [f"resolution around 0: {short(density.near_zero or 0.0, 2)}"]
+    return [f"resolution at the peak: {short(float(density.resolution[int(np.argmax(density.density))]), 2)}"]
 
 
 def _density_range(density: SpectralDensity) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from landscape.results.deviation import Deviation
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.merge_tree import MergeTree, Minimum
 from landscape.results.path_check import PathCheck
+from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
 from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
 from landscape.results.slice_check import NormRatios, SliceCheck
@@ -44,6 +45,7 @@ __all__ = [
     "NormRatios",
     "PathCheck",
     "RankCorrelation",
+    "Sampling",
     "Sharpness",
     "Slice",
     "SliceCheck",

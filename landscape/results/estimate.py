@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from landscape.plain import finite_or_none
+from landscape.results.sampling import Sampling
 
 Kind = Literal["exact", "t", "log t", "samples", "proportion", "residual", "lower bound"]
 
@@ -26,7 +27,8 @@ class Estimate:
               with n - 1 degrees of freedom.
             - "log t": a positive value whose logarithm is known like a mean of `n` probes; `stderr` is that of the value to
               first order, the interval is Student's for the logarithm.
-            - "samples": a mean over `n` data points; `stderr` is s/sqrt(n): the doubt from having seen only these.
+            - "samples": a mean over `n` data points; `stderr` is s/sqrt(n): the doubt from having seen only these. The interval
+              is that of `sampling` where it is known, else the normal one.
             - "proportion": a share of `n` data points, such as an accuracy; the interval is Wilson's, which stays inside [0, 1]
               and does not shrink to nothing where all or none of them are hits.
             - "residual": an eigenvalue; `stderr` holds the true residual norm ||Hv - lambda v||, and an eigenvalue of H lies
@@ -38,6 +40,8 @@ class Estimate:
         data_stderr: standard error that comes from having only these samples of the data, where `stderr` is about the method;
             the two are kept apart. None where it was not estimated, and for kind "samples", where `stderr` is that very
             thing.
+        sampling: more of the same: how skewed the samples are, how many of them carry the value, and the interval that follows.
+            Where there is a `data_stderr` alone the value is a maximum, and there is no interval.
     """
 
     value: float
@@ -47,6 +51,7 @@ class Estimate:
     converged: bool = True
     reason: str | None = None
     data_stderr: float | None = None
+    sampling: Sampling | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float] | None:
         """Interval that holds the truth with probability `level` (always, for "residual"; one-sided for "lower bound").
@@ -59,6 +64,8 @@ class Estimate:
             return (self.value, math.inf)
         if self.stderr is None or not math.isfinite(self.value):
             return None
+        if self.kind == "samples" and self.sampling is not None:
+            return self.sampling.interval(self.value, (0.0, 0.0), level)
         if self.kind == "proportion":
             return _wilson(self.value, self.n or 1, float(ndtri(0.5 + level / 2)))
         if self.kind == "log t":
@@ -74,6 +81,29 @@ class Estimate:
             width = self.stderr * float(ndtri(0.5 + level / 2))
         return (self.value - width, self.value + width)
 
+    def data_interval(self, level: float = 0.95) -> tuple[float, float] | None:
+        """Interval of the value on the whole population that the samples were drawn from, at the same weights.
+
+        The doubt of the method is inside it. None where there is none to give: see `Sampling`.
+        """
+        if self.kind in ("samples", "proportion"):
+            return self.interval(level)
+        if self.sampling is None or not math.isfinite(self.value) or self.kind == "lower bound":
+            return None
+        low, high = self.interval(level) or (self.value, self.value)
+        return self.sampling.interval(self.value, (self.value - low, high - self.value), level)
+
+    def data_doubt(self) -> str:
+        """The doubt from having only these samples, in words: "[8.1, 13.2]", "sd 0.4", "sd 0.4, 7 samples carry it" or ""."""
+        bounds = self.data_interval()
+        if bounds is not None:
+            return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
+        error = self.stderr if self.kind == "samples" else self.data_stderr
+        if error is None or not math.isfinite(self.value):
+            return ""
+        few = self.sampling is not None and self.sampling.kind == "mean" and not self.sampling.known
+        return f"sd {error:.2g}" + (f", {self.sampling.carried_by:.0f} samples carry it" if few and self.sampling else "")
+
     def doubt(self) -> str:
         """The interval in words, as the tables print it: "± 0.3", "residual 1e-5", "≥ (lower bound)" or ""."""
         if self.kind == "lower bound":
@@ -82,6 +112,8 @@ class Estimate:
             return ""
         if self.kind == "residual":
             return f"residual {self.stderr:.1e}"
+        if self.kind == "samples" and self.sampling is not None:
+            return self.data_doubt()
         bounds = self.interval()
         if bounds is not None and self.kind in ("proportion", "log t"):
             return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
@@ -91,11 +123,14 @@ class Estimate:
         return f"{self.value:.5g} {self.doubt()}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary; what is not finite becomes None, and `reason` says why. `data_stderr` is written by Measurement."""
+        """Plain dictionary; what is not finite becomes None, and `reason` says why; "sampling" where it is known.
+
+        `data_stderr` is written by Measurement.
+        """
         reason = self.reason
         if not math.isfinite(self.value) and reason is None:
             reason = f"not finite: {self.value}"
-        return {
+        out = {
             "value": finite_or_none(self.value),
             "stderr": finite_or_none(self.stderr),
             "kind": self.kind,
@@ -103,12 +138,14 @@ class Estimate:
             "converged": bool(self.converged),
             "reason": reason,
         }
+        return out if self.sampling is None else out | {"sampling": self.sampling.to_json(self.data_interval())}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Estimate":
         """Inverse of `to_json`; keys that are not an Estimate's are left alone."""
         value = math.nan if data["value"] is None else float(data["value"])
-        return cls(value, data["stderr"], data["kind"], data["n"], data["converged"], data["reason"], data.get("data_stderr"))
+        known = {k: data[k] for k in ("stderr", "kind", "n", "converged", "reason")}
+        return cls(value, **known, data_stderr=data.get("data_stderr"), sampling=Sampling.from_json(data.get("sampling")))
 
 
 @dataclass(frozen=True)

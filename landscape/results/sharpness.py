@@ -9,9 +9,10 @@ from landscape.plain import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.stationarity import Stationarity
 
-HEAD = ("measure", "value", "method (95 %)", "data (95 %)", "fakeable", "unit")
+HEAD = ("measure", "value", "method (95 %)", "data (95 %, or sd)", "fakeable", "unit")
 LEGEND = (
-    "method: doubt from probes or iterations; data: from having only these samples; "
+    "method: doubt from probes or iterations; data: 95 % interval, the method's doubt included, of the value at these weights "
+    "on all that the samples were drawn from; sd: its spread over such draws, for a maximum, which is too large on average; "
     "fakeable: rescaling the weights, which leaves the function as it is, could have given this number"
 )
 
@@ -56,7 +57,11 @@ class Measurement:
         return "node-wise" if "layer" in self.invariant_to else "yes"
 
     def to_json(self) -> dict[str, Any]:
-        """The Estimate's keys and the measure's own; `interval` holds 95 % of the method's error, None at an open end."""
+        """The Estimate's keys and the measure's own; `interval` holds 95 % of the method's error, None at an open end.
+
+        `data_stderr` and "sampling" are about the data: {"kind", "stderr", "interval", "n", "skew", "carried_by", "floor",
+        "ceiling"}, see `Sampling`; its interval holds the method's error too.
+        """
         bounds = self.estimate.interval()
         return self.estimate.to_json() | {
             "unit": self.unit,
@@ -127,9 +132,9 @@ class Sharpness:
                 doubt = f"NOT CONVERGED: {e.reason}"
             elif not m.defined:
                 value, doubt = "–", "not defined"
-            data = "" if e.data_stderr is None else f"± {1.96 * e.data_stderr:.2g}"
+            data = e.data_doubt()
             if m.defined and e.kind in ("samples", "proportion"):  # nothing but the samples is in doubt
-                doubt, data = e.reason or "exact", doubt
+                doubt = e.reason or "exact"
             elif m.defined and e.kind == "exact":
                 doubt = "exact"
             out.append((name, value, doubt, data, m.mark if m.defined else "", m.unit))

@@ -77,13 +77,17 @@ class SpectralDensity:
     Attributes:
         grid: (m,) points t. On the log scale they are spaced evenly in arcsinh(t / linthresh).
         density: (m,) mean over the probes; integrates to 1 over t.
-        lower, upper: (m,) the band: 95 % t-interval of the mean over probes, cut at zero.
+        lower, upper: (m,) the band, cut at zero: a 95 % t-interval over probes, for the whole curve at once, of the bounds
+            that each probe's quadrature sets. It holds the spread over probes and what so few steps leave open.
         nodes, weights: (probes, steps) Ritz values and quadrature weights of every probe (a probe's weights sum to 1).
         sigma: (m,) standard deviation of the Gaussian kernel at each grid point (constant on the linear scale).
         scale: "linear" or "log" (symmetric logarithm, so that the bulk near zero and the outliers both show).
         linthresh: on the log scale, where it turns linear; None on the linear scale.
         dim: P.
         matvecs: products spent.
+        resolution: (m,) the smallest width that the steps can tell apart at each grid point: how far apart the quadrature
+            nodes around it are, the median over probes. None in files of before there was one; their band is the
+            pointwise t-interval over probes and nothing else.
     """
 
     grid: np.ndarray
@@ -97,6 +101,12 @@ class SpectralDensity:
     linthresh: float | None
     dim: int
     matvecs: int
+    resolution: np.ndarray | None = None
+
+    @property
+    def near_zero(self) -> float | None:
+        """The resolution where the grid is nearest to zero; None where it is not known."""
+        return None if self.resolution is None else float(self.resolution[np.abs(self.grid).argmin()])
 
     @property
     def probes(self) -> int:
@@ -110,9 +120,10 @@ class SpectralDensity:
         return draw_density(self, ax)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as lists."""
-        arrays = ("grid", "density", "lower", "upper", "nodes", "weights", "sigma")
-        out: dict[str, Any] = {name: np.asarray(getattr(self, name)).tolist() for name in arrays}
+        """Everything as lists; `resolution` is null where it is not known."""
+        arrays = ("grid", "density", "lower", "upper", "nodes", "weights", "sigma", "resolution")
+        values = {name: getattr(self, name) for name in arrays}
+        out: dict[str, Any] = {name: None if v is None else np.asarray(v).tolist() for name, v in values.items()}
         return out | {"scale": self.scale, "linthresh": self.linthresh, "dim": self.dim, "matvecs": self.matvecs}
 
     @classmethod

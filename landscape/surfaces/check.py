@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.errors import NumericalError, UsageError
 from landscape.objective import Objective
 from landscape.results import Derivatives, SliceCheck
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.derivatives import Near, checked_samples, compared, in_float64
+from landscape.surfaces.derivatives import Near, checked_samples, compared, in_float64, rounding, unmade
 from landscape.surfaces.directions import Direction, norm_ratios
 from landscape.surfaces.statistics import on_plane
 
@@ -36,7 +37,8 @@ def check_slice(
 
     Returns:
         The check. Its curvatures d_i^T H d_j come twice, from the surface around its centre and from Hessian-vector products;
-        where statistics are interpolated only from the surface, since products hold them while the surface moves them.
+        where statistics are interpolated only from the surface, since products hold them while the surface moves them. Where
+        there is no second derivative they are left out, and the reason is said: the surface needs none.
         Of the grid, the centre is compared to the bit, and two or three places off its diagonals are computed anew.
 
     Cost: one product a direction, and 5 (line) or 13 (plane) evaluations and a gradient, in float64 whatever the objective's
@@ -102,7 +104,15 @@ def _recomputed(objective: Objective, directions: tuple[Direction, ...], chart: 
 def _derivatives(
     objective: Objective, directions: tuple[Direction, ...], recalibrated: bool, interpolated: bool
 ) -> Derivatives:
-    """Of the surface at its centre, with the statistics that it is drawn with."""
+    """Of the surface at its centre, with the statistics that it is drawn with; why there are none where they cannot be had."""
+    try:
+        return _of_centre(objective, directions, recalibrated, interpolated)
+    except (NumericalError, UsageError, RuntimeError) as error:  # what PyTorch itself refuses to differentiate is the last one
+        return unmade(error)
+
+
+def _of_centre(objective: Objective, directions: tuple[Direction, ...], recalibrated: bool, interpolated: bool) -> Derivatives:
+    """Of the surface at its centre."""
     precise, samples, under = in_float64(objective, recalibrated)
     theta, d = precise.theta, torch.stack([direction.vector.to(precise.theta) for direction in directions])
     product = d @ precise.hvp(d).T
@@ -116,10 +126,11 @@ def _derivatives(
             return precise.evaluate(at, statistics(tuple(a.tolist()), at)).loss.value
 
         reason = "the statistics move with the place, and products with H hold them"
-        return compared(Near(moving, None, lengths), product, samples=samples, reason=reason)
+        near = Near(moving, None, lengths)
+        return compared(near, product, samples=samples, reason=reason, rounding=rounding(precise))
     near = Near(
         lambda a: precise.value(theta + a.to(theta) @ d).value,
         lambda a: d @ precise.gradient(theta + a.to(theta) @ d),
         lengths,
     )
-    return compared(near, product, samples=samples, under=under)
+    return compared(near, product, samples=samples, under=under, rounding=rounding(precise))

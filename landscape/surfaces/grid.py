@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def _slice(
             tested, watch = None if test is None else test.alone(), seen if objective.group.rank == 0 else None
             alone = objective.alone()
             return _slice(alone, directions, spans, grids, tested, seed, batchnorm, curvature, precision, place, watch)
-    objective.preflight()
+    prepare(objective)
     chart = flat_chart(objective, directions, spans, grids, batchnorm)
     inputs = identity(objective, test, batchnorm, spans, grids) | {"curvature": curvature}
     inputs |= {"precision": precision} if precision else {}
@@ -200,6 +201,15 @@ def _slice(
         check = check_slice(objective, directions, chart, found.values["loss"], recalibrated, drawn.objective)
     tree = merge_tree(found) if found.dim == 2 and found.complete else None
     return replace(found, check=check, merge_tree=tree)
+
+
+def prepare(objective: Objective) -> None:
+    """Cut the data into the batches that derivatives want, once, on which the last bits depend: the same whatever came before.
+
+    A network that has no derivatives has its surface all the same; what is wrong with its values is said at the first one.
+    """
+    with suppress(NumericalError):
+        objective.preflight()
 
 
 def surveyed(empty: Slice, chart: Chart, parts: Sequence[Part], run: Run, seen: Seen | None) -> Slice:

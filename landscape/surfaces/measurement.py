@@ -15,7 +15,7 @@ from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED, Evaluation, Slice
 from landscape.spectrum import eigenpairs
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.journal import Record, decoded, encoded, failure
+from landscape.surfaces.records import Record, decoded, encoded, failure
 from landscape.surfaces.run import Run
 
 # Relative residual of the eigenvalues on a map. Their own error is of the order of its square over the gap.

@@ -10,7 +10,7 @@ from torch import Tensor
 from landscape.objective import Objective
 from landscape.results import DONE, NOT_FINITE, Derivatives, PathCheck, Slice
 from landscape.surfaces.check import difference
-from landscape.surfaces.derivatives import Near, compared, in_float64
+from landscape.surfaces.derivatives import Near, compared, in_float64, rounding, unmade
 from landscape.surfaces.statistics import BatchNorm, is_normalized
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def check_path(
         control, straight = curve.control.double(), curve.kind == "polygon"
     at, values, status = piece.coordinates[0], piece.values["loss"], piece.status["loss"]
     drawn = drawn or start
-    own = drawn.value().value, drawn.at(end.theta, {n: b.to(start.theta) for n, b in end.buffers.items()}).value().value
+    stored = drawn.value().value, drawn.at(end.theta, {n: b.to(start.theta) for n, b in end.buffers.items()}).value().value
+    recalibrated = batchnorm == "recalibrate" and is_normalized(start)
+    own = _recalibrated_ends(start, end, drawn) if recalibrated else stored
     known = np.isin(status, (DONE, NOT_FINITE))
     exact = tuple(_equal(at, values, known, place, loss) for place, loss in zip((0.0, 1.0), own, strict=True))
     low, high = float(at[0]), float(at[-1])
@@ -69,8 +71,16 @@ def check_path(
         again.append(drawn.evaluate(theta, _statistics(start, end, batchnorm, float(at[k]), theta)).loss.value)
     derivatives = _derivatives(start, end, control, straight, place, batchnorm)
     return PathCheck(
-        own, (exact[0], exact[1]), difference(found, again), place, derivatives, "" if drawn is start else drawn.precision
-    )
+        own, (exact[0], exact[1]), difference(found, again), place, derivatives, "" if drawn is start else drawn.precision,
+        stored if recalibrated else None,
+    )  # fmt: skip
+
+
+def _recalibrated_ends(start: Objective, end: Objective, drawn: Objective) -> tuple[float, float]:
+    """The loss of both networks under statistics of the data of the start, each with its other buffers."""
+    last = start.at(end.theta, {n: b.to(start.theta) for n, b in end.buffers.items()})
+    first, other = (drawn.evaluate(o.theta, o.buffers | o.recalibrated()).loss.value for o in (start, last))
+    return first, other
 
 
 def _equal(at: np.ndarray, values: np.ndarray, known: np.ndarray, place: float, loss: float) -> bool | None:
@@ -116,15 +126,33 @@ def _statistics(start: Objective, end: Objective, batchnorm: BatchNorm, t: float
     """All buffers inside the path, by the policy."""
     held = _settled(start, batchnorm)
     rest = _mixed(start, end, [n for n in start.buffers if n not in held], t)
-    return rest | (start.recalibrated(theta) if batchnorm == "recalibrate" else {})
+    if batchnorm != "recalibrate" or not held:
+        return rest
+    moving = any(not torch.equal(b, end.buffers[n].to(b)) for n, b in start.buffers.items() if n not in held)
+    return rest | (start.at(theta, rest) if moving else start).recalibrated(theta)
 
 
 def _derivatives(
     start: Objective, end: Objective, control: Tensor, straight: bool, place: float, batchnorm: BatchNorm
 ) -> Derivatives:
     """Of the loss along the path at a place inside; why there are none where they cannot be had."""
-    recalibrated = batchnorm == "recalibrate" and is_normalized(start)
-    precise, samples, under = in_float64(start, recalibrated)
+    try:
+        found = _of_path(start, end, control, straight, place, batchnorm)
+    except Exception as error:  # also what the user's own model raises there; the path's own values say where it failed
+        return unmade(error)
+    numbers = [found.loss, *found.values.values(), *found.products.values()]
+    return (
+        found
+        if np.isfinite(numbers).all()
+        else Derivatives(samples=found.samples, reason="could not be made: no finite number there")
+    )
+
+
+def _of_path(
+    start: Objective, end: Objective, control: Tensor, straight: bool, place: float, batchnorm: BatchNorm
+) -> Derivatives:
+    """Of the loss along the path at a place inside."""
+    precise, samples, under = in_float64(start, batchnorm == "recalibrate" and is_normalized(start))
     one, other = start.to("float64"), end.to("float64")
     settled = _settled(start, batchnorm)
     moving = [n for n, b in one.buffers.items() if n not in settled and not torch.equal(b, other.buffers[n].to(b))]
@@ -138,16 +166,13 @@ def _derivatives(
         return (precise.gradient(c) @ velocity.to(c)).reshape(1)
 
     reason = "the statistics move with the place, and products with H hold them" if moving else ""
-    try:
-        c, velocity, bend = _along(control, straight, place)
-        here = precise.at(c)
-        product = velocity @ here.hvp(velocity) + (here.gradient() @ bend if bool(bend.any()) else 0.0)
-        length = float(c.norm()) / float(velocity.norm()) if bool(c.any()) and bool(velocity.any()) else 1.0
-        # Within a side of a polygon: the distance to its corners is half of it.
-        beside = min(1.0, 25.0 / (len(control) - 1)) if straight else 1.0
-        near = Near(value, None if moving else slope, (length,))
-        found = compared(near, product.reshape(1, 1), samples=samples, under=under, reason=reason, beside=beside)
-    except Exception as error:  # also what the user's own model raises there; the path's own values say where it failed
-        return Derivatives(samples=samples, reason=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:200])
-    numbers = [found.loss, *found.values.values(), *found.products.values()]
-    return found if np.isfinite(numbers).all() else Derivatives(samples=samples, reason="no finite number there")
+    c, velocity, bend = _along(control, straight, place)
+    here = precise.at(c)
+    product = velocity @ here.hvp(velocity) + (here.gradient() @ bend if bool(bend.any()) else 0.0)
+    length = float(c.norm()) / float(velocity.norm()) if bool(c.any()) and bool(velocity.any()) else 1.0
+    # Within a side of a polygon: the distance to its corners is half of it.
+    beside = min(1.0, 25.0 / (len(control) - 1)) if straight else 1.0
+    near = Near(value, None if moving else slope, (length,))
+    return compared(
+        near, product.reshape(1, 1), samples=samples, under=under, reason=reason, beside=beside, rounding=rounding(precise)
+    )

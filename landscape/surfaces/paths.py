@@ -16,7 +16,7 @@ from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.chart import Chart, Span, coordinates
 from landscape.surfaces.drawn import Drawn
-from landscape.surfaces.grid import Seen, identity, provenance, surveyed
+from landscape.surfaces.grid import Seen, identity, prepare, provenance, surveyed
 from landscape.surfaces.measurement import Extremes, Losses, Part, errors_of_means
 from landscape.surfaces.path_check import check_path
 from landscape.surfaces.run import Run, digest
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _OF_BARRIERS = ("loss", "accuracy")
 _GAPS = ((FAILED, "failed"), (MISSING, "missing"))
 _WORDS = {
-    "recalibrate": "re-estimated at each point, own at both ends",
+    "recalibrate": "re-estimated at each point, both ends too",
     "interpolate": "statistics interpolated",
     "eval": "statistics of the start; the end has its own",
 }
@@ -53,25 +53,26 @@ def interpolation(
     """Loss on the straight line between two networks: f(a) = L((1 - a) theta_0 + a theta_1), or on a curve; and its barrier.
 
     The barrier is sup f over [0, 1] less the mean of f(0) and f(1); of an accuracy, that mean less the infimum. Both networks
-    are evaluated on the data of `start`. Both ends are exact: at a = 0 and a = 1 each network has its own buffers to the bit.
+    are evaluated on the data of `start`. Both ends are exact: at a = 0 and a = 1 each network has its own weights to the bit,
+    and its own buffers where BatchNorm's are not re-estimated.
 
     Args:
         start: a = 0; its data are used all along, and BatchNorm is re-estimated from them: training data.
         end: a = 1; the same architecture.
         span, grid: as in `line`; default 31 points from one end to the other.
         test: an Objective of the same architecture on test data, evaluated at the same points with the same statistics.
-        batchnorm: running statistics between the ends, where the network has any: "recalibrate" re-estimates them at every
-            point (`landscape.recalibration`), "interpolate" takes them on the line between the ends' (beyond the ends a
-            variance is cut at zero), "eval" keeps the start's. With the last two the statistics do not belong to the weights,
-            and much of the barrier may be due to that. Other buffers are interpolated.
+        batchnorm: running statistics, where the network has any: "recalibrate" re-estimates them at every point, both ends
+            too (`landscape.recalibration`), so that all points are alike; "interpolate" takes them on the line between the
+            ends' (beyond the ends a variance is cut at zero), "eval" keeps the start's but at the end. With the last two the
+            statistics do not belong to the weights, and much of the barrier may be due to that. Other buffers are interpolated.
         curve: a path between the two, as `train_curve` finds them; default the straight line.
         curvature, precision, run, seen: as in `line`.
 
     Returns:
         Slice with its check (`landscape.results.PathCheck`), and a Barrier for each quantity where 0 and 1 are on the grid;
             one with a reason instead of a height where points between them failed. The provenance names the statistics; with
-            "recalibrate" it has the loss of both ends under re-estimated statistics too, to see the step that keeping their own
-            leaves at the ends.
+            "recalibrate" it has the loss of both ends under the statistics that they were stored with, too
+            ("loss_of_ends_as_stored"): where it is another one, those are stale.
 
     Raises:
         MismatchError: the two networks differ in their parameters.
@@ -101,6 +102,7 @@ def interpolation(
                 start.alone(), end.alone(), span=span, grid=grid, test=tested, batchnorm=batchnorm, curve=curve,
                 curvature=curvature, precision=precision, run=place, seen=watch,
             )  # fmt: skip
+    prepare(start)
     theta0, theta1 = start.theta, end.theta.to(start.theta)
 
     def straight(t: float) -> Float[Tensor, " P"]:
@@ -136,10 +138,8 @@ def interpolation(
         heights = {q: _barrier(q, found, chart, drawn.losses) for q in found.values if q.endswith(_OF_BARRIERS)}
         barriers = {q: barrier for q, barrier in heights.items() if barrier is not None}
         check = check_path(start, end, curve, found, batchnorm, drawn.objective)
-        if normalized and batchnorm == "recalibrate":
-            # The step that keeping their own statistics leaves at the ends.
-            recalibrated = [start.evaluate(theta, start.recalibrated(theta)).loss.value for theta in (theta0, theta1)]
-            found = replace(found, provenance=found.provenance | {"loss_of_ends_recalibrated": recalibrated})
+        if check.own_ends is not None:
+            found = replace(found, provenance=found.provenance | {"loss_of_ends_as_stored": list(check.own_ends)})
     return replace(found, barriers=barriers, check=check)
 
 

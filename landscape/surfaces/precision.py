@@ -9,8 +9,8 @@ from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.results import Deviation, Slice
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.journal import Record, decoded, encoded
 from landscape.surfaces.measurement import Unit
+from landscape.surfaces.records import Record, decoded, encoded
 
 # Points that are compared on a line; on a plane they are the 3 x 3 of corners, middles of sides and centre, and 4 between.
 _ON_A_LINE, COMPARED = 9, 13

@@ -51,6 +51,7 @@ class Run:
             self._agree(folder)
             sweep(folder)
             sweep(folder / VECTORS)
+            sweep(folder / "journal")
         self.digest = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
         self.journal = Journal(None if folder is None else folder / "journal", self.digest)
         if self.journal.records:

@@ -71,23 +71,29 @@ def on_plane(objective: Objective, ends: Sequence[Mapping[str, Tensor] | None], 
 
 
 def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistics:
-    """Statistics on a path from `start` (place 0) to `end` (place 1); at both ends each network has its own to the bit.
+    """Statistics on a path from `start` (place 0) to `end` (place 1).
 
-    As `on_plane`; "eval" keeps BatchNorm's running statistics of the start all the way to the end. Other buffers are
-    interpolated.
+    As `on_plane`: "recalibrate" re-estimates them at every point, the ends included, for a point whose statistics are stale
+    beside points whose are not would be a step in the path that no weights have. Under "interpolate" and "eval" each network
+    has its own at its end, to the bit; "eval" keeps BatchNorm's running statistics of the start all the way between. Other
+    buffers are interpolated.
     """
     checked(batchnorm)
     first, last = start.buffers, {n: b.to(start.theta) for n, b in end.buffers.items()}
     held = {f"{layer}.{name}".lstrip(".") for layer in start.batchnorms for name in ("running_mean", "running_var")}
+    others = [n for n in first if n not in held and not torch.equal(first[n], last[n])]
 
     def at(place: Place, theta: Tensor) -> dict[str, Tensor]:
         (a,) = place
-        if a in (0.0, 1.0):
-            return first if a == 0.0 else last
-        between = {n: _variance(n, torch.lerp(first[n], last[n], a)) for n in first}
-        if batchnorm == "eval":
+        ends = {0.0: first, 1.0: last}
+        between = ends[a] if a in ends else {n: _variance(n, torch.lerp(first[n], last[n], a)) for n in first}
+        if batchnorm == "recalibrate" and held:
+            # What else the network normalizes by is that of the place, too.
+            there = start.at(theta, {n: between[n] for n in others}) if others else start
+            return between | there.recalibrated(theta)
+        if batchnorm == "eval" and a not in ends:
             return between | {n: b for n, b in first.items() if n in held}
-        return between | start.recalibrated(theta) if batchnorm == "recalibrate" else between
+        return between
 
     return at
 

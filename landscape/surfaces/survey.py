@@ -9,8 +9,9 @@ from itertools import islice
 from landscape import progress
 from landscape.errors import UsageError
 from landscape.surfaces.chart import Chart
-from landscape.surfaces.journal import Journal, Record, decoded, failure
+from landscape.surfaces.journal import Journal
 from landscape.surfaces.measurement import Part, Unit
+from landscape.surfaces.records import Record, decoded, failure
 
 # Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
 _CLAIM = 0.2
@@ -41,8 +42,10 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
     """
     seconds = 0.0
     idle = _Idle()
-    with progress.stage(f"{part.name}, points", len(part.order)) as advance:
-        reported = 0
+    # What is there already takes no time: it would make the rest look as if it took none either.
+    known = sum(len(unit) for unit in part.units if not _missing(part, journal, unit))
+    with progress.stage(f"{part.name}, points", len(part.order) - known) as advance:
+        reported = known
 
         def do(chunk: list[Unit], todo: deque[Unit], later: deque[Unit], *, claimed: bool = False) -> None:
             nonlocal seconds, reported
@@ -55,6 +58,7 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
             if seen is not None:
                 seen()
             journal.refresh()
+            journal.tidy()
 
         while True:
             journal.refresh()

@@ -73,7 +73,7 @@ def test_sharpness_json_is_one_document(runs, tmp_path):
     first = document["results"][0]
     assert set(first) == {"checkpoint", "sha256", "task", "samples", "loss", "accuracy", "measures", "minimum", "provenance"}
     assert list(first["measures"]) == ["lambda_max", "trace"]
-    assert set(first["loss"]) == {"value", "stderr", "kind", "n", "converged", "reason"}
+    assert set(first["loss"]) == {"value", "stderr", "kind", "n", "converged", "reason", "sampling"}
     assert first["samples"] == 1347
     assert json.loads((tmp_path / "o" / "sharpness.json").read_text()) == document
     again = landscape("sharpness", runs / "0.safetensors", "--json", "--measures", "lambda_max,trace")

@@ -1,4 +1,4 @@
-"""Keskar's measure by jumps from corner to corner, beside scipy's L-BFGS-B run here as published: value and cost."""
+"""Keskar's measure by climbs from corner to corner, beside scipy's L-BFGS-B run here as published: value and cost."""
 
 import copy
 import os
@@ -80,23 +80,26 @@ def cost(objective: Objective, compute) -> tuple[float, float]:
 
 @pytest.mark.parametrize("eps", [1e-3, 5e-4])
 @pytest.mark.parametrize("name", ["mlp", "mlp-early", "mlp-random-labels", "cnn", "cnn-early"])
-def test_corners_climb_as_high_as_the_published_method_at_less_cost(nets, name, eps):
+def test_one_climb_is_as_high_as_the_published_method_at_less_cost_and_the_search_as_high_as_all(nets, name, eps):
     objective = nets[name]
     reference, gradients = published(objective, eps)
-    value, passes = cost(objective, lambda: keskar(objective, eps=eps))
-    assert value >= reference * (1 - 3e-4)
+    once, passes = cost(objective, lambda: keskar(objective, eps=eps, method="climb"))
+    assert once >= reference * (1 - 3e-4)
     assert passes < GRADIENT * gradients / 1.2
+    value, passes = cost(objective, lambda: keskar(objective, eps=eps))
+    assert value >= once
+    assert passes < GRADIENT * 200
     old, before = cost(objective, lambda: keskar(objective, eps=eps, method="all"))
-    assert value >= old * (1 - (0.1 if "random" in name else 0.02))
-    assert passes < before / 5
+    assert value >= old * 0.99
+    assert passes < before
 
 
-def test_on_the_whole_it_takes_half_the_passes(nets):
+def test_on_the_whole_one_climb_takes_half_the_passes(nets):
     ratios = []
     for objective in nets.values():
         for eps in (1e-3, 5e-4):
             _, gradients = published(objective, eps)
-            ratios.append(GRADIENT * gradients / cost(objective, lambda: keskar(objective, eps=eps))[1])  # noqa: B023
+            ratios.append(GRADIENT * gradients / cost(objective, lambda: keskar(objective, eps=eps, method="climb"))[1])  # noqa: B023
     assert np.median(ratios) > 1.7, ratios
 
 
@@ -117,13 +120,14 @@ def test_the_published_method_is_scipy_alone(nets):
     reference, _ = published(objective, 1e-3)
     found = keskar(objective, method="lbfgsb")
     assert found.value == pytest.approx(reference, rel=1e-3)
-    assert found.reason == "lbfgsb from centre"
+    assert found.reason.startswith("lbfgsb from centre; ")
+    assert found.reason.endswith(" gradients, 0 values, 1 climb")
     assert found.n <= 40
 
 
 def test_the_tolerance_trades_cost_for_value(nets):
     objective = nets["mlp"]
-    rough, fine = (cost(objective, lambda: keskar(objective, tol=tol, iterations=30)) for tol in (0.1, 1e-6))  # noqa: B023
+    rough, fine = (cost(objective, lambda: keskar(objective, tol=tol, iterations=30, method="climb")) for tol in (0.1, 1e-6))  # noqa: B023
     assert rough[1] < fine[1]
     assert 0.8 * fine[0] < rough[0] < fine[0]
 
@@ -132,19 +136,19 @@ def test_no_more_jumps_than_were_allowed(nets):
     objective = nets["mlp"]
     # The centre, so many jumps, the last of which costs a value.
     for jumps in (1, 2, 4):
-        assert keskar(objective, tol=0.0, iterations=jumps).n == 1 + jumps
+        assert keskar(objective, tol=0.0, iterations=jumps, method="climb").n == 1 + jumps
 
 
 def test_settings_by_name(nets):
-    found = measure_all(nets["cnn"], ["keskar", "keskar:method=lbfgsb", "keskar:tol=0.1", "keskar_relative:method=all"])
+    found = measure_all(nets["cnn"], ["keskar", "keskar:method=climb", "keskar:method=lbfgsb", "keskar_relative:method=all"])
     assert found["keskar:method=lbfgsb"].settings["method"] == "lbfgsb"
-    assert found["keskar"].gradients < found["keskar:method=lbfgsb"].gradients
+    assert found["keskar:method=climb"].gradients < found["keskar:method=lbfgsb"].gradients < found["keskar"].gradients
     assert found["keskar"].matvecs == 0 < found["keskar_relative:method=all"].matvecs
-    with pytest.raises(UsageError, match="expected a method out of corners, lbfgsb, all, found 'sgd'"):
+    with pytest.raises(UsageError, match="expected a method out of corners, climb, lbfgsb, all, found 'sgd'"):
         keskar(nets["cnn"], method="sgd")
 
 
-@pytest.mark.parametrize("setting", ["", ":method=lbfgsb", ":method=all"])
+@pytest.mark.parametrize("setting", ["", ":method=climb", ":method=lbfgsb", ":method=all"])
 def test_the_forecast_knows_what_a_method_takes(nets, setting):
     for name in ("keskar", "keskar_subspace", "keskar_relative"):
         objective = copy.copy(nets["cnn"])
@@ -158,7 +162,7 @@ def test_the_forecast_knows_what_a_method_takes(nets, setting):
 def test_the_error_over_samples_is_that_at_the_maximiser(nets):
     """The losses at the last point are kept from its evaluation: the same number as computed afresh."""
     objective = nets["mlp"]
-    found = keskar(objective)
+    found = keskar(objective, method="climb")
     from landscape import linalg
 
     theta = objective.theta
@@ -182,6 +186,6 @@ def test_a_residual_network_on_images(epochs, eps):
     x, y = (data.train_x[:256] / 255 - 0.45) / 0.25, data.train_y[:256]
     objective = Objective(trained(build("resnet20", classes=10, seed=0), x, y, epochs, 0.05), nn.CrossEntropyLoss(), (x, y))
     reference, gradients = published(objective, eps)
-    value, passes = cost(objective, lambda: keskar(objective, eps=eps))
+    value, passes = cost(objective, lambda: keskar(objective, eps=eps, method="climb"))
     assert value >= reference * (1 - 1e-3)
     assert passes < GRADIENT * gradients / 1.3

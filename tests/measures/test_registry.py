@@ -101,7 +101,7 @@ def test_the_forecast_counts_what_is_then_spent():
     for setting, least in (
         ("adaptive_worst_l2:steps=200:restarts=5", 1600),
         ("sam:steps=100", 110),
-        ("keskar:iterations=50", 120),
+        ("keskar:method=all:iterations=50", 120),
     ):
         assert forecast(objective, [setting]).spent.gradients >= least
     assert forecast(objective, ["trace:probes=128"]).spent.products > 1.8 * forecast(objective, ["trace"]).spent.products

@@ -14,6 +14,7 @@ from landscape.results import (
     Measurement,
     NormRatios,
     PathCheck,
+    Sampling,
     Sharpness,
     Slice,
     SliceCheck,
@@ -198,7 +199,7 @@ def sharpness(label="clean-b16", factor=1.0, seed=0, lost=None):
             estimate = Estimate(value, None, kind, 10, False, "stopped after 10 iterations")
         unit, invariant = UNITS[name]
         if name == "trace":
-            estimate = replace(estimate, data_stderr=0.4)
+            estimate = replace(estimate, data_stderr=0.4, sampling=Sampling(0.4, 1347, skew=3.0, carried_by=230.0, floor=0.0))
         measures[name] = Measurement(estimate, unit, invariant, 128, 1.25)
     return Sharpness(
         Estimate(0.0103, 0.0011, "samples", 1347),

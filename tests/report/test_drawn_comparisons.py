@@ -112,8 +112,7 @@ def test_measures_have_a_panel_each_and_a_point_each():
     first = groups["clean, batch 16"][0]["trace"]
     np.testing.assert_allclose(bar[:, 1], first.interval())
     wide = next(c for c in trace.containers if c[0] is None)[2][0].get_segments()[0]
-    half = 1.96 * first.data_stderr
-    np.testing.assert_allclose(wide[:, 1], [first.value - half, first.value + half])
+    np.testing.assert_allclose(wide[:, 1], first.data_interval())
     assert trace.get_ylabel() == "loss / weight²"
 
 

@@ -1,5 +1,7 @@
 """Densities and eigenvalues as drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import report_examples as examples
 
@@ -20,6 +22,23 @@ def test_density_band_and_scale():
     peak = int(np.argmax(density.density))
     at_peak = vertices[vertices[:, 0] == density.grid[peak], 1]
     np.testing.assert_allclose(sorted(at_peak), [density.lower[peak], density.upper[peak]])
+
+
+def test_a_band_that_is_open_below_is_a_line_and_no_wall():
+    density = examples.density()
+    lower = np.where(np.abs(density.grid) < 1, density.density / 2, 0.0)
+    density = replace(density, lower=lower, resolution=np.full(density.grid.shape, 0.05))
+    ax = draw_density(density)
+    floor = ax.get_ylim()[0]
+    filled = ax.collections[0].get_paths()
+    reach = np.concatenate([p.vertices[:, 0] for p in filled])
+    assert np.abs(reach).max() < 1.01
+    edge = next(line for line in ax.lines if line.get_linestyle() == ":")
+    x, y = edge.get_xydata().T
+    shown = np.isfinite(y)
+    assert shown[np.abs(x) > 1].all()
+    np.testing.assert_allclose(y[shown], np.maximum(density.upper[shown], floor / 100))
+    assert "resolution at the peak: 0.05" in figure_density(density).get_supxlabel()
 
 
 def test_one_eigenvalue_of_all_can_be_seen():

@@ -7,7 +7,10 @@ A program of its own: it forks workers, which is only safe where nothing else ru
     points: of all surfaces; begun: how often one was begun;
     lost: points that a killed process had begun and not recorded; most_lost: the most that one kill took;
     shared: points that two processes did although none was killed over them; left: points missing when a worker had ended;
-    torn: torn tails reported; problems: all else that was reported; vectors: files of eigenvectors left at the end.
+    torn: torn tails reported; problems: all else that was reported; vectors: files of eigenvectors left at the end;
+    compacted: surfaces whose segments of killed processes became one file.
+How long a worker lives follows from how long workers take here and now to begin their first point: no speed of a machine, and
+no other work on it, keeps the surfaces from getting done.
 """
 
 import json
@@ -15,10 +18,12 @@ import mmap
 import os
 import random
 import signal
+import statistics
 import struct
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -31,18 +36,44 @@ from cases import CASES
 from landscape.objective import Objective
 from landscape.surfaces import grid, measurement, plane
 from landscape.surfaces.journal import Journal
+from landscape.surfaces.segments import is_compacted
 from landscape.surfaces.stacks import points_at_once
 
 NAMES = ("kills", "folders", "early", "equal", "same_json", "points", "begun", "lost", "most_lost", "shared", "left", "torn",
-         "problems", "vectors", "at_once")  # fmt: skip
+         "problems", "vectors", "at_once", "compacted")  # fmt: skip
 EARLY = 3  # workers of every folder that are killed while they begin, alone
+LIVES = 4  # times what it takes to begin a first point: half of this on the average, so that most get something done
+LAST = 9  # starts that are remembered
+
+
+class Lives:
+    """How long workers may live: a multiple of what a start takes, by the median of the last ones that got that far."""
+
+    def __init__(self, seconds: float) -> None:
+        self.starts = deque([seconds], LAST)
+        self.barren = 0  # workers in a row that were killed before their first point
+
+    @property
+    def longest(self) -> float:
+        """Seconds; twice as many after every few workers in a row that got nowhere, as when the machine has become busy."""
+        return LIVES * statistics.median(self.starts) * 2 ** (self.barren // 5)
+
+    def learn(self, lived: float, began: float | None) -> None:
+        """From a worker that was killed after so many seconds, and the second at which it began its first point, if it did."""
+        if began is None:
+            self.barren += lived > self.longest / LIVES
+            return
+        if self.barren:  # those that were killed sooner would have taken at least as long
+            self.starts.extend([max(began, *self.starts)] * min(self.barren, LAST))
+        self.barren = 0
+        self.starts.append(began)
 
 
 class Counter:
-    """Points begun, one number a process, in memory that forked workers share."""
+    """Points begun, and when the first one was, two numbers a process, in memory that forked workers share."""
 
     def __init__(self, processes: int) -> None:
-        self.memory = mmap.mmap(-1, 8 * processes)
+        self.memory = mmap.mmap(-1, 16 * processes)
         self.own, self.paused = 0, False
         self.stacks: dict[str, list[str]] = {}
 
@@ -53,10 +84,15 @@ class Counter:
         keys = [f"loss:{number}" for number in stack]
         self.stacks |= dict.fromkeys(keys, keys)
         points = len(stack)
-        self.memory[8 * self.own : 8 * self.own + 8] = struct.pack("q", self[self.own] + points)
+        first = self.first(self.own) or time.monotonic()
+        self.memory[16 * self.own : 16 * self.own + 16] = struct.pack("qd", self[self.own] + points, first)
 
     def __getitem__(self, process: int) -> int:
-        return struct.unpack("q", self.memory[8 * process : 8 * process + 8])[0]
+        return struct.unpack("q", self.memory[16 * process : 16 * process + 8])[0]
+
+    def first(self, process: int) -> float | None:
+        """When a process began its first point, by the clock that all share."""
+        return struct.unpack("d", self.memory[16 * process + 8 : 16 * process + 16])[0] or None
 
 
 def main(kills: int, workers: int, seed: int, kind: str) -> dict:
@@ -74,17 +110,25 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
     whole = plane(objective, **options)
     found: dict[str, int] = dict.fromkeys(NAMES, 0)
     found["at_once"] = points_at_once([objective, test], whole.values["loss"].size, False)
-    slowest = 0.5 if curvature else 0.2 if stacked else 0.12
-    processes = 0
+    processes = 1
+    with tempfile.TemporaryDirectory() as folder:
+        born = time.monotonic()
+        os.waitpid(worker(objective, options, folder, counter, processes), 0)
+        began = counter.first(processes)
+        assert began is not None, "an undisturbed worker does points"
+        lives = Lives(began - born)
     while found["kills"] < kills:
         with tempfile.TemporaryDirectory() as folder:
             alive: dict[int, int] = {}
+            births: dict[int, float] = {}
             first, killed, lost, done = processes + 1, 0, 0, 0
             while not done:
                 while len(alive) < (1 if killed < EARLY else workers):
                     processes += 1
+                    births[processes] = time.monotonic()
                     alive[worker(objective, options, folder, counter, processes)] = processes
-                time.sleep(rng.uniform(0, (0.003, 0.01, 0.02)[killed] if killed < EARLY else slowest))
+                # The first ones while they begin: some before there is a manifest.
+                time.sleep(rng.uniform(0, lives.longest * ((0.01, 0.03, 0.06)[killed] if killed < EARLY else 1)))
                 victim = rng.choice(list(alive))
                 done, status = os.waitpid(victim, os.WNOHANG)
                 if done:
@@ -92,6 +136,9 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
                     break
                 os.kill(victim, signal.SIGKILL)
                 os.waitpid(victim, 0)
+                first_point, born = counter.first(alive[victim]), births[alive[victim]]
+                if killed >= EARLY:
+                    lives.learn(time.monotonic() - born, None if first_point is None else first_point - born)
                 killed += 1
                 found["early"] += not (Path(folder) / "manifest.json").exists()
                 took = counter[alive.pop(victim)] - recorded(folder, victim, counter.stacks)
@@ -107,6 +154,7 @@ def main(kills: int, workers: int, seed: int, kind: str) -> dict:
             begun = sum(counter[i] for i in range(first, processes + 1))
             problems = Journal(Path(folder) / "journal", digest_of(folder)).problems
             torn = sum(p.endswith("is torn") for p in problems)
+            found["compacted"] += any(is_compacted(p.name) for p in (Path(folder) / "journal").iterdir())
             found["folders"] += 1
             found["kills"] += killed
             found["lost"] += lost
@@ -160,17 +208,25 @@ def counted(counter: Counter) -> None:
 
 def recorded(folder: str, pid: int, stacks: dict[str, list[str]]) -> int:
     """Points that a process measured and that count: of a stack that was not written to its end none does."""
-    written = {s.name: keys(s) for s in (Path(folder) / "journal").glob("*.jsonl")}
+    written: dict[str, set[str]] = {}
+    for file in (Path(folder) / "journal").glob("*.jsonl"):
+        try:
+            for segment, key in keys(file):
+                written.setdefault(segment, set()).add(key)
+        except FileNotFoundError:  # it has just become a part of another one
+            return recorded(folder, pid, stacks)
     there = set().union(*written.values())
     own = set().union(*(found for name, found in written.items() if f"-{pid}-" in name))
     whole = {tuple(stacks.get(key, [key])) for key in own}
     return sum(len(stack) for stack in whole if there.issuperset(stack))
 
 
-def keys(segment: Path) -> set[str]:
-    """Keys of the records in whole lines of a segment."""
-    lines = (line for line in segment.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
-    return {parsed["key"] for line in lines if "key" in (parsed := json.loads(line.partition(b" ")[2]))}
+def keys(file: Path) -> list[tuple[str, str]]:
+    """Segments that points were written to, and the points, from the whole lines of a file."""
+    whole = (line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
+    lines = [json.loads(line.partition(b" ")[2]) for line in whole]
+    parts = lines[0].get("of", []) if lines else []
+    return [(parts[line["at"][0]][0] if "at" in line else file.name, line["key"]) for line in lines if "key" in line]
 
 
 def digest_of(folder: str) -> str:

@@ -44,7 +44,14 @@ def test_every_path_carries_its_check(kind, batchnorm, dtype):
     check = found.check
     assert check.passed, check.lines()
     assert check.exact == (True, True)
-    assert check.ends == (start.value().value, end.value().value)
+    own = start.value().value, end.value().value
+    if batchnorm == "recalibrate":
+        assert check.ends == tuple(o.evaluate(o.theta, o.recalibrated()).loss.value for o in (start, end))
+        assert check.own_ends == own != check.ends
+        for text, here, there in zip(check.lines(), check.ends, own, strict=False):
+            assert f"checkpoint's loss {here:.6g} under re-estimated statistics (as stored: {there:.6g})" in text
+    else:
+        assert (check.ends, check.own_ends) == (own, None)
     assert 0 <= check.recomputed < 1e-4
     assert set(check.derivatives.values) == {"11"}
     assert bool(check.derivatives.products) is (batchnorm != "interpolate")

@@ -27,13 +27,14 @@ def pair(index: int = 3, **options) -> tuple[Objective, Objective, Objective]:
 
 
 @pytest.mark.parametrize("batchnorm", ["recalibrate", "interpolate", "eval"])
-def test_both_ends_keep_their_own_statistics_to_the_bit(batchnorm):
+def test_both_ends_have_their_own_weights_and_statistics_to_the_bit(batchnorm):
+    """Where statistics are re-estimated those of the ends are, too."""
     start, end, test = pair()
     result = interpolation(start, end, grid=5, test=test, batchnorm=batchnorm)
-    assert result.values["loss"][0] == start.value().value
-    assert result.values["loss"][-1] == end.value().value
-    assert result.values["test_loss"][0] == test.value().value
-    assert result.values["test_loss"][-1] == test.evaluate(end.theta, end.buffers).loss.value
+    buffers = [o.recalibrated() if batchnorm == "recalibrate" else o.buffers for o in (start, end)]
+    for place, network, held in zip((0, -1), (start, end), buffers, strict=True):
+        assert result.values["loss"][place] == start.evaluate(network.theta, held).loss.value
+        assert result.values["test_loss"][place] == test.evaluate(network.theta, held).loss.value
     assert set(result.values) == {"loss", "accuracy", "test_loss", "test_accuracy"}
 
 
@@ -54,8 +55,49 @@ def test_statistics_on_the_way_are_what_the_title_says():
         assert "BatchNorm" in result.title
         assert result.provenance["batchnorm"]
     assert len(set(seen.values())) == 3
-    ends = interpolation(start, end, grid=3).provenance["loss_of_ends_recalibrated"]
-    assert ends[0] == pytest.approx(start.evaluate(None, start.recalibrated()).loss.value)
+    assert interpolation(start, end, grid=3).provenance["loss_of_ends_as_stored"] == [start.value().value, end.value().value]
+
+
+def stale(seed: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A network that is trained on its data, and whose stored statistics are those from before the training."""
+    g = torch.Generator().manual_seed(3)
+    x, y = torch.randn(120, 6, generator=g), torch.randint(0, 3, (120,), generator=g)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(6, 24), nn.BatchNorm1d(24, momentum=1e-4), nn.ReLU(), nn.Linear(24, 3))
+    adam = torch.optim.Adam(net.parameters(), 2e-2)
+    for _ in range(120):
+        adam.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        adam.step()
+    return net.eval(), x, y
+
+
+def test_a_barrier_between_networks_with_stale_statistics_is_there():
+    """With stale ends beside re-estimated points between them, the barrier would be as much lower as the ends are too high."""
+    (one, x, y), (other, *_) = stale(1), stale(2)
+    start, end = (Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64") for net in (one, other))
+    found = interpolation(start, end, grid=5)
+
+    def at(t: float) -> float:
+        """By hand: all samples in one batch, whose variance is divided by n - 1."""
+        (w, b), (scale, shift), (v, c) = (
+            [torch.lerp(p.double(), q.double(), t) for p, q in zip(one[i].parameters(), other[i].parameters(), strict=True)]
+            for i in (0, 1, 3)
+        )
+        h = x.double() @ w.T + b
+        h = (h - h.mean(0)) / (h.var(0) + one[1].eps).sqrt() * scale + shift
+        return float(nn.functional.cross_entropy(h.relu() @ v.T + c, y))
+
+    with torch.no_grad():
+        truth = [at(t) for t in (0, 0.25, 0.5, 0.75, 1)]
+    np.testing.assert_allclose(found.values["loss"], truth, rtol=1e-9)
+    barrier = found.barriers["loss"]
+    assert barrier.height == pytest.approx(max(truth) - (truth[0] + truth[-1]) / 2)
+    assert barrier.height > 0.5
+    assert start.value().value > truth[0] + 0.5, "as stored, the ends are far too high"
+    assert found.check.passed
+    assert found.check.own_ends == (start.value().value, end.value().value)
 
 
 def test_a_network_without_batchnorm_takes_no_notice():

@@ -8,10 +8,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from clock import FakeClock, growth
 
+from landscape import progress
 from landscape.surfaces.journal import Journal
 from landscape.surfaces.survey import survey
 
@@ -151,27 +153,42 @@ class Interrupted(Squares):
     """While it does point 1, of a long stretch, another process claims some of the rest."""
 
     def __init__(self, rival: Rival, claims: range, before: dict[int, int]) -> None:
-        super().__init__(30, before, seconds=0.005)
-        self.rival, self.claims = rival, claims
+        super().__init__(30, before)
+        self.rival, self.claims, self.now = rival, claims, 0.0
+
+    def keeps_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let a point take 5 ms by the clock that the loop looks at, and nothing else any time."""
+
+        def pause(seconds: float) -> None:
+            self.now += seconds
+
+        def read() -> float:
+            return self.now
+
+        clock = SimpleNamespace(perf_counter=read, monotonic=read, sleep=pause)
+        monkeypatch.setattr(sys.modules["landscape.surfaces.survey"], "time", clock)  # the package's is the function
 
     def __call__(self, unit: tuple[int, ...]) -> list[dict]:
+        self.now += 0.005
         if unit == (1,):
             self.rival.claim([f"square:{k}" for k in self.claims])
         return super().__call__(unit)
 
 
-def test_within_a_stretch_of_work_too(tmp_path):
+def test_within_a_stretch_of_work_too(tmp_path, monkeypatch):
     rival = Rival(Journal(tmp_path, "run"))
     part = Interrupted(rival, range(2, 30), {})
+    part.keeps_time(monkeypatch)
     survey(part, Journal(tmp_path, "run"), rival.works)
     assert len(part.done) < 2 + 0.05 / 0.005 + 5, "what it did before it looked"
     assert set(part.done) | set(rival.part.done) == set(part.order)
     assert sorted([*part.done, *rival.part.done]) == part.order, "and nothing twice"
 
 
-def test_what_waits_for_a_point_that_was_left_waits_too(tmp_path):
+def test_what_waits_for_a_point_that_was_left_waits_too(tmp_path, monkeypatch):
     rival = Rival(Journal(tmp_path, "run"))
     part = Interrupted(rival, range(20, 21), dict.fromkeys(range(21, 30), 20))
+    part.keeps_time(monkeypatch)
     seen: list[int] = []
 
     def later() -> None:
@@ -252,3 +269,33 @@ def test_a_record_that_is_taken_back_is_done_again(tmp_path):
 
 def test_a_hundred_thousand_points_take_time_in_proportion():
     assert growth(lambda n: survey(Squares(n), Journal(None, "run")), 8_000, 100_000) < 3
+
+
+def test_points_that_are_there_are_no_progress(tmp_path):
+    """They took no time now: counted as done, they would make the rest look as if it took none either."""
+
+    class Heard:
+        def __init__(self) -> None:
+            self.total, self.steps = None, []
+
+        def start(self, label: str, total: int | None) -> int:
+            self.total = total
+            return 0
+
+        def advance(self, handle: int, steps: int) -> None:
+            self.steps.append(steps)
+
+        def finish(self, handle: int) -> None:
+            pass
+
+        def remark(self, text: str) -> None:
+            pass
+
+    first = Journal(tmp_path, "run")
+    first.write({f"square:{k}": {"values": {"square": [k**2, None, None]}} for k in range(40)})
+    first.close()
+    heard = Heard()
+    with progress.listening(heard):
+        survey(Squares(50), Journal(tmp_path, "run"))
+    assert heard.total == sum(heard.steps) == 10
+    assert max(heard.steps) < 10, "and not all at once"

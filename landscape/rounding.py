@@ -1,0 +1,80 @@
+"""How coarsely a network computes: in its dtype, or in another one inside, whatever it is given."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from landscape.curvature import Engine, values
+
+_CASTS = (Tensor.float, Tensor.to, Tensor.type)
+
+
+def rounding(engine: Engine) -> float:
+    """Relative rounding error of the network's outputs, as it computes them: the noise of second differences at tiny steps.
+
+    Outputs at theta - h w, theta, theta + h w, for w of the size of the weights, differ from a straight line by h^2 times a
+    curvature, by h times the slopes of the kinks between them, and by rounding, which alone does not shrink with h. So the
+    smallest over h = 1e-5, 1e-6, 1e-7 is close to rounding where that is of float32, and harmless where it is not. About 1e-16
+    for a network that computes in float64 throughout, 1e-7 for one with a float32 inside. Where it computes in half precision
+    inside, such steps change nothing: it is then at least a quarter of that type's spacing.
+
+    Reference: the difference table of Moré and Wild 2011, doi:10.1137/100786125, at its second row.
+    """
+    theta = engine.layout.flatten(dict(engine.model.named_parameters()))
+    generator = torch.Generator().manual_seed(0)
+    step = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta) * theta.abs()
+    least = math.inf
+    with values(), _Halves() as halves:
+        engine.forward(engine.tensors(theta), engine.batches[0])
+    with values():
+        for h in (1e-5, 1e-6, 1e-7):
+            low, mid, high = (
+                engine.forward(engine.tensors(theta + k * h * step), engine.batches[0]).detach() for k in (-1, 0, 1)
+            )
+            noise = float((high - 2 * mid + low).double().norm()) / 6**0.5
+            least = min(least, noise / (float(mid.double().norm()) + 1e-300))
+    return max(least, torch.finfo(theta.dtype).eps, halves.spacing / 4)
+
+
+class _Halves(TorchDispatchMode):
+    """The spacing of the coarsest half precision that something is computed in inside the block; 0 where there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spacing = 0.0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler to be told that it need not look here
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(t, Tensor) and t.dtype in (torch.float16, torch.bfloat16):
+                self.spacing = max(self.spacing, torch.finfo(t.dtype).eps)
+        return out
+
+
+def of_dtype(engine: Engine) -> float:
+    """Relative rounding of the engine's dtype, or of a half precision that it computes in inside, as under autocast."""
+    with values(), _Halves() as halves:
+        engine.forward(dict(engine.model.named_parameters()), engine.batches[0])
+    dtype = next(p.dtype for p in engine.model.parameters() if p.is_floating_point())
+    return max(float(torch.finfo(dtype).eps), halves.spacing / 4)
+
+
+class Uncast(TorchFunctionMode):
+    """Casts from float64 to float32 do nothing inside the block."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _CASTS and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            if func is Tensor.float:
+                return args[0]
+            args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+            kwargs = {k: torch.float64 if a is torch.float32 else a for k, a in kwargs.items()}
+        return func(*args, **kwargs)
