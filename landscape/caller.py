@@ -1,10 +1,8 @@
 """Whether our copy of a network still is the caller's: compared with it once, on the caller's data, and watched afterwards."""
 
-import copy
 import math
 import warnings
 import weakref
-from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from landscape.batches import Batch, placed
-from landscape.copying import kept, plain
 from landscape.curvature import Engine, values
 from landscape.errors import NumericalError
 from landscape.outputs import picked
+from landscape.unchanged import unchanged
 
-_CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 # Samples that are compared, in whole batches spread over the data.
 _SAMPLES = 256
 # Between two ways to round one function, of the largest output: networks of many layers lose some digits, a part that got
@@ -133,9 +130,7 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
     """The caller's model in eval mode, no weight with a gradient; afterwards all it holds and the random state as before."""
     modes: list[tuple[Any, bool]] = [(m, m.training) for m in model.modules()]
     flags = [(p, p.requires_grad) for p in model.parameters()]
-    containers = _containers(model)
-    tensors = [(t, t._version, t.detach().clone()) for t in _written(model)]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), unchanged(model):
         try:
             for m, _ in modes:
                 m.training = False
@@ -147,44 +142,6 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
                 m.training = mode
             for p, flag in flags:
                 p.requires_grad_(flag)
-            for container, content in containers:
-                _put_back(container, content)
-            for t, version, values_before in tensors:
-                if t._version != version:
-                    t.data.copy_(values_before)
-
-
-def _containers(model: nn.Module) -> list[tuple[Any, Any]]:
-    """Every dictionary, list and set that modules hold, their attributes first, with a copy of what is in it."""
-    left: list[Any] = [vars(m) for m in model.modules()]
-    seen: set[int] = set()
-    found = []
-    while left:
-        container = left.pop()
-        if id(container) in seen:
-            continue
-        seen.add(id(container))
-        found.append((container, copy.copy(container)))
-        inside = container.values() if isinstance(container, dict) else container
-        left += [thing for thing in inside if type(thing) in _CONTAINERS]
-    return found
-
-
-def _put_back(container: Any, content: Any) -> None:
-    if len(container) == len(content) and all(a is b for a, b in zip(_flat(container), _flat(content), strict=True)):
-        return
-    container.clear()
-    (container.extend if isinstance(container, (list, deque)) else container.update)(content)
-
-
-def _flat(container: Any) -> list[Any]:
-    return [thing for pair in container.items() for thing in pair] if isinstance(container, dict) else list(container)
-
-
-def _written(model: nn.Module) -> list[Tensor]:
-    """Tensors that a forward pass might write to, beside the weights."""
-    held = [t for m in model.modules() for t in (*m._buffers.values(), *kept(m)) if isinstance(t, Tensor)]
-    return [t for t in held if plain(t) and not t.is_inference()]
 
 
 def _spread(raw: list[Batch]) -> list[Batch]:

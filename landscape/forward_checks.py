@@ -20,6 +20,7 @@ from landscape.outputs import found_at, picked
 from landscape.parameters import Layout
 
 _SAMPLES = 8
+_WHOLE = "data that are one whole, such as a graph, go in a list of one batch"
 
 
 def check_weights(layout: Layout, theta: Tensor) -> None:
@@ -73,9 +74,15 @@ def ready(
     at = found_at(returned, lambda t: takes(engine.loss, t, first.target))
     engine = replace(engine, output=at, writes=renorms or writes)
     output = picked(returned, at).detach()
-    if len(engine.batches[0]) > len(first) and one_batch:
-        third, _ = _first_output(engine, theta, engine.batches[0].first(3))
-        if picked(third, at).shape[1:] != output.shape[1:]:  # such as the similarities of all pairs
+    if len(more := engine.batches[0].first(3)) > len(first):
+        wider = picked(_first_output(engine, theta, more)[0], at)
+        if wider.shape[1:] != output.shape[1:]:  # such as the similarities of all pairs
+            if not one_batch:
+                raise UsageError(
+                    f"expected every sample's output to depend on that sample alone, found shape {tuple(output.shape)} for "
+                    f"two samples and {tuple(wider.shape)} for three",
+                    fix=_WHOLE,
+                )
             first = replace(engine.batches[0], divisible=False)
             engine = replace(engine, batches=[first])
             output = picked(_first_output(engine, theta, first)[0], at).detach()
@@ -153,8 +160,7 @@ def check_values(engine: Engine, theta: Tensor, one_batch: bool) -> Engine:
     culprit = next((name for name in alone if differs(name)), type(engine.model).__name__)
     raise NumericalError(
         f"expected every sample's output to depend on that sample alone, found that {culprit} mixes the batch",
-        fix="BatchNorm needs running statistics (track_running_stats=True) and eval mode; data that are one whole, such as a "
-        "graph, go in a list of one batch",
+        fix=f"BatchNorm needs running statistics (track_running_stats=True) and eval mode; {_WHOLE}",
     )
 
 
