@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from landscape.errors import NumericalError, UsageError
 from landscape.objective import Objective
+from landscape.rounding import rounding
 
 
 def data(n: int = 30, outputs: int | None = 3) -> tuple[Tensor, Tensor]:
@@ -555,8 +556,7 @@ class Spectral(nn.Module):
 
     def __init__(self, before: int) -> None:
         super().__init__()
-        self.shift, self.filter = nn.Parameter(torch.randn(before)), nn.Parameter(torch.randn(5, 2))
-        self.head = nn.Linear(8, 3)
+        self.shift, self.filter, self.head = nn.Parameter(torch.randn(before)), nn.Parameter(torch.randn(5, 2)), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(x + self.shift.sum(), dim=1) * torch.view_as_complex(self.filter)
@@ -570,11 +570,12 @@ def test_pairs_of_weights_may_be_viewed_as_complex_wherever_they_lie_in_theta(be
     objective = Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64")
     weights = list(net.double().parameters())
     slopes = torch.autograd.grad(F.cross_entropy(net(x.double()), y), weights, create_graph=True)
-    flat = torch.cat([s.reshape(-1) for s in slopes])
-    rows = [torch.autograd.grad(s, weights, retain_graph=True, materialize_grads=True) for s in flat]
-    np.testing.assert_allclose(
-        objective.hvp(torch.eye(objective.dim)), torch.stack([torch.cat([t.reshape(-1) for t in r]) for r in rows]), atol=1e-10
-    )
+    rows = [
+        torch.cat([t.reshape(-1) for t in torch.autograd.grad(s, weights, retain_graph=True, materialize_grads=True)])
+        for slope in slopes
+        for s in slope.reshape(-1)
+    ]
+    np.testing.assert_allclose(objective.hvp(torch.eye(objective.dim)), torch.stack(rows), atol=1e-10)
 
 
 class Holding(nn.Module):
@@ -727,6 +728,45 @@ def test_kinks_beside_a_float32_inside_are_no_wrong_derivative(seed):
     exact = dense_hessian(net, nn.CrossEntropyLoss(), x, y)
     np.testing.assert_allclose(objective.hvp(torch.eye(objective.dim)), exact, atol=1e-6 * np.abs(exact).max())
     assert 1e-9 < objective.rounding < 1e-6
+
+
+def test_a_kink_within_every_step_is_no_coarse_rounding():
+    """As in a network of millions of rectifiers, here by kinks that lie where the weights are."""
+
+    class Kinked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 3)
+            self.register_buffer("at", self.fc.weight.detach().double() * (1 + 3e-8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) + (self.fc.weight - self.at).abs().sum(1)
+
+    torch.manual_seed(0)
+    objective = Objective(Kinked(), nn.CrossEntropyLoss(), data(), dtype="float64")
+    assert rounding(objective._engine) < 1e-15
+
+
+def test_samples_that_are_objects_or_texts_are_not_cut():
+    """Structures of an interatomic potential, or texts, in a list: half of the targets would be held against all of them."""
+
+    class OfTexts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 1)
+
+        def forward(self, texts: list[str]) -> Tensor:
+            return self.fc(torch.tensor([[len(t), t.count("a")] for t in texts]).to(self.fc.weight))
+
+    torch.manual_seed(0)
+    net, texts, y = OfTexts(), ["a", "banana", "cherry", "apple a day"], torch.randn(4, 1)
+    batches = [(texts[:3], y[:3]), (texts[3:], y[3:])]
+    whole = F.mse_loss(net(texts), y)
+    for batch_size in (None, 1):
+        objective = Objective(net, nn.MSELoss(), batches, dtype="float64", batch_size=batch_size)
+        assert objective.value().value == pytest.approx(whole.item(), rel=1e-6)
+        assert objective.gradient().norm() > 0
+        assert objective.batch_sizes == [3, 1]
 
 
 class Autocast(nn.Module):
