@@ -19,7 +19,7 @@ from landscape.curvature import Engine, values
 from landscape.distributed import ALONE
 from landscape.errors import NumericalError, is_about_dtype
 from landscape.method import PLAIN
-from landscape.rounding import Uncast, of_dtype, rounding
+from landscape.rounding import EXACT, Uncast, of_dtype, rounding
 
 SAMPLES = 8
 # From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
@@ -28,8 +28,6 @@ _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
 _VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 # Of Hv, between it and a difference of gradients; where the network rounds, both ends of the difference do.
 _APART, _APART_ROUNDED = 0.05, 0.2
-# Relative rounding of outputs, below which a network computes in float64 throughout.
-_EXACT = 1e-12
 # What may be lost in a product: rounding errors of the outputs, times what a network of many layers makes of them.
 _GROWTH = 1e3
 
@@ -66,7 +64,7 @@ def _checked(own: Engine) -> float:
     try:
         double = own.to(torch.float64)
         noise = rounding(double)
-        if not (noise > _EXACT and _checked_unrounded(double)):
+        if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
         if not is_about_dtype(error):
@@ -88,7 +86,7 @@ def _checked_unrounded(double: Engine) -> bool:
     try:
         with Uncast():
             noise = rounding(double)
-            if noise > _EXACT:
+            if noise > EXACT:
                 return False
             _check(double, noise, exact=True)
     except NumericalError:
@@ -121,7 +119,7 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             f"expected a finite loss and gradient at the trained weights, found loss {value:.4g}",
             fix="check the preprocessing and that the weights belong to this model",
         )
-    if exact and noise < _EXACT:
+    if exact and noise < EXACT:
         _check_gradient(probe, theta, value, gradient)
     generator = torch.Generator().manual_seed(0)
     u, v = torch.randn(2, probe.layout.size, generator=generator, dtype=torch.float64).to(theta)
@@ -216,7 +214,7 @@ def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor,
     w = size * v
     product = size * probe.hvp(theta, w[None])[0]
     scale = float(product.norm() + 1e-6 * (size * gradient).norm() + 1e-12)
-    exact = noise < _EXACT
+    exact = noise < EXACT
     steps = _STEPS if exact else tuple(noise**0.5 * k for k in (30.0, 10.0, 3.0, 1.0))
     errors = []
     for step in steps:

@@ -12,6 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.curvature import Engine, values
 
+# Relative rounding of outputs, below which a network computes in float64 throughout.
+EXACT = 1e-12
+
 
 def rounding(engine: Engine) -> float:
     """Relative rounding error of the network's outputs, as it computes them: the noise of second differences at tiny steps.
@@ -19,9 +22,9 @@ def rounding(engine: Engine) -> float:
     Outputs at theta - h w, theta, theta + h w, for w of the size of the weights, differ from a straight line by h^2 times a
     curvature, by h times the slopes of the kinks between them, and by rounding, which alone does not shrink with h. So the
     smallest over h = 1e-5, 1e-6, 1e-7 is close to rounding where that is of float32. Some 1e-7 for a network with a float32
-    inside. Where it computes in half precision inside, such steps change nothing: it is then at least a quarter of that type's
-    spacing. Where nothing is cast to a coarser type it is that of the dtype, 2e-16 in float64: among millions of rectifiers a
-    kink lies within every one of these steps.
+    inside. Few outputs may show what is rounded, and of half precision such steps change nothing: so it is at least a quarter
+    of the spacing of the coarsest type inside, unless that holds constants alone. Where nothing is cast to a coarser type it is
+    that of the dtype, 2e-16 in float64: among millions of rectifiers a kink lies within every one of these steps.
 
     Reference: the difference table of Moré and Wild 2011, doi:10.1137/100786125, at its second row.
     """
@@ -32,7 +35,7 @@ def rounding(engine: Engine) -> float:
     with values(), _Types() as types:
         engine.forward(engine.tensors(theta), engine.batches[0])
     eps = float(torch.finfo(theta.dtype).eps)
-    if not types.casts:
+    if not types.cast:
         return max(eps, types.spacing / 4)
     with values():
         for h in (1e-5, 1e-6, 1e-7):
@@ -41,7 +44,8 @@ def rounding(engine: Engine) -> float:
             )
             noise = float((high - 2 * mid + low).double().norm()) / 6**0.5
             least = min(least, noise / (float(mid.double().norm()) + 1e-300))
-    return max(least, eps, types.spacing / 4)
+    coarsest = types.spacing if least < EXACT else max(types.spacing, types.cast)
+    return max(least, eps, coarsest / 4)
 
 
 class _Types(TorchDispatchMode):
@@ -49,12 +53,12 @@ class _Types(TorchDispatchMode):
 
     Attributes:
         spacing: of the coarsest half precision; 0 where there is none.
-        casts: whether anything of a finer type was taken to a coarser one.
+        cast: spacing of the coarsest type that anything of a finer one was taken to; 0 where nothing was.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.spacing, self.casts = 0.0, False
+        self.spacing, self.cast = 0.0, 0.0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -64,7 +68,8 @@ class _Types(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         finest = min(_spacings(pytree.arg_tree_leaves(*args, **(kwargs or {}))), default=math.inf)
         coarsest = max(_spacings(out if isinstance(out, (tuple, list)) else (out,)), default=0.0)
-        self.casts |= finest < coarsest
+        if finest < coarsest:
+            self.cast = max(self.cast, coarsest)
         if coarsest > torch.finfo(torch.float32).eps:
             self.spacing = max(self.spacing, coarsest)
         return out

@@ -769,6 +769,25 @@ def test_samples_that_are_objects_or_texts_are_not_cut():
         assert objective.batch_sizes == [3, 1]
 
 
+def test_a_little_that_is_rounded_counts_as_coarsely_as_it_is():
+    """As attention that is nearly uniform: outputs hardly show its float32, gradients do."""
+
+    class Faint(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.fc, self.factor = nn.Linear(8, 3), factor
+            self.register_buffer("constant", torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.fc(x)
+            return out * self.constant.float() + self.factor * torch.softmax(out, 1, dtype=torch.float32)
+
+    torch.manual_seed(0)
+    found = {f: Objective(Faint(f), nn.CrossEntropyLoss(), data(), dtype="float64").rounding for f in (1e-3, 0.0)}
+    assert found[1e-3] == pytest.approx(2**-25)
+    assert found[0.0] < 1e-12, "a constant that is cast rounds nothing"
+
+
 class Autocast(nn.Module):
     def __init__(self) -> None:
         super().__init__()
