@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscape.arithmetic import values
 from landscape.batches import Batch, placed
-from landscape.curvature import Engine, values
+from landscape.curvature import Engine
 from landscape.errors import NumericalError
 from landscape.outputs import picked
 from landscape.unchanged import unchanged

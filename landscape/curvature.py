@@ -6,7 +6,6 @@ through `torch.func.functional_call`; the module itself is never written to.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,9 +14,9 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from landscape.arithmetic import exact_math, values
 from landscape.batches import Batch, between, placed, shares
 from landscape.copying import converted, owned
 from landscape.derivatives import grad, pusher, vjp, vjps
@@ -32,49 +31,6 @@ from landscape.method import PLAIN, TOGETHER, Method
 from landscape.outputs import picked
 from landscape.parameters import Layout
 from landscape.retained import BUDGET, FirstOrder, Kept, saved_bytes
-
-
-@contextmanager
-def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[None]:
-    """IEEE arithmetic inside the block, the caller's settings after it.
-
-    TensorFloat-32 and the bfloat16 matmul path are off, cuDNN chooses deterministic algorithms. For `derivatives` attention
-    uses its math kernel, since the fused ones have no double backward; cuDNN's `recurrent` layers have none either and are
-    avoided. The short cuts that transformer layers take without gradients are off too: on padded rows they compute another
-    function than the one that is differentiated.
-    """
-    precision, short_cuts = torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
-        stack.enter_context(
-            torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled and not (derivatives and recurrent),
-                benchmark=False,
-                deterministic=True,
-                allow_tf32=False,
-            )
-        )
-        if derivatives:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
-            torch.backends.mha.set_fastpath_enabled(short_cuts)
-
-
-@contextmanager
-def values() -> Iterator[None]:
-    """Arithmetic for values without derivatives.
-
-    Autograd stays on, and costs nothing where no tensor requires a gradient: a network that differentiates itself in its
-    forward pass needs it, and one that looks at `torch.is_grad_enabled()` computes the function that is differentiated.
-    """
-    with exact_math(), torch.enable_grad(), warnings.catch_warnings():
-        # Of reentrant checkpoints, whose values are right whatever their gradients are.
-        warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")
-        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +86,9 @@ class Engine:
     def tensors(self, theta: Float[Tensor, "*k P"]) -> dict[str, Tensor]:
         """The weights at theta under their names: views of it, but for those that do not vary or would be written to."""
         named = self.layout.unflatten(theta.detach())
-        for name, (rows, values) in self.fixed.items():
+        for name, (rows, trained) in self.fixed.items():
             if name in named:
-                named[name] = named[name].index_copy(0, rows, values.to(theta.dtype))
+                named[name] = named[name].index_copy(0, rows, trained.to(theta.dtype))
         return {name: t.clone() for name, t in named.items()} if self.writes else named
 
     def at(self, theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:

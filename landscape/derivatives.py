@@ -1,6 +1,7 @@
 """Reverse-mode derivatives of named tensors: gradients, and products with a Jacobian from either side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -65,3 +66,18 @@ def pusher(output: Tensor, leaves: dict[str, Tensor]) -> Callable[[dict[str, Ten
     dummy = torch.zeros_like(output, requires_grad=True)
     pulled = vjp({"output": output}, leaves, {"output": dummy}, create_graph=True)
     return lambda v: vjp(pulled, {"output": dummy}, v)["output"]
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """What PyTorch raises while it differentiates, in one line: 8 samples may go well where a whole batch does not."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        first = str(error).partition("\n")[0]
+        raise NumericalError(
+            f"expected a network that can be differentiated on these data, found {type(error).__name__}: {first}",
+            fix="values and surfaces need no derivatives",
+        ) from error

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.curvature import Engine, values
+from landscape.arithmetic import values
+from landscape.curvature import Engine
 from landscape.errors import UsageError
 from landscape.inference import Network, network
 from landscape.losses import joined, means_and_errors

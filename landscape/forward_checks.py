@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from landscape.arithmetic import values
 from landscape.batches import Batch, counted, merged
 from landscape.copying import kept, owned
-from landscape.curvature import Engine, values
+from landscape.curvature import Engine
 from landscape.errors import NumericalError, UsageError, is_about_dtype
 from landscape.functional import called
 from landscape.loss_checks import check_classes, check_loss, takes, with_target

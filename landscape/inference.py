@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from landscape.arithmetic import values
 from landscape.batches import Batch, regrouped, split
 from landscape.copying import converted, owned
-from landscape.curvature import Engine, values
+from landscape.curvature import Engine
 from landscape.errors import UsageError
 from landscape.functional import called
 from landscape.outputs import picked

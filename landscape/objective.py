@@ -1,7 +1,6 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector. The central abstraction."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,29 +13,27 @@ from landscape.batches import Data, one_input, placed, read, split
 from landscape.caller import Live, check_copy
 from landscape.copying import check_model, converted, owned, unwrapped
 from landscape.curvature import Engine
+from landscape.derivatives import differentiable
 from landscape.distributed import group
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import UsageError
 from landscape.evaluation import Metric, evaluated
 from landscape.fingerprint import fingerprints
 from landscape.folding import folded
-from landscape.footprint import planned
-from landscape.forward_checks import check_finite, check_values, check_weights, ready
+from landscape.forward_checks import check_weights, ready
 from landscape.inference import network as at_inference
 from landscape.losses import LossFunction, MeanLoss, standard_error
 from landscape.malloc import keep_freed
-from landscape.memory import Plan
 from landscape.method import Method
 from landscape.parameters import Layout
 from landscape.per_sample import SAMPLE_FORMS, Curvature
-from landscape.preflight import check_engine
+from landscape.prepared import Prepared
 from landscape.recalibration import recalibrated, with_statistics
 from landscape.results import Estimate, Evaluation, Spent
 from landscape.stacked import evaluated_many, stack_size
-from landscape.trial import chosen
-from landscape.variants import DTYPES, Variants
+from landscape.variants import DTYPES
 
 
-class Objective(Variants):
+class Objective(Prepared):
     """Mean loss of a network over a fixed data set, as a function of the flat vector of its weights.
 
     L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
@@ -222,11 +219,11 @@ class Objective(Variants):
         self._spent.gradients += 1
         at = self._theta if theta is None else self._cast(theta)
         if self.group.size == 1:
-            with _differentiable():
+            with differentiable():
                 return self._engine.gradient(at)
 
         def part() -> Tensor:
-            with _differentiable():
+            with differentiable():
                 value, gradient = self._engine.gradient(at)
             return torch.cat((gradient.new_tensor([value]), gradient))
 
@@ -294,68 +291,13 @@ class Objective(Variants):
         """SHA-256 of network, weights, buffers, data, loss and metric; see `landscape.fingerprint`."""
         return fingerprints(self._engine, self._theta, self._metric)
 
-    @property
-    def method(self) -> Method:
-        """How Hessian-vector products are computed: the fastest way in a trial, held when first asked for; `by` sets it."""
-        if not self._methods:
-            first = self._origin or self  # whoever asks, the choice is that for all the samples
-            first.preflight()
-            self._methods.append(chosen(first._engine, first._theta))
-        return self._methods[0]
-
-    @property
-    def plan(self) -> Plan:
-        """How the memory is used: samples a pass, kept graphs, vectors in a block and in a Krylov basis."""
-        self.preflight()
-        if self._engine.method != self.method:
-            self._engine = replace(self._engine, method=self.method)
-            self._fit()
-        return replace(self._plan, dim=self.dim, row=self._theta.nbytes)  # of `only` some of the weights
-
-    def _fit(self) -> None:
-        """Make the batches and the room for graphs such that products keep to the budget."""
-        self._plan, self._engine = planned(self._engine, self._theta, self._memory)
-
-    @property
-    def rounding(self) -> float:
-        """Relative rounding error of the network's outputs as it computes them: of `dtype`, or what it computes in inside."""
-        self.preflight()
-        return self._rounding
-
-    def preflight(self) -> None:
-        """Check, once, that this loss can be differentiated twice; see `landscape.preflight`."""
-        self._check_values()
-        if not self._checked:
-            self.check_finite()
-            self._fit()
-            self._rounding = check_engine(self._engine)
-            self._checked = True
-
-    def check_finite(self) -> Evaluation:
-        """Loss and accuracy at the trained weights.
-
-        Raises:
-            NumericalError: the loss is not finite; the first sample whose own is not is named.
-        """
-        centre = self.evaluate()
-        check_finite(centre.each, centre.loss.value)
-        return centre
-
-    def _check_values(self) -> None:
-        """Check, once, that values are the same twice; see `landscape.forward_checks`."""
-        self._live.tell()
-        if self._values_checked:
-            return
-        self._engine = check_values(self._engine, self._theta, self._one_batch)
-        self._values_checked = True
-
     def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
         """A product for one or many vectors; counts them."""
         self.preflight()
         block = self._cast(v).reshape(-1, self.dim)
         self._spent.sweeps += 1
         self._spent.products += len(block)
-        with _differentiable():
+        with differentiable():
             return self.group.total(lambda: method(self._engine, self._theta, block), block, block).reshape(v.shape)
 
     def _cast(self, v: Tensor) -> Tensor:
@@ -367,18 +309,3 @@ class Objective(Variants):
     def __repr__(self) -> str:
         what = f"{type(self._engine.model).__name__}, {self.dim} weights, {self.samples} samples"
         return f"Objective({what}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
-
-
-@contextmanager
-def _differentiable() -> Iterator[None]:
-    """What PyTorch raises while it differentiates, in one line: 8 samples may go well where a whole batch does not."""
-    try:
-        yield
-    except (RuntimeError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        first = str(error).partition("\n")[0]
-        raise NumericalError(
-            f"expected a network that can be differentiated on these data, found {type(error).__name__}: {first}",
-            fix="values and surfaces need no derivatives",
-        ) from error

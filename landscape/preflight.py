@@ -13,9 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from landscape.arithmetic import values
 from landscape.batches import counted
 from landscape.culprit import layer_of
-from landscape.curvature import Engine, values
+from landscape.curvature import Engine
 from landscape.distributed import ALONE
 from landscape.errors import NumericalError, is_about_dtype
 from landscape.method import PLAIN

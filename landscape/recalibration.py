@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from landscape.arithmetic import values
 from landscape.batches import Batch, merged
 from landscape.copying import owned
-from landscape.curvature import Engine, values
+from landscape.curvature import Engine
 
 # Input values in one batch: 2,730 images of CIFAR. The activations of such a batch take some 2 GB in a wide network.
 AT_ONCE = 2**23

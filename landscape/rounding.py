@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from landscape.curvature import Engine, values
+from landscape.arithmetic import values
+from landscape.curvature import Engine
 
 # Relative rounding of outputs, below which a network computes in float64 throughout.
 EXACT = 1e-12

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
-from landscape.curvature import Engine, exact_math
+from landscape.arithmetic import exact_math
+from landscape.curvature import Engine
 from landscape.evaluation import Metric, fetched, scored, summaries
 from landscape.inference import convolves, network
 from landscape.results import Evaluation

@@ -11,15 +11,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.batches import drawn, epoch, merged, select
+from landscape.caller import Live
 from landscape.curvature import Engine
 from landscape.distributed import ALONE, Group
 from landscape.errors import UsageError
 from landscape.forward_checks import check_weights, weighted
 from landscape.inference import convolves, network
 from landscape.losses import LossFunction, MeanLoss
+from landscape.memory import Plan
 from landscape.method import Method
 from landscape.parameters import Layout
 from landscape.recalibration import batch_normalized
+from landscape.results import Evaluation
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -32,6 +35,10 @@ class Variants(ABC):
     _metric: Any
     _methods: list[Method]
     _origin: Self | None
+    _rounding: float
+    _live: Live
+    _one_batch: bool
+    _plan: Plan
     _checked: bool
     _values_checked: bool
     _memory: int | None
@@ -40,6 +47,15 @@ class Variants(ABC):
 
     @abstractmethod
     def __init__(self, model: nn.Module, loss: LossFunction, data: Any, **options: Any) -> None:
+        """As `Objective`."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """As `Objective`."""
+
+    @abstractmethod
+    def evaluate(self, theta: Tensor | None = None, buffers: dict[str, Tensor] | None = None) -> Evaluation:
         """As `Objective`."""
 
     @abstractmethod

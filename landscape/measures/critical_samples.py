@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from landscape.curvature import exact_math
+from landscape.arithmetic import exact_math
 from landscape.errors import UsageError
 from landscape.measures.function_space import Network, classifier
 from landscape.measures.registry import NotDefined, measure

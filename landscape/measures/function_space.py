@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from landscape.curvature import exact_math
+from landscape.arithmetic import exact_math
 from landscape.errors import UsageError
 from landscape.measures.registry import NotDefined, measure
 from landscape.objective import Objective

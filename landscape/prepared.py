@@ -1,0 +1,71 @@
+"""What is made sure of, once, before an Objective answers: values that repeat, derivatives that hold, products that fit."""
+
+from dataclasses import replace
+
+from landscape.footprint import planned
+from landscape.forward_checks import check_finite, check_values
+from landscape.memory import Plan
+from landscape.method import Method
+from landscape.preflight import check_engine
+from landscape.results import Evaluation
+from landscape.trial import chosen
+from landscape.variants import Variants
+
+
+class Prepared(Variants):
+    """What `Objective` inherits of checks and choices; all are made when something first needs them."""
+
+    @property
+    def method(self) -> Method:
+        """How Hessian-vector products are computed: the fastest way in a trial, held when first asked for; `by` sets it."""
+        if not self._methods:
+            first = self._origin or self  # whoever asks, the choice is that for all the samples
+            first.preflight()
+            self._methods.append(chosen(first._engine, first._theta))
+        return self._methods[0]
+
+    @property
+    def plan(self) -> Plan:
+        """How the memory is used: samples a pass, kept graphs, vectors in a block and in a Krylov basis."""
+        self.preflight()
+        if self._engine.method != self.method:
+            self._engine = replace(self._engine, method=self.method)
+            self._fit()
+        return replace(self._plan, dim=self.dim, row=self._theta.nbytes)  # of `only` some of the weights
+
+    def _fit(self) -> None:
+        """Make the batches and the room for graphs such that products keep to the budget."""
+        self._plan, self._engine = planned(self._engine, self._theta, self._memory)
+
+    @property
+    def rounding(self) -> float:
+        """Relative rounding error of the network's outputs as it computes them: of `dtype`, or what it computes in inside."""
+        self.preflight()
+        return self._rounding
+
+    def preflight(self) -> None:
+        """Check, once, that this loss can be differentiated twice; see `landscape.preflight`."""
+        self._check_values()
+        if not self._checked:
+            self.check_finite()
+            self._fit()
+            self._rounding = check_engine(self._engine)
+            self._checked = True
+
+    def check_finite(self) -> Evaluation:
+        """Loss and accuracy at the trained weights.
+
+        Raises:
+            NumericalError: the loss is not finite; the first sample whose own is not is named.
+        """
+        centre = self.evaluate()
+        check_finite(centre.each, centre.loss.value)
+        return centre
+
+    def _check_values(self) -> None:
+        """Check, once, that values are the same twice; see `landscape.forward_checks`."""
+        self._live.tell()
+        if self._values_checked:
+            return
+        self._engine = check_values(self._engine, self._theta, self._one_batch)
+        self._values_checked = True
