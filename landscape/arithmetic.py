@@ -1,11 +1,20 @@
 """The arithmetic of every number: IEEE, the same in every run, of one function with and without derivatives."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def grad_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """Derivatives can be taken inside the function, whatever the caller turned off: `set_grad_enabled`, `inference_mode`."""
+    return torch.inference_mode(False)(torch.enable_grad()(function))
 
 
 @contextmanager

@@ -288,7 +288,18 @@ def _aligned(batch: Batch, number: int) -> Batch:
     if len(odd) == len(inputs) and odd:
         rows = "a scalar" if odd[0].ndim == 0 else f"{len(odd[0])} rows"
         raise UsageError(f"expected {len(batch)} rows in the inputs of batch {number}, found {rows}")
-    return replace(batch, divisible=not odd)
+    return replace(batch, divisible=bool(inputs) and not odd and not _opaque(batch))
+
+
+def _opaque(batch: Batch) -> bool:
+    """Whether there are arguments that cannot be cut with the samples: lists of texts, graphs, objects of other classes."""
+    options = (bool, int, float, str, type(None))
+    return any(
+        not isinstance(leaf, Tensor)
+        for value in (*batch.args, *batch.kwargs.values())
+        if not isinstance(value, options)
+        for leaf in pytree.tree_leaves(value)
+    )
 
 
 def _check_stored(t: Tensor, number: int) -> None:

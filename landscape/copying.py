@@ -1,6 +1,8 @@
 """The copy of a caller's network that everything is computed on: out of its wrappers, in one dtype, never written back."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from torch.utils import _pytree as pytree
 from landscape.errors import UsageError
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+# Of a module's attributes, those that PyTorch's own methods move.
+_OWN = ("_parameters", "_buffers", "_modules")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -25,20 +29,26 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def owned(model: nn.Module) -> nn.Module:
+def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     """A copy of a network, so that nothing done to it changes the caller's.
 
-    A tensor that a module computed in a forward pass and keeps, with its graph, is copied as a plain value. Where it is
-    computed anew before every call, as the weight of the older `weight_norm` and `spectral_norm` is, the copy goes back to
-    that value after every call, so that it can be copied itself.
+    A tensor that a module computed in a forward pass and keeps, with its graph, is copied as a plain value, in a list or a
+    dictionary too. Where it is computed anew before every call, as the weight of the older `weight_norm` and `spectral_norm`
+    is, the copy goes back to that value after every call, so that it can be copied itself.
+
+    Args:
+        model: copied.
+        shared: whether the copy has the same parameters, not copies of them.
 
     Raises:
         UsageError: it cannot be copied.
     """
-    kept = pytree.tree_leaves([list(vars(m).values()) for m in model.modules()])
-    computed = [t for t in kept if isinstance(t, Tensor) and not t.is_leaf]
+    stray = [t for m in model.modules() for t in kept(m) if isinstance(t, Tensor)]
+    wrapped = {id(t): t for t in stray if torch._C._functorch.is_functorch_wrapped_tensor(t)}  # left by a vmap that is over
+    computed = {id(t): t.detach().clone() for t in stray if id(t) not in wrapped and not t.is_leaf}
+    same = {id(p): p for p in model.parameters()} if shared else {}
     try:
-        own = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
+        own = copy.deepcopy(model, same | wrapped | computed)
     except (RuntimeError, TypeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
@@ -67,15 +77,42 @@ def check_model(model: nn.Module) -> None:
 def converted(module: nn.Module, device: torch.device | None, dtype: torch.dtype) -> nn.Module:
     """The module itself, its tensors moved: real ones to `dtype`, complex ones to the complex type of that precision.
 
-    `nn.Module.to` would make complex buffers, such as rotary frequencies, real, and drop their imaginary parts.
+    `nn.Module.to` would make complex buffers, such as rotary frequencies, real, and drop their imaginary parts. And it would
+    leave behind what a module keeps beside parameters and buffers, tables and layers in lists or dictionaries.
     """
-    like = _COMPLEX.get(dtype)
+    module._apply(lambda t: moved(t, device, dtype))
+    done = {id(m) for m in module.modules()}
+    left = list(module.modules())
+    while left:
+        for thing in kept(left.pop()):
+            if isinstance(thing, nn.Module) and id(thing) not in done:
+                thing._apply(lambda t: moved(t, device, dtype))
+                left += [m for m in thing.modules() if id(m) not in done]
+                done.update(map(id, thing.modules()))
+            elif isinstance(thing, Tensor) and plain(thing):
+                twin = moved(thing.detach(), device, dtype)
+                if twin.dtype != thing.dtype or twin.device != thing.device:
+                    with contextlib.suppress(RuntimeError):  # of another kind of device
+                        thing.data = twin
+    return module
 
-    def moved(t: Tensor) -> Tensor:
-        kind = dtype if t.is_floating_point() else like if t.is_complex() else None
-        return t.to(device=device, dtype=kind)
 
-    return module._apply(moved)
+def plain(t: Tensor) -> bool:
+    """Whether a tensor has elements of its own: no sparse or nested one, nor what a transformation that is over left behind."""
+    return t.layout == torch.strided and not t.is_nested and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+
+
+def moved(t: Tensor, device: torch.device | None, dtype: torch.dtype) -> Tensor:
+    """A tensor on the device: a real one in `dtype`, a complex one in the complex type like it, integers as they are."""
+    kind = dtype if t.is_floating_point() else _COMPLEX.get(dtype) if t.is_complex() else None
+    return t.to(device=device, dtype=kind)
+
+
+def kept(module: nn.Module) -> Iterator[Any]:
+    """What a module holds beside parameters, buffers and modules: attributes, and what is in lists and dictionaries."""
+    for name, value in list(vars(module).items()):
+        if name not in _OWN:
+            yield from pytree.tree_leaves(value)
 
 
 def _computed(module: nn.Module) -> list[str]:

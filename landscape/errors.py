@@ -78,5 +78,10 @@ class NumericalError(LandscapeError):
     exit_code = 6
 
 
+def is_about_dtype(error: Exception) -> bool:
+    """Whether a network complains of the dtype that it was converted to."""
+    return any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type"))
+
+
 def _rebuild(kind: type[LandscapeError], problem: str, fix: str | None) -> LandscapeError:
     return kind(problem, fix=fix)

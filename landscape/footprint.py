@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from landscape.arithmetic import grad_mode
 from landscape.batches import Batch, counted, regrouped, split
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
@@ -70,8 +71,7 @@ class Live(TorchDispatchMode):
         self.now -= self._known.pop(key)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@grad_mode
 def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, Engine]:
     """The plan for products of this network on its data, and the engine whose batches and graphs keep to it.
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from landscape.arithmetic import values
 from landscape.batches import Batch, counted, merged
+from landscape.copying import kept, owned
 from landscape.curvature import Engine
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import NumericalError, UsageError, is_about_dtype
 from landscape.functional import called
 from landscape.loss_checks import check_classes, check_loss, takes, with_target
 from landscape.loss_structure import structure
@@ -20,6 +21,7 @@ from landscape.outputs import found_at, picked
 from landscape.parameters import Layout
 
 _SAMPLES = 8
+_WHOLE = "data that are one whole, such as a graph, go in a list of one batch"
 
 
 def check_weights(layout: Layout, theta: Tensor) -> None:
@@ -46,7 +48,7 @@ def fixed_rows(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def ready(
-    engine: Engine, theta: Tensor, loss: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+    engine: Engine, theta: Tensor, loss: Callable[[Tensor, Tensor], Tensor], model: nn.Module, one_batch: bool = False
 ) -> tuple[Engine, int | None]:
     """The engine that runs on its data: where the loss's tensor stands in the output, and what each sample weighs.
 
@@ -54,6 +56,7 @@ def ready(
         engine: network and data, with nothing known of them.
         theta: (P,) weights.
         loss, model: the caller's.
+        one_batch: whether the data are one batch, which is one whole if the number of outputs depends on that of the samples.
 
     Returns:
         The engine, and the number of classes where the targets are class indices for certain.
@@ -61,18 +64,33 @@ def ready(
     Raises:
         UsageError: the model does not run on the data, or the loss does not take its outputs and their targets, reads weights
             or adds its samples up.
-        NumericalError: a loss that is another one at each call, or has weights that are not finite.
+        NumericalError: a loss that is another one at each call, or has weights that are not finite; a network that goes by
+            what it kept of other weights.
     """
     renorms = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None for m in engine.model.modules())
     engine = replace(engine, writes=renorms, fixed=fixed_rows(engine.model))
     first = engine.batches[0].first(2)
+    twin = owned(engine.model, shared=True)
     returned, writes = _first_output(engine, theta, first)
     at = found_at(returned, lambda t: takes(engine.loss, t, first.target))
     engine = replace(engine, output=at, writes=renorms or writes)
     output = picked(returned, at, len(first)).detach()
+    if len(more := engine.batches[0].first(3)) > len(first):
+        wider = picked(_first_output(engine, theta, more)[0], at, len(more))
+        if wider.shape[1:] != output.shape[1:]:  # such as the similarities of all pairs
+            if not one_batch:
+                raise UsageError(
+                    f"expected every sample's output to depend on that sample alone, found shape {tuple(output.shape)} for "
+                    f"two samples and {tuple(wider.shape)} for three",
+                    fix=_WHOLE,
+                )
+            first = replace(engine.batches[0], divisible=False)
+            engine = replace(engine, batches=[first])
+            output = picked(_first_output(engine, theta, first)[0], at, len(first)).detach()
+    _check_follows(engine, twin, theta, first, output)
     engine = replace(engine, batches=[with_target(engine.loss, b, output) for b in engine.batches])
     classes = check_classes(engine, output)
-    check_loss(engine, output, engine.batches[0].first(2).target, loss, model)
+    check_loss(engine, output, engine.batches[0].first(len(first)).target, loss, model)
     return weighted(engine, theta), classes
 
 
@@ -140,8 +158,7 @@ def check_values(engine: Engine, theta: Tensor, one_batch: bool) -> Engine:
     culprit = next((name for name in alone if differs(name)), type(engine.model).__name__)
     raise NumericalError(
         f"expected every sample's output to depend on that sample alone, found that {culprit} mixes the batch",
-        fix="BatchNorm needs running statistics (track_running_stats=True) and eval mode; data that are one whole, such as a "
-        "graph, go in a list of one batch",
+        fix=f"BatchNorm needs running statistics (track_running_stats=True) and eval mode; {_WHOLE}",
     )
 
 
@@ -157,6 +174,39 @@ def check_finite(each: Mapping[str, Any], value: float) -> None:
         )
 
 
+def _check_follows(engine: Engine, twin: nn.Module, theta: Tensor, batch: Batch, output: Tensor) -> None:
+    """Refuse a network that keeps in one call what it computed from its weights, and goes by it in the next.
+
+    Weight matrices that are inverted or merged once, in eval mode, are kept so. A copy that first ran at other weights gives
+    another output then than one that did not.
+
+    Args:
+        engine: whose network ran at theta alone.
+        twin: of that network, which never ran.
+        output: of the batch at theta.
+    """
+    if engine.writes:
+        return
+    noise = torch.randn(len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
+    other = replace(engine, model=twin)
+    held = {name: [id(t) for t in kept(m)] for name, m in twin.named_modules()}
+    try:
+        with values():
+            other.forward(engine.tensors(theta * (1 + 0.1 * noise)), batch)
+            after = other.forward(engine.tensors(theta), batch).detach()
+            again = engine.forward(engine.tensors(theta), batch).detach()
+    except Exception:  # elsewhere a network need not run
+        return
+    if torch.equal(output, after) or not torch.equal(output, again) or not bool(after.isfinite().all()):
+        return
+    changed = (name for name, m in twin.named_modules() if held.get(name) != [id(t) for t in kept(m)])
+    raise NumericalError(
+        "expected outputs that follow the weights, found that "
+        f"{next(changed, '') or type(engine.model).__name__} goes by what it kept of others in a call before",
+        fix="let it compute that in every call, by turning its cache off",
+    )
+
+
 def _first_output(engine: Engine, theta: Tensor, batch: Batch) -> tuple[Any, bool]:
     """What the network returns for two samples; and whether its forward pass wrote to its weights or its inputs."""
     given = {name: t.clone() for name, t in engine.tensors(theta).items()}
@@ -170,10 +220,11 @@ def _first_output(engine: Engine, theta: Tensor, batch: Batch) -> tuple[Any, boo
         raise
     except Exception as error:  # whatever the user's own code raises on its own data
         first = str(error).partition("\n")[0]
-        raise UsageError(
-            f"expected a model that runs on its data, found {type(error).__name__}: {first}",
-            fix="check the shape and the preprocessing of the inputs",
-        ) from error
+        other = "float32" if theta.dtype == torch.float64 else "float64"
+        fix = "check the shape and the preprocessing of the inputs"
+        if is_about_dtype(error) and "ouble" in first:
+            fix += f"; a network that insists on a type may take dtype={other!r}"
+        raise UsageError(f"expected a model that runs on its data, found {type(error).__name__}: {first}", fix=fix) from error
     wrote = not all(torch.equal(a, b) for a, b in zip(own.tensors, batch.tensors, strict=True))
     return returned, wrote or not all(torch.equal(before[name], t) for name, t in given.items())
 

@@ -1,5 +1,6 @@
 """Checks of a loss before any derivative: it takes the outputs and their targets, and depends on nothing else."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,7 +22,9 @@ def takes(loss: MeanLoss, output: Tensor, target: Tensor) -> bool:
     if loss.compares_elements and output.shape != target.shape:
         return False  # it would broadcast them
     try:
-        return len(output) == len(target) and loss.mean(output.detach(), target).ndim == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of shapes that would be broadcast
+            return len(output) == len(target) and loss.mean(output.detach(), target).ndim == 0
     except Exception:  # whatever the loss says to an output that is not for it
         return False
 

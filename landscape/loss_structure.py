@@ -7,8 +7,7 @@ fails one of these, and is then no mean over samples: all of them go through it 
 """
 
 import itertools
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.errors import NumericalError, UsageError
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-Found = tuple[int, int, frozenset[int], frozenset[int]]  # of a pairing, in one part of the data
+from landscape.loss_pairing import Found, Pairing, agreed, pairing_of
+from landscape.sample_losses import LossFunction, derivatives_of, each
 
 # Of a share, between two lots of outputs and in a sum of shares; in float32 a share is a quotient of rounded derivatives.
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3}
@@ -40,32 +38,7 @@ class Structure:
 
     apart: bool
     weights: tuple[Float[Tensor, " B"], ...] | None
-    pairing: "Pairing | None"
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """Which output is compared with which class index.
-
-    Attributes:
-        axis: of the outputs, on which the classes stand.
-        shift: places by which targets are ahead of outputs, as in a language model that shifts its labels itself.
-        ignored: class indices that do not count.
-    """
-
-    axis: int
-    shift: int
-    ignored: tuple[int, ...]
-
-    def aligned(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs with the classes on axis 1, and the target of each; what does not count is -1."""
-        output = output.movedim(self.axis, 1)
-        if self.shift:
-            output, target = output[:, :, : -self.shift], target[:, self.shift :]
-        lost = (target < 0) | (target >= output.shape[1])
-        for index in self.ignored:
-            lost = lost | (target == index)
-        return output, target.masked_fill(lost, -1)
+    pairing: Pairing | None
 
 
 def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Structure:
@@ -107,7 +80,7 @@ def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Str
                 shares = _shares(loss, o, t)
                 if shares is None:
                     return Structure(False, None, None)
-                share, found = shares, _pairing(loss, o, t)
+                share, found = shares, pairing_of(loss, o, t)
             pairings.append(found)
             best = int(share.argmax())
             heads.append((o[best], t[best], share[best]))
@@ -121,7 +94,7 @@ def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Str
     scaled = _equalized([w * scale for w, scale in zip(weights, scales, strict=True)])
     starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
     by_batch = tuple(torch.cat(scaled[i:j]) for i, j in itertools.pairwise(starts))
-    return Structure(True, by_batch, _agreed(pairings))
+    return Structure(True, by_batch, agreed(pairings))
 
 
 def _parts(output: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -150,20 +123,6 @@ def _check_repeats(loss: LossFunction, output: Tensor, target: Tensor) -> None:
         )
 
 
-def each(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " B"]:
-    """The loss of every sample alone, differentiable; all at once where the loss can be vectorized, else one by one."""
-
-    def one(o: Tensor, t: Tensor) -> Tensor:
-        return loss(o[None], t[None]).reshape(())
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "There is a performance drop")  # an operation is done one by one after all
-            return torch.func.vmap(one)(output, target)
-    except Exception:  # what a loss does that depends on values cannot be vectorized
-        return torch.stack([one(o, t) for o, t in zip(output, target, strict=True)])
-
-
 def _mean_of_values(loss: LossFunction, output: Tensor, target: Tensor) -> bool:
     """Whether a loss without derivatives, such as a share of errors, is the mean of its samples' own."""
     try:
@@ -182,7 +141,7 @@ def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor,
     lots = [output, *(output.roll(k, 0) for k in sorted({1, n // 3, n // 2}) if 0 < k < n)]
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for lot in lots:
-        whole, slope, own, slopes, lost = _derivatives(loss, lot, target)
+        whole, slope, own, slopes, lost = derivatives_of(loss, lot, target)
         if whole is None:
             continue  # outputs out of the loss's reach; the network's own are not
         length = slopes.square().sum(1)
@@ -243,28 +202,6 @@ def _refuse_sum(whole: Tensor, own: Tensor, shares: Tensor) -> None:
             f"{second:.4g}",
             fix="divide by the number of samples",
         )
-
-
-def _derivatives(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
-    """The batch's loss, its derivative in each sample's output (B, ·), every sample's own loss and its derivative.
-
-    And which samples have no loss of their own: alone, one that is ignored has a mean over nothing, nan.
-    """
-    nothing = output.new_zeros(0)
-    at = output.detach().requires_grad_()
-    with torch.enable_grad():
-        whole = loss(at, target)
-        if not whole.requires_grad or not bool(whole.isfinite()):
-            return None, nothing, nothing, nothing, nothing
-        (slope,) = torch.autograd.grad(whole.reshape(()), at)
-        try:
-            own = each(loss, at, target)
-            (slopes,) = torch.autograd.grad(own.where(own.isfinite(), 0.0).sum(), at, materialize_grads=True)
-        except Exception:  # it cannot be asked of a single sample
-            own, slopes = whole.detach().expand(len(at)), torch.zeros_like(slope)
-    lost = ~own.isfinite()
-    slopes = slopes.reshape(len(at), -1).nan_to_num(0.0).where(~lost[:, None], 0.0)
-    return whole.detach(), slope.reshape(len(at), -1), own.detach().where(~lost, 0.0), slopes, lost
 
 
 def _linked(loss: LossFunction, heads: list[tuple[Tensor, Tensor, Tensor]]) -> list[float] | None:
@@ -330,43 +267,6 @@ def _equalized(weights: list[Tensor]) -> list[Tensor]:
     if bool(((counted / middle - 1).abs() < _EQUAL).all()):
         return [(w > 0).double() for w in weights]
     return [w / middle for w in weights]
-
-
-def _agreed(found: list[Found | None]) -> Pairing | None:
-    """The pairing of all parts; None where two differ, or none was found."""
-    known = [f for f in found if f is not None]
-    if not known or any(f[:2] != known[0][:2] for f in known):
-        return None
-    counted = set().union(*(f[2] for f in known))
-    ignored = set().union(*(f[3] for f in known)) - counted
-    return Pairing(known[0][0], known[0][1], tuple(sorted(ignored)))
-
-
-def _pairing(loss: LossFunction, output: Tensor, target: Tensor) -> Found | None:
-    """How class indices are paired with outputs: raising the output of its own class is what lowers the loss most.
-
-    Returns:
-        Axis, shift, and the class indices that count and that do not.
-    """
-    if target.is_floating_point() or target.dtype == torch.bool or output.ndim != target.ndim + 1 or len(output) < 2:
-        return None
-    moved = output.roll(1, 0)  # others' outputs, since where a network is right its own have hardly a slope
-    _, slope, *_ = _derivatives(loss, moved, target)
-    if not slope.numel():
-        return None
-    slope = slope.reshape(output.shape)
-    for axis in dict.fromkeys((1, output.ndim - 1)):
-        bend = slope.movedim(axis, 1)
-        for shift in (0, 1) if target.ndim > 1 else (0,):
-            here, wanted = (bend, target) if not shift else (bend[:, :, :-shift], target[:, shift:])
-            if here.shape[2:] != wanted.shape[1:]:
-                continue
-            size = here.abs().amax(1)
-            counts = size > 1e-3 * size.amax()
-            outside = slope.abs().sum() - here.abs().sum()
-            if bool((here.argmin(1) == wanted)[counts].all()) and float(outside) <= 1e-6 * float(here.abs().sum()):
-                return axis, shift, frozenset(wanted[size > 0].tolist()), frozenset(wanted[size == 0].tolist())
-    return None
 
 
 def _real(t: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from landscape.copying import converted, owned
 from landscape.errors import UsageError
-from landscape.loss_structure import LossFunction, Structure, each
+from landscape.functions import with_tensors
+from landscape.loss_structure import Structure
+from landscape.sample_losses import LossFunction, each
 
 _FUNCTIONS = {F.cross_entropy: nn.CrossEntropyLoss, F.nll_loss: nn.NLLLoss, F.mse_loss: nn.MSELoss}
 _CLASS_WEIGHTED = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -63,9 +65,9 @@ class MeanLoss:
         return not (loss._forward_hooks or loss._forward_pre_hooks or "forward" in vars(loss))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MeanLoss":
-        """The same loss with its class weights, if it has any, moved; the caller's module is not touched."""
+        """The same loss with its class weights, if it has any, moved; the caller's module or function is not touched."""
         if not isinstance(self.loss, nn.Module):
-            return self
+            return MeanLoss(with_tensors(self.loss, device, dtype), self.structure)
         return MeanLoss(converted(owned(self.loss), device, dtype), self.structure)
 
     @property

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.agreement import check_alike
+from landscape.arithmetic import grad_mode
 from landscape.batches import Data, one_input, placed, read, split
 from landscape.caller import Live, check_copy
 from landscape.copying import check_model, converted, owned, unwrapped
@@ -77,8 +78,7 @@ class Objective(Prepared):
         9.333333
     """
 
-    @torch.inference_mode(False)
-    @torch.enable_grad()
+    @grad_mode
     def __init__(
         self,
         model: nn.Module,
@@ -105,18 +105,18 @@ class Objective(Prepared):
             module.training = False  # `eval()` may do more than that: merge an adapter into its base
         raw = read(data, batch_size)
         batches = placed(raw, place, dt)
-        layout = Layout.of(own, batches[0].first(2).inputs)
+        layout = Layout.of(owned(own, shared=True), batches[0].first(2).inputs)  # what a pass leaves behind stays in there
         own.requires_grad_(False)
         engine = Engine(own, MeanLoss(loss).to(place, dt), batches, layout, group=group())
         self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
         check_weights(layout, self._theta)
-        engine, self._classes = ready(engine, self._theta, loss, model)
+        # Tensors (x, y) are cut by us; a single batch is what the caller says it is.
+        self._one_batch = len(raw) == 1 and batch_size is None and not isinstance(data, tuple)
+        engine, self._classes = ready(engine, self._theta, loss, model, self._one_batch)
         check_copy(engine, self._theta, model, loss, raw)
         if batch_size is not None and engine.loss.comes_apart:
             engine = replace(engine, batches=split(engine.batches, batch_size))
         self._engine = replace(engine, folded=folded(own, engine.batches[0].first(2), engine.output))
-        # Tensors (x, y) are cut by us; a single batch is what the caller says it is.
-        self._one_batch = len(raw) == 1 and batch_size is None and not isinstance(data, tuple)
         self._live = Live(model)
         self._metric, self._spent = metric, Spent()
         self._checked, self._values_checked, self._rounding = False, False, float(torch.finfo(dt).eps)
@@ -218,8 +218,7 @@ class Objective(Prepared):
         """Gradient of the mean loss. Cost: three forward passes."""
         return self.value_and_gradient(theta)[1]
 
-    @torch.inference_mode(False)
-    @torch.enable_grad()
+    @grad_mode
     def value_and_gradient(self, theta: Float[Tensor, " P"] | None = None) -> tuple[float, Float[Tensor, " P"]]:
         """Mean loss as a float, and its gradient. Cost: three forward passes."""
         self.preflight()
@@ -262,8 +261,7 @@ class Objective(Prepared):
         w = self.sample_weights
         return standard_error(values, w, float((w * values).sum() / w.sum()))
 
-    @torch.inference_mode(False)
-    @torch.enable_grad()
+    @grad_mode
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
         """v^T A_n v of every sample n, float64, for its Hessian, Gauss-Newton matrix or g_n g_n^T; None where it has none."""
         forms, passes = SAMPLE_FORMS[curvature]
@@ -300,8 +298,7 @@ class Objective(Prepared):
         """SHA-256 of network, weights, buffers, data, loss and metric; see `landscape.fingerprint`."""
         return fingerprints(self._engine, self._theta, self._metric)
 
-    @torch.inference_mode(False)
-    @torch.enable_grad()
+    @grad_mode
     def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
         """A product for one or many vectors; counts them."""
         self.preflight()

@@ -138,11 +138,13 @@ class Layout:
         return torch.cat(parts)
 
     def unflatten(self, flat: Float[Tensor, "*batch P"]) -> dict[str, Tensor]:
-        """Views of a flat vector, or of a stack of them, under their names; leading dimensions are kept."""
+        """Views of a flat vector, or of a stack of them, under their names; leading dimensions are kept.
+
+        Where PyTorch might not view pairs of them as complex numbers, because they begin between two, they are copies.
+        """
         if flat.shape[-1] != self.size:
             raise MismatchError(f"expected a vector of {self.size} weights, found {flat.shape[-1]}")
-        lead = flat.shape[:-1]
-        return {e.name: flat[..., e.start : e.stop].view(*lead, *e.shape) for e in self.entries}
+        return {e.name: _paired(flat[..., e.start : e.stop].view(flat.shape[:-1] + e.shape)) for e in self.entries}
 
     def only(self, *patterns: str) -> "Layout":
         """The parameters whose name matches a shell pattern, packed into a shorter vector.
@@ -207,6 +209,12 @@ def filter_norms(flat: Float[Tensor, " P"], filters: Int[Tensor, " P"]) -> Float
     count = int(filters.max()) + 1 if bool(inside.any()) else 0
     sums = torch.zeros(count, dtype=torch.float64, device=flat.device)
     return sums.index_add_(0, filters[inside], flat[inside].double().square()).sqrt()
+
+
+def _paired(t: Tensor) -> Tensor:
+    """The tensor, or where it has real and imaginary parts on its last axis a copy that `torch.view_as_complex` takes."""
+    odd = t.ndim > 0 and t.shape[-1] == 2 and bool(t.storage_offset() % 2 or any(s % 2 for s in t.stride()[:-1]))
+    return t.clone(memory_format=torch.contiguous_format) if odd else t
 
 
 def _usual(module: nn.Module, p: Tensor) -> Filters:

@@ -9,42 +9,42 @@ it is given, what it rounds away is measured first, and nothing finer is asked o
 import math
 import warnings
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from landscape.arithmetic import values
+from landscape.arithmetic import grad_mode, values
 from landscape.batches import counted
 from landscape.culprit import layer_of
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
-from landscape.errors import NumericalError
+from landscape.errors import NumericalError, is_about_dtype
 from landscape.method import PLAIN
+from landscape.rounding import EXACT, Uncast, of_dtype, rounding
 
 SAMPLES = 8
 # From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
 _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
+# The same for losses, whose rounding errors count for more.
+_VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 # Of Hv, between it and a difference of gradients; where the network rounds, both ends of the difference do.
 _APART, _APART_ROUNDED = 0.05, 0.2
 # What may be lost in a product: rounding errors of the outputs, times what a network of many layers makes of them.
 _GROWTH = 1e3
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@grad_mode
 def check_engine(engine: Engine) -> float:
     """All checks of the module's docstring.
 
     Returns:
-        Rounding of the network as it computes, see `rounding`.
+        Rounding of the network as it computes, see `landscape.rounding`.
 
     Raises:
         NumericalError: what failed, with the operation where it can be told.
 
-    Cost: some 20 gradients on 8 samples; on as many as a batch has where 8 have no second derivative. Some kernels have one for
-        larger inputs only.
+    Cost: some 20 gradients and up to 8 losses on 8 samples; on as many as a batch has where 8 have no second derivative. Some
+        kernels have one for larger inputs only.
     """
     sizes = [SAMPLES, max(map(len, engine.batches))]
     for samples in sizes:
@@ -57,57 +57,6 @@ def check_engine(engine: Engine) -> float:
     raise AssertionError  # the last of the sizes returns or raises
 
 
-def rounding(engine: Engine) -> float:
-    """Relative rounding error of the network's outputs, as it computes them: the noise of second differences at tiny steps.
-
-    Outputs at theta - h w, theta, theta + h w, for w of the size of the weights, differ from a straight line by h^2 times a
-    curvature, by h times the slopes of the kinks between them, and by rounding, which alone does not shrink with h. So the
-    smallest over h = 1e-5, 1e-6, 1e-7 is close to rounding where that is of float32, and harmless where it is not. About 1e-16
-    for a network that computes in float64 throughout, 1e-7 for one with a float32 inside. Where it computes in half precision
-    inside, such steps change nothing: it is then at least a quarter of that type's spacing.
-
-    Reference: the difference table of Moré and Wild 2011, doi:10.1137/100786125, at its second row.
-    """
-    theta = engine.layout.flatten(dict(engine.model.named_parameters()))
-    generator = torch.Generator().manual_seed(0)
-    step = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta) * theta.abs()
-    least = math.inf
-    with values(), _Halves() as halves:
-        engine.forward(engine.tensors(theta), engine.batches[0])
-    with values():
-        for h in (1e-5, 1e-6, 1e-7):
-            low, mid, high = (
-                engine.forward(engine.tensors(theta + k * h * step), engine.batches[0]).detach() for k in (-1, 0, 1)
-            )
-            noise = float((high - 2 * mid + low).double().norm()) / 6**0.5
-            least = min(least, noise / (float(mid.double().norm()) + 1e-300))
-    return max(least, torch.finfo(theta.dtype).eps, halves.spacing / 4)
-
-
-class _Halves(TorchDispatchMode):
-    """The spacing of the coarsest half precision that something is computed in inside the block; 0 where there is none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spacing = 0.0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch would import its compiler to be told that it need not look here
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for t in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(t, Tensor) and t.dtype in (torch.float16, torch.bfloat16):
-                self.spacing = max(self.spacing, torch.finfo(t.dtype).eps)
-        return out
-
-
-def is_about_dtype(error: Exception) -> bool:
-    """Whether a network that was converted to float64 complains that it insists on another dtype."""
-    return any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type"))
-
-
 class _NoDerivative(NumericalError):
     """PyTorch raised while derivatives were taken."""
 
@@ -117,7 +66,8 @@ def _checked(own: Engine) -> float:
     try:
         double = own.to(torch.float64)
         noise = rounding(double)
-        _check(double, noise, exact=True)
+        if not (noise > EXACT and _checked_unrounded(double)):
+            _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
         if not is_about_dtype(error):
             raise _missing(own, error) from error
@@ -126,8 +76,26 @@ def _checked(own: Engine) -> float:
             _check(own, noise, exact=False)
         except (RuntimeError, TypeError) as second:
             raise _missing(own, second) from second
-    own_dtype = next(p.dtype for p in own.model.parameters() if p.is_floating_point())
-    return max(noise, torch.finfo(own_dtype).eps)
+    return max(noise, of_dtype(own))
+
+
+def _checked_unrounded(double: Engine) -> bool:
+    """The checks of a network that computes in float32 inside, without that: its casts to float32 leave float64 as it is.
+
+    At steps that rise above float32's rounding a difference of gradients meets kinks, which say nothing. A cast's derivative
+    is a cast, so that all others are those of the network. False where it does not run so.
+    """
+    try:
+        with Uncast():
+            noise = rounding(double)
+            if noise > EXACT:
+                return False
+            _check(double, noise, exact=True)
+    except NumericalError:
+        raise
+    except Exception:  # of mixed dtypes, or of what is done with the bits
+        return False
+    return True
 
 
 def _missing(own: Engine, error: Exception) -> _NoDerivative:
@@ -153,6 +121,8 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             f"expected a finite loss and gradient at the trained weights, found loss {value:.4g}",
             fix="check the preprocessing and that the weights belong to this model",
         )
+    if exact and noise < EXACT:
+        _check_gradient(probe, theta, value, gradient)
     generator = torch.Generator().manual_seed(0)
     u, v = torch.randn(2, probe.layout.size, generator=generator, dtype=torch.float64).to(theta)
     hu, hv = probe.hvp(theta, torch.stack((u, v)))
@@ -194,6 +164,47 @@ def _check_graph(probe: Engine, theta: Tensor) -> None:
         )
 
 
+def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor) -> None:
+    """The gradient against central differences of the loss, along steps in proportion to each weight.
+
+    A norm that is detached, or a backward pass that scales what goes through it, gives a gradient that is no loss's, and yet a
+    matrix that may be symmetric. Nothing is said where rounding hides the difference, as at an exact minimum.
+    """
+    size = _sizes(probe, theta)
+    scale = float((size * gradient).norm())
+    generator = torch.Generator().manual_seed(1)
+    w = size * torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
+    slope = float(gradient @ w)
+    errors = []
+    for step in _VALUE_STEPS:
+        least = _GROWTH * torch.finfo(theta.dtype).eps * abs(value) / step
+        if least > _APART * scale:
+            continue
+        high, low = (_value(probe, theta + k * step * w) for k in (1, -1))
+        errors.append(abs((high - low) / (2 * step) - slope) / scale)
+        if errors[-1] < _APART:
+            return
+    if errors and math.isfinite(min(errors)):
+        raise NumericalError(
+            f"expected the gradient to agree with a finite difference of the loss, found them {min(errors):.0%} apart",
+            fix="something that depends on the weights is detached, as the norm in DoRA, or a backward pass is a stand-in; "
+            "values and surfaces need none",
+        )
+
+
+def _value(probe: Engine, theta: Tensor) -> float:
+    """Mean loss at theta."""
+    with values():
+        params = probe.tensors(theta)
+        return sum(share * float(probe.loss.mean(probe.forward(params, b), b.target).detach()) for b, share in probe.weighted)
+
+
+def _sizes(probe: Engine, theta: Tensor) -> Tensor:
+    """Of every weight its size, or a little of its tensor's where it is zero."""
+    named = probe.layout.unflatten(theta)
+    return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
+
+
 def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor, noise: float) -> None:
     """Hv against central differences of gradients.
 
@@ -201,12 +212,11 @@ def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor,
     symmetry. A rectifier's kink between two points spoils their difference; a wrong second derivative spoils it at every step.
     Where the network rounds more coarsely than its dtype, steps are those at which that noise is small.
     """
-    named = probe.layout.unflatten(theta)
-    size = probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
+    size = _sizes(probe, theta)
     w = size * v
     product = size * probe.hvp(theta, w[None])[0]
     scale = float(product.norm() + 1e-6 * (size * gradient).norm() + 1e-12)
-    exact = noise < 1e-12
+    exact = noise < EXACT
     steps = _STEPS if exact else tuple(noise**0.5 * k for k in (30.0, 10.0, 3.0, 1.0))
     errors = []
     for step in steps:
@@ -217,5 +227,5 @@ def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor,
     why = ", or its forward pass changes its weights" if probe.writes else ""
     raise NumericalError(
         f"expected Hv to agree with a finite difference of gradients, found them {min(errors):.0%} apart",
-        fix=f"an operation in the network or the loss has a wrong or missing second derivative{why}",
+        fix=f"an operation in the network or the loss has a wrong or missing second derivative, or rounds a weight{why}",
     )

@@ -6,11 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from landscape.arithmetic import grad_mode
 from landscape.batches import counted
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
+from landscape.errors import is_about_dtype
 from landscape.method import PLAIN, TOGETHER, Method, takes_images
-from landscape.preflight import is_about_dtype
 
 # Samples that the trial times a product on, and those that it checks it on in float64.
 _TIMED, _CHECKED = 16, 8
@@ -26,8 +27,7 @@ _FEW = 1 << 19
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@grad_mode
 def chosen(engine: Engine, theta: Tensor) -> Method:
     """The fastest way to compute Hessian-vector products that gives what the plain way gives.
 

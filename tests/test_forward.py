@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from landscape.errors import NumericalError, UsageError
 from landscape.objective import Objective
+from landscape.rounding import rounding
 
 
 def data(n: int = 30, outputs: int | None = 3) -> tuple[Tensor, Tensor]:
@@ -465,7 +466,7 @@ def test_values_need_no_second_derivative():
     objective = Objective(Binary(), nn.CrossEntropyLoss(), data())
     assert objective.value().stderr > 0
     assert objective.value(objective.theta + 0.1).value > 0
-    with pytest.raises(NumericalError, match="expected Hv to agree with a finite difference"):
+    with pytest.raises(NumericalError, match="expected the gradient to agree with a finite difference of the loss"):
         objective.gradient()
 
 
@@ -522,3 +523,319 @@ def test_an_objective_kept_through_training_says_that_the_model_moved_on():
     with pytest.warns(UserWarning, match="the model has changed since this Objective was made"):
         assert kept.value().value == first
     assert Objective(net, nn.CrossEntropyLoss(), (x, y)).value().value < first
+
+
+class Similar(nn.Module):
+    """Similarities of all pairs in a batch, times a scalar weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.scale = nn.Linear(8, 3), nn.Linear(8, 3), nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * F.normalize(self.a(x), dim=1) @ F.normalize(self.b(x), dim=1).T
+
+
+def test_similarities_within_a_batch_are_one_whole_and_a_weight_may_be_a_scalar():
+    """As in CLIP, whose temperature has no dimension."""
+    torch.manual_seed(0)
+    net, x = Similar(), data(12)[0]
+    y = torch.arange(12)
+    objective = Objective(net, nn.CrossEntropyLoss(), [(x, y)], dtype="float64")
+    np.testing.assert_allclose(
+        objective.hvp(torch.eye(objective.dim)), dense_hessian(net, nn.CrossEntropyLoss(), x, y), atol=1e-10
+    )
+    with pytest.raises(
+        UsageError, match=r"found shape \(2, 2\) for two samples and \(3, 3\) for three; data that are one whole"
+    ):
+        Objective(net, nn.CrossEntropyLoss(), (x, y))
+
+
+class Spectral(nn.Module):
+    """A filter in Fourier space, whose weights are pairs viewed as complex numbers; `before` so many others come first."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        self.shift, self.filter, self.head = nn.Parameter(torch.randn(before)), nn.Parameter(torch.randn(5, 2)), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(x + self.shift.sum(), dim=1) * torch.view_as_complex(self.filter)
+        return self.head(torch.fft.irfft(spectrum, n=8, dim=1).tanh())
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_pairs_of_weights_may_be_viewed_as_complex_wherever_they_lie_in_theta(before):
+    torch.manual_seed(0)
+    net, (x, y) = Spectral(before), data()
+    objective = Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64")
+    weights = list(net.double().parameters())
+    slopes = torch.autograd.grad(F.cross_entropy(net(x.double()), y), weights, create_graph=True)
+    rows = [
+        torch.cat([t.reshape(-1) for t in torch.autograd.grad(s, weights, retain_graph=True, materialize_grads=True)])
+        for slope in slopes
+        for s in slope.reshape(-1)
+    ]
+    np.testing.assert_allclose(objective.hvp(torch.eye(objective.dim)), torch.stack(rows), atol=1e-10)
+
+
+class Holding(nn.Module):
+    """A network with tables and a layer that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.table, self.others, self.cache = nn.Linear(8, 3), torch.linspace(0.5, 2, 3), [nn.Linear(8, 8)], {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] not in self.cache:
+            self.cache[x.shape[1:]] = torch.linspace(-1, 1, x.shape[1]).to(x)
+        return self.fc(self.others[0](x + self.cache[x.shape[1:]])) * self.table
+
+
+def test_what_a_module_holds_beside_parameters_and_buffers_is_converted_too():
+    torch.manual_seed(0)
+    net, (x, y) = Holding(), data()
+    expected = F.cross_entropy(net(x), y)  # fills the cache, in float32
+    objective = Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64")
+    assert objective.value().value == pytest.approx(expected.item(), rel=1e-6)
+    whole = copy.deepcopy(net)
+    for t in (whole.others[0].weight, whole.others[0].bias, whole.table, *whole.cache.values()):
+        t.data = t.data.double()
+        t.requires_grad_(False)
+    np.testing.assert_allclose(
+        objective.hvp(torch.eye(objective.dim)), dense_hessian(whole, nn.CrossEntropyLoss(), x, y), atol=1e-10
+    )
+    assert {t.dtype for t in (net.table, net.others[0].weight, *net.cache.values())} == {torch.float32}
+
+
+class Traces(nn.Module):
+    """A forward pass that leaves traces of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.seen, self.named = nn.Linear(8, 3), [], {"calls": [0]}
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        out = self.last = self.fc(x)
+        self.mean = 0.9 * self.mean + 0.1 * out.detach().mean(0)
+        self.seen.append(out)
+        self.named["calls"].append(len(self.seen))
+        return out
+
+
+def test_nothing_that_a_forward_pass_leaves_behind_stays_in_the_caller_s_model():
+    torch.manual_seed(0)
+    net = Traces()
+    net(data()[0])
+    last, mean, names = net.last, net.mean, set(vars(net))
+    for _ in range(2):  # a second copy is made of what a first one left
+        objective = Objective(net, nn.CrossEntropyLoss(), data())
+        assert objective.evaluate_many(objective.theta.repeat(2, 1))
+        assert objective.hvp(objective.theta).norm() > 0
+    assert net.last is last
+    assert net.mean is mean
+    assert set(vars(net)) == names
+    assert (int(net.calls), len(net.seen), net.named) == (1, 1, {"calls": [0, 1]})
+
+
+def test_a_hook_that_keeps_what_it_sees_in_the_caller_s_model_does_not_stand_in_the_way():
+    """Its closure knows the caller's model, not the copy; what a vmap saw is left there, and cannot be copied."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+    net.seen = []
+    net[0].register_forward_hook(lambda module, args, output: net.seen.append(output))
+    first = Objective(net, nn.CrossEntropyLoss(), data())
+    first.evaluate_many(first.theta.repeat(2, 1))
+    second = Objective(net, nn.CrossEntropyLoss(), data(), dtype="float64")
+    assert second.value().value == pytest.approx(first.value().value, rel=1e-6)
+
+
+class Inverted(nn.Module):
+    """A layer that inverts its weight once, as normalizing flows do in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.eye(8) + 0.1 * torch.randn(8, 8)), nn.Linear(8, 3)
+        self.inverse: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inverse is None:
+            self.inverse = torch.linalg.inv(self.weight)
+        return self.head(x @ self.inverse)
+
+
+def test_a_network_that_goes_by_what_it_kept_of_other_weights_is_refused():
+    torch.manual_seed(0)
+    with pytest.raises(NumericalError, match="expected outputs that follow the weights, found that 0 goes by what it kept"):
+        Objective(nn.Sequential(Inverted(), nn.Tanh()), nn.CrossEntropyLoss(), data())
+
+
+class Detached(nn.Module):
+    """A weight over its norm, which is detached as in DoRA; or a gradient that is halved on its way."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc, self.head, self.how = nn.Linear(8, 6), nn.Linear(6, 3), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "detached":
+            w = self.fc.weight
+            return self.head(torch.tanh(F.linear(x, w / w.norm(dim=1, keepdim=True).detach(), self.fc.bias)))
+        out = self.head(torch.tanh(self.fc(x)))
+        return Halved.apply(out) if self.how == "halved" else out
+
+
+class Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / 2
+
+
+@pytest.mark.parametrize("how", ["detached", "halved", "whole"])
+def test_a_gradient_that_is_not_the_loss_s_is_refused(how):
+    """Halved at the output it is symmetric, consistent with its own differences, and half of the truth."""
+    torch.manual_seed(0)
+    objective = Objective(Detached(how), nn.CrossEntropyLoss(), data())
+    if how == "whole":
+        assert objective.gradient().norm() > 0
+        return
+    with pytest.raises(
+        NumericalError, match=r"the gradient to agree with a finite difference of the loss, found them \d+% apart"
+    ):
+        objective.gradient()
+
+
+class Rounded(nn.Module):
+    """Many rectifiers and a norm in float32, as in T5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = x.to(torch.float32).pow(2).mean(-1, keepdim=True).add(1e-6).rsqrt()
+        return x * scale
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kinks_beside_a_float32_inside_are_no_wrong_derivative(seed):
+    torch.manual_seed(seed)
+    layers = [layer for _ in range(4) for layer in (nn.Linear(8, 8), nn.ReLU(), Rounded())]
+    net, (x, y) = nn.Sequential(*layers, nn.Linear(8, 3)), data()
+    objective = Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64")
+    exact = dense_hessian(net, nn.CrossEntropyLoss(), x, y)
+    np.testing.assert_allclose(objective.hvp(torch.eye(objective.dim)), exact, atol=1e-6 * np.abs(exact).max())
+    assert 1e-9 < objective.rounding < 1e-6
+
+
+def test_a_kink_within_every_step_is_no_coarse_rounding():
+    """As in a network of millions of rectifiers, here by kinks that lie where the weights are."""
+
+    class Kinked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 3)
+            self.register_buffer("at", self.fc.weight.detach().double() * (1 + 3e-8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) + (self.fc.weight - self.at).abs().sum(1)
+
+    torch.manual_seed(0)
+    objective = Objective(Kinked(), nn.CrossEntropyLoss(), data(), dtype="float64")
+    assert rounding(objective._engine) < 1e-15
+
+
+def test_samples_that_are_objects_or_texts_are_not_cut():
+    """Structures of an interatomic potential, or texts, in a list: half of the targets would be held against all of them."""
+
+    class OfTexts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 1)
+
+        def forward(self, texts: list[str]) -> Tensor:
+            return self.fc(torch.tensor([[len(t), t.count("a")] for t in texts]).to(self.fc.weight))
+
+    torch.manual_seed(0)
+    net, texts, y = OfTexts(), ["a", "banana", "cherry", "apple a day"], torch.randn(4, 1)
+    batches = [(texts[:3], y[:3]), (texts[3:], y[3:])]
+    whole = F.mse_loss(net(texts), y)
+    for batch_size in (None, 1):
+        objective = Objective(net, nn.MSELoss(), batches, dtype="float64", batch_size=batch_size)
+        assert objective.value().value == pytest.approx(whole.item(), rel=1e-6)
+        assert objective.gradient().norm() > 0
+        assert objective.batch_sizes == [3, 1]
+
+
+def test_a_little_that_is_rounded_counts_as_coarsely_as_it_is():
+    """As attention that is nearly uniform: outputs hardly show its float32, gradients do."""
+
+    class Faint(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.fc, self.factor = nn.Linear(8, 3), factor
+            self.register_buffer("constant", torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.fc(x)
+            return out * self.constant.float() + self.factor * torch.softmax(out, 1, dtype=torch.float32)
+
+    torch.manual_seed(0)
+    found = {f: Objective(Faint(f), nn.CrossEntropyLoss(), data(), dtype="float64").rounding for f in (1e-3, 0.0)}
+    assert found[1e-3] == pytest.approx(2**-25)
+    assert found[0.0] < 1e-12, "a constant that is cast rounds nothing"
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.body(x)
+
+
+def test_a_network_under_autocast_says_how_coarsely_it_computes():
+    torch.manual_seed(0)
+    net, (x, y) = Autocast(), data()
+    assert Objective(net, nn.CrossEntropyLoss(), (x, y)).rounding == pytest.approx(2**-9)
+    with pytest.warns(
+        UserWarning, match="computes in less than float32 inside, as under autocast, but not when it is given float64"
+    ):
+        objective = Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64")
+    assert objective.value().value == pytest.approx(F.cross_entropy(net.body.double()(x.double()), y).item(), rel=1e-9)
+
+
+def test_looking_for_the_loss_s_tensor_warns_of_nothing(recwarn):
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.attention(x, x, x)
+
+    x, y = torch.randn(6, 5, 8), torch.randn(6, 5, 8)
+    found = Objective(Attention(), nn.MSELoss(), (x, y)).value().value
+    assert found == pytest.approx(F.mse_loss(attention(x, x, x)[0], y).item(), rel=1e-5)
+    assert not [w for w in recwarn if "target size" in str(w.message)]
+
+
+def test_a_network_of_two_types_is_told_to_keep_the_wider():
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 6), nn.Linear(6, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).double())
+
+    assert Objective(Mixed(), nn.CrossEntropyLoss(), data(), dtype="float64").value().value > 0
+    with pytest.raises(UsageError, match="a network that insists on a type may take dtype='float64'"):
+        Objective(Mixed(), nn.CrossEntropyLoss(), data())

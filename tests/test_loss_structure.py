@@ -1,5 +1,7 @@
 """How a loss of one's own weighs its samples, against weights written down by hand; results whatever the batch size."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landscape.errors import NumericalError, UsageError
-from landscape.loss_structure import Pairing, structure
+from landscape.loss_pairing import Pairing
+from landscape.loss_structure import structure
 from landscape.objective import Objective
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 5.0])
@@ -279,3 +282,61 @@ def test_the_loss_s_own_error_is_one_line():
         Objective(model, lambda o, t: (o @ t.float()).mean(), (x, y))
     with pytest.raises(NumericalError, match="expected finite weights in the loss, found NaN or infinity in its weight"):
         Objective(model, nn.CrossEntropyLoss(weight=torch.tensor([1.0, torch.nan, 1.0])), (x, y))
+
+
+class Weighing:
+    """A loss that is an object."""
+
+    def __init__(self) -> None:
+        self.parts = {"weight": torch.tensor([0.2, 1.0, 5.0])}
+
+    def __call__(self, o: Tensor, t: Tensor) -> Tensor:
+        return self.of(o, t)
+
+    def of(self, o: Tensor, t: Tensor) -> Tensor:
+        return F.cross_entropy(o, t, weight=self.parts["weight"])
+
+
+def _held_in(where: str):
+    """Class-weighted cross-entropy whose weights, in float32, are held there."""
+    w, module = torch.tensor([0.2, 1.0, 5.0]), nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 5.0]))
+    return {
+        "closure": lambda o, t: F.cross_entropy(o, t, weight=w),
+        "closure of a closure": lambda o, t: (lambda: F.cross_entropy(o, t, weight=w))(),
+        "a list": (lambda held: lambda o, t: F.cross_entropy(o, t, weight=held[0]))([w]),
+        "a loss module": lambda o, t: module(o, t),
+        "a module's name": lambda o, t: F.cross_entropy(o, t, weight=CLASS_WEIGHTS),
+        "a default": lambda o, t, w=w: F.cross_entropy(o, t, weight=w),
+        "partial": functools.partial(F.cross_entropy, weight=w),
+        "an object": Weighing(),
+        "a method": Weighing().of,
+    }[where]
+
+
+PLACES = ("closure", "closure of a closure", "a list", "a loss module", "a module's name", "a default", "partial", "an object")
+
+
+@pytest.mark.parametrize("where", [*PLACES, "a method"])
+def test_tensors_that_a_function_holds_are_converted_like_those_of_a_module(where):
+    """PyTorch's cross-entropy does not take outputs in float64 with weights in float32."""
+    torch.manual_seed(0)
+    net, x, y = nn.Linear(4, 3), torch.randn(20, 4), torch.randint(0, 3, (20,))
+    loss = _held_in(where)
+    for dtype in ("float32", "float64"):
+        objective = Objective(net, loss, (x, y), dtype=dtype, batch_size=7)
+        same = Objective(net, nn.CrossEntropyLoss(weight=CLASS_WEIGHTS), (x, y), dtype=dtype, batch_size=7)
+        assert objective.value().value == pytest.approx(same.value().value, rel=1e-6)
+        torch.testing.assert_close(objective.hvp(objective.theta), same.hvp(same.theta), rtol=1e-5, atol=1e-6)
+    assert loss(net(x), y).dtype == torch.float32, "the caller's own is as it was"
+    assert CLASS_WEIGHTS.dtype == torch.float32
+
+
+def test_a_function_whose_tensors_fit_is_the_caller_s_own():
+    w = torch.tensor([0.2, 1.0, 5.0])
+
+    def loss(o: Tensor, t: Tensor) -> Tensor:
+        return F.cross_entropy(o, t, weight=w)
+
+    net, x, y = nn.Linear(4, 3), torch.randn(20, 4), torch.randint(0, 3, (20,))
+    assert Objective(net, loss, (x, y)).loss is loss
+    assert Objective(net, loss, (x, y), dtype="float64").loss is not loss

@@ -56,6 +56,9 @@ def random_direction(
         zero: kinds of parameters that stay put: "bias", "norm", both, or () to move everything; a bias or norm tensor that
             moves is scaled as one filter.
 
+    Raises:
+        UsageError: every weight that would move is 0.
+
     Returns:
         A direction in the dtype of the objective; invariant to layer-wise, not to neuron-wise rescaling of the network.
 
@@ -81,6 +84,12 @@ def random_direction(
         groups = _groups(layout, norm)
         own, wanted = filter_norms(d, groups), filter_norms(theta, groups)
         d = d * torch.where(own > 0, wanted / own, 0.0)[groups]
+    if not bool(d.any()):
+        raise UsageError(
+            "expected weights that give a random direction its lengths, found that all that would move are 0 (biases and norms "
+            "stay put)",
+            fix="train the network first, as adapters are that start at 0, or pass norm='none' or zero=()",
+        )
     name = f"random, seed {seed}" + (f", {norm} norm" if norm != "none" else "")
     if norm == "filter" and layout.not_known:
         name += f" ({layout.not_known[0]}{' and others' if len(layout.not_known) > 1 else ''} as a whole)"

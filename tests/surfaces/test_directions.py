@@ -5,6 +5,7 @@ import pytest
 import torch
 from cases import CASES
 from reference import dense_hessian, dense_loss
+from torch import nn
 
 from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
@@ -233,3 +234,13 @@ def test_towards_itself_is_nowhere():
     objective = Objective(*CASES[0].make(0)[:2], CASES[0].make(0)[2:])
     with pytest.raises(UsageError, match=r"expected other weights than the network's own, found the same ones \(to a\)"):
         toward(objective, objective.theta, "to a")
+
+
+def test_weights_that_are_all_zero_give_no_direction():
+    """As adapters at the start of their training, whose plane would be one point."""
+    net = nn.Linear(2, 1)
+    nn.init.zeros_(net.weight)
+    objective = Objective(net, nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)))
+    with pytest.raises(UsageError, match="all that would move are 0"):
+        random_direction(objective)
+    assert random_direction(objective, norm="none").vector.norm() > 0
