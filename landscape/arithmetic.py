@@ -45,7 +45,7 @@ def values() -> Iterator[None]:
     Autograd stays on, and costs nothing where no tensor requires a gradient: a network that differentiates itself in its
     forward pass needs it, and one that looks at `torch.is_grad_enabled()` computes the function that is differentiated.
     """
-    with exact_math(), torch.enable_grad(), warnings.catch_warnings():
+    with exact_math(), torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
         # Of reentrant checkpoints, whose values are right whatever their gradients are.
         warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")
         yield

@@ -114,7 +114,12 @@ def read(data: Data, batch_size: int | None) -> list[Batch]:
 
 def placed(batches: list[Batch], device: torch.device, dtype: torch.dtype) -> list[Batch]:
     """The same batches on a device; floating-point tensors in `dtype`, integers as they are."""
-    return [b.map(lambda t: t.detach().to(device=device, dtype=dtype if t.is_floating_point() else None)) for b in batches]
+
+    def there(t: Tensor) -> Tensor:
+        own = t.clone() if t.is_inference() else t.detach()  # nothing may be differentiated through the former
+        return own.to(device=device, dtype=dtype if t.is_floating_point() else None)
+
+    return [b.map(there) for b in batches]
 
 
 def split(batches: list[Batch], size: int) -> list[Batch]:

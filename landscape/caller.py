@@ -17,8 +17,8 @@ from landscape.errors import NumericalError
 from landscape.outputs import picked
 from landscape.unchanged import unchanged
 
-# Samples that are compared, in whole batches spread over the data.
-_SAMPLES = 256
+# Samples that are compared, from so many batches spread over the data.
+_SAMPLES, _BATCHES = 256, 8
 # Between two ways to round one function, of the largest output: networks of many layers lose some digits, a part that got
 # lost in copying changes the first one.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
@@ -43,7 +43,7 @@ def check_copy(
 
     Cost: a forward pass of some 256 samples through each of the two.
     """
-    if engine.writes:
+    if engine.writes and any(getattr(m, "max_norm", None) is not None for m in model.modules()):
         return  # a forward pass would change the caller's weights
     own = next((p for p in model.parameters() if p.is_floating_point()), None)
     if own is None:
@@ -54,8 +54,8 @@ def check_copy(
         here = placed([batch], theta.device, theta.dtype)[0]
         try:
             with _evaluated(model), values():
-                there = placed([batch], own.device, own.dtype)[0]
-                output = picked(model(*there.args, **there.kwargs), engine.output).detach()
+                there = placed([batch], own.device, own.dtype)[0].map(Tensor.clone)
+                output = picked(model(*there.args, **there.kwargs), engine.output, len(there)).detach()
                 value = float(loss(output, batch.target.to(output.device)))
         except Exception:  # it runs as we run it, not as it stands: on another device, or in a type its kernels lack
             return
@@ -107,16 +107,19 @@ def _other(what: str, found: str, theta: Tensor) -> NumericalError:
 class Live:
     """The caller's own model, looked at to tell whether it has changed since it was copied.
 
-    An optimizer's step changes weights in place, which PyTorch counts; nothing is compared element by element.
+    Every parameter and buffer is recognized by what it is, where it lies, how often PyTorch has seen it written to, and, on the
+    CPU, a few of its values, for writes by way of `.data` are not counted.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._tensors = [(weakref.ref(t), t._version) for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
+        self._model = weakref.ref(model)
+        self._seen = _marks(model)
         self.told = False
 
     def tell(self) -> None:
         """Warn once where the model is another one now."""
-        if self.told or not any(t is not None and t._version != version for ref, version in self._tensors for t in (ref(),)):
+        model = None if self.told else self._model()
+        if model is None or _marks(model) == self._seen:
             return
         self.told = True
         warnings.warn(
@@ -124,6 +127,18 @@ class Live:
             "Objective for the weights as they are now",
             stacklevel=4,
         )
+
+
+def _marks(model: nn.Module) -> list[tuple[Any, ...]]:
+    """Of every tensor of a model."""
+    out: list[tuple[Any, ...]] = []
+    for t in (*model.parameters(), *model.buffers()):
+        few: tuple[Any, ...] = ()
+        if t.device.type == "cpu" and t.numel():
+            flat = t.detach().reshape(-1)
+            few = tuple(flat[torch.linspace(0, len(flat) - 1, 3).long()].tolist())
+        out.append((id(t), t.data_ptr(), -1 if t.is_inference() else t._version, few))
+    return out
 
 
 @contextmanager
@@ -146,7 +161,11 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
 
 
 def _spread(raw: list[Batch]) -> list[Batch]:
-    """Some batches, from the first to the last, that together have some 256 samples."""
-    wanted = max(1, min(len(raw), _SAMPLES // max(1, len(raw[0]))))
-    chosen = [raw[i * (len(raw) - 1) // max(1, wanted - 1)] for i in range(wanted)] if wanted > 1 else raw[:1]
-    return [b.first(_SAMPLES) for b in chosen]
+    """Some batches, from the first to the last, and some rows of each, from the first to the last: 256 samples in all."""
+    wanted = min(len(raw), _BATCHES)
+    chosen = [raw[i * (len(raw) - 1) // max(1, wanted - 1)] for i in range(wanted)]
+    out = []
+    for b in chosen:
+        rows = torch.linspace(0, len(b) - 1, min(len(b), max(2, _SAMPLES // wanted))).round().long()
+        out.append(b[rows.to(b.target.device)] if b.divisible else b)
+    return out

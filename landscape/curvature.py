@@ -1,8 +1,8 @@
 """How values, gradients and curvature products of a network are computed: the engine behind Objective.
 
 Everything is a sum over batches of (weight of the batch / total weight) * (mean loss of the batch), so that a ragged last batch
-counts for what it is; of several processes each has its part of the sum, and Objective adds the parts up. Parameters enter
-through `torch.func.functional_call`; the module itself is never written to.
+counts for what it is; of several processes each has its part of the sum, and Objective adds the parts up. Parameters stand in
+the engine's own copy of the module while it runs, see `landscape.functional`.
 """
 
 import math
@@ -48,7 +48,8 @@ class Engine:
         output: where in what the network returns the tensor stands that the loss takes; see `landscape.outputs`.
         fixed: by name, the rows of weights that no derivative reaches though the loss depends on them, as the padding row of an
             embedding, and their trained values, which they keep at every theta.
-        writes: whether the forward pass writes to its weights, as `Embedding(max_norm=...)` does: it is given copies then.
+        writes: whether the forward pass writes to its weights, as `Embedding(max_norm=...)` does, or to its inputs: it is given
+            copies then.
         method: how graphs are built that are differentiated twice.
         room: bytes of first-order graphs that may stay between products.
         held: bytes of such a graph by the number of samples, where they were measured.
@@ -71,10 +72,11 @@ class Engine:
 
     def forward(self, params: dict[str, Tensor], batch: Batch, fold: bool = True) -> Tensor:
         """The network's output for one batch, as the loss takes it."""
+        batch = batch.map(Tensor.clone) if self.writes else batch
         if self.folded is None or not fold:
-            found = picked(called(self.model, params, batch), self.output)
+            found = picked(called(self.model, params, batch), self.output, len(batch))
         else:
-            found = picked(called(self.folded.model, self.folded(params), batch), self.output)
+            found = picked(called(self.folded.model, self.folded(params), batch), self.output, len(batch))
         return found if self.transform is None else self.transform(found)
 
     def outputs(self, theta: Float[Tensor, " P"]) -> Tensor:
@@ -274,6 +276,7 @@ class Engine:
         leaves = self.leaves(theta)
         with ExitStack() as stack:
             stack.enter_context(exact_math(derivatives=True, recurrent=recurrent))
+            stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(twice_differentiable())
             stack.enter_context(holding(self.model, leaves))

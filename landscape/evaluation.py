@@ -102,9 +102,12 @@ def _scores(score: Float[np.ndarray, "k N"], w: Float[np.ndarray, " N"], lost: n
     counted = ~np.isnan(score)
     means, errors = means_and_errors(score, w, counted)
     n = counted.sum(1)
-    # One yes or no a sample is a share; anything else (tokens, class weights, a user's metric) is a mean.
-    first = w[counted.argmax(1)]
-    hits = ((score == 0) | (score == 1) | ~counted).all(1) & ((w == first[:, None]) | ~counted).all(1)
+    # One yes or no a sample is a share, of as many samples as their weights are worth; anything else (tokens, a user's metric)
+    # is a mean.
+    hits = ((score == 0) | (score == 1) | ~counted).all(1)
+    weighed = np.where(counted, w, 0.0)
+    worth = np.where(hits, weighed.sum(1) ** 2 / np.maximum((weighed**2).sum(1), 1e-300), n).round().astype(int)
+    means = np.where(hits, np.clip(means, 0.0, 1.0), means)
     out: list[Estimate | None] = []
     for i in range(len(score)):
         if lost[i]:
@@ -117,7 +120,7 @@ def _scores(score: Float[np.ndarray, "k N"], w: Float[np.ndarray, " N"], lost: n
                 inside = bool(((row >= 0) & (row <= 1)).all())
                 sampling = Sampling.of(row[None], w[counted[i]], ceiling=1.0 if inside else None)
             kind: Kind = "proportion" if hits[i] else "samples"
-            out.append(Estimate(float(means[i]), error, kind, int(n[i]), sampling=sampling))
+            out.append(Estimate(float(means[i]), error, kind, int(worth[i]), sampling=sampling))
     return out
 
 

@@ -70,6 +70,8 @@ class Live(TorchDispatchMode):
         self.now -= self._known.pop(key)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, Engine]:
     """The plan for products of this network on its data, and the engine whose batches and graphs keep to it.
 

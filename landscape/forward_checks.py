@@ -74,9 +74,9 @@ def ready(
     returned, writes = _first_output(engine, theta, first)
     at = found_at(returned, lambda t: takes(engine.loss, t, first.target))
     engine = replace(engine, output=at, writes=renorms or writes)
-    output = picked(returned, at).detach()
+    output = picked(returned, at, len(first)).detach()
     if len(more := engine.batches[0].first(3)) > len(first):
-        wider = picked(_first_output(engine, theta, more)[0], at)
+        wider = picked(_first_output(engine, theta, more)[0], at, len(more))
         if wider.shape[1:] != output.shape[1:]:  # such as the similarities of all pairs
             if not one_batch:
                 raise UsageError(
@@ -86,13 +86,8 @@ def ready(
                 )
             first = replace(engine.batches[0], divisible=False)
             engine = replace(engine, batches=[first])
-            output = picked(_first_output(engine, theta, first)[0], at).detach()
+            output = picked(_first_output(engine, theta, first)[0], at, len(first)).detach()
     _check_follows(engine, twin, theta, first, output)
-    if len(output) != len(first):
-        raise UsageError(
-            f"expected outputs with a first dimension of {len(first)} samples, found shape {tuple(output.shape)}",
-            fix="the model must keep the samples on the first dimension of what it returns",
-        )
     engine = replace(engine, batches=[with_target(engine.loss, b, output) for b in engine.batches])
     classes = check_classes(engine, output)
     check_loss(engine, output, engine.batches[0].first(len(first)).target, loss, model)
@@ -104,11 +99,10 @@ def weighted(engine: Engine, theta: Tensor) -> Engine:
     loss = engine.loss
     if loss.known:
         return replace(engine, batches=[replace(b, weights=loss.sample_weights(b.target)) for b in engine.batches])
+    whole = all(b.divisible for b in engine.batches)
     with values():
         params = engine.tensors(theta)
-        outputs = [engine.forward(params, b).detach() for b in engine.batches]
-    whole = all(b.divisible for b in engine.batches)
-    found = structure(loss.loss, outputs, [b.target for b in engine.batches])
+        found = structure(loss.loss, ((engine.forward(params, b).detach(), b.target) for b in engine.batches))
     engine = replace(engine, loss=MeanLoss(loss.loss, found))
     if found.apart and found.weights is not None and whole:
         plain = all(bool((w == 1).all()) for w in found.weights)
@@ -133,7 +127,7 @@ def check_values(engine: Engine, theta: Tensor, one_batch: bool) -> Engine:
     Raises:
         NumericalError: what failed, with the module where it can be told.
 
-    Cost: three forward passes of 8 samples.
+    Cost: four forward passes of 8 samples.
     """
     batch = counted(engine.batches, _SAMPLES)
     params = engine.tensors(theta)
@@ -147,10 +141,13 @@ def check_values(engine: Engine, theta: Tensor, one_batch: bool) -> Engine:
         )
     if len(batch) < 2 or not batch.divisible:
         return engine
-    half, alone = _traced(engine, params, batch[: len(batch) // 2])
-    whole = first[: len(half)]
+    middle = len(batch) // 2
+    half, alone = _traced(engine, params, batch[:middle])
+    rest, _ = _traced(engine, params, batch[middle:])
+    backwards, _ = _traced(engine, params, batch[torch.arange(len(batch) - 1, -1, -1, device=batch.target.device)])
     tolerance = 1e-4 if theta.dtype == torch.float32 else 1e-5  # a network may compute in float32 inside
-    if torch.allclose(half, whole, rtol=tolerance, atol=tolerance * float(whole.abs().max() + 1e-30), equal_nan=True):
+    size = tolerance * float(first.abs().max() + 1e-30)
+    if all(torch.allclose(t, first, tolerance, size, True) for t in (torch.cat((half, rest)), backwards.flip(0))):
         return engine
     if one_batch:
         return replace(engine, batches=[replace(b, divisible=False) for b in engine.batches])
@@ -211,9 +208,11 @@ def _check_follows(engine: Engine, twin: nn.Module, theta: Tensor, batch: Batch,
 
 
 def _first_output(engine: Engine, theta: Tensor, batch: Batch) -> tuple[Any, bool]:
-    """What the network returns for two samples; and whether its forward pass wrote to its weights."""
+    """What the network returns for two samples; and whether its forward pass wrote to its weights or its inputs."""
     given = {name: t.clone() for name, t in engine.tensors(theta).items()}
     before = {name: t.clone() for name, t in given.items()}
+    own = batch
+    batch = own.map(Tensor.clone)
     try:
         with values():
             returned = called(engine.model, given, batch)
@@ -226,7 +225,8 @@ def _first_output(engine: Engine, theta: Tensor, batch: Batch) -> tuple[Any, boo
         if is_about_dtype(error) and "ouble" in first:
             fix += f"; a network that insists on a type may take dtype={other!r}"
         raise UsageError(f"expected a model that runs on its data, found {type(error).__name__}: {first}", fix=fix) from error
-    return returned, not all(torch.equal(before[name], t) for name, t in given.items())
+    wrote = not all(torch.equal(a, b) for a, b in zip(own.tensors, batch.tensors, strict=True))
+    return returned, wrote or not all(torch.equal(before[name], t) for name, t in given.items())
 
 
 def _traced(engine: Engine, params: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -76,7 +76,8 @@ class Network:
 
     def output(self, engine: Engine, ready: dict[str, Tensor], batch: Batch) -> Tensor:
         """What the loss sees for one batch."""
-        output = picked(called(self.module, ready, batch), engine.output).detach().to(self.own)
+        batch = batch.map(Tensor.clone) if engine.writes else batch
+        output = picked(called(self.module, ready, batch), engine.output, len(batch)).detach().to(self.own)
         return output if engine.transform is None else engine.transform(output)
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from landscape.batches import Batch
 from landscape.curvature import Engine
 from landscape.errors import NumericalError, UsageError
+from landscape.functional import holding
 from landscape.losses import MeanLoss
 
 # Losses of real targets that PyTorch takes whole numbers for.
@@ -17,11 +18,13 @@ _ANY_NUMBER = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
 def takes(loss: MeanLoss, output: Tensor, target: Tensor) -> bool:
-    """Whether the loss of an output is a finite number."""
+    """Whether the loss can be computed of an output."""
+    if loss.compares_elements and output.shape != target.shape:
+        return False  # it would broadcast them
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as of shapes that would be broadcast
-            return len(output) == len(target) and bool(loss.mean(output.detach(), target).isfinite())
+            return len(output) == len(target) and loss.mean(output.detach(), target).ndim == 0
     except Exception:  # whatever the loss says to an output that is not for it
         return False
 
@@ -81,16 +84,19 @@ def check_loss(
             f"{str(target.dtype).removeprefix('torch.')}, found {type(error).__name__}: {first}",
             fix="check the shape and the dtype of the targets",
         ) from error
-    _check_reads(twice[0], given, model)
     if not torch.equal(*twice) and not bool(twice[0].isnan()):
         raise NumericalError(
             f"expected the same loss twice, found {float(twice[0]):.6g} and {float(twice[1]):.6g} of the same outputs",
             fix="take what is random out of the loss, or what it remembers of the calls before",
         )
+    _check_reads(twice[0], output, target, given, model)
 
 
-def _check_reads(value: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module) -> None:
+def _check_reads(
+    value: Tensor, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+) -> None:
     """Refuse a loss that depends on weights, its own or the model's, other than by the outputs."""
+    value, moved = _asked_again(value, output, target, given, model)
     names = {id(p): f"the model's {name}" for name, p in model.named_parameters()}
     own = list(given.named_parameters()) if isinstance(given, nn.Module) else []
     named = [names.get(id(p), f"its own {name}") for name, p in own if p.requires_grad]
@@ -104,12 +110,34 @@ def _check_reads(value: Tensor, given: Callable[[Tensor, Tensor], Tensor], model
         if variable is not None:
             named = [names.get(id(variable), f"a tensor of shape {tuple(variable.shape)}")]
         left += [parent for parent, _ in node.next_functions]
+    if moved and not named:
+        named = ["the model's weights"]
     if named:
         raise UsageError(
             f"expected a loss of outputs and targets alone, found one that also depends on {named[0]}",
             fix="leave the term out, since its curvature would be missing: a penalty c ||w||^2 adds 2c to every eigenvalue; "
             "weights of a loss's own belong into the model, or get requires_grad_(False)",
         )
+
+
+def _asked_again(
+    value: Tensor, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+) -> tuple[Tensor, bool]:
+    """The caller's loss while every weight of the caller's model wants a gradient; and whether other weights change it."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(True)
+        at = given(output, target)
+        with holding(model, {name: p.detach() * 1.5 + 0.1 for name, p in model.named_parameters()}):
+            elsewhere = given(output, target)
+    except Exception:  # it is on another device, or of another dtype: our copy of it was asked already
+        return value, False
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+    same = bool((at == elsewhere).all()) or not bool(at.isfinite().all())
+    return (at if at.requires_grad else value), not same
 
 
 def check_classes(engine: Engine, output: Tensor) -> int | None:

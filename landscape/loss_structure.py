@@ -6,22 +6,26 @@ other outputs, the shares must add up to 1, and with them the values to f(B). A 
 fails one of these, and is then no mean over samples: all of them go through it at once.
 """
 
+import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import UsageError
+from landscape.errors import NumericalError, UsageError
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+Found = tuple[int, int, frozenset[int], frozenset[int]]  # of a pairing, in one part of the data
 
 # Of a share, between two lots of outputs and in a sum of shares; in float32 a share is a quotient of rounded derivatives.
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3}
 # Shares that differ by less are equal: one each, so that their mean is the ordinary one.
 _EQUAL = 1e-6
+# Bytes of outputs, in float64, that are looked at together; and samples that are compared at the end.
+_ROOM, _COMPARED = 1 << 26, 256
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,12 @@ class Pairing:
         return output, target.masked_fill(lost, -1)
 
 
-def structure(loss: LossFunction, outputs: list[Tensor], targets: list[Tensor]) -> Structure:
+def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Structure:
     """How a loss puts together samples with these outputs and targets.
 
     Args:
         loss: (output, target) -> scalar.
-        outputs, targets: of every batch, (B, ...).
+        pairs: outputs (B, ...) and targets of one batch after another; they are looked at in turn, and not kept.
 
     Returns:
         Structure. Batches whose weights cannot be compared, because their outputs do not fit together, make it one that
@@ -77,28 +81,73 @@ def structure(loss: LossFunction, outputs: list[Tensor], targets: list[Tensor]) 
 
     Raises:
         UsageError: the loss adds its samples up.
+        NumericalError: it is not finite, or another one at each call.
 
-    Cost: the loss and its first derivative three times a batch, and once for every sample.
+    Cost: the loss and its first derivative four times a batch, and once for every sample; memory for some copies of 64 MiB of
+        outputs.
 
-    Accuracy: in float64 where the loss takes it.
+    Accuracy: in float64 where the loss takes it. What is found from parts of the data is compared at the end with the loss of
+        some 256 samples from all of them at once, and of two random groups of these.
     """
-    doubled = [o.detach().double() for o in outputs]
+    weights: list[Tensor] = []
+    heads: list[tuple[Tensor, Tensor, Tensor]] = []  # the heaviest sample of every part: output, target, share in its part
+    some: list[tuple[Tensor, Tensor, Tensor, int]] = []  # samples to compare with, and the part that each is of
+    pairings: list[Found | None] = []
+    sizes: list[int] = []
+    for whole_output, whole_target in pairs:
+        first = len(weights)
+        for output, target in _parts(whole_output, whole_target):
+            o, t = _precise(loss, output, target)
+            _check_repeats(loss, o, t)
+            if not loss(o.detach().requires_grad_(), t).requires_grad:
+                if not _mean_of_values(loss, o, t):
+                    return Structure(False, None, None)
+                share, found = torch.full((len(o),), 1 / len(o), dtype=torch.float64, device=o.device), None
+            else:
+                shares = _shares(loss, o, t)
+                if shares is None:
+                    return Structure(False, None, None)
+                share, found = shares, _pairing(loss, o, t)
+            pairings.append(found)
+            best = int(share.argmax())
+            heads.append((o[best], t[best], share[best]))
+            rows = torch.linspace(0, len(o) - 1, min(len(o), _COMPARED)).round().long()
+            some.append((o[rows], t[rows], share[rows], len(weights)))
+            weights.append(share)
+        sizes.append(len(weights) - first)
+    scales = _linked(loss, heads)
+    if scales is None or not _regroups(loss, some, scales):
+        return Structure(False, None, None)
+    scaled = _equalized([w * scale for w, scale in zip(weights, scales, strict=True)])
+    starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    by_batch = tuple(torch.cat(scaled[i:j]) for i, j in itertools.pairwise(starts))
+    return Structure(True, by_batch, _agreed(pairings))
+
+
+def _parts(output: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """A batch in pieces of at most 64 MiB of outputs, two samples at least."""
+    rows = max(2, _ROOM // max(1, output[:1].numel() * 8))
+    return list(zip(output.split(rows), target.split(rows), strict=True))
+
+
+def _precise(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs and real targets in float64, or as they are for a loss that holds tensors of another dtype."""
+    output, doubled = output.detach(), output.detach().double()
     try:
-        with torch.no_grad():
-            loss(doubled[0][:2], _real(targets[0][:2], torch.float64))
-        outputs, targets = doubled, [_real(t, torch.float64) for t in targets]
-    except Exception:  # it holds tensors of another dtype, and works in that one only
-        outputs = [o.detach() for o in outputs]
-    if not loss(outputs[0].detach().requires_grad_(), targets[0]).requires_grad:
-        return _of_values(loss, outputs, targets)
-    shares = [_shares(loss, o, t) for o, t in zip(outputs, targets, strict=True)]
-    if any(s is None for s in shares):
-        return Structure(False, None, None)
-    weights = _linked(loss, outputs, targets, [s for s in shares if s is not None])
-    if weights is None:
-        return Structure(False, None, None)
-    pairing = next((p for o, t in zip(outputs, targets, strict=True) if (p := _pairing(loss, o, t))), None)
-    return Structure(True, weights, pairing)
+        loss(doubled[:2], _real(target[:2], torch.float64))
+    except Exception:  # whatever it says to a dtype that is not its own
+        return output, target
+    return doubled, _real(target, torch.float64)
+
+
+def _check_repeats(loss: LossFunction, output: Tensor, target: Tensor) -> None:
+    """Refuse a loss that is another one at each call."""
+    one, two = loss(output, target), loss(output, target)
+    if not torch.equal(one, two) and not bool(one.isnan().all()):
+        raise NumericalError(
+            f"expected the same loss twice, found {float(one):.6g} and {float(two):.6g} of the same outputs",
+            fix="take what is random out of the loss, or what it remembers of the calls before",
+        )
 
 
 def each(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " B"]:
@@ -117,16 +166,12 @@ def each(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " 
             return torch.stack([one(o, t) for o, t in zip(output, target, strict=True)])
 
 
-def _of_values(loss: LossFunction, outputs: list[Tensor], targets: list[Tensor]) -> Structure:
-    """The structure of a loss without derivatives, such as a share of errors: a mean if every batch has that of its samples."""
-    for output, target in zip(outputs, targets, strict=True):
-        try:
-            apart = torch.allclose(each(loss, output, target).mean(), loss(output, target), rtol=1e-3, atol=1e-6)
-        except Exception:  # it cannot be asked of a single sample
-            apart = False
-        if not apart:
-            return Structure(False, None, None)
-    return Structure(True, tuple(torch.ones(len(o), dtype=torch.float64, device=o.device) for o in outputs), None)
+def _mean_of_values(loss: LossFunction, output: Tensor, target: Tensor) -> bool:
+    """Whether a loss without derivatives, such as a share of errors, is the mean of its samples' own."""
+    try:
+        return torch.allclose(each(loss, output, target).mean(), loss(output, target), rtol=1e-3, atol=1e-6)
+    except Exception:  # it cannot be asked of a single sample
+        return False
 
 
 def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " B"] | None:
@@ -155,8 +200,8 @@ def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor,
         ignored &= lost
         better = ~dead & (length > best)
         best, found = length.where(better, best), share.where(better, found)
-    if not seen:  # a mean over nothing, wherever the outputs are: all of the batch is ignored
-        return torch.zeros(n, dtype=torch.float64, device=output.device)
+    if not seen:
+        return _all_ignored(loss, output, target)
     # Of what is saturated at all these outputs the slope tells nothing: it has an equal part of what the others leave.
     flat = found.isnan() & ~ignored
     found = found.where(~found.isnan(), 0.0)
@@ -173,6 +218,22 @@ def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor,
         _refuse_sum(seen[0][0], seen[0][1], found)
         return None
     return found.double()
+
+
+def _all_ignored(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
+    """Shares of a batch whose loss is no number at all: 0 where every sample's own is none either, since all are ignored."""
+    try:
+        own = each(loss, output, target)
+    except Exception:  # it cannot be asked of a single sample
+        own = output.new_zeros(len(output))
+    if bool(own.isfinite().any()):
+        bad = (~own.isfinite()).nonzero()[:, 0].tolist()
+        found = f"{float(own[bad[0]]):.4g} for a sample" if bad else "none"
+        raise NumericalError(
+            f"expected a finite loss at the trained weights, found {found} in a batch whose other samples have one",
+            fix="check that sample and its preprocessing, and that the weights belong to this model",
+        )
+    return torch.zeros(len(output), dtype=torch.float64, device=output.device)
 
 
 def _refuse_sum(whole: Tensor, own: Tensor, shares: Tensor) -> None:
@@ -208,37 +269,87 @@ def _derivatives(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Te
     return whole.detach(), slope.reshape(len(at), -1), own.detach().where(~lost, 0.0), slopes, lost
 
 
-def _linked(
-    loss: LossFunction, outputs: list[Tensor], targets: list[Tensor], shares: list[Tensor]
-) -> tuple[Tensor, ...] | None:
-    """Weights on one scale from the shares within batches, by one sample of each batch set beside those of the others."""
-    alive = [i for i, s in enumerate(shares) if bool((s > 0).any())]
-    if not alive:
-        return tuple(shares)
-    scale = dict.fromkeys(range(len(shares)), 1.0)
-    if len(alive) > 1:
-        rows = {i: int(shares[i].argmax()) for i in alive}
-        try:
-            between = _shares(
-                loss,
-                torch.stack([outputs[i][rows[i]] for i in alive]),
-                torch.stack([targets[i][rows[i]] for i in alive]),
-            )
-        except RuntimeError:  # of unequal shapes
-            return None
-        if between is None or not bool((between > 0).all()):
-            return None
-        scale |= {i: float(b / shares[i][rows[i]]) for i, b in zip(alive, between, strict=True)}
-    weights = [s * scale[i] for i, s in enumerate(shares)]
+def _linked(loss: LossFunction, heads: list[tuple[Tensor, Tensor, Tensor]]) -> list[float] | None:
+    """What the shares within each part are to be multiplied by, from one sample of each set beside those of the others."""
+    alive = [i for i, (_, _, share) in enumerate(heads) if bool(share > 0)]
+    scales = [1.0] * len(heads)
+    if len(alive) < 2:
+        return scales
+    try:
+        outputs, targets = torch.stack([heads[i][0] for i in alive]), torch.stack([heads[i][1] for i in alive])
+    except RuntimeError:  # of unequal shapes
+        return None
+    between = _shares(loss, outputs, targets) if loss(outputs.requires_grad_(), targets).requires_grad else None
+    if between is None:
+        equal = _mean_of_values(loss, outputs.detach(), targets)
+        between = torch.full((len(alive),), 1 / len(alive), dtype=torch.float64) if equal else None
+    if between is None or not bool((between > 0).all()):
+        return None
+    for i, share in zip(alive, between.tolist(), strict=True):
+        scales[i] = share / float(heads[i][2])
+    return scales
+
+
+def _regroups(loss: LossFunction, some: list[tuple[Tensor, Tensor, Tensor, int]], scales: list[float]) -> bool:
+    """Whether the loss of samples from all parts at once is the weighted mean of their own, however they are grouped."""
+    parts = some[:: max(1, len(some) // _COMPARED)]
+    each_has = max(2, _COMPARED // len(parts))
+    chosen = []
+    for output, target, share, number in parts:
+        rows = torch.linspace(0, len(output) - 1, min(len(output), each_has)).round().long().to(output.device)
+        chosen.append((output[rows], target[rows], share[rows], number))
+    try:
+        output, target = torch.cat([part[0] for part in chosen]), torch.cat([part[1] for part in chosen])
+    except RuntimeError:  # of unequal shapes: each part was looked at by itself
+        return len(some) == 1
+    weights = torch.cat([part[2] * scales[part[3]] for part in chosen])
+    order = torch.randperm(len(output), generator=torch.Generator().manual_seed(0)).to(output.device)
+    cut = max(1, len(order) // 3)
+    groups = [order.sort().values, order[:cut], order[cut:]]
+    with torch.no_grad():
+        for rows in groups:
+            w = weights[rows]
+            if len(rows) < 2 or not bool((w > 0).any()):
+                continue
+            rows, w = rows[w > 0], w[w > 0]
+            try:
+                own = each(loss, output[rows], target[rows]).double()
+                whole = loss(output[rows], target[rows]).double()
+            except Exception:  # a group that the loss does not take
+                return False
+            mean, size = (w * own).sum() / w.sum(), (w * own.abs()).sum() / w.sum()
+            if bool(whole.isfinite()) and float((mean - whole).abs()) > _TOLERANCE[output.dtype] * float(size + whole.abs()):
+                return False
+    return True
+
+
+def _equalized(weights: list[Tensor]) -> list[Tensor]:
+    """Weights on a scale of their own: those that are equal but for rounding are 1."""
     counted = torch.cat([w[w > 0] for w in weights])
+    if not len(counted):
+        return weights
     middle = counted.median()
     if bool(((counted / middle - 1).abs() < _EQUAL).all()):
-        return tuple((w > 0).double() for w in weights)
-    return tuple(w / middle for w in weights)
+        return [(w > 0).double() for w in weights]
+    return [w / middle for w in weights]
 
 
-def _pairing(loss: LossFunction, output: Tensor, target: Tensor) -> Pairing | None:
-    """How class indices are paired with outputs: raising the output of its own class is what lowers the loss most."""
+def _agreed(found: list[Found | None]) -> Pairing | None:
+    """The pairing of all parts; None where two differ, or none was found."""
+    known = [f for f in found if f is not None]
+    if not known or any(f[:2] != known[0][:2] for f in known):
+        return None
+    counted = set().union(*(f[2] for f in known))
+    ignored = set().union(*(f[3] for f in known)) - counted
+    return Pairing(known[0][0], known[0][1], tuple(sorted(ignored)))
+
+
+def _pairing(loss: LossFunction, output: Tensor, target: Tensor) -> Found | None:
+    """How class indices are paired with outputs: raising the output of its own class is what lowers the loss most.
+
+    Returns:
+        Axis, shift, and the class indices that count and that do not.
+    """
     if target.is_floating_point() or target.dtype == torch.bool or output.ndim != target.ndim + 1 or len(output) < 2:
         return None
     moved = output.roll(1, 0)  # others' outputs, since where a network is right its own have hardly a slope
@@ -256,9 +367,7 @@ def _pairing(loss: LossFunction, output: Tensor, target: Tensor) -> Pairing | No
             counts = size > 1e-3 * size.amax()
             outside = slope.abs().sum() - here.abs().sum()
             if bool((here.argmin(1) == wanted)[counts].all()) and float(outside) <= 1e-6 * float(here.abs().sum()):
-                dead = wanted[size == 0]  # those that never count are ignored
-                ignored = sorted(set(dead.tolist()) - set(wanted[size > 0].tolist()))
-                return Pairing(axis, shift, tuple(int(i) for i in ignored))
+                return axis, shift, frozenset(wanted[size > 0].tolist()), frozenset(wanted[size == 0].tolist())
     return None
 
 

@@ -4,7 +4,6 @@
 a user's function by something we cannot see. To add batches up exactly, each must be weighted by what its mean was divided by.
 """
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -44,19 +43,25 @@ class MeanLoss:
     """
 
     def __init__(self, loss: LossFunction, structure: Structure | None = None) -> None:
-        kind = _FUNCTIONS.get(loss)
+        kind = next((module for function, module in _FUNCTIONS.items() if function is loss), None)
         self.loss: LossFunction = kind() if kind is not None else loss
         self.structure = structure
         self._split: nn.Module | None = None
-        # Exactly these classes: one that inherits from them may compute something else.
-        if isinstance(self.loss, nn.Module) and type(self.loss) in (*_CLASS_WEIGHTED, *_ELEMENTWISE):
+        if self._is(*_CLASS_WEIGHTED, *_ELEMENTWISE):
             reduction = getattr(self.loss, "reduction", "mean")
             if reduction not in ("mean", "batchmean"):
                 raise UsageError(
                     f"expected a loss that averages over samples, found reduction={reduction!r}", fix="pass reduction='mean'"
                 )
-            self._split = copy.deepcopy(self.loss)
+            self._split = owned(self.loss)  # type: ignore[arg-type]  # a module
             self._split.reduction = "none"  # type: ignore[assignment]  # a plain attribute of PyTorch's losses
+
+    def _is(self, *kinds: type[nn.Module]) -> bool:
+        """Whether it is of exactly one of these classes, as PyTorch made it: an heir or a hook may compute something else."""
+        loss = self.loss
+        if not isinstance(loss, nn.Module) or type(loss) not in kinds:
+            return False
+        return not (loss._forward_hooks or loss._forward_pre_hooks or "forward" in vars(loss))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MeanLoss":
         """The same loss with its class weights, if it has any, moved; the caller's module or function is not touched."""
@@ -72,12 +77,12 @@ class MeanLoss:
     @property
     def takes_classes(self) -> bool:
         """Whether integer targets are class indices for certain."""
-        return type(self.loss) in _CLASS_WEIGHTED
+        return self._is(*_CLASS_WEIGHTED)
 
     @property
     def compares_elements(self) -> bool:
         """Whether output and target must have one shape."""
-        return type(self.loss) in _ELEMENTWISE
+        return self._is(*_ELEMENTWISE)
 
     @property
     def known(self) -> bool:

@@ -77,6 +77,8 @@ class Objective(Prepared):
         9.333333
     """
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __init__(
         self,
         model: nn.Module,
@@ -98,7 +100,9 @@ class Objective(Prepared):
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         if place.type == "cpu":
             keep_freed()
-        own = converted(owned(model), place, dt).eval()
+        own = converted(owned(model), place, dt)
+        for module in own.modules():
+            module.training = False  # `eval()` may do more than that: merge an adapter into its base
         raw = read(data, batch_size)
         batches = placed(raw, place, dt)
         layout = Layout.of(owned(own, shared=True), batches[0].first(2).inputs)  # what a pass leaves behind stays in there
@@ -158,6 +162,7 @@ class Objective(Prepared):
         """Copies of the floating-point buffers, such as BatchNorm's running statistics."""
         return {n: b.clone() for n, b in self._engine.model.named_buffers() if b.is_floating_point()}
 
+    @torch.inference_mode(False)
     def evaluate(self, theta: Float[Tensor, " P"] | None = None, buffers: dict[str, Tensor] | None = None) -> Evaluation:
         """Loss and accuracy, each with its standard error over samples; `buffers` replace some of the trained ones.
 
@@ -213,6 +218,8 @@ class Objective(Prepared):
         """Gradient of the mean loss. Cost: three forward passes."""
         return self.value_and_gradient(theta)[1]
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def value_and_gradient(self, theta: Float[Tensor, " P"] | None = None) -> tuple[float, Float[Tensor, " P"]]:
         """Mean loss as a float, and its gradient. Cost: three forward passes."""
         self.preflight()
@@ -255,6 +262,8 @@ class Objective(Prepared):
         w = self.sample_weights
         return standard_error(values, w, float((w * values).sum() / w.sum()))
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
         """v^T A_n v of every sample n, float64, for its Hessian, Gauss-Newton matrix or g_n g_n^T; None where it has none."""
         forms, passes = SAMPLE_FORMS[curvature]
@@ -291,6 +300,8 @@ class Objective(Prepared):
         """SHA-256 of network, weights, buffers, data, loss and metric; see `landscape.fingerprint`."""
         return fingerprints(self._engine, self._theta, self._metric)
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
         """A product for one or many vectors; counts them."""
         self.preflight()
@@ -304,7 +315,8 @@ class Objective(Prepared):
         """A vector in this Objective's dtype, on its device, of the right length."""
         if v.shape[-1] != self.dim:
             raise UsageError(f"expected a vector of {self.dim} weights, found {v.shape[-1]}")
-        return v.detach().to(device=self.device, dtype=self.dtype)
+        own = v.clone() if v.is_inference() else v.detach()
+        return own.to(device=self.device, dtype=self.dtype)
 
     def __repr__(self) -> str:
         what = f"{type(self._engine.model).__name__}, {self.dim} weights, {self.samples} samples"

@@ -41,11 +41,18 @@ def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
     )
 
 
-def picked(output: Any, at: int | str | None) -> Tensor:
-    """The tensor that stands there."""
+def picked(output: Any, at: int | str | None, samples: int | None = None) -> Tensor:
+    """The tensor that stands there; its first dimension must be the samples, where their number is given."""
     found = output if at is None else _logits(output) if at == _LOGITS else _tensors(output)[int(at)]
     if not isinstance(found, Tensor):
         raise UsageError(f"expected the model to return a tensor as it did before, found {type(output).__name__}")
+    if samples == 1 and found.ndim == 0:  # as `squeeze` leaves a single sample
+        found = found.reshape(1)
+    if samples is not None and (found.ndim == 0 or len(found) != samples):
+        raise UsageError(
+            f"expected outputs with a first dimension of {samples} samples, found shape {tuple(found.shape)}",
+            fix="the model must keep the samples on the first dimension of what it returns",
+        )
     return found
 
 

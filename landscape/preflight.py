@@ -33,6 +33,8 @@ _APART, _APART_ROUNDED = 0.05, 0.2
 _GROWTH = 1e3
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def check_engine(engine: Engine) -> float:
     """All checks of the module's docstring.
 

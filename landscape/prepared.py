@@ -2,11 +2,18 @@
 
 from dataclasses import replace
 
+import torch
+
+from landscape.batches import counted
+from landscape.derivatives import differentiable
+from landscape.distributed import ALONE
+from landscape.errors import NumericalError
+from landscape.evaluation import evaluated
 from landscape.footprint import planned
 from landscape.forward_checks import check_finite, check_values
 from landscape.memory import Plan
 from landscape.method import Method
-from landscape.preflight import check_engine
+from landscape.preflight import SAMPLES, check_engine
 from landscape.results import Evaluation
 from landscape.trial import chosen
 from landscape.variants import Variants
@@ -43,6 +50,7 @@ class Prepared(Variants):
         self.preflight()
         return self._rounding
 
+    @torch.inference_mode(False)
     def preflight(self) -> None:
         """Check, once, that this loss can be differentiated twice; see `landscape.preflight`."""
         self._check_values()
@@ -50,7 +58,21 @@ class Prepared(Variants):
             self.check_finite()
             self._fit()
             self._rounding = check_engine(self._engine)
+            self._check_alike()
             self._checked = True
+
+    def _check_alike(self) -> None:
+        """Values and derivatives are of one loss: the value that is evaluated is the one that is differentiated."""
+        few = replace(self._engine, batches=[counted(self._engine.batches, SAMPLES)], group=ALONE)
+        value = evaluated(few, few.tensors(self._theta), None).loss.value
+        with differentiable():
+            other, slope = few.gradient(self._theta)
+        size = abs(value) + float(slope.norm() * self._theta.norm()) * 1e-3
+        if not abs(value - other) <= max(1e-3, 100 * self._rounding) * size + 1e-6:
+            raise NumericalError(
+                f"expected one loss, found {value:.6g} where it is evaluated and {other:.6g} where it is differentiated",
+                fix="a hook, a cache or a flag makes the forward pass another one where gradients are wanted",
+            )
 
     def check_finite(self) -> Evaluation:
         """Loss and accuracy at the trained weights.

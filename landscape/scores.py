@@ -21,8 +21,7 @@ def losses_and_hits(loss: MeanLoss, output: Tensor, batch: Batch) -> tuple[Tenso
         batch: with its targets, (B, ...).
     """
     target = batch.target
-    # Exactly this class: one that inherits from it may compute something else.
-    plain = type(loss.loss) is nn.CrossEntropyLoss and not loss.loss.label_smoothing
+    plain = loss.takes_classes and isinstance(loss.loss, nn.CrossEntropyLoss) and not loss.loss.label_smoothing
     if plain and output.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
         return _cross_entropy(output, target, batch.sample_weights > 0, loss.ignore_index)
     return loss.per_sample(output, target, batch.weights), _accuracy(loss, output, target)

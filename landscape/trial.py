@@ -26,6 +26,8 @@ _FEW = 1 << 19
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def chosen(engine: Engine, theta: Tensor) -> Method:
     """The fastest way to compute Hessian-vector products that gives what the plain way gives.
 

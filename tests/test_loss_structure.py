@@ -75,7 +75,7 @@ def test_weights_are_those_written_down(name, sizes):
     """Also where a batch holds one class only, so that nothing within it tells its weight."""
     loss, weights = MEANS[name]
     o, t = drawn()
-    found = structure(loss, list(o.split(sizes)), list(t.split(sizes)))
+    found = structure(loss, zip(o.split(sizes), t.split(sizes), strict=True))
     assert found.apart
     w, expected = torch.cat(found.weights), weights(t).double()
     torch.testing.assert_close(w / w.sum(), expected / expected.sum(), rtol=1e-6, atol=1e-9)
@@ -87,7 +87,7 @@ def test_weights_are_those_written_down(name, sizes):
 def test_what_is_no_mean_is_told(loss):
     o, t = drawn()
     real = t.double()[:, None].expand(-1, 3) if isinstance(loss, Root) else t
-    found = structure(loss, [o], [real])
+    found = structure(loss, [(o, real)])
     assert not found.apart
     assert found.weights is None
 
@@ -95,7 +95,7 @@ def test_what_is_no_mean_is_told(loss):
 def test_a_loss_that_works_in_its_own_dtype_only_is_asked_in_that():
     weight = CLASS_WEIGHTS.clone()
     o, t = drawn()
-    found = structure(lambda z, y: F.cross_entropy(z, y, weight=weight), [o], [t])
+    found = structure(lambda z, y: F.cross_entropy(z, y, weight=weight), [(o, t)])
     assert found.apart
     expected = weight[t].double()
     torch.testing.assert_close(found.weights[0] / found.weights[0].sum(), expected / expected.sum(), rtol=1e-3, atol=1e-6)
@@ -103,7 +103,7 @@ def test_a_loss_that_works_in_its_own_dtype_only_is_asked_in_that():
 
 def test_a_sum_is_refused():
     with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two that have"):
-        structure(lambda o, t: F.cross_entropy(o, t, reduction="sum"), [drawn()[0]], [drawn()[1]])
+        structure(lambda o, t: F.cross_entropy(o, t, reduction="sum"), [drawn()])
 
 
 class Words(nn.Module):
@@ -204,14 +204,14 @@ def test_pairings_are_found_by_slope_and_never_invented():
     g = torch.Generator().manual_seed(1)
     o, t = torch.randn(8, 5, 7, generator=g), torch.randint(0, 7, (8, 5), generator=g)
     t[:, 3:] = -100
-    assert structure(over_tokens, [o], [t]).pairing == Pairing(2, 0, (-100,))
-    assert structure(shifted, [o], [t]).pairing == Pairing(2, 1, (-100,))
-    channels = structure(lambda a, b: F.cross_entropy(a, b, ignore_index=-100), [o.movedim(2, 1)], [t]).pairing
+    assert structure(over_tokens, [(o, t)]).pairing == Pairing(2, 0, (-100,))
+    assert structure(shifted, [(o, t)]).pairing == Pairing(2, 1, (-100,))
+    channels = structure(lambda a, b: F.cross_entropy(a, b, ignore_index=-100), [(o.movedim(2, 1), t)]).pairing
     assert channels == Pairing(1, 0, (-100,))
-    backwards = structure(lambda a, b: F.cross_entropy(a.flip(1).flatten(0, 1), b.flatten(), ignore_index=-100), [o], [t])
+    backwards = structure(lambda a, b: F.cross_entropy(a.flip(1).flatten(0, 1), b.flatten(), ignore_index=-100), [(o, t)])
     assert backwards.pairing is None
-    assert structure(lambda a, b: a.square().mean(), [o], [t]).pairing is None
-    assert structure(worst, [o[:, 0]], [t[:, 0]]).pairing is None, "of one sample at a time nothing can be told"
+    assert structure(lambda a, b: a.square().mean(), [(o, t)]).pairing is None
+    assert structure(worst, [(o[:, 0], t[:, 0])]).pairing is None, "of one sample at a time nothing can be told"
 
 
 def test_a_loss_that_draws_or_remembers_is_refused():
