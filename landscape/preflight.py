@@ -168,16 +168,19 @@ def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor
     """The gradient against central differences of the loss, along steps in proportion to each weight.
 
     A norm that is detached, or a backward pass that scales what goes through it, gives a gradient that is no loss's, and yet a
-    matrix that may be symmetric. Nothing is said where rounding hides the difference, as at an exact minimum.
+    matrix that may be symmetric. Nothing is said where rounding, which for a loss is that of numbers as large as the outputs,
+    hides the difference, as at an exact minimum.
     """
     size = _sizes(probe, theta)
     scale = float((size * gradient).norm())
     generator = torch.Generator().manual_seed(1)
     w = size * torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
     slope = float(gradient @ w)
+    with values():
+        largest = float(probe.forward(probe.tensors(theta), probe.batches[0]).detach().abs().max())
     errors = []
     for step in _VALUE_STEPS:
-        least = _GROWTH * torch.finfo(theta.dtype).eps * abs(value) / step
+        least = _GROWTH * torch.finfo(theta.dtype).eps * (abs(value) + largest) / step
         if least > _APART * scale:
             continue
         high, low = (_value(probe, theta + k * step * w) for k in (1, -1))

@@ -568,6 +568,7 @@ def test_pairs_of_weights_may_be_viewed_as_complex_wherever_they_lie_in_theta(be
     torch.manual_seed(0)
     net, (x, y) = Spectral(before), data()
     objective = Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64")
+    products = objective.hvp(torch.eye(objective.dim))
     weights = list(net.double().parameters())
     slopes = torch.autograd.grad(F.cross_entropy(net(x.double()), y), weights, create_graph=True)
     rows = [
@@ -575,7 +576,7 @@ def test_pairs_of_weights_may_be_viewed_as_complex_wherever_they_lie_in_theta(be
         for slope in slopes
         for s in slope.reshape(-1)
     ]
-    np.testing.assert_allclose(objective.hvp(torch.eye(objective.dim)), torch.stack(rows), atol=1e-10)
+    np.testing.assert_allclose(products, torch.stack(rows), atol=1e-10)
 
 
 class Holding(nn.Module):

@@ -68,7 +68,7 @@ def points_at_once(objectives: Sequence[Objective], points: int, recalibrates: b
         points: of the surface; a stack is not larger than half of it.
         recalibrates: whether BatchNorm's statistics are re-estimated at every point, which takes a pass for each.
 
-    Cost: where they are stacked, one stack and two points.
+    Cost: where they are stacked, one stack and two points; two of each where there are buffers.
     """
     size = 1 if recalibrates else min(o.points_at_once for o in objectives)
     while size > 1 and 2 * size > points:
@@ -82,11 +82,15 @@ def _agrees(objective: Objective, size: int) -> bool:
     scales = torch.linspace(1.0, 1.25, size).to(theta)
     stack = scales[:, None] * theta
     buffers = {n: b.expand(size, *b.shape).clone() for n, b in objective.buffers.items()}
-    try:
-        found = objective.evaluate_many(stack, buffers)
-    except Exception:  # whatever vmap, or the network under it, cannot do
-        return False
-    return all(_same(found[i], objective.evaluate(stack[i]), _AGREE[objective.dtype]) for i in (0, size - 1))
+    # With statistics of each point, and without: what depends on a buffer alone is stacked in the one case only.
+    for given in (buffers, {}) if buffers else ({},):
+        try:
+            found = objective.evaluate_many(stack, given)
+        except Exception:  # whatever vmap, or the network under it, cannot do
+            return False
+        if not all(_same(found[i], objective.evaluate(stack[i]), _AGREE[objective.dtype]) for i in (0, size - 1)):
+            return False
+    return True
 
 
 def _same(a: Evaluation, b: Evaluation, tolerance: float) -> bool:

@@ -239,3 +239,25 @@ def test_trajectory_components_explain_their_share():
     torch.testing.assert_close(both.T @ (both @ (points[0] - objective.theta)), points[0] - objective.theta)
     with pytest.raises(UsageError, match="expected a trajectory that spans 2 dimensions, found 1 points"):
         trajectory_directions(objective, points[:1])
+
+
+class Added(nn.Module):
+    """A network that adds into a tensor made of a buffer, as interatomic potentials sum over atoms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.register_buffer("scale", torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = (x * self.scale).new_zeros(len(x), 3)
+        return out.index_add_(0, torch.arange(len(x)), self.fc(x * self.scale))
+
+
+def test_points_are_stacked_only_if_they_can_be_as_they_will_be_run():
+    """With the buffers stacked vmap takes it, without them it does not: every point but the centre would fail."""
+    torch.manual_seed(0)
+    objective = Objective(Added(), nn.MSELoss(), (torch.randn(5, 4), torch.randn(5, 3)), dtype="float64")
+    found = plane(objective, grid=7)
+    assert objective.points_at_once > 1
+    assert np.isfinite(found.values["loss"]).all()
