@@ -98,7 +98,7 @@ def test_names_are_words() -> None:
 @pytest.mark.usefixtures("timed")
 def test_whoever_asks_first_the_choice_is_that_of_the_whole(monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr("landscape.objective.chosen", lambda engine, theta: asked.append(len(engine.batches[0])) or PLAIN)
+    monkeypatch.setattr("landscape.prepared.chosen", lambda engine, theta: asked.append(len(engine.batches[0])) or PLAIN)
     model, loss, x, y = CASES[0].make(0)
     objective = Objective(model, loss, (x, y))
     assert objective.subset(2).method == objective.method == PLAIN
