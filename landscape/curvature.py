@@ -223,7 +223,8 @@ class Engine:
                 raise UsageError("expected a model that takes one tensor of real numbers", fix="inputs have no gradient here")
 
             def network(x: Tensor, batch: Batch = batch) -> Tensor:
-                return self.forward(params, replace(batch, args=(x,)))
+                # Any number of inputs, of which only the outputs are wanted.
+                return self.forward(params, Batch((x,), {}, batch.target.new_zeros(len(x))))
 
             yield network, batch.args[0], batch.target
 
