@@ -181,7 +181,7 @@ def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor
     errors = []
     for step in _VALUE_STEPS:
         least = _GROWTH * torch.finfo(theta.dtype).eps * (abs(value) + largest) / step
-        if least > _APART * scale:
+        if least >= _APART * scale:  # also where there is no slope at all
             continue
         high, low = (_value(probe, theta + k * step * w) for k in (1, -1))
         errors.append(abs((high - low) / (2 * step) - slope) / scale)
