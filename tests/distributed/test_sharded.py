@@ -76,7 +76,7 @@ def test_eigenpairs_trace_and_density_do_not_depend_on_it_either(found, alone):
 
 def test_a_batch_that_must_not_be_cut_is_not(found):
     processes, together = found
-    assert together["together, shares"] == {2: [[3, 3], [1]], 3: [[3], [3], [1]]}[processes]
+    assert together["together, shares"] == {2: [[7], []], 3: [[7], [], []]}[processes], "one loss of all samples"
     normalized = build("norm").batch_normalized()
     normalized._checked = True
     torch.testing.assert_close(together["normalized"]["gradient"], normalized.gradient(), rtol=EXACT, atol=EXACT)
