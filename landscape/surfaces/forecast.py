@@ -5,11 +5,12 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from landscape.errors import UsageError
+from landscape.errors import NumericalError, UsageError
 from landscape.objective import Objective
 from landscape.progress import duration
 from landscape.surfaces.check import checked_samples
@@ -120,6 +121,8 @@ def within(
 
     Cost: that of `forecast_surface`, on all samples and on 128: a point takes a + b n seconds for n samples.
     """
+    with suppress(NumericalError):
+        objective.preflight()  # once for all that is derived from this, and no part of the budget for points
     there = objective.samples
     drawn, other = in_precision(objective, precision), None if test is None else in_precision(test, precision)
     point = _line(drawn, other, batchnorm, curvature)
