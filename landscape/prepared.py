@@ -89,5 +89,12 @@ class Prepared(Variants):
         self._live.tell()
         if self._values_checked:
             return
-        self._engine = check_values(self._engine, self._theta, self._one_batch)
+        try:
+            self._engine = check_values(self._engine, self._theta, self._one_batch)
+        except RuntimeError as error:  # it ran as it was given, but not in another dtype
+            first = str(error).partition("\n")[0]
+            raise NumericalError(
+                f"expected a network that runs in {self.precision}, found {type(error).__name__}: {first}",
+                fix="it insists on another dtype",
+            ) from error
         self._values_checked = True
