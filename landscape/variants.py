@@ -130,7 +130,8 @@ class Variants(ABC):
         """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
         other = self._another(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
         other._values_in = None
-        other._checked = self._checked and other.dtype == self.dtype  # what it rounds is another
+        same = other.dtype == self.dtype  # in another it may not run, and rounds otherwise
+        other._checked, other._values_checked = self._checked and same, self._values_checked and same
         return other
 
     def values_in(self, precision: str) -> Self:
