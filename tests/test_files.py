@@ -47,7 +47,7 @@ def test_a_new_segment_of_a_journal_has_its_folder_synced_once(tmp_path, calls):
     for k in range(3):
         journal.write({str(k): {"values": {}}})
     journal.close()
-    assert calls == [("sync", str(tmp_path / "journal")), ("sync", "file")]
+    assert calls == [("sync", "file"), ("sync", str(tmp_path / "journal"))], "after the points: a start waits for nothing"
 
 
 def test_a_system_that_syncs_no_folders_is_no_obstacle(tmp_path, monkeypatch):

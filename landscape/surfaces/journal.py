@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import UsageError
-from landscape.files import sync_folder, unwritable, write
+from landscape.files import sealed, sync_folder, unwritable, write
 from landscape.surfaces.records import Decoded, Record
 from landscape.surfaces.segments import (
     FAILED,
@@ -20,7 +20,6 @@ from landscape.surfaces.segments import (
     compact,
     is_compacted,
     is_over,
-    line_of,
     parsed,
     text_of,
 )
@@ -178,7 +177,7 @@ class Journal:
     def _append(self, *lines: dict[str, Any]) -> None:
         """Lines at the end of the own segment, which begins with the names of the files that were there."""
         assert self.folder is not None  # a journal in memory appends nothing
-        whole = b"".join(map(line_of, lines))
+        whole = b"".join(map(sealed, lines))
         try:
             if self._own is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND

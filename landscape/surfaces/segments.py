@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from landscape.files import write
+from landscape.files import sealed, unsealed, write
 
 SUFFIX = ".jsonl"
 FAILED = '{"failed"'
@@ -65,17 +65,10 @@ def text_of(content: dict[str, Any]) -> str:
     return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
-def line_of(content: dict[str, Any]) -> bytes:
-    """A line: "CRC-32 JSON"."""
-    body = text_of(content).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
 def parsed(line: bytes) -> Record | Opening | Claim | None:
     """What a line holds; None if it is not what was written."""
-    crc, _, body = line.removesuffix(b"\n").partition(b" ")
     try:
-        match json.loads(body) if int(crc, 16) == zlib.crc32(body) else None:
+        match unsealed(line):
             case {"open": str(run), "after": list(names), "of": list(of)} if all(isinstance(n, str) for n in names):
                 return Opening(run, tuple(names), tuple((str(name), int(size)) for name, size in of))
             case {"open": str(run), "after": list(names)} if all(isinstance(n, str) for n in names):
@@ -160,8 +153,8 @@ def compact(folder: Path, run: str, read: dict[str, int], names: Sequence[str]) 
         return None
     files = sorted(of.items())
     place = {name: i for i, (name, _) in enumerate(files)}
-    first = line_of({"open": run, "after": [], "of": files})
-    rest = [line_of(body | {"at": [place[name], end]}) for (name, end), body in sorted(lines.items(), key=lambda item: item[0])]
+    first = sealed({"open": run, "after": [], "of": files})
+    rest = [sealed(body | {"at": [place[name], end]}) for (name, end), body in sorted(lines.items(), key=lambda item: item[0])]
     path = write(folder / f"{_COMPACTED}{hashlib.sha256(first).hexdigest()[:16]}{SUFFIX}", first + b"".join(rest))
     for name, size in sizes.items():
         with suppress(OSError):
