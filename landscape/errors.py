@@ -4,6 +4,9 @@ Each kind knows the exit code that the command line gives it. A message is one l
 what was found, and what to do next; `LandscapeError("expected ..., found ...", fix="...")` puts them together.
 """
 
+# What PyTorch says of memory in errors of a general kind.
+_NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "CUDA out of memory")
+
 
 def printable(text: str, *, limit: int | None = None) -> str:
     r"""`text` on one line, safe to print: what a terminal would obey (escapes, newlines, bidirectional marks) is spelt out.
@@ -76,6 +79,13 @@ class NumericalError(LandscapeError):
     """A value is not finite, not converged, or not reproducible."""
 
     exit_code = 6
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says, in Python's words or PyTorch's, that memory ran out: no fault of what was computed."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error) for words in _NO_MEMORY)
 
 
 def is_about_dtype(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from landscape.arithmetic import values
 from landscape.batches import Batch, counted, merged
 from landscape.copying import kept, owned
 from landscape.curvature import Engine
-from landscape.errors import NumericalError, UsageError, is_about_dtype
+from landscape.errors import NumericalError, UsageError, is_about_dtype, is_out_of_memory
 from landscape.functional import called
 from landscape.loss_checks import check_classes, check_loss, takes, with_target
 from landscape.loss_structure import structure
@@ -219,6 +219,8 @@ def _first_output(engine: Engine, theta: Tensor, batch: Batch) -> tuple[Any, boo
     except UsageError:
         raise
     except Exception as error:  # whatever the user's own code raises on its own data
+        if is_out_of_memory(error):
+            raise
         first = str(error).partition("\n")[0]
         other = "float32" if theta.dtype == torch.float64 else "float64"
         fix = "check the shape and the preprocessing of the inputs"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from landscape.batches import Batch
 from landscape.curvature import Engine
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import NumericalError, UsageError, is_out_of_memory
 from landscape.functional import holding
 from landscape.losses import MeanLoss
 
@@ -77,7 +77,9 @@ def check_loss(
         twice = [loss.mean(output, target) for _ in range(2)]
     except UsageError:
         raise
-    except Exception as error:  # whatever the user's own code raises on its own data
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # PyTorch's answers to shapes; no NameError
+        if is_out_of_memory(error):
+            raise
         first = str(error).partition("\n")[0]
         raise UsageError(
             f"expected a loss that takes outputs of shape {tuple(output.shape)} and targets of shape {tuple(target.shape)}, "

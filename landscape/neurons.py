@@ -195,6 +195,10 @@ class _Watch(TorchDispatchMode):
                 self._known[key] = [(name, p.shape, None)]
         self._live.update(map(self._key, inputs))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler to be told that it need not look here
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -18,7 +18,7 @@ from landscape.batches import counted
 from landscape.culprit import layer_of
 from landscape.curvature import Engine
 from landscape.distributed import ALONE
-from landscape.errors import NumericalError, is_about_dtype
+from landscape.errors import NumericalError, is_about_dtype, is_out_of_memory
 from landscape.method import PLAIN
 from landscape.rounding import EXACT, Uncast, of_dtype, rounding
 
@@ -69,12 +69,16 @@ def _checked(own: Engine) -> float:
         if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         if not is_about_dtype(error):
             raise _missing(own, error) from error
         try:
             noise = rounding(own)
             _check(own, noise, exact=False)
         except (RuntimeError, TypeError) as second:
+            if is_out_of_memory(second):
+                raise
             raise _missing(own, second) from second
     return max(noise, of_dtype(own))
 

@@ -7,7 +7,7 @@ import torch
 from landscape.batches import counted
 from landscape.derivatives import differentiable
 from landscape.distributed import ALONE
-from landscape.errors import NumericalError
+from landscape.errors import NumericalError, is_out_of_memory
 from landscape.evaluation import evaluated
 from landscape.footprint import planned
 from landscape.forward_checks import check_finite, check_values
@@ -92,6 +92,8 @@ class Prepared(Variants):
         try:
             self._engine = check_values(self._engine, self._theta, self._one_batch)
         except RuntimeError as error:  # it ran as it was given, but not in another dtype
+            if is_out_of_memory(error):
+                raise
             first = str(error).partition("\n")[0]
             raise NumericalError(
                 f"expected a network that runs in {self.precision}, found {type(error).__name__}: {first}",

@@ -158,8 +158,12 @@ class Variants(ABC):
         return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
 
     def subset(self, n: int, generator: torch.Generator | None = None) -> Self:
-        """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept."""
-        return self._of(drawn(n, self.samples, generator))
+        """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept.
+
+        All of them are this Objective itself, whose checks are made.
+        """
+        rows = drawn(n, self.samples, generator)
+        return self if n == self.samples else self._of(rows)
 
     def chunks(self, m: int) -> list[Self]:
         """The same loss on consecutive runs of m samples, the last one shorter if it must be."""

@@ -16,7 +16,7 @@ import torch
 from landscape.checkpoints import answers, safetensors_file
 from landscape.checkpoints.formats import Kind
 from landscape.checkpoints.parse import parse
-from landscape.errors import LandscapeError, MalformedError, UsageError, printable
+from landscape.errors import LandscapeError, MalformedError, UsageError, is_out_of_memory, printable
 
 _SLACK = 256 << 20  # what Python and torch allocate besides the tensors
 _FORBIDDEN = tuple(  # beginnings of the names of audit events
@@ -102,7 +102,7 @@ def guard() -> None:
 def _explain(error: BaseException) -> str:
     """What an unforeseen exception says about the file."""
     text = str(error).strip().split("\n")[0]
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return "torch file: expected one that fits the memory budget, found one that is over the memory budget"
     return f"torch file: expected one that can be read, found {type(error).__name__}: {printable(text, limit=200)}"
 

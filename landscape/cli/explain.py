@@ -5,6 +5,8 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+from landscape.errors import is_out_of_memory
+
 _OWN = Path(__file__).resolve().parent.parent
 _STANDARD = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 _INSTALLED = ("site-packages", "dist-packages")
@@ -13,7 +15,6 @@ _CALLED = frozenset(
     """torch torchvision torchgen functorch numpy scipy matplotlib mpl_toolkits rich typer click jinja2 markupsafe safetensors
     sklearn jaxtyping beartype plotly PIL h5netcdf netCDF4 xarray pyhessian""".split()  # noqa: SIM905  # reads better
 )
-_NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "CUDA out of memory")
 _WORKER = "DataLoader worker"
 
 
@@ -25,7 +26,7 @@ def explained(error: BaseException) -> tuple[str, int]:
     """
     first = str(error).partition("\n")[0]
     name = type(error).__name__
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(sign in str(error) for sign in _NO_MEMORY):
+    if is_out_of_memory(error):
         return "expected the work to fit into memory, found that it does not; pass a smaller --batch-size or --samples", 6
     what = f"it exits ({error.code!r})" if isinstance(error, SystemExit) else f"{name}: {first}".removesuffix(": ")
     if _WORKER in str(error):

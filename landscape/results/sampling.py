@@ -115,7 +115,7 @@ class Sampling:
         Accuracy: covers 93 to 97 % at 95 % for 250 samples and more, as far as the samples show how far the population's values
             reach: rare ones that are not among them nobody can know of. Where about `FEWEST` samples carry the mean, the draws
             without such ones are those that have an interval, and some 80 to 90 % of these cover. See
-            `tests/measures/test_coverage.py`.
+            `tests/measures/test_interval_coverage.py`.
 
         Reference: Hall 1992, J. R. Statist. Soc. B 54:221; Zou and Donner 2008, Statistics in Medicine 27:1693.
         """

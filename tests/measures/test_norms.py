@@ -242,7 +242,8 @@ def test_what_overflows_is_infinite_and_says_so():
     model = nn.Sequential(*itertools.chain(*((nn.Linear(2, 2), nn.ReLU()) for _ in range(6)))).double()
     with torch.no_grad():
         for p in model.parameters():
-            p.fill_(1e60)
+            p.fill_(1e60 if p.ndim == 2 else 0.0)
+        model[0].bias.fill_(-1e62)  # no unit of the first layer is active, so that the loss is finite whatever the inputs are
     for function in (path_norm, frobenius_product, spectral_product):
         estimate = function(objective_of(model, 2))
         assert (estimate.value, estimate.reason) == (math.inf, "exceeds the range of float64")
