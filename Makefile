@@ -17,7 +17,7 @@ test-slow: .venv/installed
 
 # The tests whose numbers could hang on the machine, as another processor, other numbers of threads and another order of tests
 # would have it; one setting a line, FOLDERS=tests for all of them.
-FOLDERS ?= tests/linalg tests/double_backward tests/measures tests/comparison tests/reparam tests/results tests/test_*.py
+FOLDERS ?= tests/linalg tests/network tests/values tests/curvature tests/objective tests/spectra tests/measures tests/comparison tests/reparam tests/results
 
 test-portable: .venv/installed
 	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 $(TEST) $(FOLDERS)

@@ -22,9 +22,9 @@ from torch import nn
 
 import landscape as ls
 from benchmarks.record import ROOT, machine
+from landscape.machine.torchrun import joined, local_gpu
 from landscape.report import save
 from landscape.report.style import CATEGORIES, GREY, MARKERS, house, log_axis, new_figure, settle
-from landscape.torchrun import joined, local_gpu
 
 RESULT, FIGURE = ROOT / "benchmarks" / "results" / "scaling.json", ROOT / "figures" / "scaling.png"
 _PAIRS = 10

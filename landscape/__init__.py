@@ -15,7 +15,6 @@ from landscape.errors import LandscapeError
 from landscape.version import __version__
 
 if TYPE_CHECKING:
-    from landscape.block_curvature import breakdown
     from landscape.comparison import compare
     from landscape.measures import (
         MEASURES,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     )
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
-    from landscape.spectrum import eigenpairs, spectral_density
+    from landscape.spectra import breakdown, eigenpairs, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
 
@@ -53,9 +52,9 @@ _HOMES = {
     "sam": "measures",
     "asam": "measures",
     "forecast": "measures",
-    "breakdown": "block_curvature",
-    "eigenpairs": "spectrum",
-    "spectral_density": "spectrum",
+    "breakdown": "spectra",
+    "eigenpairs": "spectra",
+    "spectral_density": "spectra",
     "line": "surfaces",
     "plane": "surfaces",
     "interpolation": "surfaces",

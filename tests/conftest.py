@@ -23,7 +23,14 @@ settings.load_profile("house")
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
 hook = install_import_hook(
-    ["landscape.parameters", "landscape.losses", "landscape.curvature", "landscape.linalg"], "beartype.beartype"
+    [
+        "landscape.network.parameters",
+        "landscape.network.forward",
+        "landscape.network.losses.mean_loss",
+        "landscape.curvature.engine",
+        "landscape.linalg",
+    ],
+    "beartype.beartype",
 )
 hook.__enter__()
 

@@ -2,7 +2,7 @@
 
 from landscape.checkpoints.checkpoint import Checkpoint, read
 from landscape.checkpoints.describe import CandidateSummary, Description, TensorRow, describe
-from landscape.checkpoints.fit import fit
+from landscape.checkpoints.fitting.fit import fit
 from landscape.checkpoints.save import save
 from landscape.checkpoints.series import CheckpointFiles
 from landscape.checkpoints.weights import Weights

@@ -9,13 +9,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from landscape import progress
-from landscape.checkpoints import safetensors_file, shards
-from landscape.checkpoints.contents import Contents
-from landscape.checkpoints.formats import Kind, open_regular, sniff
-from landscape.checkpoints.isolate import parse_apart
+from landscape.checkpoints import shards
+from landscape.checkpoints.reading import safetensors_file
+from landscape.checkpoints.reading.contents import Contents
+from landscape.checkpoints.reading.formats import Kind, open_regular, sniff
+from landscape.checkpoints.reading.isolate import parse_apart
 from landscape.checkpoints.weights import Weights, choose
 from landscape.errors import MalformedError, UsageError, printable
+from landscape.machine import progress
 
 EXTRA = "landscape."  # prefix of the extras in a safetensors file of ours
 SEAL = "sha256 of tensors"  # key of the digest of all its tensors, in the recipe as it is written

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from landscape.checkpoints.checkpoint import EXTRA, SEAL, seal
-from landscape.checkpoints.contents import plain
-from landscape.checkpoints.safetensors_file import NAMES
+from landscape.checkpoints.reading.contents import plain
+from landscape.checkpoints.reading.safetensors_file import NAMES
 from landscape.errors import UsageError, printable
-from landscape.files import write
+from landscape.machine.files import write
 
 
 def save(

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape import progress
 from landscape.checkpoints import shards
 from landscape.checkpoints.checkpoint import read
-from landscape.checkpoints.fit import aliases_of, match, tensors_of
-from landscape.checkpoints.own_loader import OwnLoader
+from landscape.checkpoints.fitting.fit import aliases_of, match, tensors_of
+from landscape.checkpoints.fitting.own_loader import OwnLoader
 from landscape.errors import LandscapeError, MismatchError, UsageError, printable
-from landscape.parameters import Layout
+from landscape.machine import progress
+from landscape.network.parameters import Layout
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th")
 

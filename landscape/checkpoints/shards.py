@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from landscape.checkpoints import safetensors_file
-from landscape.checkpoints.formats import open_regular
+from landscape.checkpoints.reading import safetensors_file
+from landscape.checkpoints.reading.formats import open_regular
 from landscape.errors import MalformedError, UnsafeError, UsageError, printable
 
 INDEX = "model.safetensors.index.json"

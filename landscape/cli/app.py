@@ -22,7 +22,7 @@ def one_command(name: str) -> typer.Typer:
     from landscape.cli.command import command
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name, context_settings=_CONTEXT)(command(importlib.import_module(f"landscape.cli.{name}").run))
+    app.command(name, context_settings=_CONTEXT)(command(importlib.import_module(f"landscape.cli.commands.{name}").run))
     return app
 
 

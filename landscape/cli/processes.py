@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from landscape.agreement import check_alike
 from landscape.cli.terminal import Terminal
-from landscape.distributed import ALONE, GOES_ON, Group, LostError
 from landscape.errors import UsageError
-from landscape.torchrun import joined, launched
+from landscape.machine.agreement import check_alike
+from landscape.machine.distributed import ALONE, GOES_ON, Group, LostError
+from landscape.machine.torchrun import joined, launched
 from landscape.version import __version__
 
 RANK, SIZE = launched()

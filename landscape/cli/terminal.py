@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from landscape import progress
 from landscape.errors import printable
-from landscape.pace import Pace
-from landscape.plain import plain
+from landscape.machine import progress
+from landscape.machine.json_values import plain
+from landscape.machine.pace import Pace
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task

@@ -1,13 +1,13 @@
 """Numerical linear algebra and constrained maximisation: callables in, results out; knows no network."""
 
-from landscape.linalg.blocks import block_eigenvalues
-from landscape.linalg.corners import FEW
-from landscape.linalg.deflation import trace_within
-from landscape.linalg.density import spectral_density
-from landscape.linalg.eigen import eigenpairs
-from landscape.linalg.lanczos import KrylovBasis, Lanczos, lanczos
-from landscape.linalg.maximise import maximise_ball, maximise_box
-from landscape.linalg.maximum import Maximum, Run
+from landscape.linalg.krylov.blocks import block_eigenvalues
+from landscape.linalg.krylov.deflation import trace_within
+from landscape.linalg.krylov.density import spectral_density
+from landscape.linalg.krylov.eigen import eigenpairs
+from landscape.linalg.krylov.lanczos import KrylovBasis, Lanczos, lanczos
+from landscape.linalg.maximisation.corners import FEW
+from landscape.linalg.maximisation.maximise import maximise_ball, maximise_box
+from landscape.linalg.maximisation.maximum import Maximum, Run
 from landscape.linalg.products import MatVec
 from landscape.linalg.rows import Place
 from landscape.linalg.trace import ProbeSweep, frobenius, hutchinson, hutchpp, mean_estimate, quadratic_forms

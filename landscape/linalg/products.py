@@ -23,7 +23,7 @@ class Products:
         matvec: maps (k, P) to (k, P).
         dim: P.
         dtype, device: of the vectors.
-        advance: told the number of new products after each call (see `landscape.progress.stage`).
+        advance: told the number of new products after each call (see `landscape.machine.progress.stage`).
     """
 
     def __init__(

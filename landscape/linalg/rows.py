@@ -24,7 +24,7 @@ STREAM = 32 << 20
 
 @runtime_checkable
 class Group(Protocol):
-    """Processes that work together, each with the same vectors; see `landscape.distributed.Group`."""
+    """Processes that work together, each with the same vectors; see `landscape.machine.distributed.Group`."""
 
     @property
     def rank(self) -> int:

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from landscape import progress
 from landscape.errors import UsageError
 from landscape.linalg.probes import Distribution, default_generator, random_rows
 from landscape.linalg.products import MatVec, Products, column_chunks, gram
 from landscape.linalg.rows import orthonormal_rows
+from landscape.machine import progress
 from landscape.results import Estimate
 
 

@@ -1,33 +1,38 @@
 """Measures of sharpness: a registry and one file per family. A new one is one file and one import here."""
 
 # isort: split  (the order from here on is the order of every table)
-from landscape.measures.cost import Forecast, forecast, room
-from landscape.measures.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
-from landscape.measures.kept import Kept
+from landscape.measures.hessian.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
 from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure, measure_all
-from landscape.measures.stationarity import stationarity
-from landscape.measures.table import provenance, sharpness
+from landscape.measures.running.saved_measures import Kept
+from landscape.measures.running.stationarity import stationarity
+from landscape.measures.running.table import provenance, sharpness
+from landscape.measures.running.time_forecast import Forecast, forecast, room
 
 # isort: split
-from landscape.measures.traces import adaptive_trace, frobenius, layer_relative_trace, trace, weight_curvature
+from landscape.measures.hessian.traces import adaptive_trace, frobenius, layer_relative_trace, trace, weight_curvature
 
 # isort: split
-from landscape.measures.epsilon_sharpness import keskar, keskar_relative
+from landscape.measures.perturbation.epsilon_sharpness import keskar, keskar_relative
 
 # isort: split
-from landscape.measures.sharpness_aware import asam, asam_published, sam, sam_linf
+from landscape.measures.perturbation.sharpness_aware import asam, asam_published, sam, sam_linf
 
 # isort: split
-from landscape.measures.adaptive_sharpness import adaptive_average, adaptive_worst, adaptive_worst_m, first_order_adaptive_linf
+from landscape.measures.perturbation.adaptive_sharpness import (
+    adaptive_average,
+    adaptive_worst,
+    adaptive_worst_m,
+    first_order_adaptive_linf,
+)
 
 # isort: split
-from landscape.measures.relative_flatness import relative_flatness
+from landscape.measures.hessian.relative_flatness import relative_flatness
 
 # isort: split
-from landscape.measures.pac_bayes import pac_bayes, pac_bayes_magnitude
+from landscape.measures.perturbation.pac_bayes import pac_bayes, pac_bayes_magnitude
 
 # isort: split
-from landscape.measures.information import (
+from landscape.measures.hessian.information import (
     empirical_fisher_lambda_max,
     empirical_fisher_trace,
     fisher_lambda_max,
@@ -38,16 +43,16 @@ from landscape.measures.information import (
 )
 
 # isort: split
-from landscape.measures.paths import path_norm
+from landscape.measures.capacity.path_norm import path_norm
 
 # isort: split
-from landscape.measures.norms import frobenius_product, spectral_product
+from landscape.measures.capacity.norms import frobenius_product, spectral_product
 
 # isort: split
-from landscape.measures.function_space import input_margin, logit_norm
+from landscape.measures.function.function_space import input_margin, logit_norm
 
 # isort: split
-from landscape.measures.critical_samples import critical_sample_ratio
+from landscape.measures.function.critical_samples import critical_sample_ratio
 
 __all__ = [
     "MEASURES",

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from landscape import progress
 from landscape.errors import NumericalError, UsageError, printable
-from landscape.measures.remaining import Remaining
-from landscape.measures.remembered import computed
+from landscape.machine import progress
+from landscape.measures.running.memo import computed
+from landscape.measures.running.remaining_time import Remaining
 from landscape.objective import Objective
 from landscape.results import Estimate, Measurement, Spent
 
 if TYPE_CHECKING:
-    from landscape.measures.cost import Forecast
-    from landscape.measures.kept import Kept
+    from landscape.measures.running.saved_measures import Kept
+    from landscape.measures.running.time_forecast import Forecast
 
 Symmetry = Literal["layer", "node"]
 Settings = Mapping[str, Any]

@@ -1,11 +1,11 @@
 """Scaling symmetries of networks: find them, move along them, certify what changed."""
 
 from landscape.reparam.certify import certificate
-from landscape.reparam.path import spaced
+from landscape.reparam.factors import spaced
 from landscape.reparam.scaling import apply, factors, rescale, scales_for, smallest_scales
 from landscape.reparam.target import Solution, TraceBlocks, solve_alpha, trace_blocks
 from landscape.reparam.trace_target import TraceAlong, trace_along
-from landscape.symmetry.search import find_symmetries
+from landscape.symmetry.finding import find_symmetries
 from landscape.symmetry.symmetries import Pinned, Symmetries, Unit
 
 __all__ = [

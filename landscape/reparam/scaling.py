@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.errors import NumericalError, UsageError
-from landscape.symmetry.graph import Example, arguments, copied, example_for, unwrapped
-from landscape.symmetry.search import find_symmetries, values_in
+from landscape.network.graph import Example, arguments, copied, example_for, unwrapped
+from landscape.symmetry.finding import find_symmetries, values_in
 from landscape.symmetry.symmetries import Symmetries, Unit
 
 # How far rounding the new weights to their dtype may move the outputs, relative to the largest output.

@@ -9,7 +9,7 @@ from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
 from landscape.errors import NumericalError, UsageError
-from landscape.progress import stage
+from landscape.machine.progress import stage
 from landscape.symmetry.symmetries import Symmetries, Unit
 
 

@@ -1,6 +1,9 @@
 """Results onto matplotlib axes, into PNG and PDF files, and into one HTML file. Knows results, and no network."""
 
-from landscape.report.axes import (
+from landscape.report.exports.export import export_slice
+from landscape.report.exports.spreadsheet import slice_csv
+from landscape.report.figures.effects import draw_correlations, draw_effects
+from landscape.report.figures.on_axes import (
     draw_breakdown,
     draw_certificate,
     draw_density,
@@ -11,10 +14,7 @@ from landscape.report.axes import (
     draw_merge_tree,
     draw_slice,
 )
-from landscape.report.coarse import coarse
-from landscape.report.effects import draw_correlations, draw_effects
-from landscape.report.export import export_slice
-from landscape.report.figures import (
+from landscape.report.figures.titled import (
     figure_breakdown,
     figure_certificate,
     figure_correlations,
@@ -27,9 +27,9 @@ from landscape.report.figures import (
     figure_merge_tree,
     figure_slice,
 )
-from landscape.report.html import is_report, write_report
 from landscape.report.output import save
-from landscape.report.spreadsheet import slice_csv
+from landscape.report.page.html import is_report, write_report
+from landscape.report.surfaces.coarse import coarse
 
 __all__ = [
     "coarse",

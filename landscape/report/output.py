@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
-from landscape.files import write
+from landscape.machine.files import write
 from landscape.report.style import DPI, drawing
 
 # Each format's entries that would carry a time or a version; None takes them out.

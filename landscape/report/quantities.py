@@ -5,7 +5,7 @@ import numpy as np
 from landscape.errors import UsageError
 from landscape.report.style import plain, wrapped
 from landscape.results import Slice
-from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED
+from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED
 
 # How a point without a number is spoken of, in the order of the legend.
 GAPS = {NOT_FINITE: "not finite", FAILED: "failed", MISSING: "not computed"}

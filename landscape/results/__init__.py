@@ -1,22 +1,22 @@
 """Frozen results: a value, its error, its status and its cost. They know numpy and JSON, and no network."""
 
-from landscape.results.barrier import Barrier
 from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
-from landscape.results.derivatives import Derivatives
-from landscape.results.deviation import Deviation
 from landscape.results.estimate import Estimate, Evaluation
-from landscape.results.merge_tree import MergeTree, Minimum
-from landscape.results.path_check import PathCheck
+from landscape.results.passes import Spent
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
-from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
-from landscape.results.slice_check import NormRatios, SliceCheck
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
-from landscape.results.spent import Spent
 from landscape.results.stationarity import Stationarity
-from landscape.results.track import Track
+from landscape.results.surfaces.barrier import Barrier
+from landscape.results.surfaces.derivative_check import Derivatives
+from landscape.results.surfaces.merge_tree import MergeTree, Minimum
+from landscape.results.surfaces.path_check import PathCheck
+from landscape.results.surfaces.precision_deviation import Deviation
+from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
+from landscape.results.surfaces.slice_check import NormRatios, SliceCheck
+from landscape.results.surfaces.track import Track
 
 __all__ = [
     "DONE",

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from landscape.plain import finite_or_none
+from landscape.machine.json_values import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.sharpness import aligned
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from landscape.plain import finite_or_none, plain
+from landscape.machine.json_values import finite_or_none, plain
 from landscape.results.estimate import Estimate
 from landscape.results.sharpness import Sharpness
 

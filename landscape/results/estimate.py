@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from landscape.plain import finite_or_none
+from landscape.machine.json_values import finite_or_none
 from landscape.results.sampling import Sampling
 
 Kind = Literal["exact", "t", "log t", "samples", "proportion", "residual", "lower bound"]

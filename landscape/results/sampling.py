@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtrit
 
-from landscape.plain import finite_or_none
+from landscape.machine.json_values import finite_or_none
 
 # Fewer samples that carry a mean than this, and it has no interval: for draws of 250 from networks' own curvatures the one
 # below covers 94 to 96 % where some 30 or more carry the mean, 87 to 92 % where 5 to 15 do. Draws that lack the rare large

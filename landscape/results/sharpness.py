@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from landscape.plain import finite_or_none
+from landscape.machine.json_values import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.stationarity import Stationarity
 

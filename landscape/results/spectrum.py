@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from landscape.results.drawing import plotted
 from landscape.results.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Eigenpairs:
         ok = bool(self.converged[i])
         reason = None if ok else f"residual {self.residuals[i]:.2e} after {self.matvecs} products"
         return Estimate(float(self.values[i]), float(self.residuals[i]), "residual", self.matvecs, ok, reason)
+
+    def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
+        """Draw the eigenvalues with their residuals, on a figure of its own with `caption` if wanted; returns the axes."""
+        return plotted(self, ax, caption)
 
     def to_json(self) -> dict[str, Any]:
         """Values, residuals and cost; the vectors are too large for JSON and are left out."""
@@ -113,11 +118,9 @@ class SpectralDensity:
         """Number of independent probe vectors."""
         return len(self.nodes)
 
-    def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw the density and its band; returns the matplotlib axes."""
-        from landscape.report.axes import draw_density  # the drawing room is above this one: looked up only when asked
-
-        return draw_density(self, ax)
+    def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
+        """Draw the density and its band, on a figure of its own with `caption` if wanted; returns the matplotlib axes."""
+        return plotted(self, ax, caption)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as lists; `resolution` is null where it is not known."""

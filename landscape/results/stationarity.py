@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from landscape.plain import finite_or_none
+from landscape.machine.json_values import finite_or_none
 
 # Standard errors, squared, by which a gradient differs from what the samples' own spread leaves of it at a minimum.
 _CLEAR = 10.0

@@ -1,13 +1,13 @@
 """Loss surfaces: directions, charts, runs that survive anything, paths between minima, and the check that a plot is right."""
 
-from landscape.surfaces.curve import Curve, train_curve
-from landscape.surfaces.directions import Direction, eigenvector_directions, orthogonal_to, random_direction, toward
-from landscape.surfaces.forecast import SurfaceForecast, forecast_surface, within
+from landscape.surfaces.axes.curve import Curve, train_curve
+from landscape.surfaces.axes.directions import Direction, eigenvector_directions, orthogonal_to, random_direction, toward
+from landscape.surfaces.axes.trajectory import project, trajectory_directions
 from landscape.surfaces.grid import line, plane
 from landscape.surfaces.paths import interpolation
-from landscape.surfaces.run import agreed, store_directions, stored_directions
+from landscape.surfaces.running.forecast import SurfaceForecast, forecast_surface, within
+from landscape.surfaces.running.run_directory import agreed, store_directions, stored_directions
 from landscape.surfaces.topology import merge_tree
-from landscape.surfaces.trajectory import project, trajectory_directions
 
 __all__ = [
     "Curve",

@@ -14,16 +14,16 @@ from torch import Tensor
 from landscape.errors import NumericalError
 from landscape.objective import Objective
 from landscape.results import Slice
-from landscape.surfaces.chart import Chart, Place, Span, coordinates
-from landscape.surfaces.check import check_slice
-from landscape.surfaces.directions import Direction, random_direction
-from landscape.surfaces.drawn import Drawn
-from landscape.surfaces.measurement import Extremes, Part, filled
-from landscape.surfaces.run import Run, digest
-from landscape.surfaces.sharing import shared_folder
-from landscape.surfaces.stacks import settled_products
-from landscape.surfaces.statistics import WORDS, BatchNorm, is_normalized, on_plane
-from landscape.surfaces.survey import recheck, survey
+from landscape.surfaces.axes.chart import Chart, Place, Span, coordinates
+from landscape.surfaces.axes.directions import Direction, random_direction
+from landscape.surfaces.batchnorm_statistics import WORDS, BatchNorm, is_normalized, on_plane
+from landscape.surfaces.checks.check_slice import check_slice
+from landscape.surfaces.running.measurement import Extremes, Part, filled
+from landscape.surfaces.running.run_directory import Run, digest
+from landscape.surfaces.running.settings import settled_products
+from landscape.surfaces.running.sharing import shared_folder
+from landscape.surfaces.running.sources import Drawn
+from landscape.surfaces.running.survey import recheck, survey
 from landscape.surfaces.topology import merge_tree
 
 Seen = Callable[[Slice], None]
@@ -80,7 +80,8 @@ def line(
     Cost: one forward pass a point, two with "recalibrate", and a few for the check; in bfloat16 9 to 13 in float32 besides.
         With `curvature` some ten to fifty Hessian-vector products a point: each starts from its neighbour's eigenvectors.
         Networks so small that a point is more steps than work are evaluated at up to 32 points at once
-        (`landscape.stacked`); a process that is killed then loses as many, which take a fraction of a second, and else one.
+        (`landscape.values.stacked_points`); a process that is killed then loses as many, which take a fraction of a second, and
+        else one.
 
     Accuracy: `stderr` is that of a mean over samples; `paired` that of the difference to the centre, every sample with
         itself. Eigenvalues have a residual of 1e-3 of the largest; one that has just overtaken its

@@ -14,18 +14,18 @@ from torch import Tensor
 from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
-from landscape.surfaces.chart import Chart, Span, coordinates
-from landscape.surfaces.drawn import Drawn
+from landscape.surfaces.axes.chart import Chart, Span, coordinates
+from landscape.surfaces.batchnorm_statistics import BatchNorm, is_normalized, on_path
+from landscape.surfaces.checks.check_path import check_path
 from landscape.surfaces.grid import Seen, identity, prepare, provenance, surveyed
-from landscape.surfaces.measurement import Extremes, Losses, Part, errors_of_means
-from landscape.surfaces.path_check import check_path
-from landscape.surfaces.run import Run, digest
-from landscape.surfaces.sharing import shared_folder
-from landscape.surfaces.stacks import settled_products
-from landscape.surfaces.statistics import BatchNorm, is_normalized, on_path
+from landscape.surfaces.running.measurement import Extremes, Losses, Part, errors_of_means
+from landscape.surfaces.running.run_directory import Run, digest
+from landscape.surfaces.running.settings import settled_products
+from landscape.surfaces.running.sharing import shared_folder
+from landscape.surfaces.running.sources import Drawn
 
 if TYPE_CHECKING:
-    from landscape.surfaces.curve import Curve
+    from landscape.surfaces.axes.curve import Curve
 
 _OF_BARRIERS = ("loss", "accuracy")
 _GAPS = ((FAILED, "failed"), (MISSING, "missing"))
@@ -62,9 +62,10 @@ def interpolation(
         span, grid: as in `line`; default 31 points from one end to the other.
         test: an Objective of the same architecture on test data, evaluated at the same points with the same statistics.
         batchnorm: running statistics, where the network has any: "recalibrate" re-estimates them at every point, both ends
-            too (`landscape.recalibration`), so that all points are alike; "interpolate" takes them on the line between the
-            ends' (beyond the ends a variance is cut at zero), "eval" keeps the start's but at the end. With the last two the
-            statistics do not belong to the weights, and much of the barrier may be due to that. Other buffers are interpolated.
+            too (`landscape.values.recalibration`), so that all points are alike; "interpolate" takes them on the line between
+            the ends' (beyond the ends a variance is cut at zero), "eval" keeps the start's but at the end. With the last two
+            the statistics do not belong to the weights, and much of the barrier may be due to that. Other buffers are
+            interpolated.
         curve: a path between the two, as `train_curve` finds them; default the straight line.
         curvature, precision, run, seen: as in `line`.
 

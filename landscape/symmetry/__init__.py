@@ -1,6 +1,6 @@
 """The scaling symmetries of a network, read off its traced graph."""
 
-from landscape.symmetry.search import find_symmetries, symmetries_of
+from landscape.symmetry.finding import find_symmetries, symmetries_of
 from landscape.symmetry.symmetries import Pinned, Symmetries, Unit
 
 __all__ = ["Pinned", "Symmetries", "Unit", "find_symmetries", "symmetries_of"]

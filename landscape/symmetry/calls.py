@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from landscape.symmetry.variables import PINNED, Variables
+from landscape.symmetry.scale_variables import PINNED, Variables
 
 Ids = Int[Tensor, "..."]
 

@@ -7,39 +7,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landscape.tasks.corruption import CONDITIONS, corrupt
-    from landscape.tasks.data import read_data
-    from landscape.tasks.dataset import KINDS, DataSet
+    from landscape.tasks.data.by_name import read_data
+    from landscape.tasks.data.corruption import CONDITIONS, corrupt
+    from landscape.tasks.data.dataset import KINDS, DataSet
     from landscape.tasks.libraries import parse_options
     from landscape.tasks.loading import load, resolve
     from landscape.tasks.networks import NETWORKS, build
-    from landscape.tasks.recipe import Recipe
     from landscape.tasks.task import Source, Task
-    from landscape.tasks.trainer import Record
-    from landscape.tasks.training import Trained, train
-    from landscape.tasks.training_tasks import DEMO_RECIPES, TRAINING_TASKS, TrainingTask, customise
+    from landscape.tasks.training.by_recipe import Trained, train
+    from landscape.tasks.training.named_runs import DEMO_RECIPES, TRAINING_TASKS, TrainingTask, customise
+    from landscape.tasks.training.recipe import Recipe
+    from landscape.tasks.training.trainer import Record
 
 _HOME = {
-    "CONDITIONS": "corruption",
-    "corrupt": "corruption",
-    "KINDS": "dataset",
-    "DataSet": "dataset",
-    "read_data": "data",
+    "CONDITIONS": "data.corruption",
+    "corrupt": "data.corruption",
+    "KINDS": "data.dataset",
+    "DataSet": "data.dataset",
+    "read_data": "data.by_name",
     "parse_options": "libraries",
     "load": "loading",
     "resolve": "loading",
     "NETWORKS": "networks",
     "build": "networks",
-    "Recipe": "recipe",
+    "Recipe": "training.recipe",
     "Source": "task",
     "Task": "task",
-    "Record": "trainer",
-    "Trained": "training",
-    "train": "training",
-    "DEMO_RECIPES": "training_tasks",
-    "TRAINING_TASKS": "training_tasks",
-    "TrainingTask": "training_tasks",
-    "customise": "training_tasks",
+    "Record": "training.trainer",
+    "Trained": "training.by_recipe",
+    "train": "training.by_recipe",
+    "DEMO_RECIPES": "training.named_runs",
+    "TRAINING_TASKS": "training.named_runs",
+    "TrainingTask": "training.named_runs",
+    "customise": "training.named_runs",
 }
 
 __all__ = [

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from landscape import checkpoints
-from landscape.agreement import check_alike
-from landscape.checkpoints.adapter import is_adapter
-from landscape.distributed import group
+from landscape.checkpoints.fitting.adapter import is_adapter
 from landscape.errors import MismatchError, UsageError, printable
-from landscape.tasks.corruption import Corrupted
-from landscape.tasks.data import read_data
-from landscape.tasks.dataset import DataSet, DataSpec
+from landscape.machine.agreement import check_alike
+from landscape.machine.distributed import group
+from landscape.tasks.data.by_name import read_data
+from landscape.tasks.data.corruption import Corrupted
+from landscape.tasks.data.dataset import DataSet, DataSpec
 from landscape.tasks.libraries import model_by_name
 from landscape.tasks.networks import build
-from landscape.tasks.recipe import Recipe
 from landscape.tasks.task import Source, Task
-from landscape.tasks.trainer import WEIGHT_DTYPES, network_options, options_for
-from landscape.tasks.training import SCHEMA, corruption_of, located
+from landscape.tasks.training.by_recipe import SCHEMA, corruption_of, located
+from landscape.tasks.training.recipe import Recipe
+from landscape.tasks.training.trainer import WEIGHT_DTYPES, network_options, options_for
 from landscape.tasks.userfile import load_user_task
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from landscape.batches import Data
 from landscape.errors import UsageError
-from landscape.objective import Metric, Objective
+from landscape.network.batches import Data
+from landscape.objective.objective import Metric, Objective
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from landscape.errors import LandscapeError, UsageError
-from landscape.files import expanded, open_regular
+from landscape.machine.files import expanded, open_regular
 from landscape.tasks.task import Task
 
 _FOLDERS: set[Path] = set()

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import pytest
 
 from landscape import checkpoints
-from landscape.checkpoints import isolate
+from landscape.checkpoints.reading import isolate
 from landscape.errors import LandscapeError
 
 BUDGET = 64 << 20

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 
-from landscape.checkpoints import child
+from landscape.checkpoints.reading import parser_process
 
 
 def serve(connection: socket.socket) -> None:
@@ -25,7 +25,7 @@ def serve(connection: socket.socket) -> None:
             sys.argv = ["child", *json.loads(message)]
             status = 1
             try:
-                child.main()
+                parser_process.main()
                 status = 0
             finally:
                 os._exit(status)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from landscape import checkpoints
-from landscape.checkpoints import answers, isolate
+from landscape.checkpoints.reading import isolate, messages
 from landscape.errors import MalformedError, UnsafeError, UsageError
 
 Place = Callable[..., Path]
@@ -93,7 +93,7 @@ def in_forks(*actions: str) -> tuple[list[int], str]:
 
 def test_the_guard_ends_the_process(canary: Path) -> None:
     statuses, complaints = in_forks(*(f"child.guard(); {action.format(canary)}" for action in ACTIONS))
-    assert statuses == [answers.CAUGHT] * len(ACTIONS), complaints
+    assert statuses == [messages.CAUGHT] * len(ACTIONS), complaints
 
 
 def take(status: int, content: bytes = b"") -> Any:
@@ -102,7 +102,7 @@ def take(status: int, content: bytes = b"") -> Any:
 
 def test_what_the_end_of_a_child_means() -> None:
     with pytest.raises(UnsafeError, match=r"tried to run code \(os\.system\)"):
-        take(answers.CAUGHT)
+        take(messages.CAUGHT)
     with pytest.raises(MalformedError, match="SIGSEGV"):
         take(-signal.SIGSEGV)
     with pytest.raises(UsageError, match="process that reads checkpoints to start"):
@@ -161,7 +161,7 @@ def test_only_the_child_s_parser_loads() -> None:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_gate_holds_without_the_tripwire(canary: Path, legacy: bool) -> None:
     """torch's own restricted unpickler refuses what the dry run refuses; the dry run only says it better."""
-    from landscape.checkpoints import parse
+    from landscape.checkpoints.reading import parse
 
     with pytest.raises(UnsafeError, match=r"posix|os\.system"):
         parse._load(io.BytesIO(hostile.saved({"state_dict": {}, "x": hostile.Evil(canary)}, legacy=legacy)))

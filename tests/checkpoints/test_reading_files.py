@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from landscape import checkpoints
-from landscape.checkpoints import formats
+from landscape.checkpoints.reading import formats
 from landscape.errors import MalformedError, UsageError
 
 Refuse = Callable[..., Any]

@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from landscape import progress
 from landscape.checkpoints import CheckpointFiles, save
 from landscape.errors import LandscapeError, MalformedError, MismatchError, NumericalError, UnsafeError, UsageError
-from landscape.parameters import Layout
+from landscape.machine import progress
+from landscape.network.parameters import Layout
 
 
 class Net(nn.Module):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landscape.cli.compare import _tell
-from landscape.cli.runs import Lines, Match
+from landscape.cli.commands.compare import _tell
+from landscape.cli.compared_runs import Lines, Match
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 from landscape.results import Barrier, Comparison, Slice
@@ -214,7 +214,7 @@ def test_a_loss_that_no_run_is_near(runs, tmp_path):
 
 def test_a_directory_of_another_run_is_refused_before_any_work(compared, tmp_path):
     """Named before the first checkpoint is opened: nothing measured is lost at the end."""
-    from landscape.cli.files import OutputDirectory
+    from landscape.cli.output_directory import OutputDirectory
     from landscape.errors import UsageError
 
     out = compared[3]

@@ -241,9 +241,9 @@ def within(seconds: float, call):
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "socket", "folder"])
 def test_what_is_no_file_is_not_read(kind, tmp_path):
-    from landscape.cli.axes import sha256
+    from landscape.cli.surfaces.axes import sha256
     from landscape.errors import UsageError
-    from landscape.files import read_json
+    from landscape.machine.files import read_json
     from landscape.report import is_report
 
     path = tmp_path / "x"
@@ -292,7 +292,7 @@ def test_pipes_where_commands_read_and_write(demo, tmp_path, capfd):
 )
 def test_an_environment_that_makes_no_sense(environment, demo, monkeypatch):
     from landscape.errors import UsageError
-    from landscape.torchrun import launched
+    from landscape.machine.torchrun import launched
 
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     for name, value in environment.items():

@@ -9,7 +9,7 @@ from torch import nn
 
 from landscape.errors import UsageError
 from landscape.linalg import spectral_density
-from landscape.linalg.quadrature_error import Rule, around, kernel_error, smoothed_bounds
+from landscape.linalg.krylov.quadrature_error import Rule, around, kernel_error, smoothed_bounds
 from landscape.results import SpectralDensity
 
 VALUES = np.r_[10.0, 6.0, np.random.default_rng(0).standard_normal(198)]

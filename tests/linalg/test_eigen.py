@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_spectra import SPECTRA, conjugated
 
-from landscape import progress
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg import eigenpairs
+from landscape.machine import progress
 
 CACHE = {name: conjugated(values) for name, values in SPECTRA.items()}
 

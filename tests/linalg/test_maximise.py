@@ -10,7 +10,7 @@ from scipy.optimize import Bounds, brentq, minimize
 
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg import maximise_ball, maximise_box
-from landscape.linalg.maximise import BALL_METHODS, BOX_METHODS
+from landscape.linalg.maximisation.maximise import BALL_METHODS, BOX_METHODS
 
 
 def quadratic(a, b):

@@ -129,7 +129,7 @@ def test_a_basis_on_disk_takes_little_memory():
     code = """
 import resource, torch, numpy as np
 from landscape.linalg import Place, lanczos
-from landscape.linalg.lanczos import KrylovBasis
+from landscape.linalg.krylov.lanczos import KrylovBasis
 dim, steps = 1_000_000, 60
 slope = torch.linspace(-1, 1, dim)
 lanczos(lambda v: v * slope, dim, steps=3)
@@ -159,7 +159,7 @@ def _on_rank(rank, folder):
 def _spread(rank, size, folder):
     import torch.distributed as dist
 
-    from landscape.distributed import Group
+    from landscape.machine.distributed import Group
 
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{size}", rank=rank, world_size=size)
     group = Group(rank, size)

@@ -39,7 +39,7 @@ def test_pyhessian_agrees():
     theirs = pyhessian.hessian(model, loss, data=(x, y), cuda=False)
     torch.manual_seed(0)
     values, _ = theirs.eigenvalues(maxIter=1000, tol=1e-7, top_n=2)
-    from landscape.spectrum import eigenpairs
+    from landscape.spectra import eigenpairs
 
     ours = sorted(eigenpairs(objective, 2, "both").values, key=abs, reverse=True)[:2]
     np.testing.assert_allclose(ours, values, rtol=1e-2)

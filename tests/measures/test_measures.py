@@ -194,7 +194,7 @@ def test_keskar_subspace_stays_in_its_box():
     """With A a basis of the whole space it is a maximum over another box; with p = 1 it is a line that can be scanned."""
     model, loss, x, y = CASES[0].make(0)
     objective = Objective(model, loss, (x, y), dtype="float64")
-    from landscape.measures.epsilon_sharpness import _random_basis
+    from landscape.measures.perturbation.epsilon_sharpness import _random_basis
 
     generator = torch.Generator().manual_seed(4)
     a = _random_basis(objective, 1, generator)[0]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import landscape as ls
 from landscape.measures import MEASURES, NotDefined, frobenius_product, path_norm, spectral_product
-from landscape.measures.norms import is_chain
+from landscape.measures.capacity.norms import is_chain
 from landscape.objective import Objective
 from landscape.tasks import networks
 

@@ -6,9 +6,9 @@ import pytest
 from cases import CASES
 
 from landscape.errors import UsageError
+from landscape.machine.progress import duration
 from landscape.measures import MEASURES, chosen, forecast, measure_all
 from landscape.objective import Objective
-from landscape.progress import duration
 from landscape.results import Estimate, Measurement, Sharpness
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.cli.collect import collect
+from landscape.cli.found_results import collect
 from landscape.measures import sharpness, stationarity
 from landscape.objective import Objective
 from landscape.report import write_report

@@ -24,7 +24,7 @@ from landscape.measures import (
     sam,
     sam_linf,
 )
-from landscape.measures.adaptive_sharpness import normalized_logits
+from landscape.measures.perturbation.adaptive_sharpness import normalized_logits
 from landscape.objective import Objective
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import report_examples as examples
 
-from landscape.report import figures, output
+from landscape.report import output
+from landscape.report.figures import titled
 
 
 def slices():
@@ -18,83 +19,83 @@ def slices():
     from test_previews import level, unfinished
 
     marks = path(3, label="checkpoints", names=("sgd", "adam", "a long name of a run"), path=False)
-    yield "tracks", figures.figure_slice(examples.plane(tracks=(path(), marks)))
+    yield "tracks", titled.figure_slice(examples.plane(tracks=(path(), marks)))
     far = path(coordinates=path().coordinates * 1.7, label="another run")
-    yield "tracks_outside", figures.figure_slice(examples.plane(tracks=(path(), far)))
+    yield "tracks_outside", titled.figure_slice(examples.plane(tracks=(path(), far)))
     flat = replace(path(), coordinates=path().coordinates[:, :1])
     paired = {k: 0.4 * v for k, v in examples.line().stderr.items()}
-    yield "line_bands_tracks", figures.figure_slice(replace(examples.line(), paired=paired, tracks=(flat,)))
-    yield "minima", figures.figure_slice(valleys())
-    yield "merge_tree", figures.figure_merge_tree(valleys())
-    yield "preview", figures.figure_slice(unfinished(level(), tracks=(path(),)))
-    yield "preview_part", figures.figure_slice(unfinished(np.arange(21)[:, None] + 0 * np.arange(21) < 9))
-    yield "nothing", figures.figure_slice(unfinished(np.zeros((9, 9), bool)))
+    yield "line_bands_tracks", titled.figure_slice(replace(examples.line(), paired=paired, tracks=(flat,)))
+    yield "minima", titled.figure_slice(valleys())
+    yield "merge_tree", titled.figure_merge_tree(valleys())
+    yield "preview", titled.figure_slice(unfinished(level(), tracks=(path(),)))
+    yield "preview_part", titled.figure_slice(unfinished(np.arange(21)[:, None] + 0 * np.arange(21) < 9))
+    yield "nothing", titled.figure_slice(unfinished(np.zeros((9, 9), bool)))
     residuals = {"lambda_min": np.full(21, 0.1)}
-    yield "line_lambda_min", figures.figure_slice(line_of("lambda_min", A**2 - 0.3, stderr=residuals), quantity="lambda_min")
+    yield "line_lambda_min", titled.figure_slice(line_of("lambda_min", A**2 - 0.3, stderr=residuals), quantity="lambda_min")
     signed = plane_of("lambda_min", lambda u, v: 0.3 * u - 0.8 * v**2)
-    yield "lambda_min", figures.figure_slice(signed, quantity="lambda_min")
-    yield "lambda_min_3d", figures.figure_slice(signed, quantity="lambda_min", view="3d")
+    yield "lambda_min", titled.figure_slice(signed, quantity="lambda_min")
+    yield "lambda_min_3d", titled.figure_slice(signed, quantity="lambda_min", view="3d")
     ratio = plane_of("lambda_ratio", lambda u, v: 10.0 ** (2 * u + v - 3))
-    yield "lambda_ratio", figures.figure_slice(ratio, quantity="lambda_ratio")
+    yield "lambda_ratio", titled.figure_slice(ratio, quantity="lambda_ratio")
 
 
 def pictures():
     """(name, figure) of everything this room draws."""
     yield (
         "density_linear",
-        figures.figure_density(examples.density(), eigenpairs=examples.eigenpairs(), provenance=examples.PROVENANCE),
+        titled.figure_density(examples.density(), eigenpairs=examples.eigenpairs(), provenance=examples.PROVENANCE),
     )
-    yield "density_log", figures.figure_density(examples.density("log"), provenance=examples.PROVENANCE)
-    yield "eigenvalues", figures.figure_eigenvalues(examples.eigenpairs(), provenance=examples.PROVENANCE)
-    yield "eigenvalues_both", figures.figure_eigenvalues(examples.eigenpairs("both", 10))
-    yield "line", figures.figure_slice(examples.line())
-    yield "line_loss_only", figures.figure_slice(examples.line(test=False, accuracy=False, steep=0.4))
-    yield "line_accuracy", figures.figure_slice(examples.line(), quantity="accuracy")
+    yield "density_log", titled.figure_density(examples.density("log"), provenance=examples.PROVENANCE)
+    yield "eigenvalues", titled.figure_eigenvalues(examples.eigenpairs(), provenance=examples.PROVENANCE)
+    yield "eigenvalues_both", titled.figure_eigenvalues(examples.eigenpairs("both", 10))
+    yield "line", titled.figure_slice(examples.line())
+    yield "line_loss_only", titled.figure_slice(examples.line(test=False, accuracy=False, steep=0.4))
+    yield "line_accuracy", titled.figure_slice(examples.line(), quantity="accuracy")
     broken = examples.line(test=False)
     broken.values["loss"][[0, 1, 50]] = np.nan, np.inf, np.inf
-    yield "line_broken", figures.figure_slice(broken)
-    yield "plane_log", figures.figure_slice(examples.plane())
-    yield "plane_accuracy", figures.figure_slice(examples.plane(), quantity="accuracy")
-    yield "plane_linear", figures.figure_slice(examples.plane(function=lambda u, v: 1 + u + 0.4 * v + 0.8 * v**2))
-    yield "plane_unequal", figures.figure_slice(examples.plane(31, 11, ((-1, 1), (-0.25, 0.25))))
+    yield "line_broken", titled.figure_slice(broken)
+    yield "plane_log", titled.figure_slice(examples.plane())
+    yield "plane_accuracy", titled.figure_slice(examples.plane(), quantity="accuracy")
+    yield "plane_linear", titled.figure_slice(examples.plane(function=lambda u, v: 1 + u + 0.4 * v + 0.8 * v**2))
+    yield "plane_unequal", titled.figure_slice(examples.plane(31, 11, ((-1, 1), (-0.25, 0.25))))
     holes = examples.plane(25, 25)
     loss = np.ma.MaskedArray(holes.values["loss"].copy())
     loss[20:, 21:] = np.inf
     loss[3, 4] = np.nan
     loss[:4, 22:] = np.ma.masked
-    yield "plane_holes", figures.figure_slice(replace(holes, values={"loss": loss}))
-    yield "plane_all_nan", figures.figure_slice(examples.plane(function=lambda u, v: np.nan * u * v))
-    yield "plane_decades", figures.figure_slice(examples.plane(function=lambda u, v: np.exp(14 * (u**2 + v**2)) * 1e-3))
-    yield "surface", figures.figure_slice(examples.plane(), view="3d")
-    yield "surface_linear", figures.figure_slice(examples.plane(function=lambda u, v: 1 + u + 0.4 * v + 0.8 * v**2), view="3d")
-    yield "surface_holes", figures.figure_slice(replace(holes, values={"loss": loss}), view="3d")
+    yield "plane_holes", titled.figure_slice(replace(holes, values={"loss": loss}))
+    yield "plane_all_nan", titled.figure_slice(examples.plane(function=lambda u, v: np.nan * u * v))
+    yield "plane_decades", titled.figure_slice(examples.plane(function=lambda u, v: np.exp(14 * (u**2 + v**2)) * 1e-3))
+    yield "surface", titled.figure_slice(examples.plane(), view="3d")
+    yield "surface_linear", titled.figure_slice(examples.plane(function=lambda u, v: 1 + u + 0.4 * v + 0.8 * v**2), view="3d")
+    yield "surface_holes", titled.figure_slice(replace(holes, values={"loss": loss}), view="3d")
     yield from slices()
-    yield "interpolation", figures.figure_interpolation(examples.interpolation(), ends=("small batch", "large batch"))
+    yield "interpolation", titled.figure_interpolation(examples.interpolation(), ends=("small batch", "large batch"))
     single = examples.interpolation()
     yield (
         "interpolation_loss",
-        figures.figure_interpolation(replace(single, values={"loss": single.values["loss"]}), ends=("A", "B")),
+        titled.figure_interpolation(replace(single, values={"loss": single.values["loss"]}), ends=("A", "B")),
     )
     alphas = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-    yield "certificate", figures.figure_certificate([(a, examples.certificate(a)) for a in alphas])
+    yield "certificate", titled.figure_certificate([(a, examples.certificate(a)) for a in alphas])
     yield (
         "certificate_broken",
-        figures.figure_certificate([(a, examples.certificate(a, "relative_flatness")) for a in (1.0, 2.0, 5.0)]),
+        titled.figure_certificate([(a, examples.certificate(a, "relative_flatness")) for a in (1.0, 2.0, 5.0)]),
     )
-    yield "certificate_single", figures.figure_certificate([(5.0, examples.certificate(5.0))])
-    yield "measures", figures.figure_measures(examples.groups())
+    yield "certificate_single", titled.figure_certificate([(5.0, examples.certificate(5.0))])
+    yield "measures", titled.figure_measures(examples.groups())
     yield (
         "measures_two",
-        figures.figure_measures(dict(list(examples.groups().items())[:2]), measures=["accuracy", "trace", "keskar"]),
+        titled.figure_measures(dict(list(examples.groups().items())[:2]), measures=["accuracy", "trace", "keskar"]),
     )
-    yield "measures_one", figures.figure_measures({"final": [examples.sharpness()]}, measures=["trace"])
+    yield "measures_one", titled.figure_measures({"final": [examples.sharpness()]}, measures=["trace"])
     from test_drawn_comparisons import compared
 
-    yield "comparison_measures", figures.figure_measures(compared(2).groups, comparison=compared(2))
-    yield "comparison_effects", figures.figure_effects(compared(3))
-    yield "comparison_effects_two", figures.figure_effects(compared(2))
-    yield "comparison_correlations", figures.figure_correlations(compared(3))
-    yield "history", figures.figure_history(examples.history(), provenance=examples.PROVENANCE)
+    yield "comparison_measures", titled.figure_measures(compared(2).groups, comparison=compared(2))
+    yield "comparison_effects", titled.figure_effects(compared(3))
+    yield "comparison_effects_two", titled.figure_effects(compared(2))
+    yield "comparison_correlations", titled.figure_correlations(compared(3))
+    yield "history", titled.figure_history(examples.history(), provenance=examples.PROVENANCE)
 
 
 if __name__ == "__main__":

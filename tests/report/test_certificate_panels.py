@@ -8,8 +8,8 @@ import report_examples as examples
 
 from landscape.errors import UsageError
 from landscape.report import figure_certificate
-from landscape.report.certificate import STYLES
-from landscape.report.certificate_panels import draw_certificate_panels, left_out
+from landscape.report.figures.certificate import STYLES
+from landscape.report.figures.certificate_panels import draw_certificate_panels, left_out
 from landscape.results import Estimate
 
 ALPHAS = (0.2, 0.5, 2.0, 5.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from landscape.comparison import compare
 from landscape.errors import UsageError
 from landscape.report import draw_certificate, draw_correlations, draw_effects, draw_history, draw_measures, figure_effects
-from landscape.report.certificate import spread
+from landscape.report.figures.certificate import spread
 from landscape.results import Comparison, Estimate, Evaluation
 
 ALPHAS = (0.5, 1.0, 2.0, 10.0)

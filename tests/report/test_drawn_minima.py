@@ -9,7 +9,7 @@ import report_examples as examples
 
 from landscape.errors import UsageError
 from landscape.report import draw_merge_tree, draw_slice, figure_merge_tree, figure_slice
-from landscape.results.merge_tree import MergeTree, Minimum
+from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 
 
 def valleys(threshold=0.25, doubt=0.1):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
 from landscape.report import draw_slice
-from landscape.report.plane import draw_contour
+from landscape.report.surfaces.plane import draw_contour
 
 
 def lines_of(ax):

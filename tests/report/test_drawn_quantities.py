@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm, Normalize
 from landscape.report import draw_interpolation, draw_slice, figure_slice
 from landscape.report.quantities import quantity_label, states
 from landscape.report.style import DIVERGING, FIELD
-from landscape.results.slice import DONE, FAILED, MISSING, NOT_FINITE
+from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE
 
 A = np.linspace(-1, 1, 21)
 

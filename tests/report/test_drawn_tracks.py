@@ -9,8 +9,8 @@ from matplotlib.text import Annotation
 
 from landscape.report import draw_slice, figure_interpolation, figure_slice
 from landscape.report.output import render
-from landscape.report.tracks import track_line
-from landscape.results.track import Track
+from landscape.report.surfaces.tracks import track_line
+from landscape.results.surfaces.track import Track
 
 
 def path(n=11, **changes):

@@ -18,9 +18,9 @@ from scipy.io import netcdf_file
 from landscape.errors import UsageError
 from landscape.measures import chosen
 from landscape.report import export_slice, slice_csv
-from landscape.report.netcdf import dataset, netcdf
-from landscape.report.variables import meaning, variables
-from landscape.report.vtk import vtk
+from landscape.report.exports.exported_variables import meaning, variables
+from landscape.report.exports.netcdf import dataset, netcdf
+from landscape.report.exports.vtk import vtk
 from landscape.results import (
     DONE,
     FAILED,

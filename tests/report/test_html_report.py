@@ -12,7 +12,7 @@ import report_examples as examples
 
 from landscape.errors import UsageError
 from landscape.report import write_report
-from landscape.report.cells import cell, check_verdict, labels
+from landscape.report.page.table_cells import cell, check_verdict, labels
 from landscape.results import Barrier, Block, Estimate, NormRatios, Slice
 
 SIDES = {"small": 1.0, "large": 2.0}
@@ -292,7 +292,7 @@ def test_interactive_surfaces_carry_their_script(tmp_path):
 
 
 def test_interactive_rows_are_axis_two():
-    interactive = pytest.importorskip("landscape.report.interactive", reason="the report extra is not installed")
+    interactive = pytest.importorskip("landscape.report.page.interactive", reason="the report extra is not installed")
     piece = examples.plane(3, 5, ((-1, 2), (-3, 1)), lambda u, v: u + 10 * v - 0 * u)
     (surface,) = interactive._figure(piece, "loss").data
     x, y = np.meshgrid(surface.x, surface.y)
@@ -300,7 +300,7 @@ def test_interactive_rows_are_axis_two():
 
 
 def test_interactive_without_plotly_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "landscape.report.interactive", raising=False)
+    monkeypatch.delitem(sys.modules, "landscape.report.page.interactive", raising=False)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
     with pytest.raises(
         UsageError, match=r"expected plotly for interactive surfaces, found none; pip install 'landscape-sharpness\[report\]'"
@@ -393,7 +393,7 @@ def test_interactive_surfaces_carry_tracks_and_previews():
     from test_drawn_tracks import path
     from test_previews import level, unfinished
 
-    from landscape.report import interactive
+    from landscape.report.page import interactive
 
     surface, track = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
     assert surface.z.shape == (8, 8)

@@ -7,8 +7,8 @@ import pytest
 import report_examples as examples
 
 from landscape.report import coarse, draw_slice, figure_slice
-from landscape.report.coarse import preview
-from landscape.results.slice import DONE, FAILED, MISSING
+from landscape.report.surfaces.coarse import preview
+from landscape.results.surfaces.slice import DONE, FAILED, MISSING
 
 
 def unfinished(there, **changes):

@@ -9,7 +9,7 @@ from report_examples import UNITS
 from test_drawn_comparisons import compared
 
 from landscape.comparison import compare
-from landscape.report.spreadsheet import runs_csv, statistics_csv
+from landscape.report.exports.spreadsheet import runs_csv, statistics_csv
 from landscape.results import Estimate, Measurement, Sharpness
 
 

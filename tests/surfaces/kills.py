@@ -34,10 +34,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cases import CASES
 
 from landscape.objective import Objective
-from landscape.surfaces import grid, measurement, plane
-from landscape.surfaces.journal import Journal
-from landscape.surfaces.segments import is_compacted
-from landscape.surfaces.stacks import points_at_once
+from landscape.surfaces import grid, plane
+from landscape.surfaces.running import measurement
+from landscape.surfaces.running.journal import Journal
+from landscape.surfaces.running.journal_segments import is_compacted
+from landscape.surfaces.running.settings import points_at_once
 
 NAMES = ("kills", "folders", "early", "equal", "same_json", "points", "begun", "lost", "most_lost", "shared", "left", "torn",
          "problems", "vectors", "at_once", "compacted")  # fmt: skip

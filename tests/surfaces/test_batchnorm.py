@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.surfaces import Direction, interpolation, line, plane, random_direction, toward
+from landscape.surfaces.batchnorm_statistics import is_normalized, on_path
 from landscape.surfaces.grid import flat_chart
-from landscape.surfaces.statistics import is_normalized, on_path
 
 HOWS = ("eval", "recalibrate", "interpolate")
 NETWORKS = pytest.mark.parametrize("index", [3, 4], ids=["cnn", "residual"])
@@ -180,7 +180,7 @@ def test_a_centre_with_foreign_statistics_is_found(index):
     """Interpolated statistics are the checkpoint's own at the centre: the check compares with the checkpoint, not the chart."""
     from dataclasses import replace
 
-    from landscape.surfaces.check import check_slice
+    from landscape.surfaces.checks.check_slice import check_slice
 
     (a, b, _), *_ = three(index)
     axes = (toward(a, b.theta, "b", b.buffers),)

@@ -8,7 +8,7 @@ import torch
 from clock import growth
 
 from landscape.errors import UsageError
-from landscape.surfaces.chart import Chart, coordinates
+from landscape.surfaces.axes.chart import Chart, coordinates
 
 SHAPES = [(2,), (3,), (4,), (11,), (51,), (2, 2), (2, 7), (5, 5), (6, 6), (13, 4), (51, 25), (16, 33)]
 CENTRES = {"middle": 0.0, "first border": -1.0, "last border": 1.0, "off centre": 0.37}

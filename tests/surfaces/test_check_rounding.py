@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from landscape.errors import NumericalError, UsageError
 from landscape.objective import Objective
 from landscape.report import figure_interpolation, figure_slice
-from landscape.report.cells import check_verdict
+from landscape.report.page.table_cells import check_verdict
 from landscape.results import Slice
 from landscape.surfaces import interpolation, line, plane
-from landscape.surfaces.derivatives import rounding
+from landscape.surfaces.checks.check_derivatives import rounding
 
 
 def data(samples: int = 24) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,9 @@ import time
 import pytest
 from test_journal import dead_pid, line, point, segment
 
-from landscape.surfaces import segments
-from landscape.surfaces.journal import Journal
-from landscape.surfaces.segments import HOST, is_compacted
+from landscape.surfaces.running import journal_segments
+from landscape.surfaces.running.journal import Journal
+from landscape.surfaces.running.journal_segments import HOST, is_compacted
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_counts_nothing_twice(tmp_path, p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(segments, "write", refusing) if at == "write" else patch.setattr(os, "unlink", dying)
+        patch.setattr(journal_segments, "write", refusing) if at == "write" else patch.setattr(os, "unlink", dying)
         with pytest.raises(KeyboardInterrupt):
             tidied(tmp_path)
     for journal in (Journal(tmp_path, "run"), tidied(tmp_path), Journal(tmp_path, "run")):

@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.func import functional_call
 
-from landscape import progress
 from landscape.errors import MalformedError, MismatchError, NumericalError, UsageError
+from landscape.machine import progress
 from landscape.objective import Objective
-from landscape.surfaces.curve import Curve, train_curve
+from landscape.surfaces.axes.curve import Curve, train_curve
 
 kinds = pytest.mark.parametrize("kind", ["bezier", "polygon"])
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from landscape.errors import MismatchError, UsageError
 from landscape.objective import Objective
-from landscape.spectrum import eigenpairs
+from landscape.spectra import eigenpairs
 from landscape.surfaces import (
     Direction,
     eigenvector_directions,
@@ -21,8 +21,8 @@ from landscape.surfaces import (
     stored_directions,
     toward,
 )
-from landscape.surfaces.directions import norm_ratios
-from landscape.surfaces.trajectory import trajectory_directions
+from landscape.surfaces.axes.directions import norm_ratios
+from landscape.surfaces.axes.trajectory import trajectory_directions
 
 KINDS = ("bias", "norm")
 

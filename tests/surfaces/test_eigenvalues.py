@@ -10,11 +10,11 @@ from reference import dense_hessian
 from torch import nn
 
 from landscape.objective import Objective
-from landscape.spectrum import eigenpairs
+from landscape.spectra import eigenpairs
 from landscape.surfaces import Direction, line, plane, random_direction, toward
 from landscape.surfaces.grid import flat_chart
-from landscape.surfaces.measurement import Extremes
-from landscape.surfaces.run import Run
+from landscape.surfaces.running.measurement import Extremes
+from landscape.surfaces.running.run_directory import Run
 
 
 def objective_of(index: int, dtype: str = "float64") -> tuple[Objective, tuple]:

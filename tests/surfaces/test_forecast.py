@@ -12,7 +12,8 @@ from torch import nn
 
 from landscape.errors import UsageError
 from landscape.objective import Objective
-from landscape.surfaces import forecast, forecast_surface, line, plane, within
+from landscape.surfaces import forecast_surface, line, plane, within
+from landscape.surfaces.running import forecast
 
 
 class Sleeper(nn.Module):

@@ -12,8 +12,8 @@ import pytest
 from clock import growth
 
 from landscape.errors import UsageError
-from landscape.surfaces.journal import Journal
-from landscape.surfaces.records import decoded, encoded
+from landscape.surfaces.running.journal import Journal
+from landscape.surfaces.running.point_records import decoded, encoded
 
 
 def line(content: dict) -> bytes:

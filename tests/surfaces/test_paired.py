@@ -96,7 +96,7 @@ def drawn() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     def on(objective: Objective) -> np.ndarray:
         # Values at every place, without the check, which is not looked at here.
         from landscape.surfaces.grid import flat_chart
-        from landscape.surfaces.measurement import Losses
+        from landscape.surfaces.running.measurement import Losses
 
         part = Losses(flat_chart(objective, (d,), [(-0.5, 0.5)], [5], "eval"), objective, None)
         return np.array([[part((k,))[0]["values"][name] for k in range(5)] for name in ("loss", "accuracy")], float)

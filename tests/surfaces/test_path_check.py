@@ -14,7 +14,7 @@ from landscape.objective import Objective
 from landscape.report import figure_interpolation
 from landscape.results import PathCheck, Slice
 from landscape.surfaces import Curve, interpolation
-from landscape.surfaces.path_check import check_path
+from landscape.surfaces.checks.check_path import check_path
 
 POLICIES = ("eval", "recalibrate", "interpolate")
 

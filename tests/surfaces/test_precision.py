@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.report import figure_slice
-from landscape.report.netcdf import netcdf
+from landscape.report.exports.netcdf import netcdf
 from landscape.results import Deviation, Slice
 from landscape.surfaces import forecast_surface, interpolation, line, plane
-from landscape.surfaces.directions import Direction
-from landscape.surfaces.precision import COMPARED
+from landscape.surfaces.axes.directions import Direction
+from landscape.surfaces.running.precision import COMPARED
 
 
 def objective_of(index: int, **options) -> Objective:
@@ -153,7 +153,9 @@ def test_a_flat_direction_has_a_deviation_at_every_point():
 
 def test_a_forecast_counts_the_points_in_full_precision(monkeypatch):
     objective = objective_of(3)
-    monkeypatch.setattr("landscape.surfaces.forecast._point", lambda drawn, test, batchnorm: 5.0 if drawn is objective else 1.0)
+    monkeypatch.setattr(
+        "landscape.surfaces.running.forecast._point", lambda drawn, test, batchnorm: 5.0 if drawn is objective else 1.0
+    )
     rough, full = (forecast_surface(objective, 100, precision=precision) for precision in ("bfloat16", None))
     assert rough.seconds == pytest.approx(100 * 1.0 + COMPARED * 5.0)
     assert full.seconds == pytest.approx(100 * 5.0)

@@ -13,15 +13,15 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from landscape import footprint
+from landscape.curvature import footprint
 from landscape.errors import MalformedError, NumericalError, UsageError
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, Slice
 from landscape.surfaces import agreed, line, plane, random_direction, store_directions, stored_directions
-from landscape.surfaces import run as run_module
-from landscape.surfaces.directions import Direction
-from landscape.surfaces.journal import Journal
-from landscape.surfaces.run import Run
+from landscape.surfaces.axes.directions import Direction
+from landscape.surfaces.running import run_directory as run_module
+from landscape.surfaces.running.journal import Journal
+from landscape.surfaces.running.run_directory import Run
 
 
 def network(seed: int = 0, batchnorm: bool = False) -> nn.Sequential:

@@ -7,8 +7,9 @@ from cases import CASES
 from torch import nn
 
 from landscape.objective import Objective
-from landscape.surfaces import Direction, derivatives, line, plane, random_direction
-from landscape.surfaces.check import check_slice
+from landscape.surfaces import Direction, line, plane, random_direction
+from landscape.surfaces.checks import check_derivatives
+from landscape.surfaces.checks.check_slice import check_slice
 from landscape.surfaces.grid import flat_chart
 from landscape.tasks.networks import build
 
@@ -149,7 +150,7 @@ def test_the_check_finds_an_axis_that_is_not_normalized_as_it_says(norm):
 @pytest.mark.parametrize("batchnorm", ["eval", "recalibrate"])
 def test_kinks_do_not_make_the_check_fail(network, batchnorm, monkeypatch):
     """Thousands of rectifiers times hundreds of samples: some switch within any step that differences of values can take."""
-    monkeypatch.setattr(derivatives, "_CONVOLVED", derivatives.SAMPLES)
+    monkeypatch.setattr(check_derivatives, "_CONVOLVED", check_derivatives.SAMPLES)
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(1024, 1, 8, 8, generator=g), torch.randint(0, 10, (1024,), generator=g)
     options = {"digits-cnn": {"width": 8}, "resnet20": {"width": 2, "blocks": 1}}[network]

@@ -144,7 +144,7 @@ def test_check_of_a_right_surface(dtype):
 
 def test_check_sees_a_wrong_centre():
     """A surface whose values were put in the wrong place is told apart."""
-    from landscape.surfaces.check import check_slice
+    from landscape.surfaces.checks.check_slice import check_slice
     from landscape.surfaces.grid import flat_chart
 
     objective, _ = case_objective()

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from clock import FakeClock, growth
 
-from landscape import progress
-from landscape.surfaces.journal import Journal
-from landscape.surfaces.survey import survey
+from landscape.machine import progress
+from landscape.surfaces.running.journal import Journal
+from landscape.surfaces.running.survey import survey
 
 
 class Squares:
@@ -42,7 +42,7 @@ class Squares:
 HOLDER = """
     import signal, sys, time
     from pathlib import Path
-    from landscape.surfaces.journal import Journal
+    from landscape.surfaces.running.journal import Journal
     journal = Journal(Path(sys.argv[1]), "run")
     journal.claim([f"square:{k}" for k in range(5)])
     print("claimed", flush=True)
@@ -71,7 +71,7 @@ def holder(tmp_path):
         process.communicate()
 
 
-LOOP = importlib.import_module("landscape.surfaces.survey")  # the package has the function under this name
+LOOP = importlib.import_module("landscape.surfaces.running.survey")  # the package has the function under this name
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ class Interrupted(Squares):
             return self.now
 
         clock = SimpleNamespace(perf_counter=read, monotonic=read, sleep=pause)
-        monkeypatch.setattr(sys.modules["landscape.surfaces.survey"], "time", clock)  # the package's is the function
+        monkeypatch.setattr(sys.modules["landscape.surfaces.running.survey"], "time", clock)  # the package's is the function
 
     def __call__(self, unit: tuple[int, ...]) -> list[dict]:
         self.now += 0.005

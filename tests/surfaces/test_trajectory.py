@@ -17,8 +17,8 @@ from torch import nn
 
 from landscape.errors import MismatchError, NumericalError, UsageError
 from landscape.objective import Objective
-from landscape.surfaces.directions import Direction
-from landscape.surfaces.trajectory import gram, project, trajectory_directions
+from landscape.surfaces.axes.directions import Direction
+from landscape.surfaces.axes.trajectory import gram, project, trajectory_directions
 
 
 def objective_of(dim: int, seed: int = 0, dtype: str = "float64") -> Objective:
@@ -256,7 +256,7 @@ import resource, sys, time, torch
 from collections.abc import Sequence
 from torch import nn
 from landscape.objective import Objective
-from landscape.surfaces.trajectory import project, trajectory_directions
+from landscape.surfaces.axes.trajectory import project, trajectory_directions
 torch.set_num_threads(1)
 P, T, memory = 1_000_000, 300, 128 << 20
 class Points(Sequence):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from landscape.tasks.augmentation import Draws, crop_and_flip
+from landscape.tasks.data.augmentation import Draws, crop_and_flip
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from landscape.errors import UsageError
-from landscape.tasks.corruption import CONDITIONS, corrupt
+from landscape.tasks.data.corruption import CONDITIONS, corrupt
 
 N, CLASSES = 20_000, 10
 

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from landscape.errors import MalformedError, NumericalError, UsageError
-from landscape.tasks.data import read_data
-from landscape.tasks.dataset import DataSpec
-from landscape.tasks.images import CIFAR10_CLASSES
+from landscape.tasks.data.by_name import read_data
+from landscape.tasks.data.dataset import DataSpec
+from landscape.tasks.data.images import CIFAR10_CLASSES
 
 CIFAR = Path(os.environ.get("LANDSCAPE_CIFAR10", Path(__file__).parents[3] / "shared/data/cifar10_6k.safetensors"))
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from landscape import checkpoints
 from landscape.errors import MismatchError, UsageError
 from landscape.tasks import Recipe, Task, build, load, parse_options, resolve, train
-from landscape.tasks.data import read_data
+from landscape.tasks.data.by_name import read_data
 
 RECIPE = Recipe(network="digits-cnn", network_options={"width": 2}, data="safetensors", batch_size=16, epochs=2)
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from landscape import checkpoints, progress
+from landscape import checkpoints
 from landscape.errors import NumericalError, UsageError
+from landscape.machine import progress
 from landscape.tasks import Recipe, train
-from landscape.tasks import snapshot as states
-from landscape.tasks.snapshot import before_path, read_snapshot, snapshot_path, write_snapshot
+from landscape.tasks.training import snapshot as states
+from landscape.tasks.training.snapshot import before_path, read_snapshot, snapshot_path, write_snapshot
 
 SMALL = Recipe(network_options={"widths": [16]}, batch_size=128, epochs=5, lr=0.1, momentum=0.5, dropout=0.2)
 
@@ -59,7 +60,7 @@ def flip(path: Path) -> None:
 
 def cut(out: Path, monkeypatch, calls: int, **options: object) -> None:
     """A run that is interrupted after its state was saved so many times."""
-    from landscape.tasks import training
+    from landscape.tasks.training import by_recipe
 
     count = 0
 
@@ -71,7 +72,7 @@ def cut(out: Path, monkeypatch, calls: int, **options: object) -> None:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "write_snapshot", counted)
+        patch.setattr(by_recipe, "write_snapshot", counted)
         with pytest.raises(KeyboardInterrupt):
             train(SMALL, out=out, save_every=0.0, **options)
 

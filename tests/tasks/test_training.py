@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from landscape import checkpoints
 from landscape.errors import NumericalError, UsageError
 from landscape.tasks import DEMO_RECIPES, TRAINING_TASKS, Recipe, customise, load, train
-from landscape.tasks.corruption import corrupt
-from landscape.tasks.data import read_data
-from landscape.tasks.snapshot import snapshot_path
+from landscape.tasks.data.by_name import read_data
+from landscape.tasks.data.corruption import corrupt
+from landscape.tasks.training.snapshot import snapshot_path
 
 SMALL = Recipe(network_options={"widths": [16]}, batch_size=64, epochs=3, lr=0.1, momentum=0.5)
 # Everything that has a random state or an optimizer state at once; small images so that it stays quick.
@@ -133,10 +133,10 @@ def test_resume_from_any_step(tmp_path, pictures, stop, monkeypatch):
     recipe = replace(FULL, epochs=3, evaluate_every=1)
     whole = train(recipe, out=tmp_path / "whole.safetensors", data_path=pictures).path
     out = tmp_path / "cut.safetensors"
-    from landscape.tasks import training
+    from landscape.tasks.training import by_recipe
 
     calls = 0
-    original = training.write_snapshot
+    original = by_recipe.write_snapshot
 
     def counted(*arguments):
         nonlocal calls
@@ -145,7 +145,7 @@ def test_resume_from_any_step(tmp_path, pictures, stop, monkeypatch):
         if calls == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "write_snapshot", counted)
+    monkeypatch.setattr(by_recipe, "write_snapshot", counted)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, out=out, data_path=pictures, save_every=0.0)
     monkeypatch.undo()

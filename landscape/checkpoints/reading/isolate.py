@@ -1,0 +1,72 @@
+"""The parent's side of the child that parses: start it, wait for it, take nothing but tensors and JSON from it."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from landscape.checkpoints.reading import messages, safetensors_file
+from landscape.checkpoints.reading.contents import Contents
+from landscape.checkpoints.reading.formats import Kind
+from landscape.errors import MalformedError, UnsafeError, UsageError, printable
+
+_START = 120  # seconds to import torch on a slow disk
+_PARSE = 60  # seconds of processor time for any file, plus its share below
+_BYTES_PER_SECOND = 20_000_000
+
+
+def parse_apart(file: BinaryIO, kind: Kind, size: int, budget: int) -> Contents:
+    """Parse an open file in a process of its own.
+
+    Raises:
+        LandscapeError: what the child found wrong, or that the file brought the child down.
+    """
+    # Both files lose their names as they are made: nothing stays behind, whoever is killed.
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
+        status = run_child(file, kind, size, budget, answer, complaints)
+        complaints.seek(0)
+        last = complaints.read(1 << 20).decode("utf-8", "replace").strip().split("\n")[-1]
+        return take(answer, status, printable(last, limit=200))
+
+
+def run_child(file: BinaryIO, kind: Kind, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO) -> int:
+    """Run the child to its end and return its exit status, negative for a signal, as subprocess has it."""
+    seconds = _PARSE + size // _BYTES_PER_SECOND
+    command = [sys.executable, "-P", "-m", "landscape.checkpoints.reading.parser_process", kind, str(budget), str(seconds)]
+    file.seek(0)
+    try:
+        done = subprocess.run(
+            command, stdin=file, stdout=answer, stderr=complaints, env=_environment(), timeout=_START + 2 * seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MalformedError(f"expected a file that parses in {seconds} s, found one that takes longer") from None
+    return done.returncode
+
+
+def take(answer: BinaryIO, status: int, complaint: str) -> Contents:
+    """Read a child's answer, as carefully as any file."""
+    if status == messages.CAUGHT:
+        raise UnsafeError(f"expected weights, found a file that tried to run code ({complaint}); it was stopped")
+    if status < 0:
+        name = signal.Signals(-status).name
+        raise MalformedError(f"expected a file that can be read, found one that ended its reader with {name}")
+    size = answer.seek(0, os.SEEK_END)
+    if status != 0 or size == 0:
+        raise UsageError(
+            f"expected the process that reads checkpoints to start, found: {complaint}", fix="run `landscape doctor`"
+        )
+    header = safetensors_file.read_header(answer, size, budget=sys.maxsize)
+    tensors = safetensors_file.read_tensors(answer, header)
+    return messages.rebuild(safetensors_file.parse_json(header.metadata["report"].encode(), "the answer"), tensors)
+
+
+def _environment() -> dict[str, str]:
+    """The parent's environment, with its import path, without what could change how torch loads."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TORCH_", "COV_", "PYTHON"))}
+    package = str(Path(__file__).resolve().parents[3])
+    environment["PYTHONPATH"] = os.pathsep.join([package, *(entry for entry in sys.path if os.path.isabs(entry))])
+    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    return environment

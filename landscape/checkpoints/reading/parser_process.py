@@ -1,0 +1,122 @@
+"""The process that parses what is not safetensors.
+
+It is started as `python -P -m landscape.checkpoints.reading.parser_process KIND BUDGET SECONDS`.
+
+The checkpoint is its standard input, the answer its standard output: one safetensors stream of the tensors, with
+everything else as JSON in the metadata. It has a limit on memory, time and what it writes, and ends itself if anything asks
+for a program, a socket or a file to write.
+"""
+
+import io
+import json
+import os
+import sys
+from typing import Any, BinaryIO, cast
+
+import torch
+
+from landscape.checkpoints.reading import messages, safetensors_file
+from landscape.checkpoints.reading.formats import Kind
+from landscape.checkpoints.reading.parse import parse
+from landscape.errors import LandscapeError, MalformedError, UsageError, is_out_of_memory, printable
+
+_SLACK = 256 << 20  # what Python and torch allocate besides the tensors
+_FORBIDDEN = tuple(  # beginnings of the names of audit events
+    """
+    os.system os.exec os.fork os.posix_spawn os.spawn os.startfile os.kill os.putenv
+    os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown
+    subprocess. pty. socket. ctypes. shutil. urllib. http. ftplib. smtplib. webbrowser.
+    """.split()  # noqa: SIM905  # a column of quoted words would be longer and no clearer
+)
+
+
+def main() -> None:
+    """Answer for one file and end."""
+    kind, budget, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    answer_to = os.dup(1)
+    os.dup2(2, 1)  # whatever prints must not end up in the answer
+    limit(budget, seconds)
+    guard()
+    with os.fdopen(0, "rb", closefd=False) as file, os.fdopen(answer_to, "wb") as out:
+        answer(file, cast(Kind, kind), budget, out)
+
+
+def answer(file: BinaryIO, kind: Kind, budget: int, out: BinaryIO) -> None:
+    """Parse a file and write what it holds, or the error that it deserves."""
+    try:
+        size = file.seek(0, os.SEEK_END)
+        tensors, report = messages.pack(parse(file, kind, size, budget))
+    except LandscapeError as error:
+        tensors, report = {}, {"error": [type(error).__name__, error.problem, error.fix]}
+    except (Exception, MemoryError) as error:  # anything else that a hostile file provokes means that it is malformed
+        tensors, report = {}, {"error": [MalformedError.__name__, _explain(error), "save or download the file again"]}
+    try:
+        safetensors_file.write(out, tensors, {"report": json.dumps(report)})
+        out.flush()
+    except OSError as error:
+        problem = f"expected room for the tensors in the temporary directory, found: {error.strerror}"
+        report = {"error": [UsageError.__name__, problem, "set TMPDIR to a larger disk"]}
+        short = io.BytesIO()
+        safetensors_file.write(short, {}, {"report": json.dumps(report)})
+        os.ftruncate(out.fileno(), 0)
+        os.pwrite(out.fileno(), short.getvalue(), 0)
+        os._exit(0)  # what is left in the buffer of `out` has no room and must not be tried again
+
+
+def limit(budget: int, seconds: int) -> None:
+    """Bound memory, processor time and written bytes of this process from here on."""
+    torch.set_num_threads(1)
+    try:
+        import resource
+    except ImportError:  # no such limits on this system; the parent's timeout remains
+        return
+    for name, value in (
+        ("RLIMIT_AS", _virtual_memory() + 2 * budget + _SLACK),
+        ("RLIMIT_CPU", seconds),
+        ("RLIMIT_FSIZE", 2 * budget + _SLACK),
+        ("RLIMIT_CORE", 0),
+    ):
+        _, hard = resource.getrlimit(getattr(resource, name))
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # Processor time ends with a signal that can be told from others if the hard limit comes later.
+        resource.setrlimit(getattr(resource, name), (value, value + 5 if name == "RLIMIT_CPU" and hard < 0 else value))
+
+
+def guard() -> None:
+    """End this process at the first attempt to run, to send or to write anything; the last line behind torch's own checks."""
+    sys.dont_write_bytecode = True
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    torch.load(empty, weights_only=True)  # imports what torch imports late, before the door closes
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        forbidden = event.startswith(_FORBIDDEN)
+        if event == "open" and isinstance(arguments[0], str | bytes) and isinstance(arguments[2], int):
+            forbidden = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+        if forbidden:
+            os.write(2, event.encode())
+            os._exit(messages.CAUGHT)
+
+    sys.addaudithook(hook)
+
+
+def _explain(error: BaseException) -> str:
+    """What an unforeseen exception says about the file."""
+    text = str(error).strip().split("\n")[0]
+    if is_out_of_memory(error):
+        return "torch file: expected one that fits the memory budget, found one that is over the memory budget"
+    return f"torch file: expected one that can be read, found {type(error).__name__}: {printable(text, limit=200)}"
+
+
+def _virtual_memory() -> int:
+    """Bytes of address space in use, or a generous guess where the system does not say."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 16 << 30
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""`landscape compare`: groups of checkpoints side by side, and the straight lines between their minima."""
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from landscape.cli.options import Common, Naming
+from landscape.cli.output_directory import OutputDirectory
+from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
+
+if TYPE_CHECKING:
+    from landscape.results import Comparison, Slice
+    from landscape.surfaces.paths import BatchNorm
+
+NAME = "compare"
+# Groups that stand side by side in one table of the terminal.
+_SIDE_BY_SIDE = 3
+
+
+def run(
+    terminal: Terminal,
+    common: Common,
+    naming: Naming,
+    checkpoints: Annotated[
+        list[Path] | None, typer.Argument(metavar="[CKPT...]", help="Checkpoints, each a group of its own.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", metavar="NAME=GLOB", help="A group of runs; give it several times.")
+    ] = None,
+    measures: Annotated[
+        str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
+    ] = None,
+    interpolate: Annotated[
+        bool, typer.Option("--line/--no-line", help="Also the straight line between the first runs of neighbouring groups.")
+    ] = True,
+    grid: Annotated[int, typer.Option("--grid", min=2, help="Points of that line.")] = 31,
+    batchnorm: Annotated[
+        str, typer.Option("--batchnorm", help="Statistics along that line: recalibrate, interpolate or eval (the start's).")
+    ] = "recalibrate",
+    match_loss: Annotated[
+        float | None, typer.Option("--match-loss", help="Leave out runs whose training loss is not near this value.")
+    ] = None,
+    match_factor: Annotated[
+        float, typer.Option("--match-factor", help="Near is within this factor of --match-loss, either way.")
+    ] = 1.25,
+) -> None:
+    """Compare groups of minima: intervals, permutation tests with false-discovery control, effect sizes, rank correlation.
+
+    Example: landscape compare --group small='runs/sb-*.safetensors' --group large='runs/lb-*.safetensors' --out compared
+    """
+    from landscape.cli.commands.sharpness import listed
+    from landscape.cli.compared_runs import Lines, Match, gather, grouped
+    from landscape.cli.setup import task_file
+    from landscape.comparison import compare
+    from landscape.measures import chosen
+
+    names = listed(measures)
+    chosen(names)  # an unknown name is told before any work
+    match = None if match_loss is None else Match(match_loss, match_factor)
+    how = Lines(grid, cast("BatchNorm", batchnorm))
+    files = grouped(checkpoints or [], group or [])
+    inputs: dict[str, Any] = {
+        "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
+        "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
+        "files": {name: [str(path) for path in paths] for name, paths in files.items()},
+    } | task_file(naming)  # fmt: skip
+    OutputDirectory.allow(common.out or Path("comparison"), inputs)
+    runs = gather(
+        terminal,
+        files,
+        common,
+        naming,
+        names,
+        match=match,
+        lines=how if interpolate else None,
+    )
+    tested = {g: [e for e in runs.test[g] if e is not None] for g in runs.test}
+    comparison = compare(
+        runs.sharpness,
+        train=runs.train,
+        test=tested if tested and all(len(tested[g]) == len(runs.test[g]) for g in tested) else None,
+        hyperparameters=runs.hyperparameters,
+        excluded=runs.excluded,
+        seed=common.seed,
+    )
+    heights = {name: {q: b.height for q, b in piece.barriers.items()} for name, piece in runs.lines.items()}
+    comparison = replace(comparison, barriers=heights)
+    _tell(terminal, comparison, runs.lines)
+    inputs["groups"] = {name: [[s.sha256, s.provenance] for s in members] for name, members in runs.sharpness.items()}
+    document = {
+        "schema": 1,
+        **comparison.to_json(),
+        "match": inputs["match"],
+        "lines": {name: piece.to_json() for name, piece in runs.lines.items()},
+    }
+    terminal.document(document)
+    _write(terminal, common.out or Path("comparison"), inputs, document, comparison, runs.lines)
+    if runs.failures:
+        raise runs.failures[0]
+    empty = [name for name in files if name not in runs.sharpness]
+    if empty:
+        raise UsageError(
+            f"expected runs in every group, found that --match-loss left none in {', '.join(empty)}",
+            fix="see the training losses above; match at another loss, or with a larger --match-factor",
+        )
+
+
+def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]") -> None:
+    """Tables and remarks; what nobody should miss comes first."""
+    for warning in comparison.warnings:
+        terminal.warn(warning)
+    names = list(comparison.groups)
+    for start in range(0, len(names), _SIDE_BY_SIDE):
+        shown = slice(start, start + _SIDE_BY_SIDE)
+        head = ("median [95 % interval]", *(f"{name} (n = {len(comparison.groups[name])})" for name in names[shown]))
+        terminal.table(head, [(row[0], *row[1:-1][shown]) for row in comparison.rows()])
+        terminal.line()
+    if any(len(members) > 1 for members in comparison.groups.values()) and comparison.differences:
+        head = ("difference", "groups", "Cliff's δ [95 %]", "ratio of medians [95 %]", "p", "q (* ≤ 0.05)")
+        terminal.table(head, comparison.difference_rows())
+        terminal.line(
+            "δ = P(first > second) − P(first < second); p: exact permutation test on ranks; q: p adjusted for all tests"
+        )
+        terminal.line("(Benjamini-Hochberg; among all of them, and among the measures or the rest alone: the larger).")
+        terminal.line()
+    if comparison.rank_correlation:
+        head = ("with the generalization gap", "Kendall's τ [95 %]", "p", "q", "granulated Ψ [95 %]")
+        terminal.table(head, comparison.correlation_rows())
+        terminal.line()
+    for name, piece in lines.items():
+        for quantity, barrier in piece.barriers.items():
+            accuracy = quantity.endswith("accuracy")
+            what = quantity.replace("_", " ") + (" (percentage points)" if accuracy else "")
+            height = barrier.text(100.0 if accuracy else 1.0)
+            if barrier.reason:
+                terminal.line(f"{name}: barrier in {what}: {height}")
+            elif barrier.at in (0.0, 1.0) and math.isfinite(barrier.height):
+                extreme = f"{'lowest' if accuracy else 'highest'} at an end, a = {barrier.at:.3g}"
+                terminal.line(f"{name}: no barrier in {what}: {extreme}; {height} from the mean of both")
+            else:
+                terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}")
+        if "batchnorm" in piece.provenance:
+            terminal.line(f"{name}: BatchNorm {piece.provenance['batchnorm']}")
+    for remark in comparison.remarks[len(comparison.warnings) :]:
+        terminal.note(remark)
+
+
+def _write(
+    terminal: Terminal,
+    out: Path,
+    inputs: dict[str, Any],
+    document: dict[str, Any],
+    comparison: "Comparison",
+    lines: "dict[str, Slice]",
+) -> None:
+    """JSON, two CSV tables, and the figures."""
+    from landscape.machine.files import write
+    from landscape.report import figure_correlations, figure_effects, figure_interpolation, figure_measures, save
+    from landscape.report.exports.spreadsheet import runs_csv, statistics_csv
+
+    folder = OutputDirectory(out, inputs)
+    folder.json("comparison.json", document)
+    write(folder.file("runs.csv"), runs_csv(comparison).encode())
+    write(folder.file("statistics.csv"), statistics_csv(comparison).encode())
+    columns = 3 if len(comparison.table) + len(comparison.conditions) <= 12 else 5
+    figure = figure_measures(comparison.groups, comparison=comparison, columns=columns, title="Measures by group")
+    folder.written += save(figure, folder.path / "measures")
+    if any(d.delta_low is not None for d in comparison.differences):
+        folder.written += save(figure_effects(comparison), folder.path / "effects")
+    if comparison.rank_correlation:
+        folder.written += save(figure_correlations(comparison), folder.path / "correlation")
+    for i, (name, piece) in enumerate(lines.items(), 1):
+        ends = name.split(" to ", 1)
+        folder.written += save(figure_interpolation(piece, ends=(ends[0], ends[1])), folder.path / f"line-{i}")
+    terminal.written(folder.written)

@@ -1,0 +1,62 @@
+"""`landscape inspect`: what is in a file; safe on anything."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landscape.cli.options import Common
+from landscape.cli.terminal import Terminal
+from landscape.errors import printable
+from landscape.machine.json_values import plain
+
+NAME = "inspect"
+
+
+def run(
+    terminal: Terminal,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a directory of sharded safetensors.")],
+    common: Common,
+) -> None:
+    """Show what is in a checkpoint: weights, shapes, digest, likely architecture. Nothing in the file is run.
+
+    Example: landscape inspect model.pt
+    """
+    from landscape.checkpoints import describe, read
+
+    for name in ("samples", "batch_size"):
+        if getattr(common, name) is not None:
+            terminal.note(f"--{name.replace('_', '-')} has no meaning for inspect: it reads no data")
+    description = describe(read(checkpoint))
+    terminal.line(f"{description.path}: {description.format}, {description.size:,} bytes, sha256 {description.sha256}")
+    for candidate in description.candidates:
+        terminal.line()
+        terminal.line(
+            f"weights {printable(candidate.name)!r}: {candidate.tensors} tensors, {candidate.weights:,} weights; "
+            f"looks like {candidate.architecture or 'nothing that is known here'}"
+        )
+        terminal.table(
+            ("name", "shape", "dtype"), [(r.key, "x".join(map(str, r.shape)) or "scalar", r.dtype) for r in candidate.rows]
+        )
+        if candidate.problem:
+            terminal.warn(f"{candidate.name}: {candidate.problem}")
+        for notice in candidate.notices:
+            terminal.note(f"{candidate.name}: {notice}")
+    if not description.candidates:
+        terminal.line("no weights")
+    for name, held in (("recipe", description.recipe), ("meta", description.meta)):
+        for key, value in (held or {}).items():
+            terminal.line(f"{name}.{printable(key, limit=60)}: {printable(json.dumps(plain(value)), limit=160)}")
+    if description.extras:
+        terminal.line(f"extras: {', '.join(printable(r.key, limit=60) for r in description.extras)}")
+    for notice in description.notices:
+        terminal.note(notice)
+    document = {"schema": 1, **description.to_json()}
+    terminal.document(document)
+    if common.out is not None:
+        from landscape.cli.output_directory import OutputDirectory
+
+        folder = OutputDirectory(common.out, {"command": NAME, "sha256": document["sha256"]})
+        folder.json("inspect.json", document)
+        terminal.written(folder.written)

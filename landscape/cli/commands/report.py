@@ -1,0 +1,63 @@
+"""`landscape report`: one self-contained HTML file."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from landscape.cli.options import Common, Naming
+from landscape.cli.terminal import Terminal
+
+NAME = "report"
+
+
+def run(
+    terminal: Terminal,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="DIR/CKPT...", help="Checkpoints, and directories that other commands wrote.")
+    ],
+    common: Common,
+    naming: Naming,
+    measures: Annotated[
+        str | None, typer.Option("--measures", help="Of the checkpoints: all, or names; default the usual ones.")
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Add surfaces that turn under the mouse (needs plotly).")
+    ] = False,
+    title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Sharpness report",
+) -> None:
+    """Write one HTML file that opens offline: from results that other commands wrote, and from checkpoints measured now.
+
+    Example: landscape report runs/model.safetensors model-surface --out report.html
+    """
+    from landscape.cli.commands.sharpness import listed, measured
+    from landscape.cli.found_results import collect
+    from landscape.errors import UsageError
+    from landscape.measures import chosen
+    from landscape.report import is_report, write_report
+
+    names = listed(measures)
+    chosen(names)
+    out = common.out or Path("report.html")
+    if out.is_dir():
+        out = out / "report.html"
+    if out.suffix != ".html":
+        raise UsageError(f"expected --out to end in .html, found {out}", fix="for example --out report.html")
+    if out.exists() and not is_report(out):
+        raise UsageError(f"expected a new file or an older report, found another file at {out}", fix="choose another --out")
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"expected a checkpoint or a directory, found nothing at {path}", fix="check the path")
+    found = collect([p for p in paths if p.is_dir()])
+    sharpness: list[Any] = list(found.pop("sharpness"))
+    sharpness += [replace(measured(terminal, p, common, naming, names), directions=None) for p in paths if not p.is_dir()]
+    if not sharpness and not any(found.values()):
+        raise UsageError(
+            "expected results, found none in these directories",
+            fix="run landscape sharpness, spectrum, surface or reparam with --out first",
+        )
+    write_report(out, title=title, sharpness=sharpness, interactive=interactive, **found)
+    counts = {"sharpness": len(sharpness)} | {name: len(things) for name, things in found.items()}
+    terminal.document({"schema": 1, "report": str(out), "holds": counts})
+    terminal.written([out])

@@ -1,0 +1,192 @@
+"""`landscape sharpness`: the main job."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from landscape.cli.options import SHARD_BASIS, Common, Naming
+from landscape.cli.partial_results import Keeping
+from landscape.cli.terminal import Terminal
+from landscape.errors import LandscapeError, UsageError
+
+if TYPE_CHECKING:
+    from landscape.objective import Objective
+    from landscape.results import Sharpness
+    from landscape.tasks import Task
+
+NAME = "sharpness"
+SCHEMA = 1
+# Seconds from which a forecast is worth a line.
+_WORTH_SAYING = 5.0
+MEASURES_HELP = "all, or names separated by commas, with settings where asked: keskar:eps=1e-4; default the usual ones."
+
+
+def run(
+    terminal: Terminal,
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One or more checkpoints.")],
+    common: Common,
+    naming: Naming,
+    measures: Annotated[str | None, typer.Option("--measures", help=MEASURES_HELP)] = None,
+    shard_basis: SHARD_BASIS = False,
+) -> None:
+    """How sharp is this minimum? Every number with its doubt, and whether rescaling the weights could have faked it.
+
+    With --out every measure is kept as soon as it is done: the same command goes on where a killed one stopped.
+
+    Example: landscape sharpness runs/model.safetensors --samples 1024
+    """
+    from landscape.cli.output_directory import OutputDirectory
+    from landscape.cli.setup import task_file
+    from landscape.machine.distributed import group
+    from landscape.measures import chosen
+    from landscape.results.sharpness import LEGEND
+
+    names = listed(measures)
+    chosen(names)  # an unknown name is told before any work
+    folder = None
+    if common.out is not None:
+        # What decides the numbers of each checkpoint beside these is in a record of its own; see
+        # `landscape.measures.running.saved_measures`.
+        inputs = {"command": NAME, "measures": names, "files": [str(path) for path in checkpoints]}
+        inputs |= task_file(naming) | {k: v for k, v in asdict(naming).items() if k != "task"}
+        inputs |= {k: getattr(common, k) for k in ("seed", "samples", "dtype")}
+        OutputDirectory.allow(common.out, inputs)
+        folder = OutputDirectory(common.out, inputs)
+    results: list[Sharpness] = []
+    failures: list[LandscapeError] = []
+    before: Keeping | None = None
+    for i, path in enumerate(checkpoints):
+        keeping = Keeping(folder, i, last=i == len(checkpoints) - 1)
+        try:
+            start = results[-1] if results else None
+            results.append(measured(terminal, path, common, naming, names, shard_basis, start, keeping))
+            if start is not None:
+                results[-2] = replace(start, directions=None)  # only a neighbour's vectors are worth their memory
+            if before is not None:
+                before.done()
+            before = keeping
+        except LandscapeError as error:
+            group().fail_together(error)
+            # The others are still worth having: nothing that was asked for and can be had is lost.
+            failures.append(error)
+            if len(checkpoints) > 1:
+                terminal.warn(f"{path}: {error}")
+        except KeyboardInterrupt:
+            found = [*results, *([] if keeping.so_far is None else [keeping.so_far])]
+            if found:
+                terminal.line(LEGEND)
+                terminal.document({"schema": SCHEMA, "results": [r.to_json() for r in found], "interrupted": True})
+            if folder is not None and folder.written:
+                terminal.note(f"what was done is kept in {common.out}: the same command goes on")
+            raise
+    if results:
+        terminal.line(LEGEND)
+    document = {"schema": SCHEMA, "results": [r.to_json() for r in results]}
+    if results:
+        terminal.document(document)
+        if folder is not None:
+            folder.json("sharpness.json", document)
+            terminal.written(folder.written)
+    if failures:
+        raise failures[0]
+
+
+def listed(measures: str | None) -> str | list[str] | None:
+    """The names that `--measures` gives: None, "all", or a list."""
+    if measures is None or measures == "all":
+        return measures
+    names = [name.strip() for name in measures.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"expected names of measures, found {measures!r}", fix="leave --measures out for the usual ones")
+    return names
+
+
+def measured(
+    terminal: Terminal,
+    path: Path,
+    common: Common,
+    naming: Naming,
+    names: str | list[str] | None,
+    shard_basis: bool = False,
+    start: "Sharpness | None" = None,
+    keeping: "Keeping | None" = None,
+) -> "Sharpness":
+    """The measures of one checkpoint, printed as a table; the eigenvectors of `start`, the one before it, are a first guess."""
+    from landscape.cli.setup import objective_of, open_task
+
+    task = open_task(path, naming, terminal)
+    objective = objective_of(task, common, naming.split, shard_basis)
+    return measured_at(terminal, path, task, objective, common, naming, names, start, keeping)
+
+
+def measured_at(
+    terminal: Terminal,
+    path: Path,
+    task: "Task",
+    objective: "Objective",
+    common: Common,
+    naming: Naming,
+    names: str | list[str] | None,
+    start: "Sharpness | None" = None,
+    keeping: "Keeping | None" = None,
+) -> "Sharpness":
+    """The same for a checkpoint that is open already, on the data of `--split`.
+
+    Where the run is interrupted the table shows the measures that were done, and `keeping` has them.
+    """
+    from landscape.cli.setup import centre_line, work_lines
+    from landscape.measures import forecast, provenance, room, sharpness
+    from landscape.results import Measurement, Sharpness
+
+    centre = centre_line(objective, task, path.name, naming.split, terminal)
+
+    def work(objective: "Objective") -> dict[str, Any]:
+        bases, vectors = room(objective, names)
+        return work_lines(objective, terminal, *bases, vectors=vectors)
+
+    made_with = {"split": naming.split}
+    keeping = keeping or Keeping(None, 0, last=True)
+    kept = keeping.opened(objective, terminal, {"checkpoint": path.name, "sha256": task.sha256, **made_with}, common.seed)
+    objective, told = (objective, work(objective)) if kept is None else kept.method(objective, work)
+    plan = forecast(objective, names)
+    if plan.total > _WORTH_SAYING:
+        terminal.note(f"forecast: {plan}")
+    known: dict[str, Any] = {"checkpoint": str(path), "sha256": task.sha256, "task": task.name}
+    done: dict[str, Measurement] = {}
+
+    def seen(name: str, measurement: Measurement) -> None:
+        done[name] = measurement
+
+    try:
+        result = sharpness(objective, names, seed=common.seed, plan=plan, start=start, kept=kept, seen=seen)
+    except KeyboardInterrupt:
+        if kept is not None:  # the last one may have been written, and nobody told yet
+            done |= {name: kept.measurements[name] for name in plan.seconds if name in kept.measurements}
+        if done:
+            made = provenance(objective, common.seed) | made_with | told
+            keeping.so_far = Sharpness(
+                centre.loss, centre.accuracy, done, objective.samples, provenance=made, **known
+            )  # fmt: skip
+            _tell(terminal, keeping.so_far)
+            terminal.note(f"{path.name}: interrupted after {len(done)} of {len(plan.seconds)} measures")
+        raise
+    result = replace(result, provenance=result.provenance | made_with | told, **known)
+    _tell(terminal, result)
+    terminal.unconverged += [f"{name} of {path.name}" for name in result.unconverged]
+    return result
+
+
+def _tell(terminal: Terminal, result: "Sharpness") -> None:
+    """The table, and what is to be known beside it."""
+    from landscape.results.sharpness import HEAD
+
+    terminal.table(HEAD, result.rows())
+    for reason in result.reasons():
+        terminal.line(reason)
+    settings = {name: m.settings for name, m in result.measures.items() if m.settings}
+    if settings:
+        told = (f"{name} {', '.join(f'{k}={v}' for k, v in own.items())}" for name, own in settings.items())
+        terminal.line(f"settings: {'; '.join(told)}")
+    terminal.line()

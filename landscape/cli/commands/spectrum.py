@@ -1,0 +1,146 @@
+"""`landscape spectrum`: eigenvalues with residuals, spectral density with its band, per-layer traces."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from landscape.cli.options import SHARD_BASIS, Common, Naming
+from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
+
+if TYPE_CHECKING:
+    from landscape.cli.output_directory import OutputDirectory
+    from landscape.objective import Objective
+    from landscape.results import Eigenpairs
+
+NAME = "spectrum"
+
+
+def run(
+    terminal: Terminal,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    common: Common,
+    naming: Naming,
+    k: Annotated[int, typer.Option("-k", "--eigenvalues", min=1, help="How many at each end of the spectrum.")] = 5,
+    probes: Annotated[
+        int, typer.Option("--probes", min=2, help="Random probes of the density; more of them narrow its band.")
+    ] = 10,
+    steps: Annotated[
+        int, typer.Option("--steps", min=2, help="Lanczos steps of each probe; more of them sharpen the density.")
+    ] = 80,
+    scale: Annotated[str, typer.Option("--scale", help="Of the eigenvalue axis: log (symmetric) or linear.")] = "log",
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of every layer's own block.")
+    ] = False,
+    per_filter: Annotated[
+        bool, typer.Option("--per-filter", help="The same of every filter and neuron too: some ten products each.")
+    ] = False,
+    shard_basis: SHARD_BASIS = False,
+    check: Annotated[
+        str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")
+    ] = None,
+) -> None:
+    """The Hessian's spectrum: top and bottom eigenvalues with residuals, the density with a band, a table by layer.
+
+    Example: landscape spectrum runs/model.safetensors -k 10 --per-layer --out spectrum
+    """
+    from landscape.cli.output_directory import OutputDirectory
+    from landscape.cli.setup import centre_line, objective_of, open_task, seeded, task_file, work_lines
+    from landscape.measures import provenance
+    from landscape.report import figure_density, save
+    from landscape.spectra import spectrum, uses
+
+    if scale != "log" and scale != "linear":
+        raise UsageError(f"expected --scale log or linear, found {scale!r}")
+    if check not in (None, "pyhessian"):
+        raise UsageError(f"expected --check pyhessian, found {check!r}")
+    task = open_task(checkpoint, naming, terminal)
+    objective = objective_of(task, common, naming.split, shard_basis)
+    inputs = provenance(objective, common.seed) | task_file(naming) | {
+        "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
+        "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
+        "per_filter": per_filter,
+    }  # fmt: skip
+    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-spectrum"), inputs)
+    centre_line(objective, task, checkpoint.name, naming.split, terminal)
+
+    count = min(k, objective.dim)
+    bases, vectors = uses(objective, count, probes, steps)
+    work = work_lines(objective, terminal, *bases, vectors=vectors)
+    axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
+    pairs, density = spectrum(objective, count, probes=probes, steps=steps, scale=axis, generator=seeded(common.seed))
+    rows = [
+        (f"{v:.6g}", f"{r:.1e}", "yes" if ok else "NO")
+        for v, r, ok in zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
+    ]
+    terminal.table(("eigenvalue", "residual", "converged"), rows)
+    terminal.line(f"{density.matvecs} Hessian-vector products for the density, {pairs.matvecs} more for the eigenvalues")
+    if not pairs.converged.all():
+        terminal.unconverged.append("eigenvalues")
+    document: dict[str, Any] = {
+        "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
+        "eigenvalues": pairs.to_json(), "density": density.to_json(),
+        "provenance": inputs | work,
+    }  # fmt: skip
+    if per_layer or per_filter:
+        _blocks(
+            terminal, objective, common.seed, per_filter, folder, document, f"Curvature by layer, {checkpoint.name}", inputs
+        )
+    if check is not None:
+        document["check"] = _pyhessian(terminal, objective, pairs, count)
+    figure = figure_density(
+        density, eigenpairs=pairs, title=f"Spectral density of the Hessian, {checkpoint.name}", provenance=inputs
+    )
+    folder.written += save(figure, folder.path / "spectrum")
+    folder.json("spectrum.json", document)
+    terminal.document(document)
+    terminal.written(folder.written)
+
+
+_BLOCK_HEAD = ("weights", "trace", "", "lambda_max", "")
+_SHOWN = 15
+
+
+def _blocks(
+    terminal: Terminal,
+    objective: "Objective",
+    seed: int,
+    filters: bool,
+    folder: "OutputDirectory",
+    document: dict[str, Any],
+    title: str,
+    inputs: dict[str, Any],
+) -> None:
+    """Trace and largest eigenvalue of every layer's own block of H, and of every filter's: table, CSV, picture, JSON."""
+    from landscape.cli.setup import seeded
+    from landscape.machine.files import write
+    from landscape.report import figure_breakdown, save
+    from landscape.report.exports.spreadsheet import blocks_csv
+    from landscape.spectra.block_curvature import breakdown
+
+    blocks = breakdown(objective, filters=filters, generator=seeded(seed))
+    layers, small = [b for b in blocks if b.filter is None], [b for b in blocks if b.filter is not None]
+    terminal.table(("layer", *_BLOCK_HEAD), [b.row() for b in layers])
+    document["layers"] = [b.to_json() for b in layers]
+    if small:
+        top = sorted(small, key=lambda b: -b.lambda_max.value)[:_SHOWN]
+        terminal.table((f"sharpest filters of {len(small)}", *_BLOCK_HEAD), [b.row() for b in top])
+        document["filters"] = [b.to_json() for b in small]
+    terminal.unconverged += [f"lambda_max of {b.name}" for b in (*layers, *small) if not b.lambda_max.converged]
+    write(folder.file("blocks.csv"), blocks_csv(blocks).encode())
+    folder.written += save(figure_breakdown(layers, small, title=title, provenance=inputs), folder.path / "blocks")
+
+
+def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", k: int) -> dict[str, Any]:
+    """The k largest-magnitude eigenvalues from PyHessian beside ours; it cannot tell largest from most negative."""
+    from landscape.cli.peers import pyhessian_eigenvalues
+
+    ours = sorted((float(v) for v in pairs.values), key=abs, reverse=True)[:k]
+    theirs = pyhessian_eigenvalues(objective, k)
+    rows = [(f"{a:.6g}", f"{b:.6g}", f"{abs(a - b) / (abs(b) + 1e-30):.1e}") for a, b in zip(ours, theirs, strict=True)]
+    terminal.table(("landscape", "PyHessian", "relative difference"), rows)
+    worst = max(abs(a - b) / (abs(b) + 1e-30) for a, b in zip(ours, theirs, strict=True))
+    if worst > 0.01:
+        terminal.warn(f"PyHessian differs by up to {worst:.1%}: see which of the two has the larger residual")
+    return {"tool": "pyhessian", "landscape": ours, "pyhessian": theirs}

@@ -1,0 +1,180 @@
+"""From the options of a command to an Objective: what every command that computes does first."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landscape.cli.options import Common, Naming
+from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
+from landscape.machine.torchrun import launched, local_gpu
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.machine.memory import Basis
+    from landscape.objective import Objective
+    from landscape.results import Evaluation
+    from landscape.tasks import Task
+
+
+def device_of(name: str) -> str:
+    """The device that `--device` means.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    import torch
+
+    if name in ("auto", "cuda") and torch.cuda.is_available() and launched()[1] > 1:
+        return f"cuda:{local_gpu()}"  # each process its own
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = "unknown"
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise UsageError(f"expected a device of this machine, found {name!r}", fix=f"there is {there}; see landscape doctor")
+    return name
+
+
+def seeded(seed: int) -> "torch.Generator":
+    """A generator of random numbers."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def model_arguments(pairs: list[str] | None) -> dict[str, object]:
+    """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text.
+
+    Raises:
+        UsageError: no such pair, or a value that is longer, deeper or larger than an argument of a network can be.
+    """
+    import json
+
+    from landscape.errors import printable
+
+    out: dict[str, object] = {}
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"expected -M KEY=VALUE, found {pair!r}", fix="for example -M num_classes=10")
+        try:
+            if len(text) > _LONGEST:
+                raise ValueError(f"{len(text):,} characters")
+            out[key] = _bounded(json.loads(text))
+        except json.JSONDecodeError:
+            out[key] = {"True": True, "False": False, "None": None}.get(text, text)
+        except (ValueError, RecursionError) as error:
+            what = "a value that is nested too deeply" if isinstance(error, RecursionError) else error
+            raise UsageError(
+                f"expected -M {key} as a number of 64 bits, a text or a short list, found {what}: {printable(text, limit=40)}",
+                fix="for example -M num_classes=10",
+            ) from None
+    return out
+
+
+# Characters of an option's value: a list of some hundred layer widths is shorter.
+_LONGEST = 4096
+
+
+def _bounded(value: object) -> object:
+    """The value, whose whole numbers are such that a tensor can have them as a size or hold them."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _bounded(part)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a number that is too large")
+    return value
+
+
+def task_file(naming: Naming) -> dict[str, str]:
+    """What belongs in the record of a command's inputs about the file that `--task` names; empty without one."""
+    from landscape.tasks.userfile import task_record
+
+    return {} if naming.task is None else task_record(naming.task)
+
+
+def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
+    """The checkpoint's Task: its model with these weights, its loss and its data."""
+    from landscape.tasks import load
+
+    if naming.model_args and naming.model is None and naming.task is None:
+        raise UsageError("expected -M together with --model or --task, found it alone", fix="name the model, or leave -M out")
+    if naming.split not in ("train", "test"):
+        raise UsageError(f"expected --split train or test, found {naming.split!r}")
+    task = load(
+        path,
+        task=naming.task,
+        model=naming.model,
+        model_kwargs=model_arguments(naming.model_args),
+        data=naming.data,
+        weights=naming.weights,
+    )
+    for notice in task.notices:
+        terminal.note(f"{path.name}: {notice}")
+    return task
+
+
+def objective_of(task: "Task", common: Common, split: str = "train", shard_basis: bool = False) -> "Objective":
+    """The Objective of a task on the data, in the precision and on the device that the options ask for."""
+    from landscape.machine.memory import parsed
+
+    if common.dtype not in ("float32", "float64"):
+        raise UsageError(f"expected --dtype float32 or float64, found {common.dtype!r}")
+    return task.objective(
+        split,
+        samples=common.samples,
+        batch_size=common.batch_size,
+        dtype=common.dtype,
+        device=device_of(common.device),
+        memory=None if common.memory is None else parsed(common.memory),
+        shard_basis=shard_basis,
+    )
+
+
+def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vectors: int) -> dict[str, object]:
+    """Say how much memory the run will take, with these Krylov bases one after another, and how products are computed.
+
+    Returns:
+        What to record of it: it decides about time and memory, and moves results by no more than their tolerance.
+    """
+    terminal.note(objective.plan.line(*bases, vectors=vectors))
+    terminal.note(f"products: {objective.method.name}")
+    return {"memory": objective.plan.to_json(*bases, vectors=vectors), "products": objective.method.name}
+
+
+def test_objective(task: "Task", common: Common) -> "Objective | None":
+    """The Objective on the test split, on at most `--samples` of it; None where the task has no test split."""
+    if task.test is None:
+        return None
+    available = task.size("test")
+    samples = None if common.samples is None else min(common.samples, available)
+    return objective_of(task, replace(common, samples=samples), "test")
+
+
+def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> "Evaluation":
+    """Loss and accuracy at the checkpoint, first of all; a network no better than guessing is warned about.
+
+    One that was trained on corrupted data, as its recipe says, has a right to be at chance level on the clean test set.
+    """
+    centre = objective.evaluate()
+    text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}".rstrip()
+    if centre.accuracy is not None:
+        low, high = centre.accuracy.interval() or (0.0, 1.0)
+        text += f", accuracy {100 * centre.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+    terminal.line(f"{text}, {objective.samples} sample{'s' * (objective.samples != 1)}, {objective.dim} weights")
+    classes = objective.classes
+    training = (task.recipe or {}).get("training") or {}
+    if split == "test" and training.get("corruption", "clean") != "clean":
+        return centre
+    if centre.accuracy is None or not classes or centre.accuracy.value > 0.5:  # a handful of samples may all be right
+        return centre
+    if (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
+        terminal.warn(
+            f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "
+            "are the weights the right ones, were the labels random?"
+        )
+    return centre

@@ -1,0 +1,82 @@
+"""What a surface leaves behind: its check in words, its numbers in every format, its pictures."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landscape.cli.output_directory import OutputDirectory
+from landscape.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from landscape.results import Slice
+    from landscape.tasks import Task
+
+
+def finish(
+    found: "Slice", folder: OutputDirectory, checkpoint: Path, task: "Task", persistence: float | None, terminal: Terminal
+) -> None:
+    """Say what was found, and write it in every format."""
+    from landscape.report import export_slice
+    from landscape.results import FAILED, NOT_FINITE, UNCONVERGED
+
+    if found.merge_tree is not None:
+        found = replace(found, merge_tree=replace(found.merge_tree, threshold=persistence))
+        terminal.line(f"topology: {found.merge_tree.line()}")  # type: ignore[union-attr]  # just replaced
+    for track in found.tracks:
+        share = "" if track.explained is None else f", {100 * track.explained:.1f} % of their spread explained"
+        terminal.line(f"{track.label}: {len(track.names)} points{share}, at most {track.distances.max():.4g} off the axes")
+    if "evaluation" in found.provenance:
+        terminal.line(f"evaluation: {found.provenance['evaluation']}")
+    for quantity, deviation in found.deviations.items():
+        terminal.line(f"{quantity.replace('_', ' ')}: {deviation.line}")
+    for text in found.check.lines() if found.check else ():
+        terminal.line(f"check: {text}")
+    if found.check is not None and not found.check.passed:
+        terminal.unconverged.append("the check of the surface")
+        terminal.warn("the surface fails its check: do not trust the picture")
+    gap = "hatched in the picture, null in the JSON, whose status says why"
+    told = {NOT_FINITE: f"not finite: {gap}", FAILED: f"failed: {gap}", UNCONVERGED: "not converged: see their residuals"}
+    for status, what in told.items():
+        if found.count(status):
+            terminal.unconverged.append(f"{found.count(status)} values of the surface ({what.partition(':')[0]})")
+            terminal.warn(f"{found.count(status)} values {what}")
+    document = {
+        "schema": 1,
+        "checkpoint": str(checkpoint),
+        "sha256": task.sha256,
+        "task": task.name,
+        "not_finite": found.count(NOT_FINITE),
+        "failed": found.count(FAILED),
+        **found.to_json(),
+    }
+    folder.json("surface.json", document)
+    folder.written += export_slice(found, folder.path, "surface")
+    folder.written += draw(found, folder)
+    terminal.document(document)
+    terminal.written(folder.written)
+
+
+def preview(piece: "Slice", folder: OutputDirectory) -> None:
+    """The picture of an unfinished slice, where that of the finished one will be."""
+    from landscape.report import figure_slice, save
+
+    if piece.values:
+        save(figure_slice(piece), folder.path / f"surface-{'line' if piece.dim == 1 else 'contour'}")
+
+
+def draw(piece: "Slice", folder: OutputDirectory) -> list[Path]:
+    """The pictures of a slice."""
+    from landscape.report import figure_interpolation, figure_merge_tree, figure_slice, save
+
+    if piece.dim == 1:
+        figures = {"line": figure_interpolation(piece) if piece.path else figure_slice(piece)}
+    else:
+        figures = {"contour": figure_slice(piece), "3d": figure_slice(piece, view="3d")}
+        if "test_loss" in piece.values:
+            figures["test-loss"] = figure_slice(piece, quantity="test_loss")
+    for quantity in ("lambda_max", "lambda_min", "lambda_ratio"):
+        if quantity in piece.values:
+            figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity)
+    if piece.merge_tree is not None and len(piece.merge_tree.minima) > 1:
+        figures["minima"] = figure_merge_tree(piece)
+    return [p for name, figure in figures.items() for p in save(figure, folder.path / f"surface-{name}")]

@@ -1,0 +1,223 @@
+"""The options of `landscape surface`, and what they mean together."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from landscape.cli.surfaces.axes import Kind, parsed
+from landscape.errors import UsageError
+
+# Coordinates beyond this leave no room for weights in float32, whose largest is 3e38.
+_FAR = 1e30
+_MANY = 1_000_000
+_GRID = {1: 51, 2: 25}
+_AXES, _PATH, _COST = "Axes", "Paths between minima", "Cost"
+
+
+@dataclass(frozen=True)
+class SurfaceOptions:
+    """Which points, and what is measured at them."""
+
+    dim: Annotated[
+        int | None, typer.Option("--dim", min=1, max=2, help="1 for a line, 2 for a plane. Default 2; a path has 1.")
+    ] = None
+    grid: Annotated[
+        int | None,
+        typer.Option(
+            "--grid",
+            help="Points on each axis; an odd number has the checkpoint in the middle. Default 51 on a line, 25 on a plane.",
+        ),
+    ] = None
+    span: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--span",
+            help="First and last coordinate of each axis. Default -1 1, 0 1 for --path, "
+            "for pca and to what holds the trajectory or the checkpoint.",
+        ),
+    ] = None
+    directions: Annotated[
+        str,
+        typer.Option(
+            "--directions", help="random, hessian, pca:DIR or to:CKPT; one, or two with a comma.", rich_help_panel=_AXES
+        ),
+    ] = "random"
+    norm: Annotated[str, typer.Option("--norm", help="Of random directions: filter, layer or none.", rich_help_panel=_AXES)] = (
+        "filter"
+    )
+    fixed: Annotated[
+        str,
+        typer.Option(
+            "--fixed",
+            help="What random directions leave alone: bias,norm (as Li et al.), bias, norm or none.",
+            rich_help_panel=_AXES,
+        ),
+    ] = "bias,norm"
+    orthogonal: Annotated[
+        bool, typer.Option("--orthogonal", help="Make the second axis orthogonal to the first.", rich_help_panel=_AXES)
+    ] = False
+    trajectory: Annotated[
+        Path | None,
+        typer.Option("--trajectory", help="A folder of checkpoints to project onto the axes.", rich_help_panel=_AXES),
+    ] = None
+    path: Annotated[
+        str | None,
+        typer.Option(
+            "--path",
+            help="line:CKPT, bezier:CKPT or polygon:CKPT: a path to another minimum instead of axes.",
+            rich_help_panel=_PATH,
+        ),
+    ] = None
+    bends: Annotated[int, typer.Option("--bends", min=1, help="Trained points of a curve.", rich_help_panel=_PATH)] = 1
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Steps that a curve is trained for.", rich_help_panel=_PATH)
+    ] = 1000  # fmt: skip
+    batchnorm: Annotated[
+        str | None,
+        typer.Option(
+            "--batchnorm",
+            help="Statistics at each point: eval (the checkpoint's), recalibrate, or interpolate between checkpoints. "
+            "Default eval; recalibrate where axes, a path or a trajectory lead to other checkpoints.",
+        ),
+    ] = None
+    curvature: Annotated[
+        bool, typer.Option("--curvature", help="Measure both ends of the Hessian's spectrum at every point, and their ratio.")
+    ] = False
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="bfloat16 lets the network compute in it: several times faster on processors and GPUs with matrix units; "
+            "how far the losses are off is measured and said. Never for curvature. Default: that of --dtype.",
+            rich_help_panel=_COST,
+        ),
+    ] = None
+    persistence: Annotated[
+        float | None,
+        typer.Option(
+            "--persistence",
+            min=0.0,
+            help="Count minima above this persistence. Default: above what the samples leave in doubt.",
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Time for the points, such as 90s, 10m or 2h: chooses grid and samples that fit.",
+            rich_help_panel=_COST,
+        ),
+    ] = None
+    with_test: Annotated[bool, typer.Option("--test/--no-test", help="Evaluate the test split at every point too.")] = True
+
+    def check(self, split: str) -> None:
+        """Refuse what cannot be, before the checkpoint is even read.
+
+        Raises:
+            UsageError: a value out of its range, or options that exclude one another.
+        """
+        from landscape.surfaces.axes.chart import coordinates
+
+        if self.grid is not None and self.grid**self.axes > _MANY:
+            found = f"{self.grid**self.axes:,}"
+            raise UsageError(f"expected at most {_MANY:,} points, found {found}", fix="pass a smaller --grid")
+        if self.span is not None and not max(map(abs, self.span)) <= _FAR:
+            low, high = self.span
+            raise UsageError(f"expected a --span within ±{_FAR:g}, found {low:g} to {high:g}", fix="pass --span -1 1")
+        coordinates(self.span or (0.0, 1.0), 2 if self.grid is None else self.grid)
+        if self.precision not in (None, "float32", "float64", "bfloat16"):
+            raise UsageError(f"expected --precision float32 or bfloat16, found {self.precision!r}")
+        if self.norm not in ("filter", "layer", "none"):
+            raise UsageError(f"expected --norm filter, layer or none, found {self.norm!r}")
+        if not set(self.held) <= {"bias", "norm"}:
+            raise UsageError(f"expected --fixed bias,norm, bias, norm or none, found {self.fixed!r}")
+        if self.statistics(split) == "recalibrate" and split != "train":
+            raise UsageError(
+                "expected --split train with --batchnorm recalibrate, which takes statistics from the data, found test"
+            )
+        random = any(k.name == "random" for k in self.kinds) and self.end is None
+        idle = {
+            "--dim 2": self.end is not None and self.dim == 2,
+            "--directions": self.end is not None and self.directions != "random",
+            "--trajectory": self.end is not None and self.trajectory is not None,
+            "--persistence": self.axes == 1 and self.persistence is not None,
+            "--orthogonal": self.axes == 1 and self.orthogonal,
+            "--norm": not random and self.norm != "filter",
+            "--fixed": not random and self.fixed != "bias,norm",
+            "--bends": (self.end is None or self.end[0] == "line") and self.bends != 1,
+            "--steps": (self.end is None or self.end[0] == "line") and self.steps != 1000,
+        }
+        for name in (name for name, given in idle.items() if given):
+            what = "--path" if self.end is not None else "these axes"
+            raise UsageError(f"expected options that {what} can use, found {name}", fix="leave it out")
+        if self.end is not None and self.end[0] != "line" and self.span and not 0 <= self.span[0] < self.span[1] <= 1:
+            raise UsageError(f"expected a --span inside 0 1, the ends of the curve, found {self.span[0]:g} {self.span[1]:g}")
+        _ = self.kinds, self.seconds
+
+    @property
+    def axes(self) -> int:
+        """How many: a path has one."""
+        return 1 if self.path is not None else self.dim or 2
+
+    @property
+    def points(self) -> int:
+        """Points on an axis, where no budget chooses them."""
+        return self.grid or _GRID[self.axes]
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        """The axes."""
+        return parsed(self.directions, self.axes)
+
+    @property
+    def held(self) -> list[str]:
+        """What random directions leave alone."""
+        return [] if self.fixed == "none" else [f.strip() for f in self.fixed.split(",")]
+
+    @cached_property
+    def end(self) -> tuple[str, Path] | None:
+        """Kind and end of a path; None for axes."""
+        if self.path is None:
+            return None
+        kind, _, end = self.path.partition(":")
+        if kind not in ("line", "bezier", "polygon") or not end:
+            raise UsageError(f"expected --path line:CKPT, bezier:CKPT or polygon:CKPT, found {self.path!r}")
+        return kind, Path(end)
+
+    def statistics(self, split: str) -> str:
+        """BatchNorm's."""
+        leads = self.end is not None or self.trajectory or any(k.name in ("to", "pca") for k in self.kinds)
+        return self.batchnorm or ("recalibrate" if leads and split == "train" else "eval")
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """The budget; None for none."""
+        return None if self.budget is None else seconds_of(self.budget)
+
+    def record(self) -> dict[str, Any]:
+        """All that determines the points and their values; how the result is looked at is not in it."""
+        left_out = ("persistence", "with_test", *(() if self.precision else ("precision",)))
+        return {k: v for k, v in asdict(self).items() if k not in left_out}
+
+
+def seconds_of(text: str) -> float:
+    """A time such as 90s, 10m or 2h; a bare number is seconds.
+
+    Raises:
+        UsageError: it is not one.
+
+    Example:
+        >>> seconds_of("90"), seconds_of("1.5m"), seconds_of("2h")
+        (90.0, 90.0, 7200.0)
+    """
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+    try:
+        seconds = float(text[:-1] if unit else text) * (unit or 1.0)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"expected a time such as 90s, 10m or 2h, found --budget {text}")
+    return seconds

@@ -1,0 +1,177 @@
+"""How gradients and curvature products of a network are computed: the engine behind Objective.
+
+Each is a sum over the batches of a `ForwardPass`; of several processes each has its part of the sum, and Objective adds the
+parts up.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from landscape.curvature.double_backward import twice_differentiable
+from landscape.curvature.kept_graphs import BUDGET, FirstOrder, Kept, saved_bytes
+from landscape.curvature.method import PLAIN, TOGETHER, Method
+from landscape.curvature.reverse_mode import grad, pusher, vjp, vjps
+from landscape.machine.arithmetic import exact_math
+from landscape.machine.memory import Affine
+from landscape.network.batches import Batch
+from landscape.network.forward import ForwardPass
+from landscape.network.functional import holding
+
+
+@dataclass(frozen=True, eq=False)
+class Engine(ForwardPass):
+    """Derivatives of the mean loss of `model` over `batches` with respect to the weights in `layout`.
+
+    Attributes:
+        method: how graphs are built that are differentiated twice.
+        room: bytes of first-order graphs that may stay between products.
+        held: bytes of such a graph by the number of samples, where they were measured.
+    """
+
+    method: Method = PLAIN
+    room: int = BUDGET
+    held: Affine | None = None
+    _kept: Kept = field(init=False, default_factory=Kept, repr=False)
+
+    def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Mean loss and its gradient; of several processes this one's part of both. Cost: 3 forward passes."""
+        value, total = 0.0, torch.zeros_like(theta)
+        with self.derivatives(theta):
+            for batch, share in self.own:
+                leaves = self.leaves(theta)
+                loss = self.loss.mean(self.forward(leaves, batch), batch.target)
+                total += share * self._flat(grad(loss, leaves))
+                value += share * float(loss.detach())
+        return value, total
+
+    def hvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """H v for k vectors, by reverse over reverse with the first-order pass shared.
+
+        Cost: 3 + 6k forward passes; 6k where the graphs of the first-order pass are still there from the last call.
+        """
+        out = torch.zeros_like(v)
+        with self.derivatives(theta):
+            if self._kept.fits is None:
+                self._kept.fits = self.graph_bytes(theta) <= self.room
+            for graph in self._kept.graphs(theta, lambda: self.first_order(theta)):
+                if self.method.together and len(v) > 1:
+                    for rows, sums in zip(v.split(TOGETHER), out.split(TOGETHER), strict=True):
+                        found = vjps(graph.gradient, graph.leaves, self.layout.unflatten(rows))
+                        sums += graph.share * torch.cat([t.flatten(1) for t in found.values()], 1)
+                    continue
+                for i, row in enumerate(v):
+                    out[i] += graph.share * self._flat(vjp(graph.gradient, graph.leaves, self.layout.unflatten(row)))
+        return out
+
+    def first_order(self, theta: Float[Tensor, " P"]) -> Iterator[FirstOrder]:
+        """The graph of every batch's gradient, one after another."""
+        for batch, share in self.own:
+            leaves = self.leaves(theta)
+            yield FirstOrder(leaves, self._slope(leaves, batch), share)
+
+    def _slope(self, leaves: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The gradient of a batch's loss as a function of the leaves, in this engine's way."""
+        with self.method.graph():
+            output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
+            loss = self.loss.mean(output, batch.target)
+        return grad(loss, leaves, create_graph=True)
+
+    def graph_bytes(self, theta: Float[Tensor, " P"], samples: int | None = None) -> float:
+        """Estimate of what the first-order graphs of so many samples hold, all together, from those of one sample and of two.
+
+        Infinite where batches of a single sample say too little.
+        """
+        if self.held is not None:
+            return self.held.of(samples or sum(len(b) for b, _ in self.own)) + self.held.once * (len(self.own) - 1)
+        batch = max(self.batches, key=len)
+        if len(batch) < 2 or not self.divisible:
+            return math.inf
+        leaves, like = self.leaves(theta), replace(self, method=replace(self.method, smallest=0))
+
+        def held(n: int) -> int:
+            return saved_bytes(lambda: like._slope(leaves, batch[:n]), leaves)
+
+        try:
+            one, two = held(1), held(2)
+        except RuntimeError:  # nothing may watch what a network saves that uses `torch.func` itself
+            return math.inf
+        return float(max(two - one, 0)) * (samples or sum(len(b) for b, _ in self.own)) + one * len(self.own)
+
+    def held_at_once(self, theta: Float[Tensor, " P"], samples: int | None = None) -> int:
+        """Bytes of graphs alive during a product: of all batches where they are kept, else of the largest; 0 where unknown."""
+        whole = self.graph_bytes(theta, samples)
+        if whole > self.room:
+            whole *= max(map(len, self.batches)) / sum(map(len, self.batches))
+        return int(whole) if math.isfinite(whole) else 0
+
+    def ggnvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse. Cost: 3 + 6k passes."""
+        out = torch.zeros_like(v)
+        with self.derivatives(theta):
+            for batch, share in self.own:
+                leaves = self.leaves(theta)
+                output = self.forward(leaves, batch)
+                push = pusher(output, leaves)
+                bend = self.loss_curvature(output, batch)
+                for i, row in enumerate(v):
+                    out[i] += share * self._flat(
+                        vjp({"output": output}, leaves, {"output": bend(push(self.layout.unflatten(row)))})
+                    )
+        return out
+
+    def fishervp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with every sample's own gradient g_n, for k vectors. Cost: 3 + 6k passes."""
+        out = torch.zeros_like(v)
+        with self.derivatives(theta):
+            for batch, share in self.own:
+                leaves = self.leaves(theta)
+                losses = self.per_sample(leaves, batch)
+                weights = batch.sample_weights.to(losses)
+                push = pusher(losses, leaves)
+                for i, row in enumerate(v):
+                    slopes = push(self.layout.unflatten(row)) * weights / weights.sum()
+                    out[i] += share * self._flat(vjp({"losses": losses}, leaves, {"losses": slopes}))
+        return out
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """Its twin in another dtype, with products computed plainly."""
+        return replace(super().to(dtype), method=PLAIN, held=None)
+
+    def loss_curvature(self, output: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """u -> (d2 loss / d output2) u of the batch's mean loss."""
+        at = output.detach().requires_grad_()
+        slope = grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
+        return lambda u: vjp(slope, {"output": at}, {"output": u})["output"]
+
+    @contextmanager
+    def derivatives(self, theta: Float[Tensor, " P"]) -> Iterator[None]:
+        """Arithmetic for derivatives of this network at theta, with operations that have second ones.
+
+        Its layers hold these weights all along, so that a backward pass that runs a layer again, as activation checkpointing
+        does, runs it at theta.
+        """
+        recurrent = any(isinstance(m, nn.RNNBase) for m in self.model.modules())
+        leaves = self.leaves(theta)
+        with ExitStack() as stack:
+            stack.enter_context(exact_math(derivatives=True, recurrent=recurrent))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(twice_differentiable())
+            stack.enter_context(holding(self.model, leaves))
+            if self.folded is not None:
+                stack.enter_context(holding(self.folded.model, self.folded(leaves)))
+            yield
+
+    def leaves(self, theta: Float[Tensor, " P"]) -> dict[str, Tensor]:
+        """Parameters as leaves of a fresh graph; views of theta where they can be."""
+        return {name: t.detach().requires_grad_() for name, t in self.tensors(theta).items()}
+
+    def _flat(self, tensors: dict[str, Tensor]) -> Tensor:
+        return self.layout.flatten(tensors)

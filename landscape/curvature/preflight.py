@@ -1,0 +1,238 @@
+"""Checks of derivatives, made once before one is believed: they exist, are symmetric, and agree with differences.
+
+They run on some 8 samples, spread over the data, in float64, where rounding and the kinks of rectifiers cannot hide a mistake,
+and fall back to the Objective's own dtype for a network that insists on it. Where a network computes in float32 inside whatever
+it is given, what it rounds away is measured first, and nothing finer is asked of it. What values need is checked by
+`landscape.network.forward_checks`.
+"""
+
+import math
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from landscape.curvature.engine import Engine
+from landscape.curvature.failing_layer import layer_of
+from landscape.curvature.method import PLAIN
+from landscape.errors import NumericalError, is_about_dtype, is_out_of_memory
+from landscape.machine.arithmetic import grad_mode, values
+from landscape.machine.distributed import ALONE
+from landscape.network.batches import counted
+from landscape.network.rounding import EXACT, Uncast, of_dtype, rounding
+
+SAMPLES = 8
+# From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
+_STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
+# The same for losses, whose rounding errors count for more.
+_VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
+# Of Hv, between it and a difference of gradients; where the network rounds, both ends of the difference do.
+_APART, _APART_ROUNDED = 0.05, 0.2
+# What may be lost in a product: rounding errors of the outputs, times what a network of many layers makes of them.
+_GROWTH = 1e3
+
+
+@grad_mode
+def check_engine(engine: Engine) -> float:
+    """All checks of the module's docstring.
+
+    Returns:
+        Rounding of the network as it computes, see `landscape.network.rounding`.
+
+    Raises:
+        NumericalError: what failed, with the operation where it can be told.
+
+    Cost: some 20 gradients and up to 8 losses on 8 samples; on as many as a batch has where 8 have no second derivative. Some
+        kernels have one for larger inputs only.
+    """
+    sizes = [SAMPLES, max(map(len, engine.batches))]
+    for samples in sizes:
+        own = replace(engine, batches=[counted(engine.batches, samples)], group=ALONE, folded=None, method=PLAIN, held=None)
+        try:
+            return _checked(own)
+        except _NoDerivative as error:
+            if samples == sizes[-1] or sizes[-1] <= SAMPLES:
+                raise NumericalError(error.problem, fix=error.fix) from error.__cause__
+    raise AssertionError  # the last of the sizes returns or raises
+
+
+class _NoDerivative(NumericalError):
+    """PyTorch raised while derivatives were taken."""
+
+
+def _checked(own: Engine) -> float:
+    """In float64, or as the network insists on."""
+    try:
+        double = own.to(torch.float64)
+        noise = rounding(double)
+        if not (noise > EXACT and _checked_unrounded(double)):
+            _check(double, noise, exact=True)
+    except (RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        if not is_about_dtype(error):
+            raise _missing(own, error) from error
+        try:
+            noise = rounding(own)
+            _check(own, noise, exact=False)
+        except (RuntimeError, TypeError) as second:
+            if is_out_of_memory(second):
+                raise
+            raise _missing(own, second) from second
+    return max(noise, of_dtype(own))
+
+
+def _checked_unrounded(double: Engine) -> bool:
+    """The checks of a network that computes in float32 inside, without that: its casts to float32 leave float64 as it is.
+
+    At steps that rise above float32's rounding a difference of gradients meets kinks, which say nothing. A cast's derivative
+    is a cast, so that all others are those of the network. False where it does not run so.
+    """
+    try:
+        with Uncast():
+            noise = rounding(double)
+            if noise > EXACT:
+                return False
+            _check(double, noise, exact=True)
+    except NumericalError:
+        raise
+    except Exception:  # of mixed dtypes, or of what is done with the bits
+        return False
+    return True
+
+
+def _missing(own: Engine, error: Exception) -> _NoDerivative:
+    """What PyTorch said, the layer that it comes from, and what to do about it."""
+    first = str(error).partition("\n")[0]
+    layer = layer_of(own, str(error))
+    if "modified by an inplace operation" in first:
+        fix = "write out of place there: h = h * 2 instead of h.mul_(2) or h *= 2"
+    elif "checkpoint" in first.lower():
+        fix = "pass use_reentrant=False to torch.utils.checkpoint.checkpoint; the reentrant kind has no second derivative"
+    else:
+        fix = "an operation inside it has no second derivative; values and surfaces need none"
+    found = first if layer is None else f"in {layer}: {first}"
+    return _NoDerivative(f"expected a network that can be differentiated twice, found {found}", fix=fix)
+
+
+def _check(probe: Engine, noise: float, exact: bool) -> None:
+    theta = probe.layout.flatten(dict(probe.model.named_parameters()))
+    _check_graph(probe, theta)
+    value, gradient = probe.gradient(theta)
+    if not (torch.isfinite(gradient).all() and abs(value) < float("inf")):
+        raise NumericalError(
+            f"expected a finite loss and gradient at the trained weights, found loss {value:.4g}",
+            fix="check the preprocessing and that the weights belong to this model",
+        )
+    if exact and noise < EXACT:
+        _check_gradient(probe, theta, value, gradient)
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, probe.layout.size, generator=generator, dtype=torch.float64).to(theta)
+    hu, hv = probe.hvp(theta, torch.stack((u, v)))
+    scale = float((hu.norm() * v.norm() + hv.norm() * u.norm()).double()) + 1e-30
+    skew = abs(float(u @ hv) - float(v @ hu)) / scale
+    if not math.isfinite(skew):
+        raise NumericalError(
+            "expected finite Hessian-vector products, found that they overflow",
+            fix="the weights or the inputs are far from the usual scale; rescale them",
+        )
+    if not skew < max(1e-9 if exact else 1e-4, min(_GROWTH * noise, 0.1)):
+        raise NumericalError(
+            f"expected a symmetric Hessian, found |u.Hv - v.Hu| = {skew:.1e} of its scale",
+            fix="a custom backward in the network or the loss is wrong, or PyTorch's own is, of a derivative within it",
+        )
+    if exact:
+        _check_difference(probe, theta, gradient, v, noise)
+
+
+def _check_graph(probe: Engine, theta: Tensor) -> None:
+    """Refuse what gives part of a derivative without an error: reentrant checkpoints."""
+    with probe.derivatives(theta), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        leaves = probe.leaves(theta)
+        loss = probe.loss.mean(probe.forward(leaves, probe.batches[0]), probe.batches[0].target)
+    # Of inputs without a gradient it makes no node at all, and says so.
+    reentrant = any("None of the inputs have requires_grad" in str(w.message) for w in said)
+    seen, left = set(), [loss.grad_fn]
+    while left and not reentrant:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            reentrant = node.name().startswith("CheckpointFunction")
+            left += [parent for parent, _ in node.next_functions]
+    if reentrant:
+        raise NumericalError(
+            "expected activation checkpointing that can be differentiated twice, found the reentrant kind",
+            fix="pass use_reentrant=False to torch.utils.checkpoint.checkpoint",
+        )
+
+
+def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor) -> None:
+    """The gradient against central differences of the loss, along steps in proportion to each weight.
+
+    A norm that is detached, or a backward pass that scales what goes through it, gives a gradient that is no loss's, and yet a
+    matrix that may be symmetric. Nothing is said where rounding, which for a loss is that of numbers as large as the outputs,
+    hides the difference, as at an exact minimum.
+    """
+    size = _sizes(probe, theta)
+    scale = float((size * gradient).norm())
+    generator = torch.Generator().manual_seed(1)
+    w = size * torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
+    slope = float(gradient @ w)
+    with values():
+        largest = float(probe.forward(probe.tensors(theta), probe.batches[0]).detach().abs().max())
+    errors = []
+    for step in _VALUE_STEPS:
+        least = _GROWTH * torch.finfo(theta.dtype).eps * (abs(value) + largest) / step
+        if least >= _APART * scale:  # also where there is no slope at all
+            continue
+        high, low = (_value(probe, theta + k * step * w) for k in (1, -1))
+        errors.append(abs((high - low) / (2 * step) - slope) / scale)
+        if errors[-1] < _APART:
+            return
+    if errors and math.isfinite(min(errors)):
+        raise NumericalError(
+            f"expected the gradient to agree with a finite difference of the loss, found them {min(errors):.0%} apart",
+            fix="something that depends on the weights is detached, as the norm in DoRA, or a backward pass is a stand-in; "
+            "values and surfaces need none",
+        )
+
+
+def _value(probe: Engine, theta: Tensor) -> float:
+    """Mean loss at theta."""
+    with values():
+        params = probe.tensors(theta)
+        return sum(share * float(probe.loss.mean(probe.forward(params, b), b.target).detach()) for b, share in probe.weighted)
+
+
+def _sizes(probe: Engine, theta: Tensor) -> Tensor:
+    """Of every weight its size, or a little of its tensor's where it is zero."""
+    named = probe.layout.unflatten(theta)
+    return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
+
+
+def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor, noise: float) -> None:
+    """Hv against central differences of gradients.
+
+    Steps in proportion to each weight (or, where it is zero, to its tensor's size) mean the same at every point of a scaling
+    symmetry. A rectifier's kink between two points spoils their difference; a wrong second derivative spoils it at every step.
+    Where the network rounds more coarsely than its dtype, steps are those at which that noise is small.
+    """
+    size = _sizes(probe, theta)
+    w = size * v
+    product = size * probe.hvp(theta, w[None])[0]
+    scale = float(product.norm() + 1e-6 * (size * gradient).norm() + 1e-12)
+    exact = noise < EXACT
+    steps = _STEPS if exact else tuple(noise**0.5 * k for k in (30.0, 10.0, 3.0, 1.0))
+    errors = []
+    for step in steps:
+        difference = size * (probe.gradient(theta + step * w)[1] - probe.gradient(theta - step * w)[1]) / (2 * step)
+        errors.append(float((difference - product).norm()) / scale)
+        if errors[-1] < (_APART if exact else _APART_ROUNDED):
+            return
+    why = ", or its forward pass changes its weights" if probe.writes else ""
+    raise NumericalError(
+        f"expected Hv to agree with a finite difference of gradients, found them {min(errors):.0%} apart",
+        fix=f"an operation in the network or the loss has a wrong or missing second derivative, or rounds a weight{why}",
+    )

@@ -1,0 +1,1 @@
+"""Lanczos runs, and what they give: eigenpairs, spectral densities, eigenvalues of blocks."""

@@ -1,0 +1,121 @@
+"""Largest eigenvalues of many small diagonal blocks of one operator, several blocks in each product."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from landscape.errors import UsageError
+from landscape.linalg.krylov.lanczos import KrylovBasis
+from landscape.linalg.probes import default_generator
+from landscape.linalg.products import MatVec, Products
+from landscape.machine import progress
+from landscape.results import Estimate
+
+_LONGEST = 100
+
+
+def block_eigenvalues(
+    matvec: MatVec,
+    dim: int,
+    blocks: Sequence[Int[Tensor, "..."]],
+    *,
+    tol: float = 1e-3,
+    together: int = 8,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> list[Estimate]:
+    """Largest eigenvalue, in algebraic order, of each diagonal block H[b, b] of a symmetric operator.
+
+    Every block has a Lanczos run of its own in its few coordinates; runs of different blocks go through the operator as rows of
+    one product. They cannot share a row: what one block's vector does to another's coordinates would mix in.
+
+    Args:
+        matvec: maps (k, P) to (k, P).
+        dim: P.
+        blocks: (n,) the coordinates of each block; they may overlap and differ in size.
+        tol: relative residual at which a block is done; or one below the rounding error of the products seen.
+        together: blocks in one product; time and memory, not the result beyond rounding.
+        generator: of the start vectors; seed 0 if None.
+        dtype, device: of the operator.
+
+    Returns:
+        One Estimate of kind "residual" a block, with the true residual ||H_bb v - lambda v||.
+
+    Raises:
+        UsageError: an empty block.
+        NumericalError: a product is not finite.
+
+    Cost: some 5 to 15 products a block, at most its size and one; memory 100 vectors of a block's size.
+
+    Example:
+        >>> diagonal = torch.tensor([5.0, 1.0, 2.0, 4.0])
+        >>> found = block_eigenvalues(lambda v: diagonal * v, 4, [torch.tensor([0, 1]), torch.tensor([1, 2])])
+        >>> [round(e.value, 5) for e in found]
+        [5.0, 2.0]
+    """
+    if any(len(b) == 0 for b in blocks):
+        raise UsageError("expected blocks of at least one coordinate, found an empty one")
+    random = default_generator(generator)
+    out: dict[int, Estimate] = {}
+    noise = 0.0
+    waiting, active = deque(range(len(blocks))), dict[int, _Run]()
+    with progress.stage("blocks", len(blocks)) as advance:
+        products = Products(matvec, dim, dtype, device)
+        while waiting or active:
+            while waiting and len(active) < together:
+                i = waiting.popleft()
+                # A stream of its own for each, so that a block's start does not depend on when its turn comes.
+                own = torch.Generator().manual_seed(random.initial_seed() + i)
+                active[i] = _Run(len(blocks[i]), tol, own, dtype, device)
+            rows = torch.zeros(len(active), dim, dtype=dtype, device=device)
+            for row, (i, run) in zip(rows, active.items(), strict=True):
+                row[blocks[i]] = run.asked
+            images = products(rows)
+            noise = max(noise, 30 * torch.finfo(dtype).eps * float(torch.linalg.vector_norm(images, dim=1).max()))
+            for row, i in zip(images, list(active), strict=True):
+                found = active[i].take(row[blocks[i]], noise)
+                if found is not None:
+                    out[i] = found
+                    del active[i]
+                    advance(1)
+    return [out[i] for i in range(len(blocks))]
+
+
+class _Run:
+    """Lanczos on one block, one product at a time; the last product is that of the Ritz vector, for its true residual."""
+
+    def __init__(
+        self, size: int, tol: float, generator: torch.Generator, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        self.basis = KrylovBasis(min(size, _LONGEST) + 1, size, generator=generator, dtype=dtype, device=device)
+        self.basis.begin(None)
+        self.tol, self.size, self.count = tol, size, 0
+        self.ritz: tuple[float, Float[Tensor, " n"]] | None = None
+
+    @property
+    def asked(self) -> Float[Tensor, " n"]:
+        """The vector whose product comes next."""
+        return self.basis.next_row[0] if self.ritz is None else self.ritz[1]
+
+    def take(self, product: Float[Tensor, " n"], noise: float) -> Estimate | None:
+        """Use the product; the answer once it is there. A residual below the products' own rounding error will do."""
+        self.count += 1
+        if self.ritz is not None:
+            value, vector = self.ritz
+            residual = float(torch.linalg.vector_norm((product - value * vector).double()))
+            done = residual <= max(2 * self.tol * abs(value), noise) or self.count > self.size
+            reason = None if done else f"relative residual {residual / (abs(value) or 1.0):.1e} after {self.count} products"
+            return Estimate(value, residual, "residual", self.count, done, reason)
+        beta = self.basis.absorb(product)
+        m = self.basis.size
+        values, vectors = np.linalg.eigh(self.basis.projection[:m, :m])
+        last = beta * abs(vectors[-1, -1])
+        if last <= max(self.tol * np.abs(values).max(), noise) or m >= min(self.size, _LONGEST):
+            v = self.basis.combine(vectors[:, -1])
+            self.ritz = float(values[-1]), v / torch.linalg.vector_norm(v)
+        return None

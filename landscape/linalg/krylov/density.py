@@ -1,0 +1,213 @@
+"""Spectral density by stochastic Lanczos quadrature."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+from scipy.special import stdtrit
+
+from landscape.errors import UsageError
+from landscape.linalg.krylov.lanczos import KrylovBasis
+from landscape.linalg.krylov.quadrature_error import Rule, around, kernel_error, smoothed_bounds
+from landscape.linalg.probes import default_generator, random_rows
+from landscape.linalg.products import MatVec, Products
+from landscape.linalg.rows import Place
+from landscape.machine import progress
+from landscape.results import SpectralDensity
+
+# The grid reaches this many sigma beyond the outermost nodes: what the kernel has left outside is 2e-9.
+MARGIN = 6.0
+# Of the band for the whole curve: Student's interval at every point, its tails shared out among as many places as there are
+# steps (Bonferroni). Pointwise is not enough: a spectrum that is one narrow bulk is right or wrong as a whole.
+LEVEL = 0.95
+
+
+def spectral_density(
+    matvec: MatVec,
+    dim: int,
+    *,
+    probes: int = 10,
+    steps: int = 80,
+    scale: Literal["linear", "log"] = "linear",
+    points: int = 1024,
+    sigma: float | None = None,
+    linthresh: float | None = None,
+    memory: float = 4e9,
+    seen: Callable[[KrylovBasis], None] | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    place: Place | None = None,
+) -> SpectralDensity:
+    """Density of the eigenvalues of H, smoothed by a Gaussian, with a band.
+
+    φ(t) = (1/P) Σ_i g_σ(t - λ_i), estimated as the mean over random unit vectors v of Σ_j τ_j² g_σ(t - θ_j), with θ_j the
+    Ritz values and τ_j the first components of the eigenvectors of v's Lanczos matrix: a Gauss quadrature of the measure that
+    v sees. On the log scale the kernel has constant width in u = arcsinh(t / linthresh) and the Jacobian du/dt is applied, so
+    φ integrates to 1 over t on both scales.
+
+    Args:
+        matvec: maps (k, P) to (k, P); all probes advance together, one block a step.
+        dim: P.
+        probes: n >= 2 independent vectors, uniform on the sphere.
+        steps: m, Lanczos steps of each probe (at most P).
+        scale: "linear", or "log": symmetric logarithm.
+        points: of the grid, which covers all nodes of all probes and six sigma more on both sides.
+        sigma: width of the kernel, in the unit of H (linear) or of u (log). Default: range of the nodes / steps, near the
+            resolution of an m-point rule.
+        linthresh: where the log scale turns linear. Default: what the steps can tell apart around zero, at least
+            max |node| * 1e-4.
+        memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit.
+        seen: called with each probe's Krylov basis before it is let go: its outer Ritz vectors are a start for `eigenpairs`.
+        generator: of the probes; seed 0 if None.
+        dtype, device: of the operator.
+        place: where the Krylov bases lie; see `landscape.linalg.Place`.
+
+    Returns:
+        SpectralDensity: grid, density (unit 1 / unit of H), band, resolution, nodes and weights. The band is a
+        95 % t-interval over probes, for the whole curve at once, of the bounds that each quadrature sets to its own measure. A
+        probe whose Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; it is exact.
+
+    Raises:
+        UsageError: an option out of range, a sigma that the grid cannot resolve, or a budget that does not hold one probe.
+        NumericalError: a product is not finite.
+
+    Cost: probes * steps products in `steps` blocks a sub-batch; memory probes * steps * P values, or `memory` bytes if less.
+
+    Accuracy: full reorthogonalization, so weights are those of exact arithmetic. m nodes leave open how the mass lies between
+    them: between two neighbours the share below t is known only to within both their weights (Chebyshev, Markov, Stieltjes).
+    A kernel that a polynomial of degree 2m - 1 follows is integrated to within its distance from that. The band holds the
+    tighter of the two bounds at every point: the second where the kernel is wide beside range / m, the first near zero on the
+    log scale, where nothing finer than `resolution` is told apart.
+
+    Reference: Ubaru, Chen, Saad 2017, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature; Lin, Saad, Yang 2016,
+    arXiv:1308.5467; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159. Bounds: see `landscape.linalg.krylov.quadrature_error`.
+
+    Example:
+        >>> density = spectral_density(lambda v: 2.0 * v, 50, probes=3, sigma=0.1)
+        >>> round(float(density.grid[density.density.argmax()]), 2)
+        2.0
+        >>> round(float(np.trapezoid(density.density, density.grid)), 6)
+        1.0
+    """
+    if scale not in get_args(Literal["linear", "log"]):
+        raise UsageError(f"expected scale 'linear' or 'log', found {scale!r}", fix="choose one of the two")
+    for name, value, least in (("probes", probes, 2), ("steps", steps, 1), ("points", points, 16)):
+        if value < least:
+            raise UsageError(f"expected {name} >= {least}, found {value}", fix=f"raise {name}")
+    for name, width in (("sigma", sigma), ("linthresh", linthresh)):
+        if width is not None and not 0 < width < np.inf:
+            raise UsageError(f"expected {name} > 0, found {width}", fix=f"leave {name} out for the default")
+    steps = min(steps, dim)
+    row = dtype.itemsize * -(-dim // (place.group.size if place else 1))
+    fitting = int(memory // (steps * row))
+    if fitting < 1:
+        most = int(memory // row)
+        raise UsageError(
+            f"expected a Krylov basis of at most {memory:.3g} bytes, found {steps * row:.3g} for one probe",
+            fix=f"raise memory, or use steps <= {most}" if most else "raise memory",
+        )
+    generator = default_generator(generator)
+    rules: list[Rule] = []
+    with progress.stage("spectral density", probes * steps) as advance:
+        products = Products(matvec, dim, dtype, device, advance)
+        for begin in range(0, probes, fitting):
+            rules += _quadratures(products, min(fitting, probes - begin), steps, generator, seen, place)
+    nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
+    for i, rule in enumerate(rules):
+        nodes[i] = rule.nodes[-1]
+        nodes[i, : len(rule.nodes)], weights[i, : len(rule.nodes)] = rule.nodes, rule.weights
+    largest = float(np.abs(nodes).max())
+    if scale == "linear":
+        linthresh = None
+        grid, sigma = _grid(nodes, sigma, points, 0.01 * largest or 1.0)
+        slope = np.ones(points)
+    else:
+        linthresh = linthresh or max(1e-4 * largest, float(around(rules, np.zeros(1))[0])) or 1.0
+        grid, sigma = _grid(np.arcsinh(nodes / linthresh), sigma, points, 0.1)
+        slope = linthresh * np.cosh(grid)  # dt/du
+    places = grid if linthresh is None else linthresh * np.sinh(grid)
+
+    def onto(t: np.ndarray) -> np.ndarray:
+        return t if linthresh is None else np.arcsinh(t / linthresh)
+
+    error = kernel_error(grid, sigma, onto, nodes, steps)
+    each = np.empty((3, probes, points))  # lower bound, estimate, upper bound
+    for i, rule in enumerate(rules):
+        each[:, i] = smoothed_bounds(grid, sigma, onto(rule.nodes), rule, error)
+    lower, mean, upper = each.mean(axis=1)
+    spread = stdtrit(probes - 1, 1 - (1 - LEVEL) / (2 * steps)) * each.std(axis=1, ddof=1) / np.sqrt(probes)
+    peak = 1 / (sigma * np.sqrt(2 * np.pi))  # no smoothed density is above that of a single place
+    return SpectralDensity(
+        places,
+        mean / slope,
+        np.maximum(lower - spread[0], 0) / slope,
+        np.minimum(upper + spread[2], np.maximum(peak, mean)) / slope,
+        nodes,
+        weights,
+        sigma * slope,
+        scale,
+        linthresh,
+        dim,
+        products.count,
+        around(rules, places),
+    )
+
+
+def _quadratures(
+    products: Products,
+    count: int,
+    steps: int,
+    generator: torch.Generator,
+    seen: Callable[[KrylovBasis], None] | None,
+    place: Place | None,
+) -> list[Rule]:
+    """Gauss rules of `count` random vectors; all of them advance in one block product a step."""
+    starts = random_rows(count, products.dim, "gaussian", generator, products.dtype, products.device)
+    # Draws for breakdowns must not shift the next probes' numbers, or sub-batches would change the result; none is used.
+    unused = torch.Generator().manual_seed(0)
+    bases = [
+        KrylovBasis(steps, products.dim, generator=unused, dtype=products.dtype, device=products.device, place=place)
+        for _ in range(count)
+    ]
+    for basis, start in zip(bases, starts, strict=True):
+        basis.begin(start)
+    del starts
+    betas: list[list[float]] = [[] for _ in bases]
+    active = list(range(count))
+    for _ in range(steps):
+        block = products(torch.cat([bases[i].next_row for i in active]))
+        for i, product in zip(active, block, strict=True):
+            betas[i].append(bases[i].absorb(product))
+        # After a breakdown the rule is exact for this vector: further nodes would have weight zero.
+        active = [i for i in active if betas[i][-1] > 0]
+        if not active:
+            break
+    rules = []
+    for basis, beta in zip(bases, betas, strict=True):
+        alpha = np.diag(basis.projection)[: basis.size].copy()
+        if seen is not None:
+            seen(basis)
+        theta, vectors = eigh_tridiagonal(alpha, np.array(beta[:-1]))
+        rules.append(Rule(theta, vectors[0] ** 2, exact=len(theta) < steps or len(theta) == products.dim))
+    return rules
+
+
+def _grid(nodes: np.ndarray, sigma: float | None, points: int, fallback: float) -> tuple[np.ndarray, float]:
+    """Even grid over all nodes, and the width of the kernel; in whatever coordinate."""
+    low, high = float(nodes.min()), float(nodes.max())
+    span = high - low
+    if sigma is None:
+        # Rounding can leave a relative spread of some 1e-7 between nodes that are one eigenvalue.
+        sigma = span / nodes.shape[1] if span > 1e-5 * max(abs(low), abs(high)) else fallback
+    grid = np.linspace(low - MARGIN * sigma, high + MARGIN * sigma, points)
+    step = grid[1] - grid[0]
+    if step > sigma:
+        enough = int(np.ceil(span / sigma + 2 * MARGIN)) + 2
+        raise UsageError(
+            f"expected a grid step of at most sigma = {sigma:.3g}, found {step:.3g}",
+            fix=f"use points >= {enough}, or a larger sigma",
+        )
+    return grid, sigma

@@ -1,0 +1,1 @@
+"""The largest value of a function over a box or a ball."""

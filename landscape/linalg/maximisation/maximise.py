@@ -1,0 +1,288 @@
+"""Maximisation over a box or a ball by several methods from several starts; the best over everything is the answer."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.errors import NumericalError, UsageError
+from landscape.linalg.maximisation.ascent import auto_pgd, lbfgsb, projected_gradient, projected_quasi_newton, vertex_ascent
+from landscape.linalg.maximisation.bookkeeping import BudgetSpent, Search, Value, ValueAndGradient
+from landscape.linalg.maximisation.corners import corner_search
+from landscape.linalg.maximisation.maximum import Maximum, Run
+from landscape.linalg.maximisation.regions import Ball, Box, Region
+from landscape.linalg.maximisation.starting_points import STARTS, Start, radius_of, starting_points, to_unit
+from landscape.linalg.probes import default_generator
+from landscape.machine import progress
+
+BoxMethod = Literal["corner_search", "projected_gradient", "projected_quasi_newton", "lbfgsb", "sign_corner", "apgd", "polish"]
+BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton", "apgd", "polish"]
+# In the order in which they run; APGD, with its fixed number of steps a start, is for those who ask for it, the jumps from
+# corner to corner are part of the search that begins with them, and the quasi-Newton steps from the best point alone part of
+# the quasi-Newton method.
+BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-3]
+BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)[:-2]
+
+
+def maximise_box(
+    value_and_gradient: ValueAndGradient,
+    value: Value | None,
+    radius: Float[Tensor, " P"] | float,
+    *,
+    dim: int | None = None,
+    methods: Sequence[BoxMethod] = BOX_METHODS,
+    starts: Sequence[Start | Tensor] = STARTS,
+    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
+    restarts: int = 2,
+    iterations: int = 20,
+    jumps: int = 8,
+    tol: float = 0.0,
+    lbfgsb_iterations: int = 10,
+    max_evaluations: int | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Maximum:
+    """Largest value found of f over the box |y_i| <= r_i.
+
+    max f(y) subject to -r <= y <= r. Around a minimum of f the problem is convex maximisation: the answer is a corner, and
+    the gradient at the centre is about zero and says little about which one. So the corners that the top curvature directions
+    point to, and random ones, are tried too.
+
+    Args:
+        value_and_gradient: y (P,) -> (f(y), gradient (P,)).
+        value: y -> f(y), where that is cheaper without the gradient; None to use `value_and_gradient` throughout.
+        radius: (P,) or one number, finite, >= 0; a coordinate with radius 0 stays at 0.
+        dim: P, where radius is a number.
+        methods: run in this order. "corner_search": the corner r * sign(gradient), iterated, from every start; then from more
+            starts, random ones and such as a model made of the gradients seen holds for the best, until eight in a row bring
+            nothing (`landscape.linalg.maximisation.corners`).
+            "projected_gradient": sign steps, halved when they fail. "projected_quasi_newton": projected L-BFGS with active
+            sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. These three begin at the centre and at each
+            given tensor. Not run unasked: "sign_corner", corner_search without its further starts; "apgd", Croce and Hein's
+            auto-PGD with `iterations` steps from every start; "polish", projected_quasi_newton from the best so far alone.
+        starts: "centre"; "directions": the corners r * sign(±d) of each direction d; "random": `restarts` random corners; or
+            tensors (P,), moved into the box.
+        directions: (P,) or (j, P) in the coordinates of y, best first: the top eigenvectors of D H D with D = diag(r) are the
+            natural choice.
+        restarts: random corners.
+        iterations: of projected_gradient, projected_quasi_newton, polish and apgd.
+        jumps: of corner_search and sign_corner from every start, at most.
+        tol: they stop when no corner promises to raise the value by more than this share of its growth from the centre;
+            0 goes on to a corner that is best for its own gradient.
+        lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
+        max_evaluations: stop after so many evaluations; no bound if None.
+        generator: of the random corners; seed 0 if None.
+        dtype, device: of y; those of `radius` where it is a tensor, else float32 on the CPU.
+
+    Returns:
+        Maximum; at least f(0), and at least what L-BFGS-B alone finds from the same starts.
+
+    Raises:
+        UsageError: an option out of range.
+        NumericalError: f or its gradient is not finite at the centre.
+
+    Cost: `jumps` gradients for each start of sign_corner at most, `iterations` for the two projected methods, about 12 for
+    L-BFGS-B; corner_search climbs eight times at least and 24 times at most beside the given starts, 2 to 8 gradients each.
+    Memory about 20 vectors of P, up to 24 more of P and 24 of a byte an entry for corner_search (fewer where they would take a
+    gigabyte), and 25 more in float64 for L-BFGS-B.
+
+    Accuracy: a lower bound: the problem is NP-hard. Points where f is not finite are counted, reported and left out.
+
+    Reference: Keskar et al. 2016, arXiv:1609.04836 (L-BFGS-B, ten iterations); Bertsekas 1982, Projected Newton methods for
+    optimization problems with simple constraints; Byrd, Lu, Nocedal, Zhu 1995 (L-BFGS-B). Deviation: the other methods and
+    starts.
+
+    Example:
+        >>> best = maximise_box(lambda y: (float((y * y).sum()), 2 * y), None, 0.5, dim=4, directions=torch.ones(4))
+        >>> best.value, best.point.abs().tolist()
+        (1.0, [0.5, 0.5, 0.5, 0.5])
+    """
+    scale = radius_of(radius, dim, dtype, device)
+    return _maximise(
+        value_and_gradient,
+        value,
+        Box(len(scale)),
+        scale,
+        methods,
+        get_args(BoxMethod),
+        starts,
+        directions,
+        restarts,
+        iterations,
+        jumps,
+        tol,
+        lbfgsb_iterations,
+        max_evaluations,
+        generator,
+    )
+
+
+def maximise_ball(
+    value_and_gradient: ValueAndGradient,
+    value: Value | None,
+    rho: float,
+    *,
+    dim: int,
+    methods: Sequence[BallMethod] = BALL_METHODS,
+    starts: Sequence[Start | Tensor] = STARTS,
+    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
+    restarts: int = 4,
+    iterations: int = 20,
+    jumps: int = 8,
+    tol: float = 0.0,
+    max_evaluations: int | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Maximum:
+    """Largest value found of f over the ball ||y|| <= rho.
+
+    max f(y) subject to ||y||_2 <= rho: the inner problem of SAM, here climbed to a local maximum instead of one gradient step.
+
+    Args:
+        value_and_gradient, value, max_evaluations, generator: as for `maximise_box`.
+        rho: radius, finite, >= 0.
+        dim: P.
+        methods: "boundary_gradient": rho * g / ||g||, iterated (its first point is SAM's); "projected_gradient": normalised
+            steps, halved when they fail; "projected_quasi_newton": L-BFGS, tangential while on the sphere; also from the best
+            point so far. Not run unasked: "apgd" and "polish", as for `maximise_box`.
+        starts: "centre"; "directions": rho * ±d / ||d||; "random": random points of the sphere; or tensors (P,).
+        directions: (P,) or (j, P): the top eigenvectors of H.
+        restarts, iterations, jumps, tol: as for `maximise_box`; jumps and tol of boundary_gradient.
+        dtype, device: of y.
+
+    Returns:
+        Maximum.
+
+    Raises:
+        UsageError: an option out of range.
+        NumericalError: f or its gradient is not finite at the centre.
+
+    Cost: as for `maximise_box`, without L-BFGS-B.
+
+    Accuracy: a lower bound; for a quadratic the trust-region problem has at most one local maximum that is not global
+    (Martínez 1994), and the starts at ± the top direction reach the global one.
+
+    Reference: Foret et al. 2021, arXiv:2010.01412 (SAM); Bertsekas 1982.
+
+    Example:
+        >>> a = torch.tensor([3.0, 1.0])
+        >>> best = maximise_ball(lambda y: (float(a @ (y * y)) / 2, a * y), None, 2.0, dim=2, directions=torch.eye(2))
+        >>> round(best.value, 4)
+        6.0
+    """
+    scale = radius_of(float(rho), dim, dtype, device)
+    return _maximise(
+        value_and_gradient,
+        value,
+        Ball(dim),
+        scale,
+        methods,
+        get_args(BallMethod),
+        starts,
+        directions,
+        restarts,
+        iterations,
+        jumps,
+        tol,
+        0,
+        max_evaluations,
+        generator,
+    )
+
+
+def _maximise(
+    value_and_gradient: ValueAndGradient,
+    value: Value | None,
+    region: Region,
+    scale: Tensor,
+    methods: Sequence[str],
+    known: Sequence[str],
+    starts: Sequence[str | Tensor],
+    directions: Tensor | Sequence[Tensor] | None,
+    restarts: int,
+    iterations: int,
+    jumps: int,
+    tol: float,
+    lbfgsb_iterations: int,
+    max_evaluations: int | None,
+    generator: torch.Generator | None,
+) -> Maximum:
+    """Run every method from its starts over one region; `scale` maps the unit region to the caller's."""
+    for method in methods:
+        if method not in known:
+            raise UsageError(f"expected methods out of {', '.join(known)}, found {method!r}", fix="choose among these")
+    if max_evaluations is not None and max_evaluations < 1:
+        raise UsageError(f"expected max_evaluations >= 1, found {max_evaluations}", fix="the centre alone is one")
+    if jumps < 1 or not 0 <= tol < 1:
+        raise UsageError(f"expected jumps >= 1 and tol from 0 to 1, found {jumps} and {tol}", fix="for example 10 and 1e-3")
+    dim, dtype, device = len(scale), scale.dtype, scale.device
+    generator = default_generator(generator)
+    single, corners = starting_points(starts, directions, restarts, region, scale, generator)
+    history: list[Run] = []
+    found = ("centre", "centre")
+    complete = True
+    with progress.stage("maximisation", max_evaluations) as advance:
+        search = Search(value_and_gradient, value, scale, dim, dtype, device, max_evaluations, advance)
+        centre, slope = search.gradient_at(torch.zeros(dim, dtype=dtype, device=device))
+        if slope is None:
+            raise NumericalError(
+                f"expected a finite value and gradient at the centre, found value {centre}",
+                fix="check the loss at these weights",
+            )
+
+        def run(method: str, name: str, climb: Callable[[], object]) -> None:
+            nonlocal found
+            before, best = search.evaluations, search.best
+            search.run_best = float("-inf")
+            try:
+                climb()
+            finally:
+                if search.best > best:
+                    found = (method, name)
+                history.append(Run(method, name, search.run_best, search.evaluations - before))
+
+        try:
+            for method in methods:
+                if method == "corner_search":
+                    begin = chain(((name, to_unit(y, scale)) for name, y in single), corners())
+                    corner_search(search, region, slope * scale, begin, generator, jumps, tol, partial(run, method))
+                    continue
+                if method in ("sign_corner", "boundary_gradient", "apgd"):
+                    for name, u in chain(((name, to_unit(y, scale)) for name, y in single), corners()):
+                        if method == "apgd":
+                            run(method, name, partial(auto_pgd, search, region, u, iterations))
+                        else:
+                            run(method, name, partial(vertex_ascent, search, region, u, jumps, tol))
+                    continue
+                for name, y in single if method != "polish" else ():
+                    if method == "lbfgsb":
+                        run(method, name, partial(lbfgsb, search, y, scale, lbfgsb_iterations))
+                        continue
+                    u = to_unit(y, scale)
+                    if method == "projected_gradient":
+                        run(method, name, partial(projected_gradient, search, region, u, iterations))
+                    else:
+                        run(method, name, partial(projected_quasi_newton, search, region, u, iterations))
+                if method in ("projected_quasi_newton", "polish"):
+                    u = to_unit(search.point, scale)
+                    run(method, "the best so far", partial(projected_quasi_newton, search, region, u, iterations))
+        except BudgetSpent:
+            complete = False
+    return Maximum(
+        search.best,
+        search.point,
+        centre,
+        search.evaluations,
+        search.gradients,
+        *found,
+        tuple(history),
+        search.nonfinite,
+        search.overflowed,
+        complete,
+    )

@@ -1,0 +1,1 @@
+"""Measures of the weights alone: norms, and the path norm of the traced network."""

@@ -1,0 +1,1 @@
+"""Measures of the function that the network computes, whatever its weights are."""

@@ -1,0 +1,209 @@
+"""Trace and Frobenius norm of the Hessian, and the trace in units of the weights: all from sweeps of random probes."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+
+from landscape import linalg
+from landscape.errors import UsageError
+from landscape.measures.registry import measure
+from landscape.measures.running.shared_computations import (
+    data_probes,
+    layer_norms,
+    seeded,
+    sweep,
+    sweep_work,
+    trace_of,
+    with_data_error,
+)
+from landscape.measures.traced_network import in_whole_tensors
+from landscape.objective import Objective
+from landscape.results import Estimate, Spent
+from landscape.spectra import krylov
+
+_PROBES = 64
+# Products that `trace` takes to an accuracy of some per cent, as a rule.
+_WITHIN = 30
+
+
+def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
+    """A sweep of probes; or, to an accuracy, a Lanczos run and a few probes."""
+    of_all = sweep_work("plain")(objective, settings)
+    if not settings["relative_error"]:
+        return of_all
+    work: dict[Hashable, Spent] = {("within", settings["relative_error"]): Spent(sweeps=_WITHIN * 2 / 3, products=_WITHIN)}
+    return work | {key: cost for key, cost in of_all.items() if isinstance(key, tuple) and key[0] == "samples"}
+
+
+@measure(
+    "trace",
+    unit="loss / weight^2",
+    invariant_to=(),
+    reference="Hutchinson 1990; Yao et al. 2020, arXiv:1912.07145",
+    work=_trace_work,
+)
+def trace(
+    objective: Objective, *, probes: int = _PROBES, relative_error: float = 0.0, generator: torch.Generator | None = None
+) -> Estimate:
+    """Trace of the Hessian of the mean loss.
+
+    tr H = sum of all eigenvalues = E[z^T H z] for z of independent signs (Rademacher). Layer-wise rescaling by alpha turns
+    it into alpha^-2 tr H_11 + alpha^2 tr H_22: as large as one likes, never below 2 sqrt(tr H_11 tr H_22).
+
+    Args:
+        objective: the network on its data.
+        probes: number of random vectors z, at least 2.
+        relative_error: half-width of the 95 % interval, relative to the trace; then as many products are taken as that needs,
+            and `probes` counts for nothing. 0 for `probes` probes.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        Kind "t": mean over probes, standard error with ddof = 1, Student's interval. `data_stderr` is the sampling error.
+
+    Raises:
+        UsageError: fewer than 2 probes, or a negative relative error.
+
+    Cost: one product a probe; shared with `frobenius` for the same generator. To a relative error of 0.05 some 25 to 40
+        products in all, see `landscape.linalg.trace_within`.
+
+    Accuracy: variance (2 / probes)(||H||_F^2 - sum H_ii^2), unbiased.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> trace(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))).value
+        5.0
+    """
+    if relative_error < 0:
+        raise UsageError(f"expected a relative error of at least 0, found {relative_error:g}", fix="0.05 is five per cent")
+    if not relative_error:
+        return trace_of(objective, probes, generator)
+    random = seeded(generator)
+    rows = data_probes(objective, random)
+    within = linalg.trace_within(
+        objective.hvp,
+        objective.dim,
+        relative_error=relative_error,
+        block=objective.plan.block,
+        **krylov(objective, 1),
+        generator=random,
+        dtype=objective.dtype,
+        device=objective.device,
+    )
+    return with_data_error(objective, within, rows)
+
+
+@measure("frobenius", unit="loss / weight^2", invariant_to=(), reference="Hutchinson 1990", work=sweep_work("plain"))
+def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
+    """Frobenius norm of the Hessian of the mean loss.
+
+    ||H||_F = sqrt(sum of squared eigenvalues) = sqrt(E ||Hz||^2) for z of independent signs.
+
+    Args:
+        objective: the network on its data.
+        probes: number of random vectors z, at least 2.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        Kind "t"; the standard error of ||Hz||^2 carried through the square root to first order, which makes the value slightly
+        too small: by about half its squared relative error.
+
+    Cost: one product a probe; shared with `trace` for the same generator.
+    """
+    return sweep(objective, probes, seeded(generator)).frobenius()
+
+
+@measure(
+    "adaptive_trace",
+    unit="loss",
+    invariant_to=("layer", "node"),
+    reference="Andriushchenko et al. 2023, arXiv:2302.07011; Tsuzuku et al. 2020, arXiv:1901.04653",
+    work=sweep_work("adaptive"),
+)
+def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
+    """Trace of the Hessian in units of the weights, sum_i w_i^2 H_ii.
+
+    Second-order form of average-case elementwise adaptive sharpness: E[L(w + rho |w| z) - L(w)] = (rho^2 / 2) sum_i w_i^2
+    H_ii + ... Biases and norm layers included. Invariant to layer-wise and neuron-wise rescaling, term by term.
+
+    Args:
+        objective: the network on its data.
+        probes: number of random vectors, at least 2.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        Kind "t", unit of the loss.
+
+    Cost: one product a probe, of diag(|w|) H diag(|w|): a weighted sum over the products of `trace` has the same mean, but its
+    noise is larger and moves under rescaling, so that the estimate would not be invariant.
+    """
+    return trace_of(objective, probes, generator, objective.theta.abs())
+
+
+@measure(
+    "layer_relative_trace",
+    unit="loss",
+    invariant_to=("layer",),
+    reference="Rangamani et al. 2019, arXiv:1902.02434",
+    work=sweep_work("layer"),
+    default=False,
+    only_if=in_whole_tensors,
+)
+def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
+    """Trace of the Hessian in units of the layers' norms, sum over tensors t of ||W_t||^2 tr H_tt.
+
+    The average-case companion of `layer_relative_lambda_max`: the growth of the loss when each parameter tensor moves at
+    random in proportion to its Euclidean norm. Layer-wise rescaling does not move it, neuron-wise rescaling does.
+
+    Args:
+        objective: the network on its data.
+        probes: number of random vectors, at least 2.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        Kind "t", unit of the loss.
+
+    Cost: one product a probe. They are products of D H D, not of H: a sum over the products of `trace` has the same mean,
+    but its noise moves under rescaling.
+    """
+    return trace_of(objective, probes, generator, layer_norms(objective))
+
+
+@measure(
+    "weight_curvature",
+    unit="loss",
+    invariant_to=("layer", "node"),
+    reference="Liang et al. 2019, arXiv:1711.01530",
+    work=lambda objective, settings: {"w^T H w": Spent(sweeps=3, products=3)},
+    default=False,
+)
+def weight_curvature(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
+    """Curvature along the weights themselves, w^T H w: the second derivative of the loss as all weights grow together.
+
+    d2 L((1 + t) w) / dt^2 at t = 0. A rescaling D turns w into Dw and H into D^-1 H D^-1: invariant. May be negative.
+
+    Args:
+        objective: the network on its data.
+        generator: not used: nothing here is random.
+
+    Returns:
+        Kind "exact", unit of the loss; `data_stderr` is the sampling error.
+
+    Cost: one product, and one pass for the error.
+
+    Reference: Liang, Poggio, Rakhlin, Stokes 2019, arXiv:1711.01530, whose Fisher-Rao norm has the Fisher matrix for H; see
+    `fisher_rao`.
+
+    Example:
+        L = mean (w x)^2 is quadratic in w: w^T H w = 2 L = 18 for w = 3, x = 1.
+        >>> from torch import nn
+        >>> net = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(net.weight, 3.0)
+        >>> weight_curvature(Objective(net, nn.MSELoss(), (torch.ones(2, 1), torch.zeros(2, 1)))).value
+        18.0
+    """
+    theta = objective.theta
+    value = float((theta.double() * objective.hvp(theta).double()).sum())
+    return with_data_error(objective, Estimate(value), [theta])

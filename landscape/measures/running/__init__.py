@@ -1,0 +1,1 @@
+"""One network's measures in one table: shared computations, forecasts, and what is kept of them."""

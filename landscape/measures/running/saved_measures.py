@@ -1,0 +1,205 @@
+"""Measures of one checkpoint, kept in files as they are done: a run that is stopped goes on where it was."""
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.curvature.method import Method
+from landscape.errors import LandscapeError, UsageError
+from landscape.machine.distributed import ALONE, Group
+from landscape.machine.files import create, open_regular, read_json, sealed, unsealed, write
+from landscape.machine.json_values import differences, plain
+from landscape.measures.running.warm_starts import directions_of
+from landscape.objective import Objective
+from landscape.results import Measurement
+
+_MANIFEST, _WORK = "manifest.json", "work.json"
+_DIRECTIONS = re.compile(r"directions-(\w+)-(\w+)\.safetensors")
+_LARGEST = 1 << 20  # bytes of one measure's file
+
+
+class Kept:
+    """What is known of one checkpoint from an earlier run with the same inputs, and where this one adds to it.
+
+    A measure is a file of one line with its checksum, written under another name and renamed: a process that is killed at any
+    moment leaves whole files, and loses the measure that it was at.
+
+    Args:
+        folder: made when the first measure is kept, not before.
+        manifest: all that decides the numbers: digests of weights and data, seed, dtype, versions. JSON-able.
+        for_next: also keep the eigenvectors that are found, which the next checkpoint's runs start from.
+        making: called before the folder is made.
+        processes: that work together: the first one reads and writes, and all know the same. Eigenvectors are then not kept.
+
+    Raises:
+        UsageError: the folder holds measures of other inputs; the message says what differs.
+
+    Attributes:
+        measurements: what was there, by name.
+        paid: digests of shared computations whose cost is counted with one of them; see `landscape.measures.running.memo`.
+        problems: files that were damaged, in words; their measures are computed again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        *,
+        for_next: bool = False,
+        making: Callable[[], object] | None = None,
+        processes: Group = ALONE,
+    ) -> None:
+        self.folder, self._manifest = folder, json.loads(json.dumps(plain(manifest), default=str))
+        self._for_next, self._making = for_next and processes.size == 1, making
+        self._writes = processes.rank == 0
+        self.measurements: dict[str, Measurement] = {}
+        self.paid: set[str] = set()
+        self.problems: list[str] = []
+        self._work: dict[str, Any] | None = None
+        failed: LandscapeError | None = None
+        try:
+            if self._writes and folder.exists():
+                self._open()
+        except LandscapeError as error:
+            failed = error
+        found = processes.agreed((failed, self.measurements, self.paid, self._work))
+        if found[0] is not None:
+            raise found[0]
+        _, self.measurements, self.paid, self._work = found
+
+    def _open(self) -> None:
+        """Take in what is there."""
+        self._compare()
+        for path in sorted(self.folder.glob("*.record")):
+            self._read(path)
+        try:
+            self._work = read_json(self.folder / _WORK, _LARGEST)
+            Method(**self._work["method"]), dict(self._work["work"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, KeyError):
+            self._work = None
+            self.problems.append(f"{_WORK} is damaged: products are computed as is fastest now")
+
+    def keep(self, objective: Objective, name: str, measurement: Measurement, shared: Sequence[str]) -> None:
+        """Keep a measure that is done, with the digests of the shared computations that were done for it.
+
+        Raises:
+            UsageError: the folder cannot be written, or another run has begun there.
+        """
+        self.measurements[name] = measurement
+        self.paid |= set(shared)
+        if not self._writes:
+            return
+        if self._for_next:  # first: a measure that is there has its eigenvectors beside it
+            self._keep_directions(objective)
+        record = {"measure": name, "measurement": measurement.to_json(), "shared": list(shared)}
+        record["exact"] = {k: repr(getattr(measurement.estimate, k)) for k in ("value", "stderr", "data_stderr")}
+        write(self._made() / _name(name), sealed(plain(record)))
+
+    def method(self, objective: Objective, work: Callable[[Objective], dict[str, Any]]) -> tuple[Objective, dict[str, Any]]:
+        """The objective with products computed as they were, and the record of memory and products of the run that began.
+
+        Args:
+            objective: the network on its data.
+            work: gives that record for a run that begins now; asked once.
+        """
+        if self._work is not None:
+            method = Method(**self._work["method"])
+            objective = objective if objective.method == method else objective.by(method)
+            work(objective)
+            return objective, dict(self._work["work"])
+        self._work = {"method": asdict(objective.method), "work": work(objective)}
+        return objective, self._work["work"]
+
+    def _keep_directions(self, objective: Objective) -> None:
+        """Keep eigenvectors that are not there already."""
+        from safetensors.torch import save
+
+        for (matrix, units), rows in directions_of(objective).rows.items():
+            path = self._made() / f"directions-{matrix}-{units}.safetensors"
+            if not path.exists():
+                create(path, save({"rows": rows.detach().cpu().contiguous()}))
+
+    def directions(self, objective: Objective) -> dict[tuple[str, str], Tensor]:
+        """The eigenvectors that were kept, (k, P) by matrix and units; those of another size or damaged are left out."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        out: dict[tuple[str, str], Tensor] = {}
+        for path in sorted(self.folder.glob("directions-*.safetensors")):
+            named = _DIRECTIONS.fullmatch(path.name)
+            try:
+                with open_regular(path) as file:
+                    rows = load(file.read())["rows"]
+            except (OSError, SafetensorError, KeyError):
+                continue
+            if named and rows.ndim == 2 and rows.shape[1] == objective.dim and bool(torch.isfinite(rows).all()):
+                out[named[1], named[2]] = rows.to(dtype=objective.dtype, device=objective.device)
+        return out
+
+    def forget_directions(self) -> None:
+        """Remove the eigenvectors: the checkpoint that they were for is done."""
+        for path in self.folder.glob("directions-*.safetensors"):
+            path.unlink(missing_ok=True)
+
+    def _made(self) -> Path:
+        """The folder, made and marked."""
+        if not (self.folder / _MANIFEST).exists():
+            if self._making is not None:
+                self._making()
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"expected a folder that can be written, found {self.folder}: {error.strerror}") from None
+            create(self.folder / _MANIFEST, (json.dumps(self._manifest, indent=2) + "\n").encode())
+            self._compare()  # another process may have been first
+            if self._work is not None:
+                create(self.folder / _WORK, (json.dumps(plain(self._work), indent=2) + "\n").encode())
+        return self.folder
+
+    def _compare(self) -> None:
+        """Refuse measures of other inputs."""
+        try:
+            there, why = read_json(self.folder / _MANIFEST, _LARGEST), "it holds no inputs"
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            there, why = None, getattr(error, "strerror", None) or str(error)
+        if there == self._manifest:
+            return
+        what = (
+            f"its inputs differ in {differences(there, self._manifest)}" if isinstance(there, dict) else f"{_MANIFEST}: {why}"
+        )
+        raise UsageError(
+            f"expected measures of this very checkpoint and data in {self.folder}, found others: {what}",
+            fix="choose another --out, or delete that folder to compute them anew",
+        )
+
+    def _read(self, path: Path) -> None:
+        """Take in one measure."""
+        try:
+            with open_regular(path) as file:
+                record = unsealed(file.read(_LARGEST))
+            if record is None:
+                raise ValueError("its checksum is wrong")
+            found = Measurement.from_json(record["measurement"])
+            exact: dict[str, Any] = {k: None if text == "None" else float(text) for k, text in record["exact"].items()}
+            name, shared = str(record["measure"]), {str(s) for s in record["shared"]}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.problems.append(f"{path.name} is damaged ({error}): its measure is computed again")
+            return
+        self.measurements[name] = replace(found, estimate=replace(found.estimate, **exact))
+        self.paid |= shared
+
+
+def _name(measure: str) -> str:
+    """File of a measure; settings may hold anything, so that they are told by a checksum."""
+    return f"{re.sub(r'[^A-Za-z0-9_]', '-', measure)[:60]}-{zlib.crc32(measure.encode()):08x}.record"

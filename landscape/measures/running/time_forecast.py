@@ -1,0 +1,111 @@
+"""How long measures will take, before they start."""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from landscape.machine.memory import Basis
+from landscape.machine.progress import duration
+from landscape.measures.registry import chosen
+from landscape.measures.running.remaining_time import UNSURE
+from landscape.objective import Objective
+from landscape.results import Spent
+
+_SAMPLES = 256
+_BLOCK = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What measures of one network will take.
+
+    Attributes:
+        spent: passes over the data in all; what measures share is counted once.
+        each: seconds of one of each kind of pass, timed here.
+        seconds: measure -> seconds, shared work with the first that needs it.
+        passes: measure -> its passes over the data, likewise.
+    """
+
+    spent: Spent
+    each: Spent
+    seconds: dict[str, float]
+    passes: dict[str, Spent] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        s = self.spent
+        passes = f"{s.products:.0f} curvature products, {s.gradients:.0f} gradients, {s.forwards:.0f} forward passes"
+        likely, low, high = (duration(self.total * factor) for factor in (1, 1 / UNSURE, UNSURE))
+        return (
+            f"{len(self.seconds)} measures: {passes}; {self.each.gradients:.2g} s a gradient, about {likely} ({low} to {high})"
+        )
+
+
+def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> Forecast:
+    """Forecast of the passes and the time that measures take.
+
+    Each measure declares its typical passes in the registry; what one pass takes is timed on at most 256 samples and scaled
+    with their number. Maximisations and Lanczos runs stop by their own criteria, so that the forecast holds within a factor
+    of about two; while measures are computed `landscape.measures.running.remaining_time` learns what they really take.
+
+    Args:
+        objective: the network on its data.
+        names: as for `landscape.sharpness`.
+
+    Returns:
+        Forecast.
+
+    Cost: a forward pass, a gradient and five products on at most 256 samples, twice.
+    """
+    each = _timed(objective)
+    known: set[Hashable] = set()
+    spent, passes = Spent(), {}
+    for m in chosen(names):
+        own = Spent()
+        for key, cost in m.work(objective, m.settings).items():
+            if key not in known:
+                known.add(key)
+                own += cost
+        spent += own
+        passes[m.name] = own
+    return Forecast(spent, each, {name: own.seconds(each) for name, own in passes.items()}, passes)
+
+
+def room(objective: Objective, names: str | Sequence[str] | None = None) -> tuple[list[Basis], int]:
+    """The Krylov basis that these measures share, and the vectors that are there beside it, for a forecast of the memory."""
+    known = chosen(names)
+    spaces = [m.settings.get("subspace") or m.settings.get("p") for m in known if m.name.startswith("keskar")]
+    # A random basis, and a copy of it for its Gram matrix.
+    wide = max((2 * min(int(p), objective.dim) for p in spaces if p), default=0)
+    plan = objective.plan
+    return [plan.basis(2, objective.group.size if objective.shard_basis else 1)], max(4 * plan.block, 12, wide + 4)
+
+
+def _timed(objective: Objective) -> Spent:
+    """Seconds of one of each pass over all samples; a product's share of a sweep apart from the sweep itself."""
+    objective.preflight()
+    few = min(objective.samples, _SAMPLES)
+    part, scale = objective.subset(few), objective.samples / few
+    rows = torch.ones(_BLOCK, objective.dim, dtype=objective.dtype, device=objective.device)
+    forward = _seconds(lambda: part.value().value)
+    gradient = _seconds(lambda: part.value_and_gradient()[0])
+    one = _seconds(lambda: float(part.hvp(rows[0])[0]))
+    block = _seconds(lambda: float(part.hvp(rows)[0, 0]))
+    product = max(block - one, 0.0) / (_BLOCK - 1)
+    return Spent(scale * forward, scale * gradient, scale * max(one - product, 0.0), scale * product)
+
+
+def _seconds(work: Callable[[], float]) -> float:
+    """The faster of two runs; the first one may pay for set-up. The float is waited for, so that a GPU has finished."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,122 @@
+"""A loss that is a function, with the tensors that it holds in another dtype: what `nn.Module.to` does for a loss module."""
+
+import copy
+import functools
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from landscape.network.copying import converted, moved, owned
+from landscape.network.identity.bytecode import is_foreign, is_library, lookups
+
+_DEPTH = 4  # of functions that call functions
+
+
+def with_tensors(thing: Any, device: torch.device | None, dtype: torch.dtype) -> Any:
+    """A function or callable object whose tensors are on a device and in a dtype; itself where they are there already.
+
+    Class weights in a lambda are looked up in its module, or closed over, or kept by `functools.partial`, a default or an
+    object. A loss that holds them in float32 does not take outputs of float64. Looked into are functions, objects, lists and
+    dictionaries of the user's; of modules those without weights that train, for a loss that reads such weights must be seen to.
+
+    Args:
+        thing: called as a loss.
+        device, dtype: for real tensors; complex ones get the type of that precision, integers keep theirs.
+    """
+    return _Mover(device, dtype).of(thing, _DEPTH)
+
+
+class _Mover:
+    """Gives every thing its twin, the same one wherever it is held."""
+
+    def __init__(self, device: torch.device | None, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self._twins: dict[int, tuple[Any, Any]] = {}  # with the thing itself, so that its id is not given away
+
+    def of(self, thing: Any, depth: int) -> Any:
+        """A thing's twin; itself where nothing in it has to move."""
+        if depth < 0 or id(thing) in self._twins:
+            return self._twins.get(id(thing), (thing, thing))[1]
+        self._twins[id(thing)] = thing, thing  # one that holds itself
+        twin = self._made(thing, depth)
+        self._twins[id(thing)] = thing, twin
+        return twin
+
+    def _made(self, thing: Any, depth: int) -> Any:
+        if isinstance(thing, Tensor):
+            return self._tensor(thing)
+        if isinstance(thing, nn.Module):
+            return self._module(thing)
+        if isinstance(thing, functools.partial):
+            parts = (thing.func, thing.args, thing.keywords)
+            twins = tuple(self.of(p, depth - 1) for p in parts)
+            return functools.partial(twins[0], *twins[1], **twins[2]) if _differ(twins, parts) else thing
+        if isinstance(thing, types.MethodType):
+            owner = self.of(thing.__self__, depth)
+            return thing if owner is thing.__self__ else types.MethodType(thing.__func__, owner)
+        if isinstance(thing, types.FunctionType):
+            return thing if is_library(thing.__code__.co_filename) else self._function(thing, depth)
+        if isinstance(thing, (list, tuple, dict)):
+            leaves, kind = pytree.tree_flatten(thing)
+            others = [self.of(leaf, depth - 1) for leaf in leaves]
+            return pytree.tree_unflatten(others, kind) if _differ(others, leaves) else thing
+        if hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType)) and not is_foreign(type(thing)):
+            attributes = {name: self.of(value, depth - 1) for name, value in vars(thing).items()}
+            if _differ(attributes.values(), vars(thing).values()):
+                twin = copy.copy(thing)
+                vars(twin).update(attributes)
+                return twin
+        return thing
+
+    def _tensor(self, t: Tensor) -> Tensor:
+        if t.requires_grad or not (t.is_floating_point() or t.is_complex()):
+            return t
+        twin = moved(t, self.device, self.dtype)
+        return t if twin.dtype == t.dtype and twin.device == t.device else twin
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        held = [*module.parameters(), *module.buffers()]
+        if any(p.requires_grad for p in module.parameters()) or all(self._tensor(t) is t for t in held):
+            return module
+        return converted(owned(module), self.device, self.dtype)
+
+    def _function(self, f: types.FunctionType, depth: int) -> types.FunctionType:
+        names = [n for n in lookups(f.__code__) if n in f.__globals__]
+        looked_up = {n: self.of(f.__globals__[n], depth - 1) for n in names}
+        cells = f.__closure__ or ()
+        closed = [self.of(c.cell_contents, depth - 1) if _full(c) else None for c in cells]
+        defaults, named = self.of(f.__defaults__, depth - 1), self.of(f.__kwdefaults__, depth - 1)
+        same = (
+            not _differ(looked_up.values(), (f.__globals__[n] for n in names))
+            and all(not _full(c) or value is c.cell_contents for c, value in zip(cells, closed, strict=True))
+            and defaults is f.__defaults__
+            and named is f.__kwdefaults__
+        )
+        if same:
+            return f
+        closure = tuple(
+            c if not _full(c) or value is c.cell_contents else types.CellType(value)
+            for c, value in zip(cells, closed, strict=True)
+        )
+        twin = types.FunctionType(f.__code__, {**f.__globals__, **looked_up}, f.__name__, defaults, closure)
+        twin.__kwdefaults__ = named
+        functools.update_wrapper(twin, f, updated=("__dict__",))
+        vars(twin).pop("__wrapped__", None)
+        return twin
+
+
+def _differ(twins: Any, things: Any) -> bool:
+    """Whether any is another object."""
+    return any(a is not b for a, b in zip(twins, things, strict=True))
+
+
+def _full(cell: types.CellType) -> bool:
+    """Whether a cell holds anything yet."""
+    try:
+        cell.cell_contents  # noqa: B018 - looking at an empty one raises
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""Checks of a loss before any derivative: it takes the outputs and their targets, and depends on nothing else."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from landscape.errors import NumericalError, UsageError, is_out_of_memory
+from landscape.network.batches import Batch
+from landscape.network.forward import ForwardPass
+from landscape.network.functional import holding
+from landscape.network.losses.mean_loss import MeanLoss
+
+# Losses of real targets that PyTorch takes whole numbers for.
+_ANY_NUMBER = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+
+
+def takes(loss: MeanLoss, output: Tensor, target: Tensor) -> bool:
+    """Whether the loss can be computed of an output."""
+    if loss.compares_elements and output.shape != target.shape:
+        return False  # it would broadcast them
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of shapes that would be broadcast
+            return len(output) == len(target) and loss.mean(output.detach(), target).ndim == 0
+    except Exception:  # whatever the loss says to an output that is not for it
+        return False
+
+
+def with_target(loss: MeanLoss, batch: Batch, output: Tensor) -> Batch:
+    """The batch, whose target is as the loss takes it: class indices as int64, whole numbers as real ones."""
+    target, kind = batch.target, str(batch.target.dtype).removeprefix("torch.")
+    if loss.takes_classes:
+        wanted = output.shape[:1] + output.shape[2:]
+        if target.is_floating_point():
+            if target.shape[1:] != output.shape[1:]:
+                raise UsageError(
+                    f"expected class indices, or probabilities of shape (N, {', '.join(map(str, output.shape[1:]))}), found "
+                    f"{kind} of shape (N{''.join(f', {n}' for n in target.shape[1:])})",
+                    fix="pass indices as y.long()",
+                )
+        elif target.dtype == torch.bool:
+            raise UsageError("expected class indices, found targets of true and false", fix="pass y.long()")
+        elif target.shape[1:] != wanted[1:]:
+            raise UsageError(
+                f"expected class indices of shape (N{''.join(f', {n}' for n in wanted[1:])}), found (N"
+                f"{''.join(f', {n}' for n in target.shape[1:])})",
+                fix="pass y.squeeze(1)" if target.shape[1:] == (1,) else "reshape the targets",
+            )
+        else:
+            return replace(batch, target=target.long())
+    elif loss.compares_elements and not target.is_floating_point():
+        if type(loss.loss) not in _ANY_NUMBER:
+            raise UsageError(f"expected real targets for {type(loss.loss).__name__}, found {kind}", fix="pass y.float()")
+        return replace(batch, target=target.to(output.dtype))
+    return batch
+
+
+def check_loss(
+    engine: ForwardPass, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+) -> None:
+    """Refuse a loss that does not take these, would broadcast them, draws random numbers, or depends on weights itself."""
+    loss = engine.loss
+    if loss.compares_elements and output.shape != target.shape:
+        raise UsageError(
+            f"expected targets of the output's shape (N, {', '.join(map(str, output.shape[1:]))}), "
+            f"found (N{''.join(f', {n}' for n in target.shape[1:])})",
+            fix="the loss would broadcast them: reshape the targets",
+        )
+    if isinstance(loss.loss, nn.Module):
+        for name, t in (*loss.loss.named_parameters(), *loss.loss.named_buffers()):
+            if t.is_floating_point() and not bool(t.isfinite().all()):
+                raise NumericalError(f"expected finite weights in the loss, found NaN or infinity in its {name}")
+    try:
+        twice = [loss.mean(output, target) for _ in range(2)]
+    except UsageError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # PyTorch's answers to shapes; no NameError
+        if is_out_of_memory(error):
+            raise
+        first = str(error).partition("\n")[0]
+        raise UsageError(
+            f"expected a loss that takes outputs of shape {tuple(output.shape)} and targets of shape {tuple(target.shape)}, "
+            f"{str(target.dtype).removeprefix('torch.')}, found {type(error).__name__}: {first}",
+            fix="check the shape and the dtype of the targets",
+        ) from error
+    if not torch.equal(*twice) and not bool(twice[0].isnan()):
+        raise NumericalError(
+            f"expected the same loss twice, found {float(twice[0]):.6g} and {float(twice[1]):.6g} of the same outputs",
+            fix="take what is random out of the loss, or what it remembers of the calls before",
+        )
+    _check_reads(twice[0], output, target, given, model)
+
+
+def _check_reads(
+    value: Tensor, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+) -> None:
+    """Refuse a loss that depends on weights, its own or the model's, other than by the outputs."""
+    value, moved = _asked_again(value, output, target, given, model)
+    names = {id(p): f"the model's {name}" for name, p in model.named_parameters()}
+    own = list(given.named_parameters()) if isinstance(given, nn.Module) else []
+    named = [names.get(id(p), f"its own {name}") for name, p in own if p.requires_grad]
+    left, seen = [value.grad_fn], set()
+    while left and not named:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            named = [names.get(id(variable), f"a tensor of shape {tuple(variable.shape)}")]
+        left += [parent for parent, _ in node.next_functions]
+    if moved and not named:
+        named = ["the model's weights"]
+    if named:
+        raise UsageError(
+            f"expected a loss of outputs and targets alone, found one that also depends on {named[0]}",
+            fix="leave the term out, since its curvature would be missing: a penalty c ||w||^2 adds 2c to every eigenvalue; "
+            "weights of a loss's own belong into the model, or get requires_grad_(False)",
+        )
+
+
+def _asked_again(
+    value: Tensor, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+) -> tuple[Tensor, bool]:
+    """The caller's loss while every weight of the caller's model wants a gradient; and whether other weights change it."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(True)
+        at = given(output, target)
+        with holding(model, {name: p.detach() * 1.5 + 0.1 for name, p in model.named_parameters()}):
+            elsewhere = given(output, target)
+    except Exception:  # it is on another device, or of another dtype: our copy of it was asked already
+        return value, False
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+    same = bool((at == elsewhere).all()) or not bool(at.isfinite().all())
+    return (at if at.requires_grad else value), not same
+
+
+def check_classes(engine: ForwardPass, output: Tensor) -> int | None:
+    """The number of classes, where targets are class indices for certain; refuse a label that has no output."""
+    if not engine.loss.takes_classes or any(b.target.is_floating_point() for b in engine.batches):
+        return None
+    for i, batch in enumerate(engine.batches):
+        labels = batch.target[batch.target != engine.loss.ignore_index]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < output.shape[1]:
+            wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+            raise UsageError(
+                f"expected labels from 0 to {output.shape[1] - 1}, found {wrong} in batch {i}",
+                fix="give the model as many classes as the data have",
+            )
+    return int(output.shape[1])

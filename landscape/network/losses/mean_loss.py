@@ -1,0 +1,192 @@
+"""A loss as a weighted mean over samples, whatever PyTorch's reductions call a mean.
+
+`CrossEntropyLoss` divides by the summed class weights of the targets it did not ignore, `MSELoss` by the number of elements,
+a user's function by something we cannot see. To add batches up exactly, each must be weighted by what its mean was divided by.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landscape.errors import UsageError
+from landscape.network.copying import converted, owned
+from landscape.network.identity.closures import with_tensors
+from landscape.network.losses.sample_losses import LossFunction, each
+from landscape.network.losses.structure import Structure
+
+_FUNCTIONS = {F.cross_entropy: nn.CrossEntropyLoss, F.nll_loss: nn.NLLLoss, F.mse_loss: nn.MSELoss}
+_CLASS_WEIGHTED = (nn.CrossEntropyLoss, nn.NLLLoss)
+_ELEMENTWISE = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.SoftMarginLoss,
+    nn.KLDivLoss,
+)
+
+
+class MeanLoss:
+    """A user's loss, and what is known of how it puts its samples together.
+
+    Args:
+        loss: a PyTorch loss module with reduction="mean", or any function (output, target) -> scalar.
+        structure: of a loss that is not PyTorch's own, see `landscape.network.losses.structure`; None while it was not looked
+            for.
+
+    Raises:
+        UsageError: the module sums or does not reduce; its value would depend on how the data are cut into batches.
+    """
+
+    def __init__(self, loss: LossFunction, structure: Structure | None = None) -> None:
+        kind = next((module for function, module in _FUNCTIONS.items() if function is loss), None)
+        self.loss: LossFunction = kind() if kind is not None else loss
+        self.structure = structure
+        self._split: nn.Module | None = None
+        if self._is(*_CLASS_WEIGHTED, *_ELEMENTWISE):
+            reduction = getattr(self.loss, "reduction", "mean")
+            if reduction not in ("mean", "batchmean"):
+                raise UsageError(
+                    f"expected a loss that averages over samples, found reduction={reduction!r}", fix="pass reduction='mean'"
+                )
+            self._split = owned(self.loss)  # type: ignore[arg-type]  # a module
+            self._split.reduction = "none"  # type: ignore[assignment]  # a plain attribute of PyTorch's losses
+
+    def _is(self, *kinds: type[nn.Module]) -> bool:
+        """Whether it is of exactly one of these classes, as PyTorch made it: an heir or a hook may compute something else."""
+        loss = self.loss
+        if not isinstance(loss, nn.Module) or type(loss) not in kinds:
+            return False
+        return not (loss._forward_hooks or loss._forward_pre_hooks or "forward" in vars(loss))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "MeanLoss":
+        """The same loss with its class weights, if it has any, moved; the caller's module or function is not touched."""
+        if not isinstance(self.loss, nn.Module):
+            return MeanLoss(with_tensors(self.loss, device, dtype), self.structure)
+        return MeanLoss(converted(owned(self.loss), device, dtype), self.structure)
+
+    @property
+    def ignore_index(self) -> int | None:
+        """The class index that cross-entropy leaves out of its mean."""
+        return self.loss.ignore_index if self.takes_classes else None  # type: ignore[attr-defined]  # it has it then
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether integer targets are class indices for certain."""
+        return self._is(*_CLASS_WEIGHTED)
+
+    @property
+    def compares_elements(self) -> bool:
+        """Whether output and target must have one shape."""
+        return self._is(*_ELEMENTWISE)
+
+    @property
+    def known(self) -> bool:
+        """Whether the loss is one of PyTorch's, whose value for each sample is known."""
+        return self._split is not None
+
+    @property
+    def comes_apart(self) -> bool:
+        """Whether the loss is a weighted mean of its samples' own losses."""
+        return self.known or (self.structure is not None and self.structure.apart)
+
+    def sample_weights(self, target: Tensor) -> Float[Tensor, " B"] | None:
+        """Weight of every sample in the mean of a known loss, float64: its tokens, or its class weight; None for one each."""
+        if not self.takes_classes or target.is_floating_point():
+            return None
+        counted = target.ne(self.loss.ignore_index).double()  # type: ignore[attr-defined]  # a class-weighted loss has it
+        weight = self.loss.weight  # type: ignore[attr-defined]  # and this
+        if weight is not None:
+            counted = counted * weight.double()[target.clamp(0, len(weight) - 1)]
+        return counted.reshape(len(target), -1).sum(1)
+
+    def mean(self, output: Tensor, target: Tensor) -> Tensor:
+        """The batch's loss, a differentiable scalar; 0 where every target is ignored.
+
+        Raises:
+            UsageError: the loss did not return a scalar.
+        """
+        value = self.loss(output, target)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(
+                f"expected the loss to return a scalar tensor, found {found}", fix="average over the batch in the loss"
+            )
+        return value.reshape(())
+
+    def per_sample(
+        self, output: Tensor, target: Tensor, weights: Float[Tensor, " B"] | None = None
+    ) -> Float[Tensor, " B"] | None:
+        """Every sample's own loss, whose weighted mean is the batch's; None where the loss does not come apart.
+
+        That of a sample which does not count, having a weight of 0, is 0: alone it may have no mean.
+        """
+        if self._split is None:
+            if not self.comes_apart:
+                return None
+            if weights is None or bool((weights > 0).all()):
+                return each(self.loss, output, target)
+            rows = (weights > 0).nonzero()[:, 0]
+            return output.new_zeros(len(target)).index_put((rows,), each(self.loss, output[rows], target[rows]))
+        elements = self._split(output, target).reshape(len(target), -1)
+        weights = self.sample_weights(target)
+        if weights is not None:
+            return elements.sum(1) / torch.where(weights > 0, weights, 1).to(elements.dtype)
+        summed = self.loss.reduction == "batchmean"  # type: ignore[attr-defined]  # a loss module
+        return elements.sum(1) if summed else elements.mean(1)
+
+
+def accuracy(output: Tensor, target: Tensor, ignore_index: int | None) -> Float[Tensor, " B"]:
+    """Share of each sample's targets that have the largest logit along dimension 1; nan where all are ignored."""
+    right = (output.argmax(1) == target).double()
+    if ignore_index is None:
+        return right.reshape(len(target), -1).mean(1)
+    counted = (target != ignore_index).double()
+    return (right * counted).reshape(len(target), -1).sum(1) / counted.reshape(len(target), -1).sum(1)
+
+
+def joined(parts: list[Tensor | None]) -> Tensor | None:
+    """The batches' values one after another; None if a batch has none."""
+    known = [p for p in parts if p is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
+def standard_error(values: Any, weights: Any, mean: float) -> float | None:
+    """Standard error of a weighted mean of samples (for equal weights s/sqrt(n), ddof = 1); None for a single one.
+
+    Args:
+        values, weights: (N,), tensors or arrays.
+        mean: of the values.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    share, apart = weights / weights.sum(), values - mean
+    return float((share * share * apart * apart).sum() * n / (n - 1)) ** 0.5
+
+
+def means_and_errors(
+    values: Float[np.ndarray, "k N"], weights: Float[np.ndarray, " N"], counted: Bool[np.ndarray, "k N"] | None = None
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Weighted means of k rows, and the standard error of each as `standard_error`, nan for that of a single sample.
+
+    Args:
+        values, weights: of the samples.
+        counted: which of them count in each row; default all.
+    """
+    n = np.full(len(values), values.shape[1]) if counted is None else counted.sum(1)
+    with np.errstate(all="ignore"):  # an infinite value has no error, and of no values there is no mean
+        if counted is None or counted.all():
+            share = weights / weights.sum()
+        else:
+            share, values = np.where(counted, weights, 0.0), np.where(counted, values, 0.0)
+            share = share / share.sum(1, keepdims=True)
+        means = (values * share).sum(1)
+        apart = share * (values - means[:, None])
+        return means, np.where(n > 1, np.sqrt((apart * apart).sum(1) * n / (n - 1)), np.nan)

@@ -1,0 +1,223 @@
+"""The flat vector and the named tensors: which slice of it is which weight, filter, neuron, bias or norm layer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from landscape.errors import MismatchError, UsageError
+from landscape.network.neurons import Filters, by_axes, of_transposed, read_from, watched
+
+Kind = Literal["weight", "bias", "norm"]
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter tensor and its place in the flat vector.
+
+    Attributes:
+        name: as in `model.named_parameters()`.
+        shape: of the tensor.
+        start, stop: its slice of the flat vector.
+        kind: "weight" (a tensor of two or more dimensions), "norm" (scale or shift of a normalisation layer), or "bias" (any
+            other tensor of one dimension or none).
+        filters: of a weight, which of its elements make one output (see `Layout.of`); None for biases and norm layers, and
+            for a weight whose uses contradict one another, so that its filters are not known.
+    """
+
+    name: str
+    shape: torch.Size
+    start: int
+    stop: int
+    kind: Kind
+    filters: Filters | None = field(default=None, compare=False)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.stop - self.start
+
+    @property
+    def layer(self) -> str:
+        """Name of the module that owns the tensor; "" for the model itself."""
+        return self.name.rpartition(".")[0]
+
+
+class Layout:
+    """How named parameters lie in one flat vector theta of length P.
+
+    Args:
+        entries: the parameters in the order in which they lie in the vector, without gaps.
+
+    Example:
+        >>> layout = Layout.of(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
+        >>> layout.size, [e.name for e in layout], layout.only("2.*").size
+        (13, ['0.weight', '0.bias', '2.weight', '2.bias'], 4)
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+        self.size = self.entries[-1].stop if self.entries else 0
+
+    @classmethod
+    def of(cls, model: nn.Module, example: tuple[Any, ...] | Mapping[str, Any] | None = None) -> "Layout":
+        """The trainable parameters of a model, shared ones once; all of them where none is marked trainable.
+
+        A filter, or neuron, is what makes one output: a row of a linear layer's weight, a column of GPT-2's Conv1D, an output
+        channel of a convolution; with groups, an output channel of one group. Of a table that rows are looked up in it is the
+        row, also where the output layer is tied to it (the custom of Li et al. 2018). It is read from how a pass uses each
+        weight; a weight that enters no product with an activation there, or all of them without an example, goes by the class
+        of its module: the first index, and output channels of a transposed convolution. A weight that is used in two ways
+        which contradict one another has filters that are not known.
+
+        Args:
+            model: the network, in the mode that it is to be used in; it is left as it is.
+            example: its arguments for a few samples, a tuple or named ones.
+
+        Raises:
+            UsageError: the model has no parameters.
+
+        Cost: with an example, a forward pass and a copy of the weights.
+
+        Example:
+            >>> class Conv1D(nn.Linear):
+            ...     def forward(self, x):
+            ...         return x @ self.weight
+            >>> layout = Layout.of(Conv1D(5, 3, bias=False), (torch.ones(2, 3),))  # a weight (3, 5): 3 inputs, 5 outputs
+            >>> layout.filters.tolist()
+            [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+        """
+        named = dict(model.named_parameters())
+        if not named:
+            raise UsageError(
+                "expected a model with parameters, found none", fix="pass the network itself, after its layers are made"
+            )
+        trainable = {name: p for name, p in named.items() if p.requires_grad} or named
+        args, kwargs = ((), example) if isinstance(example, Mapping) else (example or (), {})
+        uses = {} if example is None else watched(model, args, kwargs)
+        entries, start = [], 0
+        for name, p in trainable.items():
+            module = model.get_submodule(name.rpartition(".")[0])
+            kind: Kind = "norm" if isinstance(module, _NORMS) else "bias" if p.ndim <= 1 else "weight"
+            filters = read_from(p.shape, uses.get(name, []), _usual(module, p)) if kind == "weight" else None
+            entries.append(Entry(name, p.shape, start, start + p.numel(), kind, filters))
+            start += p.numel()
+        return cls(entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names in order."""
+        return tuple(e.name for e in self.entries)
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
+        """Concatenate the named tensors; a copy.
+
+        Raises:
+            MismatchError: a name is missing or a shape differs.
+        """
+        parts = []
+        for e in self.entries:
+            if e.name not in tensors or tensors[e.name].shape != e.shape:
+                found = "nothing" if e.name not in tensors else str(tuple(tensors[e.name].shape))
+                raise MismatchError(f"expected {e.name} of shape {tuple(e.shape)}, found {found}")
+            parts.append(tensors[e.name].detach().reshape(-1))
+        return torch.cat(parts)
+
+    def unflatten(self, flat: Float[Tensor, "*batch P"]) -> dict[str, Tensor]:
+        """Views of a flat vector, or of a stack of them, under their names; leading dimensions are kept.
+
+        Where PyTorch might not view pairs of them as complex numbers, because they begin between two, they are copies.
+        """
+        if flat.shape[-1] != self.size:
+            raise MismatchError(f"expected a vector of {self.size} weights, found {flat.shape[-1]}")
+        return {e.name: _paired(flat[..., e.start : e.stop].view(flat.shape[:-1] + e.shape)) for e in self.entries}
+
+    def only(self, *patterns: str) -> "Layout":
+        """The parameters whose name matches a shell pattern, packed into a shorter vector.
+
+        Raises:
+            UsageError: a pattern matches nothing; the message lists the names there are.
+        """
+        chosen: set[str] = set()
+        for pattern in patterns:
+            hits = {n for n in self.names if fnmatchcase(n, pattern) or n.startswith(pattern + ".")}
+            if not hits:
+                listed = ", ".join(self.names[:12]) + (", ..." if len(self) > 12 else "")
+                raise UsageError(
+                    f"expected a pattern that matches a parameter, found {pattern!r}", fix=f"the names are {listed}"
+                )
+            chosen |= hits
+        entries, start = [], 0
+        for e in self.entries:
+            if e.name in chosen:
+                entries.append(replace(e, start=start, stop=start + e.size))
+                start += e.size
+        return Layout(entries)
+
+    @property
+    def layers(self) -> dict[str, tuple[Entry, ...]]:
+        """Entries grouped by the module that owns them, in order."""
+        groups: dict[str, list[Entry]] = {}
+        for e in self.entries:
+            groups.setdefault(e.layer, []).append(e)
+        return {name: tuple(es) for name, es in groups.items()}
+
+    @cached_property
+    def filters(self) -> Int[Tensor, " P"]:
+        """The filter or neuron that each weight belongs to, numbered through all layers; -1 where there is none.
+
+        There is none for biases and norm layers, nor for a weight whose filters are not known.
+        """
+        ids = torch.full((self.size,), -1, dtype=torch.long)
+        count = 0
+        for e in self.entries:
+            if e.filters is not None:
+                ids[e.start : e.stop] = e.filters.ids.reshape(-1) + count
+                count += e.filters.count
+        return ids
+
+    @property
+    def not_known(self) -> tuple[str, ...]:
+        """Names of the weights whose filters are not known: they are used in ways that contradict one another."""
+        return tuple(e.name for e in self.entries if e.kind == "weight" and e.filters is None)
+
+    def mask(self, *kinds: Kind) -> Tensor:
+        """(P,) booleans: whether a weight is of one of these kinds."""
+        out = torch.zeros(self.size, dtype=torch.bool)
+        for e in self.entries:
+            out[e.start : e.stop] = e.kind in kinds
+        return out
+
+
+def filter_norms(flat: Float[Tensor, " P"], filters: Int[Tensor, " P"]) -> Float[Tensor, " F"]:
+    """Euclidean norm of every filter's slice of a flat vector, in float64; F is the number of filters."""
+    inside = filters >= 0
+    count = int(filters.max()) + 1 if bool(inside.any()) else 0
+    sums = torch.zeros(count, dtype=torch.float64, device=flat.device)
+    return sums.index_add_(0, filters[inside], flat[inside].double().square()).sqrt()
+
+
+def _paired(t: Tensor) -> Tensor:
+    """The tensor, or where it has real and imaginary parts on its last axis a copy that `torch.view_as_complex` takes."""
+    odd = t.ndim > 0 and t.shape[-1] == 2 and bool(t.storage_offset() % 2 or any(s % 2 for s in t.stride()[:-1]))
+    return t.clone(memory_format=torch.contiguous_format) if odd else t
+
+
+def _usual(module: nn.Module, p: Tensor) -> Filters:
+    """Filters of a weight by the class of the module that owns it."""
+    groups = module.groups if isinstance(module, nn.modules.conv._ConvNd) and p is module.weight else 1
+    return of_transposed(p.shape, groups) if isinstance(module, _TRANSPOSED) else by_axes(p.shape, (0,), groups)

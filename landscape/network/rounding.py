@@ -1,0 +1,103 @@
+"""How coarsely a network computes: in its dtype, or in another one inside, whatever it is given."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from landscape.machine.arithmetic import values
+from landscape.network.forward import ForwardPass
+
+# Relative rounding of outputs, below which a network computes in float64 throughout.
+EXACT = 1e-12
+
+
+def rounding(engine: ForwardPass) -> float:
+    """Relative rounding error of the network's outputs, as it computes them: the noise of second differences at tiny steps.
+
+    Outputs at theta - h w, theta, theta + h w, for w of the size of the weights, differ from a straight line by h^2 times a
+    curvature, by h times the slopes of the kinks between them, and by rounding, which alone does not shrink with h. So the
+    smallest over h = 1e-5, 1e-6, 1e-7 is close to rounding where that is of float32. Some 1e-7 for a network with a float32
+    inside. Few outputs may show what is rounded, and of half precision such steps change nothing: so it is at least a quarter
+    of the spacing of the coarsest type inside, unless that holds constants alone. Where nothing is cast to a coarser type it is
+    that of the dtype, 2e-16 in float64: among millions of rectifiers a kink lies within every one of these steps.
+
+    Reference: the difference table of Moré and Wild 2011, doi:10.1137/100786125, at its second row.
+    """
+    theta = engine.layout.flatten(dict(engine.model.named_parameters()))
+    generator = torch.Generator().manual_seed(0)
+    step = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta) * theta.abs()
+    least = math.inf
+    with values(), _Types() as types:
+        engine.forward(engine.tensors(theta), engine.batches[0])
+    eps = float(torch.finfo(theta.dtype).eps)
+    if not types.cast:
+        return max(eps, types.spacing / 4)
+    with values():
+        for h in (1e-5, 1e-6, 1e-7):
+            low, mid, high = (
+                engine.forward(engine.tensors(theta + k * h * step), engine.batches[0]).detach() for k in (-1, 0, 1)
+            )
+            noise = float((high - 2 * mid + low).double().norm()) / 6**0.5
+            least = min(least, noise / (float(mid.double().norm()) + 1e-300))
+    coarsest = types.spacing if least < EXACT else max(types.spacing, types.cast)
+    return max(least, eps, coarsest / 4)
+
+
+class _Types(TorchDispatchMode):
+    """What is computed inside the block.
+
+    Attributes:
+        spacing: of the coarsest half precision; 0 where there is none.
+        cast: spacing of the coarsest type that anything of a finer one was taken to; 0 where nothing was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spacing, self.cast = 0.0, 0.0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler to be told that it need not look here
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        finest = min(_spacings(pytree.arg_tree_leaves(*args, **(kwargs or {}))), default=math.inf)
+        coarsest = max(_spacings(out if isinstance(out, (tuple, list)) else (out,)), default=0.0)
+        if finest < coarsest:
+            self.cast = max(self.cast, coarsest)
+        if coarsest > torch.finfo(torch.float32).eps:
+            self.spacing = max(self.spacing, coarsest)
+        return out
+
+
+def _spacings(things: Iterable[Any]) -> list[float]:
+    """Of the types of real and complex tensors among these."""
+    kinds = [t.dtype for t in things if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())]
+    return [float(torch.finfo(kind).eps) for kind in kinds]
+
+
+def of_dtype(engine: ForwardPass) -> float:
+    """Relative rounding of the engine's dtype, or of a half precision that it computes in inside, as under autocast."""
+    with values(), _Types() as types:
+        engine.forward(dict(engine.model.named_parameters()), engine.batches[0])
+    dtype = next(p.dtype for p in engine.model.parameters() if p.is_floating_point())
+    return max(float(torch.finfo(dtype).eps), types.spacing / 4)
+
+
+class Uncast(TorchFunctionMode):
+    """What is asked to turn float64 into float32 inside the block leaves it as it is."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if any(isinstance(a, Tensor) and a.dtype == torch.float64 for a in args):
+            if func is Tensor.float:
+                return args[0]
+            args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+            kwargs = {k: torch.float64 if a is torch.float32 else a for k, a in kwargs.items()}
+        return func(*args, **kwargs)

@@ -1,0 +1,224 @@
+"""Other objectives made from one: in another precision, on other samples, of other weights, under another loss."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from landscape.curvature.engine import Engine
+from landscape.curvature.method import Method
+from landscape.errors import UsageError
+from landscape.machine.distributed import ALONE, Group
+from landscape.machine.memory import Plan
+from landscape.network.batches import drawn, epoch, merged, select
+from landscape.network.caller import Live
+from landscape.network.forward_checks import check_weights, weighted
+from landscape.network.losses.mean_loss import LossFunction, MeanLoss
+from landscape.network.parameters import Layout
+from landscape.results import Evaluation
+from landscape.values.inference import convolves, network
+from landscape.values.recalibration import batch_normalized
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Variants(ABC):
+    """What `Objective` inherits: every method gives another Objective, which shares model and data with the first one."""
+
+    _engine: Engine
+    _theta: Tensor
+    _metric: Any
+    _methods: list[Method]
+    _origin: Self | None
+    _rounding: float
+    _live: Live
+    _one_batch: bool
+    _plan: Plan
+    _checked: bool
+    _values_checked: bool
+    _memory: int | None
+    shard_basis: bool
+    _values_in: torch.dtype | None = None  # what the network computes in for values; None: the dtype of theta
+
+    @abstractmethod
+    def __init__(self, model: nn.Module, loss: LossFunction, data: Any, **options: Any) -> None:
+        """As `Objective`."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """As `Objective`."""
+
+    @abstractmethod
+    def evaluate(self, theta: Tensor | None = None, buffers: dict[str, Tensor] | None = None) -> Evaluation:
+        """As `Objective`."""
+
+    @abstractmethod
+    def preflight(self) -> None:
+        """As `Objective`."""
+
+    @abstractmethod
+    def _check_values(self) -> None:
+        """As `Objective`."""
+
+    @abstractmethod
+    def _fit(self) -> None:
+        """As `Objective`."""
+
+    @abstractmethod
+    def _cast(self, v: Tensor) -> Tensor:
+        """As `Objective`."""
+
+    @property
+    def layout(self) -> Layout:
+        """Names, shapes, slices and filters of theta."""
+        return self._engine.layout
+
+    @property
+    def samples(self) -> int:
+        """N, the number of data points."""
+        return sum(len(b) for b in self._engine.batches)
+
+    @property
+    def convolves(self) -> bool:
+        """Whether the network has convolutions."""
+        return convolves(self._engine.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of theta and of every product."""
+        return self._theta.dtype
+
+    @property
+    def precision(self) -> str:
+        """What the network computes its values in: the name of `dtype`, or that of `values_in`."""
+        return str(self._values_in or self.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Of theta and of the data."""
+        return self._theta.device
+
+    @property
+    def loss(self) -> LossFunction:
+        """The loss of (output, target), as it was given."""
+        return self._engine.loss.loss
+
+    @property
+    def group(self) -> Group:
+        """The processes that share the samples of every product and gradient out; see `landscape.machine.distributed`."""
+        return self._engine.group
+
+    def alone(self) -> Self:
+        """The same loss, computed whole by this process and without waiting for any other."""
+        return self if self.group.size == 1 else self._derived(replace(self._engine, group=ALONE), self._theta)
+
+    def by(self, method: Method) -> Self:
+        """The same loss, whose Hessian-vector products are computed in this way: one that another run chose, for equal bits."""
+        other = self._another(replace(self._engine, method=method), self._theta)
+        other._methods.append(method)
+        if other._checked:
+            other._fit()
+        return other
+
+    def to(self, dtype: str) -> Self:
+        """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
+        other = self._another(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
+        other._values_in = None
+        same = other.dtype == self.dtype  # in another it may not run, and rounds otherwise
+        other._checked, other._values_checked = self._checked and same, self._values_checked and same
+        return other
+
+    def values_in(self, precision: str) -> Self:
+        """The same loss, whose values (not its derivatives) come from a network that computes in "bfloat16".
+
+        Weights, BatchNorm's folding, the loss and all sums keep the dtype of theta; inputs, weights as the network reads them
+        and activations are rounded to 8 bits, so that losses are off by some 1e-3 of themselves.
+
+        Raises:
+            UsageError: another precision, a dtype other than float32, or a network that cannot compute in it.
+        """
+        if precision != "bfloat16":
+            raise UsageError(f"expected precision float32 or bfloat16, found {precision}")
+        if self.dtype != torch.float32:
+            raise UsageError("expected dtype float32 for values in bfloat16, found another", fix="leave one of them out")
+        other = self._derived(self._engine, self._theta)
+        other._values_in = torch.bfloat16
+        network(self._engine, torch.bfloat16)
+        return other
+
+    def only(self, *patterns: str) -> Self:
+        """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
+        layout = self.layout.only(*patterns)
+        return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
+
+    def subset(self, n: int, generator: torch.Generator | None = None) -> Self:
+        """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept.
+
+        All of them are this Objective itself, whose checks are made.
+        """
+        rows = drawn(n, self.samples, generator)
+        return self if n == self.samples else self._of(rows)
+
+    def chunks(self, m: int) -> list[Self]:
+        """The same loss on consecutive runs of m samples, the last one shorter if it must be."""
+        if m < 1:
+            raise UsageError(f"expected chunks of at least 1 sample, found {m}", fix="the custom is 128")
+        return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
+
+    def with_loss(self, loss: LossFunction) -> Self:
+        """Another loss of the same network on the same data."""
+        engine = replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype))
+        other = self._another(weighted(engine, self._theta), self._theta)
+        other._checked = False
+        return other
+
+    def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
+        """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
+        self._check_values()  # of this one: nothing says that the loss is finite for the others
+        return self._another(replace(self._engine, transform=transform), self._theta)
+
+    def with_model(self, model: nn.Module) -> Self:
+        """The same loss, data, dtype and device with another model's weights and buffers."""
+        data = [b.raw for b in self._engine.batches]
+        budget = {"memory": self._memory, "shard_basis": self.shard_basis}
+        other = type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric, **budget)
+        return other if self.group.size > 1 else other.alone()
+
+    def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:
+        """The same loss with other trained weights, and other buffers where given; for products. Cost: a copy of the model."""
+        theta = self._engine.at(self._cast(theta)).clone()
+        check_weights(self.layout, theta)
+        return self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
+
+    def batch_normalized(self) -> Self:
+        """The same loss with each batch normalized by its own statistics, as in training: `landscape.values.recalibration`."""
+        self.preflight()  # of this one: the other mixes the samples of a batch, and means to
+        return self._derived(batch_normalized(self._engine), self._theta)
+
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Self]:
+        """One epoch: the same loss on random batches of `size` samples, each through the network at once; leftovers are out."""
+        yield from (self._of(rows, together=True) for rows in epoch(self.samples, size, generator))
+
+    def _of(self, rows: Tensor, together: bool = False) -> Self:
+        """The same loss on these samples; `together` in one batch, if their shapes allow it."""
+        batches = select(self._engine.batches, rows)
+        whole = merged(batches) if together else None
+        return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
+
+    def _derived(self, engine: Engine, theta: Tensor) -> Self:
+        """An one that shares model, data and the count of what was spent with this one."""
+        other = copy.copy(self)
+        other._engine, other._theta, other._origin = engine, theta, self._origin or self
+        return other
+
+    def _another(self, engine: Engine, theta: Tensor) -> Self:
+        """The same of another function, which chooses its own way to compute products."""
+        other = self._derived(engine, theta)
+        other._methods, other._origin = [], None
+        return other

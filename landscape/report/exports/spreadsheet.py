@@ -1,0 +1,147 @@
+"""Comparisons, curvature by layer and slices as tables for a spreadsheet or a data frame."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from landscape.errors import printable
+from landscape.report.exports.exported_variables import variables
+from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, Slice
+
+_GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
+_OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
+_TEST = ("p", "exact", "smallest_p", "q", "delta", "delta_low", "delta_high", "ratio", "ratio_low", "ratio_high")
+_TAU = ("tau", "tau_low", "tau_high", "tau_p", "tau_q", "psi", "psi_low", "psi_high", "remark")
+
+
+def runs_csv(comparison: Comparison) -> str:
+    """One row a run: group, file, digest, hyperparameters that vary, losses, accuracies and gap, every measure.
+
+    Each number is followed by its standard error (`..._stderr`, empty where there is none). A value that is not finite is
+    written as nan, inf or -inf.
+    """
+    hyper = list(dict.fromkeys(k for runs in comparison.hyperparameters.values() for s in runs for k in s))
+    measures = list(dict.fromkeys(m for runs in comparison.groups.values() for s in runs for m in s.measures))
+    rows: list[dict[str, Any]] = []
+    for group, runs in comparison.groups.items():
+        for i, s in enumerate(runs):
+            row: dict[str, Any] = {"group": group, "file": s.checkpoint, "sha256": s.sha256, "samples": s.samples}
+            settings = comparison.hyperparameters.get(group)
+            row |= {f"hyperparameter.{k}": _plain(None if settings is None else settings[i].get(k)) for k in hyper}
+            named: dict[str, Estimate | None] = {name: runs_of[group][i] for name, runs_of in comparison.scores.items()}
+            named |= {m: s[m] if m in s.measures else None for m in measures}
+            for name, e in named.items():
+                row[name], row[f"{name}_stderr"] = (None, None) if e is None else (_number(e.value), _number(e.stderr))
+                if name in measures:
+                    row[f"{name}_converged"] = None if e is None else e.converged
+            rows.append(row)
+    return _written(rows)
+
+
+def statistics_csv(comparison: Comparison) -> str:
+    """One row for every quantity and pair of groups: medians, test, effect sizes; and its rank correlation with the gap.
+
+    Where there is one group only, one row a quantity. `interval_a` is False where low and high are the range of fewer than
+    five runs.
+    """
+    rows: list[dict[str, Any]] = []
+    names = list(comparison.groups)
+    pairs: list[tuple[str, str | None]] = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]] or [(names[0], None)]
+    tests = {(d.name, d.a, d.b): d for d in comparison.differences}
+    for kind, table in (("measure", comparison.table), ("condition", comparison.conditions)):
+        for name, values in table.items():
+            tau, psi = comparison.rank_correlation.get(name), comparison.granulated.get(name)
+            for a, b in pairs:
+                row: dict[str, Any] = {"quantity": name, "kind": kind}
+                row |= dict(zip(_GROUP, _cells(a, values[a]), strict=True))
+                row |= dict.fromkeys(_OTHER) if b is None else dict(zip(_OTHER, _cells(b, values[b]), strict=True))
+                d = None if b is None else tests.get((name, a, b))
+                row |= {k: None if d is None else _number(getattr(d, k)) for k in _TEST}
+                row |= dict.fromkeys(_TAU)
+                if tau is not None:
+                    row |= {"tau": tau.tau, "tau_low": tau.low, "tau_high": tau.high, "tau_p": tau.p, "tau_q": tau.q}
+                if psi is not None:
+                    row |= {"psi": psi.psi, "psi_low": psi.low, "psi_high": psi.high}
+                row["remark"] = comparison.left_out.get(name, psi.reason if psi is not None else None)
+                rows.append(row)
+    return _written(rows)
+
+
+def blocks_csv(blocks: Sequence[Block]) -> str:
+    """One row a layer or filter: its weights, trace and largest eigenvalue, each with its error."""
+    rows: list[dict[str, Any]] = []
+    for b in blocks:
+        row: dict[str, Any] = {"layer": b.layer, "filter": b.filter, "weights": b.weights}
+        row |= {"trace": _number(b.trace.value), "trace_stderr": _number(b.trace.stderr)}
+        row |= {"lambda_max": _number(b.lambda_max.value), "lambda_max_residual": _number(b.lambda_max.stderr)}
+        rows.append(row)
+    return _written(rows)
+
+
+def slice_csv(piece: Slice) -> str:
+    """One row a point, axis 2 running faster: its place on the grid, its coordinates, every quantity with errors and status.
+
+    Columns are named as in `landscape.report.exports.exported_variables`, and `index_1`, `index_2` count from 0. A status is a
+    word: missing, done, not finite or failed. Floats are written in full.
+
+    Raises:
+        UsageError: the slice has no quantity.
+
+    Example:
+        >>> import numpy as np
+        >>> piece = Slice(("d",), (np.array([0.0, 0.1]),), {"loss": np.array([1.0, np.inf])}, {}, None, "", {})
+        >>> slice_csv(piece).split()[:2]
+        ['index_1,axis_1,loss,loss_status', '0,0.0,1.0,done']
+    """
+    found = variables(piece)
+    rows: list[dict[str, Any]] = []
+    for index in np.ndindex(*(len(c.values) for c in found.coordinates)):
+        row: dict[str, Any] = {f"index_{k}": i for k, i in enumerate(index, 1)}
+        row |= {c.name: _number(c.values[i]) for c, i in zip(found.coordinates, index, strict=True)}
+        for v in found.quantities:
+            row[v.name] = STATUS[v.values[index]] if "flag_values" in v.attributes else _number(v.values[index])
+        rows.append(row)
+    return _written(rows)
+
+
+def _cells(group: str, v: GroupValue) -> tuple[Any, ...]:
+    """A group's cells."""
+    return group, v.n, _number(v.median), _number(v.low), _number(v.high), v.is_interval
+
+
+def _number(x: Any) -> Any:
+    """A number in full, as `float` reads it back."""
+    return repr(float(x)) if isinstance(x, float) and not math.isnan(x) else "nan" if isinstance(x, float) else x
+
+
+def _plain(x: Any) -> Any:
+    """A hyperparameter in one cell."""
+    return json.dumps(x) if isinstance(x, (list, dict)) else x
+
+
+def _inert(cell: Any) -> Any:
+    """The cell: a text on one line, with an apostrophe before what a spreadsheet would run as a formula; a number as it is."""
+    if isinstance(cell, str):
+        cell = printable(cell)
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def _written(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV (RFC 4180), with a head; no text can act as a formula."""
+    head = list(dict.fromkeys(k for row in rows for k in row))
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow([_inert(k) for k in head])
+    writer.writerows([_inert(row.get(k)) for k in head] for row in rows)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Results onto matplotlib axes, and into figures with a title and a footer."""

@@ -1,0 +1,278 @@
+"""Results into one HTML file that needs nothing else: no network, no script unless asked for, pictures inside."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from landscape.errors import UsageError
+from landscape.machine.files import open_regular, write
+from landscape.report.figures import titled
+from landscape.report.figures.history import Run
+from landscape.report.figures.measures import MARKS, estimate_of
+from landscape.report.page.embedded_images import Picture, picture
+from landscape.report.page.surface_section import slice_entry
+from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number
+from landscape.report.style import printable, unit_text
+from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.version import __version__
+
+_FOOT = 1 << 16  # bytes at a page's end that hold its footer
+VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "within doubt", "unmoved here", "invariant", "not defined")
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    sharpness: Sequence[Sharpness] = (),
+    groups: Mapping[str, Sequence[Sharpness]] | None = None,
+    eigenpairs: Mapping[str, Eigenpairs] | None = None,
+    densities: Mapping[str, SpectralDensity] | None = None,
+    comparisons: Sequence[Comparison] = (),
+    blocks: Mapping[str, tuple[Sequence[Block], Sequence[Block]]] | None = None,
+    slices: Sequence[Slice] = (),
+    certificates: Mapping[str, Sequence[tuple[float, Certificate]]] | None = None,
+    history: Mapping[str, Run] | None = None,
+    commands: Sequence[str] = (),
+    interactive: bool = False,
+) -> Path:
+    """Write everything that is known about some checkpoints into one HTML file.
+
+    The file holds its pictures, loads nothing (its content policy forbids it), opens from disk, follows the reader's light or
+    dark setting and prints. All names in it are shown as text, whatever they hold. It carries no time stamp: equal results give
+    equal bytes.
+
+    Args:
+        path: the file.
+        title: its heading.
+        sharpness: one column of the summary table each.
+        groups: label -> results, for the comparison picture, and in the summary too; default every checkpoint is its own group.
+        eigenpairs: label -> extreme eigenvalues.
+        densities: label -> spectral density; eigenvalues of the same label are marked on it.
+        comparisons: what was tested between groups, with its tables and remarks.
+        blocks: label -> curvature of the layers, and of their filters.
+        slices: lines, planes, and lines between two minima (those without a check).
+        certificates: label -> (alpha, certificate) pairs of one network.
+        history: run -> columns or records of its training, as in `draw_history`.
+        commands: what to type to make these results again.
+        interactive: add surfaces that turn under the mouse; needs plotly, adds some 5 MB of script to the file.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: the file cannot be written, or plotly is asked for and missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = write_report(f"{folder}/empty.html", title="a < b").read_text()
+        >>> "a &lt; b" in text
+        True
+    """
+    listed = {(s.checkpoint, s.sha256) for s in sharpness if s.checkpoint}
+    grouped = [s for members in (groups or {}).values() for s in members]
+    shown = [*sharpness, *(s for s in grouped if (s.checkpoint, s.sha256) not in listed)]
+    names = labels(shown)
+    page = {
+        "title": printable(title, 200),
+        "version": __version__,
+        "summary": _summary(shown, names),
+        "comparison": _comparison(shown, names, groups),
+        "comparisons": [_compared(c) for c in comparisons],
+        "provenance": _provenance(shown, names),
+        "spectra": _spectra(eigenpairs or {}, densities or {}),
+        "blocks": [_blocks(label, *both) for label, both in (blocks or {}).items()],
+        "slices": [slice_entry(piece) for piece in slices],
+        "surfaces": _interactive(slices) if interactive else [],
+        "certificates": [entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs)],
+        "history": _history(history) if history else None,
+        "commands": list(commands),
+        "marks": MARKS,
+        "interactive": interactive,
+    }
+    environment = Environment(
+        loader=PackageLoader("landscape.report.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = breakable
+    text = environment.get_template("report.html.j2").render(page)
+    # Half a surrogate pair can stand in a file name and in no HTML file.
+    return write(path, text.encode("utf-8", "replace"))
+
+
+def is_report(path: str | Path) -> bool:
+    """Whether a file is a page that `write_report` wrote, and may be written again."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _FOOT))
+            return b"<footer>Written by landscape" in file.read(_FOOT)
+    except OSError:
+        return False
+
+
+def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
+    """Rows of the summary table: loss and accuracy first, then every measure that occurs."""
+    if not results:
+        return None
+    rows = [{"name": "loss", "mark": None, "unit": "mean per sample", "cells": [cell(r.loss) for r in results]}]
+    if any(r.accuracy is not None for r in results):
+        cells = [cell(r.accuracy, 100.0) for r in results]
+        rows.append({"name": "accuracy", "mark": None, "unit": "%", "cells": cells})
+    for name in dict.fromkeys(name for r in results for name in r.measures):
+        first = next(r.measures[name] for r in results if name in r.measures)
+        cells = [cell(estimate_of(r, name)) for r in results]
+        rows.append({"name": printable(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
+    lines = [(name, r.minimum.line()) for name, r in zip(names, results, strict=True) if r.minimum is not None]
+    slopes = [f"{name} is {printable(line, 400)}." for name, line in lines if line is not None]
+    lost = [f"{name}: {printable(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
+    return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes}
+
+
+def _comparison(
+    results: Sequence[Sharpness], names: list[str], groups: Mapping[str, Sequence[Sharpness]] | None
+) -> Picture | None:
+    """All measures side by side, where there is more than one checkpoint."""
+    shown = dict(groups) if groups else {name: [r] for name, r in zip(names, results, strict=True)}
+    if sum(map(len, shown.values())) < 2 or len(shown) > 24:
+        return None
+    columns = ", ".join(printable(g, 40) for g in shown)
+    words = f"One panel a measure, one column for each of: {columns}. The table above has the numbers."
+    return picture(titled.figure_measures(shown, columns=4, title="All measures side by side"), words)
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    """Effect sizes, rank correlations and remarks of one comparison."""
+    pictures = []
+    tested = any(d.smallest_p < 1 for d in comparison.differences)  # one run against one run can show nothing
+    if tested:
+        words = "Cliff's delta and ratio of medians of every measure for every pair of groups; the table has the numbers."
+        pictures.append(picture(titled.figure_effects(comparison), words))
+    if comparison.rank_correlation:
+        words = "Kendall's tau of every measure with the generalization gap; the table has the numbers."
+        pictures.append(picture(titled.figure_correlations(comparison), words))
+    tables = [
+        (
+            "Differences between the groups",
+            ("quantity", "groups", "Cliff's δ", "ratio of medians", "p", "q"),
+            comparison.difference_rows() if tested else [],
+        ),
+        ("With the generalization gap", ("measure", "Kendall's τ", "p", "q", "granulated Ψ"), comparison.correlation_rows()),
+    ]
+    return {
+        "title": " / ".join(printable(f"{name} ({len(runs)})", 40) for name, runs in comparison.groups.items()),
+        "remarks": [printable(r, 1000) for r in comparison.remarks],
+        "pictures": pictures,
+        "tables": [(caption, head, [[printable(c) for c in row] for row in rows]) for caption, head, rows in tables if rows],
+    }
+
+
+def _blocks(label: str, layers: Sequence[Block], filters: Sequence[Block]) -> dict[str, Any]:
+    """Curvature by layer: picture and table."""
+    words = (
+        f"Trace and largest eigenvalue of each layer's block of the Hessian of {printable(label)}; the table has the numbers."
+    )
+    drawn = picture(titled.figure_breakdown(layers, filters, title="Curvature by layer"), words)
+    return {"name": printable(label), "picture": drawn, "rows": [[printable(c) for c in b.row()] for b in layers]}
+
+
+def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
+    """What each checkpoint's numbers were made from; a key that some lack gets a dash."""
+    if not results:
+        return None
+    columns = []
+    for r in results:
+        own = {"checkpoint": r.checkpoint, "sha256": r.sha256, "task": r.task, "samples": f"{r.samples:,}"}
+        spent = sum(m.matvecs for m in r.measures.values())
+        columns.append(own | dict(flat(r.provenance)) | {"Hessian products": f"{spent:,}"})
+    keys = list(dict.fromkeys(key for column in columns for key in column))
+    rows = [(printable(key), [DASH if c.get(key) is None else printable(c[key], 300) for c in columns]) for key in keys]
+    return {"names": names, "rows": rows}
+
+
+def _spectra(eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, SpectralDensity]) -> list[dict[str, Any]]:
+    """Pictures and eigenvalue tables, one entry a label."""
+    out = []
+    for label in dict.fromkeys((*densities, *eigenpairs)):
+        density, pairs = densities.get(label), eigenpairs.get(label)
+        entry: dict[str, Any] = {"name": printable(label), "pictures": [], "pairs": None}
+        if density is not None:
+            ends = f"Ritz values from {number(float(density.nodes.min()))} to {number(float(density.nodes.max()))}"
+            words = (
+                f"Density of the Hessian's eigenvalues of {printable(label)} on a log axis; {density.probes} probes, {ends}."
+            )
+            entry["pictures"].append(picture(titled.figure_density(density, eigenpairs=pairs), words))
+        if pairs is not None and len(pairs):
+            values = f"from {number(float(pairs.values.min()))} to {number(float(pairs.values.max()))}"
+            words = f"{len(pairs)} eigenvalues of {printable(label)} by rank, {values}; the table has the numbers."
+            entry["pictures"].append(picture(titled.figure_eigenvalues(pairs), words))
+            estimates = [pairs.estimate(i) for i in range(len(pairs))]
+            rows = [(number(e.value, 6), number(e.stderr or 0.0, 2), e.converged) for e in estimates]
+            entry["pairs"] = {"which": pairs.which, "matvecs": pairs.matvecs, "rows": rows}
+        out.append(entry)
+    return out
+
+
+def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]]) -> list[dict[str, Any]]:
+    """One entry a symmetry; the picture of both stands in the first."""
+    alike = [[pair for pair in pairs if pair[1].symmetry == symmetry] for symmetry in ("layer", "node")]
+    words = f"Ratio of each measure after to before rescaling of {printable(label)}; the tables have the numbers."
+    drawn = picture(titled.figure_certificate(pairs), words) if pairs else None
+    return [_certificate(label, own) | {"picture": None if i else drawn} for i, own in enumerate(filter(None, alike))]
+
+
+def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict[str, Any]:
+    """One line of evidence a factor, and the table of ratios."""
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    names = list(dict.fromkeys(row.name for _, c in ordered for row in c.rows))
+    rows = []
+    for name in names:
+        found = [next((row for row in c.rows if row.name == name), None) for _, c in ordered]
+        present = [row for row in found if row is not None]
+        verdict = min((row.verdict for row in present), key=VERDICTS.index)
+        cells = [_ratio(row) for row in found]
+        rows.append({"name": printable(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
+    return {
+        "name": printable(label),
+        "symmetry": ordered[0][1].symmetry,
+        "lines": [(f"{alpha:g}", c.function_line(), c.same_function) for alpha, c in ordered],
+        "alphas": [f"{alpha:g}" for alpha, _ in ordered],
+        "rows": rows,
+    }
+
+
+def _ratio(row: CertificateRow | None) -> dict[str, str]:
+    """before → after, and their ratio; a dash with the reason where there is none."""
+    if row is None:
+        return {"ratio": DASH, "change": "", "why": "not measured"}
+    reason = next(
+        (e.reason for e in (row.after, row.before) if e.reason and not (e.converged and math.isfinite(e.value))), None
+    )
+    why = printable(reason or "not comparable", 200) if row.verdict in ("not comparable", "not defined") else ""
+    if not math.isfinite(row.ratio) and not why:
+        why = "the value before is 0" if row.before.value == 0 else "not finite"
+    return {"ratio": number(row.ratio, 6), "change": f"{number(row.before.value)} → {number(row.after.value)}", "why": why}
+
+
+def _history(history: Mapping[str, Run]) -> Picture:
+    """The training curves."""
+    return picture(
+        titled.figure_history(history), f"Loss and accuracy by epoch of {', '.join(printable(h, 40) for h in history)}."
+    )
+
+
+def _interactive(slices: Sequence[Slice]) -> list[dict[str, str]]:
+    """Every plane as a surface to turn; plotly is imported here and nowhere else."""
+    try:
+        from landscape.report.page.interactive import surfaces
+    except ImportError:
+        problem = "expected plotly for interactive surfaces, found none"
+        raise UsageError(problem, fix="pip install 'landscape-sharpness[report]', or leave interactive out") from None
+    return surfaces([piece for piece in slices if piece.dim == 2])

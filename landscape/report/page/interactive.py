@@ -1,0 +1,97 @@
+"""Surfaces that turn under the mouse. The only module that imports plotly, and imported only when asked for."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as graph
+from plotly.io import to_html
+from scipy.interpolate import RegularGridInterpolator
+
+from landscape.report.quantities import quantity_label, shown
+from landscape.report.style import FIELD, VERMILLION, asks_for_log, log_ticks, printable, short, tick_text
+from landscape.report.surfaces.coarse import preview
+from landscape.results import Slice
+
+BUTTONS = ["toImage", "zoom3d", "pan3d", "orbitRotation", "tableRotation", "resetCameraDefault3d"]
+
+
+def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[dict[str, str]]:
+    """A title and an HTML fragment for each plane; the first carries plotly's script, so that nothing is loaded.
+
+    Args:
+        planes: slices along two axes.
+        quantity: what to draw, out of the slices' quantities.
+    """
+    out = []
+    for i, piece in enumerate(planes):
+        fragment = to_html(
+            _figure(piece, quantity),
+            full_html=False,
+            include_plotlyjs=i == 0,
+            include_mathjax=False,
+            div_id=f"surface-{i + 1}",
+            default_height="560px",
+            config={"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]},
+        )
+        out.append({"title": printable(piece.title, 160), "fragment": fragment})
+    return out
+
+
+def _figure(piece: Slice, quantity: str) -> graph.Figure:
+    """The surface with the tracks on it; on a log scale its heights are logarithms and its ticks say the values."""
+    piece, _ = preview(piece, quantity)
+    values, _ = shown(piece, quantity)
+    z = np.where(np.isfinite(np.ma.filled(values, np.nan)), np.ma.filled(values, np.nan), np.nan)
+    axis: dict[str, object] = {"title": {"text": quantity_label(quantity)}}
+    if asks_for_log([z]):
+        ticks = log_ticks(float(np.nanmin(z)), float(np.nanmax(z)))
+        write = tick_text(ticks[0], ticks[-1])
+        z = np.log10(z)
+        axis |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [write(t) for t in ticks]}
+        axis["title"] = {"text": f"{quantity_label(quantity)}, log scale"}
+    x, y = (np.asarray(c, float) for c in piece.coordinates)
+    texts = [[short(float(v)) for v in row] for row in np.ma.filled(values, np.nan).T]
+    # plotly wants rows to be y, as matplotlib does.
+    surface = graph.Surface(
+        x=x,
+        y=y,
+        z=z.T,
+        colorscale=FIELD,
+        showscale=False,
+        customdata=texts,
+        hovertemplate="%{x:.3g}, %{y:.3g}: %{customdata}<extra></extra>",
+    )
+    # plotly reads some HTML in its texts, so names are escaped for it once more.
+    names = [escape(printable(name, 60)) for name in piece.axes]
+    scene: dict[str, object] = {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}, "zaxis": axis}
+    camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
+    scene |= {"camera": camera, "aspectmode": "cube"}
+    return graph.Figure(
+        [surface, *_tracks(piece, z)],
+        {"scene": scene, "margin": {"l": 0, "r": 0, "t": 10, "b": 0}, "font": {"size": 11}, "showlegend": False},
+    )
+
+
+def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
+    """Every track on the surface's own heights, so far as these are known; its points say how far off the plane they are."""
+    if not piece.tracks or not np.isfinite(z).any():
+        return []
+    height = RegularGridInterpolator(tuple(np.asarray(c, float) for c in piece.coordinates), z, bounds_error=False)
+    lift = 0.015 * float(np.nanmax(z) - np.nanmin(z))
+    out = []
+    for track in piece.tracks:
+        places = np.asarray(track.coordinates, float)
+        words = [
+            f"{escape(printable(name, 40))}: {short(float(d))} off the plane"
+            for name, d in zip(track.names, track.distances, strict=True)
+        ]
+        x, y = places.T
+        out.append(
+            graph.Scatter3d(
+                x=x, y=y, z=height(places) + lift, mode="lines+markers" if track.path else "markers", text=words,
+                hovertemplate="%{text}<extra></extra>", line={"color": "black", "width": 4},
+                marker={"size": 3.5 if track.path else 5, "color": VERMILLION, "line": {"color": "black", "width": 1}},
+            )
+        )  # fmt: skip
+    return out

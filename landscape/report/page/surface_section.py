@@ -1,0 +1,67 @@
+"""A slice of the loss surface as it stands in the HTML report: its pictures, its check, and what is known of it in words."""
+
+from typing import Any
+
+from landscape.report.figures import titled
+from landscape.report.page.embedded_images import Picture, picture
+from landscape.report.page.table_cells import check_verdict
+from landscape.report.quantities import is_eigenvalue, quantity_name, states
+from landscape.report.style import printable
+from landscape.report.surfaces.coarse import preview
+from landscape.report.surfaces.tracks import track_line
+from landscape.results import Slice
+from landscape.results.surfaces.slice import STATUS
+
+
+def slice_entry(piece: Slice) -> dict[str, Any]:
+    """A slice with its pictures, its check, its tracks and its minima."""
+    entry: dict[str, Any] = {"title": printable(piece.title, 160), "check": None, "facts": _facts(piece)}
+    if piece.check is not None:
+        right, words = check_verdict(piece.check)
+        entry["check"] = {"right": right, "words": words, "lines": piece.check.lines()}
+    return entry | {"pictures": _pictures(piece)}
+
+
+def _facts(piece: Slice) -> list[str]:
+    """Barriers, what is unfinished, where the tracks lie, and how many minima there are."""
+    facts = _barriers(piece) + [f"{quantity_name(q)}: {d.line}" for q, d in piece.deviations.items()]
+    for name in piece.values:
+        state = states(piece, name)
+        counts = [f"{int((state == i).sum()):,} {STATUS[i]}" for i in range(len(STATUS)) if i != 1 and (state == i).any()]
+        if counts:
+            facts.append(f"{printable(quantity_name(name))}: {', '.join(counts)} of {state.size:,} points")
+    if "loss" in piece.values and (progress := preview(piece)[1]):
+        facts.append(progress)
+    facts += [track_line(track, piece) for track in piece.tracks]
+    if piece.merge_tree is not None:
+        facts.append(f"{quantity_name(piece.merge_tree.quantity)}: {piece.merge_tree.line()}")
+    return facts
+
+
+def _pictures(piece: Slice) -> list[Picture]:
+    """The loss from every side, then the eigenvalues, then the persistence of the minima."""
+    span = " and ".join(
+        f"{printable(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
+    )
+    out = []
+    if piece.path:
+        words = ". ".join([f"Loss and accuracy along {span}", *_barriers(piece)])
+        out.append(picture(titled.figure_interpolation(piece), f"{words}."))
+    elif piece.dim == 1:
+        out.append(picture(titled.figure_slice(piece), f"Loss along {span}."))
+    else:
+        out.append(picture(titled.figure_slice(piece), f"Contours of the loss over {span}."))
+        words = f"The same surface in three dimensions, over {span}."
+        out.append(picture(titled.figure_slice(piece, view="3d"), words))
+    for name in filter(is_eigenvalue, piece.values):
+        drawn = titled.figure_slice(piece, quantity=name)
+        out.append(picture(drawn, f"{quantity_name(name)} of the Hessian over {span}."))
+    if piece.merge_tree is not None and piece.merge_tree.minima:
+        words = f"Persistence of the minima: {piece.merge_tree.line()}."
+        out.append(picture(titled.figure_merge_tree(piece), words))
+    return out
+
+
+def _barriers(piece: Slice) -> list[str]:
+    """The barriers that a path has, with their errors, as the JSON has them."""
+    return [f"{quantity_name(quantity)}: {barrier.words(quantity)}" for quantity, barrier in piece.barriers.items()]

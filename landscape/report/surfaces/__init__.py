@@ -1,0 +1,1 @@
+"""Surfaces onto matplotlib axes: lines, planes, their minima, and what was trained on the way."""

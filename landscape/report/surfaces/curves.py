@@ -1,0 +1,116 @@
+"""Quantities along one line: each with its two bands or its residuals, on a log axis where the range asks for one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from landscape.report.quantities import (
+    GAPS,
+    SIGNED,
+    is_eigenvalue,
+    quantity_label,
+    quantity_name,
+    scale_of,
+    scaled,
+    shown,
+    states,
+)
+from landscape.report.style import BLACK, GREY, PURPLE, asks_for_log, log_axis
+from landscape.results import Slice
+from landscape.results.surfaces.slice import FAILED, MISSING, NOT_FINITE
+
+# From a standard error over samples to half the width of a 95 % interval.
+NORMAL_95 = 1.96
+# How strongly the two bands are filled: the one over samples, and the one of the difference to the checkpoint over it.
+LIGHT_BAND, DARK_BAND = 0.16, 0.34
+# A residual shows where it is at least this share of the height of the curve.
+VISIBLE = 0.004
+
+# Marker, colour and size on the top edge for a point that holds no number.
+_EDGE = {NOT_FINITE: ("x", BLACK, 5.0), FAILED: ("v", PURPLE, 5.0), MISSING: ("|", GREY, 5.0)}
+
+
+def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str, bands: bool = True) -> None:
+    """Every quantity as a line with its bands; test data dashed. Takes a log axis where the range asks for it."""
+    x = np.asarray(piece.coordinates[0], float)
+    drawn = [(q, *shown(piece, q)) for q in quantities]
+    finite = [np.ma.masked_invalid(v).compressed() for _, v, _ in drawn]
+    log = asks_for_log(finite)
+    for i, (quantity, values, error) in enumerate(drawn):
+        test = quantity.startswith("test_")
+        colour = colours[i % len(colours)]
+        y = np.ma.masked_invalid(values)
+        name = quantity_name(quantity) if test or len(quantities) == 1 else f"train {quantity_name(quantity)}"
+        marker = "." if len(x) <= 51 or y.count() <= 51 else ""
+        ax.plot(x, y, color=colour, ls="--" if test else "-", marker=marker, ms=3.5, label=name)
+        if is_eigenvalue(quantity):
+            _residuals(ax, x, y, error, colour, quantity)
+            continue
+        for kind, half, alpha in (
+            ("band", error, LIGHT_BAND),
+            ("paired", scaled(piece.paired.get(quantity), scale_of(quantity)), DARK_BAND),
+        ):
+            if half is not None and bands:
+                low, high = _ends(y, NORMAL_95 * np.where(np.isfinite(half), half, 0.0), log, quantity)
+                ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0, gid=f"{kind} {quantity}")
+    if log:
+        smallest, largest = (f([f(v) for v in finite if v.size]) for f in (min, max))
+        log_axis(ax, "y", float(smallest) / 1.6, float(largest) * 1.6)
+    elif quantities[0] in SIGNED and any((v < 0).any() for v in finite) and any((v > 0).any() for v in finite):
+        ax.axhline(0, color=GREY, lw=0.9, zorder=1, gid="zero")
+    ax.set_ylabel(
+        quantity_label(quantities[0]) if len(quantities) == 1 else quantity_label(quantities[0].removeprefix("test_"))
+    )
+    for quantity in quantities:
+        _mark_gaps(ax, x, states(piece, quantity), quantity_name(quantity))
+
+
+def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:
+    """What the two bands mean, for the legend; none where only one of them is drawn, which the footer explains."""
+    if not any(q in piece.paired for q in quantities):
+        return []
+    centre = "start" if piece.path else "checkpoint"
+    light, both = (Patch(facecolor=GREY, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
+    light.set_label("95 % over samples")
+    both.set_label(f"95 % of the difference to the {centre}")
+    return [light, both] if any(q in piece.stderr for q in quantities) else [both]
+
+
+def _ends(y: np.ma.MaskedArray, half: np.ndarray, log: bool, quantity: str) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:
+    """Lower and upper end of a band, kept where the quantity can be."""
+    low, high = y - half, y + half
+    if log:
+        low = np.ma.maximum(low, y.min() / 10)
+    elif quantity.removeprefix("test_") == "accuracy":
+        low, high = np.ma.maximum(low, 0), np.ma.minimum(high, 100)
+    return low, high
+
+
+def _residuals(ax: Axes, x: np.ndarray, y: np.ma.MaskedArray, error: np.ndarray | None, colour: str, quantity: str) -> None:
+    """Bars of the residual where any of them is long enough to be seen."""
+    if error is None or not y.count():
+        return
+    half = np.where(np.isfinite(error), error, 0.0)
+    if not (half[~np.ma.getmaskarray(y)] > VISIBLE * max(float(np.ptp(y.compressed())), 1e-300)).any():
+        return
+    low = np.minimum(half, np.ma.filled(y, 0.0) * 0.9) if asks_for_log([y.compressed()]) else half
+    bars = ax.errorbar(x, y, np.stack([np.abs(low), half]), fmt="none", ecolor=colour, elinewidth=0.8, capsize=1.8, alpha=0.8)
+    for part in (*bars.lines[1], *bars.lines[2]):
+        part.set_gid(f"residual {quantity}")
+    ax.add_line(Line2D([], [], color=colour, marker="|", ms=8, lw=0, label="residual ‖Hv − λv‖"))
+
+
+def _mark_gaps(ax: Axes, x: np.ndarray, state: np.ndarray, quantity: str) -> None:
+    """Marks on the top edge where points hold no number, one for each reason, counted in the legend."""
+    for status, what in GAPS.items():
+        here = state == status
+        if here.any():
+            marker, colour, size = _EDGE[status]
+            ax.plot(
+                x[here], np.ones(here.sum()), marker, color=colour, ms=size, transform=ax.get_xaxis_transform(),
+                clip_on=False, label=f"{quantity} {what}: {int(here.sum())} of {len(x)}", gid=what,
+            )  # fmt: skip

@@ -1,0 +1,171 @@
+"""Drawings of a surface cut along one line, and of the line between two minima."""
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from landscape.errors import UsageError
+from landscape.report.quantities import shown, step_label
+from landscape.report.style import BLACK, BLUE, GREY, VERMILLION, house, legend_above, new_axes, panels, plain, short
+from landscape.report.surfaces.curves import NORMAL_95, band_handles, draw_curves
+from landscape.report.surfaces.tracks import ticks_of_tracks
+from landscape.results import Slice, SliceCheck
+
+
+def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
+    """A line's quantity with its bands or residuals; for "loss" the accuracy stands on a second axis."""
+    ax = new_axes() if ax is None else ax
+    x = np.asarray(piece.coordinates[0], float)
+    together = [q for q in (quantity, f"test_{quantity}") if q in piece.values or q == quantity]
+    draw_curves(ax, piece, together, BLUE)
+    second = quantity == "loss" and "accuracy" in piece.values
+    if second:
+        other = ax.twinx()
+        other.grid(visible=False)
+        other.spines["right"].set_visible(True)
+        # Without its bands, which would hide those of the loss: draw_slice(quantity="accuracy") has them.
+        draw_curves(other, piece, [q for q in ("accuracy", "test_accuracy") if q in piece.values], VERMILLION, bands=False)
+        for axes, colour in ((ax, BLUE), (other, VERMILLION)):
+            axes.yaxis.label.set_color(colour)
+            axes.tick_params(axis="y", labelcolor=colour)
+        handles = [h for axes in (ax, other) for h in axes.get_legend_handles_labels()[0]]
+    else:
+        handles = ax.get_legend_handles_labels()[0]
+    if not piece.path and x.min() <= 0 <= x.max():
+        ax.axvline(0, color=GREY, lw=0.9, ls=":", zorder=1)
+        handles += _centre(ax, piece, quantity)
+    handles += band_handles(piece, together)
+    handles += ticks_of_tracks(ax, piece)
+    ax.set_xlim(x.min(), x.max())
+    ax.set_xlabel(step_label(piece, 0))
+    legend_above(ax, handles)
+    return ax
+
+
+@house
+def draw_interpolation(
+    piece: Slice,
+    axes: "list[Axes] | None" = None,
+    *,
+    ends: tuple[str, str] = ("start", "end"),
+    at: tuple[float, float] = (0.0, 1.0),
+) -> list[Axes]:
+    """Draw the straight line between two minima: loss on one panel, accuracy on another, train and test on each.
+
+    The barrier is sup L(a) over the segment minus the mean of L at its ends (Frankle et al. 2020, arXiv:1912.05671, for the
+    error); that of the training loss is written on the loss panel, as the slice has it in `barriers`.
+
+    Args:
+        piece: a line whose coordinate runs through `at[0]` at one minimum and `at[1]` at the other.
+        axes: one axes a panel (loss; accuracy where the slice has it); None makes a figure.
+        ends: names of the two minima.
+        at: their coordinates.
+
+    Returns:
+        The axes of the panels.
+
+    Raises:
+        UsageError: the slice is no line.
+    """
+    if piece.dim != 1:
+        raise UsageError(f"expected a line (one axis), found a slice of {piece.dim} axes", fix="draw it with draw_slice")
+    groups = [[q for q in pair if q in piece.values] for pair in (("loss", "test_loss"), ("accuracy", "test_accuracy"))]
+    groups = [g for g in groups if g]
+    axes = panels(len(groups), len(groups), width=3.5 if len(groups) > 1 else 5.5, height=3.2) if axes is None else list(axes)
+    if len(axes) < len(groups):
+        raise UsageError(f"expected {len(groups)} axes, found {len(axes)}", fix="give one for loss and one for accuracy")
+    x = np.asarray(piece.coordinates[0], float)
+    for ax, group in zip(axes, groups, strict=False):
+        draw_curves(ax, piece, group, BLUE, VERMILLION)
+        for place, name in zip(at, ends, strict=True):
+            if x.min() <= place <= x.max():
+                ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
+                before = place - x.min() > x.max() - place
+                high = _is_high(ax, piece, group[0], place)  # the name stands on the other side
+                ax.annotate(
+                    plain(name, 22),
+                    (place, 0 if high else 1),
+                    (-3 if before else 3, 3 if high else -2),
+                    xycoords=("data", "axes fraction"),
+                    textcoords="offset points",
+                    rotation=90,
+                    ha="right" if before else "left",
+                    va="bottom" if high else "top",
+                    fontsize=7.5,
+                    color=GREY,
+                    bbox={"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85},
+                )
+        ax.set_xlim(x.min(), x.max())
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.set_xlabel(f"position a  ({short(at[0])}: {plain(ends[0], 22)}, {short(at[1])}: {plain(ends[1], 22)})")
+        legend_above(ax, [*ax.get_legend_handles_labels()[0], *band_handles(piece, group)])
+        if group[0] == "loss":
+            _annotate_barrier(ax, piece, at)
+    return axes
+
+
+def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
+    """The checkpoint itself: a ring at 0, on the checkpoint's own loss where the slice knows it; none if that is not finite."""
+    x, (values, _) = np.asarray(piece.coordinates[0], float), shown(piece, quantity)
+    i = int(np.argmin(np.abs(x)))
+    known = isinstance(piece.check, SliceCheck) and quantity == "loss"
+    y = piece.check.centre_value if known else float(np.ma.filled(values, np.nan)[i])  # type: ignore[union-attr]  # just asked
+    if not np.isfinite(y):
+        return []
+    return [*ax.plot([0], [y], "o", mfc="white", mec=BLACK, mew=1.2, ms=6, zorder=5, label="checkpoint")]
+
+
+def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
+    """An arrow from the mean of the ends up to the top of the path between them, with the height beside it."""
+    found = piece.barriers.get("loss")
+    if found is None:
+        return
+    if not np.isfinite([found.height, found.ends]).all():
+        _remark(ax, found.words("loss"))
+        return
+    height, where, mean = found.height, found.at, found.ends
+    if height <= 0:
+        _remark(ax, "no barrier: it never rises above the mean of its ends")
+        return
+    half = "" if found.stderr is None else f" ± {short(NORMAL_95 * found.stderr, 2)}"
+    if where in at:
+        _remark(ax, f"no hill: highest at an end, {short(height)}{half}\nabove the mean of both")
+        return
+    ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
+    arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (where, mean + height), (where, mean), arrowprops=arrow)
+    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - where)))
+    curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
+    ax.annotate(
+        f"barrier {short(height)}{half.replace(' ±', chr(10) + '±')}",  # narrow, beside the names of the ends
+        (where, max(c for c in curves if np.isfinite(c))),
+        (0, 6),
+        textcoords="offset points",
+        ha=_inward(ax, where),
+        fontsize=8,
+        bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.85},
+        zorder=6,
+    )
+
+
+def _is_high(ax: Axes, piece: Slice, quantity: str, place: float) -> bool:
+    """Whether the curve is in the upper half of the axes at the point of the grid nearest to a place."""
+    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - place)))
+    ax.get_ylim()  # brings the transform up to date with what is drawn
+    height = ax.transAxes.inverted().transform(
+        ax.transData.transform((place, np.ma.filled(shown(piece, quantity)[0], np.nan)[i]))
+    )
+    return bool(height[1] > 0.5)
+
+
+def _remark(ax: Axes, text: str) -> None:
+    """Words under the axes, where they can cover nothing."""
+    ax.set_xlabel(f"{ax.get_xlabel()}\n{text}")
+
+
+def _inward(ax: Axes, x: float) -> str:
+    """Alignment that keeps a label at x inside the axes."""
+    low, high = ax.get_xlim()
+    place = (x - low) / (high - low)
+    return "left" if place < 0.3 else "right" if place > 0.7 else "center"

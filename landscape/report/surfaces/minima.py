@@ -1,0 +1,173 @@
+"""The minima of a surface: marked on its contours, and as the bars of their persistence."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+from landscape.errors import UsageError
+from landscape.report.quantities import quantity_label, scale_of
+from landscape.report.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    LIGHT,
+    asks_for_log,
+    house,
+    legend_above,
+    log_axis,
+    new_axes,
+    number_of,
+    short,
+)
+from landscape.results import Slice
+from landscape.results.surfaces.merge_tree import MergeTree, Minimum
+
+BARS = 20  # of the highest persistence; more cannot be told apart on one picture
+NUMBERED = 20
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.4, foreground="white")]
+
+
+def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
+    """Rings with numbers on the minima that count, crosses on the passes out of them; returns the legend's entries."""
+    tree = piece.merge_tree
+    assert tree is not None  # asked for only where there is one
+    kept = tree.kept
+    if not kept:
+        return []
+    ax.plot(
+        *_columns([m.at for m in kept]), "o", mfc="none", mec=BLACK, mew=1.5, ms=10, zorder=12, path_effects=HALO, gid="minima"
+    )
+    middle = sum(ax.get_xlim()) / 2
+    for i, m in enumerate(kept[:NUMBERED], 1):
+        left = m.at[0] <= middle
+        text = ax.annotate(
+            str(i), (m.at[0], m.at[1]), (8 if left else -8, 0), textcoords="offset points", va="center",
+            fontsize=8, fontweight="bold", zorder=13, ha="left" if left else "right", gid=f"minimum {i}",
+        )  # fmt: skip
+        text.set_path_effects(HALO)
+    handles = [Line2D([], [], ls="", marker="o", mfc="none", mec=BLACK, mew=1.5, ms=8, label=_counted(tree))]
+    passes = [_at(piece, m.saddle) for m in kept if m.saddle is not None]
+    if passes:
+        ax.plot(*_columns(passes), "x", color=BLACK, ms=5.5, mew=1.5, zorder=12, path_effects=HALO, gid="passes")
+        handles.append(Line2D([], [], ls="", marker="x", color=BLACK, ms=5, mew=1.5, label="pass to a lower minimum"))
+    return handles
+
+
+@house
+def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
+    """Draw the persistence of a plane's minima: a bar from each minimum to the pass that leads to a lower one.
+
+    The bars are in the order of the tree, the lowest minimum on top, and carry the numbers that the contours carry; grey ones
+    do not count. The length is the persistence, written beside the bar with its 95 % doubt, which the black bar shows around
+    the pass. The lowest minimum's bar has no end. The scale is logarithmic where all of it is positive and spans over 100
+    times; lengths are then ratios.
+
+    Args:
+        piece: a plane with a merge tree.
+        ax: axes to draw on; None makes a figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        UsageError: the slice has no merge tree, or the tree no minimum.
+
+    Example:
+        >>> a = np.linspace(-1, 1, 3)
+        >>> import math
+        >>> tree = MergeTree("loss", (Minimum((0, 0), (-1.0, -1.0), 0.5, None, math.inf, None),), 0.1)
+        >>> piece = Slice(("u", "v"), (a, a), {"loss": np.ones((3, 3))}, {}, None, "", {}, merge_tree=tree)
+        >>> [t.get_text() for t in draw_merge_tree(piece).get_yticklabels()]
+        ['1  (−1, −1)']
+    """
+    tree = piece.merge_tree
+    if tree is None or not tree.minima:
+        found = "a slice without one" if tree is None else "one without any minimum"
+        raise UsageError(f"expected a merge tree to draw, found {found}", fix="compute the plane to its end")
+    drawn, scale = tree.minima[:BARS], scale_of(tree.quantity)
+    ax = new_axes(5.5, 1.1 + 0.24 * max(len(drawn), 4)) if ax is None else ax
+    births = scale * np.array([m.value for m in drawn])
+    deaths = scale * np.array([m.saddle_value for m in drawn])
+    doubts = scale * np.array([m.doubt or 0.0 for m in drawn])
+    top = scale * float(np.ma.masked_invalid(piece.known(tree.quantity)).max())
+    highest = max([top, *births, *deaths[np.isfinite(deaths)]])
+    # The lowest bar ends at the top of what was sampled, with an arrow: its basin goes on.
+    ends = np.where(np.isfinite(deaths), deaths, highest)
+    log = asks_for_log([births, ends])
+    kept = set(map(id, tree.kept))
+    for row, (m, low, high, doubt) in enumerate(zip(drawn, births, ends, doubts, strict=True)):
+        colour = BLUE if id(m) in kept else GREY
+        ax.plot([low, high], [row, row], color=colour, lw=5, solid_capstyle="butt", gid=f"bar {row + 1}")
+        if m.saddle is None:
+            ax.plot([high], [row], ">", color=colour, ms=8, clip_on=False, gid="without end")
+        elif doubt:
+            ax.errorbar([high], [row], xerr=[[max(min(doubt, high - low), 0.0)], [doubt]], color=BLACK, lw=1.1, capsize=2.5)
+        ax.annotate(
+            _persistence(m, scale), (1, row), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            va="center", fontsize=7.5, color=colour, annotation_clip=False,
+        )  # fmt: skip
+    lowest, reach = float(births.min()), float(max(highest, (ends + doubts).max()))
+    if log:
+        log_axis(ax, "x", lowest / 1.15, reach * 1.15)
+    else:
+        room = 0.04 * ((reach - lowest) or 1.0)
+        ax.set_xlim(lowest - room, reach + room)
+    ax.set_ylim(len(drawn) - 0.4, -0.6)
+    ax.set_yticks(range(len(drawn)), [_name(i, m) for i, m in enumerate(drawn, 1)])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel(quantity_label(tree.quantity) + (", log scale" if log else ""))
+    ax.set_ylabel("minimum at")
+    legend_above(ax, _legend(tree, drawn))
+    return ax
+
+
+def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
+    """What counts and what does not, how many are not shown."""
+    thick: dict[str, Any] = {"lw": 5, "solid_capstyle": "butt"}
+    handles = [Line2D([], [], color=BLUE, label=_counted(tree), **thick)] if tree.kept else []
+    others = len(tree.minima) - len(tree.kept) - tree.unknown
+    if tree.unknown:
+        handles.append(Line2D([], [], color=GREY, label=f"{tree.unknown} of unknown doubt", **thick))
+    if others:
+        handles.append(Line2D([], [], color=GREY, label=f"{others} less persistent", **thick))
+    if any(m.doubt for m in drawn):
+        handles.append(Line2D([], [], color=BLACK, marker="|", ms=6, lw=1.1, label="95 % over samples"))
+    hidden = len(tree.minima) - len(drawn)
+    if hidden:
+        handles.append(Line2D([], [], color=LIGHT, label=f"{hidden} more not drawn", **thick))
+    return handles
+
+
+def _counted(tree: MergeTree) -> str:
+    """The number of minima that count and from where on."""
+    if tree.unknown and all(m.saddle is None for m in tree.kept):
+        return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, doubt unknown"
+    count = number_of(len(tree.kept), "minimum", "minima")
+    above = " beyond the samples' doubt" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
+    return count + above + (f", {tree.on_border} on the border" if tree.on_border else "")
+
+
+def _persistence(m: Minimum, scale: float) -> str:
+    """Height of the pass above the minimum, with its doubt."""
+    if m.saddle is None:
+        return "the lowest"
+    return short(scale * m.persistence) + ("" if m.doubt is None else f" ± {short(scale * m.doubt, 2)}")
+
+
+def _name(number: int, m: Minimum) -> str:
+    """Number and place of a minimum."""
+    return f"{number}  ({', '.join(short(x) for x in m.at)})"
+
+
+def _at(piece: Slice, index: tuple[int, ...]) -> tuple[float, ...]:
+    """Coordinates of a place on the grid."""
+    return tuple(float(c[i]) for c, i in zip(piece.coordinates, index, strict=True))
+
+
+def _columns(points: list[tuple[float, ...]]) -> list[np.ndarray]:
+    """Points as one array a coordinate."""
+    return list(np.asarray(points, float).T)

@@ -1,0 +1,176 @@
+"""Drawings of a surface cut along two directions: contours and the view in three dimensions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the toolkit has no types
+
+from landscape.errors import UsageError
+from landscape.report.quantities import GAPS, quantity_label, step_label
+from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, short, tick_text
+from landscape.report.surfaces.field import Field, edges
+from landscape.report.surfaces.minima import mark_minima
+from landscape.report.surfaces.tracks import draw_tracks
+from landscape.results import Slice
+from landscape.results.surfaces.slice import FAILED, MISSING, NOT_FINITE
+
+FINEST = 80  # polygons along an axis of a surface; more are not seen on paper and take minutes
+LABEL_DISTANCE = 19.0  # points between the centres of two contour labels
+LABEL_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
+# Hatching and colour of the cells that hold no number: crossed out, struck through, dotted.
+HATCHES = {NOT_FINITE: ("xxxx", VERMILLION), FAILED: ("////", PURPLE), MISSING: ("....", GREY)}
+
+
+def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
+    """Filled contours with labelled lines; see `draw_slice`."""
+    field = Field.of(piece, quantity)
+    ax = new_axes(5.5, 4.7) if ax is None else ax
+    ax.set_xlim(field.x.min(), field.x.max())
+    ax.set_ylim(field.y.min(), field.y.max())
+    if not field.empty:
+        _fill(ax, field, quantity)
+    handles = _mark_cells(ax, field)
+    if field.holds_origin:
+        ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=11)
+        ax.plot([0], [0], "+", color=VERMILLION, ms=10, mew=1.8, zorder=11, gid="centre")
+        handles.insert(0, Line2D([], [], ls="", marker="+", color=VERMILLION, ms=9, mew=1.8, label="checkpoint"))
+    handles += draw_tracks(ax, piece)
+    if piece.merge_tree is not None and piece.merge_tree.quantity == quantity:
+        handles += mark_minima(ax, piece)
+    spans = [float(c.max() - c.min()) for c in (field.x, field.y)]
+    if abs(spans[0] - spans[1]) <= 1e-9 * max(spans):
+        ax.set_aspect("equal")
+    ax.grid(visible=False)
+    ax.set_xlabel(step_label(piece, 0, 54))
+    ax.set_ylabel(step_label(piece, 1, 54))
+    if handles:
+        legend_above(ax, handles)
+    return ax
+
+
+def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
+    """The plane as a surface in three dimensions, with its contours on the floor; see `draw_slice`."""
+    field = Field.of(piece, quantity)
+    ax = new_axes(5.5, 4.8, deep=True) if ax is None else ax
+    if not isinstance(ax, Axes3D):
+        raise UsageError(
+            "expected axes in three dimensions for view='3d', found flat ones", fix="leave ax out, or use projection='3d'"
+        )
+    heights = np.log10(field.z) if field.log else field.z
+    if field.empty:
+        ax.set_xlim(field.x.min(), field.x.max())
+        ax.set_ylim(field.y.min(), field.y.max())
+        ax.set_zticks([])
+    else:
+        levels = np.log10(field.levels()) if field.log else field.levels()
+        x, y = np.meshgrid(field.x, field.y)
+        norm = field.norm(levels) if field.signed else Normalize(levels[0], levels[-1])
+        stride = {"rstride": -(-len(field.y) // FINEST), "cstride": -(-len(field.x) // FINEST)}
+        ax.plot_surface(x, y, heights, cmap=field.colours, norm=norm, **stride, lw=0.15, edgecolor=(0, 0, 0, 0.25), zorder=2)
+        # Room below the surface, so that the contours on the floor can be seen.
+        floor = levels[0] - 0.45 * (levels[-1] - levels[0])
+        flat = np.ma.masked_invalid(heights)
+        ax.contour(x, y, flat, levels=levels, zdir="z", offset=floor, cmap=field.colours, norm=norm, linewidths=0.9, zorder=1)
+        if field.signed:
+            ax.contour(x, y, flat, levels=[0.0], zdir="z", offset=floor, colors=BLACK, linewidths=1.2, zorder=1).set_gid("zero")
+        ax.set_zlim(floor, levels[-1])
+        write = tick_text(10 ** levels[0], 10 ** levels[-1]) if field.log else short
+        step = -(-len(levels) // 6)
+        ticks = levels[int(np.argmin(np.abs(levels))) % step if field.signed else 0 :: step]
+        ax.set_zticks(ticks, [write(10**t if field.log else t) for t in ticks])
+    if field.holds_origin:
+        i, j = int(np.argmin(np.abs(field.x))), int(np.argmin(np.abs(field.y)))
+        if np.isfinite(heights[j, i]):
+            # Drawn above the surface on purpose: the centre of a minimum would be hidden by its walls.
+            ax.computed_zorder = False
+            ax.plot(
+                [field.x[i]],
+                [field.y[j]],
+                [heights[j, i]],
+                "o",
+                color=VERMILLION,
+                mec="white",
+                ms=5.5,
+                zorder=9,
+                label="checkpoint",
+            )
+    if field.remarks():
+        ax.plot([], [], [], ls="", label=", ".join(field.remarks()) + " (left out)")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper left", handlelength=0.8)
+    ax.set_xlabel(step_label(piece, 0, 30), labelpad=9, fontsize=8)
+    ax.set_ylabel(step_label(piece, 1, 30), labelpad=9, fontsize=8)
+    ax.set_zlabel(quantity_label(quantity) + (", log scale" if field.log else ""), labelpad=6, fontsize=8)
+    ax.tick_params(labelsize=7.5, pad=1)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.view_init(elev=28, azim=-62)
+    ax.set_box_aspect((1, 1, 0.8), zoom=0.92)
+    return ax
+
+
+def _fill(ax: Axes, field: Field, quantity: str) -> None:
+    """Field, contour lines with their labels, colour bar."""
+    levels = field.levels()
+    norm = field.norm(levels)
+    z = np.ma.masked_invalid(field.z)
+    filled = ax.contourf(field.x, field.y, z, levels=levels, cmap=field.colours, norm=norm, zorder=2)
+    filled.set_edgecolor("face")  # no hairlines between the bands in a PDF
+    filled.set_linewidth(0.3)
+    if np.ma.is_masked(z):
+        # Contours end at the last finite point; the half cell from there to the hatching gets the colour of that point.
+        bands = ListedColormap(filled.get_facecolor()[: len(levels) - 1])
+        mesh = ax.pcolormesh(edges(field.x), edges(field.y), z, cmap=bands, norm=BoundaryNorm(levels, bands.N), zorder=1)
+        mesh.set_rasterized(True)
+    write = tick_text(levels[0], levels[-1]) if field.log else short
+    if len(levels) > 2:
+        lines = ax.contour(field.x, field.y, z, levels=levels, colors=BLACK, linewidths=0.6, alpha=0.75, zorder=3)
+        ax.clabel(lines, fmt=write, fontsize=7, inline=False, colors=BLACK, zorder=4)
+        _thin_labels(ax, lines.labelTexts)
+    if field.signed:
+        ax.contour(field.x, field.y, z, levels=[0.0], colors=BLACK, linewidths=1.5, zorder=3).set_gid("zero")
+    bar = ax.get_figure().colorbar(filled, ax=ax, shrink=0.92, pad=0.02, aspect=28)  # type: ignore[union-attr]  # axes have a figure
+    bar.set_ticks([float(v) for v in levels], labels=[write(v) for v in levels])
+    bar.ax.minorticks_off()
+    bar.outline.set_linewidth(0.6)
+    bar.set_label(quantity_label(quantity) + (", log scale" if field.log else ""))
+
+
+def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
+    """Halo the labels of contour lines; drop those that would touch the border, a label before them or the centre.
+
+    Small nested contours leave no room; the colour bar names every level anyway.
+    """
+    kept = [np.zeros(2)]
+    # Distances in points on a panel of some 270 points, about what the figures of this room have.
+    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
+    size = 270 / (high - low)
+    for text in labels:
+        place = np.asarray(text.get_position(), float) * size
+        to_border = np.minimum(place - low * size, high * size - place).min()
+        if to_border < LABEL_DISTANCE / 2 or min(np.hypot(*(place - other)) for other in kept) < LABEL_DISTANCE:
+            text.remove()
+        else:
+            kept.append(place)
+            text.set_path_effects(LABEL_HALO)
+
+
+def _mark_cells(ax: Axes, field: Field) -> list[Line2D | Patch]:
+    """Hatch the cells without a number, one hatching for each reason."""
+    handles: list[Line2D | Patch] = []
+    for status, (hatch, colour) in HATCHES.items():
+        cells, what = field.cells(status), GAPS[status]
+        if cells.any():
+            style: dict[str, Any] = {"facecolor": "white", "edgecolor": colour, "hatch": hatch, "lw": 0.4}
+            ax.add_collection(PolyCollection(field.boxes(cells), zorder=5, gid=what, **style), autolim=False)
+            handles.append(Patch(label=f"{int(cells.sum())} of {cells.size} {what}", **style))
+    return handles

@@ -1,0 +1,82 @@
+"""The evidence that a path between two networks is what its title says."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from landscape.machine.json_values import plain
+from landscape.results.surfaces.derivative_check import Derivatives, number
+from landscape.results.surfaces.slice_check import SAME
+
+_ENDS = ("start", "end")
+
+
+@dataclass(frozen=True)
+class PathCheck:
+    """Evidence that a path between two networks is what its title says; printed and stored with it.
+
+    Attributes:
+        ends: the loss of each network by itself on the data of the start: with its own buffers, or with BatchNorm
+            statistics that were re-estimated for it where they are re-estimated all along the path.
+        exact: whether the values on the path at 0 and 1 equal them to the bit; None where the place is not on the grid, or was
+            not computed.
+        recomputed: places inside were computed anew, weights from the control points and statistics by the policy: the largest
+            difference, relative to the largest value; None where no place inside has a finite value.
+        place: t where the derivatives are taken.
+        derivatives: phi''(t) of the loss along the path, keyed "11", from values and as c'^T H c' + g^T c'' for weights c(t).
+        precision: of the values and `ends`, where it is not the objective's own, such as "bfloat16".
+        own_ends: the loss of each network with the statistics that it was stored with, where `ends` have re-estimated ones.
+    """
+
+    ends: tuple[float, float]
+    exact: tuple[bool | None, bool | None]
+    recomputed: float | None
+    place: float
+    derivatives: Derivatives = field(default_factory=Derivatives)
+    precision: str = ""
+    own_ends: tuple[float, float] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether ends, values computed anew and derivatives are what they should be."""
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """What is not as it should be, in words."""
+        out = [
+            f"the {name} of the path differs from its checkpoint's loss"
+            for name, exact in zip(_ENDS, self.exact, strict=True)
+            if exact is False
+        ]
+        if self.recomputed is not None and not self.recomputed <= SAME:
+            out.append("values on the path differ from those computed anew")
+        return out + self.derivatives.problems
+
+    def lines(self) -> list[str]:
+        """The check in words, one fact a line."""
+        said = {True: "equal to the bit", False: "DIFFERENT", None: "not among the values of the path"}
+        rounded = f" in {self.precision}" if self.precision else ""
+        stored = [""] * 2
+        if self.own_ends is not None:
+            stored = [f" under re-estimated statistics (as stored: {loss:.6g})" for loss in self.own_ends]
+        out = [
+            f"{name}: checkpoint's loss {loss:.6g}{rounded}{under}, {said[exact]}"
+            for name, loss, exact, under in zip(_ENDS, self.ends, self.exact, stored, strict=True)
+        ]
+        if self.recomputed is not None:
+            out.append(f"path: values computed anew differ by {self.recomputed:.1g} of the largest")
+        out += self.derivatives.lines(f" at {self.place:.3g}")
+        return out + [f"WRONG: {problem}" for problem in self.problems]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary; numbers that are not finite are null."""
+        return dict(plain(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PathCheck":
+        """Inverse of `to_json`; a null that stands for a number comes back as nan."""
+        ends, derivatives = tuple(number(v) for v in data["ends"]), Derivatives.from_json(data["derivatives"])
+        own = None if data.get("own_ends") is None else tuple(number(v) for v in data["own_ends"])
+        read = {"ends": ends, "exact": tuple(data["exact"]), "derivatives": derivatives, "own_ends": own}
+        return cls(**(dict(data) | read))

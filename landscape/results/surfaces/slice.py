@@ -1,0 +1,178 @@
+"""A loss surface cut along one or two directions."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from landscape.machine.json_values import plain
+from landscape.results.drawing import drawn, plotted
+from landscape.results.surfaces.barrier import Barrier
+from landscape.results.surfaces.merge_tree import MergeTree
+from landscape.results.surfaces.path_check import PathCheck
+from landscape.results.surfaces.precision_deviation import Deviation
+from landscape.results.surfaces.slice_check import SliceCheck
+from landscape.results.surfaces.track import Track
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+# Status of a point: it was never reached, has a number, has one that is not finite, its computation failed, or stopped short.
+MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED = range(5)
+STATUS = ("missing", "done", "not finite", "failed", "not converged")
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Values of the objective on theta + a d1 (+ b d2), or along a path between two minima.
+
+    Attributes:
+        axes: a name for each axis, with its seed where it was random.
+        coordinates: one (n_i,) array an axis.
+        values: name -> array over the grid, indexed [i, j] as (axis 1, axis 2): "loss", "accuracy"; "test_loss",
+            "test_accuracy" where a test set was given; "lambda_max", "lambda_min", "lambda_ratio" = |lambda_min / lambda_max|
+            where asked for. A point that is not finite is kept as it is; one that is missing or failed is nan, and `status`
+            tells them apart.
+        stderr: the same names -> standard error over samples, where there is one; of an eigenvalue its residual.
+        check: the evidence that the slice is right; None for an unfinished one.
+        title: what it is, for the figure.
+        provenance: checkpoint, seed, samples, dtype, versions.
+        barriers: quantity -> Barrier, of a path between two minima.
+        paired: the same names -> standard error over samples of the difference to the centre (for a path: to its start),
+            every sample with itself; smaller than `stderr`, and what tells whether a bump is there.
+        status: the same names -> (n_1, ...) of MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED (an eigenvalue with a
+            large residual).
+        tracks: trajectories and other checkpoints, projected.
+        merge_tree: the minima of the loss and the passes between them, of a finished plane.
+        deviations: quantity -> Deviation, of a surface in bfloat16: how far it is from one in full precision.
+        path: whether the one axis is a path between two networks, at 0 and 1; else 0 is the checkpoint.
+    """
+
+    axes: tuple[str, ...]
+    coordinates: tuple[np.ndarray, ...]
+    values: dict[str, np.ndarray]
+    stderr: dict[str, np.ndarray]
+    check: SliceCheck | PathCheck | None
+    title: str
+    provenance: dict[str, Any]
+    barriers: dict[str, Barrier] = field(default_factory=dict)
+    paired: dict[str, np.ndarray] = field(default_factory=dict)
+    status: dict[str, np.ndarray] = field(default_factory=dict)
+    tracks: tuple[Track, ...] = ()
+    merge_tree: MergeTree | None = None
+    path: bool = False
+    deviations: dict[str, Deviation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        status = dict(self.status)
+        for name, values in self.values.items():
+            if name not in status:
+                raw = np.ma.asarray(values)
+                known = np.where(np.isfinite(raw.data), DONE, NOT_FINITE)
+                status[name] = np.where(np.ma.getmaskarray(raw), MISSING, known).astype(np.int8)
+        object.__setattr__(self, "status", status)  # the caller's is not touched
+
+    def __repr__(self) -> str:
+        """One line: the title, the grid, the range of every quantity, whether the check passed."""
+        shape = " x ".join(str(len(c)) for c in self.coordinates)
+        ranges = []
+        for name, values in self.values.items():
+            known: np.ndarray = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
+            finite = known[np.isfinite(known)]
+            ranges.append(f"{name} {finite.min():.4g} to {finite.max():.4g}" if finite.size else f"{name} nowhere finite")
+        check = "" if self.check is None else ", check passed" if self.check.passed else ", CHECK FAILED"
+        return f"Slice({self.title}; {shape} points; {', '.join(ranges)}{check})"
+
+    @property
+    def dim(self) -> int:
+        """1 for a line, 2 for a plane."""
+        return len(self.axes)
+
+    def count(self, status: int) -> int:
+        """Number of values of this status, over all quantities."""
+        return sum(int((s == status).sum()) for s in self.status.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing or failed."""
+        return not self.count(MISSING) and not self.count(FAILED)
+
+    def known(self, quantity: str) -> np.ma.MaskedArray:
+        """A quantity with its missing and failed points masked; what is not finite stays."""
+        return np.ma.MaskedArray(np.ma.getdata(self.values[quantity]), mask=np.isin(self.status[quantity], (MISSING, FAILED)))
+
+    def plot(self, ax: "Axes | None" = None, *, quantity: str = "loss", view: str = "contour", caption: bool = False) -> "Axes":
+        """Draw one quantity; returns the matplotlib axes.
+
+        Args:
+            ax: axes to draw on; None makes a figure.
+            quantity: see `values`.
+            view: "contour" or "3d" for a plane; not looked at for a line.
+            caption: whether the figure says what is drawn, on what, and how it was checked.
+        """
+        return plotted(self, ax, caption, quantity=quantity, view=view)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """An xarray Dataset with coordinates, units, errors, status and provenance; needs xarray, which is an extra.
+
+        Raises:
+            UsageError: xarray is not installed.
+        """
+        return drawn(self, "xarray")
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as lists; values that are not finite become None, `status` says why."""
+
+        def listed(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+            return {
+                k: plain(np.ma.filled(v, np.nan).tolist()) if v.dtype.kind == "f" else v.tolist() for k, v in arrays.items()
+            }
+
+        found: dict[str, Any] = {"barriers": {k: b.to_json() for k, b in self.barriers.items()}} if self.barriers else {}
+        found |= {"deviations": {k: d.to_json() for k, d in self.deviations.items()}} if self.deviations else {}
+        found |= {"merge_tree": self.merge_tree.to_json()} if self.merge_tree is not None else {}
+        found |= {"tracks": [t.to_json() for t in self.tracks]} if self.tracks else {}
+        return found | {
+            "axes": list(self.axes),
+            "coordinates": [c.tolist() for c in self.coordinates],
+            "values": listed(self.values),
+            "stderr": listed(self.stderr),
+            "paired": listed(self.paired),
+            "status": {k: [STATUS[i] for i in v.ravel().tolist()] for k, v in self.status.items()},
+            "check": None if self.check is None else self.check.to_json(),
+            "path": self.path,
+            "title": self.title,
+            "provenance": plain(self.provenance),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Slice":
+        """Inverse of `to_json`; a null comes back as nan."""
+
+        def arrays(key: str) -> dict[str, np.ndarray]:
+            return {k: np.asarray(v, float) for k, v in data.get(key, {}).items()}
+
+        values = arrays("values")
+        status = {
+            k: np.array([STATUS.index(s) for s in v], np.int8).reshape(values[k].shape)
+            for k, v in data.get("status", {}).items()
+        }
+        check, barriers = data["check"], {k: Barrier.from_json(b) for k, b in data.get("barriers", {}).items()}
+        kind: type[PathCheck] | type[SliceCheck] = PathCheck if check is not None and "ends" in check else SliceCheck
+        return cls(
+            tuple(data["axes"]),
+            tuple(np.asarray(c, float) for c in data["coordinates"]),
+            values,
+            arrays("stderr"),
+            None if check is None else kind.from_json(check),
+            data["title"],
+            data["provenance"],
+            barriers,
+            arrays("paired"),
+            status,
+            tuple(Track.from_json(t) for t in data.get("tracks", ())),
+            MergeTree.from_json(data["merge_tree"]) if data.get("merge_tree") else None,
+            bool(data.get("path", barriers)),
+            {k: Deviation.from_json(d) for k, d in data.get("deviations", {}).items()},
+        )

@@ -1,0 +1,47 @@
+"""Points of weight space as a slice sees them: a training trajectory, or other checkpoints."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landscape.machine.json_values import plain
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """Orthogonal projections of T points of weight space onto a line or a plane.
+
+    Attributes:
+        label: what they are, for the legend.
+        names: (T) of the points, in order.
+        coordinates: (T, dim) place of each projection, in the units of the slice's axes.
+        distances: (T,) Euclidean distance of each point from the line or plane, in weight space.
+        explained: share of the points' spread around the slice's centre that lies within it, sum ||projection||^2 over
+            sum ||theta_t - theta||^2; None where all points are the centre.
+        path: whether the points follow one another in time.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    coordinates: np.ndarray
+    distances: np.ndarray
+    explained: float | None
+    path: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as lists."""
+        return {
+            "label": self.label,
+            "names": list(self.names),
+            "coordinates": plain(self.coordinates.tolist()),
+            "distances": plain(self.distances.tolist()),
+            "explained": self.explained,
+            "path": self.path,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Track":
+        """Inverse of `to_json`."""
+        places, distances = (np.asarray(data[k], float) for k in ("coordinates", "distances"))
+        return cls(data["label"], tuple(data["names"]), places, distances, data["explained"], data["path"])

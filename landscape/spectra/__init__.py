@@ -1,0 +1,6 @@
+"""The Hessian's spectrum of an Objective: eigenpairs, spectral density, curvature layer by layer."""
+
+from landscape.spectra.block_curvature import breakdown
+from landscape.spectra.hessian_spectrum import TOLERANCE, Curvature, eigenpairs, krylov, spectral_density, spectrum, uses
+
+__all__ = ["TOLERANCE", "Curvature", "breakdown", "eigenpairs", "krylov", "spectral_density", "spectrum", "uses"]

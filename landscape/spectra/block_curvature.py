@@ -1,0 +1,92 @@
+"""Where the curvature sits: trace and largest eigenvalue of every layer's, and every filter's, own block of the Hessian."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from landscape import linalg
+from landscape.linalg.probes import default_generator
+from landscape.objective import Objective
+from landscape.results import Block
+from landscape.spectra.hessian_spectrum import eigenpairs
+
+
+def breakdown(
+    objective: Objective,
+    *,
+    filters: bool = False,
+    probes: int = 64,
+    tol: float = 1e-3,
+    generator: torch.Generator | None = None,
+) -> list[Block]:
+    """Trace and largest eigenvalue of the diagonal blocks of the Hessian, of the layers and on request of their filters.
+
+    A layer's block has all parameters of one module. A filter's has the weights of one output channel of a convolution or of
+    one neuron of a linear layer, without its bias. The traces of all blocks come from one sweep of probes, those of the layers
+    add up to tr H; the eigenvalue of a block is at most that of H.
+
+    Args:
+        objective: the network on its data.
+        filters: those of every filter and neuron too.
+        probes: random vectors for the traces, at least 2.
+        tol: relative residual of a filter's eigenvalue.
+        generator: of probes and start vectors; default seed 0.
+
+    Returns:
+        Blocks of the layers in the order of the network, then those of the filters.
+
+    Raises:
+        UsageError: fewer than 2 probes.
+
+    Cost: one product a probe; 15 to 40 products a layer, in which only that layer's derivatives are computed; 5 to 15 products
+    a filter, eight filters to a pass.
+
+    Accuracy: a block's trace carries the noise of the whole Hessian's off-diagonal entries in its rows.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 2, bias=False)
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> blocks = breakdown(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 2))), filters=True)
+        >>> [(b.name, b.trace.value, round(b.lambda_max.value, 4)) for b in blocks]
+        [('(model)', 5.0, 2.0), ('(model)[0]', 2.5, 2.0), ('(model)[1]', 2.5, 2.0)]
+    """
+    random = default_generator(generator)
+    options: dict[str, Any] = {"generator": random, "dtype": objective.dtype, "device": objective.device}
+    layers = list(objective.layout.layers)
+    names, ids = _sections(objective)
+    together = objective.plan.block
+    sweep = linalg.quadratic_forms(objective.hvp, objective.dim, probes=probes, block=together, sections=ids, **options)
+    out = []
+    for layer in layers:
+        part = objective.only(*(e.name for e in objective.layout.layers[layer]))
+        own = sweep.sections[:, [name[0] == layer for name in names]].sum(1)
+        out.append(Block(layer, None, part.dim, linalg.mean_estimate(own), eigenpairs(part, generator=random).estimate(0)))
+    if not filters:
+        return out
+    numbers = [i for i, name in enumerate(names) if name[1] is not None]
+    blocks = [torch.nonzero(ids == i)[:, 0].to(objective.device) for i in numbers]
+    traces = sweep.section_traces()
+    tops = linalg.block_eigenvalues(objective.hvp, objective.dim, blocks, tol=tol, together=together, **options)
+    for i, block, top in zip(numbers, blocks, tops, strict=True):
+        out.append(Block(*names[i], len(block), traces[i], top))
+    return out
+
+
+def _sections(objective: Objective) -> tuple[list[tuple[str, int | None]], Int[Tensor, " P"]]:
+    """(layer, filter) of the finest sections, every filter and what is left of each tensor, and that of each weight."""
+    names: list[tuple[str, int | None]] = []
+    counted: dict[str, int] = {}  # a module with several weight tensors numbers their filters through
+    for e in objective.layout:
+        if e.filters is not None:
+            first = counted.get(e.layer, 0)
+            counted[e.layer] = first + e.filters.count
+            names += [(e.layer, i) for i in range(first, counted[e.layer])]
+    ids = objective.layout.filters.clone()
+    for e in objective.layout:
+        if e.filters is None:
+            ids[e.start : e.stop] = len(names)
+            names.append((e.layer, None))
+    return names, ids

@@ -1,0 +1,194 @@
+"""Eigenpairs and spectral density of an Objective's Hessian: `landscape.linalg` with the operator filled in."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape import linalg
+from landscape.machine.memory import Basis
+from landscape.objective import Objective
+from landscape.results import Eigenpairs, SpectralDensity
+
+# Relative residual of the extreme eigenvalues: the smallest is small beside the largest, which the tolerance is relative to, so
+# that only a tight one gives it digits of its own. In float32 the noise of a product is not far below.
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
+
+Curvature = Literal["hessian", "ggn"]
+
+
+def eigenpairs(
+    objective: Objective,
+    k: int = 1,
+    which: Literal["largest", "smallest", "both"] = "largest",
+    *,
+    curvature: Curvature = "hessian",
+    tol: float | None = None,
+    max_matvecs: int | None = None,
+    start: Float[Tensor, "..."] | None = None,
+    shard_basis: bool | None = None,
+    generator: torch.Generator | None = None,
+) -> Eigenpairs:
+    """Extreme eigenpairs of the Hessian (or Gauss-Newton matrix) of the mean loss, in algebraic order.
+
+    Args:
+        objective: the network on its data.
+        k: pairs at each end that is asked for.
+        which: "largest", "smallest" (algebraic, not by magnitude), or "both" from one run.
+        curvature: "hessian", or "ggn" for the generalized Gauss-Newton matrix.
+        tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|; default 1e-7 in float64, 1e-5 in float32.
+        max_matvecs: bound on the products; default max(300, 50 k).
+        start: (P,) or (j, P) eigenvectors of a similar network to start from.
+        shard_basis: of several processes each holds its share of the columns of the Krylov basis; default as the objective.
+        generator: of the start vector; default seed 0.
+
+    Returns:
+        Eigenpairs, unit loss / weight^2, with true residuals; see `landscape.linalg.eigenpairs` for cost and accuracy.
+
+    Raises:
+        UsageError: k is larger than the number of weights.
+        NumericalError: the network fails the pre-flight check, or a product is not finite.
+
+    Reference: Wu and Simon 2000 (thick-restart Lanczos).
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> eigenpairs(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1))), k=2).values.tolist()
+        [4.0, 1.0]
+    """
+    return linalg.eigenpairs(
+        objective.hvp if curvature == "hessian" else objective.ggnvp,
+        objective.dim,
+        k=k,
+        which=which,
+        tol=tol if tol is not None else TOLERANCE[objective.dtype],
+        max_matvecs=max_matvecs,
+        **krylov(objective, 2 * k, shard_basis),
+        start=start,
+        generator=generator,
+        dtype=objective.dtype,
+        device=objective.device,
+    )
+
+
+def spectrum(
+    objective: Objective,
+    k: int = 5,
+    *,
+    probes: int = 10,
+    steps: int = 80,
+    scale: Literal["linear", "log"] = "log",
+    shard_basis: bool | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Eigenpairs, SpectralDensity]:
+    """Eigenpairs at both ends and the density from one Lanczos run: the density's first probe starts the eigenpairs.
+
+    The outer Ritz vectors of 80 steps are nearly the eigenvectors; what is left is to verify and polish them.
+
+    Args:
+        objective: the network on its data.
+        k: pairs at each end.
+        probes, steps, scale: of the density; see `spectral_density`.
+        shard_basis: as of `eigenpairs`.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        Eigenpairs and SpectralDensity, each with its own products.
+
+    Raises:
+        UsageError, NumericalError: as `eigenpairs` and `spectral_density`.
+
+    Cost: probes * steps products for the density, a few for each eigenpair.
+    """
+    starts: list[Tensor] = []
+
+    def keep(run: linalg.KrylovBasis) -> None:
+        if not starts:
+            _, vectors = np.linalg.eigh(run.projection[: run.size, : run.size])
+            ends = sorted({*range(min(k, run.size)), *range(max(0, run.size - k), run.size)})
+            starts.append(run.combine(vectors[:, ends].T))
+
+    density = spectral_density(
+        objective, probes=probes, steps=steps, scale=scale, seen=keep, shard_basis=shard_basis, generator=generator
+    )
+    pairs = eigenpairs(objective, min(k, objective.dim), "both", start=starts[0], shard_basis=shard_basis, generator=generator)
+    return pairs, density
+
+
+def krylov(objective: Objective, wanted: int, shard_basis: bool | None = None) -> dict[str, Any]:
+    """Options of `landscape.linalg.eigenpairs` that keep its basis to the memory's budget, for `wanted` pairs in all."""
+    basis, place = objective.plan.basis(wanted, _processes(objective, shard_basis)), _place(objective, shard_basis)
+    return {"basis_size": basis.size, "place": replace(place, where=basis.where)}
+
+
+def uses(objective: Objective, k: int, probes: int, steps: int) -> tuple[list[Basis], int]:
+    """The Krylov bases of `spectrum`, and the vectors that are there beside them, for a forecast."""
+    plan, processes = objective.plan, _processes(objective, None)
+    together, bases = plan.probes(min(steps, objective.dim), probes, processes)
+    return [bases, plan.basis(2 * k, processes)], max(2 * k + 4 * together, 4 * 2 * k + 6)
+
+
+def _processes(objective: Objective, shard_basis: bool | None) -> int:
+    return objective.group.size if (objective.shard_basis if shard_basis is None else shard_basis) else 1
+
+
+def _place(objective: Objective, shard_basis: bool | None) -> linalg.Place:
+    return linalg.Place(group=objective.group) if _processes(objective, shard_basis) > 1 else linalg.Place()
+
+
+def spectral_density(
+    objective: Objective,
+    *,
+    probes: int = 10,
+    steps: int = 80,
+    scale: Literal["linear", "log"] = "log",
+    curvature: Curvature = "hessian",
+    seen: Callable[[linalg.KrylovBasis], None] | None = None,
+    shard_basis: bool | None = None,
+    generator: torch.Generator | None = None,
+) -> SpectralDensity:
+    """Density of all eigenvalues of the Hessian (or Gauss-Newton matrix), with a band from its probes.
+
+    Args:
+        objective: the network on its data.
+        probes: random vectors; they narrow the band.
+        steps: Lanczos steps for each, at most P; they sharpen the density.
+        scale: "log" (symmetric logarithm) or "linear" eigenvalue axis.
+        curvature: "hessian" or "ggn".
+        seen: called with each probe's Krylov basis; see `spectrum`.
+        shard_basis: as of `eigenpairs`.
+        generator: of the probes; default seed 0.
+
+    Returns:
+        SpectralDensity; see `landscape.linalg.spectral_density`.
+
+    Raises:
+        UsageError: fewer than two probes or steps.
+        NumericalError: as `eigenpairs`.
+
+    Cost: probes * steps products, all probes in one pass over the data at each step.
+
+    Reference: Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159; Lin, Saad, Yang 2016, arXiv:1308.5467.
+    """
+    steps = min(steps, objective.dim)
+    processes = _processes(objective, shard_basis)
+    _, bases = objective.plan.probes(steps, probes, processes)
+    return linalg.spectral_density(
+        objective.hvp if curvature == "hessian" else objective.ggnvp,
+        objective.dim,
+        probes=probes,
+        steps=steps,
+        scale=scale,
+        memory=float(bases.bytes),
+        place=replace(_place(objective, shard_basis), where=bases.where),
+        seen=seen,
+        generator=generator,
+        dtype=objective.dtype,
+        device=objective.device,
+    )

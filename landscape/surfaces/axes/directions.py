@@ -1,0 +1,186 @@
+"""Directions in weight space along which a loss surface is cut."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from landscape.errors import UsageError
+from landscape.network.parameters import Kind, Layout, filter_norms
+from landscape.objective import Objective
+from landscape.results import Eigenpairs, NormRatios
+
+Norm = Literal["filter", "layer", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector to step along.
+
+    Attributes:
+        name: for the axis label; carries the seed of a random one.
+        vector: (P,).
+        norm: how its length was set.
+        buffers: of the checkpoint that it points to, BatchNorm's statistics among them; None where it points to none.
+        orthogonalized: made orthogonal to another one after its length was set, which changed its filters' lengths.
+    """
+
+    name: str
+    vector: Float[Tensor, " P"]
+    norm: Norm = "none"
+    buffers: Mapping[str, Tensor] | None = None
+    orthogonalized: bool = False
+
+
+def random_direction(
+    objective: Objective,
+    *,
+    seed: int = 0,
+    norm: Norm = "filter",
+    zero: Sequence[Kind] = ("bias", "norm"),
+) -> Direction:
+    """Gaussian direction, scaled filter by filter to the length of the network's own weights.
+
+    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: an output channel of a convolution, a neuron of a
+    linear layer, as the network uses the weight (`Layout.of`); a weight whose filters are not known is scaled as one. Biases
+    and normalisation layers get zero, as in the paper's plots. A filter whose weights are all zero gets a zero direction.
+
+    Args:
+        objective: gives the weights and their layout.
+        seed: of the generator; drawn on the CPU in float64, so the same on every device and in every dtype.
+        norm: "filter"; "layer" (one length for each parameter tensor); "none" (unit Gaussian, not scaled).
+        zero: kinds of parameters that stay put: "bias", "norm", both, or () to move everything; a bias or norm tensor that
+            moves is scaled as one filter.
+
+    Raises:
+        UsageError: every weight that would move is 0.
+
+    Returns:
+        A direction in the dtype of the objective; invariant to layer-wise, not to neuron-wise rescaling of the network.
+
+    Cost: memory for two vectors.
+
+    Reference: Li, Xu, Taylor, Studer, Goldstein 2018, arXiv:1712.09913, section 4.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 1)
+        >>> nn.init.constant_(net.weight, 3.0) is net.weight
+        True
+        >>> objective = Objective(net, nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)), dtype="float64")
+        >>> round(float(random_direction(objective, seed=1).vector.norm()), 6) == round(18**0.5, 6)
+        True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    d = torch.randn(objective.dim, generator=generator, dtype=torch.float64)
+    layout, theta = objective.layout, objective.theta.double().cpu()
+    if zero:
+        d[layout.mask(*zero)] = 0.0
+    if norm != "none":
+        groups = _groups(layout, norm)
+        own, wanted = filter_norms(d, groups), filter_norms(theta, groups)
+        d = d * torch.where(own > 0, wanted / own, 0.0)[groups]
+    if not bool(d.any()):
+        raise UsageError(
+            "expected weights that give a random direction its lengths, found that all that would move are 0 (biases and norms "
+            "stay put)",
+            fix="train the network first, as adapters are that start at 0, or pass norm='none' or zero=()",
+        )
+    name = f"random, seed {seed}" + (f", {norm} norm" if norm != "none" else "")
+    if norm == "filter" and layout.not_known:
+        name += f" ({layout.not_known[0]}{' and others' if len(layout.not_known) > 1 else ''} as a whole)"
+    return Direction(name, d.to(objective.theta), norm)
+
+
+def toward(
+    objective: Objective, theta: Float[Tensor, " P"], name: str = "to other", buffers: Mapping[str, Tensor] | None = None
+) -> Direction:
+    """The difference to another set of weights: coordinate 0 is this network, 1 the other one, with these buffers.
+
+    Two of them span the plane through three checkpoints, at (0, 0), (1, 0) and (0, 1).
+
+    Raises:
+        UsageError: the other weights are the same.
+
+    Example:
+        >>> from torch import nn
+        >>> objective = Objective(nn.Linear(2, 1, bias=False), nn.MSELoss(), (torch.eye(2), torch.ones(2, 1)), dtype="float64")
+        >>> (objective.theta + toward(objective, torch.tensor([3.0, 4.0])).vector).tolist()
+        [3.0, 4.0]
+    """
+    difference = theta.to(objective.theta) - objective.theta
+    if not bool(difference.any()):
+        raise UsageError(f"expected other weights than the network's own, found the same ones ({name})")
+    return Direction(name, difference, buffers=buffers)
+
+
+def eigenvector_directions(pairs: Eigenpairs) -> list[Direction]:
+    """Eigenvectors of the Hessian as they are, of unit length: filter-normalized they would be none."""
+    return [
+        Direction(f"Hessian eigenvector {i}, eigenvalue {value:.4g}", vector)
+        for i, (value, vector) in enumerate(zip(pairs.values, pairs.vectors, strict=True), 1)
+    ]
+
+
+def orthogonal_to(first: Direction, second: Direction) -> Direction:
+    """The second direction less its projection on the first, d2 - (d1.d2 / ||d1||^2) d1; its filters' lengths then differ.
+
+    Raises:
+        UsageError: the two are parallel.
+
+    Accuracy: cosine 1e-16 before the cast to the direction's own dtype.
+
+    Example:
+        >>> first, second = Direction("a", torch.tensor([2.0, 0.0])), Direction("b", torch.tensor([3.0, 4.0]))
+        >>> orthogonal_to(first, second).vector.tolist()
+        [0.0, 4.0]
+    """
+    a, b = first.vector.double(), second.vector.double()
+    rest = b - (a @ b) / (a @ a) * a
+    rest -= (a @ rest) / (a @ a) * a  # what rounding left, where the two are nearly parallel
+    if not float(rest.norm()) > 1e-9 * float(b.norm()):
+        raise UsageError(
+            "expected two directions that span a plane, found parallel ones", fix="choose another seed or direction"
+        )
+    return Direction(f"{second.name}, orthogonalized", rest.to(second.vector), second.norm, orthogonalized=True)
+
+
+def norm_ratios(objective: Objective, direction: Direction) -> NormRatios | None:
+    """||d_ij|| / ||theta_ij|| over the filters (or layers) that should move; None if the direction is not normalized so.
+
+    Those are the ones with a weight that is not zero, of the kinds (weights, biases, norm layers) that are not held; a kind is
+    held if none of it moves.
+    """
+    if direction.norm == "none":
+        return None
+    layout = objective.layout
+    groups = _groups(layout, direction.norm)
+    theta, d = objective.theta.double().cpu(), direction.vector.double().cpu()
+    own, wanted = filter_norms(d, groups), filter_norms(theta, groups)
+    free = torch.zeros(len(own), dtype=torch.bool)
+    for kind in dict.fromkeys(e.kind for e in layout):
+        members = groups[layout.mask(kind)].unique()
+        free[members] = bool((own[members] > 0).any())
+    should, moved = free & (wanted > 0), own > 0
+    ratio = own[moved] / wanted[moved]
+    low, high = (float(ratio.min()), float(ratio.max())) if len(ratio) else (math.nan, math.nan)
+    still = int((should & ~moved).sum())
+    return NormRatios(direction.norm, low, high, int(should.sum()), still, direction.orthogonalized)
+
+
+def _groups(layout: Layout, norm: Norm) -> Tensor:
+    """(P,) number of the group whose length is set as one: a filter, or a bias or norm tensor; or any tensor."""
+    if norm == "layer":
+        sizes = torch.tensor([e.size for e in layout])
+        return torch.repeat_interleave(torch.arange(len(layout)), sizes)
+    groups = layout.filters.clone()
+    count = int(groups.max()) + 1
+    for e in layout:
+        if e.filters is None:
+            groups[e.start : e.stop] = count
+            count += 1
+    return groups

@@ -1,0 +1,223 @@
+"""The loop over the points of a chart: from coarse to fine, shared with other processes, interrupted at any moment."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+from landscape.errors import UsageError
+from landscape.machine import progress
+from landscape.surfaces.axes.chart import Chart
+from landscape.surfaces.running.journal import Journal
+from landscape.surfaces.running.measurement import Part, Unit
+from landscape.surfaces.running.point_records import Record, decoded, failure
+
+# Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
+_CLAIM = 0.2
+# How long a process with nothing else to do waits for a point that another one claimed: this many seconds without a sign of
+# it, and this many times what a point takes. Then it does the point itself, in case the other one hangs.
+_PATIENCE, _TIMES = 1.0, 5.0
+_LOOK = 0.02  # seconds between two looks at what the others do, for a process that waits
+# A process that works looks again after so many times what a look took, so that looking is a twentieth of its time, but after
+# so many seconds at the latest.
+_WORK, _UNSEEN = 20.0, 0.05
+
+
+def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None) -> None:
+    """Do every point of a part that is not in the journal yet.
+
+    A point whose computation fails is recorded as failed with its reason, and the others are done all the same.
+
+    Points that a part measures together are always measured together, those that are known already with them: what a point's
+    last bits are does not depend on what was there.
+
+    Args:
+        part: what to measure, in which order, and which points together.
+        journal: what is known; every point is written to it as soon as it, with those measured together with it, is done.
+        seen: called after each stretch of work.
+
+    Raises:
+        UsageError: the journal, or what a part keeps beside it, cannot be written.
+    """
+    seconds = 0.0
+    idle = _Idle()
+    # What is there already takes no time: it would make the rest look as if it took none either.
+    known = sum(len(unit) for unit in part.units if not _missing(part, journal, unit))
+    with progress.stage(f"{part.name}, points", len(part.order) - known) as advance:
+        reported = known
+
+        def do(chunk: list[Unit], todo: deque[Unit], later: deque[Unit], *, claimed: bool = False) -> None:
+            nonlocal seconds, reported
+            took, left = _work(part, journal, chunk, claimed)
+            seconds = took or seconds
+            later.extend(left)
+            so_far = int(len(part.order) * (1 - (len(todo) + len(later)) / len(part.units)))
+            advance(max(0, so_far - reported))
+            reported = max(so_far, reported)
+            if seen is not None:
+                seen()
+            journal.refresh()
+            journal.tidy()
+
+        while True:
+            journal.refresh()
+            todo = deque(unit for unit in part.units if _missing(part, journal, unit))
+            if not todo:
+                advance(len(part.order) - reported)
+                return
+            later: deque[Unit] = deque()
+            free = False
+            while chunk := _chunk(part, journal, todo, later, max(1, int(_CLAIM / seconds)) if seconds else 1, False):
+                free = True
+                do(chunk, todo, later)
+            if free:
+                idle.reset()
+            elif idle.seconds(len(journal.records)) > max(_PATIENCE, _TIMES * seconds):
+                waiting: deque[Unit] = deque()
+                chunk = _chunk(part, journal, later, waiting, 1, True)
+                do(chunk, later, waiting, claimed=True)
+                idle.own += sum(map(len, chunk))
+            else:
+                time.sleep(_LOOK)
+
+
+def recheck(part: Part, journal: Journal, chart: Chart) -> None:
+    """Compute one point of a part again that the journal has, if it has any, and refuse to go on if it is another one now.
+
+    The point is the first in the part's order with finite values; of the first sixteen rather one where the value is not zero,
+    as a loss may be whatever its scale, and rather not the centre, which knows nothing of the axes. Nothing is written.
+
+    Args:
+        part: what was measured.
+        journal: what is known.
+        chart: where.
+
+    Raises:
+        UsageError: it differs.
+
+    Cost: one point, or as many as are measured together.
+    """
+    known = ((k, journal.records.get(_key(part, k), {})) for k in part.order)
+    done = list(islice(((k, record) for k, record in known if _finite(record)), 16))
+    if not done:
+        return
+
+    def says_little(point: tuple[int, Record]) -> tuple[bool, bool]:
+        number, record = point
+        return record["values"].get(part.name, [0])[0] == 0, chart.place(number) == chart.centre
+
+    number, there = min(done, key=says_little)
+    here = _measured(part, next(unit for unit in part.units if number in unit))[_key(part, number)]
+    if there != here:
+        raise UsageError(
+            f"expected the {part.name} at point {number} to be what the journal has, {_told(there, here)}, "
+            f"found {_told(here, there)}: the network, the data or the code changed, or the machine computes differently",
+            fix="choose another directory",
+        )
+
+
+def _finite(record: Record) -> bool:
+    """Whether a record holds values, all finite."""
+    return bool(record.get("values")) and all(math.isfinite(decoded(row[0])) for row in record["values"].values())
+
+
+def _told(record: Record, other: Record) -> str:
+    """Those values of a record, with their errors, that another one has not, or the failure that it is."""
+    if "failed" in record:
+        return str(record["failed"])
+    theirs = other.get("values", {})
+    return ", ".join(f"{name} {row}" for name, row in record["values"].items() if theirs.get(name) != row) or "no such value"
+
+
+class _Idle:
+    """How long nobody else has got anything done while this process had nothing to do."""
+
+    def __init__(self) -> None:
+        self.own = 0  # points that this process did in the meantime
+        self.reset()
+
+    def reset(self) -> None:
+        """There was something to do."""
+        self._others: int | None = None
+
+    def seconds(self, known: int) -> float:
+        """Since when, with so many records known by now."""
+        if known - self.own != self._others:
+            self._others, self._from = known - self.own, time.monotonic()
+        return time.monotonic() - self._from
+
+
+def _key(part: Part, number: int) -> str:
+    """A point's key in the journal."""
+    return f"{part.name}:{number}"
+
+
+def _missing(part: Part, journal: Journal, unit: Unit) -> list[str]:
+    """Keys of the points of a unit that the journal does not have."""
+    return [key for k in unit if (key := _key(part, k)) not in journal.records]
+
+
+def _awaited(part: Part, journal: Journal, unit: Unit) -> Unit:
+    """The unit that has to be done before this one and is not; else ()."""
+    before = part.wants(unit[0])
+    return () if before is None or _key(part, before) in journal.records else (before,)
+
+
+def _chunk(
+    part: Part, journal: Journal, todo: deque[Unit], later: deque[Unit], size: int, claimed: bool
+) -> list[Unit]:  # fmt: skip
+    """The next units to do; those that others are at work on, or that wait for another point, go to `later`."""
+    out: list[Unit] = []
+    while todo and len(out) < size:
+        unit = todo.popleft()
+        missing = _missing(part, journal, unit)
+        if not missing:
+            continue
+        waits = _awaited(part, journal, unit)
+        if (waits and waits not in out) or (not claimed and any(map(journal.is_claimed, missing))):
+            later.append(unit)
+        else:
+            out.append(unit)
+    return out
+
+
+def _work(part: Part, journal: Journal, chunk: list[Unit], claimed: bool) -> tuple[float, list[Unit]]:
+    """Claim units and do them, but for those that another process claimed at the same instant and keeps.
+
+    Args:
+        claimed: whether to do them even so.
+
+    Returns:
+        Seconds a unit took, 0 if none was done; the units that were left.
+    """
+    journal.claim([key for unit in chunk for key in _missing(part, journal, unit)])
+    spent: list[float] = []
+    left: list[Unit] = []
+    next_look = 0.0
+    for unit in chunk:
+        if (now := time.perf_counter()) > next_look:
+            journal.refresh()
+            looked = time.perf_counter()
+            next_look = looked + min(_WORK * (looked - now), _UNSEEN)
+        missing = _missing(part, journal, unit)
+        if _awaited(part, journal, unit) or (not claimed and any(map(journal.is_claimed, missing))):
+            left.append(unit)
+        elif missing:
+            started = time.perf_counter()
+            found = _measured(part, unit)
+            journal.write({key: found[key] for key in missing})
+            spent.append(time.perf_counter() - started)
+    return (sum(spent) / len(spent) if spent else 0.0), left
+
+
+def _measured(part: Part, unit: Unit) -> dict[str, Record]:
+    """The records of the points of a unit, or why there are none."""
+    try:
+        with progress.listening(None):  # the inner stages of a point are no news
+            found = part(unit)
+    except UsageError:
+        raise  # a full disk is no property of a point
+    except Exception as error:  # also what the user's own model and metric raise
+        found = [failure(error)] * len(unit)
+    return {_key(part, k): record for k, record in zip(unit, found, strict=True)}

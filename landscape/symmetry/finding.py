@@ -1,0 +1,220 @@
+"""Find a network's scaling symmetries: carry one unknown scale a channel through its graph."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, fx, nn
+
+from landscape.network.graph import Example, Graph, bound_arguments, example_for, graph_of, where
+from landscape.symmetry.calls import RULES, Call, Leaf, Use, fixed
+from landscape.symmetry.scale_variables import PINNED, ZERO, Variables
+from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
+
+
+def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetries:
+    """Find the rescalings of a network's weights that leave its function unchanged.
+
+    A neuron's incoming weights and bias times s > 0, its outgoing weights over s: a positively homogeneous function between
+    hands the factor on (Dinh et al.'s T_alpha, for every neuron). The network is traced once in eval mode, each activation
+    carries one unknown scale a channel, and every operation says how its output's scales follow from its input's. What is added
+    must share its scale, so a residual stream has one; input, output and all that meets an operation which is not homogeneous
+    have scale 1. BatchNorm with fixed statistics takes up any scale of its input in them; its gamma and beta start a new one.
+
+    Sound, not complete: what is found is exact; symmetries that need a negative factor, a permutation, or a relation between
+    scales other than equality (queries against keys, gamma against its own running variance) are not looked for.
+
+    Args:
+        model: any module that `torch.export` can trace; it is copied and left as it was.
+        example: an input, (B, ...), a tuple of inputs or a dictionary of named ones; not needed for a network that begins
+            with a Linear layer.
+
+    Returns:
+        the symmetries; printing them shows every unit, and every layer that has none with the reason.
+
+    Raises:
+        UsageError: no example where one is needed, or the network cannot be traced.
+
+    Cost: one symbolic trace (seconds); memory of a few times the largest activation of two samples.
+
+    Reference: Dinh et al. 2017, arXiv:1703.04933, section 3; neuron-wise: Neyshabur et al. 2015, arXiv:1506.02617.
+
+    Example:
+        >>> print(find_symmetries(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))))
+        scaling symmetries: 1 layer-wise, 3 neuron-wise
+          0 (3 neurons):  × 0.weight, 0.bias  ÷ 2.weight
+        cannot be scaled
+          2: it is an output of the network
+    """
+    return symmetries_of(graph_of(model, example_for(model, example)))
+
+
+def symmetries_of(graph: Graph) -> Symmetries:
+    """The symmetries of a network that is traced already; see `find_symmetries`."""
+    variables = Variables()
+    uses = _interpret(graph, variables)
+    ids = _agree(graph, variables, uses)
+    return _collect(graph, variables, ids)
+
+
+def _interpret(graph: Graph, variables: Variables) -> list[Use]:
+    """Carry ids through the graph, call by call; returns how the parameters are used."""
+    values: dict[fx.Node, Any] = {}
+    uses: list[Use] = []
+
+    def look_up(argument: Any) -> Any:
+        return fx.node.map_arg(argument, lambda node: values[node])
+
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node] = _placeholder(graph, node)
+        elif node.op == "output":
+            outputs = [v for v in values_in(look_up(node.args)) if isinstance(v, (Tensor, Leaf))]
+            Call("output", {}, [], "the network", variables, uses).pin(*outputs, reason="it is an output of the network")
+        elif node.op == "get_attr":
+            values[node] = None
+        elif node.target is operator.getitem:
+            values[node] = look_up(node.args[0])[node.args[1]]
+        else:
+            call = Call(node.target, bound_arguments(node, look_up), _shapes(node), where(node), variables, uses)
+            # What only asks for a shape or a dtype leaves the values alone.
+            asks = call.name.startswith(("sym_", "_assert_tensor_metadata"))
+            values[node] = None if asks else RULES.get(call.name, Call.unknown)(call)
+    return uses
+
+
+def _placeholder(graph: Graph, node: fx.Node) -> Any:
+    """A parameter, a buffer, a constant or an input."""
+    name = graph.leaves.get(node.name)
+    if name is not None:
+        return Leaf(name, graph.tensors[name].shape, name in graph.parameters)
+    value = node.meta.get("val")
+    return fixed(value.shape) if isinstance(value, Tensor) else value
+
+
+def _shapes(node: fx.Node) -> list[torch.Size]:
+    """Shapes of the tensors that a call returns."""
+    return [v.shape for v in values_in(node.meta.get("val")) if isinstance(v, Tensor)]
+
+
+def values_in(value: Any) -> list[Any]:
+    """What nested lists hold, in order."""
+    if isinstance(value, (list, tuple)):
+        return [leaf for v in value for leaf in values_in(v)]
+    return [value]
+
+
+def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tuple[Tensor, Tensor, float | None]]:
+    """Ids (num, den) and eps of every leaf. All uses of one tensor are made to ask for the same factors, which is enough."""
+    by_name: dict[str, list[Use]] = {}
+    for use in uses:
+        by_name.setdefault(use.leaf.name, []).append(use)
+    agreed: dict[str, tuple[Tensor, Tensor, float | None]] = {}
+    for name, group in by_name.items():
+        first = group[0]
+        if len(group) == 1 and first.leaf.index is None:
+            agreed[name] = (first.num, first.den, first.eps)
+            continue
+        reason = f"{name} has one set of values for all its uses ({', '.join(dict.fromkeys(u.where for u in group))})"
+        if len({u.eps for u in group}) > 1:  # a running variance that is also used as a plain number
+            for use in group:
+                variables.equate(use.num, use.den, reason)
+        shape = graph.tensors[name].shape
+        num = _scattered(variables, [(u.leaf, u.num) for u in group], shape, reason)
+        den = _scattered(variables, [(u.leaf, u.den) for u in group], shape, reason)
+        agreed[name] = (num, den, first.eps)
+    return agreed
+
+
+def _scattered(variables: Variables, parts: list[tuple[Leaf, Tensor]], shape: torch.Size, reason: str) -> Tensor:
+    """Ids of a tensor of which each part tells some: an element told twice equates them, one never told keeps its value."""
+    whole = torch.full((shape.numel(),), ZERO)
+    for leaf, ids in parts:
+        index, told = leaf.elements().reshape(-1), ids.expand(leaf.shape).reshape(-1)
+        free = whole[index] == ZERO
+        whole[index[free]] = told[free]
+        variables.equate(whole[index], told, reason)
+    return whole.view(shape)
+
+
+def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Tensor, float | None]]) -> Symmetries:
+    """Number the free classes as neurons, and join the neurons of one layer to units."""
+    labels = {name: (variables.label(num), variables.label(den), eps) for name, (num, den, eps) in ids.items()}
+    used = [np.unique(side) for num, den, _ in labels.values() for side in (num, den)]
+    free = np.setdiff1d(np.concatenate([*used, np.array([PINNED])]), [PINNED])
+    number = np.zeros(len(variables.labels), dtype=np.int64)  # label -> neuron, 0 for none
+    number[free] = np.arange(1, len(free) + 1)
+    neurons_of = [np.setdiff1d(number[variables.labels[p.start : p.stop]], [0]) for p in variables.producers]
+    unit_of = _joined(neurons_of, len(free))
+    numbered = {name: (np.asarray(number[num]), np.asarray(number[den]), eps) for name, (num, den, eps) in labels.items()}
+    touched = _touched(numbered, unit_of)
+    names: dict[int, dict[str, None]] = {}  # unit -> its producers in the order of the network
+    for producer, own in zip(variables.producers, neurons_of, strict=True):
+        if len(own):
+            names.setdefault(int(unit_of[own[0]]), {})[producer.name] = None
+    units = []
+    for u, producers in names.items():
+        up, down = touched.get(u, ({}, {}))
+        multiplied, divided = (tuple(n for n in side if n in graph.parameters) for side in (up, down))
+        buffers = tuple(n for n in {**up, **down} if n not in graph.parameters)
+        if multiplied or divided:
+            members = torch.from_numpy(np.flatnonzero(unit_of == u))
+            units.append(Unit(" + ".join(producers), tuple(producers), members, multiplied, divided, buffers))
+    scalings = {
+        name: Scaling(torch.as_tensor(num), torch.as_tensor(den), graph.tensors[name].shape, eps)
+        for name, (num, den, eps) in numbered.items()
+        if num.any() or den.any()
+    }
+    return Symmetries(tuple(units), _pinned(variables), scalings, len(free))
+
+
+def _joined(neurons_of: list[np.ndarray], neurons: int) -> np.ndarray:
+    """Unit of every neuron (entry 0, no neuron, is -1): producers that share one neuron form one unit."""
+    rows = np.concatenate([np.full(len(own), neurons + 1 + i) for i, own in enumerate(neurons_of)] or [np.zeros(0, dtype=int)])
+    columns = np.concatenate([*neurons_of, np.zeros(0, dtype=int)]).astype(int)
+    n = neurons + 1 + len(neurons_of)
+    _, unit = connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n)), directed=False)
+    return np.concatenate([[-1], unit[1 : neurons + 1]])
+
+
+def _touched(
+    numbered: Mapping[str, tuple[np.ndarray, np.ndarray, float | None]], unit_of: np.ndarray
+) -> dict[int, tuple[dict[str, None], dict[str, None]]]:
+    """Unit -> names of what a common scale of it multiplies, and of what it divides."""
+    touched: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
+    for name, (num, den, _) in numbered.items():
+        above, below = _pairs(np.atleast_1d(unit_of[num]), np.atleast_1d(unit_of[den]))
+        differ = above != below  # a stream that a layer both reads and writes cancels
+        for side, units in enumerate((above, below)):
+            for u in np.unique(units[differ]):
+                if u >= 0:
+                    touched.setdefault(int(u), ({}, {}))[side][name] = None
+    return touched
+
+
+def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of values that meet in broadcasting, and where no axis is shared each of them once."""
+    rank = max(a.ndim, b.ndim)
+    a, b = (x.reshape((1,) * (rank - x.ndim) + x.shape) for x in (a, b))
+    if all(1 in lengths for lengths in zip(a.shape, b.shape, strict=True)):
+        a, b = np.unique(a)[:, None], np.unique(b)
+    both = np.broadcast_arrays(a, b)
+    return both[0], both[1]
+
+
+def _pinned(variables: Variables) -> tuple[Pinned, ...]:
+    """Every layer with outputs that have no scale."""
+    by_layer: dict[str, list[np.ndarray]] = {}
+    for p in variables.producers:
+        by_layer.setdefault(p.name, []).append(np.arange(p.start, p.stop))
+    found = []
+    for layer, ranges in by_layer.items():
+        ids = np.concatenate(ranges)
+        stuck = int((variables.labels[ids] == PINNED).sum())
+        if stuck:
+            found.append(Pinned(layer, stuck, len(ids), "; ".join(variables.why(ids)[:2])))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Training by a recipe: deterministic, resumable, with the weights kept that a trajectory needs."""

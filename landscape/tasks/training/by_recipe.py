@@ -1,0 +1,324 @@
+"""Training by a recipe: deterministic, resumable, ending in a checkpoint that needs nothing else to be analysed."""
+
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from landscape import checkpoints
+from landscape.errors import LandscapeError, NumericalError, UsageError
+from landscape.machine import progress as reporting
+from landscape.tasks.data.by_name import read_data
+from landscape.tasks.data.corruption import Corrupted, check_condition, corrupt
+from landscape.tasks.data.dataset import KINDS, DataSet, DataSpec
+from landscape.tasks.seeds import stream_seed
+from landscape.tasks.training.recipe import Recipe
+from landscape.tasks.training.snapshot import discard_snapshot, read_snapshot, snapshot_path, write_snapshot
+from landscape.tasks.training.trainer import Record, Trainer
+from landscape.tasks.training.trajectory_weights import (
+    check_kept,
+    check_resumed,
+    discard_kept,
+    keep,
+    kept_folder,
+    prepare_folder,
+)
+from landscape.version import __version__
+
+SCHEMA = 1
+_SMALL = ("mlp", "digits-cnn")
+_MOST_RECORDS = 2000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        path: of the checkpoint.
+        record: what the checkpoint says of itself: "training" (the recipe), "network", "data", "history", "final", "versions",
+            "seconds".
+        trajectory: the folder of the weights kept on the way; None if none were asked for.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    trajectory: Path | None = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def summary(self) -> dict[str, Any]:
+        """The outcome in one flat dictionary: what was trained on what, and the final scores."""
+        recipe, final = self.record["training"], self.record["final"]
+        told = {name: recipe[name] for name in ("network", "data", "corruption", "corruption_level", "batch_size", "seed")}
+        return told | {"train_samples": self.record["data"]["train_samples"]} | final | {"seconds": self.record["seconds"]}
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    resume: bool = True,
+    data_path: str | Path | None = None,
+    samples: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[Record], None] | None = None,
+    save_every: float = 5.0,
+    keep_every: int | None = None,
+) -> Trained:
+    """Train a network and write a self-describing checkpoint.
+
+    The objective is the mean cross-entropy over the (possibly corrupted) training set, minimised as the recipe says, until its
+    value in eval mode is at most `recipe.stop_loss` or the epochs are used up; the checkpoint's `final.stopped` says which.
+    Every epoch is one pass in a fresh random order, the last batch as short as it falls (a single sample left over joins the
+    batch before it, because BatchNorm has no variance of one sample); with batch_size="full" the order is that of the data.
+
+    Deterministic: the same recipe, data, device, number of threads and torch give the same weights bit for bit, whether or
+    not the run was killed and resumed (it then keeps the number of threads it was started with). Every random number comes
+    from the seed; the global generators are left as they were. On CUDA cuDNN is held to deterministic kernels; overlapping max
+    pooling (network c1) has none, and such runs may differ in the last bits.
+
+    Args:
+        recipe: what to train and how.
+        out: path of the checkpoint. Its state meanwhile lies beside it in `OUT.partial`, the state before that in
+            `OUT.partial.before`. Both are verified when they are read: a damaged one is set aside as `.damaged` with a
+            remark, and the run goes on from the other one, or starts anew.
+        resume: go on from `OUT.partial`, or return `out` at once if it holds this very run; False starts anew.
+        data_path: where the data are, for data with a path; also a whole spec such as "cifar10:PATH", which replaces
+            `recipe.data`.
+        samples: replaces `recipe.samples` where given.
+        device: "cpu", "cuda", "cuda:1".
+        progress: called with a `Record` after every evaluation.
+        save_every: seconds between two writings of the state.
+        keep_every: also write the weights before the first epoch, after every so many epochs, and at the end, each as a
+            checkpoint of its own, to `STEM-trajectory/epoch-0000.safetensors`, STEM being the name of `out` without its ending.
+            The run itself is the same, to the bit, with or without.
+
+    Returns:
+        The path and the description that the checkpoint carries; usable as a path.
+
+    Raises:
+        UsageError: no such data, network or condition; `out`, its `.partial` or its trajectory belongs to another recipe;
+            a run that is resumed, or finished, has kept other epochs; `out` cannot be written, or the disk is full: what was
+            saved stays, and the same call goes on from there.
+        NumericalError: the training loss is not finite; nothing is kept.
+
+    Cost: about three forward passes a step and one an evaluation, over the training and the test set.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = train(Recipe(epochs=2), out=f"{folder}/digits.safetensors")
+        ...     checkpoints.read(run.path).recipe["final"]["epochs"]
+        2
+    """
+    recipe, spec = located(recipe if samples is None else replace(recipe, samples=samples), data_path)
+    out = Path(out)
+    if keep_every is not None and keep_every < 1:
+        raise UsageError(f"expected to keep weights every 1 epoch or more, found {keep_every}")
+    trajectory = None if keep_every is None else kept_folder(out)
+    place = _device(device)
+    done = _finished(out, recipe, resume)
+    if done is not None:
+        if keep_every is not None:
+            check_kept(out, recipe, keep_every, done["final"]["epochs"])
+        return Trained(out, done, trajectory)
+    state = read_snapshot(out) if resume else None
+    if state is not None:
+        _check_same(out, recipe, Recipe.from_json(json.loads(state["recipe"])))
+        check_resumed(out, keep_every, state)
+    _prepare(out)
+    data = read_data(spec).first(recipe.samples)
+    if state is not None and state["data"] != data.fingerprint:
+        raise UsageError(
+            f"expected the data that {snapshot_path(out)} was started with, found other data in {spec}",
+            fix="pass the same data, or delete that file to start anew",
+        )
+    corrupted = corruption_of(recipe, data)
+    # Matrices too small to share: a second thread costs more than it brings, many times more on a busy machine.
+    fresh = 1 if recipe.network in _SMALL else torch.get_num_threads()
+    threads = fresh if state is None else state["threads"]
+    with _own_settings(place, stream_seed(recipe.seed, "dropout"), threads):
+        trainer = Trainer(recipe, data, corrupted, place)
+        description = _description(recipe, data, trainer, threads)
+        if state is not None:
+            trainer.restore(state)
+        elif keep_every is not None:
+            prepare_folder(out, recipe)
+
+        def save() -> None:
+            same = {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint, "threads": threads}
+            write_snapshot(out, trainer.state() | same | {"keep_every": keep_every})
+
+        def keep_weights(last: bool) -> None:
+            if keep_every is not None and (last or trainer.epoch % keep_every == 0):
+                keep(out, trainer.model, description, trainer.epoch)
+
+        try:
+            with reporting.stage(f"training {recipe.network}", total=recipe.epochs) as advance:
+                trainer.run(progress, advance, save, save_every, keep_weights)
+        except NumericalError:  # whatever else stops a run, such as a full disk, what was saved is there to go on from
+            discard_snapshot(out)
+            if keep_every is not None:
+                discard_kept(out)
+            raise
+    record = _write(out, description, corrupted, trainer)
+    discard_snapshot(out)
+    return Trained(out, record, trajectory)
+
+
+def located(recipe: Recipe, data_path: str | Path | None) -> tuple[Recipe, DataSpec]:
+    """The recipe without a path in it, and where its data are."""
+    spec = DataSpec.parse(recipe.data)
+    if data_path is not None:
+        whole = re.split("[:,]", str(data_path), maxsplit=1)[0] in KINDS
+        if not whole and spec.kind == "digits":
+            raise UsageError(f"expected no data path with digits, found {data_path}", fix="name the kind: --data cifar10:PATH")
+        given = DataSpec.parse(str(data_path) if whole else f"{spec.kind}:{data_path}")
+        if given.kind == spec.kind:  # what the recipe says of the same kind of data still holds
+            given = replace(given, options=tuple((dict(spec.options) | dict(given.options)).items()))
+        spec = given
+    return replace(recipe, data=spec.without_path()), spec
+
+
+def corruption_of(recipe: Recipe, data: DataSet) -> Corrupted:
+    """The recipe's corruption applied to raw data."""
+    check_condition(recipe.corruption, recipe.corruption_level)
+    return corrupt(
+        data.train_x,
+        data.train_y,
+        recipe.corruption,
+        classes=len(data.classes),
+        seed=recipe.data_seed,
+        level=recipe.corruption_level,
+        test_x=data.test_x,
+    )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it."""
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"expected a device of this machine, found {device!s} ({reason})", fix="use --device cpu") from error
+    return place
+
+
+def _finished(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
+    """What `out` says of itself if it already holds this very run; anything else there is left alone and refused."""
+    if not out.exists():
+        return None
+    try:
+        found = (checkpoints.read(out).recipe if out.is_file() else None) or {}
+        theirs = Recipe.from_json(found["training"])
+    except (LandscapeError, KeyError):
+        found = {}
+    if not resume or not found:
+        raise UsageError(
+            f"expected a free path for the checkpoint, found something at {out}", fix="delete it or choose another --out"
+        )
+    _check_same(out, recipe, theirs)
+    return found
+
+
+def _check_same(path: Path, recipe: Recipe, theirs: Recipe) -> None:
+    """Refuse to go on from another recipe's run."""
+    different = recipe.differences(theirs)
+    if different:
+        raise UsageError(
+            f"expected this recipe's run at {path}, found another one: {'; '.join(different)}",
+            fix="choose another --out, or delete that run to start anew",
+        )
+
+
+def _prepare(out: Path) -> None:
+    """Refuse a name that cannot be a checkpoint's; make its folder and try to write in it before any long work."""
+    if out.suffix not in (".safetensors", ".pt", ".pth"):
+        raise UsageError(
+            f"expected a name ending in .safetensors, .pt or .pth, found {out.name}", fix="change the ending of --out"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        trial = out.with_name(f".{out.name}.trial")
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise UsageError(f"expected to write {out}, found: {error.strerror}", fix="choose another --out") from error
+
+
+@contextmanager
+def _own_settings(device: torch.device, seed: int, threads: int) -> Iterator[None]:
+    """Global settings that the bits depend on, for the length of a run.
+
+    Dropout draws from the global generators: those of the CPU and of `device` are seeded, and put back afterwards. Sums on the
+    CPU depend on the number of threads: a resumed run goes on with as many as it was started with.
+    """
+    before = torch.get_num_threads()
+    cuda = device.type == "cuda"
+    index = (torch.cuda.current_device() if device.index is None else device.index) if cuda else 0
+    with (
+        torch.random.fork_rng(devices=[index] if cuda else []),
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+        ),
+    ):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _description(recipe: Recipe, data: DataSet, trainer: Trainer, threads: int) -> dict[str, Any]:
+    """What any checkpoint of a run says of itself, at whatever epoch."""
+    return {
+        "schema": SCHEMA,
+        "training": recipe.to_json(),
+        "network": {"name": recipe.network, "options": trainer.options},
+        "data": data.describe(),
+        "versions": _versions(trainer.device, threads),
+    }
+
+
+def _write(out: Path, description: dict[str, Any], corrupted: Corrupted, trainer: Trainer) -> dict[str, Any]:
+    """Write the finished checkpoint; returns its description."""
+    outcome = {
+        "history": _thinned(trainer.history),
+        "final": trainer.final(corrupted),
+        "seconds": round(trainer.seconds, 3),
+    }
+    extras = {"train_labels": corrupted.y, "redrawn_labels": corrupted.redrawn, "wrong_labels": corrupted.wrong}
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in trainer.model.state_dict().items()}
+    checkpoints.save(out, state, recipe=description | outcome, extras=extras)
+    return description | outcome
+
+
+def _thinned(history: list[Record]) -> list[dict[str, Any]]:
+    """At most some 2,000 evaluations, evenly chosen, the last one always: what a checkpoint's description can carry."""
+    stride = 1 + (len(history) - 1) // _MOST_RECORDS
+    return [record.to_json() for record in history[::-1][::stride][::-1]]
+
+
+def _versions(device: torch.device, threads: int) -> dict[str, Any]:
+    """Software and hardware that the bits depend on."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "landscape": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "device": device.type,
+        "hardware": hardware,
+        "threads": threads,
+    }

@@ -1,0 +1,268 @@
+"""The loop of a training run, with a state that can be taken out and put back at any step."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landscape.errors import NumericalError, UsageError
+from landscape.tasks import networks
+from landscape.tasks.data.augmentation import Draws, crop_and_flip
+from landscape.tasks.data.corruption import Corrupted
+from landscape.tasks.data.dataset import DataSet
+from landscape.tasks.seeds import stream
+from landscape.tasks.training.recipe import Recipe
+
+WEIGHT_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+# Samples an evaluation pass takes at once: large enough to be fast, small enough for the activations of a ResNet on a laptop.
+_EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation: mean losses and accuracies over whole sets in eval mode; test values are None without a test set."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+    lr: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary."""
+        return asdict(self)
+
+
+def options_for(recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """All options of the recipe's network: those that follow from the data, then the recipe's own."""
+    options: dict[str, Any] = network_options(recipe.network, tuple(data.train_x.shape[1:]), len(data.classes))
+    options |= dict(recipe.network_options)
+    return options if recipe.dropout is None else options | {"dropout": recipe.dropout}
+
+
+def network_options(name: str, shape: tuple[int, ...], classes: int) -> dict[str, int]:
+    """Those options of a built-in network that follow from the data: inputs, channels, size, classes."""
+    if name not in networks.NETWORKS:
+        raise UsageError(f"expected a built-in network ({', '.join(networks.NETWORKS)}), found {name!r}")
+    takes = networks.accepted(name)
+    known = {"inputs": math.prod(shape), "classes": classes}
+    if "channels" in takes:
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise UsageError(
+                f"expected square images (channels, size, size) for {name}, found samples of shape {shape}", fix="use mlp"
+            )
+        known |= {"channels": shape[0], "size": shape[2]}
+    return {key: value for key, value in known.items() if key in takes}
+
+
+class Trainer:
+    """One run: network, optimizer, data on the device, position, history.
+
+    Args:
+        recipe: what to do.
+        data: raw data; only how to prepare them and the test labels are taken from here.
+        corrupted: the training data as they are used.
+        device: where to run.
+    """
+
+    def __init__(self, recipe: Recipe, data: DataSet, corrupted: Corrupted, device: torch.device) -> None:
+        self.recipe = recipe
+        self.device = device
+        dtype = WEIGHT_DTYPES[recipe.dtype]
+        if not corrupted.x.is_floating_point() and corrupted.x.dtype != torch.uint8:
+            raise UsageError(f"expected inputs as numbers to train on, found {corrupted.x.dtype}", fix="train on other data")
+        self.options = options_for(recipe, data)
+        self.model = networks.build(recipe.network, seed=recipe.seed, **self.options).to(device=device, dtype=dtype)
+        self.x = self._place(data.prepare(corrupted.x, dtype))
+        self.y = corrupted.y.to(device)
+        self.test: tuple[Tensor, Tensor] | None = None
+        if corrupted.test_x is not None and data.test_y is not None:
+            self.test = (self._place(data.prepare(corrupted.test_x, dtype)), data.test_y.to(device))
+        if self.x.ndim == 4 and self.x.shape[1] > 1:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
+        if recipe.augment and self.x.ndim != 4:
+            raise UsageError(
+                f"expected images to augment, found samples of shape {tuple(self.x.shape[1:])}", fix="train without it"
+            )
+        self.flip = data.spec.kind != "digits"  # a mirrored digit is another sign
+        self.pad = max(1, self.x.shape[-1] // 8)
+        self.optimizer = _optimizer(recipe, self.model)
+        self.order = stream(recipe.seed, "order")
+        self.augmentation = stream(recipe.seed, "augmentation")
+        self.epoch = 0  # finished epochs
+        self.step = 0  # finished steps of the one under way
+        self.seconds = 0.0
+        self.history: list[Record] = []
+        self._epoch_start = (self.order.get_state(), self.augmentation.get_state())
+
+    def run(
+        self,
+        progress: Callable[[Record], None] | None,
+        advance: Callable[[int], None],
+        save: Callable[[], None],
+        save_every: float,
+        keep: Callable[[bool], None],
+    ) -> None:
+        """Train to the end, calling `save` every `save_every` seconds, `keep` before the first and after every epoch.
+
+        `keep` is told whether that was the last epoch; it must leave everything as it is.
+
+        Raises:
+            NumericalError: the training loss is not finite.
+        """
+        started, before, saved = time.monotonic(), self.seconds, time.monotonic()
+        advance(self.epoch)
+        done = bool(self.history) and self._reached(self.history[-1])
+        if self.epoch == 0 and self.step == 0:
+            keep(False)
+        while self.epoch < self.recipe.epochs and not done:
+            batches, draws = self._begin_epoch()
+            self.model.train()
+            while self.step < len(batches):
+                self._update(batches[self.step], draws, self.step / len(batches))
+                self.step += 1
+                self.seconds = before + time.monotonic() - started
+                if time.monotonic() - saved >= save_every:
+                    save()
+                    saved = time.monotonic()
+            self.epoch, self.step = self.epoch + 1, 0
+            if self.epoch % self.recipe.evaluate_every == 0 or self.epoch == self.recipe.epochs:
+                self.history.append(self._evaluate())
+                done = self._reached(self.history[-1])
+                if progress is not None:
+                    progress(self.history[-1])
+            keep(done or self.epoch == self.recipe.epochs)
+            advance(1)
+        self.seconds = before + time.monotonic() - started
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as tensors and plain values."""
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "order": self._epoch_start[0],
+            "augmentation": self._epoch_start[1],
+            "dropout": torch.get_rng_state(),
+            "dropout_cuda": cuda,
+            "history": [record.to_json() for record in self.history],
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.order.set_state(state["order"])
+        self.augmentation.set_state(state["augmentation"])
+        self.history = [Record(**record) for record in state["history"]]
+        torch.set_rng_state(state["dropout"])
+        if state["dropout_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["dropout_cuda"], self.device)
+
+    def final(self, corrupted: Corrupted) -> dict[str, Any]:
+        """The last record, why the run ended, and how many of the wrong labels it memorized."""
+        predicted = self._logits(self.x).argmax(1).cpu()
+        fitted = (predicted == corrupted.y).double()
+        last = self.history[-1]
+        count = int(corrupted.wrong.sum())
+        return last.to_json() | {
+            "epochs": self.epoch,
+            "steps": self.epoch * len(self._cut(torch.arange(len(self.y)))),
+            "stopped": "loss" if self._reached(last) else "epochs",
+            "wrong_labels": count,
+            "wrong_labels_fitted": float(fitted[corrupted.wrong].mean()) if count else None,
+        }
+
+    def _place(self, x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N ..."]:
+        """On the device, in the memory format that convolutions are fastest in."""
+        x = x.to(self.device)
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and x.shape[1] > 1 else x
+
+    def _begin_epoch(self) -> tuple[list[Tensor | None], Draws | None]:
+        """Draw the epoch's batches and augmentation; also to redraw them after a resume."""
+        self._epoch_start = (self.order.get_state(), self.augmentation.get_state())
+        count = len(self.y)
+        batches: list[Tensor | None] = [None]
+        if self.recipe.batch(count) < count:
+            batches = [*self._cut(torch.randperm(count, generator=self.order).to(self.device))]
+        draws = None
+        if self.recipe.augment:
+            draws = Draws.make(count, self.pad, self.flip, self.augmentation, self.device)
+        return batches, draws
+
+    def _cut(self, order: Int[Tensor, " N"]) -> list[Tensor]:
+        """Batches of an order; a last one of a single sample joins its predecessor."""
+        size = self.recipe.batch(len(order))
+        batches = list(order.split(size))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+    def _update(self, rows: Int[Tensor, " B"] | None, draws: Draws | None, part: float) -> None:
+        """One step on the samples `rows` (None: all)."""
+        x, y = (self.x, self.y) if rows is None else (self.x[rows], self.y[rows])
+        if draws is not None:
+            # Draws belong to samples, not to places in the epoch: either way each image has one draw an epoch.
+            x = crop_and_flip(x, draws, slice(None) if rows is None else rows, self.pad)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr(self.epoch + part)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.dtype == "bfloat16"):
+            output = self.model(x)
+        loss = F.cross_entropy(output.to(self.x.dtype), y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def _lr(self, epoch: float) -> float:
+        """Learning rate after `epoch` epochs."""
+        if self.recipe.schedule == "none":
+            return self.recipe.lr
+        return 0.5 * self.recipe.lr * (1 + math.cos(math.pi * epoch / self.recipe.epochs))
+
+    def _evaluate(self) -> Record:
+        """Loss and accuracy on everything, in eval mode."""
+        loss, accuracy = self._scores(self.x, self.y)
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"expected a finite training loss, found {loss} after epoch {self.epoch}",
+                fix=f"train with a learning rate below {self.recipe.lr:g}",
+            )
+        test_loss, test_accuracy = (None, None) if self.test is None else self._scores(*self.test)
+        return Record(self.epoch, loss, accuracy, test_loss, test_accuracy, self._lr(self.epoch))
+
+    def _scores(self, x: Shaped[Tensor, "N ..."], y: Int[Tensor, " N"]) -> tuple[float, float]:
+        """(mean loss, accuracy)."""
+        output = self._logits(x)
+        return float(F.cross_entropy(output.double(), y)), float((output.argmax(1) == y).double().mean())
+
+    def _logits(self, x: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N C"]:
+        """Outputs in eval mode."""
+        self.model.eval()
+        with torch.inference_mode():
+            return torch.cat([self.model(part) for part in x.split(_EVALUATION_BATCH)])
+
+    def _reached(self, record: Record) -> bool:
+        """Whether the run may stop here."""
+        return self.recipe.stop_loss is not None and record.train_loss <= self.recipe.stop_loss
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimizer; the fused kernels spare small networks most of a step's overhead."""
+    if recipe.optimizer == "sgd":
+        momentum = 0.0 if recipe.momentum is None else recipe.momentum
+        return torch.optim.SGD(
+            model.parameters(), lr=recipe.lr, momentum=momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+    beta = 0.9 if recipe.momentum is None else recipe.momentum
+    return torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(beta, 0.999), weight_decay=recipe.weight_decay, fused=True)

@@ -1,0 +1,1 @@
+"""Loss and accuracy at a point of weight space, without derivatives."""

@@ -1,0 +1,222 @@
+"""Interrupted and killed `sharpness`: what was done is kept, and the finished document is an undisturbed run's."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from in_process import run
+from torch import nn
+
+from landscape.tasks import Recipe, train
+
+NAMES = "lambda_max,lambda_min,adaptive_lambda_max,trace,frobenius,keskar,sam,logit_norm"
+FEW = ("--samples", "48", "--measures", NAMES)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    """Two checkpoints of one recipe: the second starts from the eigenvectors of the first."""
+    folder = tmp_path_factory.mktemp("runs")
+    paths = [folder / f"{seed}.safetensors" for seed in (0, 1)]
+    for seed, path in enumerate(paths):
+        train(Recipe(epochs=2, seed=seed, network_options={"widths": [6]}), out=path)
+    return paths
+
+
+def timeless(document):
+    """A document without what the clock and the free memory decide."""
+    if isinstance(document, dict):
+        return {k: timeless(v) for k, v in document.items() if k not in ("seconds", "memory")}
+    return [timeless(v) for v in document] if isinstance(document, list) else document
+
+
+# Started with the file of a pause: each measure that was kept waits, so that kills land everywhere.
+SLOW = """
+import sys, time
+import landscape.measures.running.saved_measures as kept
+from landscape.cli import main
+before = kept.Kept.keep
+def keep(self, *a, **k):
+    time.sleep({pause} / 2)
+    before(self, *a, **k)
+    time.sleep({pause} / 2)
+kept.Kept.keep = keep
+sys.argv = ["landscape", *sys.argv[1:]]
+main()
+"""
+
+
+def started(arguments, pause=0.15) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SLOW.format(pause=pause), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def records(out: Path) -> set[str]:
+    return {str(p.relative_to(out)) for p in out.rglob("*.record")}
+
+
+@pytest.mark.slow  # starts a process, and imports PyTorch, for every kill
+def test_kills_lose_the_measure_under_way_and_change_no_bit(runs, tmp_path, capfd):
+    arguments = ["sharpness", *runs, *FEW, "--json", "--out"]
+    undisturbed = run(capfd, *arguments, tmp_path / "whole")
+    assert undisturbed.code == 0
+    expected = timeless(json.loads(undisturbed.out))
+    out, random_ = tmp_path / "killed", random.Random(0)
+    kills, last = 0, set()
+    for _ in range(40):
+        with started([*arguments, out]) as process:
+            # Kill it some time after the first new measure is there, or in the middle of a start.
+            target = random_.randrange(3)
+            give_up = time.monotonic() + 120
+            while process.poll() is None and len(records(out)) < len(last) + target and time.monotonic() < give_up:
+                time.sleep(0.005)
+            time.sleep(random_.uniform(0, 0.2))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+            printed, told = process.communicate()
+        there = records(out)
+        assert there >= last, "nothing that was kept is lost"
+        last = there
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, told
+    assert process.returncode == 0
+    assert kills >= 5
+    assert timeless(json.loads(printed)) == expected
+    assert timeless(json.loads((out / "sharpness.json").read_text())) == expected
+    assert not list(out.rglob("directions-*")), "eigenvectors are dropped once they are of no more use"
+
+
+def test_ctrl_c_prints_what_was_done_and_the_same_command_goes_on(runs, tmp_path, capfd):
+    out = tmp_path / "o"
+    with started(["sharpness", *runs, *FEW, "--json", "--out", out], pause=0.4) as process:
+        give_up = time.monotonic() + 120
+        while len(records(out)) < 3 and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        printed, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "error: interrupted" in told
+    assert "the same command goes on" in told
+    assert "lambda_max " in told, "the table of what was done"
+    assert "Traceback" not in told
+    document = json.loads(printed)
+    assert document["interrupted"] is True
+    done = list(document["results"][0]["measures"])
+    assert done == NAMES.split(",")[: len(done)]
+    assert len(done) >= 3
+    again = run(capfd, "sharpness", *runs, *FEW, "--json", "--out", out)
+    assert again.code == 0
+    assert "not computed again: " in again.err
+    assert "interrupted" not in json.loads(again.out)
+    whole = run(capfd, "sharpness", *runs, *FEW, "--json", "--out", tmp_path / "whole")
+    assert timeless(json.loads(again.out)) == timeless(json.loads(whole.out))
+    seconds = [d["results"][0]["measures"]["lambda_max"]["seconds"] for d in (document, json.loads(again.out))]
+    assert seconds[0] == seconds[1], "it was not computed again"
+
+
+def test_ctrl_c_without_out_prints_the_table(runs, capfd, monkeypatch):
+    """Nothing is kept on a disk unasked, and nothing that was found is withheld."""
+    from landscape.measures import registry
+
+    found = registry._measured
+
+    def measured(m, *rest):
+        if m.name == "trace":
+            os.kill(os.getpid(), signal.SIGINT)
+        return found(m, *rest)
+
+    monkeypatch.setattr(registry, "_measured", measured)
+    done = run(capfd, "sharpness", runs[0], *FEW)
+    assert done.code == 130
+    assert "adaptive_lambda_max" in done.out
+    assert "trace " not in done.out
+    assert "interrupted after 3 of 8 measures" in done.err
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A task of the user's own, and arguments that measure it into `o`."""
+    torch.manual_seed(0)
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "net.pt")
+    (tmp_path / "t.py").write_text(
+        "import torch\nfrom torch import nn\nfrom landscape import Task\nx = torch.load(__file__[:-4] + 'x.pt')\n"
+        "def task():\n    return Task(nn.Linear(4, 3), nn.CrossEntropyLoss(), (x, torch.arange(30) % 3))\n"
+    )
+    torch.save(torch.randn(30, 4), tmp_path / "x.pt")
+    named = ["sharpness", tmp_path / "net.pt", "--task", tmp_path / "t.py"]
+    return [*named, "--measures", "trace,logit_norm", "--out", tmp_path / "o"]
+
+
+@pytest.mark.parametrize("what", ["data", "weights", "seed", "dtype", "measures", "samples", "split"])
+def test_a_changed_input_is_refused_by_name(what, own, tmp_path, capfd):
+    assert run(capfd, *own).code == 0
+    (tmp_path / "o" / "sharpness.json").unlink()
+    before = {p: p.read_bytes() for p in (tmp_path / "o").rglob("*") if p.is_file()}
+    told, more = what, []
+    if what == "data":
+        torch.save(torch.randn(30, 4), tmp_path / "x.pt")
+        told = "digest of data"
+    elif what == "weights":
+        torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "net.pt")
+        told = "sha256"
+    else:
+        values = {"seed": 1, "dtype": "float64", "measures": "trace", "samples": 20, "split": "test"}
+        more = [f"--{what}", values[what]]
+    done = run(capfd, *own, *more)
+    assert done.code == 2
+    assert "differ" in done.error
+    assert told in done.error
+    assert before == {p: p.read_bytes() for p in (tmp_path / "o").rglob("*") if p.is_file()}
+
+
+def test_what_is_damaged_is_computed_again(own, tmp_path, capfd):
+    whole = run(capfd, *own, "--json")
+    kept = sorted((tmp_path / "o").rglob("*.record"))
+    assert len(kept) == 2
+    kept[0].write_bytes(kept[0].read_bytes().replace(b"value", b"valve", 1))
+    kept[1].write_bytes(kept[1].read_bytes()[:-20])
+    (tmp_path / "o" / "measures" / "0" / "work.json").write_text("[" * 100_000)
+    again = run(capfd, *own, "--json")
+    assert again.code == 0
+    assert again.err.count("is damaged") == 3
+    assert timeless(json.loads(again.out)) == timeless(json.loads(whole.out))
+    kept[0].unlink()
+    os.mkfifo(kept[0])
+    again = run(capfd, *own, "--json")
+    assert again.code == 0
+    assert "it is a pipe, no file" in again.err
+
+
+def test_a_finished_command_given_again_computes_nothing(own, tmp_path, capfd):
+    first = run(capfd, *own, "--json")
+    again = run(capfd, *own, "--json")
+    measures = [json.loads(d.out)["results"][0]["measures"] for d in (first, again)]
+    assert measures[0] == measures[1], "times too"
+    shutil.rmtree(tmp_path / "o")
+
+
+def test_a_value_that_json_has_no_word_for(tmp_path):
+    from landscape.measures import Kept
+    from landscape.objective import Objective
+    from landscape.results import Estimate, Measurement
+
+    objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), (torch.randn(4, 2), torch.tensor([0, 1, 0, 1])))
+    kept = Kept(tmp_path / "k", {"a": 1})
+    values = {"inf": float("inf"), "nan": float("nan"), "third": 1 / 3, "least": 5e-324}
+    for name, value in values.items():
+        kept.keep(objective, name, Measurement(Estimate(value, stderr=value, reason="why"), "m", (), settings={"eps": 0.1}), [])
+    read = Kept(tmp_path / "k", {"a": 1}).measurements
+    for name, value in values.items():
+        assert repr(read[name].estimate.value) == repr(value)
+        assert repr(read[name].estimate.stderr) == repr(value)
+        assert read[name].settings == {"eps": 0.1}

@@ -1,0 +1,174 @@
+"""The time that is left, on a clock of our own: what a pass really takes is learnt while measures run."""
+
+import json
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from landscape.machine import progress
+from landscape.measures import chosen, forecast, measure_all, registry
+from landscape.measures.running.remaining_time import UNSURE, Remaining
+from landscape.measures.running.time_forecast import Forecast
+from landscape.objective import Objective
+from landscape.results import Spent
+
+EACH = Spent(0.01, 0.03, 0.05, 0.02)
+PASSES = {
+    "lambda_max": Spent(forwards=20, sweeps=60, products=60),
+    "lambda_min": Spent(),  # shares the run of lambda_max
+    "trace": Spent(forwards=80, sweeps=8, products=64),
+    "adaptive_trace": Spent(forwards=80, sweeps=8, products=64),
+    "keskar": Spent(gradients=22),
+    "sam": Spent(gradients=8),
+}
+
+
+class Machine:
+    """Passes that take a time of their own, and a clock that they move."""
+
+    def __init__(self, each: Spent) -> None:
+        self.each, self.spent, self.now = each, Spent(), 0.0
+
+    def work(self, passes: Spent) -> None:
+        self.spent += passes
+        self.now += passes.seconds(self.each)
+
+
+def whole_run(machine: Machine, needed: dict[str, Spent], steps: int = 20):
+    """(seconds done, estimate, low, high) at every step; the estimator sees the machine's counters only."""
+    remaining = Remaining(PASSES, EACH, lambda: machine.spent, lambda: machine.now)
+    seen = [(machine.now, *remaining.left())]
+    for name, passes in needed.items():
+        remaining.begin(name)
+        for _ in range(steps):
+            machine.work(Spent(*(n / steps for n in (passes.forwards, passes.gradients, passes.sweeps, passes.products))))
+            remaining.look()
+            seen.append((machine.now, *remaining.left()))
+        remaining.end()
+        seen.append((machine.now, *remaining.left()))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "slower",
+    [(1, 1, 1, 1), (1, 1, 10, 10), (1, 1, 1, 10), (10, 10, 10, 10), (1, 10, 1, 1), (0.1, 0.1, 0.1, 0.1), (5, 2, 10, 10)],
+    ids=str,
+)
+def test_within_a_factor_of_two_after_a_tenth_of_the_work(slower):
+    """Products that cost ten times what was forecast, and whatever else: "6 min", then 9,410 s left, is not said again."""
+    real = Spent(*(f * x for f, x in zip(slower, (EACH.forwards, EACH.gradients, EACH.sweeps, EACH.products), strict=True)))
+    machine = Machine(real)
+    seen = whole_run(machine, PASSES)
+    total = machine.now
+    gradients = slower[1] > slower[3]  # that these alone are slower shows when the first of them is done
+    for now, left, low, high in seen:
+        assert low <= left <= high
+        if 0.1 * total <= now < 0.9 * total and not gradients:
+            assert low <= total - now <= high
+        if 0.1 * total <= now < 0.85 * total and slower[3] >= 1 and not gradients:
+            assert 0.5 <= left / (total - now) <= 2
+    # Gradients that alone are slower are learnt with the first of them.
+    begun = next(now for now, *_ in seen if now > total - PASSES["sam"].seconds(real))
+    assert all(0.8 <= left / (total - now) <= 1.25 for now, left, *_ in seen if begun <= now < 0.99 * total)
+    assert seen[-1][1] == 0
+
+
+def test_passes_beyond_the_forecast_teach_the_rest():
+    """Each Lanczos run and each search takes five times as many passes as was forecast."""
+    more = {name: Spent(5 * p.forwards, 5 * p.gradients, 5 * p.sweeps, 5 * p.products) for name, p in PASSES.items()}
+    machine = Machine(EACH)
+    seen = whole_run(machine, more)
+    total, first = machine.now, sum(p.seconds(EACH) for p in PASSES.values())
+    assert seen[0][1] == pytest.approx(first)
+    done = more["lambda_max"].seconds(EACH)
+    after = next(left for now, left, *_ in seen if now > done)
+    assert after > 1.9 * (first - PASSES["lambda_max"].seconds(EACH)), "one measure's excess is news of the others"
+    halfway = next((left, total - now) for now, left, *_ in seen if now > 0.5 * total)
+    assert 0.4 < halfway[0] / halfway[1] < 2
+    # While a measure overruns, it is never said to be all but done.
+    for now, left, *_ in seen:
+        if now < 0.95 * total:
+            assert left > 0.02 * (total - now)
+
+
+def test_the_range_is_a_factor_of_two_at_first_and_narrows():
+    machine = Machine(EACH)
+    seen = whole_run(machine, PASSES)
+    (_, left, low, high), (*_, lower, upper) = seen[0], seen[-30]
+    assert (left / low, high / left) == pytest.approx((UNSURE, UNSURE))
+    assert upper / lower < high / low
+
+
+def test_time_without_passes_and_passes_without_time():
+    machine = Machine(Spent())
+    remaining = Remaining(PASSES, Spent(), lambda: machine.spent, lambda: machine.now)
+    assert all(x >= 0 for x in remaining.left())
+    remaining.begin("unknown")
+    machine.now += 3
+    remaining.look()
+    machine.work(Spent(products=5))
+    remaining.end()
+    random_ = random.Random(0)
+    for name in PASSES:
+        remaining.begin(name)
+        machine.spent += Spent(forwards=random_.random())
+        machine.now += random_.random()
+        remaining.end()
+    assert remaining.left()[0] == 0
+
+
+def test_an_objective_whose_products_cost_ten_times_the_forecast(monkeypatch):
+    """Through `measure_all` as it runs: the estimates that whoever watches is given, after a tenth of the work."""
+    generator = torch.Generator().manual_seed(0)
+    data = (torch.randn(40, 5, generator=generator), torch.randint(0, 3, (40,), generator=generator))
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+    objective = Objective(model, nn.CrossEntropyLoss(), data)
+    names = ["lambda_max", "lambda_min", "trace", "adaptive_trace", "keskar"]
+    real = Spent(EACH.forwards, EACH.gradients, 10 * EACH.sweeps, 10 * EACH.products)
+    # Passes are forecast as they will be: their number is another matter.
+    passes, other = {}, objective.at(objective.theta)
+    other.preflight()
+    done = [other.spent]
+
+    def seen(name: str, _: object) -> None:
+        passes[name] = other.spent - done[-1]
+        done.append(other.spent)
+
+    measure_all(other, names, seen=seen)
+    plan = Forecast(Spent(), EACH, {n: p.seconds(EACH) for n, p in passes.items()}, passes)
+    start = objective.spent
+
+    def clock() -> float:
+        return (objective.spent - start).seconds(real)
+
+    monkeypatch.setattr(registry, "Remaining", lambda passes, each, spent: Remaining(passes, each, spent, clock))
+    heard: list[tuple[float, float, float, float]] = []
+
+    class Listener:
+        def start(self, label: str, total: int | None) -> int:
+            return len(label)
+
+        def advance(self, handle: int, steps: int) -> None: ...
+        def finish(self, handle: int) -> None: ...
+        def remark(self, text: str) -> None: ...
+        def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+            heard.append((clock(), seconds, low, high))
+
+    with progress.listening(Listener()):
+        measure_all(objective, names, plan=plan)
+    total = clock()
+    assert total > 4 * plan.total, "the forecast was wrong"
+    late = [(left / (total - now), low, high) for now, left, low, high in heard if 0.1 * total < now < 0.9 * total]
+    assert len(late) > 10
+    assert all(0.5 <= ratio <= 2 for ratio, *_ in late), late
+
+
+def test_nothing_is_heard_without_a_listener_and_chosen_names_are_all_forecast():
+    data = (torch.randn(10, 2), torch.arange(10) % 2)
+    objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), data)
+    plan = forecast(objective, "all")
+    assert list(plan.passes) == [m.name for m in chosen("all")]
+    assert measure_all(objective, ["trace"], plan=forecast(objective, ["trace"]))["trace"].defined
+    assert json.dumps(str(plan)).count(" to ") == 1

@@ -1,0 +1,62 @@
+"""Curvature by layer and by filter against the blocks of a dense Hessian; the spectrum from one run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES
+from reference import dense_hessian
+
+from landscape.objective import Objective
+from landscape.results import Block
+from landscape.spectra import eigenpairs, spectrum
+from landscape.spectra.block_curvature import breakdown
+
+
+def of_case(number: int) -> tuple[Objective, np.ndarray]:
+    model, loss, x, y = CASES[number].make(0)
+    return Objective(model, loss, (x, y), dtype="float64"), dense_hessian(model, loss, x, y)
+
+
+@pytest.mark.parametrize("number", [0, 3, 5], ids=lambda n: CASES[n].name)
+@pytest.mark.parametrize("filters", [False, True])
+def test_blocks_equal_the_dense_ones(number, filters):
+    objective, hessian = of_case(number)
+    found = breakdown(objective, filters=filters, probes=200, tol=1e-8)
+    assert any(b.filter is not None for b in found) == filters
+    blocks = [b for b in found if (b.filter is not None) == filters]
+    members = {}
+    for e in objective.layout:
+        for i in range(e.size):
+            if not filters:
+                members.setdefault((e.layer, None), []).append(e.start + i)
+            elif len(e.shape) > 1:
+                members.setdefault((e.layer, i // (e.size // e.shape[0])), []).append(e.start + i)
+    assert [(b.layer, b.filter) for b in blocks] == list(members)
+    misses = 0
+    for b in blocks:
+        rows = members[b.layer, b.filter]
+        own = hessian[np.ix_(rows, rows)]
+        assert b.weights == len(rows)
+        assert b.lambda_max.value == pytest.approx(np.linalg.eigvalsh(own)[-1], rel=1e-5, abs=1e-7)
+        low, high = b.trace.interval(0.999)
+        misses += not low - 1e-12 <= np.trace(own) <= high + 1e-12
+        assert Block.from_json(json.loads(json.dumps(b.to_json()))) == b
+    assert misses <= 1 + len(blocks) // 50
+
+
+def test_layers_add_up_to_the_trace():
+    objective, hessian = of_case(3)
+    total = sum(b.trace.value for b in breakdown(objective, probes=400))
+    assert total == pytest.approx(np.trace(hessian), rel=0.1)
+
+
+def test_one_run_serves_density_and_eigenpairs():
+    objective, hessian = of_case(0)
+    truth = np.linalg.eigvalsh(hessian)[::-1]
+    pairs, density = spectrum(objective, 3, probes=4, steps=40)
+    np.testing.assert_allclose(pairs.values, np.r_[truth[:3], truth[-3:]], rtol=1e-6)
+    assert pairs.converged.all()
+    assert density.probes == 4
+    assert pairs.matvecs <= eigenpairs(objective, 3, "both", generator=torch.Generator().manual_seed(0)).matvecs
