@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -140,7 +139,7 @@ class Engine(ForwardPass):
                     out[i] += share * self._flat(vjp({"losses": losses}, leaves, {"losses": slopes}))
         return out
 
-    def to(self, dtype: torch.dtype) -> Self:
+    def to(self, dtype: torch.dtype) -> "Engine":
         """Its twin in another dtype, with products computed plainly."""
         return replace(super().to(dtype), method=PLAIN, held=None)
 

@@ -8,7 +8,7 @@ while it runs, see `landscape.network.functional`.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,9 @@ from landscape.network.functional import called
 from landscape.network.losses.mean_loss import MeanLoss
 from landscape.network.outputs import picked
 from landscape.network.parameters import Layout
+
+# A forward pass, with whatever a subclass of it has besides.
+Pass = TypeVar("Pass", bound="ForwardPass")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +118,7 @@ class ForwardPass:
 
             yield network, batch.args[0], batch.target
 
-    def to(self, dtype: torch.dtype) -> Self:
+    def to(self: Pass, dtype: torch.dtype) -> Pass:
         """Its twin in another dtype: model, loss and data are converted copies."""
         device = self.batches[0].target.device
         loss, model = self.loss.to(device, dtype), converted(owned(self.model), None, dtype)
@@ -123,7 +126,7 @@ class ForwardPass:
         twin = replace(self, model=model, loss=loss, batches=batches, folded=None)
         return twin if self.folded is None else replace(twin, folded=self.folded.of(model))
 
-    def holding(self, tensors: Mapping[str, Tensor]) -> Self:
+    def holding(self: Pass, tensors: Mapping[str, Tensor]) -> Pass:
         """Its twin with other weights and buffers, under their names, in a copy of the network; the others stay.
 
         Raises:
@@ -146,6 +149,3 @@ class ForwardPass:
                 "expected a loss that is a mean over samples, found one that does not come apart", fix="use a loss of PyTorch's"
             )
         return losses
-
-
-Pass = TypeVar("Pass", bound=ForwardPass)  # a forward pass with whatever a subclass of it has besides

@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from landscape.errors import UsageError
-from landscape.tasks.data.by_name import digits, read_data
+from landscape.tasks.data import digits
+from landscape.tasks.data.by_name import read_data
 
 
 def test_the_digits_are_those_of_the_library():
