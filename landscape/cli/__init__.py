@@ -1,11 +1,11 @@
-"""The command line: parsing and printing only. No heavy import happens before a command's body runs."""
+"""The command line: parsing and printing only. Heavy imports wait until a command's body runs."""
 
 import os
 
 
 def main() -> None:
     """Entry point of `landscape` and `python -m landscape`."""
-    # Threads that wait by spinning take a shared machine's cores from the threads that work; read when torch is first imported.
+    # Waiting OpenMP threads should sleep: spinning ones take cores from other work. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from landscape.cli.app import run
 

@@ -1,4 +1,4 @@
-"""The command line, put together from one file a command; a command that is named is put together alone."""
+"""The command line, built from one file per command. A command that is named is built alone, so that its help is fast."""
 
 import importlib
 import sys
@@ -9,7 +9,10 @@ import typer
 from landscape.errors import LandscapeError, printable
 from landscape.version import __version__
 
-_HELP = "How sharp a minimum is, what the loss looks like around it, and which of these numbers rescaling could have faked."
+_HELP = (
+    "Measure how sharp a minimum is, draw the loss around it, and test which of these numbers change when the weights are "
+    "rescaled without changing the function."
+)
 
 COMMANDS = (
     "inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor",
@@ -18,7 +21,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 def one_command(name: str) -> typer.Typer:
-    """A single command: the others are not imported, and their options not looked at."""
+    """A single command, without importing the others or parsing their options."""
     from landscape.cli.command import command
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,7 +30,7 @@ def one_command(name: str) -> typer.Typer:
 
 
 def all_commands() -> typer.Typer:
-    """`landscape` with all its commands, for its help and for mistakes."""
+    """`landscape` with all its commands, for `landscape --help` and for unknown commands."""
     app = typer.Typer(
         help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=_CONTEXT
     )
@@ -38,7 +41,7 @@ def all_commands() -> typer.Typer:
 
 
 def _version(wanted: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and exit."""
     if wanted:
         typer.echo(f"landscape {__version__}")
         raise typer.Exit
@@ -51,7 +54,7 @@ def root(
 
 
 def run() -> None:
-    """Run a command; every mistake in the arguments is one line and exit code 2."""
+    """Run a command. A mistake in the arguments is reported in one line, with exit code 2."""
     named = sys.argv[1] if sys.argv[1:] and sys.argv[1] in COMMANDS else None
     try:
         if named is None:
@@ -61,17 +64,17 @@ def run() -> None:
     except typer.Abort:
         print("error: interrupted", file=sys.stderr)
         code = 130
-    except LandscapeError as error:  # before the command itself could say so
+    except LandscapeError as error:  # raised before the command could report it
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
     except Exception as error:
-        # Typer carries a click of its own in some versions, the public one in others: errors are told by what they can do.
+        # Some versions of typer bundle click, others import it: click's errors are recognized by their method, not their class.
         if not hasattr(error, "format_message"):
             raise
         from landscape.cli import processes
 
         text, context = error.format_message(), getattr(error, "ctx", None)
-        if text.startswith("Usage:"):  # no arguments at all: the help is the answer
+        if text.startswith("Usage:"):  # called without arguments: print the help
             processes.say(text)
         else:
             where = f"; see {context.command_path} --help" if context is not None else ""

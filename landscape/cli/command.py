@@ -1,4 +1,4 @@
-"""What turns a plain function into a command: shared options spelled out, errors turned into one line and an exit code."""
+"""Turn a plain function into a command: expand the shared options, turn errors into one line and an exit code."""
 
 import functools
 import inspect
@@ -16,14 +16,14 @@ from landscape.cli.options import Common
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, NumericalError
 
-_NOBODY_READS = 141  # as a shell says it of a program that SIGPIPE ends
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, the shell's exit code for a program that SIGPIPE ended
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a typer command of `function(terminal, common, ..., own options)`.
 
-    A parameter whose type is a dataclass (Common, Naming) is replaced by its fields as options; the body gets the dataclass
-    back. The body prints through the Terminal, and raises; this wrapper is the one place that knows about exit codes.
+    A parameter whose type is a dataclass (Common, Naming) is replaced by one option per field; the body receives the dataclass.
+    The body prints through the Terminal and raises exceptions. Only this wrapper knows about exit codes.
     """
     hints = get_type_hints(function, include_extras=True)
     parameters = list(inspect.signature(function).parameters.values())[1:]
@@ -57,7 +57,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _carried_out(function: Callable[..., None], arguments: dict[str, Any], results: TextIO) -> int:
-    """Run the body of a command and say how it ended; the exit code."""
+    """Run the body of a command, report its errors, and return the exit code."""
     common: Common = arguments["common"]
     terminal = Terminal(json=common.json, silent=processes.RANK > 0, results=results)
     code = 0
@@ -72,12 +72,12 @@ def _carried_out(function: Callable[..., None], arguments: dict[str, Any], resul
                 if terminal.unconverged and not common.allow_unconverged:
                     listed = ", ".join(terminal.unconverged)
                     raise NumericalError(
-                        f"expected every number to hold, found that these do not: {listed}",
+                        f"expected every number to converge, found that these did not: {listed}",
                         fix="see the reasons above, or pass --allow-unconverged",
                     )
             except processes.REQUESTS as error:
                 code = crew.interrupted(error)
-            except BaseException as error:  # an exit, or an interrupt that nobody asked for, is an error of the user's code
+            except BaseException as error:  # SystemExit, or KeyboardInterrupt without a signal, is an error of the user's code
                 if isinstance(error, BrokenPipeError) and whose(error) is None:
                     raise
                 if common.debug:
@@ -87,8 +87,8 @@ def _carried_out(function: Callable[..., None], arguments: dict[str, Any], resul
                 else:
                     text, code = explained(error)
                 crew.tell(error, text, getattr(error, "table", None) if isinstance(error, LandscapeError) else None)
-        # What was found before a failure is still worth having: the document is printed once the progress bars are gone.
+        # Results found before a failure are still useful. The document is printed after the progress bars are removed.
         terminal.finish()
-    except BrokenPipeError:  # whoever read the results has enough of them
-        return _NOBODY_READS
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
+        return _BROKEN_PIPE
     return code

@@ -1,4 +1,4 @@
-"""The runs that `landscape compare` compares: each checkpoint opened once, a bad one named and passed over."""
+"""The runs of `landscape compare`. Each checkpoint is opened once; one that cannot be measured is reported and skipped."""
 
 import glob
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Match:
-    """Which training losses are near enough to `loss`: at most `factor` times it, at least it over `factor`."""
+    """Training losses that count as equal to `loss`: between `loss / factor` and `loss * factor`."""
 
     loss: float
     factor: float
@@ -37,7 +37,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Lines:
-    """How the lines between minima are drawn."""
+    """Settings of the straight lines between minima."""
 
     grid: int
     batchnorm: "BatchNorm"
@@ -49,7 +49,7 @@ class Lines:
 
 @dataclass
 class Runs:
-    """What came of the checkpoints, group by group, in their order."""
+    """Results by group, in the order of the checkpoints."""
 
     sharpness: "dict[str, list[Sharpness]]" = field(default_factory=dict)
     train: "dict[str, list[Evaluation]]" = field(default_factory=dict)
@@ -61,10 +61,10 @@ class Runs:
 
 
 def grouped(checkpoints: list[Path], groups: list[str]) -> dict[str, list[Path]]:
-    """Group name -> files.
+    """The files of each group, by its name.
 
     Raises:
-        UsageError: fewer than two files, an empty or doubled group, or one that is not NAME=GLOB.
+        UsageError: fewer than two files, an empty group, two groups of one name, or a group that is not NAME=GLOB.
     """
     out: dict[str, list[Path]] = {}
     for text in groups:
@@ -94,10 +94,10 @@ def gather(
     match: Match | None,
     lines: Lines | None,
 ) -> Runs:
-    """Measure every run; draw the line from the first run of each group to that of the next, or within a single group.
+    """Measure every run, and the line between the first runs of neighbouring groups (or of a single group's first two).
 
     Raises:
-        LandscapeError: the first failure, where no run is left.
+        LandscapeError: no run could be measured; this is the first failure.
     """
     from landscape.cli.commands.sharpness import measured_at
     from landscape.cli.setup import objective_of, open_task, test_objective
@@ -106,7 +106,7 @@ def gather(
 
     runs = Runs()
     before: tuple[str, Objective, Objective | None] | None = None
-    neighbour: Sharpness | None = None  # its eigenvectors start the next one's; values do not depend on the order
+    neighbour: Sharpness | None = None  # its eigenvectors start the next solve; values do not depend on the order
     for group, path in ((g, p) for g, paths in files.items() for p in paths):
         try:
             task = open_task(path, naming, terminal)
@@ -124,7 +124,7 @@ def gather(
             unseen = None if test is None else test.evaluate()
         except LandscapeError as error:
             distributed.group().fail_together(error)
-            # The others are still worth having: nothing that was asked for and can be had is lost.
+            # Measure the other checkpoints all the same.
             runs.failures.append(error)
             terminal.warn(f"{path}: {error}")
             continue
@@ -143,7 +143,7 @@ def gather(
     if not runs.sharpness:
         raise UsageError(
             f"expected runs near a training loss of {match.loss if match else 0:g}, found none: {runs.excluded[0][2]}",
-            fix="choose the loss that they were stopped at, or a larger --match-factor",
+            fix="choose the loss at which training stopped, or a larger --match-factor",
         )
     return runs
 

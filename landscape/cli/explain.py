@@ -1,4 +1,4 @@
-"""Whose error it is that nobody raised on purpose: the system's, the user's code's, or ours; one line and an exit code."""
+"""Unexpected errors: tell whether the system, the user's code or landscape caused one; return one line and an exit code."""
 
 import re
 import sysconfig
@@ -10,7 +10,7 @@ from landscape.errors import is_out_of_memory
 _OWN = Path(__file__).resolve().parent.parent
 _STANDARD = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 _INSTALLED = ("site-packages", "dist-packages")
-# What `landscape` itself calls: an error in one of them is not the user's, unless the user's code called it.
+# Packages that `landscape` calls. An error in one of them is the user's only if the user's code called it.
 _CALLED = frozenset(
     """torch torchvision torchgen functorch numpy scipy matplotlib mpl_toolkits rich typer click jinja2 markupsafe safetensors
     sklearn jaxtyping beartype plotly PIL h5netcdf netCDF4 xarray pyhessian""".split()  # noqa: SIM905  # reads better
@@ -19,28 +19,28 @@ _WORKER = "DataLoader worker"
 
 
 def explained(error: BaseException) -> tuple[str, int]:
-    """One line and an exit code for an error that nobody raised on purpose.
+    """One line and an exit code for an unexpected error.
 
     Args:
-        error: anything, also an exit, or an interrupt that nobody asked for.
+        error: any exception, including SystemExit and a KeyboardInterrupt that user code raised.
     """
     first = str(error).partition("\n")[0]
     name = type(error).__name__
     if is_out_of_memory(error):
-        return "expected the work to fit into memory, found that it does not; pass a smaller --batch-size or --samples", 6
+        return "expected the work to fit into memory, found it too large; pass a smaller --batch-size or --samples", 6
     what = f"it exits ({error.code!r})" if isinstance(error, SystemExit) else f"{name}: {first}".removesuffix(": ")
     if _WORKER in str(error):
         what = str(error).strip().rpartition("\n")[2]  # raised in another process, whose traceback came as text
     if (place := whose(error)) is not None or _WORKER in str(error):
         where = "" if place is None else f" ({place})"
-        return f"expected the task's own code to run, found {what}{where}; mend it, or see --debug", 2
+        return f"expected the task's own code to run, found {what}{where}; fix it, or pass --debug for the traceback", 2
     if isinstance(error, OSError):
-        return f"expected the system to do its part, found {first}; check the disk and the path", 2
+        return f"expected the operating system to carry out a request, found {first}; check the disk and the path", 2
     return f"expected no error inside landscape, found {what}; run again with --debug and report it", 1
 
 
 def whose(error: BaseException) -> str | None:
-    """The innermost line of the user's own code, else of a library that only the user's code calls; None for ours."""
+    """The innermost line of the user's code, else of a library that only the user's code calls; None for landscape's own."""
     frames = [(f.filename, f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)]
     if _WORKER in str(error):
         frames += [(file, int(line)) for file, line in re.findall(r'File "(.+?)", line (\d+)', str(error))]

@@ -1,4 +1,4 @@
-"""Results that other commands wrote, read back for a report."""
+"""Read back the results that other commands wrote, for a report."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ Found = dict[str, Any]
 
 
 def collect(directories: Iterable[Path]) -> Found:
-    """All results below some directories, as `write_report` takes them.
+    """All results below the given directories, as arguments of `write_report`.
 
     Raises:
         MalformedError: a file that one of the commands wrote cannot be read.
@@ -45,7 +45,7 @@ def _no_result(path: Path, found: str) -> MalformedError:
 
 
 def _label(document: dict[str, Any]) -> str:
-    """The checkpoint's name with the beginning of its digest, since two files may have one name."""
+    """The checkpoint's name and the beginning of its digest, since two files may share a name."""
     return f"{Path(document['checkpoint']).name} ({document['sha256'][:8]})"
 
 
@@ -87,8 +87,8 @@ def _certificate(found: Found, document: dict[str, Any]) -> None:
     for entry in (document, *([node] if node else []), *document.get("sweep", [])):
         certificate, label = Certificate.from_json(entry), _label(document)
         if entry.get("rescaling", certificate.symmetry) != certificate.symmetry:
-            label += ", one layer of which parts of tensors follow"
+            label += ", one layer, some tensors scaled in part"
         pairs = found["certificates"].setdefault(label, [])
-        # Two runs of the command may hold the same point.
+        # Two runs of the command may contain the same point.
         if (entry["alpha"], certificate.to_json()) not in ((alpha, c.to_json()) for alpha, c in pairs):
             pairs.append((entry["alpha"], certificate))

@@ -1,4 +1,4 @@
-"""Options that every command takes, and those that name a network and its data."""
+"""Options of every command, and options that name a network and its data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +15,23 @@ class Common:
     """The options that every command takes."""
 
     json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.", rich_help_panel=_OUTPUT)
+        bool,
+        typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.", rich_help_panel=_OUTPUT),
     ] = False
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write files.", rich_help_panel=_OUTPUT)] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of every random number.")] = 0
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto: cuda where there is one.")] = "auto"
-    dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32"
-    samples: Annotated[int | None, typer.Option("--samples", help="Use the first N samples of the split; default all.")] = None
+    out: Annotated[Path | None, typer.Option("--out", help="File or folder to write to.", rich_help_panel=_OUTPUT)] = None
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the random numbers.")] = 0
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto: a GPU if there is one.")] = "auto"
+    dtype: Annotated[str, typer.Option("--dtype", help="Precision: float32 or float64.")] = "float32"
+    samples: Annotated[int | None, typer.Option("--samples", help="Use the first N samples of the split. Default: all.")] = None
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Samples a pass takes at once; results do not depend on it.")
+        int | None, typer.Option("--batch-size", help="Samples per forward pass. Results do not depend on it.")
     ] = None
     memory: Annotated[
         str | None,
         typer.Option(
             "--memory",
             metavar="SIZE",
-            help="Most that derivatives may take in a process, beside Python itself: 8GiB; default 0.8 of what is free.",
+            help="Memory limit for derivatives in each process, e.g. 8GiB. Default: 0.8 of the free memory.",
         ),
     ] = None
     allow_unconverged: Annotated[
@@ -40,17 +41,17 @@ class Common:
 
 
 SHARD_BASIS = Annotated[
-    bool, typer.Option("--shard-basis", help="Under torchrun: each process holds its share of the Krylov basis.")
+    bool, typer.Option("--shard-basis", help="Under torchrun: divide the Krylov basis among the processes.")
 ]
 
 
 @dataclass(frozen=True)
 class Naming:
-    """The options that say which model and data a checkpoint belongs to; not needed for one that `landscape train` wrote."""
+    """The options that name a checkpoint's model and data; not needed for a checkpoint that `landscape train` wrote."""
 
     task: Annotated[
         str | None,
-        typer.Option("--task", help="task.py or task.py:name, a function that returns a Task.", rich_help_panel=_NAMING),
+        typer.Option("--task", help="task.py or task.py:name: a function that returns a Task.", rich_help_panel=_NAMING),
     ] = None
     model: Annotated[
         str | None,
@@ -67,6 +68,7 @@ class Naming:
         typer.Option("--data", help="digits, cifar10:PATH, imagefolder:PATH or safetensors:PATH.", rich_help_panel=_NAMING),
     ] = None
     weights: Annotated[
-        str | None, typer.Option("--weights", help="Which weights, where the file holds several.", rich_help_panel=_NAMING)
+        str | None,
+        typer.Option("--weights", help="Name of the weights, if the file holds several sets.", rich_help_panel=_NAMING),
     ] = None
-    split: Annotated[str, typer.Option("--split", help="train or test.", rich_help_panel=_NAMING)] = "train"
+    split: Annotated[str, typer.Option("--split", help="Data to use: train or test.", rich_help_panel=_NAMING)] = "train"

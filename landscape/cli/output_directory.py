@@ -1,4 +1,4 @@
-"""The directory that a command writes to: never over another run's files, never half a file."""
+"""The directory that a command writes to. It never overwrites another run's files and never leaves a partial file."""
 
 import atexit
 import json
@@ -14,18 +14,18 @@ from landscape.machine.files import create, is_part, read_json, sweep, write
 from landscape.machine.json_values import differences, plain
 
 _RECORD = "run.json"
-_LARGEST = 16 << 20  # bytes of it: the digests of a hundred thousand files
+_LARGEST = 16 << 20  # largest record in bytes: room for the digests of a hundred thousand files
 
 
 class OutputDirectory:
-    """A directory that belongs to one run, told by the record of its inputs.
+    """A directory that belongs to one run, identified by the record of its inputs.
 
     Args:
-        path: created where it is missing.
+        path: the directory; created if it is missing.
         inputs: everything that determines the results: command, digests of the files, options. JSON-able.
 
     Raises:
-        UsageError: it cannot be written, or it holds another run (the message says what differs) or files of somebody else.
+        UsageError: it cannot be written, it holds another run (the message says what differs), or it holds unrelated files.
     """
 
     def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
@@ -40,14 +40,14 @@ class OutputDirectory:
 
     @staticmethod
     def allow(path: Path, inputs: dict[str, Any]) -> None:
-        """Refuse, before any work, a directory that could not be written at its end.
+        """Check before any work that the results can be written to this directory.
 
         Args:
             path: as for the class.
             inputs: those of the inputs that are known beforehand.
 
         Raises:
-            UsageError: as the class, as far as can be told.
+            UsageError: as for the class, as far as the known inputs show it.
         """
         there = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -61,14 +61,14 @@ class OutputDirectory:
 
     @property
     def place(self) -> Path:
-        """Where the directory is, or will be once something is written."""
+        """Path of the directory, which exists once a file is written."""
         return self._path
 
     @property
     def path(self) -> Path:
-        """The directory, made and marked when the first file is about to be written: a run that fails owns nothing.
+        """The directory. It is created, with its record, just before the first file is written, so a failed run leaves none.
 
-        Of several processes at one command the first one writes; the others have directories that nobody sees.
+        Under torchrun the first process writes here; the others write to temporary directories.
         """
         return self.shared if self._own == self._path else self._own
 
@@ -87,7 +87,7 @@ class OutputDirectory:
         return self._path
 
     def file(self, name: str) -> Path:
-        """Path of a file to write; remembered for the list at the end."""
+        """Path of a file to write, added to the list of written files."""
         path = self.path / name
         self.written.append(path)
         return path
@@ -98,7 +98,7 @@ class OutputDirectory:
 
 
 def _recorded(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Inputs as they read back from the record, without what decides nothing: how the work was cut and computed."""
+    """Inputs as they are read back from the record, without those that do not change results: memory plan, product method."""
     return _without_work(plain(json.loads(json.dumps(inputs, default=str))))
 
 
@@ -109,16 +109,16 @@ def _without_work(value: Any) -> Any:
 
 
 def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
-    """Refuse a directory of another run, or of somebody else."""
+    """Refuse a directory that holds another run or unrelated files."""
     try:
-        held = [p.name for p in path.iterdir() if not is_part(p.name)]  # of a command that was killed, or has just begun
+        held = [p.name for p in path.iterdir() if not is_part(p.name)]  # partial files: a command was killed or is running
     except OSError as error:
         raise _unusable(path, error) from error
     if _RECORD in held:
         _compare(path, inputs, partly)
     elif held:
         raise UsageError(
-            f"expected an empty directory or one of this very run, found {path} with {held[0]} in it",
+            f"expected an empty directory or one of this same run, found {path} with {held[0]} in it",
             fix="choose another --out",
         )
 
@@ -128,9 +128,9 @@ def _unusable(path: Path, error: OSError) -> UsageError:
 
 
 def _compare(path: Path, inputs: dict[str, Any], partly: bool) -> None:
-    """Refuse a directory whose record differs from this run's inputs, or from the part of them that is known."""
+    """Refuse a directory whose record differs from this run's inputs (`partly`: from those known so far)."""
     try:
-        there, why = read_json(path / _RECORD, _LARGEST), "it holds no inputs of a run"
+        there, why = read_json(path / _RECORD, _LARGEST), "it holds no record of a run's inputs"
     except (OSError, ValueError) as error:
         there, why = None, f"its record {_RECORD} cannot be read: {getattr(error, 'strerror', None) or error}"
     if there == inputs:

@@ -1,4 +1,4 @@
-"""Measures of the checkpoints of one command, kept in its output directory as they are done."""
+"""Measures of each checkpoint, saved in the output directory as soon as they are computed."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,13 @@ _FOLDER = "measures"
 
 @dataclass
 class Keeping:
-    """Where the measures of one of several checkpoints are kept.
+    """Storage for the measures of one of several checkpoints.
 
     Attributes:
-        directory: of the command; None keeps nothing on a disk.
-        number: of the checkpoint among those of the command.
-        last: whether none comes after it that would start from its eigenvectors.
-        so_far: what was done when the run was interrupted.
+        directory: output directory of the command; None saves nothing.
+        number: index of the checkpoint in the command.
+        last: whether this is the last checkpoint, so that no other one starts from its eigenvectors.
+        so_far: the measures computed when the run was interrupted.
     """
 
     directory: "OutputDirectory | None"
@@ -33,10 +33,10 @@ class Keeping:
     _kept: "Kept | None" = field(default=None, init=False)
 
     def opened(self, objective: "Objective", terminal: Terminal, inputs: dict[str, Any], seed: int) -> "Kept | None":
-        """What an earlier run has kept; of several processes the first one reads and writes, and all know the same.
+        """The measures that an earlier run saved. Under torchrun the first process reads and writes, and all get the same.
 
         Raises:
-            UsageError: it is of other inputs.
+            UsageError: they belong to other inputs.
         """
         if self.directory is None:
             return None
@@ -51,10 +51,10 @@ class Keeping:
             terminal.warn(problem)
         if kept.measurements:
             listed = ", ".join(kept.measurements)
-            terminal.note(f"{inputs['checkpoint']}: found from an earlier run, not computed again: {listed}")
+            terminal.note(f"{inputs['checkpoint']}: read from an earlier run, not computed again: {listed}")
         return kept
 
     def done(self) -> None:
-        """The checkpoint after this one is done too: the eigenvectors that it started from are of no more use."""
+        """Delete the eigenvectors once the next checkpoint, which started from them, is done."""
         if self._kept is not None:
             self._kept.forget_directions()

@@ -1,4 +1,4 @@
-"""PyHessian on the user's own network. Its files carry the GPL: an extra, imported only where it is asked for."""
+"""PyHessian on the user's network. PyHessian is under the GPL, so it is an optional extra, imported only on request."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A command under torchrun: one process speaks and writes, and all stop together, with one line that says why."""
+"""A command under torchrun: one process prints and writes, and all stop together with one line that says why."""
 
 import os
 import signal
@@ -20,31 +20,31 @@ from landscape.machine.torchrun import joined, launched
 from landscape.version import __version__
 
 RANK, SIZE = launched()
-# The commands whose work is a sum over samples or a set of points.
+# The commands that can divide their work: it is a sum over samples or a set of points.
 SHARED = ("sharpness", "spectrum", "surface", "reparam", "compare")
-# Seconds that a silent process waits for the one that speaks, where they have not come together yet; torchrun ends it sooner.
+# Seconds that a silent process waits for the printing one if the group has not formed; torchrun usually ends it sooner.
 _LINGER = 10.0
-# Seconds to unwind in after a request to stop; a process that waits inside a library for one that is gone is ended then.
+# Seconds to clean up after a request to stop. A process that still waits inside a library for a lost one is then ended.
 _UNWIND = 10.0
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody told this process to stop: torchrun, after another one failed, or the user by way of it."""
+    """SIGTERM: torchrun stopped this process, because another one failed or because the user stopped torchrun."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody pressed Ctrl-C; a KeyboardInterrupt of another kind is one that the user's code raised by itself."""
+    """SIGINT: the user pressed Ctrl-C. Any other KeyboardInterrupt was raised by the user's code."""
 
 
-# What ends a command because somebody asked for it.
+# The exceptions that end a command on request.
 REQUESTS = (Interrupted, Stopped)
 
 
 class Crew:
-    """The processes of one command, from coming together to telling why they stop.
+    """The processes of one command: they form a group, run, and report why they stop.
 
     Args:
-        terminal: silent in all but one of them.
+        terminal: silent in all processes but one.
     """
 
     def __init__(self, terminal: Terminal) -> None:
@@ -53,9 +53,9 @@ class Crew:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        # A run that is told to stop unwinds like one that is interrupted, so that temporary files are removed.
+        # SIGTERM raises like Ctrl-C does, so that temporary files are removed.
         self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _stop)}
-        if callable(signal.getsignal(signal.SIGINT)):  # else it is ignored, as in the background of a script
+        if callable(signal.getsignal(signal.SIGINT)):  # not if it is ignored, as in a script's background jobs
             self._before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
         return self
 
@@ -65,11 +65,11 @@ class Crew:
             signal.signal(number, handler)
 
     def join(self, command: str) -> None:
-        """Come together; at once where there is only one.
+        """Form the group of processes; does nothing for a single process.
 
         Raises:
-            UsageError: the command cannot be shared.
-            LostError: the others did not come.
+            UsageError: the command cannot be divided among processes.
+            LostError: another process did not join.
         """
         if SIZE > 1 and command not in SHARED:
             raise UsageError(
@@ -81,10 +81,10 @@ class Crew:
             self._stack.enter_context(_Watch(self))
 
     def compare(self, options: Mapping[str, object]) -> None:
-        """Refuse processes that were given different options; files may lie elsewhere on every machine: their bytes count.
+        """Check that all processes have the same options. Paths may differ between machines: the files' bytes are compared.
 
         Raises:
-            UsageError: they differ.
+            UsageError: the options differ.
         """
         if self.group.size == 1:
             return
@@ -95,13 +95,15 @@ class Crew:
         check_alike(self.group, {"landscape": __version__} | told)
 
     def wait(self) -> None:
-        """Wait until all are done."""
+        """Wait until all processes are done."""
         self.group.everyone(None)
 
     def tell(self, error: BaseException, text: str, table: Sequence[Sequence[str]] | None = None) -> None:
-        """Say why the command fails: once where all fail alike or because one did, else with the number of the process."""
+        """Report why the command fails: once if all fail alike or because of one, else with the number of the process."""
         if SIZE > 1:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the others end, and torchrun with them: first this line
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # torchrun ends this process as soon as another one exits: print first
         if self.group.size == 1:
             self.terminal.error(text, table)
             if RANK > 0:
@@ -121,7 +123,7 @@ class Crew:
             self.group.until_said()
 
     def interrupted(self, error: KeyboardInterrupt) -> int:
-        """Say that the command was interrupted, or stopped because another process did; the exit code."""
+        """Report that the command was interrupted, or stopped with another process; return the exit code."""
         if SIZE == 1 or not isinstance(error, Stopped):
             self.tell(error, "interrupted")
             return 130
@@ -129,22 +131,22 @@ class Crew:
         return LostError.exit_code
 
 
-# Options that each process may have its own of, or that name files.
+# Options that may differ between processes, or that name files.
 _OWN = frozenset({"out", "device", "memory", "json", "debug", "task", "model", "data"})
 
 
 def _names_files(value: object) -> bool:
-    """Whether an option's value is, or holds, a path."""
+    """Whether an option's value is or contains a path."""
     if isinstance(value, (list, tuple)):
         return any(map(_names_files, value))
     return isinstance(value, Path) or (isinstance(value, str) and (os.sep in value or ":" in value))
 
 
-_STOPPED = f"expected all {SIZE} processes, found that one stopped, or that all were told to; {GOES_ON}"
+_STOPPED = f"expected all {SIZE} processes, found that one stopped, or that torchrun was stopped; {GOES_ON}"
 
 
 class _Watch:
-    """Ends a process that was told to stop and cannot hear it, because it waits inside a library for one that is gone."""
+    """Ends a process that cannot react to SIGTERM because it waits inside a library for a process that is gone."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -173,17 +175,17 @@ class _Watch:
 
 
 def _stop(*_: object) -> None:
-    """What SIGTERM does."""
+    """Handler of SIGTERM."""
     raise Stopped
 
 
 def _interrupt(*_: object) -> None:
-    """What Ctrl-C does."""
+    """Handler of SIGINT."""
     raise Interrupted
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line before any command runs; of several processes the first one."""
+    """Print a line before any command runs; under torchrun only the first process prints."""
     if RANK == 0:
         print(text, file=file or sys.stdout)
     else:

@@ -1,4 +1,4 @@
-"""From the options of a command to an Objective: what every command that computes does first."""
+"""Build the Objective that a command's options describe."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def device_of(name: str) -> str:
-    """The device that `--device` means.
+    """The device that `--device` names.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: this machine has no such device.
     """
     import torch
 
     if name in ("auto", "cuda") and torch.cuda.is_available() and launched()[1] > 1:
-        return f"cuda:{local_gpu()}"  # each process its own
+        return f"cuda:{local_gpu()}"  # one GPU per process
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -36,22 +36,22 @@ def device_of(name: str) -> str:
         kind = "unknown"
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
         there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-        raise UsageError(f"expected a device of this machine, found {name!r}", fix=f"there is {there}; see landscape doctor")
+        raise UsageError(f"expected a device of this machine, found {name!r}", fix=f"choose from {there}; see landscape doctor")
     return name
 
 
 def seeded(seed: int) -> "torch.Generator":
-    """A generator of random numbers."""
+    """A random number generator with this seed."""
     import torch
 
     return torch.Generator().manual_seed(seed)
 
 
 def model_arguments(pairs: list[str] | None) -> dict[str, object]:
-    """`-M key=value` as keyword arguments; a value is read as JSON where it is some, else as text.
+    """`-M key=value` as keyword arguments. A value is parsed as JSON; if that fails it is text.
 
     Raises:
-        UsageError: no such pair, or a value that is longer, deeper or larger than an argument of a network can be.
+        UsageError: not a key=value pair, or a value that is too long, too deeply nested or too large.
     """
     import json
 
@@ -77,12 +77,12 @@ def model_arguments(pairs: list[str] | None) -> dict[str, object]:
     return out
 
 
-# Characters of an option's value: a list of some hundred layer widths is shorter.
+# Most characters of an option's value; a list of a few hundred layer widths is shorter.
 _LONGEST = 4096
 
 
 def _bounded(value: object) -> object:
-    """The value, whose whole numbers are such that a tensor can have them as a size or hold them."""
+    """The value, after checking that its integers fit into 64 bits, as sizes and entries of tensors must."""
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _bounded(part)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -91,14 +91,14 @@ def _bounded(value: object) -> object:
 
 
 def task_file(naming: Naming) -> dict[str, str]:
-    """What belongs in the record of a command's inputs about the file that `--task` names; empty without one."""
+    """Entries for the record of inputs that identify the file of `--task`; empty without `--task`."""
     from landscape.tasks.userfile import task_record
 
     return {} if naming.task is None else task_record(naming.task)
 
 
 def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
-    """The checkpoint's Task: its model with these weights, its loss and its data."""
+    """The checkpoint's Task: its model with the checkpoint's weights, its loss and its data."""
     from landscape.tasks import load
 
     if naming.model_args and naming.model is None and naming.task is None:
@@ -119,7 +119,7 @@ def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
 
 
 def objective_of(task: "Task", common: Common, split: str = "train", shard_basis: bool = False) -> "Objective":
-    """The Objective of a task on the data, in the precision and on the device that the options ask for."""
+    """The Objective of a task, with the samples, precision and device of the options."""
     from landscape.machine.memory import parsed
 
     if common.dtype not in ("float32", "float64"):
@@ -136,10 +136,10 @@ def objective_of(task: "Task", common: Common, split: str = "train", shard_basis
 
 
 def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vectors: int) -> dict[str, object]:
-    """Say how much memory the run will take, with these Krylov bases one after another, and how products are computed.
+    """Print how much memory the run will take, with these Krylov bases one after another, and how products are computed.
 
     Returns:
-        What to record of it: it decides about time and memory, and moves results by no more than their tolerance.
+        The same as entries for the record. They affect time and memory; results change by less than their tolerance.
     """
     terminal.note(objective.plan.line(*bases, vectors=vectors))
     terminal.note(f"products: {objective.method.name}")
@@ -147,7 +147,7 @@ def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vect
 
 
 def test_objective(task: "Task", common: Common) -> "Objective | None":
-    """The Objective on the test split, on at most `--samples` of it; None where the task has no test split."""
+    """The Objective on at most `--samples` of the test split; None if the task has no test split."""
     if task.test is None:
         return None
     available = task.size("test")
@@ -156,9 +156,9 @@ def test_objective(task: "Task", common: Common) -> "Objective | None":
 
 
 def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> "Evaluation":
-    """Loss and accuracy at the checkpoint, first of all; a network no better than guessing is warned about.
+    """Print loss and accuracy at the checkpoint, and warn if the accuracy is at chance level.
 
-    One that was trained on corrupted data, as its recipe says, has a right to be at chance level on the clean test set.
+    There is no warning on the test split for a network whose recipe has corrupted training data: chance level is expected.
     """
     centre = objective.evaluate()
     text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}".rstrip()
@@ -174,7 +174,7 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
         return centre
     if (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
         terminal.warn(
-            f"{name}: accuracy is at chance level (1 in {classes}): is the preprocessing the one it was trained with, "
-            "are the weights the right ones, were the labels random?"
+            f"{name}: accuracy is at chance level (1 in {classes}): check the preprocessing, the weights and "
+            "whether the labels were random in training"
         )
     return centre

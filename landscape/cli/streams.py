@@ -1,4 +1,4 @@
-"""Results apart from all that others print: a network, a loss or a library that prints must not end up in the document."""
+"""Keep results apart from other output: text that a network, a loss or a library prints must not get into the document."""
 
 import ctypes
 import io
@@ -13,17 +13,17 @@ _STDOUT, _STDERR = 1, 2
 
 @contextmanager
 def apart() -> Iterator[TextIO]:
-    """Yield a stream to what was standard output; whatever prints in the block, in Python, in C or in a child, goes to stderr.
+    """Yield a stream to the original stdout, and send everything that Python, C code or a child prints to stderr meanwhile.
 
-    At the end of the block all is as it was, unless standard output is the process's own: a process that is about to end
-    goes on printing to stderr, so that what is left in a buffer of C, or printed at exit, does not follow the document.
+    At the end of the block stdout is restored if it had been replaced, as tests do. If it is the process's own, it stays
+    redirected to stderr: text left in a C buffer, or printed at exit, then does not follow the document.
     """
     before, here = sys.stdout, sys.stdout is sys.__stdout__
     before.flush()
     try:
         kept = os.dup(_STDOUT)
         os.dup2(_STDERR, _STDOUT)
-    except OSError:  # one of them is closed
+    except OSError:  # stdout or stderr is closed
         yield before
         return
     own = _stream_to(kept, before) if _number(before) == _STDOUT else before
@@ -48,20 +48,20 @@ def apart() -> Iterator[TextIO]:
 
 
 def _number(stream: TextIO) -> int | None:
-    """Number of the file that a stream writes to; None for one in memory."""
+    """The file descriptor that a stream writes to; None for a stream in memory."""
     with suppress(OSError, ValueError, AttributeError):
         return stream.fileno()
     return None
 
 
 def _stream_to(number: int, like: TextIO) -> TextIO:
-    """A stream to an open file, encoded as another one; what its encoding lacks is spelt out."""
+    """A stream to a file descriptor, with the encoding of `like`; characters that it lacks are escaped."""
     encoding = getattr(like, "encoding", None) or "utf-8"
     return open(number, "w", encoding=encoding, errors="backslashreplace", newline=None)  # closed by `apart`
 
 
 def _give_up(stream: TextIO) -> None:
-    """Close a stream that may be broken: what it still holds goes nowhere."""
+    """Close a stream that may be broken; its unwritten text is dropped."""
     try:
         stream.close()
     except (OSError, io.UnsupportedOperation):

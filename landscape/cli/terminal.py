@@ -1,4 +1,4 @@
-"""What a person sees: tables, lines, warnings and progress; and the one JSON document that a program reads."""
+"""Output of a command: tables, lines, warnings and progress for a person, one JSON document for a program."""
 
 import json
 import sys
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 _PLAIN_SECONDS = 10.0
 
-_ROWS = 10  # of what disagrees; more of them no longer helps
+_ROWS = 10  # most rows of the table below an error
 
 
 class Terminal:
-    """Where a command prints.
+    """Prints the output of a command.
 
     Args:
-        json: everything for people goes to stderr, and `document` is printed on stdout at the end.
-        silent: print nothing: of several processes at one command one speaks.
-        results: where stdout leads; see `landscape.cli.streams`.
+        json: print text on stderr, and `document` on stdout at the end.
+        silent: print nothing; under torchrun one process prints.
+        results: the stream of stdout; see `landscape.cli.streams`.
 
-    Whatever is printed, a name from outside can neither break a line nor command the terminal: each method spells out what is
-    not printable, and callers pass texts as they are.
+    Every method escapes characters that are not printable, so that a name from a file can neither break a line nor send
+    control sequences to the terminal. Callers pass text unescaped.
     """
 
     def __init__(self, *, json: bool, silent: bool = False, results: TextIO | None = None) -> None:
@@ -48,19 +48,19 @@ class Terminal:
         self._document: dict[str, Any] | None = None
 
     def line(self, text: str = "") -> None:
-        """One line of result; `line()` is an empty one."""
+        """Print a line of results; `line()` prints an empty one."""
         self.out.print(escape(printable(text)))
 
     def note(self, text: str) -> None:
-        """A remark that is no result, on stderr."""
+        """Print a remark on stderr."""
         self.err.print(f"[dim]note: {escape(printable(text))}[/]")
 
     def warn(self, text: str) -> None:
-        """Something the reader should look at before believing the numbers, on stderr."""
+        """Print a warning on stderr: something to check before trusting the numbers."""
         self.err.print(f"[bold yellow]warning:[/] {escape(printable(text))}")
 
     def error(self, text: str, table: Sequence[Sequence[str]] | None = None) -> None:
-        """The one line that a failed command ends with, after a table of details where there is one."""
+        """Print the error that ends a command, after the first rows of a table of details, if there is one."""
         rows = list(table or ())
         for row in rows[:_ROWS]:
             self.err.print(escape("  " + "  ".join(printable(c, limit=100) for c in row)))
@@ -69,7 +69,7 @@ class Terminal:
         self.err.print(f"[bold red]error:[/] {escape(printable(text, limit=1000))}")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table whose cells may hold any text; only the last column is ever wrapped."""
+        """Print a table. Only the last column may wrap."""
         table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, name in enumerate(head):
             table.add_column(escape(printable(name)), no_wrap=i < len(head) - 1, overflow="fold")
@@ -78,16 +78,16 @@ class Terminal:
         self.out.print(table, soft_wrap=False)
 
     def written(self, paths: Sequence[Path]) -> None:
-        """The list of files that the command wrote."""
+        """Print the files that the command wrote."""
         for path in paths:
             self.err.print(f"[dim]wrote[/] {escape(printable(str(path)))}")
 
     def document(self, document: dict[str, Any]) -> None:
-        """What `--json` prints."""
+        """Set the document that `--json` prints."""
         self._document = document
 
     def finish(self) -> None:
-        """Print the document, if it was asked for."""
+        """Print the document if `--json` is set."""
         if self.json and self._document is not None:
             json.dump(plain(self._document), self.results, indent=2, allow_nan=False)
             self.results.write("\n")
@@ -95,7 +95,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show the progress of the work inside: bars with an ETA on a terminal, plain lines elsewhere."""
+        """Show the progress of the work inside the block: bars with the remaining time on a terminal, plain lines elsewhere."""
         if self.silent:
             yield
             return
@@ -106,7 +106,7 @@ class Terminal:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         class Left(TimeRemainingColumn):
-            """What the work says of itself, else what its steps say."""
+            """The remaining time that the work itself reports, else an estimate from its steps."""
 
             def render(self, task: "Task") -> "Text":
                 said: str | None = task.fields.get("left")
@@ -118,7 +118,7 @@ class Terminal:
 
 
 def _console(*, stderr: bool, quiet: bool, file: TextIO | None = None) -> Console:
-    """A console as wide as its terminal; in a file or a pipe wide enough for any table."""
+    """A console as wide as its terminal; in a file or a pipe it is wide enough for every table."""
     console = Console(stderr=stderr, file=file, highlight=False, soft_wrap=True, quiet=quiet)
     if not console.is_terminal:
         console.width = 200
@@ -145,13 +145,13 @@ class _Bars:
 
 
 class _Lines:
-    """Progress as a line every few seconds, for logs."""
+    """Progress as a line every ten seconds, for logs."""
 
     def __init__(self, console: Console, remark: Callable[[str], None]) -> None:
         self.console, self.remark = console, remark
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
-        self.known: dict[int, str] = {}  # what stages say of the time that they still take
+        self.known: dict[int, str] = {}  # the remaining time that a stage itself reports
         self.paces: dict[int, Pace] = {}
         self.spoken = time.monotonic()
         self.last = 0
@@ -186,7 +186,7 @@ class _Lines:
 
 
 def left_words(seconds: float, low: float, high: float) -> str:
-    """An estimate of the time that is left, with its range.
+    """An estimate of the remaining time, with its range.
 
     Example:
         >>> left_words(200.0, 100.0, 400.0)

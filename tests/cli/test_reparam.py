@@ -154,7 +154,7 @@ def test_a_network_whose_layers_are_read_in_part_and_measures_that_it_does_not_h
     done = landscape(
         "reparam", "net.pt", "--task", "task.py", "--dtype", "float64", "--measures", measures, "--out", "o", cwd=tmp_path
     )
-    assert "neuron-wise rescaling are what is tested" in done.stdout
+    assert "the table tests the claims about neuron-wise rescaling" in done.stdout
     document = json.loads((tmp_path / "o" / "certificate.json").read_text())
     assert (document["rescaling"], document["symmetry"]) == ("layer", "node")
     for c in (document, document["node"]):

@@ -106,7 +106,7 @@ def test_ctrl_c_prints_what_was_done_and_the_same_command_goes_on(runs, tmp_path
         printed, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert "error: interrupted" in told
-    assert "the same command goes on" in told
+    assert "the same command continues" in told
     assert "lambda_max " in told, "the table of what was done"
     assert "Traceback" not in told
     document = json.loads(printed)

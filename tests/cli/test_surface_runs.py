@@ -102,7 +102,7 @@ def test_told_to_stop_it_says_how_to_go_on_and_does(place, signals, name):
         process.send_signal(s)
     _, err = ended(process, 130)
     assert "interrupted" in err
-    assert f"what was done is kept in {name}: the same command goes on" in err or len(signals) == 2
+    assert f"finished points are saved in {name}: the same command continues" in err or len(signals) == 2
     surface(place, name, *longer)
     surface(place, f"{name}-whole", *longer)
     assert contents(place / name) == contents(place / f"{name}-whole")

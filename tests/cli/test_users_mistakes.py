@@ -107,7 +107,7 @@ def test_what_a_network_raises_is_told_with_its_own_line(code, write, capfd):
     assert done.out == ""
     assert f"found {BROKEN[code]}" in done.error
     assert "(t.py:17)" in done.error
-    assert done.error.endswith("mend it, or see --debug")
+    assert done.error.endswith("fix it, or pass --debug for the traceback")
 
 
 def test_memory_that_a_network_asks_for_in_vain_is_told_as_such(write, capfd):

@@ -1,1 +1,1 @@
-"""One module a command of `landscape`."""
+"""The commands of `landscape`, one module each."""

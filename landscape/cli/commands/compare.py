@@ -1,4 +1,4 @@
-"""`landscape compare`: groups of checkpoints side by side, and the straight lines between their minima."""
+"""`landscape compare`: compare groups of checkpoints, and measure the loss on the straight lines between their minima."""
 
 import math
 from dataclasses import asdict, replace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from landscape.surfaces.paths import BatchNorm
 
 NAME = "compare"
-# Groups that stand side by side in one table of the terminal.
+# Most groups in one table of the terminal.
 _SIDE_BY_SIDE = 3
 
 
@@ -26,26 +26,33 @@ def run(
     common: Common,
     naming: Naming,
     checkpoints: Annotated[
-        list[Path] | None, typer.Argument(metavar="[CKPT...]", help="Checkpoints, each a group of its own.")
+        list[Path] | None, typer.Argument(metavar="[CKPT...]", help="Checkpoints; each one is a group.")
     ] = None,
     group: Annotated[
-        list[str] | None, typer.Option("--group", metavar="NAME=GLOB", help="A group of runs; give it several times.")
+        list[str] | None, typer.Option("--group", metavar="NAME=GLOB", help="A group of runs; repeat for every group.")
     ] = None,
     measures: Annotated[
-        str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
+        str | None, typer.Option("--measures", help="all, or names separated by commas. Default: the usual measures.")
     ] = None,
     interpolate: Annotated[
-        bool, typer.Option("--line/--no-line", help="Also the straight line between the first runs of neighbouring groups.")
+        bool,
+        typer.Option(
+            "--line/--no-line", help="Also measure the loss on the line between the first runs of neighbouring groups."
+        ),
     ] = True,
-    grid: Annotated[int, typer.Option("--grid", min=2, help="Points of that line.")] = 31,
+    grid: Annotated[int, typer.Option("--grid", min=2, help="Number of points on that line.")] = 31,
     batchnorm: Annotated[
-        str, typer.Option("--batchnorm", help="Statistics along that line: recalibrate, interpolate or eval (the start's).")
+        str,
+        typer.Option(
+            "--batchnorm",
+            help="BatchNorm statistics along that line: recalibrate, interpolate, or eval (those of its first end).",
+        ),
     ] = "recalibrate",
     match_loss: Annotated[
-        float | None, typer.Option("--match-loss", help="Leave out runs whose training loss is not near this value.")
+        float | None, typer.Option("--match-loss", help="Keep only runs whose training loss is close to this value.")
     ] = None,
     match_factor: Annotated[
-        float, typer.Option("--match-factor", help="Near is within this factor of --match-loss, either way.")
+        float, typer.Option("--match-factor", help="Close means within this factor of --match-loss, above or below.")
     ] = 1.25,
 ) -> None:
     """Compare groups of minima: intervals, permutation tests with false-discovery control, effect sizes, rank correlation.
@@ -59,7 +66,7 @@ def run(
     from landscape.measures import chosen
 
     names = listed(measures)
-    chosen(names)  # an unknown name is told before any work
+    chosen(names)  # reports an unknown name before any work
     match = None if match_loss is None else Match(match_loss, match_factor)
     how = Lines(grid, cast("BatchNorm", batchnorm))
     files = grouped(checkpoints or [], group or [])
@@ -110,7 +117,7 @@ def run(
 
 
 def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]") -> None:
-    """Tables and remarks; what nobody should miss comes first."""
+    """Print the warnings, the tables and the remarks."""
     for warning in comparison.warnings:
         terminal.warn(warning)
     names = list(comparison.groups)
@@ -125,7 +132,7 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
         terminal.line(
             "δ = P(first > second) − P(first < second); p: exact permutation test on ranks; q: p adjusted for all tests"
         )
-        terminal.line("(Benjamini-Hochberg; among all of them, and among the measures or the rest alone: the larger).")
+        terminal.line("(Benjamini-Hochberg, over all tests and over the measures or the other quantities alone: the larger).")
         terminal.line()
     if comparison.rank_correlation:
         head = ("with the generalization gap", "Kendall's τ [95 %]", "p", "q", "granulated Ψ [95 %]")
@@ -157,7 +164,7 @@ def _write(
     comparison: "Comparison",
     lines: "dict[str, Slice]",
 ) -> None:
-    """JSON, two CSV tables, and the figures."""
+    """Write the JSON document, two CSV tables and the figures."""
     from landscape.machine.files import write
     from landscape.report import figure_correlations, figure_effects, figure_interpolation, figure_measures, save
     from landscape.report.exports.spreadsheet import runs_csv, statistics_csv

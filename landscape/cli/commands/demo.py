@@ -1,4 +1,4 @@
-"""`landscape demo`: everything, on four small networks trained here and now on the embedded data."""
+"""`landscape demo`: train four small networks on the embedded digits, then run every command on them."""
 
 import time
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def run(terminal: Terminal, common: Common) -> None:
     terminal.line()
     terminal.line(f"$ landscape report {root} --out {page}")
     report.run(terminal, [root], replace(common, out=page), here, title="landscape demo: four networks on digits")
-    # Journals and kept weights belong to the machine; a person opens the rest.
+    # Leave out journals and saved weights, which nobody opens.
     written = sorted(p for p in root.rglob("*") if p.is_file() and not {"points", "measures", kept.name} & set(p.parts))
     terminal.line()
     terminal.line(f"Done in {time.perf_counter() - started:.0f} s. Files:")
@@ -83,6 +83,6 @@ _KEYS = ("network", "epochs", "train_loss", "train_accuracy", "test_accuracy")
 
 
 def _cell(final: dict[str, Any], key: str) -> str:
-    """A final score as the table shows it."""
+    """A final loss or accuracy as the table shows it."""
     value = final[key]
     return f"{100 * value:.2f} %" if key.endswith("accuracy") else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""`landscape doctor`: what this machine can do, and whether it does it right."""
+"""`landscape doctor`: versions and devices of this machine, a correctness check, and timings."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ _PACKAGES = (
 
 
 def run(terminal: Terminal, common: Common) -> None:
-    """Show versions and devices, check a product against a dense Hessian, and time one on the digits.
+    """Show versions and devices, check Hessian-vector products against a dense Hessian, and time one on the digits.
 
     Example: landscape doctor --device cpu
     """
@@ -50,7 +50,7 @@ def run(terminal: Terminal, common: Common) -> None:
         from landscape.tasks.torchvision_import import torchvision
 
         facts["torchvision"] += f", imports ({torchvision.__version__})"
-    except Exception as error:  # whatever a broken installation raises is the finding
+    except Exception as error:  # a broken installation may raise anything; report it
         facts["torchvision"] += f", DOES NOT IMPORT: {error}"
     terminal.table(("", "found"), list(facts.items()))
     worst = _dense_check(device, common.seed)
@@ -79,7 +79,8 @@ def run(terminal: Terminal, common: Common) -> None:
         terminal.written(folder.written)
     if not worst < 1e-9:
         raise NumericalError(
-            f"expected products right to 1e-9 in float64, found {worst:.1e}", fix="report this with the table above"
+            f"expected Hessian-vector products correct to 1e-9 in float64, found an error of {worst:.1e}",
+            fix="report this with the table above",
         )
 
 
@@ -94,7 +95,7 @@ def _version(package: str) -> str:
 
 
 def _dense_check(device: str, seed: int) -> float:
-    """Largest relative error of products with a small network's Hessian, against forward over reverse for all of it."""
+    """Largest relative error of Hessian-vector products of a small network, against the dense Hessian from `torch.func`."""
     import torch
 
     from landscape.objective import Objective
@@ -109,7 +110,7 @@ def _dense_check(device: str, seed: int) -> float:
         output = torch.func.functional_call(model, objective.layout.unflatten(theta), (x,))
         return torch.nn.functional.cross_entropy(output, y)
 
-    with warnings.catch_warnings():  # torch's own, at the first derivative in forward mode; nothing the user could act on
+    with warnings.catch_warnings():  # from torch itself, at the first forward-mode derivative; the user cannot act on it
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated")
         dense = torch.func.hessian(loss)(objective.theta.cpu())
     products = objective.hvp(torch.eye(objective.dim, dtype=torch.float64)).cpu()
@@ -117,7 +118,7 @@ def _dense_check(device: str, seed: int) -> float:
 
 
 def _timed(objective: "Objective") -> tuple[float, float]:
-    """Median seconds of a gradient and of a product."""
+    """Median seconds of a gradient and of a Hessian-vector product."""
     import torch
 
     v = torch.randn(objective.dim, generator=torch.Generator().manual_seed(0))

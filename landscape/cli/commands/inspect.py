@@ -1,4 +1,4 @@
-"""`landscape inspect`: what is in a file; safe on anything."""
+"""`landscape inspect`: list the contents of a checkpoint. It is safe on any file: no code from the file runs."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def run(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a directory of sharded safetensors.")],
     common: Common,
 ) -> None:
-    """Show what is in a checkpoint: weights, shapes, digest, likely architecture. Nothing in the file is run.
+    """List the contents of a checkpoint: weights, shapes, digest, likely architecture. No code from the file runs.
 
     Example: landscape inspect model.pt
     """
@@ -27,14 +27,14 @@ def run(
 
     for name in ("samples", "batch_size"):
         if getattr(common, name) is not None:
-            terminal.note(f"--{name.replace('_', '-')} has no meaning for inspect: it reads no data")
+            terminal.note(f"--{name.replace('_', '-')} has no effect on inspect, which reads no data")
     description = describe(read(checkpoint))
     terminal.line(f"{description.path}: {description.format}, {description.size:,} bytes, sha256 {description.sha256}")
     for candidate in description.candidates:
         terminal.line()
         terminal.line(
             f"weights {printable(candidate.name)!r}: {candidate.tensors} tensors, {candidate.weights:,} weights; "
-            f"looks like {candidate.architecture or 'nothing that is known here'}"
+            f"architecture: {candidate.architecture or 'not recognized'}"
         )
         terminal.table(
             ("name", "shape", "dtype"), [(r.key, "x".join(map(str, r.shape)) or "scalar", r.dtype) for r in candidate.rows]

@@ -1,4 +1,4 @@
-"""`landscape reparam`: other weights, the same function, and what each measure makes of it."""
+"""`landscape reparam`: rescale the weights without changing the function, and compare every measure before and after."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ NAME = "reparam"
 
 @dataclass
 class _Line:
-    """One rescaling and its certificates: the one at alpha first, then those of the sweep."""
+    """One rescaling and its certificates: at alpha, then at the other values of the sweep."""
 
     rescaling: Literal["layer", "node"]
     alphas: list[float]
@@ -43,31 +43,38 @@ def run(
     naming: Naming,
     alpha: Annotated[
         float | None,
-        typer.Option("--alpha", help="A layer's outputs times alpha, the weights that read them over alpha; default 5."),
+        typer.Option(
+            "--alpha",
+            help="Multiply a layer's weights by alpha and divide those of the layers that read it by alpha. Default: 5.",
+        ),
     ] = None,
     node: Annotated[
-        bool, typer.Option("--node", help="Only the neuron-wise one: a factor for each, log-uniform between 1/alpha and alpha.")
+        bool,
+        typer.Option("--node", help="Only rescale neuron by neuron, each by a log-uniform factor between 1/alpha and alpha."),
     ] = False,
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="Only this layer, several allowed; else the first that has a reader, and all neurons."),
+        typer.Option(
+            "--layer",
+            help="Only rescale this layer; may be repeated. Default: the first layer that can be rescaled, and all neurons.",
+        ),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", metavar="MEASURE=VALUE", help="Choose alpha so that a measure has this value, e.g. trace=1e6."
+            "--target", metavar="MEASURE=VALUE", help="Choose alpha so that the measure reaches this value, e.g. trace=1e6."
         ),
     ] = None,
     sweep: Annotated[
-        int, typer.Option("--sweep", min=0, help="N further values of alpha, log-spaced between 1/alpha and alpha.")
+        int, typer.Option("--sweep", min=0, help="Also N other values of alpha, log-spaced between 1/alpha and alpha.")
     ] = 0,
     measures: Annotated[
-        str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
+        str | None, typer.Option("--measures", help="all, or names separated by commas. Default: the usual measures.")
     ] = None,
 ) -> None:
-    """Rescale the weights without changing the function, and certify what every measure says before and after.
+    """Rescale the weights without changing the function, and report every measure before and after, with a certificate.
 
-    Layer-wise and neuron-wise, unless --node, --layer or --target asks for one of them.
+    Rescales by layer and by neuron, unless --node, --layer or --target selects one of them.
 
     Example: landscape reparam runs/model.safetensors --alpha 5 --sweep 3 --out rescaled
     """
@@ -82,12 +89,12 @@ def run(
     names = listed(measures)
     chosen(names)
     if target is not None and alpha is not None:
-        raise UsageError("expected --alpha or --target, found both", fix="a target is what alpha is solved for")
+        raise UsageError("expected --alpha or --target, found both", fix="leave one out: --target solves for alpha")
     factor = 5.0 if alpha is None else alpha
     if not (math.isfinite(factor) and factor > 0):
         raise UsageError(f"expected a positive --alpha, found {factor:g}", fix="for example --alpha 5")
     if target is not None and node:
-        raise UsageError("expected --target or --node, found both", fix="a target is solved for with one factor for a layer")
+        raise UsageError("expected --target or --node, found both", fix="leave one out: --target rescales one layer")
     task = open_task(checkpoint, naming, terminal)
     if common.dtype == "float64":
         task.model.double()
@@ -145,8 +152,10 @@ def run(
     broken = list(dict.fromkeys(name for c in certificates for name in c.broken))
     other = next((c for c in certificates if not c.same_function), None)
     if broken or other is not None:
-        what = other.function_line() if other is not None else f"{', '.join(broken)} moved"
-        raise NumericalError(f"expected an unchanged function and unmoved invariants, found {what}", fix="try --dtype float64")
+        what = other.function_line() if other is not None else f"that {', '.join(broken)} changed"
+        raise NumericalError(
+            f"expected an unchanged function and unchanged invariants, found {what}", fix="try --dtype float64"
+        )
 
 
 def _further(
@@ -158,7 +167,7 @@ def _further(
     sweep: int,
     layers: list[str] | None,
 ) -> list[float]:
-    """The other factors of a sweep, without those that a BatchNorm could not take up."""
+    """The other factors of a sweep, without those too small for a BatchNorm's running variance to absorb."""
     from landscape.reparam import smallest_scales, spaced
 
     low = 0.0
@@ -168,7 +177,7 @@ def _further(
     found = spaced(factor, sweep)
     kept = [alpha for alpha in found if alpha > low]
     if len(kept) < len(found):
-        terminal.note(f"left out of the layer-wise sweep: alpha below {low:.3g}, which a running variance cannot take up")
+        terminal.note(f"left out of the layer-wise sweep: alpha below {low:.3g}, too small for BatchNorm's running variance")
     return kept
 
 
@@ -182,7 +191,7 @@ def _certify(
     names: str | list[str] | None,
     seed: int,
 ) -> None:
-    """Measure once before, once at every point, and print each rescaling's table."""
+    """Measure the network before and at every rescaled point, and print one table per rescaling."""
     from landscape.cli.setup import seeded
     from landscape.machine import progress
     from landscape.machine.progress import duration
@@ -202,7 +211,7 @@ def _certify(
         for line in lines:
             node = line.rescaling == "node"
             for i, alpha in enumerate(line.alphas):
-                # Every point draws the same exponents, so that each neuron's factor is alpha to a power of its own.
+                # Every point draws the same exponents: a neuron's factor is alpha to a power that is fixed for the sweep.
                 other = rescale(
                     task.model,
                     alpha,
@@ -224,7 +233,7 @@ def _certify(
         terminal.line(f"{line.rescaling}-wise, {where[line.rescaling]}, alpha = {line.alphas[0]:.6g}")
         terminal.line(result.function_line())
         if line.rescaling == "layer" and result.symmetry == "node":
-            terminal.line("some tensors are scaled in part only: the claims about neuron-wise rescaling are what is tested")
+            terminal.line("some tensors are scaled only in part, so the table tests the claims about neuron-wise rescaling")
         terminal.table(HEAD, result.table())
         for further in line.certificates[1:]:
             reasons |= _reasons(further)
@@ -239,7 +248,7 @@ def _certify(
 
 
 def _reasons(certificate: "Certificate") -> dict[str, str]:
-    """Why a measure has no value to compare, by its name."""
+    """The reason why a measure has no value to compare, by its name."""
     out = {}
     for row in certificate.rows:
         if row.verdict in ("not defined", "not comparable"):
@@ -256,7 +265,7 @@ def _solved(
     layers: list[str] | None,
     seed: int,
 ) -> float:
-    """The alpha that gives a measure its target value: in closed form for the trace, by search for any other."""
+    """The alpha at which a measure has its target value: in closed form for the trace, by search for any other."""
     from landscape.cli.setup import seeded
     from landscape.measures import chosen, measure_all
     from landscape.reparam import rescale, smallest_scales, solve_alpha, trace_along
@@ -270,13 +279,13 @@ def _solved(
         raise UsageError(f"expected --target MEASURE=VALUE, found {target!r}", fix="for example --target trace=1e6")
     (measure,) = chosen([name])
     if len(layers or ()) > 1:
-        raise UsageError("expected one --layer with --target, found several", fix="name the one whose factor is solved for")
+        raise UsageError("expected one --layer with --target, found several", fix="name the one layer to rescale")
     if "layer" in measure.invariant_to:
         raise UsageError(
-            f"expected a measure that rescaling moves, found {name}, which it does not", fix="try --target trace=1e6"
+            f"expected a measure that rescaling changes, found {name}, which is invariant", fix="try --target trace=1e6"
         )
     unit = symmetries[layers[0]] if layers else symmetries.default
-    # A BatchNorm that takes the factor up bounds it from below; a little room is left for rounding.
+    # A BatchNorm that absorbs the factor bounds it from below; 1 % is added for rounding.
     low = 1.01 * float(smallest_scales(task.model, symmetries)[unit.neurons].max())
     if name == "trace":
         along = trace_along(objective, symmetries, unit, low=low, generator=seeded(seed))

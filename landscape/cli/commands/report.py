@@ -1,4 +1,4 @@
-"""`landscape report`: one self-contained HTML file."""
+"""`landscape report`: write one self-contained HTML file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +20,15 @@ def run(
     common: Common,
     naming: Naming,
     measures: Annotated[
-        str | None, typer.Option("--measures", help="Of the checkpoints: all, or names; default the usual ones.")
+        str | None,
+        typer.Option("--measures", help="For checkpoints: all, or names separated by commas. Default: the usual measures."),
     ] = None,
     interactive: Annotated[
-        bool, typer.Option("--interactive", help="Add surfaces that turn under the mouse (needs plotly).")
+        bool, typer.Option("--interactive", help="Add surfaces that can be rotated with the mouse (needs plotly).")
     ] = False,
     title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Sharpness report",
 ) -> None:
-    """Write one HTML file that opens offline: from results that other commands wrote, and from checkpoints measured now.
+    """Write one HTML file that opens offline, from results of other commands and from checkpoints, which are measured now.
 
     Example: landscape report runs/model.safetensors model-surface --out report.html
     """

@@ -1,4 +1,4 @@
-"""`landscape sharpness`: the main job."""
+"""`landscape sharpness`: measure how sharp a minimum is."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 NAME = "sharpness"
 SCHEMA = 1
-# Seconds from which a forecast is worth a line.
+# A forecast shorter than this many seconds is not printed.
 _WORTH_SAYING = 5.0
-MEASURES_HELP = "all, or names separated by commas, with settings where asked: keskar:eps=1e-4; default the usual ones."
+MEASURES_HELP = "all, or names separated by commas, with optional settings: keskar:eps=1e-4. Default: the usual measures."
 
 
 def run(
@@ -31,9 +31,9 @@ def run(
     measures: Annotated[str | None, typer.Option("--measures", help=MEASURES_HELP)] = None,
     shard_basis: SHARD_BASIS = False,
 ) -> None:
-    """How sharp is this minimum? Every number with its doubt, and whether rescaling the weights could have faked it.
+    """How sharp is this minimum? Every measure with its error, and whether rescaling the weights can change it.
 
-    With --out every measure is kept as soon as it is done: the same command goes on where a killed one stopped.
+    With --out every measure is saved as soon as it is computed: after an interruption the same command continues.
 
     Example: landscape sharpness runs/model.safetensors --samples 1024
     """
@@ -44,10 +44,10 @@ def run(
     from landscape.results.sharpness import LEGEND
 
     names = listed(measures)
-    chosen(names)  # an unknown name is told before any work
+    chosen(names)  # reports an unknown name before any work
     folder = None
     if common.out is not None:
-        # What decides the numbers of each checkpoint beside these is in a record of its own; see
+        # The other inputs, which belong to one checkpoint each, have their own records; see
         # `landscape.measures.running.saved_measures`.
         inputs = {"command": NAME, "measures": names, "files": [str(path) for path in checkpoints]}
         inputs |= task_file(naming) | {k: v for k, v in asdict(naming).items() if k != "task"}
@@ -63,13 +63,13 @@ def run(
             start = results[-1] if results else None
             results.append(measured(terminal, path, common, naming, names, shard_basis, start, keeping))
             if start is not None:
-                results[-2] = replace(start, directions=None)  # only a neighbour's vectors are worth their memory
+                results[-2] = replace(start, directions=None)  # only the next checkpoint uses these vectors
             if before is not None:
                 before.done()
             before = keeping
         except LandscapeError as error:
             group().fail_together(error)
-            # The others are still worth having: nothing that was asked for and can be had is lost.
+            # Measure the other checkpoints all the same.
             failures.append(error)
             if len(checkpoints) > 1:
                 terminal.warn(f"{path}: {error}")
@@ -79,7 +79,7 @@ def run(
                 terminal.line(LEGEND)
                 terminal.document({"schema": SCHEMA, "results": [r.to_json() for r in found], "interrupted": True})
             if folder is not None and folder.written:
-                terminal.note(f"what was done is kept in {common.out}: the same command goes on")
+                terminal.note(f"finished measures are saved in {common.out}: the same command continues from them")
             raise
     if results:
         terminal.line(LEGEND)
@@ -94,7 +94,7 @@ def run(
 
 
 def listed(measures: str | None) -> str | list[str] | None:
-    """The names that `--measures` gives: None, "all", or a list."""
+    """The value of `--measures`: None, "all", or a list of names."""
     if measures is None or measures == "all":
         return measures
     names = [name.strip() for name in measures.split(",") if name.strip()]
@@ -113,7 +113,7 @@ def measured(
     start: "Sharpness | None" = None,
     keeping: "Keeping | None" = None,
 ) -> "Sharpness":
-    """The measures of one checkpoint, printed as a table; the eigenvectors of `start`, the one before it, are a first guess."""
+    """Measure one checkpoint and print a table. The eigenvectors of `start`, the checkpoint before, are the initial guess."""
     from landscape.cli.setup import objective_of, open_task
 
     task = open_task(path, naming, terminal)
@@ -132,9 +132,9 @@ def measured_at(
     start: "Sharpness | None" = None,
     keeping: "Keeping | None" = None,
 ) -> "Sharpness":
-    """The same for a checkpoint that is open already, on the data of `--split`.
+    """`measured`, for a checkpoint that is already open and the data of `--split`.
 
-    Where the run is interrupted the table shows the measures that were done, and `keeping` has them.
+    If the run is interrupted, the table shows the measures computed so far, and `keeping` stores them.
     """
     from landscape.cli.setup import centre_line, work_lines
     from landscape.measures import forecast, provenance, room, sharpness
@@ -162,7 +162,7 @@ def measured_at(
     try:
         result = sharpness(objective, names, seed=common.seed, plan=plan, start=start, kept=kept, seen=seen)
     except KeyboardInterrupt:
-        if kept is not None:  # the last one may have been written, and nobody told yet
+        if kept is not None:  # the last measure may be saved but not yet passed to `seen`
             done |= {name: kept.measurements[name] for name in plan.seconds if name in kept.measurements}
         if done:
             made = provenance(objective, common.seed) | made_with | told
@@ -179,7 +179,7 @@ def measured_at(
 
 
 def _tell(terminal: Terminal, result: "Sharpness") -> None:
-    """The table, and what is to be known beside it."""
+    """Print the table of measures, the reasons for missing values, and the settings."""
     from landscape.results.sharpness import HEAD
 
     terminal.table(HEAD, result.rows())

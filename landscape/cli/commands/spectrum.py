@@ -1,4 +1,4 @@
-"""`landscape spectrum`: eigenvalues with residuals, spectral density with its band, per-layer traces."""
+"""`landscape spectrum`: eigenvalues with residuals, the spectral density with its confidence band, traces by layer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,26 +22,28 @@ def run(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     common: Common,
     naming: Naming,
-    k: Annotated[int, typer.Option("-k", "--eigenvalues", min=1, help="How many at each end of the spectrum.")] = 5,
+    k: Annotated[
+        int, typer.Option("-k", "--eigenvalues", min=1, help="Number of eigenvalues at each end of the spectrum.")
+    ] = 5,
     probes: Annotated[
-        int, typer.Option("--probes", min=2, help="Random probes of the density; more of them narrow its band.")
+        int, typer.Option("--probes", min=2, help="Random probes of the density; more probes narrow its band.")
     ] = 10,
     steps: Annotated[
-        int, typer.Option("--steps", min=2, help="Lanczos steps of each probe; more of them sharpen the density.")
+        int, typer.Option("--steps", min=2, help="Lanczos steps per probe; more steps resolve the density more finely.")
     ] = 80,
-    scale: Annotated[str, typer.Option("--scale", help="Of the eigenvalue axis: log (symmetric) or linear.")] = "log",
+    scale: Annotated[str, typer.Option("--scale", help="Eigenvalue axis of the figure: log (symmetric) or linear.")] = "log",
     per_layer: Annotated[
-        bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of every layer's own block.")
+        bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of each layer's diagonal block.")
     ] = False,
     per_filter: Annotated[
-        bool, typer.Option("--per-filter", help="The same of every filter and neuron too: some ten products each.")
+        bool, typer.Option("--per-filter", help="Also those of each filter and neuron; about ten products each.")
     ] = False,
     shard_basis: SHARD_BASIS = False,
     check: Annotated[
-        str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")
+        str | None, typer.Option("--check", help="pyhessian: also compute the eigenvalues with PyHessian, and compare.")
     ] = None,
 ) -> None:
-    """The Hessian's spectrum: top and bottom eigenvalues with residuals, the density with a band, a table by layer.
+    """The Hessian's spectrum: extreme eigenvalues with residuals, the density with a confidence band, a table by layer.
 
     Example: landscape spectrum runs/model.safetensors -k 10 --per-layer --out spectrum
     """
@@ -112,7 +114,7 @@ def _blocks(
     title: str,
     inputs: dict[str, Any],
 ) -> None:
-    """Trace and largest eigenvalue of every layer's own block of H, and of every filter's: table, CSV, picture, JSON."""
+    """Trace and largest eigenvalue of each layer's, or filter's, diagonal block of H: table, CSV, figure, JSON."""
     from landscape.cli.setup import seeded
     from landscape.machine.files import write
     from landscape.report import figure_breakdown, save
@@ -133,7 +135,7 @@ def _blocks(
 
 
 def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", k: int) -> dict[str, Any]:
-    """The k largest-magnitude eigenvalues from PyHessian beside ours; it cannot tell largest from most negative."""
+    """Compare the k eigenvalues of largest magnitude with PyHessian's, which does not separate positive from negative ones."""
     from landscape.cli.peers import pyhessian_eigenvalues
 
     ours = sorted((float(v) for v in pairs.values), key=abs, reverse=True)[:k]
@@ -142,5 +144,5 @@ def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", 
     terminal.table(("landscape", "PyHessian", "relative difference"), rows)
     worst = max(abs(a - b) / (abs(b) + 1e-30) for a, b in zip(ours, theirs, strict=True))
     if worst > 0.01:
-        terminal.warn(f"PyHessian differs by up to {worst:.1%}: see which of the two has the larger residual")
+        terminal.warn(f"PyHessian differs by up to {worst:.1%}: check which of the two has the larger residual")
     return {"tool": "pyhessian", "landscape": ours, "pyhessian": theirs}

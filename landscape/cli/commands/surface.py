@@ -1,4 +1,4 @@
-"""`landscape surface`: the loss on a line, a plane or a path, kept point by point, with the check that the picture is right."""
+"""`landscape surface`: the loss on a line, a plane or a path, saved point by point, with a check of the result."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ NAME = "surface"
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for, opened."""
+    """The options of one surface, with the opened checkpoint and data."""
 
     checkpoint: Path
     common: Common
@@ -42,10 +42,10 @@ def run(
     naming: Naming,
     options: SurfaceOptions,
 ) -> None:
-    """The loss around a minimum, or on the way to another, with the check that axes, norms and centre are right.
+    """The loss around a minimum, or along a path to another, with a check of axes, norms, centre and curvature.
 
-    Every point is kept in --out as soon as it is done: the same command goes on where a killed one stopped, and may run several
-    times at once to share the work.
+    Every point is saved in --out as soon as it is computed: after an interruption the same command continues, and several
+    copies of the command may run at once to divide the points.
 
     Example: landscape surface runs/model.safetensors --dim 2 --grid 51 --span -1 1 --out surface
     """
@@ -66,7 +66,7 @@ def run(
         "samples": job.objective.samples, "test_samples": None if test is None else test.samples, "files": files,
     }  # fmt: skip
     inputs = made_with | options.record() | {"command": NAME}
-    inputs.pop("processes", None)  # another number of them may go on
+    inputs.pop("processes", None)  # a run may continue with another number of processes
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-surface"), inputs)
     centre_line(job.objective, task, checkpoint.name, naming.split, terminal)
     job, points = _settled(job, folder)
@@ -74,7 +74,7 @@ def run(
     try:
         found = _on_axes(job, axes, folder, points) if options.end is None else _on_path(job, *options.end, folder, points)
     except KeyboardInterrupt:
-        terminal.note(f"what was done is kept in {folder.path}: the same command goes on")
+        terminal.note(f"finished points are saved in {folder.path}: the same command continues from them")
         raise
     title = found.title + (f", {naming.split} split" if naming.split == "test" else "")
     made_with |= {k: v for k, v in options.record().items() if v is not None} | found.provenance
@@ -82,7 +82,7 @@ def run(
 
 
 def _forecast(job: Job, grid: int) -> None:
-    """Say, before anything else is done, what the points will take."""
+    """Print, before any other work, how long the points will take."""
     from landscape.machine.progress import duration
     from landscape.surfaces import forecast_surface
 
@@ -94,7 +94,7 @@ def _forecast(job: Job, grid: int) -> None:
     )  # fmt: skip
     beside = []
     if options.end is not None and options.end[0] != "line":
-        # A step is a gradient on a mini-batch: three forward passes, and as much again for the optimizer and BatchNorm.
+        # A step is a gradient on a mini-batch: about three forward passes, and as much again for the optimizer and BatchNorm.
         alone = forecast_surface(job.objective, 1).seconds
         taken = options.steps * 6 * alone * min(1.0, 128 / job.objective.samples)
         beside.append(f"training the curve about {duration(taken)}")
@@ -104,7 +104,7 @@ def _forecast(job: Job, grid: int) -> None:
 
 
 def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
-    """Grid and samples: as asked, or as a budget allows; the first process in a folder settles it for all."""
+    """Grid and samples: as given, or what the budget allows. The first process of a folder decides for all."""
     from landscape.surfaces import agreed, within
 
     options, seconds = job.options, job.options.seconds
@@ -143,7 +143,9 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     if directions is None:
         directions = tuple(axes.directions(objective, options.norm, options.held, options.orthogonal))
         store_directions(_points(folder), directions)
-        directions = stored_directions(_points(folder), objective.theta) or directions  # another process may have been first
+        directions = (
+            stored_directions(_points(folder), objective.theta) or directions
+        )  # another process may have stored them first
     for direction in directions:
         job.terminal.line(f"axis: {direction.name}")
     tracks = axes.tracks(objective, directions, _points(folder))
@@ -182,7 +184,7 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
     title = found.title.replace("between two minima", f"from {job.checkpoint.stem} to {path.stem}")
     told: dict[str, Any] = {}
     if curve is not None:
-        # What the curve goes round.
+        # For comparison with the curve.
         straight = interpolation(job.objective, end, run=_points(folder) / "line", **(measured | {"curvature": False}))
         for quantity, barrier in straight.barriers.items():
             job.terminal.line(f"{quantity.replace('_', ' ')} on the straight line: {barrier.words(quantity)}")
@@ -192,7 +194,7 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
 
 
 def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> "Curve":
-    """A trained curve, kept beside the pictures, so that a run that goes on need not train it again."""
+    """A trained curve. It is saved in the folder, so that a continued run does not train it again."""
     import json
 
     from safetensors import SafetensorError, safe_open
@@ -223,5 +225,5 @@ def _curve(job: Job, end: "Objective", kind: str, folder: "OutputDirectory") -> 
 
 
 def _points(folder: "OutputDirectory") -> Path:
-    """Where the run keeps its points."""
+    """The folder in which the run saves its points."""
     return folder.shared / "points"

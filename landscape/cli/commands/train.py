@@ -1,4 +1,4 @@
-"""`landscape train`: the built-in training runs, clean or memorizing, into a self-describing checkpoint."""
+"""`landscape train`: train a built-in network on clean or corrupted data, and write a self-describing checkpoint."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,31 +19,34 @@ def run(
     ],
     common: Common,
     data: Annotated[
-        str | None, typer.Option("--data", help="cifar10:PATH, imagefolder:PATH or safetensors:PATH; digits need none.")
+        str | None, typer.Option("--data", help="cifar10:PATH, imagefolder:PATH or safetensors:PATH. Not needed for digits.")
     ] = None,
     corruption: Annotated[
         str | None,
-        typer.Option("--corruption", help="labels (with --level), random-labels, shuffled-pixels, random-pixels, gaussian."),
+        typer.Option("--corruption", help="labels (with --level), random-labels, shuffled-pixels, random-pixels or gaussian."),
     ] = None,
     level: Annotated[
-        float | None, typer.Option("--level", help="With --corruption labels: probability that a label is drawn anew.")
+        float | None,
+        typer.Option("--level", help="For --corruption labels: probability that a label is replaced by a random one."),
     ] = None,
     batch: Annotated[
         str | None,
-        typer.Option("--batch", help="Samples a step: a number, a fraction such as 0.1, or full. --batch-size does the same."),
+        typer.Option(
+            "--batch", help="Samples per step: a number, a fraction such as 0.1, or full. --batch-size does the same."
+        ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option("--optimizer", help="sgd or adam.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
-    momentum: Annotated[float | None, typer.Option("--momentum", help="Of SGD; beta_1 of Adam.")] = None,
+    momentum: Annotated[float | None, typer.Option("--momentum", help="Momentum of SGD, or beta_1 of Adam.")] = None,
     weight_decay: Annotated[
-        float | None, typer.Option("--weight-decay", help="Added to the gradient as a multiple of each weight.")
+        float | None, typer.Option("--weight-decay", help="L2 coefficient: this times each weight is added to the gradient.")
     ] = None,
-    dropout: Annotated[float | None, typer.Option("--dropout", help="Probability, where the network has dropout.")] = None,
-    augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Random crops and flips.")] = None,
-    schedule: Annotated[str | None, typer.Option("--schedule", help="none or cosine.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most this many passes over the data.")] = None,
+    dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout probability, if the network has dropout.")] = None,
+    augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Use random crops and flips.")] = None,
+    schedule: Annotated[str | None, typer.Option("--schedule", help="Learning rate schedule: none or cosine.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Largest number of epochs.")] = None,
     stop_loss: Annotated[
-        float | None, typer.Option("--stop-loss", help="Stop at this loss over the whole training set.")
+        float | None, typer.Option("--stop-loss", help="Stop once the loss on the whole training set is this low.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the network, e.g. -M width=8.")
@@ -54,13 +57,13 @@ def run(
             "--keep-every",
             min=1,
             metavar="EPOCHS",
-            help="Also keep the weights at the start, every so many epochs and at the end, in a folder OUT-trajectory, for"
+            help="Also save the weights at the start, every EPOCHS epochs and at the end, in the folder OUT-trajectory, for"
             " `landscape surface OUT --directions pca:FOLDER`.",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume/--restart", help="Go on where a run that was stopped left off.")] = True,
+    resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start again.")] = True,
 ) -> None:
-    """Train a built-in network: clean or memorizing, at any batch size. A run that is killed goes on with the same command.
+    """Train a built-in network on clean or corrupted data. After an interruption the same command continues.
 
     Example: landscape train digits-mlp --corruption random-labels --seed 1 --out runs/random-1.safetensors
     """
@@ -105,7 +108,7 @@ def run(
 
 
 def _batch(text: str | None, size: int | None) -> int | float | str | None:
-    """The batch size that `--batch` or `--batch-size` asks for."""
+    """The batch size that `--batch` or `--batch-size` gives."""
     if text is not None and size is not None:
         raise UsageError("expected --batch or --batch-size, found both", fix="leave one of them out")
     if text is None or text == "full":

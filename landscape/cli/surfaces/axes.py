@@ -1,4 +1,4 @@
-"""What `--directions` and `--trajectory` name: the axes of a surface, and the checkpoints that are drawn on it."""
+"""The axes of a surface and the checkpoints drawn on it, as given by `--directions` and `--trajectory`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """One axis as it was asked for: random, hessian, pca:DIR or to:CKPT."""
+    """The kind of one axis: random, hessian, pca:DIR or to:CKPT."""
 
     name: str
     path: Path | None
 
 
 def parsed(text: str, dim: int) -> list[Kind]:
-    """As many kinds as axes; one kind is used for every axis.
+    """One kind per axis; a single kind is used for every axis.
 
     Raises:
-        UsageError: unknown kinds, too many, or a path that is missing or not wanted.
+        UsageError: an unknown kind, too many kinds, or a path that is missing or superfluous.
     """
     kinds = []
     for part in (p.strip() for p in text.split(",")):
@@ -45,7 +45,7 @@ def parsed(text: str, dim: int) -> list[Kind]:
     if len(kinds) == 1:
         if dim == 2 and kinds[0].name == "to":
             raise UsageError(
-                "expected a second axis beside to:CKPT, found one",
+                "expected a second axis beside to:CKPT, found none",
                 fix="pass --directions to:A,to:B, or --dim 1, or to:A,random",
             )
         kinds *= dim
@@ -55,11 +55,11 @@ def parsed(text: str, dim: int) -> list[Kind]:
 
 
 class Axes:
-    """The axes of a surface, and what is drawn on it.
+    """The axes of a surface, and the checkpoints drawn on it.
 
     Args:
-        kinds: one an axis.
-        trajectory: a folder of checkpoints to project; that of a pca axis if left out.
+        kinds: one per axis.
+        trajectory: a folder of checkpoints to project; default: the folder of a pca axis.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Axes:
         self._read: dict[Path, CheckpointFiles] = {}
 
     def files(self) -> dict[str, str]:
-        """SHA-256, by its path, of every checkpoint that is read: what a run that goes on must find again."""
+        """SHA-256 of every checkpoint that is read, by its path. A continued run must find the same."""
         folders = {k.path for k in self.kinds if k.name == "pca"} | {self.trajectory}
         named = [k.path for k in self.kinds if k.name == "to" and k.path is not None]
         for folder in folders:
@@ -114,7 +114,7 @@ class Axes:
         return out
 
     def tracks(self, objective: "Objective", directions: "Sequence[Direction]", kept: Path) -> "tuple[Track, ...]":
-        """The trajectory and the named checkpoints, projected onto the axes; kept in a folder, so that it is done once."""
+        """The trajectory and the named checkpoints, projected onto the axes. The result is saved in the folder `kept`."""
         from landscape.results import Track
         from landscape.surfaces import agreed, project
 
@@ -132,7 +132,7 @@ class Axes:
         return tuple(Track.from_json(t) for t in agreed(kept, "tracks", found)["tracks"])
 
     def spans(self, tracks: "Sequence[Track]", grid: int) -> list[tuple[float, float]]:
-        """A span for each axis: of pca and to one that holds all that is drawn on it, else -1 to 1."""
+        """A span for each axis: for pca and to, one that contains all projected points; else -1 to 1."""
         import numpy as np
 
         from landscape.surfaces.axes.chart import fitted_span
@@ -165,10 +165,10 @@ class Axes:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes; of a folder's files and their names.
+    """SHA-256 of a file's bytes, or of the names and bytes of a folder's files.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""What a surface leaves behind: its check in words, its numbers in every format, its pictures."""
+"""Output of a surface: the printed check, the numbers in every format, the figures."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def finish(
     found: "Slice", folder: OutputDirectory, checkpoint: Path, task: "Task", persistence: float | None, terminal: Terminal
 ) -> None:
-    """Say what was found, and write it in every format."""
+    """Print the results and the check, and write the surface in every format."""
     from landscape.report import export_slice
     from landscape.results import FAILED, NOT_FINITE, UNCONVERGED
 
@@ -23,8 +23,9 @@ def finish(
         found = replace(found, merge_tree=replace(found.merge_tree, threshold=persistence))
         terminal.line(f"topology: {found.merge_tree.line()}")  # type: ignore[union-attr]  # just replaced
     for track in found.tracks:
-        share = "" if track.explained is None else f", {100 * track.explained:.1f} % of their spread explained"
-        terminal.line(f"{track.label}: {len(track.names)} points{share}, at most {track.distances.max():.4g} off the axes")
+        share = "" if track.explained is None else f", {100 * track.explained:.1f} % of their variance explained"
+        distance = f"distance from the axes at most {track.distances.max():.4g}"
+        terminal.line(f"{track.label}: {len(track.names)} points{share}, {distance}")
     if "evaluation" in found.provenance:
         terminal.line(f"evaluation: {found.provenance['evaluation']}")
     for quantity, deviation in found.deviations.items():
@@ -33,8 +34,8 @@ def finish(
         terminal.line(f"check: {text}")
     if found.check is not None and not found.check.passed:
         terminal.unconverged.append("the check of the surface")
-        terminal.warn("the surface fails its check: do not trust the picture")
-    gap = "hatched in the picture, null in the JSON, whose status says why"
+        terminal.warn("the surface fails its check: do not trust the figure")
+    gap = "hatched in the figure, null in the JSON, where the status gives the reason"
     told = {NOT_FINITE: f"not finite: {gap}", FAILED: f"failed: {gap}", UNCONVERGED: "not converged: see their residuals"}
     for status, what in told.items():
         if found.count(status):
@@ -57,7 +58,7 @@ def finish(
 
 
 def preview(piece: "Slice", folder: OutputDirectory) -> None:
-    """The picture of an unfinished slice, where that of the finished one will be."""
+    """Draw an unfinished slice, in the file where the finished figure will be."""
     from landscape.report import figure_slice, save
 
     if piece.values:
@@ -65,7 +66,7 @@ def preview(piece: "Slice", folder: OutputDirectory) -> None:
 
 
 def draw(piece: "Slice", folder: OutputDirectory) -> list[Path]:
-    """The pictures of a slice."""
+    """Write the figures of a slice."""
     from landscape.report import figure_interpolation, figure_merge_tree, figure_slice, save
 
     if piece.dim == 1:

@@ -1,4 +1,4 @@
-"""The options of `landscape surface`, and what they mean together."""
+"""The options of `landscape surface`, and the checks that they are consistent."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ import typer
 from landscape.cli.surfaces.axes import Kind, parsed
 from landscape.errors import UsageError
 
-# Coordinates beyond this leave no room for weights in float32, whose largest is 3e38.
+# Largest coordinate. Beyond it the weights may overflow float32, whose largest number is 3e38.
 _FAR = 1e30
 _MANY = 1_000_000
 _GRID = {1: 51, 2: 25}
@@ -19,40 +19,42 @@ _AXES, _PATH, _COST = "Axes", "Paths between minima", "Cost"
 
 @dataclass(frozen=True)
 class SurfaceOptions:
-    """Which points, and what is measured at them."""
+    """The points of a surface, and the quantities measured at them."""
 
     dim: Annotated[
-        int | None, typer.Option("--dim", min=1, max=2, help="1 for a line, 2 for a plane. Default 2; a path has 1.")
+        int | None, typer.Option("--dim", min=1, max=2, help="1 for a line, 2 for a plane. Default: 2, or 1 with --path.")
     ] = None
     grid: Annotated[
         int | None,
         typer.Option(
             "--grid",
-            help="Points on each axis; an odd number has the checkpoint in the middle. Default 51 on a line, 25 on a plane.",
+            help="Points on each axis. An odd number puts a point at the checkpoint. Default: 51 on a line, 25 on a plane.",
         ),
     ] = None
     span: Annotated[
         tuple[float, float] | None,
         typer.Option(
             "--span",
-            help="First and last coordinate of each axis. Default -1 1, 0 1 for --path, "
-            "for pca and to what holds the trajectory or the checkpoint.",
+            help="First and last coordinate of each axis. Default: -1 1; 0 1 with --path; "
+            "for pca and to axes, a range that contains the trajectory or the checkpoint.",
         ),
     ] = None
     directions: Annotated[
         str,
         typer.Option(
-            "--directions", help="random, hessian, pca:DIR or to:CKPT; one, or two with a comma.", rich_help_panel=_AXES
+            "--directions",
+            help="random, hessian, pca:DIR or to:CKPT; one for all axes, or two separated by a comma.",
+            rich_help_panel=_AXES,
         ),
     ] = "random"
-    norm: Annotated[str, typer.Option("--norm", help="Of random directions: filter, layer or none.", rich_help_panel=_AXES)] = (
-        "filter"
-    )
+    norm: Annotated[
+        str, typer.Option("--norm", help="Normalization of random directions: filter, layer or none.", rich_help_panel=_AXES)
+    ] = "filter"
     fixed: Annotated[
         str,
         typer.Option(
             "--fixed",
-            help="What random directions leave alone: bias,norm (as Li et al.), bias, norm or none.",
+            help="Parameters that random directions do not change: bias,norm (as Li et al.), bias, norm or none.",
             rich_help_panel=_AXES,
         ),
     ] = "bias,norm"
@@ -67,31 +69,34 @@ class SurfaceOptions:
         str | None,
         typer.Option(
             "--path",
-            help="line:CKPT, bezier:CKPT or polygon:CKPT: a path to another minimum instead of axes.",
+            help="A path to another minimum instead of axes: line:CKPT, bezier:CKPT or polygon:CKPT.",
             rich_help_panel=_PATH,
         ),
     ] = None
-    bends: Annotated[int, typer.Option("--bends", min=1, help="Trained points of a curve.", rich_help_panel=_PATH)] = 1
+    bends: Annotated[
+        int, typer.Option("--bends", min=1, help="Number of trained control points of a curve.", rich_help_panel=_PATH)
+    ] = 1
     steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Steps that a curve is trained for.", rich_help_panel=_PATH)
+        int, typer.Option("--steps", min=1, help="Training steps of a curve.", rich_help_panel=_PATH)
     ] = 1000  # fmt: skip
     batchnorm: Annotated[
         str | None,
         typer.Option(
             "--batchnorm",
-            help="Statistics at each point: eval (the checkpoint's), recalibrate, or interpolate between checkpoints. "
-            "Default eval; recalibrate where axes, a path or a trajectory lead to other checkpoints.",
+            help="BatchNorm statistics at each point: eval (the checkpoint's), recalibrate, or interpolate between "
+            "checkpoints. Default: eval, or recalibrate if axes, path or trajectory involve other checkpoints.",
         ),
     ] = None
     curvature: Annotated[
-        bool, typer.Option("--curvature", help="Measure both ends of the Hessian's spectrum at every point, and their ratio.")
+        bool,
+        typer.Option("--curvature", help="Also the largest and smallest Hessian eigenvalue at every point, and their ratio."),
     ] = False
     precision: Annotated[
         str | None,
         typer.Option(
             "--precision",
-            help="bfloat16 lets the network compute in it: several times faster on processors and GPUs with matrix units; "
-            "how far the losses are off is measured and said. Never for curvature. Default: that of --dtype.",
+            help="bfloat16: run the forward passes in bfloat16, several times faster on CPUs and GPUs with matrix units; "
+            "the deviation of the losses is measured and printed. Not used for curvature. Default: that of --dtype.",
             rich_help_panel=_COST,
         ),
     ] = None
@@ -100,24 +105,24 @@ class SurfaceOptions:
         typer.Option(
             "--persistence",
             min=0.0,
-            help="Count minima above this persistence. Default: above what the samples leave in doubt.",
+            help="Count minima above this persistence. Default: the sampling error of the persistence.",
         ),
     ] = None
     budget: Annotated[
         str | None,
         typer.Option(
             "--budget",
-            help="Time for the points, such as 90s, 10m or 2h: chooses grid and samples that fit.",
+            help="Time for the points, e.g. 90s, 10m or 2h: grid and samples are chosen to fit.",
             rich_help_panel=_COST,
         ),
     ] = None
-    with_test: Annotated[bool, typer.Option("--test/--no-test", help="Evaluate the test split at every point too.")] = True
+    with_test: Annotated[bool, typer.Option("--test/--no-test", help="Also evaluate the test split at every point.")] = True
 
     def check(self, split: str) -> None:
-        """Refuse what cannot be, before the checkpoint is even read.
+        """Check the options before the checkpoint is read.
 
         Raises:
-            UsageError: a value out of its range, or options that exclude one another.
+            UsageError: a value out of range, or options that exclude one another.
         """
         from landscape.surfaces.axes.chart import coordinates
 
@@ -136,7 +141,7 @@ class SurfaceOptions:
             raise UsageError(f"expected --fixed bias,norm, bias, norm or none, found {self.fixed!r}")
         if self.statistics(split) == "recalibrate" and split != "train":
             raise UsageError(
-                "expected --split train with --batchnorm recalibrate, which takes statistics from the data, found test"
+                "expected --split train with --batchnorm recalibrate, which uses training data, found test"
             )
         random = any(k.name == "random" for k in self.kinds) and self.end is None
         idle = {
@@ -159,22 +164,22 @@ class SurfaceOptions:
 
     @property
     def axes(self) -> int:
-        """How many: a path has one."""
+        """Number of axes; a path has one."""
         return 1 if self.path is not None else self.dim or 2
 
     @property
     def points(self) -> int:
-        """Points on an axis, where no budget chooses them."""
+        """Points on each axis without --budget."""
         return self.grid or _GRID[self.axes]
 
     @cached_property
     def kinds(self) -> list[Kind]:
-        """The axes."""
+        """The kind of each axis."""
         return parsed(self.directions, self.axes)
 
     @property
     def held(self) -> list[str]:
-        """What random directions leave alone."""
+        """Parameters that random directions do not change."""
         return [] if self.fixed == "none" else [f.strip() for f in self.fixed.split(",")]
 
     @cached_property
@@ -188,17 +193,17 @@ class SurfaceOptions:
         return kind, Path(end)
 
     def statistics(self, split: str) -> str:
-        """BatchNorm's."""
+        """The BatchNorm statistics to use."""
         leads = self.end is not None or self.trajectory or any(k.name in ("to", "pca") for k in self.kinds)
         return self.batchnorm or ("recalibrate" if leads and split == "train" else "eval")
 
     @cached_property
     def seconds(self) -> float | None:
-        """The budget; None for none."""
+        """The budget in seconds; None without one."""
         return None if self.budget is None else seconds_of(self.budget)
 
     def record(self) -> dict[str, Any]:
-        """All that determines the points and their values; how the result is looked at is not in it."""
+        """The options that determine the points and their values, without those that only change the presentation."""
         left_out = ("persistence", "with_test", *(() if self.precision else ("precision",)))
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
@@ -207,7 +212,7 @@ def seconds_of(text: str) -> float:
     """A time such as 90s, 10m or 2h; a bare number is seconds.
 
     Raises:
-        UsageError: it is not one.
+        UsageError: the text is not such a time.
 
     Example:
         >>> seconds_of("90"), seconds_of("1.5m"), seconds_of("2h")
