@@ -1,4 +1,4 @@
-"""Measures of sharpness: a registry and one file per family. A new one is one file and one import here."""
+"""Measures of sharpness: a registry and one file per family. A new measure needs one file and one import here."""
 
 # isort: split  (the order from here on is the order of every table)
 from landscape.measures.hessian.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max

@@ -1,4 +1,4 @@
-"""The register of measures: the command line, the documentation, the certificate and the contract tests read it."""
+"""The registry of measures, used by the command line, the documentation, the certificate and the contract tests."""
 
 import inspect
 import time
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Symmetry = Literal["layer", "node"]
 Settings = Mapping[str, Any]
-# (objective, settings) -> passes by computation; computations of one name are shared and paid once.
+# (objective, settings) -> passes of each computation. Computations of the same name are shared and counted once.
 Work = Callable[[Objective, Settings], Mapping[Hashable, Spent]]
 
 MEASURES: dict[str, "Measure"] = {}
@@ -32,23 +32,22 @@ _MANY = 10**9  # probes, steps or dimensions: more than any run takes
 
 
 class NotDefined(UsageError):
-    """A measure that does not exist for this network, loss or data: path norm with attention, an input margin of words."""
+    """The measure is not defined for this network, loss or data, e.g. the path norm with attention."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A named number of a network.
+    """A registered measure.
 
     Attributes:
-        name: as the command line and the JSON call it.
+        name: its name on the command line and in the JSON.
         function: (objective, *, generator, ...) -> Estimate.
-        unit: of the value.
-        invariant_to: rescalings that provably leave it unchanged, whatever its settings; tested on random homogeneous
-            networks.
-        reference: the paper.
-        work: what it typically costs.
-        default: whether `landscape sharpness` computes it unasked.
-        only_if: what must hold of the network for the claim of invariance; None for nothing.
+        unit: unit of the value.
+        invariant_to: rescalings that provably leave it unchanged, for all settings; tested on random homogeneous networks.
+        reference: the paper that defines it.
+        work: its typical cost.
+        default: whether `landscape sharpness` computes it by default.
+        only_if: condition on the network for the claim of invariance; None if there is none.
         settings: its keyword arguments, by name.
     """
 
@@ -64,11 +63,11 @@ class Measure:
 
     @property
     def summary(self) -> str:
-        """First line of its docstring."""
+        """First line of the function's docstring."""
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
     def __call__(self, objective: Objective, generator: torch.Generator) -> Estimate:
-        """The measure with its settings; what is not defined, or breaks down, is an Estimate that says so."""
+        """Compute the measure with its settings. If it is not defined or fails, the Estimate is nan with a reason."""
         try:
             return self.function(objective, generator=generator, **self.settings)
         except NotDefined as error:
@@ -76,19 +75,19 @@ class Measure:
         except NumericalError as error:
             objective.group.fail_together(error)
             return Estimate(nan, converged=False, reason=str(error))
-        except (RuntimeError, np.linalg.LinAlgError) as error:  # out of memory, or a backend that gives up
+        except (RuntimeError, np.linalg.LinAlgError) as error:  # out of memory, or a failure in a backend
             objective.group.fail_together(error)
             return Estimate(nan, converged=False, reason=str(error).partition("\n")[0] or type(error).__name__)
 
     def unmoved_by(self, objective: Objective) -> tuple[Symmetry, ...]:
-        """The rescalings of this very network that leave it unchanged."""
+        """The rescalings of this network that leave the measure unchanged."""
         return self.invariant_to if self.only_if is None or self.only_if(objective) else ()
 
     def with_settings(self, text: str) -> "Measure":
-        """The measure with other settings, "eps=5e-4:iterations=20", under the name "keskar:eps=5e-4:iterations=20".
+        """The measure with other settings: "eps=5e-4:iterations=20" gives "keskar:eps=5e-4:iterations=20".
 
         Raises:
-            UsageError: a setting that it does not have, or a value of the wrong type.
+            UsageError: an unknown setting, or a value of the wrong type.
         """
         changed = dict(self.settings)
         for part in text.split(":"):
@@ -112,7 +111,7 @@ def measure(
     default: bool = True,
     only_if: Callable[[Objective], bool] | None = None,
 ) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
-    """Register a function as a measure; it stays an ordinary function. Its keyword arguments become its settings."""
+    """Register a function as a measure. Its keyword arguments become the settings; the function itself is unchanged."""
 
     def register(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
         parameters = list(inspect.signature(function).parameters.values())
@@ -126,7 +125,7 @@ def measure(
 def variant(
     function: Callable[..., Estimate], doc: str, fixed: Settings | None = None, **defaults: Any
 ) -> Callable[..., Estimate]:
-    """One more measure of a family: the function with its own first line and other defaults; what is `fixed` is no setting."""
+    """A function for another measure of a family, with its own docstring and defaults; `fixed` arguments are not settings."""
     fixed = fixed or {}
     parameters = inspect.signature(function).parameters.values()
     kept = [p.replace(default=defaults.get(p.name, p.default)) for p in parameters if p.name not in fixed]
@@ -143,7 +142,7 @@ def chosen(names: str | Sequence[str] | None = None) -> list[Measure]:
     """Measures by name: None for the default ones, "all", or a list; "keskar:eps=1e-4" changes a setting.
 
     Raises:
-        UsageError: an unknown name or setting; the message lists those there are.
+        UsageError: an unknown name or setting; the message lists the known ones.
     """
     if names is None:
         return [m for m in MEASURES.values() if m.default]
@@ -170,18 +169,18 @@ def measure_all(
 ) -> dict[str, Measurement]:
     """Compute measures of one network.
 
-    Every measure starts from the same seed, so that two networks compared with the same seed see the same probes, and
-    what several measures need (one Lanczos run, one sweep of probes) is computed once. One that is not defined for the
-    network, or breaks down, is a value of nan with a reason; the others are not lost.
+    Every measure uses the same seed: two networks measured with the same seed get the same probes, and computations that
+    several measures need (a Lanczos run, a sweep of probes) are done once. A measure that is not defined for the network, or
+    fails, is nan with a reason; the others are computed all the same.
 
     Args:
         objective: the network on its data.
         names: None for the default measures, "all", or a list of names.
-        seed: of every measure's generator.
-        seconds: forecast of each measure's time, for a progress bar whose steps are alike.
-        plan: `forecast(objective, names)`; then the time that is left is learnt from what passes really take.
-        kept: measures that are known already, and where each new one is kept as soon as it is done.
-        seen: called with each, in their order, as soon as it is there.
+        seed: seed of every measure's generator.
+        seconds: forecast time of each measure, so that the steps of the progress bar take equal times.
+        plan: `forecast(objective, names)`; with it the remaining time is estimated from measured times of passes.
+        kept: measures that are already saved; each new one is saved there as soon as it is computed.
+        seen: called with each measure, in order, as soon as it is computed.
 
     Returns:
         name -> Measurement, with its unit, invariance, settings, passes and seconds.
@@ -215,13 +214,13 @@ def measure_all(
 
 
 def _learn(remaining: Remaining, advance: progress.Advance) -> None:
-    """Take what has passed into account, and say what is left."""
+    """Update the estimate of the remaining time and report it."""
     remaining.look()
     advance.left(*remaining.left())
 
 
 def _measured(m: Measure, objective: Objective, seed: int, kept: "Kept | None") -> Measurement:
-    """One measure, kept; work that it shares with one that an earlier run has kept is counted there."""
+    """Compute and save one measure. Work shared with a measure that an earlier run saved is counted for that one."""
     started, before, known = time.perf_counter(), objective.spent, computed(objective)
     estimate = m(objective, torch.Generator().manual_seed(seed))
     shared = {key: cost for key, cost in computed(objective).items() if key not in known}
@@ -247,7 +246,7 @@ def _measured(m: Measure, objective: Objective, seed: int, kept: "Kept | None") 
 
 
 def _like(old: Any, text: str, what: str) -> Any:
-    """A setting's new value, of the type that the old one has."""
+    """A setting's new value, converted to the type of the old one."""
     if isinstance(old, str):
         return text
     try:

@@ -1,4 +1,4 @@
-"""What a traced network tells its measures: its graph, and which claims of invariance it lets them make."""
+"""The traced graph of a network, and conditions on it for claims of invariance."""
 
 from weakref import WeakKeyDictionary
 
@@ -13,10 +13,10 @@ _found: WeakKeyDictionary[Objective, Symmetries | None] = WeakKeyDictionary()
 
 
 def traced(objective: Objective) -> Graph:
-    """The network as a graph, for the shape of its first samples; traced once for all measures that read it.
+    """The graph of the network for the shape of its first samples, traced once for all measures.
 
     Raises:
-        NotDefined: it takes several arguments, or cannot be traced.
+        NotDefined: the network takes several arguments, or cannot be traced.
     """
     if objective not in _graphs:
         try:
@@ -28,10 +28,10 @@ def traced(objective: Objective) -> Graph:
 
 
 def in_whole_tensors(objective: Objective) -> bool:
-    """Whether every layer-wise rescaling multiplies each tensor by one number, so that its norm follows.
+    """Whether every layer-wise rescaling multiplies each tensor by one number, so that its norm scales alike.
 
-    Scaling one layer scales only some columns of a weight that reads a concatenation, and one third of an attention's
-    joint projection. False as well for a network that cannot be traced: what is not known is not claimed.
+    Counterexamples: rescaling one layer scales only some columns of a weight that reads a concatenation, and one third of
+    the joint projection of an attention layer. Also False if the network cannot be traced.
     """
     symmetries = _symmetries(objective)
     if symmetries is None:
@@ -45,7 +45,7 @@ def in_whole_tensors(objective: Objective) -> bool:
 
 
 def _symmetries(objective: Objective) -> Symmetries | None:
-    """The network's symmetries, looked for once; None where it cannot be traced."""
+    """The network's symmetries, computed once; None if it cannot be traced."""
     if objective not in _found:
         try:
             _found[objective] = symmetries_of(traced(objective))

@@ -1,4 +1,4 @@
-"""Frozen results: a value, its error, its status and its cost. They know numpy and JSON, and no network."""
+"""Immutable results: a value, its error, its status and its cost. They depend on numpy and JSON, not on networks."""
 
 from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow

@@ -1,4 +1,4 @@
-"""Curvature layer by layer and filter by filter."""
+"""Curvature by layer and by filter."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,10 @@ class Block:
 
     Attributes:
         layer: name of the module; "" for the network itself.
-        filter: number of the filter or neuron; None for the whole layer.
-        weights: how many weights the block has.
-        trace: sum of its diagonal; traces of the layers add up to the Hessian's.
-        lambda_max: its largest eigenvalue, at most the Hessian's.
+        filter: index of the filter or neuron; None for the whole layer.
+        weights: number of weights in the block.
+        trace: trace of the block; the traces of all layers sum to the trace of the Hessian.
+        lambda_max: largest eigenvalue of the block, at most that of the Hessian.
     """
 
     layer: str
@@ -26,11 +26,11 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Layer, and filter in brackets."""
+        """Name of the layer, with the filter's index in brackets."""
         return (self.layer or "(model)") + ("" if self.filter is None else f"[{self.filter}]")
 
     def row(self) -> tuple[str, ...]:
-        """Cells of a table: name, weights, trace, its doubt, largest eigenvalue, its doubt."""
+        """Cells of a table: name, weights, trace and its error, largest eigenvalue and its error."""
         trace, top = self.trace, self.lambda_max
         doubt = top.doubt() if top.converged else f"NOT CONVERGED: {top.reason}"
         return (self.name, str(self.weights), f"{trace.value:.5g}", trace.doubt(), f"{top.value:.5g}", doubt)

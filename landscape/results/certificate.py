@@ -1,4 +1,4 @@
-"""What a rescaling of the weights did to every measure."""
+"""Every measure before and after a rescaling of the weights that keeps the function."""
 
 import math
 from collections import Counter
@@ -16,17 +16,21 @@ HEAD = ("measure", "before", "after", "ratio", "verdict")
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """One measure before and after.
+    """One measure before and after a rescaling.
 
     Attributes:
         name: the measure.
         before, after: its values at the two sets of weights.
-        claimed: whether the registry claims that this rescaling leaves it unchanged.
-        verdict: "invariant" (claimed, and it did not move), "moved" (not claimed, and it moved: rescaling can fake it),
-            "within doubt" (not claimed, and it moved by less than both intervals explain), "unmoved here" (not claimed, but
-            this rescaling left it alone up to rounding), "CLAIM BROKEN" (claimed, and it
-            moved), "not comparable" (a value is not finite or not converged, or the functions differ), "not defined" (the
-            measure does not exist for this network; the reason stands in `before`).
+        claimed: whether the registry claims that the measure is invariant to this rescaling.
+        verdict: one of
+
+            - "invariant": claimed invariant, and unchanged.
+            - "CLAIM BROKEN": claimed invariant, but changed.
+            - "moved": not claimed invariant, and changed: rescaling can fake the measure.
+            - "within doubt": not claimed invariant; the change is smaller than the two intervals explain.
+            - "unmoved here": not claimed invariant, but this rescaling changed it by rounding only.
+            - "not comparable": a value is not finite or not converged, or the functions differ.
+            - "not defined": the measure does not exist for this network; `before` has the reason.
     """
 
     name: str
@@ -37,14 +41,14 @@ class CertificateRow:
 
     @property
     def ratio(self) -> float:
-        """after / before; 1 where both are 0, nan where only the value before is."""
+        """after / before; 1 if both are 0, nan if only `before` is 0."""
         if self.before.value == 0:
             return 1.0 if self.after.value == 0 else math.nan
         return self.after.value / self.before.value
 
     @property
     def factor(self) -> float:
-        """How far the measure moved, up or down: the ratio or its inverse, at least 1; inf where the sign changed."""
+        """Factor by which the measure changed, up or down: max(ratio, 1 / ratio); inf if the sign changed."""
         ratio = self.ratio
         if not ratio > 0:
             return math.nan if math.isnan(ratio) else math.inf
@@ -53,15 +57,15 @@ class CertificateRow:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Proof that two networks compute the same function, beside what each measure says of them.
+    """Evidence that two networks compute the same function, with every measure of both.
 
     Attributes:
-        rows: one a measure.
+        rows: one per measure.
         symmetry: "layer" or "node".
         max_delta_logit: largest |difference| of any output over the samples, in float64.
-        logit_scale: largest |output| before, to read `max_delta_logit` against.
+        logit_scale: largest |output| before the rescaling, the scale of `max_delta_logit`.
         same_function: max_delta_logit <= tolerance * logit_scale.
-        samples: data points behind the comparison.
+        samples: number of samples on which the outputs were compared.
         scaling: name of the rescaled units -> (smallest, largest) factor.
         provenance: seed, dtype, versions.
     """
@@ -76,7 +80,7 @@ class Certificate:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
-        """Cells under `HEAD`, one row a measure: the values with the method's doubt (95 %)."""
+        """Cells under `HEAD`, one row per measure: the values with the method's error (95 %)."""
         return [
             (r.name, _shown(r.before), _shown(r.after), f"{r.ratio:.6g}" if math.isfinite(r.ratio) else "–", r.verdict)
             for r in self.rows
@@ -84,17 +88,17 @@ class Certificate:
 
     @property
     def broken(self) -> list[str]:
-        """Measures whose claim of invariance does not hold."""
+        """Measures that are claimed invariant but changed."""
         return [r.name for r in self.rows if r.verdict == "CLAIM BROKEN"]
 
     def verdict_line(self) -> str:
-        """All verdicts in one line: the claims that held or broke, and how far the others moved."""
+        """All verdicts in one line: the claims that hold or fail, and the largest change of the other measures."""
         count = Counter(r.verdict for r in self.rows)
         parts = []
         if self.broken:
             parts.append(f"CLAIM BROKEN: {', '.join(self.broken)}")
         if count["invariant"]:
-            parts.append(f"{count['invariant']} claimed invariant and unmoved")
+            parts.append(f"{count['invariant']} invariant, as claimed")
         moved = [r for r in self.rows if r.verdict == "moved"]
         if moved:
             furthest = max(moved, key=lambda r: r.factor if r.factor == r.factor else 0.0)
@@ -104,7 +108,7 @@ class Certificate:
         return "; ".join(parts)
 
     def function_line(self) -> str:
-        """The comparison of the outputs in one line."""
+        """The comparison of the two networks' outputs in one line."""
         word = "the same function" if self.same_function else "NOT THE SAME FUNCTION"
         return (
             f"{word}: max |Δlogit| = {self.max_delta_logit:.2e} in float64, largest |logit| {self.logit_scale:.3g}, "
@@ -140,7 +144,7 @@ class Certificate:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Certificate":
-        """Inverse of `to_json`; keys that are not a certificate's are left alone."""
+        """Inverse of `to_json`; other keys are ignored."""
         rows = tuple(
             CertificateRow(
                 r["name"], Estimate.from_json(r["before"]), Estimate.from_json(r["after"]), r["claimed_invariant"], r["verdict"]
@@ -153,7 +157,7 @@ class Certificate:
 
 
 def _shown(estimate: Estimate) -> str:
-    """A value with the method's doubt, as narrow as a table of 130 columns asks."""
+    """A value with the method's error, short enough for a table of 130 columns."""
     if math.isnan(estimate.value):
         return "–"
     text = f"{estimate.value:.5g}"

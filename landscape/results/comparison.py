@@ -1,4 +1,4 @@
-"""Groups of checkpoints side by side, and what can be said of their differences."""
+"""Comparison of groups of checkpoints: values by group, differences, rank correlations."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from landscape.machine.json_values import finite_or_none, plain
 from landscape.results.estimate import Estimate
 from landscape.results.sharpness import Sharpness
 
-# Share of false discoveries among the differences that are called one.
+# Expected share of false discoveries among the differences that are called significant.
 FALSE_DISCOVERY = 0.05
 
 
@@ -18,11 +18,11 @@ class GroupValue:
     """One quantity over one group of runs.
 
     Attributes:
-        median: over the runs.
-        low, high: 95 % bootstrap interval of the median where the group has at least five runs, else its smallest and
-            largest value.
-        n: runs that have a value.
-        is_interval: whether low and high are an interval; a range of fewer than five runs says nothing about other runs.
+        median: median over the runs.
+        low, high: 95 % bootstrap interval of the median if the group has at least five runs, else the smallest and largest
+            value.
+        n: number of runs with a value.
+        is_interval: whether low and high are a confidence interval; the range of fewer than five runs is none.
     """
 
     median: float
@@ -45,20 +45,20 @@ class GroupValue:
 
 @dataclass(frozen=True)
 class Difference:
-    """One quantity in two groups: is there a difference, and how large is it?
+    """Difference of one quantity between two groups: its significance and its size.
 
     Attributes:
         name: the measure, or "train_loss", "gap", ...
-        a, b: the groups.
-        n: runs of each.
-        p: two-sided p-value of the rank test that the runs of both groups are exchangeable.
-        exact: whether p is from all arrangements of the runs; else from random ones, by the (b + 1) / (m + 1) rule.
+        a, b: names of the groups.
+        n: number of runs in each.
+        p: two-sided p-value of a permutation test on ranks; the null hypothesis is that the runs are exchangeable.
+        exact: whether p enumerates all permutations; else it samples them, with p = (b + 1) / (m + 1).
         smallest_p: the smallest p-value that groups of these sizes can give.
-        q: p adjusted by Benjamini and Hochberg, for all tests of the comparison and for those of its family (measures, or
-            losses, accuracies and gap), whichever is larger; at most FALSE_DISCOVERY is called a difference.
+        q: p adjusted by Benjamini and Hochberg, over all tests of the comparison or over its family (measures, or losses,
+            accuracies and gap), whichever is larger. A difference is significant if q <= FALSE_DISCOVERY.
         delta: Cliff's delta, P(a > b) - P(a < b) over pairs of runs, in [-1, 1].
         delta_low, delta_high: its 95 % interval; None for fewer than five runs in a group.
-        ratio: median of a over median of b; None unless all values are positive and finite.
+        ratio: median of a / median of b; None unless all values are positive and finite.
         ratio_low, ratio_high: its 95 % interval; None for fewer than five runs in a group.
     """
 
@@ -84,7 +84,7 @@ class Difference:
 
     @property
     def found(self) -> bool:
-        """Whether the two groups are called different."""
+        """Whether the difference is significant: q <= FALSE_DISCOVERY."""
         return self.q <= FALSE_DISCOVERY
 
     def to_json(self) -> dict[str, Any]:
@@ -103,11 +103,11 @@ class RankCorrelation(NamedTuple):
     """Kendall's tau-b of a measure with the generalization gap over all runs.
 
     Attributes:
-        tau: in [-1, 1].
-        p: two-sided, of no association between runs drawn independently.
+        tau: rank correlation, in [-1, 1].
+        p: two-sided p-value; the null hypothesis is no association between independent runs.
         q: p adjusted for all measures (Benjamini-Hochberg).
-        low, high: 95 % bootstrap interval; None below eight runs.
-        n: runs.
+        low, high: 95 % bootstrap interval; None for fewer than eight runs.
+        n: number of runs.
     """
 
     tau: float
@@ -123,11 +123,11 @@ class Granulated:
     """Granulated rank correlation Psi of a measure with the generalization gap.
 
     Attributes:
-        psi: mean over hyperparameters; None where no two runs differ in one of them only.
-        low, high: 95 % bootstrap interval; None where there are too few pairs.
-        by_hyperparameter: psi of each that has a pair.
-        pairs: of each hyperparameter that varies: runs that differ in it only.
-        reason: what is missing; None if nothing is.
+        psi: mean over hyperparameters; None if no two runs differ in a single one.
+        low, high: 95 % bootstrap interval; None if there are too few pairs.
+        by_hyperparameter: psi of each hyperparameter with at least one pair.
+        pairs: for each varying hyperparameter, the number of pairs of runs that differ in it alone.
+        reason: why a value is missing; None if none is.
     """
 
     psi: float | None
@@ -144,24 +144,24 @@ class Granulated:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measures of groups of checkpoints, how they differ, and how they go with generalization.
+    """Measures of groups of checkpoints, their differences, and their correlation with the generalization gap.
 
     Attributes:
         groups: name -> the runs' Sharpness, in the order given.
-        gaps: name -> training accuracy less test accuracy of every run; None where there is no test split.
+        gaps: name -> training accuracy minus test accuracy of every run; None without a test split.
         table: measure -> group -> GroupValue.
-        rank_correlation: measure -> Kendall's tau-b with the gap over all runs; empty below three runs.
+        rank_correlation: measure -> Kendall's tau-b with the gap over all runs; empty for fewer than three runs.
         barriers: "A to B" -> {"loss": height, "test_loss": height, ...} of straight lines between runs.
-        remarks: what cannot be concluded, and why; what must be known before believing a difference comes first.
-        warnings: the first of the remarks, which nobody should miss.
-        scores: "train_loss", "train_accuracy", "test_loss", "test_accuracy", "gap" -> group -> one Estimate a run, as far as
-            known.
+        remarks: limits of the conclusions, with reasons; warnings come first.
+        warnings: the first of the remarks: read them before trusting a difference.
+        scores: "train_loss", "train_accuracy", "test_loss", "test_accuracy", "gap" -> group -> one Estimate per run, as far
+            as they are known.
         conditions: the same names -> group -> GroupValue.
-        differences: of every measure, then of every condition, for every pair of groups.
-        granulated: measure -> Psi over the recorded hyperparameters; empty where none are known, or no gap.
-        hyperparameters: group -> one dictionary a run; only those that vary over the runs.
-        left_out: measure -> why it is in no test.
-        excluded: (group, checkpoint, why) of runs that were left out.
+        differences: one per measure and pair of groups, then one per condition and pair of groups.
+        granulated: measure -> Psi over the recorded hyperparameters; empty if there are none, or no gap.
+        hyperparameters: group -> one dictionary per run, with the hyperparameters that vary over the runs.
+        left_out: measure -> why it is not tested.
+        excluded: (group, checkpoint, reason) of runs that were left out.
     """
 
     groups: dict[str, list[Sharpness]]
@@ -180,7 +180,7 @@ class Comparison:
     excluded: tuple[tuple[str, str, str], ...] = ()
 
     def rows(self) -> list[tuple[str, ...]]:
-        """(quantity, one cell a group, tau with the gap): conditions first, then measures."""
+        """(quantity, one cell per group, tau with the gap): conditions first, then measures."""
         out = []
         for name, values in (*self.conditions.items(), *self.table.items()):
             tau = self.rank_correlation.get(name)
@@ -239,7 +239,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Comparison":
-        """Inverse of `to_json`; keys that are not a comparison's are left alone."""
+        """Inverse of `to_json`; other keys are ignored."""
         return cls(
             groups={name: [Sharpness.from_json(s) for s in runs] for name, runs in data["groups"].items()},
             gaps=data["gaps"],
@@ -261,7 +261,7 @@ class Comparison:
 
 
 def group_cell(value: GroupValue) -> str:
-    """A group's median and its interval; a range of too few runs stands in braces."""
+    """A group's median with its interval in brackets, or with the range of too few runs in braces."""
     if not value.n:
         return "not defined"
     if value.n == 1:
@@ -271,7 +271,7 @@ def group_cell(value: GroupValue) -> str:
 
 
 def interval_cell(value: float | None, low: float | None, high: float | None, form: str) -> str:
-    """A value with its interval where it has one; a dash for none."""
+    """A value, with its interval if there is one; a dash for None."""
     if value is None:
         return "–"
     return f"{value:{form}}" if low is None or high is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"

@@ -1,4 +1,4 @@
-"""Where the drawing of each result lives. Results know no drawing: it is looked up here, by name, when somebody asks for it."""
+"""The table of drawing functions for each result. Results do not import `report`: functions are looked up here by name."""
 
 import importlib
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from landscape.errors import UsageError
 
 Form = Literal["axes", "figure", "xarray"]
 
-# Type of result -> form -> module and function, which takes the result first.
+# Type of result -> form -> module and function; the function's first argument is the result.
 _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
     "Slice": {
         "axes": ("landscape.report.figures.on_axes", "draw_slice"),
@@ -26,12 +26,12 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
 
 
 def drawn(result: object, form: Form, *arguments: Any, **options: Any) -> Any:
-    """A result in a form that is made outside of results.
+    """Call the drawing or export function of a result.
 
     Args:
-        result: of a type in the table.
-        form: "axes" for the bare drawing, "figure" for one with title and caption, "xarray" for a Dataset.
-        arguments, options: for the function in the table.
+        result: an object of a type in the table.
+        form: "axes" for a plain drawing, "figure" for one with title and caption, "xarray" for a Dataset.
+        arguments, options: passed to the function in the table.
     """
     module, name = _DRAWINGS[type(result).__name__][form]
     return getattr(importlib.import_module(module), name)(result, *arguments, **options)
@@ -41,16 +41,16 @@ def plotted(result: object, ax: Any, caption: bool, **options: Any) -> Any:
     """The matplotlib axes of a result's drawing.
 
     Args:
-        result: of a type in the table.
-        ax: axes to draw on; None makes a figure.
-        caption: whether that figure gets the result's title, its checks and what it was made from.
-        options: for the function in the table.
+        result: an object of a type in the table.
+        ax: axes to draw on; None creates a figure.
+        caption: whether that figure has a title and a caption with the checks and the provenance.
+        options: passed to the function in the table.
 
     Raises:
-        UsageError: a caption on axes that are somebody else's.
+        UsageError: both `ax` and `caption` are given.
     """
     if not caption:
         return drawn(result, "axes", ax, **options)
     if ax is not None:
-        raise UsageError("expected caption=True without ax, found both", fix="a caption belongs to a figure of its own")
+        raise UsageError("expected caption=True without ax, found both", fix="leave ax out: a caption needs its own figure")
     return drawn(result, "figure", **options).axes[0]

@@ -1,4 +1,4 @@
-"""A number and its doubt."""
+"""A number and its error."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,33 +15,32 @@ Kind = Literal["exact", "t", "log t", "samples", "proportion", "residual", "lowe
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value together with how far it can be trusted.
+    """A value and its error.
 
     Attributes:
         value: the number; `nan` or `inf` only together with a `reason`.
-        stderr: its standard error, in the unit of the value; None where there is none to give. What it means depends on `kind`.
-        kind: where the doubt comes from.
+        stderr: standard error, in the unit of the value; None if there is none. Its meaning depends on `kind`.
+        kind: the source of the error.
 
-            - "exact": a deterministic computation on the given data; only rounding is left, `stderr` is None or 0.
-            - "t": the mean of `n` independent random probes; `stderr` is s/sqrt(n) with ddof = 1, the interval is Student's
+            - "exact": a deterministic computation on the given data, up to rounding; `stderr` is None or 0.
+            - "t": the mean of `n` independent random probes; `stderr` is s/sqrt(n) with ddof = 1; the interval is Student's
               with n - 1 degrees of freedom.
-            - "log t": a positive value whose logarithm is known like a mean of `n` probes; `stderr` is that of the value to
+            - "log t": a positive value whose logarithm has the error of a mean of `n` probes; `stderr` is that of the value to
               first order, the interval is Student's for the logarithm.
-            - "samples": a mean over `n` data points; `stderr` is s/sqrt(n): the doubt from having seen only these. The interval
-              is that of `sampling` where it is known, else the normal one.
-            - "proportion": a share of `n` data points, such as an accuracy; the interval is Wilson's, which stays inside [0, 1]
-              and does not shrink to nothing where all or none of them are hits.
-            - "residual": an eigenvalue; `stderr` holds the true residual norm ||Hv - lambda v||, and an eigenvalue of H lies
+            - "samples": a mean over `n` samples of the data; `stderr` is s/sqrt(n), the sampling error. The interval is that of
+              `sampling` if it is known, else the normal interval.
+            - "proportion": a share of `n` samples, such as an accuracy; the interval is Wilson's, which stays inside [0, 1]
+              and has positive width for shares of 0 and 1.
+            - "residual": an eigenvalue; `stderr` is the true residual norm ||Hv - lambda v||, and an eigenvalue of H lies
               within that distance of `value`. `n` is the number of matrix-vector products.
             - "lower bound": the best value that a maximisation found in `n` function evaluations; the maximum is at least this.
-        n: how many probes, samples, products or evaluations stand behind the value.
+        n: number of probes, samples, products or evaluations used.
         converged: False if the method stopped before its own criterion held.
-        reason: one line that explains a value that is not finite or did not converge, or a remark on how it was found.
-        data_stderr: standard error that comes from having only these samples of the data, where `stderr` is about the method;
-            the two are kept apart. None where it was not estimated, and for kind "samples", where `stderr` is that very
-            thing.
-        sampling: more of the same: how skewed the samples are, how many of them carry the value, and the interval that follows.
-            Where there is a `data_stderr` alone the value is a maximum, and there is no interval.
+        reason: one line that explains a value that is not finite or did not converge, or a remark on the method.
+        data_stderr: standard error from the finite number of samples, apart from the method's error in `stderr`. None if it
+            was not estimated, and for kind "samples", where `stderr` is the sampling error.
+        sampling: details of the sampling error: skewness, effective number of samples, interval. If only `data_stderr` is
+            given, the value is a maximum and has no interval.
     """
 
     value: float
@@ -54,7 +53,7 @@ class Estimate:
     sampling: Sampling | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """Interval that holds the truth with probability `level` (always, for "residual"; one-sided for "lower bound").
+        """Confidence interval at `level` (a strict bound for "residual"; one-sided for "lower bound").
 
         Example:
             >>> Estimate(10.0, stderr=1.0, kind="t", n=5).interval()[1].__round__(3)
@@ -82,9 +81,9 @@ class Estimate:
         return (self.value - width, self.value + width)
 
     def data_interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """Interval of the value on the whole population that the samples were drawn from, at the same weights.
+        """Confidence interval for the value on the population from which the samples were drawn, at the same weights.
 
-        The doubt of the method is inside it. None where there is none to give: see `Sampling`.
+        It includes the error of the method. None if there is none: see `Sampling`.
         """
         if self.kind in ("samples", "proportion"):
             return self.interval(level)
@@ -94,7 +93,7 @@ class Estimate:
         return self.sampling.interval(self.value, (self.value - low, high - self.value), level)
 
     def data_doubt(self) -> str:
-        """The doubt from having only these samples, in words: "[8.1, 13.2]", "sd 0.4", "sd 0.4, 7 samples carry it" or ""."""
+        """The sampling error as text: "[8.1, 13.2]", "sd 0.4", "sd 0.4, 7 samples carry it" or ""."""
         bounds = self.data_interval()
         if bounds is not None:
             return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
@@ -105,7 +104,7 @@ class Estimate:
         return f"sd {error:.2g}" + (f", {self.sampling.carried_by:.0f} samples carry it" if few and self.sampling else "")
 
     def doubt(self) -> str:
-        """The interval in words, as the tables print it: "± 0.3", "residual 1e-5", "≥ (lower bound)" or ""."""
+        """The method's error as text for tables: "± 0.3", "residual 1e-5", "lower bound, 105 evaluations" or ""."""
         if self.kind == "lower bound":
             return f"lower bound, {self.n} evaluations"
         if self.stderr is None:
@@ -123,9 +122,9 @@ class Estimate:
         return f"{self.value:.5g} {self.doubt()}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary; what is not finite becomes None, and `reason` says why; "sampling" where it is known.
+        """Plain dictionary. Values that are not finite become None, with a `reason`. "sampling" is there if it is known.
 
-        `data_stderr` is written by Measurement.
+        `data_stderr` is written by `Measurement.to_json`.
         """
         reason = self.reason
         if not math.isfinite(self.value) and reason is None:
@@ -142,7 +141,7 @@ class Estimate:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Estimate":
-        """Inverse of `to_json`; keys that are not an Estimate's are left alone."""
+        """Inverse of `to_json`; other keys are ignored."""
         value = math.nan if data["value"] is None else float(data["value"])
         known = {k: data[k] for k in ("stderr", "kind", "n", "converged", "reason")}
         return cls(value, **known, data_stderr=data.get("data_stderr"), sampling=Sampling.from_json(data.get("sampling")))
@@ -154,9 +153,9 @@ class Evaluation:
 
     Attributes:
         loss: mean loss, standard error over samples.
-        accuracy: mean of the metric, standard error over samples; None where the task has none.
-        each: what the means are over, one value a sample: "weight", and "loss" and "accuracy" as far as they come apart.
-            Two points on the same data differ by the mean of their samples' differences, which is known far better than each.
+        accuracy: mean of the metric, standard error over samples; None if the task has no metric.
+        each: values by sample: "weight", and "loss" and "accuracy" if they are means over samples. The difference between two
+            points on the same data is the mean of paired differences, whose error is much smaller than that of either value.
     """
 
     loss: Estimate

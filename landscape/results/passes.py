@@ -1,4 +1,4 @@
-"""What a computation cost, in passes over the data."""
+"""The cost of a computation, in passes over the data."""
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclass
 class Spent:
-    """Passes over the data; multiply by what one takes on a machine to get seconds.
+    """Passes over the data by kind; `seconds` converts them to time.
 
     Attributes:
         forwards: forward passes.
-        gradients: forward and backward.
-        sweeps: passes that build the graph for curvature products, whatever the number of vectors.
+        gradients: forward and backward passes.
+        sweeps: passes that build the graph for curvature products, for any number of vectors.
         products: Hessian-, Gauss-Newton- or Fisher-vector products.
     """
 
@@ -28,7 +28,7 @@ class Spent:
         return Spent(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def counting(self, network: Callable[[Any], Any], samples: int) -> Callable[[Any], Any]:
-        """The network, its forward passes counted here; a call on some of the samples is that share of one."""
+        """The network, with its forward passes counted here; a call on part of the samples counts as that fraction."""
 
         def counted(x: Any) -> Any:
             self.forwards += len(x) / samples
@@ -37,5 +37,5 @@ class Spent:
         return counted
 
     def seconds(self, each: "Spent") -> float:
-        """How long it takes, where `each` holds the seconds of one pass of each kind."""
+        """Total time in seconds; `each` holds the seconds of one pass of each kind."""
         return sum(a * b for a, b in zip(astuple(self), astuple(each), strict=True))

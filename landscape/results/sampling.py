@@ -1,4 +1,4 @@
-"""The doubt of a number that comes from having only these samples, and the interval that may be called 95 %."""
+"""Sampling error of a number that is computed on a finite number of samples, and its confidence interval."""
 
 import math
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from scipy.special import stdtrit
 
 from landscape.machine.json_values import finite_or_none
 
-# Fewer samples that carry a mean than this, and it has no interval: for draws of 250 from networks' own curvatures the one
-# below covers 94 to 96 % where some 30 or more carry the mean, 87 to 92 % where 5 to 15 do. Draws that lack the rare large
-# values seem to be carried by more: near the threshold these are the ones that have an interval.
+# A mean with a smaller effective number of samples has no interval. For draws of 250 samples from the curvatures of networks,
+# a 95 % interval covers 94 to 96 % if the effective number is about 30 or more, and 87 to 92 % if it is 5 to 15. Draws without
+# the rare large values have a larger effective number: near the threshold these are the draws that have an interval.
 FEWEST = 20.0
-# Up to so many, what a few probes add to the spread over samples is not taken off again: how much it is, is told from so few
-# samples too badly. Beyond, as much less of it is left in. A heuristic.
+# Up to this effective number of samples the variance that probes add is not subtracted from the variance over samples, because
+# it is poorly estimated; above, a decreasing part of it is kept. A heuristic.
 _CAUTIOUS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What the samples say of a number that was computed on them, at fixed weights.
+    """Sampling error of a number, at fixed weights.
 
-    The samples count as independent draws from a population, and the number asked for is its value on that whole population, at
-    the very same weights: not for a network trained anew, and not for data of another kind.
+    The samples are taken as independent draws from a population. The target is the value on the whole population at the same
+    weights, not that of a retrained network or of other data.
 
     Attributes:
-        stderr: standard deviation of the value over draws of so many samples, in the unit of the value.
-        n: samples that count.
-        kind: "mean" of one value a sample, which has an interval; or "maximum", such as an eigenvalue: fitted to these very
-            samples it is too large on average, the more so the more directions compete, so it has a spread and no interval.
-        skew: third standardized moment of the samples' own values.
-        carried_by: how many samples carry the mean: 1 / sum of their squared shares of it (of the sizes of their values).
-        floor, ceiling: what the value cannot be below and above: 0 where no sample's own value is negative, 1 for an accuracy;
-            None for no bound.
+        stderr: standard deviation of the value over draws of n samples, in the unit of the value.
+        n: number of samples with positive weight.
+        kind: "mean" of one value per sample, which has an interval; or "maximum", such as an eigenvalue. A maximum is fitted to
+            these samples, so it is biased upwards, more in higher dimension: it has a standard deviation but no interval.
+        skew: third standardized moment of the samples' values.
+        carried_by: effective number of samples, 1 / sum of squared shares; a sample's share is that of the sum of |values|.
+        floor, ceiling: bounds of the value: 0 below if no sample's value is negative, 1 above for an accuracy; None for no
+            bound.
     """
 
     stderr: float
@@ -54,14 +54,14 @@ class Sampling:
         kind: Literal["mean", "maximum"] = "mean",
         ceiling: float | None = None,
     ) -> "Sampling | None":
-        """Of a weighted mean over samples; None where fewer than two of them count, or a value is not finite.
+        """Sampling error of a weighted mean; None for fewer than two samples, or if a value is not finite.
 
         Args:
-            values: (k, n); what k random probes see of every sample, or one row of what is known exactly.
-            weights: of the samples in the mean.
-            probes: how many probes the number itself was made with; None for no error of that kind. Between two probes the
-                samples covary as their own values do, within one they vary by the probe's noise too: of that
-                the number has 1 / probes.
+            values: (k, n); estimates of every sample's value from k random probes, or one row of exact values.
+            weights: weights of the samples in the mean.
+            probes: number of probes in the estimate of the mean; None if it has no probe error. The covariance between probes
+                is that of the samples' values; the variance within a probe also contains its noise, of which the mean
+                has 1 / probes.
             kind, ceiling: as the attributes.
 
         Example:
@@ -74,7 +74,7 @@ class Sampling:
         n = values.shape[1]
         if n < 2 or not np.isfinite(values).all():
             return None
-        apart = n * share * (values - (values @ share)[:, None])  # so that the plain mean varies as the weighted one does
+        apart = n * share * (values - (values @ share)[:, None])  # their plain mean has the variance of the weighted mean
         within = float((apart**2).sum(1).mean()) / (n - 1)
         k, middle = len(values), apart.mean(0)
         spread, each = float(middle @ middle) / (n - 1), np.abs(values.mean(0)) * share
@@ -97,24 +97,24 @@ class Sampling:
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval: of a mean that enough samples carry."""
+        """Whether there is an interval: for a mean whose effective number of samples is large enough."""
         return self.kind == "mean" and self.carried_by >= FEWEST
 
     def interval(self, value: float, method: tuple[float, float], level: float = 0.95) -> tuple[float, float] | None:
-        """Interval that holds the population's value with probability `level`, the method's doubt in it; None if not `known`.
+        """Confidence interval for the population's value, including the method's error; None if not `known`.
 
-        Hall's transformation takes the skewness out of Student's statistic, whose degrees of freedom are those of the samples
-        that carry the mean: they decide how well its spread is known. Its distances and those of the method's interval
-        add up as squares, each side for itself (variance estimates recovery).
+        Hall's transformation corrects Student's statistic for skewness. The degrees of freedom are the effective number of
+        samples minus 1. The distances to the ends of this interval and of the method's interval are added in quadrature, on
+        each side separately (method of variance estimates recovery, MOVER).
 
         Args:
             value: the number.
-            method: distances down and up to the ends of the method's own interval.
-            level: its coverage.
+            method: distances from the value down and up to the ends of the method's interval.
+            level: nominal coverage.
 
-        Accuracy: covers 93 to 97 % at 95 % for 250 samples and more, as far as the samples show how far the population's values
-            reach: rare ones that are not among them nobody can know of. Where about `FEWEST` samples carry the mean, the draws
-            without such ones are those that have an interval, and some 80 to 90 % of these cover. See
+        Accuracy: at 95 % it covers 93 to 97 % for 250 samples or more, unless the population has rare large values that are
+            not among the samples. If the effective number of samples is about `FEWEST`, the draws without such values are
+            those that have an interval, and 80 to 90 % of these intervals cover. See
             `tests/measures/test_interval_coverage.py`.
 
         Reference: Hall 1992, J. R. Statist. Soc. B 54:221; Zou and Donner 2008, Statistics in Medicine 27:1693.
@@ -131,7 +131,7 @@ class Sampling:
         )
 
     def to_json(self, interval: tuple[float, float] | None) -> dict[str, Any]:
-        """Its attributes, and the 95 % interval that follows, null where there is none."""
+        """The attributes and the 95 % interval, null if there is none."""
         return {
             "kind": self.kind,
             "stderr": finite_or_none(self.stderr),
@@ -153,7 +153,7 @@ class Sampling:
 
 
 def _hall(t: float, skew: float, n: int) -> float:
-    """The studentized mean, over sqrt(n), at which Hall's cubic of it is t."""
+    """Inverse of Hall's cubic transformation: the studentized mean over sqrt(n) that it maps to t."""
     if abs(skew) < 1e-9:
         return t
     return float(3 / skew * (np.cbrt(1 + skew * (t - skew / (6 * n))) - 1))

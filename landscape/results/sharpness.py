@@ -1,4 +1,4 @@
-"""The table of measures of one checkpoint: what `landscape sharpness` prints and writes."""
+"""The measures of one checkpoint, as `landscape sharpness` prints and writes them."""
 
 import html
 import math
@@ -11,9 +11,10 @@ from landscape.results.stationarity import Stationarity
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %, or sd)", "fakeable", "unit")
 LEGEND = (
-    "method: doubt from probes or iterations; data: 95 % interval, the method's doubt included, of the value at these weights "
-    "on all that the samples were drawn from; sd: its spread over such draws, for a maximum, which is too large on average; "
-    "fakeable: rescaling the weights, which leaves the function as it is, could have given this number"
+    "method: error of the computation (random probes, iterations). data: sampling error, a 95 % interval for the value on the "
+    "population that the samples were drawn from, at these weights, with the method's error included. sd: standard deviation "
+    "over such samples, for a maximum, which is biased upwards and has no interval. "
+    "fakeable: rescaling the weights can change this number although the network's function stays the same."
 )
 
 
@@ -22,15 +23,15 @@ class Measurement:
     """One measure of one network: an Estimate, its unit, its invariance and its cost.
 
     Attributes:
-        estimate: the value and the doubt that comes from the method (probes, iterations, maximisation).
+        estimate: the value and the error of the method (probes, iterations, maximisation).
         unit: unit of the value, e.g. "loss / weight^2".
         invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can fake
             it.
-        matvecs, gradients, forwards: curvature products, gradients and forward passes spent on it; work that measures share is
-            counted where it was done.
+        matvecs, gradients, forwards: curvature products, gradients and forward passes; work that several measures share is
+            counted for the first of them.
         seconds: wall time.
         settings: radius, steps, restarts, probes and so on, by name.
-        definition, reference: in one line each, for whoever cites the number.
+        definition, reference: one line each, for citing the number.
     """
 
     estimate: Estimate
@@ -46,21 +47,21 @@ class Measurement:
 
     @property
     def defined(self) -> bool:
-        """Whether there is a number; where a measure is not defined for a network the estimate's reason says why."""
+        """Whether the measure is defined for this network; if not, the estimate has the reason."""
         return not math.isnan(self.estimate.value)
 
     @property
     def mark(self) -> str:
-        """ "yes" where some rescaling could have faked the value, "node" where only a neuron-wise one could, else "no"."""
+        """ "yes" if some rescaling can change the value, "node-wise" if only a neuron-wise one can, else "no"."""
         if "node" in self.invariant_to:
             return "no"
         return "node-wise" if "layer" in self.invariant_to else "yes"
 
     def to_json(self) -> dict[str, Any]:
-        """The Estimate's keys and the measure's own; `interval` holds 95 % of the method's error, None at an open end.
+        """The Estimate's keys and those of the measure. `interval` is the method's 95 % interval, None at an open end.
 
-        `data_stderr` and "sampling" are about the data: {"kind", "stderr", "interval", "n", "skew", "carried_by", "floor",
-        "ceiling"}, see `Sampling`; its interval holds the method's error too.
+        `data_stderr` and "sampling" describe the sampling error: {"kind", "stderr", "interval", "n", "skew", "carried_by",
+        "floor", "ceiling"}, see `Sampling`; that interval includes the method's error.
         """
         bounds = self.estimate.interval()
         return self.estimate.to_json() | {
@@ -90,17 +91,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Sharpness:
-    """All measures of one network on one data set. Prints as a table; in a notebook it shows as HTML.
+    """All measures of one network on one data set. Prints as a table, or as HTML in a notebook.
 
     Attributes:
-        loss, accuracy: at the checkpoint, with the standard error over samples; accuracy is None where the task has none.
-        measures: name -> Measurement, in the order they were asked for.
-        samples: how many data points were used.
-        checkpoint, sha256: the file and the digest of its bytes; None for a network that came from memory.
+        loss, accuracy: at the checkpoint, with the standard error over samples; accuracy is None if the task has no metric.
+        measures: name -> Measurement, in the order requested.
+        samples: number of samples used.
+        checkpoint, sha256: the file and the digest of its bytes; None for a network in memory.
         task: name of the task.
         provenance: seed, dtype, device, versions, settings.
-        minimum: whether the network stands at a minimum at all; None where no measure asked for derivatives.
-        directions: eigenvectors that were found on the way, to start a neighbouring checkpoint from; not part of the JSON.
+        minimum: evidence on whether the weights are at a minimum; None if no measure needed derivatives.
+        directions: eigenvectors that were computed, as initial guesses for a similar checkpoint; not in the JSON.
     """
 
     loss: Estimate
@@ -119,11 +120,11 @@ class Sharpness:
 
     @property
     def unconverged(self) -> list[str]:
-        """Names of the measures whose method stopped too early."""
+        """Names of the measures that did not converge."""
         return [name for name, m in self.measures.items() if not m.estimate.converged]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells under `HEAD`, one row a measure."""
+        """Cells under `HEAD`, one row per measure."""
         out: list[tuple[str, ...]] = []
         for name, m in self.measures.items():
             e = m.estimate
@@ -133,7 +134,7 @@ class Sharpness:
             elif not m.defined:
                 value, doubt = "–", "not defined"
             data = e.data_doubt()
-            if m.defined and e.kind in ("samples", "proportion"):  # nothing but the samples is in doubt
+            if m.defined and e.kind in ("samples", "proportion"):  # there is only sampling error
                 doubt = e.reason or "exact"
             elif m.defined and e.kind == "exact":
                 doubt = "exact"
@@ -141,7 +142,7 @@ class Sharpness:
         return out
 
     def reasons(self) -> list[str]:
-        """Why a measure is not defined for this network, a line each; and why Hessian measures are not those of a minimum."""
+        """Why the weights are not at a minimum, if so; then one line for each measure that is not defined for this network."""
         out = [f"{name}: {m.estimate.reason}" for name, m in self.measures.items() if not m.defined and m.estimate.converged]
         line = None if self.minimum is None else self.minimum.line()
         return out if line is None else [line, *out]
@@ -190,6 +191,6 @@ class Sharpness:
 
 
 def aligned(table: list[tuple[str, ...]]) -> list[str]:
-    """Rows of cells as lines of plain text with straight columns."""
+    """Rows of cells as lines of plain text with aligned columns."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]

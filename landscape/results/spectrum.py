@@ -17,17 +17,17 @@ Which = Literal["largest", "smallest", "both"]
 
 @dataclass(frozen=True, eq=False)
 class Eigenpairs:
-    """Extreme eigenpairs of a symmetric operator H on R^P, with the evidence for them.
+    """Extreme eigenpairs of a symmetric operator H on R^P, with their residuals.
 
     Attributes:
         values: (k,) float64 eigenvalues in decreasing algebraic order (for which="both": the k largest, then the k smallest).
         vectors: (k, P) orthonormal rows; a torch tensor in the dtype and on the device of the operator; (0, 0) if read from
             JSON.
-        residuals: (k,) residuals ||H v - lambda v||, from a product made after the iteration ended or, at a tolerance far above
-            rounding, from the products made before, of which Hv is the combination that v is of the basis.
+        residuals: (k,) residuals ||H v - lambda v||, from a product with v after the iteration. If the tolerance is far above
+            rounding, Hv is instead combined from the products with the basis vectors.
         converged: (k,) booleans: residual <= tol * max |lambda|.
-        matvecs: products with H that were spent, those for the residuals included.
-        which: the end of the spectrum, in algebraic order, not in magnitude.
+        matvecs: number of products with H, including those for the residuals.
+        which: end of the spectrum, by algebraic value, not by magnitude.
     """
 
     values: np.ndarray
@@ -47,11 +47,11 @@ class Eigenpairs:
         return Estimate(float(self.values[i]), float(self.residuals[i]), "residual", self.matvecs, ok, reason)
 
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
-        """Draw the eigenvalues with their residuals, on a figure of its own with `caption` if wanted; returns the axes."""
+        """Draw the eigenvalues and residuals; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)
 
     def to_json(self) -> dict[str, Any]:
-        """Values, residuals and cost; the vectors are too large for JSON and are left out."""
+        """Values, residuals and cost, without the vectors, which are too large for JSON."""
         return {
             "which": self.which,
             "values": [float(v) for v in self.values],
@@ -62,7 +62,7 @@ class Eigenpairs:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Eigenpairs":
-        """Inverse of `to_json`, but for the vectors, which JSON does not hold: an empty array stands in for them."""
+        """Inverse of `to_json`, except that the vectors are an empty array: JSON does not contain them."""
         values, residuals, converged = (np.asarray(data[k]) for k in ("values", "residuals", "converged"))
         empty: Any = np.empty((0, 0))
         return cls(values, empty, residuals, converged, data["matvecs"], data["which"])
@@ -82,17 +82,17 @@ class SpectralDensity:
     Attributes:
         grid: (m,) points t. On the log scale they are spaced evenly in arcsinh(t / linthresh).
         density: (m,) mean over the probes; integrates to 1 over t.
-        lower, upper: (m,) the band, cut at zero: a 95 % t-interval over probes, for the whole curve at once, of the bounds
-            that each probe's quadrature sets. It holds the spread over probes and what so few steps leave open.
+        lower, upper: (m,) simultaneous 95 % confidence band, cut at zero: a t-interval over probes of the bounds from each
+            probe's quadrature. It covers the variance over probes and the error from the finite number of steps.
         nodes, weights: (probes, steps) Ritz values and quadrature weights of every probe (a probe's weights sum to 1).
         sigma: (m,) standard deviation of the Gaussian kernel at each grid point (constant on the linear scale).
-        scale: "linear" or "log" (symmetric logarithm, so that the bulk near zero and the outliers both show).
-        linthresh: on the log scale, where it turns linear; None on the linear scale.
+        scale: "linear" or "log" (symmetric logarithm, which shows both the bulk near zero and the outliers).
+        linthresh: on the log scale, the |t| below which it is linear; None on the linear scale.
         dim: P.
-        matvecs: products spent.
-        resolution: (m,) the smallest width that the steps can tell apart at each grid point: how far apart the quadrature
-            nodes around it are, the median over probes. None in files of before there was one; their band is the
-            pointwise t-interval over probes and nothing else.
+        matvecs: number of products with H.
+        resolution: (m,) smallest width that the Lanczos steps resolve at each grid point: the distance between neighbouring
+            quadrature nodes, median over probes. None in old files, whose band is the pointwise t-interval over
+            probes.
     """
 
     grid: np.ndarray
@@ -110,7 +110,7 @@ class SpectralDensity:
 
     @property
     def near_zero(self) -> float | None:
-        """The resolution where the grid is nearest to zero; None where it is not known."""
+        """The resolution at the grid point nearest to zero; None if it is unknown."""
         return None if self.resolution is None else float(self.resolution[np.abs(self.grid).argmin()])
 
     @property
@@ -119,11 +119,11 @@ class SpectralDensity:
         return len(self.nodes)
 
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
-        """Draw the density and its band, on a figure of its own with `caption` if wanted; returns the matplotlib axes."""
+        """Draw the density and its band; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as lists; `resolution` is null where it is not known."""
+        """Everything as lists; `resolution` is null if it is unknown."""
         arrays = ("grid", "density", "lower", "upper", "nodes", "weights", "sigma", "resolution")
         values = {name: getattr(self, name) for name in arrays}
         out: dict[str, Any] = {name: None if v is None else np.asarray(v).tolist() for name, v in values.items()}

@@ -1,36 +1,37 @@
-"""Whether a point is a minimum, as far as gradient and curvature tell."""
+"""Evidence on whether a point is a minimum, from gradient and curvature."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from landscape.machine.json_values import finite_or_none
 
-# Standard errors, squared, by which a gradient differs from what the samples' own spread leaves of it at a minimum.
+# A gradient is significant if its squared norm exceeds this many squared standard errors, its expectation at a minimum.
 _CLEAR = 10.0
-# Samples in a batch whose mean gradient is half signal, half noise. Training by batches of this size, a usual one, goes round
-# where it is larger, and still goes down where it is smaller. Networks trained to a loss of 0.01: 228 to 12,600; still
-# learning: 4 to 45 (digits, perceptron and convolutions, SGD, Adam and the full batch).
+# Threshold of the gradient noise scale, in samples. SGD with batches of this common size still lowers the loss if the noise
+# scale is smaller, and only fluctuates if it is larger. Measured noise scales: networks trained to a loss of 0.01: 228 to
+# 12,600; still learning: 4 to 45 (digits, perceptron and convolutions, SGD, Adam and the full batch).
 _BATCH = 64.0
-# Share of the loss that one step would take off: less is no reason to train on.
+# Relative decrease of the loss by one step, below which the gradient does not count.
 _WORTH = 0.01
-# |lambda_min| over lambda_max from which a point is a saddle's: trained networks stay below 0.02, at the start it is 0.1 to 1.
+# |lambda_min| / lambda_max above which a point is a saddle: trained networks stay below 0.02; at initialization it is 0.1 to 1.
 _SADDLE = 0.1
 
 
 @dataclass(frozen=True)
 class Stationarity:
-    """What tells a minimum from another point; None for what is not known.
+    """Quantities that distinguish a minimum from a slope or a saddle; None for unknown ones.
 
     Attributes:
-        gradient_norm: ||g||, g the gradient of the mean loss.
-        gradient_stderr: standard error of g over samples, sqrt(tr Cov(g_n) / N): what is left of ||g|| at a minimum of the
-            population.
-        noise_scale: tr Cov(g_n) / ||g||^2, in samples: the batch whose mean gradient is as much noise as signal (McCandlish et
-            al. 2018, arXiv:1812.06162). It depends on no scale of loss, weights or data, and grows without bound at a minimum.
-        decrease: what the best step down the gradient takes off to second order, ||g||^4 / (2 g^T H g), over the loss.
-        negative_curvature: -lambda_min / lambda_max where lambda_min is negative beyond its residual, else 0.
+        gradient_norm: ||g||, with g the gradient of the mean loss.
+        gradient_stderr: standard error of g over samples, sqrt(tr Cov(g_n) / N): the expected ||g|| at a minimum of the
+            population's loss.
+        noise_scale: tr Cov(g_n) / ||g||^2, in samples: the batch size at which the noise of the mean gradient equals its signal
+            (McCandlish et al. 2018, arXiv:1812.06162). It does not depend on the scale of loss, weights or data, and
+            diverges at a minimum.
+        decrease: relative decrease of the loss by the optimal step along -g, to second order: ||g||^4 / (2 g^T H g) / loss.
+        negative_curvature: -lambda_min / lambda_max if lambda_min is negative beyond its residual, else 0.
         negative_trace: whether the trace is negative beyond its 95 % interval.
-        reasons: why it is no minimum, in words; empty where nothing speaks against one.
+        reasons: why the point is not a minimum, as text; empty if there is no evidence against one.
     """
 
     gradient_norm: float
@@ -45,14 +46,14 @@ class Stationarity:
         """See above."""
         out = []
         if self._still_learning:
-            off = ""
+            step = ""
             if self.decrease is not None:
-                down = f"a step down it takes off {100 * min(self.decrease, 1):.2g} % of the loss"
-                off = f", and {down if self.decrease > 0 else 'the loss bends downwards along it'}"
+                lower = f"one gradient step can lower the loss by {100 * min(self.decrease, 1):.2g} %"
+                step = f", and {lower if self.decrease > 0 else 'the curvature along it is negative'}"
             times = self.gradient_norm / (self.gradient_stderr or 1.0)
             out.append(
-                f"the gradient (norm {self.gradient_norm:.3g}) is {times:.2g} standard errors over samples, "
-                f"clear in a batch of {self.noise_scale:.2g}{off}"
+                f"the gradient norm, {self.gradient_norm:.3g}, is {times:.2g} times its standard error over samples "
+                f"(a batch of {self.noise_scale:.2g} is enough for signal to equal noise){step}"
             )
         if (self.negative_curvature or 0.0) > _SADDLE:
             out.append(f"lambda_min is -{100 * (self.negative_curvature or 0.0):.2g} % of lambda_max")
@@ -62,14 +63,14 @@ class Stationarity:
 
     @property
     def is_minimum(self) -> bool:
-        """Whether nothing speaks against a minimum."""
+        """Whether there is no evidence against a minimum."""
         return not self.reasons
 
     def line(self) -> str | None:
-        """In words, where it is none."""
+        """The reasons in one line if the point is not a minimum, else None."""
         if self.is_minimum:
             return None
-        return f"not at a minimum: {'; '.join(self.reasons)}. What the Hessian says here is the shape of a slope or a saddle"
+        return f"not at a minimum: {'; '.join(self.reasons)}. The Hessian measures describe a slope or a saddle"
 
     @property
     def _still_learning(self) -> bool:
@@ -79,7 +80,7 @@ class Stationarity:
         return clear and (self.decrease is None or not 0 <= self.decrease < _WORTH)
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers, whether they speak against a minimum, and why."""
+        """The numbers, whether the point is a minimum, and the reasons why not."""
         numbers = {k: finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
         return numbers | {"is_minimum": self.is_minimum, "reasons": list(self.reasons)}
 

@@ -102,7 +102,7 @@ def test_a_barrier_that_is_half_the_difference_of_the_ends_is_told_as_no_hill(co
     ("height", "at", "told"),
     [
         (0.25, 0.5, "a to b: barrier in loss: 0.25 ± 0.02, at a = 0.5"),
-        (0.25, 1.0, "a to b: no barrier in loss: highest at an end, a = 1; 0.25 ± 0.02 from the mean of both"),
+        (0.25, 1.0, "a to b: no barrier in loss: highest at an end, a = 1; 0.25 ± 0.02 from the mean of both ends"),
         (math.inf, 1.0, "a to b: barrier in loss: infinite, at a = 1"),
     ],
 )

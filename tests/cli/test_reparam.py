@@ -108,7 +108,7 @@ def test_people_see_both_tables_the_forecast_and_a_verdict_each(both: tuple[Path
         assert lines[start + 3].startswith("trace ")
         assert " ± " in lines[start + 3]
         assert "≥ " in lines[start + 6]
-    assert sum("claimed invariant and unmoved" in line for line in lines) == 6
+    assert sum("invariant, as claimed" in line for line in lines) == 6
 
 
 def test_the_figure_and_the_report_show_both(both: tuple[Path, str, str], tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_minimum_of_least_squares_and_a_point_beside_it():
     off = sharpness(Objective(least_squares(1.0)[0], nn.MSELoss(), (x, y), dtype="float64"), names).minimum
     assert off is not None
     assert not off.is_minimum
-    assert "the gradient (norm " in (off.line() or "")
+    assert "the gradient norm, " in (off.line() or "")
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -176,7 +176,7 @@ def test_json_says_what_it_means():
     document = Stationarity(2.0, 0.1, 5.0, -0.5, 0.3, False).to_json()
     assert document["is_minimum"] is False
     assert document["reasons"] == [
-        "the gradient (norm 2) is 20 standard errors over samples, clear in a batch of 5, "
-        "and the loss bends downwards along it",
+        "the gradient norm, 2, is 20 times its standard error over samples "
+        "(a batch of 5 is enough for signal to equal noise), and the curvature along it is negative",
         "lambda_min is -30 % of lambda_max",
     ]

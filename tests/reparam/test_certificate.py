@@ -178,7 +178,7 @@ def test_what_is_not_defined_is_said_to_be_so() -> None:
     assert [r.verdict for r in result.rows] == ["not defined", "invariant"]
     assert "not defined" in (result.rows[0].before.reason or "")
     assert result.table()[0][1:4] == ("–", "–", "–")
-    assert result.verdict_line() == "1 claimed invariant and unmoved; 1 not defined"
+    assert result.verdict_line() == "1 invariant, as claimed; 1 not defined"
     assert Certificate.from_json(result.to_json()).to_json() == result.to_json()
     # A number on one side only is no proof of anything.
     before = measure_all(objective, ["logit_norm"])

@@ -135,7 +135,7 @@ def test_points_that_are_finite_in_one_only_are_counted():
     found = Deviation.of(rounded, exact, np.full(3, np.nan), [(0.0,), (1.0,), (2.0,)], 0.0, "bfloat16", "float32")
     assert (found.points, found.lost, found.largest, found.at) == (2, 1, 1.0, (2.0,))
     assert np.isnan(found.in_errors)
-    assert "1 more finite in one only" in found.line
+    assert "1 more are finite in only one" in found.line
     nothing = Deviation.of(exact[1:2], rounded[1:2], np.ones(1), [(1.0,)], 1.0, "bfloat16", "float32")
     assert nothing.line == "bfloat16 against float32: no point is finite in both"
     assert np.isnan(Deviation.from_json(json.loads(json.dumps(nothing.to_json()))).largest)

@@ -121,7 +121,7 @@ def test_how_far_differences_of_values_were_off_is_said():
         check = plane(objective, grid=2, seed=0).check
         assert check.passed, check.lines()
         assert check.derivatives.slope_error < 1e-3
-        assert any(text.startswith("slope: differences of values and gradients differ by ") for text in check.lines())
+        assert any(text.startswith("slope: finite differences and gradients differ by ") for text in check.lines())
         for key, value in check.derivatives.values.items():
             (told,) = [text for text in check.lines() if text.startswith(f"curvature {key}:")]
             assert (f"({value:.4g} from its values, with kinks between them)" in told) is check.from_slopes

@@ -154,7 +154,7 @@ def test_two_wells():
     assert merge_tree(piece).kept == (lowest,), "without errors nobody knows what the other one is"
     assert (
         merge_tree(piece).line()
-        == "2 minima on the grid in all, doubt unknown: no error over samples tells which of them count"
+        == "2 minima on the grid in all; sampling error unknown, so it is unknown which are significant"
     )
     assert len(merge_tree(piece, threshold=0.5).kept) == 2
     assert len(merge_tree(piece, threshold=0.9).kept) == 1
@@ -191,8 +191,8 @@ def test_doubt_is_from_the_paired_errors():
     assert third.doubt is None  # of a point without an error nothing is known
     partly = merge_tree(sliced(values, paired=paired))
     assert partly.kept == (lowest, second)
-    beyond = "2 minima beyond the doubt of the samples"
-    assert partly.line() == f"{beyond} (1 on the border), 3 on the grid in all, doubt unknown of 1"
+    beyond = "2 minima of persistence above the sampling error"
+    assert partly.line() == f"{beyond} (1 on the border), 3 on the grid in all, 1 of unknown sampling error"
     noisy = {"loss": np.array([0.0, 0.8, 0.3, 0.1, 0.1])}
     tree = merge_tree(sliced(values, paired=noisy))
     assert [m.index for m in tree.kept] == [(0,), (4,)]  # 2 < 1.96 * 1.1 and 0.5 > 1.96 * 0.2
@@ -229,6 +229,6 @@ def test_a_minimum_on_the_border_says_so():
     well = merge_tree(Slice(("u", "v"), axes, {"loss": a**2 + b**2}, {}, None, "", {}))
     assert [m.border for m in slope.minima] == [True]
     assert [m.border for m in well.minima] == [False]
-    assert "(on the border: the surface may fall further outside)" in slope.line()
+    assert "(on the border: the surface may be lower outside)" in slope.line()
     assert "border" not in well.line()
     assert MergeTree.from_json(json.loads(json.dumps(slope.to_json()))) == slope

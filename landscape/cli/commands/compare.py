@@ -147,7 +147,7 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
                 terminal.line(f"{name}: barrier in {what}: {height}")
             elif barrier.at in (0.0, 1.0) and math.isfinite(barrier.height):
                 extreme = f"{'lowest' if accuracy else 'highest'} at an end, a = {barrier.at:.3g}"
-                terminal.line(f"{name}: no barrier in {what}: {extreme}; {height} from the mean of both")
+                terminal.line(f"{name}: no barrier in {what}: {extreme}; {height} from the mean of both ends")
             else:
                 terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}")
         if "batchnorm" in piece.provenance:

@@ -140,9 +140,7 @@ class SurfaceOptions:
         if not set(self.held) <= {"bias", "norm"}:
             raise UsageError(f"expected --fixed bias,norm, bias, norm or none, found {self.fixed!r}")
         if self.statistics(split) == "recalibrate" and split != "train":
-            raise UsageError(
-                "expected --split train with --batchnorm recalibrate, which uses training data, found test"
-            )
+            raise UsageError("expected --split train with --batchnorm recalibrate, which uses training data, found test")
         random = any(k.name == "random" for k in self.kinds) and self.end is None
         idle = {
             "--dim 2": self.end is not None and self.dim == 2,

@@ -1,4 +1,4 @@
-"""Names of ATen operations, by what they do to a sum over paths and to the scale of an activation."""
+"""ATen operations, grouped by their effect on a sum over paths and on the scale of an activation."""
 
 RECTIFIERS = ("relu", "leaky_relu", "prelu")
 
@@ -15,7 +15,7 @@ POOLINGS = (
 
 REDUCTIONS = ("sum", "mean", "amax", "max", "maximum")
 
-# Every element of the result is one of the inputs, or a zero of padding.
+# Every element of the result is an element of the inputs, or zero padding.
 MOVES = (
     "view", "_unsafe_view", "reshape", "view_as", "permute", "transpose", "t", "numpy_T", "mT", "movedim", "squeeze",
     "unsqueeze", "flatten", "unflatten", "expand", "expand_as", "repeat", "tile", "repeat_interleave", "slice", "select",
@@ -31,11 +31,11 @@ LINEAR = (
 
 BATCH_NORM = ("batch_norm", "_native_batch_norm_legit_no_training")
 
-# Not homogeneous: no scale goes through. A power is not among them, for a factor s goes through x^2 as s^2.
+# Not homogeneous. Powers are homogeneous, so they are not listed: a factor s of x becomes s^2 of x^2.
 BOUNDED = (
     "gelu", "silu", "mish", "elu", "tanh", "sigmoid", "softplus", "log_sigmoid", "softmax", "_softmax", "log_softmax",
     "_log_softmax", "hardtanh", "hardswish", "hardsigmoid", "clamp", "clamp_min", "clamp_max", "threshold",
 )  # fmt: skip
 
-# What only asks for a shape or a dtype.
+# Operations that only query a shape or a dtype.
 QUESTIONS = ("sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata")

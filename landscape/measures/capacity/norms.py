@@ -39,12 +39,12 @@ _chains: WeakKeyDictionary[Objective, bool] = WeakKeyDictionary()
 
 
 def is_chain(objective: Objective) -> bool:
-    """Whether the network is a chain of layers, in which every layer-wise rescaling leaves a product of norms as it is.
+    """Whether the network is a chain of layers, in which every layer-wise rescaling leaves a product of norms unchanged.
 
-    It is one if every operation reads one activation, if every weight that the product counts stands in the chain exactly
-    once, and if the operations between are known. Then what one layer is multiplied by, the next one is divided by. A sum of
-    activations (a residual stream) has several writers and readers of one scale; LayerNorm lets the layer before it have
-    nearly any scale. False as well for a network that cannot be traced.
+    A network is a chain if every operation reads one activation, every weight in the product is used exactly once, and all
+    other operations are known. Then the factor of one layer is the divisor of the next. Networks that are not chains: a sum
+    of activations (a residual stream) shares one scale among several layers; before a LayerNorm a layer can have nearly any
+    scale. Also False if the network cannot be traced.
     """
     if objective not in _chains:
         try:
@@ -67,31 +67,30 @@ def is_chain(objective: Objective) -> bool:
 def frobenius_product(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Product over the layers of the Frobenius norms of their weights.
 
-    prod over l of ||W_l||_F. A layer is every parameter with at least two dimensions, as the matrix (outputs, all else), with
-    the outputs that the network makes of it (`Layout.of`): a convolution's kernel is (out, in k k), with groups a matrix of
-    diagonal blocks. A bias is not counted. BatchNorm in eval mode is one more layer, diag(a) with
-    a = gamma / sqrt(var + eps), so that a factor of a convolution which its statistics take up changes nothing. LayerNorm,
-    GroupNorm and RMSNorm enter as diag(gamma), for their statistics come from the input.
+    prod over l of ||W_l||_F. Every parameter with at least two dimensions is a layer. It is reshaped to a matrix (outputs,
+    everything else), where the outputs follow from its use in the network (`Layout.of`): a convolution's kernel is
+    (out, in k k), and with groups it is block-diagonal. Biases are not counted. BatchNorm in eval mode is another layer,
+    diag(a) with a = gamma / sqrt(var + eps), so that a factor of a convolution that its statistics absorb changes nothing.
+    LayerNorm, GroupNorm and RMSNorm enter as diag(gamma), because their statistics come from the input.
 
-    Invariant to layer-wise rescaling in a chain of layers only (see `is_chain`): there one layer's factor is the next one's
-    divisor. With residual sums, shared weights or attention it is computed all the same and the claim is left out. Never
-    invariant to neuron-wise rescaling.
+    Invariant to layer-wise rescaling only in a chain of layers (see `is_chain`), where the factor of one layer is the divisor
+    of the next. With residual sums, shared weights or attention it is computed without a claim of invariance. Not invariant
+    to neuron-wise rescaling.
 
     Args:
-        objective: the network on its data, which are not used.
+        objective: the network on its data; the data are not used.
         generator: not used; nothing here is random.
 
     Returns:
-        Kind "exact". inf, with a reason, where it exceeds float64.
+        Kind "exact". inf, with a reason, if it exceeds float64.
 
     Raises:
-        NotDefined: the network takes several arguments, has no layer, or uses a weight in two ways that contradict each
-            other.
+        NotDefined: the network takes several arguments, has no layer, or uses a weight in two contradictory ways.
 
     Cost: no pass over the data.
 
-    Reference: Bartlett et al. 2017, theorem 1.1 (the spectral norms, beside other factors); Jiang et al. 2020,
-    who take its square or its logarithm.
+    Reference: Bartlett et al. 2017, theorem 1.1 (spectral norms, among other factors); Jiang et al. 2020, who use its square
+    or its logarithm.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU(), nn.Linear(1, 2, bias=False))
@@ -115,23 +114,23 @@ def frobenius_product(objective: Objective, *, generator: torch.Generator | None
 def spectral_product(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Product over the layers of the largest singular values of their weights.
 
-    prod over l of ||W_l||_2, with the layers of `frobenius_product`. For a chain of fully connected layers it bounds the
-    Lipschitz constant of the network; for convolutions it does not quite, since ||(out, in k k)||_2 may be smaller than the
-    norm of the convolution, by at most the factor k.
+    prod over l of ||W_l||_2, with the layers of `frobenius_product`. For a chain of fully connected layers it is an upper bound
+    of the network's Lipschitz constant. For convolutions it is not, since ||(out, in k k)||_2 may be smaller than the norm of
+    the convolution, by at most a factor k.
 
     Args:
-        objective: the network on its data, which are not used.
+        objective: the network on its data; the data are not used.
         generator: not used; nothing here is random.
 
     Returns:
-        Kind "exact". inf, with a reason, where it exceeds float64.
+        Kind "exact". inf, with a reason, if it exceeds float64.
 
     Raises:
-        NotDefined: as `frobenius_product`.
+        NotDefined: as for `frobenius_product`.
 
-    Cost: the eigenvalues of one matrix a layer, of the smaller of its two sides; no pass over the data.
+    Cost: the eigenvalues of one matrix per layer, with the size of its shorter side; no pass over the data.
 
-    Accuracy: relative error about 1e-14 a layer.
+    Accuracy: relative error about 1e-14 per layer.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
@@ -144,7 +143,7 @@ def spectral_product(objective: Objective, *, generator: torch.Generator | None 
 
 
 def _product(objective: Objective, norm: Callable[[Tensor], float]) -> Estimate:
-    """Product over the layers of a norm of a matrix or, for a diagonal one, of a vector."""
+    """Product over the layers of a norm of the matrix, or of the vector for a diagonal layer."""
     weights = _layers(objective)
     if not weights:
         raise NotDefined("expected a network with weight matrices, found none")
@@ -153,7 +152,7 @@ def _product(objective: Objective, norm: Callable[[Tensor], float]) -> Estimate:
 
 
 def _spectral(weight: Tensor) -> float:
-    """Largest singular value of a block-diagonal matrix: that of its blocks, the largest."""
+    """Largest singular value of a block-diagonal matrix: the largest over its blocks."""
     if weight.ndim == 1:
         return float(weight.abs().max())
     short = weight if weight.shape[1] <= weight.shape[2] else weight.mT
@@ -164,7 +163,7 @@ def _layers(objective: Objective) -> dict[str, Tensor]:
     """`layers` of the objective's network.
 
     Raises:
-        NotDefined: it takes several arguments, or the outputs of a weight are not known.
+        NotDefined: the network takes several arguments, or the outputs of a weight are unknown.
     """
     try:
         first = objective.subset(1)
@@ -174,10 +173,10 @@ def _layers(objective: Objective) -> dict[str, Tensor]:
 
 
 def layers(model: nn.Module, example: tuple[Any, ...] | Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-    """Every layer by the name of its weight or running variance: blocks (groups, out, in), or a vector if diagonal.
+    """Every layer, by the name of its weight or running variance: blocks (groups, out, in), or a vector if diagonal.
 
     Raises:
-        NotDefined: the outputs of a weight are not known.
+        NotDefined: the outputs of a weight are unknown.
     """
     found: dict[str, Tensor] = {}
     diagonal: set[Tensor] = set()
@@ -205,7 +204,7 @@ def layers(model: nn.Module, example: tuple[Any, ...] | Mapping[str, Any] | None
 
 
 def _chained(graph: Graph) -> list[str]:
-    """Names of the layers along the chain, as `layers` calls them; a name that no layer has where it is not a chain."""
+    """Names of the layers along the chain, as in `layers`; a name that no layer has if the network is not a chain."""
     found: list[str] = []
     live = [n for n in graph.nodes if n.op == "placeholder" and not _stored(graph, n)]
     seen = set(live)
@@ -229,7 +228,7 @@ def _chained(graph: Graph) -> list[str]:
 
 
 def _layer(graph: Graph, node: fx.Node, x: fx.Node) -> list[str] | None:
-    """The layer that a call applies, in a list that is empty if it has no weight; None for what a chain cannot hold."""
+    """The layer that a call applies, as a list, empty if it has no weight; None if the call cannot be part of a chain."""
     name, others = operation(node), [n for n in node.all_input_nodes if n is not x]
     if name in BATCH_NORM:
         return [graph.leaves.get(n.name, "") for n in others if "running_var" in graph.leaves.get(n.name, "")] or None
@@ -248,7 +247,7 @@ def _layer(graph: Graph, node: fx.Node, x: fx.Node) -> list[str] | None:
 
 
 def _leaf(graph: Graph, node: fx.Node) -> str | None:
-    """Name of the parameter, buffer or constant behind a node, all of it, if there are only views between; else None."""
+    """Name of the parameter, buffer or constant of which a node is a view of all elements; else None."""
     shown = node.meta.get("val")
     while node.op == "call_function" and operation(node) in MOVES and len(node.all_input_nodes) == 1:
         node = node.all_input_nodes[0]
@@ -258,7 +257,7 @@ def _leaf(graph: Graph, node: fx.Node) -> str | None:
 
 
 def _stored(graph: Graph, node: fx.Node) -> str:
-    """Name of the tensor that a placeholder stands for; "" for an input, or for what is computed."""
+    """Name of the tensor that a placeholder represents; "" for an input or a computed value."""
     if node.name in graph.leaves:
         return graph.leaves[node.name]
     return node.name if node.name in graph.constants else ""

@@ -1,4 +1,4 @@
-"""Path norm: all paths from input to output, each with the product of its squared weights."""
+"""Path norm: the sum over all paths from input to output of the product of squared weights."""
 
 import operator
 from collections.abc import Callable
@@ -37,31 +37,31 @@ from landscape.results import Estimate, Spent
 def path_norm(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Sum over all paths from an input to an output of the product of the squared weights along the path.
 
-    sum over paths p of prod over e in p of w_e^2, which is the sum of the outputs of the network with every weight squared, on
-    an input of ones: one pass instead of exponentially many paths. A bias is a weight from a constant 1. BatchNorm in eval
-    mode is the affine map a x + c with a = gamma / sqrt(var + eps) and c = beta - a mean, and a and c are squared. Rectifiers
-    let every path through, with slope 1. Numbers of the architecture (1/k of a mean over k, a fixed factor) enter as they are,
-    by their absolute value, not squared; max pooling keeps the largest of the sums that it sees.
+    sum over paths p of prod over e in p of w_e^2. It equals the sum of the outputs of the network with all weights squared, on
+    an input of ones, so that one pass replaces exponentially many paths. A bias is a weight from a constant 1. BatchNorm in
+    eval mode is the affine map a x + c with a = gamma / sqrt(var + eps) and c = beta - a mean; a and c are squared. Rectifiers
+    have slope 1 on every path. Constants of the architecture (1/k of a mean over k, a fixed factor) enter by their absolute
+    value, not squared. Max pooling takes the largest of its sums.
 
-    Each path meets a neuron's incoming weight and its outgoing one, so that rescaling by layers or by neurons changes no
-    term; neither does a factor of a convolution that BatchNorm's statistics take up.
+    Each path contains one incoming and one outgoing weight of every neuron on it, so that rescaling by layers or by neurons
+    leaves every term unchanged. The same holds for a factor of a convolution that BatchNorm's statistics absorb.
 
     Args:
-        objective: the network on its data, of which only the shape of an input is used.
+        objective: the network on its data; only the shape of an input is used.
         generator: not used; nothing here is random.
 
     Returns:
-        Kind "exact", the sum itself (Neyshabur et al. take its square root). inf, with a reason, where it exceeds float64.
+        Kind "exact", the sum itself (Neyshabur et al. take its square root). inf, with a reason, if it exceeds float64.
 
     Raises:
-        NotDefined: between input and output there is something other than linear maps, (leaky) rectifiers, poolings, sums,
-            concatenations, copies and BatchNorm in eval mode: paths have no meaning there. The operation is named.
+        NotDefined: the network contains an operation other than linear maps, (leaky) rectifiers, poolings, sums,
+            concatenations, copies and BatchNorm in eval mode, so that paths are not defined. The message names it.
 
-    Cost: one trace of the network (a second or so) and one forward pass of two samples, in float64 on the CPU.
+    Cost: one trace of the network (about a second) and one forward pass of two samples, in float64 on the CPU.
 
     Accuracy: a sum of positive terms: relative error about 1e-15 times the depth.
 
-    Reference: Neyshabur et al. 2015, with p = 2; Jiang et al. 2020, who fold BatchNorm into the layer before it: there a bias
+    Reference: Neyshabur et al. 2015, with p = 2; Jiang et al. 2020, who fold BatchNorm into the layer before it. There a bias
     b before BatchNorm gives (a b + c)^2, here (a b)^2 + c^2.
 
     Example:
@@ -74,7 +74,7 @@ def path_norm(objective: Objective, *, generator: torch.Generator | None = None)
         1025.0
     """
     value = _squared_network(traced(objective))
-    # All terms are positive, so that nan comes from inf * 0 alone: a sum that has overflowed on its way.
+    # All terms are positive, so that nan can only come from inf * 0, after an overflow.
     if not value < inf:
         return Estimate(inf, reason="exceeds the range of float64")
     return Estimate(value)
@@ -118,7 +118,7 @@ def _placeholder(graph: Graph, node: fx.Node) -> tuple[Any, bool]:
 
 
 def _fixed(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    """What does not depend on the input is computed as the network does."""
+    """A value that does not depend on the input, computed as in the network."""
     if node.op != "call_function":
         return None
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -126,7 +126,7 @@ def _fixed(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
 
 
 def _double(value: Any) -> Any:
-    """A floating-point tensor in float64; anything else as it is."""
+    """A floating-point tensor in float64; any other value unchanged."""
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
@@ -140,7 +140,7 @@ def _total(node: fx.Node, values: dict[fx.Node, Any]) -> float:
 
 @dataclass(frozen=True)
 class _Call:
-    """An operation on activations: which of its operands are sums of paths, weights, or numbers of the architecture."""
+    """An operation on activations, whose operands are sums over paths, weights, or constants of the architecture."""
 
     node: fx.Node
     values: dict[fx.Node, Any]
@@ -149,46 +149,46 @@ class _Call:
 
     @property
     def name(self) -> str:
-        """Of the operation."""
+        """Name of the operation."""
         return operation(self.node)
 
     def result(self) -> Any:
-        """The operation on sums of paths."""
+        """The operation applied to sums over paths."""
         rule = _RULES.get(self.name)
         if rule is None:
             raise self.undefined(self.name)
         return rule(self)
 
     def raw(self) -> dict[str, Any]:
-        """Arguments by name, weights as they are."""
+        """Arguments by name; weights unchanged."""
         return bound_arguments(self.node, lambda a: fx.node.map_arg(a, self.values.__getitem__))
 
     def args(self) -> dict[str, Any]:
-        """Arguments by name; weights squared, numbers of the architecture by their absolute value."""
+        """Arguments by name; weights squared, constants of the architecture by their absolute value."""
         return bound_arguments(self.node, lambda a: fx.node.map_arg(a, self._factor))
 
     def _factor(self, node: fx.Node) -> Any:
-        """A node's value as a factor, or as a sum, of paths."""
+        """A node's value: a sum over paths unchanged, a weight squared, a constant's absolute value."""
         value = self.values[node]
         if node in self.paths or not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         return value.square() if node in self.weights else value.abs()
 
     def constants(self) -> bool:
-        """Whether a tensor joins in that depends on neither input nor weights and is not zero."""
+        """Whether an operand is a nonzero tensor that depends on neither input nor weights."""
         rest = set(self.node.all_input_nodes) - self.paths - self.weights
         tensors = [self.values[n] for n in rest if isinstance(self.values[n], Tensor)]
         return any(t.is_floating_point() and bool(t.any()) for t in tensors)
 
     def undefined(self, found: str) -> NotDefined:
-        """The error that says what stands in the way, and where."""
+        """The error that names the operation for which paths are not defined, and its place."""
         return NotDefined(
             f"expected linear maps, rectifiers, poolings and sums between input and output, found {found} in {where(self.node)}"
         )
 
 
 def _first(call: _Call) -> Any:
-    """Rectifiers and copies: on sums of positive terms they change nothing."""
+    """Rectifiers and copies: they leave sums of positive terms unchanged."""
     args = call.args()
     if args.get("train") or args.get("training"):
         raise call.undefined(f"{call.name} that stays random in eval mode")
@@ -198,7 +198,7 @@ def _first(call: _Call) -> Any:
 
 
 def _clamp(call: _Call) -> Any:
-    """max(x, 0) in another spelling."""
+    """Clamp as a rectifier, max(x, 0)."""
     args = call.raw()
     if args.get("max") is not None or not isinstance(args.get("min"), (int, float)) or args["min"] != 0:
         raise call.undefined(f"{call.name} with bounds other than 0 and infinity")
@@ -206,17 +206,17 @@ def _clamp(call: _Call) -> Any:
 
 
 def _same(call: _Call) -> Any:
-    """Pooling, adding up and moving elements: the operation itself."""
+    """Pooling, reductions and moving elements: the operation itself."""
     args = call.args()
     if call.constants() or args.get("value"):
         raise call.undefined(f"{call.name} of a constant")
-    if call.name in ("view", "_unsafe_view", "view_as"):  # memory may lie otherwise here than in the traced network
+    if call.name in ("view", "_unsafe_view", "view_as"):  # the memory layout may differ from that of the traced network
         return args["self"].reshape(call.node.meta["val"].shape)
     return call.node.target(**args)  # type: ignore[operator]  # of a call_function the target is a function
 
 
 def _sum(call: _Call) -> Any:
-    """Addition; subtraction as well, for its -1 squared is 1."""
+    """Addition, and subtraction, since (-1)^2 = 1."""
     args = call.args()
     a, b, scale = args["self"], args["other"], abs(args.get("alpha", 1))
     if call.constants() or (not isinstance(b, Tensor) and b != 0):
@@ -225,7 +225,7 @@ def _sum(call: _Call) -> Any:
 
 
 def _product(call: _Call) -> Any:
-    """Linear maps: one operand is a sum of paths, the others are factors."""
+    """Linear maps: one operand is a sum over paths, the others are factors."""
     if len(live_arguments(call.node, call.paths)) > 1:
         raise call.undefined(f"{call.name} of two activations")
     numbers = ("other", "alpha", "beta")
@@ -236,7 +236,7 @@ def _product(call: _Call) -> Any:
 
 
 def _quotient(call: _Call) -> Any:
-    """Over a number or a weight."""
+    """Division by a number or a weight."""
     args = call.args()
     if call.node.args[1] in call.paths or args.get("rounding_mode") is not None:
         raise call.undefined(f"{call.name} by an activation" if call.node.args[1] in call.paths else call.name)
@@ -274,5 +274,5 @@ _RULES: dict[str, Callable[[_Call], Any]] = {
     "div": _quotient,
     **dict.fromkeys(BATCH_NORM, _batch_norm),
     **dict.fromkeys(_ZEROS, lambda call: torch.zeros(call.node.meta["val"].shape, dtype=torch.float64)),
-    **dict.fromkeys(QUESTIONS, lambda call: None),  # the traced network has asked already
+    **dict.fromkeys(QUESTIONS, lambda call: None),  # already answered when the network was traced
 }

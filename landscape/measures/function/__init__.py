@@ -1,1 +1,1 @@
-"""Measures of the function that the network computes, whatever its weights are."""
+"""Measures of the function that the network computes; they do not depend on its parametrization."""

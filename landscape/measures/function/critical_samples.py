@@ -1,4 +1,4 @@
-"""Critical sample ratio: how many samples lie close to a boundary between predicted classes."""
+"""Critical sample ratio: the share of samples close to a boundary between predicted classes."""
 
 import math
 from dataclasses import dataclass
@@ -36,38 +36,40 @@ def critical_sample_ratio(
 ) -> Estimate:
     """Share of samples that have another predicted class within a small box around them.
 
-    CSR = #{n : some x with ||x - x_n||_inf <= r has argmax f(x) != argmax f(x_n)} / N. A sample is searched by Langevin
-    adversarial sample search (LASS): x <- x + alpha sign(grad -log p_k(x)) + beta z, z standard normal and k the class
-    predicted at x_n, cut back to the box after each step, until the prediction changes. Higher for networks that have
-    memorized noise.
+    CSR = #{n : some x with ||x - x_n||_inf <= r has argmax f(x) != argmax f(x_n)} / N. Each sample is searched by Langevin
+    adversarial sample search (LASS): x <- x + alpha sign(grad -log p_k(x)) + beta z, with z standard normal and k the class
+    predicted at x_n. Each step is projected onto the box; the search ends when the prediction changes. The ratio is higher
+    for networks that have memorized noise.
 
     Args:
-        objective: a classifier on its data: outputs (N, C), targets class indices, of which no use is made.
+        objective: a classifier on its data: outputs (N, C), targets class indices, which are not used.
         alpha, beta, radius: step, noise and half-width r of the box, on the scale 0 to 255 of the paper's images.
         iterations: steps of the search.
-        span: what 255 stands for in the network's own inputs; 0 takes max - min of all inputs at hand, over all channels
-            together. Give it when networks are compared on different samples.
-        generator: of the noise; default seed 0. Drawn sample by sample on the CPU: neither device nor batches change it.
+        span: the range of the network's inputs that corresponds to 255; 0 takes max - min of the given inputs, over all
+            channels together. Set it to compare networks on different samples.
+        generator: generator of the noise; default seed 0. The noise is drawn sample by sample on the CPU, so that it
+            depends on neither device nor batch size.
 
     Returns:
-        Kind "proportion" of N samples, Wilson's interval. The search may miss, so that the true ratio is at least about this.
+        Kind "proportion" of N samples, with Wilson's interval. The search may miss critical samples, so the true ratio may be
+        larger.
 
     Raises:
-        NotDefined: the network takes no real numbers, is no classifier, or all its inputs are the same number.
+        NotDefined: the inputs are not real numbers, the network is not a classifier, or all inputs are the same number.
         UsageError: a negative step, radius or span, or no iteration.
 
-    Cost: at most `iterations` + 1 forward and `iterations` backward passes; samples that are found critical drop out.
+    Cost: at most `iterations` + 1 forward and `iterations` backward passes; samples found critical are dropped.
 
-    Accuracy: a lower bound in nature. Exact for one input; in many dimensions a tenth of the coordinates is off the box's faces
-        at any step, for the noise of 0.2 outweighs a step of 0.25 that often.
+    Accuracy: a lower bound. Exact for one input. In many dimensions a tenth of the coordinates is off the faces of the box at
+        any step, because the noise of 0.2 exceeds the step of 0.25 that often.
 
-    Reference: Arpit et al. 2017. The authors' own program, which follows all samples together, stops at the first step that
-    finds fewer than 20 new critical ones (100 steps at most), which makes the ratio depend on N; here the number of steps is
-    fixed. -log p_k is replaced by log sum_{j != k} exp f_j - f_k, of which it is an increasing function: the signs are the
-    same, and do not vanish where p_k rounds to 1.
+    Reference: Arpit et al. 2017. Their program follows all samples together and stops at the first step that finds fewer than
+    20 new critical ones (100 steps at most), so that its ratio depends on N; here the number of steps is fixed. -log p_k is
+    replaced by log sum_{j != k} exp f_j - f_k, of which it is an increasing function: the signs are the same, and do not
+    vanish if p_k rounds to 1.
 
     Example:
-        The class of x changes at 0. Within 0.3 of it are two of four points.
+        The class of x changes at 0. Two of four points are within 0.3 of it.
         >>> from torch import nn
         >>> net = nn.Linear(1, 2, bias=False)
         >>> net.weight.data = torch.tensor([[1.0], [-1.0]])
@@ -86,11 +88,13 @@ def critical_sample_ratio(
     data = classifier(objective)
     span = span or float(max(x.max() for _, x, _ in data.batches) - min(x.min() for _, x, _ in data.batches))
     if span == 0:
-        raise NotDefined("expected inputs that differ, found the same number everywhere", fix="set span, what 255 stands for")
+        raise NotDefined(
+            "expected inputs that differ, found the same number everywhere", fix="set span, the range that corresponds to 255"
+        )
     random, unit = seeded(generator), span / 255
     with exact_math(derivatives=True, recurrent=data.recurrent):
         searches = [_Search.of(network, x, unit * radius) for network, x, _ in data.batches]
-        # Steps outside, batches inside: the noise of a sample depends on its number alone.
+        # Steps in the outer loop, batches in the inner one: the noise of a sample depends on its index alone.
         for _ in range(iterations):
             for search in searches:
                 search.step(unit * alpha, unit * beta, random)
@@ -105,11 +109,11 @@ class _Search:
     """LASS on the samples of one batch.
 
     Attributes:
-        network: outputs (B, C) of inputs.
+        network: maps inputs to outputs (B, C).
         centre: the samples (B, ...).
-        radius: half-width of the box around each of them, in the unit of the inputs.
-        x: where the search stands.
-        predicted: the class at the centre.
+        radius: half-width of the box around each sample, in the unit of the inputs.
+        x: current points of the search.
+        predicted: the predicted class at the centre.
         critical: whether another class has been found.
     """
 
@@ -122,12 +126,12 @@ class _Search:
 
     @classmethod
     def of(cls, network: Network, x: Tensor, radius: float) -> "_Search":
-        """A search that stands at the samples themselves."""
+        """A search that starts at the samples."""
         predicted = network(x).argmax(1)
         return cls(network, x, radius, x.clone(), predicted, torch.zeros_like(predicted, dtype=torch.bool))
 
     def step(self, alpha: float, beta: float, generator: torch.Generator) -> None:
-        """One step of those samples that are not critical yet; every sample draws its noise, so that all keep their place."""
+        """One step of the samples that are not critical yet. All samples draw noise, so that the random stream is fixed."""
         noise = torch.stack([torch.randn(self.x.shape[1:], generator=generator) for _ in self.x])
         rows = (~self.critical).nonzero().squeeze(1)
         if not len(rows):

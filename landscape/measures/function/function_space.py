@@ -1,4 +1,4 @@
-"""Measures of the function alone: whatever the weights are, the same function gives the same number."""
+"""Measures of the function alone: networks that compute the same function have the same value."""
 
 import math
 from collections.abc import Callable
@@ -26,19 +26,19 @@ Network = Callable[[Tensor], Tensor]
     work=lambda objective, settings: {"logit_norm": Spent(forwards=1)},
 )
 def logit_norm(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
-    """Mean length of the network's output vector, the scale that no sharpness of the weights takes account of.
+    """Mean Euclidean norm of the network's output vector.
 
     (1/N) sum_n ||f(x_n)||_2. A network that fits its data with cross-entropy can multiply its last layer by c > 1: the loss and
-    all its derivatives shrink, the decisions stay. Between networks whose logit norms differ much, a smaller sharpness may
-    mean no more than that; compare them at the same norm, or the same training loss. Outputs with more than one axis (tokens,
-    pixels) are flattened into one vector a sample.
+    all its derivatives shrink, and the predicted classes stay the same. If the logit norms of two networks differ, this may
+    be the only reason for a difference in sharpness; compare networks of equal norm or equal training loss. Outputs with more
+    than one axis (tokens, pixels) are flattened into one vector per sample.
 
     Args:
         objective: the network on its data.
         generator: not used; nothing here is random.
 
     Returns:
-        Kind "samples", a plain mean over samples, whatever weights the loss gives them.
+        Kind "samples": the unweighted mean over samples, even if the loss weights them.
 
     Cost: one forward pass.
 
@@ -62,34 +62,34 @@ def logit_norm(objective: Objective, *, generator: torch.Generator | None = None
     default=False,
 )
 def input_margin(objective: Objective, *, others: int = 9, generator: torch.Generator | None = None) -> Estimate:
-    """Mean distance in input space from a sample to the decision boundary, to first order, negative on the wrong side.
+    """Mean distance in input space from a sample to the decision boundary, to first order; negative if misclassified.
 
     (1/N) sum_n min over j != y_n of (f_y - f_j) / ||grad_x (f_y - f_j)||_2 at x_n, with y the target and f the outputs. For
-    each sample it is the signed l2 distance, if the network were linear around it, to the nearest boundary of its target's
-    region where the sample lies inside, and to the boundary that it is furthest behind where it lies outside.
+    each sample it is the signed l2 distance in the linearized network: to the nearest boundary of the target's region for a
+    sample inside, and to the most violated boundary for a sample outside.
 
     Args:
         objective: a classifier on its data: outputs (N, C), targets class indices.
-        others: how many classes j are tried for a sample, those with the largest outputs; 9 is all of ten classes. With
-            fewer than C - 1 of them the minimum may be missed, and the value be too large.
+        others: number of classes j per sample, those with the largest outputs; 9 is all of ten classes. With fewer than
+            C - 1 the minimum may be missed, and the value is then too large.
         generator: not used; nothing here is random.
 
     Returns:
-        Kind "samples", in the unit of the network's inputs (as normalized for it). Where grad_x (f_y - f_j) vanishes there is
-        no boundary with j to first order, and j is passed over; samples for which no j is left are left out, as are those
-        whose target is negative or ignored by the loss, and the reason says how many.
+        Kind "samples", in the unit of the network's (normalized) inputs. A class j with grad_x (f_y - f_j) = 0 has no
+        boundary to first order and is skipped. Samples without any such boundary are left out, and so are those whose
+        target is negative or ignored by the loss; the reason gives their number.
 
     Raises:
-        NotDefined: the network takes no real numbers, is no classifier, or has no gradient at any sample.
-        UsageError: fewer than one class to try.
+        NotDefined: the inputs are not real numbers, the network is not a classifier, or has no gradient at any sample.
+        UsageError: fewer than one other class.
 
-    Cost: one forward pass and a backward pass to the inputs for each class.
+    Cost: one forward pass, and one backward pass to the inputs per class.
 
-    Accuracy: exact for a linear network. Elsewhere first order: a network that is nearly flat around a sample gives it a very
-        large distance, and the mean a heavy tail.
+    Accuracy: exact for a linear network, else first order. If the network is nearly flat around a sample, the distance is very
+        large, so that the distribution over samples has a heavy tail.
 
-    Reference: Elsayed et al. 2018, their linearized margin in the input, l2; the minimum over classes as DeepFool's first
-    step (Moosavi-Dezfooli et al. 2016), which tries 10 classes of ImageNet.
+    Reference: Elsayed et al. 2018, linearized l2 margin in the input. The minimum over classes is as in the first step of
+    DeepFool (Moosavi-Dezfooli et al. 2016), which tries 10 classes of ImageNet.
 
     Example:
         f = (x, -x) with target 0: f_0 - f_1 = 2 x has slope 2, the boundary is at 0.
@@ -120,7 +120,7 @@ def input_margin(objective: Objective, *, others: int = 9, generator: torch.Gene
 
 
 def _margins(network: Network, x: Tensor, y: Int[Tensor, " B"], others: int) -> Float[Tensor, " B"]:
-    """Signed first-order distance of every sample; inf where no difference of outputs has a gradient."""
+    """Signed first-order distance of every sample; inf if no difference of outputs has a gradient."""
     x = x.detach().requires_grad_()
     outputs = network(x)
     least = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
@@ -139,7 +139,7 @@ def _margins(network: Network, x: Tensor, y: Int[Tensor, " B"], others: int) -> 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network with outputs (B, C) of real inputs, batch by batch: network, inputs, class indices."""
+    """A network from real inputs to outputs (B, C), with batches of (network, inputs, class indices)."""
 
     batches: list[tuple[Network, Tensor, Tensor]]
     classes: int
@@ -147,7 +147,7 @@ class Classifier:
     ignored: int | None
 
     def counted(self, y: Tensor) -> Tensor:
-        """Which targets are classes: not negative, not the one that the loss ignores."""
+        """Mask of the targets that are classes: not negative and not ignored by the loss."""
         return (y >= 0) & (y != self.ignored) if self.ignored is not None else y >= 0
 
 
@@ -155,7 +155,7 @@ def classifier(objective: Objective) -> Classifier:
     """The objective's network as a classifier.
 
     Raises:
-        NotDefined: it takes no real numbers, its outputs are not (N, C), or the targets are no class indices.
+        NotDefined: the inputs are not real numbers, the outputs are not (N, C), or the targets are not class indices.
     """
     try:
         batches = list(objective.by_input())

@@ -1,1 +1,1 @@
-"""Measures of the curvature at the weights: eigenvalues, traces, information matrices, relative flatness."""
+"""Measures of the curvature at the weights: eigenvalues, traces, Gauss-Newton and Fisher matrices, relative flatness."""

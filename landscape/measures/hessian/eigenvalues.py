@@ -20,11 +20,11 @@ def lambda_max(objective: Objective, *, generator: torch.Generator | None = None
     """Largest eigenvalue of the Hessian of the mean loss, in algebraic order.
 
     lambda_max(H) = max over ||v|| = 1 of v^T H v, H = d2 L / d theta2. Largest algebraic, not largest magnitude. Layer-wise
-    rescaling by alpha makes it at least max(alpha^-2 lambda_max(H_11), alpha^2 lambda_max(H_22)): as large as one likes.
+    rescaling by alpha makes it at least max(alpha^-2 lambda_max(H_11), alpha^2 lambda_max(H_22)), which is unbounded.
 
     Args:
         objective: the network on its data.
-        generator: of the Lanczos start vector; default seed 0.
+        generator: generator of the Lanczos start vector; default seed 0.
 
     Returns:
         Kind "residual": an eigenvalue of H lies within `stderr` = ||Hv - lambda v||. `data_stderr` is the sampling error of
@@ -32,7 +32,7 @@ def lambda_max(objective: Objective, *, generator: torch.Generator | None = None
 
     Cost: typically 15 to 40 Hessian-vector products, and as many vectors of memory.
 
-    Accuracy: relative residual 1e-4, so that the error of the value is of the order of 1e-8 / relative gap.
+    Accuracy: relative residual 1e-4, so that the relative error of the value is of the order of 1e-8 / relative gap.
 
     Example:
         >>> from torch import nn
@@ -54,15 +54,15 @@ def lambda_max(objective: Objective, *, generator: torch.Generator | None = None
 def lambda_min(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Smallest eigenvalue of the Hessian of the mean loss, in algebraic order; negative at a saddle.
 
-    lambda_min(H) = min over ||v|| = 1 of v^T H v. |lambda_min / lambda_max| tells how far from convex the loss is at this
-    point.
+    lambda_min(H) = min over ||v|| = 1 of v^T H v. If it is negative, |lambda_min / lambda_max| measures how far from convex the
+    loss is at this point.
 
     Args:
         objective: the network on its data.
-        generator: of the Lanczos start vector; default seed 0.
+        generator: generator of the Lanczos start vector; default seed 0.
 
     Returns:
-        Kind "residual", as `lambda_max`, from the same Lanczos run.
+        Kind "residual", as for `lambda_max`, from the same Lanczos run.
 
     Cost: shared with `lambda_max`.
 
@@ -81,19 +81,19 @@ def lambda_min(objective: Objective, *, generator: torch.Generator | None = None
 def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian in units of the weights, diag(|w|) H diag(|w|).
 
-    Second-order form of elementwise adaptive sharpness: the largest growth of the loss when each weight moves in proportion
-    to its own size, biases and norm layers included. A rescaling D turns H into D^-1 H D^-1 and |w| into D|w|, so the product
-    does not change: invariant to layer-wise and neuron-wise rescaling. Not invariant to the scale of the last layer: read it
-    beside the training loss.
+    Second-order form of elementwise adaptive sharpness: the largest growth of the loss if each weight changes in proportion
+    to its size, including biases and norm layers. A rescaling D turns H into D^-1 H D^-1 and |w| into D|w|, so the product
+    does not change: invariant to layer-wise and neuron-wise rescaling. It depends on the scale of the last layer, so compare
+    networks of similar training loss.
 
     Args:
         objective: the network on its data.
-        generator: of the Lanczos start vector; default seed 0.
+        generator: generator of the Lanczos start vector; default seed 0.
 
     Returns:
         Kind "residual", unit of the loss.
 
-    Cost: as `lambda_max`.
+    Cost: as for `lambda_max`.
     """
     return eigenvalue_of(objective, 0, generator, weight=objective.theta.abs())
 
@@ -110,20 +110,20 @@ def adaptive_lambda_max(objective: Objective, *, generator: torch.Generator | No
 def layer_relative_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Hessian in units of the layers' norms, D H D with D = ||W_t|| for every tensor t.
 
-    Layer-relative flatness: the sharpest direction when each parameter tensor moves in proportion to its Euclidean norm, the
-    metric being sum_t ||d_t||^2 / ||W_t||^2. A layer-wise rescaling multiplies a tensor and its norm alike, so the value does
-    not change; a neuron-wise one does not, and moves it.
+    Layer-relative flatness: the largest curvature in the metric sum_t ||d_t||^2 / ||W_t||^2, in which each parameter tensor
+    changes in proportion to its Euclidean norm. A layer-wise rescaling multiplies a tensor and its norm by the same factor,
+    so the value does not change. A neuron-wise rescaling changes it.
 
     Args:
         objective: the network on its data.
-        generator: of the Lanczos start vector; default seed 0.
+        generator: generator of the Lanczos start vector; default seed 0.
 
     Returns:
         Kind "residual", unit of the loss.
 
-    Cost: as `lambda_max`, a run of its own.
+    Cost: as for `lambda_max`; the Lanczos run is not shared.
 
-    Reference: Rangamani et al. 2019, arXiv:1902.02434, who take the quotient metric of layer-wise rescalings. Departure:
-    biases and norm layers are tensors of their own.
+    Reference: Rangamani et al. 2019, arXiv:1902.02434, who use the quotient metric of layer-wise rescalings. Deviation:
+    biases and norm layers are separate tensors.
     """
     return eigenvalue_of(objective, 0, generator, weight=layer_norms(objective))

@@ -1,4 +1,4 @@
-"""Gauss-Newton matrix and Fisher information: the parts of curvature that are never negative."""
+"""Gauss-Newton matrix and Fisher information: positive semidefinite curvature matrices."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -27,18 +27,18 @@ _EMPIRICAL = "Kunstner et al. 2019, arXiv:1905.12558"
 def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the generalized Gauss-Newton matrix G = mean J_n^T (d2 loss / d output2) J_n.
 
-    The Hessian's part that comes from the curvature of the loss; positive semidefinite for a loss that is convex in the
-    outputs. H - G vanishes where every sample is fitted, so at an interpolating minimum tr G is about tr H.
+    The part of the Hessian that comes from the curvature of the loss; positive semidefinite for a loss that is convex in the
+    outputs. H - G vanishes if every sample is fitted, so at an interpolating minimum tr G is about tr H.
 
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
+        generator: generator of the probes; default seed 0.
 
     Returns:
-        Kind "t", as `trace`.
+        Kind "t", as for `trace`.
 
-    Cost: one Gauss-Newton product a probe.
+    Cost: one Gauss-Newton product per probe.
 
     Example:
         >>> net = nn.Linear(2, 1, bias=False)
@@ -73,22 +73,22 @@ def gauss_newton_lambda_max(objective: Objective, *, generator: torch.Generator 
 def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Fisher information, F = mean over samples of E_{y ~ p(y | x_n)} grad log p grad log p^T.
 
-    The labels are the model's own, not the data's. For cross-entropy F is the Gauss-Newton matrix of the plain loss, without
-    label smoothing or class weights; for the squared error it is that of a Gaussian whose variance makes the loss its
-    negative log-likelihood. Products are shared with `gauss_newton_trace` where the two agree.
+    The labels are drawn from the model, not taken from the data. For cross-entropy F is the Gauss-Newton matrix of the plain
+    loss, without label smoothing or class weights. For the squared error it is that of a Gaussian whose variance makes the
+    loss its negative log-likelihood. Products are shared with `gauss_newton_trace` if the two matrices agree.
 
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
+        generator: generator of the probes; default seed 0.
 
     Returns:
-        Kind "t", as `trace`.
+        Kind "t", as for `trace`.
 
     Raises:
         NotDefined: the loss is neither cross-entropy of class labels nor the squared error.
 
-    Cost: one product a probe.
+    Cost: one product per probe.
     """
     return trace_of(_likelihood(objective), probes, generator, curvature="ggn")
 
@@ -115,23 +115,23 @@ def fisher_lambda_max(objective: Objective, *, generator: torch.Generator | None
     default=False,
 )
 def empirical_fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
-    """Trace of the empirical Fisher matrix, the mean over samples of ||g_n||^2 with g_n the gradient of a sample's own loss.
+    """Trace of the empirical Fisher matrix, the mean over samples of ||g_n||^2 with g_n the gradient of a sample's loss.
 
-    With the data's labels in place of the model's: not the Fisher information (Kunstner et al. 2019), and zero where every
-    sample's own gradient vanishes.
+    It uses the labels of the data instead of the model's, so it is not the Fisher information (Kunstner et al. 2019). It is
+    zero if the gradient of every sample vanishes.
 
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
+        generator: generator of the probes; default seed 0.
 
     Returns:
         Kind "t"; `data_stderr` is the sampling error.
 
     Raises:
-        NotDefined: the loss does not come apart by sample.
+        NotDefined: the loss is not a mean over samples.
 
-    Cost: one product a probe.
+    Cost: one product per probe.
     """
     try:
         return trace_of(objective, probes, generator, curvature="fisher")
@@ -168,9 +168,9 @@ def _rao_work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashabl
     default=False,
 )
 def fisher_rao(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
-    """Fisher-Rao norm squared, w^T F w with F the Fisher information: the size of the weights as the model sees it.
+    """Fisher-Rao norm squared, w^T F w with F the Fisher information.
 
-    F is that of `fisher_trace`. A rescaling D turns w into Dw and F into D^-1 F D^-1: invariant, whatever the network.
+    F is that of `fisher_trace`. A rescaling D turns w into Dw and F into D^-1 F D^-1, so it is invariant for every network.
 
     Args:
         objective: the network on its data.
@@ -180,11 +180,11 @@ def fisher_rao(objective: Objective, *, generator: torch.Generator | None = None
         Kind "exact", unit of the loss; `data_stderr` is the sampling error.
 
     Raises:
-        NotDefined: as `fisher_trace`.
+        NotDefined: as for `fisher_trace`.
 
     Cost: one product, and one pass for the error.
 
-    Reference: Liang, Poggio, Rakhlin, Stokes 2019, arXiv:1711.01530. Departure: the square, and no square root.
+    Reference: Liang, Poggio, Rakhlin, Stokes 2019, arXiv:1711.01530. Deviation: this is the square of their norm.
     """
     objective = _likelihood(objective)
     theta = objective.theta
@@ -193,13 +193,13 @@ def fisher_rao(objective: Objective, *, generator: torch.Generator | None = None
 
 
 def _likelihood(objective: Objective) -> Objective:
-    """The objective whose Gauss-Newton matrix is the Fisher information: itself where its loss is a plain likelihood."""
+    """The objective whose Gauss-Newton matrix is the Fisher information: itself if its loss is a negative log-likelihood."""
     loss = objective.loss
     if isinstance(loss, nn.MSELoss):
         return objective
     if not isinstance(loss, nn.CrossEntropyLoss) or objective.classes is None:
         raise NotDefined(
-            "expected cross-entropy of class labels or the squared error, found another loss", fix="take gauss_newton_trace"
+            "expected cross-entropy of class labels or the squared error, found another loss", fix="use gauss_newton_trace"
         )
     if loss.weight is None and loss.label_smoothing == 0:
         return objective

@@ -1,4 +1,4 @@
-"""Relative flatness: curvature weighed by the neurons' scalar products, without building a layer's Hessian."""
+"""Relative flatness: curvature weighted by the scalar products of neurons' weights, without the Hessian of a layer."""
 
 from collections.abc import Callable, Hashable, Mapping
 from fnmatch import fnmatchcase
@@ -42,27 +42,27 @@ def relative_flatness(
     """Petzka's relative flatness, summed over layers: sum over neurons s, s' of <w_s, w_s'> tr H_ss'.
 
     w_s is the weight vector of neuron s of a layer (row of a linear weight, filter of a convolution) and H_ss' the block of
-    the Hessian between the weights of s and s'. With W the layer's weight matrix the sum is tr((W W^T x I) H), which
-    E v^T H v gives without any block for v = vec(L Z), L L^T = W W^T and Z of independent signs. Layer-wise rescaling
-    does not move it; scaling the neurons of the layer before does.
+    the Hessian between the weights of s and s'. With W the layer's weight matrix the sum is tr((W W^T x I) H). It is
+    estimated as E v^T H v with v = vec(L Z), L L^T = W W^T and Z of independent signs, without forming a block. Layer-wise
+    rescaling leaves it unchanged; rescaling the neurons of the layer before does not.
 
     Args:
         objective: the network on its data.
-        layers: shell pattern on the names of weight tensors; "*" for the sum over all, a name for one, as in the paper.
+        layers: shell pattern for the names of weight tensors; "*" sums over all, a name selects one, as in the paper.
         probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
+        generator: generator of the probes; default seed 0.
 
     Returns:
         Kind "t", unit of the loss; `data_stderr` is the sampling error.
 
     Raises:
         UsageError: fewer than 2 probes.
-        NotDefined: no weight tensor has such a name, or the neurons of one are not known.
+        NotDefined: no weight tensor has a matching name, or the neurons of one are unknown.
 
-    Cost: one product a probe, and a QR decomposition of every wide layer.
+    Cost: one product per probe, and a QR decomposition of every wide layer.
 
-    Reference: Petzka, Kamp, Adilova, Sminchisescu, Boley 2021, arXiv:2001.00939. The paper measures one layer, the one that
-    reads the features; we add all layers up unless one is named, and treat a filter as a neuron.
+    Reference: Petzka, Kamp, Adilova, Sminchisescu, Boley 2021, arXiv:2001.00939. The paper measures one layer, which reads the
+    features. Here the default is the sum over all layers, and a filter counts as a neuron.
 
     Example:
         L = mean (w . x)^2 has one neuron and H = 2 mean x x^T: ||w||^2 tr H = (9 + 16) * 5.
@@ -95,7 +95,7 @@ def relative_flatness(
 
 
 def _probes(objective: Objective, weights: list[Entry]) -> Callable[[torch.Generator], Float[Tensor, " P"]]:
-    """A function that draws v with E v v^T = W W^T x I on every layer, 0 elsewhere."""
+    """A function that draws v with E v v^T = W W^T x I on every layer, and 0 elsewhere."""
     theta = objective.theta
     places = [e.start + e.filters.order().to(theta.device) for e in weights if e.filters is not None]
     factors = [_factor(theta[at]) for at in places]

@@ -1,4 +1,4 @@
-"""Trace and Frobenius norm of the Hessian, and the trace in units of the weights: all from sweeps of random probes."""
+"""Trace and Frobenius norm of the Hessian, and traces in units of the weights, from random probes."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -23,12 +23,12 @@ from landscape.results import Estimate, Spent
 from landscape.spectra import krylov
 
 _PROBES = 64
-# Products that `trace` takes to an accuracy of some per cent, as a rule.
+# Typical number of products for `trace` with a relative error of a few per cent.
 _WITHIN = 30
 
 
 def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
-    """A sweep of probes; or, to an accuracy, a Lanczos run and a few probes."""
+    """A sweep of probes; with a relative error, a Lanczos run and a few probes."""
     of_all = sweep_work("plain")(objective, settings)
     if not settings["relative_error"]:
         return of_all
@@ -49,14 +49,14 @@ def trace(
     """Trace of the Hessian of the mean loss.
 
     tr H = sum of all eigenvalues = E[z^T H z] for z of independent signs (Rademacher). Layer-wise rescaling by alpha turns
-    it into alpha^-2 tr H_11 + alpha^2 tr H_22: as large as one likes, never below 2 sqrt(tr H_11 tr H_22).
+    it into alpha^-2 tr H_11 + alpha^2 tr H_22, which is unbounded and at least 2 sqrt(tr H_11 tr H_22).
 
     Args:
         objective: the network on its data.
         probes: number of random vectors z, at least 2.
-        relative_error: half-width of the 95 % interval, relative to the trace; then as many products are taken as that needs,
-            and `probes` counts for nothing. 0 for `probes` probes.
-        generator: of the probes; default seed 0.
+        relative_error: target half-width of the 95 % interval, relative to the trace. The number of products then follows
+            from it, and `probes` is ignored. 0 uses `probes` probes.
+        generator: generator of the probes; default seed 0.
 
     Returns:
         Kind "t": mean over probes, standard error with ddof = 1, Student's interval. `data_stderr` is the sampling error.
@@ -64,8 +64,8 @@ def trace(
     Raises:
         UsageError: fewer than 2 probes, or a negative relative error.
 
-    Cost: one product a probe; shared with `frobenius` for the same generator. To a relative error of 0.05 some 25 to 40
-        products in all, see `landscape.linalg.trace_within`.
+    Cost: one product per probe; shared with `frobenius` for the same generator. A relative error of 0.05 takes 25 to 40
+        products in all; see `landscape.linalg.trace_within`.
 
     Accuracy: variance (2 / probes)(||H||_F^2 - sum H_ii^2), unbiased.
 
@@ -104,13 +104,13 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
     Args:
         objective: the network on its data.
         probes: number of random vectors z, at least 2.
-        generator: of the probes; default seed 0.
+        generator: generator of the probes; default seed 0.
 
     Returns:
-        Kind "t"; the standard error of ||Hz||^2 carried through the square root to first order, which makes the value slightly
-        too small: by about half its squared relative error.
+        Kind "t". The standard error is that of ||Hz||^2, propagated through the square root to first order. The square root
+        makes the value too small by about half its squared relative error.
 
-    Cost: one product a probe; shared with `trace` for the same generator.
+    Cost: one product per probe; shared with `trace` for the same generator.
     """
     return sweep(objective, probes, seeded(generator)).frobenius()
 
@@ -126,18 +126,18 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     """Trace of the Hessian in units of the weights, sum_i w_i^2 H_ii.
 
     Second-order form of average-case elementwise adaptive sharpness: E[L(w + rho |w| z) - L(w)] = (rho^2 / 2) sum_i w_i^2
-    H_ii + ... Biases and norm layers included. Invariant to layer-wise and neuron-wise rescaling, term by term.
+    H_ii + ... Biases and norm layers are included. Every term is invariant to layer-wise and neuron-wise rescaling.
 
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
+        generator: generator of the probes; default seed 0.
 
     Returns:
         Kind "t", unit of the loss.
 
-    Cost: one product a probe, of diag(|w|) H diag(|w|): a weighted sum over the products of `trace` has the same mean, but its
-    noise is larger and moves under rescaling, so that the estimate would not be invariant.
+    Cost: one product with diag(|w|) H diag(|w|) per probe. A weighted sum over the products of `trace` would have the same
+    mean, but larger noise that changes under rescaling, so that the estimate would not be invariant.
     """
     return trace_of(objective, probes, generator, objective.theta.abs())
 
@@ -154,19 +154,19 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
 def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Hessian in units of the layers' norms, sum over tensors t of ||W_t||^2 tr H_tt.
 
-    The average-case companion of `layer_relative_lambda_max`: the growth of the loss when each parameter tensor moves at
-    random in proportion to its Euclidean norm. Layer-wise rescaling does not move it, neuron-wise rescaling does.
+    The average-case counterpart of `layer_relative_lambda_max`: the growth of the loss if each parameter tensor changes at
+    random in proportion to its Euclidean norm. Layer-wise rescaling leaves it unchanged; neuron-wise rescaling does not.
 
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
+        generator: generator of the probes; default seed 0.
 
     Returns:
         Kind "t", unit of the loss.
 
-    Cost: one product a probe. They are products of D H D, not of H: a sum over the products of `trace` has the same mean,
-    but its noise moves under rescaling.
+    Cost: one product with D H D per probe. A weighted sum over the products of `trace` would have the same mean, but noise
+    that changes under rescaling.
     """
     return trace_of(objective, probes, generator, layer_norms(objective))
 
@@ -180,21 +180,22 @@ def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: t
     default=False,
 )
 def weight_curvature(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
-    """Curvature along the weights themselves, w^T H w: the second derivative of the loss as all weights grow together.
+    """Curvature along the weights themselves, w^T H w: the second derivative of the loss as all weights are scaled together.
 
-    d2 L((1 + t) w) / dt^2 at t = 0. A rescaling D turns w into Dw and H into D^-1 H D^-1: invariant. May be negative.
+    d2 L((1 + t) w) / dt^2 at t = 0. A rescaling D turns w into Dw and H into D^-1 H D^-1, so it is invariant. It may be
+    negative.
 
     Args:
         objective: the network on its data.
-        generator: not used: nothing here is random.
+        generator: not used; nothing here is random.
 
     Returns:
         Kind "exact", unit of the loss; `data_stderr` is the sampling error.
 
     Cost: one product, and one pass for the error.
 
-    Reference: Liang, Poggio, Rakhlin, Stokes 2019, arXiv:1711.01530, whose Fisher-Rao norm has the Fisher matrix for H; see
-    `fisher_rao`.
+    Reference: Liang, Poggio, Rakhlin, Stokes 2019, arXiv:1711.01530, whose Fisher-Rao norm has the Fisher matrix in place of
+    H; see `fisher_rao`.
 
     Example:
         L = mean (w x)^2 is quadratic in w: w^T H w = 2 L = 18 for w = 3, x = 1.

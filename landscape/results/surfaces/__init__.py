@@ -1,1 +1,1 @@
-"""What a surface is when it is done: values, barriers, minima, and the evidence that they are right."""
+"""Results of surfaces: values, barriers, minima, and the checks that they are correct."""

@@ -1,4 +1,4 @@
-"""How high the loss rises, or how deep the accuracy falls, on the way between two minima."""
+"""The barrier between two minima: the rise of the loss, or the drop of the accuracy, along a path."""
 
 import math
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ class Barrier:
     """Barrier of one quantity on a path between two minima.
 
     Attributes:
-        height: of a loss, the largest value on the line less the mean of the two ends; of an accuracy, the mean of the ends
-            less the smallest value, so that a barrier is positive for both. Infinite where the path leaves the finite; nan
-            where it is not known.
-        stderr: standard error over samples of that difference at that place, from the samples' own differences; it does not
-            count that the place was chosen. None where the quantity does not come apart by sample; 0 where no sample differs,
-            which is no proof that none would.
-        at: where on the line the extreme is, 0 at one end and 1 at the other.
+        height: for a loss, the largest value on the path minus the mean of the two ends; for an accuracy, the mean of the ends
+            minus the smallest value, so that a barrier is positive for both. Infinite if a value on the path is not finite;
+            nan if unknown.
+        stderr: standard error over samples of that difference at that point, from paired differences; the choice of the point
+            is not accounted for. None if the quantity is not a mean over samples; 0 if no sample differs, which does not
+            prove that none in the population would.
+        at: position of the extreme on the path, from 0 to 1.
         ends: mean of the two ends.
-        reason: why the height is not known; empty where it is.
+        reason: why the height is unknown; empty if it is known.
     """
 
     height: float
@@ -30,7 +30,7 @@ class Barrier:
     reason: str = ""
 
     def text(self, scale: float = 1.0) -> str:
-        """Height and 95 % half-width, in another unit where a scale is given."""
+        """Height and half-width of its 95 % interval, both multiplied by `scale`."""
         if self.reason:
             return f"unknown ({self.reason})"
         if not math.isfinite(self.height):
@@ -41,11 +41,11 @@ class Barrier:
         return f"{scale * self.height:.4g}{half}"
 
     def words(self, quantity: str) -> str:
-        """The barrier of a quantity as a person says it; accuracies in points.
+        """The barrier as text; accuracies are in percentage points.
 
         Example:
             >>> Barrier(0.25, 0.01, 0.5, 0.1).words("loss"), Barrier(0.02, None, 1.0, 0.9).words("accuracy")
-            ('barrier 0.25 ± 0.02, at 0.5', 'no hill: extreme at an end, 2 points from the mean of both')
+            ('barrier 0.25 ± 0.02, at 0.5', 'no barrier: extreme at an end, 2 points from the mean of both ends')
         """
         accuracy = quantity.endswith("accuracy")
         height = self.text(100.0) + " points" if accuracy else self.text()
@@ -54,11 +54,11 @@ class Barrier:
         if self.height <= 0:
             return "no barrier"
         if self.at in (0.0, 1.0):
-            return f"no hill: extreme at an end, {height} from the mean of both"
+            return f"no barrier: extreme at an end, {height} from the mean of both ends"
         return f"barrier {height}, at {self.at:.3g}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary; a height that is infinite or not known is null."""
+        """Plain dictionary; a height that is infinite or unknown is null."""
         numbers = {k: finite_or_none(getattr(self, k)) for k in ("height", "stderr", "at", "ends")}
         return numbers | ({"reason": self.reason} if self.reason else {})
 

@@ -1,4 +1,4 @@
-"""Derivatives of a surface at one place: from its own values, and from automatic differentiation of the loss."""
+"""Derivatives of a surface at one point, from finite differences of its values and from automatic differentiation."""
 
 import math
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import Any
 
 from landscape.machine.json_values import plain
 
-AGREE = 0.02  # share of the largest by which derivatives may differ, from rounding and from the step of a difference
+AGREE = 0.02  # relative tolerance, for rounding and the truncation error of finite differences
 
 
 def disagreement(surface: dict[str, float], products: dict[str, float], loss: float, resolution: float = 0.0) -> float:
-    """Largest difference between two sets of curvatures, relative to the largest of them; infinite if one is not finite.
+    """Largest difference between two sets of curvatures, relative to the largest curvature; infinite if one is not finite.
 
-    Curvatures below 10^-6 of the loss are rounding, and no picture shows them. Nor does a difference below `resolution` count,
-    what rounding can make of it.
+    Curvatures below 10^-6 of the loss are rounding and invisible in a figure. A difference below `resolution`, the rounding
+    error of a second difference, does not count either.
     """
     both = [*surface.values(), *products.values()]
     if not all(math.isfinite(v) for v in both):
@@ -25,20 +25,20 @@ def disagreement(surface: dict[str, float], products: dict[str, float], loss: fl
 
 @dataclass(frozen=True)
 class Derivatives:
-    """Second derivatives of a surface at one place, and its first ones beside it, each from two sides.
+    """Second derivatives of a surface at one point and first derivatives nearby, each computed in two ways.
 
     Attributes:
-        values: second derivatives from differences of the surface's values, keyed "11", "12", "22".
-        products: the same from Hessian-vector products; empty where they would be of another function.
-        slopes: the same from differences of the slopes, where a rectifier's kink lay between the values; else empty.
-        loss: the surface at the place.
-        slope_error: first derivatives beside the place: largest difference between those from values and those from
-            gradients, relative to the largest; None where there is no number, or no gradient of the same function.
-        samples: all of it is on the first so many samples; None for all of them.
-        under: what the surface is normalized by, where that is neither what it is drawn with nor fixed.
-        reason: why there are no products; empty where there are. It begins with "could not be made" where there are no
-            derivatives at all, as of a network that cannot be differentiated twice: a surface needs none.
-        resolution: what the network's rounding can make of a second difference of its values.
+        values: second derivatives from finite differences of the surface's values, keyed "11", "12", "22".
+        products: the same from Hessian-vector products; empty if these would belong to another function.
+        slopes: the same from differences of gradients, if a kink of a rectifier lies between the values; else empty.
+        loss: value of the surface at the point.
+        slope_error: first derivatives near the point: largest difference between those from values and those from gradients,
+            relative to the largest; None if it is not finite, or if there is no gradient of the same function.
+        samples: number of first samples used; None for all.
+        under: BatchNorm statistics used here, if they are neither fixed nor those of the drawn surface.
+        reason: why there are no products; empty if there are. It begins with "could not be made" if there are no derivatives
+            at all, as for a network that cannot be differentiated twice: a surface does not need them.
+        resolution: rounding error of a second difference of the network's values.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Derivatives:
 
     @property
     def unresolved(self) -> bool:
-        """Whether rounding can make as much of a second difference as what there is, so that nothing could have been wrong."""
+        """Whether all second derivatives are below their rounding error, so that the comparison could not fail."""
         return (
             not self.reason
             and max(map(abs, (*self.second.values(), *self.products.values())), default=0.0) < self.resolution / AGREE
@@ -61,7 +61,7 @@ class Derivatives:
 
     @property
     def second(self) -> dict[str, float]:
-        """The surface's second derivatives: from its slopes where its values have a kink between them."""
+        """The surface's second derivatives: from gradients if a kink lies between the values, else from values."""
         return self.slopes or self.values
 
     @property
@@ -75,7 +75,7 @@ class Derivatives:
         return out
 
     def lines(self, place: str = "") -> list[str]:
-        """Both sides in words, one fact a line."""
+        """Both results as text, one per line."""
         on = self.under + ("" if self.samples is None else f", on {self.samples:,} samples")
         out = []
         for key, value in self.second.items():
@@ -89,11 +89,9 @@ class Derivatives:
         elif self.reason:
             out.append(f"curvature{place}: not compared with products: {self.reason}")
         elif self.unresolved:
-            out.append(
-                f"curvature{place}: no difference counts below {self.resolution:.1g}, what the network's rounding can make"
-            )
+            out.append(f"curvature{place}: differences below {self.resolution:.1g}, the rounding error, are not tested")
         if self.slope_error is not None:
-            out.append(f"slope: differences of values and gradients differ by {self.slope_error:.1g} of the largest")
+            out.append(f"slope: finite differences and gradients differ by {self.slope_error:.1g} of the largest")
         return out
 
     def to_json(self) -> dict[str, Any]:
@@ -102,11 +100,11 @@ class Derivatives:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Derivatives":
-        """Inverse of `to_json`; a null that stands for a number comes back as nan."""
+        """Inverse of `to_json`; a null in place of a number becomes nan."""
         numbers = {k: {n: number(v) for n, v in data[k].items()} for k in ("values", "products", "slopes")}
         return cls(**(dict(data) | numbers | {"loss": number(data["loss"])}))
 
 
 def number(x: float | None) -> float:
-    """A number from JSON, where null stands for one that was not finite."""
+    """A number from JSON; null becomes nan."""
     return math.nan if x is None else float(x)

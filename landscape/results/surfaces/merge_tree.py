@@ -1,4 +1,4 @@
-"""Which minima a sampled surface has, and how high one must climb from each to reach a lower one."""
+"""The minima of a sampled surface, and the height of the pass from each to a lower one."""
 
 import math
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Minimum:
-    """A branch of the merge tree: a minimum of the grid and the pass that leads from its basin to a lower minimum's.
+    """A branch of the merge tree: a minimum on the grid and the pass from its basin to that of a lower minimum.
 
     Attributes:
-        index: its place on the grid.
-        at: its coordinates.
+        index: grid index of the minimum.
+        at: coordinates of the minimum.
         value: the quantity there (birth).
-        saddle: place on the grid of the pass; None for the lowest minimum, whose basin never ends.
+        saddle: grid index of the pass; None for the lowest minimum, whose basin merges with no other.
         saddle_value: the quantity at the pass (death); infinite for the lowest minimum.
-        into: number of the minimum, in the tree's order, whose basin it joins there; None for the lowest.
-        doubt: half-width of a 95 % interval of the persistence, from the errors over samples; None where they are unknown.
-        border: whether it lies on the border of the grid, beyond which the surface may fall further: then it may be none.
+        into: index, in the tree's order, of the minimum whose basin it joins there; None for the lowest.
+        doubt: half-width of a 95 % interval of the persistence, from the sampling errors; None if they are unknown.
+        border: whether it lies on the border of the grid; the surface may be lower outside, so it may not be a minimum.
     """
 
     index: tuple[int, ...]
@@ -37,12 +37,13 @@ class Minimum:
 
 @dataclass(frozen=True)
 class MergeTree:
-    """The merge tree of a quantity's sublevel sets on a grid, points joined to their neighbours along the axes.
+    """The merge tree of a quantity's sublevel sets on a grid, in which points are adjacent along the axes.
 
     Attributes:
-        quantity: which of the slice's quantities.
-        minima: in order of decreasing persistence, the lowest first.
-        threshold: persistence from which a minimum counts; None: from its own doubt on, and never where that is unknown.
+        quantity: name of the quantity.
+        minima: in order of decreasing persistence; the first is the lowest.
+        threshold: a minimum is significant if its persistence is above this; None: above its own `doubt`, so a minimum of
+            unknown `doubt` is not counted.
     """
 
     quantity: str
@@ -51,40 +52,40 @@ class MergeTree:
 
     @property
     def kept(self) -> tuple[Minimum, ...]:
-        """The minima that count: the lowest, and those of persistence above the threshold, or above the samples' doubt."""
+        """The significant minima: the lowest, and those whose persistence is above the threshold or their sampling error."""
         return tuple(m for m in self.minima if m.saddle is None or m.persistence > self._least(m))
 
     def _least(self, m: Minimum) -> float:
-        """Persistence from which a minimum counts; infinite where nobody knows."""
+        """Persistence above which a minimum is significant; infinite if unknown."""
         if self.threshold is not None:
             return self.threshold
         return math.inf if m.doubt is None else m.doubt
 
     @property
     def unknown(self) -> int:
-        """Number of minima of which nobody knows whether they count: there is no threshold, and no error over samples."""
+        """Number of minima of unknown significance: there is neither a threshold nor a sampling error."""
         return sum(m.saddle is not None and m.doubt is None for m in self.minima) if self.threshold is None else 0
 
     def line(self) -> str:
-        """The count in words."""
+        """The number of minima as text."""
         n, kept, unknown = len(self.minima), len(self.kept), self.unknown
         if unknown and unknown == sum(m.saddle is not None for m in self.minima):
-            return f"{n} minima on the grid in all, doubt unknown: no error over samples tells which of them count"
-        above = "beyond the doubt of the samples" if self.threshold is None else f"of persistence above {self.threshold:.3g}"
-        rest = f", doubt unknown of {unknown}" if unknown else ""
+            return f"{n} minima on the grid in all; sampling error unknown, so it is unknown which are significant"
+        above = "of persistence above " + ("the sampling error" if self.threshold is None else f"{self.threshold:.3g}")
+        rest = f", {unknown} of unknown sampling error" if unknown else ""
         edge = self.on_border
         at = f" ({edge} on the border)" if edge else ""
         if kept == edge == 1:
-            at = " (on the border: the surface may fall further outside)"
+            at = " (on the border: the surface may be lower outside)"
         return f"{kept} minim{'um' if kept == 1 else 'a'} {above}{at}, {n} on the grid in all{rest}"
 
     @property
     def on_border(self) -> int:
-        """How many of the minima that count lie on the border of the grid."""
+        """Number of significant minima on the border of the grid."""
         return sum(m.border for m in self.kept)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary; what is infinite is null."""
+        """Plain dictionary; infinite values are null."""
         minima = [
             {
                 "index": list(m.index), "at": list(m.at), "value": m.value,

@@ -1,4 +1,4 @@
-"""The evidence that a path between two networks is what its title says."""
+"""Checks of a path between two networks."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,19 +13,19 @@ _ENDS = ("start", "end")
 
 @dataclass(frozen=True)
 class PathCheck:
-    """Evidence that a path between two networks is what its title says; printed and stored with it.
+    """Checks that a path between two networks is correct; printed and stored with it.
 
     Attributes:
-        ends: the loss of each network by itself on the data of the start: with its own buffers, or with BatchNorm
-            statistics that were re-estimated for it where they are re-estimated all along the path.
-        exact: whether the values on the path at 0 and 1 equal them to the bit; None where the place is not on the grid, or was
+        ends: the loss of each network, evaluated separately on the data of the start: with its own buffers, or with
+            re-estimated BatchNorm statistics if they are re-estimated along the path.
+        exact: whether the values on the path at 0 and 1 equal `ends` to the bit; None if the point is not on the grid or was
             not computed.
-        recomputed: places inside were computed anew, weights from the control points and statistics by the policy: the largest
-            difference, relative to the largest value; None where no place inside has a finite value.
-        place: t where the derivatives are taken.
+        recomputed: some interior points are computed again, from the control points: the largest difference, relative to the
+            largest value; None if no interior point has a finite value.
+        place: t at which the derivatives are taken.
         derivatives: phi''(t) of the loss along the path, keyed "11", from values and as c'^T H c' + g^T c'' for weights c(t).
-        precision: of the values and `ends`, where it is not the objective's own, such as "bfloat16".
-        own_ends: the loss of each network with the statistics that it was stored with, where `ends` have re-estimated ones.
+        precision: precision of the values and `ends`, if it is not the objective's, such as "bfloat16".
+        own_ends: the loss of each network with its stored statistics, if `ends` use re-estimated ones.
     """
 
     ends: tuple[float, float]
@@ -38,7 +38,7 @@ class PathCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether ends, values computed anew and derivatives are what they should be."""
+        """Whether ends, recomputed values and derivatives all agree."""
         return not self.problems
 
     @property
@@ -54,7 +54,7 @@ class PathCheck:
         return out + self.derivatives.problems
 
     def lines(self) -> list[str]:
-        """The check in words, one fact a line."""
+        """The results of the checks as text, one per line."""
         said = {True: "equal to the bit", False: "DIFFERENT", None: "not among the values of the path"}
         rounded = f" in {self.precision}" if self.precision else ""
         stored = [""] * 2
@@ -75,7 +75,7 @@ class PathCheck:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PathCheck":
-        """Inverse of `to_json`; a null that stands for a number comes back as nan."""
+        """Inverse of `to_json`; a null in place of a number becomes nan."""
         ends, derivatives = tuple(number(v) for v in data["ends"]), Derivatives.from_json(data["derivatives"])
         own = None if data.get("own_ends") is None else tuple(number(v) for v in data["own_ends"])
         read = {"ends": ends, "exact": tuple(data["exact"]), "derivatives": derivatives, "own_ends": own}

@@ -1,4 +1,4 @@
-"""How far a surface that was computed in bfloat16 is from one in full precision, at some of its points."""
+"""Deviation of a surface in bfloat16 from one in full precision, at some of its points."""
 
 import math
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from landscape.machine.json_values import plain
 
 @dataclass(frozen=True)
 class Deviation:
-    """Differences of one quantity, as drawn, to its value in full precision.
+    """Differences between one quantity as drawn and in full precision.
 
     Attributes:
-        precision: that of the surface, such as "bfloat16".
-        reference: what it was compared with, such as "float32".
-        points: how many were compared; those that are finite in both.
-        largest: of the differences, by size.
+        precision: precision of the surface, such as "bfloat16".
+        reference: precision of the comparison, such as "float32".
+        points: number of points compared: those with finite values in both.
+        largest: largest absolute difference.
         rms: root mean square of the differences.
-        at: coordinates of the largest.
-        in_errors: the largest ratio of a difference to the standard error over samples there; nan where there is none.
-        in_range: `largest` as a share of the range of the surface.
-        lost: points that are finite in one of the two only.
+        at: coordinates of the largest difference.
+        in_errors: largest ratio of a difference to the standard error over samples at its point; nan if there is none.
+        in_range: `largest` divided by the range of the surface.
+        lost: number of points that are finite in only one of the two.
     """
 
     precision: str
@@ -38,7 +38,7 @@ class Deviation:
 
     @property
     def short(self) -> str:
-        """For a title.
+        """Text for a title.
 
         Example:
             >>> Deviation("bfloat16", "float32", 9, 0.00312, 0.00114, (1.0,), 0.2, 0.001).short
@@ -50,12 +50,12 @@ class Deviation:
 
     @property
     def line(self) -> str:
-        """For the terminal and the report."""
+        """Text for the terminal and the report."""
         if not self.points:
             return f"{self.precision} against {self.reference}: no point is finite in both"
         at = ", ".join(f"{a:.3g}" for a in self.at)
         errors = "" if math.isnan(self.in_errors) else f"; at most {self.in_errors:.2g} standard errors"
-        lost = f"; {self.lost} more finite in one only" if self.lost else ""
+        lost = f"; {self.lost} more are finite in only one" if self.lost else ""
         return (
             f"{self.precision} differs from {self.reference} by at most {self.largest:.2g} (at {at}), rms {self.rms:.2g}, "
             f"over {self.points} points{errors}; {self.in_range:.2g} of the surface's range{lost}"
@@ -67,7 +67,7 @@ class Deviation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Deviation":
-        """Inverse of `to_json`; a null comes back as nan."""
+        """Inverse of `to_json`; null becomes nan."""
         read = {k: math.nan if v is None else v for k, v in data.items()}
         return cls(**(read | {"at": tuple(math.nan if a is None else a for a in data["at"])}))
 
@@ -82,7 +82,7 @@ class Deviation:
         precision: str,
         reference: str,
     ) -> "Deviation":
-        """Of values as drawn to exact ones, at places, on a surface whose range is `spread`.
+        """Compare values as drawn with exact ones at the given points of a surface whose range is `spread`.
 
         Example:
             >>> drawn, exact, stderr = np.array([1.0, 2.1]), np.array([1.0, 2.0]), np.array([0.1, 0.2])

@@ -1,4 +1,4 @@
-"""A loss surface cut along one or two directions."""
+"""Values of the loss on a line, a plane or a path."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-# Status of a point: it was never reached, has a number, has one that is not finite, its computation failed, or stopped short.
+# Status of a point: not computed, finite, not finite, failed, or not converged.
 MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED = range(5)
 STATUS = ("missing", "done", "not finite", "failed", "not converged")
 
@@ -28,25 +28,25 @@ class Slice:
     """Values of the objective on theta + a d1 (+ b d2), or along a path between two minima.
 
     Attributes:
-        axes: a name for each axis, with its seed where it was random.
-        coordinates: one (n_i,) array an axis.
+        axes: name of each axis, with the seed of a random one.
+        coordinates: one (n_i,) array per axis.
         values: name -> array over the grid, indexed [i, j] as (axis 1, axis 2): "loss", "accuracy"; "test_loss",
-            "test_accuracy" where a test set was given; "lambda_max", "lambda_min", "lambda_ratio" = |lambda_min / lambda_max|
-            where asked for. A point that is not finite is kept as it is; one that is missing or failed is nan, and `status`
-            tells them apart.
-        stderr: the same names -> standard error over samples, where there is one; of an eigenvalue its residual.
-        check: the evidence that the slice is right; None for an unfinished one.
-        title: what it is, for the figure.
+            "test_accuracy" with a test set; "lambda_max", "lambda_min", "lambda_ratio" = |lambda_min / lambda_max| if
+            requested. Values that are not finite are kept; missing and failed ones are nan, and `status` distinguishes
+            them.
+        stderr: the same names -> standard error over samples, if there is one; for an eigenvalue, its residual.
+        check: the checks of the slice; None for an unfinished one.
+        title: title of the figure.
         provenance: checkpoint, seed, samples, dtype, versions.
-        barriers: quantity -> Barrier, of a path between two minima.
-        paired: the same names -> standard error over samples of the difference to the centre (for a path: to its start),
-            every sample with itself; smaller than `stderr`, and what tells whether a bump is there.
+        barriers: quantity -> Barrier, for a path between two minima.
+        paired: the same names -> standard error over samples of the difference from the centre (for a path: from its start),
+            from paired differences. It is smaller than `stderr`, and shows whether a bump is significant.
         status: the same names -> (n_1, ...) of MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED (an eigenvalue with a
             large residual).
-        tracks: trajectories and other checkpoints, projected.
-        merge_tree: the minima of the loss and the passes between them, of a finished plane.
-        deviations: quantity -> Deviation, of a surface in bfloat16: how far it is from one in full precision.
-        path: whether the one axis is a path between two networks, at 0 and 1; else 0 is the checkpoint.
+        tracks: projections of trajectories and other checkpoints.
+        merge_tree: the minima of the loss and the passes between them, for a finished plane.
+        deviations: quantity -> Deviation from full precision, for a surface in bfloat16.
+        path: whether the single axis is a path between two networks, at 0 and 1; else the checkpoint is at 0.
     """
 
     axes: tuple[str, ...]
@@ -71,16 +71,16 @@ class Slice:
                 raw = np.ma.asarray(values)
                 known = np.where(np.isfinite(raw.data), DONE, NOT_FINITE)
                 status[name] = np.where(np.ma.getmaskarray(raw), MISSING, known).astype(np.int8)
-        object.__setattr__(self, "status", status)  # the caller's is not touched
+        object.__setattr__(self, "status", status)  # the caller's dictionary is not modified
 
     def __repr__(self) -> str:
-        """One line: the title, the grid, the range of every quantity, whether the check passed."""
+        """One line: title, grid, range of every quantity, result of the check."""
         shape = " x ".join(str(len(c)) for c in self.coordinates)
         ranges = []
         for name, values in self.values.items():
             known: np.ndarray = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
             finite = known[np.isfinite(known)]
-            ranges.append(f"{name} {finite.min():.4g} to {finite.max():.4g}" if finite.size else f"{name} nowhere finite")
+            ranges.append(f"{name} {finite.min():.4g} to {finite.max():.4g}" if finite.size else f"{name}: no finite value")
         check = "" if self.check is None else ", check passed" if self.check.passed else ", CHECK FAILED"
         return f"Slice({self.title}; {shape} points; {', '.join(ranges)}{check})"
 
@@ -90,7 +90,7 @@ class Slice:
         return len(self.axes)
 
     def count(self, status: int) -> int:
-        """Number of values of this status, over all quantities."""
+        """Number of values with this status, over all quantities."""
         return sum(int((s == status).sum()) for s in self.status.values())
 
     @property
@@ -99,22 +99,22 @@ class Slice:
         return not self.count(MISSING) and not self.count(FAILED)
 
     def known(self, quantity: str) -> np.ma.MaskedArray:
-        """A quantity with its missing and failed points masked; what is not finite stays."""
+        """A quantity with missing and failed points masked; values that are not finite are kept."""
         return np.ma.MaskedArray(np.ma.getdata(self.values[quantity]), mask=np.isin(self.status[quantity], (MISSING, FAILED)))
 
     def plot(self, ax: "Axes | None" = None, *, quantity: str = "loss", view: str = "contour", caption: bool = False) -> "Axes":
         """Draw one quantity; returns the matplotlib axes.
 
         Args:
-            ax: axes to draw on; None makes a figure.
+            ax: axes to draw on; None creates a figure.
             quantity: see `values`.
-            view: "contour" or "3d" for a plane; not looked at for a line.
-            caption: whether the figure says what is drawn, on what, and how it was checked.
+            view: "contour" or "3d" for a plane; ignored for a line.
+            caption: whether the figure has a title and a caption with data and checks.
         """
         return plotted(self, ax, caption, quantity=quantity, view=view)
 
     def to_xarray(self) -> "xarray.Dataset":
-        """An xarray Dataset with coordinates, units, errors, status and provenance; needs xarray, which is an extra.
+        """An xarray Dataset with coordinates, units, errors, status and provenance; needs the optional package xarray.
 
         Raises:
             UsageError: xarray is not installed.
@@ -122,7 +122,7 @@ class Slice:
         return drawn(self, "xarray")
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as lists; values that are not finite become None, `status` says why."""
+        """Everything as lists; values that are not finite become None, and `status` has the reason."""
 
         def listed(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
             return {
@@ -148,7 +148,7 @@ class Slice:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Slice":
-        """Inverse of `to_json`; a null comes back as nan."""
+        """Inverse of `to_json`; null becomes nan."""
 
         def arrays(key: str) -> dict[str, np.ndarray]:
             return {k: np.asarray(v, float) for k, v in data.get(key, {}).items()}

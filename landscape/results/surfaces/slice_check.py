@@ -1,4 +1,4 @@
-"""The evidence that a slice of the loss surface is what its title says."""
+"""Checks of a line or a plane."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,19 +7,19 @@ from typing import Any
 from landscape.machine.json_values import plain
 from landscape.results.surfaces.derivative_check import Derivatives, number
 
-SAME = 1e-3  # relative difference of filter norms, and of values computed anew: far from the centre float32 loses some digits
+SAME = 1e-3  # relative tolerance of filter norms and recomputed values; far from the centre float32 loses some digits
 
 
 @dataclass(frozen=True)
 class NormRatios:
-    """||d_ij|| / ||theta_ij|| of one axis, filter by filter (or layer by layer); all 1 under that normalization.
+    """||d_ij|| / ||theta_ij|| of one axis for every filter (or layer); all 1 for a normalized axis.
 
     Attributes:
         group: "filter" or "layer".
-        smallest, largest: over those that move; infinite where one moves whose weights are all zero.
-        count: how many should move: those with a weight that is not zero, of the kinds of parameters that are not held.
-        still: how many of them do not.
-        orthogonalized: the axis was normalized, then made orthogonal to another: its ratios are told, not judged.
+        smallest, largest: over the filters that the axis changes; infinite if it changes one whose weights are all zero.
+        count: number of filters that it should change: those with a nonzero weight, of parameters that are not fixed.
+        still: number of those that it does not change.
+        orthogonalized: whether the axis was made orthogonal to another after normalization; its ratios are then not judged.
     """
 
     group: str
@@ -41,30 +41,30 @@ class NormRatios:
         return out
 
     def line(self, axis: int) -> str:
-        """The ratios in words."""
+        """The ratios as text."""
         about = ", orthogonalized" if self.orthogonalized else ""
-        right = "" if self.orthogonalized else " (1 is right)"
-        still = f", {self.still:,} of them still" if self.still else ""
+        right = "" if self.orthogonalized else " (1 is correct)"
+        still = f", {self.still:,} of them unchanged" if self.still else ""
         between = f"between {self.smallest:.6f} and {self.largest:.6f}"
         return f"axis {axis}{about}: ||d||/||theta|| per {self.group} {between}{right}, {self.count:,} {self.group}s{still}"
 
 
 @dataclass(frozen=True)
 class SliceCheck:
-    """Evidence that a line or a plane is what its title says; printed and stored with it.
+    """Checks that a line or a plane is correct; printed and stored with it.
 
     Attributes:
         cosine: cosine between the two axes; None for a line.
-        norm_ratio: per axis, the ratios of its filters' norms; None where the axis is not normalized.
-        centre_is_exact: the value on the grid at the origin equals the checkpoint's loss to the bit; None if 0 is not on the
-            grid.
-        centre_value: the checkpoint's loss, under the BatchNorm statistics that the slice has at the origin.
-        symmetric: every axis runs from -a to a.
+        norm_ratio: for each axis, the ratios of its filters' norms; None if the axis is not normalized.
+        centre_is_exact: whether the value at the origin of the grid equals the checkpoint's loss to the bit; None if 0 is not
+            on the grid.
+        centre_value: the checkpoint's loss, with the BatchNorm statistics of the slice at the origin.
+        symmetric: whether every axis runs from -a to a.
         derivatives: curvatures d_i^T H d_j of the surface at the centre, from the surface and from products.
-        own_value: the checkpoint's loss under its own statistics, where the slice has re-estimated ones at the origin.
-        recomputed: some places of the grid were computed anew: the largest difference, relative to the largest value; None if
-            the values there are not finite.
-        precision: of the values, where it is not the objective's own, such as "bfloat16"; `centre_value` is in it.
+        own_value: the checkpoint's loss with its own statistics, if the slice uses re-estimated ones at the origin.
+        recomputed: some grid points are computed again: the largest difference, relative to the largest value; None if the
+            values there are not finite.
+        precision: precision of the values and `centre_value`, if it is not the objective's, such as "bfloat16".
     """
 
     cosine: float | None
@@ -84,17 +84,17 @@ class SliceCheck:
 
     @property
     def curvature_hvp(self) -> dict[str, float]:
-        """The same from Hessian-vector products, d_i^T H d_j; empty where they are of another function."""
+        """The same from Hessian-vector products, d_i^T H d_j; empty if these would belong to another function."""
         return self.derivatives.products
 
     @property
     def from_slopes(self) -> bool:
-        """Whether `curvature` is from differences of slopes, since a rectifier's kink lay between the values."""
+        """Whether `curvature` is from differences of gradients, because a kink of a rectifier lies between the values."""
         return bool(self.derivatives.slopes)
 
     @property
     def passed(self) -> bool:
-        """Whether centre, values computed anew, filter norms and derivatives are what they should be."""
+        """Whether centre, recomputed values, filter norms and derivatives all agree."""
         return not self.problems
 
     @property
@@ -110,7 +110,7 @@ class SliceCheck:
         return out + self.derivatives.problems
 
     def lines(self) -> list[str]:
-        """The check in words, one fact a line."""
+        """The results of the checks as text, one per line."""
         out = []
         if self.cosine is not None:
             out.append(f"cosine of the axes: {self.cosine:+.4f}")
@@ -131,7 +131,7 @@ class SliceCheck:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SliceCheck":
-        """Inverse of `to_json`; a null that stands for a number comes back as nan."""
+        """Inverse of `to_json`; a null in place of a number becomes nan."""
         ratios = tuple(
             None if r is None else NormRatios(**(r | {k: number(r[k]) for k in ("smallest", "largest")}))
             for r in data["norm_ratio"]

@@ -1,4 +1,4 @@
-"""Points of weight space as a slice sees them: a training trajectory, or other checkpoints."""
+"""Points of weight space projected onto a slice: a training trajectory, or other checkpoints."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,13 @@ class Track:
     """Orthogonal projections of T points of weight space onto a line or a plane.
 
     Attributes:
-        label: what they are, for the legend.
-        names: (T) of the points, in order.
-        coordinates: (T, dim) place of each projection, in the units of the slice's axes.
+        label: name in the legend.
+        names: (T) names of the points, in order.
+        coordinates: (T, dim) coordinates of the projections, in the units of the slice's axes.
         distances: (T,) Euclidean distance of each point from the line or plane, in weight space.
-        explained: share of the points' spread around the slice's centre that lies within it, sum ||projection||^2 over
-            sum ||theta_t - theta||^2; None where all points are the centre.
-        path: whether the points follow one another in time.
+        explained: share of the points' variance around the slice's centre that lies in the slice: sum ||projection||^2 /
+            sum ||theta_t - theta||^2; None if all points equal the centre.
+        path: whether the points are in order of time.
     """
 
     label: str
