@@ -139,5 +139,5 @@ def test_two_classes_have_no_normalized_logits():
     for m in measure_all(objective, names).values():
         assert not m.defined
         assert m.estimate.reason.startswith("not defined: expected three classes or more to normalize logits, found 2")
-    with pytest.raises(NotDefined, match="of two centred logits only the sign is left"):
+    with pytest.raises(NotDefined, match="normalization leaves only the sign of two centred logits"):
         adaptive_average(objective, normalized=True)

@@ -144,7 +144,7 @@ def test_settings_by_name(nets):
     assert found["keskar:method=lbfgsb"].settings["method"] == "lbfgsb"
     assert found["keskar:method=climb"].gradients < found["keskar:method=lbfgsb"].gradients < found["keskar"].gradients
     assert found["keskar"].matvecs == 0 < found["keskar_relative:method=all"].matvecs
-    with pytest.raises(UsageError, match="expected a method out of corners, climb, lbfgsb, all, found 'sgd'"):
+    with pytest.raises(UsageError, match="expected one of the methods corners, climb, lbfgsb, all, found 'sgd'"):
         keskar(nets["cnn"], method="sgd")
 
 

@@ -1,4 +1,4 @@
-"""Adaptive sharpness, average and worst case, with every weight perturbed in proportion to its own size."""
+"""Adaptive sharpness, average and worst case: every weight is perturbed in proportion to its size."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -25,7 +25,7 @@ _normalized: WeakKeyDictionary[Objective, Objective] = WeakKeyDictionary()
 
 
 def normalized_logits(logits: Tensor) -> Tensor:
-    """Logits less their mean over the classes, over their standard deviation over the classes; 0 where all are equal."""
+    """(logits - mean) / standard deviation, both over the classes; 0 if all logits are equal."""
     centred = logits - logits.mean(1, keepdim=True)
     spread = centred.square().mean(1, keepdim=True)
     flat = spread == 0
@@ -43,32 +43,33 @@ def adaptive_average(
 ) -> Estimate:
     """Average-case adaptive sharpness: E L(w + rho |w| z) - L(w), with z standard normal (l2) or uniform on [-1, 1] (linf).
 
-    To second order rho^2 / 2 times the adaptive trace (a third of that for the uniform law). Each draw z comes with -z, so
-    that the slope cancels. An average over batches is the average over all their samples: there is no m-sharpness of it.
+    To second order it is rho^2 / 2 times the adaptive trace (a third of that for uniform noise). Each draw z is paired with -z,
+    so that the first-order term cancels. There is no m-sharpness variant: the average over batches equals the average over
+    all samples.
 
     Args:
         objective: the network on its data.
-        rho: size of the noise relative to the weights; 0.1 is the published code's.
-        pairs: independent draws, each with its mirror image; at least 2.
+        rho: size of the noise relative to the weights; 0.1 in the published code.
+        pairs: number of independent draws, each used with both signs; at least 2.
         norm: "l2" for normal noise, "linf" for uniform noise.
-        normalized: of the loss of normalized logits, which does not see the scale of the last layer either. For three classes
-            or more: two centred logits over their spread are (1, -1) or (-1, 1), a loss that is a step.
-        generator: of the noise; default seed 0.
+        normalized: use the loss of normalized logits, which is also invariant to the scale of the last layer. It needs three
+            classes: for two, normalized logits are (1, -1) or (-1, 1), and the loss is a step function.
+        generator: generator of the noise; default seed 0.
 
     Returns:
         Kind "t" over the pairs, unit of the loss; `data_stderr` is the sampling error.
 
     Raises:
-        UsageError: rho is not positive and finite, fewer than 2 pairs.
-        NotDefined: normalized, and the outputs are not the logits of three classes or more.
+        UsageError: rho is not positive and finite, or fewer than 2 pairs.
+        NotDefined: `normalized`, and the outputs are not the logits of at least three classes.
 
-    Cost: two forward passes a pair.
+    Cost: two forward passes per pair.
 
-    Accuracy: the growth of one draw is skewed where few directions dominate, and Student's interval then a little too narrow:
-    it covers 92 % on a quadratic of eight weights (`tests/measures/test_worst_case.py`), nearer 95 % the more of them count.
+    Accuracy: if few directions dominate, the growth is skewed over draws and Student's interval is slightly too narrow: it
+    covers 92 % on a quadratic of eight weights (`tests/measures/test_worst_case.py`), and closer to 95 % for more weights.
 
-    Reference: Andriushchenko et al. 2023, arXiv:2302.07011. Departures: mirrored draws; logits are normalized by
-    their standard deviation over the classes as in the paper, where its code divides by their norm.
+    Reference: Andriushchenko et al. 2023, arXiv:2302.07011. Deviations: paired draws; logits are normalized by their standard
+    deviation over the classes as in the paper, while its code divides by their norm.
 
     Example:
         L = (w x)^2 with w = 2, x = 1: E (2 + 0.1 * 2 z)^2 - 4 = 0.04, and for z uniform a third of that.
@@ -87,7 +88,7 @@ def adaptive_average(
     theta = objective.theta
     scale = rho * theta.abs()
     before = objective.losses()
-    centre = objective.value().value if before is None else 0.0  # of use only where samples do not come apart
+    centre = objective.value().value if before is None else 0.0  # only used if the loss is not a mean over samples
     growths, each = np.empty(pairs), torch.zeros_like(before) if before is not None else None
     shares = objective.sample_weights / objective.sample_weights.sum()
     with progress.stage("adaptive average", 2 * pairs) as advance:
@@ -100,7 +101,7 @@ def adaptive_average(
                     total += (objective.value(point).value - centre) / 2
                     continue
                 after = objective.losses(point)
-                assert after is not None  # the loss came apart at the centre
+                assert after is not None  # the loss was a mean over samples at the centre
                 each += (after - before) / (2 * pairs)
                 total += float((shares * (after - before)).sum()) / 2
             growths[i] = total
@@ -127,33 +128,33 @@ def adaptive_worst(
 ) -> Estimate:
     """Worst-case adaptive sharpness on all samples at once: max over ||d / |w| ||_p <= rho of L(w + d) - L(w).
 
-    APGD as published, beside it the search of `sam` and `sam_linf`, and quasi-Newton steps from the best point of both: a
-    better maximum of the same function.
+    The maximum is searched by APGD as published, by the search of `sam` or `sam_linf`, and by quasi-Newton steps from the best
+    point of both.
 
     Args:
         objective: the network on its data.
         rho: radius relative to the weights.
-        steps: of APGD from every start.
-        restarts: random starts, beside the centre and the two ways along the top eigenvector of diag(|w|) H diag(|w|).
+        steps: steps of APGD from every start.
+        restarts: random starts, in addition to the centre and both signs of the top eigenvector of diag(|w|) H diag(|w|).
         norm: "l2" or "linf".
-        normalized: of the loss of normalized logits.
-        generator: of the random starts; default seed 0.
+        normalized: use the loss of normalized logits.
+        generator: generator of the random starts; default seed 0.
 
     Returns:
         Kind "lower bound", unit of the loss: the best point of all runs; `data_stderr` is the sampling error there.
 
     Raises:
         UsageError: rho is not positive and finite.
-        NotDefined: normalized, and the outputs are not the logits of three classes or more.
+        NotDefined: `normalized`, and the outputs are not the logits of at least three classes.
 
-    Cost: (3 + restarts) * (steps + 1) gradients of APGD and 20 to 80 of the other methods.
+    Cost: (3 + restarts) * (steps + 1) gradients for APGD and 20 to 80 for the other methods.
 
-    Accuracy: a non-convex maximisation; the true value is at least this. A full-batch maximum is not comparable with
+    Accuracy: a non-convex maximisation; the true value is at least this. Do not compare a full-batch maximum with
     `adaptive_worst_m`: a mean of maxima over batches is larger than the maximum of the mean.
 
-    Reference: Andriushchenko et al. 2023, arXiv:2302.07011; Croce and Hein 2020, arXiv:2003.01690 (APGD).
-    Departures: steps and projections in units of |w|, where the region is a ball, instead of Euclidean projections onto an
-    ellipsoid, which a rescaling changes.
+    Reference: Andriushchenko et al. 2023, arXiv:2302.07011; Croce and Hein 2020, arXiv:2003.01690 (APGD). Deviation: steps and
+    projections are in units of |w|, in which the region is a ball. Euclidean projections onto the ellipsoid would change
+    under a rescaling.
     """
     objective = _of_normalized_logits(objective) if normalized else objective
     return largest_growth(
@@ -180,26 +181,25 @@ def adaptive_worst_m(
     normalized: bool = False,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """Worst-case adaptive m-sharpness: the mean over batches of m samples of each batch's own maximum.
+    """Worst-case adaptive m-sharpness: the mean over batches of m samples of the maximum of each batch.
 
     E_B max over ||d / |w| ||_p <= rho of L_B(w + d) - L_B(w), over consecutive batches of m samples.
 
     Args:
-        objective: the network on its data; the paper takes 1,024 training samples.
+        objective: the network on its data; the paper uses 1,024 training samples.
         rho, steps, norm, normalized, generator: as for `adaptive_worst`.
-        m: samples of a batch; 128 in the paper.
-        restarts: random starts beside the centre.
+        m: samples per batch; 128 in the paper.
+        restarts: random starts, in addition to the centre.
 
     Returns:
-        Kind "lower bound", unit of the loss; `data_stderr` is the error of the mean over batches, None for a single one.
+        Kind "lower bound", unit of the loss; `data_stderr` is the standard error of the mean over batches, None for one batch.
 
     Raises:
-        UsageError, NotDefined: as `adaptive_worst`; m < 1.
+        UsageError, NotDefined: as for `adaptive_worst`; m < 1.
 
-    Cost: (1 + restarts) * (steps + 1) gradients of APGD and 10 to 40 of the other methods.
+    Cost: (1 + restarts) * (steps + 1) gradients for APGD and 10 to 40 for the other methods.
 
-    Reference: as `adaptive_worst`. Departure: batches are weighted by their samples, so that a short last one counts
-    for what it is.
+    Reference: as for `adaptive_worst`. Deviation: batches are weighted by their number of samples.
     """
     objective = _of_normalized_logits(objective) if normalized else objective
     scale = objective.theta.abs()
@@ -219,7 +219,7 @@ def adaptive_worst_m(
     lost = sum(f.nonfinite for f in found)
     gradients = sum(f.gradients for f in found)
     reason = f"on {n} batches of {m}, {gradients / n:.0f} gradients each" + (
-        f"; {lost} points were not finite and are left out" if lost else ""
+        f"; {lost} points that are not finite are left out" if lost else ""
     )
     return Estimate(mean, None, "lower bound", sum(f.evaluations for f in found), reason=reason, data_stderr=error)
 
@@ -233,13 +233,13 @@ def adaptive_worst_m(
     default=False,
 )
 def first_order_adaptive_linf(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
-    """First-order worst-case adaptive sharpness, || grad L * w ||_1: the growth of the loss over rho in |d_i| <= rho |w_i|.
+    """First-order worst-case adaptive sharpness, || grad L * w ||_1: growth of the loss in |d_i| <= rho |w_i|, over rho.
 
     To first order max over |d_i| <= rho |w_i| of L(w + d) - L(w) = rho ||grad L * w||_1. It vanishes at an exact minimum.
 
     Args:
         objective: the network on its data.
-        generator: not used: nothing here is random.
+        generator: not used; nothing here is random.
 
     Returns:
         Kind "exact", unit of the loss.
@@ -257,16 +257,18 @@ def first_order_adaptive_linf(objective: Objective, *, generator: torch.Generato
 
 
 def _of_normalized_logits(objective: Objective) -> Objective:
-    """The same loss of normalized logits; where targets are classes, since only their logits have a scale to take out."""
+    """The same loss of normalized logits, for targets that are classes."""
     if objective.classes is None or not isinstance(objective.loss, nn.CrossEntropyLoss):
-        raise NotDefined("expected cross-entropy of class logits, found another loss", fix="take the one without normalization")
+        raise NotDefined(
+            "expected cross-entropy of class logits, found another loss", fix="use the measure without normalization"
+        )
     if objective.classes < 3:
         raise NotDefined(
-            f"expected three classes or more to normalize logits, found {objective.classes}: of two centred logits only the "
-            "sign is left, and the loss is a step",
-            fix="take the one without normalization",
+            f"expected three classes or more to normalize logits, found {objective.classes}: normalization leaves only the "
+            "sign of two centred logits, and the loss is a step function",
+            fix="use the measure without normalization",
         )
-    if objective not in _normalized:  # one for all measures, so that they share its eigenvectors
+    if objective not in _normalized:  # one object for all measures, which share its eigenvectors
         _normalized[objective] = objective.of_outputs(normalized_logits)
     return _normalized[objective]
 
@@ -281,17 +283,17 @@ def _average_work(objective: Objective, settings: Mapping[str, Any]) -> dict[Has
 
 
 def _from_four_starts(settings: Mapping[str, Any]) -> float:
-    """Gradients of APGD from the centre, two ways along an eigenvector, and random starts; and of the other methods."""
+    """Gradients of APGD from the centre, both signs of an eigenvector and random starts, and of the other methods."""
     return (3 + settings["restarts"]) * (settings["steps"] + 1) + 35
 
 
 def _from_two_starts(settings: Mapping[str, Any]) -> float:
-    """Gradients of APGD from the centre and random starts; and of the other methods."""
+    """Gradients of APGD from the centre and random starts, and of the other methods."""
     return (1 + settings["restarts"]) * (settings["steps"] + 1) + 20
 
 
 def _register() -> None:
-    """Every member of the family under its own name."""
+    """Register every variant under its own name."""
     for normalized in (False, True):
         end, words = ("_normalized", ", of normalized logits of three classes or more") if normalized else ("", "")
         for norm, law, radius in (("l2", "normal", 0.5), ("linf", "uniform", 1e-3)):

@@ -1,4 +1,4 @@
-"""The largest growth of the loss in a box around the weights: how Keskar's measures climb, and what that takes."""
+"""The largest growth of the loss in a box around the weights, for Keskar's measures."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ METHODS = ("corners", "climb", "lbfgsb", "all")
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
-    """Where the point y of the box lies: theta + scale * y in full space, theta + y A^T in a subspace.
+    """Coordinates of the box: y is the point theta + scale * y in full space, theta + y A^T in a subspace.
 
     Attributes:
         objective: the network on its data.
@@ -53,7 +53,7 @@ class Coordinates:
         return value, gradient if self.scale is None else self.scale * gradient
 
     def inverse(self, rows: Float[Tensor, "k P"]) -> Float[Tensor, "k n"]:
-        """A^+ of each row, by least squares on the p x p Gram matrix in float64: A is tall and well conditioned."""
+        """A^+ applied to each row, by normal equations in float64; A is tall and well conditioned."""
         if self.basis is None:
             return rows
         p = len(self.basis)
@@ -61,7 +61,7 @@ class Coordinates:
         return torch.from_numpy(np.linalg.solve(sides[:, :p], sides[:, p:]).T.copy()).to(rows)
 
     def top(self, generator: torch.Generator) -> Float[Tensor, "1 n"]:
-        """The sharpest direction; from the Lanczos run that other measures with this seed share."""
+        """The top eigenvector, from the Lanczos run that other measures with this seed share."""
         own = torch.Generator().manual_seed(generator.initial_seed())
         return self.inverse(extremes(self.objective, own, self.scale).vectors[:1])
 
@@ -77,10 +77,11 @@ def largest_growth_in_box(
 ) -> Estimate:
     """max over |y_i| <= radius_i of L(y) - L(0) in per cent of 1 + L(0), with its sampling error at the maximiser.
 
-    To first order the maximum moves with the data as the value at the maximiser does (Danskin); the delta method does the rest.
+    To first order the maximum depends on the data like the value at the maximiser (Danskin's theorem). The error of the ratio
+    follows by the delta method.
     """
     objective = where.objective
-    # Every sample's loss at the last point whose value alone was asked for: mostly that is the maximiser.
+    # The loss of every sample at the last point evaluated without gradient, which usually is the maximiser.
     kept: list[tuple[Tensor, Tensor | None]] = []
 
     def value(y: Tensor) -> float:
@@ -109,14 +110,14 @@ def _plan(method: str, where: Coordinates, iterations: int, tol: float, generato
     if method == "climb":
         return {"methods": ("sign_corner",), "starts": ("centre",), "jumps": iterations, "tol": tol}
     several: dict[str, Any] = {"iterations": iterations, "jumps": iterations, "lbfgsb_iterations": iterations, "restarts": 2}
-    several["tol"] = tol if where.dim > linalg.FEW else 0.0  # few coordinates: to the corner that is best
+    several["tol"] = tol if where.dim > linalg.FEW else 0.0  # in few dimensions, search until no corner is better
     if method == "corners":
         return several | {"methods": ("corner_search", "polish"), "starts": ("centre", "random")}
     return several | {"directions": where.top(generator)}
 
 
 def box_work(key: str) -> Work:
-    """What one maximisation typically takes, and the eigenvector `key` that "all" starts from."""
+    """Typical cost of one maximisation, and of the eigenvector `key` from which "all" starts."""
 
     def work(objective: Objective, settings: Settings) -> dict[Hashable, Spent]:
         steps = settings["iterations"]

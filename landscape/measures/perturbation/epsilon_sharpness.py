@@ -32,43 +32,44 @@ def keskar(
 
     phi(eps, A) = 100 (max over y in C_eps of L(theta + A y) - L(theta)) / (1 + L(theta)), with the box C_eps =
     {y : |y_i| <= eps (|(A^+ theta)_i| + 1)}. In full space A is the identity. In a subspace A is P x p with independent
-    standard normal entries (the paper gives no law; this one is ours, and its columns have norm about sqrt(P)). The "+ 1"
-    makes the box nearly absolute for small weights, which is why rescaling defeats the measure.
+    standard normal entries, so that its columns have norm about sqrt(P); the paper does not specify the distribution. The
+    "+ 1" gives small weights a box of nearly fixed size, so the measure is not invariant to rescaling.
 
     Args:
         objective: the network on its data; the paper uses the whole training set.
         eps: relative half-width of the box; 1e-3 and 5e-4 in the paper.
         subspace: p, the number of random directions; None for the full space. The paper uses 100.
-        iterations: at most so many jumps of each climb; of L-BFGS-B, 10 in the paper; of the quasi-Newton steps at the end.
-        tol: a climb stops where no corner promises to raise the loss by more than this share of its growth so far, and a search
-            counts no smaller gain; 0 goes on to a corner that is best for its own gradient.
-        method: "corners": from the centre to the corner that the gradient points to, and on from corner to corner; again from
-            random corners, from mirror images and from the corners that are best for a model of the curvature made of the
-            gradients seen, until eight climbs in a row (16 up to 1000 coordinates) have brought nothing; then quasi-Newton
-            steps from the best. "climb": the first of these climbs alone. "lbfgsb": so many iterations of scipy's L-BFGS-B from
-            the centre and nothing else, as published. "all": "corners", L-BFGS-B, projected gradient and quasi-Newton steps,
-            and climbs from the top Hessian eigenvector.
-        generator: of A and of the random starts; default seed 0.
+        iterations: maximal number of jumps of each climb, of iterations of L-BFGS-B (10 in the paper), and of the final
+            quasi-Newton steps.
+        tol: a climb stops if no corner is predicted to raise the loss by more than this fraction of its growth so far; smaller
+            gains do not count. With 0 it continues to a corner that is best for its own gradient.
+        method: "corners": climbs that jump to the corner that the gradient points to, and on from corner to corner. They start
+            at the centre, at random corners, at mirror images, and at the best corners of a quadratic model fitted to the
+            gradients, until eight climbs in a row (16 for up to 1000 coordinates) bring no gain; quasi-Newton steps from the
+            best point follow. "climb": only the first climb. "lbfgsb": only `iterations` of scipy's L-BFGS-B from the centre,
+            as published. "all": "corners", L-BFGS-B, projected gradient and quasi-Newton steps, and climbs from the top
+            Hessian eigenvector.
+        generator: generator of A and of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound": the best value over all points seen; n is the number of evaluations.
+        Kind "lower bound": the best value over all evaluated points; n is the number of evaluations.
 
     Raises:
-        UsageError: eps is not positive and finite, an unknown method, or a subspace of no or of more than P dimensions.
+        UsageError: eps is not positive and finite, an unknown method, or a subspace of 0 or more than P dimensions.
 
-    Cost: "corners" 25 to 130 gradients, 50 as a rule, and 10 to 40 forward passes; up to 30 vectors of memory, beside them 60
-        bytes a weight. "climb" 3 to 10 gradients and 2 forward passes. "lbfgsb" 11 to 20 gradients, and often as long again for
-        its own work on the CPU. "all" twice "corners" and an eigenvector. In a subspace A takes p * P numbers of memory. The
-        estimate's reason says what was spent.
+    Cost: "corners": 25 to 130 gradients, typically 50, and 10 to 40 forward passes; up to 30 vectors of memory, and another 60
+        bytes per weight. "climb": 3 to 10 gradients and 2 forward passes. "lbfgsb": 11 to 20 gradients, and often as much
+        time again for L-BFGS-B itself on the CPU. "all": twice "corners" and an eigenvector. In a subspace A takes p * P
+        numbers of memory. The estimate's reason gives the actual cost.
 
     Accuracy: a non-convex maximisation; the true sharpness is at least the value. On thirty networks of 280 to 2,500 weights
-        (perceptrons, convolutions, attention; fitted and not; both dtypes) "corners" is within 1 % of an independent search
-        from 15 starts with scipy and shaken corners, and of "all" (`tests/measures/test_box_search.py`); "climb" is up to 34 %
-        below it where the training loss is small, since such losses have several maxima far apart. In float32 a growth near
-        1e-7 is rounding, which the reason says. A loss that overflows inside the box is reported as inf.
+        (perceptrons, convolutions, attention; fitted and not; both dtypes) "corners" is within 1 % of "all" and of an
+        independent search from 15 starts with scipy and perturbed corners (`tests/measures/test_box_search.py`). "climb" is up
+        to 34 % lower for small training losses, which have several distant maxima. In float32 a growth near 1e-7 is rounding;
+        the reason then says so. A loss that overflows inside the box is reported as inf.
 
-    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017, arXiv:1609.04836, metric 2.1. Deviations: the method, but for
-    "lbfgsb"; and where the paper reports the end of L-BFGS-B, we report the best point seen.
+    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017, arXiv:1609.04836, metric 2.1. Deviations: the method, except
+    for "lbfgsb"; the value is that of the best evaluated point, while the paper takes the end point of L-BFGS-B.
 
     Example:
         L = w^2 at w = 0 with eps = 0.1: the box is |y| <= 0.1 (0 + 1), the maximum 0.01, so phi = 100 * 0.01 / 1.
@@ -101,21 +102,21 @@ def keskar_relative(
 ) -> Estimate:
     """Keskar's epsilon-sharpness without the "+ 1": the box is |y_i| <= eps |theta_i|, which rescales with the weights.
 
-    100 (max over |y_i| <= eps |theta_i| of L(theta + y) - L(theta)) / (1 + L(theta)); see `keskar`. A weight of zero stays.
-    The maximisation runs in units of |theta|, so that a rescaling moves no step of it.
+    100 (max over |y_i| <= eps |theta_i| of L(theta + y) - L(theta)) / (1 + L(theta)); see `keskar`. Weights that are zero do
+    not change. The maximisation runs in units of |theta|, so that a rescaling does not change its steps.
 
     Args:
         objective: the network on its data.
         eps: relative half-width of the box.
         iterations, tol, method: as for `keskar`.
-        generator: of the random starts; default seed 0.
+        generator: generator of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound", as `keskar`.
+        Kind "lower bound", as for `keskar`.
 
-    Cost: as `keskar`.
+    Cost: as for `keskar`.
 
-    Reference: Keskar et al. 2017, arXiv:1609.04836, metric 2.1 without its "+ 1", which is our change.
+    Reference: Keskar et al. 2017, arXiv:1609.04836, metric 2.1. Deviation: without the "+ 1".
     """
     _check(eps, method)
     where = Coordinates(objective, scale=objective.theta.abs())
@@ -136,14 +137,14 @@ def keskar_subspace(
 ) -> Estimate:
     """`keskar` in a random subspace of p = 100 dimensions (P, if there are fewer weights); not comparable with full space.
 
-    The columns of A have norm about sqrt(P) and the box is in y, so that a corner lies much farther away than in full space.
+    The columns of A have norm about sqrt(P) and the box is in y, so its corners are much farther away than in full space.
     """
     size = min(p, objective.dim)
     return keskar(objective, eps=eps, subspace=size, iterations=iterations, tol=tol, method=method, generator=generator)
 
 
 def _half(name: str, function: Callable[..., Estimate], where: str, fixed: dict[str, object] | None = None) -> None:
-    """The same with the paper's smaller box."""
+    """Register the measure with the paper's smaller box."""
     doc = f"`{function.__name__}` {where} with the paper's smaller box, eps = 5e-4."
     half = variant(function, doc, fixed, eps=5e-4)
     measure(name, unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)(half)
@@ -180,7 +181,7 @@ def _sharpness(
     tol: float,
     method: str,
 ) -> Estimate:
-    """The measure in full space or in a subspace, the box being eps (|A^+ theta| + plus)."""
+    """The measure in full space or in a subspace, with the box eps (|A^+ theta| + plus)."""
     _check(eps, method)
     where = Coordinates(objective, basis=None if subspace is None else _random_basis(objective, subspace, random))
     radius = eps * (where.inverse(objective.theta[None])[0].abs() + plus)
@@ -191,7 +192,7 @@ def _check(eps: float, method: str) -> None:
     if not (math.isfinite(eps) and eps > 0):
         raise UsageError(f"expected a positive epsilon, found {eps:g}", fix="the paper uses 1e-3 and 5e-4")
     if method not in METHODS:
-        raise UsageError(f"expected a method out of {', '.join(METHODS)}, found {method!r}", fix="corners is the default")
+        raise UsageError(f"expected one of the methods {', '.join(METHODS)}, found {method!r}", fix="corners is the default")
 
 
 def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""PAC-Bayes flatness: how much noise the weights stand before the training accuracy drops."""
+"""PAC-Bayes flatness: the noise on the weights at which the training accuracy drops."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -19,7 +19,7 @@ from landscape.results import Estimate, Spent
 _REFERENCE = "Jiang et al. 2020, arXiv:1912.02178; Dziugaite et al. 2020, arXiv:2010.11924"
 # Bisection ends at this width of log sigma, far below the Monte Carlo error of any affordable number of draws.
 _WIDTH = 1e-3
-# Half the step over which the slope of the drop is read: wide enough to average over single predictions that flip.
+# Half the step of the finite difference for the slope of the drop; wide enough to average over single changed predictions.
 _STEP = 0.2
 
 
@@ -33,29 +33,30 @@ def pac_bayes(
 ) -> Estimate:
     """PAC-Bayes sharpness 1 / sigma^2: sigma is the noise on all weights that lowers the mean training accuracy by 0.1.
 
-    sigma solves E_z[accuracy(w + sigma z)] = accuracy(w) - drop with z standard normal: a true standard deviation, of every
-    weight. The wider the minimum, the larger sigma. Rescaling makes it as small as one likes.
+    sigma solves E_z[accuracy(w + sigma z)] = accuracy(w) - drop with z standard normal. The wider the minimum, the larger
+    sigma. Rescaling can make sigma arbitrarily small.
 
     Args:
         objective: the network on its data.
-        drop: of the accuracy, in (0, 1); 0.1 in Jiang et al.
-        draws: of z, the same at every sigma, at least 2.
-        generator: of the draws; default seed 0.
+        drop: drop of the accuracy, in (0, 1); 0.1 in Jiang et al.
+        draws: number of draws of z, the same at every sigma; at least 2.
+        generator: generator of the draws; default seed 0.
 
     Returns:
-        Kind "log t" with the Monte Carlo error of the draws: the error of log sigma is that of the mean drop over its slope;
-        the interval is Student's for log sigma, carried to 1 / sigma^2. sigma itself is in `reason`.
+        Kind "log t", with the Monte Carlo error of the draws. The error of log sigma is the error of the mean drop divided by
+        its slope; the interval is Student's for log sigma, converted to 1 / sigma^2. `reason` has sigma itself.
 
     Raises:
-        UsageError: a drop outside (0, 1), fewer than 2 draws.
-        NotDefined: the task has no accuracy, or no noise lowers it by so much.
+        UsageError: a drop outside (0, 1), or fewer than 2 draws.
+        NotDefined: the task has no accuracy, or no noise lowers it that much.
 
-    Cost: some 18 forward passes a draw, by bisection.
+    Cost: about 18 forward passes per draw, by bisection.
 
-    Accuracy: sigma to 0.1 % beside its Monte Carlo error; the accuracy of n samples is a staircase with steps of 1 / n.
+    Accuracy: bisection finds sigma to 0.1 %, in addition to its Monte Carlo error. The accuracy of n samples is a step function
+    with steps of 1 / n.
 
     Reference: Jiang et al. 2020, arXiv:1912.02178 (pacbayes-flatness), following Dziugaite and Roy 2017, arXiv:1703.11008.
-    Departure: biases and norm layers have noise too.
+    Deviation: biases and norm layers have noise, too.
     """
     return _sharpness(objective, torch.ones_like(objective.theta), drop, draws, seeded(generator))
 
@@ -71,20 +72,20 @@ def pac_bayes(
 def pac_bayes_magnitude(
     objective: Objective, *, drop: float = 0.1, draws: int = 16, generator: torch.Generator | None = None
 ) -> Estimate:
-    """Magnitude-aware PAC-Bayes sharpness 1 / sigma^2: the noise on each weight is sigma times its own size.
+    """Magnitude-aware PAC-Bayes sharpness 1 / sigma^2: the noise on each weight is sigma times its size.
 
-    As `pac_bayes` with w + sigma |w| z. Noise, like weights, follows a rescaling of the network.
+    As `pac_bayes` with w + sigma |w| z. A rescaling of the network scales noise and weights alike.
 
     Args: as for `pac_bayes`.
 
-    Returns: as `pac_bayes`, without a unit.
+    Returns: as for `pac_bayes`, without a unit.
 
-    Raises: as `pac_bayes`.
+    Raises: as for `pac_bayes`.
 
-    Cost: as `pac_bayes`.
+    Cost: as for `pac_bayes`.
 
-    Reference: Jiang et al. 2020, arXiv:1912.02178 (pacbayes-mag-flatness). Departure: no constant is added to |w|; it would
-    break the invariance.
+    Reference: Jiang et al. 2020, arXiv:1912.02178 (pacbayes-mag-flatness). Deviation: no constant is added to |w|, because it
+    would break the invariance.
     """
     return _sharpness(objective, objective.theta.abs(), drop, draws, seeded(generator))
 
@@ -92,7 +93,7 @@ def pac_bayes_magnitude(
 def _sharpness(objective: Objective, scale: Tensor, drop: float, draws: int, generator: torch.Generator) -> Estimate:
     """1 / sigma^2 for noise sigma * scale * z."""
     if not 0 < drop < 1:
-        raise UsageError(f"expected a drop of the accuracy between 0 and 1, found {drop:g}", fix="0.1 is the custom")
+        raise UsageError(f"expected a drop of the accuracy between 0 and 1, found {drop:g}", fix="0.1 is common")
     if draws < 2:
         raise UsageError(f"expected at least 2 draws, found {draws}", fix="an interval needs two")
     centre = objective.evaluate().accuracy
@@ -103,13 +104,13 @@ def _sharpness(objective: Objective, scale: Tensor, drop: float, draws: int, gen
     with progress.stage("PAC-Bayes", 18 * draws) as advance:
 
         def drops(log_sigma: float) -> np.ndarray:
-            """Fall of the accuracy for every draw, the same draws each time."""
+            """Drop of the accuracy for every draw; the draws are the same for every sigma."""
             generator.set_state(state)
             out = np.empty(draws)
             for i in range(draws):
                 z = torch.randn(objective.dim, generator=generator).to(theta)
                 reached = objective.evaluate(theta + math.exp(log_sigma) * scale * z).accuracy
-                # A loss that overflows has no accuracy to speak of: everything is lost.
+                # If the loss overflows, the accuracy counts as 0.
                 right = 0.0 if reached is None or math.isnan(reached.value) else reached.value
                 out[i] = centre.value - right
                 advance(1)
@@ -125,7 +126,11 @@ def _sharpness(objective: Objective, scale: Tensor, drop: float, draws: int, gen
     sigma = math.exp(middle)
     if not rise > 0:
         return Estimate(
-            sigma**-2, None, "log t", draws, reason=f"sigma = {sigma:.4g}; the drop has no slope to read an error from"
+            sigma**-2,
+            None,
+            "log t",
+            draws,
+            reason=f"sigma = {sigma:.4g}; no error, because the drop does not increase with sigma",
         )
     relative = noise / rise
     half = relative * float(stdtrit(draws - 1, 0.975))
@@ -133,7 +138,7 @@ def _sharpness(objective: Objective, scale: Tensor, drop: float, draws: int, gen
 
 
 def _bracket(too_much: Any, drop: float, accuracy: float) -> tuple[float, float]:
-    """log sigma below and above the drop, a factor 2 apart."""
+    """Values of log sigma with a smaller and a larger drop, a factor of 2 apart."""
     at = math.log(0.1)
     step = -math.log(2) if too_much(at) else math.log(2)
     for _ in range(20):

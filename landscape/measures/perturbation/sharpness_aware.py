@@ -1,4 +1,4 @@
-"""Sharpness as sharpness-aware minimization has it: the largest growth of the loss in a small ball."""
+"""Sharpness of sharpness-aware minimization (SAM): the largest growth of the loss in a small ball."""
 
 import torch
 
@@ -21,24 +21,24 @@ _ASAM = "Kwon et al. 2021, arXiv:2102.11600"
 def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
     """SAM's sharpness: the largest growth of the loss in a Euclidean ball, max over ||d||_2 <= rho of L(w + d) - L(w).
 
-    SAM itself takes one gradient step to the edge; here the ball is searched. Around a minimum the value is about rho^2 / 2
-    lambda_max(H), and rescaling makes it as large as one likes.
+    SAM takes one gradient step to the boundary; here the ball is searched. Around a minimum the value is about rho^2 / 2
+    lambda_max(H). Rescaling can make it arbitrarily large.
 
     Args:
         objective: the network on its data.
-        rho: radius, in the unit of the weights; 0.05 is the paper's for CIFAR-10.
+        rho: radius, in the unit of the weights; 0.05 in the paper for CIFAR-10.
         steps: iterations of the quasi-Newton method.
-        generator: of the random starts; default seed 0.
+        generator: generator of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound", unit of the loss: the best of jumps to the edge along the gradient (the first is SAM's) from the
-        centre, the top Hessian eigenvector and random points, and of quasi-Newton steps from the best of these.
+        Kind "lower bound", unit of the loss: the best of jumps to the boundary along the gradient (the first is SAM's step)
+        from the centre, the top Hessian eigenvector and random points, and of quasi-Newton steps from the best of these.
         `data_stderr` is the sampling error at the point found.
 
     Raises:
         UsageError: rho is not positive and finite.
 
-    Cost: some 30 to 60 gradients.
+    Cost: 30 to 60 gradients.
 
     Example:
         L = w^2 at w = 0: the growth in |d| <= 0.1 is 0.01.
@@ -62,8 +62,8 @@ def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: 
 def sam_linf(objective: Objective, *, rho: float = 1e-3, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
     """SAM's sharpness in a box: max over |d_i| <= rho of L(w + d) - L(w).
 
-    As `sam` with the maximum norm, searched as `keskar` searches its box, from the top Hessian eigenvector too: some 30 to 130
-    gradients. The paper gives no radius for it; 1e-3 is ours, the half-width of Keskar's box for small weights.
+    As `sam` with the maximum norm. The search is that of `keskar`, and also starts from the top Hessian eigenvector; 30 to 130
+    gradients. The paper gives no radius; 1e-3 is the half-width of Keskar's box for small weights.
     """
     return largest_growth(objective, rho, "linf", torch.ones_like(objective.theta), generator, steps=steps)
 
@@ -79,26 +79,26 @@ def sam_linf(objective: Objective, *, rho: float = 1e-3, steps: int = 20, genera
 def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: torch.Generator | None = None) -> Estimate:
     """ASAM's adaptive sharpness in its exact form: max over ||d / |w| ||_2 <= rho of L(w + d) - L(w).
 
-    Each weight, biases and norm layers included, moves in proportion to its own size: a rescaling of the network rescales
-    the region with it. A weight that is zero stays. The same quantity as Andriushchenko et al.'s full-batch
-    `adaptive_worst_l2`, searched with more methods.
+    Each weight, including biases and norm layers, changes in proportion to its size, so that a rescaling of the network
+    rescales the region with it. Weights that are zero do not change. It is the same quantity as the full-batch
+    `adaptive_worst_l2` of Andriushchenko et al., with another search.
 
     Args:
         objective: the network on its data.
-        rho: radius, relative to the weights; 0.5 is the paper's for CIFAR-10.
+        rho: radius, relative to the weights; 0.5 in the paper for CIFAR-10.
         steps: iterations of the quasi-Newton method.
-        generator: of the random starts; default seed 0.
+        generator: generator of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound", unit of the loss; as `sam`.
+        Kind "lower bound", unit of the loss; as for `sam`.
 
     Raises:
         UsageError: rho is not positive and finite.
 
-    Cost: some 30 to 60 gradients.
+    Cost: 30 to 60 gradients.
 
-    Reference: Kwon, Kim, Park, Choi 2021, arXiv:2102.11600, with T_w = |w|. Departure: no constant eta is added
-    to |w| and biases are scaled like any weight; see `asam_published`.
+    Reference: Kwon, Kim, Park, Choi 2021, arXiv:2102.11600, with T_w = |w|. Deviation: no constant eta is added to |w|, and
+    biases are scaled like weights; see `asam_published`.
     """
     return largest_growth(objective, rho, "l2", objective.theta.abs(), generator, steps=steps)
 
@@ -121,21 +121,21 @@ def asam_published(
 ) -> Estimate:
     """ASAM's sharpness as in its published code: |w| + eta for weights, 1 for biases, which breaks the invariance.
 
-    max over ||T^-1 d||_2 <= rho of L(w + d) - L(w) with T = |w| + eta for every parameter whose name has "weight" in it, those
-    of norm layers too, and T = 1 for any other. Both exceptions keep the training algorithm from dividing by zero, and both
-    let a rescaling move the value.
+    max over ||T^-1 d||_2 <= rho of L(w + d) - L(w), with T = |w| + eta for every parameter whose name contains "weight",
+    including norm layers, and T = 1 for all others. Both exceptions keep the training algorithm from dividing by zero, and
+    both make the value change under rescaling.
 
     Args:
         objective: the network on its data.
         rho: radius; 0.5 in the paper.
-        eta: added to |w|; 0.01 in the paper.
+        eta: constant added to |w|; 0.01 in the paper.
         steps: iterations of the quasi-Newton method.
-        generator: of the random starts; default seed 0.
+        generator: generator of the random starts; default seed 0.
 
     Returns:
-        Kind "lower bound", unit of the loss; as `asam`.
+        Kind "lower bound", unit of the loss; as for `asam`.
 
-    Cost: some 30 to 60 gradients, and a Lanczos run of its own.
+    Cost: 30 to 60 gradients, and a separate Lanczos run.
     """
     scale = torch.ones_like(objective.theta)
     for entry in objective.layout:

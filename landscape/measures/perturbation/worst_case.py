@@ -1,4 +1,4 @@
-"""The largest growth of the loss in a ball or box around the weights: what SAM, ASAM and adaptive sharpness share."""
+"""The largest growth of the loss in a ball or box around the weights, for SAM, ASAM and adaptive sharpness."""
 
 import math
 from collections.abc import Callable, Hashable, Mapping
@@ -17,7 +17,7 @@ from landscape.results import Estimate, Spent
 
 Norm = Literal["l2", "linf"]
 
-# Good enough for a start: the climb does the rest.
+# Relative residual of an eigenvector that only serves as a starting point.
 ROUGH = 1e-2
 
 
@@ -35,26 +35,26 @@ def growth(
     steps: int = 20,
     tol: float = 1e-3,
 ) -> linalg.Maximum:
-    """Maximise L(theta + s * y) - L(theta) over ||y|| <= rho, y measured in units of the scale s.
+    """Maximise L(theta + s * y) - L(theta) over ||y|| <= rho, with y in units of the scale s.
 
-    In a box by search among its corners (`landscape.linalg.maximisation.corners`), in a ball by jumps from extreme point to
-    extreme point out of every start; then by quasi-Newton steps from the best of what was found.
+    A box is searched from corner to corner (`landscape.linalg.maximisation.corners`), a ball by jumps between boundary points
+    from every start. Quasi-Newton steps from the best point follow.
 
-    Everything happens in y: where s follows a rescaling of the weights, so does every step, and the value does not change.
+    All steps are in y: if s scales with the weights under a rescaling, neither the steps nor the value change.
 
     Args:
         objective: the network on its data.
         rho: radius.
-        norm: of y, "l2" or "linf".
-        scale: (P,) s; a weight with scale 0 stays.
-        generator: of the Lanczos start and of random starts.
-        published: APGD from every start too, as Andriushchenko et al. have it.
-        curved: also start from the top eigenvector of diag(s) H diag(s); if not, a box is climbed from the given starts alone.
-        eigen_tol: relative residual of that eigenvector; default as fine as where it is measured, whose run it then shares.
-            ROUGH will do where nothing else needs it.
-        restarts: random starts.
+        norm: norm of y, "l2" or "linf".
+        scale: (P,) s; a weight with scale 0 does not change.
+        generator: generator of the Lanczos start vector and of the random starts.
+        published: also run APGD from every start, as in Andriushchenko et al.
+        curved: also start from the top eigenvector of diag(s) H diag(s); if False, a box is climbed from the given starts only.
+        eigen_tol: relative residual of that eigenvector. By default it is that of the eigenvalue measure, whose Lanczos run is
+            then shared; ROUGH is sufficient if no such measure is computed.
+        restarts: number of random starts.
         steps: iterations of each method.
-        tol: of the jumps, as for `linalg.maximise_box`; the quasi-Newton steps do the rest.
+        tol: tolerance of the jumps, as for `linalg.maximise_box`.
 
     Returns:
         Maximum of the growth of the loss.
@@ -65,7 +65,7 @@ def growth(
     check_radius(rho)
     theta = objective.theta
     centre, slope = objective.value_and_gradient()
-    plain = bool((scale == 1).all())  # then the eigenvector is that of H itself, and its run shared with all that need it
+    plain = bool((scale == 1).all())  # then the eigenvector is that of H, whose Lanczos run is shared
     directions = extremes(objective, generator, None if plain else scale, tol=eigen_tol).vectors[:1] if curved else None
 
     def value_and_gradient(y: Tensor) -> tuple[float, Tensor]:
@@ -74,7 +74,7 @@ def growth(
         value, gradient = objective.value_and_gradient(theta + scale * y)
         return value - centre, scale * gradient
 
-    # Batch after batch, the search of a box would take several times as long as all the rest.
+    # For every batch of m-sharpness, the full search of a box would take several times as long as everything else.
     jumps = "boundary_gradient" if norm == "l2" else "corner_search" if curved else "sign_corner"
     options: dict[str, Any] = {
         "dim": objective.dim, "starts": ("centre", "directions", "random"), "directions": directions, "restarts": restarts,
@@ -91,7 +91,7 @@ def growth(
 
 
 def check_radius(rho: float) -> None:
-    """Refuse a radius that is none."""
+    """Raise UsageError unless the radius is positive and finite."""
     if not (math.isfinite(rho) and rho > 0):
         raise UsageError(f"expected a positive rho, found {rho:g}", fix="for example rho=0.05")
 
@@ -99,10 +99,10 @@ def check_radius(rho: float) -> None:
 def largest_growth(
     objective: Objective, rho: float, norm: Norm, scale: Tensor, generator: torch.Generator | None, **options: Any
 ) -> Estimate:
-    """The maximum that `growth` finds as a lower bound, with its error over samples.
+    """The maximum that `growth` finds, as a lower bound with its sampling error.
 
-    To first order the maximum moves with the data as the value at the maximiser does (Danskin), so that its sampling error
-    is that of the mean of the samples' own growths there.
+    To first order the maximum depends on the data like the value at the maximiser (Danskin's theorem), so its sampling error is
+    that of the mean over samples of the growth there.
     """
     found = growth(objective, rho, norm, scale, seeded(generator), **options)
     estimate = found.estimate(rounding(objective))
@@ -113,7 +113,7 @@ def largest_growth(
 
 
 def growth_work(key: str, gradients: Callable[[Mapping[str, Any]], float], forwards: float = 2, rough: bool = False) -> Work:
-    """What `growth` typically takes: its own maximisation by its settings, and the eigenvector that it starts from."""
+    """Typical cost of `growth`: the maximisation, and the eigenvector from which it starts."""
 
     def work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, Spent]:
         own: dict[Hashable, Spent] = {object(): Spent(gradients=gradients(settings), forwards=forwards)}
@@ -123,10 +123,10 @@ def growth_work(key: str, gradients: Callable[[Mapping[str, Any]], float], forwa
 
 
 def climbs(settings: Mapping[str, Any]) -> float:
-    """Gradients in a ball: some jumps from every start, and one climb of so many steps."""
+    """Gradients in a ball: a few jumps from every start, and one climb of `steps`."""
     return 20 + settings["steps"]
 
 
 def searches(settings: Mapping[str, Any]) -> float:
-    """Gradients in a box: a dozen starts of some jumps, and one climb."""
+    """Gradients in a box: a dozen starts with a few jumps each, and one climb."""
     return 50 + settings["steps"] / 2

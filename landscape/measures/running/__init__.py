@@ -1,1 +1,1 @@
-"""One network's measures in one table: shared computations, forecasts, and what is kept of them."""
+"""Running the measures of one network: shared computations, time forecasts, saved results."""

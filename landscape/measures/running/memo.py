@@ -1,4 +1,4 @@
-"""What measures of one Objective have computed and share, and what each computation cost where it was done."""
+"""Cache of the computations that measures of one Objective share, with the cost of each."""
 
 import hashlib
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _memory: WeakKeyDictionary[Objective, dict[tuple[object, ...], _Computed]] = Wea
 
 
 def once(objective: Objective, generator: torch.Generator, key: tuple[object, ...], compute: Callable[[], T]) -> T:
-    """`compute()`, remembered: the same key and generator state give the same result and leave the same state."""
+    """`compute()`, cached: the same key and generator state give the same result and the same final state."""
     known = _memory.setdefault(objective, {})
     full = (*key, generator.get_state().numpy().tobytes())
     if full not in known:
@@ -41,5 +41,5 @@ def once(objective: Objective, generator: torch.Generator, key: tuple[object, ..
 
 
 def computed(objective: Objective) -> dict[str, Spent]:
-    """Digest of each computation that was remembered -> its cost; the same digests in every run with the same seeds."""
+    """Digest of each cached computation -> its cost; runs with the same seeds have the same digests."""
     return {hashlib.sha256(repr(key).encode()).hexdigest()[:16]: c.spent for key, c in _memory.get(objective, {}).items()}

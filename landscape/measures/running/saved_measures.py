@@ -1,4 +1,4 @@
-"""Measures of one checkpoint, kept in files as they are done: a run that is stopped goes on where it was."""
+"""Measures of one checkpoint, saved in files as they are computed, so that an interrupted run can continue."""
 
 import json
 import re
@@ -26,25 +26,25 @@ _LARGEST = 1 << 20  # bytes of one measure's file
 
 
 class Kept:
-    """What is known of one checkpoint from an earlier run with the same inputs, and where this one adds to it.
+    """Saved measures of one checkpoint: those of an earlier run with the same inputs, and those of this run.
 
-    A measure is a file of one line with its checksum, written under another name and renamed: a process that is killed at any
-    moment leaves whole files, and loses the measure that it was at.
+    Each measure is a file with one line and its checksum. It is written under a temporary name and renamed, so that a process
+    killed at any time leaves complete files and loses only the current measure.
 
     Args:
-        folder: made when the first measure is kept, not before.
-        manifest: all that decides the numbers: digests of weights and data, seed, dtype, versions. JSON-able.
-        for_next: also keep the eigenvectors that are found, which the next checkpoint's runs start from.
-        making: called before the folder is made.
-        processes: that work together: the first one reads and writes, and all know the same. Eigenvectors are then not kept.
+        folder: created when the first measure is saved.
+        manifest: all inputs that determine the numbers: digests of weights and data, seed, dtype, versions. JSON-able.
+        for_next: also save eigenvectors, from which the Lanczos runs of the next checkpoint start.
+        making: called before the folder is created.
+        processes: group of processes; the first one reads and writes, and all get the same. Eigenvectors are then not saved.
 
     Raises:
-        UsageError: the folder holds measures of other inputs; the message says what differs.
+        UsageError: the folder has measures of other inputs; the message says what differs.
 
     Attributes:
-        measurements: what was there, by name.
-        paid: digests of shared computations whose cost is counted with one of them; see `landscape.measures.running.memo`.
-        problems: files that were damaged, in words; their measures are computed again.
+        measurements: the saved measures, by name.
+        paid: digests of shared computations whose cost is counted in one of them; see `landscape.measures.running.memo`.
+        problems: descriptions of damaged files, whose measures are computed again.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Kept:
         _, self.measurements, self.paid, self._work = found
 
     def _open(self) -> None:
-        """Take in what is there."""
+        """Read the saved measures."""
         self._compare()
         for path in sorted(self.folder.glob("*.record")):
             self._read(path)
@@ -86,30 +86,30 @@ class Kept:
             pass
         except (OSError, ValueError, TypeError, KeyError):
             self._work = None
-            self.problems.append(f"{_WORK} is damaged: products are computed as is fastest now")
+            self.problems.append(f"{_WORK} is damaged: the fastest method of products is chosen again")
 
     def keep(self, objective: Objective, name: str, measurement: Measurement, shared: Sequence[str]) -> None:
-        """Keep a measure that is done, with the digests of the shared computations that were done for it.
+        """Save a measure, with the digests of the shared computations that were done for it.
 
         Raises:
-            UsageError: the folder cannot be written, or another run has begun there.
+            UsageError: the folder cannot be written, or another run has started there.
         """
         self.measurements[name] = measurement
         self.paid |= set(shared)
         if not self._writes:
             return
-        if self._for_next:  # first: a measure that is there has its eigenvectors beside it
+        if self._for_next:  # eigenvectors first: a saved measure must have them
             self._keep_directions(objective)
         record = {"measure": name, "measurement": measurement.to_json(), "shared": list(shared)}
         record["exact"] = {k: repr(getattr(measurement.estimate, k)) for k in ("value", "stderr", "data_stderr")}
         write(self._made() / _name(name), sealed(plain(record)))
 
     def method(self, objective: Objective, work: Callable[[Objective], dict[str, Any]]) -> tuple[Objective, dict[str, Any]]:
-        """The objective with products computed as they were, and the record of memory and products of the run that began.
+        """The objective with the product method of the first run, and that run's record of memory and products.
 
         Args:
             objective: the network on its data.
-            work: gives that record for a run that begins now; asked once.
+            work: returns the record for a new run; called once.
         """
         if self._work is not None:
             method = Method(**self._work["method"])
@@ -120,7 +120,7 @@ class Kept:
         return objective, self._work["work"]
 
     def _keep_directions(self, objective: Objective) -> None:
-        """Keep eigenvectors that are not there already."""
+        """Save eigenvectors that are not saved yet."""
         from safetensors.torch import save
 
         for (matrix, units), rows in directions_of(objective).rows.items():
@@ -129,7 +129,7 @@ class Kept:
                 create(path, save({"rows": rows.detach().cpu().contiguous()}))
 
     def directions(self, objective: Objective) -> dict[tuple[str, str], Tensor]:
-        """The eigenvectors that were kept, (k, P) by matrix and units; those of another size or damaged are left out."""
+        """The saved eigenvectors, (k, P) by matrix and units; damaged ones and those of another size are left out."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -146,12 +146,12 @@ class Kept:
         return out
 
     def forget_directions(self) -> None:
-        """Remove the eigenvectors: the checkpoint that they were for is done."""
+        """Delete the eigenvectors; the checkpoint that started from them is done."""
         for path in self.folder.glob("directions-*.safetensors"):
             path.unlink(missing_ok=True)
 
     def _made(self) -> Path:
-        """The folder, made and marked."""
+        """The folder; created with its manifest if necessary."""
         if not (self.folder / _MANIFEST).exists():
             if self._making is not None:
                 self._making()
@@ -166,9 +166,9 @@ class Kept:
         return self.folder
 
     def _compare(self) -> None:
-        """Refuse measures of other inputs."""
+        """Raise UsageError if the folder has measures of other inputs."""
         try:
-            there, why = read_json(self.folder / _MANIFEST, _LARGEST), "it holds no inputs"
+            there, why = read_json(self.folder / _MANIFEST, _LARGEST), "it has no record of inputs"
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -179,12 +179,12 @@ class Kept:
             f"its inputs differ in {differences(there, self._manifest)}" if isinstance(there, dict) else f"{_MANIFEST}: {why}"
         )
         raise UsageError(
-            f"expected measures of this very checkpoint and data in {self.folder}, found others: {what}",
-            fix="choose another --out, or delete that folder to compute them anew",
+            f"expected measures of this checkpoint and data in {self.folder}, found others: {what}",
+            fix="choose another --out, or delete that folder to compute them again",
         )
 
     def _read(self, path: Path) -> None:
-        """Take in one measure."""
+        """Read one measure."""
         try:
             with open_regular(path) as file:
                 record = unsealed(file.read(_LARGEST))
@@ -201,5 +201,5 @@ class Kept:
 
 
 def _name(measure: str) -> str:
-    """File of a measure; settings may hold anything, so that they are told by a checksum."""
+    """File name of a measure. Settings may contain any character, so a checksum of the full name is appended."""
     return f"{re.sub(r'[^A-Za-z0-9_]', '-', measure)[:60]}-{zlib.crc32(measure.encode()):08x}.record"

@@ -1,4 +1,4 @@
-"""Work that several measures share: computed once for one Objective, one generator state and one setting."""
+"""Computations that several measures share, done once per Objective, generator state and settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from landscape.objective.objective import Curvature, Objective
 from landscape.results import Eigenpairs, Estimate, Sampling, Spent
 from landscape.spectra import TOLERANCE, krylov
 
-# How many probes also measure the spread over samples: enough for a standard error of a standard error of some 10 %.
+# Number of probes that also measure the variance over samples; the standard error then has a relative error of about 10 %.
 DATA_PROBES = 4
 
 
@@ -32,11 +32,10 @@ def extremes(
     curvature: Curvature = "hessian",
     tol: float | None = None,
 ) -> Eigenpairs:
-    """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run; "ggn" and "fisher" the largest.
+    """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run; only the largest of "ggn", "fisher".
 
-    The run starts from a neighbour's eigenvectors where `landscape.measures.running.warm_starts` has some; they decide how soon
-    it ends, not
-    what it ends at: it goes on to the same true residual, with a random part in its start for what they do not have.
+    The run starts from eigenvectors of a similar checkpoint if `landscape.measures.running.warm_starts` has some. They affect
+    the number of products but not the result: the run continues to the same true residual, and its start has a random part.
     """
 
     def compute() -> Eigenpairs:
@@ -66,7 +65,7 @@ def sweep(
     weight: Tensor | None = None,
     curvature: Curvature = "hessian",
 ) -> linalg.ProbeSweep:
-    """All probes of H, or of diag(w) H diag(w), in one sweep; remembered."""
+    """Quadratic forms of H, or of diag(w) H diag(w), with all probes; cached."""
     return once(
         objective,
         generator,
@@ -84,13 +83,13 @@ def sweep(
 
 
 def extremes_work(name: str, curvature: Curvature = "hessian", rough: bool = False) -> Work:
-    """What `extremes` typically takes: one Lanczos run, shared by all that need it."""
+    """Typical cost of `extremes`: one shared Lanczos run."""
     products = 60 if curvature == "hessian" and not rough else 30
     return lambda objective, settings: {("extremes", name, curvature): Spent(sweeps=products, products=products)}
 
 
 def sweep_work(name: str, curvature: Curvature = "hessian") -> Work:
-    """What `sweep` takes, eight probes a pass, and the few probes that see every sample."""
+    """Cost of `sweep`, eight probes per pass, and of the probes for the sampling error."""
     return lambda objective, settings: {
         ("sweep", name, curvature, settings["probes"]): Spent(sweeps=settings["probes"] / 8, products=settings["probes"]),
         ("samples", name, curvature): Spent(forwards=DATA_PROBES * SAMPLE_FORMS[curvature][1]),
@@ -108,7 +107,7 @@ def operator(
 
 
 def layer_norms(objective: Objective) -> Tensor:
-    """(P,) the Euclidean norm of the parameter tensor that each weight belongs to."""
+    """(P,) for each weight, the Euclidean norm of its parameter tensor."""
     out = torch.empty_like(objective.theta)
     for entry in objective.layout:
         part = slice(entry.start, entry.stop)
@@ -117,7 +116,7 @@ def layer_norms(objective: Objective) -> Tensor:
 
 
 def data_probes(objective: Objective, generator: torch.Generator) -> Tensor:
-    """The few probes that also measure the spread over samples; from a stream of their own."""
+    """The probes that measure the variance over samples, from a separate random stream."""
     own = torch.Generator().manual_seed(generator.initial_seed() + 1)
     return random_rows(DATA_PROBES, objective.dim, "rademacher", own, objective.dtype, objective.device)
 
@@ -129,7 +128,7 @@ def trace_of(
     weight: Tensor | None = None,
     curvature: Curvature = "hessian",
 ) -> Estimate:
-    """Trace of A, or of diag(w) A diag(w), with both its errors."""
+    """Trace of A, or of diag(w) A diag(w), with the errors from probes and from samples."""
     random = seeded(generator)
     rows = data_probes(objective, random)
     estimate = sweep(objective, probes, random, weight, curvature).trace()
@@ -143,7 +142,7 @@ def eigenvalue_of(
     weight: Tensor | None = None,
     curvature: Curvature = "hessian",
 ) -> Estimate:
-    """One of the `extremes`, 0 the largest and -1 the smallest, with both its errors."""
+    """One of the `extremes`, 0 for the largest and -1 for the smallest, with its residual and sampling error."""
     pairs = extremes(objective, seeded(generator), weight, curvature)
     v = pairs.vectors[index]
     estimate = with_data_error(objective, pairs.estimate(index), [v if weight is None else weight * v], curvature)
@@ -151,12 +150,12 @@ def eigenvalue_of(
 
 
 def rounding(objective: Objective) -> float:
-    """How far a mean loss is rounded, roughly: a few units in the last place of 1, as logits of that order make it."""
+    """Approximate rounding error of a mean loss: a few units in the last place of 1, for logits of order 1."""
     return 4 * torch.finfo(objective.dtype).eps
 
 
 def _units(objective: Objective, weight: Tensor | None) -> str | None:
-    """What a diagonal weight is, so that a neighbour's can be told to be the same; None for one that has no name."""
+    """Name of a diagonal weight, to recognize the same one for another checkpoint; None for other weights."""
     if weight is None:
         return "one"
     if torch.equal(weight, objective.theta.abs()):
@@ -165,18 +164,18 @@ def _units(objective: Objective, weight: Tensor | None) -> str | None:
 
 
 def _mark(weight: Tensor | None) -> object:
-    """What tells one diagonal weight from another in the memory."""
+    """Key of a diagonal weight in the cache."""
     return None if weight is None else (float(weight.double().sum()), float(weight.double().square().sum()))
 
 
 def with_data_error(
     objective: Objective, estimate: Estimate, directions: Sequence[Tensor] | Tensor, curvature: Curvature = "hessian"
 ) -> Estimate:
-    """Attach the error from the finite sample to an estimate of the mean over directions of v^T A v.
+    """Attach the sampling error to an estimate of the mean over directions of v^T A v.
 
-    To first order an eigenvalue moves by v^T (dH) v, so that its sampling error is that of the mean of v^T H_n v; but it is a
-    maximum over v, and too large on average. For a trace the directions are a few random probes, and what their own noise
-    adds to the spread over samples is told from it by how two of them agree.
+    To first order an eigenvalue changes by v^T (dH) v, so its sampling error is that of the mean of v^T H_n v. As a maximum
+    over v it is biased upwards. For a trace the directions are a few random probes; the covariance between them separates the
+    variance over samples from the noise of the probes.
     """
     parts = [objective.sample_curvatures(v, curvature) for v in directions]
     known = [p for p in parts if p is not None]

@@ -1,4 +1,4 @@
-"""Whether a network stands at a minimum of its loss: what every measure of a minimum's curvature takes for granted."""
+"""Test of whether the weights are at a minimum of the loss, which measures of a minimum's curvature assume."""
 
 from collections.abc import Mapping
 
@@ -9,23 +9,23 @@ from landscape.linalg.probes import random_rows
 from landscape.objective import Objective
 from landscape.results import Measurement, Stationarity
 
-_PROBES = 4  # the trace of the samples' covariance to some ten per cent: it is compared to a factor
+_PROBES = 4  # gives the trace of the samples' covariance to about ten per cent, enough for a comparison of magnitudes
 
 
 def stationarity(objective: Objective, measures: Mapping[str, Measurement] | None = None, *, seed: int = 0) -> Stationarity:
-    """Gradient and curvature at the trained weights, beside what a minimum has.
+    """Gradient and curvature at the trained weights, as evidence on whether they are a minimum.
 
     Args:
         objective: the network on its data.
-        measures: "lambda_max", "lambda_min" and "trace" are read where they are there and converged.
-        seed: of the probes.
+        measures: "lambda_max", "lambda_min" and "trace" are used if they are given and converged.
+        seed: seed of the probes.
 
     Returns:
-        Stationarity; what cannot be had for this loss is None.
+        Stationarity; quantities that are not defined for this loss are None.
 
     Cost: one gradient, one product, and four forward-mode passes over the samples, about 16 gradients in all.
 
-    Accuracy: the standard error of the gradient to some ten per cent.
+    Accuracy: relative error of the gradient's standard error about ten per cent.
     """
     value, g = objective.value_and_gradient()
     g = g.double()
@@ -50,12 +50,12 @@ def stationarity(objective: Objective, measures: Mapping[str, Measurement] | Non
 
 
 def _noise(objective: Objective, square: float, seed: int) -> tuple[float, float] | None:
-    """tr Cov(g_n) over the number of samples, and tr Cov(g_n), from E (z^T g_n)^2 = ||g_n||^2; None if it has no parts."""
+    """tr Cov(g_n) / n and tr Cov(g_n), from E (z^T g_n)^2 = ||g_n||^2; None if the loss is not a mean over samples."""
     random = torch.Generator().manual_seed(seed)
     rows = random_rows(_PROBES, objective.dim, "rademacher", random, objective.dtype, objective.device)
     try:
         parts = [objective.sample_curvatures(z, "fisher") for z in rows] if objective.samples > 1 else []
-    except LandscapeError:  # a loss that does not come apart
+    except LandscapeError:  # the loss is not a mean over samples
         return None
     known = [p for p in parts if p is not None]
     if not known or len(known) < len(parts):
@@ -68,7 +68,7 @@ def _noise(objective: Objective, square: float, seed: int) -> tuple[float, float
 
 
 def _curvature(measures: Mapping[str, Measurement]) -> tuple[float | None, bool | None]:
-    """-lambda_min / lambda_max, and whether the trace is negative, as far as these were measured."""
+    """-lambda_min / lambda_max, and whether the trace is negative; None for those that were not measured."""
     found = {n: m.estimate for n, m in measures.items() if m.defined and m.estimate.converged}
     top, bottom, trace = (found.get(name) for name in ("lambda_max", "lambda_min", "trace"))
     ratio = None

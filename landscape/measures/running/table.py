@@ -1,4 +1,4 @@
-"""The main job: all measures of one network in one table."""
+"""All measures of one network in one table."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -26,31 +26,31 @@ def sharpness(
     kept: Kept | None = None,
     seen: Callable[[str, Measurement], None] | None = None,
 ) -> Sharpness:
-    """How sharp the minimum is: loss, accuracy and every measure, each with its doubt and its invariance to rescaling.
+    """Measure how sharp the minimum is: loss, accuracy and every measure, with errors and invariance to rescaling.
 
     Args:
         objective: the network on its data.
-        measures: None for the default ones, "all", or a list of names out of `landscape.MEASURES`, with other settings where
-            asked: "keskar:eps=1e-4".
-        seed: of every measure's random numbers.
-        seconds, plan: forecast of each measure's time, for the progress bar: `forecast(objective, measures).seconds`, or better
-            the whole forecast, from which the time that is left is learnt on the way.
-        start: what this function returned for a neighbouring checkpoint, e.g. of the epoch before: its eigenvectors start the
-            Lanczos runs, where names and shapes of the weights agree. They change the cost, and no value beyond the tolerance
-            that it has anyway: every run goes on to the same true residual, and its start has a random part too.
-        kept, seen: as for `measure_all`: what an earlier run has kept, and who is told of each measure as it is done.
+        measures: None for the default ones, "all", or a list of names from `landscape.MEASURES`, optionally with settings:
+            "keskar:eps=1e-4".
+        seed: seed of every measure's random numbers.
+        seconds, plan: forecast of each measure's time, for the progress bar: `forecast(objective, measures).seconds`, or the
+            whole forecast, with which the estimate of the remaining time improves during the run.
+        start: result of this function for a similar checkpoint, e.g. of the epoch before. If the weights have the same names
+            and shapes, its eigenvectors start the Lanczos runs. They affect the cost but not the values, up to their
+            tolerance: every run continues to the same true residual, and its start has a random part.
+        kept, seen: as for `measure_all`: saved measures of an earlier run, and a function called with each measure.
 
     Returns:
-        Sharpness; prints as a table, shows as HTML in a notebook, `to_json()` gives one entry of the command line's document.
+        Sharpness. It prints as a table and shows as HTML in a notebook; `to_json()` is one entry of the command line's JSON.
 
     Raises:
         UsageError: an unknown measure or setting.
-        NumericalError: the network fails the pre-flight check.
+        NumericalError: the network fails the preflight check.
 
-    Cost: some 250 Hessian-vector products and 50 gradients for the default measures, see `forecast`; some 16 gradients more to
-        tell whether this is a minimum (`landscape.measures.running.stationarity`), where a measure takes derivatives at all. A
-        `start` saves some 10 to 20 % of the products of the extreme eigenvalues between neighbouring epochs, more the less
-        the network changes.
+    Cost: about 250 Hessian-vector products and 50 gradients for the default measures, see `forecast`. If any measure needs
+        derivatives, about 16 more gradients test whether this is a minimum (`landscape.measures.running.stationarity`). A
+        `start` saves 10 to 20 % of the products for extreme eigenvalues between consecutive epochs, more if the network
+        changes less.
     """
     objective.preflight()
     warm = start is not None and start_from(objective, start.directions)
@@ -71,7 +71,7 @@ def sharpness(
 
 
 def provenance(objective: Objective, seed: int) -> dict[str, object]:
-    """What a number needs beside it to be made again."""
+    """The settings and versions needed to reproduce a number."""
     return {
         "seed": seed,
         "weights": objective.dim,

@@ -1,4 +1,4 @@
-"""How long measures will take, before they start."""
+"""Forecast of the time that measures take."""
 
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -19,13 +19,13 @@ _BLOCK = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """What measures of one network will take.
+    """Forecast of the cost of measures of one network.
 
     Attributes:
-        spent: passes over the data in all; what measures share is counted once.
-        each: seconds of one of each kind of pass, timed here.
-        seconds: measure -> seconds, shared work with the first that needs it.
-        passes: measure -> its passes over the data, likewise.
+        spent: total passes over the data; shared computations are counted once.
+        each: seconds of one pass of each kind, timed on this machine.
+        seconds: measure -> seconds; shared computations count for the first measure that needs them.
+        passes: measure -> passes over the data, counted likewise.
     """
 
     spent: Spent
@@ -35,24 +35,22 @@ class Forecast:
 
     @property
     def total(self) -> float:
-        """Seconds in all."""
+        """Total seconds."""
         return sum(self.seconds.values())
 
     def __str__(self) -> str:
         s = self.spent
         passes = f"{s.products:.0f} curvature products, {s.gradients:.0f} gradients, {s.forwards:.0f} forward passes"
         likely, low, high = (duration(self.total * factor) for factor in (1, 1 / UNSURE, UNSURE))
-        return (
-            f"{len(self.seconds)} measures: {passes}; {self.each.gradients:.2g} s a gradient, about {likely} ({low} to {high})"
-        )
+        return f"{len(self.seconds)} measures: {passes}; {self.each.gradients:.2g} s/gradient, about {likely} ({low} to {high})"
 
 
 def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> Forecast:
-    """Forecast of the passes and the time that measures take.
+    """Forecast the passes and the time that measures take.
 
-    Each measure declares its typical passes in the registry; what one pass takes is timed on at most 256 samples and scaled
-    with their number. Maximisations and Lanczos runs stop by their own criteria, so that the forecast holds within a factor
-    of about two; while measures are computed `landscape.measures.running.remaining_time` learns what they really take.
+    Each measure declares its typical passes in the registry. The time of one pass is measured on at most 256 samples and scaled
+    to their number. Maximisations and Lanczos runs stop by their own criteria, so the forecast is accurate to a factor of
+    about two. During the run, `landscape.measures.running.remaining_time` updates it from measured times.
 
     Args:
         objective: the network on its data.
@@ -78,7 +76,7 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
 
 
 def room(objective: Objective, names: str | Sequence[str] | None = None) -> tuple[list[Basis], int]:
-    """The Krylov basis that these measures share, and the vectors that are there beside it, for a forecast of the memory."""
+    """The Krylov basis that these measures share, and the number of other vectors, for a forecast of the memory."""
     known = chosen(names)
     spaces = [m.settings.get("subspace") or m.settings.get("p") for m in known if m.name.startswith("keskar")]
     # A random basis, and a copy of it for its Gram matrix.
@@ -88,7 +86,7 @@ def room(objective: Objective, names: str | Sequence[str] | None = None) -> tupl
 
 
 def _timed(objective: Objective) -> Spent:
-    """Seconds of one of each pass over all samples; a product's share of a sweep apart from the sweep itself."""
+    """Seconds of one pass of each kind over all samples; the building of the graph is timed apart from a product."""
     objective.preflight()
     few = min(objective.samples, _SAMPLES)
     part, scale = objective.subset(few), objective.samples / few
@@ -102,7 +100,7 @@ def _timed(objective: Objective) -> Spent:
 
 
 def _seconds(work: Callable[[], float]) -> float:
-    """The faster of two runs; the first one may pay for set-up. The float is waited for, so that a GPU has finished."""
+    """The faster of two runs, since the first may include set-up. Reading the float waits for a GPU to finish."""
     times = []
     for _ in range(2):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Warm starts: the eigenvectors found for one checkpoint start the Lanczos runs of its neighbour."""
+"""Warm starts: the eigenvectors of one checkpoint start the Lanczos runs of the next."""
 
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -10,10 +10,10 @@ from landscape.objective import Objective
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Eigenvectors that were found for one network.
+    """Eigenvectors of one network.
 
     Attributes:
-        layout: names and shapes of the weights; they mean nothing to a network with others.
+        layout: names and shapes of the weights; only a network with the same ones can use the eigenvectors.
         rows: (matrix, units of the weights) -> eigenvectors (k, P), in those units.
     """
 
@@ -22,7 +22,7 @@ class Directions:
 
     @classmethod
     def of(cls, objective: Objective) -> "Directions":
-        """None yet."""
+        """An empty set for this objective."""
         return cls(tuple((entry.name, tuple(entry.shape)) for entry in objective.layout))
 
 
@@ -31,7 +31,7 @@ _starts: WeakKeyDictionary[Objective, Directions] = WeakKeyDictionary()
 
 
 def start_from(objective: Objective, directions: object) -> bool:
-    """Whether these are directions of a network with the same weights; if so, later runs of the objective start from them."""
+    """Start later Lanczos runs from these eigenvectors if names and shapes of the weights agree; return whether they do."""
     usable = isinstance(directions, Directions) and directions.layout == Directions.of(objective).layout and directions.rows
     if usable and isinstance(directions, Directions):
         _starts[objective] = directions
@@ -39,17 +39,17 @@ def start_from(objective: Objective, directions: object) -> bool:
 
 
 def directions_of(objective: Objective) -> Directions:
-    """What was found for this objective so far."""
+    """The eigenvectors computed for this objective so far."""
     return _found.setdefault(objective, Directions.of(objective))
 
 
 def hint(objective: Objective, matrix: str, units: str | None) -> Tensor | None:
-    """Eigenvectors of the neighbour for the same matrix in the same units, (k, P), if it has some."""
+    """Eigenvectors of the other checkpoint for the same matrix in the same units, (k, P), if there are any."""
     known = _starts.get(objective)
     return None if known is None or units is None else known.rows.get((matrix, units))
 
 
 def remember(objective: Objective, matrix: str, units: str | None, vectors: Tensor) -> None:
-    """Keep them for a neighbour; those in units without a name are of no use to it."""
+    """Store eigenvectors for another checkpoint; those in units without a name cannot be reused."""
     if units is not None:
         directions_of(objective).rows[matrix, units] = vectors
