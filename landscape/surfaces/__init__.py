@@ -1,4 +1,4 @@
-"""Loss surfaces: directions, charts, runs that survive anything, paths between minima, and the check that a plot is right."""
+"""Loss surfaces: directions, charts, runs that can be interrupted and continued, paths between minima, and checks."""
 
 from landscape.surfaces.axes.curve import Curve, train_curve
 from landscape.surfaces.axes.directions import Direction, eigenvector_directions, orthogonal_to, random_direction, toward

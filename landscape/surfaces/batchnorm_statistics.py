@@ -1,4 +1,4 @@
-"""BatchNorm's statistics at the points of a chart."""
+"""BatchNorm statistics at the points of a chart."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
@@ -20,12 +20,12 @@ WORDS = {
 
 
 def is_normalized(objective: Objective) -> bool:
-    """Whether the network has BatchNorm layers with running statistics: those that can be re-estimated, and no others."""
+    """Whether the network has BatchNorm layers with running statistics, which can be re-estimated."""
     return bool(objective.batchnorms)
 
 
 def checked(batchnorm: str) -> None:
-    """Refuse a choice that does not exist."""
+    """Raise UsageError for an unknown choice."""
     if batchnorm not in get_args(BatchNorm):
         raise UsageError(f"expected batchnorm recalibrate, interpolate or eval, found {batchnorm!r}", fix="choose one of them")
 
@@ -34,13 +34,13 @@ def on_plane(objective: Objective, ends: Sequence[Mapping[str, Tensor] | None], 
     """Statistics on theta + sum_i a_i d_i.
 
     Args:
-        objective: at the centre.
-        ends: for each axis the buffers of the checkpoint that it points to; None where it points to none.
-        batchnorm: "eval" keeps the centre's; "recalibrate" re-estimates them from the objective's data at every point, the
-            centre included; "interpolate" takes b_0 + sum_i a_i (b_i - b_0), a variance cut at zero.
+        objective: the network at the centre.
+        ends: for each axis the buffers of the checkpoint that it points to; None if it points to none.
+        batchnorm: "eval" uses those of the centre; "recalibrate" re-estimates them from the objective's data at every point,
+            including the centre; "interpolate" uses b_0 + sum_i a_i (b_i - b_0), with variances cut at zero.
 
     Raises:
-        UsageError: an unknown choice; "interpolate" along an axis that points to no checkpoint.
+        UsageError: an unknown choice; "interpolate" along an axis that does not point to a checkpoint.
         MismatchError: "interpolate", and a checkpoint lacks a buffer of this network.
     """
     checked(batchnorm)
@@ -73,9 +73,9 @@ def on_plane(objective: Objective, ends: Sequence[Mapping[str, Tensor] | None], 
 def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistics:
     """Statistics on a path from `start` (place 0) to `end` (place 1).
 
-    As `on_plane`: "recalibrate" re-estimates them at every point, the ends included, for a point whose statistics are stale
-    beside points whose are not would be a step in the path that no weights have. Under "interpolate" and "eval" each network
-    has its own at its end, to the bit; "eval" keeps BatchNorm's running statistics of the start all the way between. Other
+    As `on_plane`. "recalibrate" re-estimates them at every point, including both ends: stored statistics at the ends next to
+    re-estimated ones would cause a jump in the loss that does not come from the weights. With "interpolate" and "eval" each
+    network has its own statistics at its end, to the bit; in between "eval" uses the running statistics of the start. Other
     buffers are interpolated.
     """
     checked(batchnorm)
@@ -88,7 +88,7 @@ def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistic
         ends = {0.0: first, 1.0: last}
         between = ends[a] if a in ends else {n: _variance(n, torch.lerp(first[n], last[n], a)) for n in first}
         if batchnorm == "recalibrate" and held:
-            # What else the network normalizes by is that of the place, too.
+            # Other buffers are interpolated before the statistics are re-estimated.
             there = start.at(theta, {n: between[n] for n in others}) if others else start
             return between | there.recalibrated(theta)
         if batchnorm == "eval" and a not in ends:
@@ -99,5 +99,5 @@ def on_path(start: Objective, end: Objective, batchnorm: BatchNorm) -> Statistic
 
 
 def _variance(name: str, value: Tensor) -> Tensor:
-    """A buffer on the way; a running variance never below zero."""
+    """An interpolated buffer; a running variance is cut at zero."""
     return value.clamp_min(0.0) if name.endswith("running_var") else value

@@ -28,7 +28,7 @@ from landscape.surfaces.topology import merge_tree
 
 Seen = Callable[[Slice], None]
 
-_SHOW = 3.0  # seconds between two views of an unfinished slice
+_SHOW = 3.0  # seconds between two previews of an unfinished slice
 
 
 def line(
@@ -48,23 +48,23 @@ def line(
     """Loss along one direction: f(a) = L(theta + a d).
 
     Args:
-        objective: at the trained weights theta.
+        objective: the network at the trained weights theta.
         direction: d; default a filter-normalized random one from `seed`.
         span: first and last a.
-        grid: number of points; an odd number on a symmetric span has theta itself in the middle.
-        seed: of the random direction.
+        grid: number of points; an odd number on a symmetric span has theta in the middle.
+        seed: seed of the random direction.
         test: an Objective of the same network on other data, evaluated at the same points.
-        batchnorm: the statistics at each point, where the network has any: "eval" keeps the checkpoint's, as Li et al. do;
-            "recalibrate" re-estimates them from `objective`'s data everywhere, the centre included; "interpolate" takes those
+        batchnorm: BatchNorm statistics at each point: "eval" uses the checkpoint's, as Li et al. do; "recalibrate"
+            re-estimates them from the data of `objective` at every point, including the centre; "interpolate" interpolates
             between the checkpoints that the direction joins.
-        curvature: measure lambda_max, lambda_min and |lambda_min / lambda_max| of the Hessian at every point, too.
-        precision: "bfloat16" lets the network compute in it, several times faster where the processor has matrix units for it;
-            losses and sums stay in float32, and so do eigenvalues and the check's derivatives. How far the losses are off is
-            measured at a spread of points, and is in the title and in `deviations`. Default: the objective's own dtype.
-        run: a folder in which every point is kept as soon as it is done. The same call with the same folder goes on where a
-            killed one stopped, and several processes may share one; to the same bits on the same kind of machine, if the
-            network's kernels are deterministic. Whoever goes on computes one point again first, and is refused if it differs.
-            Default: in memory.
+        curvature: also compute lambda_max, lambda_min and |lambda_min / lambda_max| of the Hessian at every point.
+        precision: "bfloat16" runs the forward passes in bfloat16, which is several times faster on processors with matrix
+            units for it. Losses, sums, eigenvalues and the check's derivatives stay in float32. The deviation of the losses is
+            measured at some points, and is in the title and in `deviations`. Default: the objective's dtype.
+        run: a folder in which every point is saved as soon as it is computed. The same call with the same folder continues an
+            interrupted run, and several processes may share a folder. The results are the same to the bit on the same kind of
+            machine if the network's kernels are deterministic. A continued run first computes one point again and is refused
+            if it differs. Default: nothing is saved.
         seen: called with the unfinished Slice every few seconds.
 
     Returns:
@@ -72,20 +72,20 @@ def line(
         whose computation failed has the status FAILED.
 
     Raises:
-        UsageError: fewer than two points; a span that is not finite or not increasing; a folder that holds another surface
-            (the message says what differs), or a point that comes out otherwise now; a precision that the network cannot
-            compute in.
+        UsageError: fewer than two points; a span that is not finite or not increasing; a folder with another surface (the
+            message says what differs), or with a point that differs from its value now; a precision that the network does not
+            support.
         NumericalError: every point failed.
 
-    Cost: one forward pass a point, two with "recalibrate", and a few for the check; in bfloat16 9 to 13 in float32 besides.
-        With `curvature` some ten to fifty Hessian-vector products a point: each starts from its neighbour's eigenvectors.
-        Networks so small that a point is more steps than work are evaluated at up to 32 points at once
-        (`landscape.values.stacked_points`); a process that is killed then loses as many, which take a fraction of a second, and
-        else one.
+    Cost: one forward pass per point, two with "recalibrate", and a few for the check; bfloat16 adds 9 to 13 in float32. With
+        `curvature` 10 to 50 Hessian-vector products per point; each point starts from its neighbour's eigenvectors. Small
+        networks, whose time is dominated by overhead, are evaluated at up to 32 points at once
+        (`landscape.values.stacked_points`). A killed process loses the points that it was computing: up to 32, which take a
+        fraction of a second, or one.
 
-    Accuracy: `stderr` is that of a mean over samples; `paired` that of the difference to the centre, every sample with
-        itself. Eigenvalues have a residual of 1e-3 of the largest; one that has just overtaken its
-        neighbour's may be missed, by some per cent of the largest. BatchNorm's statistics are held while differentiating.
+    Accuracy: `stderr` is the standard error of a mean over samples; `paired` is that of the difference from the centre, with
+        paired samples. Eigenvalues have a residual of 1e-3 of the largest. An eigenvalue that has just become the largest may
+        be missed, with an error of a few per cent. BatchNorm's statistics are held fixed in derivatives.
 
     Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Li et al. 2018, arXiv:1712.09913.
 
@@ -119,23 +119,23 @@ def plane(
 ) -> Slice:
     """Loss on a plane: f(a, b) = L(theta + a d1 + b d2), values indexed [a, b].
 
-    Points are done from coarse to fine, so that the unfinished Slice is a picture of the whole span at any time.
+    Points are computed from coarse to fine, so that the unfinished Slice covers the whole span at any time.
 
     Args:
-        objective: at the trained weights theta.
-        directions: d1 and d2; default two filter-normalized random ones from `seed` and `seed + 1`. They are not made
-            orthogonal: in high dimension they nearly are, and the check prints their cosine; `orthogonal_to` makes them so.
-        span: of both axes, or one each.
+        objective: the network at the trained weights theta.
+        directions: d1 and d2; default two filter-normalized random ones from `seed` and `seed + 1`. In high dimension they are
+            nearly orthogonal; the check prints their cosine, and `orthogonal_to` orthogonalizes them.
+        span: span of both axes, or one for each.
         grid: points on each axis.
-        seed, test, batchnorm, curvature, precision, run, seen: as in `line`; going on to the same bits has the same conditions.
+        seed, test, batchnorm, curvature, precision, run, seen: as for `line`.
 
     Returns:
-        Slice, as `line`; a finished one has the merge tree of its loss.
+        Slice, as for `line`; a finished one has the merge tree of its loss.
 
     Raises:
-        UsageError, NumericalError: as `line`.
+        UsageError, NumericalError: as for `line`.
 
-    Cost: as `line`.
+    Cost: as for `line`.
 
     Reference: Li et al. 2018, arXiv:1712.09913, section 4.
 
@@ -171,7 +171,7 @@ def _slice(
     seen: Seen | None,
 ) -> Slice:
     """Evaluate all points of the grid and check the result."""
-    if objective.group.size > 1:  # processes share points, not the samples of each
+    if objective.group.size > 1:  # processes divide the points, not the samples
         with shared_folder(objective.group, folder) as place:
             tested, watch = None if test is None else test.alone(), seen if objective.group.rank == 0 else None
             alone = objective.alone()
@@ -205,27 +205,28 @@ def _slice(
 
 
 def prepare(objective: Objective) -> None:
-    """Cut the data into the batches that derivatives want, once, on which the last bits depend: the same whatever came before.
+    """Choose the batch sizes now, because the last bits of values depend on them: they must not depend on earlier calls.
 
-    A network that has no derivatives has its surface all the same; what is wrong with its values is said at the first one.
+    A network without second derivatives has a surface, too, so errors of the preflight check are ignored here. A problem with
+    its values is reported at the first point.
     """
     with suppress(NumericalError):
         objective.preflight()
 
 
 def surveyed(empty: Slice, chart: Chart, parts: Sequence[Part], run: Run, seen: Seen | None) -> Slice:
-    """All points of all parts, in the slice that they belong to.
+    """Compute all points of all parts and return them as a slice.
 
     Raises:
-        NumericalError: not a single point could be done.
-        UsageError: there are points already, and one of them, computed again, is another one now.
+        NumericalError: every point failed.
+        UsageError: a saved point differs from its value now.
     """
 
     def so_far() -> Slice:
         return filled(empty, chart, parts, run.journal.records)
 
     watched = None if seen is None else _rarely(lambda: seen(so_far()))
-    if parts:  # the loss comes first: it shows a change of any input for the price of one cheap point
+    if parts:  # the first part is the loss: one cheap point shows a change of any input
         recheck(parts[0], run.journal, chart)
     for part in parts:
         survey(part, run.journal, watched)
@@ -237,7 +238,7 @@ def surveyed(empty: Slice, chart: Chart, parts: Sequence[Part], run: Run, seen: 
 
 
 def _rarely(show: Callable[[], None]) -> Callable[[], None]:
-    """Show at first and then every few seconds, more rarely where showing takes long: a tenth of the time at most."""
+    """Call `show` every few seconds, and less often if it is slow, so that it takes at most a tenth of the time."""
     ready = time.monotonic() + 0.5
 
     def maybe() -> None:
@@ -253,7 +254,7 @@ def _rarely(show: Callable[[], None]) -> Callable[[], None]:
 def flat_chart(
     objective: Objective, directions: Sequence[Direction], spans: Sequence[Span], grids: Sequence[int], batchnorm: BatchNorm
 ) -> Chart:
-    """theta + sum_i a_i d_i; to the bit theta itself where every a_i is 0."""
+    """The chart theta + sum_i a_i d_i; at a = 0 it is theta to the bit."""
     theta = objective.theta
 
     def weights(place: Place) -> Float[Tensor, " P"]:
@@ -270,7 +271,7 @@ def flat_chart(
 def identity(
     objective: Objective, test: Objective | None, batchnorm: str, spans: Sequence[Span], grids: Sequence[int]
 ) -> dict[str, Any]:
-    """What a surface's values depend on, apart from its axes, in words and digests."""
+    """The inputs that determine a surface's values, apart from its axes, as text and digests."""
     parts = objective.fingerprints | ({} if test is None else {"test data": test.fingerprints["data"]})
     return parts | {
         "samples": objective.samples,
@@ -285,7 +286,7 @@ def identity(
 
 
 def provenance(objective: Objective, test: Objective | None) -> dict[str, Any]:
-    """What a slice says about how it was made."""
+    """The provenance of a slice: samples, weights, dtype."""
     found = {
         "samples": objective.samples,
         "weights": objective.dim,

@@ -1,4 +1,4 @@
-"""Paths between minima: the straight line, or a trained curve."""
+"""Paths between minima: the straight line or a trained curve."""
 
 import math
 from collections.abc import Callable
@@ -50,40 +50,40 @@ def interpolation(
     run: str | Path | None = None,
     seen: Seen | None = None,
 ) -> Slice:
-    """Loss on the straight line between two networks: f(a) = L((1 - a) theta_0 + a theta_1), or on a curve; and its barrier.
+    """Loss on the straight line between two networks, f(a) = L((1 - a) theta_0 + a theta_1), or on a curve, and its barrier.
 
-    The barrier is sup f over [0, 1] less the mean of f(0) and f(1); of an accuracy, that mean less the infimum. Both networks
-    are evaluated on the data of `start`. Both ends are exact: at a = 0 and a = 1 each network has its own weights to the bit,
-    and its own buffers where BatchNorm's are not re-estimated.
+    The barrier is sup f over [0, 1] minus the mean of f(0) and f(1); for an accuracy, that mean minus the infimum. Both
+    networks are evaluated on the data of `start`. At a = 0 and a = 1 each network has its own weights to the bit, and its own buffers
+    unless BatchNorm statistics are re-estimated.
 
     Args:
-        start: a = 0; its data are used all along, and BatchNorm is re-estimated from them: training data.
-        end: a = 1; the same architecture.
-        span, grid: as in `line`; default 31 points from one end to the other.
+        start: network at a = 0. All points use its data, also for re-estimating BatchNorm statistics, so these should be
+            training data.
+        end: network at a = 1, of the same architecture.
+        span, grid: as for `line`; default 31 points from one end to the other.
         test: an Objective of the same architecture on test data, evaluated at the same points with the same statistics.
-        batchnorm: running statistics, where the network has any: "recalibrate" re-estimates them at every point, both ends
-            too (`landscape.values.recalibration`), so that all points are alike; "interpolate" takes them on the line between
-            the ends' (beyond the ends a variance is cut at zero), "eval" keeps the start's but at the end. With the last two
-            the statistics do not belong to the weights, and much of the barrier may be due to that. Other buffers are
-            interpolated.
-        curve: a path between the two, as `train_curve` finds them; default the straight line.
-        curvature, precision, run, seen: as in `line`.
+        batchnorm: running statistics of BatchNorm: "recalibrate" re-estimates them at every point, including both ends
+            (`landscape.values.recalibration`); "interpolate" interpolates linearly between the ends (beyond the ends variances
+            are cut at zero); "eval" uses those of the start except at the end. With the last two the statistics do not match
+            the weights, and this may cause much of the barrier. Other buffers are interpolated.
+        curve: a path between the two from `train_curve`; default the straight line.
+        curvature, precision, run, seen: as for `line`.
 
     Returns:
-        Slice with its check (`landscape.results.PathCheck`), and a Barrier for each quantity where 0 and 1 are on the grid;
-            one with a reason instead of a height where points between them failed. The provenance names the statistics; with
-            "recalibrate" it has the loss of both ends under the statistics that they were stored with, too
-            ("loss_of_ends_as_stored"): where it is another one, those are stale.
+        Slice with its check (`landscape.results.PathCheck`), and a Barrier for each quantity if 0 and 1 are on the grid; it has
+            a reason instead of a height if points in between failed. The provenance names the statistics. With "recalibrate" it
+            also has the loss of both ends with their stored statistics ("loss_of_ends_as_stored"); if it differs, the stored
+            statistics are stale.
 
     Raises:
         MismatchError: the two networks differ in their parameters.
         UsageError: an unknown `batchnorm`.
 
-    Cost: one forward pass a point; with "recalibrate" and BatchNorm one more on the data of `start`, or many: see there. A
-        few for the check; with `curvature` products a point, as in `line`.
+    Cost: one forward pass per point. "recalibrate" with BatchNorm adds one or more passes on the data of `start`, see there. A
+        few passes for the check; with `curvature` products per point, as for `line`.
 
-    Accuracy: a barrier's standard error is that of the mean over samples of (loss at the top - mean loss of the ends), each
-        sample with itself. It is the doubt from having these samples; the supremum is over the grid.
+    Accuracy: a barrier's standard error is that of the mean over samples of (loss at the top - mean loss of the ends), with
+        paired samples. It is the sampling error; the supremum is taken over the grid.
 
     Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Frankle et al. 2020, arXiv:1912.05671, section 2, for the
         barrier (30 points; on error rates there); Keskar et al. 2017, arXiv:1609.04836, figure 3.
@@ -96,7 +96,7 @@ def interpolation(
         raise UsageError(
             f"expected a span inside 0 1, the ends of the curve, found {span[0]:g} to {span[1]:g}", fix="pass --span 0 1"
         )
-    if start.group.size > 1:  # processes share points, not the samples of each
+    if start.group.size > 1:  # processes divide the points, not the samples
         with shared_folder(start.group, run) as place:
             tested, watch = None if test is None else test.alone(), seen if start.group.rank == 0 else None
             return interpolation(
@@ -145,7 +145,7 @@ def interpolation(
 
 
 def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barrier | None:
-    """The barrier of one quantity, with its error from the samples' own differences; None if an end is not on the grid."""
+    """The barrier of one quantity, with its error from paired differences of samples; None if an end is not on the grid."""
     kind = quantity.removeprefix("test_")
     at, values = piece.coordinates[0], piece.values[quantity]
     first, last = (np.flatnonzero(at == end) for end in (0.0, 1.0))
@@ -155,7 +155,7 @@ def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barri
     ends = float((values[i] + values[j]) / 2)
     between = piece.status[quantity][i : j + 1]
     gaps = [f"{n} of {len(between)} points {word}" for state, word in _GAPS if (n := int((between == state).sum()))]
-    if gaps:  # the top may be there
+    if gaps:  # the highest point may be among them
         return Barrier(math.nan, None, math.nan, ends, " and ".join(gaps))
     lost = i + np.flatnonzero(between != DONE)
     if len(lost):

@@ -11,41 +11,39 @@ _NORMAL = 1.96  # half-width of a 95 % interval in standard errors
 
 
 def merge_tree(piece: Slice, quantity: str = "loss", threshold: float | None = None) -> MergeTree:
-    """How many minima a surface has, and how high the pass is that leads from each to a lower one.
+    """The minima of a surface, and the height of the pass from each to a lower one.
 
-    The components of the sublevel sets {x : f(x) <= c} are followed as c rises: a component is born at a minimum and dies at
-    the pass where it meets one with a lower minimum (elder rule). Persistence is f(pass) - f(minimum): what one must climb.
+    The components of the sublevel sets {x : f(x) <= c} are followed as c rises. A component is born at a minimum and dies at
+    the pass where it merges with one of a lower minimum (elder rule). The persistence is f(pass) - f(minimum).
 
-    Points are joined to their neighbours along the axes (2 on a line, 4 on a plane), never diagonally. Points enter in a total
-    order, by value and then by flat index (row after row), so that equal values are no special case: a plateau is one minimum,
-    at the first of its points, and of two minima of equal value the first is the elder. Pairs of persistence 0, which plateaus
-    of odd shape make under this order, are left out. Points that are not finite never enter: where they cut the grid apart,
-    each part keeps a lowest minimum that nothing ends. The edge of the grid is the end of the world: a minimum on it may be
-    none of the surface beyond.
+    Points are adjacent to their neighbours along the axes (2 on a line, 4 on a plane), not diagonally. They are ordered by
+    value and then by flat index (row after row), so that equal values need no special case: a plateau is one minimum, at its first
+    point, and of two minima of equal value the first is the elder. Pairs of persistence 0, which some plateaus cause in this
+    order, are left out. Points that are not finite are ignored; if they separate the grid into parts, each part has a lowest
+    minimum without a pass. A minimum on the border of the grid may not be a minimum of the surface.
 
     Args:
         piece: a finished line or plane.
-        quantity: one of its quantities that has minima, such as "loss", "test_loss" or "lambda_max"; no accuracy.
-        threshold: persistence above which a minimum counts in `kept`, in units of the quantity; None: above its own doubt,
-            and where that is unknown a minimum is not said to count. The lowest always counts.
+        quantity: a quantity of the slice, such as "loss", "test_loss" or "lambda_max", but not an accuracy.
+        threshold: persistence above which a minimum is significant (`kept`), in units of the quantity. None: above its
+            sampling error `doubt`; if that is unknown, the minimum is not counted. The lowest is always counted.
 
     Returns:
         MergeTree, minima in order of decreasing persistence, equal ones in the order above. `doubt` is the half-width of a 95 %
-        interval of the persistence, 1.96 (s_minimum + s_pass) from the standard errors of the differences to the centre over
-        samples: conservative, since the two points share their samples. None where they are unknown, or nothing ends the
-        minimum.
+        interval of the persistence, 1.96 (s_minimum + s_pass), from the standard errors of the differences from the centre. It
+        is conservative, since the two points share their samples. None if the errors are unknown or there is no pass.
 
     Raises:
-        UsageError: an accuracy, a quantity that the slice has not, a point that is missing or failed, a negative threshold.
+        UsageError: an accuracy, an unknown quantity, a point that is missing or failed, or a negative threshold.
 
-    Cost: n log n for the sort of n points, all in arrays; a loop only over the pairs of neighbouring basins. 10^6 points take
-        under a second where the surface is smooth, and 3 s where it is noise, a fifth of whose points are minima.
+    Cost: n log n for sorting n points, with array operations; a loop only over the pairs of neighbouring basins. 10^6 points
+        take less than a second for a smooth surface, and 3 s for noise, where a fifth of the points are minima.
 
-    Accuracy: exact for the grid. Minima closer than the grid's spacing are one, and a pass is as low as the grid finds it.
+    Accuracy: exact for the grid. Minima closer than its spacing are not resolved, and passes are those on the grid.
 
     Reference: Edelsbrunner, Harer 2010, Computational Topology, sections VI.4 and VII.1; Carr, Snoeyink, Axen 2003,
-        doi:10.1016/S0925-7721(02)00093-7, section 3. Departure: each point is first led down to the minimum of its basin, and
-        only basins are joined, not points; the components, hence the tree, are the same.
+        doi:10.1016/S0925-7721(02)00093-7, section 3. Deviation: each point is first assigned to the minimum of its basin, and
+        then basins are joined instead of points; the components, hence the tree, are the same.
 
     Example:
         >>> loss = np.array([3.0, 1.0, 2.0, 0.0, 5.0])
@@ -86,7 +84,7 @@ def _checked(piece: Slice, quantity: str, threshold: float | None) -> np.ndarray
     if quantity not in piece.values:
         raise UsageError(f"expected a quantity of the surface ({', '.join(piece.values)}), found {quantity!r}")
     if "accuracy" in quantity:
-        raise UsageError(f"expected a quantity whose minima are sought, found {quantity!r}", fix="take the loss")
+        raise UsageError(f"expected a quantity other than an accuracy, found {quantity!r}", fix="use the loss")
     if threshold is not None and not threshold >= 0:
         raise UsageError(f"expected a persistence of at least 0 as the threshold, found {threshold:g}")
     open_points = int(np.isin(piece.status[quantity], (MISSING, FAILED)).sum())
@@ -104,12 +102,12 @@ def _pairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     count = flat.size
     order = np.argsort(np.where(np.isfinite(flat), flat, np.inf), kind="stable")  # stable: equal values by index
     order = order[np.isfinite(flat[order])]
-    rank = np.full(count, count, np.int64)  # what is not finite comes after everything
+    rank = np.full(count, count, np.int64)  # values that are not finite come last
     rank[order] = np.arange(len(order))
     edges = _edges(values.shape)
     edges = edges[:, (rank[edges] < count).all(axis=0)]
 
-    # Each point's lowest neighbour, or itself; followed to the end, in doubling steps, it is the minimum of the point's basin.
+    # Each point's lowest neighbour, or itself. Followed to the end by pointer doubling, it is the minimum of its basin.
     lowest = rank.copy()
     np.minimum.at(lowest, edges[0], rank[edges[1]])
     np.minimum.at(lowest, edges[1], rank[edges[0]])

@@ -335,7 +335,7 @@ def test_progress_is_told_step_by_step():
 def test_a_rate_that_throws_the_bends_away_is_told():
     start, end = pair(1)
     with pytest.raises(
-        NumericalError, match=r"found (inf|nan) at t = 0\.\d\d in step 2 of 9; train with a smaller rate than lr = 1e\+200"
+        NumericalError, match=r"found (inf|nan) at t = 0\.\d\d in step 2 of 9; pass a learning rate smaller than lr = 1e\+200"
     ):
         train_curve(start, end, steps=9, lr=1e200)
 

@@ -241,6 +241,6 @@ def test_weights_that_are_all_zero_give_no_direction():
     net = nn.Linear(2, 1)
     nn.init.zeros_(net.weight)
     objective = Objective(net, nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)))
-    with pytest.raises(UsageError, match="all that would move are 0"):
+    with pytest.raises(UsageError, match="all weights that would change are 0"):
         random_direction(objective)
     assert random_direction(objective, norm="none").vector.norm() > 0

@@ -206,7 +206,7 @@ def test_refusals():
     with pytest.raises(UsageError, match="expected a persistence of at least 0 as the threshold, found -1"):
         merge_tree(piece, threshold=-1.0)
     piece.values["test_accuracy"] = piece.values["loss"]
-    with pytest.raises(UsageError, match="expected a quantity whose minima are sought, found 'test_accuracy'"):
+    with pytest.raises(UsageError, match="expected a quantity other than an accuracy, found 'test_accuracy'"):
         merge_tree(piece, "test_accuracy")
     piece.status["loss"][0, 0], piece.status["loss"][1, 1] = MISSING, FAILED
     with pytest.raises(UsageError, match="expected a finished surface, found 2 points of 'loss' missing or failed"):

@@ -1,1 +1,1 @@
-"""The points of a surface: directions, trained curves, trajectories, and the charts that they span."""
+"""The points of a surface: directions, trained curves, trajectories, and charts."""

@@ -1,4 +1,4 @@
-"""A chart: a grid of coordinates with the weights that belong to each. Lines, planes and curves are charts."""
+"""A chart: a grid of coordinates and the weights at each point. Lines, planes and curves are charts."""
 
 import math
 from collections.abc import Callable
@@ -19,15 +19,15 @@ Statistics = Callable[[Place, Tensor], dict[str, Tensor] | None]
 class Chart:
     """A grid of points of weight space.
 
-    Points are numbered through in C order, the last axis fastest.
+    Points are numbered in C order, with the last axis fastest.
 
     Attributes:
-        axes: a name an axis.
-        coordinates: one (n_i,) array an axis.
+        axes: one name per axis.
+        coordinates: one (n_i,) array per axis.
         weights: place -> (P,) weights.
-        statistics: place, weights -> buffers that replace the network's own there; None for its own.
-        centre: the place that differences are taken to.
-        ends: other places where a network stands as it was saved.
+        statistics: (place, weights) -> buffers that replace the network's there; None keeps the network's.
+        centre: the reference point of differences.
+        ends: other places that are saved networks.
     """
 
     axes: tuple[str, ...]
@@ -44,12 +44,12 @@ class Chart:
 
     @property
     def size(self) -> int:
-        """Points in all."""
+        """Total number of points."""
         return math.prod(self.shape)
 
     @cached_property
     def middle(self) -> tuple[int, ...]:
-        """Index of the point of the grid nearest to the centre; of two equally near the first."""
+        """Index of the grid point nearest to the centre; the first of two equally near ones."""
         return tuple(int(np.argmin(np.abs(c - at))) for c, at in zip(self.coordinates, self.centre, strict=True))
 
     def place(self, number: int) -> Place:
@@ -58,7 +58,7 @@ class Chart:
         return tuple(float(c[i]) for c, i in zip(self.coordinates, index, strict=True))
 
     def stacks(self, size: int) -> list[tuple[int, ...]]:
-        """All points from coarse to fine, in fixed groups of at most `size`; where a network stands as it was saved, alone.
+        """All points from coarse to fine, in fixed groups of at most `size`; points that are saved networks form their own.
 
         Example:
             >>> flat = Chart(("d",), (np.linspace(-1, 1, 5),), lambda p: None, lambda p, t: None, (0.0,))
@@ -79,13 +79,13 @@ class Chart:
         return theta, self.statistics(place, theta)
 
     def levels(self) -> list[list[int]]:
-        """The points in order from coarse to fine: each level halves the distance between neighbours of the one before.
+        """The points by level, from coarse to fine: each level halves the spacing of the level before.
 
-        Every level, with those before it, holds the middle and the borders, so that a picture of it covers the whole span.
+        The first level contains the middle and the corners of the border, so that every preview covers the whole span.
         """
         stride = 1 << max(0, (max(self.shape) // 2).bit_length() - 1)
         strides = [stride >> i for i in range(stride.bit_length())]
-        first = np.zeros(self.shape, np.int8)  # the level that a point comes with: the latest of its axes
+        first = np.zeros(self.shape, np.int8)  # the level of a point: the largest over its axes
         for axis, (n, middle) in enumerate(zip(self.shape, self.middle, strict=True)):
             away = np.arange(n) - middle
             level = np.array([np.argmax(away[i] % np.array(strides) == 0) for i in range(n)], np.int8)
@@ -95,7 +95,7 @@ class Chart:
         return [numbers for numbers in found if numbers]
 
     def parent(self, number: int) -> int | None:
-        """The neighbour one step nearer to the middle: along the last axis first, then along the first; None in the middle."""
+        """The neighbour one step closer to the middle, along the last axis first, then along the first; None at the middle."""
         index = [int(i) for i in np.unravel_index(number, self.shape)]
         for axis in reversed(range(len(index))):
             away = index[axis] - self.middle[axis]
@@ -105,12 +105,12 @@ class Chart:
         return None
 
     def outwards(self) -> list[int]:
-        """All points, each after its parent; along a row outwards before the next row begins."""
+        """All points, each after its parent; each row outwards before the next row."""
         index = np.unravel_index(np.arange(self.size), self.shape)
         away = [i - m for i, m in zip(index, self.middle, strict=True)]
         keys = [key for a in away for key in (np.abs(a), a < 0)]
         spine = np.all([a == 0 for a in away[1:]], axis=0) if len(away) > 1 else np.ones(self.size, bool)
-        # Off the first axis half a row stays together: its row, its side, then the distance from the middle.
+        # Off the first axis, sort by row, then by side, then by distance from the middle.
         rest = [*keys[:-2], keys[-1], keys[-2]]
         out = []
         for chosen, order in ((spine, keys), (~spine, rest)):
@@ -120,7 +120,7 @@ class Chart:
 
 
 def coordinates(span: Span, points: int) -> np.ndarray:
-    """Evenly spaced points over the span; exactly antisymmetric if the span is symmetric. A 0 is exact, whatever the span.
+    """Evenly spaced points over the span, exactly antisymmetric if the span is symmetric. A coordinate 0 is exact.
 
     Raises:
         UsageError: fewer than two points, or a span that is not finite or not increasing.
@@ -137,7 +137,7 @@ def coordinates(span: Span, points: int) -> np.ndarray:
 
 
 def fitted_span(places: np.ndarray, points: int, margin: float = 0.15) -> Span:
-    """A span over all places and 0, with a margin, for which 0 is one of so many evenly spaced points.
+    """A span that contains all places and 0, with a margin, such that 0 is one of `points` evenly spaced points.
 
     Example:
         >>> low, high = fitted_span(np.array([1.0, 6.0]), 11)

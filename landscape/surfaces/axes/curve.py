@@ -17,9 +17,9 @@ from landscape.objective import Objective
 
 Kind = Literal["bezier", "polygon"]
 
-# Values of t come one from each of so many equal parts of (0, 1), in random order, and then anew.
+# t is stratified: one value from each of this many equal parts of (0, 1), in random order, then again.
 _STRATA = 16
-# Nodes of Gauss and Legendre on each of so many pieces of (0, 1), for the length of a Bezier curve.
+# Gauss-Legendre nodes on each of this many pieces of (0, 1), for the length of a Bezier curve.
 _NODES, _PIECES = 16, 32
 
 
@@ -27,18 +27,18 @@ _NODES, _PIECES = 16, 32
 class Curve:
     """A path through weight space, a weighted mean of control points: phi(t) = sum_i c_i(t) w_i, t from 0 to 1.
 
-    With n = m + 1 for m bends, a Bezier curve has Bernstein's c_i(t) = binom(n, i) t^i (1 - t)^(n - i) and touches its ends
-    only; a polygon has the hats c_i(t) = max(0, 1 - |n t - i|) and goes straight from point to point, in equal shares of t.
-    Its ends are those of `control` to the bit.
+    With n = m + 1 for m bends, a Bezier curve has Bernstein polynomials c_i(t) = binom(n, i) t^i (1 - t)^(n - i) and passes
+    only through its ends. A polygon has hat functions c_i(t) = max(0, 1 - |n t - i|) and joins the control points by straight
+    lines, in equal intervals of t. The ends of the path equal those of `control` to the bit.
 
     Attributes:
         kind: "bezier" or "polygon".
         control: (m + 2, P) points: start, bends, end.
-        history: (steps,) float64: loss of each step of the training on its mini-batch, at its own t; empty if there was none.
-        settings: how it was trained, for provenance.
+        history: (steps,) float64: loss of each training step on its mini-batch, at its t; empty for an untrained curve.
+        settings: settings of the training, for provenance.
 
     Raises:
-        UsageError: another kind, or no bend.
+        UsageError: an unknown kind, or no bend.
 
     Reference: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson 2018, arXiv:1802.10026, section 3: both kinds with one bend.
 
@@ -63,7 +63,7 @@ class Curve:
             raise UsageError(f"expected control points (at least 3, weights), found shape {tuple(self.control.shape)}")
 
     def coefficients(self, t: float) -> Float[Tensor, " n"]:
-        """c_i(t) of the control points, float64: not negative, sum 1.
+        """c_i(t) of the control points, float64: nonnegative, with sum 1.
 
         Raises:
             UsageError: t is not between 0 and 1.
@@ -73,14 +73,14 @@ class Curve:
         return _coefficients(self.kind, len(self.control), t)
 
     def point(self, t: float) -> Float[Tensor, " P"]:
-        """phi(t), in the dtype of the control points; a control point that it passes through is met to the bit."""
+        """phi(t), in the dtype of the control points; at a control point it is exact to the bit."""
         return _combined(self.control, self.coefficients(t))
 
     def distances(self, t: Sequence[float] | Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
         """Arc length from the start to each phi(t), in units of weight: int_0^t |phi'(s)| ds.
 
-        Accuracy: rounding, for a polygon. For a Bezier curve, Gauss-Legendre quadrature of |phi'| between these t and on at
-            least 32 pieces, of 16 nodes each: rounding too, unless the curve comes almost to rest on its way.
+        Accuracy: exact up to rounding for a polygon. A Bezier curve uses Gauss-Legendre quadrature of |phi'| on at least 32
+            pieces with 16 nodes each, which is also exact up to rounding unless |phi'| nearly vanishes somewhere.
         """
         at = np.asarray(t, dtype=np.float64)
         if at.size and not (at.min() >= 0 and at.max() <= 1):
@@ -97,11 +97,11 @@ class Curve:
 
     @cached_property
     def length(self) -> float:
-        """Of the whole curve, in units of weight; at least the distance of its ends."""
+        """Length of the whole curve, in units of weight; at least the distance between its ends."""
         return float(self.distances([1.0])[0])
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Named tensors that say all but the settings: the control points under the name of the kind, and the history."""
+        """Tensors of the curve, without the settings: the control points under the name of the kind, and the history."""
         return {self.kind: self.control, "history": self.history}
 
     @classmethod
@@ -115,7 +115,7 @@ class Curve:
         if len(kinds) != 1:
             raise MalformedError(
                 f"expected the control points of one curve, named bezier or polygon, found {', '.join(tensors) or 'nothing'}",
-                fix="pass a file that a trained curve was saved in",
+                fix="pass the file of a trained curve",
             )
         control = tensors[kinds[0]]
         if control.ndim != 2 or len(control) < 3 or not control.is_floating_point() or not bool(control.isfinite().all()):
@@ -125,12 +125,12 @@ class Curve:
 
     @cached_property
     def _gram(self) -> np.ndarray:
-        """(n - 1, n - 1) inner products of the steps from control point to control point."""
+        """(n - 1, n - 1) inner products of the differences between consecutive control points."""
         steps = [(b.double() - a.double()) for a, b in zip(self.control[:-1], self.control[1:], strict=True)]
         return np.array([[float(a @ b) for b in steps] for a in steps])
 
     def _speeds(self, t: np.ndarray) -> np.ndarray:
-        """|phi'(t)| of a Bezier curve, whose derivative is n times the Bezier curve of the steps."""
+        """|phi'(t)| of a Bezier curve; the derivative is n times the Bezier curve of the differences."""
         n = len(self._gram)
         c = np.stack([math.comb(n - 1, i) * t**i * (1 - t) ** (n - 1 - i) for i in range(n)], -1)
         return n * np.sqrt(np.einsum("...i,ij,...j->...", c, self._gram, c).clip(min=0))
@@ -147,49 +147,49 @@ def train_curve(
     lr: float = 0.03,
     seed: int = 0,
 ) -> Curve:
-    """A curve between two networks whose mean loss, E over t uniform in (0, 1) of L(phi(t)), is made small by its bends.
+    """Train a curve between two networks to minimise its mean loss, E over t uniform in (0, 1) of L(phi(t)).
 
-    The bends start on the straight line, evenly spaced. Each step takes one t and one mini-batch; bend i moves along
-    -c_i(t) grad L(phi(t)). The ends stay. The last bends are returned, not the best ones: nothing is chosen by looking.
+    The bends start on the straight line, evenly spaced. Each step samples one t and one mini-batch; bend i moves along
+    -c_i(t) grad L(phi(t)). The ends are fixed. The bends after the last step are returned, without selection of the best.
 
-    Adam, not stochastic gradient descent, since its rate needs no tuning to the size of the loss; decayed to zero by a cosine,
-    so that the last bends do not carry the noise of the last steps. It works in units of the distance between the two networks
-    (root mean square over each parameter tensor; over all of them where a tensor is the same in both), so that a rescaling
-    of layers under both changes nothing: `lr` is the share of that distance that a weight moves in the first steps.
+    The optimizer is Adam, whose learning rate does not depend on the scale of the loss, with a cosine decay to zero that
+    reduces the noise of the final bends. It works in units of the distance between the two networks (root mean square over each
+    parameter tensor, or over all of them if a tensor is equal in both). Rescaling the layers of both networks alike therefore
+    changes nothing, and `lr` is the fraction of that distance that a weight moves in the first steps.
 
-    BatchNorm normalizes each mini-batch by its own statistics, and gradients go through them (`Objective.batch_normalized`);
-    to look at the curve, re-estimate the statistics at each point, as `interpolation` does.
+    BatchNorm normalizes each mini-batch by its own statistics, with gradients through them (`Objective.batch_normalized`). To
+    evaluate the curve, re-estimate the statistics at each point, as `interpolation` does.
 
     Args:
-        start: t = 0; its data and its loss are used all along: training data.
-        end: t = 1; the same architecture.
+        start: network at t = 0; its data and loss are used for training, so these should be training data.
+        end: network at t = 1, of the same architecture.
         kind: "bezier" or "polygon".
-        bends: m, the number of points that are trained.
-        steps: of the training; networks that memorize their labels can need more than are enough for others.
-        batch_size: samples in a mini-batch; all of them where there are fewer. Samples are drawn without replacement until
-            fewer than a batch are left.
-        lr: rate of Adam at the beginning, as above.
-        seed: of the mini-batches and of t. Values of t are stratified: 16 steps take one from each sixteenth of (0, 1).
+        bends: m, the number of trained control points.
+        steps: training steps; networks that memorize their labels may need more than others.
+        batch_size: samples per mini-batch; all samples if there are fewer. Samples are drawn without replacement until fewer
+            than a batch are left.
+        lr: initial learning rate of Adam, in the units above.
+        seed: seed of the mini-batches and of t. Values of t are stratified: 16 steps use one from each sixteenth of (0, 1).
 
     Returns:
         Curve, with the loss at every step as its history; the same to the bit for the same seed, data and number of threads.
 
     Raises:
         MismatchError: the networks differ in their parameters.
-        UsageError: no bend or step, a rate that is not positive, the same weights twice, BatchNorm with one sample in a batch.
-        NumericalError: the loss or its gradient stopped being finite.
+        UsageError: no bend or step, a rate that is not positive, equal weights, or BatchNorm with one sample per batch.
+        NumericalError: the loss or its gradient is no longer finite.
 
-    Cost: a gradient on a mini-batch a step (three forward passes of it), and memory for 6 m + 5 vectors of weights.
+    Cost: one gradient on a mini-batch per step (three forward passes), and memory for 6 m + 5 vectors of weights.
 
-    Accuracy: E is estimated from one t and one mini-batch a step: a history is noisy. With sampled losses weighted by class,
-        each mini-batch is a mean of its own. Other seeds give other curves. Nothing keeps the bends from fitting their samples
-        closer than the ends do (cross-entropy goes on falling as weights grow): look at the test loss along the curve too.
+    Accuracy: the mean loss is estimated from one t and one mini-batch per step, so the history is noisy. A loss with class
+        weights is averaged within each mini-batch. Other seeds give other curves. The bends may overfit the samples more than
+        the ends do (cross-entropy decreases as weights grow), so check the test loss along the curve, too.
 
-    Reference: Garipov et al. 2018, arXiv:1802.10026, section 3, equation 2, by stochastic gradient descent with momentum,
-        weight decay and independent t; here Adam, no weight decay, and stratified t.
+    Reference: Garipov et al. 2018, arXiv:1802.10026, section 3, equation 2, with stochastic gradient descent, momentum, weight
+        decay and independent t. Deviations: Adam, no weight decay, stratified t.
 
     Example:
-        Minima of (w1 w2 - 1)^2 lie on a hyperbola; between (3, 1/3) and (1/3, 3) the straight line climbs to 3.16.
+        Minima of (w1 w2 - 1)^2 lie on a hyperbola; the line between (3, 1/3) and (1/3, 3) rises to 3.16.
         >>> from torch import nn
         >>> def network(a):
         ...     net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
@@ -218,7 +218,7 @@ def train_curve(
             if not (math.isfinite(value) and bool(gradient.isfinite().all())):
                 raise NumericalError(
                     f"expected a finite loss along the curve, found {value:g} at t = {t:.2f} in step {step + 1} of {steps}",
-                    fix=f"train with a smaller rate than lr = {lr:g}",
+                    fix=f"pass a learning rate smaller than lr = {lr:g}",
                 )
             moved.grad = c[1:-1, None].to(gradient) * (unit * gradient)
             optimizer.step()
@@ -234,7 +234,7 @@ def train_curve(
 
 
 def _check(start: Objective, end: Objective, bends: int, steps: int, batch_size: int, lr: float) -> None:
-    """Refuse what cannot be trained."""
+    """Check the arguments of `train_curve`."""
     if [(e.name, e.shape) for e in start.layout] != [(e.name, e.shape) for e in end.layout]:
         raise MismatchError(
             "expected two networks of one architecture, found different parameters", fix="compare like with like"
@@ -251,7 +251,7 @@ def _check(start: Objective, end: Objective, bends: int, steps: int, batch_size:
 
 
 def _unit(objective: Objective, apart: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """Root mean square difference of the two networks over each parameter tensor; over all where a tensor is the same."""
+    """Root mean square difference of the two networks over each parameter tensor, or over all if a tensor is equal."""
     sizes = {name: part.square().mean().sqrt() for name, part in objective.layout.unflatten(apart).items()}
     whole = apart.square().mean().sqrt()
     parts = [(sizes[e.name] if bool(sizes[e.name] > 0) else whole).expand(e.shape) for e in objective.layout]
@@ -259,20 +259,20 @@ def _unit(objective: Objective, apart: Float[Tensor, " P"]) -> Float[Tensor, " P
 
 
 def _times(random: torch.Generator) -> Iterator[float]:
-    """Values of t without end: one from each stratum in random order, then anew."""
+    """An endless sequence of t: one from each stratum in random order, then again."""
     while True:
         for stratum in torch.randperm(_STRATA, generator=random).tolist():
             yield (stratum + float(torch.rand((), generator=random, dtype=torch.float64))) / _STRATA
 
 
 def _minibatches(objective: Objective, size: int, random: torch.Generator) -> Iterator[Objective]:
-    """Mini-batches without end, epoch after epoch."""
+    """An endless sequence of mini-batches, epoch after epoch."""
     while True:
         yield from objective.minibatches(size, random)
 
 
 def _coefficients(kind: Kind, count: int, t: float) -> Float[Tensor, " n"]:
-    """c_i(t) of so many control points."""
+    """c_i(t) for `count` control points."""
     n = count - 1
     if kind == "bezier":
         values = [math.comb(n, i) * t**i * (1 - t) ** (n - i) for i in range(count)]
@@ -282,7 +282,7 @@ def _coefficients(kind: Kind, count: int, t: float) -> Float[Tensor, " n"]:
 
 
 def _combined(control: Float[Tensor, "n P"], c: Float[Tensor, " n"]) -> Float[Tensor, " P"]:
-    """sum_i c_i w_i; a single w_i is copied, since -0.0 and infinities would not survive the others' zeros."""
+    """sum_i c_i w_i; a single w_i is copied, since adding zeros would change -0.0 and infinities."""
     used = [(float(a), row) for a, row in zip(c, control, strict=True) if a != 0]
     if len(used) == 1:
         return used[0][1].clone()

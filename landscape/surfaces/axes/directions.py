@@ -1,4 +1,4 @@
-"""Directions in weight space along which a loss surface is cut."""
+"""Directions in weight space: the axes of a loss surface."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ Norm = Literal["filter", "layer", "none"]
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A vector to step along.
+    """A direction in weight space.
 
     Attributes:
-        name: for the axis label; carries the seed of a random one.
+        name: axis label, with the seed of a random direction.
         vector: (P,).
-        norm: how its length was set.
-        buffers: of the checkpoint that it points to, BatchNorm's statistics among them; None where it points to none.
-        orthogonalized: made orthogonal to another one after its length was set, which changed its filters' lengths.
+        norm: its normalization.
+        buffers: buffers of the checkpoint that it points to, including BatchNorm statistics; None if it points to none.
+        orthogonalized: whether it was made orthogonal to another direction after normalization, which changed its norms.
     """
 
     name: str
@@ -43,21 +43,22 @@ def random_direction(
     norm: Norm = "filter",
     zero: Sequence[Kind] = ("bias", "norm"),
 ) -> Direction:
-    """Gaussian direction, scaled filter by filter to the length of the network's own weights.
+    """Gaussian direction, scaled so that each filter has the norm of the network's filter.
 
-    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: an output channel of a convolution, a neuron of a
-    linear layer, as the network uses the weight (`Layout.of`); a weight whose filters are not known is scaled as one. Biases
-    and normalisation layers get zero, as in the paper's plots. A filter whose weights are all zero gets a zero direction.
+    d_ij <- d_ij ||theta_ij|| / ||d_ij|| for the j-th filter of layer i: an output channel of a convolution or a neuron of a
+    linear layer, according to the use of the weight in the network (`Layout.of`). A weight whose filters are unknown is scaled
+    as a whole. Biases and normalization layers are zero, as in the paper's plots. A filter whose weights are all zero has a
+    zero direction.
 
     Args:
-        objective: gives the weights and their layout.
-        seed: of the generator; drawn on the CPU in float64, so the same on every device and in every dtype.
-        norm: "filter"; "layer" (one length for each parameter tensor); "none" (unit Gaussian, not scaled).
-        zero: kinds of parameters that stay put: "bias", "norm", both, or () to move everything; a bias or norm tensor that
-            moves is scaled as one filter.
+        objective: provides the weights and their layout.
+        seed: seed of the generator. The direction is drawn on the CPU in float64, so it is the same on every device.
+        norm: "filter"; "layer" (one norm per parameter tensor); "none" (standard normal, not scaled).
+        zero: kinds of parameters that do not change: "bias", "norm", both, or () for none; a bias or norm tensor that changes
+            is scaled as one filter.
 
     Raises:
-        UsageError: every weight that would move is 0.
+        UsageError: all weights that would change are 0.
 
     Returns:
         A direction in the dtype of the objective; invariant to layer-wise, not to neuron-wise rescaling of the network.
@@ -86,9 +87,9 @@ def random_direction(
         d = d * torch.where(own > 0, wanted / own, 0.0)[groups]
     if not bool(d.any()):
         raise UsageError(
-            "expected weights that give a random direction its lengths, found that all that would move are 0 (biases and norms "
-            "stay put)",
-            fix="train the network first, as adapters are that start at 0, or pass norm='none' or zero=()",
+            "expected nonzero weights to normalize a random direction, found that all weights that would change are 0 (biases "
+            "and norms are fixed)",
+            fix="train the network first (adapters start at 0), or pass norm='none' or zero=()",
         )
     name = f"random, seed {seed}" + (f", {norm} norm" if norm != "none" else "")
     if norm == "filter" and layout.not_known:
@@ -99,9 +100,9 @@ def random_direction(
 def toward(
     objective: Objective, theta: Float[Tensor, " P"], name: str = "to other", buffers: Mapping[str, Tensor] | None = None
 ) -> Direction:
-    """The difference to another set of weights: coordinate 0 is this network, 1 the other one, with these buffers.
+    """The difference to other weights: this network is at coordinate 0, the other one, with these buffers, at 1.
 
-    Two of them span the plane through three checkpoints, at (0, 0), (1, 0) and (0, 1).
+    Two such directions span the plane through three checkpoints, at (0, 0), (1, 0) and (0, 1).
 
     Raises:
         UsageError: the other weights are the same.
@@ -119,7 +120,7 @@ def toward(
 
 
 def eigenvector_directions(pairs: Eigenpairs) -> list[Direction]:
-    """Eigenvectors of the Hessian as they are, of unit length: filter-normalized they would be none."""
+    """Eigenvectors of the Hessian, with unit length; filter-normalized they would no longer be eigenvectors."""
     return [
         Direction(f"Hessian eigenvector {i}, eigenvalue {value:.4g}", vector)
         for i, (value, vector) in enumerate(zip(pairs.values, pairs.vectors, strict=True), 1)
@@ -127,12 +128,12 @@ def eigenvector_directions(pairs: Eigenpairs) -> list[Direction]:
 
 
 def orthogonal_to(first: Direction, second: Direction) -> Direction:
-    """The second direction less its projection on the first, d2 - (d1.d2 / ||d1||^2) d1; its filters' lengths then differ.
+    """The second direction minus its projection on the first, d2 - (d1.d2 / ||d1||^2) d1; this changes its filter norms.
 
     Raises:
         UsageError: the two are parallel.
 
-    Accuracy: cosine 1e-16 before the cast to the direction's own dtype.
+    Accuracy: cosine 1e-16 before the cast to the direction's dtype.
 
     Example:
         >>> first, second = Direction("a", torch.tensor([2.0, 0.0])), Direction("b", torch.tensor([3.0, 4.0]))
@@ -141,7 +142,7 @@ def orthogonal_to(first: Direction, second: Direction) -> Direction:
     """
     a, b = first.vector.double(), second.vector.double()
     rest = b - (a @ b) / (a @ a) * a
-    rest -= (a @ rest) / (a @ a) * a  # what rounding left, where the two are nearly parallel
+    rest -= (a @ rest) / (a @ a) * a  # again, against rounding, for nearly parallel directions
     if not float(rest.norm()) > 1e-9 * float(b.norm()):
         raise UsageError(
             "expected two directions that span a plane, found parallel ones", fix="choose another seed or direction"
@@ -150,10 +151,10 @@ def orthogonal_to(first: Direction, second: Direction) -> Direction:
 
 
 def norm_ratios(objective: Objective, direction: Direction) -> NormRatios | None:
-    """||d_ij|| / ||theta_ij|| over the filters (or layers) that should move; None if the direction is not normalized so.
+    """||d_ij|| / ||theta_ij|| over the filters (or layers) that should change; None if the direction is not normalized.
 
-    Those are the ones with a weight that is not zero, of the kinds (weights, biases, norm layers) that are not held; a kind is
-    held if none of it moves.
+    Those are the filters with a nonzero weight, of the kinds of parameters (weights, biases, norm layers) that are not fixed. A
+    kind is fixed if the direction is zero on all of it.
     """
     if direction.norm == "none":
         return None
@@ -173,7 +174,7 @@ def norm_ratios(objective: Objective, direction: Direction) -> NormRatios | None
 
 
 def _groups(layout: Layout, norm: Norm) -> Tensor:
-    """(P,) number of the group whose length is set as one: a filter, or a bias or norm tensor; or any tensor."""
+    """(P,) index of the group that is normalized as a whole: a filter, or a bias or norm tensor; for "layer", a tensor."""
     if norm == "layer":
         sizes = torch.tensor([e.size for e in layout])
         return torch.repeat_interleave(torch.arange(len(layout)), sizes)

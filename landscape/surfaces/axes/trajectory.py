@@ -1,4 +1,4 @@
-"""A training trajectory: its principal directions, and its projection onto a line or a plane."""
+"""A training trajectory: its principal components, and its projection onto a line or a plane."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,42 +13,43 @@ from landscape.objective import Objective
 from landscape.results import Track
 from landscape.surfaces.axes.directions import Direction
 
-MEMORY = 1 << 30  # bytes of weights that the Gram matrix may hold at a time
-_CHUNK = 1 << 14  # weights that are in float64 at a time: some rows of it fit a processor's cache
-_STREAMED = 4  # one row in so many is kept for the rows read against a block: the conversions to float64 are shared by them
-_INDEPENDENT = 1e-12  # least eigenvalue, or squared sine of two axes, that counts as another dimension
-_RESOLVED = 1e-6  # coordinates below this share of the largest do not decide about a sign
+MEMORY = 1 << 30  # bytes of weights in memory at a time for the Gram matrix
+_CHUNK = 1 << 14  # weights converted to float64 at a time; several rows of this size fit into a processor's cache
+_STREAMED = 4  # one in four rows of memory is for rows streamed against a block, which share conversions to float64
+_INDEPENDENT = 1e-12  # smallest relative eigenvalue, or squared sine between axes, of an independent dimension
+_RESOLVED = 1e-6  # coordinates below this fraction of the largest do not determine a sign
 
 
 def trajectory_directions(
     objective: Objective, points: Sequence[Float[Tensor, " P"]], k: int = 2, *, memory: int = MEMORY
 ) -> list[Direction]:
-    """The k directions that hold most of a trajectory's spread around the trained weights.
+    """The first k principal components of a trajectory around the trained weights.
 
-    Principal components, without centring, of the differences theta_t - theta to the trained weights: eigenvectors of
-    M^T M, M the (T, P) matrix of differences, from the T x T Gram matrix M M^T. Unit length, not filter-normalized: a step of 1
-    is a distance of 1 in weight space. Signs: the first point that is not at 0 on an axis lies on its positive side.
+    Principal components, without centring, of the differences theta_t - theta from the trained weights: eigenvectors of M^T M,
+    with M the (T, P) matrix of differences, computed from the T x T Gram matrix M M^T. They have unit length and are not
+    filter-normalized, so a step of 1 is a distance of 1 in weight space. Signs: the first point with a nonzero coordinate on
+    an axis has a positive one.
 
     Args:
-        objective: at the end of the trajectory.
+        objective: the network at the end of the trajectory.
         points: T earlier weights, each (P,), in order of time. `points[i]` may load the i-th from a file: see `gram`.
         k: number of directions, at most the rank of M.
-        memory: as `gram`.
+        memory: as for `gram`.
 
     Returns:
-        Directions in decreasing order of the share they explain, sum_t <theta_t - theta, v>^2 / sum_t ||theta_t - theta||^2,
-        which their names carry; orthonormal to float64's rounding before they are cast to the objective's dtype.
+        Directions in decreasing order of explained share, sum_t <theta_t - theta, v>^2 / sum_t ||theta_t - theta||^2, which is
+        in their names. They are orthonormal up to float64 rounding before the cast to the objective's dtype.
 
     Raises:
         UsageError: fewer than k independent points.
         MismatchError: a point of another length.
         NumericalError: a point that is not finite.
 
-    Cost: T^2 P multiplications; every point is read as often as `gram` says, and once more. Memory: `gram`'s, then k + 1
+    Cost: T^2 P multiplications; every point is read as often as for `gram`, and once more. Memory: that of `gram`, then k + 1
         vectors in float64.
 
-    Accuracy: the share of a component from products accumulated in float64; a direction from the Gram matrix is lost below a
-        10^-6 part of the first one's length, which is refused. Points kept in float32 have noise of 6e-8 |theta| each.
+    Accuracy: products are accumulated in float64. The Gram matrix does not resolve components shorter than 10^-6 times the
+        first one; they raise an error. Points saved in float32 have noise of 6e-8 |theta| each.
 
     Reference: Li et al. 2018, arXiv:1712.09913, section 7.2.
 
@@ -82,7 +83,7 @@ def trajectory_directions(
             advance(1)
     out: list[Direction] = []
     for i, v in enumerate(sums):
-        for _ in range(2):  # Gram-Schmidt, twice: the Gram matrix leaves small components slightly oblique
+        for _ in range(2):  # Gram-Schmidt, twice: from the Gram matrix, small components are not exactly orthogonal
             for earlier in sums[:i]:
                 v -= (earlier @ v) * earlier
         v /= v.norm()
@@ -94,16 +95,16 @@ def trajectory_directions(
 def gram(
     theta: Float[Tensor, " P"], points: Sequence[Float[Tensor, " P"]], *, memory: int = MEMORY
 ) -> Float[np.ndarray, "T T"]:
-    """Inner products <theta_s - theta, theta_t - theta> of a trajectory's points, without ever holding them all.
+    """Inner products <theta_s - theta, theta_t - theta> of a trajectory's points, which need not fit into memory.
 
-    With room for R rows beside the one that is being read, R + 1 = memory / bytes of a row, blocks of 3R/4 rows are held one
-    after another, each while all rows after it are read once, R/4 at a time. Rows are held in theta's dtype; differences and
-    products are formed in float64, some ten thousand weights at a time.
+    With memory for R + 1 rows, one of which is being read, blocks of 3R/4 rows are kept in turn. For each block all later rows
+    are read once, R/4 at a time. Rows are stored in theta's dtype; differences and products are computed in float64, in chunks
+    of 16,384 weights.
 
     Args:
         theta: the origin, e.g. the trained weights.
-        points: T weights, each (P,). `points[i]` may load the i-th from a file; nothing else keeps it.
-        memory: bytes of points to hold at a time; never fewer than three points are held.
+        points: T weights, each (P,). `points[i]` may load the i-th from a file; it is not kept elsewhere.
+        memory: bytes of points in memory at a time; at least three points are kept.
 
     Returns:
         (T, T) float64, symmetric.
@@ -114,7 +115,7 @@ def gram(
 
     Cost: T^2 P multiplications. T reads if all points fit the memory, else T + (T - B) + (T - 2B) + ... reads with
         B = R - max(1, floor(R/4)): 1,000 points of 10^7 float32 weights in 1 GiB (R = 25) take 26,818 reads,
-        and the products 40 minutes on one core of a CPU (4 10^9 a second). Reads fall as `memory` grows, products do not.
+        and the products 40 minutes on one CPU core (4 10^9 per second). More memory saves reads, but no products.
     """
     count = len(points)
     products = np.zeros((count, count))
@@ -123,7 +124,7 @@ def gram(
     room = max(2, memory // (theta.element_size() * len(theta)) - 1)
     streamed = 0 if count <= room else max(1, room // _STREAMED)
     held = count if count <= room else room - streamed
-    # Two buffers for the whole of it: rows that come and go would scatter over the heap, which then takes twice the memory.
+    # Two buffers for the whole computation: allocating every row anew would fragment the heap and double the memory.
     block, later = theta.new_empty(held, len(theta)), theta.new_empty(streamed, len(theta))
     with progress.stage("inner products of the trajectory", sum(range(count, 0, -held))) as advance:
 
@@ -158,31 +159,31 @@ def project(
     """Orthogonal projection of points of weight space onto a line or plane through the trained weights.
 
     The coordinates c_t of a point minimise ||theta_t - theta - sum_i c_ti d_i||: c_t = G^-1 (<d_i, theta_t - theta>)_i with the
-    Gram matrix G_ij = <d_i, d_j>. The directions need be neither orthogonal nor of unit length: on a single one the coordinate
-    is <d, theta_t - theta> / ||d||^2, in the units of a surface's axis, so that the point theta + d has coordinate 1.
+    Gram matrix G_ij = <d_i, d_j>. The directions need be neither orthogonal nor of unit length. For a single direction the
+    coordinate is <d, theta_t - theta> / ||d||^2, in the units of a surface's axis: the point theta + d has coordinate 1.
 
     Args:
         objective: its weights theta are the origin.
-        directions: one or two.
-        points: T weights, each (P,); `points[i]` may load the i-th from a file, and is asked for once.
-        names: (T) of the points.
-        label: of all of them, for the legend.
-        path: whether the points follow one another in time.
+        directions: one or two directions.
+        points: T weights, each (P,); `points[i]` may load the i-th from a file, and is called once.
+        names: (T) names of the points.
+        label: name of all points in the legend.
+        path: whether the points are in order of time.
 
     Returns:
-        Track: coordinates, each point's distance from the line or plane in weight space, and the share of the points' spread
-        around theta that lies within it, sum ||projection||^2 / sum ||theta_t - theta||^2.
+        Track: coordinates, distances of the points from the line or plane in weight space, and the share of the points'
+        variance around theta within it, sum ||projection||^2 / sum ||theta_t - theta||^2.
 
     Raises:
-        UsageError: no points, not as many names, directions that are zero or parallel, or more than two.
+        UsageError: no points, a different number of names, zero or parallel directions, or more than two.
         MismatchError: a point of another length.
         NumericalError: a point that is not finite.
 
     Cost: one read of every point; memory for one.
 
-    Accuracy: float64; distances are the norm of what is left of the point, not a difference of squares.
+    Accuracy: float64; a distance is the norm of the residual vector, not a difference of squares.
 
-    Reference: Li et al. 2018, arXiv:1712.09913, section 7.2, where the axes are orthonormal; least squares for any others.
+    Reference: Li et al. 2018, arXiv:1712.09913, section 7.2, for orthonormal axes; least squares for others.
 
     Example:
         >>> from torch import nn
@@ -224,7 +225,11 @@ def project(
 
 
 def _axes(vectors: list[Tensor]) -> np.ndarray:
-    """The Gram matrix of the axes, if they span a line or a plane."""
+    """The Gram matrix of the axes.
+
+    Raises:
+        UsageError: they do not span a line or a plane.
+    """
     if len(vectors) not in (1, 2):
         raise UsageError(f"expected one or two directions to project onto, found {len(vectors)}")
     found = np.zeros((len(vectors), len(vectors)))
@@ -247,7 +252,7 @@ def _row(theta: Tensor, points: Sequence[Tensor], t: int) -> Tensor:
     if row.shape != theta.shape:
         raise MismatchError(
             f"expected points of {len(theta)} weights, found point {t} of shape {tuple(row.shape)}",
-            fix="take checkpoints of this network",
+            fix="use checkpoints of this network",
         )
     row = row.to(theta)
     if not bool(torch.isfinite(row).all()):
@@ -256,7 +261,7 @@ def _row(theta: Tensor, points: Sequence[Tensor], t: int) -> Tensor:
 
 
 def _products(theta: Tensor, left: Float[Tensor, "S P"], right: Float[Tensor, "T P"]) -> np.ndarray:
-    """(S, T) inner products of the rows of one matrix, less theta, with those of another."""
+    """(S, T) inner products of the rows of two matrices, each minus theta."""
     sums = torch.zeros(len(left), len(right), dtype=torch.float64, device=theta.device)
     for part in _chunks(len(theta)):
         rows = _difference(theta, left, part)
@@ -280,12 +285,12 @@ def _chunks(size: int) -> Iterator[slice]:
 
 
 def _oriented(u: np.ndarray) -> np.ndarray:
-    """An eigenvector with the sign that puts the first point that is not at 0 on the positive side."""
+    """An eigenvector with the sign that gives the first point off 0 a positive coordinate."""
     first = int(np.argmax(np.abs(u) > _RESOLVED * np.abs(u).max()))
     return u if u[first] > 0 else -u
 
 
 def _check_finite(products: np.ndarray | float) -> None:
-    """Refuse distances beyond float64."""
+    """Raise NumericalError if distances overflow float64."""
     if not np.isfinite(products).all():
         raise NumericalError("expected distances between points within float64's range, found larger ones")
