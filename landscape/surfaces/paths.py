@@ -53,8 +53,8 @@ def interpolation(
     """Loss on the straight line between two networks, f(a) = L((1 - a) theta_0 + a theta_1), or on a curve, and its barrier.
 
     The barrier is sup f over [0, 1] minus the mean of f(0) and f(1); for an accuracy, that mean minus the infimum. Both
-    networks are evaluated on the data of `start`. At a = 0 and a = 1 each network has its own weights to the bit, and its own buffers
-    unless BatchNorm statistics are re-estimated.
+    networks are evaluated on the data of `start`. At a = 0 and a = 1 each network has its own weights to the bit, and its own
+    buffers unless BatchNorm statistics are re-estimated.
 
     Args:
         start: network at a = 0. All points use its data, also for re-estimating BatchNorm statistics, so these should be

@@ -17,10 +17,10 @@ def merge_tree(piece: Slice, quantity: str = "loss", threshold: float | None = N
     the pass where it merges with one of a lower minimum (elder rule). The persistence is f(pass) - f(minimum).
 
     Points are adjacent to their neighbours along the axes (2 on a line, 4 on a plane), not diagonally. They are ordered by
-    value and then by flat index (row after row), so that equal values need no special case: a plateau is one minimum, at its first
-    point, and of two minima of equal value the first is the elder. Pairs of persistence 0, which some plateaus cause in this
-    order, are left out. Points that are not finite are ignored; if they separate the grid into parts, each part has a lowest
-    minimum without a pass. A minimum on the border of the grid may not be a minimum of the surface.
+    value and then by flat index (row after row), so that equal values need no special case: a plateau is one minimum, at its
+    first point, and of two minima of equal value the first is the elder. Pairs of persistence 0, which some plateaus cause in
+    this order, are left out. Points that are not finite are ignored; if they separate the grid into parts, each part has a
+    lowest minimum without a pass. A minimum on the border of the grid may not be a minimum of the surface.
 
     Args:
         piece: a finished line or plane.

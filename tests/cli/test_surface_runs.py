@@ -76,7 +76,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(place):
     there = records(place / "killed")
     assert 50 < there < 31 * 31
     _, err = surface(place, "killed", *GRID)
-    assert "going on with" in err
+    assert "continuing " in err
     assert records(place / "killed") == 31 * 31, "no point was done twice"
     assert contents(place / "killed") == contents(place / "whole")
 
@@ -284,7 +284,7 @@ def test_an_edited_task_is_refused(tmp_path):
     before = contents(tmp_path / "out")
     assert "task file" in json.loads(before["run.json"])
     _, err = surface(tmp_path, "out", *command)
-    assert "going on with" in err
+    assert "continuing " in err
     assert contents(tmp_path / "out") == before
     (tmp_path / "task.py").write_text(TASK.replace("1.0 *", "5.0 *"))
     _, err = surface(tmp_path, "out", *command, code=2)
@@ -293,7 +293,7 @@ def test_an_edited_task_is_refused(tmp_path):
     record["task file"] = hashlib.sha256((tmp_path / "task.py").read_bytes()).hexdigest()
     (tmp_path / "out" / "run.json").write_text(json.dumps(record))
     _, err = surface(tmp_path, "out", *command, code=2)
-    assert "expected to go on with the surface in out/points, found other inputs: loss (" in err
+    assert "expected the inputs of the surface in out/points, found other inputs: loss (" in err
 
 
 def test_a_curve_says_how_it_was_trained_and_what_it_goes_round(place):

@@ -131,7 +131,7 @@ def test_a_surface_goes_on_after_a_kill_to_the_same_bits(place):
     _, err = ended(run, 1)
     assert len(errors(err)) == 1
     _, err = ended(started(2, *GRID, "--out", "resumed", cwd=place))
-    assert "going on with" in err
+    assert "continuing " in err
     for name in ("surface.csv", "surface-contour.png", "run.json"):
         assert (place / "resumed" / name).read_bytes() == (place / "whole" / name).read_bytes(), name
     assert len({p.name.split("-")[2] for p in journal.glob("*.jsonl")}) >= 3, "both took part, before and after"

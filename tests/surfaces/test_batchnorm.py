@@ -233,7 +233,7 @@ def test_with_interpolated_statistics_the_curvature_is_that_of_what_is_drawn(ind
     assert apart > 0.03 * size, "with the statistics held it is another function"
     assert check.passed
     assert check.curvature_hvp == {}
-    assert "curvature: not compared with products: the statistics move with the place" in " ".join(check.lines())
+    assert "curvature: not compared with products: the statistics vary along the axes" in " ".join(check.lines())
     assert held.curvature_hvp
 
 

@@ -55,7 +55,7 @@ def test_a_forecast_is_that_of_the_clock(clock):
     assert found.seconds == pytest.approx(100 * 0.02)
     both = forecast_surface(objective, 100, test=asleep(clock, 0.04))
     assert both.seconds == pytest.approx(100 * 0.06)
-    assert re.fullmatch(r"100 points at \S+ (ms|s) each: about .+, at most some \d+\.\d GiB", found.line()), found.line()
+    assert re.fullmatch(r"100 points at \S+ (ms|s) each: about .+, at most about \d+\.\d GiB", found.line()), found.line()
     assert found.memory > 50 << 20  # torch alone takes more
 
 
@@ -153,14 +153,14 @@ def test_a_plan_always_fits_its_budget_and_uses_it(monkeypatch, large, dim, leas
 def test_a_refusal_names_a_budget_that_then_works(monkeypatch, large, dim, options):
     monkeypatch.setattr(forecast, "_point", Clock(0.2, 0.003))
     with pytest.raises(
-        UsageError, match=r"expected a budget of at least \d+ s, for \d+ points on an axis and \d+ samples"
+        UsageError, match=r"expected a budget of at least \d+ s, for \d+ points on each axis and \d+ samples"
     ) as refused:
         within(0.3, dim, large, **options)
     needed = int(re.search(r"pass --budget (\d+)s", str(refused.value)).group(1))
     grid, samples = within(needed, dim, large, **options)
     assert grid == options.get("grid", {1: 11, 2: 7}[dim])
     least = options.get("samples", 128)
-    assert f"for {grid} points on an axis and {least} samples" in str(refused.value)
+    assert f"for {grid} points on each axis and {least} samples" in str(refused.value)
     assert least <= samples <= 1.3 * least  # whole seconds may leave some over
     with pytest.raises(UsageError, match="expected a budget"):
         within(needed - 1.01, dim, large, **options)

@@ -56,7 +56,7 @@ def test_every_path_carries_its_check(kind, batchnorm, dtype):
     assert set(check.derivatives.values) == {"11"}
     assert bool(check.derivatives.products) is (batchnorm != "interpolate")
     told = " ".join(check.lines())
-    assert ("not compared with products: the statistics move with the place" in told) is (batchnorm == "interpolate")
+    assert ("not compared with products: the statistics vary along the path" in told) is (batchnorm == "interpolate")
     assert "start: checkpoint's loss" in told
     assert Slice.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))).check == check
     footer = figure_interpolation(found).get_supxlabel().replace("\n", " ")
@@ -197,4 +197,4 @@ def test_other_buffers_move_with_the_place_under_every_policy(batchnorm):
     check = interpolation(made(0), made(1), grid=5, batchnorm=batchnorm).check
     assert check.passed, check.lines()
     assert check.recomputed < 1e-12
-    assert check.derivatives.reason.startswith("the statistics move with the place")
+    assert check.derivatives.reason.startswith("the statistics vary along the path")

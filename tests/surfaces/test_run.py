@@ -99,7 +99,7 @@ def same(a: Slice, b: Slice) -> bool:
 def test_what_differs_is_refused_by_its_name_and_nothing_is_overwritten(tmp_path, change, named):
     Recipe().made(tmp_path / "run")
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match=r"expected to go on with the surface in .*, found other inputs: ") as refused:
+    with pytest.raises(UsageError, match=r"expected the inputs of the surface in .*, found other inputs: ") as refused:
         replace(Recipe(), **change).made(tmp_path / "run")
     assert refused.value.exit_code == 2
     for text in named:
@@ -186,7 +186,7 @@ def test_a_change_that_nobody_can_see_is_found_by_a_point(tmp_path, monkeypatch,
     before = contents(tmp_path)
     monkeypatch.setenv("SCALE", "5")
     with pytest.raises(
-        UsageError, match=r"expected the loss at point \d to be what the journal has, loss \[.*\], found loss \[.*\]: "
+        UsageError, match=r"expected the loss at point \d to equal the journal.s, loss \[.*\], found loss \[.*\]: "
         r"the network, the data or the code changed, or the machine computes differently; choose another directory",
     ):  # fmt: skip
         along(parabola(loss=outside), tmp_path)
@@ -287,7 +287,7 @@ def test_of_two_that_settle_at_once_one_wins_for_both(tmp_path):
     assert agreed(tmp_path, "plan", lambda: {"grid": 9}) == {"grid": 7}
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"], "and no part stays"
     (tmp_path / "plan.json").write_text("[")
-    with pytest.raises(MalformedError, match="expected what was settled in"):
+    with pytest.raises(MalformedError, match="expected stored settings in"):
         agreed(tmp_path, "plan", dict)
 
 

@@ -1,1 +1,1 @@
-"""Is the plot right? The evidence that is printed and stored with every surface."""
+"""Checks of every surface, printed and stored with it."""

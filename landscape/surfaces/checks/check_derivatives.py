@@ -1,4 +1,4 @@
-"""Derivatives of a surface at one place from both sides: from its values, and by automatic differentiation."""
+"""Derivatives of a surface at one point, from finite differences of its values and by automatic differentiation."""
 
 import math
 from collections.abc import Callable
@@ -14,38 +14,39 @@ from landscape.objective import Objective
 from landscape.results.surfaces.derivative_check import AGREE, Derivatives, disagreement
 
 EPS = torch.finfo(torch.float64).eps
-# Steps of the difference of slopes, in parts of ||theta|| / ||d||: rounding is still small, and a kink inside is rare. Where
-# the network rounds to less than float64 does, this many times its rounding: an error of 10^-3 of slopes as large as
-# the curvature.
+# Steps of differences of gradients, relative to ||theta|| / ||d||: long enough for small rounding errors, short enough to meet
+# few kinks. If the network rounds more coarsely than float64, the step is this many times its rounding, for a relative error
+# of 10^-3 if gradients are as large as the curvature.
 _SLOPE_STEPS, _OF_ROUNDING = (1e-10, 1e-11), 1e3
-# A second difference is off by four roundings over h^2; a step that makes this 2 10^-4 of the curvature has h^2 = so many
-# roundings over the curvature.
+# The error of a second difference is four roundings / h^2. For a relative error of 2 10^-4, h^2 = _SECOND * rounding /
+# curvature.
 _SECOND = 4 / 2e-4
-# Longest steps: where rounding is float64's, and the powers of a larger one that balance it with the step's own error (fourth
-# and third derivatives as large as what is measured).
+# Longest steps: the value for float64 rounding, and the power of a larger rounding that balances it with the truncation error
+# (for fourth and third derivatives as large as the measured one).
 _LONGEST, _LONGEST_SLOPE = (1e-3, 1 / 4), (1e-4, 1 / 3)
-# Rounding below this is no float32's, whose errors average out to some 10^-8: it is kinks, which the longer steps would meet.
+# A measured rounding below this is not from float32, whose errors average to about 10^-8. It comes from kinks, and longer
+# steps would meet more of them.
 _FLOAT32 = 1e-9
-# Rounding error of a value in float64, where layer after layer has added to it.
+# Relative rounding error of a value in float64, accumulated over many layers.
 _OF_VALUES = 1e-14
-# Samples that derivatives are taken on, where there are more: in float64 they would take longer than many points. Fewer where
-# a processor convolves, which in float64 takes it some ten times as long as in float32.
+# Most samples for derivatives: in float64 all samples would take longer than many points. Fewer for convolutions on a CPU,
+# which take about ten times as long in float64 as in float32.
 SAMPLES, _CONVOLVED = 1024, 32
-# Products by a way that no trial chooses: the check has the same bits in every run.
+# A fixed method of products, not chosen by timing, so that the check has the same bits in every run.
 _SAME = Method(folded=True)
-# How far beside the place slopes are compared, in coordinates: at a minimum itself there is no slope. The second place is for
-# a kink that happens to lie within the step at the first.
+# Distance of the points at which slopes are compared, in coordinates, because the slope vanishes at a minimum. The second one
+# is used if a kink lies within the step at the first.
 _BESIDE = (1e-2, 2.3e-3)
 
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """A surface near a place, as a function of n coordinates that are 0 there; in float64.
+    """A surface near a point, as a function of n coordinates that are 0 at the point; in float64.
 
     Attributes:
         value: coordinates -> loss.
-        slope: coordinates -> (n,) partial derivatives by automatic differentiation; None where those are of another function.
-        lengths: (n,) coordinate steps that change the weights by as much as their own length.
+        slope: coordinates -> (n,) partial derivatives by automatic differentiation; None if these belong to another function.
+        lengths: (n,) coordinate steps that change the weights by their own norm.
     """
 
     value: Callable[[Tensor], float]
@@ -54,28 +55,28 @@ class Near:
 
 
 def checked_samples(objective: Objective) -> int:
-    """How many samples derivatives are taken on."""
+    """Number of samples for derivatives."""
     most = _CONVOLVED if objective.convolves and objective.device.type == "cpu" else SAMPLES
     return min(objective.samples, most)
 
 
 def rounding(objective: Objective) -> float:
-    """Relative rounding error of a network as it computes: of its dtype, or of what it computes in inside."""
+    """Relative rounding error of a network: that of its dtype, or of a coarser one that it uses internally."""
     found = objective.rounding
     return found if found > _FLOAT32 else torch.finfo(objective.dtype).eps
 
 
 def unmade(error: Exception, samples: int | None = None) -> Derivatives:
-    """What is said where no derivative can be had: a surface needs none, and stands without this part of its check."""
+    """The result if there are no derivatives. A surface does not need them; only this part of its check is missing."""
     kind = "" if isinstance(error, LandscapeError) else f"{type(error).__name__}: "
     return Derivatives(samples=samples, reason=f"could not be made: {kind}{str(error).partition(chr(10))[0]}"[:300])
 
 
 def in_float64(objective: Objective, recalibrated: bool) -> tuple[Objective, int | None, str]:
-    """The objective that derivatives are taken of; how many samples it has, if not all; what it is normalized by, in words.
+    """The objective for derivatives; its number of samples, if not all; its normalization, as text.
 
-    Under re-estimated statistics it is normalized by the batch of all its samples, so that derivatives go through them. Its
-    variances are divided by n, those re-estimated by n - 1.
+    With re-estimated statistics it is normalized by the batch of all its samples, so that derivatives go through the
+    statistics. These variances are divided by n, the re-estimated ones by n - 1.
     """
     few = checked_samples(objective)
     part = objective if objective.samples == few else objective.subset(few)
@@ -97,31 +98,31 @@ def compared(
     beside: float = 1.0,
     rounding: float = EPS,
 ) -> Derivatives:
-    """Second derivatives at a place from values and from products, first ones beside it from values and from gradients.
+    """Second derivatives at a point from values and from products, and first derivatives nearby from values and gradients.
 
     Args:
         near: the surface.
-        product: its second derivatives from Hessian-vector products; where there is a `reason`, only their size is used.
+        product: its second derivatives from Hessian-vector products; if there is a `reason`, only their size is used.
         samples, under: as in `Derivatives`.
-        reason: why the products are of another function and not to be compared; empty where they are of the same.
-        beside: share of the usual distance at which slopes are compared, where the surface is smooth only nearby.
-        rounding: of the network, relative.
+        reason: why the products belong to another function and are not compared; empty if they belong to the same.
+        beside: factor of the distance at which slopes are compared, for a surface that is smooth only nearby.
+        rounding: relative rounding error of the network.
 
-    Cost: 3 (n = 1) or 9 (n = 2) values, and 2 n values and a gradient for the slopes; with kinks 2 n or 4 n gradients more.
+    Cost: 3 (n = 1) or 9 (n = 2) values, and 2 n values and a gradient for the slopes; with kinks 2 n or 4 n more gradients.
 
-    Accuracy: a rectifier's kink within the step of a second difference adds the jump of its slope, which the Hessian does
-        not have. Where second differences of values disagree with the products, differences of the slopes over a step of
-        10^-10 are taken instead, which hardly ever meets a kink. Those are by automatic differentiation, as the products are,
-        so that first differences of values must agree with the slopes beside the place; a kink adds to them only the
-        jump's share of its step in the distance, some 10^-4. Values have a rounding error of their own size, or of 1 where
-        they are smaller: a cross-entropy of 10^-9 is the logarithm of a number near 1. Steps are as long as the rounding asks
-        for, and what it can make of a difference counts as none. A network that computes in float32 inside has steps so long
-        that kinks lie within; where they, or a rounding that was underestimated, hide the curvature, that is said.
+    Accuracy: a kink of a rectifier within the step of a second difference adds the jump of its slope, which is not in the
+        Hessian. If second differences of values disagree with the products, differences of gradients with a step of 10^-10 are
+        used instead, which hardly ever meet a kink. Gradients come from automatic differentiation, like the products.
+        Therefore first differences of values must agree with gradients near the point; there a kink adds a relative error of
+        only about 10^-4. Rounding errors are relative to the value, or to 1 for smaller values: a cross-entropy of 10^-9 is
+        the logarithm of a number near 1. The steps are adapted to the rounding, and differences below the resulting error do
+        not count. For a network that computes in float32 internally, steps are so long that they may contain kinks. If kinks
+        or an underestimated rounding hide the curvature, the result says so.
     """
     n = len(near.lengths)
     zero = torch.zeros(n, dtype=torch.float64)
     centre = near.value(zero)
-    # The step that keeps rounding below a small share of the curvature, and no larger, for fewer kinks.
+    # The smallest step for which rounding is small relative to the curvature; a longer one would meet more kinks.
     noise = rounding * max(1.0, abs(centre)) if math.isfinite(centre) else rounding
     largest = float(product.diagonal().abs().max())
     longest, longest_slope = (max(least, rounding**power) * beside for least, power in (_LONGEST, _LONGEST_SLOPE))
@@ -141,7 +142,7 @@ def compared(
     if rounding > EPS and found.problems:
         rough = _roughness_of_values(near.value, n, h, centre)
         if 4 * rough / h**2 > AGREE * max(map(abs, products.values())):
-            why = f"could not be made: over steps of {h:.1g}, which its rounding asks for, the loss is rough by {rough:.1g}"
+            why = f"could not be made: with steps of {h:.1g}, as long as rounding requires, the loss is rough by {rough:.1g}"
             return Derivatives(loss=centre, samples=samples, under=under, reason=why)
     return found
 
@@ -149,7 +150,7 @@ def compared(
 def _slope_error(
     f: Callable[[Tensor], float], slope: Callable[[Tensor], Tensor], n: int, h: float, beside: float, rounding: float
 ) -> float | None:
-    """First differences of values against gradients, relative to the largest, at the better of two places; None without any."""
+    """Relative error of first differences of values against gradients, at the better of two points; None if not finite."""
     errors = []
     for distance in _BESIDE:
         at = beside * distance * torch.tensor([1.0, 0.7], dtype=torch.float64)[:n]
@@ -160,7 +161,7 @@ def _slope_error(
         exact, found = slope(at).cpu(), (ends[:, 0] - ends[:, 1]) / (2 * h)
         if not bool(exact.isfinite().all()):
             continue
-        # What rounding can make of a difference is no disagreement.
+        # A difference within rounding error is not a disagreement.
         lost = max(_OF_VALUES, 4 * rounding) * max(1.0, float(ends.abs().max())) / h / AGREE
         size = max(float(exact.abs().max()), float(found.abs().max()), lost)
         errors.append(float((exact - found).abs().max()) / size if size else 0.0)
@@ -170,16 +171,16 @@ def _slope_error(
 
 
 def _roughness_of_values(f: Callable[[Tensor], float], n: int, h: float, centre: float) -> float:
-    """What is in values that no smooth function has over such steps: rounding, or kinks; from fourth differences.
+    """Size of rounding errors or kinks in the values, from fourth differences, which are negligible for a smooth function.
 
-    Of independent errors of size s a fourth difference has sqrt(70) s.
+    Independent errors of size s give a fourth difference of size sqrt(70) s.
     """
     steps = h * torch.eye(n, dtype=torch.float64)
     return max(abs(f(2 * e) - 4 * f(e) + 6 * centre - 4 * f(-e) + f(-2 * e)) for e in steps) / 70**0.5
 
 
 def _differences_of_slopes(slope: Callable[[Tensor], Tensor], lengths: tuple[float, ...], step: float) -> dict[str, float]:
-    """Second derivatives at 0 from slopes on both sides; of the two mixed ones the mean."""
+    """Second derivatives at 0 from central differences of gradients; the two mixed ones are averaged."""
     rows = []
     for length, e in zip(lengths, torch.eye(len(lengths), dtype=torch.float64), strict=True):
         h = step * length

@@ -1,4 +1,4 @@
-"""Is the path right? The evidence that is printed and stored with every line or curve between two networks."""
+"""Checks of a line or curve between two networks, printed and stored with it."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from landscape.surfaces.checks.check_slice import difference
 if TYPE_CHECKING:
     from landscape.surfaces.axes.curve import Curve
 
-_GOLDEN = 0.381966  # of the span: where derivatives are taken, at no fraction that a grid or a curve prefers
+_GOLDEN = 0.381966  # position of the derivatives in the span: an irrational fraction, so that no grid point or corner is there
 
 
 def check_path(
@@ -27,22 +27,22 @@ def check_path(
     batchnorm: BatchNorm,
     drawn: Objective | None = None,
 ) -> PathCheck:
-    """Compare a finished path with its two networks, with values computed anew, and with products of the Hessian.
+    """Compare a finished path with its two networks, with recomputed values, and with Hessian-vector products.
 
     Args:
-        start, end, curve, batchnorm: as in `landscape.surfaces.interpolation`.
+        start, end, curve, batchnorm: as for `landscape.surfaces.interpolation`.
         piece: the path.
-        drawn: `start` as its values are on the path, where those are in another precision.
+        drawn: `start` in the precision of the path's values, if that differs.
 
     Returns:
-        The check. Its weights do not come from the curve or the line that was drawn, but from the control points by de
-        Casteljau's algorithm (a Bezier curve) or on the side of the polygon (a line is one with a single side).
+        The check. It does not use the code that drew the path: its weights come from the control points, by de Casteljau's
+        algorithm for a Bezier curve, or on the side of the polygon (a line is a polygon with one side).
 
-    Cost: four evaluations (with their statistics); in float64, on at most 1,024 samples (32 where a processor convolves), one
-        product, two gradients and 5 evaluations more; with kinks 2 gradients more.
+    Cost: four evaluations (with their statistics). In float64, on at most 1,024 samples (32 for convolutions on a CPU), also
+        one product, two gradients and 5 evaluations; with kinks 2 more gradients.
 
-    Accuracy: phi'' = c'^T H c' + g^T c''. Under "recalibrate" both sides are those of the loss normalized by the batch of all
-        samples; under "interpolate" products hold the statistics that the path moves, and are not compared.
+    Accuracy: phi'' = c'^T H c' + g^T c''. With "recalibrate" both results are those of the loss normalized by the batch of all
+        samples. With "interpolate" they are not compared, because products hold the statistics fixed.
 
     Reference: Farin 2002, Curves and Surfaces for CAGD, 5th edition, sections 4.2 and 5.3, for the algorithm and derivatives.
     """
@@ -62,7 +62,9 @@ def check_path(
         low, high = max(low, 0.0), min(high, 1.0)
     place, sides = low + _GOLDEN * (high - low), len(control) - 1
     if straight and sides > 1:
-        place = (min(int(place * sides), sides - 1) + 0.5) / sides  # in the middle of a side: corners have no derivative
+        place = (
+            min(int(place * sides), sides - 1) + 0.5
+        ) / sides  # in the middle of a side, since there is no derivative at a corner
     inside = np.flatnonzero((status == DONE) & (at != 0) & (at != 1))
     found, again = [], []
     for k in dict.fromkeys(inside[[len(inside) // 3, 3 * len(inside) // 4]].tolist() if len(inside) else ()):
@@ -77,14 +79,14 @@ def check_path(
 
 
 def _recalibrated_ends(start: Objective, end: Objective, drawn: Objective) -> tuple[float, float]:
-    """The loss of both networks under statistics of the data of the start, each with its other buffers."""
+    """The loss of both networks with BatchNorm statistics of the start's data, each with its other buffers."""
     last = start.at(end.theta, {n: b.to(start.theta) for n, b in end.buffers.items()})
     first, other = (drawn.evaluate(o.theta, o.buffers | o.recalibrated()).loss.value for o in (start, last))
     return first, other
 
 
 def _equal(at: np.ndarray, values: np.ndarray, known: np.ndarray, place: float, loss: float) -> bool | None:
-    """Whether the path has this loss at a place, to the bit; None where it has no value there."""
+    """Whether the path's value at a place equals this loss to the bit; None if it has no value there."""
     here = np.flatnonzero((at == place) & known)
     return bool(np.array_equal(values[here[0]], loss, equal_nan=True)) if len(here) else None
 
@@ -109,21 +111,21 @@ def _along(
 
 
 def _mixed(start: Objective, end: Objective, names: list[str], t: float) -> dict[str, Tensor]:
-    """Buffers on the straight line between the two networks' own; a variance is never below zero."""
+    """Buffers interpolated linearly between the two networks; a variance is cut at zero."""
     first, last = start.buffers, end.buffers
     mixed = {n: (1 - t) * first[n] + t * last[n].to(first[n]) for n in names}
     return {n: b.clamp_min(0.0) if n.endswith("running_var") else b for n, b in mixed.items()}
 
 
 def _settled(start: Objective, batchnorm: BatchNorm) -> list[str]:
-    """The buffers that are not those on the straight line between the two networks': BatchNorm's own."""
+    """The names of the buffers that are not interpolated: running statistics of BatchNorm, unless "interpolate"."""
     if batchnorm == "interpolate":
         return []
     return [f"{layer}.{name}".lstrip(".") for layer in start.batchnorms for name in ("running_mean", "running_var")]
 
 
 def _statistics(start: Objective, end: Objective, batchnorm: BatchNorm, t: float, theta: Tensor) -> dict[str, Tensor]:
-    """All buffers inside the path, by the policy."""
+    """All buffers at an interior point of the path, according to `batchnorm`."""
     held = _settled(start, batchnorm)
     rest = _mixed(start, end, [n for n in start.buffers if n not in held], t)
     if batchnorm != "recalibrate" or not held:
@@ -135,10 +137,10 @@ def _statistics(start: Objective, end: Objective, batchnorm: BatchNorm, t: float
 def _derivatives(
     start: Objective, end: Objective, control: Tensor, straight: bool, place: float, batchnorm: BatchNorm
 ) -> Derivatives:
-    """Of the loss along the path at a place inside; why there are none where they cannot be had."""
+    """Derivatives of the loss along the path at an interior point, or the reason why there are none."""
     try:
         found = _of_path(start, end, control, straight, place, batchnorm)
-    except Exception as error:  # also what the user's own model raises there; the path's own values say where it failed
+    except Exception as error:  # the user's model may raise anything
         return unmade(error)
     numbers = [found.loss, *found.values.values(), *found.products.values()]
     return (
@@ -151,7 +153,7 @@ def _derivatives(
 def _of_path(
     start: Objective, end: Objective, control: Tensor, straight: bool, place: float, batchnorm: BatchNorm
 ) -> Derivatives:
-    """Of the loss along the path at a place inside."""
+    """Derivatives of the loss along the path at an interior point."""
     precise, samples, under = in_float64(start, batchnorm == "recalibrate" and is_normalized(start))
     one, other = start.to("float64"), end.to("float64")
     settled = _settled(start, batchnorm)
@@ -165,12 +167,12 @@ def _of_path(
         c, velocity, _ = _along(control, straight, place + float(s))
         return (precise.gradient(c) @ velocity.to(c)).reshape(1)
 
-    reason = "the statistics move with the place, and products with H hold them" if moving else ""
+    reason = "the statistics vary along the path, but products with H hold them fixed" if moving else ""
     c, velocity, bend = _along(control, straight, place)
     here = precise.at(c)
     product = velocity @ here.hvp(velocity) + (here.gradient() @ bend if bool(bend.any()) else 0.0)
     length = float(c.norm()) / float(velocity.norm()) if bool(c.any()) and bool(velocity.any()) else 1.0
-    # Within a side of a polygon: the distance to its corners is half of it.
+    # Stay within a side of a polygon, whose corners are half its length away.
     beside = min(1.0, 25.0 / (len(control) - 1)) if straight else 1.0
     near = Near(value, None if moving else slope, (length,))
     return compared(

@@ -1,4 +1,4 @@
-"""Is the plot right? The evidence that is printed and stored with every line and plane."""
+"""Checks of a line or a plane, printed and stored with it."""
 
 import numpy as np
 import torch
@@ -23,30 +23,29 @@ def check_slice(
     recalibrated: bool = False,
     drawn: Objective | None = None,
 ) -> SliceCheck:
-    """Compare a finished slice with what its axes, norms and centre should be.
+    """Check axes, norms, centre and curvature of a finished slice.
 
     Args:
-        objective: what was sliced.
+        objective: the network on its data.
         directions: the axes.
         chart: its grid, and the BatchNorm statistics on it.
         loss: values on the grid.
-        recalibrated: whether BatchNorm was re-estimated at every point. Both curvatures are then those of the loss under the
-            statistics of the batch, which vary with the weights.
-        drawn: the objective whose values are on the grid, where they are in another precision: centre and places are compared
-            with what it says.
+        recalibrated: whether BatchNorm statistics were re-estimated at every point. Both curvatures are then those of the loss
+            with the statistics of the batch, which depend on the weights.
+        drawn: the objective in the precision of the grid's values, if that differs; centre and recomputed points use it.
 
     Returns:
-        The check. Its curvatures d_i^T H d_j come twice, from the surface around its centre and from Hessian-vector products;
-        where statistics are interpolated only from the surface, since products hold them while the surface moves them. Where
-        there is no second derivative they are left out, and the reason is said: the surface needs none.
-        Of the grid, the centre is compared to the bit, and two or three places off its diagonals are computed anew.
+        The check. Its curvatures d_i^T H d_j are computed twice, from the surface around its centre and from Hessian-vector
+        products. If statistics are interpolated, they come only from the surface, since products hold the statistics fixed.
+        If there is no second derivative, they are left out with a reason. The centre is compared to the bit, and two or three
+        grid points off the diagonals are computed again.
 
-    Cost: one product a direction, and 5 (line) or 13 (plane) evaluations and a gradient, in float64 whatever the objective's
-        own dtype, on at most 1,024 samples (32 where a processor convolves); with kinks 2 or 4 gradients more. One evaluation
-        for each place of the grid.
+    Cost: one product per direction, 5 (line) or 13 (plane) evaluations and a gradient, in float64 for every dtype, on at most
+        1,024 samples (32 for convolutions on a CPU); with kinks 2 or 4 more gradients. One evaluation for each recomputed
+        point.
 
-    Accuracy: see `landscape.surfaces.checks.check_derivatives.compared`. A network with a kink in its very weights (a unit at
-        exactly 0 that moves) has no Hessian there, and does not pass.
+    Accuracy: see `landscape.surfaces.checks.check_derivatives.compared`. A network with a kink exactly at its weights (a unit
+        with preactivation 0) has no Hessian there, and fails the check.
     """
     vectors = [d.vector.double() for d in directions]
     cosine = None
@@ -56,7 +55,7 @@ def check_slice(
     drawn = drawn or objective
     own = drawn.value().value
     theta, buffers = chart.at(chart.centre)
-    # Only re-estimated statistics may differ from the checkpoint's own; interpolated ones are the same here.
+    # Only re-estimated statistics may differ from the checkpoint's; interpolated ones are equal at the centre.
     centre = own if buffers is None or not recalibrated else drawn.evaluate(theta, buffers).loss.value
     exact = None if any(len(z) == 0 for z in zero) else bool(loss[tuple(int(z[0]) for z in zero)] == centre)
     return SliceCheck(
@@ -73,7 +72,7 @@ def check_slice(
 
 
 def difference(found: list[float], again: list[float]) -> float | None:
-    """Largest difference between values and new ones, relative to the largest of them; None without any.
+    """Largest difference between values and recomputed ones, relative to the largest; None if there are none.
 
     Losses below 10^-3 have absolute rounding errors: float32 resolves a probability near 1 to 10^-7.
     """
@@ -81,9 +80,10 @@ def difference(found: list[float], again: list[float]) -> float | None:
 
 
 def _recomputed(objective: Objective, directions: tuple[Direction, ...], chart: Chart, loss: np.ndarray) -> float | None:
-    """How far values on the grid are from new ones.
+    """Relative difference between values on the grid and recomputed ones.
 
-    The places have no symmetry of a quadratic: its values there change if the axes are swapped or the grid is shifted.
+    The points are chosen without the symmetries of a quadratic: its values there change if axes are swapped or the grid is
+    shifted.
     """
     far, near, half = ([f(n) for n in loss.shape] for f in (lambda n: n - 1 - n // 8, lambda n: n // 4, lambda n: n // 2))
     places: list[tuple[int, ...]]
@@ -104,15 +104,15 @@ def _recomputed(objective: Objective, directions: tuple[Direction, ...], chart: 
 def _derivatives(
     objective: Objective, directions: tuple[Direction, ...], recalibrated: bool, interpolated: bool
 ) -> Derivatives:
-    """Of the surface at its centre, with the statistics that it is drawn with; why there are none where they cannot be had."""
+    """Derivatives of the surface at its centre, with the statistics of the surface, or the reason why there are none."""
     try:
         return _of_centre(objective, directions, recalibrated, interpolated)
-    except (NumericalError, UsageError, RuntimeError) as error:  # what PyTorch itself refuses to differentiate is the last one
+    except (NumericalError, UsageError, RuntimeError) as error:  # RuntimeError: PyTorch cannot differentiate an operation
         return unmade(error)
 
 
 def _of_centre(objective: Objective, directions: tuple[Direction, ...], recalibrated: bool, interpolated: bool) -> Derivatives:
-    """Of the surface at its centre."""
+    """Derivatives of the surface at its centre."""
     precise, samples, under = in_float64(objective, recalibrated)
     theta, d = precise.theta, torch.stack([direction.vector.to(precise.theta) for direction in directions])
     product = d @ precise.hvp(d).T
@@ -125,7 +125,7 @@ def _of_centre(objective: Objective, directions: tuple[Direction, ...], recalibr
             at = theta + a.to(theta) @ d
             return precise.evaluate(at, statistics(tuple(a.tolist()), at)).loss.value
 
-        reason = "the statistics move with the place, and products with H hold them"
+        reason = "the statistics vary along the axes, but products with H hold them fixed"
         near = Near(moving, None, lengths)
         return compared(near, product, samples=samples, reason=reason, rounding=rounding(precise))
     near = Near(

@@ -1,4 +1,4 @@
-"""What a surface will cost, before it is begun, and the grid and samples that a budget allows."""
+"""Forecast of the cost of a surface, and the grid and samples that fit a budget."""
 
 import math
 import sys
@@ -18,28 +18,29 @@ from landscape.surfaces.checks.check_slice import checked_samples
 from landscape.surfaces.running.precision import COMPARED, in_precision
 from landscape.surfaces.running.settings import points_at_once
 
-# Products that a pair of eigenvalues takes from a neighbour's eigenvectors. Measured on digits networks and a ResNet-20.
+# Products for a pair of eigenvalues, starting from a neighbour's eigenvectors; measured on digits networks and a ResNet-20.
 _PRODUCTS = 30
-# Share of a budget for points; the rest is for the check, pictures, and a forecast that was too low.
+# Fraction of a budget for points; the rest is for the check, figures, and the error of the forecast.
 _POINTS = 0.8
-# Below these a picture is no longer one, or its errors hide it; a budget gives up samples first, then points.
+# A budget reduces samples to _FEW_SAMPLES, then the grid from _FINE to _COARSE, then samples to _LEAST_SAMPLES, then the grid
+# to _COARSEST. With fewer, errors or missing resolution would hide the surface.
 _FEW_SAMPLES, _LEAST_SAMPLES = 1024, 128
-_ROUNDED = 1 + 1e-12  # so that a budget that fits to the second is not lost to rounding
+_ROUNDED = 1 + 1e-12  # tolerance for rounding of a budget that fits exactly
 _FINE = {1: 101, 2: 51}
 _COARSE = {1: 21, 2: 15}
 _COARSEST = {1: 11, 2: 7}
-_GRID = 1024  # points of a surface that is large for stacks
+_GRID = 1024  # number of points for which stacks of points are timed
 
 
 @dataclass(frozen=True)
 class SurfaceForecast:
-    """What a surface will take.
+    """Forecast of the cost of a surface.
 
     Attributes:
-        points: on the grid.
-        seconds: for all of them, from one that was timed at the centre.
-        memory: bytes at the peak: what this process (or its GPU) has held so far, and what curvature products will add, for
-            the check and for eigenvalues. It does not grow with the points but for their numbers, a few hundred bytes each.
+        points: number of grid points.
+        seconds: for all points, from one that was timed at the centre.
+        memory: peak memory in bytes: the peak of this process (or its GPU) so far, plus the memory of curvature products for
+            the check and for eigenvalues. Each point adds only a few hundred bytes.
     """
 
     points: int
@@ -47,11 +48,11 @@ class SurfaceForecast:
     memory: int
 
     def line(self) -> str:
-        """In words."""
+        """The forecast as text."""
         each = self.seconds / self.points
         return (
             f"{self.points:,} points at {duration(each)} each: about {duration(self.seconds)}, "
-            f"at most some {self.memory / 2**30:.1f} GiB"
+            f"at most about {self.memory / 2**30:.1f} GiB"
         )
 
 
@@ -64,15 +65,15 @@ def forecast_surface(
     curvature: bool = False,
     precision: str | None = None,
 ) -> SurfaceForecast:
-    """Time and memory of a surface, from its centre.
+    """Forecast time and memory of a surface, from its centre.
 
     Args:
         objective, test, batchnorm, curvature, precision: as for `plane`.
-        points: of the grid.
+        points: number of grid points.
 
-    Cost: two points, or stacks of them where many go through the network at once; with `curvature` three products besides.
+    Cost: two points, or two stacks of points if many are evaluated at once; with `curvature` also three products.
 
-    Accuracy: as even as the machine is; eigenvalues at a guess of 30 products a point.
+    Accuracy: limited by other load on the machine; eigenvalues are assumed to take 30 products per point.
     """
     processes, objective, test = objective.group, objective.alone(), None if test is None else test.alone()
     drawn, tested = in_precision(objective, precision), None if test is None else in_precision(test, precision)
@@ -80,12 +81,12 @@ def forecast_surface(
     compared = 0.0 if drawn is objective else min(points, COMPARED) * _point(objective, test, batchnorm)
     if curvature:
         v = objective.theta
-        objective.hvp(v)  # the pre-flight check, and the graph that later products share
+        objective.hvp(v)  # includes the preflight check, and the graph that later products share
         started = time.perf_counter()
         objective.hvp(v)
-        # Three gradients' worth to build the graph anew at every point.
+        # 1.5 products for building the graph at every point.
         seconds += (_PRODUCTS + 1.5) * (time.perf_counter() - started)
-    seconds = processes.agreed(points * seconds + compared) / processes.size  # they share the points
+    seconds = processes.agreed(points * seconds + compared) / processes.size  # processes divide the points
     return SurfaceForecast(points, seconds, _peak(objective) + _products(objective, curvature))
 
 
@@ -101,40 +102,40 @@ def within(
     grid: int | None = None,
     samples: int | None = None,
 ) -> tuple[int, int]:
-    """Grid and samples that a budget allows.
+    """Choose grid and samples to fit a budget.
 
-    All samples on a fine grid (51 x 51, or 101 points on a line) where that fits; else fewer samples, down to 1,024; then
-    a coarser grid, down to 15 x 15 (21); then fewer samples, down to 128; then a grid down to 7 x 7 (11). Samples are the
-    first of the split, the same at every point, and every value carries the error that this leaves.
+    All samples on a fine grid (51 x 51, or 101 points on a line) if that fits. Otherwise fewer samples, down to 1,024; then a
+    coarser grid, down to 15 x 15 (21); then fewer samples, down to 128; then a grid down to 7 x 7 (11). The samples are the
+    first of the split, the same at every point, and the errors of values account for their number.
 
     Args:
         budget: seconds for the points.
         dim: 1 or 2.
-        objective, test, batchnorm, curvature, precision: as for `plane`; of `test` no more samples than of `objective`.
-        grid, samples: fixed where given.
+        objective, test, batchnorm, curvature, precision: as for `plane`; `test` uses at most as many samples as `objective`.
+        grid, samples: fixed if given.
 
     Returns:
-        Points on an axis, odd unless given, and samples.
+        Points on each axis, odd unless given, and samples.
 
     Raises:
-        UsageError: not even the least fits; the message says what would.
+        UsageError: the smallest grid and sample do not fit; the message has a sufficient budget.
 
     Cost: that of `forecast_surface`, on all samples and on 128: a point takes a + b n seconds for n samples.
     """
     with suppress(NumericalError):
-        objective.preflight()  # once for all that is derived from this, and no part of the budget for points
+        objective.preflight()  # once for all variants of this objective, and not part of the budget
     there = objective.samples
     drawn, other = in_precision(objective, precision), None if test is None else in_precision(test, precision)
     point = _line(drawn, other, batchnorm, curvature)
-    # In another precision some points are computed in the full one besides.
+    # With another precision, some points are also computed in full precision.
     full = None if drawn is objective else _line(objective, test, batchnorm, False)
 
     def total(points: int, n: int) -> float:
-        """Seconds of so many points on n samples."""
+        """Seconds of the given number of points on n samples."""
         return points * point(n) + (0.0 if full is None else min(points, COMPARED) * full(n))
 
     def room(points: int) -> int:
-        """Samples that fit."""
+        """Number of samples that fit."""
         return bisect_right(range(there + 1), _POINTS * budget * _ROUNDED, key=lambda n: total(points, n)) - 1
 
     def fitting(low: int, high: int, n: int) -> int | None:
@@ -168,7 +169,7 @@ def within(
 
 
 def _line(objective: Objective, test: Objective | None, batchnorm: BatchNorm, curvature: bool) -> Callable[[int], float]:
-    """Seconds of a point by its samples; of the test set it has as many, as far as that goes."""
+    """Seconds of a point as a function of its samples; the test set is limited to as many samples."""
     a, b = _cost(objective, lambda o: forecast_surface(o, 1, batchnorm=batchnorm, curvature=curvature).seconds)
     if test is None:
         return lambda n: a + b * n
@@ -178,27 +179,27 @@ def _line(objective: Objective, test: Objective | None, batchnorm: BatchNorm, cu
 
 
 def _cost(objective: Objective, seconds: Callable[[Objective], float]) -> tuple[float, float]:
-    """Seconds of a point whatever the samples, and for each sample."""
+    """Seconds of a point that do not depend on samples, and seconds per sample."""
     n, few = objective.samples, _LEAST_SAMPLES
     whole = seconds(objective)
     if n <= few:
         return 0.0, whole / n
     part = seconds(objective.subset(few))
-    each = max((whole - part) / (n - few), 0.01 * whole / n)  # two times that noise has turned round
+    each = max((whole - part) / (n - few), 0.01 * whole / n)  # the lower bound guards against noise in the two times
     return max(0.0, whole - each * n), each
 
 
 def _too_small(seconds: float, grid: int, samples: int) -> UsageError:
-    """The refusal of a budget, with one that would do."""
+    """The error for a budget that is too small, with a sufficient one."""
     needed = math.ceil(seconds / _POINTS)
     return UsageError(
-        f"expected a budget of at least {needed} s, for {grid} points on an axis and {samples} samples, found less",
+        f"expected a budget of at least {needed} s, for {grid} points on each axis and {samples} samples, found less",
         fix=f"pass --budget {needed}s",
     )
 
 
 def _point(objective: Objective, test: Objective | None, batchnorm: BatchNorm) -> float:
-    """Seconds of one point at the centre, the second time; of a large surface, where points may go at once."""
+    """Seconds of one point at the centre, on the second run; for a large surface, whose points may be evaluated in stacks."""
     theta, seconds = objective.theta, math.inf
     objectives = [o for o in (objective, test) if o is not None]
     recalibrates = batchnorm == "recalibrate" and is_normalized(objective)
@@ -216,7 +217,7 @@ def _point(objective: Objective, test: Objective | None, batchnorm: BatchNorm) -
 
 
 def _peak(objective: Objective) -> int:
-    """Bytes that were in use at the highest point so far."""
+    """Peak memory in bytes so far."""
     if objective.device.type == "cuda":
         return torch.cuda.max_memory_allocated(objective.device)
     try:
@@ -227,7 +228,7 @@ def _peak(objective: Objective) -> int:
 
 
 def _products(objective: Objective, curvature: bool) -> int:
-    """Bytes that curvature products will hold: the check's graphs and copies in float64, and on request a Krylov basis."""
+    """Bytes for curvature products: graphs and copies in float64 for the check, and a Krylov basis for eigenvalues."""
     wide = 8 // objective.theta.element_size()
     check = wide * objective.graph_bytes(checked_samples(objective)) + 12 * 8 * objective.dim
     if not curvature:

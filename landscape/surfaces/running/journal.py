@@ -1,4 +1,4 @@
-"""One append-only file a process, a line a point: what is found is never lost, and processes share a grid without locks."""
+"""The journal of a surface: one append-only file per process, one line per point. Processes share a grid without locks."""
 
 import os
 import secrets
@@ -24,36 +24,36 @@ from landscape.surfaces.running.journal_segments import (
 )
 from landscape.surfaces.running.point_records import Decoded, Record
 
-_SYNC = 3.0  # seconds between fsyncs: what a power cut can take; a killed process loses nothing that was written
-_TRIES = 5  # different values for one point, after which it is declared not to reproduce
-_NEWEST = 32  # files that a new segment names at least; older ones only if no other names them, or names would fill the folder
-_LISTINGS = 3  # of the folder, where files that were listed have been compacted since
+_SYNC = 3.0  # seconds between fsyncs, the most that a power cut can lose; a killed process loses nothing that was written
+_TRIES = 5  # computations of a point that keeps disagreeing, after which it is marked as not reproducible
+_NEWEST = 32  # a new segment names this many of the newest files, and older ones only if no other segment names them
+_LISTINGS = 3  # most listings of the folder per refresh, if listed files have been compacted meanwhile
 
 
 class Journal:
-    """Records by key, read from the segments of all processes and appended to this one's own.
+    """Records by key, read from the segments (files) of all processes and appended to this process's segment.
 
-    A line is "CRC-32 JSON". Its JSON is {"open": run, "after": [files seen]}, {"claim": [keys]}, or {"key", "record"}. A
-    claim says what a process is about to do; others leave it for last, and do it themselves if its owner has died, so no lock
-    is ever held. Of several that claim a key at the same instant it is left to the one whose segment was named first, by the
-    clock of its machine. Two records of one key must be the same to the bit; if they are not, neither counts, and the point is
-    computed again until two agree.
+    A line is "CRC-32 JSON". Its JSON is {"open": run, "after": [files seen]}, {"claim": [keys]}, or {"key", "record"}. A claim
+    announces the points that a process computes next. Other processes leave these for last, and compute them if the owner has
+    died, so no locks are needed. If several processes claim a key at once, the one whose segment was named first, by the
+    clock of its machine, keeps it. Two records of one key must be equal to the bit. If they are not, neither counts, and the
+    point is computed again until two agree.
 
-    Segments of dead processes become one file where there are many (`tidy`), so that a start after a thousand interruptions
-    takes as long as one after ten.
+    Many segments of dead processes are merged into one file (`tidy`), so that a start after a thousand interruptions takes as
+    long as one after ten.
 
     Args:
-        folder: of the segments, made if missing; None keeps everything in memory.
-        run: digest of the run that the records belong to; segments of another one are set aside.
+        folder: folder of the segments, created if missing; None keeps everything in memory.
+        run: digest of the run; segments of another run are set aside.
 
     Raises:
         UsageError: the folder cannot be read or written.
 
     Attributes:
-        records: what is known.
-        problems: what was set aside, in words: torn and damaged lines, lost segments, values that disagree.
+        records: the known records.
+        problems: descriptions of what was set aside: torn and damaged lines, lost segments, values that disagree.
 
-    Cost: some 500 bytes of memory and 20 microseconds a record to open; a refresh reads what is new.
+    Cost: opening takes about 500 bytes of memory and 20 microseconds per record; a refresh reads only new lines.
     """
 
     def __init__(self, folder: Path | None, run: str) -> None:
@@ -63,10 +63,10 @@ class Journal:
         self.problems: list[str] = []
         self._rivals: dict[str, Counter[str]] = {}
         self._claims: dict[str, set[str]] = {}
-        self._offsets: dict[str, int] = {}  # bytes of a file that are read, there or in the one that it became a part of
-        self._files: list[str] = []  # those that were there at the last look
-        self._awaited: set[str] = set()  # files that another one has seen and this process has not
-        self._mentioned: set[str] = set()  # files that others have seen
+        self._offsets: dict[str, int] = {}  # bytes read of each file, directly or from a merged file
+        self._files: list[str] = []  # files at the last listing
+        self._awaited: set[str] = set()  # files that another process has seen and this one has not
+        self._mentioned: set[str] = set()  # files that other processes have seen
         self._void: set[str] = set()
         self._own: int | None = None
         self._name = _new_name()
@@ -81,35 +81,35 @@ class Journal:
             self.refresh(opening=True)
 
     def refresh(self, *, opening: bool = False) -> None:
-        """Take in what other processes have written since the last call."""
+        """Read what other processes have written since the last call."""
         if self.folder is None:
             return
         for _ in range(_LISTINGS):
             gone = self._look(self.folder, opening)
             self._awaited = {n for n in self._awaited if n not in self._offsets and not (self.folder / n).exists()}
             if not gone and not self._awaited:
-                return  # else they may have become one file since the folder was listed
+                return  # else they may have been merged since the folder was listed
         self.problems += [f"segment {name} is lost: its points are computed again" for name in sorted(self._awaited)]
-        self._offsets |= dict.fromkeys(self._awaited, 0)  # told once
+        self._offsets |= dict.fromkeys(self._awaited, 0)  # reported only once
         self._awaited = set()
 
     def tidy(self) -> None:
-        """Put the segments of dead processes into one file, where there are many:
+        """Merge the segments of dead processes into one file, if there are many; see
         `landscape.surfaces.running.journal_segments.compact`.
 
-        A process does so once it has got something done, not before: one that never lives long gets on all the same.
+        A process calls this only after it has computed something, so that short-lived processes make progress, too.
         """
         if self.folder is None or time.monotonic() < self._tidied:
             return
         self._tidied = time.monotonic() + _SYNC
         over = [name for name in self._files if name not in self._void and is_over(self.folder, name, _WRITING)]
-        self.refresh()  # to the end of what is over
+        self.refresh()  # read finished segments to their end
         if (made := compact(self.folder, self.run, self._offsets, over)) is not None:
             self._offsets[made] = (self.folder / made).stat().st_size
             self.refresh()
 
     def _look(self, folder: Path, opening: bool) -> bool:
-        """Read what is new in all files; whether some that were listed are gone."""
+        """Read new lines of all files; return whether a listed file is gone."""
         try:
             entries = sorted(os.scandir(folder), key=lambda e: (not is_compacted(e.name), e.name))
         except OSError as error:
@@ -135,19 +135,19 @@ class Journal:
         return gone
 
     def is_claimed(self, key: str) -> bool:
-        """Whether a key is left to another process that is still alive: of those that claim it the one that began first."""
+        """Whether another living process has a claim on a key; of several claims the earliest segment's counts."""
         owners = set() if key in self._texts else self._claims.get(key, set())
         mine = self._name in owners
         return any((owner < self._name or not mine) and self._alive(owner) for owner in owners)
 
     def claim(self, keys: list[str]) -> None:
-        """Say what this process does next."""
+        """Announce the points that this process computes next."""
         if self.folder is not None:
             self._append({"claim": keys})
             self._claimed_by(self._name, keys)
 
     def write(self, records: Mapping[str, Record]) -> None:
-        """Append records: one write, so that a kill leaves whole lines, and at most a last one that does not count.
+        """Append records in one write: a killed process leaves complete lines, and at most a torn last line, which is ignored.
 
         Raises:
             UsageError: the disk is full, or the folder is gone.
@@ -171,12 +171,12 @@ class Journal:
             os.close(own)
 
     def _claimed_by(self, segment: str, keys: Iterable[str]) -> None:
-        """Remember who is at work on keys."""
+        """Record which segment claims the keys."""
         for key in keys:
             self._claims.setdefault(key, set()).add(segment)
 
     def _append(self, *lines: dict[str, Any]) -> None:
-        """Lines at the end of the own segment, which begins with the names of the files that were there."""
+        """Append lines to this process's segment, which starts with the names of the existing files."""
         assert self.folder is not None  # a journal in memory appends nothing
         whole = b"".join(map(sealed, lines))
         try:
@@ -195,14 +195,14 @@ class Journal:
             if not (self.folder / self._name).exists():
                 self._begin_anew()
                 self._append(*lines)
-            elif time.monotonic() - self._synced > _SYNC:  # not at once: nothing is waited for before the first points are done
+            elif time.monotonic() - self._synced > _SYNC:  # not at the start: the first points need not wait for a sync
                 self._sync(self._own)
                 self._synced = time.monotonic()
         except OSError as error:
             raise self._refused(error) from None
 
     def _begin_anew(self) -> None:
-        """Leave a segment that was taken for a dead process's, as between machines that cannot see each other's processes."""
+        """Start a new segment after another machine, which cannot see this process, merged and removed the old one."""
         assert self._own is not None  # there is a segment to leave
         os.close(self._own)
         _WRITING.discard(self._name)
@@ -210,7 +210,7 @@ class Journal:
         self._names.add(self._name)
 
     def _sync(self, own: int) -> None:
-        """Make sure that the segment outlives a power cut, and that its name does."""
+        """Sync the segment, and once its folder, so that both survive a power cut."""
         os.fsync(own)
         if not self._placed:
             assert self.folder is not None  # there is a segment
@@ -218,11 +218,11 @@ class Journal:
             self._placed = True
 
     def _refused(self, error: OSError) -> UsageError:
-        assert self.folder is not None  # only what is on a disk can be refused
+        assert self.folder is not None  # only a journal on disk writes
         return unwritable(self.folder / self._name, error)
 
     def _read(self, path: Path, opening: bool) -> None:
-        """The whole lines of a file that are new."""
+        """Read the new complete lines of a file."""
         offset = start = self._offsets.get(path.name, 0)
         damaged = []
         of: tuple[tuple[str, int], ...] = ()
@@ -263,19 +263,19 @@ class Journal:
             write(path.with_name(f"quarantine-{path.stem}-{start}.txt"), b"".join(damaged))
 
     def _is_new(self, segment: str, end: int) -> bool:
-        """Whether a line that ended there in a segment, now in a compacted file, is not known from the segment itself."""
+        """Whether a line of a merged file was not read from its original segment, where it ended at `end`."""
         return segment not in self._names and end > self._offsets.get(segment, 0)
 
     def _set_aside(self, name: str, why: str) -> None:
-        """Read a segment no more."""
+        """Stop reading a segment and report why."""
         self._void.add(name)
         self.problems.append(f"{name} {why}: set aside")
 
     def _take(self, key: str, text: str, own: bool = False) -> None:
-        """Count a value for a key and settle what its record is."""
+        """Count a value for a key and decide which record is valid."""
         failed = text.startswith(FAILED)
         if failed and not own:
-            return  # what failed elsewhere is tried once more here
+            return  # a point that failed in another process is tried again
         self._claims.pop(key, None)
         there = self._texts.get(key)
         if key not in self._rivals:
@@ -284,7 +284,7 @@ class Journal:
                 return
             self._rivals[key] = Counter([there])
         if failed:
-            return  # a value is more than none
+            return  # a value takes precedence over a failure
         counts = self._rivals[key]
         counts[text] += 1
         (first, best), (_, second) = [*counts.most_common(2), ("", 0)][:2]
@@ -298,13 +298,13 @@ class Journal:
                 self.problems.append(f"two records of {key} disagree: computed again")
 
     def _alive(self, segment: str) -> bool:
-        """Whether the process that writes a segment still runs, as far as can be told."""
+        """Whether the process that writes a segment still runs, as far as is known."""
         assert self.folder is not None  # there are no segments without one
         return not is_over(self.folder, segment, _WRITING)
 
 
 def _new_name() -> str:
-    """Of a segment: when it was begun, by the clock of its machine, and by whom."""
+    """Name of a segment: start time, by the clock of its machine, machine and process."""
     return f"{time.time_ns():x}-{HOST}-{os.getpid()}-{secrets.token_hex(2)}{SUFFIX}"
 
 

@@ -1,4 +1,4 @@
-"""What a journal's files hold: lines with their checksums, and how many files of dead processes become one."""
+"""The files of a journal: lines with checksums, and merging the files of dead processes."""
 
 import hashlib
 import json
@@ -18,19 +18,19 @@ SUFFIX = ".jsonl"
 FAILED = '{"failed"'
 
 _COMPACTED = "compacted-"
-_MANY = 16  # files that nobody writes to any more, from which on they become one: their reading is then a few milliseconds
-_LARGE = 1 << 26  # bytes from which on a file stays as it is: reading its lines takes longer than opening many files
-_TIER = 2  # a file is written anew only with others of half its size together, so that a line is not copied every time
-_FOREIGN = 600.0  # seconds after which a segment from another machine, whose processes cannot be looked up, is a dead one's
+_MANY = 16  # finished files that trigger a merge; reading fewer takes only milliseconds
+_LARGE = 1 << 26  # bytes of a file that is no longer merged: reading its lines takes longer than opening many files
+_TIER = 2  # a file is merged only with others of at least half its size in total, so that lines are rarely copied
+_FOREIGN = 600.0  # seconds without a write after which the process of a segment from another machine counts as dead
 
 
 @dataclass(frozen=True)
 class Record:
-    """A line that holds a point.
+    """A line with the record of a point.
 
     Attributes:
-        key, text: of the point, and its record as canonical JSON.
-        at: in a compacted file the place of the segment that it comes from in the file's list, and where it ended there.
+        key, text: key of the point, and its record as canonical JSON.
+        at: in a merged file, the index of the line's original segment in the file's list, and the offset of its end there.
     """
 
     key: str
@@ -43,9 +43,9 @@ class Opening:
     """The first line of a file.
 
     Attributes:
-        run: digest of the run that all of it belongs to.
-        after: files that were there when it was begun.
-        of: in a compacted file, the files whose records it holds, and how many of their bytes: (name, size).
+        run: digest of the run to which the file belongs.
+        after: files that existed when it was started.
+        of: in a merged file, the original files and the number of bytes taken from each: (name, size).
     """
 
     run: str
@@ -55,18 +55,18 @@ class Opening:
 
 @dataclass(frozen=True)
 class Claim:
-    """A line that says what its writer does next."""
+    """A line that announces the points that its writer computes next."""
 
     keys: tuple[str, ...]
 
 
 def text_of(content: dict[str, Any]) -> str:
-    """Canonical JSON: floats by their shortest exact form."""
+    """Canonical JSON, with floats in their shortest exact form."""
     return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
 def parsed(line: bytes) -> Record | Opening | Claim | None:
-    """What a line holds; None if it is not what was written."""
+    """The content of a line; None if it is damaged."""
     try:
         match unsealed(line):
             case {"open": str(run), "after": list(names), "of": list(of)} if all(isinstance(n, str) for n in names):
@@ -85,12 +85,12 @@ def parsed(line: bytes) -> Record | Opening | Claim | None:
 
 
 def is_compacted(name: str) -> bool:
-    """Whether a file holds the records of others, and is never written to again."""
+    """Whether a file is a merged one, which is never written to again."""
     return name.startswith(_COMPACTED)
 
 
 def is_over(folder: Path, name: str, writing: set[str]) -> bool:
-    """Whether nobody writes to a file any more, as far as can be told.
+    """Whether no process writes to a file any more, as far as is known.
 
     Args:
         folder, name: the file.
@@ -105,7 +105,7 @@ def is_over(folder: Path, name: str, writing: set[str]) -> bool:
         except OSError:
             return True
     if int(pid) == os.getpid():
-        return name not in writing  # else it is of an earlier process that had this number
+        return name not in writing  # else an earlier process had this number
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, OverflowError):
@@ -116,27 +116,27 @@ def is_over(folder: Path, name: str, writing: set[str]) -> bool:
 
 
 def compact(folder: Path, run: str, read: dict[str, int], names: Sequence[str]) -> str | None:
-    """Put the records of files that nobody writes to into one, if there are many, and remove them.
+    """Merge finished files into one, if there are many, and remove them.
 
-    The new file is written beside the others, synced, and renamed; only then the others go, each unless it has grown since.
-    A process that is killed in between leaves both, and whoever reads the new one knows from its first line what it need not
-    read again, or has read already. Claims, failures, and what was damaged (and is in quarantine) are left behind. Two
-    processes that do so at the same time write the same file, or two that say the same.
+    The new file is written under a temporary name, synced, and renamed; only then are the others removed, unless they have
+    grown meanwhile. A process that is killed in between leaves both. The first line of the new file lists what it contains, so
+    that readers skip what they have already read. Claims, failures, and damaged lines (which are in quarantine) are dropped.
+    Two processes that merge at the same time write the same file, or two files with the same records.
 
     Args:
-        folder: of the journal.
-        run: digest of the run; files of another one stay.
-        read: file -> bytes of it that are to be kept: those that this process has read.
-        names: files that nobody writes to.
+        folder: folder of the journal.
+        run: digest of the run; files of another run are not changed.
+        read: file -> bytes that this process has read, which are merged.
+        names: files that no process writes to.
 
     Returns:
         Name of the new file; None if there is none.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the file cannot be written.
 
-    Cost: what reading these files costs, and a sync. Files of 64 MiB and more stay as they are, and one is written anew only
-        with others of half its size: in all a line is copied a few times, however often a run is interrupted.
+    Cost: reading these files, and a sync. Files of 64 MiB or more are not merged, and a file is merged only with others of at
+        least half its size in total, so that each line is copied only a few times over many interruptions.
     """
     sizes: dict[str, int] = {}
     lines: dict[tuple[str, int], dict[str, Any]] = {}
@@ -160,13 +160,13 @@ def compact(folder: Path, run: str, read: dict[str, int], names: Sequence[str]) 
         with suppress(OSError):
             if (
                 folder / name
-            ).stat().st_size == size:  # else somebody writes to it after all: its new lines are read from there
+            ).stat().st_size == size:  # else a process still writes to it, and its new lines are read from there
                 os.unlink(folder / name)
     return path.name
 
 
 def _chosen(sizes: dict[str, int]) -> list[str]:
-    """The files that are to become one: the smallest, up to one that is larger than twice all before it."""
+    """The files to merge: the smallest ones, up to the first that is larger than twice all before it."""
     if len(sizes) < _MANY:
         return []
     chosen: list[str] = []
@@ -182,7 +182,7 @@ def _chosen(sizes: dict[str, int]) -> list[str]:
 def _contents(
     name: str, content: bytes, run: str
 ) -> tuple[tuple[tuple[str, int], ...], dict[tuple[str, int], dict[str, Any]]] | None:
-    """Which files a file holds records of, and those that count, by where they were written; None if it is of another run."""
+    """The original files of a file's records, and its valid records by original position; None if it is of another run."""
     lines = content.splitlines(keepends=True)
     opening = parsed(lines[0]) if lines else None
     if not isinstance(opening, Opening) or opening.run != run:

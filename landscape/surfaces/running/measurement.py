@@ -1,4 +1,4 @@
-"""What is measured at a point of a chart: loss and accuracy, and on request the ends of the Hessian's spectrum."""
+"""Measurements at the points of a chart: loss and accuracy, and optionally the extreme eigenvalues of the Hessian."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from landscape.surfaces.axes.chart import Chart
 from landscape.surfaces.running.point_records import Record, decoded, encoded, failure
 from landscape.surfaces.running.run_directory import Run
 
-# Relative residual of the eigenvalues on a map. Their own error is of the order of its square over the gap.
+# Relative residual of the eigenvalues on a map. The error of an eigenvalue is of the order of its square over the gap.
 TOLERANCE = 1e-3
 
 
-# Points that are measured together, always the same ones.
+# A fixed group of points that are measured together.
 Unit = tuple[int, ...]
 
 
@@ -30,9 +30,9 @@ class Part(Protocol):
     """One kind of measurement over a whole chart.
 
     Attributes:
-        name: of it.
-        order: the points.
-        units: the same points, those together that are measured together.
+        name: name of the measurement.
+        order: the points in order.
+        units: the same points, in the groups that are measured together.
     """
 
     name: str
@@ -40,24 +40,23 @@ class Part(Protocol):
     units: list[Unit]
 
     def __call__(self, unit: Unit) -> list[Record]:
-        """The values at each point: name -> [value, standard error, standard error of the difference to the centre]."""
+        """The values at each point: name -> [value, standard error, standard error of the difference from the centre]."""
 
     def wants(self, number: int) -> int | None:
-        """The point that must be done before this one, if any; only of points that are measured alone."""
+        """The point that must be computed before this one, if any; only for points that are measured alone."""
 
 
 class Losses:
     """Loss and accuracy, on training and test data, with the same samples at every point.
 
-    The error of a difference to the centre comes from every sample's own difference, so that what all points share does not
-    count.
+    The error of a difference from the centre comes from paired differences of samples, so that their common part cancels.
 
     Args:
-        chart: where.
+        chart: the points.
         objective: the network on its data.
-        test: on other data, with the same BatchNorm statistics; None for none.
-        together: points that go through the network at once (`landscape.surfaces.running.settings`). Where a network stands as
-            it was saved the point is evaluated alone, so that its loss is the checkpoint's to the bit.
+        test: the network on test data, evaluated with the same BatchNorm statistics; None for none.
+        together: number of points that are evaluated at once (`landscape.surfaces.running.settings`). Points that are saved
+            networks are evaluated alone, so that their loss is the checkpoint's to the bit.
     """
 
     name = "loss"
@@ -74,7 +73,7 @@ class Losses:
         """Points do not depend on one another."""
 
     def __call__(self, unit: Unit) -> list[Record]:
-        """Loss and accuracy at some points. Cost: one forward pass a point, and one more to re-estimate BatchNorm."""
+        """Loss and accuracy at a group of points. Cost: one forward pass per point, and one more to re-estimate BatchNorm."""
         if len(unit) == 1:
             theta, buffers = self.chart.at(self.chart.place(unit[0]))
             return self._records({prefix: [o.evaluate(theta, buffers)] for prefix, o in self.objectives.items()})
@@ -83,10 +82,10 @@ class Losses:
         for k in unit:
             try:
                 points[k] = self.chart.at(self.chart.place(k))
-            except Exception as error:  # also what the user's own model raises; the others are done all the same
+            except Exception as error:  # the user's model may raise anything; the other points are computed all the same
                 records[k] = failure(error)
         if points:
-            # Always of one size: the kernels that a size calls for may differ in the last bits.
+            # A stack always has the same size, because kernels for different sizes may differ in the last bits.
             rows = [*points.values()]
             rows += [rows[-1]] * (self.together - len(rows))
             theta = torch.stack([t for t, _ in rows])
@@ -97,7 +96,7 @@ class Losses:
         return [records[k] for k in unit]
 
     def _records(self, evaluations: dict[str, list[Evaluation]]) -> list[Record]:
-        """What is kept of each point."""
+        """The record of each point."""
         records: list[dict[str, list[Any]]] = [{} for _ in next(iter(evaluations.values()))]
         for prefix, found in evaluations.items():
             for name in ("loss", "accuracy"):
@@ -111,17 +110,17 @@ class Losses:
 class Extremes:
     """Largest and smallest eigenvalue of the Hessian at every point, and |lambda_min / lambda_max|.
 
-    Each point starts from the eigenvectors of its neighbour towards the middle, so that the result does not depend on the
-    order in which points are done, nor on who does them; and from as much that is random, drawn from the point's number: an
-    eigenvalue that has overtaken the neighbour's, with another eigenvector, would else not be seen.
+    Each point starts from the eigenvectors of its neighbour towards the middle, so that the result depends neither on the order
+    of the points nor on the process. A random vector, seeded by the point's index, is added to the start; without it, an
+    eigenvalue that has become the largest, with another eigenvector, could be missed.
 
     Args:
-        chart: where.
+        chart: the points.
         objective: the network on its data.
-        run: keeps the eigenvectors.
+        run: stores the eigenvectors.
 
-    Accuracy: the error is the residual, within which there is an eigenvalue. It is the outermost one but for those that lie
-        close beyond it (some per cent of the largest) with an eigenvector of which the neighbour's had nothing.
+    Accuracy: an eigenvalue lies within the residual of the value. It is the extreme one, except that a slightly more extreme
+        one (by a few per cent of the largest) may be missed if its eigenvector is orthogonal to the neighbour's.
 
     Reference: Li et al. 2018, arXiv:1712.09913, section 6, for the map.
     """
@@ -140,11 +139,11 @@ class Extremes:
         self._last: tuple[int, Tensor] | None = None
 
     def wants(self, number: int) -> int | None:
-        """Its neighbour towards the middle."""
+        """The neighbour towards the middle."""
         return self.parents[number]
 
     def __call__(self, unit: Unit) -> list[Record]:
-        """Both ends at a point. Cost: some ten to fifty Hessian-vector products from a neighbour, more at the first point."""
+        """Both extreme eigenvalues at a point. Cost: 10 to 50 Hessian-vector products, more at the first point."""
         (number,) = unit
         self._let_go()
         start = self._start(number)
@@ -155,7 +154,7 @@ class Extremes:
         low, high = (float(v) for v in values[0])
         errors = [float(e) for e in values[1]]
         ratio = abs(low / high) if high else math.inf
-        sure = abs(high) - errors[1]  # of |lambda_max|, at least
+        sure = abs(high) - errors[1]  # lower bound of |lambda_max|
         error = (errors[0] + ratio * errors[1]) / sure if sure > 0 else math.inf
         found = {"lambda_min": (low, errors[0]), "lambda_max": (high, errors[1]), "lambda_ratio": (ratio, error)}
         lost = [name for name, good in zip(("lambda_min", "lambda_max"), converged, strict=True) if not good]
@@ -178,7 +177,7 @@ class Extremes:
         return values, pairs.vectors[ends], [bool(pairs.converged[i]) for i in ends]
 
     def _start(self, number: int) -> Tensor | None:
-        """The parent's eigenvectors: from memory, the run's folder, or computed anew from the nearest there are."""
+        """The parent's eigenvectors: from memory, from the run's folder, or computed again from the nearest available ones."""
         missing: list[int] = []
         found: Tensor | None = None
         at = self.parents[number]
@@ -187,7 +186,7 @@ class Extremes:
                 found = self._last[1]
                 break
             if "failed" in self.run.journal.records.get(f"{self.name}:{at}", {}):
-                # From a cold start the value could be another one than after a parent that succeeds the next time.
+                # Without the parent's eigenvectors the result could differ from that of a later, successful attempt.
                 raise NumericalError(f"expected the neighbour that this point starts from, found that point {at} failed")
             found = self.run.vectors(at, self.objective.theta)
             if found is not None:
@@ -200,14 +199,14 @@ class Extremes:
         return found
 
     def _let_go(self) -> None:
-        """Drop the vectors that the last point started from, if it was the last to need them: only now is it in the journal."""
+        """Delete the eigenvectors from which the last point started, if all points that need them are now in the journal."""
         parent = None if self._last is None else self.parents[self._last[0]]
         if parent is not None and all(f"{self.name}:{c}" in self.run.journal.records for c in self.children[parent]):
             self.run.drop_vectors(parent)
 
 
 def paired_errors(found: Sequence[Evaluation], centre: Evaluation, name: str) -> list[float | None]:
-    """Standard error over samples of each one's difference to the centre; None where it does not come apart, or is none."""
+    """Standard error of each value's difference from the centre; None if it is not a mean over samples or not finite."""
     if not all(name in e.each for e in (centre, *found)):
         return [None] * len(found)
     with np.errstate(invalid="ignore"):  # of infinite losses
@@ -219,14 +218,14 @@ def paired_errors(found: Sequence[Evaluation], centre: Evaluation, name: str) ->
 
 
 def errors_of_means(differences: np.ndarray, weights: np.ndarray) -> list[float | None]:
-    """Standard error of the weighted mean of each row's differences; those that are not a number do not count."""
+    """Standard error of the weighted mean of each row of differences; nan entries are ignored."""
     counted = ~np.isnan(differences)
     errors = means_and_errors(differences, weights, counted)[1]
     return [float(e) if n > 1 else None for e, n in zip(errors, counted.sum(1), strict=True)]
 
 
 def filled(empty: Slice, chart: Chart, parts: Sequence[Part], records: Mapping[str, Record]) -> Slice:
-    """The slice with everything that is recorded."""
+    """The slice with all recorded values."""
     columns: dict[str, dict[str, np.ndarray]] = {"values": {}, "stderr": {}, "paired": {}}
     status: dict[str, np.ndarray] = {}
     for part in parts:

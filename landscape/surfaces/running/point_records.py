@@ -1,4 +1,4 @@
-"""What is kept of a point, and how its numbers are written."""
+"""The record of a point, and the encoding of its numbers."""
 
 import json
 import math
@@ -9,7 +9,7 @@ Record = dict[str, Any]
 
 
 class Decoded(Mapping[str, Record]):
-    """Records, kept as the text that they are in a segment: a fifth of the memory."""
+    """Records stored as the text of their lines, which takes a fifth of the memory."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
@@ -33,7 +33,7 @@ def failure(error: Exception) -> Record:
 
 
 def encoded(x: float | None) -> float | str | None:
-    """A number as JSON can hold it; what is not finite is spelt out."""
+    """A number for JSON; one that is not finite becomes a string."""
     return x if x is None or math.isfinite(x) else repr(x)
 
 

@@ -1,4 +1,4 @@
-"""A surface in bfloat16: which values it has in full precision at a spread of its points, and how far off it is."""
+"""A surface in bfloat16: values in full precision at some of its points, and the deviation from them."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -12,7 +12,7 @@ from landscape.surfaces.axes.chart import Chart
 from landscape.surfaces.running.measurement import Unit
 from landscape.surfaces.running.point_records import Record, decoded, encoded
 
-# Points that are compared on a line; on a plane they are the 3 x 3 of corners, middles of sides and centre, and 4 between.
+# Number of compared points on a line, and on a plane: 3 x 3 of corners, middles of sides and centre, and 4 in between.
 _ON_A_LINE, COMPARED = 9, 13
 
 
@@ -20,7 +20,7 @@ def in_precision(objective: Objective, precision: str | None) -> Objective:
     """The objective whose values are drawn: itself, or its variant in another precision.
 
     Raises:
-        UsageError: a precision that there is not, or that the network cannot compute in.
+        UsageError: an unknown precision, or one that the network does not support.
     """
     own = str(objective.dtype).removeprefix("torch.")
     if precision is None or precision == own:
@@ -31,7 +31,7 @@ def in_precision(objective: Objective, precision: str | None) -> Objective:
 
 
 def spread(chart: Chart) -> list[int]:
-    """Numbers of a few points all over a chart: centre, corners, and some between; all of them where there are few.
+    """Indices of a few points spread over a chart: centre, corners, and some in between; all points if there are few.
 
     Example:
         >>> flat = Chart(("d",), (np.linspace(-1, 1, 17),), lambda p: None, lambda p, t: None, (0.0,))
@@ -50,12 +50,12 @@ def spread(chart: Chart) -> list[int]:
 
 
 class Exact:
-    """The losses in full precision at a spread of points, to compare a surface with.
+    """The losses in full precision at some points, for comparison with a surface.
 
     Args:
-        chart: where.
-        objective: in full precision.
-        test: on other data.
+        chart: the points.
+        objective: the network in full precision.
+        test: the network on test data.
     """
 
     def __init__(self, chart: Chart, objective: Objective, test: Objective | None) -> None:
@@ -75,7 +75,7 @@ class Exact:
         return [{"values": {q: [encoded(e.value), encoded(e.stderr), None] for q, e in found.items()}}]
 
     def deviations(self, piece: Slice, precision: str, records: Mapping[str, Record]) -> dict[str, Deviation]:
-        """How far each loss of a surface is off, from what is recorded."""
+        """The deviation of each loss of a surface from the recorded exact values."""
         out = {}
         known = [(k, r["values"]) for k in self.order if "values" in (r := records.get(f"{self.name}:{k}", {}))]
         for quantity in self.objectives:

@@ -1,4 +1,4 @@
-"""The directory in which a surface is computed: an immutable manifest, the directions, and the journal."""
+"""The directory of a surface run: an immutable manifest, the directions, and the journal."""
 
 import hashlib
 import json
@@ -25,22 +25,22 @@ from landscape.version import __version__
 
 MANIFEST, DIRECTIONS, VECTORS = "manifest.json", "directions.safetensors", "vectors"
 _SCHEMA = 1
-_MOST_THREADS = 4096  # more is no number of threads
+_MOST_THREADS = 4096  # largest plausible number of threads
 
 
 class Run:
-    """A surface in the making.
+    """A surface that is being computed.
 
     Args:
-        folder: of manifest and journal, made if missing; None for one that lives in memory and cannot be resumed.
-        inputs: all that determines the values, each a short text or number: digests of weights and data, of the directions,
+        folder: folder of manifest and journal, created if missing; None keeps the run in memory, and it cannot be continued.
+        inputs: everything that determines the values, each a short text or number: digests of weights, data and directions,
             span, grid, dtype, "device", ... Versions, the kind of processor or GPU and the number of threads are added.
 
     Raises:
-        UsageError: the folder holds another surface; the message says what differs.
+        UsageError: the folder has another surface; the message says what differs.
 
     Attributes:
-        journal: what is known so far; what was there, and what had to be set aside, is remarked upon.
+        journal: the values so far; a remark reports how many were found and what was set aside.
     """
 
     def __init__(self, folder: Path | None, inputs: dict[str, Any]) -> None:
@@ -55,13 +55,13 @@ class Run:
         self.digest = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
         self.journal = Journal(None if folder is None else folder / "journal", self.digest)
         if self.journal.records:
-            progress.remark(f"going on with {folder}: {len(self.journal.records):,} values were there")
+            progress.remark(f"continuing {folder}: found {len(self.journal.records):,} values")
         for problem in self.journal.problems:
             progress.remark(f"journal: {problem}")
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute with the threads that the surface was begun with, on which the last bits depend; close the journal."""
+        """Use the number of threads of the first run, on which the last bits depend; close the journal at the end."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self.manifest["threads"])
         try:
@@ -71,7 +71,7 @@ class Run:
             self.journal.close()
 
     def keep_vectors(self, number: int, vectors: Tensor) -> None:
-        """Keep a point's eigenvectors for those that start from them."""
+        """Save a point's eigenvectors for the points that start from them."""
         if self.folder is None:
             self._memory[number] = vectors
             return
@@ -82,7 +82,7 @@ class Run:
         write(self._vectors(number), save({"vectors": vectors.contiguous().cpu()}))
 
     def vectors(self, number: int, like: Tensor) -> Tensor | None:
-        """A point's eigenvectors; None if they are not there."""
+        """A point's eigenvectors; None if they are not saved."""
         if self.folder is None:
             return self._memory.get(number)
         if not self._vectors(number).exists():
@@ -94,14 +94,14 @@ class Run:
             return None
 
     def drop_vectors(self, number: int) -> None:
-        """Let eigenvectors go that nobody starts from any more."""
+        """Delete a point's eigenvectors, which no point needs any more."""
         self._memory.pop(number, None)
         if self.folder is not None:
             with suppress(OSError):
                 self._vectors(number).unlink(missing_ok=True)
 
     def drop_all_vectors(self) -> None:
-        """Let all eigenvectors go: the surface is done."""
+        """Delete all eigenvectors; the surface is finished."""
         self._memory.clear()
         if self.folder is not None:
             for path in list((self.folder / VECTORS).glob("*.safetensors")):
@@ -109,11 +109,11 @@ class Run:
                     path.unlink(missing_ok=True)
 
     def _vectors(self, number: int) -> Path:
-        assert self.folder is not None  # callers have looked
+        assert self.folder is not None  # checked by the callers
         return self.folder / VECTORS / f"{number}.safetensors"
 
     def _agree(self, folder: Path) -> None:
-        """Write the manifest if there is none; else take its threads and refuse what differs."""
+        """Write the manifest if there is none; else take its number of threads and raise if other entries differ."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -133,21 +133,21 @@ class Run:
         differing = [k for k in sorted({*there, *ours}) if there.get(k) != ours.get(k)]
         if differing:
             raise UsageError(
-                f"expected to go on with the surface in {folder}, found other inputs: {differences(there, ours)}",
+                f"expected the inputs of the surface in {folder}, found other inputs: {differences(there, ours)}",
                 fix="choose another directory, or undo the change",
             )
 
 
 def _machinery(inputs: dict[str, Any]) -> dict[str, Any]:
-    """What decides about the last bits beside the inputs."""
+    """Properties of software and hardware that affect the last bits."""
     found: dict[str, Any] = {
         "landscape": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        # Functions are told apart by their bytecode, which the minor versions of Python write differently.
+        # Functions are identified by their bytecode, which differs between minor versions of Python.
         "python": ".".join(platform.python_version_tuple()[:2]),
-        # The kernels that torch chooses for a processor differ in the last bits.
+        # torch's kernels for different processors differ in the last bits.
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
     device = torch.device(inputs.get("device", "cpu"))
@@ -161,7 +161,7 @@ def _machinery(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def agreed(folder: Path, name: str, settle: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was settled under a name by the first process that came here; what `settle` says, if that is this one.
+    """The value that the first process stored under a name; the first process stores `settle()`.
 
     Raises:
         MalformedError: the file is damaged.
@@ -173,11 +173,11 @@ def agreed(folder: Path, name: str, settle: Callable[[], dict[str, Any]]) -> dic
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
-        raise MalformedError(f"expected what was settled in {path}, found a damaged file", fix="delete the folder") from None
+        raise MalformedError(f"expected stored settings in {path}, found a damaged file", fix="delete the folder") from None
 
 
 def store_directions(folder: Path, directions: Sequence[Direction]) -> None:
-    """Keep directions beside the manifest, so that a run that goes on need not compute them again; the first ones stay."""
+    """Save directions for continued runs. Directions that are already saved are not overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = [
         {"name": d.name, "norm": d.norm, "buffers": d.buffers is not None, "orthogonalized": d.orthogonalized}
@@ -190,7 +190,7 @@ def store_directions(folder: Path, directions: Sequence[Direction]) -> None:
 
 
 def stored_directions(folder: Path, like: Tensor) -> tuple[Direction, ...] | None:
-    """The directions that `store_directions` kept; None if there are none.
+    """The directions that `store_directions` saved; None if there are none.
 
     Raises:
         MalformedError: the file is damaged.
@@ -216,7 +216,7 @@ def stored_directions(folder: Path, like: Tensor) -> tuple[Direction, ...] | Non
 
 
 def digest(*arrays: Tensor | np.ndarray) -> str:
-    """SHA-256 of the values, shapes and dtypes of some arrays."""
+    """SHA-256 of the values, shapes and dtypes of arrays."""
     h = hashlib.sha256()
     for a in arrays:
         whole = np.ascontiguousarray(a.detach().cpu().numpy() if isinstance(a, Tensor) else a)

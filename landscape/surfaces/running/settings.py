@@ -1,4 +1,4 @@
-"""What is settled when a surface is begun, and kept with it: how many points go at once, and how products are computed."""
+"""Settings that the first process of a surface chooses and stores: points per evaluation, and the method of products."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,18 +12,18 @@ from landscape.objective import Objective
 from landscape.results import Evaluation
 from landscape.surfaces.running.run_directory import Run, agreed
 
-# Losses of a sample, one by one and in a stack, relative to the largest: what rounding can make of them in a deep network.
+# Tolerance between losses of samples from single points and from a stack, relative to the largest: rounding of deep networks.
 _AGREE = {torch.float32: 1e-4, torch.float64: 1e-10}
-_SIDES = 0.01  # share of samples that may change sides
+_SIDES = 0.01  # fraction of samples whose predicted class may change
 _LARGEST = 1024
 _FILE, _PRODUCTS = "evaluation", "products"
 
 
 def settled(run: Run, objectives: Sequence[Objective], points: int, recalibrates: bool) -> int:
-    """Points at once on this surface: what the first process that came here settled on.
+    """Number of points that are evaluated at once on this surface, as chosen by its first process.
 
     Raises:
-        MalformedError: the file that says so is damaged.
+        MalformedError: the file with the setting is damaged.
     """
     if run.folder is None:
         return points_at_once(objectives, points, recalibrates)
@@ -37,10 +37,10 @@ def settled(run: Run, objectives: Sequence[Objective], points: int, recalibrates
 
 
 def settled_products(objective: Objective, run: Run) -> Objective:
-    """The objective, with the way to compute Hessian-vector products that the first process that came here chose.
+    """The objective with the method of Hessian-vector products that the surface's first process chose.
 
     Raises:
-        MalformedError: the file that says so is damaged.
+        MalformedError: the file with the setting is damaged.
     """
     if run.folder is None:
         return objective.by(objective.method)
@@ -49,26 +49,26 @@ def settled_products(objective: Objective, run: Run) -> Objective:
         return objective.by(Method(**kept))
     except TypeError:
         raise MalformedError(
-            f"expected a way to compute products in {run.folder / _PRODUCTS}.json, found {kept}", fix="delete the folder"
+            f"expected a method of products in {run.folder / _PRODUCTS}.json, found {kept}", fix="delete the folder"
         ) from None
 
 
 def words(size: int, objective: Objective) -> str:
-    """How a surface is evaluated, for people."""
+    """How a surface is evaluated, as text."""
     return f"{f'{size} points' if size > 1 else 'one point'} at once, {objective.arithmetic}"
 
 
 def points_at_once(objectives: Sequence[Objective], points: int, recalibrates: bool) -> int:
-    """As many as suit all objectives, if a stack of them gives what they give one by one; else 1.
+    """The largest stack of points that suits all objectives, if it gives the same values as single points; else 1.
 
-    It follows from networks and data alone, not from a clock: two runs of one command give the same bits.
+    It depends on networks and data only, not on timings, so that two runs of one command give the same bits.
 
     Args:
-        objectives: of the surface; each is evaluated at the same weights.
-        points: of the surface; a stack is not larger than half of it.
-        recalibrates: whether BatchNorm's statistics are re-estimated at every point, which takes a pass for each.
+        objectives: objectives of the surface, evaluated at the same weights.
+        points: number of points of the surface; a stack has at most half of them.
+        recalibrates: whether BatchNorm statistics are re-estimated at every point, which needs a pass for each point.
 
-    Cost: where they are stacked, one stack and two points; two of each where there are buffers.
+    Cost: for stacks, one stack and two points; twice that for a network with buffers.
     """
     size = 1 if recalibrates else min(o.points_at_once for o in objectives)
     while size > 1 and 2 * size > points:
@@ -77,16 +77,16 @@ def points_at_once(objectives: Sequence[Objective], points: int, recalibrates: b
 
 
 def _agrees(objective: Objective, size: int) -> bool:
-    """Whether points in a stack have the losses and scores that they have alone."""
+    """Whether points in a stack have the same losses and scores as single points."""
     theta = objective.theta
     scales = torch.linspace(1.0, 1.25, size).to(theta)
     stack = scales[:, None] * theta
     buffers = {n: b.expand(size, *b.shape).clone() for n, b in objective.buffers.items()}
-    # With statistics of each point, and without: what depends on a buffer alone is stacked in the one case only.
+    # Test with buffers per point and without: tensors that depend only on buffers are stacked in the first case only.
     for given in (buffers, {}) if buffers else ({},):
         try:
             found = objective.evaluate_many(stack, given)
-        except Exception:  # whatever vmap, or the network under it, cannot do
+        except Exception:  # vmap does not support the network
             return False
         if not all(_same(found[i], objective.evaluate(stack[i]), _AGREE[objective.dtype]) for i in (0, size - 1)):
             return False
@@ -94,7 +94,7 @@ def _agrees(objective: Objective, size: int) -> bool:
 
 
 def _same(a: Evaluation, b: Evaluation, tolerance: float) -> bool:
-    """Whether two evaluations differ by no more than rounding; a sample near the border of two classes may change sides."""
+    """Whether two evaluations agree up to rounding; samples near a decision boundary may change their class."""
     loss, other = a.each["loss"], b.each["loss"]
     if not np.abs(loss - other).max() <= tolerance * max(1.0, np.abs(other).max()):
         return False

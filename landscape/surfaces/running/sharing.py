@@ -1,4 +1,4 @@
-"""A surface under several processes: each does points of its own, through a folder that all of them see."""
+"""A surface under several processes: each computes a part of the points, through a shared folder."""
 
 import atexit
 import shutil
@@ -12,16 +12,16 @@ from landscape.machine.distributed import Group
 
 @contextmanager
 def shared_folder(group: Group, folder: str | Path | None) -> Iterator[Path]:
-    """The folder for the points of a surface: the one that is given, or a temporary one that the first process makes.
+    """The folder for the points of a surface: the given one, or a temporary one that the first process creates.
 
-    Nobody leaves the block before all have read what the others found.
+    No process leaves the block before all processes have read all points.
 
     Raises:
         LostError: a process is gone.
     """
     made = tempfile.mkdtemp(prefix="landscape-") if folder is None and group.rank == 0 else None
     if made is not None:
-        # Not at the first error: the others would lose what they stand on before they hear of it.
+        # Removed at exit, not at the first error: other processes still use the folder until they learn of the error.
         atexit.register(shutil.rmtree, made, ignore_errors=True)
     there = group.agreed(made) if folder is None else folder
     yield Path(str(there))

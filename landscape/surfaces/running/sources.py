@@ -1,4 +1,4 @@
-"""What the values of a surface come from: in which precision, how many points at once, and how far off that is."""
+"""How the values of a surface are computed: precision, points per evaluation, deviation from full precision."""
 
 from dataclasses import dataclass, replace
 
@@ -14,13 +14,13 @@ from landscape.surfaces.running.survey import survey
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """The losses of a surface as they are drawn, and in full precision where that is another.
+    """The losses of a surface as drawn, and in full precision at some points if the precision is lower.
 
     Attributes:
-        objective: whose values are drawn.
-        losses: at every point.
-        exact: in full precision at a spread of points; None where the others are that.
-        precision: of the losses, where it is not the full one.
+        objective: the objective whose values are drawn.
+        losses: losses at every point.
+        exact: losses in full precision at some points; None if `losses` are in full precision.
+        precision: precision of the losses, if it is not the full one.
     """
 
     objective: Objective
@@ -32,15 +32,15 @@ class Drawn:
     def of(
         cls, objective: Objective, test: Objective | None, precision: str | None, chart: Chart, run: Run, recalibrates: bool
     ) -> "Drawn":
-        """For a surface that is computed in `run`.
+        """The losses of a surface that is computed in `run`.
 
         Args:
-            objective, test, precision, chart: of the surface.
-            run: where the number of points at once is settled.
-            recalibrates: whether BatchNorm's statistics are re-estimated at every point.
+            objective, test, precision, chart: those of the surface.
+            run: stores the number of points per evaluation.
+            recalibrates: whether BatchNorm statistics are re-estimated at every point.
 
         Raises:
-            UsageError: the network cannot compute in that precision.
+            UsageError: the network does not support that precision.
         """
         own = in_precision(objective, precision)
         other = None if test is None else in_precision(test, precision)
@@ -49,14 +49,14 @@ class Drawn:
         return cls(own, Losses(chart, own, other, size), exact, precision or "")
 
     def named(self, empty: Slice) -> Slice:
-        """A slice without values that says how they are computed."""
+        """A slice without values, with the way they are computed in title and provenance."""
         title = empty.title if self.exact is None else f"{empty.title}, {self.precision}"
         return replace(
             empty, title=title, provenance=empty.provenance | {"evaluation": words(self.losses.together, self.objective)}
         )  # fmt: skip
 
     def compared(self, found: Slice, run: Run) -> Slice:
-        """A finished slice that says how far off it is. Cost: 9 to 13 points in full precision, where that is another."""
+        """A finished slice with its deviation from full precision. Cost: 9 to 13 points in full precision, if needed."""
         if self.exact is None:
             return found
         survey(self.exact, run.journal)

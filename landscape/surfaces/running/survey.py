@@ -1,4 +1,4 @@
-"""The loop over the points of a chart: from coarse to fine, shared with other processes, interrupted at any moment."""
+"""The loop over the points of a chart: from coarse to fine, shared among processes, safe to interrupt at any time."""
 
 import math
 import time
@@ -13,36 +13,36 @@ from landscape.surfaces.running.journal import Journal
 from landscape.surfaces.running.measurement import Part, Unit
 from landscape.surfaces.running.point_records import Record, decoded, failure
 
-# Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
+# Seconds of work that a process claims at once: long compared with reading other processes' records, short for the others.
 _CLAIM = 0.2
-# How long a process with nothing else to do waits for a point that another one claimed: this many seconds without a sign of
-# it, and this many times what a point takes. Then it does the point itself, in case the other one hangs.
+# An idle process waits for a point that another process claimed for at least this many seconds and this many times the
+# duration of a point. Then it computes the point itself, in case the other process hangs.
 _PATIENCE, _TIMES = 1.0, 5.0
-_LOOK = 0.02  # seconds between two looks at what the others do, for a process that waits
-# A process that works looks again after so many times what a look took, so that looking is a twentieth of its time, but after
-# so many seconds at the latest.
+_LOOK = 0.02  # seconds between two refreshes of a waiting process
+# A working process refreshes after _WORK times the duration of a refresh, so that refreshing takes a twentieth of its time, but
+# after _UNSEEN seconds at the latest.
 _WORK, _UNSEEN = 20.0, 0.05
 
 
 def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None) -> None:
-    """Do every point of a part that is not in the journal yet.
+    """Compute every point of a part that is not in the journal yet.
 
-    A point whose computation fails is recorded as failed with its reason, and the others are done all the same.
+    A point whose computation fails is recorded as failed with its reason; the others are computed all the same.
 
-    Points that a part measures together are always measured together, those that are known already with them: what a point's
-    last bits are does not depend on what was there.
+    The points of a group are always computed together, even if some are known, so that the last bits of a point do not depend
+    on what the journal had.
 
     Args:
-        part: what to measure, in which order, and which points together.
-        journal: what is known; every point is written to it as soon as it, with those measured together with it, is done.
-        seen: called after each stretch of work.
+        part: the measurement, with the order and the groups of points.
+        journal: the known values; every group is written to it as soon as it is computed.
+        seen: called after each chunk of work.
 
     Raises:
-        UsageError: the journal, or what a part keeps beside it, cannot be written.
+        UsageError: the journal, or another file of the run, cannot be written.
     """
     seconds = 0.0
     idle = _Idle()
-    # What is there already takes no time: it would make the rest look as if it took none either.
+    # Known points are not counted: they take no time and would make the estimate of the remaining time too low.
     known = sum(len(unit) for unit in part.units if not _missing(part, journal, unit))
     with progress.stage(f"{part.name}, points", len(part.order) - known) as advance:
         reported = known
@@ -83,20 +83,21 @@ def survey(part: Part, journal: Journal, seen: Callable[[], None] | None = None)
 
 
 def recheck(part: Part, journal: Journal, chart: Chart) -> None:
-    """Compute one point of a part again that the journal has, if it has any, and refuse to go on if it is another one now.
+    """Compute one point of the journal again, if it has any, and raise if the value differs.
 
-    The point is the first in the part's order with finite values; of the first sixteen rather one where the value is not zero,
-    as a loss may be whatever its scale, and rather not the centre, which knows nothing of the axes. Nothing is written.
+    The point is the first with finite values. Among the first sixteen, points with a value other than zero, which does not
+    depend on the loss's scale, and points other than the centre, which does not depend on the axes, are preferred. Nothing is
+    written.
 
     Args:
-        part: what was measured.
-        journal: what is known.
-        chart: where.
+        part: the measurement.
+        journal: the known values.
+        chart: the points.
 
     Raises:
-        UsageError: it differs.
+        UsageError: the value differs.
 
-    Cost: one point, or as many as are measured together.
+    Cost: one point, or one group of points.
     """
     known = ((k, journal.records.get(_key(part, k), {})) for k in part.order)
     done = list(islice(((k, record) for k, record in known if _finite(record)), 16))
@@ -111,19 +112,19 @@ def recheck(part: Part, journal: Journal, chart: Chart) -> None:
     here = _measured(part, next(unit for unit in part.units if number in unit))[_key(part, number)]
     if there != here:
         raise UsageError(
-            f"expected the {part.name} at point {number} to be what the journal has, {_told(there, here)}, "
+            f"expected the {part.name} at point {number} to equal the journal's, {_told(there, here)}, "
             f"found {_told(here, there)}: the network, the data or the code changed, or the machine computes differently",
             fix="choose another directory",
         )
 
 
 def _finite(record: Record) -> bool:
-    """Whether a record holds values, all finite."""
+    """Whether a record has values, all of them finite."""
     return bool(record.get("values")) and all(math.isfinite(decoded(row[0])) for row in record["values"].values())
 
 
 def _told(record: Record, other: Record) -> str:
-    """Those values of a record, with their errors, that another one has not, or the failure that it is."""
+    """The values of a record, with errors, that differ from another record, or its failure."""
     if "failed" in record:
         return str(record["failed"])
     theirs = other.get("values", {})
@@ -131,18 +132,18 @@ def _told(record: Record, other: Record) -> str:
 
 
 class _Idle:
-    """How long nobody else has got anything done while this process had nothing to do."""
+    """The time without progress of other processes while this process is idle."""
 
     def __init__(self) -> None:
-        self.own = 0  # points that this process did in the meantime
+        self.own = 0  # points that this process computed meanwhile
         self.reset()
 
     def reset(self) -> None:
-        """There was something to do."""
+        """The process is not idle."""
         self._others: int | None = None
 
     def seconds(self, known: int) -> float:
-        """Since when, with so many records known by now."""
+        """Seconds without progress, given the number of records known now."""
         if known - self.own != self._others:
             self._others, self._from = known - self.own, time.monotonic()
         return time.monotonic() - self._from
@@ -159,7 +160,7 @@ def _missing(part: Part, journal: Journal, unit: Unit) -> list[str]:
 
 
 def _awaited(part: Part, journal: Journal, unit: Unit) -> Unit:
-    """The unit that has to be done before this one and is not; else ()."""
+    """The unit that must be computed before this one and is not yet; else ()."""
     before = part.wants(unit[0])
     return () if before is None or _key(part, before) in journal.records else (before,)
 
@@ -167,7 +168,7 @@ def _awaited(part: Part, journal: Journal, unit: Unit) -> Unit:
 def _chunk(
     part: Part, journal: Journal, todo: deque[Unit], later: deque[Unit], size: int, claimed: bool
 ) -> list[Unit]:  # fmt: skip
-    """The next units to do; those that others are at work on, or that wait for another point, go to `later`."""
+    """The next units to compute; those that other processes claim, or that wait for another point, go to `later`."""
     out: list[Unit] = []
     while todo and len(out) < size:
         unit = todo.popleft()
@@ -183,13 +184,13 @@ def _chunk(
 
 
 def _work(part: Part, journal: Journal, chunk: list[Unit], claimed: bool) -> tuple[float, list[Unit]]:
-    """Claim units and do them, but for those that another process claimed at the same instant and keeps.
+    """Claim units and compute them, except those to which another process has a prior claim.
 
     Args:
-        claimed: whether to do them even so.
+        claimed: whether to compute those, too.
 
     Returns:
-        Seconds a unit took, 0 if none was done; the units that were left.
+        Mean seconds per unit, 0 if none was computed; the units that were left.
     """
     journal.claim([key for unit in chunk for key in _missing(part, journal, unit)])
     spent: list[float] = []
@@ -212,12 +213,12 @@ def _work(part: Part, journal: Journal, chunk: list[Unit], claimed: bool) -> tup
 
 
 def _measured(part: Part, unit: Unit) -> dict[str, Record]:
-    """The records of the points of a unit, or why there are none."""
+    """The records of the points of a unit, or the reason why they failed."""
     try:
-        with progress.listening(None):  # the inner stages of a point are no news
+        with progress.listening(None):  # no progress for the stages within a point
             found = part(unit)
     except UsageError:
-        raise  # a full disk is no property of a point
-    except Exception as error:  # also what the user's own model and metric raise
+        raise  # e.g. a full disk, which is not the failure of a point
+    except Exception as error:  # the user's model and metric may raise anything
         found = [failure(error)] * len(unit)
     return {_key(part, k): record for k, record in zip(unit, found, strict=True)}
