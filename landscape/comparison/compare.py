@@ -1,4 +1,4 @@
-"""Groups of runs side by side: every number with its interval, every difference with its test."""
+"""Comparison of groups of runs: medians with intervals, differences with tests."""
 
 import itertools
 import math
@@ -30,44 +30,44 @@ def compare(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Comparison:
-    """Put groups of runs side by side, measure by measure.
+    """Compare groups of runs, measure by measure.
 
-    For every measure: the median of each group with a 95 % bootstrap interval (five runs or more; else the range); for every
-    pair of groups the p-value of an exact permutation test on ranks, its q-value over all measures and pairs
-    (Benjamini-Hochberg), Cliff's delta and the ratio of medians with 95 % intervals; Kendall's tau-b with the generalization
-    gap over all runs, with interval and p-value; and the granulated Psi over recorded hyperparameters. Training loss,
-    accuracies and gap get the same tests: they tell under which conditions the measures were compared. A q-value is the larger
-    of two: among all tests of the comparison, so that two groups of one recipe are called different in anything at most once in
-    20; and within its family, measures or conditions, so that losses that differ do not lower the bar for the measures.
+    For every measure: the median of each group with a 95 % bootstrap interval (for at least five runs; else the range). For
+    every pair of groups: the p-value of an exact permutation test on ranks, its q-value over all measures and pairs
+    (Benjamini-Hochberg), Cliff's delta and the ratio of medians with 95 % intervals. Over all runs: Kendall's tau-b with the
+    generalization gap, with interval and p-value, and the granulated Psi over recorded hyperparameters. Training loss,
+    accuracies and gap are tested, too: they are the conditions of the comparison. A q-value is the larger of two. One is
+    adjusted over all tests, so that two groups of the same recipe differ significantly in anything with probability at most
+    5 %. The other is adjusted within its family, measures or conditions, so that significant conditions do not make measures
+    significant.
 
-    A value that is nan (not defined for a network, or broken down) leaves its measure out of every test, and says so;
-    infinities are ranked as what they are. Runs are what varies: all intervals and tests are about other runs of the same
-    recipes, not about other data.
+    A measure with a nan (not defined for a network, or failed) is left out of all tests, with a remark. Infinite values are
+    ranked. Intervals and tests are about other runs of the same recipes, not about other data.
 
     Args:
         groups: name -> the runs' Sharpness; every measure that all runs have is compared.
-        gaps: name -> generalization gap of every run (training accuracy less test accuracy), in the same order; computed where
+        gaps: name -> generalization gap of every run (training accuracy minus test accuracy), in the same order; computed if
             `test` is given and both accuracies are known.
         train: name -> loss and accuracy of every run on training data; default those of its Sharpness, unless that was
             measured on a test split.
         test: name -> loss and accuracy of every run on test data.
-        hyperparameters: name -> what every run was trained with, for Psi; see `landscape.comparison.hyperparameters`.
-        excluded: (group, checkpoint, why) of runs left out beforehand, for the record.
-        seed: of the bootstrap and of random arrangements; each measure has its own stream.
+        hyperparameters: name -> hyperparameters of every run, for Psi; see `landscape.comparison.hyperparameters`.
+        excluded: (group, checkpoint, reason) of runs left out beforehand, for the record.
+        seed: seed of the bootstrap and of random permutations; each measure has its own stream.
         draws: resamples of each bootstrap.
 
     Returns:
-        Comparison, with remarks on what cannot be concluded.
+        Comparison, with remarks on the limits of its conclusions.
 
     Raises:
         UsageError: an empty group, or lists of different lengths.
 
-    Cost: some seconds for 30 measures in 2 groups of 10 runs, half a minute in 4 groups of 50.
+    Cost: a few seconds for 30 measures in 2 groups of 10 runs, half a minute in 4 groups of 50.
 
     Accuracy: coverage of every interval and the level of every test are measured in `tests/comparison`.
 
-    Reference: Jiang et al. 2020, arXiv:1912.02178, for rank correlation with the gap. The single methods are cited where they
-        are: `landscape.comparison.difference`, `intervals`, `correlation`, `granulated`.
+    Reference: Jiang et al. 2020, arXiv:1912.02178, for rank correlation with the gap. `landscape.comparison.difference`,
+        `intervals`, `correlation` and `granulated` cite their methods.
 
     Example:
         >>> from landscape.results import Measurement
@@ -121,7 +121,7 @@ def _scores(
     train: Mapping[str, Sequence[Evaluation]] | None,
     test: Mapping[str, Sequence[Evaluation]] | None,
 ) -> Scores:
-    """Losses, accuracies and gap, each only where every run has it."""
+    """Losses, accuracies and gap; each only if every run has it."""
     everyone = [s for runs in groups.values() for s in runs]
     if train is None and all(s.provenance.get("split", "train") == "train" for s in everyone):
         train = {g: [Evaluation(s.loss, s.accuracy) for s in runs] for g, runs in groups.items()}
@@ -150,7 +150,7 @@ def _scores(
 
 
 def _gap(value: float | None, train: Estimate | None, test: Estimate | None) -> Estimate:
-    """Training less test accuracy; the two are on different samples, so that their variances add."""
+    """Training accuracy minus test accuracy; they are on different samples, so their variances add."""
     if train is None or test is None:
         return Estimate(math.nan if value is None else float(value), reason="no gap was given" if value is None else None)
     stderr = None if train.stderr is None or test.stderr is None else math.hypot(train.stderr, test.stderr)
@@ -162,7 +162,7 @@ def _values(estimates: Sequence[Estimate]) -> np.ndarray:
 
 
 def _stream(seed: int, *names: str) -> np.random.Generator:
-    """Random numbers that depend on the seed and on what they are for, not on what else is compared."""
+    """A random stream that depends on the seed and on the names, not on what else is compared."""
     return np.random.default_rng([seed, *"/".join(names).encode()])
 
 
@@ -175,7 +175,7 @@ def _table(quantities: Scores, seed: int, draws: int) -> dict[str, dict[str, Gro
 
 
 def _group(values: np.ndarray, random: np.random.Generator, draws: int) -> GroupValue:
-    """One quantity in one group."""
+    """Median and interval, or range, of one quantity in one group."""
     a = values[~np.isnan(values)]
     if not len(a):
         return GroupValue(math.nan, math.nan, math.nan, 0, False)
@@ -187,7 +187,7 @@ def _group(values: np.ndarray, random: np.random.Generator, draws: int) -> Group
 
 
 def _undefined(quantities: Scores) -> dict[str, str]:
-    """Which quantities are nan in some run, and why the first of these says so."""
+    """The quantities that are nan in some run, with the reason of the first such run."""
     out = {}
     for name, by_group in quantities.items():
         lost = [e for runs in by_group.values() for e in runs if math.isnan(e.value)]
@@ -198,7 +198,7 @@ def _undefined(quantities: Scores) -> dict[str, str]:
 
 
 def _differences(family: Scores, left_out: Mapping[str, str], seed: int, draws: int) -> list[Difference]:
-    """All tests of one family, with their q-values in it."""
+    """All tests of one family, with q-values within the family."""
     found = [
         difference(
             name,
@@ -239,7 +239,7 @@ def _correlations(
 def _varying(
     groups: dict[str, list[Sharpness]], hyperparameters: Mapping[str, Sequence[Mapping[str, Any]]] | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """The hyperparameters that are not the same in all runs; a run that lacks one has null for it."""
+    """The hyperparameters that differ between runs; None for a run that lacks one."""
     if hyperparameters is None:
         return {}
     everyone = [h for g in groups for h in hyperparameters[g]]

@@ -1,4 +1,4 @@
-"""Kendall's rank correlation of a measure with the generalization gap, with an interval and a p-value that allow ties."""
+"""Kendall's rank correlation of a measure with the generalization gap, with interval and p-value, allowing ties."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from scipy import stats
 from landscape.comparison.intervals import DRAWS, LEVEL, expanded, percentiles, resampled
 from landscape.results import RankCorrelation
 
-# Below this many runs the bootstrap's interval covers 86 % of large correlations instead of 95 %.
+# With fewer runs, the bootstrap interval covers large correlations in only 86 % of cases instead of 95 %.
 ENOUGH = 8
 SHUFFLES, MANY = 9_999, 60
 
@@ -17,26 +17,25 @@ SHUFFLES, MANY = 9_999, 60
 def kendall(x: np.ndarray, y: np.ndarray, random: np.random.Generator, draws: int = DRAWS) -> RankCorrelation | None:
     """tau-b = (concordant - discordant pairs) / sqrt(pairs not tied in x * pairs not tied in y), interval and p-value.
 
-    The interval is the percentile bootstrap over runs in which a pair counts with the product of its runs' multiplicities
-    and a run is never paired with its own copies: the usual bootstrap fills a sample with ties that the population does not
-    have, which pulls tau-b away. It covers 95 to 99 % for 8 to 20 runs and tau between 0 and 0.85, better than the jackknife
-    with Student's t (86 % at 8 runs and tau = 0.85). With ties, as gaps of a small test set have them, the plain percentiles
-    cover 84 to 95 %; they are then expanded as for a median, and cover 95 to 100 % of values rounded to their standard
-    deviation, to half of it, to three levels or to two equal halves. They fall short, to 79 % for 12 runs without any
-    association, where nearly all runs share one value and one or two stand out. Where all pairs that are not tied agree
-    resamples cannot disagree; the end then reaches to the tau at which n // 2 disjoint pairs all agree with probability
-    2.5 %: 2 * 0.025^(1 / (n // 2)) - 1.
+    The interval is a percentile bootstrap over runs. A pair has the product of its runs' multiplicities as weight, and a run is
+    not paired with its copies: the usual bootstrap adds ties that the population does not have, which biases tau-b. It
+    covers 95 to 99 % for 8 to 20 runs and tau between 0 and 0.85, better than the jackknife with Student's t (86 % for 8 runs
+    and tau = 0.85). With ties, as in gaps of a small test set, plain percentiles cover 84 to 95 %. They are then expanded as
+    for a median, and cover 95 to 100 % for values rounded to their standard deviation, to half of it, to three levels or to
+    two equal halves. Coverage drops to 79 %, for 12 runs without association, if nearly all runs share one value. If all
+    untied pairs agree, resamples cannot disagree. The interval then extends to the tau at which n // 2 disjoint pairs all
+    agree with probability 2.5 %: 2 * 0.025^(1 / (n // 2)) - 1.
 
-    The p-value counts arrangements of y: exact up to 7 runs, and without ties up to 33 by the known distribution; up to 60
-    from 9,999 random ones by the (b + 1) / (m + 1) rule; beyond, from the normal distribution with its variance corrected for
-    ties. It takes the runs for independent draws.
+    The p-value is from permutations of y: exact up to 7 runs, and without ties up to 33 by the known distribution; up to 60
+    from 9,999 random ones, p = (b + 1) / (m + 1); for more, from the normal distribution with its variance corrected for ties.
+    Runs are assumed to be independent.
 
     Args:
-        x, y: one value a run; infinities are ranked.
-        random, draws: of the bootstrap and of random arrangements.
+        x, y: one value per run; infinities are ranked.
+        random, draws: generator, and number of bootstrap resamples.
 
     Returns:
-        RankCorrelation with q left at nan; None where one of them is constant or there are fewer than three runs.
+        RankCorrelation with q = nan; None if one of them is constant or there are fewer than three runs.
 
     Reference: Kendall 1945, Biometrika 33:239, for tau-b; Jiang et al. 2020, arXiv:1912.02178, for its use here.
 
@@ -66,13 +65,13 @@ def kendall(x: np.ndarray, y: np.ndarray, random: np.random.Generator, draws: in
 
 
 def unanimous(value: float, pairs: int) -> tuple[float, float]:
-    """95 % interval where every pair says the same: the ends at which so many disjoint pairs do with probability 2.5 %."""
+    """95 % interval if all pairs agree: its end is the value at which `pairs` disjoint pairs agree with probability 2.5 %."""
     end = 2 * 0.025 ** (1 / max(pairs, 1)) - 1
     return (min(end, value), 1.0) if value > 0 else (-1.0, max(-end, value))
 
 
 def _p_value(sx: np.ndarray, sy: np.ndarray, random: np.random.Generator) -> float:
-    """Share of the arrangements of y that agree with x, or disagree, at least as much as y itself."""
+    """Two-sided p-value: share of the permutations of y with at least the observed |agreement| with x."""
     n = len(sx)
     off = ~np.eye(n, dtype=bool)
     observed = abs((sx * sy).sum())

@@ -1,4 +1,4 @@
-"""Is there a difference between two groups of runs, and how large is it?"""
+"""Significance and size of the difference between two groups of runs."""
 
 import math
 
@@ -8,27 +8,27 @@ from scipy import stats
 from landscape.comparison.intervals import ratio_interval, superiority_interval
 from landscape.results import Difference
 
-# Below this many runs no interval can be had: the range of four runs misses the median in one case of eight.
+# With fewer runs there is no 95 % interval: the range of four runs misses the median in one case of eight.
 ENOUGH = 5
-# Up to this many runs in all every arrangement is counted; the count of 50 against 50 takes some 0.1 s.
+# Up to this total number of runs the test is exact; 50 against 50 takes about 0.1 s.
 COUNTABLE = 100
 SHUFFLES = 99_999
 
 
 def rank_test(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> tuple[float, bool]:
-    """Two-sided p-value of the permutation test on the sum of ranks: P(|W - E W| >= |w - E W|) over all arrangements.
+    """Two-sided p-value of the permutation test on the sum of ranks: P(|W - E W| >= |w - E W|) over all permutations.
 
-    The statistic is Wilcoxon's rank sum with mid-ranks, so that ties are allowed, infinities are only the largest, and one
-    huge value cannot decide. All C(m + n, m) arrangements are counted by the shift algorithm on doubled mid-ranks, which
-    is exact with ties too, where tables of the U statistic are not; beyond 100 runs 99,999 random arrangements stand in for
-    them and p = (b + 1) / (draws + 1), which is valid at any number of draws.
+    The statistic is Wilcoxon's rank sum with mid-ranks, which allows ties and infinities and is robust to outliers. All
+    C(m + n, m) permutations are counted by the shift algorithm on doubled mid-ranks, which is exact with ties, too, unlike
+    tables of the U statistic. For more than 100 runs, 99,999 random permutations are used, with p = (b + 1) / (draws + 1),
+    which is valid for any number of draws.
 
-    What is tested is that the runs of both groups are exchangeable, as two groups of one recipe are; then P(p <= x) <= x
-    whatever the distribution. Against unequal spreads about one centre the test has little power, and no exact level.
+    The null hypothesis is that the runs of both groups are exchangeable, as for two groups of one recipe. Then P(p <= x) <= x
+    for every distribution. Against different variances with equal centres the test has little power, and no exact level.
 
     Args:
-        a, b: values, one a run; not nan.
-        random: for the random arrangements.
+        a, b: values, one per run; not nan.
+        random: generator of random permutations.
 
     Returns:
         p, and whether it is exact.
@@ -36,7 +36,7 @@ def rank_test(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> tupl
     Reference: Streitberg and Roehmel 1986, Statistical Software Newsletter 12:10; Phipson and Smyth 2010, SAGMB 9:39.
 
     Example:
-        Five against five without overlap: 2 of 252 arrangements.
+        Five against five without overlap: 2 of 252 permutations.
         >>> p, _ = rank_test(np.arange(5.0), np.arange(5.0, 10.0), np.random.default_rng(0))
         >>> round(p * 252, 9)
         2.0
@@ -59,7 +59,7 @@ def rank_test(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> tupl
 
 
 def smallest_p(m: int, n: int) -> float:
-    """The smallest two-sided p-value that m against n runs can give: two arrangements out of all.
+    """The smallest two-sided p-value for m against n runs: two of all permutations.
 
     Example:
         >>> smallest_p(3, 3), smallest_p(1, 1)
@@ -71,13 +71,13 @@ def smallest_p(m: int, n: int) -> float:
 def difference(
     name: str, a: tuple[str, np.ndarray], b: tuple[str, np.ndarray], random: np.random.Generator, *, draws: int
 ) -> Difference:
-    """Test and effect sizes of one quantity in two groups; q is left at nan for `adjusted` to fill.
+    """Test and effect sizes of one quantity in two groups; q is nan until `adjusted` computes it.
 
     Args:
-        name: of the quantity.
+        name: name of the quantity.
         a, b: (group, values); not nan.
-        random: of random arrangements and the bootstrap.
-        draws: of the bootstrap.
+        random: generator of random permutations and the bootstrap.
+        draws: number of bootstrap resamples.
     """
     x, y = a[1], b[1]
     wins = (x[:, None] > y).astype(float) + 0.5 * (x[:, None] == y)
@@ -92,10 +92,10 @@ def difference(
 
 
 def adjusted(p: list[float]) -> list[float]:
-    """q-values of Benjamini and Hochberg: calling all q <= 0.05 a difference, at most 5 % of these are false, on average.
+    """q-values of Benjamini and Hochberg: of the differences with q <= 0.05, at most 5 % are false in expectation.
 
-    It relies on tests that are independent or positively dependent, which measures of one network nearly always are (they
-    rise together with its curvature); where no group differs at all, the chance of any call is then at most 5 %.
+    The tests must be independent or positively dependent. Measures of one network nearly always are, since they increase with
+    its curvature. If no groups differ, the probability of any finding is then at most 5 %.
 
     Reference: Benjamini and Hochberg 1995, JRSS B 57:289; Benjamini and Yekutieli 2001, Annals of Statistics 29:1165.
     """
@@ -103,10 +103,10 @@ def adjusted(p: list[float]) -> list[float]:
 
 
 def _subset_sums(ranks: np.ndarray, size: int) -> np.ndarray:
-    """How many subsets of `size` have each sum, in float64: the counts of 100 runs reach 1e29, their relative error 1e-14."""
+    """Number of subsets of `size` with each sum, in float64: for 100 runs they reach 1e29, with relative error 1e-14."""
     ways = np.zeros((size + 1, int(np.sort(ranks)[-size:].sum()) + 1))
     ways[0, 0] = 1
     for r in ranks:
-        # Right to left, so that no run is taken twice; only the sizes that can be reached move.
+        # From a copy of the previous counts, so that no run is used twice.
         ways[1:, r:] += ways[:-1, : ways.shape[1] - r].copy()
     return ways[size]

@@ -1,4 +1,4 @@
-"""Granulated rank correlation: does a measure go with generalization when one hyperparameter changes and the others do not?"""
+"""Granulated rank correlation of a measure with the generalization gap, between runs that differ in one hyperparameter."""
 
 import itertools
 import json
@@ -13,18 +13,18 @@ from landscape.comparison.correlation import unanimous
 from landscape.comparison.intervals import DRAWS, percentiles, resampled
 from landscape.results import Granulated
 
-# What tells runs of one setting apart, or only how a run was watched; not what it was trained with.
+# Entries of a recipe that are not hyperparameters: seeds, and settings that do not affect training.
 BOOKKEEPING = {"seed", "corruption_seed", "evaluate_every", "schema", "history", "final", "versions", "seconds"}
-# An interval from fewer comparisons than this says nothing.
+# An interval needs at least this many runs and pairs.
 ENOUGH_RUNS, ENOUGH_PAIRS = 8, 10
-_BLOCK = 4_000_000  # weights of pairs held at once
+_BLOCK = 4_000_000  # weights of pairs in memory at once
 
 
 def hyperparameters(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a run was trained with: the plain values of a checkpoint's recipe, without seeds and bookkeeping.
+    """The hyperparameters of a run: the values of a checkpoint's recipe, without seeds and bookkeeping.
 
-    A recipe of `landscape train` keeps them under "training"; options of the network are named "network_options.width". The
-    number of epochs is a budget and no hyperparameter where the run stopped at its training loss before it was used up.
+    A recipe of `landscape train` has them under "training"; options of the network are named "network_options.width". The
+    number of epochs is not a hyperparameter if the run stopped earlier, at its training loss.
 
     Example:
         >>> hyperparameters({"training": {"lr": 0.1, "seed": 3, "epochs": 9}, "final": {"stopped": "loss"}})
@@ -46,13 +46,13 @@ def hyperparameters(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Granules:
-    """The pairs of runs that differ in one hyperparameter only.
+    """The pairs of runs that differ in a single hyperparameter.
 
     Attributes:
-        pairs: (pairs, 2) numbers of the runs.
-        granule: (pairs,) which granule a pair belongs to: its hyperparameter, and the values of all others.
-        owner: (granules,) which hyperparameter a granule belongs to.
-        names: of the hyperparameters that vary over the runs.
+        pairs: (pairs, 2) indices of the runs.
+        granule: (pairs,) index of a pair's granule: its hyperparameter, and the values of all others.
+        owner: (granules,) index of a granule's hyperparameter.
+        names: names of the hyperparameters that vary over the runs.
     """
 
     pairs: np.ndarray
@@ -62,13 +62,13 @@ class Granules:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Pairs of every hyperparameter."""
+        """Number of pairs for every hyperparameter."""
         held = np.bincount(self.owner[self.granule], minlength=len(self.names)) if len(self.pairs) else [0] * len(self.names)
         return {name: int(count) for name, count in zip(self.names, held, strict=True)}
 
 
 def granules(settings: Sequence[Mapping[str, Any]]) -> Granules:
-    """Find the pairs among runs with these hyperparameters; a key that a run lacks is a value of its own."""
+    """Find the pairs among runs with these hyperparameters; a missing key counts as a distinct value."""
     keys = list(dict.fromkeys(key for s in settings for key in s))
     rows = [tuple(json.dumps(s[k], sort_keys=True, default=str) if k in s else None for k in keys) for s in settings]
     names = [k for c, k in enumerate(keys) if len({row[c] for row in rows}) > 1]
@@ -93,23 +93,23 @@ def granulated(
 ) -> Granulated:
     """Psi of one measure: the mean over hyperparameters of the mean over granules of the pairs' agreement.
 
-    A granule holds the runs that share all hyperparameters but one. Its value is the mean of sign(m_i - m_j) sign(g_i - g_j)
-    over its pairs of runs that differ in that one (runs that differ in the seed only are no pair); psi of a hyperparameter is
-    the mean over its granules, Psi the mean of the psis over the hyperparameters that have a pair. A tie counts 0.
+    A granule contains the runs that share all hyperparameters but one. Its value is the mean of sign(m_i - m_j) sign(g_i - g_j)
+    over its pairs of runs that differ in that one; runs that differ only in the seed are not paired. psi of a hyperparameter
+    is the mean over its granules, and Psi the mean of psi over the hyperparameters with pairs. A tie counts 0.
 
     Args:
-        values: of the measure, one a run; infinities are ranked.
-        gaps: generalization gap, one a run.
+        values: the measure, one value per run; infinities are ranked.
+        gaps: generalization gap, one per run.
         found: the pairs among these runs.
-        random: of the bootstrap.
-        draws: of the bootstrap.
+        random: generator of the bootstrap.
+        draws: number of bootstrap resamples.
 
     Returns:
-        Granulated: Psi in [-1, 1], its parts, and a 95 % percentile interval from resampling runs: a pair counts with the
-            product of its runs' multiplicities, so that no run is ever paired with itself. None where there are fewer than
-            8 runs in pairs or 10 pairs of a hyperparameter, and the reason.
+        Granulated: Psi in [-1, 1], its parts, and a 95 % percentile interval from resampling runs. A pair has the product of
+            its runs' multiplicities as weight, so no run is paired with itself. For fewer than 8 runs in pairs, or fewer than
+            10 pairs of a hyperparameter, the interval is None, with a reason.
 
-    Reference: Jiang et al. 2020, arXiv:1912.02178, equations 4 and 5, where a granule has one run a value and no ties.
+    Reference: Jiang et al. 2020, arXiv:1912.02178, equations 4 and 5, where a granule has one run per value and no ties.
     """
     names = [n for n, count in found.counts.items() if count]
     if not names:
@@ -136,7 +136,7 @@ def granulated(
 
 
 def _psi(weights: np.ndarray, agreement: np.ndarray, found: Granules) -> tuple[np.ndarray, np.ndarray]:
-    """psi of every hyperparameter, and Psi, for each row of weights of the runs; nan where no pair has weight."""
+    """psi of every hyperparameter, and Psi, for each row of weights of the runs; nan if no pair has weight."""
     w = weights[:, found.pairs[:, 0]] * weights[:, found.pairs[:, 1]]
     rows = np.arange(len(found.granule))
     inside = csr_array((np.ones(len(rows)), (rows, found.granule)), shape=(len(rows), len(found.owner)))

@@ -1,4 +1,4 @@
-"""What the reader of a comparison must know before believing it: mismatched losses, and what cannot be concluded."""
+"""Remarks on a comparison: mismatched training losses, and limits of the conclusions."""
 
 import math
 from collections import Counter
@@ -7,7 +7,7 @@ from landscape.comparison.correlation import ENOUGH as ENOUGH_FOR_TAU
 from landscape.comparison.difference import ENOUGH, smallest_p
 from landscape.results import FALSE_DISCOVERY, Comparison
 
-# Factor between the training losses of single runs from which their range is worth a remark; a custom, no test.
+# Factor between the largest and smallest training loss above which their range is reported; a convention, not a test.
 WIDE = 1.5
 
 
@@ -28,7 +28,7 @@ def remarks(comparison: Comparison) -> tuple[list[str], list[str]]:
 
 
 def _mismatch(comparison: Comparison) -> list[str]:
-    """Training losses that the test finds different, so that one recipe is said to differ no more often than the level."""
+    """Groups with significantly different training losses."""
     found = [d for d in comparison.differences if d.name == "train_loss" and d.found]
     if not found:
         return []
@@ -40,7 +40,7 @@ def _mismatch(comparison: Comparison) -> list[str]:
 
 
 def _untested_losses(comparison: Comparison) -> list[str]:
-    """Pairs of groups too small for any test of their training losses, with the numbers."""
+    """Pairs of groups that are too small for a test of their training losses, with the medians."""
     pairs = [f"{d.a} / {d.b}" for d in comparison.differences if d.name == "train_loss" and d.smallest_p > FALSE_DISCOVERY]
     if not pairs:
         return []
@@ -51,7 +51,7 @@ def _untested_losses(comparison: Comparison) -> list[str]:
 
 
 def _spread(comparison: Comparison) -> list[str]:
-    """How far apart the training losses of single runs are, which says nothing of the groups."""
+    """The range of the training losses of single runs, if it is wide."""
     by_group = comparison.scores.get("train_loss")
     if by_group is None or "train_loss" in comparison.left_out:
         return []
@@ -69,27 +69,27 @@ def _medians(comparison: Comparison) -> str:
 
 
 def _repeated(comparison: Comparison) -> list[str]:
-    """One network counted as several runs makes every interval too short."""
+    """Files that occur several times, which makes every interval too short."""
     digests = Counter(s.sha256 for runs in comparison.groups.values() for s in runs if s.sha256 is not None)
     twice = [s.checkpoint or "a run" for runs in comparison.groups.values() for s in runs if s.sha256 and digests[s.sha256] > 1]
     if not twice:
         return []
-    return [f"THE SAME FILE SEVERAL TIMES: {', '.join(twice)}; runs must be trained apart, or every interval is too short"]
+    return [f"THE SAME FILE SEVERAL TIMES: {', '.join(twice)}; train runs independently, or every interval is too short"]
 
 
 def _small_groups(comparison: Comparison) -> list[str]:
-    """Which groups are too small for intervals."""
+    """Groups that are too small for intervals."""
     small = [f"{name} ({len(runs)})" for name, runs in comparison.groups.items() if len(runs) < ENOUGH]
     if not small:
         return []
     return [
         f"fewer than {ENOUGH} runs in {', '.join(small)}: no interval for their medians, effect sizes and ratios; "
-        "braces are the range of these runs; nothing can be concluded about others"
+        "braces are the range of these runs, which allows no conclusion about other runs"
     ]
 
 
 def _reachable(comparison: Comparison) -> list[str]:
-    """The smallest p-value that the sizes of the groups allow, where it stands in the way of any finding."""
+    """The smallest p-value for the sizes of the groups, if it limits the findings."""
     tests = len(comparison.differences)
     sizes = dict.fromkeys(d.n for d in comparison.differences)
     out = []
@@ -97,12 +97,10 @@ def _reachable(comparison: Comparison) -> list[str]:
         least, ways = smallest_p(m, n), math.comb(m + n, m)
         share = f"{m} against {n} runs: the smallest p-value they can give is {min(2, ways)}/{ways} = {least:.2g}"
         if least > FALSE_DISCOVERY:
-            out.append(
-                f"{share}: no difference can be found at {FALSE_DISCOVERY:.0%}, whatever the values are".replace("%", " %")
-            )
+            out.append(f"{share}: no difference can be significant at {FALSE_DISCOVERY:.0%}, for any values".replace("%", " %"))
         elif (needed := math.ceil(least * tests / FALSE_DISCOVERY - 1e-9)) > 1:
             out.append(
-                f"{share}; over {tests} tests a q of {FALSE_DISCOVERY} takes at least {needed} tests that reach it".replace(
+                f"{share}; with {tests} tests, q = {FALSE_DISCOVERY} needs at least {needed} tests with that p-value".replace(
                     "%", " %"
                 )
             )
@@ -110,7 +108,7 @@ def _reachable(comparison: Comparison) -> list[str]:
 
 
 def _infinite(comparison: Comparison) -> list[str]:
-    """Measures with infinite values: ranked, but no ratio."""
+    """Measures with infinite values, which are ranked but have no ratio."""
     lost = [
         name for name in comparison.table if any(math.isinf(s[name].value) for runs in comparison.groups.values() for s in runs)
     ]
@@ -118,7 +116,7 @@ def _infinite(comparison: Comparison) -> list[str]:
 
 
 def _correlation(comparison: Comparison) -> list[str]:
-    """What Kendall's tau and Psi rest on."""
+    """Limits of Kendall's tau and Psi."""
     runs = sum(map(len, comparison.groups.values()))
     if "gap" not in comparison.scores:
         return ["no rank correlation with the generalization gap: there is no accuracy on a test split"]
@@ -127,13 +125,13 @@ def _correlation(comparison: Comparison) -> list[str]:
         return ["no rank correlation with the generalization gap: fewer than three runs with a gap"]
     constant = [m for m in comparison.table if m not in comparison.rank_correlation and m not in comparison.left_out]
     if constant:
-        out.append(f"no rank correlation of {', '.join(constant)}: it, or the gap, is the same in all runs")
+        out.append(f"no rank correlation of {', '.join(constant)}: the measure or the gap is the same in all runs")
     if runs < ENOUGH_FOR_TAU and comparison.rank_correlation:
-        out.append(f"{runs} runs in all: no interval for Kendall's τ, which takes {ENOUGH_FOR_TAU}")
+        out.append(f"{runs} runs in all: no interval for Kendall's τ, which needs {ENOUGH_FOR_TAU}")
     if comparison.rank_correlation and any(len(r) > 1 for r in comparison.groups.values()) and len(comparison.groups) > 1:
         out.append(
-            "τ is over all runs, and its p and interval take them for independent draws; runs of one recipe are alike, so "
-            "that a few groups that differ in both can make a τ: Ψ compares runs that differ in one hyperparameter only"
+            "τ, its p and its interval treat all runs as independent; runs of one recipe are similar, so a few groups that "
+            "differ in measure and gap can cause a τ: Ψ compares only runs that differ in a single hyperparameter"
         )
     reasons = dict.fromkeys(g.reason for g in comparison.granulated.values() if g.reason)
     out += [f"Ψ: {reason}" for reason in reasons]

@@ -1,4 +1,4 @@
-"""Scaling symmetries of networks: find them, move along them, certify what changed."""
+"""Scaling symmetries of networks: find them, rescale along them, and certify which measures change."""
 
 from landscape.reparam.certify import certificate
 from landscape.reparam.factors import spaced

@@ -1,4 +1,4 @@
-"""Certify a rescaling: the same function, and what each measure of sharpness makes of it."""
+"""Certify a rescaling: compare the function and every measure before and after."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from landscape.results.certificate import Verdict
 
 Symmetry = Literal["layer", "node"]
 
-# How far rounding, of the weights and along the computation, may move an invariant measure, relative to its size.
+# Relative tolerance of an invariant measure, for rounding of weights and computation.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-1, torch.bfloat16: 3e-1}
-# The same relative to the terms of a mean, which may be large beside the mean itself.
+# The same relative to the terms of a mean, which may be larger than the mean.
 _TERMS = _ROUNDING | {torch.float64: 1e-12}
-# Two maximisations may end at different points. Where both see one function up to float64's rounding they must not.
+# Relative tolerance of a maximisation in less than float64, since two runs may end at different points.
 _MAXIMISATION = 2e-2
 
 
@@ -35,28 +35,27 @@ def certificate(
 ) -> Certificate:
     """Compare two networks that should differ by a rescaling: their outputs, and every measure of sharpness.
 
-    The outputs are compared in float64 on the objective's own data. Every measure is computed for both networks with the
-    same random numbers. One that the registry claims to be invariant must agree up to rounding: relative 1e-6 where weights
-    and computation are float64, whatever kind of number it is; 1e-3 in float32, and there plus the residuals for an
-    eigenvalue, 2 % for a maximisation, one sample for a proportion. Any other has moved if it changed by more than the doubts
-    of both values together. Nothing is concluded from a measure that is not defined for the network.
+    The outputs are compared in float64 on the objective's data. Every measure is computed for both networks with the same
+    random numbers. A measure that is claimed invariant must agree up to rounding: relative 1e-6 if weights and computation are
+    float64. In float32 the tolerance is 1e-3, plus the residuals for an eigenvalue, 2 % for a maximisation, or one sample for
+    a proportion. Any other measure has moved if it changed by more than the errors of both values together. Measures that are
+    not defined for the network are not judged.
 
     Args:
-        objective: the network before, on its data.
-        other: the network after, or an Objective of it on the same data.
+        objective: the network before the rescaling, on its data.
+        other: the network after the rescaling, or an Objective of it on the same data.
         measures: as for `landscape.sharpness`.
-        symmetry: the claim to test. Default, read off the weights: "layer" if every parameter tensor was multiplied by one
-            number, else "node".
-        seed: of every measure's random numbers.
-        before: what `measure_all(objective, measures, seed=seed)` gave, so that several certificates of one network share it;
-            None computes it.
+        symmetry: the claim to test. By default it follows from the weights: "layer" if every parameter tensor was multiplied by
+            one number, else "node".
+        seed: seed of every measure's random numbers.
+        before: result of `measure_all(objective, measures, seed=seed)`, to share it among certificates; None computes it.
 
     Returns:
-        Certificate. Where the functions differ no claim applies, and every verdict is "not comparable".
+        Certificate. If the functions differ, no claim applies, and every verdict is "not comparable".
 
     Raises:
         MismatchError: the two networks have different parameters.
-        UsageError: an unknown measure, or a `before` of other measures.
+        UsageError: an unknown measure, or `before` lacks a measure.
 
     Cost: the measures twice (once with `before`), and two forward passes in float64.
 
@@ -83,12 +82,12 @@ def certificate(
     if old.shape != new.shape:
         raise MismatchError(
             f"expected outputs of shape {tuple(old.shape)}, found {tuple(new.shape)}",
-            fix="compare one architecture with itself",
+            fix="compare networks of the same architecture",
         )
     delta, scale = float((old - new).abs().max()), float(old.abs().max())
     computed = max((objective.dtype, after.dtype), key=lambda kind: TOLERANCE[kind])
     stored = _coarsest(objective, other, after)
-    # Weights that are float32 numbers need not have been rounded: outputs that agree to float64 prove that they were not.
+    # Weights that are float32 numbers may be exact; outputs that agree to float64 prove it.
     dtype = computed if delta <= TOLERANCE[computed] * scale else stored
     same = delta <= TOLERANCE[dtype] * scale
     scaling, uniform = _scaling(objective, after, stored)
@@ -116,11 +115,11 @@ def certificate(
 def _row(
     name: str, before: Measurement, after: Measurement, kind: Symmetry, dtype: torch.dtype, same: bool, loss: float
 ) -> CertificateRow:
-    """One measure, judged."""
+    """The row of one measure, with its verdict."""
     claimed = kind in before.invariant_to
     a, b = before.estimate, after.estimate
     change = abs(a.value - b.value)
-    # What is made of differences of losses cannot be told from 0 below the rounding of the loss.
+    # A measure in units of the loss is not resolved below the rounding error of the loss.
     known = {"loss": loss, "% of 1 + loss": 100 * loss / (1 + loss)}.get(before.unit, 0.0)
     slack = _slack(a, b, dtype) + 10 * torch.finfo(dtype).eps * known
     verdict: Verdict
@@ -136,10 +135,10 @@ def _row(
 
 
 def _slack(a: Estimate, b: Estimate, dtype: torch.dtype) -> float:
-    """How far two computations of one value may lie apart when both use the same random numbers."""
+    """Tolerance between two computations of one value with the same random numbers."""
     size = max(abs(a.value), abs(b.value))
     slack = _ROUNDING[dtype] * size
-    if a.kind == "t":  # the spread of the terms that were rounded
+    if a.kind == "t":  # rounding of the terms, relative to their standard deviation
         slack += _TERMS[dtype] * max((e.stderr or 0.0) * math.sqrt(e.n or 0) for e in (a, b))
     if dtype == torch.float64:
         return slack
@@ -147,28 +146,28 @@ def _slack(a: Estimate, b: Estimate, dtype: torch.dtype) -> float:
         slack = max(slack, _maximisation(dtype) * size)
     if a.kind == "residual":
         slack += sum(e.stderr or 0.0 for e in (a, b))
-    if a.kind == "proportion":  # a sample on the edge of two classes falls to either side
+    if a.kind == "proportion":  # one sample at a decision boundary may change its class
         slack += 1 / (a.n or 1)
     return slack
 
 
 def _maximisation(dtype: torch.dtype) -> float:
-    """How far two maxima of one function may lie apart, relative to their size."""
+    """Relative tolerance between two maxima of one function."""
     return _ROUNDING[dtype] if dtype == torch.float64 else max(_MAXIMISATION, _ROUNDING[dtype])
 
 
 def _doubt(estimate: Estimate) -> float:
-    """Half of the 95 % interval of the method's own error: how far a value must move to have moved for certain."""
+    """Half-width of the method's 95 % interval, which a change must exceed to count as a change."""
     if estimate.kind == "lower bound":
         return _MAXIMISATION / 2 * abs(estimate.value)
     if estimate.kind not in ("t", "log t", "residual"):
-        return 0.0  # the same samples before and after: their scatter is no doubt about the change
+        return 0.0  # the samples are the same before and after, so sampling error does not matter
     bounds = estimate.interval()
     return 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
 
 
 def _scaling(before: Objective, after: Objective, dtype: torch.dtype) -> tuple[dict[str, tuple[float, float]], bool]:
-    """Changed parameter -> smallest and largest factor; and whether every tensor has one factor for all its elements."""
+    """Changed parameter -> smallest and largest factor; and whether each tensor has a single factor."""
     if [(e.name, e.shape) for e in before.layout] != [(e.name, e.shape) for e in after.layout]:
         raise MismatchError(
             "expected two networks with the same parameters, found different ones", fix="rescale the network that you measured"
@@ -177,7 +176,7 @@ def _scaling(before: Objective, after: Objective, dtype: torch.dtype) -> tuple[d
     tolerance = 100 * torch.finfo(dtype).eps
     for entry in before.layout:
         old, new = (o.theta[entry.start : entry.stop].double() for o in (before, after))
-        ratio = (new / old)[old != 0]  # what is zero stays zero under every factor
+        ratio = (new / old)[old != 0]  # zeros stay zero under every factor
         if not len(ratio) or bool(((ratio - 1).abs() <= tolerance).all()):
             continue
         low, high = float(ratio.min()), float(ratio.max())
@@ -187,12 +186,12 @@ def _scaling(before: Objective, after: Objective, dtype: torch.dtype) -> tuple[d
 
 
 def _coarsest(objective: Objective, other: nn.Module | Objective, after: Objective) -> torch.dtype:
-    """The dtype that decides how far rounding goes: of the computation, or of the weights where those are coarser."""
+    """The dtype that determines the tolerance: that of the computation, or of the weights if it is coarser."""
     kinds = [objective.dtype, after.dtype]
     if isinstance(other, nn.Module):
         kinds += [p.dtype for p in other.parameters() if p.dtype in TOLERANCE]
     if any(_is_float32(o.theta) for o in (objective, after)):
-        kinds.append(torch.float32)  # computed in float64, of weights that were rounded before
+        kinds.append(torch.float32)  # computed in float64, from weights that were rounded to float32
     return max(kinds, key=lambda kind: TOLERANCE[kind])
 
 

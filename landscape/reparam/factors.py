@@ -1,16 +1,16 @@
-"""Factors between which a rescaling is followed: for the curve of a measure against alpha."""
+"""Factors of a sweep, for the curve of a measure against alpha."""
 
 from landscape.errors import UsageError
 
 
 def spaced(alpha: float, further: int) -> list[float]:
-    """`further` factors log-spaced from 1/alpha towards alpha, without 1 and alpha themselves, in the order of their exponents.
+    """`further` factors, log-spaced between 1/alpha and alpha, without 1 and alpha, in the order of their exponents.
 
-    The exponents t of alpha^t lie evenly in [-1, 0) and in (0, 1); where `further` is odd all gaps are equal.
+    The exponents t of alpha^t are evenly spaced in [-1, 0) and in (0, 1); if `further` is odd, all gaps are equal.
 
     Args:
-        alpha: the end that is already there, > 0.
-        further: how many, at least 0.
+        alpha: the factor that is measured already, > 0.
+        further: number of further factors, at least 0.
 
     Raises:
         UsageError: a negative number of factors.

@@ -1,4 +1,4 @@
-"""Move along a network's scaling symmetries: other weights, the same function."""
+"""Rescale a network along its scaling symmetries: the weights change, the function does not."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from landscape.network.graph import Example, arguments, copied, example_for, unw
 from landscape.symmetry.finding import find_symmetries, values_in
 from landscape.symmetry.symmetries import Symmetries, Unit
 
-# How far rounding the new weights to their dtype may move the outputs, relative to the largest output.
+# Tolerance of the outputs, relative to the largest, for rounding of the new weights to their dtype.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 Layers = Sequence[str] | Mapping[str, "float | Tensor"]
@@ -28,29 +28,29 @@ def rescale(
     example: Example | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """A network with other weights and the same function.
+    """A network with rescaled weights and the same function.
 
-    Layer-wise, Dinh et al.'s T_alpha: what a layer computes is multiplied by alpha, the weights that read it are divided by
-    alpha. With D the diagonal matrix of all factors, theta' = D theta, the gradient becomes D^-1 g and the Hessian D^-1 H D^-1.
-    With BatchNorm, gamma and beta are what multiplies a layer, and the weights before it alone can be scaled too: the running
-    statistics, (var + eps) included, take that up exactly.
+    Layer-wise it is T_alpha of Dinh et al.: the weights of a layer are multiplied by alpha, and the weights that read its
+    outputs are divided by alpha. With D the diagonal matrix of all factors, theta' = D theta, the gradient becomes D^-1 g and
+    the Hessian D^-1 H D^-1. With BatchNorm, gamma and beta multiply a layer. The weights before a BatchNorm can also be scaled
+    alone: the running statistics, including (var + eps), absorb the factor exactly.
 
     Args:
-        model: a network in which `find_symmetries` finds something; it is copied and left as it was.
-        alpha: the factor, > 0, of every unit for which `layers` gives no other.
-        node: give each neuron or channel a factor of its own, log-uniform in [1/alpha, alpha].
-        layers: names of the layers to rescale, or name -> factor (or a factor for each neuron). Default: with `node` all units;
-            else the first one that multiplies one layer's weights and divides another's.
-        example: an input, (B, ...), to trace the network with; not needed if the network begins with a Linear layer.
-        generator: for `node`; default: one with seed 0.
+        model: a network in which `find_symmetries` finds a symmetry; it is copied, not changed.
+        alpha: the factor, > 0, of every unit for which `layers` has none.
+        node: use a separate factor for each neuron or channel, log-uniform in [1/alpha, alpha].
+        layers: names of the layers to rescale, or name -> factor (or one factor per neuron). Default: with `node` all units;
+            else the first unit that multiplies the weights of one layer and divides those of another.
+        example: an input, (B, ...), for tracing the network; not needed if the network begins with a Linear layer.
+        generator: generator for `node`; default: one with seed 0.
 
     Returns:
-        a copy, in the mode, dtype and on the device of the model. New weights are computed in float64 and rounded once: with
-        powers of two, and no running statistics involved, outputs are the same bit for bit.
+        A copy, in the mode, dtype and on the device of the model. New weights are computed in float64 and rounded once. For
+        powers of two, and without running statistics, the outputs are the same to the bit.
 
     Raises:
         UsageError: no symmetry, an unknown layer, a factor that is not positive or that would make a running variance negative.
-        NumericalError: a weight overflows its dtype, or the outputs on the example moved by more than rounding explains.
+        NumericalError: a weight overflows its dtype, or the outputs on the example changed by more than rounding.
 
     Cost: one symbolic trace, one copy, two forward passes on two samples of the example in float64.
 
@@ -77,10 +77,10 @@ def scales_for(
     layers: Layers | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " n"]:
-    """The point of the symmetry group that `rescale` moves to; its arguments are those of `rescale`.
+    """The scale of every neuron that `rescale` uses, for the same arguments.
 
     Returns:
-        scales, (neurons + 1,), float64, for `apply` and `factors`.
+        Scales, (neurons + 1,), float64, for `apply` and `factors`.
     """
     named = _requested(symmetries, _positive(alpha, "alpha"), node=node, layers=layers)
     if not node:
@@ -92,16 +92,16 @@ def scales_for(
         if isinstance(bound, Tensor) and bound.ndim:
             raise UsageError(f"expected one bound for {name} with node=True, found {len(bound)} factors", fix="drop node")
         neurons = symmetries[name].neurons
-        # Signed: 1/alpha is the inverse of alpha, so that each neuron moves continuously with alpha.
+        # The sign of log alpha is kept, so that each neuron's factor is continuous in alpha and inverts with it.
         span = math.log(_positive(float(bound), f"the bound of {name}"))
         uniform = torch.rand(len(neurons), generator=generator, device=generator.device, dtype=torch.float64).cpu()
-        # A BatchNorm whose variance is below eps cannot take up a small factor: the draw stops at the smallest it can.
+        # A BatchNorm with a variance below eps cannot absorb small factors: the draw is cut at the smallest possible one.
         drawn[name] = torch.exp((2 * uniform - 1) * span).maximum(floor[neurons])
     return symmetries.layerwise(drawn)
 
 
 def factors(model: nn.Module, symmetries: Symmetries, scales: Float[Tensor, " n"]) -> dict[str, Float[Tensor, "..."]]:
-    """The diagonal D of theta' = D theta: parameter -> its factors, in its shape, float64, on the CPU."""
+    """The diagonal D of theta' = D theta: parameter -> factors in its shape, float64, on the CPU."""
     named = {}
     for name, p in unwrapped(model).named_parameters():
         scaling = symmetries.scalings.get(name)
@@ -113,7 +113,7 @@ def factors(model: nn.Module, symmetries: Symmetries, scales: Float[Tensor, " n"
 def apply(
     model: nn.Module, symmetries: Symmetries, scales: Float[Tensor, " n"], *, example: Example | None = None
 ) -> nn.Module:
-    """A copy of the network with its weights and running statistics moved by `scales`.
+    """A copy of the network with its weights and running statistics rescaled by `scales`.
 
     Args:
         model: the network in which `symmetries` were found, or one with the same names.
@@ -123,7 +123,7 @@ def apply(
 
     Raises:
         UsageError: a running variance would become negative.
-        NumericalError: a weight overflows, or the outputs moved.
+        NumericalError: a weight overflows, or the outputs changed.
     """
     other = copied(model)
     tensors: dict[str, Tensor] = dict(other.named_parameters()) | dict(other.named_buffers())
@@ -139,7 +139,7 @@ def apply(
             rounded = new.to(old.dtype)
             if not bool(torch.isfinite(rounded[torch.isfinite(value)]).all()):
                 raise NumericalError(
-                    f"expected rescaled weights within {old.dtype}, found overflow in {name}", fix="use a milder factor"
+                    f"expected rescaled weights within {old.dtype}, found overflow in {name}", fix="use a factor closer to 1"
                 )
             old.copy_(rounded)
     if example is not None:
@@ -148,9 +148,9 @@ def apply(
 
 
 def smallest_scales(model: nn.Module, symmetries: Symmetries) -> Float[Tensor, " n"]:
-    """The smallest scale of every neuron that running variances can take up, (neurons + 1,) float64; 0 where nothing limits it.
+    """The smallest scale of every neuron that running variances allow, (neurons + 1,) float64; 0 without a limit.
 
-    A BatchNorm takes up a factor s with var' = s^2 (var + eps) - eps >= 0, so that s >= sqrt(eps / (var + eps)).
+    A BatchNorm absorbs a factor s with var' = s^2 (var + eps) - eps >= 0, so that s >= sqrt(eps / (var + eps)).
     """
     smallest = torch.zeros(symmetries.neurons + 1, dtype=torch.float64)
     buffers = dict(unwrapped(model).named_buffers())
@@ -177,35 +177,36 @@ def outputs_of(model: nn.Module, example: Example, dtype: torch.dtype | None = N
 
 
 def _variance(name: str, value: Tensor, factor: Tensor, eps: float) -> Tensor:
-    """A running variance v with (v + eps) times the square of the factor, which must not take v below zero."""
+    """The running variance v' with v' + eps = factor^2 (v + eps); it must not be negative."""
     new = factor.square() * (value + eps) - eps
     if bool((new < -1e-9 * eps).any()):
         smallest = float((eps / (value.min() + eps)).sqrt())
         raise UsageError(
-            f"expected a factor of at least {smallest:.3g} where {name} takes it up, found {float(factor.min()):.3g}",
-            fix="a smaller one would make this variance negative: choose a larger factor or another layer",
+            f"expected a factor of at least {smallest:.3g} for {name}, found {float(factor.min()):.3g}, "
+            "which would make this variance negative",
+            fix="choose a larger factor or another layer",
         )
     return new.clamp_min(0.0)
 
 
 def _compare(before: nn.Module, after: nn.Module, example: Example) -> None:
-    """Raise if the two networks differ on the example by more than rounding: the last line of defence against a wrong rule."""
+    """Raise if the outputs on the example differ by more than rounding, as a safeguard against a wrong scaling rule."""
     tolerance = max((TOLERANCE.get(p.dtype, 0.0) for p in before.parameters()), default=0.0)
     try:
         pairs = list(zip(outputs_of(before, example, torch.float64), outputs_of(after, example, torch.float64), strict=True))
-    except RuntimeError:  # a network that makes float32 tensors of its own cannot run in float64
+    except RuntimeError:  # a network that creates float32 tensors cannot run in float64
         pairs = list(zip(outputs_of(before, example), outputs_of(after, example), strict=True))
     for x, y in pairs:
         moved, scale = float((x - y).abs().max()), float(x.abs().max())
         if not moved <= tolerance * scale:
             raise NumericalError(
-                f"expected outputs to move by at most {tolerance:.0e} of the largest, found {moved:.2e} against {scale:.2e}",
-                fix="use a factor nearer to 1; if that does not help, the network does something that tracing did not see",
+                f"expected outputs to change by at most {tolerance:.0e} of the largest, found {moved:.2e} against {scale:.2e}",
+                fix="use a factor closer to 1; if that does not help, tracing missed an operation of the network",
             )
 
 
 def _requested(symmetries: Symmetries, alpha: float, *, node: bool, layers: Layers | None) -> dict[str, "float | Tensor"]:
-    """Name -> factor (or bound) of every unit that was asked for."""
+    """Name -> factor (or bound) of every requested unit."""
     if layers is None:
         units: Sequence[Unit] = symmetries.require().units if node else [symmetries.default]
         return {unit.name: alpha for unit in units}
@@ -219,7 +220,7 @@ def _requested(symmetries: Symmetries, alpha: float, *, node: bool, layers: Laye
 
 
 def _positive(value: float, what: str) -> float:
-    """The value, if it is a finite number above 0."""
+    """The value, after checking that it is finite and above 0."""
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"expected {what} to be a finite number above 0, found {value:g}", fix="a scale is a positive number")
     return value

@@ -1,4 +1,4 @@
-"""Choose the factor of a rescaling so that a measure comes out at a given value."""
+"""Find the factor of a rescaling at which a measure has a given value."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from landscape.symmetry.symmetries import Symmetries, Unit
 
 @dataclass(frozen=True)
 class TraceBlocks:
-    """The trace of a Hessian, taken apart by what a layer-wise rescaling does to it.
+    """The trace of a Hessian, divided into blocks by the effect of a layer-wise rescaling.
 
     trace(alpha) = alpha^-2 multiplied + alpha^2 divided + rest, since H' = D^-1 H D^-1 (Dinh et al. 2017, section 4.2).
 
@@ -47,7 +47,7 @@ class TraceBlocks:
 
     @property
     def flattest(self) -> float:
-        """The alpha with the smallest trace; inf or 0 where the trace falls without reaching its bound."""
+        """The alpha with the smallest trace; inf or 0 if the trace decreases without reaching its bound."""
         if self.divided <= 0:
             return math.inf
         return max(self.multiplied, 0.0) ** 0.25 / self.divided**0.25
@@ -66,17 +66,17 @@ class TraceBlocks:
         return tuple(sorted({math.sqrt(u) for u in candidates if u > 0 and math.isfinite(u)}))
 
     def solve(self, target: float) -> float:
-        """The alpha > 0 with trace(alpha) = target; of two, the nearer to 1 on a log scale, which changes the weights least.
+        """The alpha > 0 with trace(alpha) = target; of two solutions the one closer to 1 on a log scale.
 
         Raises:
-            UsageError: no alpha reaches the target; names the bound.
+            UsageError: no alpha reaches the target; the message has the bound.
         """
         roots = self.roots(_finite(target))
         if roots:
             return min(roots, key=lambda alpha: (abs(math.log(alpha)), -alpha))
         if self.multiplied == 0 and self.divided == 0:
             raise UsageError(
-                f"expected a trace that this rescaling can move, found {self.rest:.6g} at every alpha",
+                f"expected a trace that this rescaling changes, found {self.rest:.6g} at every alpha",
                 fix="choose another layer",
             )
         if self.multiplied <= 0 and self.divided <= 0:
@@ -87,21 +87,21 @@ class TraceBlocks:
         flat = "in the limit" if self.flattest in (0.0, math.inf) else f"at alpha = {self.flattest:.4g}"
         raise UsageError(
             f"expected a target trace above the flattening bound {self.bound:.6g} ({flat}), found {target:.6g}",
-            fix="ask for a larger trace, or rescale another layer",
+            fix="choose a larger target, or another layer",
         )
 
 
 def trace_blocks(symmetries: Symmetries, unit: Unit, traces: Mapping[str, float | Tensor]) -> TraceBlocks:
-    """Sort the trace of the Hessian into what a unit multiplies, divides and leaves alone.
+    """Divide the trace of the Hessian into the weights that a unit multiplies, divides and leaves unchanged.
 
     Args:
-        symmetries: of the network.
-        unit: the one that will be rescaled.
-        traces: name of every parameter that the loss varies -> the trace of its diagonal block, or its Hessian diagonal in its
-            own shape (needed where the unit scales only part of a parameter, as behind a concatenation).
+        symmetries: symmetries of the network.
+        unit: the unit to rescale.
+        traces: name of every trained parameter -> the trace of its diagonal block, or its Hessian diagonal in its shape (needed
+            if the unit scales only part of a parameter, as after a concatenation).
 
     Raises:
-        UsageError: a trace where a diagonal is needed, or a diagonal of a wrong shape.
+        UsageError: a trace instead of a required diagonal, or a diagonal of a wrong shape.
     """
     sums = {1: 0.0, -1: 0.0, 0: 0.0}
     for name, value in traces.items():
@@ -129,8 +129,8 @@ class Solution:
 
     Attributes:
         alpha: the factor.
-        value: the measure there.
-        evaluations: how often the measure was computed.
+        value: the measure at this factor.
+        evaluations: number of evaluations of the measure.
     """
 
     alpha: float
@@ -149,19 +149,19 @@ def solve_alpha(
 ) -> Solution:
     """The alpha with measure_at(alpha) = target, by search on log alpha.
 
-    Brackets the target by growing steps away from alpha = 1, to both sides in turn, so that of several solutions a near one is
-    found; then Brent's method. A target below everything met so far is looked for around the smallest value, by golden section.
+    The target is bracketed by growing steps away from alpha = 1, to both sides in turn, so that a solution close to 1 is found;
+    Brent's method follows. A target below all computed values is searched around the smallest one by golden section.
 
     Args:
-        measure_at: alpha -> value; computed with the same random numbers at each alpha, so that it is a smooth function.
+        measure_at: alpha -> value; use the same random numbers at each alpha, so that the function is smooth.
         target: the value to reach, finite.
         low, high: the range of alpha, 0 < low <= 1 <= high; a BatchNorm may limit it, see `smallest_scales`.
-        rtol: |value - target| <= rtol |target| is good enough.
-        max_evaluations: of the measure.
+        rtol: tolerance, |value - target| <= rtol |target|.
+        max_evaluations: most evaluations of the measure.
 
     Raises:
-        UsageError: no value in the range reaches the target; names the nearest that was found and its alpha.
-        NumericalError: the measure is not finite at alpha = 1, or the search did not end.
+        UsageError: no alpha in the range reaches the target; the message has the nearest value found.
+        NumericalError: the measure is not finite at alpha = 1, or the search did not converge.
 
     Cost: 5 to 20 evaluations.
 
@@ -179,7 +179,7 @@ def solve_alpha(
 
 
 class _Search:
-    """One search: every value that was computed, by log alpha."""
+    """One search, with all computed values by log alpha."""
 
     def __init__(self, measure_at: Callable[[float], float], target: float, rtol: float, budget: int) -> None:
         self.measure_at, self.target, self.rtol, self.budget = measure_at, target, rtol, budget
@@ -187,11 +187,12 @@ class _Search:
         self.advance: Callable[[int], None] = lambda steps: None
 
     def gap(self, x: float) -> float:
-        """measure - target at alpha = exp(x), computed once; +inf beyond floating point, as a sharpness grows without bound."""
+        """measure - target at alpha = exp(x), computed once; nan counts as +inf, since a sharpness may overflow."""
         if x not in self.seen:
             if len(self.seen) >= self.budget:
                 raise NumericalError(
-                    f"expected the search to end within {self.budget} evaluations, nearest value {self._nearest()}",
+                    f"expected the search to converge within {self.budget} evaluations, found {self._nearest()} as the nearest "
+                    "value",
                     fix="allow a larger rtol or more evaluations",
                 )
             self.seen[x] = float(self.measure_at(math.exp(x)))
@@ -204,10 +205,10 @@ class _Search:
         return abs(self.gap(x)) <= self.rtol * abs(self.target)
 
     def run(self, low: float, high: float) -> Solution:
-        """Bracket, then close in."""
+        """Bracket the target, then refine."""
         start = self.gap(0.0)
         if not math.isfinite(start):
-            raise NumericalError("expected a finite value at alpha = 1, found none", fix="compute the measure by itself first")
+            raise NumericalError("expected a finite value at alpha = 1, found none", fix="compute the measure alone first")
         if self.good(0.0):
             return self._solution(0.0)
         bracket = self._bracket(start, low, high) or (self._descend() if start > 0 else None)
@@ -223,12 +224,12 @@ class _Search:
         return self._close_in(*bracket)
 
     def _bracket(self, start: float, low: float, high: float) -> tuple[float, float] | None:
-        """Neighbouring points on either side of the target, walking away from 0 in both directions."""
+        """Neighbouring points on both sides of the target, in growing steps away from 0 in both directions."""
         ends, step = {1: 0.0, -1: 0.0}, math.log(2.0)
         while ends:
             for side, before in list(ends.items()):
                 after = min(before + step, high) if side > 0 else max(before - step, low)
-                # A sharpness has one valley: where it rises while the target is below, this side leads away.
+                # A sharpness has one minimum over alpha: if it rises while the target is below, this direction is wrong.
                 if after == before or (start > 0 and self.gap(after) > self.gap(before)):
                     del ends[side]
                 elif self.gap(after) * start <= 0:
@@ -239,7 +240,7 @@ class _Search:
         return None
 
     def _descend(self) -> tuple[float, float] | None:
-        """A bracket inside the valley, for a target below all values seen so far."""
+        """A bracket around the minimum over alpha, for a target below all values so far."""
         points = sorted(self.seen)
         best = min(range(len(points)), key=lambda i: self.gap(points[i]))
         left, right = points[max(best - 1, 0)], points[min(best + 1, len(points) - 1)]
@@ -250,13 +251,13 @@ class _Search:
         return lowest, min(left, right, key=abs)
 
     def _close_in(self, a: float, b: float) -> Solution:
-        """Brent's method between two points on either side of the target, until a value is good enough."""
+        """Brent's method between two points on both sides of the target, until a value is within the tolerance."""
 
         def distance(x: float) -> float:
             if self.good(x):
                 return 0.0
             value, gap = self.gap(x) + self.target, self.gap(x)
-            # Hessian measures are sums of powers of alpha: logarithms make them nearly straight, and tame infinity.
+            # Hessian measures are sums of powers of alpha: their logarithms are nearly linear, and do not overflow.
             straight = math.log(value / self.target) if min(value, self.target) > 0 and math.isfinite(value) else gap
             return math.copysign(min(abs(straight), 1e3), gap)
 
@@ -264,23 +265,23 @@ class _Search:
         nearest = min(self.seen, key=lambda x: abs(self.gap(x)))
         if not self.good(nearest):
             raise NumericalError(
-                f"expected a measure that varies continuously with alpha, found a jump; nearest value {self._nearest()}",
+                f"expected a measure that is continuous in alpha, found a jump, and {self._nearest()} as the nearest value",
                 fix="use more probes or a larger rtol",
             )
         return self._solution(nearest)
 
     def _nearest(self) -> str:
-        """The value nearest to the target, in words."""
+        """The value nearest to the target, as text."""
         x = min(self.seen, key=lambda p: abs(self.gap(p)))
         return f"{self.seen[x]:.6g} at alpha = {math.exp(x):.4g}"
 
     def _solution(self, x: float) -> Solution:
-        """The answer."""
+        """The solution at log alpha = x."""
         return Solution(math.exp(x), self.seen[x], len(self.seen))
 
 
 def _finite(target: float) -> float:
-    """The target, if it is a finite number."""
+    """The target, after checking that it is finite."""
     if not math.isfinite(target):
         raise UsageError(f"expected a finite target, found {target}")
     return target

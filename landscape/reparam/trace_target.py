@@ -1,4 +1,4 @@
-"""The trace of the Hessian along one scaling symmetry, and the factor that gives it a wanted value."""
+"""The trace of the Hessian along one scaling symmetry, and the factor at which it has a given value."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ from landscape.objective import Objective
 from landscape.results import Estimate
 from landscape.symmetry.symmetries import Symmetries, Unit
 
-# log alpha is looked for within a factor of e^16, about 10^7, either way.
+# The search for alpha extends to factors of e^16, about 10^7, up and down.
 _REACH = 16.0
 
 
 @dataclass(frozen=True, eq=False)
 class TraceAlong:
-    """Every probe's z^T D^-1 H D^-1 z as a function of the factor alpha of one unit.
+    """z^T D^-1 H D^-1 z of every probe z as a function of the factor alpha of one unit.
 
-    With weights that are multiplied (1), divided (2) or left alone (0), and z = z0 + z1 + z2, it is
+    Weights are multiplied (1), divided (2) or unchanged (0), and z = z0 + z1 + z2. The form is
     a / alpha^2 + b alpha^2 + c + d / alpha + e alpha with a = z1^T H z1, b = z2^T H z2, c = z0^T H z0 + 2 z1^T H z2,
-    d = 2 z0^T H z1, e = 2 z0^T H z2: exactly what the measure `trace` finds after the rescaling with the same probes.
+    d = 2 z0^T H z1, e = 2 z0^T H z2. This equals the measure `trace` after the rescaling, with the same probes.
 
     Attributes:
         coefficients: (probes, 5) a, b, c, d, e.
-        low: smallest alpha that running variances can take up.
+        low: smallest alpha that running variances allow.
     """
 
     coefficients: np.ndarray
@@ -39,17 +39,17 @@ class TraceAlong:
         return mean_estimate(self.coefficients @ powers)
 
     def flattest(self) -> tuple[float, Estimate]:
-        """The alpha with the smallest trace, and that trace: Dinh et al.'s bound on flattening by this unit."""
+        """The alpha with the smallest trace, and that trace: the bound of Dinh et al. on flattening by this unit."""
         bounds = (self._lowest, _REACH)
         best = minimize_scalar(lambda x: self.at(np.exp(x)).value, bounds=bounds, method="bounded", options={"xatol": 1e-9})
         alpha = float(np.exp(best.x))
         return alpha, self.at(alpha)
 
     def solve(self, target: float) -> float:
-        """The alpha nearest to 1 (on a log scale) at which the trace is `target`.
+        """The alpha closest to 1 (on a log scale) at which the trace is `target`.
 
         Raises:
-            UsageError: no alpha gives it; the message has the smallest trace there is, with its interval.
+            UsageError: no alpha reaches it; the message has the smallest possible trace, with its interval.
         """
         turn, least = self.flattest()
         low, high = self._lowest, _REACH
@@ -80,21 +80,21 @@ def trace_along(
     low: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> TraceAlong:
-    """Measure how the trace of the Hessian depends on the factor of one unit.
+    """Compute how the trace of the Hessian depends on the factor of one unit.
 
     Args:
         objective: the network on its data.
-        symmetries, unit: what is rescaled.
-        probes: as for the measure `trace`; with the same number and generator, the same probes.
-        low: smallest alpha that can be used (see `smallest_scales`).
-        generator: of the probes; seed 0 if None.
+        symmetries, unit: the unit to rescale.
+        probes: as for the measure `trace`; the same number and generator give the same probes.
+        low: smallest usable alpha (see `smallest_scales`).
+        generator: generator of the probes; seed 0 if None.
 
     Returns:
         TraceAlong.
 
-    Cost: three products a probe.
+    Cost: three products per probe.
 
-    Reference: Dinh et al. 2017, arXiv:1703.04933, section 4.2: the block form of the Hessian after T_alpha.
+    Reference: Dinh et al. 2017, arXiv:1703.04933, section 4.2, for the block form of the Hessian after T_alpha.
     """
     kinds = torch.zeros(objective.dim, dtype=torch.int8)
     for entry in objective.layout:

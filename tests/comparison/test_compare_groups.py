@@ -30,7 +30,7 @@ def test_a_table_of_two_groups():
     assert result.rank_correlation["trace"].tau == pytest.approx(1.0)
     assert [d.name for d in result.differences] == ["trace", "norm", "train_loss", "train_accuracy", "gap"]
     assert any("fewer than 5 runs in b (2)" in remark for remark in result.remarks)
-    assert any("2/21 = 0.095: no difference can be found at 5 %" in remark for remark in result.remarks)
+    assert any("2/21 = 0.095: no difference can be significant at 5 %" in remark for remark in result.remarks)
     text = str(result)
     assert "trace" in text
     assert "{2, 3}" in text
@@ -150,9 +150,9 @@ def test_one_file_counted_twice_is_warned_of():
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [
-        ((3, 3), "3 against 3 runs: the smallest p-value they can give is 2/20 = 0.1: no difference can be found at 5 %"),
+        ((3, 3), "3 against 3 runs: the smallest p-value they can give is 2/20 = 0.1: no difference can be significant at 5 %"),
         ((1, 1), "1 against 1 runs: the smallest p-value they can give is 2/2 = 1: no difference"),
-        ((4, 4), "2/70 = 0.029; over 4 tests a q of 0.05 takes at least 3 tests that reach it"),
+        ((4, 4), "2/70 = 0.029; with 4 tests, q = 0.05 needs at least 3 tests with that p-value"),
     ],
 )
 def test_what_few_runs_cannot_show(sizes, words):

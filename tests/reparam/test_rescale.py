@@ -152,7 +152,8 @@ def test_a_running_variance_never_turns_negative() -> None:
     with torch.no_grad():
         model[1].running_var[2] = 3e-5  # (3e-5 + 1e-5) s^2 >= 1e-5 needs s >= 1/2
     with pytest.raises(
-        UsageError, match=r"expected a factor of at least 0\.5 where 1\.running_var takes it up, found 0\.4; a smaller"
+        UsageError, match=r"expected a factor of at least 0\.5 for 1\.running_var, found 0\.4, which would make this variance
+        negative; choose a larger"
     ):
         rescale(model, layers={"0": 0.4}, example=x)
     symmetries = find_symmetries(model, x)
@@ -165,7 +166,7 @@ def test_a_running_variance_never_turns_negative() -> None:
 
 def test_half_precision_overflow_is_an_error() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).half()
-    with pytest.raises(NumericalError, match=r"found overflow in 0\.weight; use a milder factor"):
+    with pytest.raises(NumericalError, match=r"found overflow in 0\.weight; use a factor closer to 1"):
         rescale(model, 1e6, example=torch.randn(2, 4).half())
 
 
@@ -185,7 +186,7 @@ def test_a_change_of_the_function_is_caught() -> None:
                 else self.net(x)
             )
 
-    with pytest.raises(NumericalError, match="expected outputs to move by at most 1e-10 of the largest, found"):
+    with pytest.raises(NumericalError, match="expected outputs to change by at most 1e-10 of the largest, found"):
         rescale(Sneaky(), 100.0, example=torch.randn(2, 4, dtype=torch.float64))
 
 
