@@ -1,6 +1,6 @@
 """Tasks: model, loss and data; built-in networks, data sets, corruption and training; a user's task.py.
 
-Names are looked up on first use, so that the command line can list the training tasks without importing torch.
+Names are imported on first use, so that the command line can list the training tasks without importing torch.
 """
 
 import importlib

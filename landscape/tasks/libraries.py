@@ -1,4 +1,4 @@
-"""Models of other libraries, by name: `torchvision:resnet18`, `timm:NAME`, `hf:NAME`. Nothing is ever downloaded."""
+"""Models of other libraries, by name: `torchvision:resnet18`, `timm:NAME`, `hf:NAME`. Nothing is downloaded."""
 
 import ast
 import difflib
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from landscape.errors import LandscapeError, UsageError
 from landscape.tasks import networks
 
-_LONGEST = 4096  # characters of an option's value: a list of some hundred layer widths is shorter
+_LONGEST = 4096  # most characters of an option's value; a list of a few hundred layer widths is shorter
 _DOWNLOADS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
 
 
 def model_by_name(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """A model with fresh weights: a built-in one ("resnet20") or another library's ("torchvision:resnet18").
+    """A model with new random weights: a built-in one ("resnet20") or another library's ("torchvision:resnet18").
 
     Args:
         name: `NETWORK`, `torchvision:NAME`, `timm:NAME`, or `hf:FOLDER` with the folder of a Hugging Face image classifier's
@@ -27,7 +27,7 @@ def model_by_name(name: str, options: Mapping[str, Any]) -> nn.Module:
         options: the constructor's keyword arguments.
 
     Raises:
-        UsageError: no such library or model, an option that the constructor does not take, or one that would download.
+        UsageError: no such library or model, an option that the constructor does not accept, or one that would download.
     """
     library, colon, model = name.partition(":")
     if not colon:
@@ -43,18 +43,20 @@ def model_by_name(name: str, options: Mapping[str, Any]) -> nn.Module:
             raise UsageError(
                 f"expected a model without {key}, found {key}={options[key]!r}", fix="weights come from the checkpoint"
             )
-    # Constructors draw their weights from the global generator; it is put back.
+    # Constructors draw their weights from the global generator, whose state is restored.
     with torch.random.fork_rng(devices=[]):
         try:
             return maker(model, options)
         except LandscapeError:
             raise
-        except Exception as error:  # the constructor's own complaint about its arguments, of whatever type
-            raise UsageError(f"expected options that {name} takes, found: {_line(error)}", fix="mend the -M options") from error
+        except Exception as error:  # constructors may raise anything about their arguments
+            raise UsageError(
+                f"expected options that {name} accepts, found: {_line(error)}", fix="correct the -M options"
+            ) from error
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """`-M key=value` texts as keyword arguments; values are read as Python literals where they are some, else as text.
+    """`-M key=value` texts as keyword arguments. A value is parsed as a Python literal; if that fails it is text.
 
     Raises:
         UsageError: a text without "=", a key twice, or a value that is too long or nested too deeply.
@@ -107,7 +109,7 @@ def _timm(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def _hugging_face(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """An image classifier of transformers, from a local config; it answers with plain logits."""
+    """An image classifier of transformers, from a local config; it returns plain logits."""
     config_file = Path(name) / "config.json"
     if config_file.exists() and not config_file.is_file():
         raise UsageError(f"expected a file config.json in {name}, found something else", fix="pass --model hf:FOLDER")
@@ -123,7 +125,7 @@ def _hugging_face(name: str, options: Mapping[str, Any]) -> nn.Module:
     def logits(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         return getattr(output, "logits", output)
 
-    # A hook rather than a wrapper, so that the names of the weights stay those of the checkpoint.
+    # A hook instead of a wrapper, so that the names of the weights stay those of the checkpoint.
     model.register_forward_hook(logits)
     return model
 
@@ -146,7 +148,7 @@ def _optional(module: str, prefix: str) -> ModuleType:
 
 
 def _known(name: str, names: list[str], library: str) -> None:
-    """Refuse an unknown model, with the likeliest ones meant."""
+    """Raise UsageError for an unknown model, and suggest similar names."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3) or names[:3]
         raise UsageError(f"expected a model of {library}, found {name!r}", fix=f"did you mean {', '.join(near)}?")

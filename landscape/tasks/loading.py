@@ -1,4 +1,4 @@
-"""From a checkpoint, or from names, to a Task."""
+"""Build a Task from a checkpoint, or from names."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,28 +36,28 @@ def load(
 ) -> Task:
     """The task of a checkpoint, with the checkpoint's weights in its model.
 
-    A checkpoint of `landscape train` says itself what it is: the network is looked up among the built-in ones, the data are
-    read again, the corruption is recomputed from its seed and held against the labels that the checkpoint kept. Data that lie
-    at a path are read from the one that `data` names, never from one that the checkpoint says. Any other checkpoint needs
-    `task`, or `model` and `data`. Nothing that a checkpoint says is ever imported, run or looked up on the disk.
+    A checkpoint of `landscape train` describes itself: its network is a built-in one, the data are read again, and the
+    corruption is recomputed from its seed and compared with the labels in the checkpoint. Data with a path are read from the
+    path in `data`, not from a path in the checkpoint. Any other checkpoint needs `task`, or `model` and `data`. Nothing that a
+    checkpoint names is imported, run or read from disk.
 
     Args:
         path: the checkpoint.
         task: "task.py", "task.py:function", or a Task.
         model: a built-in network or "torchvision:NAME", "timm:NAME", "hf:FOLDER"; or a module, which is loaded in place.
         model_kwargs: keyword arguments of the model, or of the task file's function.
-        data: "digits", "cifar10:PATH", "imagefolder:PATH", "safetensors:PATH". With a checkpoint of `landscape train` it
-            says where its data are; data other than those it was trained on are taken as they are, clean, with a notice.
-        weights: which weights, where the file holds several sets.
+        data: "digits", "cifar10:PATH", "imagefolder:PATH", "safetensors:PATH". For a checkpoint of `landscape train` this names
+            the path of its data. Other data than those of its training are used without corruption, with a notice.
+        weights: name of the weights, if the file holds several sets.
 
     Returns:
-        The task, with `checkpoint`, `notices`, and for a checkpoint of `landscape train` `recipe` and `extras`.
+        The task, with `checkpoint`, `notices`, and for a checkpoint of `landscape train` also `recipe` and `extras`.
 
     Raises:
-        UsageError: not enough was said, or it does not fit; of several processes, one read another file.
-        UnsafeError, MalformedError: as `checkpoints.read`.
-        MismatchError: the weights are not the model's.
-        NumericalError: weights that are not finite.
+        UsageError: missing or inconsistent arguments; under torchrun, a process read another file.
+        UnsafeError, MalformedError: as for `checkpoints.read`.
+        MismatchError: the weights do not fit the model.
+        NumericalError: the weights are not finite.
     """
     checkpoint = checkpoints.read(path)
     check_alike(group(), {"checkpoint": checkpoint.sha256})
@@ -94,16 +94,16 @@ def resolve(
     data: str | None = None,
     seed: int | None = None,
 ) -> Task:
-    """A task without a checkpoint, its model with the weights it was made with.
+    """A task without a checkpoint; the model has its initial weights.
 
     Args:
-        recipe: a training recipe: its network before the first step, its data with their corruption.
-        task, model, model_kwargs, data: as `load`; with a recipe, `data` is the path of its data.
-        seed: of the fresh weights of a built-in network, and of a recipe as a whole.
+        recipe: a training recipe: the task has its network before the first step, and its data with their corruption.
+        task, model, model_kwargs, data: as for `load`; with a recipe, `data` is the path of its data.
+        seed: seed of the initial weights of a built-in network, or of a recipe as a whole.
 
     Raises:
-        UsageError: neither a recipe, nor a task, nor a model with data; several of them; names that do not exist; a model that
-            cannot take the data.
+        UsageError: neither a recipe, nor a task, nor a model with data; several of them; unknown names; a model that does not
+            accept the data.
 
     Example:
         >>> resolve(model="mlp", data="digits").size("test")
@@ -128,7 +128,7 @@ def resolve(
         options = network_options(model, tuple(found.train_x.shape[1:]), len(found.classes)) | options
         options |= {} if seed is None else {"seed": seed}
     if isinstance(model, nn.Module) and options:
-        raise UsageError("expected model options with the name of a model, found a module that is made already")
+        raise UsageError("expected model options with the name of a model, found a module that is already built")
     net = model if isinstance(model, nn.Module) else model_by_name(model, options)
     built = _task(net, found.train(), found.test(), model if isinstance(model, str) else type(model).__name__)
     _try(built, found)
@@ -136,7 +136,7 @@ def resolve(
 
 
 def _task(model: nn.Module, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None, name: str | None) -> Task:
-    """Classification by cross-entropy, which all built-in data are for."""
+    """A classification task with cross-entropy, for the built-in data."""
     return Task(model, nn.CrossEntropyLoss(), train, test, name=name)
 
 
@@ -151,16 +151,16 @@ def _untrained(recipe: Recipe, data: str | None) -> Task:
 
 
 def _corrupted_task(net: nn.Module, data: DataSet, used: Corrupted, dtype: torch.dtype, name: str | None) -> Task:
-    """The task of training on corrupted data."""
+    """The task with corrupted data."""
     test = None if used.test_x is None or data.test_y is None else (data.prepare(used.test_x, dtype), data.test_y)
     return _task(net, (data.prepare(used.x, dtype), used.y), test, name)
 
 
 def _record(path: str | Path, recipe: Any) -> Mapping[str, Any]:
-    """The checkpoint's own description of how it was made."""
+    """The checkpoint's record of its training."""
     if not isinstance(recipe, Mapping) or "training" not in recipe:
         raise UsageError(
-            f"expected to be told the model and data of {path}, found a checkpoint that does not say them",
+            f"expected the model and data of {path} to be given, found a checkpoint that does not name them",
             fix="add --task task.py, or --model NAME --data KIND:PATH",
         )
     if recipe.get("schema") != SCHEMA:
@@ -173,7 +173,7 @@ def _record(path: str | Path, recipe: Any) -> Mapping[str, Any]:
 def _recorded(
     record: Mapping[str, Any], extras: Mapping[str, Tensor], data: str | None, state: Mapping[str, Tensor]
 ) -> tuple[Task, tuple[str, ...]]:
-    """The task that a checkpoint of ours describes, and what to say about it."""
+    """The task that a checkpoint of `landscape train` describes, and notices about it."""
     recipe = Recipe.from_json(record["training"])
     kept = _mapping(record.get("data"))
     here, spec = located(recipe, data)
@@ -190,53 +190,53 @@ def _recorded(
     if data is None:
         raise UsageError(
             f"expected the data that the network was trained on, found other data in {spec}",
-            fix=f"say where they are with --data {here.data}:PATH, or --data {spec} to take these as they are",
+            fix=f"pass their path with --data {here.data}:PATH, or pass --data {spec} to use these without corruption",
         )
     task = _task(net, found.train(), found.test(), None)
     _try(task, found)
-    return task, (f"{spec} does not hold the data that the network was trained on: taken as they are, without corruption",)
+    return task, (f"{spec} does not hold the data that the network was trained on: they are used without corruption",)
 
 
 def _network(recipe: Recipe, options: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    """The recipe's network; refused, before memory is taken for it, if its weights could not be those in the file."""
+    """The recipe's network. Before it is allocated, its size is compared with the weights in the file."""
     shapes = build(recipe.network, device="meta", **options).state_dict()
     wanted, held = (sum(t.numel() for t in tensors.values()) for tensors in (shapes, state))
     if wanted > 2 * held + 1000:
         raise MismatchError(
             f"expected {wanted} values for the recipe's {recipe.network}, found {held} in the checkpoint",
-            fix="name the model and the data it belongs to with --model and --data",
+            fix="name its model and data with --model and --data",
         )
     return build(recipe.network, seed=recipe.seed, **options)
 
 
 def _check_labels(kept: Tensor | None, recomputed: Tensor) -> tuple[str, ...]:
-    """Hold the labels that the seed gives against those that were trained on."""
+    """Compare the labels from the recipe's seed with those in the checkpoint."""
     if kept is None:
-        return ("training labels recomputed from the seed; the checkpoint keeps none to hold them against",)
+        return ("training labels recomputed from the seed; the checkpoint has none to compare them with",)
     if not torch.equal(kept, recomputed):
         raise MismatchError(
             "expected the training labels that the recipe's seed gives, found others in the checkpoint",
-            fix="train again, or say the data yourself with --task",
+            fix="train again, or name the data with --task",
         )
     return ()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """`value` if it is a dictionary with text keys, else an empty one: what a checkpoint says may be anything."""
+    """`value` if it is a dictionary with text keys, else an empty one; a checkpoint may contain anything."""
     return value if isinstance(value, Mapping) and all(isinstance(key, str) for key in value) else {}
 
 
 def _untold(spec: DataSpec, path: Any) -> UsageError:
-    """The request for a path: one that a checkpoint names is not looked at before the user names it too."""
+    """The error that asks for a path; a path in a checkpoint is not opened unless the user names it, too."""
     there = f" (they were at {printable(path, limit=200)!r})" if isinstance(path, str) else ""
     return UsageError(
-        f"expected to be told where the {spec.kind} data are, found only what the checkpoint says of them{there}",
+        f"expected the path of the {spec.kind} data, found only the checkpoint's description of them{there}",
         fix=f"name them with --data {spec.kind}:PATH",
     )
 
 
 def _try(task: Task, data: DataSet) -> None:
-    """One sample through the network: it must take the data's shape and have an output for every class."""
+    """Run one sample through the network: it must accept its shape and have an output for every class."""
     x, _ = task.train if isinstance(task.train, tuple) else (None, None)
     assert isinstance(x, Tensor)
     modes = {module: module.training for module in task.model.modules()}
@@ -245,10 +245,10 @@ def _try(task: Task, data: DataSet) -> None:
     try:
         with torch.no_grad():
             output = task.model.eval()(sample)
-    except Exception as error:  # whatever a network says of an input that it cannot take
+    except Exception as error:  # networks may raise anything for an input of the wrong shape
         raise UsageError(
-            f"expected a network that takes samples of shape {tuple(x.shape[1:])}, found: {str(error).splitlines()[0]}",
-            fix="choose the data, or the options of the network, so that they fit",
+            f"expected a network that accepts samples of shape {tuple(x.shape[1:])}, found: {str(error).splitlines()[0]}",
+            fix="choose data and network options that fit each other",
         ) from error
     finally:
         for module, mode in modes.items():
@@ -262,5 +262,5 @@ def _try(task: Task, data: DataSet) -> None:
 
 
 def _unique(*notices: str) -> tuple[str, ...]:
-    """Notices without repetition, in order."""
+    """Notices without duplicates, in order."""
     return tuple(dict.fromkeys(notices))

@@ -1,8 +1,9 @@
 """Built-in networks, by name: `build("resnet20", classes=10)`.
 
-Every network is a composition of `nn.Module`s that `torch.fx` and `torch.export` can trace; rectifiers are never in place.
-Initialisation: weights of convolutions and hidden linear layers are He normal, N(0, 2 / fan_in); the last linear layer is
-N(0, 1 / fan_in); biases 0; BatchNorm 1 and 0. All random numbers come from the seed; the global generator is left as it was.
+Every network is composed of `nn.Module`s that `torch.fx` and `torch.export` can trace; rectifiers are not in place.
+Initialization: weights of convolutions and hidden linear layers are He normal, N(0, 2 / fan_in); the last linear layer is
+N(0, 1 / fan_in); biases are 0; BatchNorm has weight 1 and bias 0. All random numbers come from the seed; the global generator
+is not changed.
 """
 
 import inspect
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from landscape.errors import UsageError
 from landscape.tasks.seeds import stream
 
-# A checkpoint names its network's options, so they are bounded: a hostile one must not exhaust memory or time.
+# The options come from checkpoints, so they are bounded: a malicious one must not exhaust memory or time.
 _LARGEST = {"width": 4096, "channels": 1024, "classes": 100_000, "size": 1024, "blocks": 100, "inputs": 1_000_000}
 
 
@@ -27,10 +28,10 @@ def mlp(inputs: int = 64, widths: Sequence[int] = (128, 64), classes: int = 10, 
     """Fully connected ReLU network inputs-widths-classes with biases; images are flattened. 64-128-64-10 has 17,226 weights.
 
     Args:
-        inputs: numbers per sample (channels x height x width).
-        widths: units of the hidden layers.
-        classes: outputs.
-        dropout: probability of dropping a hidden unit, after every rectifier.
+        inputs: input dimension (channels x height x width).
+        widths: numbers of hidden units.
+        classes: number of outputs.
+        dropout: dropout probability of hidden units, after every rectifier.
     """
     if len(widths) > 100:
         raise UsageError(f"expected at most 100 hidden layers, found {len(widths)}")
@@ -50,9 +51,9 @@ def digits_cnn(channels: int = 1, size: int = 8, classes: int = 10, width: int =
     """Two 3x3 convolutions (width, 2 width), each with BatchNorm, ReLU, 2x2 max pooling; one linear layer. 6,138 weights.
 
     Args:
-        channels, size, classes: of the images.
+        channels, size, classes: channels, side and number of classes of the images.
         width: channels of the first convolution.
-        dropout: before the linear layer.
+        dropout: dropout probability before the linear layer.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (a, b) in enumerate(((channels, width), (width, 2 * width)), 1):
@@ -68,7 +69,7 @@ def digits_cnn(channels: int = 1, size: int = 8, classes: int = 10, width: int =
 
 
 class PadShortcut(nn.Module):
-    """He et al.'s option A: every second pixel, new channels zero; no weights."""
+    """Shortcut A of He et al.: every second pixel, with new channels zero; it has no weights."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -106,18 +107,18 @@ class BasicBlock(nn.Module):
 def resnet20(
     channels: int = 3, classes: int = 10, width: int = 16, blocks: int = 3, shortcut: str = "B", dropout: float = 0.0
 ) -> nn.Module:
-    """Residual network for small images: 6 blocks + 2 layers, so 20 at blocks=3. 272,474 weights (269,722 with shortcut="A").
+    """Residual network for small images with 6 blocks + 2 layers: 20 for blocks=3. 272,474 weights (269,722 with shortcut="A").
 
-    Parameters are named conv1, bn1, layer1.0.conv1, ..., linear, as the commonest public CIFAR ResNets name them.
+    Parameters are named conv1, bn1, layer1.0.conv1, ..., linear, as in the most common public CIFAR ResNets.
 
     Args:
-        channels, classes: of the images.
+        channels, classes: channels and number of classes of the images.
         width: channels of the first stage (16); the next have 2 and 4 times as many.
-        blocks: residual blocks a stage: 3 gives ResNet-20, 5 ResNet-32, 7 -44, 9 -56, 18 -110.
-        shortcut: where the shape changes, "B" is a 1x1 convolution with BatchNorm, "A" the weightless one of the paper's CIFAR
-            experiments. B is the default: a weightless shortcut ties the scales of the stages together, a projection leaves
-            each stage a scaling symmetry of its own, which is what the reparameterization checks study.
-        dropout: before the linear layer.
+        blocks: residual blocks per stage: 3 gives ResNet-20, 5 ResNet-32, 7 -44, 9 -56, 18 -110.
+        shortcut: shortcut where the shape changes: "B" is a 1x1 convolution with BatchNorm, "A" the one without weights of the
+            paper's CIFAR experiments. B is the default, because each stage then has its own scaling symmetry for the
+            reparameterization checks. A ties the scales of the stages together.
+        dropout: dropout probability before the linear layer.
 
     Reference: He, Zhang, Ren, Sun 2015, arXiv:1512.03385, section 4.2.
     """
@@ -150,9 +151,9 @@ def vgg9(channels: int = 3, size: int = 32, classes: int = 10, width: int = 64, 
     and linear `classes`. BatchNorm and ReLU after every layer but the last.
 
     Args:
-        channels, size, classes: of the images; `size` a multiple of 8.
-        width: channels of the first convolutions (64); the others scale along.
-        dropout: before the last layer.
+        channels, size, classes: channels, side (a multiple of 8) and number of classes of the images.
+        width: channels of the first convolutions (64); the others scale with it.
+        dropout: dropout probability before the last layer.
 
     Reference: Li, Xu, Taylor, Studer, Goldstein 2018, arXiv:1712.09913; layers as in their published code.
     """
@@ -179,13 +180,12 @@ def c1(channels: int = 3, size: int = 32, classes: int = 10, width: int = 64, dr
     linear layer by BatchNorm, ReLU and dropout. All with biases.
 
     Args:
-        channels, size, classes: of the images; `size` a multiple of 4.
+        channels, size, classes: channels, side (a multiple of 4) and number of classes of the images.
         width: channels of the convolutions; the hidden layers have 6 and 3 times as many units.
-        dropout: after both hidden linear layers.
+        dropout: dropout probability after both hidden linear layers.
 
-    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2016, arXiv:1609.04836, network C1; layers as in the authors'
-        published
-    code. Their BatchNorm took statistics of the batch at test time too; ours keeps running ones.
+    Reference: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2016, arXiv:1609.04836, network C1; layers as in the published code.
+    Deviation: BatchNorm uses running statistics at test time, theirs those of the batch.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, a in enumerate((channels, width), 1):
@@ -216,16 +216,16 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, *, seed: int = 0, device: str = "cpu", **options: Any) -> nn.Module:
-    """A built-in network with fresh weights drawn from `seed`.
+    """A built-in network with random weights drawn from `seed`.
 
     Args:
         name: one of `NETWORKS`.
-        seed: of the initialisation; the same weights on every machine.
-        device: where the weights go; "meta" gives shapes only and allocates nothing.
-        options: the network's own, see its function.
+        seed: seed of the initialization; it gives the same weights on every machine.
+        device: device of the weights; "meta" gives shapes only and allocates nothing.
+        options: options of the network, see its function.
 
     Raises:
-        UsageError: no such network, no such option, or a value out of range.
+        UsageError: an unknown network, an unknown option, or a value out of range.
 
     Example:
         >>> sum(p.numel() for p in build("mlp").parameters())
@@ -239,7 +239,7 @@ def build(name: str, *, seed: int = 0, device: str = "cpu", **options: Any) -> n
         if key not in known:
             raise UsageError(f"expected options of {name} ({', '.join(known)}), found {key!r}")
         _check(name, key, value)
-    # Layers draw default weights from the global generator when they are made: it is put back, and ours are drawn instead.
+    # Layers draw default weights from the global generator, whose state is restored; `_initialise` replaces these weights.
     with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):
         model = maker(**options)
     if device == "meta":
@@ -254,7 +254,7 @@ def accepted(name: str) -> tuple[str, ...]:
 
 
 def _initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw every weight in the order of the modules."""
+    """Initialize all weights in the order of the modules."""
     layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     with torch.no_grad():
         for layer in layers:
@@ -265,7 +265,7 @@ def _initialise(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def _check(network: str, key: str, value: Any) -> None:
-    """Refuse an option of the wrong type or out of range."""
+    """Raise UsageError for an option of the wrong type or out of range."""
     if key == "dropout":
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
             raise UsageError(f"expected dropout of {network} in [0, 1), found {value!r}")
@@ -277,14 +277,14 @@ def _check(network: str, key: str, value: Any) -> None:
 
 
 def _bounded(key: str, value: Any) -> int:
-    """`value` if it is an integer from 1 to the largest allowed one."""
+    """`value`, after checking that it is an integer from 1 to the largest allowed one."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST[key]:
         raise UsageError(f"expected {key} between 1 and {_LARGEST[key]}, found {value!r}")
     return value
 
 
 def _positive(cells: int, key: str, least: int) -> int:
-    """Cells left after pooling, at least one."""
+    """`cells`, the side after pooling, after checking that it is at least one."""
     if cells < 1:
         raise UsageError(f"expected {key} of at least {least}, found a smaller one")
     return cells

@@ -6,7 +6,7 @@ import torch
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """CPU generator for one purpose ("init", "order", ...); streams of one seed are independent, the same on any machine.
+    """CPU generator for one purpose ("init", "order", ...). Streams of one seed are independent and the same on any machine.
 
     Example:
         >>> a, b = (torch.rand(1, generator=stream(0, "order")) for _ in range(2))
@@ -17,6 +17,6 @@ def stream(seed: int, purpose: str) -> torch.Generator:
 
 
 def stream_seed(seed: int, purpose: str) -> int:
-    """The 63-bit seed of that stream."""
+    """The 63-bit seed of a stream."""
     digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

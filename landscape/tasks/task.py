@@ -1,4 +1,4 @@
-"""Task: a model, its loss and its data, the one thing that every command works on."""
+"""Task: a model, its loss and its data, the input of every command."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint whose weights a task carries.
+    """The checkpoint of a task's weights.
 
     Attributes:
-        path: as it was given.
-        sha256: of the file's bytes.
-        weights: which of the file's sets of weights.
+        path: path as given.
+        sha256: digest of the file's bytes.
+        weights: name of the set of weights in the file.
     """
 
     path: str
@@ -40,15 +40,15 @@ class Task:
         loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`.
         train: (x, y) tensors, a DataLoader in fixed order, or a list of batches.
         test: the same for testing, or None.
-        metric: (output, target) -> (B,) value per sample; None gives accuracy where the targets are class indices.
-        name: for tables and figures.
-        recipe: what is recorded of how the model came about (a training recipe, its history and final scores), or None.
-        checkpoint: where the weights are from; None for fresh ones.
-        notices: what the user should know about how it was put together, one line each.
-        extras: tensors that came with the checkpoint, e.g. "wrong_labels", the mask of corrupted training labels.
+        metric: (output, target) -> (B,) value per sample; None gives accuracy if the targets are class indices.
+        name: name in tables and figures.
+        recipe: record of the training (recipe, history and final scores), or None.
+        checkpoint: source of the weights; None for initial ones.
+        notices: remarks for the user on how the task was built, one line each.
+        extras: other tensors of the checkpoint, e.g. "wrong_labels", the mask of corrupted training labels.
 
     Raises:
-        UsageError: the model is no `nn.Module`, the loss cannot be called, or the data have another form.
+        UsageError: the model is not an `nn.Module`, the loss is not callable, or the data have another form.
 
     Example:
         >>> task = Task(nn.Linear(2, 2), nn.CrossEntropyLoss(), train=(torch.eye(2), torch.tensor([0, 1])))
@@ -88,14 +88,14 @@ class Task:
 
     @property
     def sha256(self) -> str | None:
-        """Digest of the checkpoint's bytes; None for fresh weights."""
+        """Digest of the checkpoint's bytes; None for initial weights."""
         return self.checkpoint.sha256 if self.checkpoint is not None else None
 
     def data(self, split: str = "train", samples: int | None = None) -> Data:
-        """A split, or its first `samples` samples in their order.
+        """A split, or its first `samples` samples in order.
 
         Raises:
-            UsageError: no such split; `samples` below 1 or more than there are; a DataLoader that shuffles.
+            UsageError: no such split; `samples` out of range; a DataLoader that shuffles.
         """
         if split not in ("train", "test"):
             raise UsageError(f"expected split train or test, found {split!r}")
@@ -112,7 +112,7 @@ class Task:
         return data if samples is None else _first(data, samples, split)
 
     def size(self, split: str = "train") -> int:
-        """How many samples a split has; reads a DataLoader through."""
+        """Number of samples of a split; iterates over a DataLoader."""
         return _count(self.data(split))
 
     def objective(
@@ -130,14 +130,14 @@ class Task:
 
         Args:
             split: "train" or "test".
-            samples: the first so many samples of the split, in their order; None takes all.
-            batch_size: micro-batch; changes memory, not results.
+            samples: use the first `samples` samples of the split, in order; None uses all.
+            batch_size: samples per forward pass; it affects memory, not results.
             dtype: "float32" or "float64".
-            device: where to compute.
-            memory, shard_basis: as of `Objective`.
+            device: device of the computation.
+            memory, shard_basis: as for `Objective`.
 
         Raises:
-            UsageError: as `data`, and as `Objective`.
+            UsageError: as for `data` and `Objective`.
         """
         return Objective(
             self.model,
@@ -175,7 +175,7 @@ def _first(data: Data, samples: int, split: str) -> Data:
 
 
 def _check_repeats(loader: DataLoader[Any], split: str) -> None:
-    """Refuse a loader whose second reading differs: cut into a list, it would pass for fixed data."""
+    """Raise UsageError if a second iteration differs; a list of its batches would wrongly look like fixed data."""
     first, again = (pytree.tree_leaves(next(iter(loader), None)) for _ in range(2))
     if len(first) != len(again) or not all(
         torch.equal(a, b) for a, b in zip(first, again, strict=True) if isinstance(a, Tensor)
@@ -197,7 +197,7 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def _length(batch: Any) -> int:
-    """Samples of a batch: the rows of its first tensor."""
+    """Number of samples of a batch: the rows of its first tensor."""
     first = next(_tensors(batch), None)
     if first is None or first.ndim == 0:
         raise UsageError(f"expected batches of tensors with a first dimension for samples, found {_name(batch)}")
@@ -210,10 +210,10 @@ def _cut(batch: Any, rows: int) -> Any:
 
 
 def _count(data: Data) -> int:
-    """Samples of any kind of data."""
+    """Number of samples of any kind of data."""
     return len(data[1]) if _is_pair(data) else sum(_length(batch) for batch in data)
 
 
 def _name(thing: Any) -> str:
-    """Type of a thing, in words."""
+    """The type of an object, as text."""
     return "a class, not an instance" if isinstance(thing, type) else f"an object of type {type(thing).__name__}"

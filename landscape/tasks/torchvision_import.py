@@ -1,9 +1,9 @@
-"""torchvision, imported on machines where its compiled operators are missing.
+"""Import torchvision even on machines where its compiled operators are missing.
 
-torchvision's wheel is built against the CUDA build of torch. Beside a CPU-only torch its library of detection operators does
-not load, and `torchvision/_meta_registrations.py` then fails: it registers shape functions for operators that do not exist.
-Models, data sets and transforms are plain Python and need none of them. So while torchvision is imported, and only then, such a
-registration is skipped. `from landscape.tasks.torchvision_import import torchvision` is the one way in for the toolkit.
+torchvision's wheel is built against the CUDA build of torch. With a CPU-only torch its library of detection operators does not
+load, and `torchvision/_meta_registrations.py` fails because it registers shape functions for operators that do not exist.
+Models, data sets and transforms do not need these operators, so such registrations are skipped during the import. All modules
+use `from landscape.tasks.torchvision_import import torchvision`.
 """
 
 import importlib
@@ -21,7 +21,7 @@ _MISSING = "does not exist"
 
 @contextmanager
 def tolerating_missing_operators() -> Iterator[None]:
-    """Inside the block, `torch.library.register_fake` skips operators that do not exist; every other error passes through.
+    """Inside the block, `torch.library.register_fake` skips operators that do not exist; all other errors are raised.
 
     Example:
         >>> with tolerating_missing_operators():
@@ -50,14 +50,14 @@ def tolerating_missing_operators() -> Iterator[None]:
 
 
 def _import() -> ModuleType:
-    """torchvision, or one line that says what is wrong with it."""
+    """torchvision, or a UsageError with the reason why it cannot be imported."""
     try:
         with tolerating_missing_operators():
             return importlib.import_module("torchvision")
     except ImportError as error:
         raise UsageError(
             f"expected an installed torchvision, found: {error}",
-            fix="install the one that goes with your torch: pip install -c constraints.txt torch torchvision",
+            fix="install the version that fits your torch: pip install -c constraints.txt torch torchvision",
         ) from error
 
 

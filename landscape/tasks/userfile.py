@@ -1,4 +1,4 @@
-"""A user's `task.py`: run it, call its function, and say in one line what went wrong, at the user's own line."""
+"""A user's `task.py`: run it, call its function, and report an error in one line, with the line of the user's code."""
 
 import contextlib
 import hashlib
@@ -18,18 +18,18 @@ _FOLDERS: set[Path] = set()
 
 
 def load_user_task(text: str, options: Mapping[str, Any] | None = None) -> Task:
-    """Run a task file and return what its function gives.
+    """Run a task file and return the Task that its function returns.
 
-    The file's folder is on `sys.path` while the file is run and its function called, and taken off afterwards; no bytecode is
-    written beside it, and what it prints goes to stderr, so that stdout stays with the results.
+    The file's folder is on `sys.path` while the file runs and its function is called. No bytecode is written, and printed text
+    goes to stderr, because stdout is for results.
 
     Args:
         text: "task.py" calls its function `task`, "task.py:other" its function `other`.
         options: keyword arguments of the function (`-M key=value`).
 
     Raises:
-        UsageError: no such file or function; a syntax error, an exception or an exit in it, with file and line; another return
-            type.
+        UsageError: no such file or function; a syntax error, an exception or an exit in it, with file and line; a result that
+            is not a Task.
     """
     path, name = _split(text)
     with _visible(path.parent):
@@ -60,13 +60,13 @@ def load_user_task(text: str, options: Mapping[str, Any] | None = None) -> Task:
 
 
 def task_record(text: str) -> dict[str, str]:
-    """What to record of a task file: SHA-256 of its bytes, and the name of its function.
+    """Record of a task file: SHA-256 of its bytes, and the name of its function.
 
     Args:
         text: as for `load_user_task`.
 
     Raises:
-        UsageError: no such file, or it cannot be read.
+        UsageError: the file does not exist or cannot be read.
     """
     path, name = _split(text)
     try:
@@ -89,7 +89,7 @@ def _split(text: str) -> tuple[Path, str]:
 
 
 def _run(path: Path) -> ModuleType:
-    """The file as a module. Compiled from its text each time: a stale .pyc can never stand in for it."""
+    """The file as a module. It is always compiled from its text, so a stale .pyc is never used."""
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     module = ModuleType(f"landscape_user_{path.stem}_{digest}")
     module.__file__ = str(path)
@@ -99,18 +99,18 @@ def _run(path: Path) -> ModuleType:
 
 
 def _guarded(path: Path, call: Callable[[], Any]) -> Any:
-    """Run the user's code; whatever it raises becomes one line that names the user's own line."""
+    """Run the user's code; any exception becomes a UsageError that names the line of the user's code."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return call()
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit too: a task file must not end the program
-        raise UsageError(f"expected {path.name} to run, found {_where(path, error)}", fix="mend the task file") from error
+    except BaseException as error:  # including SystemExit: a task file must not end the program
+        raise UsageError(f"expected {path.name} to run, found {_where(path, error)}", fix="fix the task file") from error
 
 
 def _where(path: Path, error: BaseException) -> str:
-    """file:line and the message, at the innermost line that belongs to the user."""
+    """file:line of the innermost line of the user's code, and the message."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{type(error).__name__} at {_short(path, error.filename)}:{error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -124,7 +124,7 @@ def _where(path: Path, error: BaseException) -> str:
 
 
 def _short(path: Path, filename: str) -> str:
-    """A file's path from the folder of the task file."""
+    """A file's path relative to the folder of the task file."""
     with contextlib.suppress(ValueError):
         return str(Path(filename).relative_to(path.parent))
     return filename
@@ -132,7 +132,7 @@ def _short(path: Path, filename: str) -> str:
 
 @contextlib.contextmanager
 def _visible(folder: Path) -> Iterator[None]:
-    """The folder first on `sys.path`, without bytecode being written, all restored at the end."""
+    """Put the folder first on `sys.path` and write no bytecode; both settings are restored at the end."""
     _forget_others(folder)
     _FOLDERS.add(folder)
     path, quiet = list(sys.path), sys.dont_write_bytecode
@@ -145,7 +145,7 @@ def _visible(folder: Path) -> Iterator[None]:
 
 
 def _forget_others(folder: Path) -> None:
-    """Two task files may each have a `model.py`: drop those modules of other task folders that this folder has too."""
+    """Remove modules of other task folders whose names occur in this folder, since each folder may have a `model.py`."""
     names = {p.stem for p in folder.glob("*.py")} | {p.name for p in folder.iterdir() if p.is_dir()}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

@@ -166,7 +166,7 @@ def test_files_that_are_no_data(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UsageError, match=r"expected safetensors data at .*, found nothing there"):
         read_data(f"safetensors:{tmp_path / 'fifo'}")
-    with pytest.raises(UsageError, match="expected folders of images, one a class, in"):
+    with pytest.raises(UsageError, match="expected folders of images, one per class, in"):
         read_data(f"imagefolder:{tmp_path}")
     colour(tmp_path / "train/a/1.png", (0, 0, 0))
     (tmp_path / "train/a/2.png").write_bytes(b"<html>not found</html>")

@@ -44,7 +44,7 @@ def test_a_file_that_is_elsewhere_is_found_by_the_library(monkeypatch, tmp_path)
 
 def test_without_the_library_one_line_says_so(monkeypatch):
     monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="expected scikit-learn, whose digits these are"):
+    with pytest.raises(UsageError, match="expected scikit-learn, which contains the digits"):
         read_data("digits")
 
 

@@ -68,7 +68,7 @@ def test_a_path_that_only_the_checkpoint_names_is_not_read(folder, tmp_path, mon
         load(hostile)
     with pytest.raises(UsageError, match=r"they were at '.*data\.safetensors'.*; name them with --data safetensors:PATH"):
         load(folder / "net.safetensors")
-    with pytest.raises(UsageError, match="found only what the checkpoint says of them; name"):
+    with pytest.raises(UsageError, match="found only the checkpoint's description of them; name"):
         load(rewritten(folder, tmp_path / "3.safetensors", lambda recipe, extras: recipe["data"].update(path=3)))
 
 
@@ -92,7 +92,7 @@ def test_labels_are_verified(folder, tmp_path):
     with pytest.raises(MismatchError, match="expected the training labels that the recipe's seed gives, found others"):
         opened(folder, rewritten(folder, tmp_path / "a.safetensors", change))
     bare = opened(folder, rewritten(folder, tmp_path / "b.safetensors", lambda recipe, extras: extras.clear()))
-    assert bare.notices == ("training labels recomputed from the seed; the checkpoint keeps none to hold them against",)
+    assert bare.notices == ("training labels recomputed from the seed; the checkpoint has none to compare them with",)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_labels_are_verified(folder, tmp_path):
         ),
         (lambda r: r["training"].update(seed="x"), UsageError, "expected seed as an integer of at least 0, found 'x'"),
         (lambda r: r.update(schema=99), UsageError, "expected a recipe of schema 1, found 99"),
-        (lambda r: r.pop("training"), UsageError, "expected to be told the model and data of .*; add --task"),
+        (lambda r: r.pop("training"), UsageError, "expected the model and data of .* to be given, .*; add --task"),
     ],
 )
 def test_hostile_descriptions(folder, tmp_path, change, kind, text):
@@ -130,7 +130,7 @@ def test_foreign_checkpoint_with_model_and_data(tmp_path):
     assert all(torch.equal(p, q) for p, q in zip(task.model.parameters(), trained.parameters(), strict=True))
     assert task.name == "mlp"
     with pytest.raises(
-        UsageError, match=r"expected to be told the model and data of .*a.pth, found a checkpoint that does not say them"
+        UsageError, match=r"expected the model and data of .*a.pth to be given, found a checkpoint that does not name them"
     ):
         load(tmp_path / "a.pth")
     with pytest.raises(MismatchError, match="expected weights that fit the model"):
@@ -178,7 +178,7 @@ def test_user_task_file(tmp_path):
         ),
         (
             {"model": "torchvision:resnet18", "data": "digits"},
-            r"expected a network that takes samples of shape \(1, 8, 8\), found: Given groups",
+            r"expected a network that accepts samples of shape \(1, 8, 8\), found: Given groups",
         ),
         (
             {"model": "torchvision:resnet18", "data": "digits", "model_kwargs": {"weights": "DEFAULT"}},
@@ -192,7 +192,7 @@ def test_user_task_file(tmp_path):
             {"model": "mlp", "data": "digits", "model_kwargs": {"classes": 9}},
             "expected an output for each of 10 classes, found 9",
         ),
-        ({"model": torch.nn.Linear(3, 3), "data": "digits"}, r"expected a network that takes samples of shape \(1, 8, 8\)"),
+        ({"model": torch.nn.Linear(3, 3), "data": "digits"}, r"expected a network that accepts samples of shape \(1, 8, 8\)"),
     ],
 )
 def test_names_that_do_not_fit(arguments, text):

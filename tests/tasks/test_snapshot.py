@@ -95,7 +95,7 @@ def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
     return weights(train(SMALL, out=tmp_path_factory.mktemp("whole") / "a.safetensors").path)
 
 
-@pytest.mark.parametrize(("damaged", "then"), [(1, "going on from the state before it, at epoch 1"), (2, "starting anew")])
+@pytest.mark.parametrize(("damaged", "then"), [(1, "continuing from the state before it, at epoch 1"), (2, "starting again")])
 def test_a_flipped_bit_is_set_aside_and_said(tmp_path, monkeypatch, whole, damaged, then):
     out = tmp_path / "a.safetensors"
     cut(out, monkeypatch, calls=15)

@@ -171,7 +171,7 @@ def test_resume_refuses_another_recipe_and_other_data(tmp_path, pictures):
     other = tmp_path / "other.safetensors"
     content = {"train_images": torch.zeros(97, 3, 8, 8, dtype=torch.uint8), "train_labels": torch.arange(97) % 4}
     save_file(content, str(other))
-    with pytest.raises(UsageError, match=r"expected the data that .*partial was started with, found other data in"):
+    with pytest.raises(UsageError, match=r"expected the data with which .*partial was started, found other data in"):
         train(recipe, out=out, data_path=other)
     assert snapshot_path(out).exists()
     snapshot_path(out).write_bytes(b"not a snapshot")
@@ -189,7 +189,7 @@ def test_finished_run_is_returned_and_never_overwritten(tmp_path):
     assert again.summary() == first.summary()
     with pytest.raises(UsageError, match="found another one: seed 5, there 0"):
         train(replace(SMALL, seed=5), out=out)
-    with pytest.raises(UsageError, match="expected a free path for the checkpoint, found something at"):
+    with pytest.raises(UsageError, match="expected a free path for the checkpoint, found a file at"):
         train(SMALL, out=out, resume=False)
     mine = tmp_path / "mine.pt"
     mine.write_bytes(b"my own file")
@@ -269,7 +269,7 @@ def test_divergence(tmp_path):
         ({"network": "digits-cnn", "network_options": {"depth": 2}}, "expected options of digits-cnn .*, found 'depth'"),
         ({"corruption": "noise"}, "expected a corruption .*, found 'noise'"),
         ({"data": "cifar10"}, "expected a path for cifar10 data, found none"),
-        ({"samples": 2000}, "expected from 1 to 1347 training samples, all there are, found 2000"),
+        ({"samples": 2000}, "expected from 1 to 1347 training samples, the whole set, found 2000"),
     ],
 )
 def test_bad_runs(tmp_path, changes, text):

@@ -152,20 +152,18 @@ def test_killed_and_resumed(tmp_path):
 def test_resume_refuses_other_epochs(tmp_path, monkeypatch):
     out = tmp_path / "a.safetensors"
     cut(out, SMALL, monkeypatch, epoch=2, every=2)
-    with pytest.raises(UsageError, match="expected --keep-every 2, as the run was started with, found --keep-every 1; say the"):
+    with pytest.raises(UsageError, match="expected --keep-every 2, as in the first start of the run, found --keep-every 1"):
         train(SMALL, out=out, keep_every=1)
-    with pytest.raises(UsageError, match="expected --keep-every 2, as the run was started with, found no --keep-every"):
+    with pytest.raises(UsageError, match="expected --keep-every 2, as in the first start of the run, found no --keep-every"):
         train(SMALL, out=out)
     (tmp_path / "a-trajectory" / "epoch-0000.safetensors").unlink()
-    with pytest.raises(
-        UsageError, match=r"expected the weights that the run has kept, found no .*epoch-0000.safetensors; start"
-    ):
+    with pytest.raises(UsageError, match=r"expected the weights that the run saved, found no .*epoch-0000.safetensors; start"):
         train(SMALL, out=out, keep_every=2)
     train(SMALL, out=out, keep_every=1, resume=False)
     assert len(kept(out)) == 6
     other = tmp_path / "b.safetensors"
     cut(other, SMALL, monkeypatch, epoch=2, every=None)
-    with pytest.raises(UsageError, match="expected no --keep-every, as the run was started with, found --keep-every 3"):
+    with pytest.raises(UsageError, match="expected no --keep-every, as in the first start of the run, found --keep-every 3"):
         train(SMALL, out=other, keep_every=3)
 
 
@@ -196,7 +194,7 @@ def test_another_run_s_folder_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_bad_requests(tmp_path):
-    with pytest.raises(UsageError, match="expected to keep weights every 1 epoch or more, found 0"):
+    with pytest.raises(UsageError, match="expected keep_every as 1 epoch or more, found 0"):
         train(SMALL, out=tmp_path / "a.safetensors", keep_every=0)
     (tmp_path / "a-trajectory").touch()
     with pytest.raises(UsageError, match=r"expected to write .*a-trajectory, found: File exists"):

@@ -74,7 +74,7 @@ def test_edited_file_is_read_anew(write):
     [
         (
             "def task(:\n    pass\n",
-            "expected task.py to run, found SyntaxError at task.py:8: invalid syntax; mend the task file",
+            "expected task.py to run, found SyntaxError at task.py:8: invalid syntax; fix the task file",
         ),
         ("def task():\n    return 3\n", r"expected task\(\) in .*task.py to return a landscape.Task, found int"),
         ("def task():\n    return None\n", "to return a landscape.Task, found NoneType; end it with: return Task"),

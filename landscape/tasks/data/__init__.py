@@ -1,1 +1,1 @@
-"""Data sets by name, as tensors; labels and images that are corrupted on purpose; augmentation."""
+"""Data sets by name, as tensors; corruption of labels and images; augmentation."""

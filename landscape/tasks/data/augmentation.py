@@ -1,4 +1,4 @@
-"""Random crops and flips of a batch that is already on the device."""
+"""Random crops and flips of a batch on its device."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Where every image of an epoch is cut and whether it is mirrored, drawn on the CPU so that every device sees the same."""
+    """Crop position and flip of every image of an epoch, drawn on the CPU so that they are the same on every device."""
 
     top: Int[Tensor, " N"]
     left: Int[Tensor, " N"]
@@ -18,20 +18,21 @@ class Draws:
 
     @classmethod
     def make(cls, count: int, pad: int, flip: bool, generator: torch.Generator, device: torch.device) -> "Draws":
-        """Draw for `count` images; `flip` False mirrors none."""
+        """Draw for `count` images; without flips if `flip` is False."""
         top, left = (torch.randint(2 * pad + 1, (count,), generator=generator) for _ in range(2))
         mirrored = (torch.rand(count, generator=generator) < 0.5) & flip
         return cls(top.to(device), left.to(device), mirrored.to(device))
 
 
 def crop_and_flip(x: Float[Tensor, "B C H W"], draws: Draws, rows: slice | Tensor, pad: int) -> Float[Tensor, "B C H W"]:
-    """Each image shifted by up to `pad` pixels, zeros moving in, and mirrored where its draw says so.
+    """Each image shifted by up to `pad` pixels, padded with zeros, and flipped according to its draw.
 
-    Zeros are the mean pixel of normalized images, as in He et al. 2015 (arXiv:1512.03385, section 4.2).
+    Zero is the mean pixel of normalized images, as in He et al. 2015 (arXiv:1512.03385, section 4.2).
 
     Args:
         x: the batch.
-        draws: of the epoch, one an image of the training set; `rows` are those of this batch.
+        draws: draws of the epoch, one per image of the training set.
+        rows: the batch's images in the training set.
         pad: largest shift, in pixels.
     """
     height, width = x.shape[-2:]

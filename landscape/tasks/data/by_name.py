@@ -20,7 +20,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = 
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-# Face recognition and vocabularies have some hundred thousand classes; each of them gets a name, and a network an output.
+# Largest number of classes. Face recognition and vocabularies have some hundred thousand.
 _MOST_CLASSES = 1 << 20
 _DEFAULT_NORMALIZATION = {"cifar10": "cifar10", "imagefolder": "imagenet"}
 
@@ -29,18 +29,18 @@ def read_data(text: str | DataSpec) -> DataSet:
     """Read a data set by name.
 
     Args:
-        text: `digits`; `cifar10:PATH`; `imagefolder:PATH`; `safetensors:PATH`; each but digits with options behind a comma:
+        text: `digits`; `cifar10:PATH`; `imagefolder:PATH`; `safetensors:PATH`. All but digits accept options after a comma:
             `normalize=cifar10|imagenet|none`, `limit=N` (at most N samples of each split), and for imagefolder `size=224`
-            (shorter side to 256/224 of it with antialiased bilinear interpolation, then the central square; without it images
-            must all have the same size and stay as they are).
+            (resize the shorter side to 256/224 of it by antialiased bilinear interpolation, then crop the central square;
+            without it all images must have the same size).
 
     Returns:
         The data set. Samples from folders are interleaved by class (first of each class, second of each class, ...), so that
-        the first N samples hold all classes; other sources keep their order.
+        the first N samples contain all classes; other sources keep their order.
 
     Raises:
-        UsageError: no such kind, no such path, empty or inconsistent data.
-        MalformedError: a safetensors file that is not one.
+        UsageError: an unknown kind, a missing path, or empty or inconsistent data.
+        MalformedError: a damaged safetensors file.
         NumericalError: values that are not finite.
 
     Example:
@@ -68,7 +68,7 @@ def read_data(text: str | DataSpec) -> DataSet:
 
 
 def _digits(spec: DataSpec) -> DataSet:
-    """scikit-learn's digits, split once for everybody: 450 test images, every class in proportion, seed 0."""
+    """scikit-learn's digits with a fixed split: 450 test images, stratified by class, seed 0."""
     values, labels = read_digits()
     x, y = torch.from_numpy(values).unsqueeze(1), torch.from_numpy(labels)
     train, test = (torch.from_numpy(rows) for rows in split_by_class(labels))
@@ -78,7 +78,7 @@ def _digits(spec: DataSpec) -> DataSet:
 
 
 def _cifar10(spec: DataSpec) -> DataSet:
-    """CIFAR-10 in one of three forms."""
+    """CIFAR-10 from a safetensors file, the original files, or class folders."""
     path = _existing(spec)
     if path.is_file():
         data = _safetensors(spec)
@@ -100,13 +100,13 @@ def _cifar10(spec: DataSpec) -> DataSet:
 
 
 def _imagefolder(spec: DataSpec) -> DataSet:
-    """Class folders of images of any kind."""
+    """Images in class folders."""
     size = dict(spec.options).get("size")
     return _from_images(spec, images.read_folders(_existing(spec), None if size is None else _count("size", size)))
 
 
 def _safetensors(spec: DataSpec) -> DataSet:
-    """Tensors under the agreed names."""
+    """Tensors under the documented names."""
     from safetensors import SafetensorError, safe_open
 
     path = _existing(spec)
@@ -180,7 +180,7 @@ def _from_images(spec: DataSpec, found: images.Images) -> DataSet:
 
 
 def _existing(spec: DataSpec) -> Path:
-    """The path of the data, if there is something."""
+    """The path of the data, after checking that it exists."""
     assert spec.path is not None
     if not spec.path.is_file() and not spec.path.is_dir():
         raise UsageError(f"expected {spec.kind} data at {spec.path}, found nothing there", fix=f"pass --data {spec.kind}:PATH")
@@ -188,7 +188,7 @@ def _existing(spec: DataSpec) -> Path:
 
 
 def _scale(text: str | None, path: Path) -> float | None:
-    """What `DataSet.save` noted that the values are to be divided by."""
+    """The divisor of the values, from the metadata that `DataSet.save` writes."""
     if text is None:
         return None
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) == 0:
@@ -197,7 +197,7 @@ def _scale(text: str | None, path: Path) -> float | None:
 
 
 def _normalization(spec: DataSpec) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and std that the spec asks for, or those of its kind."""
+    """Mean and std of the spec's `normalize`, or the defaults of its kind."""
     name = dict(spec.options).get("normalize", _DEFAULT_NORMALIZATION.get(spec.kind, "none"))
     if name not in NORMALIZATIONS:
         raise UsageError(f"expected normalize={'|'.join(NORMALIZATIONS)}, found {name!r}")
@@ -219,11 +219,11 @@ def _limited(data: DataSet, text: str) -> DataSet:
 
 
 def _check_split(name: str, x: Tensor, y: Tensor, classes: int) -> None:
-    """Refuse data that no training or measuring could make sense of."""
+    """Raise an error for inconsistent or non-finite data."""
     if len(x) != len(y):
         raise UsageError(f"expected as many {name} labels as inputs, found {len(x)} inputs and {len(y)} labels")
     if not len(x):
-        raise UsageError(f"expected {name} data, found none", fix="check the path and what is in it")
+        raise UsageError(f"expected {name} data, found none", fix="check the path and its contents")
     if int(y.min()) < 0 or int(y.max()) >= classes:
         raise UsageError(f"expected {name} labels from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
@@ -234,5 +234,5 @@ def _check_split(name: str, x: Tensor, y: Tensor, classes: int) -> None:
 
 
 def _kind(t: Tensor) -> str:
-    """dtype and shape in words."""
+    """dtype and shape, as text."""
     return f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"

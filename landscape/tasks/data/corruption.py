@@ -1,4 +1,4 @@
-"""The data conditions of Zhang et al.: what a network is made to memorize instead of learn."""
+"""Corruptions of the training data after Zhang et al., which a network can only memorize."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ class Corrupted:
     Attributes:
         x: (N, ...) training inputs.
         y: (N,) training labels.
-        test_x: test inputs, None where there are none. Test labels are never touched.
-        redrawn: (N,) labels that were drawn anew, the true ones drawn by chance included.
-        wrong: (N,) labels that differ from the true ones.
+        test_x: test inputs, None without a test set. Test labels are never changed.
+        redrawn: (N,) mask of labels that were redrawn, including those that got the true label by chance.
+        wrong: (N,) mask of labels that differ from the true ones.
     """
 
     x: Shaped[Tensor, "N ..."]
@@ -48,32 +48,32 @@ def corrupt(
     level: float | None = None,
     test_x: Shaped[Tensor, "M ..."] | None = None,
 ) -> Corrupted:
-    """Corrupt training data, once and for good.
+    """Corrupt training data; the corruption is the same in all epochs.
 
-    - "labels": y_n <- uniform over all `classes` with probability `level`, independently; the true class may be drawn again,
-      so a fraction level * (1 - 1/classes) ends up wrong. "random-labels" is level 1.
-    - "shuffled-pixels": x_n[c, i] <- x_n[c, pi(i)] with one permutation pi of the positions; channels of a pixel stay
-      together. As in the paper, test images get the same pi: they show the same task seen through the same scrambling.
-    - "random-pixels": a permutation pi_n for every training image.
-    - "gaussian": x_n ~ N(mean_c, var_c) independently, mean and variance of each channel over the training set.
+    - "labels": y_n <- uniform over all `classes` with probability `level`, independently. The true class may be drawn again,
+      so a fraction level * (1 - 1/classes) of the labels is wrong. "random-labels" is level 1.
+    - "shuffled-pixels": x_n[c, i] <- x_n[c, pi(i)] with one permutation pi of the positions; the channels of a pixel stay
+      together. As in the paper, test images are permuted by the same pi.
+    - "random-pixels": a separate permutation pi_n for every training image.
+    - "gaussian": x_n ~ N(mean_c, var_c) independently, with mean and variance of each channel over the training set.
 
     Args:
-        x, y: training data. The last two dimensions of x are the positions of the pixels, a third from the end the channels;
+        x, y: training data. The last two dimensions of x are the positions of the pixels, the third from the end the channels;
             for (N, D) data each number is a pixel.
         condition: one of `CONDITIONS`.
-        classes: number of classes labels are drawn from.
-        seed: of every draw; the draws do not depend on the training seed unless it is the same number.
+        classes: number of classes.
+        seed: seed of all draws, which are independent of those of training.
         level: probability of redrawing a label; for "labels" only.
         test_x: test inputs.
 
     Returns:
-        New tensors where something changed, the given ones where nothing did.
+        New tensors for what changed; the given ones for what did not.
 
     Raises:
-        UsageError: no such condition; a level that is missing, out of [0, 1], or given where there is none.
+        UsageError: an unknown condition; a level that is missing, out of [0, 1], or superfluous.
 
-    Reference: Zhang, Bengio, Hardt, Recht, Vinyals 2017, arXiv:1611.03530, section 2.1. The paper does not say whether the
-    channels of a pixel move together, nor whether the noise is matched per channel: both are our choice.
+    Reference: Zhang, Bengio, Hardt, Recht, Vinyals 2017, arXiv:1611.03530, section 2.1. The paper does not specify whether the
+    channels of a pixel move together, nor whether the noise is matched per channel.
 
     Example:
         >>> x, y = torch.zeros(10_000, 4), torch.zeros(10_000, dtype=torch.long)
@@ -85,7 +85,7 @@ def corrupt(
     generator = stream(seed, f"corruption:{condition}")
     if condition in ("labels", "random-labels"):
         p = 1.0 if condition == "random-labels" else float(level or 0.0)
-        # One draw for each label whatever p is: with the same seed, the labels redrawn at 20 % are among those redrawn at 40 %.
+        # One draw per label for every p: with the same seed, the labels redrawn at 20 % are among those redrawn at 40 %.
         redrawn = torch.rand(len(y), generator=generator, dtype=torch.float64) < p
         drawn = torch.randint(classes, (len(y),), generator=generator, dtype=y.dtype)
         noisy = torch.where(redrawn, drawn, y)
@@ -106,18 +106,20 @@ def corrupt(
 
 
 def check_condition(condition: str, level: float | None) -> None:
-    """Refuse an unknown condition, or a level that does not go with it."""
+    """Raise UsageError for an unknown condition, or a level that does not fit it."""
     if condition not in CONDITIONS:
         raise UsageError(f"expected a corruption ({', '.join(CONDITIONS)}), found {condition!r}")
     if condition == "labels":
         if level is None or not 0 <= level <= 1:
             raise UsageError(f"expected the level of label corruption between 0 and 1, found {level}", fix="pass --level 0.4")
     elif level is not None:
-        raise UsageError(f"expected no level with corruption {condition!r}, found {level}", fix="a level goes with 'labels'")
+        raise UsageError(
+            f"expected no level with corruption {condition!r}, found {level}", fix="a level needs corruption 'labels'"
+        )
 
 
 def _positions(x: Tensor) -> Tensor:
-    """View with all positions of a pixel on the last dimension: (N, C, HW), or (N, D) as it is."""
+    """View with all pixel positions on the last dimension: (N, C, HW), or (N, D) unchanged."""
     return x.flatten(-2) if x.ndim >= 3 else x
 
 

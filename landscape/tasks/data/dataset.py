@@ -1,4 +1,4 @@
-"""DataSpec, the name of a data set, and DataSet, its tensors and how a network sees them."""
+"""DataSpec, the name of a data set, and DataSet, its tensors and their preparation for a network."""
 
 import hashlib
 import re
@@ -28,7 +28,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What `--data` says: kind, path and options of `KIND[:PATH][,option=value...]`."""
+    """The value of `--data`: kind, path and options of `KIND[:PATH][,option=value...]`."""
 
     kind: str
     path: Path | None = None
@@ -64,29 +64,29 @@ class DataSpec:
         return cls(kind, expanded(path) if path else None, tuple(options))
 
     def __str__(self) -> str:
-        """The same text again; without a path, only kind and options."""
+        """The text that `parse` reads; without a path, only kind and options."""
         head = self.kind if self.path is None else f"{self.kind}:{self.path}"
         return head + "".join(f",{key}={value}" for key, value in self.options)
 
     def without_path(self) -> str:
-        """Kind and options: what stays the same when the data are moved."""
+        """Kind and options, which do not change if the data are moved."""
         return str(replace(self, path=None))
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images or vectors with class labels, resident in memory as they were decoded.
+    """Images or vectors with class labels, in memory as decoded.
 
-    The network sees x / scale, minus `mean`, divided by `std` (`prepare`); integers other than uint8 (tokens) as they are.
+    The input of the network is (x / scale - mean) / std (`prepare`); integers other than uint8 (tokens) are not changed.
 
     Attributes:
-        spec: where they came from.
+        spec: source of the data.
         train_x, train_y: (N, ...) raw inputs, (N,) int64 labels.
         test_x, test_y: the same for testing, or None.
         classes: names of the classes; label k is the k-th.
-        scale: what raw values are divided by.
-        mean, std: per channel (dimension 1), on the divided scale; None where nothing is subtracted.
-        decoding: how the values came about, one line.
+        scale: divisor of the raw values.
+        mean, std: per channel (dimension 1), after division by `scale`; None without normalization.
+        decoding: description of the decoding, one line.
     """
 
     spec: DataSpec
@@ -101,7 +101,7 @@ class DataSet:
     decoding: str
 
     def prepare(self, x: Shaped[Tensor, "B ..."], dtype: torch.dtype | None = None) -> Shaped[Tensor, "B ..."]:
-        """Raw inputs as the network sees them: float32 unless the raw ones are float64 or `dtype` says otherwise."""
+        """Prepared inputs of the network, in float32 unless the raw ones are float64 or `dtype` is given."""
         if not x.is_floating_point() and x.dtype != torch.uint8:
             return x.clone()
         out = x.to(dtype or (torch.float64 if x.dtype == torch.float64 else torch.float32), copy=True)
@@ -114,11 +114,11 @@ class DataSet:
         return out
 
     def train(self) -> tuple[Tensor, Tensor]:
-        """Training data as the network sees them."""
+        """Training data, prepared for the network."""
         return self.prepare(self.train_x), self.train_y
 
     def test(self) -> tuple[Tensor, Tensor] | None:
-        """Test data as the network sees them, None where there are none."""
+        """Test data, prepared for the network; None if there are none."""
         return None if self.test_x is None or self.test_y is None else (self.prepare(self.test_x), self.test_y)
 
     @cached_property
@@ -135,16 +135,16 @@ class DataSet:
         """The same data with only the first `samples` training samples; None keeps all.
 
         Raises:
-            UsageError: there are not so many.
+            UsageError: `samples` is out of range.
         """
         if samples is None:
             return self
         if not 1 <= samples <= len(self.train_y):
-            raise UsageError(f"expected from 1 to {len(self.train_y)} training samples, all there are, found {samples}")
+            raise UsageError(f"expected from 1 to {len(self.train_y)} training samples, the whole set, found {samples}")
         return replace(self, train_x=self.train_x[:samples], train_y=self.train_y[:samples])
 
     def describe(self) -> dict[str, object]:
-        """What a checkpoint records of its data."""
+        """The record of the data in a checkpoint."""
         return {
             "spec": self.spec.without_path(),
             "path": None if self.spec.path is None else str(self.spec.path.resolve()),
@@ -159,7 +159,7 @@ class DataSet:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write the raw tensors to one safetensors file, which `cifar10:PATH` or `safetensors:PATH` reads without decoding.
+        """Write the raw tensors to a safetensors file, which `cifar10:PATH` or `safetensors:PATH` reads without decoding.
 
         Example:
             >>> import tempfile

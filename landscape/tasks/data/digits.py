@@ -1,4 +1,4 @@
-"""scikit-learn's embedded digits, read from its wheel without importing it, and split once for everybody."""
+"""scikit-learn's digits, read from its package without importing it, with a fixed split."""
 
 import gzip
 import importlib.util
@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.errors import UsageError
 
-# Shape of the data, for a file of another version to be told.
+# Shape of the data, to detect a file of another version.
 _SAMPLES, _COLUMNS = 1797, 65
 _TEST = 450
 
@@ -27,12 +27,12 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
     """
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:
-        raise UsageError("expected scikit-learn, whose digits these are, found none", fix="pip install scikit-learn")
+        raise UsageError("expected scikit-learn, which contains the digits, found none", fix="pip install scikit-learn")
     file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
     rows: np.ndarray = np.empty((0, 0), dtype=np.float32)
     with suppress(OSError, ValueError):
         rows = np.loadtxt(gzip.decompress(file.read_bytes()).decode().splitlines(), delimiter=",", dtype=np.float32)
-    if rows.shape != (_SAMPLES, _COLUMNS):  # kept elsewhere in this version: a second or two more to import
+    if rows.shape != (_SAMPLES, _COLUMNS):  # another place in this version: import scikit-learn, which takes a second or two
         from sklearn.datasets import load_digits
 
         raw = load_digits()
@@ -41,18 +41,18 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_by_class(labels: np.ndarray, test: int = _TEST, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the training and of the test samples: every class in proportion, drawn at random, in random order.
+    """Indices of the training and test samples of a random split, stratified by class, in random order.
 
-    The same as `sklearn.model_selection.train_test_split(range(n), test_size=test, stratify=labels, random_state=seed)`: numpy
-    keeps this generator's stream the same for ever, and trained networks rely on the split.
+    The same as `sklearn.model_selection.train_test_split(range(n), test_size=test, stratify=labels, random_state=seed)`. numpy
+    guarantees that the stream of this generator does not change, and trained networks depend on the split.
 
     Args:
         labels: (n,) classes.
-        test: test samples; the others are for training.
-        seed: of the draw.
+        test: number of test samples; the others are for training.
+        seed: seed of the split.
 
     Returns:
-        Training numbers (n - test,), test numbers (test,).
+        Training indices (n - test,), test indices (test,).
     """
     random = np.random.RandomState(seed)
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -68,7 +68,7 @@ def split_by_class(labels: np.ndarray, test: int = _TEST, seed: int = 0) -> tupl
 
 
 def _in_proportion(counts: np.ndarray, wanted: int, random: np.random.RandomState) -> np.ndarray:
-    """So many of each class that they are `wanted` in all: shares rounded down, the largest remainders up, ties by lot."""
+    """Numbers per class with total `wanted`: shares rounded down, largest remainders rounded up, ties broken at random."""
     shares = counts / counts.sum() * wanted
     out = np.floor(shares)
     left, remainders = int(wanted - out.sum()), shares - out

@@ -24,7 +24,7 @@ _MOST_BYTES = 16 * 2**30
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Decoded images: (N, 3, H, W) uint8 and (N,) int64, in the order that `read_folders` states."""
+    """Decoded images: (N, 3, H, W) uint8 and (N,) int64, in the order of `read_folders`."""
 
     train_x: UInt8[Tensor, "N C H W"]
     train_y: Int[Tensor, " N"]
@@ -43,12 +43,11 @@ def read_folders(root: Path, size: int | None) -> Images:
 
     Args:
         root: the folder.
-        size: shorter side to size * 256/224 (antialiased bilinear), then the central size x size square; None takes images as
-            they are, which must then all have one size.
+        size: resize the shorter side to size * 256/224 (antialiased bilinear), then crop the central size x size square; None
+            keeps the images, which must then have equal size.
 
     Raises:
-        UsageError: no images, an image that cannot be decoded, sizes that differ, test classes that differ from the training
-            ones.
+        UsageError: no images, an image that cannot be decoded, different sizes, or different classes in training and test.
     """
     split = root / "train"
     test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
@@ -72,15 +71,15 @@ def read_folders(root: Path, size: int | None) -> Images:
 
 
 def is_cifar_batches(path: Path) -> bool:
-    """Whether `path` is CIFAR-10 as its author packed it, or the folder above that."""
+    """Whether `path` is the original folder of CIFAR-10, or its parent."""
     return path.name == _BATCHES or (path / _BATCHES).is_dir()
 
 
 def read_cifar_batches(path: Path) -> Images:
-    """The original `cifar-10-batches-py`, read by torchvision, which checks each file's published MD5 before it unpickles it.
+    """The original `cifar-10-batches-py`, read by torchvision, which checks the published MD5 of each file before unpickling.
 
     Raises:
-        UsageError: a file is missing or is not the published one.
+        UsageError: a file is missing or differs from the published one.
     """
     from landscape.tasks.torchvision_import import torchvision
 
@@ -105,7 +104,7 @@ def _listing(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
         found = torchvision.datasets.ImageFolder(str(folder))
     except FileNotFoundError as error:
         raise UsageError(
-            f"expected folders of images, one a class, in {folder}, found {str(error).splitlines()[0]}",
+            f"expected folders of images, one per class, in {folder}, found {str(error).splitlines()[0]}",
             fix="arrange the images as PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg",
         ) from error
     by_class = [[Path(p) for p, _ in group] for _, group in groupby(found.samples, key=lambda s: s[1])]
@@ -114,7 +113,7 @@ def _listing(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
 
 
 def _decode(samples: Sequence[tuple[Path, int]], size: int | None) -> tuple[Tensor, Tensor]:
-    """Decode into one tensor, in threads (Pillow releases the interpreter while it decodes)."""
+    """Decode into one tensor, in threads (Pillow releases the interpreter lock while decoding)."""
     load = _loader(size)
     first = load(samples[0][0])
     if first.nbytes * len(samples) > _MOST_BYTES:
@@ -136,7 +135,7 @@ def _decode(samples: Sequence[tuple[Path, int]], size: int | None) -> tuple[Tens
 
 
 def _loader(size: int | None) -> Callable[[Path], np.ndarray]:
-    """Function from a file to its (3, H, W) uint8 pixels."""
+    """A function from a file to its (3, H, W) uint8 pixels."""
     from PIL import Image
 
     def load(path: Path) -> np.ndarray:

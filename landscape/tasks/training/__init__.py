@@ -1,1 +1,1 @@
-"""Training by a recipe: deterministic, resumable, with the weights kept that a trajectory needs."""
+"""Training by a recipe: deterministic, resumable, with saved weights for a trajectory."""

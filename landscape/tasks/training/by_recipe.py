@@ -1,4 +1,4 @@
-"""Training by a recipe: deterministic, resumable, ending in a checkpoint that needs nothing else to be analysed."""
+"""Training by a recipe: deterministic, resumable, with a self-describing checkpoint as the result."""
 
 import json
 import platform
@@ -41,10 +41,10 @@ class Trained:
     """A finished run.
 
     Attributes:
-        path: of the checkpoint.
-        record: what the checkpoint says of itself: "training" (the recipe), "network", "data", "history", "final", "versions",
+        path: path of the checkpoint.
+        record: the checkpoint's description: "training" (the recipe), "network", "data", "history", "final", "versions",
             "seconds".
-        trajectory: the folder of the weights kept on the way; None if none were asked for.
+        trajectory: folder of the weights saved during training; None without `keep_every`.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Trained:
         return str(self.path)
 
     def summary(self) -> dict[str, Any]:
-        """The outcome in one flat dictionary: what was trained on what, and the final scores."""
+        """Network, data and final scores in one flat dictionary."""
         recipe, final = self.record["training"], self.record["final"]
         told = {name: recipe[name] for name in ("network", "data", "corruption", "corruption_level", "batch_size", "seed")}
         return told | {"train_samples": self.record["data"]["train_samples"]} | final | {"seconds": self.record["seconds"]}
@@ -75,42 +75,38 @@ def train(
 ) -> Trained:
     """Train a network and write a self-describing checkpoint.
 
-    The objective is the mean cross-entropy over the (possibly corrupted) training set, minimised as the recipe says, until its
-    value in eval mode is at most `recipe.stop_loss` or the epochs are used up; the checkpoint's `final.stopped` says which.
-    Every epoch is one pass in a fresh random order, the last batch as short as it falls (a single sample left over joins the
-    batch before it, because BatchNorm has no variance of one sample); with batch_size="full" the order is that of the data.
+    The objective is the mean cross-entropy over the (possibly corrupted) training set. Training ends when its value in eval
+    mode is at most `recipe.stop_loss`, or after the last epoch; `final.stopped` in the checkpoint has the reason. Every epoch
+    is one pass in a new random order. The last batch may be smaller (a single remaining sample joins the batch before it,
+    because BatchNorm needs two samples). With batch_size="full" the order is that of the data.
 
-    Deterministic: the same recipe, data, device, number of threads and torch give the same weights bit for bit, whether or
-    not the run was killed and resumed (it then keeps the number of threads it was started with). Every random number comes
-    from the seed; the global generators are left as they were. On CUDA cuDNN is held to deterministic kernels; overlapping max
-    pooling (network c1) has none, and such runs may differ in the last bits.
+    The same recipe, data, device, number of threads and torch give the same weights to the bit, also for a run that was killed
+    and resumed (it keeps its number of threads). All random numbers come from the seed; global generators are not changed. On
+    CUDA, kernels of cuDNN are deterministic, but overlapping max pooling (network c1) is not.
 
     Args:
-        recipe: what to train and how.
-        out: path of the checkpoint. Its state meanwhile lies beside it in `OUT.partial`, the state before that in
-            `OUT.partial.before`. Both are verified when they are read: a damaged one is set aside as `.damaged` with a
-            remark, and the run goes on from the other one, or starts anew.
-        resume: go on from `OUT.partial`, or return `out` at once if it holds this very run; False starts anew.
-        data_path: where the data are, for data with a path; also a whole spec such as "cifar10:PATH", which replaces
-            `recipe.data`.
-        samples: replaces `recipe.samples` where given.
+        recipe: the training recipe.
+        out: path of the checkpoint. During training the state is in `OUT.partial`, and the state before it in
+            `OUT.partial.before`. A damaged one is renamed to `.damaged`, and the run continues from the other or starts again.
+        resume: continue from `OUT.partial`, or return `out` if this run is finished; False starts again.
+        data_path: path of the data; or a whole spec such as "cifar10:PATH", which replaces `recipe.data`.
+        samples: replaces `recipe.samples` if given.
         device: "cpu", "cuda", "cuda:1".
         progress: called with a `Record` after every evaluation.
-        save_every: seconds between two writings of the state.
-        keep_every: also write the weights before the first epoch, after every so many epochs, and at the end, each as a
-            checkpoint of its own, to `STEM-trajectory/epoch-0000.safetensors`, STEM being the name of `out` without its ending.
-            The run itself is the same, to the bit, with or without.
+        save_every: seconds between two writes of the state.
+        keep_every: also save the weights before the first epoch, after every `keep_every` epochs, and at the end, each as a
+            checkpoint `STEM-trajectory/epoch-0000.safetensors`, where STEM is `out` without its suffix. This does not change
+            the run.
 
     Returns:
-        The path and the description that the checkpoint carries; usable as a path.
+        The path and the description of the checkpoint; usable as a path.
 
     Raises:
-        UsageError: no such data, network or condition; `out`, its `.partial` or its trajectory belongs to another recipe;
-            a run that is resumed, or finished, has kept other epochs; `out` cannot be written, or the disk is full: what was
-            saved stays, and the same call goes on from there.
-        NumericalError: the training loss is not finite; nothing is kept.
+        UsageError: no such data, network or condition; `out`, its `.partial` or its trajectory belongs to another recipe; a
+            resumed or finished run saved other epochs; `out` cannot be written. Saved states remain for the same call.
+        NumericalError: the training loss is not finite; nothing is saved.
 
-    Cost: about three forward passes a step and one an evaluation, over the training and the test set.
+    Cost: about three forward passes per step and one per evaluation, over the training and the test set.
 
     Example:
         >>> import tempfile
@@ -122,7 +118,7 @@ def train(
     recipe, spec = located(recipe if samples is None else replace(recipe, samples=samples), data_path)
     out = Path(out)
     if keep_every is not None and keep_every < 1:
-        raise UsageError(f"expected to keep weights every 1 epoch or more, found {keep_every}")
+        raise UsageError(f"expected keep_every as 1 epoch or more, found {keep_every}")
     trajectory = None if keep_every is None else kept_folder(out)
     place = _device(device)
     done = _finished(out, recipe, resume)
@@ -138,11 +134,11 @@ def train(
     data = read_data(spec).first(recipe.samples)
     if state is not None and state["data"] != data.fingerprint:
         raise UsageError(
-            f"expected the data that {snapshot_path(out)} was started with, found other data in {spec}",
-            fix="pass the same data, or delete that file to start anew",
+            f"expected the data with which {snapshot_path(out)} was started, found other data in {spec}",
+            fix="pass the same data, or delete that file to start again",
         )
     corrupted = corruption_of(recipe, data)
-    # Matrices too small to share: a second thread costs more than it brings, many times more on a busy machine.
+    # The matrices of small networks are too small for several threads, which would be slower.
     fresh = 1 if recipe.network in _SMALL else torch.get_num_threads()
     threads = fresh if state is None else state["threads"]
     with _own_settings(place, stream_seed(recipe.seed, "dropout"), threads):
@@ -164,7 +160,7 @@ def train(
         try:
             with reporting.stage(f"training {recipe.network}", total=recipe.epochs) as advance:
                 trainer.run(progress, advance, save, save_every, keep_weights)
-        except NumericalError:  # whatever else stops a run, such as a full disk, what was saved is there to go on from
+        except NumericalError:  # after any other error, such as a full disk, the saved state remains
             discard_snapshot(out)
             if keep_every is not None:
                 discard_kept(out)
@@ -175,21 +171,21 @@ def train(
 
 
 def located(recipe: Recipe, data_path: str | Path | None) -> tuple[Recipe, DataSpec]:
-    """The recipe without a path in it, and where its data are."""
+    """The recipe without a path, and the spec of its data with the path."""
     spec = DataSpec.parse(recipe.data)
     if data_path is not None:
         whole = re.split("[:,]", str(data_path), maxsplit=1)[0] in KINDS
         if not whole and spec.kind == "digits":
             raise UsageError(f"expected no data path with digits, found {data_path}", fix="name the kind: --data cifar10:PATH")
         given = DataSpec.parse(str(data_path) if whole else f"{spec.kind}:{data_path}")
-        if given.kind == spec.kind:  # what the recipe says of the same kind of data still holds
+        if given.kind == spec.kind:  # keep the recipe's options for the same kind of data
             given = replace(given, options=tuple((dict(spec.options) | dict(given.options)).items()))
         spec = given
     return replace(recipe, data=spec.without_path()), spec
 
 
 def corruption_of(recipe: Recipe, data: DataSet) -> Corrupted:
-    """The recipe's corruption applied to raw data."""
+    """Apply the recipe's corruption to raw data."""
     check_condition(recipe.corruption, recipe.corruption_level)
     return corrupt(
         data.train_x,
@@ -203,7 +199,7 @@ def corruption_of(recipe: Recipe, data: DataSet) -> Corrupted:
 
 
 def _device(device: str | torch.device) -> torch.device:
-    """The device, if this machine has it."""
+    """The device, after checking that this machine has it."""
     try:
         place = torch.device(device)
         torch.empty(1, device=place)
@@ -214,7 +210,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _finished(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
-    """What `out` says of itself if it already holds this very run; anything else there is left alone and refused."""
+    """The description in `out` if it is this run's checkpoint; UsageError if another file is there."""
     if not out.exists():
         return None
     try:
@@ -224,24 +220,24 @@ def _finished(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
         found = {}
     if not resume or not found:
         raise UsageError(
-            f"expected a free path for the checkpoint, found something at {out}", fix="delete it or choose another --out"
+            f"expected a free path for the checkpoint, found a file at {out}", fix="delete it or choose another --out"
         )
     _check_same(out, recipe, theirs)
     return found
 
 
 def _check_same(path: Path, recipe: Recipe, theirs: Recipe) -> None:
-    """Refuse to go on from another recipe's run."""
+    """Raise UsageError if a run belongs to another recipe."""
     different = recipe.differences(theirs)
     if different:
         raise UsageError(
             f"expected this recipe's run at {path}, found another one: {'; '.join(different)}",
-            fix="choose another --out, or delete that run to start anew",
+            fix="choose another --out, or delete that run to start again",
         )
 
 
 def _prepare(out: Path) -> None:
-    """Refuse a name that cannot be a checkpoint's; make its folder and try to write in it before any long work."""
+    """Check the suffix of `out`, create its folder, and check that it is writable, before any long work."""
     if out.suffix not in (".safetensors", ".pt", ".pth"):
         raise UsageError(
             f"expected a name ending in .safetensors, .pt or .pth, found {out.name}", fix="change the ending of --out"
@@ -257,10 +253,10 @@ def _prepare(out: Path) -> None:
 
 @contextmanager
 def _own_settings(device: torch.device, seed: int, threads: int) -> Iterator[None]:
-    """Global settings that the bits depend on, for the length of a run.
+    """Set the global settings that affect the bits, and restore them after the run.
 
-    Dropout draws from the global generators: those of the CPU and of `device` are seeded, and put back afterwards. Sums on the
-    CPU depend on the number of threads: a resumed run goes on with as many as it was started with.
+    Dropout draws from the global generators of the CPU and of `device`, which are seeded. Sums on the CPU depend on the number
+    of threads, so a resumed run keeps its number.
     """
     before = torch.get_num_threads()
     cuda = device.type == "cuda"
@@ -282,7 +278,7 @@ def _own_settings(device: torch.device, seed: int, threads: int) -> Iterator[Non
 
 
 def _description(recipe: Recipe, data: DataSet, trainer: Trainer, threads: int) -> dict[str, Any]:
-    """What any checkpoint of a run says of itself, at whatever epoch."""
+    """The description in the checkpoints of a run, the same for every epoch."""
     return {
         "schema": SCHEMA,
         "training": recipe.to_json(),
@@ -306,13 +302,13 @@ def _write(out: Path, description: dict[str, Any], corrupted: Corrupted, trainer
 
 
 def _thinned(history: list[Record]) -> list[dict[str, Any]]:
-    """At most some 2,000 evaluations, evenly chosen, the last one always: what a checkpoint's description can carry."""
+    """At most about 2,000 evenly spaced evaluations, including the last one, to limit the checkpoint's description."""
     stride = 1 + (len(history) - 1) // _MOST_RECORDS
     return [record.to_json() for record in history[::-1][::stride][::-1]]
 
 
 def _versions(device: torch.device, threads: int) -> dict[str, Any]:
-    """Software and hardware that the bits depend on."""
+    """Software and hardware that affect the bits."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "landscape": __version__,

@@ -9,12 +9,12 @@ from landscape.tasks.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A default recipe with a name.
+    """A named default recipe.
 
     Attributes:
-        name: as in `landscape train NAME`.
+        name: the name in `landscape train NAME`.
         description: one line.
-        recipe: the defaults; `customise` changes some of them.
+        recipe: the default settings, which `customise` can change.
     """
 
     name: str
@@ -73,7 +73,7 @@ TRAINING_TASKS = _table(
     ),
 )
 
-# The demo: one network, one stopping loss (0.01, as is the custom when minima are compared), four ways of getting there.
+# The demo: one network, trained in four ways to the same loss (0.01, as is common when minima are compared).
 DEMO_RECIPES: dict[str, Recipe] = {
     "small-batch": Recipe(batch_size=16, lr=0.1, epochs=1000, stop_loss=0.01),
     "large-batch": Recipe(batch_size="full", lr=0.2, epochs=20_000, stop_loss=0.01, evaluate_every=10),
@@ -85,14 +85,14 @@ DEMO_RECIPES: dict[str, Recipe] = {
 def customise(name: str, **changes: Any) -> Recipe:
     """The recipe of a named task with some fields changed.
 
-    Zhang et al. fit corrupted data without augmentation: where `corruption` is set and `augment` is not, augmentation goes off.
+    As in Zhang et al., corrupted data are not augmented unless `augment` is given.
 
     Args:
         name: one of `TRAINING_TASKS`.
-        changes: fields of `Recipe`; None means "as the task has it". `network_options` adds to the task's own.
+        changes: fields of `Recipe`; None keeps the task's value. `network_options` are added to the task's.
 
     Raises:
-        UsageError: no such task or field, or a value out of range.
+        UsageError: an unknown task or field, or a value out of range.
 
     Example:
         >>> customise("cifar-resnet20", corruption="random-labels").augment

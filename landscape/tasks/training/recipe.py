@@ -1,4 +1,4 @@
-"""Recipe: everything that determines a training run, in one frozen record that a checkpoint carries."""
+"""Recipe: everything that determines a training run, in one immutable record that is saved in the checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -14,30 +14,30 @@ DTYPES = ("float32", "float64", "bfloat16")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. Two runs of one recipe on one device give the same weights, bit for bit.
+    """A training recipe. Two runs of one recipe on one device give the same weights to the bit.
 
     Attributes:
         network: a built-in network: "mlp", "digits-cnn", "resnet20", "vgg9", "c1".
         network_options: its options, e.g. {"width": 32}; inputs, channels, size and classes follow from the data.
         data: kind and options of the data, e.g. "digits", "cifar10", "imagefolder,size=64"; the path is not part of the recipe.
-        samples: the first so many training samples; None takes all. The test set stays whole.
+        samples: use the first `samples` training samples; None uses all. The test set is not affected.
         corruption: a condition of `landscape.tasks.data.corruption`.
         corruption_level: probability of redrawing a label; with corruption "labels" only.
-        corruption_seed: of the corruption; None takes `seed`.
-        batch_size: samples a step; "full" for all; a fraction below 1 for that part of the training set.
+        corruption_seed: seed of the corruption; None uses `seed`.
+        batch_size: samples per step; "full" for all; a fraction below 1 for that part of the training set.
         optimizer: "sgd" or "adam".
-        lr: learning rate (at the start, with a schedule).
-        momentum: of SGD (default 0), beta_1 of Adam (default 0.9; beta_2 is 0.999).
-        weight_decay: added to the gradient as weight_decay * w, for every weight.
-        dropout: probability, where the network has dropout; None keeps the network's default.
+        lr: learning rate (initial value with a schedule).
+        momentum: momentum of SGD (default 0), or beta_1 of Adam (default 0.9; beta_2 is 0.999).
+        weight_decay: L2 coefficient: weight_decay * w is added to the gradient, for every weight.
+        dropout: dropout probability, if the network has dropout; None keeps the network's default.
         augment: random crops after zero padding by an eighth of the side (4 pixels of 32), and horizontal flips (not for
             digits).
-        epochs: at most this many passes over the training data.
+        epochs: largest number of epochs.
         stop_loss: stop once the loss over the whole training set, in eval mode, is at most this.
-        evaluate_every: epochs between evaluations, which fill the history and decide about stopping; the last epoch always is
-            one.
+        evaluate_every: epochs between evaluations, which fill the history and test `stop_loss`; the last epoch is always
+            evaluated.
         schedule: "none", or "cosine" from lr to 0 over `epochs`.
-        seed: of initialisation, order of the samples, augmentation and dropout, each with a stream of its own.
+        seed: seed of initialization, order of the samples, augmentation and dropout, which have separate streams.
         dtype: "float32", "float64", or "bfloat16" (weights float32, forward pass under autocast; evaluations in float32).
 
     Raises:
@@ -70,7 +70,7 @@ class Recipe:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        # Through JSON and back, so that a recipe equals the one that a checkpoint gives back (tuples become lists).
+        # Convert through JSON, so that a recipe equals the one read from a checkpoint (tuples become lists).
         try:
             object.__setattr__(self, "network_options", json.loads(json.dumps(dict(self.network_options))))
         except (TypeError, ValueError) as error:
@@ -109,7 +109,7 @@ class Recipe:
             )
 
     def batch(self, samples: int) -> int:
-        """Samples a step for a training set of `samples`."""
+        """Samples per step for a training set of `samples`."""
         if self.batch_size == "full":
             return samples
         if isinstance(self.batch_size, float):
@@ -130,7 +130,7 @@ class Recipe:
         """Inverse of `to_json`.
 
         Raises:
-            UsageError: an unknown key or a value out of range: the recipe is another program's, or damaged.
+            UsageError: an unknown key or a value out of range.
         """
         known = {f.name for f in fields(cls)}
         if not isinstance(data, Mapping) or not set(data) <= known:
@@ -139,7 +139,7 @@ class Recipe:
         return cls(**data)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """What differs, one phrase a field.
+        """The fields that differ, one phrase each.
 
         Example:
             >>> Recipe(lr=0.1).differences(Recipe(lr=0.2))
@@ -150,7 +150,7 @@ class Recipe:
 
 
 def _whole(value: Any, least: int) -> bool:
-    """Whether `value` is an integer of at least `least` that fits 63 bits."""
+    """Whether `value` is an integer of at least `least` that fits into 63 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
@@ -160,6 +160,6 @@ def _number(value: Any) -> bool:
 
 
 def _need(good: bool, name: str, expected: str, found: Any) -> None:
-    """Refuse a field's value."""
+    """Raise UsageError unless `good`."""
     if not good:
         raise UsageError(f"expected {name} as {expected}, found {found!r}")

@@ -1,4 +1,4 @@
-"""The state of an unfinished training run on disk: replaced whole or not at all, the one before kept, both verified."""
+"""The state of an unfinished training run on disk. It is replaced atomically, with a backup; both are verified."""
 
 import glob
 import io
@@ -18,17 +18,17 @@ FORMAT = 1
 
 
 def snapshot_path(out: Path) -> Path:
-    """Where the run that will end in `out` keeps its state."""
+    """Path of the state of the run whose checkpoint will be `out`."""
     return out.with_name(out.name + ".partial")
 
 
 def before_path(out: Path) -> Path:
-    """Where it keeps the state before that one: what a disk that forgets a bit falls back to."""
+    """Path of the state before it, the backup in case of a damaged file."""
     return out.with_name(out.name + ".partial.before")
 
 
 def write_snapshot(out: Path, state: dict[str, Any]) -> None:
-    """Put `state` beside `out` by a temporary file and a rename: a kill at any moment leaves the old one or the new one."""
+    """Save `state` by a temporary file and a rename, so that a killed process leaves the old or the new state."""
     content = io.BytesIO()
     torch.save(state | {"format": FORMAT}, content)
     _keep_before(out)
@@ -36,20 +36,20 @@ def write_snapshot(out: Path, state: dict[str, Any]) -> None:
 
 
 def discard_snapshot(out: Path) -> None:
-    """Remove the states kept for `out`, and what a kill in the middle of a writing left of one; damaged ones stay."""
+    """Remove the saved states of `out` and partially written ones; damaged ones remain."""
     path = snapshot_path(out)
     for leftover in (path, before_path(out), *path.parent.glob(f".{glob.escape(path.name)}.*")):
         leftover.unlink(missing_ok=True)
 
 
 def read_snapshot(out: Path) -> dict[str, Any] | None:
-    """The state kept for `out`, None if there is none. Only tensors and plain values are read (`weights_only=True`).
+    """The saved state of `out`, None if there is none. Only tensors and plain values are read (`weights_only=True`).
 
-    Every checksum of the file is verified. One that is damaged is set aside as `NAME.damaged` with a remark, and the state
-    before it is taken; if that is damaged too, the run starts anew.
+    Every checksum of the file is verified. A damaged file is renamed to `NAME.damaged` with a remark, and the state before it
+    is used. If that is damaged, too, the run starts again.
 
     Raises:
-        UsageError: something else is in its place.
+        UsageError: another kind of file is in its place.
     """
     damaged: list[str] = []
     state = None
@@ -64,7 +64,7 @@ def read_snapshot(out: Path) -> dict[str, Any] | None:
             os.replace(path, aside)
             damaged.append(f"{path.name} is damaged ({error.problem}): set aside as {aside.name}")
     if damaged:
-        then = "starting anew" if state is None else f"going on from the state before it, at epoch {state.get('epoch')}"
+        then = "starting again" if state is None else f"continuing from the state before it, at epoch {state.get('epoch')}"
         progress.remark(f"{'; '.join(damaged)}; {then}")
     return state
 
@@ -73,10 +73,10 @@ def _verified(path: Path) -> dict[str, Any]:
     """The state in a file.
 
     Raises:
-        MalformedError: it was one, and is damaged.
-        UsageError: it is something else.
+        MalformedError: the state is damaged.
+        UsageError: the file is not a state.
     """
-    strange = UsageError(f"expected the state of a training run in {path}, found another file", fix="delete it to start anew")
+    strange = UsageError(f"expected the state of a training run in {path}, found another file", fix="delete it to start again")
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -89,22 +89,22 @@ def _verified(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise UsageError(f"expected to read {path}, found: {error.strerror}", fix="check the disk") from error
-    except RuntimeError as error:  # the container is a zip, and yet PyTorch does not find its way in it
+    except RuntimeError as error:  # a valid zip file that PyTorch cannot read
         raise MalformedError(f"zip: expected what torch.save writes, found: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # torch.load fails in many ways on a file that is not its own
+    except Exception as error:  # torch.load raises many types for other files
         raise strange from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UsageError(
-            f"expected the state of a training run in {path}, found another kind of file", fix="delete it to start anew"
+            f"expected the state of a training run in {path}, found another kind of file", fix="delete it to start again"
         )
     return state
 
 
 def _keep_before(out: Path) -> None:
-    """Give the state that is there its second name, while the first one stays."""
+    """Link the current state to the backup's name."""
     path, before = snapshot_path(out), before_path(out)
     if not path.is_file():
         return
     with suppress(OSError):
         before.unlink(missing_ok=True)
-        os.link(path, before)  # where there are no links, or no room for a name, one state must do
+        os.link(path, before)  # file systems without hard links have no backup

@@ -1,4 +1,4 @@
-"""The loop of a training run, with a state that can be taken out and put back at any step."""
+"""The training loop, whose state can be saved and restored at any step."""
 
 import math
 import time
@@ -20,7 +20,7 @@ from landscape.tasks.seeds import stream
 from landscape.tasks.training.recipe import Recipe
 
 WEIGHT_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-# Samples an evaluation pass takes at once: large enough to be fast, small enough for the activations of a ResNet on a laptop.
+# Samples per forward pass in evaluations: large enough to be fast, small enough for the activations of a ResNet on a laptop.
 _EVALUATION_BATCH = 1024
 
 
@@ -41,14 +41,14 @@ class Record:
 
 
 def options_for(recipe: Recipe, data: DataSet) -> dict[str, Any]:
-    """All options of the recipe's network: those that follow from the data, then the recipe's own."""
+    """All options of the recipe's network: those that follow from the data, and the recipe's."""
     options: dict[str, Any] = network_options(recipe.network, tuple(data.train_x.shape[1:]), len(data.classes))
     options |= dict(recipe.network_options)
     return options if recipe.dropout is None else options | {"dropout": recipe.dropout}
 
 
 def network_options(name: str, shape: tuple[int, ...], classes: int) -> dict[str, int]:
-    """Those options of a built-in network that follow from the data: inputs, channels, size, classes."""
+    """The options of a built-in network that follow from the data: inputs, channels, size, classes."""
     if name not in networks.NETWORKS:
         raise UsageError(f"expected a built-in network ({', '.join(networks.NETWORKS)}), found {name!r}")
     takes = networks.accepted(name)
@@ -66,10 +66,10 @@ class Trainer:
     """One run: network, optimizer, data on the device, position, history.
 
     Args:
-        recipe: what to do.
-        data: raw data; only how to prepare them and the test labels are taken from here.
-        corrupted: the training data as they are used.
-        device: where to run.
+        recipe: the training recipe.
+        data: raw data; only their preparation and the test labels are used.
+        corrupted: the training data after corruption.
+        device: device of the computation.
     """
 
     def __init__(self, recipe: Recipe, data: DataSet, corrupted: Corrupted, device: torch.device) -> None:
@@ -77,7 +77,7 @@ class Trainer:
         self.device = device
         dtype = WEIGHT_DTYPES[recipe.dtype]
         if not corrupted.x.is_floating_point() and corrupted.x.dtype != torch.uint8:
-            raise UsageError(f"expected inputs as numbers to train on, found {corrupted.x.dtype}", fix="train on other data")
+            raise UsageError(f"expected floating-point or uint8 inputs, found {corrupted.x.dtype}", fix="train on other data")
         self.options = options_for(recipe, data)
         self.model = networks.build(recipe.network, seed=recipe.seed, **self.options).to(device=device, dtype=dtype)
         self.x = self._place(data.prepare(corrupted.x, dtype))
@@ -91,13 +91,13 @@ class Trainer:
             raise UsageError(
                 f"expected images to augment, found samples of shape {tuple(self.x.shape[1:])}", fix="train without it"
             )
-        self.flip = data.spec.kind != "digits"  # a mirrored digit is another sign
+        self.flip = data.spec.kind != "digits"  # a mirrored digit is not a digit
         self.pad = max(1, self.x.shape[-1] // 8)
         self.optimizer = _optimizer(recipe, self.model)
         self.order = stream(recipe.seed, "order")
         self.augmentation = stream(recipe.seed, "augmentation")
         self.epoch = 0  # finished epochs
-        self.step = 0  # finished steps of the one under way
+        self.step = 0  # finished steps of the current epoch
         self.seconds = 0.0
         self.history: list[Record] = []
         self._epoch_start = (self.order.get_state(), self.augmentation.get_state())
@@ -110,9 +110,9 @@ class Trainer:
         save_every: float,
         keep: Callable[[bool], None],
     ) -> None:
-        """Train to the end, calling `save` every `save_every` seconds, `keep` before the first and after every epoch.
+        """Train to the end, calling `save` every `save_every` seconds, and `keep` before the first and after every epoch.
 
-        `keep` is told whether that was the last epoch; it must leave everything as it is.
+        The argument of `keep` is whether this was the last epoch; `keep` must not change any state.
 
         Raises:
             NumericalError: the training loss is not finite.
@@ -143,7 +143,7 @@ class Trainer:
         self.seconds = before + time.monotonic() - started
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, as tensors and plain values."""
+        """Everything that determines the rest of the run, as tensors and plain values."""
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         return {
             "model": self.model.state_dict(),
@@ -159,7 +159,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was taken."""
+        """Restore a saved state."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
@@ -171,7 +171,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["dropout_cuda"], self.device)
 
     def final(self, corrupted: Corrupted) -> dict[str, Any]:
-        """The last record, why the run ended, and how many of the wrong labels it memorized."""
+        """The last record, the reason why the run ended, and the share of wrong labels that it memorized."""
         predicted = self._logits(self.x).argmax(1).cpu()
         fitted = (predicted == corrupted.y).double()
         last = self.history[-1]
@@ -185,12 +185,12 @@ class Trainer:
         }
 
     def _place(self, x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N ..."]:
-        """On the device, in the memory format that convolutions are fastest in."""
+        """Move to the device, in the fastest memory format for convolutions."""
         x = x.to(self.device)
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and x.shape[1] > 1 else x
 
     def _begin_epoch(self) -> tuple[list[Tensor | None], Draws | None]:
-        """Draw the epoch's batches and augmentation; also to redraw them after a resume."""
+        """Draw the epoch's batches and augmentation; after a resume they are drawn again."""
         self._epoch_start = (self.order.get_state(), self.augmentation.get_state())
         count = len(self.y)
         batches: list[Tensor | None] = [None]
@@ -202,7 +202,7 @@ class Trainer:
         return batches, draws
 
     def _cut(self, order: Int[Tensor, " N"]) -> list[Tensor]:
-        """Batches of an order; a last one of a single sample joins its predecessor."""
+        """Split an order into batches; a last batch of a single sample joins its predecessor."""
         size = self.recipe.batch(len(order))
         batches = list(order.split(size))
         if len(batches) > 1 and len(batches[-1]) == 1:
@@ -213,7 +213,7 @@ class Trainer:
         """One step on the samples `rows` (None: all)."""
         x, y = (self.x, self.y) if rows is None else (self.x[rows], self.y[rows])
         if draws is not None:
-            # Draws belong to samples, not to places in the epoch: either way each image has one draw an epoch.
+            # Draws belong to samples, not to positions in the epoch: each image has one draw per epoch.
             x = crop_and_flip(x, draws, slice(None) if rows is None else rows, self.pad)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr(self.epoch + part)
@@ -231,7 +231,7 @@ class Trainer:
         return 0.5 * self.recipe.lr * (1 + math.cos(math.pi * epoch / self.recipe.epochs))
 
     def _evaluate(self) -> Record:
-        """Loss and accuracy on everything, in eval mode."""
+        """Loss and accuracy on the whole training and test set, in eval mode."""
         loss, accuracy = self._scores(self.x, self.y)
         if not math.isfinite(loss):
             raise NumericalError(
@@ -253,12 +253,12 @@ class Trainer:
             return torch.cat([self.model(part) for part in x.split(_EVALUATION_BATCH)])
 
     def _reached(self, record: Record) -> bool:
-        """Whether the run may stop here."""
+        """Whether the training loss has reached `stop_loss`."""
         return self.recipe.stop_loss is not None and record.train_loss <= self.recipe.stop_loss
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimizer; the fused kernels spare small networks most of a step's overhead."""
+    """The recipe's optimizer; fused kernels avoid most of the overhead of a step for small networks."""
     if recipe.optimizer == "sgd":
         momentum = 0.0 if recipe.momentum is None else recipe.momentum
         return torch.optim.SGD(

@@ -1,4 +1,4 @@
-"""The weights that a training run keeps on its way, as the checkpoints of a trajectory."""
+"""The weights that a training run saves during training, as the checkpoints of a trajectory."""
 
 import glob
 import re
@@ -16,7 +16,7 @@ _NAME = re.compile(r"epoch-[0-9]{4,}\.safetensors")
 
 
 def kept_folder(out: Path) -> Path:
-    """Where the run that ends in `out` keeps its trajectory.
+    """Folder of the trajectory of the run whose checkpoint is `out`.
 
     Example:
         >>> kept_folder(Path("runs/a.safetensors")).as_posix()
@@ -26,12 +26,12 @@ def kept_folder(out: Path) -> Path:
 
 
 def kept_path(out: Path, epoch: int) -> Path:
-    """The file of the weights after `epoch` epochs."""
+    """Path of the weights after `epoch` epochs."""
     return kept_folder(out) / f"epoch-{epoch:04d}.safetensors"
 
 
 def kept_epochs(every: int, last: int) -> list[int]:
-    """The epochs whose weights a run of `last` epochs keeps: the start, every so many, and the end.
+    """The epochs whose weights a run of `last` epochs saves: 0, every multiple of `every`, and the last.
 
     Example:
         >>> kept_epochs(4, 10)
@@ -41,16 +41,16 @@ def kept_epochs(every: int, last: int) -> list[int]:
 
 
 def keep(out: Path, model: nn.Module, description: Mapping[str, Any], epoch: int) -> None:
-    """Write the weights after `epoch` epochs, with what they are: a checkpoint like any other, the same bytes every time."""
+    """Save the weights after `epoch` epochs as a self-describing checkpoint with reproducible bytes."""
     state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
     checkpoints.save(kept_path(out, epoch), state, recipe={**description, "epoch": epoch})
 
 
 def prepare_folder(out: Path, recipe: Recipe) -> None:
-    """Before a fresh start: make the folder, and remove what an earlier start of this very run left there.
+    """Prepare a new run: create the folder, and remove weights of an earlier start of the same run.
 
     Raises:
-        UsageError: the folder cannot be made, or holds weights of another run.
+        UsageError: the folder cannot be created, or holds weights of another run.
     """
     folder = kept_folder(out)
     try:
@@ -60,7 +60,7 @@ def prepare_folder(out: Path, recipe: Recipe) -> None:
     for path in _present(out):
         if not _same_run(path, recipe):
             raise UsageError(
-                f"expected an empty folder for the run's trajectory, found {path}, which is none of this run's",
+                f"expected an empty folder for the run's trajectory, found {path}, which belongs to another run",
                 fix="move it away or choose another --out",
             )
     discard_kept(out)
@@ -68,10 +68,10 @@ def prepare_folder(out: Path, recipe: Recipe) -> None:
 
 
 def check_kept(out: Path, recipe: Recipe, every: int, last: int) -> None:
-    """Refuse a finished run that did not keep the epochs that are asked for.
+    """Check that a finished run saved the requested epochs.
 
     Raises:
-        UsageError: one is not there, or is another run's.
+        UsageError: one is missing, or belongs to another run.
     """
     lost = [e for e in kept_epochs(every, last) if not _same_run(kept_path(out, e), recipe)]
     if lost:
@@ -82,25 +82,27 @@ def check_kept(out: Path, recipe: Recipe, every: int, last: int) -> None:
 
 
 def check_resumed(out: Path, every: int | None, state: Mapping[str, Any]) -> None:
-    """Refuse to go on from `state` with a trajectory that would have holes.
+    """Check that a run resumed from `state` will have a complete trajectory.
 
     Raises:
-        UsageError: the run was started with another `every`, or weights that it kept are no longer there.
+        UsageError: the run was started with another `every`, or saved weights are missing.
     """
     before = state.get("keep_every")
     if every != before:
         found, asked = (f"--keep-every {n}" if n else "no --keep-every" for n in (every, before))
-        raise UsageError(f"expected {asked}, as the run was started with, found {found}", fix="say the same, or --restart")
+        raise UsageError(
+            f"expected {asked}, as in the first start of the run, found {found}", fix="pass the same, or --restart"
+        )
     if every is not None:
         lost = next((e for e in range(0, state["epoch"] + 1, every) if not kept_path(out, e).is_file()), None)
         if lost is not None:
             raise UsageError(
-                f"expected the weights that the run has kept, found no {kept_path(out, lost)}", fix="start anew with --restart"
+                f"expected the weights that the run saved, found no {kept_path(out, lost)}", fix="start again with --restart"
             )
 
 
 def discard_kept(out: Path) -> None:
-    """Remove the run's trajectory, what a kill in the middle of a writing left of a file, and the folder if that was all."""
+    """Remove the run's trajectory, partially written files, and the folder if it is then empty."""
     folder = kept_folder(out)
     if not folder.is_dir():
         return
@@ -111,13 +113,13 @@ def discard_kept(out: Path) -> None:
 
 
 def _present(out: Path) -> list[Path]:
-    """The files of a trajectory that are there."""
+    """The existing files of a trajectory."""
     folder = glob.escape(str(kept_folder(out)))
     return [p for p in map(Path, sorted(glob.glob(f"{folder}/epoch-*.safetensors"))) if _NAME.fullmatch(p.name)]
 
 
 def _same_run(path: Path, recipe: Recipe) -> bool:
-    """Whether a file is there and says that it belongs to a run of this recipe."""
+    """Whether a file exists and belongs to a run of this recipe."""
     if not path.is_file():
         return False
     try:
