@@ -30,7 +30,7 @@ class Match:
             raise UsageError(f"expected --match-factor above 1, found {self.factor:g}", fix="pass --match-factor 1.25")
 
     def refusal(self, loss: float) -> str | None:
-        """Why a run with this training loss is left out; None where it is kept."""
+        """The reason why a run with this training loss is left out; None if it is kept."""
         low, high = self.loss / self.factor, self.loss * self.factor
         return None if low <= loss <= high else f"training loss {loss:.4g}, not within {low:.4g} to {high:.4g}"
 

@@ -80,7 +80,7 @@ def asam(objective: Objective, *, rho: float = 0.5, steps: int = 20, generator: 
     """ASAM's adaptive sharpness in its exact form: max over ||d / |w| ||_2 <= rho of L(w + d) - L(w).
 
     Each weight, including biases and norm layers, changes in proportion to its size, so that a rescaling of the network
-    rescales the region with it. Weights that are zero do not change. It is the same quantity as the full-batch
+    rescales the region alike. Weights that are zero do not change. It is the same quantity as the full-batch
     `adaptive_worst_l2` of Andriushchenko et al., with another search.
 
     Args:

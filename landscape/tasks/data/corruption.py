@@ -10,11 +10,11 @@ from landscape.errors import UsageError
 from landscape.tasks.seeds import stream
 
 CONDITIONS: dict[str, str] = {
-    "clean": "the data as they are",
+    "clean": "the original data",
     "labels": "each label redrawn uniformly over all classes with probability --level; with 10 classes 0.9 of those are wrong",
     "random-labels": "every label redrawn uniformly",
     "shuffled-pixels": "one permutation of the pixels for all images, test images too",
-    "random-pixels": "a permutation of its own for every training image",
+    "random-pixels": "a separate permutation for every training image",
     "gaussian": "training images of Gaussian noise with the mean and variance of the data",
 }
 
