@@ -8,7 +8,7 @@ import report_examples as examples
 from matplotlib.text import Annotation
 
 from landscape.report import draw_slice, figure_interpolation, figure_slice
-from landscape.report.output import render
+from landscape.report.figure_files import render
 from landscape.report.surfaces.tracks import track_line
 from landscape.results.surfaces.track import Track
 

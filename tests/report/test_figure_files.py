@@ -14,8 +14,8 @@ from matplotlib.text import Text
 
 from landscape.errors import UsageError
 from landscape.report import figure_certificate, figure_slice, save
+from landscape.report.figure_files import render, write
 from landscape.report.figures.titled import finish
-from landscape.report.output import render, write
 from landscape.report.style import asks_for_log, log_ticks, new_axes, plain, printable, short, unit_text, wrapped
 
 
