@@ -59,7 +59,7 @@ def run(
     task = open_task(checkpoint, naming, terminal)
     test = test_objective(task, common) if options.with_test and naming.split != "test" else None
     job = Job(checkpoint, common, naming, options, task, objective_of(task, common, naming.split), test, terminal)
-    axes = Axes(options.kinds, options.trajectory, task, common, naming, terminal)
+    axes = Axes(options.asked, options.trajectory, task, common, naming, terminal)
     files = axes.files() if options.end is None else {str(options.end[1]): sha256(options.end[1])}
     made_with = provenance(job.objective, common.seed) | task_file(naming) | {
         "checkpoint": checkpoint.name, "sha256": task.sha256, "task": task.name, "split": naming.split,
@@ -83,6 +83,7 @@ def run(
 
 def _forecast(job: Job, grid: int) -> None:
     """Say, before anything else is done, what the points will take."""
+    from landscape.cli.surfaces.axis_kinds import KINDS
     from landscape.machine.progress import duration
     from landscape.surfaces import forecast_surface
 
@@ -98,8 +99,8 @@ def _forecast(job: Job, grid: int) -> None:
         alone = forecast_surface(job.objective, 1).seconds
         taken = options.steps * 6 * alone * min(1.0, 128 / job.objective.samples)
         beside.append(f"training the curve about {duration(taken)}")
-    beside += ["finding eigenvectors"] if any(k.name == "hessian" for k in options.kinds) else []
-    beside += ["reading the trajectory"] if options.trajectory or any(k.name == "pca" for k in options.kinds) else []
+    names = {one.name for one in options.asked} | ({"pca"} if options.trajectory else set())
+    beside += [kind.before for name, kind in KINDS.items() if name in names and kind.before]
     job.terminal.note(f"forecast: {found.line()}" + (f"; before them {' and '.join(beside)}" if beside else ""))
 
 
