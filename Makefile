@@ -38,11 +38,11 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-# Runs every command that README.md shows, on what `make demo` made, and holds its command reference against --help.
+# Runs every command that README.md and docs/*.md show, on what `make demo` made, and holds their tables against the program.
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
 
-# The picture of the architecture, the experiments, and the demo's pictures that README.md shows.
+# The picture of the architecture, the experiments, and the demo's pictures that README.md and docs/*.md show.
 figures: .venv/installed demo
 	$(BIN)/python docs/draw_architecture.py
 	$(BIN)/python -m experiments.keskar

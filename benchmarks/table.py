@@ -1,4 +1,4 @@
-"""The results as Markdown tables, one a part, for the README."""
+"""The results as Markdown tables, one a part, for docs/speed.md."""
 
 from typing import Any
 

@@ -16,6 +16,7 @@ from landscape.version import __version__
 
 if TYPE_CHECKING:
     from landscape.comparison import compare
+    from landscape.machine.torchrun import joined
     from landscape.measures import (
         MEASURES,
         adaptive_lambda_max,
@@ -63,6 +64,7 @@ _HOMES = {
     "find_symmetries": "reparam",
     "certificate": "reparam",
     "compare": "comparison",
+    "joined": "machine.torchrun",
 }
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "forecast",
     "frobenius",
     "interpolation",
+    "joined",
     "keskar",
     "lambda_max",
     "lambda_min",

@@ -128,7 +128,7 @@ def named_files(text: str) -> list[str]:
 
 
 def test_files_that_the_page_names_are_there():
-    created = {path.removeprefix("landscape/") for path, language, _ in examples() if language == "python"}
+    created = {path.removeprefix("landscape/") for path, language, _ in examples() if language == "py"}
     names = [n for n in named_files(PROSE) if n not in created and "FAMILY" not in n]
     assert len(names) > 50
     assert [n for n in names if not ((PACKAGE / n).exists() or (ROOT / n).exists())] == []
@@ -167,8 +167,8 @@ def test_the_walk_goes_where_the_number_goes(tmp_path, monkeypatch, capfd):
 
 
 def examples() -> list[tuple[str, str, str]]:
-    """(file, "python" for a new one or "diff" for changes, text), in their order."""
-    return re.findall(r"^`(landscape/[\w/]+\.py)`[^\n]*\n\n```(python|diff)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    """(file, "py" for a new one or "diff" for changes, text), in their order."""
+    return re.findall(r"^`(landscape/[\w/]+\.py)`[^\n]*\n\n```(py|diff)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def changed(text: str, diff: str) -> str:
@@ -191,7 +191,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "pyproject.toml", folder)
     for path, language, text in examples():
         place = folder / path
-        if language == "python":
+        if language == "py":
             assert not place.exists()
             assert place.parent.is_dir(), "a new file goes where others are"
             place.write_text(text)
@@ -235,7 +235,7 @@ def test_every_addition_has_an_example_of_at_most_three_files():
         part = section.partition(f"### A new {what}\n")[2].partition("\n### ")[0]
         touched = re.findall(r"^`(landscape/[\w/]+\.py)`", part, re.MULTILINE)
         assert 2 <= len(touched) <= 3, what
-    assert len(examples()) == section.count("```python") + section.count("```diff")
+    assert len(examples()) == section.count("```py") + section.count("```diff")
 
 
 def test_additions_keep_to_the_style_and_to_the_contract(copy):

@@ -1,0 +1,158 @@
+"""README.md and docs/*.md as text: which pages there are, their links and code, and the tables made from the program."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
+CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+
+
+def pages() -> list[Path]:
+    """README, the list of pages, and the pages in its order: later ones use what the commands of earlier ones wrote."""
+    listed = [(INDEX.parent / target).resolve() for target in links(INDEX) if "/" not in target]
+    return list(dict.fromkeys([README, INDEX, *listed]))
+
+
+def links(page: Path) -> list[str]:
+    """Targets of the links and pictures of a page inside the repository."""
+    text = CODE.sub("", page.read_text())
+    return [t for t in LINK.findall(text) if "://" not in t]
+
+
+def headings(page: Path) -> list[str]:
+    """Anchors of a page's headings as GitHub makes them: small letters, hyphens for spaces, no punctuation."""
+    titles = re.findall(r"^#+ (.*)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Blocks of code in a language."""
+    return [body for name, body in CODE.findall(page.read_text()) if name == language]
+
+
+def commands(page: Path) -> list[str]:
+    """Shell lines that a page shows to be run: those that begin with `$` in blocks marked `console`."""
+    lines = "".join(blocks(page, "console")).replace("\\\n", " ").splitlines()
+    return [line[2:] for line in lines if line.startswith("$ ")]
+
+
+def mentioned(page: Path) -> Iterator[str]:
+    """Every command of the program that a page writes out, whether it is run or not."""
+    text = page.read_text()
+    code = [*commands(page), *"".join(blocks(page, "sh")).splitlines(), *re.findall(r"`([^`\n]+)`", CODE.sub("", text))]
+    yield from (line.partition("#")[0].strip() for line in code if line.startswith(("landscape ", "make ", "--")))
+
+
+@cache
+def program() -> dict[str, Any]:
+    """The commands by name, as the command line has them."""
+    import typer
+
+    from landscape.cli.app import all_commands
+
+    return dict(typer.main.get_command(all_commands()).commands)
+
+
+def command_table() -> str:
+    """Every command and the first line of its help."""
+    return _table(("command", "does"), [(f"`landscape {n}`", c.help.strip().splitlines()[0]) for n, c in program().items()])
+
+
+def measure_table() -> str:
+    """Every registered measure, from the registry."""
+    from landscape.measures import MEASURES
+
+    rows = []
+    for m in MEASURES.values():
+        name = f"**`{m.name}`**" if m.default else f"`{m.name}`"
+        rows.append((name, m.summary, m.unit, _unmoved(m), m.reference))
+    return _table(("measure", "definition", "unit", "invariant to rescaling", "reference"), rows)
+
+
+def usual_measure_table() -> str:
+    """The measures that are taken unless the user says otherwise."""
+    from landscape.measures import MEASURES
+
+    rows = [(f"`{m.name}`", m.summary, _unmoved(m)) for m in MEASURES.values() if m.default]
+    return _table(("measure", "definition", "invariant to rescaling"), rows)
+
+
+def option_tables() -> str:
+    """Arguments and options: those of every command, those of the network and its data, and those of each command alone."""
+    params = {name: {p.name: p for p in command.params} for name, command in program().items()}
+    everywhere = set.intersection(*(set(p) for p in params.values()))
+    network = {n for p in params.values() for n in p if getattr(p[n], "rich_help_panel", None) == "Which model, which data"}
+    with_network = [n for n, p in params.items() if network <= set(p)]
+    first = params[with_network[0]]
+    parts = [
+        "## Every command\n\n" + _options([p for n, p in first.items() if n in everywhere]),
+        "## Which model, which data\n\n"
+        + f"Options of {', '.join(f'`{n}`' for n in with_network)}.\n\n"
+        + _options([p for n, p in first.items() if n in network]),
+    ]
+    for name, command in program().items():
+        shared = everywhere | (network if name in with_network else set())
+        own = [p for n, p in params[name].items() if n not in shared]
+        help_text = "\n\n".join(" ".join(part.split()) for part in command.help.strip().split("\n\n"))
+        text, _, example = help_text.partition("\n\nExample: ")
+        parts.append(f"## {name}\n\n{text}\n\n```sh\n{example}\n```\n" + (f"\n{_options(own)}" if own else ""))
+    return "\n".join(parts)
+
+
+def _options(params: list[Any]) -> str:
+    """A table of arguments and options."""
+    rows = []
+    for p in params:
+        option = p.param_type_name == "option"
+        names = [" ".join(filter(None, (n, p.metavar))) for n in (*p.opts, *p.secondary_opts)] if option else [p.metavar]
+        default = p.default if option and not isinstance(p.default, bool) and p.default is not None else ""
+        if isinstance(p.default, bool) and p.secondary_opts:
+            default = (p.opts if p.default else p.secondary_opts)[0]
+        rows.append((", ".join(f"`{n}`" for n in names), p.help, f"`{default}`" if default != "" else ""))
+    return _table(("option", "meaning", "default"), rows)
+
+
+def _unmoved(measure: Any) -> str:
+    """The rescalings that leave a measure as it is."""
+    text = ", ".join(f"{s}-wise" for s in measure.invariant_to) or "–"
+    if measure.only_if is not None:
+        text += f" ({measure.only_if.__doc__.partition(',')[0].replace('Whether', 'if')})"
+    return text
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    cells = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[2:]]) + "\n"
+
+
+def _result(name: str) -> Callable[[], str]:
+    """What a benchmark wrote."""
+    return lambda: (ROOT / "benchmarks" / "results" / name).read_text()
+
+
+TABLES = {
+    "commands": command_table,
+    "usual measures": usual_measure_table,
+    "measures": measure_table,
+    "options": option_tables,
+    "benchmarks": _result("peers.md"),
+    "profile": _result("profile.md"),
+}
+
+
+def renewed(text: str) -> str:
+    """A page with its tables made anew."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: made by tests/readme.py -->\n", f"<!-- end of {name} -->\n"
+        before, found, rest = text.partition(begin)
+        if found:
+            _, _, after = rest.partition(end)
+            text = before + begin + table() + end + after
+    return text
