@@ -197,7 +197,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.write_text(text)
         else:
             place.write_text(changed(place.read_text(), text))
-    checkpoint(folder)
+    np.savez(folder / "net.npz", **{name: t.numpy() for name, t in checkpoint(folder).state_dict().items()})
     return folder
 
 
@@ -217,9 +217,9 @@ for line in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def printed(copy: Path) -> str:
-    """What `landscape` prints in the copy: a measure by name, and a surface along the new axis."""
+    """What `landscape` prints in the copy: a measure of two kinds of files, and a surface along the new axis."""
     lines = [
-        "sharpness net.safetensors --task task.py --measures gradient_norm --out measures",
+        "sharpness net.safetensors net.npz --task task.py --measures gradient_norm --out measures",
         "surface net.safetensors --task task.py --directions descent --dim 1 --grid 5 --span -0.01 0.01 --out surface",
     ]
     where = os.environ | {"PYTHONPATH": str(copy)}
@@ -231,7 +231,7 @@ def printed(copy: Path) -> str:
 
 def test_every_addition_has_an_example_of_at_most_three_files():
     section = PAGE.partition("## Where new things go")[2]
-    for what in ("measure", "figure", "file format", "axis"):
+    for what in ("measure", "figure", "file format of a surface", "checkpoint format", "axis"):
         part = section.partition(f"### A new {what}\n")[2].partition("\n### ")[0]
         touched = re.findall(r"^`(landscape/[\w/]+\.py)`", part, re.MULTILINE)
         assert 2 <= len(touched) <= 3, what
@@ -246,12 +246,15 @@ def test_additions_keep_to_the_style_and_to_the_contract(copy):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_new_measure_is_computed(copy, printed):
-    (result,) = json.loads((copy / "measures" / "sharpness.json").read_text())["results"]
-    found = result["measures"]["gradient_norm"]
-    assert re.search(r"^gradient_norm +[\d.]+ +exact", printed, re.MULTILINE), "a row of the table that a person reads"
-    assert found["value"] == pytest.approx(norm_of_gradient(copy), rel=1e-5)
-    assert (found["kind"], found["unit"], found["gradients"]) == ("exact", "loss / weight", 1)
+def test_a_new_measure_is_computed_of_a_new_kind_of_file_too(copy, printed):
+    results = json.loads((copy / "measures" / "sharpness.json").read_text())["results"]
+    assert [result["checkpoint"] for result in results] == ["net.safetensors", "net.npz"]
+    for result in results:
+        found = result["measures"]["gradient_norm"]
+        assert found["value"] == pytest.approx(norm_of_gradient(copy), rel=1e-5)
+        assert (found["kind"], found["unit"], found["gradients"]) == ("exact", "loss / weight", 1)
+    rows = re.findall(r"^gradient_norm +[\d.]+ +exact", printed, re.MULTILINE)
+    assert len(rows) == 2, "a row in each table that a person reads"
 
 
 def norm_of_gradient(folder: Path) -> float:
