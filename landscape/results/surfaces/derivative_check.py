@@ -66,6 +66,11 @@ class Derivatives:
         return self.slopes or self.values
 
     @property
+    def brief_reason(self) -> str:
+        """The first words of `reason`, as they stand under a figure."""
+        return self.reason.partition(":")[0].partition(",")[0]
+
+    @property
     def problems(self) -> list[str]:
         """What does not agree, in words."""
         return [*self.summary().failed]
@@ -73,7 +78,7 @@ class Derivatives:
     def summary(self) -> CheckSummary:
         """Slopes and curvature: whether each agrees, or why it was not compared."""
         if self.reason and self.slope_error is None:
-            return CheckSummary.part("slopes and curvature", reason=self.reason.partition(":")[0])
+            return CheckSummary.part("slopes and curvature", reason=self.brief_reason)
         problem = reason = None
         if self.slope_error is None:
             reason = "no finite number"
@@ -84,7 +89,7 @@ class Derivatives:
         if not self.reason and not disagreement(self.second, self.products, self.loss, self.resolution) <= AGREE:
             problem = "curvatures of the surface differ from those of the Hessian (or a kink lies in the weights themselves)"
         elif self.reason or self.unresolved or not self.values:
-            reason = self.reason or ("too small to tell from rounding" if self.values else "no values")
+            reason = self.brief_reason or ("too small to tell from rounding" if self.values else "no values")
         return slopes + CheckSummary.part("curvature", problem, reason)
 
     def lines(self, place: str = "") -> list[str]:

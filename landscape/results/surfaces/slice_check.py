@@ -101,22 +101,29 @@ class SliceCheck:
     @property
     def problems(self) -> list[str]:
         """What is not as it should be, in words."""
-        return [*self.summary().failed]
+        parts = self._centre(), self._axes(), self._norms(), self.derivatives.summary()
+        return [problem for part in parts for problem in part.failed]
 
     def summary(self) -> CheckSummary:
         """The check in one line: axes (values computed anew), norm, centre, slopes, curvature."""
+        return self._axes() + self._norms() + self._centre() + self.derivatives.summary()
+
+    def _axes(self) -> CheckSummary:
+        """Whether places off the diagonals have the values that the axes say."""
         wrong = self.recomputed is not None and not self.recomputed <= SAME
-        axes = CheckSummary.part(
+        return CheckSummary.part(
             "axes",
             "values on the grid differ from those computed anew" if wrong else None,
             "no value computed anew" if self.recomputed is None else None,
         )
-        centre = CheckSummary.part(
+
+    def _centre(self) -> CheckSummary:
+        """Whether the value at the origin is the checkpoint's loss."""
+        return CheckSummary.part(
             "centre",
             "the centre differs from the checkpoint's loss" if self.centre_is_exact is False else None,
             "0 is not on the grid" if self.centre_is_exact is None else None,
         )
-        return axes + self._norms() + centre + self.derivatives.summary()
 
     def _norms(self) -> CheckSummary:
         """Of the axes that are normalized; one that was made orthogonal afterwards is not judged."""
