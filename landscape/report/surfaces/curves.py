@@ -76,7 +76,8 @@ def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:
     light, both = (Patch(facecolor=GREY, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
     light.set_label("95 % over samples")
     both.set_label(f"95 % of the difference to the {centre}")
-    return ([light] if own else []) + ([both] if any(q in piece.paired for q in quantities) else [])
+    paired = any(q in piece.paired for q in quantities)
+    return [band for band, there in ((light, own), (both, paired)) if there]
 
 
 def _ends(y: np.ma.MaskedArray, half: np.ndarray, log: bool, quantity: str) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:
