@@ -79,6 +79,14 @@ def test_the_left_side_of_a_symmetric_log_axis_has_a_round_tick_wherever_it_is_l
     assert {2.0, 5.0} <= {round(float(t), 6) for t in between}
 
 
+@pytest.mark.parametrize(("linthresh", "named"), [(0.03, [-0.1, 0.0, 0.1, 1.0, 10.0]), (0.09, [-0.2, 0.0, 1.0, 10.0])])
+def test_the_first_decade_is_named_unless_it_would_stand_beside_the_zero(linthresh, named):
+    density = examples.density("log")
+    inside = density.grid >= -0.28
+    few = {k: getattr(density, k)[inside] for k in ("grid", "density", "lower", "upper", "sigma")}
+    assert draw_density(replace(density, **few, linthresh=linthresh)).get_xticks() == pytest.approx(named)
+
+
 def test_rug_shows_the_extreme_ritz_values_of_every_probe():
     density = examples.density()
     rug = next(line for line in draw_density(density).lines if line.get_marker() == "|")
@@ -107,6 +115,13 @@ def test_eigenvalues_stand_at_their_rank_with_their_residual():
 def test_both_ends_have_ranks_of_both_signs():
     ax = draw_eigenvalues(examples.eigenpairs("both", 3))
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "3", "−3", "−2", "−1"]
+
+
+@pytest.mark.parametrize(("factor", "said"), [(0.75, ""), (0.2, "\nlog scale on both sides of 0")])
+def test_a_symmetric_log_axis_of_eigenvalues_is_named(factor, said):
+    pairs = examples.eigenpairs("both", 4)
+    values = np.concatenate([10 * factor ** np.arange(4), -(factor ** np.arange(4)[::-1])])
+    assert draw_eigenvalues(replace(pairs, values=values)).get_ylabel() == f"eigenvalue λ (loss / weight²){said}"
 
 
 def test_smallest_end_counts_from_below():

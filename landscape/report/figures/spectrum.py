@@ -125,7 +125,8 @@ def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(
         {"largest": "rank from the largest", "smallest": "rank from the smallest end"}.get(pairs.which, "rank from either end")
     )
-    ax.set_ylabel("eigenvalue λ (loss / weight²)")
+    both_sides = "\nlog scale on both sides of 0" if ax.get_yscale() == "symlog" else ""
+    ax.set_ylabel(f"eigenvalue λ (loss / weight²){both_sides}")
     legend_above(ax, ax.get_legend_handles_labels()[0])
     return ax
 
@@ -217,7 +218,8 @@ def _symlog_ticks(ax: Axes, linthresh: float) -> None:
     first = int(np.ceil(np.log10(linthresh) - 1e-9))
     last = int(np.floor(np.log10(max(ends.values()))))
     step = max(1, -(-(last - first + 1) // 5))
-    powers = [10.0**e for e in range(last, first, -step)] or [10.0**last]
+    lowest = first if first - np.log10(linthresh) > 0.3 else first + 1  # else it would stand beside the 0
+    powers = [10.0**e for e in range(last, lowest - 1, -step)] or [10.0**last]
     ticks = [0.0] if low <= 0 <= high else []
     for sign, end in ends.items():
         shown = [p for p in powers if p <= end]
