@@ -142,7 +142,7 @@ def test_points_that_did_not_converge_and_slanting_axes_stay_named():
     said = caption(figure_slice(piece))
     assert said.startswith(f"axes not orthogonal: cosine −0.4; 3 of 81 points NOT converged: see the residuals {SUBJECT}")
     pairs = examples.eigenpairs()
-    assert caption(figure_eigenvalues(pairs)) == "checked: residuals, 1 of 8 NOT converged"
+    assert caption(figure_eigenvalues(pairs)) == "1 of 8 NOT converged; checked: residuals"
     assert caption(figure_eigenvalues(replace(pairs, converged=np.ones(8, bool)))) == "checked: residuals, all converged"
 
 

@@ -117,7 +117,7 @@ def test_both_ends_have_ranks_of_both_signs():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "3", "−3", "−2", "−1"]
 
 
-@pytest.mark.parametrize(("factor", "said"), [(0.75, ""), (0.2, "\nlog scale on both sides of 0")])
+@pytest.mark.parametrize(("factor", "said"), [(0.75, ""), (0.05, "\nlog scale on both sides of 0")])
 def test_a_symmetric_log_axis_of_eigenvalues_is_named(factor, said):
     pairs = examples.eigenpairs("both", 4)
     values = np.concatenate([10 * factor ** np.arange(4), -(factor ** np.arange(4)[::-1])])

@@ -59,8 +59,8 @@ def figure_eigenvalues(
 ) -> Figure:
     """`draw_eigenvalues` with title and caption."""
     lost = int((~pairs.converged).sum())
-    state = f"{lost} of {len(pairs)} NOT converged" if lost else "all converged"
-    return finish(draw_eigenvalues(pairs), title, [subject_line(provenance), f"checked: residuals, {state}"], caption)
+    check = f"{lost} of {len(pairs)} NOT converged; checked: residuals" if lost else "checked: residuals, all converged"
+    return finish(draw_eigenvalues(pairs), title, [subject_line(provenance), check], caption)
 
 
 def figure_breakdown(
