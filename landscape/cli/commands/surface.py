@@ -78,7 +78,7 @@ def run(
         raise
     title = found.title + (f", {naming.split} split" if naming.split == "test" else "")
     made_with |= {k: v for k, v in options.record().items() if v is not None} | found.provenance
-    finish(replace(found, title=title, provenance=made_with), folder, job.checkpoint, task, options.persistence, terminal)
+    finish(replace(found, title=title, provenance=made_with), folder, job.checkpoint, task, options, terminal)
 
 
 def _forecast(job: Job, grid: int) -> None:
@@ -153,7 +153,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
         "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature,
         "precision": options.precision,
     }  # fmt: skip
-    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: preview(piece, folder)}
+    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: preview(piece, folder, not options.clean)}
     if len(directions) == 1:
         found = line(objective, directions[0], span=spans[0], grid=grid, seed=job.common.seed, **measured, **kept)
     else:
@@ -176,8 +176,13 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
         "precision": job.options.precision,
     }  # fmt: skip
     found = interpolation(
-        job.objective, end, curve=curve, run=_points(folder), seen=lambda piece: preview(piece, folder), **measured
-    )  # fmt: skip
+        job.objective,
+        end,
+        curve=curve,
+        run=_points(folder),
+        seen=lambda piece: preview(piece, folder, not job.options.clean),
+        **measured,
+    )
     for quantity, barrier in found.barriers.items():
         job.terminal.line(f"{quantity.replace('_', ' ')}: {barrier.words(quantity)}")
     title = found.title.replace("between two minima", f"from {job.checkpoint.stem} to {path.stem}")

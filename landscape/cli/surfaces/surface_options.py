@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from landscape.cli.options import CLEAN
 from landscape.cli.surfaces.axis_kinds import Asked, parsed, words
 from landscape.errors import UsageError
 
@@ -110,6 +111,7 @@ class SurfaceOptions:
         ),
     ] = None
     with_test: Annotated[bool, typer.Option("--test/--no-test", help="Evaluate the test split at every point too.")] = True
+    clean: CLEAN = False
 
     def check(self, split: str) -> None:
         """Refuse what cannot be, before the checkpoint is even read.
@@ -197,7 +199,7 @@ class SurfaceOptions:
 
     def record(self) -> dict[str, Any]:
         """All that determines the points and their values; how the result is looked at is not in it."""
-        left_out = ("persistence", "with_test", *(() if self.precision else ("precision",)))
+        left_out = ("persistence", "with_test", "clean", *(() if self.precision else ("precision",)))
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
 
