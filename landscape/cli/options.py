@@ -40,6 +40,13 @@ class Common:
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_OUTPUT)] = False
 
 
+CLEAN = Annotated[
+    bool,
+    typer.Option(
+        "--clean", help="Figures for a paper, without title and caption. Numbers and exports do not change.",
+        rich_help_panel=_OUTPUT,
+    ),
+]  # fmt: skip
 SHARD_BASIS = Annotated[
     bool, typer.Option("--shard-basis", help="Under torchrun: divide the Krylov basis among the processes.")
 ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscape.cli.output_directory import OutputDirectory
+from landscape.cli.surfaces.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -13,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def finish(
-    found: "Slice", folder: OutputDirectory, checkpoint: Path, task: "Task", persistence: float | None, terminal: Terminal
+    found: "Slice", folder: OutputDirectory, checkpoint: Path, task: "Task", options: SurfaceOptions, terminal: Terminal
 ) -> None:
     """Print the results and the check, and write the surface in every format."""
     from landscape.report import export_slice
     from landscape.results import FAILED, NOT_FINITE, UNCONVERGED
 
     if found.merge_tree is not None:
-        found = replace(found, merge_tree=replace(found.merge_tree, threshold=persistence))
+        found = replace(found, merge_tree=replace(found.merge_tree, threshold=options.persistence))
         terminal.line(f"topology: {found.merge_tree.line()}")  # type: ignore[union-attr]  # just replaced
     for track in found.tracks:
         share = "" if track.explained is None else f", {100 * track.explained:.1f} % of their variance explained"
@@ -52,32 +53,32 @@ def finish(
     }
     folder.json("surface.json", document)
     folder.written += export_slice(found, folder.path, "surface")
-    folder.written += draw(found, folder)
+    folder.written += draw(found, folder, caption=not options.clean)
     terminal.document(document)
     terminal.written(folder.written)
 
 
-def preview(piece: "Slice", folder: OutputDirectory) -> None:
+def preview(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> None:
     """Draw an unfinished slice, in the file where the finished figure will be."""
     from landscape.report import figure_slice, save
 
     if piece.values:
-        save(figure_slice(piece), folder.path / f"surface-{'line' if piece.dim == 1 else 'contour'}")
+        save(figure_slice(piece, caption=caption), folder.path / f"surface-{'line' if piece.dim == 1 else 'contour'}")
 
 
-def draw(piece: "Slice", folder: OutputDirectory) -> list[Path]:
-    """Write the figures of a slice."""
+def draw(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> list[Path]:
+    """Write the figures of a slice, with title and caption or without both."""
     from landscape.report import figure_interpolation, figure_merge_tree, figure_slice, save
 
     if piece.dim == 1:
-        figures = {"line": figure_interpolation(piece) if piece.path else figure_slice(piece)}
+        figures = {"line": (figure_interpolation if piece.path else figure_slice)(piece, caption=caption)}
     else:
-        figures = {"contour": figure_slice(piece), "3d": figure_slice(piece, view="3d")}
+        figures = {"contour": figure_slice(piece, caption=caption), "3d": figure_slice(piece, view="3d", caption=caption)}
         if "test_loss" in piece.values:
-            figures["test-loss"] = figure_slice(piece, quantity="test_loss")
+            figures["test-loss"] = figure_slice(piece, quantity="test_loss", caption=caption)
     for quantity in ("lambda_max", "lambda_min", "lambda_ratio"):
         if quantity in piece.values:
-            figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity)
+            figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity, caption=caption)
     if piece.merge_tree is not None and len(piece.merge_tree.minima) > 1:
-        figures["minima"] = figure_merge_tree(piece)
+        figures["minima"] = figure_merge_tree(piece, caption=caption)
     return [p for name, figure in figures.items() for p in save(figure, folder.path / f"surface-{name}")]

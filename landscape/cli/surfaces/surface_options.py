@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.surfaces.axes import Kind, parsed
+from landscape.cli.options import CLEAN
+from landscape.cli.surfaces.axis_kinds import Asked, parsed, words
 from landscape.errors import UsageError
 
 # Largest coordinate. Beyond it the weights may overflow float32, whose largest number is 3e38.
@@ -41,11 +42,7 @@ class SurfaceOptions:
     ] = None
     directions: Annotated[
         str,
-        typer.Option(
-            "--directions",
-            help="random, hessian, pca:DIR or to:CKPT; one for all axes, or two separated by a comma.",
-            rich_help_panel=_AXES,
-        ),
+        typer.Option("--directions", help=f"{words()}; one for all axes, or two separated by a comma.", rich_help_panel=_AXES),
     ] = "random"
     norm: Annotated[
         str, typer.Option("--norm", help="Normalization of random directions: filter, layer or none.", rich_help_panel=_AXES)
@@ -117,6 +114,7 @@ class SurfaceOptions:
         ),
     ] = None
     with_test: Annotated[bool, typer.Option("--test/--no-test", help="Also evaluate the test split at every point.")] = True
+    clean: CLEAN = False
 
     def check(self, split: str) -> None:
         """Check the options before the checkpoint is read.
@@ -141,7 +139,7 @@ class SurfaceOptions:
             raise UsageError(f"expected --fixed bias,norm, bias, norm or none, found {self.fixed!r}")
         if self.statistics(split) == "recalibrate" and split != "train":
             raise UsageError("expected --split train with --batchnorm recalibrate, which uses training data, found test")
-        random = any(k.name == "random" for k in self.kinds) and self.end is None
+        random = any(one.name == "random" for one in self.asked) and self.end is None
         idle = {
             "--dim 2": self.end is not None and self.dim == 2,
             "--directions": self.end is not None and self.directions != "random",
@@ -158,7 +156,7 @@ class SurfaceOptions:
             raise UsageError(f"expected options that {what} can use, found {name}", fix="leave it out")
         if self.end is not None and self.end[0] != "line" and self.span and not 0 <= self.span[0] < self.span[1] <= 1:
             raise UsageError(f"expected a --span inside 0 1, the ends of the curve, found {self.span[0]:g} {self.span[1]:g}")
-        _ = self.kinds, self.seconds
+        _ = self.asked, self.seconds
 
     @property
     def axes(self) -> int:
@@ -171,8 +169,8 @@ class SurfaceOptions:
         return self.grid or _GRID[self.axes]
 
     @cached_property
-    def kinds(self) -> list[Kind]:
-        """The kind of each axis."""
+    def asked(self) -> list[Asked]:
+        """The kind of each axis, with its path."""
         return parsed(self.directions, self.axes)
 
     @property
@@ -192,7 +190,7 @@ class SurfaceOptions:
 
     def statistics(self, split: str) -> str:
         """The BatchNorm statistics to use."""
-        leads = self.end is not None or self.trajectory or any(k.name in ("to", "pca") for k in self.kinds)
+        leads = self.end is not None or self.trajectory or any(one.kind.path is not None for one in self.asked)
         return self.batchnorm or ("recalibrate" if leads and split == "train" else "eval")
 
     @cached_property
@@ -202,7 +200,7 @@ class SurfaceOptions:
 
     def record(self) -> dict[str, Any]:
         """The options that determine the points and their values, without those that only change the presentation."""
-        left_out = ("persistence", "with_test", *(() if self.precision else ("precision",)))
+        left_out = ("persistence", "with_test", "clean", *(() if self.precision else ("precision",)))
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
 

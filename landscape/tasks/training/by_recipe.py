@@ -21,14 +21,7 @@ from landscape.tasks.seeds import stream_seed
 from landscape.tasks.training.recipe import Recipe
 from landscape.tasks.training.snapshot import discard_snapshot, read_snapshot, snapshot_path, write_snapshot
 from landscape.tasks.training.trainer import Record, Trainer
-from landscape.tasks.training.trajectory_weights import (
-    check_kept,
-    check_resumed,
-    discard_kept,
-    keep,
-    kept_folder,
-    prepare_folder,
-)
+from landscape.tasks.training.trajectory_weights import check_kept, check_resumed, discard_kept, keep, kept_folder, new_folder
 from landscape.version import __version__
 
 SCHEMA = 1
@@ -147,7 +140,7 @@ def train(
         if state is not None:
             trainer.restore(state)
         elif keep_every is not None:
-            prepare_folder(out, recipe)
+            new_folder(out, recipe)
 
         def save() -> None:
             same = {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint, "threads": threads}
