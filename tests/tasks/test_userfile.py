@@ -90,7 +90,7 @@ def test_edited_file_is_read_anew(write):
             "found UsageError at task.py:9 in task: expected the task's model to be a torch.nn.Module",
         ),
         ("import not_there_at_all\n", "found ModuleNotFoundError at task.py:8 in <module>: No module named 'not_there_at_all'"),
-        ("class Stop(BaseException): pass\nraise Stop('a\\nb')\n", "found Stop at task.py:9 in <module>: a b; mend"),
+        ("class Stop(BaseException): pass\nraise Stop('a\\nb')\n", "found Stop at task.py:9 in <module>: a b; fix"),
         (
             "def tusk():\n    return make()\n",
             r"expected a function task\(\) in .*task.py, found make, tusk; name one with --task .*task.py:make",
