@@ -260,7 +260,7 @@ def test_what_is_no_file_is_not_read(kind, tmp_path):
         path = Path("/dev/zero")
 
     def refused() -> str:
-        with pytest.raises(OSError, match=f"it is a {kind.split()[-1]}, no file") as error:
+        with pytest.raises(OSError, match=f"it is a {kind.split()[-1]}, not a file") as error:
             read_json(path)
         if kind != "folder":
             with pytest.raises(UsageError):
@@ -275,14 +275,14 @@ def test_pipes_where_commands_read_and_write(demo, tmp_path, capfd):
     (tmp_path / "r").mkdir()
     os.mkfifo(tmp_path / "r" / "sharpness.json")
     done = run(capfd, "report", tmp_path / "r", "--out", tmp_path / "o.html")
-    assert (done.code, "it is a pipe, no file" in done.error) == (4, True)
+    assert (done.code, "it is a pipe, not a file" in done.error) == (4, True)
     os.mkfifo(tmp_path / "p.html")
     done = run(capfd, "report", demo, "--out", tmp_path / "p.html", "--measures", "logit_norm")
     assert (done.code, "found another file" in done.error) == (2, True)
     (tmp_path / "q").mkdir()
     os.mkfifo(tmp_path / "q" / "run.json")
     done = run(capfd, "inspect", demo, "--out", tmp_path / "q")
-    assert (done.code, "it is a pipe, no file" in done.error) == (2, True)
+    assert (done.code, "it is a pipe, not a file" in done.error) == (2, True)
     done = run(capfd, "inspect", demo, "--out", tmp_path / "p.html")
     assert done.code == 2
 
