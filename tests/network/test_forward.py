@@ -299,7 +299,7 @@ def test_a_graph_is_one_whole(masked):
     function, theta = dense_loss(Held(), loss, x, y)
     assert objective.value().value == pytest.approx(float(function(theta)), rel=1e-12)
     np.testing.assert_allclose(objective.hvp(torch.eye(objective.dim)), dense_hessian(Held(), loss, x, y), atol=1e-10)
-    with pytest.raises(UsageError, match="expected samples that can be taken apart, found a batch that is one whole"):
+    with pytest.raises(UsageError, match="expected a batch that can be split by samples, found one that cannot"):
         objective.subset(5)
 
 
@@ -419,7 +419,7 @@ def test_the_older_weight_norm_can_be_copied():
 
 def test_torchscript_is_told():
     plain = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
-    with pytest.raises(UsageError, match="expected modules of Python, found a TorchScript program"):
+    with pytest.raises(UsageError, match="expected Python modules, found a TorchScript program"):
         Objective(torch.jit.script(plain), nn.CrossEntropyLoss(), data())
 
 
@@ -503,7 +503,7 @@ def test_an_error_of_autograd_names_the_layer():
     ("change", "message"),
     [
         (lambda x: x.to_sparse(), "expected dense tensors, found a sparse"),
-        (lambda x: x.to("meta"), "found a tensor without any"),
+        (lambda x: x.to("meta"), "found a tensor without data"),
     ],
     ids=["sparse", "meta"],
 )
@@ -546,7 +546,7 @@ def test_similarities_within_a_batch_are_one_whole_and_a_weight_may_be_a_scalar(
         objective.hvp(torch.eye(objective.dim)), dense_hessian(net, nn.CrossEntropyLoss(), x, y), atol=1e-10
     )
     with pytest.raises(
-        UsageError, match=r"found shape \(2, 2\) for two samples and \(3, 3\) for three; data that are one whole"
+        UsageError, match=r"found shape \(2, 2\) for two samples and \(3, 3\) for three; data that cannot be split"
     ):
         Objective(net, nn.CrossEntropyLoss(), (x, y))
 
@@ -669,7 +669,7 @@ class Inverted(nn.Module):
 
 def test_a_network_that_goes_by_what_it_kept_of_other_weights_is_refused():
     torch.manual_seed(0)
-    with pytest.raises(NumericalError, match="expected outputs that follow the weights, found that 0 goes by what it kept"):
+    with pytest.raises(NumericalError, match="expected outputs that follow the weights, found that 0 reuses values"):
         Objective(nn.Sequential(Inverted(), nn.Tanh()), nn.CrossEntropyLoss(), data())
 
 
@@ -804,7 +804,7 @@ def test_a_network_under_autocast_says_how_coarsely_it_computes():
     net, (x, y) = Autocast(), data()
     assert Objective(net, nn.CrossEntropyLoss(), (x, y)).rounding == pytest.approx(2**-9)
     with pytest.warns(
-        UserWarning, match="computes in less than float32 inside, as under autocast, but not when it is given float64"
+        UserWarning, match="computes internally in less than float32, as under autocast, but not when it is given float64"
     ):
         objective = Objective(net, nn.CrossEntropyLoss(), (x, y), dtype="float64")
     assert objective.value().value == pytest.approx(F.cross_entropy(net.body.double()(x.double()), y).item(), rel=1e-9)
@@ -838,5 +838,5 @@ def test_a_network_of_two_types_is_told_to_keep_the_wider():
             return self.b(self.a(x).double())
 
     assert Objective(Mixed(), nn.CrossEntropyLoss(), data(), dtype="float64").value().value > 0
-    with pytest.raises(UsageError, match="a network that insists on a type may take dtype='float64'"):
+    with pytest.raises(UsageError, match="if the network requires a dtype, pass dtype='float64'"):
         Objective(Mixed(), nn.CrossEntropyLoss(), data())

@@ -250,7 +250,7 @@ TARGETS = [
     (lambda y: y.byte(), None),
     (lambda y: y.int(), None),
     (lambda y: y.float(), "found float32 of shape (N); pass indices as y.long()"),
-    (lambda y: y > 0, "expected class indices, found targets of true and false; pass y.long()"),
+    (lambda y: y > 0, "expected class indices, found boolean targets; pass y.long()"),
     (lambda y: y[:, None], "expected class indices of shape (N), found (N, 1); pass y.squeeze(1)"),
 ]
 
