@@ -25,9 +25,9 @@ from landscape.network.batches import Batch, counted, regrouped, split
 _RUNTIME = 80 << 20
 # Copies of the weights: the caller's network, our own, the one with folded BatchNorms, theta, its gradient.
 _COPIES = 5
-# Memory of products relative to that of their tensors: kernels need workspace, allocators round up and fragment. On a CPU, freed
-# blocks stay in the heap (`landscape.machine.malloc`); with tensors of different sizes, 1.6 to 2.2 times was measured. If that
-# is too much, the C library is set to return freed memory: then 1.1 to 1.4 times, and products take up to a third longer.
+# Memory of products relative to that of their tensors: kernels need workspace, allocators round up and fragment. On a CPU,
+# freed blocks stay in the heap (`landscape.machine.malloc`); with tensors of different sizes, 1.6 to 2.2 times was measured. If
+# that is too much, the C library is set to return freed memory: then 1.1 to 1.4 times, and products take up to a third longer.
 _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
 # Bytes of graph up to which batches are merged, so that Python overhead is small compared with the arithmetic.
 _JOINED = 4 << 20

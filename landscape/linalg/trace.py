@@ -1,4 +1,4 @@
-"""Stochastic trace estimation: Hutchinson, Hutch++, and one sweep of probes that several measures can share."""
+"""Stochastic trace estimation: Hutchinson, Hutch++, and a sweep of probes that several measures can share."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ def mean_estimate(samples: np.ndarray) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class ProbeSweep:
-    """What one sweep of random probes z saw of H; every estimate below is from the same products.
+    """Results of one sweep of random probes z; all estimates below use the same products.
 
     Attributes:
         quadratic: (n,) zᵀHz of each probe.
@@ -67,18 +67,18 @@ def quadratic_forms(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> ProbeSweep:
-    """One sweep of random probes, from which trace, Frobenius norm, and per-layer traces all come.
+    """One sweep of random probes for the trace, the Frobenius norm and the traces of sections such as layers.
 
     For probes with E zzᵀ = I: E zᵀHz = tr H, E ||Hz||² = ||H||_F², and E z_i (Hz)_i = H_ii, so that the trace of any block
-    is estimated without a further product.
+    is estimated without further products.
 
     Args:
         matvec: maps (k, P) to (k, P).
         dim: P.
         probes: n >= 2 independent probes, one product each.
-        block: probes that go through the data together; changes time and memory, not the result.
+        block: probes that pass through the data together; affects time and memory, not the result.
         distribution: "rademacher" (entries ±1; least variance) or "gaussian".
-        sections: (P,) the number of the section that each coordinate belongs to, for instance its layer; -1 for none.
+        sections: (P,) index of the section of each coordinate, for instance its layer; -1 for none.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
 
@@ -86,13 +86,13 @@ def quadratic_forms(
         ProbeSweep.
 
     Raises:
-        UsageError: fewer than 2 probes, or an option out of range.
+        UsageError: there are fewer than 2 probes, or an option is out of range.
         NumericalError: a product is not finite.
 
     Cost: n products in ceil(n / block) blocks; memory 3 * block * P values.
 
-    Accuracy: unbiased (the Frobenius norm: its square). Sums over coordinates are accumulated in float64. The intervals are
-    Student's, which assumes that a probe's value is nearly normal: good when many eigenvalues contribute, too narrow for an
+    Accuracy: unbiased (for the Frobenius norm, its square). Sums over coordinates are accumulated in float64. The intervals are
+    Student's, which assumes that a probe's value is nearly normal: good if many eigenvalues contribute, too narrow for an
     operator of rank one or two.
 
     Reference: Hutchinson 1990; Bekas, Kokiopoulou, Saad 2007 for the diagonal.
@@ -137,7 +137,7 @@ def hutchinson(
 ) -> Estimate:
     """Trace of H by Hutchinson's estimator, with a t-interval.
 
-    tr H = E zᵀHz, averaged over a number of probes that is fixed beforehand: stopping when the running mean looks settled
+    tr H = E zᵀHz, averaged over a number of probes that is fixed in advance, since stopping when the running mean seems settled
     would bias the interval.
 
     Args: as for `quadratic_forms`.
@@ -146,7 +146,7 @@ def hutchinson(
         Estimate of kind "t": the mean of n = probes values, s / sqrt(n) with ddof = 1. Unit of H.
 
     Raises:
-        UsageError: fewer than 2 probes.
+        UsageError: there are fewer than 2 probes.
         NumericalError: a product is not finite.
 
     Cost: `probes` products.
@@ -187,12 +187,12 @@ def frobenius(
         Estimate of kind "t", in the unit of H.
 
     Raises:
-        UsageError: fewer than 2 probes.
+        UsageError: there are fewer than 2 probes.
         NumericalError: a product is not finite.
 
     Cost: `probes` products.
 
-    Accuracy: the square is unbiased; the root is low by about stderr² / (2 value), small against stderr.
+    Accuracy: the square is unbiased; the root is low by about stderr² / (2 value), which is small compared with stderr.
 
     Reference: Hutchinson 1990, applied to H².
 
@@ -218,21 +218,21 @@ def hutchpp(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Estimate:
-    """Trace of H by Hutch++: exact on a sketched subspace, Hutchinson on what remains.
+    """Trace of H by Hutch++: exact on a sketched subspace, Hutchinson's estimator on its complement.
 
     tr H = tr QᵀHQ + tr (I - QQᵀ) H (I - QQᵀ), Q an orthonormal basis of H S with random S of `rank` columns. The first part
     is exact; the second is estimated from fresh probes.
 
     Args:
-        rank: columns of S; few, where few eigenvalues dominate. rank >= P gives the exact trace.
+        rank: columns of S; few suffice if few eigenvalues dominate. rank >= P gives the exact trace.
         probes: n >= 2 probes of the remainder; the paper's split of m products is rank = probes = m / 3.
         matvec, dim, block, distribution, generator, dtype, device: as for `quadratic_forms`.
 
     Returns:
-        Estimate of kind "t" with n = probes; of kind "exact" where nothing remains. Unit of H.
+        Estimate of kind "t" with n = probes; of kind "exact" if the complement is empty. Unit of H.
 
     Raises:
-        UsageError: fewer than 2 probes, or rank < 1.
+        UsageError: there are fewer than 2 probes, or rank < 1.
         NumericalError: a product is not finite.
 
     Cost: at most 2 * rank + probes products; memory (3 * rank + 2 * block) * P values.
@@ -260,7 +260,7 @@ def hutchpp(
         if rank == dim:
             basis = torch.eye(dim, dtype=dtype, device=device)
         else:
-            # One sketch row at a time is drawn whatever the block, so the block cannot change the numbers.
+            # Sketch rows are drawn one at a time for any block size, so the block size does not change the numbers.
             basis = orthonormal_rows(in_blocks(random_rows(rank, dim, distribution, generator, dtype, device)))
         low_rank = sum(float(_inner(part, products(part)).sum()) for part in basis.split(block) if len(part))
         if len(basis) == dim:
@@ -268,7 +268,7 @@ def hutchpp(
         rest = np.empty(probes)
         for begin in range(0, probes, block):
             z = random_rows(min(block, probes - begin), dim, distribution, generator, dtype, device)
-            for _ in range(2):  # twice, so that in float32 too nothing of the subspace is left in the probes
+            for _ in range(2):  # twice, to remove the subspace to rounding in float32 as well
                 z -= torch.from_numpy(gram(z, basis)).to(z) @ basis
             rest[begin : begin + block] = _inner(z, products(z))
     remainder = mean_estimate(rest)
@@ -276,7 +276,7 @@ def hutchpp(
 
 
 def _sections(sections: Tensor | None, dim: int, device: torch.device | str) -> tuple[Tensor, int]:
-    """Section numbers from 1, 0 for none, and how many there are."""
+    """Section indices from 1 (0 for none), and the number of sections."""
     if sections is None:
         return torch.zeros(0, dtype=torch.long), 0
     if sections.shape != (dim,) or int(sections.min()) < -1:

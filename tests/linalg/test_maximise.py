@@ -305,7 +305,7 @@ def test_the_global_generator_is_left_alone_and_the_seed_decides():
     [
         ({"radius": torch.tensor([1.0, -1.0])}, "expected every radius finite and >= 0, found others"),
         ({"radius": torch.tensor([1.0, float("inf")])}, "expected every radius finite and >= 0"),
-        ({"radius": 1.0}, "expected dim beside a radius that is one number, found none"),
+        ({"radius": 1.0}, "expected dim with a radius that is one number, found none"),
         ({"radius": torch.ones(2), "dim": 3}, r"expected a radius of shape \(3,\), found \(2,\)"),
         ({"radius": torch.ones(2, dtype=torch.int64)}, "expected a float32 or float64 radius"),
         ({"radius": torch.ones(2), "methods": ("newton",)}, "expected methods out of corner_search, .* found 'newton'"),
