@@ -89,7 +89,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     for name, arguments, words in (
         ("a.ckpt", (state, {}), "ending in .safetensors, .pt or .pth"),
         ("a.pt", ({}, {}), "found none"),
-        ("a.pt", ({"landscape.x": torch.ones(1)}, {}), "kept for extras"),
+        ("a.pt", ({"landscape.x": torch.ones(1)}, {}), "reserved for extras"),
         ("a.pt", (state, {"a": float("nan")}), "a recipe of JSON values"),
         ("a.pt", (state, {"a": object()}), "a recipe of JSON values"),
         ("a.pt", (state, {"a": list(range(300_000))}), "modest size"),

@@ -1,4 +1,4 @@
-"""LoRA adapters, as PEFT saves them, onto the network that they were trained for."""
+"""Apply LoRA adapters, as PEFT saves them, to the network that they were trained for."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from landscape.errors import MismatchError, printable
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(.+)\.lora_([AB])\.weight")
 _ANY = re.compile(r"\.(lora_|ia3_|oft_|boft_|hada_|lokr_|vera_|loha_)")
-# What would make the update another one than scale · B A; each must be off.
+# Options with which the update is not scale · B A; each must be off.
 _OTHER_FORMS = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "rank_pattern", "alpha_pattern",
     "layer_replication", "target_parameters", "trainable_token_indices", "use_velora", "velora_config", "monteclora_config",
@@ -21,35 +21,35 @@ _OTHER_FORMS = (
 
 
 def is_adapter(state: Mapping[str, Tensor]) -> bool:
-    """Whether the tensors are those of an adapter, without the network that it changes."""
+    """Whether the tensors are those of an adapter without its base network."""
     return mentions(state) and not any(".base_layer." in key for key in state)
 
 
 def mentions(state: Mapping[str, Tensor]) -> bool:
-    """Whether there are tensors of an adapter among others."""
+    """Whether an adapter's tensors are among these."""
     return any(_ANY.search(key) for key in state)
 
 
 def of_the_base(key: str) -> bool:
-    """Whether a tensor of a network with an adapter belongs to the network below it."""
+    """Whether a tensor of a network with an adapter belongs to the base network."""
     return not _ANY.search(key) and ".modules_to_save." not in key
 
 
 def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], str]:
     """The model's own weights with a LoRA adapter added: W + s B A, s = alpha / r (alpha / sqrt(r) with rsLoRA).
 
-    Weights that the adapter saved whole (`modules_to_save`, biases) take the place of the model's.
+    Weights that the adapter saved completely (`modules_to_save`, biases) replace the model's.
 
     Args:
-        state: the adapter's tensors, as PEFT names them.
+        state: the adapter's tensors, with PEFT's names.
         own: the model's tensors; the model must hold the weights that the adapter was trained for.
-        config: what `adapter_config.json` says.
+        config: the content of `adapter_config.json`.
 
     Returns:
         All tensors of the model, and a notice.
 
     Raises:
-        MismatchError: another kind of adapter, no configuration, or layers that the model does not have.
+        MismatchError: the adapter is of another kind, has no configuration, or changes layers that the model does not have.
 
     Reference: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     """
@@ -67,9 +67,9 @@ def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str
     whole: dict[str, Tensor] = {}
     for key, item in state.items():
         plain = key.removeprefix(_PREFIX)
-        found = _LORA.fullmatch(plain)
-        if found is not None:
-            pairs.setdefault(f"{found[1]}.weight", {})[found[2]] = item
+        match = _LORA.fullmatch(plain)
+        if match is not None:
+            pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = item
         else:
             whole[plain] = item
     kept = {key: item.detach() for key, item in own.items()}
@@ -101,7 +101,7 @@ def _updated(
 
 
 def _refused(found: str) -> MismatchError:
-    """The error for an adapter that cannot be added."""
+    """The error for an adapter that cannot be applied."""
     return MismatchError(
         f"expected a plain LoRA adapter of the model's layers, with its configuration, found {found}",
         fix="wrap the base with peft.get_peft_model in task.py, or save the merged network (merge_and_unload)",
