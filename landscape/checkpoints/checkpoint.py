@@ -150,7 +150,7 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
         del meta["landscape"]
         if isinstance(recipe, dict) and recipe.pop(SEAL, None) not in (None, seal(tensors)):
             raise MalformedError(
-                "expected the tensors that the file was written with, found others: its SHA-256 is not theirs",
+                "expected the tensors that the file was written with, found others: their SHA-256 differs",
                 fix="the file is damaged: copy or train it again",
             )
     extras = {} if recipe is None else {key[len(EXTRA) :]: item for key, item in tensors.items() if key.startswith(EXTRA)}

@@ -107,7 +107,7 @@ def _missing(own: Engine, error: Exception) -> _NoDerivative:
     first = str(error).partition("\n")[0]
     layer = layer_of(own, str(error))
     if "modified by an inplace operation" in first:
-        fix = "write out of place there: h = h * 2 instead of h.mul_(2) or h *= 2"
+        fix = "write out of place: h = h * 2 instead of h.mul_(2) or h *= 2"
     elif "checkpoint" in first.lower():
         fix = "pass use_reentrant=False to torch.utils.checkpoint.checkpoint; the reentrant kind has no second derivative"
     else:

@@ -103,8 +103,8 @@ def quadratic_forms(
         >>> sweep.trace().value, sweep.section_traces()[0].value
         (6.0, 3.0)
     """
-    _at_least("probes", probes, 2, "an interval needs two")
-    _at_least("block", block, 1, "one probe a block is the least")
+    _at_least("probes", probes, 2, "an interval needs two probes")
+    _at_least("block", block, 1, "a block has at least one probe")
     generator = default_generator(generator)
     rows = np.empty((probes, 2))
     ids, count = _sections(sections, dim, device)
@@ -246,9 +246,9 @@ def hutchpp(
         >>> round(hutchpp(lambda v: v @ u.T @ u, 3, rank=1, dtype=torch.float64).value, 12)
         25.0
     """
-    _at_least("probes", probes, 2, "an interval needs two")
-    _at_least("rank", rank, 1, "use hutchinson for none")
-    _at_least("block", block, 1, "one probe a block is the least")
+    _at_least("probes", probes, 2, "an interval needs two probes")
+    _at_least("rank", rank, 1, "use hutchinson without a sketch")
+    _at_least("block", block, 1, "a block has at least one probe")
     generator = default_generator(generator)
     rank = min(rank, dim)
     with progress.stage("Hutch++", 2 * rank + probes) as advance:
@@ -280,7 +280,9 @@ def _sections(sections: Tensor | None, dim: int, device: torch.device | str) -> 
     if sections is None:
         return torch.zeros(0, dtype=torch.long), 0
     if sections.shape != (dim,) or int(sections.min()) < -1:
-        raise UsageError(f"expected {dim} section numbers from -1, found shape {tuple(sections.shape)}", fix="one a coordinate")
+        raise UsageError(
+            f"expected {dim} section numbers from -1, found shape {tuple(sections.shape)}", fix="pass one for each coordinate"
+        )
     return sections.to(device) + 1, int(sections.max()) + 1
 
 

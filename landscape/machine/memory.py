@@ -48,7 +48,7 @@ def parsed(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     units = {name.lower(): size for name, size in _UNITS.items()}
     if match is None or match[2].lower() not in units or not 0 < float(match[1]) * units[match[2].lower()] < _MOST:
-        raise UsageError(f"expected a size of memory, found {text!r}", fix="for example 512MiB, 8GiB, 8GB, or plain bytes")
+        raise UsageError(f"expected a memory size, found {text!r}", fix="for example 512MiB, 8GiB, 8GB, or plain bytes")
     return int(float(match[1]) * units[match[2].lower()])
 
 

@@ -35,7 +35,7 @@ def _count(name: str, default: int) -> int:
     text = os.environ.get(name, "").strip() or str(default)
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise UsageError(
-            f"expected the environment variable {name} as a number of a process, found {text!r}",
+            f"expected the environment variable {name} to be the number of a process, found {text!r}",
             fix="start with torchrun, or unset MASTER_ADDR",
         )
     return int(text)
@@ -114,5 +114,5 @@ def _seconds() -> float:
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise UsageError(f"expected {TIMEOUT} as a positive number of seconds, found {text!r}", fix=f"{TIMEOUT}=600")
+        raise UsageError(f"expected {TIMEOUT} to be a positive number of seconds, found {text!r}", fix=f"{TIMEOUT}=600")
     return seconds

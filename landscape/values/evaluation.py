@@ -131,6 +131,6 @@ def _own(metric: Metric, output: Tensor, target: Tensor) -> Tensor:
     value = torch.as_tensor(metric(output, target)).double()
     if value.shape != (len(target),):
         raise UsageError(
-            f"expected one value a sample from the metric, found shape {tuple(value.shape)} for {len(target)} samples"
+            f"expected one value for each sample from the metric, found shape {tuple(value.shape)} for {len(target)} samples"
         )
     return value.to(output.device)

@@ -479,7 +479,7 @@ class InPlace(nn.Module):
 
 def test_an_error_of_autograd_names_the_layer():
     net = nn.Sequential(nn.Linear(8, 6), InPlace(), nn.Linear(6, 3))
-    with pytest.raises(NumericalError, match=r"found in 1: .*modified by an inplace operation.*; write out of place there"):
+    with pytest.raises(NumericalError, match=r"found in 1: .*modified by an inplace operation.*; write out of place"):
         Objective(net, nn.CrossEntropyLoss(), data()).gradient()
 
     class Speech(nn.Module):

@@ -103,7 +103,7 @@ def test_a_loss_that_works_in_its_own_dtype_only_is_asked_in_that():
 
 
 def test_a_sum_is_refused():
-    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two that have"):
+    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two samples with losses"):
         structure(lambda o, t: F.cross_entropy(o, t, reduction="sum"), [drawn()])
 
 

@@ -317,7 +317,7 @@ def test_a_summing_loss_is_refused():
     model, _, x, y = CASES[0].make(0)
     with pytest.raises(UsageError, match="expected a loss that averages over samples, found reduction='sum'"):
         Objective(model, nn.CrossEntropyLoss(reduction="sum"), (x, y))
-    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two that have"):
+    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two samples with losses"):
         Objective(model, lambda z, t: nn.functional.cross_entropy(z, t, reduction="sum"), (x, y))
 
 

@@ -94,7 +94,7 @@ def eigenpairs(
             f"expected which 'largest', 'smallest' or 'both', found {which!r}", fix="choose an end of the spectrum"
         )
     if not 1 <= k <= dim:
-        raise UsageError(f"expected 1 <= k <= {dim} eigenpairs, found k={k}", fix="the operator has that many")
+        raise UsageError(f"expected 1 <= k <= {dim} eigenpairs, found k={k}", fix=f"the operator has {dim}")
     if sweep is None:
         sweep = 4 if tol >= 1e-3 else 8
     if not tol > 0 or sweep < 0:
@@ -113,7 +113,7 @@ def eigenpairs(
         )
     if basis_size < min(dim, wanted + 2):
         raise UsageError(
-            f"expected basis_size >= {min(dim, wanted + 2)}, found {basis_size}", fix="use two vectors more than wanted pairs"
+            f"expected basis_size >= {min(dim, wanted + 2)}, found {basis_size}", fix="use two vectors more than pairs"
         )
     generator = default_generator(generator)
     hint = None if start is None else vectors_of(start, dim, "start", dtype, device)

@@ -214,7 +214,9 @@ def lanczos(
 def vectors_of(given: Tensor, dim: int, name: str, dtype: torch.dtype, device: torch.device | str) -> Float[Tensor, "k P"]:
     """Check (P,) or (k, P) input and convert it to a finite block in the operator's dtype and on its device."""
     if given.ndim not in (1, 2) or given.shape[-1] != dim or given.numel() == 0:
-        raise UsageError(f"expected {name} of shape ({dim},) or (k, {dim}), found {tuple(given.shape)}", fix="one vector a row")
+        raise UsageError(
+            f"expected {name} of shape ({dim},) or (k, {dim}), found {tuple(given.shape)}", fix="pass one vector in each row"
+        )
     block = given.detach().reshape(-1, dim).to(device=device, dtype=dtype)
     if not bool(torch.isfinite(block).all()):
         raise UsageError(f"expected finite values in {name}, found others", fix=f"leave {name} out to start at random")

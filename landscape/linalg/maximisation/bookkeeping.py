@@ -70,7 +70,7 @@ class Search:
             if gradient.shape != (self.dim,):
                 raise UsageError(
                     f"expected a gradient of shape ({self.dim},), found {tuple(gradient.shape)}",
-                    fix="return one entry a coordinate",
+                    fix="return one entry for each coordinate",
                 )
             gradient = gradient.detach().to(device=self.device, dtype=self.dtype)
             self._record(value, y)

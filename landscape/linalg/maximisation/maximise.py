@@ -215,7 +215,7 @@ def _maximise(
     """Run every method from its starts over one region; `scale` maps the unit region to the caller's."""
     for method in methods:
         if method not in known:
-            raise UsageError(f"expected methods out of {', '.join(known)}, found {method!r}", fix="choose among these")
+            raise UsageError(f"expected methods among {', '.join(known)}, found {method!r}", fix="choose among these")
     if max_evaluations is not None and max_evaluations < 1:
         raise UsageError(f"expected max_evaluations >= 1, found {max_evaluations}", fix="the centre alone is one")
     if jumps < 1 or not 0 <= tol < 1:

@@ -21,7 +21,9 @@ def radius_of(
     """The radius of every coordinate; for a ball all are equal."""
     if isinstance(radius, Tensor) and radius.ndim == 1:
         if dim is not None and len(radius) != dim:
-            raise UsageError(f"expected a radius of shape ({dim},), found {tuple(radius.shape)}", fix="one entry a coordinate")
+            raise UsageError(
+                f"expected a radius of shape ({dim},), found {tuple(radius.shape)}", fix="pass one entry for each coordinate"
+            )
         out = radius.detach().to(device=device, dtype=dtype)
     elif dim is None:
         raise UsageError("expected dim with a radius that is one number, found none", fix="pass dim=P")
@@ -63,9 +65,7 @@ def starting_points(
         elif start == "centre":
             single.append((start, torch.zeros_like(scale)))
         elif start not in STARTS:
-            raise UsageError(
-                f"expected starts out of {', '.join(STARTS)} or tensors, found {start!r}", fix="choose among these"
-            )
+            raise UsageError(f"expected starts among {', '.join(STARTS)} or tensors, found {start!r}", fix="choose among these")
     names = [start for start in starts if isinstance(start, str)]
     if isinstance(directions, Sequence):
         directions = torch.stack(list(directions)) if directions else None

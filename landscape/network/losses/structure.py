@@ -198,8 +198,8 @@ def _refuse_sum(whole: Tensor, own: Tensor, shares: Tensor) -> None:
     if len(own) > 1 and bool(((shares - 1).abs() < 1e-3).all()) and abs(float(own.sum() - whole)) < 1e-3 * abs(float(whole)):
         first, second = float(own[0]), float(own[1])
         raise UsageError(
-            f"expected a loss that averages over samples, found {first + second:.4g} for two that have {first:.4g} and "
-            f"{second:.4g}",
+            f"expected a loss that averages over samples, found {first + second:.4g} for two samples with "
+            f"losses {first:.4g} and {second:.4g}",
             fix="divide by the number of samples",
         )
 
