@@ -78,10 +78,10 @@ class CheckpointFiles(Sequence[Tensor]):
                 f"expected at least {least} checkpoint{'s' if least > 1 else ''}{where}, found {len(self.paths)}",
                 fix="keep them while training, e.g. landscape train TASK --keep-every 1",
             )
-        own = tensors_of(model.state_dict(keep_vars=True))
-        self._aliases = aliases_of(own)
+        model_state = tensors_of(model.state_dict(keep_vars=True))
+        self._aliases = aliases_of(model_state)
         # Only shapes and dtypes, so that the series does not keep the network's memory alive.
-        self._own = {key: _without_memory(item) for key, item in own.items()}
+        self._own = {key: _without_memory(item) for key, item in model_state.items()}
         self._loader = OwnLoader(model)
         self._layout = Layout.of(model) if layout is None else layout
         self._weights, self._budget = weights, budget

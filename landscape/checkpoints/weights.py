@@ -88,11 +88,11 @@ def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
             )
     prefix = ""
     while state:
-        found = next((p for p in (*_WRAPPERS, *_ATTRIBUTES) if all(key.startswith(p) and key != p for key in state)), None)
-        if found is None:
+        shared = next((p for p in (*_WRAPPERS, *_ATTRIBUTES) if all(key.startswith(p) and key != p for key in state)), None)
+        if shared is None:
             break
-        state = {key[len(found) :]: item for key, item in state.items()}
-        prefix += found
+        state = {key[len(shared) :]: item for key, item in state.items()}
+        prefix += shared
     split = {key: _split(key) for key in state}
     if any(wrappers for wrappers, _ in split.values()):
         counts = Counter(rest for _, rest in split.values())
@@ -112,9 +112,9 @@ def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
 def _split(key: str) -> tuple[tuple[str, ...], str]:
     """The wrappers in front of a name, and the name."""
     wrappers: list[str] = []
-    while found := next((wrapper for wrapper in _WRAPPERS if key.startswith(wrapper) and key != wrapper), None):
-        wrappers.append(found)
-        key = key[len(found) :]
+    while wrapper_name := next((wrapper for wrapper in _WRAPPERS if key.startswith(wrapper) and key != wrapper), None):
+        wrappers.append(wrapper_name)
+        key = key[len(wrapper_name) :]
     return tuple(wrappers), key
 
 
@@ -142,14 +142,14 @@ def _check_finite(state: dict[str, Tensor]) -> None:
 
 def _dead_filters(state: dict[str, Tensor]) -> list[str]:
     """A notice of weights that have filters of norm zero, in which filter-normalized directions are zero."""
-    found = []
+    affected = []
     for key, tensor in state.items():
         if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel():
             dead = int((tensor.flatten(1) == 0).all(dim=1).sum())
             if dead:
-                found.append((key, dead))
-    if not found:
+                affected.append((key, dead))
+    if not affected:
         return []
-    key, dead = found[0]
-    more = f", and in {len(found) - 1} more" if len(found) > 1 else ""
+    key, dead = affected[0]
+    more = f", and in {len(affected) - 1} more" if len(affected) > 1 else ""
     return [f"{dead} all-zero filters in {printable(key, limit=80)}{more}: filter-normalized directions are zero there"]

@@ -145,9 +145,9 @@ class Engine(ForwardPass):
 
     def loss_curvature(self, output: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
         """The map u -> (d2 loss / d output2) u for the batch's mean loss."""
-        at = output.detach().requires_grad_()
-        slope = grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
-        return lambda u: vjp(slope, {"output": at}, {"output": u})["output"]
+        point = output.detach().requires_grad_()
+        slope = grad(self.loss.mean(point, batch.target), {"output": point}, create_graph=True)
+        return lambda u: vjp(slope, {"output": point}, {"output": u})["output"]
 
     @contextmanager
     def derivatives(self, theta: Float[Tensor, " P"]) -> Iterator[None]:

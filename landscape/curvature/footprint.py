@@ -97,14 +97,14 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
         peak, held = _measured(engine, theta)
     except Exception:  # the check that follows reports why the network cannot be differentiated
         peak = held = Affine(0.0, 0.0)
-    apart = engine.divisible
-    if apart and not norms and held.each:  # BatchNorm in training mode needs the caller's batches
+    divisible = engine.divisible
+    if divisible and not norms and held.each:  # BatchNorm in training mode needs the caller's batches
         engine = replace(engine, batches=_joined(engine, theta, held))
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
 
     def cut(margin: float) -> tuple[Plan, Engine]:
         most, alone = peak.times(margin), held.times(margin)
-        found = plan(
+        chosen = plan(
             budget,
             _fixed(engine, theta),
             most,
@@ -113,25 +113,25 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
             len(theta),
             row,
             check=8 / theta.element_size(),
-            cut=apart,
+            cut=divisible,
             host=host,
         )
-        batches = engine.batches if found.batch >= max(sizes) else split(engine.batches, found.batch)
-        return found, replace(engine, batches=batches, room=_room(found, most, alone), held=alone)
+        batches = engine.batches if chosen.batch >= max(sizes) else split(engine.batches, chosen.batch)
+        return chosen, replace(engine, batches=batches, room=_room(chosen, most, alone), held=alone)
 
     if theta.device.type == "cuda":
         return cut(_GPU)
     with suppress(UsageError):
-        found = cut(_LOOSE)
-        if found[0].kept and found[0].batch == max(sizes):
-            return found
+        loose = cut(_LOOSE)
+        if loose[0].kept and loose[0].batch == max(sizes):
+            return loose
     return_freed()
     return cut(_RETURNED)
 
 
-def _room(found: Plan, peak: Affine, held: Affine) -> int:
+def _room(chosen: Plan, peak: Affine, held: Affine) -> int:
     """Bytes available for kept graphs beside the rest of a product; -1 if graphs are not kept."""
-    return max(found.budget - found.fixed - int(peak.of(found.batch) - held.of(found.batch)), 0) if found.kept else -1
+    return max(chosen.budget - chosen.fixed - int(peak.of(chosen.batch) - held.of(chosen.batch)), 0) if chosen.kept else -1
 
 
 def _joined(engine: Engine, theta: Tensor, held: Affine) -> list[Batch]:
@@ -171,10 +171,10 @@ def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
         peak, held = _product(engine, theta, batch)
         return Affine(0.0, peak / len(batch)), Affine(0.0, held / len(batch))
     batch = counted([batch], 16)
-    found = {n: _product(engine, theta, batch[:n]) for n in (1, min(2, len(batch)))}
-    if theta.device.type == "cuda" and max(found.values())[0] < _SMALL and len(batch) >= 16:
-        found = {n: _product(engine, theta, batch[:n]) for n in (8, 16)}
-    (small, low), (large, high) = min(found.items()), max(found.items())
+    bytes_by_samples = {n: _product(engine, theta, batch[:n]) for n in (1, min(2, len(batch)))}
+    if theta.device.type == "cuda" and max(bytes_by_samples.values())[0] < _SMALL and len(batch) >= 16:
+        bytes_by_samples = {n: _product(engine, theta, batch[:n]) for n in (8, 16)}
+    (small, low), (large, high) = min(bytes_by_samples.items()), max(bytes_by_samples.items())
     lines = []
     for a, b in zip(low, high, strict=True):
         each = max(b - a, 0) / (large - small) if large > small else a

@@ -48,9 +48,9 @@ def check_engine(engine: Engine) -> float:
     """
     sizes = [SAMPLES, max(map(len, engine.batches))]
     for samples in sizes:
-        own = replace(engine, batches=[counted(engine.batches, samples)], group=ALONE, folded=None, method=PLAIN, held=None)
+        probe = replace(engine, batches=[counted(engine.batches, samples)], group=ALONE, folded=None, method=PLAIN, held=None)
         try:
-            return _checked(own)
+            return _checked(probe)
         except _NoDerivative as error:
             if samples == sizes[-1] or sizes[-1] <= SAMPLES:
                 raise NumericalError(error.problem, fix=error.fix) from error.__cause__
@@ -61,10 +61,10 @@ class _NoDerivative(NumericalError):
     """PyTorch raised an error while it differentiated."""
 
 
-def _checked(own: Engine) -> float:
+def _checked(probe: Engine) -> float:
     """Check in float64, or in the dtype that the network requires."""
     try:
-        double = own.to(torch.float64)
+        double = probe.to(torch.float64)
         noise = rounding(double)
         if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
@@ -72,15 +72,15 @@ def _checked(own: Engine) -> float:
         if is_exhausted(error):
             raise
         if not is_about_dtype(error):
-            raise _missing(own, error) from error
+            raise _missing(probe, error) from error
         try:
-            noise = rounding(own)
-            _check(own, noise, exact=False)
+            noise = rounding(probe)
+            _check(probe, noise, exact=False)
         except (RuntimeError, TypeError) as second:
             if is_exhausted(second):
                 raise
-            raise _missing(own, second) from second
-    return max(noise, of_dtype(own))
+            raise _missing(probe, second) from second
+    return max(noise, of_dtype(probe))
 
 
 def _checked_unrounded(double: Engine) -> bool:
@@ -102,10 +102,10 @@ def _checked_unrounded(double: Engine) -> bool:
     return True
 
 
-def _missing(own: Engine, error: Exception) -> _NoDerivative:
+def _missing(probe: Engine, error: Exception) -> _NoDerivative:
     """PyTorch's message, the layer that it comes from, and what to do about it."""
     first = str(error).partition("\n")[0]
-    layer = layer_of(own, str(error))
+    layer = layer_of(probe, str(error))
     if "modified by an inplace operation" in first:
         fix = "write out of place: h = h * 2 instead of h.mul_(2) or h *= 2"
     elif "checkpoint" in first.lower():

@@ -126,8 +126,8 @@ class Rows:
 
     def norm(self, part: Tensor) -> float:
         """Euclidean norm of the complete vector, accumulated in float64."""
-        own = norm(part)
-        return own if self.group.size == 1 else float(self._sum(torch.tensor(own**2, dtype=torch.float64))) ** 0.5
+        length = norm(part)
+        return length if self.group.size == 1 else float(self._sum(torch.tensor(length**2, dtype=torch.float64))) ** 0.5
 
     def orthogonalize(self, w: Tensor, count: int) -> tuple[Tensor, Float[Tensor, " count"]]:
         """The part w minus its projection on the first `count` rows, and the coefficients of that projection.

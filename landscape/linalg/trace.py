@@ -112,12 +112,12 @@ def quadratic_forms(
     with progress.stage("probes", probes) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, block):
-            of = slice(begin, min(begin + block, probes))
-            z = random_rows(of.stop - of.start, dim, distribution, generator, dtype, device)
+            part = slice(begin, min(begin + block, probes))
+            z = random_rows(part.stop - part.start, dim, distribution, generator, dtype, device)
             hz = products(z)
-            rows[of, 1] = torch.linalg.vector_norm(hz, dim=1, dtype=torch.float64).square().cpu().numpy()
+            rows[part, 1] = torch.linalg.vector_norm(hz, dim=1, dtype=torch.float64).square().cpu().numpy()
             z *= hz
-            rows[of, 0] = z.sum(dim=1, dtype=torch.float64).cpu().numpy()
+            rows[part, 0] = z.sum(dim=1, dtype=torch.float64).cpu().numpy()
             for i, row in enumerate(z if count else ()):
                 sums = torch.zeros(count + 1, dtype=torch.float64, device=device).index_add_(0, ids, row.double())
                 parts[begin + i] = sums[1:].cpu().numpy()

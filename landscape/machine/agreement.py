@@ -32,20 +32,20 @@ def check_alike(members: Group, parts: Mapping[str, str]) -> None:
     """
     if members.size == 1:
         return
-    found = members.everyone(dict(parts))
-    if any(not isinstance(theirs, dict) or theirs.keys() != parts.keys() for theirs in found):
+    inputs = members.everyone(dict(parts))
+    if any(not isinstance(theirs, dict) or theirs.keys() != parts.keys() for theirs in inputs):
         raise LostError(f"expected {members.size} processes at the same step, found them at different ones", fix=GOES_ON)
-    usual = {name: Counter(theirs[name] for theirs in found).most_common(1)[0][0] for name in parts}
-    odd = {rank: [n for n in parts if theirs[n] != usual[n]] for rank, theirs in enumerate(found)}
-    odd = {rank: names for rank, names in odd.items() if names}
-    if not odd:
+    usual = {name: Counter(theirs[name] for theirs in inputs).most_common(1)[0][0] for name in parts}
+    differing = {rank: [n for n in parts if theirs[n] != usual[n]] for rank, theirs in enumerate(inputs)}
+    differing = {rank: names for rank, names in differing.items() if names}
+    if not differing:
         return
     deviations = []
-    for rank, names in list(odd.items())[:_SHOWN]:
-        listed = (f"{name} ({_short(found[rank][name])}, elsewhere {_short(usual[name])})" for name in names[:_SHOWN])
+    for rank, names in list(differing.items())[:_SHOWN]:
+        listed = (f"{name} ({_short(inputs[rank][name])}, elsewhere {_short(usual[name])})" for name in names[:_SHOWN])
         deviations.append(f"process {rank} with another {', '.join(listed)}" + _more(len(names)))
     raise UsageError(
-        f"expected the same input in all {members.size} processes, found {'; '.join(deviations)}{_more(len(odd))}",
+        f"expected the same input in all {members.size} processes, found {'; '.join(deviations)}{_more(len(differing))}",
         fix="give every process the same files and the same options; a copy on one machine may be stale",
     )
 

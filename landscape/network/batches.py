@@ -116,8 +116,8 @@ def placed(batches: list[Batch], device: torch.device, dtype: torch.dtype) -> li
     """The same batches on a device; floating-point tensors in `dtype`, integers as they are."""
 
     def convert(t: Tensor) -> Tensor:
-        own = t.clone() if t.is_inference() else t.detach()  # autograd refuses inference tensors
-        return own.to(device=device, dtype=dtype if t.is_floating_point() else None)
+        detached = t.clone() if t.is_inference() else t.detach()  # autograd refuses inference tensors
+        return detached.to(device=device, dtype=dtype if t.is_floating_point() else None)
 
     return [b.map(convert) for b in batches]
 
@@ -222,8 +222,8 @@ def counted(batches: list[Batch], n: int) -> Batch:
     step = max(1, len(alive) // n)
     spread = alive[::step][:n]
     for i, (b, rows) in enumerate(spread):
-        want = n // len(spread) + (i < n % len(spread))
-        picked = rows[torch.linspace(0, len(rows) - 1, min(want, len(rows))).round().long().to(rows.device)]
+        quota = n // len(spread) + (i < n % len(spread))
+        picked = rows[torch.linspace(0, len(rows) - 1, min(quota, len(rows))).round().long().to(rows.device)]
         if b.divisible and merged([first[:1], b[picked]]) is not None:
             parts.append(b[picked])
     whole = merged(parts)
@@ -284,11 +284,11 @@ def _aligned(batch: Batch, number: int) -> Batch:
     if batch.target.ndim == 0:
         raise UsageError(f"expected the targets of batch {number} to have a first dimension for samples, found a scalar")
     inputs = [t for t in pytree.tree_leaves((batch.args, batch.kwargs)) if isinstance(t, Tensor)]
-    odd = [t for t in inputs if t.ndim == 0 or len(t) != len(batch)]
-    if len(odd) == len(inputs) and odd:
-        rows = "a scalar" if odd[0].ndim == 0 else f"{len(odd[0])} rows"
+    misaligned = [t for t in inputs if t.ndim == 0 or len(t) != len(batch)]
+    if len(misaligned) == len(inputs) and misaligned:
+        rows = "a scalar" if misaligned[0].ndim == 0 else f"{len(misaligned[0])} rows"
         raise UsageError(f"expected {len(batch)} rows in the inputs of batch {number}, found {rows}")
-    return replace(batch, divisible=bool(inputs) and not odd and not _opaque(batch))
+    return replace(batch, divisible=bool(inputs) and not misaligned and not _opaque(batch))
 
 
 def _opaque(batch: Batch) -> bool:

@@ -46,49 +46,49 @@ def check_copy(
     """
     if network.writes and any(getattr(m, "max_norm", None) is not None for m in model.modules()):
         return  # a forward pass would change the caller's weights
-    own = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if own is None:
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None:
         return
-    tolerance = max(_TOLERANCE.get(own.dtype, 1.0), _TOLERANCE[theta.dtype])
+    tolerance = max(_TOLERANCE.get(parameter.dtype, 1.0), _TOLERANCE[theta.dtype])
     params = network.tensors(theta)
     for batch in _spread(raw):
-        here = placed([batch], theta.device, theta.dtype)[0]
+        ours = placed([batch], theta.device, theta.dtype)[0]
         try:
             with _evaluated(model), values():
-                there = placed([batch], own.device, own.dtype)[0].map(Tensor.clone)
-                output = picked(model(*there.args, **there.kwargs), network.output, len(there)).detach()
+                theirs = placed([batch], parameter.device, parameter.dtype)[0].map(Tensor.clone)
+                output = picked(model(*theirs.args, **theirs.kwargs), network.output, len(theirs)).detach()
                 value = float(loss(output, batch.target.to(output.device)))
         except Exception:  # the copy runs, the model as it is does not: another device, or a dtype its kernels lack
             return
         with values():
-            mine = network.forward(params, here).detach()
-            again = network.forward(params, here).detach()
-        if not torch.equal(mine, again) or not bool(mine.isfinite().all()):
+            copied = network.forward(params, ours).detach()
+            again = network.forward(params, ours).detach()
+        if not torch.equal(copied, again) or not bool(copied.isfinite().all()):
             return  # outputs that vary or are not finite are reported by the checks before the first value
-        apart = float((mine - output.to(mine)).abs().max()) if mine.shape == output.shape else torch.inf
-        size = float(mine.abs().max())
-        if not apart <= tolerance * size:
-            coarse = own.dtype != theta.dtype and apart <= _TOLERANCE[torch.bfloat16] * size
-            if not (coarse and _as_caller(network, own.dtype, there, output)):
-                raise _other("outputs", f"outputs {apart:.2g} apart, of which the largest is {size:.2g}", theta)
+        difference = float((copied - output.to(copied)).abs().max()) if copied.shape == output.shape else torch.inf
+        size = float(copied.abs().max())
+        if not difference <= tolerance * size:
+            coarse = parameter.dtype != theta.dtype and difference <= _TOLERANCE[torch.bfloat16] * size
+            if not (coarse and _as_caller(network, parameter.dtype, theirs, output)):
+                raise _other("outputs", f"outputs {difference:.2g} apart, of which the largest is {size:.2g}", theta)
             warnings.warn(
-                f"the network computes internally in less than {_name(own.dtype)}, as under autocast, but not when it is given "
-                f"{_name(theta.dtype)}: outputs are {apart:.1g} apart and the largest is {size:.2g}",
+                f"the network computes internally in less than {_name(parameter.dtype)}, as under autocast, but not when it is "
+                f"given {_name(theta.dtype)}: outputs are {difference:.1g} apart and the largest is {size:.2g}",
                 stacklevel=4,
             )
             return
-        own_value = float(network.loss.mean(mine, here.target).detach())
+        copied_value = float(network.loss.mean(copied, ours.target).detach())
         # A difference in the outputs changes the loss in proportion, which for a loss near 0 is a large relative change.
-        if math.isfinite(value) and not abs(value - own_value) <= 10 * tolerance * (abs(value) + size):
-            raise _other("loss", f"{own_value:.6g} for {value:.6g}", theta)
+        if math.isfinite(value) and not abs(value - copied_value) <= 10 * tolerance * (abs(value) + size):
+            raise _other("loss", f"{copied_value:.6g} for {value:.6g}", theta)
 
 
 def _as_caller(network: ForwardPass, dtype: torch.dtype, batch: Batch, output: Tensor) -> bool:
     """Whether the copy, converted back to the caller's dtype, gives the caller's outputs."""
-    twin = network.to(dtype)
+    converted = network.to(dtype)
     try:
         with values():
-            back = twin.forward(dict(twin.model.named_parameters()), batch).detach()
+            back = converted.forward(dict(converted.model.named_parameters()), batch).detach()
     except Exception:  # the copy does not run in that dtype
         return False
     return back.shape == output.shape and float((back - output).abs().max()) <= _TOLERANCE[dtype] * float(output.abs().max())

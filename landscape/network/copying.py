@@ -48,7 +48,7 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     computed = {id(t): t.detach().clone() for t in stray if id(t) not in wrapped and not t.is_leaf}
     same = {id(p): p for p in model.parameters()} if shared else {}
     try:
-        own = copy.deepcopy(model, same | wrapped | computed)
+        copied = copy.deepcopy(model, same | wrapped | computed)
     except (RuntimeError, TypeError) as error:
         if is_exhausted(error):
             raise
@@ -57,10 +57,10 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
             f"expected a network that can be copied, found {type(error).__name__}: {lines[0][:200] if lines else ''}",
             fix="remove attributes other than modules, parameters and buffers",
         ) from error
-    for module in own.modules():
+    for module in copied.modules():
         if _computed(module) and not any(isinstance(hook, _Forget) for hook in module._forward_hooks.values()):
             module.register_forward_hook(_Forget(module), always_call=True)
-    return own
+    return copied
 
 
 def check_model(model: nn.Module) -> None:
@@ -86,16 +86,16 @@ def converted(module: nn.Module, device: torch.device | None, dtype: torch.dtype
     done = {id(m) for m in module.modules()}
     left = list(module.modules())
     while left:
-        for thing in kept(left.pop()):
-            if isinstance(thing, nn.Module) and id(thing) not in done:
-                thing._apply(lambda t: moved(t, device, dtype))
-                left += [m for m in thing.modules() if id(m) not in done]
-                done.update(map(id, thing.modules()))
-            elif isinstance(thing, Tensor) and plain(thing):
-                converted_tensor = moved(thing.detach(), device, dtype)
-                if converted_tensor.dtype != thing.dtype or converted_tensor.device != thing.device:
+        for value in kept(left.pop()):
+            if isinstance(value, nn.Module) and id(value) not in done:
+                value._apply(lambda t: moved(t, device, dtype))
+                left += [m for m in value.modules() if id(m) not in done]
+                done.update(map(id, value.modules()))
+            elif isinstance(value, Tensor) and plain(value):
+                converted_tensor = moved(value.detach(), device, dtype)
+                if converted_tensor.dtype != value.dtype or converted_tensor.device != value.device:
                     with contextlib.suppress(RuntimeError):  # another kind of device
-                        thing.data = converted_tensor
+                        value.data = converted_tensor
     return module
 
 

@@ -157,14 +157,14 @@ def _axis_fits(layer: Any, norm: Any) -> bool:
 
 def _without(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> Folded:
     """A copy of the network without those BatchNorms."""
-    twin = owned(model)
+    copied = owned(model)
     eps = {}
     for layer, norm in pairs:
-        module: Any = twin.get_submodule(layer)
+        module: Any = copied.get_submodule(layer)
         if module.bias is None:
             module.bias = nn.Parameter(torch.zeros(len(module.weight)).to(module.weight), requires_grad=False)
         eps[norm] = float(model.get_submodule(norm).eps)  # type: ignore[arg-type]  # a BatchNorm
         parent, _, name = norm.rpartition(".")
-        setattr(twin.get_submodule(parent), name, nn.Identity())
-    own = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)} | dict(model.named_buffers())
-    return Folded(twin, tuple(pairs), own, eps)
+        setattr(copied.get_submodule(parent), name, nn.Identity())
+    tensors = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)} | dict(model.named_buffers())
+    return Folded(copied, tuple(pairs), tensors, eps)

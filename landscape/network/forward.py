@@ -136,12 +136,12 @@ class ForwardPass:
             MismatchError: the network has no tensor of that name, or one of another shape.
         """
         model = owned(self.model)
-        own = dict(model.named_parameters()) | dict(model.named_buffers())
+        existing = dict(model.named_parameters()) | dict(model.named_buffers())
         for name, t in tensors.items():
-            if name not in own or own[name].shape != t.shape:
-                found = f"shape {tuple(own[name].shape)}" if name in own else "none of that name"
+            if name not in existing or existing[name].shape != t.shape:
+                found = f"shape {tuple(existing[name].shape)}" if name in existing else "none of that name"
                 raise MismatchError(f"expected a network with {name} of shape {tuple(t.shape)}, found {found}")
-            own[name].data.copy_(t)
+            existing[name].data.copy_(t)
         return replace(self, model=model, folded=None if self.folded is None else self.folded.of(model))
 
     def per_sample(self, leaves: dict[str, Tensor], batch: Batch) -> Float[Tensor, " B"]:

@@ -70,13 +70,13 @@ def ready(
     renorms = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None for m in network.model.modules())
     network = replace(network, writes=renorms, fixed=fixed_rows(network.model))
     first = network.batches[0].first(2)
-    twin = owned(network.model, shared=True)
+    unused = owned(network.model, shared=True)
     returned, writes = _first_output(network, theta, first)
-    at = found_at(returned, lambda t: takes(network.loss, t, first.target))
-    network = replace(network, output=at, writes=renorms or writes)
-    output = picked(returned, at, len(first)).detach()
+    position = found_at(returned, lambda t: takes(network.loss, t, first.target))
+    network = replace(network, output=position, writes=renorms or writes)
+    output = picked(returned, position, len(first)).detach()
     if len(more := network.batches[0].first(3)) > len(first):
-        wider = picked(_first_output(network, theta, more)[0], at, len(more))
+        wider = picked(_first_output(network, theta, more)[0], position, len(more))
         if wider.shape[1:] != output.shape[1:]:  # for instance similarities of all pairs
             if not one_batch:
                 raise UsageError(
@@ -86,8 +86,8 @@ def ready(
                 )
             first = replace(network.batches[0], divisible=False)
             network = replace(network, batches=[first])
-            output = picked(_first_output(network, theta, first)[0], at, len(first)).detach()
-    _check_follows(network, twin, theta, first, output)
+            output = picked(_first_output(network, theta, first)[0], position, len(first)).detach()
+    _check_follows(network, unused, theta, first, output)
     network = replace(network, batches=[with_target(network.loss, b, output) for b in network.batches])
     classes = check_classes(network, output)
     check_loss(network, output, network.batches[0].first(len(first)).target, loss, model)
@@ -176,7 +176,7 @@ def check_finite(each: Mapping[str, Any], value: float) -> None:
         )
 
 
-def _check_follows(network: ForwardPass, twin: nn.Module, theta: Tensor, batch: Batch, output: Tensor) -> None:
+def _check_follows(network: ForwardPass, unused: nn.Module, theta: Tensor, batch: Batch, output: Tensor) -> None:
     """Refuse a network that caches values computed from its weights and reuses them at other weights.
 
     Some layers invert or merge weight matrices once, in eval mode. A copy that first ran at other weights then gives another
@@ -190,8 +190,8 @@ def _check_follows(network: ForwardPass, twin: nn.Module, theta: Tensor, batch: 
     if network.writes:
         return
     noise = torch.randn(len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
-    other = replace(network, model=twin)
-    held = {name: [id(t) for t in kept(m)] for name, m in twin.named_modules()}
+    other = replace(network, model=unused)
+    held = {name: [id(t) for t in kept(m)] for name, m in unused.named_modules()}
     try:
         with values():
             other.forward(network.tensors(theta * (1 + 0.1 * noise)), batch)
@@ -201,7 +201,7 @@ def _check_follows(network: ForwardPass, twin: nn.Module, theta: Tensor, batch: 
         return
     if torch.equal(output, after) or not torch.equal(output, again) or not bool(after.isfinite().all()):
         return
-    changed = (name for name, m in twin.named_modules() if held.get(name) != [id(t) for t in kept(m)])
+    changed = (name for name, m in unused.named_modules() if held.get(name) != [id(t) for t in kept(m)])
     raise NumericalError(
         "expected outputs that follow the weights, found that "
         f"{next(changed, '') or type(network.model).__name__} reuses values that an earlier call computed from other weights",
@@ -213,8 +213,8 @@ def _first_output(network: ForwardPass, theta: Tensor, batch: Batch) -> tuple[An
     """The network's return value for two samples, and whether its forward pass wrote to its weights or inputs."""
     given = {name: t.clone() for name, t in network.tensors(theta).items()}
     before = {name: t.clone() for name, t in given.items()}
-    own = batch
-    batch = own.map(Tensor.clone)
+    original = batch
+    batch = original.map(Tensor.clone)
     try:
         with values():
             returned = called(network.model, given, batch)
@@ -229,7 +229,7 @@ def _first_output(network: ForwardPass, theta: Tensor, batch: Batch) -> tuple[An
         if is_about_dtype(error) and "ouble" in first:
             fix += f"; if the network requires a dtype, pass dtype={other!r}"
         raise UsageError(f"expected a model that runs on its data, found {type(error).__name__}: {first}", fix=fix) from error
-    wrote = not all(torch.equal(a, b) for a, b in zip(own.tensors, batch.tensors, strict=True))
+    wrote = not all(torch.equal(a, b) for a, b in zip(original.tensors, batch.tensors, strict=True))
     return returned, wrote or not all(torch.equal(before[name], t) for name, t in given.items())
 
 

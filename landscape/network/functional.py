@@ -40,8 +40,8 @@ def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
                 store[key] = tensor
         yield
     finally:
-        for store, key, own in reversed(before):
-            store[key] = own
+        for store, key, original in reversed(before):
+            store[key] = original
 
 
 def called(module: nn.Module, tensors: Mapping[str, Tensor], batch: Batch) -> Any:

@@ -40,12 +40,12 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
     Raises:
         UsageError: the network cannot be copied, or `torch.export` cannot follow it on this example.
     """
-    own = copied(model).cpu().eval()
+    network = copied(model).cpu().eval()
     args, kwargs = arguments(example)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # PyTorch's own deprecation warnings
-            program = torch.export.export(own, args, kwargs, strict=False)
+            program = torch.export.export(network, args, kwargs, strict=False)
             # An empty table decomposes nothing, but makes `relu_` and `x[:, 0] += 1` functional.
             program = program.run_decompositions({})
     except Exception as error:  # export runs the user's forward, which may raise anything
@@ -55,7 +55,7 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
         ) from error
     first: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
-    for name, tensor in (*own.named_parameters(remove_duplicate=False), *own.named_buffers(remove_duplicate=False)):
+    for name, tensor in (*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)):
         first.setdefault(id(tensor), name)
         tensors[name] = tensor
     leaves = {
@@ -63,7 +63,7 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
         for spec in program.graph_signature.input_specs
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in tensors
     }
-    parameters = frozenset(first[id(p)] for p in own.parameters())
+    parameters = frozenset(first[id(p)] for p in network.parameters())
     constants = {
         spec.arg.name: program.constants[spec.target]
         for spec in program.graph_signature.input_specs
@@ -101,9 +101,9 @@ def where(node: fx.Node) -> str:
 
 def live_arguments(node: fx.Node, live: set[fx.Node]) -> list[fx.Node]:
     """Arguments of a call that are in `live`, with repetitions."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) if n in live else None)
-    return found
+    nodes: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), lambda n: nodes.append(n) if n in live else None)
+    return nodes
 
 
 def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -235,25 +235,25 @@ class _Watch(TorchDispatchMode):
     def _follow(self, given: list[Tensor], result: Tensor) -> None:
         """Follow elements into a result: inputs of the result's shape enter it element by element."""
         alike = [t for t in given if t.shape == result.shape]
-        found = [(name, shape, _elementwise(t, table)) for t in alike for name, shape, table in self._sources(t)]
-        self._keep(result, found)
+        sources = [(name, shape, _elementwise(t, table)) for t in alike for name, shape, table in self._sources(t)]
+        self._keep(result, sources)
 
     def _join(self, args: tuple[Any, ...], result: Tensor) -> None:
         tensors, dim = args[0], args[1] if len(args) > 1 else 0
-        found = []
+        sources = []
         for i, t in enumerate(tensors):
             for name, shape, table in self._sources(t):
                 rows = [torch.full(o.shape, -1) if i != j else _elementwise(t, table) for j, o in enumerate(tensors)]
-                found.append((name, shape, torch.cat(rows, dim)))
-        self._keep(result, found)
+                sources.append((name, shape, torch.cat(rows, dim)))
+        self._keep(result, sources)
 
-    def _keep(self, result: Tensor, found: list[tuple[str, torch.Size, Tensor]]) -> None:
+    def _keep(self, result: Tensor, sources: list[tuple[str, torch.Size, Tensor]]) -> None:
         """Record which elements a new tensor holds, in the order of its storage."""
         key = self._key(result)
-        if not found or not key or key in self._known:
+        if not sources or not key or key in self._known:
             return
         entries: list[tuple[str, torch.Size, Tensor | None]] = []
-        for name, shape, places in found:
+        for name, shape, places in sources:
             table = torch.full((result.untyped_storage().nbytes() // result.itemsize,), -1)
             table.as_strided(result.shape, result.stride(), result.storage_offset()).copy_(places)
             entries.append((name, shape, table))
@@ -295,9 +295,9 @@ def _use(t: Tensor, shape: torch.Size, table: Tensor | None, dims: tuple[int, ..
             groups = int(which.max()) + 1
     numbers = numbers.expand(t.shape).reshape(-1)
     elements = elements.reshape(-1)
-    mine = elements >= 0
-    numbers = numbers[mine]
-    return Use(Filters(numbers, int(numbers.max()) + 1, groups), elements[mine])
+    inside = elements >= 0
+    numbers = numbers[inside]
+    return Use(Filters(numbers, int(numbers.max()) + 1, groups), elements[inside])
 
 
 def _elementwise(t: Tensor, table: Tensor | None) -> Tensor:
@@ -311,7 +311,7 @@ def _axes_of(t: Tensor, shape: torch.Size) -> list[int | None] | None:
     """The weight's axis along each dimension of a view (None for length 1); None if the view is not a permutation."""
     strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
     axes = {stride: a for a, stride in enumerate(strides) if shape[a] > 1}
-    found = [axes.get(s) if n > 1 else None for n, s in zip(t.shape, t.stride(), strict=True)]
-    same = [n == shape[a] for n, a in zip(t.shape, found, strict=True) if a is not None]
+    view_axes = [axes.get(s) if n > 1 else None for n, s in zip(t.shape, t.stride(), strict=True)]
+    same = [n == shape[a] for n, a in zip(t.shape, view_axes, strict=True) if a is not None]
     long = sum(n > 1 for n in t.shape)
-    return found if t.storage_offset() == 0 and all(same) and len(same) == long == len(axes) else None
+    return view_axes if t.storage_offset() == 0 and all(same) and len(same) == long == len(axes) else None

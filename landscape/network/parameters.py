@@ -213,8 +213,8 @@ def filter_norms(flat: Float[Tensor, " P"], filters: Int[Tensor, " P"]) -> Float
 
 def _paired(t: Tensor) -> Tensor:
     """The tensor, or a copy that `torch.view_as_complex` accepts if its last axis holds real and imaginary parts."""
-    odd = t.ndim > 0 and t.shape[-1] == 2 and bool(t.storage_offset() % 2 or any(s % 2 for s in t.stride()[:-1]))
-    return t.clone(memory_format=torch.contiguous_format) if odd else t
+    misaligned = t.ndim > 0 and t.shape[-1] == 2 and bool(t.storage_offset() % 2 or any(s % 2 for s in t.stride()[:-1]))
+    return t.clone(memory_format=torch.contiguous_format) if misaligned else t
 
 
 def _usual(module: nn.Module, p: Tensor) -> Filters:

@@ -36,16 +36,16 @@ def _containers(model: nn.Module) -> list[tuple[Any, Any]]:
     """Every dictionary, list and set that the modules hold, their attributes first, each with a copy of its content."""
     left: list[Any] = [vars(m) for m in model.modules()]
     seen: set[int] = set()
-    found = []
+    copies = []
     while left:
         container = left.pop()
         if id(container) in seen:
             continue
         seen.add(id(container))
-        found.append((container, copy.copy(container)))
+        copies.append((container, copy.copy(container)))
         inside = container.values() if isinstance(container, dict) else container
-        left += [thing for thing in inside if type(thing) in _CONTAINERS]
-    return found
+        left += [value for value in inside if type(value) in _CONTAINERS]
+    return copies
 
 
 def _put_back(container: Any, content: Any) -> None:

@@ -99,15 +99,15 @@ class Objective(Prepared):
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         if place.type == "cpu":
             keep_freed()
-        own = converted(owned(model), place, dt)
-        for module in own.modules():
+        copied = converted(owned(model), place, dt)
+        for module in copied.modules():
             module.training = False  # `eval()` may do more, such as merge an adapter into its base
         raw = read(data, batch_size)
         batches = placed(raw, place, dt)
-        layout = Layout.of(owned(own, shared=True), batches[0].first(2).inputs)  # a pass may leave state in its copy
-        own.requires_grad_(False)
-        engine = Engine(own, MeanLoss(loss).to(place, dt), batches, layout, group=group())
-        self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
+        layout = Layout.of(owned(copied, shared=True), batches[0].first(2).inputs)  # a pass may leave state in its copy
+        copied.requires_grad_(False)
+        engine = Engine(copied, MeanLoss(loss).to(place, dt), batches, layout, group=group())
+        self._theta: Tensor = layout.flatten(dict(copied.named_parameters()))
         check_weights(layout, self._theta)
         # Tensors (x, y) are split here; a single batch is taken as the caller gave it.
         self._one_batch = len(raw) == 1 and batch_size is None and not isinstance(data, tuple)
@@ -115,7 +115,7 @@ class Objective(Prepared):
         check_copy(engine, self._theta, model, loss, raw)
         if batch_size is not None and engine.loss.comes_apart:
             engine = replace(engine, batches=split(engine.batches, batch_size))
-        self._engine = replace(engine, folded=folded(own, engine.batches[0].first(2), engine.output))
+        self._engine = replace(engine, folded=folded(copied, engine.batches[0].first(2), engine.output))
         self._live = Live(model)
         self._metric, self._spent = metric, Spent()
         self._checked, self._values_checked, self._rounding = False, False, float(torch.finfo(dt).eps)
@@ -311,8 +311,8 @@ class Objective(Prepared):
         """A vector in this Objective's dtype and on its device, checked for length."""
         if v.shape[-1] != self.dim:
             raise UsageError(f"expected a vector of {self.dim} weights, found {v.shape[-1]}")
-        own = v.clone() if v.is_inference() else v.detach()
-        return own.to(device=self.device, dtype=self.dtype)
+        detached = v.clone() if v.is_inference() else v.detach()
+        return detached.to(device=self.device, dtype=self.dtype)
 
     def __repr__(self) -> str:
         what = f"{type(self._engine.model).__name__}, {self.dim} weights, {self.samples} samples"

@@ -153,9 +153,9 @@ def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Te
     numbered = {name: (np.asarray(number[num]), np.asarray(number[den]), eps) for name, (num, den, eps) in labels.items()}
     touched = _touched(numbered, unit_of)
     names: dict[int, dict[str, None]] = {}  # unit -> its producing layers in network order
-    for producer, own in zip(variables.producers, neurons_of, strict=True):
-        if len(own):
-            names.setdefault(int(unit_of[own[0]]), {})[producer.name] = None
+    for producer, neurons in zip(variables.producers, neurons_of, strict=True):
+        if len(neurons):
+            names.setdefault(int(unit_of[neurons[0]]), {})[producer.name] = None
     units = []
     for u, producers in names.items():
         up, down = touched.get(u, ({}, {}))
@@ -174,7 +174,9 @@ def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Te
 
 def _joined(neurons_of: list[np.ndarray], neurons: int) -> np.ndarray:
     """Unit of every neuron (entry 0, no neuron, is -1); producers that share a neuron form one unit."""
-    rows = np.concatenate([np.full(len(own), neurons + 1 + i) for i, own in enumerate(neurons_of)] or [np.zeros(0, dtype=int)])
+    rows = np.concatenate(
+        [np.full(len(members), neurons + 1 + i) for i, members in enumerate(neurons_of)] or [np.zeros(0, dtype=int)]
+    )
     columns = np.concatenate([*neurons_of, np.zeros(0, dtype=int)]).astype(int)
     n = neurons + 1 + len(neurons_of)
     _, unit = connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n)), directed=False)
@@ -211,10 +213,10 @@ def _pinned(variables: Variables) -> tuple[Pinned, ...]:
     by_layer: dict[str, list[np.ndarray]] = {}
     for p in variables.producers:
         by_layer.setdefault(p.name, []).append(np.arange(p.start, p.stop))
-    found = []
+    pinned = []
     for layer, ranges in by_layer.items():
         ids = np.concatenate(ranges)
         stuck = int((variables.labels[ids] == PINNED).sum())
         if stuck:
-            found.append(Pinned(layer, stuck, len(ids), "; ".join(variables.why(ids)[:2])))
-    return tuple(found)
+            pinned.append(Pinned(layer, stuck, len(ids), "; ".join(variables.why(ids)[:2])))
+    return tuple(pinned)

@@ -111,16 +111,16 @@ def inference_network(network: ForwardPass, dtype: torch.dtype | None = None) ->
 def _made(network: ForwardPass, dtype: torch.dtype | None) -> InferenceNetwork:
     """As `inference_network`."""
     module = network.model if network.folded is None else network.folded.model
-    own = next(p.dtype for p in network.model.parameters() if p.is_floating_point())
+    base = next(p.dtype for p in network.model.parameters() if p.is_floating_point())
     weights = [b.sample_weights.cpu().numpy() for b, _ in network.weighted]
     batches = [b for b, _ in network.weighted]
     plain = InferenceNetwork(
-        module, own, own, False, batches, np.concatenate(weights), np.array([share for _, share in network.weighted]),
+        module, base, base, False, batches, np.concatenate(weights), np.array([share for _, share in network.weighted]),
         0, 0 if network.folded is None else len(network.folded.pairs),
     )  # fmt: skip
     with values():
         prepared, output = _tried(network, plain)
-        if dtype is not None and dtype != own:
+        if dtype is not None and dtype != base:
             prepared = _cast(network, prepared, dtype)
         elif prepared.channels_last and not _agrees(network, prepared, output):
             prepared = _with(prepared, channels_last=False)

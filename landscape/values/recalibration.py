@@ -101,9 +101,9 @@ class _Pool:
         if not self.count:
             self.mean, self.squares = torch.zeros_like(mean), torch.zeros_like(mean)
         total = self.count + n
-        apart = mean - self.mean
-        self.squares = self.squares + n * variance + apart.square() * (self.count * n / total)
-        self.mean = self.mean + apart * (n / total)
+        shift = mean - self.mean
+        self.squares = self.squares + n * variance + shift.square() * (self.count * n / total)
+        self.mean = self.mean + shift * (n / total)
         self.count = total
 
     def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,14 +35,16 @@ def of_the_base(key: str) -> bool:
     return not _ANY.search(key) and ".modules_to_save." not in key
 
 
-def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], str]:
+def merged(
+    state: dict[str, Tensor], model_state: dict[str, Tensor], config: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], str]:
     """The model's own weights with a LoRA adapter added: W + s B A, s = alpha / r (alpha / sqrt(r) with rsLoRA).
 
     Weights that the adapter saved completely (`modules_to_save`, biases) replace the model's.
 
     Args:
         state: the adapter's tensors, with PEFT's names.
-        own: the model's tensors; the model must hold the weights that the adapter was trained for.
+        model_state: the model's tensors; the model must hold the weights that the adapter was trained for.
         config: the content of `adapter_config.json`.
 
     Returns:
@@ -57,9 +59,9 @@ def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str
         raise _refused("no adapter_config.json beside it")
     if config.get("peft_type") != "LORA":
         raise _refused(f"one of type {printable(str(config.get('peft_type')), limit=40)}")
-    odd = next((name for name in _OTHER_FORMS if config.get(name)), None)
-    if odd is not None:
-        raise _refused(f"one with {odd}")
+    unsupported = next((name for name in _OTHER_FORMS if config.get(name)), None)
+    if unsupported is not None:
+        raise _refused(f"one with {unsupported}")
     alpha, power = config.get("lora_alpha"), 0.5 if config.get("use_rslora") else 1.0
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise _refused("no number for lora_alpha")
@@ -72,7 +74,7 @@ def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str
             pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = item
         else:
             whole[plain] = item
-    kept = {key: item.detach() for key, item in own.items()}
+    kept = {key: item.detach() for key, item in model_state.items()}
     for key, pair in pairs.items():
         kept[key] = _updated(key, kept.get(key), pair, float(alpha), power, transposed=bool(config.get("fan_in_fan_out")))
     for key, item in whole.items():
@@ -80,7 +82,7 @@ def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str
             raise _refused(f"'{printable(key, limit=80)}', which the model does not have in this shape")
         kept[key] = item
     notice = f"a LoRA adapter added to {len(pairs)} of the model's own weights; {len(whole)} more are the adapter's, "
-    return kept, notice + f"{len(own) - len(pairs) - len(whole)} are as the task made them"
+    return kept, notice + f"{len(model_state) - len(pairs) - len(whole)} are as the task made them"
 
 
 def _updated(

@@ -49,11 +49,11 @@ def fit(model: nn.Module, weights: Weights) -> tuple[str, ...]:
         [[1.0, 2.0]]
     """
     everything = model.state_dict(keep_vars=True)
-    own = tensors_of(everything)
-    for key, item in own.items():
+    model_state = tensors_of(everything)
+    for key, item in model_state.items():
         if item.device.type == "meta":
             raise UsageError(f"expected a model with memory, found '{key}' on the meta device", fix="build it on a real device")
-    kept, notices = match(own, aliases_of(own), weights, OwnLoader(model))
+    kept, notices = match(model_state, aliases_of(model_state), weights, OwnLoader(model))
     try:
         model.load_state_dict({**everything, **kept}, strict=True)  # extra states other than tensors are unchanged
     except RuntimeError as error:  # a module's hook may require more than names and shapes
@@ -67,20 +67,21 @@ def tensors_of(state: Mapping[str, object]) -> dict[str, Tensor]:
     Raises:
         UsageError: a tensor has no shape yet.
     """
-    own = {key: item for key, item in state.items() if isinstance(item, Tensor)}
-    for key, item in own.items():
+    model_state = {key: item for key, item in state.items() if isinstance(item, Tensor)}
+    for key, item in model_state.items():
         if nn.parameter.is_lazy(item):
             raise UsageError(f"expected a model with shapes, found '{key}' uninitialized", fix="run one batch through it first")
-    return own
+    return model_state
 
 
 def match(
-    own: dict[str, Tensor], aliases: dict[str, str], weights: Weights, loader: OwnLoader
+    model_state: dict[str, Tensor], aliases: dict[str, str], weights: Weights, loader: OwnLoader
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Match the file's tensors to the model's, under the model's names; returns them with notices of all changes.
 
     Args:
-        own: the model's tensors; only names, shapes and dtypes matter, but tensors that a file may lack are taken from here.
+        model_state: the model's tensors; only names, shapes and dtypes matter, except that tensors missing in the file are taken from
+            here.
         aliases: `aliases_of` the model's tensors.
         weights: the result of `Checkpoint.weights`.
         loader: of the model, for names that it can convert.
@@ -88,38 +89,40 @@ def match(
     Raises:
         MismatchError: as `fit`.
     """
-    if adapter.is_adapter(weights.state) and not adapter.mentions(own):
-        kept, notice = adapter.merged(weights.state, own, weights.adapter)
+    if adapter.is_adapter(weights.state) and not adapter.mentions(model_state):
+        kept, notice = adapter.merged(weights.state, model_state, weights.adapter)
         return kept, [notice]
     best: tuple[int, list[tuple[str, str, str]]] | None = None
-    for naming in namings(weights, own):
+    for naming in namings(weights, model_state):
         tried = [(naming.state, naming.notices)]
         while tried:
             state, notices = tried.pop(0)
-            filled, more = _fill(state, own, aliases)
-            table = _disagreements(filled, own, aliases)
+            filled, more = _fill(state, model_state, aliases)
+            table = _disagreements(filled, model_state, aliases)
             if not table:
-                kept = {key: filled[key] for key in own}
-                return kept, [*notices, *more, *_conversions(kept, own)]
+                kept = {key: filled[key] for key in model_state}
+                return kept, [*notices, *more, *_conversions(kept, model_state)]
             if best is None or len(table) < best[0]:
                 best = (len(table), table)
             if state is naming.state and naming.ask:
                 tried += [(renamed, (*notices, notice)) for renamed, notice in loader(state)]
     assert best is not None  # the first naming is the unchanged one
-    raise _mismatch(best[1], len(weights.state), len(own))
+    raise _mismatch(best[1], len(weights.state), len(model_state))
 
 
-def _fill(state: dict[str, Tensor], own: dict[str, Tensor], aliases: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:
+def _fill(
+    state: dict[str, Tensor], model_state: dict[str, Tensor], aliases: dict[str, str]
+) -> tuple[dict[str, Tensor], list[str]]:
     """Add tensors that a file may lack (other names of tied tensors, computed buffers); drop those that no model needs."""
     filled, notices = dict(state), []
     by_first = {aliases[key]: key for key in state if key in aliases}
-    tied = [key for key in own if key not in filled and aliases[key] in by_first]
+    tied = [key for key in model_state if key not in filled and aliases[key] in by_first]
     for key in tied:
         filled[key] = state[by_first[aliases[key]]]
     if tied:
         notices.append(f"filled in {len(tied)} tied tensors that the file leaves out: {', '.join(tied[:_SHOWN])}")
-    computed = [key for key, item in own.items() if key not in filled and _computed(key, item)]
-    filled |= {key: own[key].detach() for key in computed}
+    computed = [key for key, item in model_state.items() if key not in filled and _computed(key, item)]
+    filled |= {key: model_state[key].detach() for key in computed}
     counters = [key for key in computed if key.rpartition(".")[2] == "num_batches_tracked"]
     others = [key for key in computed if key not in set(counters)]
     if counters:
@@ -127,14 +130,14 @@ def _fill(state: dict[str, Tensor], own: dict[str, Tensor], aliases: dict[str, s
     if others:
         notices.append(f"kept {len(others)} buffers of the model, which the file leaves out: {_listed(others)}")
     # Integers and masks are not weights; the model does not use these.
-    idle = [key for key, t in filled.items() if key not in own and (not t.is_floating_point() or _computed(key, t))]
-    if idle and any(key in own for key in filled):
+    idle = [key for key, t in filled.items() if key not in model_state and (not t.is_floating_point() or _computed(key, t))]
+    if idle and any(key in model_state for key in filled):
         filled = {key: item for key, item in filled.items() if key not in set(idle)}
         notices.append(f"left out {len(idle)} buffers that the model does not have: {_listed(idle)}")
-    if adapter.mentions(own) and adapter.is_adapter(state):
-        base = [key for key in own if key not in filled and adapter.of_the_base(key)]
-        if all(key in own for key in state):  # the whole adapter, as PEFT's own loader took it
-            filled |= {key: own[key].detach() for key in base}
+    if adapter.mentions(model_state) and adapter.is_adapter(state):
+        base = [key for key in model_state if key not in filled and adapter.of_the_base(key)]
+        if all(key in model_state for key in state):  # the whole adapter, as PEFT's own loader took it
+            filled |= {key: model_state[key].detach() for key in base}
             notices.append(f"kept {len(base)} tensors of the base as the task made them: the file holds the adapter alone")
     return filled, notices
 
@@ -154,21 +157,23 @@ def _listed(keys: list[str]) -> str:
     return ", ".join(printable(key, limit=60) for key in keys[:_SHOWN]) + more
 
 
-def aliases_of(own: dict[str, Tensor]) -> dict[str, str]:
+def aliases_of(model_state: dict[str, Tensor]) -> dict[str, str]:
     """For every name of the model, the first name with the same memory."""
     first: dict[tuple[object, ...], str] = {}
     aliases = {}
-    for key, item in own.items():
+    for key, item in model_state.items():
         # Tensors without elements, or on the meta device, have no address; only identity can tie them.
         where = item.data_ptr() if item.numel() and item.device.type != "meta" else id(item)
         aliases[key] = first.setdefault((where, tuple(item.shape), item.stride(), item.dtype), key)
     return aliases
 
 
-def _disagreements(state: dict[str, Tensor], own: dict[str, Tensor], aliases: dict[str, str]) -> list[tuple[str, str, str]]:
+def _disagreements(
+    state: dict[str, Tensor], model_state: dict[str, Tensor], aliases: dict[str, str]
+) -> list[tuple[str, str, str]]:
     """Rows (name, in the file, in the model) for all differences, the most informative first."""
     shapes, missing, ties = [], [], []
-    for key, target in own.items():
+    for key, target in model_state.items():
         if key not in state:
             missing.append((key, "missing", _shape(target)))
         elif state[key].shape != target.shape:
@@ -177,7 +182,7 @@ def _disagreements(state: dict[str, Tensor], own: dict[str, Tensor], aliases: di
             shapes.append((key, str(state[key].dtype), str(target.dtype)))
         elif aliases[key] != key and aliases[key] in state and not _same(state[key], state[aliases[key]]):
             ties.append((key, f"differs from {printable(aliases[key], limit=60)}", f"tied to {aliases[key]}"))
-    extra = [(key, _shape(item), "missing") for key, item in state.items() if key not in own]
+    extra = [(key, _shape(item), "missing") for key, item in state.items() if key not in model_state]
     return shapes + missing + extra + ties
 
 
@@ -186,9 +191,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.shape == b.shape and torch.equal(a, b))
 
 
-def _conversions(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+def _conversions(state: dict[str, Tensor], model_state: dict[str, Tensor]) -> list[str]:
     """A notice if the model has lower precision than the file."""
-    narrowed = sum(item.dtype is torch.float64 and own[key].dtype is not torch.float64 for key, item in state.items())
+    narrowed = sum(item.dtype is torch.float64 and model_state[key].dtype is not torch.float64 for key, item in state.items())
     return [f"{narrowed} tensors of float64 rounded to the model's precision"] if narrowed else []
 
 

@@ -39,7 +39,7 @@ class Naming:
     ask: bool = False
 
 
-def namings(weights: Weights, own: dict[str, Tensor]) -> Iterator[Naming]:
+def namings(weights: Weights, model_state: dict[str, Tensor]) -> Iterator[Naming]:
     """The unchanged names first, then possible conversions, the most likely first.
 
     A prefix is removed only if all names at the same place have it.
@@ -54,44 +54,44 @@ def namings(weights: Weights, own: dict[str, Tensor]) -> Iterator[Naming]:
         head, _, last = rest.rstrip(".").rpartition(".")
         added, rest = f"{last}.{added}", f"{head}." if head else ""
         yield Naming({f"{added}{key}": item for key, item in state.items()}, ask=True)
-    plain = _unwrapped(state, own)
+    plain = _unwrapped(state, model_state)
     if plain is not None:
         state = plain.state
         yield plain
     notices = () if plain is None else plain.notices
-    older = _older(state, own)
+    older = _older(state, model_state)
     if older:
         state = {older.get(key, key): item for key, item in state.items()}
         first = next(iter(older.items()))
         notices = (*notices, f"{len(older)} names taken for newer ones, as {printable(first[0], limit=60)} for {first[1]}")
         yield Naming(state, notices, ask=True)
-    for root in _roots(state, own):
-        yield from _inside(root, state, own, notices)
-    leftover = [key for key in state if key.partition(".")[0] in _NOT_THE_NETWORK and key not in own]
+    for root in _roots(state, model_state):
+        yield from _inside(root, state, model_state, notices)
+    leftover = [key for key in state if key.partition(".")[0] in _NOT_THE_NETWORK and key not in model_state]
     if leftover:
         kept = {key: item for key, item in state.items() if key not in set(leftover)}
         yield Naming(kept, (*notices, f"left out {len(leftover)} tensors: {_listed(leftover)}"))
-    roots = {key.partition(".")[0] for key in own}
-    if len(roots) == 1 and all("." in key for key in own):
+    roots = {key.partition(".")[0] for key in model_state}
+    if len(roots) == 1 and all("." in key for key in model_state):
         root = roots.pop()
         renamed = {f"{root}.{key}": item for key, item in state.items()}
         yield Naming(renamed, (*notices, f"names taken with the model's prefix {root}."))
 
 
-def _unwrapped(state: dict[str, Tensor], own: dict[str, Tensor]) -> Naming | None:
+def _unwrapped(state: dict[str, Tensor], model_state: dict[str, Tensor]) -> Naming | None:
     """Names without wrappers inside (`net._orig_mod.fc.weight`), or with the wrappers that the model has."""
-    both = all(any("module" in key.split(".") for key in names) for names in (state, own))
+    both = all(any("module" in key.split(".") for key in names) for names in (state, model_state))
     wrappers = _ALWAYS if both else _WRAPPERS  # a network may have a part with this name
-    theirs, ours = _canonical(state, wrappers), _canonical(own, wrappers)
-    if len(set(theirs.values())) < len(theirs) or len(set(ours.values())) < len(ours):
+    file_names, model_names = _canonical(state, wrappers), _canonical(model_state, wrappers)
+    if len(set(file_names.values())) < len(file_names) or len(set(model_names.values())) < len(model_names):
         return None
-    back = {plain: key for key, plain in ours.items()}
-    renamed = {key: back.get(plain, plain) for key, plain in theirs.items()}
+    back = {plain: key for key, plain in model_names.items()}
+    renamed = {key: back.get(plain, plain) for key, plain in file_names.items()}
     changed = [key for key, name in renamed.items() if key != name]
     if not changed:
         return None
-    found = sorted({part for key in (*changed, *own) for part in key.split(".")} & wrappers)
-    notice = f"{len(changed)} names taken without the wrapper {', '.join(f'{name}.' for name in found)}"
+    removed = sorted({part for key in (*changed, *model_state) for part in key.split(".")} & wrappers)
+    notice = f"{len(changed)} names taken without the wrapper {', '.join(f'{name}.' for name in removed)}"
     return Naming({renamed[key]: item for key, item in state.items()}, (notice,), ask=True)
 
 
@@ -115,12 +115,12 @@ def _canonical(state: dict[str, Tensor], wrappers: frozenset[str]) -> dict[str, 
     return names
 
 
-def _older(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, str]:
+def _older(state: dict[str, Tensor], model_state: dict[str, Tensor]) -> dict[str, str]:
     """Names of the file that the model lacks, with newer or older names that it may have."""
     renamed = {}
-    gone = {old: new for old, new in _RENAMED if not any(key.rpartition(".")[2] == old for key in own)}
+    gone = {old: new for old, new in _RENAMED if not any(key.rpartition(".")[2] == old for key in model_state)}
     for key in state:
-        if key in own:
+        if key in model_state:
             continue
         head, _, last = key.rpartition(".")
         if head and last in gone and f"{head}.{gone[last]}" not in state:
@@ -128,22 +128,22 @@ def _older(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, str]:
         parts = key.rsplit(".", 3)
         if len(parts) == 4 and parts[1] == "parametrizations" and parts[3] in ("original0", "original1"):
             old = f"{parts[0]}.{parts[2]}_{'gv'[parts[3] == 'original1']}"  # weight_norm: new in the file, old in the model
-            if old in own:
+            if old in model_state:
                 renamed[key] = old
     return renamed
 
 
-def _roots(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+def _roots(state: dict[str, Tensor], model_state: dict[str, Tensor]) -> list[str]:
     """First parts of names that may contain the network, ordered by how many of their names the model has."""
     known: Counter[str] = Counter()
     for key in state:
         root, dot, rest = key.partition(".")
         if dot:
-            known[root] += rest in own
+            known[root] += rest in model_state
     return [root for root, _ in known.most_common(_ROOTS)]
 
 
-def _inside(root: str, state: dict[str, Tensor], own: dict[str, Tensor], notices: tuple[str, ...]) -> Iterator[Naming]:
+def _inside(root: str, state: dict[str, Tensor], model_state: dict[str, Tensor], notices: tuple[str, ...]) -> Iterator[Naming]:
     """The part below `root` as the network, with or without the rest of the file."""
     inside = {key.removeprefix(f"{root}."): item for key, item in state.items() if key.startswith(f"{root}.")}
     others = [key for key in state if not key.startswith(f"{root}.")]

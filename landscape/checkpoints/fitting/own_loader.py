@@ -33,7 +33,7 @@ class OwnLoader:
 
         Tensors unknown to a loader keep their names; those that it did not load are absent.
         """
-        found = []
+        results = []
         if self._shadow is not None:
             for name, ask in _LOADERS:
                 # A library's loader may fail in any way on a foreign model; then it does not apply.
@@ -41,8 +41,8 @@ class OwnLoader:
                     warnings.simplefilter("ignore")
                     renamed = ask(self._shadow, dict(state))
                     if renamed is not None and renamed.keys() != state.keys():
-                        found.append((renamed, f"names taken as {name} does"))
-        return found
+                        results.append((renamed, f"names taken as {name} does"))
+        return results
 
 
 def _without_memory(model: nn.Module) -> nn.Module | None:
@@ -60,8 +60,8 @@ def _without_memory(model: nn.Module) -> nn.Module | None:
 def _torch(shadow: nn.Module, state: State) -> State | None:
     """`load_state_dict` with all hooks, such as weight_norm's old names and modules that convert names of older versions."""
     trial = copy.deepcopy(shadow)
-    found = trial.load_state_dict(state, strict=False, assign=True)
-    return _loaded(trial) | {key: state[key] for key in found.unexpected_keys if key in state}
+    keys = trial.load_state_dict(state, strict=False, assign=True)
+    return _loaded(trial) | {key: state[key] for key in keys.unexpected_keys if key in state}
 
 
 def _transformers(shadow: nn.Module, state: State) -> State | None:
@@ -95,9 +95,9 @@ def _peft(shadow: nn.Module, state: State) -> State | None:
     library = sys.modules.get("peft")
     if library is None or not isinstance(shadow, library.PeftModel):
         return None
-    own = shadow.state_dict(keep_vars=True)
-    names = {id(item): key for key, item in own.items()}
-    saved = library.get_peft_model_state_dict(shadow, state_dict=own)
+    model_state = shadow.state_dict(keep_vars=True)
+    names = {id(item): key for key, item in model_state.items()}
+    saved = library.get_peft_model_state_dict(shadow, state_dict=model_state)
     if saved.keys() != state.keys():
         return None
     return {names[id(item)]: state[key] for key, item in saved.items()}

@@ -28,13 +28,13 @@ def others(content: dict[Any, Any], candidates: dict[str, dict[str, Tensor]]) ->
         content: the result of `torch.load`.
         candidates: the weights under usual keys.
     """
-    found: dict[str, dict[str, Tensor]] = {}
+    further: dict[str, dict[str, Tensor]] = {}
     notices: list[str] = []
     if len(candidates) == 1:
         name, state = next(iter(candidates.items()))
         for optimizer in _optimizers(content):
-            _schedule_free(name, state, optimizer, found, notices)
-            _sam(name, state, optimizer, found, notices)
+            _schedule_free(name, state, optimizer, further, notices)
+            _sam(name, state, optimizer, further, notices)
     callbacks = content.get("callbacks")
     for key, held in callbacks.items() if isinstance(callbacks, dict) else ():
         if "StochasticWeightAveraging" not in str(key) or not isinstance(held, dict):
@@ -42,8 +42,8 @@ def others(content: dict[Any, Any], candidates: dict[str, dict[str, Tensor]]) ->
         average = held.get("average_model_state")
         notices.append("Lightning's StochasticWeightAveraging was on: the weights under state_dict are not the average")
         if isinstance(average, dict) and average and all(isinstance(item, Tensor) for item in average.values()):
-            found["average_model_state"] = {str(name): item for name, item in average.items()}
-    return found, notices
+            further["average_model_state"] = {str(name): item for name, item in average.items()}
+    return further, notices
 
 
 def _optimizers(content: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
@@ -80,7 +80,7 @@ def _kept(state: dict[str, Tensor], optimizer: dict[Any, Any], what: str) -> dic
 
 
 def _schedule_free(
-    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], found: dict[str, dict[str, Tensor]], notices: list[str]
+    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], further: dict[str, dict[str, Tensor]], notices: list[str]
 ) -> None:
     """Add the averaged weights x if the model holds y."""
     group = next((g for g in optimizer["param_groups"] if isinstance(g, dict)), {})
@@ -95,7 +95,7 @@ def _schedule_free(
     z = _kept(state, optimizer, "z")
     if z is not None and isinstance(beta, float) and 0 < beta < 1:
         made = {identity: _x(state, identity, item, beta) for identity, item in z.items()}
-        found["schedule-free x"] = {key: made.get(id(item), item) for key, item in state.items()}
+        further["schedule-free x"] = {key: made.get(id(item), item) for key, item in state.items()}
 
 
 def _x(state: dict[str, Tensor], identity: int, z: Tensor, beta: float) -> Tensor:
@@ -105,7 +105,7 @@ def _x(state: dict[str, Tensor], identity: int, z: Tensor, beta: float) -> Tenso
 
 
 def _sam(
-    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], found: dict[str, dict[str, Tensor]], notices: list[str]
+    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], further: dict[str, dict[str, Tensor]], notices: list[str]
 ) -> None:
     """Add the trained weights if the model holds the perturbed weights of SAM's first step."""
     group = next((g for g in optimizer["param_groups"] if isinstance(g, dict)), {})
@@ -119,4 +119,4 @@ def _sam(
     notices.append(
         f"this file was written between SAM's two steps: {name} lies at distance rho = {rho:g} from the trained weights"
     )
-    found["SAM old_p"] = {key: before.get(id(item), item).to(item.dtype) for key, item in state.items()}
+    further["SAM old_p"] = {key: before.get(id(item), item).to(item.dtype) for key, item in state.items()}

@@ -75,19 +75,19 @@ def sort(value: Any) -> Contents:
         raise _no_weights(f"a single {_kind(value)}")
     content = dict(dict.items(value))  # not value.items(), since a file may set attributes of a pickled dict
     if set(content) in ({"state_dict", "landscape", "extras"}, {"state_dict", "landscape"}):
-        own = _own(content)
-        if own is not None:
-            return own
-    found = dict(_search(content, (), usual=True))
-    if not found:
+        saved = _own(content)
+        if saved is not None:
+            return saved
+    places = dict(_search(content, (), usual=True))
+    if not places:
         top, rest = _weights(content)
         mostly = len(top) >= len(content) / 2 and any(item.ndim for item in top.values())
-        found = {"(top level)": (top, rest)} if mostly else dict(_search(content, (), usual=False))
-    if not found:
+        places = {"(top level)": (top, rest)} if mostly else dict(_search(content, (), usual=False))
+    if not places:
         held = ", ".join(printable(str(key), limit=40) for key in list(content)[:8]) or "nothing"
         raise _no_weights(held + (", ..." if len(content) > 8 else ""))
     contents = Contents({})
-    for name, (tensors, rest) in found.items():
+    for name, (tensors, rest) in places.items():
         if rest and name != "(top level)":
             shown = ", ".join(printable(str(key), limit=60) for key in rest[:3])
             contents.notices.append(
@@ -104,8 +104,8 @@ def sort(value: Any) -> Contents:
         if unusable:
             contents.unusable[name] = unusable
         contents.notices += _untangle(contents.candidates[name], name)
-    heads = {name.split(".")[0] for name in found}
-    held_elsewhere = found.get("(top level)", ({}, []))[0]
+    heads = {name.split(".")[0] for name in places}
+    held_elsewhere = places.get("(top level)", ({}, []))[0]
     contents.meta = plain({key: item for key, item in content.items() if key not in heads and key not in held_elsewhere})
     return contents
 

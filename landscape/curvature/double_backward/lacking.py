@@ -92,9 +92,9 @@ def multi_margin_loss(
     """Mean over classes j other than the target y of w_y max(0, margin - x_y + x_j)^p."""
     if size_average is not None or reduce is not None or x.ndim != 2:
         return NotImplemented
-    own = target[:, None]
-    gaps = F.relu(margin - x.gather(1, own) + x) ** p
-    each = gaps.scatter(1, own, 0.0).sum(1) / x.shape[1]
+    labels = target[:, None]
+    gaps = F.relu(margin - x.gather(1, labels) + x) ** p
+    each = gaps.scatter(1, labels, 0.0).sum(1) / x.shape[1]
     return _reduced(each if weight is None else each * weight[target], reduction)
 
 
@@ -156,8 +156,8 @@ class _Euclidean(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         a, b, d = ctx.saved_tensors
-        apart = d > 0
-        r = torch.where(apart, g / torch.where(apart, d, 1.0), 0.0)
+        distinct = d > 0
+        r = torch.where(distinct, g / torch.where(distinct, d, 1.0), 0.0)
         return a * r.sum(-1, keepdim=True) - r @ b, b * r.sum(-2).unsqueeze(-1) - r.mT @ a
 
 

@@ -70,8 +70,8 @@ def block_eigenvalues(
             while waiting and len(active) < together:
                 i = waiting.popleft()
                 # Each block has its own random stream, so that its start does not depend on the order of the blocks.
-                own = torch.Generator().manual_seed(random.initial_seed() + i)
-                active[i] = _Run(len(blocks[i]), tol, own, dtype, device)
+                stream = torch.Generator().manual_seed(random.initial_seed() + i)
+                active[i] = _Run(len(blocks[i]), tol, stream, dtype, device)
             rows = torch.zeros(len(active), dim, dtype=dtype, device=device)
             for row, (i, run) in zip(rows, active.items(), strict=True):
                 row[blocks[i]] = run.asked

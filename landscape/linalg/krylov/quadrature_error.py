@@ -94,8 +94,8 @@ def kernel_error(
         kernel = np.exp(-0.5 * ((grid[part, None] - places) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
         size = np.abs(dct(kernel, axis=1)) / _POINTS
         out[part] = 2 * size[:, 2 * steps :].sum(1)
-        lost = size[:, -_POINTS // 8 :].sum(1) > _LAST * out[part] + 1e-15 * size.max()
-        out[part][lost] = np.inf
+        unresolved = size[:, -_POINTS // 8 :].sum(1) > _LAST * out[part] + 1e-15 * size.max()
+        out[part][unresolved] = np.inf
     return out
 
 

@@ -103,9 +103,9 @@ class Secants:
 def _flip(slope: Float[Tensor, " P"], root: Float[Tensor, "P r"], corners: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
     """Flip the best single coordinate of each corner while that raises g0.u + |L^T u|^2 / 2."""
     corners, rows = torch.where(corners == 0, 1, corners), torch.arange(corners.shape[1], device=corners.device)
-    own = root.square().sum(1)[:, None]
+    squares = root.square().sum(1)[:, None]
     for _ in range(2 * len(slope)):
-        gains = 2 * (own - corners * (slope[:, None] + root @ (root.T @ corners)))
+        gains = 2 * (squares - corners * (slope[:, None] + root @ (root.T @ corners)))
         gain, best = gains.max(0)
         rising = gain > 1e-12 * gains.abs().max()
         if not rising.any():

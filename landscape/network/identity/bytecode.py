@@ -23,22 +23,22 @@ def lookups(code: types.CodeType) -> dict[str, set[str]]:
 
 def stored(code: types.CodeType, *operations: str) -> set[str]:
     """Names that a function or a nested function sets."""
-    own = {i.argval for i in dis.get_instructions(code) if i.opname in operations}
-    return own.union(*(stored(c, *operations) for c in code.co_consts if isinstance(c, types.CodeType)))
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in operations}
+    return names.union(*(stored(c, *operations) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
 @functools.cache
 def state(cls: type) -> frozenset[str]:
     """Attributes that a call of an object sets, in `__call__`, `forward`, or methods whose names these use."""
-    todo, seen, found = ["__call__", "forward"], set[str](), set[str]()
+    todo, seen, attributes = ["__call__", "forward"], set[str](), set[str]()
     while todo:
         name = todo.pop()
         method = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
         if name not in seen and isinstance(method, types.FunctionType):
             todo += method.__code__.co_names
-            found |= stored(method.__code__, "STORE_ATTR")
+            attributes |= stored(method.__code__, "STORE_ATTR")
         seen.add(name)
-    return frozenset(found)
+    return frozenset(attributes)
 
 
 def is_foreign(cls: type) -> bool:

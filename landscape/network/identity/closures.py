@@ -41,9 +41,9 @@ class _Mover:
         if depth < 0 or id(thing) in self._twins:
             return self._twins.get(id(thing), (thing, thing))[1]
         self._twins[id(thing)] = thing, thing  # in case the object contains itself
-        twin = self._made(thing, depth)
-        self._twins[id(thing)] = thing, twin
-        return twin
+        copied = self._made(thing, depth)
+        self._twins[id(thing)] = thing, copied
+        return copied
 
     def _made(self, thing: Any, depth: int) -> Any:
         if isinstance(thing, Tensor):
@@ -66,16 +66,16 @@ class _Mover:
         if hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType)) and not is_foreign(type(thing)):
             attributes = {name: self.of(value, depth - 1) for name, value in vars(thing).items()}
             if _differ(attributes.values(), vars(thing).values()):
-                twin = copy.copy(thing)
-                vars(twin).update(attributes)
-                return twin
+                copied = copy.copy(thing)
+                vars(copied).update(attributes)
+                return copied
         return thing
 
     def _tensor(self, t: Tensor) -> Tensor:
         if t.requires_grad or not (t.is_floating_point() or t.is_complex()):
             return t
-        twin = moved(t, self.device, self.dtype)
-        return t if twin.dtype == t.dtype and twin.device == t.device else twin
+        copied = moved(t, self.device, self.dtype)
+        return t if copied.dtype == t.dtype and copied.device == t.device else copied
 
     def _module(self, module: nn.Module) -> nn.Module:
         held = [*module.parameters(), *module.buffers()]
@@ -101,11 +101,11 @@ class _Mover:
             c if not _full(c) or value is c.cell_contents else types.CellType(value)
             for c, value in zip(cells, closed, strict=True)
         )
-        twin = types.FunctionType(f.__code__, {**f.__globals__, **looked_up}, f.__name__, defaults, closure)
-        twin.__kwdefaults__ = named
-        functools.update_wrapper(twin, f, updated=("__dict__",))
-        vars(twin).pop("__wrapped__", None)
-        return twin
+        copied = types.FunctionType(f.__code__, {**f.__globals__, **looked_up}, f.__name__, defaults, closure)
+        copied.__kwdefaults__ = named
+        functools.update_wrapper(copied, f, updated=("__dict__",))
+        vars(copied).pop("__wrapped__", None)
+        return copied
 
 
 def _differ(twins: Any, things: Any) -> bool:

@@ -53,10 +53,10 @@ def layers(module: nn.Module) -> Iterator[str]:
     `repr` would omit many settings, such as label smoothing.
     """
     known = _Definitions()
-    own = [*module.named_modules()]
-    for name, layer in own:
+    named_layers = [*module.named_modules()]
+    for name, layer in named_layers:
         known.name(layer, f"layer {name}")  # a layer held twice, or a reference to a parent, is named but not opened
-    for name, layer in own:
+    for name, layer in named_layers:
         yield f"{name}: {type(layer).__qualname__}"
         yield from known.attributes(layer, _MODULE)
 
@@ -245,8 +245,8 @@ def _is_data(value: object) -> bool:
 
 def _name(thing: object) -> str:
     """An object's name if it has one, after the name of its type."""
-    own = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
-    return f"{type(thing).__qualname__} {own if isinstance(own, str) else ''}"
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    return f"{type(thing).__qualname__} {name if isinstance(name, str) else ''}"
 
 
 def _listed(slots: str | Iterable[str]) -> Iterable[str]:

@@ -100,8 +100,8 @@ def _check_reads(
     """Refuse a loss that depends on weights, its own or the model's, other than through the outputs."""
     value, moved = _asked_again(value, output, target, given, model)
     names = {id(p): f"the model's {name}" for name, p in model.named_parameters()}
-    own = list(given.named_parameters()) if isinstance(given, nn.Module) else []
-    named = [names.get(id(p), f"its own {name}") for name, p in own if p.requires_grad]
+    parameters = list(given.named_parameters()) if isinstance(given, nn.Module) else []
+    named = [names.get(id(p), f"its own {name}") for name, p in parameters if p.requires_grad]
     left, seen = [value.grad_fn], set()
     while left and not named:
         node = left.pop()
@@ -130,7 +130,7 @@ def _asked_again(
     try:
         for p, _ in flags:
             p.requires_grad_(True)
-        at = given(output, target)
+        original = given(output, target)
         with holding(model, {name: p.detach() * 1.5 + 0.1 for name, p in model.named_parameters()}):
             elsewhere = given(output, target)
     except Exception:  # another device or dtype; the copy of the loss was checked before
@@ -138,8 +138,8 @@ def _asked_again(
     finally:
         for p, flag in flags:
             p.requires_grad_(flag)
-    same = bool((at == elsewhere).all()) or not bool(at.isfinite().all())
-    return (at if at.requires_grad else value), not same
+    same = bool((original == elsewhere).all()) or not bool(original.isfinite().all())
+    return (original if original.requires_grad else value), not same
 
 
 def check_classes(network: ForwardPass, output: Tensor) -> int | None:

@@ -167,8 +167,8 @@ def standard_error(values: Any, weights: Any, mean: float) -> float | None:
     n = len(values)
     if n < 2:
         return None
-    share, apart = weights / weights.sum(), values - mean
-    return float((share * share * apart * apart).sum() * n / (n - 1)) ** 0.5
+    share, deviations = weights / weights.sum(), values - mean
+    return float((share * share * deviations * deviations).sum() * n / (n - 1)) ** 0.5
 
 
 def means_and_errors(
@@ -188,5 +188,5 @@ def means_and_errors(
             share, values = np.where(counted, weights, 0.0), np.where(counted, values, 0.0)
             share = share / share.sum(1, keepdims=True)
         means = (values * share).sum(1)
-        apart = share * (values - means[:, None])
-        return means, np.where(n > 1, np.sqrt((apart * apart).sum(1) * n / (n - 1)), np.nan)
+        deviations = share * (values - means[:, None])
+        return means, np.where(n > 1, np.sqrt((deviations * deviations).sum(1) * n / (n - 1)), np.nan)

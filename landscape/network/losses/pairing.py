@@ -62,9 +62,9 @@ def pairing_of(loss: LossFunction, output: Tensor, target: Tensor) -> Found | No
     return None
 
 
-def agreed(found: list[Found | None]) -> Pairing | None:
+def agreed(pairings: list[Found | None]) -> Pairing | None:
     """The alignment that all parts share; None if two differ or none was found."""
-    known = [f for f in found if f is not None]
+    known = [f for f in pairings if f is not None]
     if not known or any(f[:2] != known[0][:2] for f in known):
         return None
     counted = set().union(*(f[2] for f in known))

@@ -32,17 +32,17 @@ def derivatives_of(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[
     The last result marks samples without an own loss: an ignored sample alone has a mean over nothing, nan.
     """
     nothing = output.new_zeros(0)
-    at = output.detach().requires_grad_()
+    point = output.detach().requires_grad_()
     with torch.enable_grad():
-        whole = loss(at, target)
+        whole = loss(point, target)
         if not whole.requires_grad or not bool(whole.isfinite()):
             return None, nothing, nothing, nothing, nothing
-        (slope,) = torch.autograd.grad(whole.reshape(()), at)
+        (slope,) = torch.autograd.grad(whole.reshape(()), point)
         try:
-            own = each(loss, at, target)
-            (slopes,) = torch.autograd.grad(own.where(own.isfinite(), 0.0).sum(), at, materialize_grads=True)
+            losses = each(loss, point, target)
+            (slopes,) = torch.autograd.grad(losses.where(losses.isfinite(), 0.0).sum(), point, materialize_grads=True)
         except Exception:  # the loss does not accept a single sample
-            own, slopes = whole.detach().expand(len(at)), torch.zeros_like(slope)
-    lost = ~own.isfinite()
-    slopes = slopes.reshape(len(at), -1).nan_to_num(0.0).where(~lost[:, None], 0.0)
-    return whole.detach(), slope.reshape(len(at), -1), own.detach().where(~lost, 0.0), slopes, lost
+            losses, slopes = whole.detach().expand(len(point)), torch.zeros_like(slope)
+    undefined = ~losses.isfinite()
+    slopes = slopes.reshape(len(point), -1).nan_to_num(0.0).where(~undefined[:, None], 0.0)
+    return whole.detach(), slope.reshape(len(point), -1), losses.detach().where(~undefined, 0.0), slopes, undefined

@@ -75,13 +75,13 @@ def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Str
             if not loss(o.detach().requires_grad_(), t).requires_grad:
                 if not _mean_of_values(loss, o, t):
                     return Structure(False, None, None)
-                share, found = torch.full((len(o),), 1 / len(o), dtype=torch.float64, device=o.device), None
+                share, pairing = torch.full((len(o),), 1 / len(o), dtype=torch.float64, device=o.device), None
             else:
                 shares = _shares(loss, o, t)
                 if shares is None:
                     return Structure(False, None, None)
-                share, found = shares, pairing_of(loss, o, t)
-            pairings.append(found)
+                share, pairing = shares, pairing_of(loss, o, t)
+            pairings.append(pairing)
             best = int(share.argmax())
             heads.append((o[best], t[best], share[best]))
             rows = torch.linspace(0, len(o) - 1, min(len(o), _COMPARED)).round().long()
@@ -135,57 +135,57 @@ def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor,
     """Every sample's share in the batch's mean; None if the loss is not a weighted mean of its samples."""
     n = len(output)
     tolerance = _TOLERANCE[output.dtype]
-    best, found = torch.zeros(n, dtype=output.dtype), torch.full((n,), torch.nan, dtype=output.dtype)
-    best, found = best.to(output.device), found.to(output.device)
+    best, shares = torch.zeros(n, dtype=output.dtype), torch.full((n,), torch.nan, dtype=output.dtype)
+    best, shares = best.to(output.device), shares.to(output.device)
     ignored = torch.ones(n, dtype=torch.bool, device=output.device)
-    lots = [output, *(output.roll(k, 0) for k in sorted({1, n // 3, n // 2}) if 0 < k < n)]
+    outputs = [output, *(output.roll(k, 0) for k in sorted({1, n // 3, n // 2}) if 0 < k < n)]
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    for lot in lots:
-        whole, slope, own, slopes, lost = derivatives_of(loss, lot, target)
+    for permuted in outputs:
+        whole, slope, losses, slopes, undefined = derivatives_of(loss, permuted, target)
         if whole is None:
             continue  # permuted outputs where the loss is not finite
         length = slopes.square().sum(1)
         share = (slope * slopes).sum(1) / length
-        apart = (slope - share[:, None] * slopes).norm(dim=1)
-        if bool((apart > tolerance * slope.norm(dim=1) + 1e-12 * slope.norm()).logical_and(length > 0).any()):
+        residual = (slope - share[:, None] * slopes).norm(dim=1)
+        if bool((residual > tolerance * slope.norm(dim=1) + 1e-12 * slope.norm()).logical_and(length > 0).any()):
             return None
         dead = (length == 0) | ~length.isfinite()
         if bool((dead & (slope.norm(dim=1) > tolerance * slope.norm())).any()):
             return None  # its output changes the batch's loss but not its own
         share = share.where(~dead, torch.nan)
-        seen.append((whole, own, share))
-        ignored &= lost
+        seen.append((whole, losses, share))
+        ignored &= undefined
         better = ~dead & (length > best)
-        best, found = length.where(better, best), share.where(better, found)
+        best, shares = length.where(better, best), share.where(better, shares)
     if not seen:
         return _all_ignored(loss, output, target)
     # The slope of a sample that is saturated at all these outputs is zero; such samples share equally what the others leave.
-    flat = found.isnan() & ~ignored
-    found = found.where(~found.isnan(), 0.0)
+    flat = shares.isnan() & ~ignored
+    shares = shares.where(~shares.isnan(), 0.0)
     if bool(flat.any()):
-        found = torch.where(flat, (1 - found.sum()).clamp(min=0) / flat.sum(), found)
-    for whole, own, share in seen:
-        if bool(((share - found).abs() > tolerance * (found.abs() + 1 / n)).logical_and(~share.isnan()).any()):
+        shares = torch.where(flat, (1 - shares.sum()).clamp(min=0) / flat.sum(), shares)
+    for whole, losses, share in seen:
+        if bool(((share - shares).abs() > tolerance * (shares.abs() + 1 / n)).logical_and(~share.isnan()).any()):
             return None
-        added = (found * own).where(found > 0, 0.0)
+        added = (shares * losses).where(shares > 0, 0.0)
         if abs(float(added.sum() - whole)) > tolerance * (float(added.abs().sum()) + abs(float(whole))):
-            _refuse_sum(whole, own, found)
+            _refuse_sum(whole, losses, shares)
             return None
-    if n > 1 and abs(float(found.sum()) - 1) > max(tolerance, 1e-3):
-        _refuse_sum(seen[0][0], seen[0][1], found)
+    if n > 1 and abs(float(shares.sum()) - 1) > max(tolerance, 1e-3):
+        _refuse_sum(seen[0][0], seen[0][1], shares)
         return None
-    return found.double()
+    return shares.double()
 
 
 def _all_ignored(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
     """Shares of a batch whose loss is nan: all 0 if every sample's own loss is nan too, since all are ignored."""
     try:
-        own = each(loss, output, target)
+        losses = each(loss, output, target)
     except Exception:  # the loss does not accept a single sample
-        own = output.new_zeros(len(output))
-    if bool(own.isfinite().any()):
-        bad = (~own.isfinite()).nonzero()[:, 0].tolist()
-        found = f"{float(own[bad[0]]):.4g} for a sample" if bad else "none"
+        losses = output.new_zeros(len(output))
+    if bool(losses.isfinite().any()):
+        bad = (~losses.isfinite()).nonzero()[:, 0].tolist()
+        found = f"{float(losses[bad[0]]):.4g} for a sample" if bad else "none"
         raise NumericalError(
             f"expected a finite loss at the trained weights, found {found} in a batch whose other samples have one",
             fix="check that sample and its preprocessing, and that the weights belong to this model",
@@ -193,10 +193,14 @@ def _all_ignored(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
     return torch.zeros(len(output), dtype=torch.float64, device=output.device)
 
 
-def _refuse_sum(whole: Tensor, own: Tensor, shares: Tensor) -> None:
+def _refuse_sum(whole: Tensor, losses: Tensor, shares: Tensor) -> None:
     """Refuse a loss that is a sum over samples, which would grow with the data."""
-    if len(own) > 1 and bool(((shares - 1).abs() < 1e-3).all()) and abs(float(own.sum() - whole)) < 1e-3 * abs(float(whole)):
-        first, second = float(own[0]), float(own[1])
+    if (
+        len(losses) > 1
+        and bool(((shares - 1).abs() < 1e-3).all())
+        and abs(float(losses.sum() - whole)) < 1e-3 * abs(float(whole))
+    ):
+        first, second = float(losses[0]), float(losses[1])
         raise UsageError(
             f"expected a loss that averages over samples, found {first + second:.4g} for two samples with "
             f"losses {first:.4g} and {second:.4g}",
@@ -248,11 +252,11 @@ def _regroups(loss: LossFunction, some: list[tuple[Tensor, Tensor, Tensor, int]]
                 continue
             rows, w = rows[w > 0], w[w > 0]
             try:
-                own = each(loss, output[rows], target[rows]).double()
+                losses = each(loss, output[rows], target[rows]).double()
                 whole = loss(output[rows], target[rows]).double()
             except Exception:  # the loss rejects this group
                 return False
-            mean, size = (w * own).sum() / w.sum(), (w * own.abs()).sum() / w.sum()
+            mean, size = (w * losses).sum() / w.sum(), (w * losses.abs()).sum() / w.sum()
             if bool(whole.isfinite()) and float((mean - whole).abs()) > _TOLERANCE[output.dtype] * float(size + whole.abs()):
                 return False
     return True
