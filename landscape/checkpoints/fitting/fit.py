@@ -80,7 +80,7 @@ def match(
     """Match the file's tensors to the model's, under the model's names; returns them with notices of all changes.
 
     Args:
-        model_state: the model's tensors; only names, shapes and dtypes matter, except that tensors missing in the file are taken from
+        model_state: the model's tensors; only names, shapes and dtypes matter, but tensors that the file lacks are taken from
             here.
         aliases: `aliases_of` the model's tensors.
         weights: the result of `Checkpoint.weights`.
