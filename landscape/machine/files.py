@@ -24,30 +24,38 @@ _SETTLE = 0.1  # seconds in which processes that began together have all placed 
 _JSON = 128 << 20
 
 
+class NotRegularError(OSError):
+    """What was to be read is no regular file.
+
+    Attributes:
+        mode: its `st_mode`.
+    """
+
+    def __init__(self, path: str | Path, mode: int) -> None:
+        kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+        found = next((name for test, name in kinds if test(mode)), "a device")
+        super().__init__(errno.EINVAL, f"it is {found}, no file", str(path))
+        self.mode = mode
+
+
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a file to read its bytes, unless it is a pipe, a device or a folder: those would be waited for, or never end.
 
     Raises:
-        OSError: it is not there, cannot be read, or is no regular file; `strerror` says which.
+        OSError: it is not there, cannot be read, or is no regular file (`NotRegularError`); `strerror` says which.
     """
     # A pipe that is opened without waiting tells what it is; a device is not opened at all.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise _no_file(path)
-    handle = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    )
-    file = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):  # another one since
-        file.close()
-        raise _no_file(path)
-    return file
-
-
-def _no_file(path: str | Path) -> OSError:
     mode = os.stat(path).st_mode
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-    found = next((name for test, name in kinds if test(mode)), "a device")
-    return OSError(errno.EINVAL, f"it is {found}, no file", str(path))
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(path, mode)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    file = os.fdopen(handle, "rb")
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):  # another one since
+        file.close()
+        raise NotRegularError(path, mode)
+    return file
 
 
 def read_json(path: str | Path, limit: int = _JSON) -> Any:

@@ -51,7 +51,7 @@ def run(
     """
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file, test_objective
-    from landscape.cli.surfaces.axes import Axes, sha256
+    from landscape.cli.surfaces.axes import Axes, path_sha256
     from landscape.cli.surfaces.output import finish
     from landscape.measures import provenance
 
@@ -60,7 +60,7 @@ def run(
     test = test_objective(task, common) if options.with_test and naming.split != "test" else None
     job = Job(checkpoint, common, naming, options, task, objective_of(task, common, naming.split), test, terminal)
     axes = Axes(options.kinds, options.trajectory, task, common, naming, terminal)
-    files = axes.files() if options.end is None else {str(options.end[1]): sha256(options.end[1])}
+    files = axes.files() if options.end is None else {str(options.end[1]): path_sha256(options.end[1])}
     made_with = provenance(job.objective, common.seed) | task_file(naming) | {
         "checkpoint": checkpoint.name, "sha256": task.sha256, "task": task.name, "split": naming.split,
         "samples": job.objective.samples, "test_samples": None if test is None else test.samples, "files": files,
