@@ -20,7 +20,7 @@ from landscape.errors import NumericalError, is_about_dtype, is_exhausted
 from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.distributed import ALONE
 from landscape.network.batches import counted
-from landscape.network.rounding import EXACT, Uncast, of_dtype, rounding
+from landscape.network.rounding import EXACT, Uncast, dtype_rounding, output_rounding
 
 SAMPLES = 8
 # From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
@@ -65,7 +65,7 @@ def _checked(own: Engine) -> float:
     """In float64, or as the network insists on."""
     try:
         double = own.to(torch.float64)
-        noise = rounding(double)
+        noise = output_rounding(double)
         if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
@@ -74,13 +74,13 @@ def _checked(own: Engine) -> float:
         if not is_about_dtype(error):
             raise _missing(own, error) from error
         try:
-            noise = rounding(own)
+            noise = output_rounding(own)
             _check(own, noise, exact=False)
         except (RuntimeError, TypeError) as second:
             if is_exhausted(second):
                 raise
             raise _missing(own, second) from second
-    return max(noise, of_dtype(own))
+    return max(noise, dtype_rounding(own))
 
 
 def _checked_unrounded(double: Engine) -> bool:
@@ -91,7 +91,7 @@ def _checked_unrounded(double: Engine) -> bool:
     """
     try:
         with Uncast():
-            noise = rounding(double)
+            noise = output_rounding(double)
             if noise > EXACT:
                 return False
             _check(double, noise, exact=True)

@@ -20,13 +20,17 @@ _OWN = ("_parameters", "_buffers", "_modules")
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
-        else:
-            return model
+    model = uncompiled(model)
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = uncompiled(model.module)
+    return model
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile, which names its layers as it does; other wrappers, which name them anew, stay."""
+    while hasattr(model, "_orig_mod"):
+        model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
+    return model
 
 
 def owned(model: nn.Module, shared: bool = False) -> nn.Module:

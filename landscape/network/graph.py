@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from landscape.errors import UsageError
-from landscape.network.copying import check_model, owned
+from landscape.network.copying import check_model, owned, uncompiled
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -134,12 +134,7 @@ def example_for(model: nn.Module, example: Example | None) -> Example:
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy of the network, out of the wrapper of torch.compile; see `landscape.network.copying`."""
     check_model(model)
-    return owned(unwrapped(model))
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile's wrapper."""
-    return getattr(model, "_orig_mod", model)
+    return owned(uncompiled(model))
 
 
 def _first_line(error: Exception) -> str:

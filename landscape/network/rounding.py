@@ -17,7 +17,7 @@ from landscape.network.forward import ForwardPass
 EXACT = 1e-12
 
 
-def rounding(engine: ForwardPass) -> float:
+def output_rounding(engine: ForwardPass) -> float:
     """Relative rounding error of the network's outputs, as it computes them: the noise of second differences at tiny steps.
 
     Outputs at theta - h w, theta, theta + h w, for w of the size of the weights, differ from a straight line by h^2 times a
@@ -82,7 +82,7 @@ def _spacings(things: Iterable[Any]) -> list[float]:
     return [float(torch.finfo(kind).eps) for kind in kinds]
 
 
-def of_dtype(engine: ForwardPass) -> float:
+def dtype_rounding(engine: ForwardPass) -> float:
     """Relative rounding of the engine's dtype, or of a half precision that it computes in inside, as under autocast."""
     with values(), _Types() as types:
         engine.forward(dict(engine.model.named_parameters()), engine.batches[0])

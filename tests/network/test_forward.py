@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from landscape.errors import NumericalError, UsageError
-from landscape.network.rounding import rounding
+from landscape.network.rounding import output_rounding
 from landscape.objective import Objective
 
 
@@ -745,7 +745,7 @@ def test_a_kink_within_every_step_is_no_coarse_rounding():
 
     torch.manual_seed(0)
     objective = Objective(Kinked(), nn.CrossEntropyLoss(), data(), dtype="float64")
-    assert rounding(objective._engine) < 1e-15
+    assert output_rounding(objective._engine) < 1e-15
 
 
 def test_samples_that_are_objects_or_texts_are_not_cut():

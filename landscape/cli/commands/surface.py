@@ -135,7 +135,7 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
 
 def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slice":
     """A line or a plane."""
-    from landscape.cli.surfaces.output import preview
+    from landscape.cli.surfaces.output import draw_unfinished
     from landscape.surfaces import line, plane, store_directions, stored_directions
 
     options, objective = job.options, job.objective
@@ -152,7 +152,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
         "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature,
         "precision": options.precision,
     }  # fmt: skip
-    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: preview(piece, folder)}
+    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: draw_unfinished(piece, folder)}
     if len(directions) == 1:
         found = line(objective, directions[0], span=spans[0], grid=grid, seed=job.common.seed, **measured, **kept)
     else:
@@ -164,7 +164,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
 def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: int) -> "Slice":
     """The line or a trained curve to another checkpoint."""
     from landscape.cli.setup import objective_of, open_task
-    from landscape.cli.surfaces.output import preview
+    from landscape.cli.surfaces.output import draw_unfinished
     from landscape.surfaces import interpolation
 
     end = objective_of(open_task(path, job.naming, job.terminal), job.common, job.naming.split)
@@ -175,7 +175,7 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
         "precision": job.options.precision,
     }  # fmt: skip
     found = interpolation(
-        job.objective, end, curve=curve, run=_points(folder), seen=lambda piece: preview(piece, folder), **measured
+        job.objective, end, curve=curve, run=_points(folder), seen=lambda piece: draw_unfinished(piece, folder), **measured
     )  # fmt: skip
     for quantity, barrier in found.barriers.items():
         job.terminal.line(f"{quantity.replace('_', ' ')}: {barrier.words(quantity)}")

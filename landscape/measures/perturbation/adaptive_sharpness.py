@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from landscape import linalg
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.machine import progress
 from landscape.measures.perturbation.worst_case import ROUGH, Norm, check_radius, growth, growth_work, largest_growth
 from landscape.measures.registry import NotDefined, measure, variant
-from landscape.measures.running.shared_computations import seeded
 from landscape.objective import Objective
 from landscape.results import Estimate, Sampling, Spent
 
@@ -83,7 +83,7 @@ def adaptive_average(
     if pairs < 2:
         raise UsageError(f"expected at least 2 pairs of draws, found {pairs}", fix="an interval needs two")
     objective = _of_normalized_logits(objective) if normalized else objective
-    random = seeded(generator)
+    random = default_generator(generator)
     theta = objective.theta
     scale = rho * theta.abs()
     before = objective.losses()
@@ -231,7 +231,7 @@ def _mean_of_maxima(
     **options: int,
 ) -> Estimate:
     """The mean over batches of m samples of the largest growth of each one's own loss."""
-    random = seeded(generator)
+    random = default_generator(generator)
     weights = np.array([float(b.sample_weights.sum()) for b in batches])
     batches, weights = [b for b, w in zip(batches, weights, strict=True) if w > 0], weights[weights > 0]
     found = []

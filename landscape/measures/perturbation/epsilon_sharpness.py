@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.measures.perturbation.box_growth import METHODS, Coordinates, box_work, largest_growth_in_box
 from landscape.measures.registry import measure, variant
-from landscape.measures.running.shared_computations import seeded
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -79,7 +79,7 @@ def keskar(
         >>> round(keskar(objective, eps=0.1).value, 6)
         1.0
     """
-    return _sharpness(objective, eps, subspace, seeded(generator), 1, iterations=iterations, tol=tol, method=method)
+    return _sharpness(objective, eps, subspace, default_generator(generator), 1, iterations=iterations, tol=tol, method=method)
 
 
 @measure(
@@ -120,7 +120,7 @@ def keskar_relative(
     _check(eps, method)
     where = Coordinates(objective, scale=objective.theta.abs())
     radius = torch.full_like(objective.theta, eps)
-    return largest_growth_in_box(where, radius, seeded(generator), iterations=iterations, tol=tol, method=method)
+    return largest_growth_in_box(where, radius, default_generator(generator), iterations=iterations, tol=tol, method=method)
 
 
 @measure("keskar_subspace", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)
@@ -166,7 +166,7 @@ def keskar_subspace_relative(
 ) -> Estimate:
     """`keskar` without the "+ 1" in a random subspace of p = 100 dimensions: the subspace does not rescale with the weights."""
     size = min(p, objective.dim)
-    return _sharpness(objective, eps, size, seeded(generator), 0, iterations=iterations, tol=tol, method=method)
+    return _sharpness(objective, eps, size, default_generator(generator), 0, iterations=iterations, tol=tol, method=method)
 
 
 def _sharpness(
