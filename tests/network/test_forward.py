@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cases import CASES
+from cases import CASES, WrongCube
 from reference import dense_hessian, dense_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -220,23 +220,8 @@ def test_a_network_with_float32_inside_is_held_to_its_own_rounding(seed):
 
 
 def test_a_wrong_second_derivative_is_still_found_beside_a_float32_inside():
-    class Cube(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**3
-
-        @staticmethod
-        def backward(ctx, g):
-            (x,) = ctx.saved_tensors
-            return g * 3 * x.detach() ** 2
-
-    class Wrong(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return Cube.apply(x)
-
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 6), RootMeanSquare(6, True), Wrong(), nn.Linear(6, 3))
+    net = nn.Sequential(nn.Linear(8, 6), RootMeanSquare(6, True), WrongCube(), nn.Linear(6, 3))
     with pytest.raises(NumericalError, match=r"expected Hv to agree with a finite difference|expected a symmetric Hessian"):
         Objective(net, nn.CrossEntropyLoss(), data()).hvp(torch.ones(81))
 
