@@ -157,13 +157,7 @@ def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: t
     The average-case companion of `layer_relative_lambda_max`: the growth of the loss when each parameter tensor moves at
     random in proportion to its Euclidean norm. Layer-wise rescaling does not move it, neuron-wise rescaling does.
 
-    Args:
-        objective: the network on its data.
-        probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
-
-    Returns:
-        Kind "t", unit of the loss.
+    Args, Returns: as for `adaptive_trace`.
 
     Cost: one product a probe. They are products of D H D, not of H: a sum over the products of `trace` has the same mean,
     but its noise moves under rescaling.
