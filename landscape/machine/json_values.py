@@ -9,6 +9,11 @@ def finite_or_none(x: float | None) -> float | None:
     return None if x is None or not math.isfinite(x) else float(x)
 
 
+def number_or_nan(x: float | str | None) -> float:
+    """A number from JSON: null stands for one that was not finite, a text such as "inf" for what it says."""
+    return math.nan if x is None else float(x)
+
+
 def plain(x: Any) -> Any:
     """`x` as JSON can hold it: tuples as lists, numbers that are not finite as None."""
     if isinstance(x, dict):

@@ -11,7 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
-from landscape.errors import UsageError, is_exhausted
+from landscape.errors import UsageError, first_line, is_exhausted
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 # Of a module's attributes, those that PyTorch's own methods move.
@@ -56,9 +56,8 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     except (RuntimeError, TypeError) as error:
         if is_exhausted(error):
             raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
-            f"expected a network that can be copied, found {type(error).__name__}: {lines[0][:200] if lines else ''}",
+            f"expected a network that can be copied, found {first_line(error)}",
             fix="remove what it holds beside modules, parameters and buffers",
         ) from error
     for module in own.modules():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
-from landscape.errors import UsageError
+from landscape.errors import UsageError, first_line
 from landscape.network.copying import check_model, owned, uncompiled
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -50,7 +50,7 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
             program = program.run_decompositions({})
     except Exception as error:  # export runs the user's forward: anything may come out of it
         raise UsageError(
-            f"expected a network that torch.export can trace, found {_first_line(error)}",
+            f"expected a network that torch.export can trace, found {first_line(error)}",
             fix="pass an example input that the network accepts, and keep Python control flow off the values of tensors",
         ) from error
     first: dict[int, str] = {}
@@ -135,9 +135,3 @@ def copied(model: nn.Module) -> nn.Module:
     """A deep copy of the network, out of the wrapper of torch.compile; see `landscape.network.copying`."""
     check_model(model)
     return owned(uncompiled(model))
-
-
-def _first_line(error: Exception) -> str:
-    """Kind and first line of an error whose text may run over pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
