@@ -98,5 +98,11 @@ def is_about_dtype(error: Exception) -> bool:
     return any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type"))
 
 
+def first_line(error: BaseException) -> str:
+    """Type and first line of an error whose text may be long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 def _rebuild(kind: type[LandscapeError], problem: str, fix: str | None) -> LandscapeError:
     return kind(problem, fix=fix)

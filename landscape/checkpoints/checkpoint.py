@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from torch import Tensor
 
 from landscape.checkpoints import shards
 from landscape.checkpoints.reading import safetensors_file
 from landscape.checkpoints.reading.contents import Contents
-from landscape.checkpoints.reading.formats import Kind, open_regular, sniff
+from landscape.checkpoints.reading.formats import Kind, open_checkpoint, sniff
 from landscape.checkpoints.reading.isolate import parse_apart
 from landscape.checkpoints.weights import Weights, choose
 from landscape.errors import MalformedError, UsageError, printable
 from landscape.machine import progress
+from landscape.network.identity.hashes import content, sha256
 
 EXTRA = "landscape."  # prefix of the extras in a safetensors file that `save` wrote
 SEAL = "sha256 of tensors"  # key in the written recipe for the digest of all tensors
@@ -113,7 +113,7 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
         sharded = shards.read_shards(path, budget=budget)
         contents = _flat(sharded.tensors, {})
         return _checkpoint(path, sharded.sha256, "sharded safetensors", sharded.size, contents)
-    file, size = open_regular(path)
+    file, size = open_checkpoint(path)
     with file:
         kind = sniff(file, size, printable(path.name, limit=120))
         if kind == "safetensors":
@@ -124,7 +124,7 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
         else:
             contents = parse_apart(file, kind, size, budget)
         contents.meta |= _adapter_config(path)
-        return _checkpoint(path, _sha256(file, size, path.name), _FORMATS[kind], size, contents)
+        return _checkpoint(path, _file_hash(file, size, path.name), _FORMATS[kind], size, contents)
 
 
 def _adapter_config(path: Path) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _adapter_config(path: Path) -> dict[str, Any]:
     beside = path.with_name(f"{_ADAPTER_CONFIG}.json")
     if not path.name.startswith("adapter_model.") or not beside.is_file():
         return {}
-    file, size = open_regular(beside)
+    file, size = open_checkpoint(beside)
     with file:
         if size > _MOST_CONFIG:
             raise MalformedError(
@@ -165,12 +165,8 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
 
 def seal(tensors: dict[str, Tensor]) -> str:
     """SHA-256 of tensors by name: dtypes, shapes and bytes. The safetensors format has no checksum of its own."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        item = tensors[name].detach().contiguous()
-        digest.update(f"{name}|{item.dtype}|{tuple(item.shape)}|".encode("utf-8", "surrogatepass"))
-        digest.update(item.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    headers = {name: f"{name}|{t.dtype}|{tuple(t.shape)}|" for name, t in sorted(tensors.items())}
+    return sha256((piece for name, header in headers.items() for piece in (header, content(tensors[name]))), delimited=False)
 
 
 def _checkpoint(path: Path, sha256: str, form: str, size: int, contents: Contents) -> Checkpoint:
@@ -189,7 +185,7 @@ def _checkpoint(path: Path, sha256: str, form: str, size: int, contents: Content
     )
 
 
-def _sha256(file: BinaryIO, size: int, name: str) -> str:
+def _file_hash(file: BinaryIO, size: int, name: str) -> str:
     """SHA-256 of an open file."""
     digest = hashlib.sha256()
     file.seek(0)

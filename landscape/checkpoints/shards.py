@@ -9,7 +9,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from landscape.checkpoints.reading import safetensors_file
-from landscape.checkpoints.reading.formats import open_regular
+from landscape.checkpoints.reading.formats import open_checkpoint
 from landscape.errors import MalformedError, UnsafeError, UsageError, printable
 
 INDEX = "model.safetensors.index.json"
@@ -59,7 +59,7 @@ def read_shards(index: Path, *, budget: int) -> Shards:
         MalformedError: a name leaves the directory, a shard is missing, or a tensor is in two shards or in none.
         UsageError: the shards have more bytes than `budget`.
     """
-    file, size = open_regular(index)
+    file, size = open_checkpoint(index)
     with file:
         if size > _MAX_INDEX or size * 32 > budget:
             raise _bad(f"an index within the memory budget, found {size} bytes")
@@ -105,7 +105,7 @@ def _open_shard(directory: Path, name: str) -> tuple[BinaryIO, int]:
         raise _bad(f"the shard '{shown}' beside the index, found none")
     if path.resolve().parent != directory.resolve():
         raise _bad(f"shards beside the index, found '{shown}', a link that leads out of its directory")
-    return open_regular(path)
+    return open_checkpoint(path)
 
 
 def _bad(sentence: str) -> MalformedError:

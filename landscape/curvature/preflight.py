@@ -20,7 +20,7 @@ from landscape.errors import NumericalError, is_about_dtype, is_exhausted
 from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.distributed import ALONE
 from landscape.network.batches import counted
-from landscape.network.rounding import EXACT, Uncast, of_dtype, rounding
+from landscape.network.rounding import EXACT, Uncast, dtype_rounding, output_rounding
 
 SAMPLES = 8
 # From few kinks of a rectifier within a step to hardly any; below the last step, rounding in float64 would dominate.
@@ -65,7 +65,7 @@ def _checked(probe: Engine) -> float:
     """Check in float64, or in the dtype that the network requires."""
     try:
         double = probe.to(torch.float64)
-        noise = rounding(double)
+        noise = output_rounding(double)
         if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
@@ -74,13 +74,13 @@ def _checked(probe: Engine) -> float:
         if not is_about_dtype(error):
             raise _missing(probe, error) from error
         try:
-            noise = rounding(probe)
+            noise = output_rounding(probe)
             _check(probe, noise, exact=False)
         except (RuntimeError, TypeError) as second:
             if is_exhausted(second):
                 raise
             raise _missing(probe, second) from second
-    return max(noise, of_dtype(probe))
+    return max(noise, dtype_rounding(probe))
 
 
 def _checked_unrounded(double: Engine) -> bool:
@@ -91,7 +91,7 @@ def _checked_unrounded(double: Engine) -> bool:
     """
     try:
         with Uncast():
-            noise = rounding(double)
+            noise = output_rounding(double)
             if noise > EXACT:
                 return False
             _check(double, noise, exact=True)

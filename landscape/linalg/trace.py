@@ -1,6 +1,7 @@
 """Stochastic trace estimation: Hutchinson, Hutch++, and a sweep of probes that several measures can share."""
 
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -53,6 +54,17 @@ class ProbeSweep:
     def section_traces(self) -> list[Estimate]:
         """Σ_{i in section} H_ii for each section, for instance a layer."""
         return [mean_estimate(column) for column in self.sections.T]
+
+
+class ProbeOptions(TypedDict, total=False):
+    """Options of all estimates from one sweep of probes; meaning and defaults as in `quadratic_forms`."""
+
+    probes: int
+    block: int
+    distribution: Distribution
+    generator: torch.Generator | None
+    dtype: torch.dtype
+    device: torch.device | str
 
 
 def quadratic_forms(
@@ -124,30 +136,20 @@ def quadratic_forms(
     return ProbeSweep(rows[:, 0].copy(), rows[:, 1].copy(), parts, products.count)
 
 
-def hutchinson(
-    matvec: MatVec,
-    dim: int,
-    *,
-    probes: int = 64,
-    block: int = 8,
-    distribution: Distribution = "rademacher",
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Estimate:
+def hutchinson(matvec: MatVec, dim: int, **options: Unpack[ProbeOptions]) -> Estimate:
     """Trace of H by Hutchinson's estimator, with a t-interval.
 
     tr H = E zᵀHz, averaged over a number of probes that is fixed in advance, since stopping when the running mean seems settled
     would bias the interval.
 
-    Args: as for `quadratic_forms`.
+    Args:
+        matvec, dim, options: as for `quadratic_forms`.
 
     Returns:
         Estimate of kind "t": the mean of n = probes values, s / sqrt(n) with ddof = 1. Unit of H.
 
     Raises:
-        UsageError: there are fewer than 2 probes.
-        NumericalError: a product is not finite.
+        UsageError, NumericalError: as `quadratic_forms`.
 
     Cost: `probes` products.
 
@@ -161,34 +163,22 @@ def hutchinson(
         >>> estimate.value, estimate.stderr, estimate.n
         (6.0, 0.0, 4)
     """
-    return quadratic_forms(
-        matvec, dim, probes=probes, block=block, distribution=distribution, generator=generator, dtype=dtype, device=device
-    ).trace()
+    return quadratic_forms(matvec, dim, **options).trace()
 
 
-def frobenius(
-    matvec: MatVec,
-    dim: int,
-    *,
-    probes: int = 64,
-    block: int = 8,
-    distribution: Distribution = "rademacher",
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Estimate:
+def frobenius(matvec: MatVec, dim: int, **options: Unpack[ProbeOptions]) -> Estimate:
     """Frobenius norm of H, sqrt(Σ λ_i²), with a t-interval by the delta method.
 
     ||H||_F² = E ||Hz||², the trace of H².
 
-    Args: as for `quadratic_forms`.
+    Args:
+        matvec, dim, options: as for `quadratic_forms`.
 
     Returns:
         Estimate of kind "t", in the unit of H.
 
     Raises:
-        UsageError: there are fewer than 2 probes.
-        NumericalError: a product is not finite.
+        UsageError, NumericalError: as `quadratic_forms`.
 
     Cost: `probes` products.
 
@@ -201,9 +191,7 @@ def frobenius(
         >>> frobenius(lambda v: diagonal * v, 2, probes=4).value
         5.0
     """
-    return quadratic_forms(
-        matvec, dim, probes=probes, block=block, distribution=distribution, generator=generator, dtype=dtype, device=device
-    ).frobenius()
+    return quadratic_forms(matvec, dim, **options).frobenius()
 
 
 def hutchpp(

@@ -25,30 +25,38 @@ _SETTLE = 0.1  # seconds within which concurrent processes place their files, wh
 _JSON = 128 << 20
 
 
+class NotRegularError(OSError):
+    """The file to read is not a regular file.
+
+    Attributes:
+        mode: `st_mode` of the file.
+    """
+
+    def __init__(self, path: str | Path, mode: int) -> None:
+        kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+        kind = next((name for test, name in kinds if test(mode)), "a device")
+        super().__init__(errno.EINVAL, f"it is {kind}, not a file", str(path))
+        self.mode = mode
+
+
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading bytes. Pipes, devices and folders are refused: reading them may block or never end.
 
     Raises:
-        OSError: the file does not exist, cannot be read, or is not regular; `strerror` says which.
+        OSError: the file does not exist, cannot be read, or is not regular (`NotRegularError`); `strerror` says which.
     """
     # Without O_NONBLOCK, opening a pipe waits for a writer. A device is not opened at all.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise _no_file(path)
-    handle = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    )
-    file = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):  # the path was replaced in the meantime
-        file.close()
-        raise _no_file(path)
-    return file
-
-
-def _no_file(path: str | Path) -> OSError:
     mode = os.stat(path).st_mode
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-    kind = next((name for test, name in kinds if test(mode)), "a device")
-    return OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(path, mode)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    file = os.fdopen(handle, "rb")
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):  # the path was replaced in the meantime
+        file.close()
+        raise NotRegularError(path, mode)
+    return file
 
 
 def read_json(path: str | Path, limit: int = _JSON) -> Any:

@@ -9,6 +9,11 @@ def finite_or_none(x: float | None) -> float | None:
     return None if x is None or not math.isfinite(x) else float(x)
 
 
+def number_or_nan(x: float | str | None) -> float:
+    """A number from JSON: null becomes nan, and a string such as "inf" is converted."""
+    return math.nan if x is None else float(x)
+
+
 def plain(x: Any) -> Any:
     """`x` in types that JSON can hold: tuples become lists, numbers that are not finite become None."""
     if isinstance(x, dict):

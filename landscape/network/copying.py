@@ -11,7 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
-from landscape.errors import UsageError, is_exhausted
+from landscape.errors import UsageError, first_line, is_exhausted
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 # Attributes of a module that PyTorch's own methods move.
@@ -20,13 +20,17 @@ _OWN = ("_parameters", "_buffers", "_modules")
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
-        else:
-            return model
+    model = uncompiled(model)
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = uncompiled(model.module)
+    return model
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile's wrapper; other wrappers, which rename its layers, are kept."""
+    while hasattr(model, "_orig_mod"):
+        model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
+    return model
 
 
 def owned(model: nn.Module, shared: bool = False) -> nn.Module:
@@ -52,9 +56,8 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     except (RuntimeError, TypeError) as error:
         if is_exhausted(error):
             raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
-            f"expected a network that can be copied, found {type(error).__name__}: {lines[0][:200] if lines else ''}",
+            f"expected a network that can be copied, found {first_line(error)}",
             fix="remove attributes other than modules, parameters and buffers",
         ) from error
     for module in copied.modules():

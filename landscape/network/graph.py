@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
-from landscape.errors import UsageError
-from landscape.network.copying import check_model, owned
+from landscape.errors import UsageError, first_line
+from landscape.network.copying import check_model, owned, uncompiled
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
             program = program.run_decompositions({})
     except Exception as error:  # export runs the user's forward, which may raise anything
         raise UsageError(
-            f"expected a network that torch.export can trace, found {_first_line(error)}",
+            f"expected a network that torch.export can trace, found {first_line(error)}",
             fix="pass an example input that the network accepts, and avoid control flow that depends on values of tensors",
         ) from error
     first: dict[int, str] = {}
@@ -134,15 +134,4 @@ def example_for(model: nn.Module, example: Example | None) -> Example:
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy of the network without the wrapper of torch.compile; see `landscape.network.copying`."""
     check_model(model)
-    return owned(unwrapped(model))
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile's wrapper."""
-    return getattr(model, "_orig_mod", model)
-
-
-def _first_line(error: Exception) -> str:
-    """Type and first line of an error whose text may be long."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return owned(uncompiled(model))

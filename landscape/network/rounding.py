@@ -17,7 +17,7 @@ from landscape.network.forward import ForwardPass
 EXACT = 1e-12
 
 
-def rounding(network: ForwardPass) -> float:
+def output_rounding(network: ForwardPass) -> float:
     """Relative rounding error of the network's outputs: the noise of second differences at very small steps.
 
     The second difference of outputs at theta - h w, theta, theta + h w, with w of the size of the weights, has three parts:
@@ -83,7 +83,7 @@ def _spacings(things: Iterable[Any]) -> list[float]:
     return [float(torch.finfo(kind).eps) for kind in kinds]
 
 
-def of_dtype(network: ForwardPass) -> float:
+def dtype_rounding(network: ForwardPass) -> float:
     """Relative rounding error of the network's dtype, or of a half precision that it uses internally, as under autocast."""
     with values(), _Types() as types:
         network.forward(dict(network.model.named_parameters()), network.batches[0])

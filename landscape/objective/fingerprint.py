@@ -9,7 +9,8 @@ from torch.utils import _pytree as pytree
 
 from landscape.network.batches import Batch
 from landscape.network.forward import ForwardPass
-from landscape.network.identity.definition import content, definition, layers, named, sha256, stream
+from landscape.network.identity.definition import definition, layers
+from landscape.network.identity.hashes import content, named_tensors, sha256, whole_tensors
 
 
 def fingerprints(network: ForwardPass, theta: Tensor, metric: Callable[..., Any] | None) -> dict[str, str]:
@@ -42,8 +43,8 @@ def fingerprints(network: ForwardPass, theta: Tensor, metric: Callable[..., Any]
     layout = [(e.name, tuple(e.shape)) for e in network.layout]
     return {
         "network": sha256([repr(layout), *layers(network.model)]),
-        "weights": sha256([*stream([theta]), *named(held)]),
-        "buffers": sha256(named(dict(network.model.named_buffers()))),
+        "weights": sha256([*whole_tensors([theta]), *named_tensors(held)]),
+        "buffers": sha256(named_tensors(dict(network.model.named_buffers()))),
         "data": _data(network.batches),
         "loss": sha256([definition(network.loss.loss), definition(network.transform)]),
         "metric": definition(metric),

@@ -257,8 +257,7 @@ class Objective(Prepared):
 
     def standard_error(self, values: Float[Tensor, " N"]) -> float | None:
         """Standard error over samples of the weighted mean of one value for each sample; None for a single sample."""
-        w = self.sample_weights
-        return standard_error(values, w, float((w * values).sum() / w.sum()))
+        return standard_error(values, self.sample_weights)
 
     @grad_mode
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:

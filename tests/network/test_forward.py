@@ -5,14 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cases import CASES
+from cases import CASES, WrongCube
 from reference import dense_hessian, dense_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from landscape.errors import NumericalError, UsageError
-from landscape.network.rounding import rounding
+from landscape.network.rounding import output_rounding
 from landscape.objective import Objective
 
 
@@ -220,23 +220,8 @@ def test_a_network_with_float32_inside_is_held_to_its_own_rounding(seed):
 
 
 def test_a_wrong_second_derivative_is_still_found_beside_a_float32_inside():
-    class Cube(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**3
-
-        @staticmethod
-        def backward(ctx, g):
-            (x,) = ctx.saved_tensors
-            return g * 3 * x.detach() ** 2
-
-    class Wrong(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return Cube.apply(x)
-
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 6), RootMeanSquare(6, True), Wrong(), nn.Linear(6, 3))
+    net = nn.Sequential(nn.Linear(8, 6), RootMeanSquare(6, True), WrongCube(), nn.Linear(6, 3))
     with pytest.raises(NumericalError, match=r"expected Hv to agree with a finite difference|expected a symmetric Hessian"):
         Objective(net, nn.CrossEntropyLoss(), data()).hvp(torch.ones(81))
 
@@ -745,7 +730,7 @@ def test_a_kink_within_every_step_is_no_coarse_rounding():
 
     torch.manual_seed(0)
     objective = Objective(Kinked(), nn.CrossEntropyLoss(), data(), dtype="float64")
-    assert rounding(objective._engine) < 1e-15
+    assert output_rounding(objective._engine) < 1e-15
 
 
 def test_samples_that_are_objects_or_texts_are_not_cut():

@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cases import CASES, Case
+from cases import CASES, Case, WrongCube
 from reference import dense_gauss_newton, dense_hessian, dense_loss
 from torch import nn
 
@@ -270,29 +270,10 @@ class Dropping(nn.Module):
         return nn.functional.dropout(x, 0.5, training=True)
 
 
-class Scaling(torch.autograd.Function):
-    """x -> 2 x with a first derivative whose own derivative is wrong."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return g * 3 * x.detach() ** 2
-
-
-class Cube(nn.Module):
-    def forward(self, x):
-        return Scaling.apply(x)
-
-
 BAD_MODELS = [
     (Dropping(), "expected the same output twice, found that the output of 1 varies"),
     (nn.BatchNorm1d(6, track_running_stats=False), "found that 1 mixes the batch"),
-    (Cube(), "expected Hv to agree with a finite difference|expected a symmetric Hessian"),
+    (WrongCube(), "expected Hv to agree with a finite difference|expected a symmetric Hessian"),
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from landscape.errors import MalformedError, UsageError
+from landscape.machine import files
 
 Kind = Literal["safetensors", "zip", "legacy pickle", "tar"]
 
@@ -36,8 +37,8 @@ _STRANGERS: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def open_regular(path: str | Path) -> tuple[BinaryIO, int]:
-    """Open a regular, readable file that is not empty; never waits for a pipe or a device.
+def open_checkpoint(path: str | Path) -> tuple[BinaryIO, int]:
+    """Open a regular file that is not empty; see `landscape.machine.files.open_regular`.
 
     Returns:
         The file, at its beginning, and its size in bytes.
@@ -46,10 +47,10 @@ def open_regular(path: str | Path) -> tuple[BinaryIO, int]:
         UsageError: the path does not exist, cannot be read or is not a regular file, or the file is empty.
     """
     try:
-        mode = os.stat(path).st_mode  # checked first, since opening a device or a pipe can have effects
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"expected a checkpoint file, found {_node(mode)}: {path}", fix="pass the path of a regular file")
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        file = files.open_regular(path)
+    except files.NotRegularError as error:
+        found = _node(error.mode)
+        raise UsageError(f"expected a checkpoint file, found {found}: {path}", fix="pass the path of a regular file") from None
     except FileNotFoundError:
         what = "a dangling link" if os.path.islink(path) else "nothing"
         raise UsageError(f"expected a checkpoint file, found {what} at {path}", fix="check the path") from None
@@ -58,15 +59,11 @@ def open_regular(path: str | Path) -> tuple[BinaryIO, int]:
     except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL byte
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"expected a checkpoint file, found a path that cannot be opened ({reason}): {path}") from None
-    file = os.fdopen(handle, "rb")
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        file.close()
-        raise UsageError(f"expected a checkpoint file, found {_node(status.st_mode)}: {path}", fix="pass a regular file")
-    if status.st_size == 0:
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
         file.close()
         raise UsageError(f"expected a checkpoint, found an empty file (0 bytes): {path}", fix="save or download it again")
-    return file, status.st_size
+    return file, size
 
 
 def sniff(file: BinaryIO, size: int, name: str) -> Kind:

@@ -8,6 +8,10 @@ from landscape.cli.output_directory import OutputDirectory
 from landscape.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+
     from landscape.results import Slice
     from landscape.tasks import Task
 
@@ -56,22 +60,21 @@ def finish(
     terminal.written(folder.written)
 
 
-def preview(piece: "Slice", folder: OutputDirectory) -> None:
-    """The picture of an unfinished slice, where that of the finished one will be."""
-    from landscape.report import figure_slice, save
+def draw_unfinished(piece: "Slice", folder: OutputDirectory) -> None:
+    """The first picture of a slice that is being computed, where that of the finished one will be."""
+    from landscape.report import figure_slice
 
     if piece.values:
-        save(figure_slice(piece), folder.path / f"surface-{'line' if piece.dim == 1 else 'contour'}")
+        _save({_first(piece): figure_slice(piece)}, folder)
 
 
 def draw(piece: "Slice", folder: OutputDirectory) -> list[Path]:
     """The pictures of a slice."""
-    from landscape.report import figure_interpolation, figure_merge_tree, figure_slice, save
+    from landscape.report import figure_interpolation, figure_merge_tree, figure_slice
 
-    if piece.dim == 1:
-        figures = {"line": figure_interpolation(piece) if piece.path else figure_slice(piece)}
-    else:
-        figures = {"contour": figure_slice(piece), "3d": figure_slice(piece, view="3d")}
+    figures = {_first(piece): figure_interpolation(piece) if piece.path else figure_slice(piece)}
+    if piece.dim == 2:
+        figures["3d"] = figure_slice(piece, view="3d")
         if "test_loss" in piece.values:
             figures["test-loss"] = figure_slice(piece, quantity="test_loss")
     for quantity in ("lambda_max", "lambda_min", "lambda_ratio"):
@@ -79,4 +82,16 @@ def draw(piece: "Slice", folder: OutputDirectory) -> list[Path]:
             figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity)
     if piece.merge_tree is not None and len(piece.merge_tree.minima) > 1:
         figures["minima"] = figure_merge_tree(piece)
-    return [p for name, figure in figures.items() for p in save(figure, folder.path / f"surface-{name}")]
+    return _save(figures, folder)
+
+
+def _first(piece: "Slice") -> str:
+    """What the picture that every slice has is called."""
+    return "line" if piece.dim == 1 else "contour"
+
+
+def _save(figures: "Mapping[str, Figure]", folder: OutputDirectory) -> list[Path]:
+    """The files of some figures, in every format."""
+    from landscape.report import save
+
+    return [path for name, figure in figures.items() for path in save(figure, folder.path / f"surface-{name}")]

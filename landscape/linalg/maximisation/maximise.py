@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Literal, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,32 @@ BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-3]
 BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)[:-2]
 
 
+class SearchOptions(TypedDict, total=False):
+    """Options of both maximisations.
+
+    Attributes:
+        starts: "centre"; "directions": the extreme points along ±d for each direction d, in a box the corners r * sign(±d), in
+            a ball rho * ±d / ||d||; "random": `restarts` random corners, or points of the sphere; or tensors (P,), projected
+            onto the region. Default: the first three.
+        directions: (P,) or (j, P) in the coordinates of y, best first. The top eigenvectors are the natural choice: of H in a
+            ball, of D H D with D = diag(r) in a box. Default none.
+        iterations: of projected_gradient, projected_quasi_newton, polish and apgd; default 20.
+        jumps: most jumps of corner_search, sign_corner and boundary_gradient from each start; default 8.
+        tol: these stop when no extreme point is expected to raise the value by more than this share of its growth from the
+            centre; with 0, the default, they continue to one that is best for its own gradient.
+        max_evaluations: stop after so many evaluations; default no bound.
+        generator: of the random starts; default seed 0.
+    """
+
+    starts: Sequence[Start | Tensor]
+    directions: Float[Tensor, "..."] | Sequence[Tensor] | None
+    iterations: int
+    jumps: int
+    tol: float
+    max_evaluations: int | None
+    generator: torch.Generator | None
+
+
 def maximise_box(
     value_and_gradient: ValueAndGradient,
     value: Value | None,
@@ -34,17 +60,11 @@ def maximise_box(
     *,
     dim: int | None = None,
     methods: Sequence[BoxMethod] = BOX_METHODS,
-    starts: Sequence[Start | Tensor] = STARTS,
-    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
     restarts: int = 2,
-    iterations: int = 20,
-    jumps: int = 8,
-    tol: float = 0.0,
     lbfgsb_iterations: int = 10,
-    max_evaluations: int | None = None,
-    generator: torch.Generator | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    **options: Unpack[SearchOptions],
 ) -> Maximum:
     """Largest value found of f over the box |y_i| <= r_i.
 
@@ -64,19 +84,10 @@ def maximise_box(
             sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. These three begin at the centre and at each
             given tensor. Not in the default: "sign_corner", corner_search without its further starts; "apgd", Croce and
             Hein's auto-PGD with `iterations` steps from every start; "polish", projected_quasi_newton from the best point only.
-        starts: "centre"; "directions": the corners r * sign(±d) of each direction d; "random": `restarts` random corners; or
-            tensors (P,), which are clipped to the box.
-        directions: (P,) or (j, P) in the coordinates of y, best first: the top eigenvectors of D H D with D = diag(r) are the
-            natural choice.
         restarts: number of random corners.
-        iterations: of projected_gradient, projected_quasi_newton, polish and apgd.
-        jumps: most jumps of corner_search and sign_corner from each start.
-        tol: they stop when no corner is expected to raise the value by more than this share of its growth from the centre;
-            with 0 they continue to a corner that is best for its own gradient.
         lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
-        max_evaluations: stop after so many evaluations; no bound if None.
-        generator: of the random corners; seed 0 if None.
         dtype, device: of y; those of `radius` if it is a tensor, else float32 on the CPU.
+        options: starts, directions, iterations, jumps, tol, max_evaluations and generator, as in `SearchOptions`.
 
     Returns:
         Maximum; at least f(0), and at least what L-BFGS-B alone finds from the same starts.
@@ -102,23 +113,8 @@ def maximise_box(
         (1.0, [0.5, 0.5, 0.5, 0.5])
     """
     scale = radius_of(radius, dim, dtype, device)
-    return _maximise(
-        value_and_gradient,
-        value,
-        Box(len(scale)),
-        scale,
-        methods,
-        get_args(BoxMethod),
-        starts,
-        directions,
-        restarts,
-        iterations,
-        jumps,
-        tol,
-        lbfgsb_iterations,
-        max_evaluations,
-        generator,
-    )
+    known = get_args(BoxMethod)
+    return _maximise(value_and_gradient, value, Box(len(scale)), scale, methods, known, restarts, lbfgsb_iterations, **options)
 
 
 def maximise_ball(
@@ -128,31 +124,23 @@ def maximise_ball(
     *,
     dim: int,
     methods: Sequence[BallMethod] = BALL_METHODS,
-    starts: Sequence[Start | Tensor] = STARTS,
-    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
     restarts: int = 4,
-    iterations: int = 20,
-    jumps: int = 8,
-    tol: float = 0.0,
-    max_evaluations: int | None = None,
-    generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    **options: Unpack[SearchOptions],
 ) -> Maximum:
     """Largest value found of f over the ball ||y|| <= rho.
 
     max f(y) subject to ||y||_2 <= rho: the inner problem of SAM, here climbed to a local maximum instead of one gradient step.
 
     Args:
-        value_and_gradient, value, max_evaluations, generator: as for `maximise_box`.
+        value_and_gradient, value, options: as for `maximise_box`.
         rho: radius, finite, >= 0.
         dim: P.
         methods: "boundary_gradient": rho * g / ||g||, iterated (its first point is SAM's); "projected_gradient": normalised
             steps, halved when they fail; "projected_quasi_newton": L-BFGS, tangential while on the sphere; also from the best
             point so far. Not in the default: "apgd" and "polish", as for `maximise_box`.
-        starts: "centre"; "directions": rho * ±d / ||d||; "random": random points of the sphere; or tensors (P,).
-        directions: (P,) or (j, P): the top eigenvectors of H.
-        restarts, iterations, jumps, tol: as for `maximise_box`; jumps and tol of boundary_gradient.
+        restarts: number of random points of the sphere.
         dtype, device: of y.
 
     Returns:
@@ -176,23 +164,8 @@ def maximise_ball(
         6.0
     """
     scale = radius_of(float(rho), dim, dtype, device)
-    return _maximise(
-        value_and_gradient,
-        value,
-        Ball(dim),
-        scale,
-        methods,
-        get_args(BallMethod),
-        starts,
-        directions,
-        restarts,
-        iterations,
-        jumps,
-        tol,
-        0,
-        max_evaluations,
-        generator,
-    )
+    known = get_args(BallMethod)
+    return _maximise(value_and_gradient, value, Ball(dim), scale, methods, known, restarts, **options)
 
 
 def _maximise(
@@ -202,15 +175,16 @@ def _maximise(
     scale: Tensor,
     methods: Sequence[str],
     known: Sequence[str],
-    starts: Sequence[str | Tensor],
-    directions: Tensor | Sequence[Tensor] | None,
     restarts: int,
-    iterations: int,
-    jumps: int,
-    tol: float,
-    lbfgsb_iterations: int,
-    max_evaluations: int | None,
-    generator: torch.Generator | None,
+    lbfgsb_iterations: int = 0,
+    *,
+    starts: Sequence[str | Tensor] = STARTS,
+    directions: Tensor | Sequence[Tensor] | None = None,
+    iterations: int = 20,
+    jumps: int = 8,
+    tol: float = 0.0,
+    max_evaluations: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Maximum:
     """Run every method from its starts over one region; `scale` maps the unit region to the caller's."""
     for method in methods:

@@ -1,7 +1,6 @@
 """Hashes of functions, objects and layers that agree between processes: code, settings and tensors."""
 
 import functools
-import hashlib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.network.identity.bytecode import is_foreign, is_foreign_module, is_library, lookups, state, stored, version
-
-Pieces = Iterator[str | memoryview]
+from landscape.network.identity.hashes import Pieces, named_tensors, sha256, whole_tensors
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 _MODULE = set(vars(nn.Module())) | {"training"}  # attributes that torch sets in every layer
@@ -61,36 +59,6 @@ def layers(module: nn.Module) -> Iterator[str]:
         yield from known.attributes(layer, _MODULE)
 
 
-def sha256(pieces: Iterable[str | memoryview]) -> str:
-    """Hash of strings and bytes, each preceded by its length, so that the boundaries between them count."""
-    digest = hashlib.sha256()
-    for piece in pieces:
-        raw = piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece
-        digest.update(f"{type(piece).__name__} {len(raw)} ".encode())
-        digest.update(raw)
-    return digest.hexdigest()
-
-
-def content(t: Tensor) -> memoryview:
-    """Bytes of a tensor's elements, in order."""
-    flat = t.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
-
-
-def stream(tensors: Iterable[Tensor]) -> Pieces:
-    """Dtype, shape and bytes of tensors, one after another."""
-    for t in tensors:
-        yield f"{t.dtype} {tuple(t.shape)}"
-        yield content(t)
-
-
-def named(tensors: Mapping[str, Tensor]) -> Pieces:
-    """Tensors with their names, as `stream`."""
-    for name, t in tensors.items():
-        yield name
-        yield from stream([t])
-
-
 class _Definitions:
     """Hashes of objects that may refer to one another, also in cycles."""
 
@@ -126,12 +94,12 @@ class _Definitions:
         """The parts of an object that its hash covers."""
         match thing:
             case Tensor():
-                yield from stream([thing])
+                yield from whole_tensors([thing])
             case nn.Module():
                 for name, layer in thing.named_modules():
                     yield f"{name}: {type(layer).__qualname__}"
                     yield from self.attributes(layer, _MODULE)
-                yield from named({k: t for k, t in thing.state_dict().items() if isinstance(t, Tensor)})
+                yield from named_tensors({k: t for k, t in thing.state_dict().items() if isinstance(t, Tensor)})
             case np.ndarray():
                 yield f"{thing.dtype} {thing.shape}"
                 yield repr(thing.tolist()) if thing.dtype.hasobject else np.ascontiguousarray(thing).tobytes().hex()

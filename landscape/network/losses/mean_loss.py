@@ -157,18 +157,25 @@ def joined(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if len(known) == len(parts) else None
 
 
-def standard_error(values: Any, weights: Any, mean: float) -> float | None:
-    """Standard error of a weighted mean over samples (for equal weights s/sqrt(n), ddof = 1); None for a single sample.
-
-    Args:
-        values, weights: (N,), tensors or arrays.
-        mean: weighted mean of the values.
-    """
+def standard_error(values: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> float | None:
+    """Standard error of a weighted mean over samples (for equal weights s/sqrt(n), ddof = 1); None for a single sample."""
     n = len(values)
     if n < 2:
         return None
-    share, deviations = weights / weights.sum(), values - mean
-    return float((share * share * deviations * deviations).sum() * n / (n - 1)) ** 0.5
+    share = weights / weights.sum()
+    mean = float((weights * values).sum() / weights.sum())
+    return float(_variance(values - mean, n, share * share)) ** 0.5
+
+
+def _variance(deviations: Any, n: Any, squared_shares: Any = 1.0) -> Any:
+    """Variance of the weighted mean of n samples, sum_i s_i^2 d_i^2 n / (n - 1), for each row.
+
+    Args:
+        deviations: (..., N) d, of the samples from the mean; already times their shares if those are not given.
+        n: number of samples that count in each row.
+        squared_shares: (N,) s^2, of the samples in the total weight.
+    """
+    return (squared_shares * deviations * deviations).sum(-1) * n / (n - 1)
 
 
 def means_and_errors(
@@ -188,5 +195,4 @@ def means_and_errors(
             share, values = np.where(counted, weights, 0.0), np.where(counted, values, 0.0)
             share = share / share.sum(1, keepdims=True)
         means = (values * share).sum(1)
-        deviations = share * (values - means[:, None])
-        return means, np.where(n > 1, np.sqrt((deviations * deviations).sum(1) * n / (n - 1)), np.nan)
+        return means, np.where(n > 1, np.sqrt(_variance(share * (values - means[:, None]), n)), np.nan)
