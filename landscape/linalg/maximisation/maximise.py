@@ -74,7 +74,7 @@ def maximise_box(
         tol: they stop when no corner is expected to raise the value by more than this share of its growth from the centre;
             with 0 they continue to a corner that is best for its own gradient.
         lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
-        max_evaluations: stop after so many evaluations; no bound if None.
+        max_evaluations: bound on the evaluations; no bound if None.
         generator: of the random corners; seed 0 if None.
         dtype, device: of y; those of `radius` if it is a tensor, else float32 on the CPU.
 
