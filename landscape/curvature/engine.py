@@ -83,7 +83,7 @@ class Engine(ForwardPass):
         return grad(loss, leaves, create_graph=True)
 
     def graph_bytes(self, theta: Float[Tensor, " P"], samples: int | None = None) -> float:
-        """Estimated bytes of the first-order graphs of so many samples, extrapolated from one sample and two.
+        """Estimated bytes of the first-order graphs of this many samples, extrapolated from one sample and two.
 
         Infinite if batches of one sample do not allow an extrapolation.
         """

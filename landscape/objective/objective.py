@@ -143,7 +143,7 @@ class Objective(Prepared):
         return [len(b) for b in self._engine.batches]
 
     def graph_bytes(self, samples: int | None = None) -> int:
-        """Estimated bytes that curvature products on so many samples (default all) hold at once; 0 if unknown."""
+        """Estimated bytes that curvature products on this many samples (default all) hold at once; 0 if unknown."""
         return self._engine.held_at_once(self._theta, samples)
 
     @property
@@ -247,7 +247,7 @@ class Objective(Prepared):
         return self._product(v, Engine.ggnvp)
 
     def fishervp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
-        """Products with the empirical Fisher matrix, the mean of g_n g_n^T over samples; the loss must come apart."""
+        """Products with the empirical Fisher matrix, the mean of g_n g_n^T over samples; the loss must be such a mean."""
         return self._product(v, Engine.fishervp)
 
     @property

@@ -48,7 +48,7 @@ class Ledger:
         if name in TENSORS or name in STORAGES:
             return self._allocate(name, arguments)
         if name in ALLOWED and name not in CLASSES:
-            raise bad(f"data that is called as it is saved, found a call of {name}")
+            raise bad(f"a call that torch.save writes, found a call of {name}")
         return Made(name)
 
     def storage(self, reference: Any) -> Storage:

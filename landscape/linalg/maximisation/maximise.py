@@ -40,7 +40,7 @@ class SearchOptions(TypedDict, total=False):
         jumps: most jumps of corner_search, sign_corner and boundary_gradient from each start; default 8.
         tol: these stop when no extreme point is expected to raise the value by more than this share of its growth from the
             centre; with 0, the default, they continue to one that is best for its own gradient.
-        max_evaluations: stop after so many evaluations; default no bound.
+        max_evaluations: bound on the evaluations; default no bound.
         generator: of the random starts; default seed 0.
     """
 

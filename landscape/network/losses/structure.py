@@ -159,7 +159,7 @@ def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor,
         best, shares = length.where(better, best), share.where(better, shares)
     if not seen:
         return _all_ignored(loss, output, target)
-    # The slope of a sample that is saturated at all these outputs is zero; such samples share equally what the others leave.
+    # The slope of a sample that is saturated at all these outputs is zero; such samples share the remaining weight equally.
     flat = shares.isnan() & ~ignored
     shares = shares.where(~shares.isnan(), 0.0)
     if bool(flat.any()):
