@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from landscape.machine.json_values import plain
+from landscape.machine.json_values import number_or_nan, plain
 from landscape.results.surfaces.check_summary import CheckSummary
 
 AGREE = 0.02  # share of the largest by which derivatives may differ, from rounding and from the step of a difference
@@ -121,10 +121,5 @@ class Derivatives:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Derivatives":
         """Inverse of `to_json`; a null that stands for a number comes back as nan."""
-        numbers = {k: {n: number(v) for n, v in data[k].items()} for k in ("values", "products", "slopes")}
-        return cls(**(dict(data) | numbers | {"loss": number(data["loss"])}))
-
-
-def number(x: float | None) -> float:
-    """A number from JSON, where null stands for one that was not finite."""
-    return math.nan if x is None else float(x)
+        numbers = {k: {n: number_or_nan(v) for n, v in data[k].items()} for k in ("values", "products", "slopes")}
+        return cls(**(dict(data) | numbers | {"loss": number_or_nan(data["loss"])}))
