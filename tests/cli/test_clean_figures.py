@@ -5,9 +5,9 @@ import struct
 
 import pytest
 from in_process import run
-from landscape.report.output import render
 
 from landscape.report import figure_slice
+from landscape.report.figure_files import render
 from landscape.results import Slice
 
 SMALL = ("--samples", 48, "--allow-unconverged")

@@ -20,7 +20,6 @@ from landscape.measures import (
     frobenius,
     gauss_newton_trace,
     keskar,
-    lambda_max,
     layer_relative_trace,
     measure_all,
     relative_flatness,
@@ -130,8 +129,20 @@ def test_intervals_of_probes_cover_the_truth():
         assert 0.92 <= hits / 300 <= 0.985, (name, hits / 300)
 
 
-def test_data_error_covers_fresh_samples():
-    """The error over samples: lambda_max of many small draws scatters as data_stderr says."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lambda_max",
+        "sam",
+        "asam",
+        "adaptive_average_l2",
+        "keskar",
+        "adaptive_worst_linf_m:m=20:steps=4:restarts=0",
+        "fisher_rao",
+    ],
+)
+def test_data_error_is_the_scatter_over_fresh_samples(name):
+    """The error over samples: a measure of many small draws scatters as `data_stderr` says."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     errors, values = [], []
@@ -139,7 +150,7 @@ def test_data_error_covers_fresh_samples():
         g = torch.Generator().manual_seed(seed)
         x = torch.randn(200, 3, generator=g)
         y = (x[:, 0] + 0.5 * torch.randn(200, generator=g) > 0).long()
-        estimate = lambda_max(Objective(model, nn.CrossEntropyLoss(), (x, y), dtype="float64"))
+        estimate = measure_all(Objective(model, nn.CrossEntropyLoss(), (x, y), dtype="float64"), [name])[name].estimate
         values.append(estimate.value)
         errors.append(estimate.data_stderr)
     assert np.std(values, ddof=1) == pytest.approx(np.mean(errors), rel=0.3)

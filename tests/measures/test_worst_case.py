@@ -20,7 +20,6 @@ from landscape.measures import (
     asam_published,
     first_order_adaptive_linf,
     keskar_relative,
-    measure_all,
     sam,
     sam_linf,
 )
@@ -153,23 +152,6 @@ def test_average_covers_its_closed_form(norm, law):
         low, high = adaptive_average(objective, norm=norm, generator=torch.Generator().manual_seed(seed)).interval()
         hits += low <= truth <= high
     assert 0.90 <= hits / 300 <= 0.985, hits
-
-
-@pytest.mark.parametrize(
-    "name", ["sam", "asam", "adaptive_average_l2", "keskar", "adaptive_worst_linf_m:m=20:steps=4:restarts=0", "fisher_rao"]
-)
-def test_data_error_is_the_scatter_over_fresh_samples(name):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    errors, values = [], []
-    for seed in range(60):
-        g = torch.Generator().manual_seed(seed)
-        x = torch.randn(200, 3, generator=g)
-        y = (x[:, 0] + 0.5 * torch.randn(200, generator=g) > 0).long()
-        estimate = measure_all(Objective(model, nn.CrossEntropyLoss(), (x, y), dtype="float64"), [name])[name].estimate
-        values.append(estimate.value)
-        errors.append(estimate.data_stderr)
-    assert np.std(values, ddof=1) == pytest.approx(np.mean(errors), rel=0.3)
 
 
 def test_radii_are_checked():

@@ -51,7 +51,7 @@ def run(
     """
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file, test_objective
-    from landscape.cli.surfaces.axes import Axes, sha256
+    from landscape.cli.surfaces.axes import Axes, path_sha256
     from landscape.cli.surfaces.output import finish
     from landscape.measures import provenance
 
@@ -60,7 +60,7 @@ def run(
     test = test_objective(task, common) if options.with_test and naming.split != "test" else None
     job = Job(checkpoint, common, naming, options, task, objective_of(task, common, naming.split), test, terminal)
     axes = Axes(options.asked, options.trajectory, task, common, naming, terminal)
-    files = axes.files() if options.end is None else {str(options.end[1]): sha256(options.end[1])}
+    files = axes.files() if options.end is None else {str(options.end[1]): path_sha256(options.end[1])}
     made_with = provenance(job.objective, common.seed) | task_file(naming) | {
         "checkpoint": checkpoint.name, "sha256": task.sha256, "task": task.name, "split": naming.split,
         "samples": job.objective.samples, "test_samples": None if test is None else test.samples, "files": files,
@@ -136,7 +136,7 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
 
 def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slice":
     """A line or a plane."""
-    from landscape.cli.surfaces.output import preview
+    from landscape.cli.surfaces.output import draw_unfinished
     from landscape.surfaces import line, plane, store_directions, stored_directions
 
     options, objective = job.options, job.objective
@@ -155,7 +155,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
         "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature,
         "precision": options.precision,
     }  # fmt: skip
-    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: preview(piece, folder, not options.clean)}
+    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: draw_unfinished(piece, folder, not options.clean)}
     if len(directions) == 1:
         found = line(objective, directions[0], span=spans[0], grid=grid, seed=job.common.seed, **measured, **kept)
     else:
@@ -167,7 +167,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
 def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: int) -> "Slice":
     """The line or a trained curve to another checkpoint."""
     from landscape.cli.setup import objective_of, open_task
-    from landscape.cli.surfaces.output import preview
+    from landscape.cli.surfaces.output import draw_unfinished
     from landscape.surfaces import interpolation
 
     end = objective_of(open_task(path, job.naming, job.terminal), job.common, job.naming.split)
@@ -182,7 +182,7 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
         end,
         curve=curve,
         run=_points(folder),
-        seen=lambda piece: preview(piece, folder, not job.options.clean),
+        seen=lambda piece: draw_unfinished(piece, folder, not job.options.clean),
         **measured,
     )
     for quantity, barrier in found.barriers.items():

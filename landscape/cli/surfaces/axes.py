@@ -40,7 +40,7 @@ class Axes:
         named = self._named("CKPT")
         for folder in {*self._named("DIR"), *([] if self.trajectory is None else [self.trajectory])}:
             named += self.series(folder).paths
-        return {str(path): sha256(path) for path in dict.fromkeys(named)}
+        return {str(path): path_sha256(path) for path in dict.fromkeys(named)}
 
     def directions(self, objective: "Objective", norm: str, fixed: "Sequence[str]", orthogonal: bool) -> "list[Direction]":
         """The axes; all axes of one kind are computed together."""
@@ -109,7 +109,7 @@ class Axes:
         return self._read[folder]
 
 
-def sha256(path: Path) -> str:
+def path_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, or of the names and bytes of a folder's files.
 
     Raises:
@@ -118,7 +118,7 @@ def sha256(path: Path) -> str:
     try:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file())
-            return hashlib.sha256("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in inside).encode()).hexdigest()
+            return hashlib.sha256("".join(f"{p.relative_to(path)} {path_sha256(p)}\n" for p in inside).encode()).hexdigest()
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

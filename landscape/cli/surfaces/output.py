@@ -9,6 +9,10 @@ from landscape.cli.surfaces.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+
     from landscape.results import Slice
     from landscape.tasks import Task
 
@@ -58,22 +62,21 @@ def finish(
     terminal.written(folder.written)
 
 
-def preview(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> None:
+def draw_unfinished(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> None:
     """Draw an unfinished slice, in the file where the finished figure will be."""
-    from landscape.report import figure_slice, save
+    from landscape.report import figure_slice
 
     if piece.values:
-        save(figure_slice(piece, caption=caption), folder.path / f"surface-{'line' if piece.dim == 1 else 'contour'}")
+        _save({_first(piece): figure_slice(piece, caption=caption)}, folder)
 
 
 def draw(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> list[Path]:
     """Write the figures of a slice, with title and caption or without both."""
-    from landscape.report import figure_interpolation, figure_merge_tree, figure_slice, save
+    from landscape.report import figure_interpolation, figure_merge_tree, figure_slice
 
-    if piece.dim == 1:
-        figures = {"line": (figure_interpolation if piece.path else figure_slice)(piece, caption=caption)}
-    else:
-        figures = {"contour": figure_slice(piece, caption=caption), "3d": figure_slice(piece, view="3d", caption=caption)}
+    figures = {_first(piece): (figure_interpolation if piece.path else figure_slice)(piece, caption=caption)}
+    if piece.dim == 2:
+        figures["3d"] = figure_slice(piece, view="3d", caption=caption)
         if "test_loss" in piece.values:
             figures["test-loss"] = figure_slice(piece, quantity="test_loss", caption=caption)
     for quantity in ("lambda_max", "lambda_min", "lambda_ratio"):
@@ -81,4 +84,16 @@ def draw(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> list[
             figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity, caption=caption)
     if piece.merge_tree is not None and len(piece.merge_tree.minima) > 1:
         figures["minima"] = figure_merge_tree(piece, caption=caption)
-    return [p for name, figure in figures.items() for p in save(figure, folder.path / f"surface-{name}")]
+    return _save(figures, folder)
+
+
+def _first(piece: "Slice") -> str:
+    """File name of the figure that every slice has."""
+    return "line" if piece.dim == 1 else "contour"
+
+
+def _save(figures: "Mapping[str, Figure]", folder: OutputDirectory) -> list[Path]:
+    """Write figures in every format and return their files."""
+    from landscape.report import save
+
+    return [path for name, figure in figures.items() for path in save(figure, folder.path / f"surface-{name}")]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.measures.registry import Work
-from landscape.measures.running.shared_computations import extremes, extremes_work, rounding, seeded
+from landscape.measures.running.shared_computations import extremes, extremes_work, loss_rounding
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -104,8 +105,8 @@ def largest_growth(
     To first order the maximum depends on the data like the value at the maximiser (Danskin's theorem), so its sampling error is
     that of the mean over samples of the growth there.
     """
-    found = growth(objective, rho, norm, scale, seeded(generator), **options)
-    estimate = found.estimate(rounding(objective))
+    found = growth(objective, rho, norm, scale, default_generator(generator), **options)
+    estimate = found.estimate(loss_rounding(objective))
     before, after = objective.losses(), objective.losses(objective.theta + scale * found.point)
     if before is None or after is None:
         return estimate

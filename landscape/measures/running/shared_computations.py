@@ -8,7 +8,7 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.curvature.per_sample import SAMPLE_FORMS
-from landscape.linalg.probes import random_rows
+from landscape.linalg.probes import default_generator, random_rows
 from landscape.measures.registry import Work
 from landscape.measures.running import warm_starts
 from landscape.measures.running.memo import once
@@ -18,11 +18,6 @@ from landscape.spectra import TOLERANCE, krylov
 
 # Number of probes that also measure the variance over samples; the standard error then has a relative error of about 10 %.
 DATA_PROBES = 4
-
-
-def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """The caller's generator, or a fresh one with seed 0."""
-    return generator if generator is not None else torch.Generator().manual_seed(0)
 
 
 def extremes(
@@ -129,7 +124,7 @@ def trace_of(
     curvature: Curvature = "hessian",
 ) -> Estimate:
     """Trace of A, or of diag(w) A diag(w), with the errors from probes and from samples."""
-    random = seeded(generator)
+    random = default_generator(generator)
     rows = data_probes(objective, random)
     estimate = sweep(objective, probes, random, weight, curvature).trace()
     return with_data_error(objective, estimate, rows if weight is None else weight * rows, curvature)
@@ -143,13 +138,13 @@ def eigenvalue_of(
     curvature: Curvature = "hessian",
 ) -> Estimate:
     """One of the `extremes`, 0 for the largest and -1 for the smallest, with its residual and sampling error."""
-    pairs = extremes(objective, seeded(generator), weight, curvature)
+    pairs = extremes(objective, default_generator(generator), weight, curvature)
     v = pairs.vectors[index]
     estimate = with_data_error(objective, pairs.estimate(index), [v if weight is None else weight * v], curvature)
     return replace(estimate, n=pairs.matvecs)
 
 
-def rounding(objective: Objective) -> float:
+def loss_rounding(objective: Objective) -> float:
     """Approximate rounding error of a mean loss: a few units in the last place of 1, for logits of order 1."""
     return 4 * torch.finfo(objective.dtype).eps
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from landscape.machine.json_values import plain
+from landscape.machine.json_values import number_or_nan, plain
 from landscape.results.surfaces.check_summary import CheckSummary
 
 AGREE = 0.02  # relative tolerance, for rounding and the truncation error of finite differences
@@ -119,10 +119,5 @@ class Derivatives:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Derivatives":
         """Inverse of `to_json`; a null in place of a number becomes nan."""
-        numbers = {k: {n: number(v) for n, v in data[k].items()} for k in ("values", "products", "slopes")}
-        return cls(**(dict(data) | numbers | {"loss": number(data["loss"])}))
-
-
-def number(x: float | None) -> float:
-    """A number from JSON; null becomes nan."""
-    return math.nan if x is None else float(x)
+        numbers = {k: {n: number_or_nan(v) for n, v in data[k].items()} for k in ("values", "products", "slopes")}
+        return cls(**(dict(data) | numbers | {"loss": number_or_nan(data["loss"])}))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from landscape.machine.json_values import plain
+from landscape.machine.json_values import number_or_nan, plain
 from landscape.results.surfaces.check_summary import CheckSummary
-from landscape.results.surfaces.derivative_check import Derivatives, number
+from landscape.results.surfaces.derivative_check import Derivatives
 from landscape.results.surfaces.slice_check import SAME
 
 _ENDS = ("start", "end")
@@ -87,7 +87,7 @@ class PathCheck:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PathCheck":
         """Inverse of `to_json`; a null in place of a number becomes nan."""
-        ends, derivatives = tuple(number(v) for v in data["ends"]), Derivatives.from_json(data["derivatives"])
-        own = None if data.get("own_ends") is None else tuple(number(v) for v in data["own_ends"])
+        ends, derivatives = tuple(number_or_nan(v) for v in data["ends"]), Derivatives.from_json(data["derivatives"])
+        own = None if data.get("own_ends") is None else tuple(number_or_nan(v) for v in data["own_ends"])
         read = {"ends": ends, "exact": tuple(data["exact"]), "derivatives": derivatives, "own_ends": own}
         return cls(**(dict(data) | read))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from landscape.machine.json_values import plain
+from landscape.machine.json_values import number_or_nan, plain
 from landscape.results.surfaces.check_summary import CheckSummary
-from landscape.results.surfaces.derivative_check import Derivatives, number
+from landscape.results.surfaces.derivative_check import Derivatives
 
 SAME = 1e-3  # relative tolerance of filter norms and recomputed values; far from the centre float32 loses some digits
 
@@ -164,9 +164,9 @@ class SliceCheck:
     def from_json(cls, data: Mapping[str, Any]) -> "SliceCheck":
         """Inverse of `to_json`; a null in place of a number becomes nan."""
         ratios = tuple(
-            None if r is None else NormRatios(**(r | {k: number(r[k]) for k in ("smallest", "largest")}))
+            None if r is None else NormRatios(**(r | {k: number_or_nan(r[k]) for k in ("smallest", "largest")}))
             for r in data["norm_ratio"]
         )
         derivatives = Derivatives.from_json(data["derivatives"])
-        read = {"norm_ratio": ratios, "centre_value": number(data["centre_value"]), "derivatives": derivatives}
+        read = {"norm_ratio": ratios, "centre_value": number_or_nan(data["centre_value"]), "derivatives": derivatives}
         return cls(**(dict(data) | read))

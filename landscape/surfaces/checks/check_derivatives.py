@@ -60,8 +60,8 @@ def checked_samples(objective: Objective) -> int:
     return min(objective.samples, most)
 
 
-def rounding(objective: Objective) -> float:
-    """Relative rounding error of a network: that of its dtype, or of a coarser one that it uses internally."""
+def rounding_without_kinks(objective: Objective) -> float:
+    """`Objective.rounding` if it is large enough for float32; a smaller one comes from kinks, and the dtype's is used."""
     found = objective.rounding
     return found if found > _FLOAT32 else torch.finfo(objective.dtype).eps
 

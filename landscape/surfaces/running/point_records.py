@@ -33,10 +33,5 @@ def failure(error: Exception) -> Record:
 
 
 def encoded(x: float | None) -> float | str | None:
-    """A number for JSON; one that is not finite becomes a string."""
+    """A number for JSON; one that is not finite becomes a string that `number_or_nan` reads."""
     return x if x is None or math.isfinite(x) else repr(x)
-
-
-def decoded(x: float | str | None) -> float:
-    """Inverse of `encoded`; None is nan."""
-    return math.nan if x is None else float(x)
