@@ -141,7 +141,7 @@ def test_no_room_for_the_answer(place: Place) -> None:
         done = subprocess.run(
             [sys.executable, "-P", "-c", program], stdin=file, stdout=answer, env=isolate._environment(), check=False
         )
-        with pytest.raises(UsageError, match="room for the tensors in the temporary directory"):
+        with pytest.raises(UsageError, match="space for the tensors in the temporary directory"):
             isolate.take(answer, done.returncode, "")
 
 
