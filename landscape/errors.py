@@ -88,6 +88,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in str(error) for words in _NO_MEMORY)
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Whether memory or the stack ran out, which says nothing of the network but that."""
+    return isinstance(error, RecursionError) or is_out_of_memory(error)
+
+
 def is_about_dtype(error: Exception) -> bool:
     """Whether a network complains of the dtype that it was converted to."""
     return any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type"))

@@ -16,7 +16,7 @@ from torch import Tensor
 from landscape.curvature.engine import Engine
 from landscape.curvature.failing_layer import layer_of
 from landscape.curvature.method import PLAIN
-from landscape.errors import NumericalError, is_about_dtype, is_out_of_memory
+from landscape.errors import NumericalError, is_about_dtype, is_exhausted
 from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.distributed import ALONE
 from landscape.network.batches import counted
@@ -69,7 +69,7 @@ def _checked(own: Engine) -> float:
         if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
-        if is_out_of_memory(error):
+        if is_exhausted(error):
             raise
         if not is_about_dtype(error):
             raise _missing(own, error) from error
@@ -77,7 +77,7 @@ def _checked(own: Engine) -> float:
             noise = rounding(own)
             _check(own, noise, exact=False)
         except (RuntimeError, TypeError) as second:
-            if is_out_of_memory(second):
+            if is_exhausted(second):
                 raise
             raise _missing(own, second) from second
     return max(noise, of_dtype(own))

@@ -11,7 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
-from landscape.errors import UsageError, is_out_of_memory
+from landscape.errors import UsageError, is_exhausted
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 # Of a module's attributes, those that PyTorch's own methods move.
@@ -50,7 +50,7 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     try:
         own = copy.deepcopy(model, same | wrapped | computed)
     except (RuntimeError, TypeError) as error:
-        if is_out_of_memory(error):
+        if is_exhausted(error):
             raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(

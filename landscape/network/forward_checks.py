@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError, is_about_dtype, is_out_of_memory
+from landscape.errors import NumericalError, UsageError, is_about_dtype, is_exhausted
 from landscape.machine.arithmetic import values
 from landscape.network.batches import Batch, counted, merged
 from landscape.network.copying import kept, owned
@@ -219,7 +219,7 @@ def _first_output(engine: ForwardPass, theta: Tensor, batch: Batch) -> tuple[Any
     except UsageError:
         raise
     except Exception as error:  # whatever the user's own code raises on its own data
-        if is_out_of_memory(error):
+        if is_exhausted(error):
             raise
         first = str(error).partition("\n")[0]
         other = "float32" if theta.dtype == torch.float64 else "float64"

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
 from landscape.network.graph import Example, Graph, bound_arguments, example_for, graph_of, where
+from landscape.symmetry import weighted_rules, weightless_rules  # noqa: F401  # importing them enters their rules
 from landscape.symmetry.calls import RULES, Call, Leaf, Use, fixed
 from landscape.symmetry.scale_variables import PINNED, ZERO, Variables
 from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError, is_out_of_memory
+from landscape.errors import NumericalError, UsageError, is_exhausted
 from landscape.network.batches import Batch
 from landscape.network.forward import ForwardPass
 from landscape.network.functional import holding
@@ -78,7 +78,7 @@ def check_loss(
     except UsageError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # PyTorch's answers to shapes; no NameError
-        if is_out_of_memory(error):
+        if is_exhausted(error):
             raise
         first = str(error).partition("\n")[0]
         raise UsageError(
