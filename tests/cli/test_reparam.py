@@ -81,9 +81,7 @@ def test_both_rescaled_checkpoints_are_what_they_say(net: Path, both: tuple[Path
     assert {round(float(x), 4) for x in layer["fc3.weight"]} == {1.0}
     assert node["fc1.bias"].std() > 0.3
     assert 0.25 - 1e-6 <= node["fc1.bias"].min() < node["fc1.bias"].max() <= 4 + 1e-6
-    again = json.loads(
-        landscape("sharpness", both[0] / "rescaled-node.safetensors", *FEW, "--measures", "trace", "--json").out
-    )
+    again = json.loads(landscape("sharpness", both[0] / "rescaled-node.safetensors", *FEW, "--measures", "trace", "--json").out)
     rows = {row["name"]: row for row in json.loads((both[0] / "certificate.json").read_text())["node"]["rows"]}
     assert again["results"][0]["measures"]["trace"]["value"] == pytest.approx(rows["trace"]["after"]["value"], rel=1e-5)
 
