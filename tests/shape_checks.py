@@ -13,6 +13,7 @@ import jaxtyping
 import numpy as np
 import torch
 
+ARRAYS = (torch.Tensor, np.ndarray)
 whole = jaxtyping.jaxtyped
 
 
@@ -55,8 +56,8 @@ def once_a_kind(function: Callable[..., Any], typechecker: Callable[[Any], Any])
 
 def kind(what: Any) -> Hashable:
     """All that an annotation can ask for: shape and dtype of an array, words, and the type of anything else, items included."""
-    if isinstance(what, torch.Tensor | np.ndarray):
-        return type(what), tuple(what.shape), what.dtype
+    if isinstance(what, ARRAYS):
+        return type(what), what.shape, what.dtype
     if isinstance(what, str):
         return what
     if isinstance(what, dict):
