@@ -42,8 +42,9 @@ types: .venv/installed
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
 
-# The experiments, and the demo's pictures that README.md and docs/*.md show.
+# The picture of the architecture, the experiments, and the demo's pictures that README.md and docs/*.md show.
 figures: .venv/installed demo
+	$(BIN)/python docs/draw_architecture.py
 	$(BIN)/python -m experiments.keskar
 	$(BIN)/python -m experiments.zhang
 	$(BIN)/python -m experiments.dinh

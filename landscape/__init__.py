@@ -1,11 +1,11 @@
-"""Loss landscapes and sharpness of PyTorch networks: every number with its error, every claim with its proof.
+"""Loss landscapes and sharpness of PyTorch networks: every number has an error bar, every claim a check.
 
     import landscape as ls
 
     objective = ls.Objective(model, loss, data)
     print(ls.sharpness(objective))
 
-Names are looked up when they are first used, so that `import landscape` imports no torch.
+Names are imported when they are first used, so that `import landscape` does not import torch.
 """
 
 import importlib
@@ -101,7 +101,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from the module where it lives."""
+    """Import a public name from the subpackage that defines it."""
     if name not in _HOMES:
         raise AttributeError(f"module 'landscape' has no attribute {name!r}")
     return getattr(importlib.import_module(f"landscape.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""`python -m landscape`."""
+"""Run the command line as `python -m landscape`."""
 
 from landscape.cli import main
 

@@ -1,19 +1,19 @@
-"""The one exception family of the toolkit.
+"""The exceptions of the toolkit, all derived from `LandscapeError`.
 
-Each kind knows the exit code that the command line gives it. A message is one line in three parts: what was expected,
-what was found, and what to do next; `LandscapeError("expected ..., found ...", fix="...")` puts them together.
+Each class has the exit code that the command line returns. A message is one line in three parts: what was expected, what was
+found, and what to do next; `LandscapeError("expected ..., found ...", fix="...")` joins them.
 """
 
-# What PyTorch says of memory in errors of a general kind.
+# Phrases about memory in PyTorch's errors of a general type.
 _NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "CUDA out of memory")
 
 
 def printable(text: str, *, limit: int | None = None) -> str:
-    r"""`text` on one line, safe to print: what a terminal would obey (escapes, newlines, bidirectional marks) is spelt out.
+    r"""`text` on one line, safe to print: control characters (escapes, newlines, bidirectional marks) are escaped.
 
     Args:
-        text: anything, also names that a file made up.
-        limit: longest result, in characters of `text`; what is cut is counted at its end.
+        text: any text, including names read from an untrusted file.
+        limit: number of characters of `text` to keep; a longer text is cut, and its length is given at the end.
 
     Example:
         >>> print(printable("conv\x1b[31m\n.weight"))
@@ -27,7 +27,7 @@ def printable(text: str, *, limit: int | None = None) -> str:
 
 
 class LandscapeError(Exception):
-    """Root of every error raised on purpose.
+    """Base class of all errors that this package raises on purpose.
 
     Args:
         problem: what was expected and what was found, one line.
@@ -42,24 +42,24 @@ class LandscapeError(Exception):
         super().__init__(self.problem if self.fix is None else f"{self.problem}; {self.fix}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross a process boundary (checkpoints are parsed in a child), so they must pickle with their fix.
+        # Errors cross a process boundary (checkpoints are parsed in a child process), so they must pickle with their fix.
         return (_rebuild, (type(self), self.problem, self.fix))
 
 
 class UsageError(LandscapeError):
-    """The request itself is wrong: an option, a path, a data set, a task file."""
+    """The request is wrong: an option, a path, a data set, a task file."""
 
     exit_code = 2
 
 
 class UnsafeError(LandscapeError):
-    """Reading the file would run code that it carries."""
+    """Reading the file would run code that it contains."""
 
     exit_code = 3
 
 
 class MalformedError(LandscapeError):
-    """The file is not what its first bytes say, or it claims more than it holds."""
+    """The file does not have the format that its first bytes announce, or it declares more data than it contains."""
 
     exit_code = 4
 
@@ -68,7 +68,7 @@ class MismatchError(LandscapeError):
     """The weights and the model do not belong together.
 
     Attributes:
-        table: rows (name, in the file, in the model) of every disagreement, for a caller that has room to print them.
+        table: one row (name, in the file, in the model) for each difference, for callers that print all of them.
     """
 
     exit_code = 5
@@ -82,20 +82,26 @@ class NumericalError(LandscapeError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says, in Python's words or PyTorch's, that memory ran out: no fault of what was computed."""
+    """Whether an error of Python or PyTorch means that memory ran out, which is no fault of the network."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return any(words in str(error) for words in _NO_MEMORY)
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether memory or the stack ran out, which says nothing of the network but that."""
+    """Whether memory or the stack ran out, which says nothing else about the network."""
     return isinstance(error, RecursionError) or is_out_of_memory(error)
 
 
 def is_about_dtype(error: Exception) -> bool:
-    """Whether a network complains of the dtype that it was converted to."""
+    """Whether a network's error is about the dtype that it was converted to."""
     return any(word in str(error) for word in ("dtype", "Float", "Double", "scalar type"))
+
+
+def first_line(error: BaseException) -> str:
+    """Type and first line of an error whose text may be long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _rebuild(kind: type[LandscapeError], problem: str, fix: str | None) -> LandscapeError:

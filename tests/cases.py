@@ -69,6 +69,27 @@ def _made(build: Callable[[], nn.Module], shape: tuple[int, ...], classes: int |
     return make
 
 
+class _WrongSecond(torch.autograd.Function):
+    """x -> x^3 with its first derivative, whose own derivative is wrong."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * 3 * x.detach() ** 2
+
+
+class WrongCube(nn.Module):
+    """A layer whose second derivative is wrong."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _WrongSecond.apply(x)
+
+
 def _mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.LeakyReLU(0.1), nn.Linear(6, 3))
 

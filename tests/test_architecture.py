@@ -3,12 +3,28 @@
 import re
 import subprocess
 import sys
+import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted((ROOT / "landscape").rglob("*.py"))
+PACKAGE = ROOT / "landscape"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+LAYERS = [contract for contract in CONTRACTS["contracts"] if contract["type"] == "layers"]
+
+# File names that stand in several folders on purpose. A command, the result that it prints and the figure of that result have
+# one name, and so have a result and the function that computes it.
+MIRRORED = {
+    "breakdown.py": {"results", "report/figures"},
+    "certificate.py": {"results", "report/figures"},
+    "compare.py": {"comparison", "cli/commands"},
+    "sharpness.py": {"results", "cli/commands"},
+    "spectrum.py": {"results", "report/figures", "cli/commands"},
+    "stationarity.py": {"results", "measures/running"},
+}
 
 
 def test_imports_go_one_way():
@@ -16,6 +32,66 @@ def test_imports_go_one_way():
     assert linter is not None
     done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_import_contract_has_no_exception():
+    assert not [key for contract in [CONTRACTS, *CONTRACTS["contracts"]] for key in contract if "ignore" in key]
+
+
+@pytest.mark.parametrize("contract", LAYERS, ids=lambda contract: contract["name"])
+def test_a_contract_has_a_place_for_every_module(contract):
+    named = {name.strip().partition(".")[0] for layer in contract["layers"] for name in layer.split("|")}
+    for container in contract["containers"]:
+        assert named == children(ROOT.joinpath(*container.split(".")))
+
+
+def children(folder: Path) -> set[str]:
+    """Names of the modules and packages right inside a package."""
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    return modules | {path.parent.name for path in folder.glob("*/__init__.py")}
+
+
+def test_a_wing_without_a_place_in_the_contract_is_noticed(tmp_path):
+    (tmp_path / "wing").mkdir()
+    for path in ("__init__.py", "errors.py", "wing/__init__.py", "wing/inside.py"):
+        (tmp_path / path).touch()
+    (tmp_path / "leftover").mkdir()  # no package: nothing but compiled files of another day
+    assert children(tmp_path) == {"errors", "wing"}
+
+
+def test_the_top_of_the_package_is_small():
+    assert len(list(PACKAGE.glob("*.py"))) <= 8  # __init__ and __main__ among them
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_folder_is_seen_at_a_glance(folder):
+    assert len(list(folder.glob("*.py"))) <= 14  # __init__ among them
+    assert folder == PACKAGE or (folder / "__init__.py").exists(), "every folder says in a line what it holds"
+
+
+def test_one_name_means_one_thing():
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in MODULES:
+        if path.stem not in ("__init__", "__main__"):
+            found[path.name].add(path.parent.relative_to(PACKAGE).as_posix())
+    assert {name: folders for name, folders in found.items() if len(folders) > 1} == MIRRORED
+
+
+def test_results_know_their_drawings_by_one_table():
+    naming = [path.name for path in (PACKAGE / "results").rglob("*.py") if "landscape.report" in path.read_text()]
+    assert naming == ["drawing.py"]
+
+
+def test_every_drawing_in_the_table_is_there():
+    import importlib
+
+    from landscape import results
+    from landscape.results import drawing
+
+    for kind, forms in drawing._DRAWINGS.items():
+        assert hasattr(results, kind)
+        for module, function in forms.values():
+            assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""Bytes to plain tensors, safely; which weights are in a file; which model they fit."""
+"""Read checkpoints safely as plain tensors, select the weights in a file, and load them into a model."""
 
 from landscape.checkpoints.checkpoint import Checkpoint, read
 from landscape.checkpoints.describe import CandidateSummary, Description, TensorRow, describe

@@ -1,4 +1,4 @@
-"""Guess an architecture from the names and shapes of its weights. A guess for the reader, nothing depends on it."""
+"""Guess an architecture from the names and shapes of its weights. The guess is shown to the user and used for nothing else."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,24 +11,24 @@ _BASIC: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 _BOTTLENECK: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 _VIT = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H"}
 _GPT2 = {768: "small", 1024: "medium", 1280: "large", 1600: "XL"}
-_VGG = {8: 11, 10: 13, 13: 16, 16: 19}  # convolutions -> layers with weights, when three linear ones follow
+_VGG = {8: 11, 10: 13, 13: 16, 16: 19}  # convolutions -> layers with weights, including three linear ones
 
 
 def guess(shapes: Shapes) -> str | None:
-    """The likely architecture in words, or None.
+    """The likely architecture as text, or None.
 
     Args:
-        shapes: shape of every tensor by its name, prefixes of wrappers stripped.
+        shapes: shape of every tensor by its name, without the prefixes of wrappers.
 
     Example:
         >>> guess({"0.weight": (100, 64), "0.bias": (100,), "2.weight": (10, 100), "2.bias": (10,)})
         'MLP 64-100-10'
     """
-    return next((found for rule in _RULES if (found := rule(shapes)) is not None), None) or _summary(shapes)
+    return next((text for rule in _RULES if (text := rule(shapes)) is not None), None) or _summary(shapes)
 
 
 def _resnet(shapes: Shapes) -> str | None:
-    """ResNets with stages layer1, layer2...: torchvision's four, or the three of CIFAR."""
+    """ResNets with stages layer1, layer2, ...: torchvision's four, or CIFAR's three."""
     stages = [_count(shapes, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
     stem = shapes.get("conv1.weight")
     first, third = shapes.get("layer1.0.conv1.weight"), shapes.get("layer1.0.conv3.weight")
@@ -52,7 +52,7 @@ def _resnet(shapes: Shapes) -> str | None:
 
 
 def _vgg(shapes: Shapes) -> str | None:
-    """`features` of convolutions, then a classifier: VGG and AlexNet."""
+    """Convolutions named `features`, then a classifier: VGG and AlexNet."""
     convolutions = [s for name, s in shapes.items() if re.fullmatch(r"features\.\d+\.weight", name) and len(s) == 4]
     linear = [s for name, s in shapes.items() if re.match(r"(classifier|fc|linear)\b", name) and len(s) == 2]
     if not convolutions or not linear or len(convolutions) != sum(len(shape) == 4 for shape in shapes.values()):
@@ -83,7 +83,7 @@ def _vit(shapes: Shapes) -> str | None:
 
 
 def _gpt2(shapes: Shapes) -> str | None:
-    """GPT-2 as Hugging Face names it."""
+    """GPT-2 with Hugging Face's names."""
     words = next((shape for name, shape in shapes.items() if re.fullmatch(r"(transformer\.)?wte\.weight", name)), None)
     depth = _count(shapes, r"(?:transformer\.)?h\.(\d+)\.attn\.c_attn\.")
     if words is None or not depth:
@@ -92,7 +92,7 @@ def _gpt2(shapes: Shapes) -> str | None:
 
 
 def _bert(shapes: Shapes) -> str | None:
-    """BERT and its like as Hugging Face names them."""
+    """BERT and similar models with Hugging Face's names."""
     pattern = r"(?:\w+\.)?embeddings\.word_embeddings\.weight"
     words = next((shape for name, shape in shapes.items() if re.fullmatch(pattern, name)), None)
     depth = _count(shapes, r"(?:\w+\.)?encoder\.layer\.(\d+)\.")
@@ -100,7 +100,7 @@ def _bert(shapes: Shapes) -> str | None:
 
 
 def _mlp(shapes: Shapes) -> str | None:
-    """Nothing but linear layers, each fed by the one before."""
+    """Linear layers only, each with the outputs of the previous one as inputs."""
     matrices = [shape for shape in shapes.values() if len(shape) == 2]
     if not matrices or any(len(shape) > 2 for shape in shapes.values()):
         return None
@@ -110,7 +110,7 @@ def _mlp(shapes: Shapes) -> str | None:
 
 
 def _summary(shapes: Shapes) -> str | None:
-    """What layers there are, where no rule knows the whole."""
+    """Counts of layers by type, if no rule recognises the architecture."""
     kinds = {5: "3D convolution", 4: "2D convolution", 3: "1D convolution or attention", 2: "linear or embedding"}
     counts = [(words, sum(len(shape) == ndim for shape in shapes.values())) for ndim, words in kinds.items()]
     counts.append(("BatchNorm", sum(name.endswith("running_mean") for name in shapes)))
@@ -118,13 +118,13 @@ def _summary(shapes: Shapes) -> str | None:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many different numbers a pattern finds at the front of the names."""
-    found = re.compile(pattern)
-    return len({match.group(1) for name in shapes if (match := found.match(name))})
+    """Number of distinct indices that a pattern matches at the beginning of the names."""
+    regex = re.compile(pattern)
+    return len({match.group(1) for name in shapes if (match := regex.match(name))})
 
 
 def _classes(shapes: Shapes, names: tuple[str, ...]) -> str:
-    """The number of classes from a head of one of these names."""
+    """The number of classes, from the first existing head among these names."""
     head = next((shapes[name] for name in names if name in shapes), None)
     return f", {head[0]} classes" if head is not None and len(head) == 2 else ""
 

@@ -1,4 +1,4 @@
-"""Read a checkpoint of any kind that a training script writes, as plain tensors and plain data."""
+"""Read any checkpoint that a training script writes, as plain tensors and plain data."""
 
 import hashlib
 import os
@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from torch import Tensor
 
 from landscape.checkpoints import shards
 from landscape.checkpoints.reading import safetensors_file
 from landscape.checkpoints.reading.contents import Contents
-from landscape.checkpoints.reading.formats import Kind, open_regular, sniff
+from landscape.checkpoints.reading.formats import Kind, open_checkpoint, sniff
 from landscape.checkpoints.reading.isolate import parse_apart
 from landscape.checkpoints.weights import Weights, choose
 from landscape.errors import MalformedError, UsageError, printable
 from landscape.machine import progress
+from landscape.network.identity.hashes import content, sha256
 
-EXTRA = "landscape."  # prefix of the extras in a safetensors file of ours
-SEAL = "sha256 of tensors"  # key of the digest of all its tensors, in the recipe as it is written
+EXTRA = "landscape."  # prefix of the extras in a safetensors file that `save` wrote
+SEAL = "sha256 of tensors"  # key in the written recipe for the digest of all tensors
 _ADAPTER_CONFIG = "adapter_config"
 _MOST_CONFIG = 1 << 20  # bytes; PEFT writes some 1,500
 _FORMATS: dict[Kind, str] = {
@@ -32,18 +32,18 @@ _FORMATS: dict[Kind, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds; nothing in it has been run, imported or looked up.
+    """The content of a checkpoint file; no code in it has been run, imported or looked up.
 
     Attributes:
-        path: where it was read from.
-        sha256: of the file's bytes; of the index and its shards, in the order of their names, where it is sharded.
+        path: the file.
+        sha256: of the file's bytes; for a sharded checkpoint, of the index and its shards in the order of their names.
         format: "safetensors", "sharded safetensors", "torch zip" or "torch legacy pickle".
         size: bytes on disk.
-        candidates: every set of weights in the file, by the key it lies under; "(top level)" if the file itself is one.
-        unusable: why a tensor of a candidate cannot serve as a weight; the tensor is then a `meta` one of its shape.
-        meta: everything that is no weight (epoch, hyper_parameters, args...), as JSON has it.
-        extras: tensors that `save` was given beside the weights.
-        recipe: the description that `save` was given; None for a file that we did not write.
+        candidates: every set of weights in the file, by its key; "(top level)" if the file itself is one.
+        unusable: why a tensor of a candidate cannot be a weight; the tensor is then on the `meta` device, with its shape.
+        meta: everything else (epoch, hyper_parameters, args...), as JSON values.
+        extras: tensors that `save` wrote besides the weights.
+        recipe: the description that `save` wrote; None for any other file.
         notices: what was copied or left out while reading.
     """
 
@@ -61,20 +61,20 @@ class Checkpoint:
     def weights(self, name: str | None = None) -> Weights:
         """One set of weights of the file, ready for a model.
 
-        Prefixes that wrappers put before every name (`module.`, `_orig_mod.`, Lightning's `model.` or `net.`) are stripped
-        where all names carry them. float16 and bfloat16 become float32 with a notice; integers stay.
+        Prefixes that wrappers put before every name (`module.`, `_orig_mod.`, Lightning's `model.` or `net.`) are removed if
+        all names have them. float16 and bfloat16 become float32 with a notice; integers are unchanged.
 
         Args:
-            name: which candidate; may be left out where there is one.
+            name: of the candidate; may be omitted if there is only one.
 
         Returns:
-            The weights, the prefix that was stripped, and notices of what was changed.
+            The weights, the prefix that was removed, and notices of what was changed.
 
         Raises:
-            UsageError: several candidates and no name, or a name that is none of them.
-            MalformedError: a tensor that is int8, float8, sparse, complex or without data.
-            MismatchError: two names become one when their prefixes are stripped.
-            NumericalError: NaN or infinite weights.
+            UsageError: there are several candidates and no name, or the name is not one of them.
+            MalformedError: a tensor is int8, float8, sparse, complex or without data.
+            MismatchError: two names become equal when their prefixes are removed.
+            NumericalError: weights are NaN or infinite.
         """
         chosen = choose(self.candidates, self.unusable, name, self.path.name)
         config = self.meta.get(_ADAPTER_CONFIG)
@@ -83,37 +83,37 @@ class Checkpoint:
 
 
 def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoint:
-    """Read a checkpoint safely: what it holds, never what it says to run.
+    """Read a checkpoint safely: data only, without running any code that it refers to.
 
-    The format is told by the first bytes. Safetensors are read here, after every entry of their header is checked. Everything
-    else is parsed by a child process with limits on memory and time, after its structure is checked, by
-    `torch.load(weights_only=True)`; only plain tensors and JSON come back.
+    The format is determined by the first bytes. A safetensors file is read in this process, after every entry of its header is
+    checked. Any other file is checked for structure and then parsed by `torch.load(weights_only=True)` in a child process with
+    limits on memory and time; only plain tensors and JSON are returned from it.
 
     Args:
-        path: a file of torch.save or safetensors, `model.safetensors.index.json`, or a directory that holds one.
-        budget: most bytes that the tensors may take; half of this machine's memory if left out.
+        path: a file of torch.save or safetensors, `model.safetensors.index.json`, or a directory that contains one.
+        budget: most bytes that the tensors may take; default: half of this machine's memory.
 
     Returns:
         The checkpoint.
 
     Raises:
-        UsageError: no such file, not a regular file, empty, not readable, larger than the budget.
-        UnsafeError: reading it would need code: a pickle that names more than data, a whole network, TorchScript, `.pt2`.
-        MalformedError: the structure is broken, or it claims more than it holds, or holds no weights; or a checksum that the
-            file carries (zip, and safetensors of `save`) is not that of its bytes.
+        UsageError: the file does not exist, is not regular, is empty, cannot be read, or is larger than the budget.
+        UnsafeError: reading would need code: a pickle that refers to more than data, a whole network, TorchScript, `.pt2`.
+        MalformedError: the structure is broken, declares more data than the file contains, or contains no weights; or a
+            checksum in the file (zip, and safetensors written by `save`) does not match.
 
     Cost:
         One pass over the file for its hash and one to read it; about 2 s to start the child, which safetensors does not need.
     """
     path = Path(path)
     budget = min(_default_budget() if budget is None else budget, 1 << 48)
-    if os.path.isdir(path):  # unlike Path.is_dir, false where it may not look
+    if os.path.isdir(path):  # unlike Path.is_dir, False without permission
         path = shards.resolve(path)
     if path.name.endswith(shards.SUFFIX):
-        found = shards.read_shards(path, budget=budget)
-        contents = _flat(found.tensors, {})
-        return _checkpoint(path, found.sha256, "sharded safetensors", found.size, contents)
-    file, size = open_regular(path)
+        sharded = shards.read_shards(path, budget=budget)
+        contents = _flat(sharded.tensors, {})
+        return _checkpoint(path, sharded.sha256, "sharded safetensors", sharded.size, contents)
+    file, size = open_checkpoint(path)
     with file:
         kind = sniff(file, size, printable(path.name, limit=120))
         if kind == "safetensors":
@@ -124,15 +124,15 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
         else:
             contents = parse_apart(file, kind, size, budget)
         contents.meta |= _adapter_config(path)
-        return _checkpoint(path, _sha256(file, size, path.name), _FORMATS[kind], size, contents)
+        return _checkpoint(path, _file_hash(file, size, path.name), _FORMATS[kind], size, contents)
 
 
 def _adapter_config(path: Path) -> dict[str, Any]:
-    """What PEFT wrote beside an adapter: without it nobody knows the scale."""
+    """PEFT's configuration beside an adapter, which holds the scale."""
     beside = path.with_name(f"{_ADAPTER_CONFIG}.json")
     if not path.name.startswith("adapter_model.") or not beside.is_file():
         return {}
-    file, size = open_regular(beside)
+    file, size = open_checkpoint(beside)
     with file:
         if size > _MOST_CONFIG:
             raise MalformedError(
@@ -142,7 +142,7 @@ def _adapter_config(path: Path) -> dict[str, Any]:
 
 
 def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
-    """The contents of a safetensors file: one flat mapping, and our own recipe and extras where we wrote it."""
+    """The contents of a safetensors file: one flat mapping, with recipe and extras if `save` wrote it."""
     recipe = None
     meta: dict[str, Any] = dict(metadata)
     if "landscape" in metadata:
@@ -150,7 +150,7 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
         del meta["landscape"]
         if isinstance(recipe, dict) and recipe.pop(SEAL, None) not in (None, seal(tensors)):
             raise MalformedError(
-                "expected the tensors that the file was written with, found others: its SHA-256 is not theirs",
+                "expected the tensors that the file was written with, found others: their SHA-256 differs",
                 fix="the file is damaged: copy or train it again",
             )
     extras = {} if recipe is None else {key[len(EXTRA) :]: item for key, item in tensors.items() if key.startswith(EXTRA)}
@@ -164,17 +164,13 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
 
 
 def seal(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of tensors by name: dtypes, shapes and bytes. A safetensors file has no checksum of its own."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        item = tensors[name].detach().contiguous()
-        digest.update(f"{name}|{item.dtype}|{tuple(item.shape)}|".encode("utf-8", "surrogatepass"))
-        digest.update(item.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    """SHA-256 of tensors by name: dtypes, shapes and bytes. The safetensors format has no checksum of its own."""
+    headers = {name: f"{name}|{t.dtype}|{tuple(t.shape)}|" for name, t in sorted(tensors.items())}
+    return sha256((piece for name, header in headers.items() for piece in (header, content(tensors[name]))), delimited=False)
 
 
 def _checkpoint(path: Path, sha256: str, form: str, size: int, contents: Contents) -> Checkpoint:
-    """The frozen form of what was found."""
+    """A Checkpoint from its contents."""
     return Checkpoint(
         path,
         sha256,
@@ -189,8 +185,8 @@ def _checkpoint(path: Path, sha256: str, form: str, size: int, contents: Content
     )
 
 
-def _sha256(file: BinaryIO, size: int, name: str) -> str:
-    """Hash of an open file."""
+def _file_hash(file: BinaryIO, size: int, name: str) -> str:
+    """SHA-256 of an open file."""
     digest = hashlib.sha256()
     file.seek(0)
     with progress.stage(f"hashing {printable(name, limit=40)}", total=-(-size // (1 << 24))) as advance:
@@ -201,7 +197,7 @@ def _sha256(file: BinaryIO, size: int, name: str) -> str:
 
 
 def _default_budget() -> int:
-    """Half of the machine's memory, or 4 GiB where it cannot be asked."""
+    """Half of the machine's memory, or 4 GiB if it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (ValueError, OSError, AttributeError):

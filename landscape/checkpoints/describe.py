@@ -1,4 +1,4 @@
-"""What `landscape inspect` says about a checkpoint."""
+"""The description of a checkpoint that `landscape inspect` prints."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from landscape.errors import LandscapeError
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One tensor: its name in the file, its shape and dtype, and why it cannot serve as a weight, if so."""
+    """One tensor: its name in the file, its shape and dtype, and the reason if it cannot be a weight."""
 
     key: str
     shape: tuple[int, ...]
@@ -26,11 +26,11 @@ class CandidateSummary:
     """One set of weights.
 
     Attributes:
-        name: what `--weights` takes.
-        tensors: how many there are.
-        weights: numbers in all floating-point tensors, tied ones counted once.
-        prefix: what is stripped from every name before a model sees it.
-        architecture: a guess from names and shapes, in words; None where there is none.
+        name: the value for `--weights`.
+        tensors: number of tensors.
+        weights: number of elements of all floating-point tensors; tied ones count once.
+        prefix: what is removed from every name before loading into a model.
+        architecture: a guess from names and shapes, as text; None without a guess.
         rows: every tensor.
         problem: why the set cannot be used as it is, or None.
         notices: what using it would change.
@@ -48,7 +48,7 @@ class CandidateSummary:
 
 @dataclass(frozen=True)
 class Description:
-    """All that can be said about a checkpoint without knowing its model.
+    """Everything known about a checkpoint without its model.
 
     Attributes:
         path: the file.
@@ -56,9 +56,9 @@ class Description:
         size: in bytes.
         format: the container.
         candidates: the sets of weights.
-        extras: tensors beside the weights in a file of ours.
-        recipe: how the weights were made, in a file of ours.
-        meta: everything else, as JSON has it.
+        extras: tensors besides the weights, in a file that `save` wrote.
+        recipe: how the weights were made, in a file that `save` wrote.
+        meta: everything else, as JSON values.
         notices: what was copied or left out while reading.
     """
 
@@ -73,18 +73,18 @@ class Description:
     notices: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary, every field by its name."""
+        """A plain dictionary of all fields."""
         return {"schema": 1, **asdict(self)}
 
 
 def describe(checkpoint: Checkpoint) -> Description:
-    """Describe a checkpoint that was read.
+    """Describe a checkpoint.
 
     Args:
-        checkpoint: what `read` returned.
+        checkpoint: the result of `read`.
 
     Returns:
-        The description. A candidate that cannot be used says why in its `problem`; nothing is raised.
+        The description. If a candidate cannot be used, its `problem` says why; no error is raised.
     """
     return Description(
         path=str(checkpoint.path),
@@ -100,7 +100,7 @@ def describe(checkpoint: Checkpoint) -> Description:
 
 
 def _candidate(checkpoint: Checkpoint, name: str) -> CandidateSummary:
-    """One set of weights, with what using it would say."""
+    """One set of weights, with the notices or the problem of using it."""
     state = checkpoint.candidates[name]
     problem: str | None = None
     notices: tuple[str, ...] = ()
@@ -119,5 +119,5 @@ def _candidate(checkpoint: Checkpoint, name: str) -> CandidateSummary:
 
 
 def _row(key: str, tensor: Tensor, unusable: dict[str, str]) -> TensorRow:
-    """One line of the table."""
+    """One row of the table."""
     return TensorRow(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), unusable.get(key))

@@ -1,4 +1,4 @@
-"""Write checkpoints that describe themselves: weights, the recipe that made them, and extra tensors."""
+"""Write self-describing checkpoints: weights, the recipe that made them, and extra tensors."""
 
 import io
 import json
@@ -20,35 +20,35 @@ from landscape.machine.files import write
 def save(
     path: str | os.PathLike[str], state: dict[str, Tensor], *, recipe: dict[str, Any], extras: dict[str, Tensor] | None = None
 ) -> None:
-    """Write weights with their description; the same content gives the same bytes.
+    """Write weights with their description; equal content gives equal bytes.
 
-    The file appears whole or not at all: it is written beside its place, flushed to the disk, and renamed.
+    The file is written under a temporary name in the same folder, flushed to disk and renamed, so that it is never incomplete.
 
     Args:
-        path: ends in `.safetensors` (the recipe and a SHA-256 of all tensors in its metadata, extras under `landscape.` names)
-            or in `.pt` or `.pth` (a dictionary `{"state_dict", "landscape", "extras"}` by torch.save).
-        state: tensors by name, as `model.state_dict()` gives them; tied ones are written once for each name.
-        recipe: how they were made, as JSON has it.
+        path: ends in `.safetensors` (recipe and a SHA-256 of all tensors in its metadata, extras under names `landscape.*`) or
+            in `.pt` or `.pth` (a dictionary `{"state_dict", "landscape", "extras"}` by torch.save).
+        state: tensors by name, as `model.state_dict()` returns them; tied ones are written once for each name.
+        recipe: how they were made, as JSON values.
         extras: further tensors, such as the mask of corrupted labels.
 
     Raises:
-        UsageError: another suffix, a place that cannot be written, a recipe that JSON cannot hold, no weights.
+        UsageError: the suffix is another, the file cannot be written, the recipe is not JSON, or there are no weights.
     """
     path = Path(path)
     extras = extras or {}
     text = _canonical(recipe)
     clash = next((key for key in state if key.startswith(EXTRA)), None)
     if not state or clash is not None:
-        found = "none" if clash is None else f"'{printable(clash, limit=80)}', a name kept for extras"
-        raise UsageError(f"expected weights under names of their own, found {found}")
+        found = "none" if clash is None else f"'{printable(clash, limit=80)}', a name reserved for extras"
+        raise UsageError(f"expected weights under unreserved names, found {found}")
     if path.suffix == ".safetensors":
         tensors = _plain_tensors(state) | _plain_tensors({f"{EXTRA}{key}": item for key, item in extras.items()})
-        # Inside the recipe, since safetensors writes several entries of metadata in an order that changes from run to run.
+        # In the recipe, because safetensors writes several metadata entries in an order that varies from run to run.
         text = _canonical({**recipe, SEAL: seal(tensors)})
         content = safetensors.torch.save(tensors, metadata={"landscape": text})
     elif path.suffix in (".pt", ".pth"):
         stream = io.BytesIO()
-        # The pickle numbers strings by identity, so all are made anew: equal content then gives equal bytes.
+        # The pickle numbers strings by identity; new strings make equal content give equal bytes.
         whole = {"state_dict": _plain_tensors(state), "landscape": json.loads(text), "extras": _plain_tensors(extras)}
         torch.save(whole, stream)
         content = stream.getvalue()
@@ -58,7 +58,7 @@ def save(
 
 
 def _canonical(recipe: dict[str, Any]) -> str:
-    """The recipe as JSON text, if reading can give it back as it is."""
+    """The recipe as JSON text, checked to survive reading unchanged."""
     try:
         text = json.dumps(recipe, allow_nan=False, ensure_ascii=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -72,7 +72,7 @@ def _canonical(recipe: dict[str, Any]) -> str:
 
 
 def _plain_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies on the CPU, each with memory of its own, under fresh names."""
+    """Contiguous CPU copies, each with its own memory and a new name string."""
     made = {}
     for key, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.dtype not in NAMES or tensor.device.type == "meta":

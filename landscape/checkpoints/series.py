@@ -23,29 +23,29 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th")
 
 
 class CheckpointFiles(Sequence[Tensor]):
-    """The flat weights of checkpoint files: `files[i]` reads the i-th.
+    """The flat weights of a series of checkpoint files: `files[i]` reads the i-th.
 
-    Files are read by `checkpoints.read`, with all its care, and their names are matched to the network's as by
-    `checkpoints.fit`; the network itself is neither rebuilt nor touched. Buffers are left aside.
+    Files are read by `checkpoints.read` with all its checks, and their names are matched to the network's as in
+    `checkpoints.fit`; the network itself is neither rebuilt nor changed. Buffers are ignored.
 
     Args:
-        source: a folder, whose checkpoints are taken in natural order of their names (epoch-2 before epoch-10): files ending in
-            .safetensors, .pt, .pth, .ckpt or .th, and subfolders that hold a `model.safetensors` or an index of shards; hidden
-            ones are left out. Or paths, taken in the order given.
-        model: the network that the weights belong to; its names and shapes are noted once.
-        layout: which of its parameters, and where in the flat vector; all trainable ones if left out.
-        weights: which set of weights, where a file holds several.
-        least: how many checkpoints there must be.
-        budget: as `checkpoints.read`.
-        keep: bytes of weights that stay in memory once they were read, of the first files that fit; 0 keeps none.
+        source: a folder, whose checkpoints are sorted by name in natural order (epoch-2 before epoch-10): files ending in
+            .safetensors, .pt, .pth, .ckpt or .th, and subfolders that contain a `model.safetensors` or an index of shards;
+            hidden ones are ignored. Or paths, in the order given.
+        model: the network that the weights belong to; its names and shapes are recorded once.
+        layout: which parameters to read, and their order in the flat vector; default: all trainable ones.
+        weights: which set of weights, if a file contains several.
+        least: smallest number of checkpoints.
+        budget: as in `checkpoints.read`.
+        keep: bytes of weights to keep in memory after reading, for the first files that fit; 0 keeps none.
 
     Raises:
-        UsageError: no such folder, or fewer checkpoints than `least`.
+        UsageError: the folder does not exist, or has fewer checkpoints than `least`.
         LandscapeError: on reading one, as `checkpoints.read`, `Checkpoint.weights` and `checkpoints.fit`; the message begins
             with the file's name.
 
-    Cost: one `checkpoints.read` an item that is not in memory: for safetensors two passes over the file; else some 2 s to
-        start a process. A trajectory's principal directions read every file several times: keep long ones as safetensors.
+    Cost: one `checkpoints.read` for each item that is not in memory: two passes over a safetensors file, otherwise some 2 s to
+        start a process. A trajectory's principal directions read every file several times: store long ones as safetensors.
 
     Example:
         >>> import tempfile
@@ -78,10 +78,10 @@ class CheckpointFiles(Sequence[Tensor]):
                 f"expected at least {least} checkpoint{'s' if least > 1 else ''}{where}, found {len(self.paths)}",
                 fix="keep them while training, e.g. landscape train TASK --keep-every 1",
             )
-        own = tensors_of(model.state_dict(keep_vars=True))
-        self._aliases = aliases_of(own)
-        # Shapes and dtypes only: the series must not keep the network's memory alive.
-        self._own = {key: _without_memory(item) for key, item in own.items()}
+        model_state = tensors_of(model.state_dict(keep_vars=True))
+        self._aliases = aliases_of(model_state)
+        # Only shapes and dtypes, so that the series does not keep the network's memory alive.
+        self._own = {key: _without_memory(item) for key, item in model_state.items()}
         self._loader = OwnLoader(model)
         self._layout = Layout.of(model) if layout is None else layout
         self._weights, self._budget = weights, budget
@@ -103,7 +103,7 @@ class CheckpointFiles(Sequence[Tensor]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each checkpoint: the file's without its ending, the folder's."""
+        """Name of each checkpoint: of the file without its suffix, or of the folder."""
         return tuple(p.stem if p.suffix in SUFFIXES else p.name for p in self.paths)
 
     def _read(self, path: Path) -> Float[Tensor, " P"]:
@@ -111,7 +111,7 @@ class CheckpointFiles(Sequence[Tensor]):
         if path in self._kept:
             return self._kept[path].clone()
         try:
-            with progress.listening(None):  # whoever reads a series tells how far it is
+            with progress.listening(None):  # the reader of the series reports its own progress
                 kept, _ = match(self._own, self._aliases, read(path, budget=self._budget).weights(self._weights), self._loader)
             flat = self._layout.flatten(kept)
         except LandscapeError as error:
@@ -123,13 +123,13 @@ class CheckpointFiles(Sequence[Tensor]):
 
 
 def _without_memory(item: Tensor) -> Tensor:
-    """Shape, dtype and kind of a tensor."""
+    """Shape, dtype and kind of a tensor, without its data."""
     empty = torch.empty_like(item, device="meta", requires_grad=False)
     return nn.Parameter(empty, requires_grad=False) if isinstance(item, nn.Parameter) else empty
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """A key that sorts numbers inside names by their value.
+    """A sort key that orders numbers inside names by value.
 
     Example:
         >>> sorted(["epoch-10.pt", "epoch-9.pt", "epoch-2.pt"], key=natural)
@@ -152,7 +152,7 @@ def _found(folder: Path) -> tuple[Path, ...]:
 
 
 def _sharded(path: Path) -> bool:
-    """Whether a subfolder holds weights as the Hugging Face libraries save them."""
+    """Whether a subfolder contains weights saved by a Hugging Face library."""
     try:
         names = os.listdir(path) if os.path.isdir(path) else []
     except OSError:
@@ -161,8 +161,8 @@ def _sharded(path: Path) -> bool:
 
 
 def _renamed(error: LandscapeError, path: Path) -> NoReturn:
-    """Raise the error again with the file's name in front."""
-    told = type(error)(f"{printable(path.name, limit=120)}: {error.problem}", fix=error.fix)
-    if isinstance(error, MismatchError) and isinstance(told, MismatchError):
-        told.table = error.table
-    raise told from error
+    """Raise the error again with the file's name in front of its message."""
+    renamed = type(error)(f"{printable(path.name, limit=120)}: {error.problem}", fix=error.fix)
+    if isinstance(error, MismatchError) and isinstance(renamed, MismatchError):
+        renamed.table = error.table
+    raise renamed from error

@@ -1,4 +1,4 @@
-"""Directories of a checkpoint: an index of safetensors shards, or torch's distributed format (refused)."""
+"""Checkpoints in directories: an index of safetensors shards, or torch's distributed format (refused)."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from landscape.checkpoints.reading import safetensors_file
-from landscape.checkpoints.reading.formats import open_regular
+from landscape.checkpoints.reading.formats import open_checkpoint
 from landscape.errors import MalformedError, UnsafeError, UsageError, printable
 
 INDEX = "model.safetensors.index.json"
@@ -32,7 +32,7 @@ def resolve(directory: Path) -> Path:
 
     Raises:
         UnsafeError: it is a distributed checkpoint, whose metadata is a pickle.
-        UsageError: nothing in it says which file to read.
+        UsageError: the directory does not determine which file to read.
     """
     try:
         names = set(os.listdir(directory))
@@ -41,7 +41,7 @@ def resolve(directory: Path) -> Path:
     if ".metadata" in names:
         raise UnsafeError(
             f"expected weights, found a distributed checkpoint, whose .metadata is a pickle: {directory}",
-            fix="where you trust it, run: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR NEW.pt",
+            fix="if you trust it, run: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR NEW.pt",
         )
     indexes = sorted(name for name in names if name.endswith(SUFFIX))
     if INDEX in names or len(indexes) == 1:
@@ -53,13 +53,13 @@ def resolve(directory: Path) -> Path:
 
 
 def read_shards(index: Path, *, budget: int) -> Shards:
-    """Read every shard that an index names.
+    """Read all shards of an index.
 
     Raises:
-        MalformedError: names that leave the directory, a shard that is missing, a tensor in two shards or in none.
-        UsageError: more bytes than `budget`.
+        MalformedError: a name leaves the directory, a shard is missing, or a tensor is in two shards or in none.
+        UsageError: the shards have more bytes than `budget`.
     """
-    file, size = open_regular(index)
+    file, size = open_checkpoint(index)
     with file:
         if size > _MAX_INDEX or size * 32 > budget:
             raise _bad(f"an index within the memory budget, found {size} bytes")
@@ -96,7 +96,7 @@ def read_shards(index: Path, *, budget: int) -> Shards:
 
 
 def _open_shard(directory: Path, name: str) -> tuple[BinaryIO, int]:
-    """Open a shard that lies in the directory itself, through no link that leads out."""
+    """Open a shard in the directory itself; a link out of the directory is refused."""
     shown = printable(name, limit=80)
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0:") or len(name.encode("utf-8", "surrogatepass")) > 255:
         raise _bad(f"names of files beside the index, found '{shown}'")
@@ -105,7 +105,7 @@ def _open_shard(directory: Path, name: str) -> tuple[BinaryIO, int]:
         raise _bad(f"the shard '{shown}' beside the index, found none")
     if path.resolve().parent != directory.resolve():
         raise _bad(f"shards beside the index, found '{shown}', a link that leads out of its directory")
-    return open_regular(path)
+    return open_checkpoint(path)
 
 
 def _bad(sentence: str) -> MalformedError:

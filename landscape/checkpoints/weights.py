@@ -1,4 +1,4 @@
-"""Which of a file's tensors are the weights, and what they are called without the names of wrappers."""
+"""Select the weights in a file, and remove wrappers' prefixes from their names."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 from landscape.errors import MalformedError, MismatchError, NumericalError, UsageError, printable
 
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile; they nest in any order
-_ATTRIBUTES = ("model.", "net.")  # where a LightningModule keeps its network
+_ATTRIBUTES = ("model.", "net.")  # usual attributes of the network in a LightningModule
 _HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (torch.float32, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)
@@ -22,11 +22,11 @@ class Weights:
     """Weights by name.
 
     Attributes:
-        state: contiguous CPU tensors; floats are float32 or float64, finite; integers are buffers (counts, indices, masks).
-        name: the candidate they came from.
-        notices: what was changed on the way.
-        prefix: what was stripped from the front of every name.
-        adapter: what the `adapter_config.json` beside an adapter says; None for everything else.
+        state: contiguous CPU tensors; floats are float32 or float64 and finite; integers are buffers (counts, indices, masks).
+        name: the candidate that they came from.
+        notices: what was changed.
+        prefix: what was removed from the beginning of every name.
+        adapter: the content of the `adapter_config.json` beside an adapter; None for everything else.
     """
 
     state: dict[str, Tensor]
@@ -39,7 +39,7 @@ class Weights:
 def choose(
     candidates: dict[str, dict[str, Tensor]], unusable: dict[str, dict[str, str]], name: str | None, file: str
 ) -> Weights:
-    """The candidate called `name`, or the only one, checked and under plain names; see `Checkpoint.weights`."""
+    """The candidate called `name`, or the only one, checked and with prefixes removed; see `Checkpoint.weights`."""
     choices = ", ".join(printable(key, limit=60) for key in candidates)
     if name is None:
         if len(candidates) > 1:
@@ -77,7 +77,7 @@ def choose(
 
 
 def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
-    """Strip the prefixes that all names share; returns the state, the prefix, and notices."""
+    """Remove the prefixes that all names share; returns the state, the prefix, and notices."""
     notices = []
     if "n_averaged" in state and all(key.startswith("module.") for key in state if key != "n_averaged"):
         state = {key: item for key, item in state.items() if key != "n_averaged"}
@@ -88,11 +88,11 @@ def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
             )
     prefix = ""
     while state:
-        found = next((p for p in (*_WRAPPERS, *_ATTRIBUTES) if all(key.startswith(p) and key != p for key in state)), None)
-        if found is None:
+        shared = next((p for p in (*_WRAPPERS, *_ATTRIBUTES) if all(key.startswith(p) and key != p for key in state)), None)
+        if shared is None:
             break
-        state = {key[len(found) :]: item for key, item in state.items()}
-        prefix += found
+        state = {key[len(shared) :]: item for key, item in state.items()}
+        prefix += shared
     split = {key: _split(key) for key in state}
     if any(wrappers for wrappers, _ in split.values()):
         counts = Counter(rest for _, rest in split.values())
@@ -103,27 +103,27 @@ def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
                 fix="save the state dict of the unwrapped model",
             )
         if len({tuple(sorted(wrappers)) for wrappers, _ in split.values()}) == 1:
-            # The same wrappers in different orders, such as module._orig_mod.a beside _orig_mod.module.b.
+            # The same wrappers in different orders, such as module._orig_mod.a and _orig_mod.module.b.
             prefix += "".join(sorted(split[next(iter(state))][0], reverse=True))
             state = {split[key][1]: item for key, item in state.items()}
     return state, prefix, notices
 
 
 def _split(key: str) -> tuple[tuple[str, ...], str]:
-    """The wrappers before a name, and the name."""
+    """The wrappers in front of a name, and the name."""
     wrappers: list[str] = []
-    while found := next((wrapper for wrapper in _WRAPPERS if key.startswith(wrapper) and key != wrapper), None):
-        wrappers.append(found)
-        key = key[len(found) :]
+    while wrapper_name := next((wrapper for wrapper in _WRAPPERS if key.startswith(wrapper) and key != wrapper), None):
+        wrappers.append(wrapper_name)
+        key = key[len(wrapper_name) :]
     return tuple(wrappers), key
 
 
 def _check_dtype(key: str, tensor: Tensor) -> None:
-    """Refuse numbers that stand for weights only together with a scale: int8, float8 and packed bytes."""
+    """Refuse values that are weights only together with a scale: int8, float8 and packed bytes."""
     if tensor.dtype in (*_HALF, *_FLOATS, *_INDICES):
         return
     if tensor.dtype is torch.uint8 and bool((tensor <= 1).all()):
-        return  # a mask from before torch had truth values, such as GPT-2's attn.bias
+        return  # a mask from before torch had booleans, such as GPT-2's attn.bias
     raise MalformedError(
         f"expected floating-point weights, found '{printable(key, limit=80)}' of {tensor.dtype}: quantized, its scale unknown",
         fix="get the weights in float32, float16 or bfloat16",
@@ -131,7 +131,7 @@ def _check_dtype(key: str, tensor: Tensor) -> None:
 
 
 def _check_finite(state: dict[str, Tensor]) -> None:
-    """Refuse NaN and infinity, naming the tensors."""
+    """Refuse NaN and infinity; the message names the tensors."""
     broken = [key for key, tensor in state.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
     if broken:
         shown = ", ".join(printable(key, limit=80) for key in broken[:3])
@@ -141,15 +141,15 @@ def _check_finite(state: dict[str, Tensor]) -> None:
 
 
 def _dead_filters(state: dict[str, Tensor]) -> list[str]:
-    """Name the weights with filters of norm zero: filter normalization gives them no direction."""
-    found = []
+    """A notice of weights that have filters of norm zero, in which filter-normalized directions are zero."""
+    affected = []
     for key, tensor in state.items():
         if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel():
             dead = int((tensor.flatten(1) == 0).all(dim=1).sum())
             if dead:
-                found.append((key, dead))
-    if not found:
+                affected.append((key, dead))
+    if not affected:
         return []
-    key, dead = found[0]
-    more = f", and in {len(found) - 1} more" if len(found) > 1 else ""
+    key, dead = affected[0]
+    more = f", and in {len(affected) - 1} more" if len(affected) > 1 else ""
     return [f"{dead} all-zero filters in {printable(key, limit=80)}{more}: filter-normalized directions are zero there"]

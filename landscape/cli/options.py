@@ -39,6 +39,13 @@ class Common:
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_OUTPUT)] = False
 
 
+CLEAN = Annotated[
+    bool,
+    typer.Option(
+        "--clean", help="Figures for a paper: without title and caption. Numbers and exports stay as they are.",
+        rich_help_panel=_OUTPUT,
+    ),
+]  # fmt: skip
 SHARD_BASIS = Annotated[
     bool, typer.Option("--shard-basis", help="Under torchrun: each process holds its share of the Krylov basis.")
 ]

@@ -1,7 +1,7 @@
-"""How gradients and curvature products of a network are computed: the engine behind Objective.
+"""Gradients and curvature products of a network, on which Objective is built.
 
-Each is a sum over the batches of a `ForwardPass`; of several processes each has its part of the sum, and Objective adds the
-parts up.
+Each is a sum over the batches of a `ForwardPass`. With several processes each computes its part, and Objective adds up the
+parts.
 """
 
 import math
@@ -29,9 +29,9 @@ class Engine(ForwardPass):
     """Derivatives of the mean loss of `model` over `batches` with respect to the weights in `layout`.
 
     Attributes:
-        method: how graphs are built that are differentiated twice.
-        room: bytes of first-order graphs that may stay between products.
-        held: bytes of such a graph by the number of samples, where they were measured.
+        method: how graphs for second derivatives are built.
+        room: bytes of first-order graphs that may be kept between products.
+        held: bytes of such a graph by the number of samples, if measured.
     """
 
     method: Method = PLAIN
@@ -40,7 +40,7 @@ class Engine(ForwardPass):
     _kept: Kept = field(init=False, default_factory=Kept, repr=False)
 
     def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Mean loss and its gradient; of several processes this one's part of both. Cost: 3 forward passes."""
+        """Mean loss and its gradient; with several processes, this one's part of both. Cost: 3 forward passes."""
         value, total = 0.0, torch.zeros_like(theta)
         with self.derivatives(theta):
             for batch, share in self.own:
@@ -51,9 +51,9 @@ class Engine(ForwardPass):
         return value, total
 
     def hvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-        """H v for k vectors, by reverse over reverse with the first-order pass shared.
+        """H v for k vectors, by reverse over reverse with a shared first-order pass.
 
-        Cost: 3 + 6k forward passes; 6k where the graphs of the first-order pass are still there from the last call.
+        Cost: 3 + 6k forward passes; 6k if the graphs of the first-order pass were kept from the last call.
         """
         out = torch.zeros_like(v)
         with self.derivatives(theta):
@@ -62,30 +62,30 @@ class Engine(ForwardPass):
             for graph in self._kept.graphs(theta, lambda: self.first_order(theta)):
                 if self.method.together and len(v) > 1:
                     for rows, sums in zip(v.split(TOGETHER), out.split(TOGETHER), strict=True):
-                        found = vjps(graph.gradient, graph.leaves, self.layout.unflatten(rows))
-                        sums += graph.share * torch.cat([t.flatten(1) for t in found.values()], 1)
+                        products = vjps(graph.gradient, graph.leaves, self.layout.unflatten(rows))
+                        sums += graph.share * torch.cat([t.flatten(1) for t in products.values()], 1)
                     continue
                 for i, row in enumerate(v):
                     out[i] += graph.share * self._flat(vjp(graph.gradient, graph.leaves, self.layout.unflatten(row)))
         return out
 
     def first_order(self, theta: Float[Tensor, " P"]) -> Iterator[FirstOrder]:
-        """The graph of every batch's gradient, one after another."""
+        """The graph of each batch's gradient, one after another."""
         for batch, share in self.own:
             leaves = self.leaves(theta)
             yield FirstOrder(leaves, self._slope(leaves, batch), share)
 
     def _slope(self, leaves: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """The gradient of a batch's loss as a function of the leaves, in this engine's way."""
+        """The gradient of a batch's loss as a function of the leaves, by this engine's method."""
         with self.method.graph():
             output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
             loss = self.loss.mean(output, batch.target)
         return grad(loss, leaves, create_graph=True)
 
     def graph_bytes(self, theta: Float[Tensor, " P"], samples: int | None = None) -> float:
-        """Estimate of what the first-order graphs of so many samples hold, all together, from those of one sample and of two.
+        """Estimated bytes of the first-order graphs of this many samples, extrapolated from one sample and two.
 
-        Infinite where batches of a single sample say too little.
+        Infinite if batches of one sample do not allow an extrapolation.
         """
         if self.held is not None:
             return self.held.of(samples or sum(len(b) for b, _ in self.own)) + self.held.once * (len(self.own) - 1)
@@ -99,12 +99,12 @@ class Engine(ForwardPass):
 
         try:
             one, two = held(1), held(2)
-        except RuntimeError:  # nothing may watch what a network saves that uses `torch.func` itself
+        except RuntimeError:  # a network that uses `torch.func` does not allow saved-tensor hooks
             return math.inf
         return float(max(two - one, 0)) * (samples or sum(len(b) for b, _ in self.own)) + one * len(self.own)
 
     def held_at_once(self, theta: Float[Tensor, " P"], samples: int | None = None) -> int:
-        """Bytes of graphs alive during a product: of all batches where they are kept, else of the largest; 0 where unknown."""
+        """Bytes of graphs alive in a product: of all batches if they are kept, otherwise of the largest; 0 if unknown."""
         whole = self.graph_bytes(theta, samples)
         if whole > self.room:
             whole *= max(map(len, self.batches)) / sum(map(len, self.batches))
@@ -126,7 +126,7 @@ class Engine(ForwardPass):
         return out
 
     def fishervp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-        """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with every sample's own gradient g_n, for k vectors. Cost: 3 + 6k passes."""
+        """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with the gradient g_n of each sample, for k vectors. Cost: 3 + 6k passes."""
         out = torch.zeros_like(v)
         with self.derivatives(theta):
             for batch, share in self.own:
@@ -140,21 +140,21 @@ class Engine(ForwardPass):
         return out
 
     def to(self, dtype: torch.dtype) -> "Engine":
-        """Its twin in another dtype, with products computed plainly."""
+        """The same engine in another dtype, with the plain method."""
         return replace(super().to(dtype), method=PLAIN, held=None)
 
     def loss_curvature(self, output: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """u -> (d2 loss / d output2) u of the batch's mean loss."""
-        at = output.detach().requires_grad_()
-        slope = grad(self.loss.mean(at, batch.target), {"output": at}, create_graph=True)
-        return lambda u: vjp(slope, {"output": at}, {"output": u})["output"]
+        """The map u -> (d2 loss / d output2) u for the batch's mean loss."""
+        point = output.detach().requires_grad_()
+        slope = grad(self.loss.mean(point, batch.target), {"output": point}, create_graph=True)
+        return lambda u: vjp(slope, {"output": point}, {"output": u})["output"]
 
     @contextmanager
     def derivatives(self, theta: Float[Tensor, " P"]) -> Iterator[None]:
-        """Arithmetic for derivatives of this network at theta, with operations that have second ones.
+        """Arithmetic for derivatives at theta, with operations that have second derivatives.
 
-        Its layers hold these weights all along, so that a backward pass that runs a layer again, as activation checkpointing
-        does, runs it at theta.
+        The layers hold these weights throughout the block, so that a backward pass that runs a layer again, as activation
+        checkpointing does, runs it at theta.
         """
         recurrent = any(isinstance(m, nn.RNNBase) for m in self.model.modules())
         leaves = self.leaves(theta)
@@ -169,7 +169,7 @@ class Engine(ForwardPass):
             yield
 
     def leaves(self, theta: Float[Tensor, " P"]) -> dict[str, Tensor]:
-        """Parameters as leaves of a fresh graph; views of theta where they can be."""
+        """Parameters as leaves of a new graph; views of theta if possible."""
         return {name: t.detach().requires_grad_() for name, t in self.tensors(theta).items()}
 
     def _flat(self, tensors: dict[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which layer an error of autograd comes from: its message names an operation, and one forward pass tells who calls that."""
+"""Find the layer behind an autograd error: the message names an operation, and a forward pass shows which layer calls it."""
 
 import re
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from landscape.curvature.engine import Engine
 
 _LOSS = "the loss"
 _IN_PLACE = "modified by an inplace operation"
-# As the messages have it: "derivative for aten::_ctc_loss_backward is not implemented", "the derivative for '_cdist_backward'",
+# Examples: "derivative for aten::_ctc_loss_backward is not implemented", "the derivative for '_cdist_backward'",
 # "output 0 of SigmoidBackward0, is at version 1".
 _NAMES = (r"derivative for (?:aten::|')_?(\w+?)(?:_backward)?'? is", r"output \d+ of (\w+?)Backward\d*")
 
 
 def layer_of(engine: Engine, message: str) -> str | None:
-    """The layer that calls the operation which an error message names, or writes in place; None where it cannot be told.
+    """The layer that calls the operation named in an error message, or that writes in place; None if it is not found.
 
     Cost: one forward pass of the engine's first batch.
     """
@@ -28,7 +28,7 @@ def layer_of(engine: Engine, message: str) -> str | None:
         with engine.derivatives(theta), calls:
             params = engine.leaves(theta)
             engine.loss.mean(engine.forward(params, engine.batches[0], fold=False), engine.batches[0].target)
-    except Exception:  # the layer cannot be told then, and the error that it is asked for says the rest
+    except Exception:  # the caller reports the original error without a layer
         return None
     if _IN_PLACE in message and calls.in_place:
         return calls.in_place[-1]
@@ -36,11 +36,11 @@ def layer_of(engine: Engine, message: str) -> str | None:
 
 
 class _Calls(TorchFunctionMode):
-    """Every call of PyTorch's functions, with the innermost layer that is running.
+    """Records every call of PyTorch's functions with the innermost running layer.
 
     Attributes:
         seen: (function, layer) in order.
-        in_place: layers in which something is written in place, in order.
+        in_place: layers that write in place, in order.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What curvature products of a network hold in memory, measured on a few samples, and the plan that follows for all of them."""
+"""Memory of a network's curvature products, measured on a few samples, and the resulting plan for all samples."""
 
 import weakref
 from contextlib import suppress
@@ -20,28 +20,27 @@ from landscape.machine.malloc import return_freed
 from landscape.machine.memory import Affine, Plan, allowed, plan
 from landscape.network.batches import Batch, counted, regrouped, split
 
-# What arithmetic itself takes on a CPU once it runs: symbolic libraries that PyTorch loads at the first double backward,
-# compiled kernels, the allocator's own. Measured: 65 to 85 MiB for networks of a few weights.
+# Memory that arithmetic on a CPU takes by itself: symbolic libraries that PyTorch loads at the first double backward, compiled
+# kernels, the allocator's own. Measured: 65 to 85 MiB for networks of a few weights.
 _RUNTIME = 80 << 20
-# Copies of the weights that are there: the caller's network, our own, the one whose BatchNorms are folded, theta, its gradient.
+# Copies of the weights: the caller's network, our own, the one with folded BatchNorms, theta, its gradient.
 _COPIES = 5
-# What products take over what their tensors do: kernels need room while they run, allocators round up and leave holes. On a
-# CPU freed blocks stay in the heap (`landscape.machine.malloc`), and where tensors differ in size 1.6 to 2.2 times was
-# measured. Where that is too much the C library is told to return what is freed: 1.1 to 1.4 times then, and products take up to
-# a third longer.
+# Memory of products relative to that of their tensors: kernels need workspace, allocators round up and fragment. On a CPU,
+# freed blocks stay in the heap (`landscape.machine.malloc`); with tensors of different sizes, 1.6 to 2.2 times was measured. If
+# that is too much, the C library is set to return freed memory: then 1.1 to 1.4 times, and products take up to a third longer.
 _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
-# Bytes of graph up to which batches are put together, so that Python's steps are few beside the work.
+# Bytes of graph up to which batches are merged, so that Python overhead is small compared with the arithmetic.
 _JOINED = 4 << 20
-# A product on fewer bytes than this is measured on more samples on a GPU, whose allocator rounds up.
+# On a GPU, whose allocator rounds up, products on fewer bytes than this are measured on more samples.
 _SMALL = 16 << 20
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make inside the block, as they come and go.
+    """Counts the bytes of tensors that operations create and free inside the block.
 
     Attributes:
         now: bytes alive.
-        peak: the most that were alive at once.
+        peak: largest number of bytes alive at once.
     """
 
     def __init__(self) -> None:
@@ -51,7 +50,7 @@ class Live(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """PyTorch would import its compiler, for a second or more, only to tell it to leave this mode alone."""
+        """Without this, PyTorch would import its compiler, which takes a second or more."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,38 +73,38 @@ class Live(TorchDispatchMode):
 
 @grad_mode
 def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, Engine]:
-    """The plan for products of this network on its data, and the engine whose batches and graphs keep to it.
+    """The plan for products of this network on its data, and the engine with batches and graphs that follow it.
 
     Args:
         engine: network, loss and data.
         theta: (P,) weights.
-        budget: bytes in each process; None for a share of what is free, the same for all of them.
+        budget: bytes in each process; None for a share of the free memory, the same in all processes.
 
     Raises:
-        UsageError: the budget does not hold one sample.
+        UsageError: the budget is too small for one sample.
 
     Cost: products on at most 16 samples, counted operation by operation.
 
-    Accuracy: tensors are counted, not what a kernel takes for itself while it runs.
+    Accuracy: tensors are counted, but not the workspace of kernels.
     """
     if budget is None:
         budget = min(engine.group.everyone(allowed(theta.device)))
-    # Where a basis lies is each process's own affair.
+    # The processes need not agree on where a basis is stored.
     host = allowed(torch.device("cpu")) if theta.device.type == "cuda" else 0
     row = theta.nbytes
     norms = any(isinstance(m, _BatchNorm) for m in engine.model.modules())
     try:
         peak, held = _measured(engine, theta)
-    except Exception:  # a network that cannot be differentiated so: the check that follows says why
+    except Exception:  # the check that follows reports why the network cannot be differentiated
         peak = held = Affine(0.0, 0.0)
-    apart = engine.divisible
-    if apart and not norms and held.each:  # for BatchNorm in training mode a batch is what the caller says it is
+    divisible = engine.divisible
+    if divisible and not norms and held.each:  # BatchNorm in training mode needs the caller's batches
         engine = replace(engine, batches=_joined(engine, theta, held))
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
 
     def cut(margin: float) -> tuple[Plan, Engine]:
         most, alone = peak.times(margin), held.times(margin)
-        found = plan(
+        chosen = plan(
             budget,
             _fixed(engine, theta),
             most,
@@ -114,29 +113,29 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
             len(theta),
             row,
             check=8 / theta.element_size(),
-            cut=apart,
+            cut=divisible,
             host=host,
         )
-        batches = engine.batches if found.batch >= max(sizes) else split(engine.batches, found.batch)
-        return found, replace(engine, batches=batches, room=_room(found, most, alone), held=alone)
+        batches = engine.batches if chosen.batch >= max(sizes) else split(engine.batches, chosen.batch)
+        return chosen, replace(engine, batches=batches, room=_room(chosen, most, alone), held=alone)
 
     if theta.device.type == "cuda":
         return cut(_GPU)
     with suppress(UsageError):
-        found = cut(_LOOSE)
-        if found[0].kept and found[0].batch == max(sizes):
-            return found
+        loose = cut(_LOOSE)
+        if loose[0].kept and loose[0].batch == max(sizes):
+            return loose
     return_freed()
     return cut(_RETURNED)
 
 
-def _room(found: Plan, peak: Affine, held: Affine) -> int:
-    """Bytes that graphs may take which are kept between products, the rest of a product beside them."""
-    return max(found.budget - found.fixed - int(peak.of(found.batch) - held.of(found.batch)), 0) if found.kept else -1
+def _room(chosen: Plan, peak: Affine, held: Affine) -> int:
+    """Bytes available for kept graphs beside the rest of a product; -1 if graphs are not kept."""
+    return max(chosen.budget - chosen.fixed - int(peak.of(chosen.batch) - held.of(chosen.batch)), 0) if chosen.kept else -1
 
 
 def _joined(engine: Engine, theta: Tensor, held: Affine) -> list[Batch]:
-    """The batches, put together where they are small; the same ones whatever the way to compute products."""
+    """The batches, merged if they are small; the same for every method of computing products."""
     if len(engine.batches) == 1:
         return engine.batches
     if engine.method != PLAIN:
@@ -145,11 +144,11 @@ def _joined(engine: Engine, theta: Tensor, held: Affine) -> list[Batch]:
     if most < 2 * max(map(len, engine.batches)):
         return engine.batches
     samples = sum(map(len, engine.batches))
-    return regrouped(engine.batches, -(-samples // -(-samples // most)))  # of equal sizes
+    return regrouped(engine.batches, -(-samples // -(-samples // most)))  # equal sizes
 
 
 def _shared(sizes: list[int], processes: int) -> list[int]:
-    """Sizes of the batches of the process that has most of them."""
+    """Sizes of the batches in the process with the most samples."""
     out, left = [], -(-sum(sizes) // processes)
     for n in sizes:
         if left > 0:
@@ -159,23 +158,23 @@ def _shared(sizes: list[int], processes: int) -> list[int]:
 
 
 def _fixed(engine: Engine, theta: Tensor) -> int:
-    """Bytes that are there before and between products."""
+    """Bytes in use before and between products."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for b in engine.batches for t in b.tensors}
-    runtime, copies = (_RUNTIME, 2) if theta.device.type == "cpu" else (0, 1)  # a network is evaluated on batches of its own
+    runtime, copies = (_RUNTIME, 2) if theta.device.type == "cpu" else (0, 1)  # forward passes copy the batches
     return runtime + copies * sum(storages.values()) + _COPIES * theta.nbytes
 
 
 def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
-    """Bytes at the highest point of a product, and those of its graph alone, by the number of samples."""
+    """Peak bytes of a product, and bytes of its graph alone, as functions of the number of samples."""
     batch = max((b for b, _ in engine.weighted), key=lambda b: b.nbytes)
     if not engine.divisible:
         peak, held = _product(engine, theta, batch)
         return Affine(0.0, peak / len(batch)), Affine(0.0, held / len(batch))
     batch = counted([batch], 16)
-    found = {n: _product(engine, theta, batch[:n]) for n in (1, min(2, len(batch)))}
-    if theta.device.type == "cuda" and max(found.values())[0] < _SMALL and len(batch) >= 16:
-        found = {n: _product(engine, theta, batch[:n]) for n in (8, 16)}
-    (small, low), (large, high) = min(found.items()), max(found.items())
+    bytes_by_samples = {n: _product(engine, theta, batch[:n]) for n in (1, min(2, len(batch)))}
+    if theta.device.type == "cuda" and max(bytes_by_samples.values())[0] < _SMALL and len(batch) >= 16:
+        bytes_by_samples = {n: _product(engine, theta, batch[:n]) for n in (8, 16)}
+    (small, low), (large, high) = min(bytes_by_samples.items()), max(bytes_by_samples.items())
     lines = []
     for a, b in zip(low, high, strict=True):
         each = max(b - a, 0) / (large - small) if large > small else a
@@ -184,8 +183,8 @@ def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
 
 
 def _product(engine: Engine, theta: Tensor, batch: Batch) -> tuple[float, float]:
-    """Bytes at the highest point of a product on a batch, and those of its graph."""
-    method = replace(engine.method, smallest=0)  # so few samples would pass every operation by
+    """Peak bytes of a product on a batch, and bytes of its graph."""
+    method = replace(engine.method, smallest=0)  # with so few samples no operation would reach the threshold
     trial = replace(engine, batches=[batch], group=ALONE, method=method, room=-1, held=Affine(0.0, 0.0))
     rows = torch.ones(TOGETHER if method.together else 1, len(theta), dtype=theta.dtype, device=theta.device)
     with _Allocated(theta.device) if theta.device.type == "cuda" else Live() as live, trial.derivatives(theta):
@@ -197,7 +196,7 @@ def _product(engine: Engine, theta: Tensor, batch: Batch) -> tuple[float, float]
 
 
 class _Allocated:
-    """The same as `Live` from the counters of the GPU's allocator."""
+    """The counts of `Live`, from the GPU allocator's statistics."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.peak = device, 0

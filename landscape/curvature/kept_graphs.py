@@ -1,4 +1,4 @@
-"""First-order graphs that are kept between curvature products, so that a product costs two gradients instead of three."""
+"""First-order graphs kept between curvature products, so that a product costs two gradients instead of three."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-# Bytes of activations that may stay alive between products.
+# Bytes of activations that may be kept between products.
 BUDGET = 4 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class FirstOrder:
-    """The graph of one batch's gradient: its leaves, the gradient as a function of them, and the batch's share of the mean."""
+    """The graph of one batch's gradient: leaves, the gradient as a function of them, and the batch's share of the mean."""
 
     leaves: dict[str, Tensor]
     gradient: dict[str, Tensor]
@@ -22,10 +22,10 @@ class FirstOrder:
 
 @dataclass(eq=False)
 class Kept:
-    """The graphs of one point of weight space, where all of them fit the budget. One network at a time keeps its own.
+    """The graphs at one point of weight space, if all of them fit the budget. Only one network at a time keeps graphs.
 
     Attributes:
-        fits: whether to keep; None until it was found out.
+        fits: whether to keep the graphs; None if not yet determined.
     """
 
     fits: bool | None = None
@@ -33,7 +33,7 @@ class Kept:
     _graphs: list[FirstOrder] = field(default_factory=list)
 
     def graphs(self, theta: Tensor, build: Callable[[], Iterator[FirstOrder]]) -> Iterator[FirstOrder]:
-        """The graphs at theta, from memory where they are there, else built one after another."""
+        """The graphs at theta: kept ones if available, otherwise built one after another."""
         global _owner
         if self._theta is theta:
             yield from self._graphs
@@ -49,11 +49,11 @@ class Kept:
         for graph in build():
             graphs.append(graph)
             yield graph
-        # Only a full round is kept: one that an error cut short is not.
+        # Graphs are kept only after a full round without an error.
         self._theta, self._graphs, _owner = theta, graphs, ref(self)
 
     def clear(self) -> None:
-        """Let the graphs go."""
+        """Release the graphs."""
         self._theta, self._graphs = None, []
 
 
@@ -61,7 +61,7 @@ _owner: "ref[Kept] | None" = None
 
 
 def saved_bytes(build: Callable[[], object], apart_from: dict[str, Tensor]) -> int:
-    """Bytes that autograd saves while a graph is built, each storage once, without those of the given tensors."""
+    """Bytes that autograd saves while a graph is built, counting each storage once and excluding the given tensors."""
     known = {t.untyped_storage().data_ptr() for t in apart_from.values()}
     sizes: dict[int, int] = {}
 

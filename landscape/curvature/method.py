@@ -1,4 +1,4 @@
-"""A way to compute curvature products: what is done to the network and to its data before it is differentiated."""
+"""Methods of computing curvature products: how the network and its data are transformed before differentiation."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,22 +9,21 @@ from torch import Tensor
 from landscape.curvature.double_backward import written_out
 from landscape.network.batches import Batch
 
-# Vectors that go through a graph at once, at most: what they leave in memory on the way grows with them.
+# Most vectors that pass through a graph at once; their memory grows with the number.
 TOGETHER = 8
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way; all of them give the same product up to rounding.
+    """A method; all methods give the same product up to rounding.
 
     Attributes:
         folded: BatchNorm in eval mode is folded into the layer before it (see `landscape.network.folding`).
-        written_out: convolutions, activations, LayerNorm and attention use the double backward written for them (see
+        written_out: convolutions, activations, LayerNorm and attention use their own double backward (see
             `landscape.curvature.double_backward`).
-        channels_last: images lie in memory with their channels last.
-        together: the vectors of a block go through the graph at once (vmap), not one after another.
-        smallest: operations on fewer values than this are not written out: the steps through Python would take longer than
-            what they save.
+        channels_last: images are stored channels last.
+        together: the vectors of a block pass through the graph at once (vmap) instead of one after another.
+        smallest: operations on fewer values keep PyTorch's double backward, since the Python overhead would exceed the gain.
     """
 
     folded: bool = False
@@ -35,7 +34,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """In words, as the output shows it."""
+        """The method as text, for output."""
         parts = {
             "BatchNorm folded": self.folded,
             "double backward written out": self.written_out,
@@ -45,11 +44,11 @@ class Method:
         return ", ".join(words for words, used in parts.items() if used) or "plain"
 
     def graph(self) -> AbstractContextManager[object]:
-        """Holds while a graph is built that is to be differentiated twice."""
+        """Context in which a graph for second derivatives is built."""
         return written_out(self.smallest) if self.written_out else nullcontext()
 
     def laid_out(self, batch: Batch) -> Batch:
-        """The batch as the network is to read it."""
+        """The batch in the memory format of this method."""
 
         def last(t: Tensor) -> Tensor:
             return t.contiguous(memory_format=torch.channels_last) if _is_images(t) else t
@@ -58,7 +57,7 @@ class Method:
 
 
 def takes_images(batch: Batch) -> bool:
-    """Whether the network is called with images, which can lie in memory in two ways."""
+    """Whether the network is called with images, which have two memory formats."""
     return any(isinstance(t, Tensor) and _is_images(t) for t in (*batch.args, *batch.kwargs.values()))
 
 

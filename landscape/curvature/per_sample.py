@@ -1,4 +1,4 @@
-"""Curvature sample by sample: v^T A_n v of every sample n, whose spread is the doubt from having only these data."""
+"""Curvature sample by sample: v^T A_n v for every sample n, whose spread gives the sampling error of v^T A v."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -14,10 +14,10 @@ Curvature = Literal["hessian", "ggn", "fisher"]
 
 
 def sample_curvatures(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
-    """v^T H_n v of every sample; None where the loss does not come apart. Cost: about 20 passes.
+    """v^T H_n v for every sample; None if the loss is not a mean over samples. Cost: about 20 passes.
 
-    v^T H(w) v of the loss sum_n w_n loss_n is linear in the weights w of the samples, so that its gradient there has
-    every sample's own value. Forward over forward would be cheaper, but is silently wrong for LayerNorm (torch 2.13).
+    v^T H(w) v of the loss sum_n w_n loss_n is linear in the sample weights w, so its gradient in w holds the value of every
+    sample. Forward over forward would be cheaper, but is silently wrong for LayerNorm (torch 2.13).
     """
     parts = []
     direction = engine.layout.unflatten(v)
@@ -36,7 +36,7 @@ def sample_curvatures(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tenso
 
 
 def sample_gauss_newton(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
-    """v^T G_n v of every sample; None where the loss does not come apart. Cost: about 10 forward passes."""
+    """v^T G_n v for every sample; None if the loss is not a mean over samples. Cost: about 10 forward passes."""
     parts = []
     direction = engine.layout.unflatten(v)
     with engine.derivatives(theta):
@@ -48,13 +48,13 @@ def sample_gauss_newton(engine: Engine, theta: Float[Tensor, " P"], v: Float[Ten
             if not engine.loss.comes_apart:
                 return None
             forms = (pushed * engine.loss_curvature(output, batch)(pushed)).reshape(len(batch), -1).double().sum(1)
-            # The curvature is of the batch's mean: a sample's own is that, times the sum of weights, over its weight.
+            # The curvature is that of the batch's mean; a sample's own is that times the sum of weights, divided by its weight.
             parts.append(forms * weights.sum() / torch.where(weights > 0, weights, 1))
     return torch.cat(parts)
 
 
 def sample_fisher(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"]:
-    """(g_n . v)^2 of every sample. Cost: about 9 forward passes."""
+    """(g_n . v)^2 for every sample. Cost: about 9 forward passes."""
     parts = []
     direction = engine.layout.unflatten(v)
     with engine.derivatives(theta):
@@ -65,7 +65,7 @@ def sample_fisher(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, "
     return torch.cat(parts)
 
 
-# By matrix: how it comes apart, and the forward passes that this is worth.
+# For each matrix, the function for its samples, and the cost in forward passes.
 SAMPLE_FORMS: dict[str, tuple[Callable[[Engine, Tensor, Tensor], Tensor | None], int]] = {
     "hessian": (sample_curvatures, 20),
     "ggn": (sample_gauss_newton, 10),

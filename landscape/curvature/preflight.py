@@ -1,8 +1,8 @@
-"""Checks of derivatives, made once before one is believed: they exist, are symmetric, and agree with differences.
+"""Checks before the first derivative: derivatives exist, the Hessian is symmetric, and both agree with finite differences.
 
-They run on some 8 samples, spread over the data, in float64, where rounding and the kinks of rectifiers cannot hide a mistake,
-and fall back to the Objective's own dtype for a network that insists on it. Where a network computes in float32 inside whatever
-it is given, what it rounds away is measured first, and nothing finer is asked of it. What values need is checked by
+The checks run on some 8 samples, spread over the data, in float64, where rounding and the kinks of rectifiers cannot hide a
+mistake. They fall back to the Objective's dtype for a network that requires it. If a network computes internally in float32
+whatever its dtype, its rounding error is measured first, and the tolerances follow it. Values are checked by
 `landscape.network.forward_checks`.
 """
 
@@ -20,94 +20,94 @@ from landscape.errors import NumericalError, is_about_dtype, is_exhausted
 from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.distributed import ALONE
 from landscape.network.batches import counted
-from landscape.network.rounding import EXACT, Uncast, of_dtype, rounding
+from landscape.network.rounding import EXACT, Uncast, dtype_rounding, output_rounding
 
 SAMPLES = 8
-# From few kinks of a rectifier to hardly any; at the last, rounding in float64 is about to take over.
+# From few kinks of a rectifier within a step to hardly any; below the last step, rounding in float64 would dominate.
 _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
-# The same for losses, whose rounding errors count for more.
+# Steps for losses, whose rounding errors count for more.
 _VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
-# Of Hv, between it and a difference of gradients; where the network rounds, both ends of the difference do.
+# Tolerated relative difference of Hv and a difference of gradients; larger where the network rounds both gradients.
 _APART, _APART_ROUNDED = 0.05, 0.2
-# What may be lost in a product: rounding errors of the outputs, times what a network of many layers makes of them.
+# Growth of the outputs' rounding errors in a product through a network of many layers.
 _GROWTH = 1e3
 
 
 @grad_mode
 def check_engine(engine: Engine) -> float:
-    """All checks of the module's docstring.
+    """Run all checks of this module.
 
     Returns:
-        Rounding of the network as it computes, see `landscape.network.rounding`.
+        Rounding error of the network, see `landscape.network.rounding`.
 
     Raises:
-        NumericalError: what failed, with the operation where it can be told.
+        NumericalError: a check failed; the message names the operation if it is known.
 
-    Cost: some 20 gradients and up to 8 losses on 8 samples; on as many as a batch has where 8 have no second derivative. Some
-        kernels have one for larger inputs only.
+    Cost: some 20 gradients and up to 8 losses on 8 samples, or on a full batch if 8 samples have no second derivative, since
+        some kernels have one for larger inputs only.
     """
     sizes = [SAMPLES, max(map(len, engine.batches))]
     for samples in sizes:
-        own = replace(engine, batches=[counted(engine.batches, samples)], group=ALONE, folded=None, method=PLAIN, held=None)
+        probe = replace(engine, batches=[counted(engine.batches, samples)], group=ALONE, folded=None, method=PLAIN, held=None)
         try:
-            return _checked(own)
+            return _checked(probe)
         except _NoDerivative as error:
             if samples == sizes[-1] or sizes[-1] <= SAMPLES:
                 raise NumericalError(error.problem, fix=error.fix) from error.__cause__
-    raise AssertionError  # the last of the sizes returns or raises
+    raise AssertionError  # the last size returns or raises
 
 
 class _NoDerivative(NumericalError):
-    """PyTorch raised while derivatives were taken."""
+    """PyTorch raised an error while it differentiated."""
 
 
-def _checked(own: Engine) -> float:
-    """In float64, or as the network insists on."""
+def _checked(probe: Engine) -> float:
+    """Check in float64, or in the dtype that the network requires."""
     try:
-        double = own.to(torch.float64)
-        noise = rounding(double)
+        double = probe.to(torch.float64)
+        noise = output_rounding(double)
         if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
     except (RuntimeError, TypeError) as error:
         if is_exhausted(error):
             raise
         if not is_about_dtype(error):
-            raise _missing(own, error) from error
+            raise _missing(probe, error) from error
         try:
-            noise = rounding(own)
-            _check(own, noise, exact=False)
+            noise = output_rounding(probe)
+            _check(probe, noise, exact=False)
         except (RuntimeError, TypeError) as second:
             if is_exhausted(second):
                 raise
-            raise _missing(own, second) from second
-    return max(noise, of_dtype(own))
+            raise _missing(probe, second) from second
+    return max(noise, dtype_rounding(probe))
 
 
 def _checked_unrounded(double: Engine) -> bool:
-    """The checks of a network that computes in float32 inside, without that: its casts to float32 leave float64 as it is.
+    """Check a network that uses float32 internally without its casts to float32; returns False if it does not run like that.
 
-    At steps that rise above float32's rounding a difference of gradients meets kinks, which say nothing. A cast's derivative
-    is a cast, so that all others are those of the network. False where it does not run so.
+    At steps larger than float32's rounding error a difference of gradients would include kinks. The derivative of a cast is a
+    cast, so all other derivatives remain those of the network.
     """
     try:
         with Uncast():
-            noise = rounding(double)
+            noise = output_rounding(double)
             if noise > EXACT:
                 return False
             _check(double, noise, exact=True)
     except NumericalError:
         raise
-    except Exception:  # of mixed dtypes, or of what is done with the bits
+    except Exception:  # mixed dtypes, or an operation on bits
         return False
     return True
 
 
-def _missing(own: Engine, error: Exception) -> _NoDerivative:
-    """What PyTorch said, the layer that it comes from, and what to do about it."""
+def _missing(probe: Engine, error: Exception) -> _NoDerivative:
+    """PyTorch's message, the layer that it comes from, and what to do about it."""
     first = str(error).partition("\n")[0]
-    layer = layer_of(own, str(error))
+    layer = layer_of(probe, str(error))
     if "modified by an inplace operation" in first:
-        fix = "write out of place there: h = h * 2 instead of h.mul_(2) or h *= 2"
+        fix = "write out of place: h = h * 2 instead of h.mul_(2) or h *= 2"
     elif "checkpoint" in first.lower():
         fix = "pass use_reentrant=False to torch.utils.checkpoint.checkpoint; the reentrant kind has no second derivative"
     else:
@@ -140,19 +140,19 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
     if not skew < max(1e-9 if exact else 1e-4, min(_GROWTH * noise, 0.1)):
         raise NumericalError(
             f"expected a symmetric Hessian, found |u.Hv - v.Hu| = {skew:.1e} of its scale",
-            fix="a custom backward in the network or the loss is wrong, or PyTorch's own is, of a derivative within it",
+            fix="a custom backward in the network or the loss is wrong, or a double backward of PyTorch's is",
         )
     if exact:
         _check_difference(probe, theta, gradient, v, noise)
 
 
 def _check_graph(probe: Engine, theta: Tensor) -> None:
-    """Refuse what gives part of a derivative without an error: reentrant checkpoints."""
+    """Refuse reentrant checkpoints, which silently give only part of a derivative."""
     with probe.derivatives(theta), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         leaves = probe.leaves(theta)
         loss = probe.loss.mean(probe.forward(leaves, probe.batches[0]), probe.batches[0].target)
-    # Of inputs without a gradient it makes no node at all, and says so.
+    # For inputs without a gradient it creates no node, but warns.
     reentrant = any("None of the inputs have requires_grad" in str(w.message) for w in said)
     seen, left = set(), [loss.grad_fn]
     while left and not reentrant:
@@ -169,11 +169,11 @@ def _check_graph(probe: Engine, theta: Tensor) -> None:
 
 
 def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor) -> None:
-    """The gradient against central differences of the loss, along steps in proportion to each weight.
+    """Compare the gradient with central differences of the loss, with steps proportional to each weight.
 
-    A norm that is detached, or a backward pass that scales what goes through it, gives a gradient that is no loss's, and yet a
-    matrix that may be symmetric. Nothing is said where rounding, which for a loss is that of numbers as large as the outputs,
-    hides the difference, as at an exact minimum.
+    A detached norm, or a backward pass that rescales its gradient, gives a gradient that is not the loss's, although its
+    Jacobian may still be symmetric. The check is skipped where rounding hides the difference, as at an exact minimum; for a
+    loss, rounding is that of numbers as large as the outputs.
     """
     size = _sizes(probe, theta)
     scale = float((size * gradient).norm())
@@ -185,7 +185,7 @@ def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor
     errors = []
     for step in _VALUE_STEPS:
         least = _GROWTH * torch.finfo(theta.dtype).eps * (abs(value) + largest) / step
-        if least >= _APART * scale:  # also where there is no slope at all
+        if least >= _APART * scale:  # also if the slope is zero
             continue
         high, low = (_value(probe, theta + k * step * w) for k in (1, -1))
         errors.append(abs((high - low) / (2 * step) - slope) / scale)
@@ -194,7 +194,7 @@ def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor
     if errors and math.isfinite(min(errors)):
         raise NumericalError(
             f"expected the gradient to agree with a finite difference of the loss, found them {min(errors):.0%} apart",
-            fix="something that depends on the weights is detached, as the norm in DoRA, or a backward pass is a stand-in; "
+            fix="a part that depends on the weights is detached, as the norm in DoRA, or a backward pass is an approximation; "
             "values and surfaces need none",
         )
 
@@ -207,17 +207,17 @@ def _value(probe: Engine, theta: Tensor) -> float:
 
 
 def _sizes(probe: Engine, theta: Tensor) -> Tensor:
-    """Of every weight its size, or a little of its tensor's where it is zero."""
+    """Magnitude of every weight, or a small fraction of its tensor's where it is zero."""
     named = probe.layout.unflatten(theta)
     return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
 
 
 def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor, noise: float) -> None:
-    """Hv against central differences of gradients.
+    """Compare Hv with central differences of gradients.
 
-    Steps in proportion to each weight (or, where it is zero, to its tensor's size) mean the same at every point of a scaling
-    symmetry. A rectifier's kink between two points spoils their difference; a wrong second derivative spoils it at every step.
-    Where the network rounds more coarsely than its dtype, steps are those at which that noise is small.
+    Steps proportional to each weight (or, if it is zero, to its tensor's size) are equivalent at all points of a scaling
+    symmetry. A rectifier's kink between two points spoils one difference; a wrong second derivative spoils all. If the network
+    rounds more coarsely than its dtype, the steps are chosen such that this noise is small.
     """
     size = _sizes(probe, theta)
     w = size * v
@@ -231,8 +231,8 @@ def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor,
         errors.append(float((difference - product).norm()) / scale)
         if errors[-1] < (_APART if exact else _APART_ROUNDED):
             return
-    why = ", or its forward pass changes its weights" if probe.writes else ""
+    cause = ", or its forward pass changes its weights" if probe.writes else ""
     raise NumericalError(
         f"expected Hv to agree with a finite difference of gradients, found them {min(errors):.0%} apart",
-        fix=f"an operation in the network or the loss has a wrong or missing second derivative, or rounds a weight{why}",
+        fix=f"an operation in the network or the loss has a wrong or missing second derivative, or rounds a weight{cause}",
     )

@@ -1,4 +1,4 @@
-"""Reverse-mode derivatives of named tensors: gradients, and products with a Jacobian from either side."""
+"""Reverse-mode derivatives of named tensors: gradients, vector-Jacobian and Jacobian-vector products."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from landscape.errors import NumericalError, is_exhausted
 
 
 def grad(scalar: Tensor, leaves: dict[str, Tensor], create_graph: bool = False) -> dict[str, Tensor]:
-    """Gradient of a scalar; zeros for leaves that it does not reach."""
+    """Gradient of a scalar; zeros for leaves that it does not depend on."""
     if not scalar.requires_grad:
         raise NumericalError(
             "expected a loss that can be differentiated, found one that does not depend on the weights through autograd",
@@ -21,14 +21,14 @@ def grad(scalar: Tensor, leaves: dict[str, Tensor], create_graph: bool = False) 
 
 
 def dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-    """Inner product of two lots of tensors under the same names."""
+    """Inner product of two dictionaries of tensors with the same names."""
     return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
 
 
 def vjp(
     outputs: dict[str, Tensor], leaves: dict[str, Tensor], cotangents: dict[str, Tensor], create_graph: bool = False
 ) -> dict[str, Tensor]:
-    """Vector-Jacobian product that keeps the graph; zeros where nothing depends on a leaf (a linear model has no curvature)."""
+    """Vector-Jacobian product that keeps the graph; zeros for leaves without dependence (a linear model has no curvature)."""
     live = [name for name, t in outputs.items() if t.requires_grad]
     if not live:
         return {name: torch.zeros_like(t) for name, t in leaves.items()}
@@ -44,7 +44,7 @@ def vjp(
 
 
 def vjps(outputs: dict[str, Tensor], leaves: dict[str, Tensor], cotangents: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`vjp` for k cotangents at once, stacked on a first dimension as the results are."""
+    """`vjp` for k cotangents at once, stacked along a first dimension like the results."""
     live = [name for name, t in outputs.items() if t.requires_grad]
     k = len(next(iter(cotangents.values())))
     if not live:
@@ -70,7 +70,7 @@ def pusher(output: Tensor, leaves: dict[str, Tensor]) -> Callable[[dict[str, Ten
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """What PyTorch raises while it differentiates, in one line: 8 samples may go well where a whole batch does not."""
+    """Convert PyTorch's errors while it differentiates to one line; a whole batch may fail where 8 samples did not."""
     try:
         yield
     except (RuntimeError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Which way to compute curvature products is the fastest for this network here: a measured trial on its first samples."""
+"""Choose the fastest method of computing curvature products for this network on this machine, by a trial on a few samples."""
 
 import time
 from dataclasses import replace
@@ -13,35 +13,35 @@ from landscape.machine.arithmetic import grad_mode
 from landscape.machine.distributed import ALONE
 from landscape.network.batches import counted
 
-# Samples that the trial times a product on, and those that it checks it on in float64.
+# Samples on which the trial times a product, and on which it checks it in float64.
 _TIMED, _CHECKED = 16, 8
-# A way that is expected to be slower must be faster by this factor to be taken: what is within it is noise, and the same
-# command should take the same way twice.
+# A method that is expected to be slower must be faster by this factor to be chosen; smaller differences are noise, and the same
+# command should choose the same method twice.
 _MARGIN = 1.25
-# Bytes of all graphs below which Python's steps are what takes time: there the clock would say little, and the way that makes
-# the fewest steps a vector is taken unasked.
+# Bytes of all graphs below which Python overhead dominates. There timings would say little, and the method with the least
+# overhead for each vector is chosen without a trial.
 _SMALL = 16 << 20
-# What they grow by with the samples, below which that holds for a product too, and several vectors go through them at once.
+# Growth of the graphs with the samples below which overhead also dominates a product, and several vectors go through at once.
 _FEW = 1 << 19
-# Of the product's length; where a network insists on its dtype, rounding may move a sample across a rectifier's kink.
+# Relative to the product's length; in a network's own dtype, rounding may move a sample across a rectifier's kink.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
 
 @grad_mode
 def chosen(engine: Engine, theta: Tensor) -> Method:
-    """The fastest way to compute Hessian-vector products that gives what the plain way gives.
+    """The fastest method for Hessian-vector products whose result equals that of the plain method.
 
-    A small network goes without a trial, so that the same command takes the same way, and gives the same bits, on any day.
-    Otherwise every candidate builds its graph and computes two products on the first samples. The fastest is taken; one that
-    fails, or whose product differs from the plain one's in float64, is passed over, so that what is left at the end is the
-    plain way itself.
+    For a small network the choice is made without a trial, so that the same command always uses the same method and gives the
+    same bits. Otherwise every candidate builds its graph and computes two products on the first samples, and the fastest is
+    chosen. A candidate that fails, or whose product in float64 differs from the plain one, is skipped; the plain method is the
+    last resort.
 
     Args:
         engine: network, loss and data.
         theta: (P,) weights.
 
     Returns:
-        Method, the same on all processes: the first one's clock decides.
+        Method, the same in all processes: the first one's clock decides.
 
     Cost: some 25 gradients on 16 samples.
     """
@@ -50,41 +50,41 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     direction = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
     try:
         truth = _Truth(replace(alone, batches=[counted(engine.batches, _CHECKED)]), theta, direction)
-    except RuntimeError:  # so few samples have no second derivative, and nothing can be held against it
+    except RuntimeError:  # so few samples have no second derivative to compare with
         return PLAIN
-    # Where none of the candidates holds, as for a network that reads its images with `view`, rather these than nothing.
+    # Used if none of the candidates works, as for a network that reads its images with `view`.
     folded = Method(folded=engine.folded is not None)
-    unasked = [replace(folded, written_out=True), folded]
+    fallback = [replace(folded, written_out=True), folded]
     graphs = replace(alone, held=None).graph_bytes
     if graphs(theta) < _SMALL:
-        few = graphs(theta) - graphs(theta, 1) < _FEW and TOGETHER * theta.nbytes < _SMALL
-        order = [*([replace(folded, together=True)] if few else []), folded]
+        flat = graphs(theta) - graphs(theta, 1) < _FEW and TOGETHER * theta.nbytes < _SMALL
+        order = [*([replace(folded, together=True)] if flat else []), folded]
     else:
-        seconds = {m: found for m in candidates(engine) if (found := _seconds(timed, theta, direction, m)) is not None}
+        seconds = {m: s for m in candidates(engine) if (s := _seconds(timed, theta, direction, m)) is not None}
         order = sorted(seconds, key=lambda m: _handicapped(seconds, m))
         if order == [PLAIN]:  # nothing else ran
-            order = unasked
+            order = fallback
         elif PLAIN in order[1:]:
-            order = [*order[: order.index(PLAIN)], *unasked]
+            order = [*order[: order.index(PLAIN)], *fallback]
     return engine.group.agreed(next((m for m in order if truth.agrees(m)), PLAIN))
 
 
 def candidates(engine: Engine) -> list[Method]:
-    """Ways worth a trial, those first that are expected to be fast; the last is the plain one."""
+    """Methods worth a trial, in order of expected speed; the last is the plain one."""
     folded, images = engine.folded is not None, takes_images(engine.batches[0])
     best = Method(folded, True, images)
-    # Where graphs do not even stay between products, what several vectors leave in memory on their way would not fit either.
+    # If graphs cannot even be kept between products, the intermediate results of several vectors would not fit either.
     together = [replace(best, together=True)] if engine.room >= 0 else []
     return list(dict.fromkeys([best, *together, PLAIN]))
 
 
 def _handicapped(seconds: dict[Method, float], method: Method) -> float:
-    """Seconds, with the margin for every one but the first."""
+    """Seconds, times the margin for every method but the first."""
     return seconds[method] * (1.0 if method == next(iter(seconds)) else _MARGIN)
 
 
 def _seconds(engine: Engine, theta: Tensor, direction: Tensor, method: Method) -> float | None:
-    """What a product takes once its graphs are built; None where this network cannot be differentiated so."""
+    """Seconds of a product once its graphs are built; None if the network cannot be differentiated by this method."""
     trial, k = replace(engine, method=method), 2 if method.together else 1
     times = []
     try:
@@ -94,19 +94,19 @@ def _seconds(engine: Engine, theta: Tensor, direction: Tensor, method: Method) -
             trial.hvp(theta, direction.expand(k, -1))
             _wait(theta)
             times.append((time.perf_counter() - started) / k)
-    except Exception:  # whatever the user's own layers raise when they are not called as they expect
+    except Exception:  # the user's layers may raise anything when called differently
         return None
     return min(times[1:])
 
 
 def _wait(t: Tensor) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if t.is_cuda:
         torch.cuda.synchronize(t.device)
 
 
 class _Truth:
-    """The plain product on a few samples, in float64 where the network can."""
+    """The plain product on a few samples, in float64 if the network allows it."""
 
     def __init__(self, engine: Engine, theta: Tensor, direction: Tensor) -> None:
         self.engine, self.theta, self.direction = engine.to(torch.float64), theta.double(), direction.double()
@@ -119,11 +119,11 @@ class _Truth:
             self.product = self._of(PLAIN)
 
     def _of(self, method: Method) -> Tensor:
-        method = replace(method, smallest=0)  # so few samples would pass every operation by
+        method = replace(method, smallest=0)  # with so few samples no operation would reach the threshold
         return replace(self.engine, method=method).hvp(self.theta, self.direction.repeat(2 if method.together else 1, 1))[-1]
 
     def agrees(self, method: Method) -> bool:
-        """Whether another way gives the same."""
+        """Whether another method gives the same product."""
         try:
             error = float(torch.linalg.vector_norm(self._of(method) - self.product))
         except Exception:  # as in the trial

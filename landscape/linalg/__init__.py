@@ -1,4 +1,4 @@
-"""Numerical linear algebra and constrained maximisation: callables in, results out; knows no network."""
+"""Numerical linear algebra and constrained maximisation, on callables; independent of any network."""
 
 from landscape.linalg.krylov.blocks import block_eigenvalues
 from landscape.linalg.krylov.deflation import trace_within

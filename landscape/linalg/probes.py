@@ -1,4 +1,4 @@
-"""Random vectors, drawn so that a result depends on the seed only: not on the device, the dtype or the block size."""
+"""Random vectors that depend on the seed only, and not on the device, the dtype or the block size."""
 
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ Distribution = Literal["rademacher", "gaussian"]
 
 
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
-    """The caller's generator, or a new one with seed 0; the global generator is never touched."""
+    """The caller's generator, or a new one with seed 0; the global generator is never used."""
     if generator is None:
         return torch.Generator().manual_seed(0)
     if generator.device.type != "cpu":
@@ -33,7 +33,8 @@ def random_rows(
 ) -> Float[Tensor, "count dim"]:
     """`count` independent rows with mean 0 and covariance I.
 
-    Each row is drawn by itself, on the CPU and in one dtype, so any split into blocks and any device sees the same numbers.
+    Each row is drawn separately, on the CPU and in one dtype, so that every split into blocks and every device gets the same
+    numbers.
     """
     if distribution not in get_args(Distribution):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Products with a symmetric operator, counted and checked, and the few dense kernels that every solver here shares."""
+"""Counted and checked products with a symmetric operator, and dense kernels that all solvers here share."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from landscape.errors import NumericalError, UsageError
 
 MatVec = Callable[[Tensor], Tensor]
-"""A symmetric operator: maps a block (k, P), one vector a row, to the block of its k products."""
+"""A symmetric operator: maps a block (k, P), one vector in each row, to the block of its k products."""
 
-# Columns handled at a time in float64: bounds the temporary copy of a tall block to 8 * rows * CHUNK bytes.
+# Columns processed at a time in float64; bounds the temporary copy of a block to 8 * rows * CHUNK bytes.
 CHUNK = 1 << 17
 
 
 class Products:
-    """The operator as the solvers call it: counts the products, checks shape and finiteness, keeps autograd out.
+    """The operator as the solvers call it: counts products, checks shape and finiteness, and detaches from autograd.
 
     Args:
         matvec: maps (k, P) to (k, P).
         dim: P.
         dtype, device: of the vectors.
-        advance: told the number of new products after each call (see `landscape.machine.progress.stage`).
+        advance: called with the number of new products after each call (see `landscape.machine.progress.stage`).
     """
 
     def __init__(
@@ -71,10 +71,10 @@ def column_chunks(dim: int, size: int = CHUNK) -> Iterator[slice]:
 
 
 def inner_products(rows: Float[Tensor, "m P"], w: Float[Tensor, " P"]) -> Float[Tensor, " m"]:
-    """rows @ w in float64, from products of short pieces in the dtype of the rows.
+    """rows @ w in float64, summed over short pieces in the dtype of the rows.
 
-    A float32 GEMV on the CPU adds up a row nearly in sequence: at P = 2e6 it is wrong by 1e-4, and so would be the
-    eigenvalues. A GPU sums in a tree and may have longer pieces, which saves launches.
+    A float32 GEMV on the CPU sums a row almost sequentially: at P = 2e6 its relative error is 1e-4, and that of the eigenvalues
+    would be the same. A GPU sums in a tree and allows longer pieces, which saves kernel launches.
     """
     total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     for columns in column_chunks(len(w), 1 << 13 if rows.device.type == "cpu" else 1 << 17):
@@ -83,7 +83,7 @@ def inner_products(rows: Float[Tensor, "m P"], w: Float[Tensor, " P"]) -> Float[
 
 
 def gram(a: Num[Tensor, "j P"], b: Float[Tensor, "k P"]) -> np.ndarray:
-    """A Bᵀ as a (j, k) float64 array, accumulated in float64 whatever the dtype of the rows."""
+    """A Bᵀ as a (j, k) float64 array, accumulated in float64 for any dtype of the rows."""
     total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
     for columns in column_chunks(a.shape[1]):
         total += a[:, columns].double() @ b[:, columns].double().T
@@ -93,7 +93,7 @@ def gram(a: Num[Tensor, "j P"], b: Float[Tensor, "k P"]) -> np.ndarray:
 def rotate_rows(rows: Float[Tensor, "m P"], coefficients: np.ndarray) -> None:
     """Overwrite the first k rows by coefficientsᵀ @ rows, in float64 and without a second copy of the block.
 
-    float64 also keeps reduced-precision matrix multiplication (TF32) out, whatever the global flags say.
+    float64 also avoids reduced-precision matrix multiplication (TF32), whatever the global flags.
     """
     size, kept = coefficients.shape
     turn = torch.from_numpy(np.array(coefficients.T, order="C")).to(rows.device)

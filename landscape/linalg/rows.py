@@ -1,4 +1,4 @@
-"""Rows: a block of long vectors, wherever they lie: on the device, in host memory, on disk, spread over processes."""
+"""A block of long vectors stored on the device, in host memory, on disk, or distributed over processes."""
 
 import mmap
 import os
@@ -18,7 +18,7 @@ from landscape.linalg.products import column_chunks, inner_products, norm, rotat
 
 Where = Literal["device", "host", "disk"]
 
-# Bytes of a basis on disk that are in memory at a time.
+# Bytes of a basis on disk that are mapped into memory at a time.
 STREAM = 32 << 20
 
 
@@ -32,7 +32,7 @@ class Group(Protocol):
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of processes."""
 
     def sum_(self, t: Tensor) -> Tensor:
         """Sum over the processes, in place."""
@@ -43,29 +43,29 @@ class Group(Protocol):
 
 @dataclass(frozen=True)
 class Alone:
-    """The group of one."""
+    """A group of one process."""
 
     rank: int = 0
     size: int = 1
 
     def sum_(self, t: Tensor) -> Tensor:
-        """What is there already."""
+        """The tensor itself."""
         return t
 
     def concat(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
-        """What is there already."""
+        """The part itself."""
         return part
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a Krylov basis lies; the results are the same up to rounding.
+    """Where a Krylov basis is stored; results are equal up to rounding.
 
     Attributes:
-        where: "device", where the operator works; "host", in the CPU's memory, and the CPU orthogonalizes then; or "disk", in
-            a memory-mapped file that has no name and so is gone with the process, however that ends.
-        folder: of the file; default $TMPDIR, else /var/tmp, else the system's own choice.
-        group: each process holds its share of the columns there; the vectors that go in and come out are whole in each.
+        where: "device", where the operator works; "host", in CPU memory, where the CPU then orthogonalizes; or "disk", in an
+            unnamed memory-mapped file, which disappears with the process however that ends.
+        folder: of the file; default $TMPDIR, else /var/tmp, else the system's default.
+        group: each process stores its share of the columns; input and output vectors are complete in each process.
     """
 
     where: Where = "device"
@@ -74,19 +74,19 @@ class Place:
 
 
 class Rows:
-    """Up to `count` vectors of length P: written and read one at a time, projected on, turned and combined where they lie.
+    """Up to `count` vectors of length P, with projections, rotations and linear combinations computed where they are stored.
 
-    A vector is worked on as its `part`, which is what of it lies here: the columns of this process, on the device of the
-    rows. On the device and alone that is the vector itself, and all operations are plain ones on one tensor.
+    Operations on a vector use its `part`: the columns of this process, on the device of the rows. For a single process on the
+    device the part is the vector itself, and all operations are ordinary ones on one tensor.
 
     Args:
-        count: rows to make room for.
+        count: number of rows to allocate.
         dim: P.
-        dtype, device: of the vectors that go in and come out.
-        place: where the rows lie.
+        dtype, device: of input and output vectors.
+        place: where the rows are stored.
 
     Raises:
-        UsageError: no room on the disk.
+        UsageError: the disk has too little space.
     """
 
     def __init__(
@@ -109,15 +109,15 @@ class Rows:
         return len(self._store.block)
 
     def part(self, w: Float[Tensor, "*k P"]) -> Tensor:
-        """What of whole vectors lies here."""
+        """This process's columns of complete vectors."""
         return w[..., self.columns].to(self._store.block.device)
 
     def __setitem__(self, index: int | slice, part: Tensor) -> None:
-        """Write parts."""
+        """Write the parts of vectors."""
         self._store.write(index, part)
 
     def __getitem__(self, index: slice) -> Float[Tensor, "k P"]:
-        """Whole vectors; views where they lie on the device of one process."""
+        """Complete vectors; views if one process stores them on the device."""
         return self._whole(self._store.read(index))
 
     def move(self, source: int, target: int) -> None:
@@ -125,15 +125,16 @@ class Rows:
         self[target] = self._store.read(slice(source, source + 1))[0]
 
     def norm(self, part: Tensor) -> float:
-        """Euclidean norm of the whole vector, accumulated in float64."""
-        own = norm(part)
-        return own if self.group.size == 1 else float(self._sum(torch.tensor(own**2, dtype=torch.float64))) ** 0.5
+        """Euclidean norm of the complete vector, accumulated in float64."""
+        length = norm(part)
+        return length if self.group.size == 1 else float(self._sum(torch.tensor(length**2, dtype=torch.float64))) ** 0.5
 
     def orthogonalize(self, w: Tensor, count: int) -> tuple[Tensor, Float[Tensor, " count"]]:
         """The part w minus its projection on the first `count` rows, and the coefficients of that projection.
 
-        Classical Gram-Schmidt done twice: two GEMVs a pass, and as orthogonal as modified Gram-Schmidt with reorthogonalization
-        (Giraud, Langou, Rozložník 2005). Leaves its argument alone: a matvec may hand back a tensor that it still needs.
+        Classical Gram-Schmidt, done twice: two GEMVs in each pass, and as orthogonal as modified Gram-Schmidt with
+        reorthogonalization (Giraud, Langou, Rozložník 2005). The argument is not modified, since a matvec may return a tensor
+        that it still needs.
         """
         first = torch.zeros(count, dtype=torch.float64, device=w.device)
         for columns, block in self._store.stream(slice(count)):
@@ -154,7 +155,7 @@ class Rows:
             rotate_rows(block, coefficients)
 
     def combine(self, begin: int, coefficients: np.ndarray) -> Float[Tensor, "*k P"]:
-        """coefficients @ the rows from `begin`, as whole vectors; coefficients (m,) or (k, m)."""
+        """coefficients @ the rows from `begin`, as complete vectors; coefficients (m,) or (k, m)."""
         block = self._store.block
         turn = torch.from_numpy(np.ascontiguousarray(coefficients)).to(block)
         parts = block.new_empty(*turn.shape[:-1], block.shape[1])
@@ -166,7 +167,7 @@ class Rows:
         return self.group.concat(parts.to(self.device), self.sizes)
 
     def _sum(self, t: Tensor) -> Tensor:
-        """The sum over the processes, which may talk only on the operator's device."""
+        """The sum over the processes, which may communicate only on the operator's device."""
         return t if self.group.size == 1 else self.group.sum_(t.to(self.device)).to(t.device)
 
 
@@ -183,18 +184,18 @@ class _Memory:
         self.block[index] = part
 
     def stream(self, index: slice) -> Iterator[tuple[slice, Tensor]]:
-        """Column chunk after column chunk of these rows, as views: here all at once."""
+        """Chunks of columns of these rows, as views; in memory a single chunk."""
         yield slice(0, self.block.shape[1]), self.block[index]
 
 
 class _Disk(_Memory):
-    """Rows in a mapped file. Pages are let go once they were used: the system's cache may keep them, this process does not."""
+    """Rows in a mapped file. Pages are released after use: the system's cache may keep them, this process does not."""
 
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, folder: Path | None) -> None:
         size = max(shape[0] * shape[1] * dtype.itemsize, 1)
         folder = folder or scratch()
         try:
-            with tempfile.TemporaryFile(dir=folder) as file:  # has no name, or loses it when it is closed
+            with tempfile.TemporaryFile(dir=folder) as file:  # has no name, or loses it when closed
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a signal later
                 file.truncate(size)
@@ -202,7 +203,7 @@ class _Disk(_Memory):
         except OSError as error:
             raise UsageError(
                 f"expected {size / 2**30:.1f} GiB of disk in {folder} for the Krylov basis, found {error.strerror}",
-                fix="set TMPDIR to a folder with room, or pass a larger --memory",
+                fix="set TMPDIR to a folder with enough space, or pass a larger --memory",
             ) from error
         count = shape[0] * shape[1]
         flat = torch.frombuffer(self._map, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
@@ -219,7 +220,7 @@ class _Disk(_Memory):
 
     def stream(self, index: slice) -> Iterator[tuple[slice, Tensor]]:
         rows = self.block[index]
-        # Whole pages of every row, and pieces that inner_products does not cut further.
+        # Whole pages of every row, in pieces that inner_products does not split further.
         size = max(STREAM // (max(len(rows), 1) * rows.element_size()) >> 13 << 13, 1 << 13)
         for columns in column_chunks(rows.shape[1], size):
             yield columns, rows[:, columns]
@@ -231,7 +232,7 @@ class _Disk(_Memory):
 
 
 def scratch() -> Path:
-    """The folder for large temporary files: /tmp is often kept in memory, /var/tmp never."""
+    """The folder for large temporary files; /tmp is often in memory, /var/tmp is not."""
     return Path(os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()))
 
 
@@ -245,7 +246,7 @@ def orthonormal_rows(block: Float[Tensor, "k P"]) -> Float[Tensor, "r P"]:
         w, _ = out.orthogonalize(row, kept)
         length = norm(w)
         if length > 100 * eps * largest:
-            # A row that was nearly dependent lost digits above: a further pass restores orthogonality to rounding.
+            # An almost dependent row lost digits above; a further pass restores orthogonality to rounding.
             w, _ = out.orthogonalize(w / length, kept)
             out[kept] = w / norm(w)
             kept += 1

@@ -1,6 +1,7 @@
-"""Stochastic trace estimation: Hutchinson, Hutch++, and one sweep of probes that several measures can share."""
+"""Stochastic trace estimation: Hutchinson, Hutch++, and a sweep of probes that several measures can share."""
 
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def mean_estimate(samples: np.ndarray) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class ProbeSweep:
-    """What one sweep of random probes z saw of H; every estimate below is from the same products.
+    """Results of one sweep of random probes z; all estimates below use the same products.
 
     Attributes:
         quadratic: (n,) zᵀHz of each probe.
@@ -55,6 +56,17 @@ class ProbeSweep:
         return [mean_estimate(column) for column in self.sections.T]
 
 
+class ProbeOptions(TypedDict, total=False):
+    """Options of all estimates from one sweep of probes; meaning and defaults as in `quadratic_forms`."""
+
+    probes: int
+    block: int
+    distribution: Distribution
+    generator: torch.Generator | None
+    dtype: torch.dtype
+    device: torch.device | str
+
+
 def quadratic_forms(
     matvec: MatVec,
     dim: int,
@@ -67,18 +79,18 @@ def quadratic_forms(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> ProbeSweep:
-    """One sweep of random probes, from which trace, Frobenius norm, and per-layer traces all come.
+    """One sweep of random probes for the trace, the Frobenius norm and the traces of sections such as layers.
 
     For probes with E zzᵀ = I: E zᵀHz = tr H, E ||Hz||² = ||H||_F², and E z_i (Hz)_i = H_ii, so that the trace of any block
-    is estimated without a further product.
+    is estimated without further products.
 
     Args:
         matvec: maps (k, P) to (k, P).
         dim: P.
         probes: n >= 2 independent probes, one product each.
-        block: probes that go through the data together; changes time and memory, not the result.
+        block: probes that pass through the data together; affects time and memory, not the result.
         distribution: "rademacher" (entries ±1; least variance) or "gaussian".
-        sections: (P,) the number of the section that each coordinate belongs to, for instance its layer; -1 for none.
+        sections: (P,) index of the section of each coordinate, for instance its layer; -1 for none.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
 
@@ -86,13 +98,13 @@ def quadratic_forms(
         ProbeSweep.
 
     Raises:
-        UsageError: fewer than 2 probes, or an option out of range.
+        UsageError: there are fewer than 2 probes, or an option is out of range.
         NumericalError: a product is not finite.
 
     Cost: n products in ceil(n / block) blocks; memory 3 * block * P values.
 
-    Accuracy: unbiased (the Frobenius norm: its square). Sums over coordinates are accumulated in float64. The intervals are
-    Student's, which assumes that a probe's value is nearly normal: good when many eigenvalues contribute, too narrow for an
+    Accuracy: unbiased (for the Frobenius norm, its square). Sums over coordinates are accumulated in float64. The intervals are
+    Student's, which assumes that a probe's value is nearly normal: good if many eigenvalues contribute, too narrow for an
     operator of rank one or two.
 
     Reference: Hutchinson 1990; Bekas, Kokiopoulou, Saad 2007 for the diagonal.
@@ -103,8 +115,8 @@ def quadratic_forms(
         >>> sweep.trace().value, sweep.section_traces()[0].value
         (6.0, 3.0)
     """
-    _at_least("probes", probes, 2, "an interval needs two")
-    _at_least("block", block, 1, "one probe a block is the least")
+    _at_least("probes", probes, 2, "an interval needs two probes")
+    _at_least("block", block, 1, "a block has at least one probe")
     generator = default_generator(generator)
     rows = np.empty((probes, 2))
     ids, count = _sections(sections, dim, device)
@@ -112,42 +124,32 @@ def quadratic_forms(
     with progress.stage("probes", probes) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, block):
-            of = slice(begin, min(begin + block, probes))
-            z = random_rows(of.stop - of.start, dim, distribution, generator, dtype, device)
+            part = slice(begin, min(begin + block, probes))
+            z = random_rows(part.stop - part.start, dim, distribution, generator, dtype, device)
             hz = products(z)
-            rows[of, 1] = torch.linalg.vector_norm(hz, dim=1, dtype=torch.float64).square().cpu().numpy()
+            rows[part, 1] = torch.linalg.vector_norm(hz, dim=1, dtype=torch.float64).square().cpu().numpy()
             z *= hz
-            rows[of, 0] = z.sum(dim=1, dtype=torch.float64).cpu().numpy()
+            rows[part, 0] = z.sum(dim=1, dtype=torch.float64).cpu().numpy()
             for i, row in enumerate(z if count else ()):
                 sums = torch.zeros(count + 1, dtype=torch.float64, device=device).index_add_(0, ids, row.double())
                 parts[begin + i] = sums[1:].cpu().numpy()
     return ProbeSweep(rows[:, 0].copy(), rows[:, 1].copy(), parts, products.count)
 
 
-def hutchinson(
-    matvec: MatVec,
-    dim: int,
-    *,
-    probes: int = 64,
-    block: int = 8,
-    distribution: Distribution = "rademacher",
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Estimate:
+def hutchinson(matvec: MatVec, dim: int, **options: Unpack[ProbeOptions]) -> Estimate:
     """Trace of H by Hutchinson's estimator, with a t-interval.
 
-    tr H = E zᵀHz, averaged over a number of probes that is fixed beforehand: stopping when the running mean looks settled
+    tr H = E zᵀHz, averaged over a number of probes that is fixed in advance, since stopping when the running mean seems settled
     would bias the interval.
 
-    Args: as for `quadratic_forms`.
+    Args:
+        matvec, dim, options: as for `quadratic_forms`.
 
     Returns:
         Estimate of kind "t": the mean of n = probes values, s / sqrt(n) with ddof = 1. Unit of H.
 
     Raises:
-        UsageError: fewer than 2 probes.
-        NumericalError: a product is not finite.
+        UsageError, NumericalError: as `quadratic_forms`.
 
     Cost: `probes` products.
 
@@ -161,38 +163,26 @@ def hutchinson(
         >>> estimate.value, estimate.stderr, estimate.n
         (6.0, 0.0, 4)
     """
-    return quadratic_forms(
-        matvec, dim, probes=probes, block=block, distribution=distribution, generator=generator, dtype=dtype, device=device
-    ).trace()
+    return quadratic_forms(matvec, dim, **options).trace()
 
 
-def frobenius(
-    matvec: MatVec,
-    dim: int,
-    *,
-    probes: int = 64,
-    block: int = 8,
-    distribution: Distribution = "rademacher",
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Estimate:
+def frobenius(matvec: MatVec, dim: int, **options: Unpack[ProbeOptions]) -> Estimate:
     """Frobenius norm of H, sqrt(Σ λ_i²), with a t-interval by the delta method.
 
     ||H||_F² = E ||Hz||², the trace of H².
 
-    Args: as for `quadratic_forms`.
+    Args:
+        matvec, dim, options: as for `quadratic_forms`.
 
     Returns:
         Estimate of kind "t", in the unit of H.
 
     Raises:
-        UsageError: fewer than 2 probes.
-        NumericalError: a product is not finite.
+        UsageError, NumericalError: as `quadratic_forms`.
 
     Cost: `probes` products.
 
-    Accuracy: the square is unbiased; the root is low by about stderr² / (2 value), small against stderr.
+    Accuracy: the square is unbiased; the root is low by about stderr² / (2 value), which is small compared with stderr.
 
     Reference: Hutchinson 1990, applied to H².
 
@@ -201,9 +191,7 @@ def frobenius(
         >>> frobenius(lambda v: diagonal * v, 2, probes=4).value
         5.0
     """
-    return quadratic_forms(
-        matvec, dim, probes=probes, block=block, distribution=distribution, generator=generator, dtype=dtype, device=device
-    ).frobenius()
+    return quadratic_forms(matvec, dim, **options).frobenius()
 
 
 def hutchpp(
@@ -218,21 +206,21 @@ def hutchpp(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Estimate:
-    """Trace of H by Hutch++: exact on a sketched subspace, Hutchinson on what remains.
+    """Trace of H by Hutch++: exact on a sketched subspace, Hutchinson's estimator on its complement.
 
     tr H = tr QᵀHQ + tr (I - QQᵀ) H (I - QQᵀ), Q an orthonormal basis of H S with random S of `rank` columns. The first part
     is exact; the second is estimated from fresh probes.
 
     Args:
-        rank: columns of S; few, where few eigenvalues dominate. rank >= P gives the exact trace.
+        rank: columns of S; few suffice if few eigenvalues dominate. rank >= P gives the exact trace.
         probes: n >= 2 probes of the remainder; the paper's split of m products is rank = probes = m / 3.
         matvec, dim, block, distribution, generator, dtype, device: as for `quadratic_forms`.
 
     Returns:
-        Estimate of kind "t" with n = probes; of kind "exact" where nothing remains. Unit of H.
+        Estimate of kind "t" with n = probes; of kind "exact" if the complement is empty. Unit of H.
 
     Raises:
-        UsageError: fewer than 2 probes, or rank < 1.
+        UsageError: there are fewer than 2 probes, or rank < 1.
         NumericalError: a product is not finite.
 
     Cost: at most 2 * rank + probes products; memory (3 * rank + 2 * block) * P values.
@@ -246,9 +234,9 @@ def hutchpp(
         >>> round(hutchpp(lambda v: v @ u.T @ u, 3, rank=1, dtype=torch.float64).value, 12)
         25.0
     """
-    _at_least("probes", probes, 2, "an interval needs two")
-    _at_least("rank", rank, 1, "use hutchinson for none")
-    _at_least("block", block, 1, "one probe a block is the least")
+    _at_least("probes", probes, 2, "an interval needs two probes")
+    _at_least("rank", rank, 1, "use hutchinson without a sketch")
+    _at_least("block", block, 1, "a block has at least one probe")
     generator = default_generator(generator)
     rank = min(rank, dim)
     with progress.stage("Hutch++", 2 * rank + probes) as advance:
@@ -260,7 +248,7 @@ def hutchpp(
         if rank == dim:
             basis = torch.eye(dim, dtype=dtype, device=device)
         else:
-            # One sketch row at a time is drawn whatever the block, so the block cannot change the numbers.
+            # Sketch rows are drawn one at a time for any block size, so the block size does not change the numbers.
             basis = orthonormal_rows(in_blocks(random_rows(rank, dim, distribution, generator, dtype, device)))
         low_rank = sum(float(_inner(part, products(part)).sum()) for part in basis.split(block) if len(part))
         if len(basis) == dim:
@@ -268,7 +256,7 @@ def hutchpp(
         rest = np.empty(probes)
         for begin in range(0, probes, block):
             z = random_rows(min(block, probes - begin), dim, distribution, generator, dtype, device)
-            for _ in range(2):  # twice, so that in float32 too nothing of the subspace is left in the probes
+            for _ in range(2):  # twice, to remove the subspace to rounding in float32 as well
                 z -= torch.from_numpy(gram(z, basis)).to(z) @ basis
             rest[begin : begin + block] = _inner(z, products(z))
     remainder = mean_estimate(rest)
@@ -276,11 +264,13 @@ def hutchpp(
 
 
 def _sections(sections: Tensor | None, dim: int, device: torch.device | str) -> tuple[Tensor, int]:
-    """Section numbers from 1, 0 for none, and how many there are."""
+    """Section indices from 1 (0 for none), and the number of sections."""
     if sections is None:
         return torch.zeros(0, dtype=torch.long), 0
     if sections.shape != (dim,) or int(sections.min()) < -1:
-        raise UsageError(f"expected {dim} section numbers from -1, found shape {tuple(sections.shape)}", fix="one a coordinate")
+        raise UsageError(
+            f"expected {dim} section numbers from -1, found shape {tuple(sections.shape)}", fix="pass one for each coordinate"
+        )
     return sections.to(device) + 1, int(sections.max()) + 1
 
 

@@ -1,1 +1,1 @@
-"""What the machine does for every wing: processes, memory, files, progress, and the settings of arithmetic."""
+"""Services of the machine that every wing uses: processes, memory, files, progress, and the settings of arithmetic."""

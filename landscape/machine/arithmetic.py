@@ -1,4 +1,4 @@
-"""The arithmetic of every number: IEEE, the same in every run, of one function with and without derivatives."""
+"""Settings of arithmetic: IEEE, deterministic, and the same function with and without derivatives."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,20 +13,20 @@ R = TypeVar("R")
 
 
 def grad_mode(function: Callable[P, R]) -> Callable[P, R]:
-    """Derivatives can be taken inside the function, whatever the caller turned off: `set_grad_enabled`, `inference_mode`."""
+    """Decorator: allow derivatives inside the function, even if the caller set `set_grad_enabled(False)` or inference mode."""
     return torch.inference_mode(False)(torch.enable_grad()(function))
 
 
 @contextmanager
 def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[None]:
-    """IEEE arithmetic inside the block, the caller's settings after it.
+    """IEEE arithmetic inside the block; the caller's settings are restored after it.
 
-    TensorFloat-32 and the bfloat16 matmul path are off, cuDNN chooses deterministic algorithms. For `derivatives` attention
-    uses its math kernel, since the fused ones have no double backward; cuDNN's `recurrent` layers have none either and are
-    avoided. The short cuts that transformer layers take without gradients are off too: on padded rows they compute another
-    function than the one that is differentiated.
+    TensorFloat-32 and the bfloat16 matmul path are off, and cuDNN chooses deterministic algorithms. For `derivatives`,
+    attention uses its math kernel, because the fused kernels have no double backward; cuDNN's `recurrent` layers have none
+    either and are avoided. The fast path of transformer layers is off too: without gradients it would compute, on padded
+    rows, another function than the one that is differentiated.
     """
-    precision, short_cuts = torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled()
+    precision, fast_path = torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(
             torch.backends.cudnn.flags(
@@ -44,17 +44,17 @@ def exact_math(derivatives: bool = False, recurrent: bool = False) -> Iterator[N
             yield
         finally:
             torch.set_float32_matmul_precision(precision)
-            torch.backends.mha.set_fastpath_enabled(short_cuts)
+            torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 @contextmanager
 def values() -> Iterator[None]:
     """Arithmetic for values without derivatives.
 
-    Autograd stays on, and costs nothing where no tensor requires a gradient: a network that differentiates itself in its
-    forward pass needs it, and one that looks at `torch.is_grad_enabled()` computes the function that is differentiated.
+    Autograd stays on; it costs nothing where no tensor requires a gradient. A network that differentiates inside its forward
+    pass needs it, and a network that checks `torch.is_grad_enabled()` then computes the function that is differentiated.
     """
     with exact_math(), torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-        # Of reentrant checkpoints, whose values are right whatever their gradients are.
+        # Raised by reentrant checkpoints; their values are right, whatever their gradients are.
         warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")
         yield

@@ -1,8 +1,8 @@
-"""Several processes at one task: plain `torch.distributed`, joined by `landscape.machine.torchrun`.
+"""Several processes on one task, by plain `torch.distributed`; `landscape.machine.torchrun` connects them.
 
-Every process keeps all the data and does the same steps in the same order; what is shared out is the work of a sum over
-samples, or the parts of a large array. Nothing is broadcast but decisions that depend on a clock or on free memory: random
-numbers are the same everywhere because their seeds are.
+Every process keeps all the data and does the same steps in the same order. They divide the work of a sum over samples, or the
+columns of a large array. Only decisions that depend on a clock or on free memory are broadcast; random numbers agree because
+their seeds do.
 """
 
 import pickle
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-GOES_ON = "run the same command again: a surface goes on where it was"
-# Seconds in which processes that fail for the same reason have all done so: they were in step until then.
+GOES_ON = "run the same command again: a surface resumes where it stopped"
+# Seconds within which processes that fail for the same reason all fail, since they were in step until then.
 _TOGETHER = 5.0
-# Witnesses that spread by more than this, relative or absolute, are not of the same thing; rounding stays far below both.
+# Witnesses that spread by more than this, relative or absolute, belong to different steps; rounding stays far below both.
 _RELATIVE, _ABSOLUTE = 1e-2, 1e-5
 
 
 class LostError(LandscapeError):
-    """Another process stopped, does not answer, or is at something else."""
+    """Another process stopped, does not answer, or is at another step."""
 
     exit_code = 6
 
 
 @dataclass(frozen=True)
 class Group:
-    """Processes that work together; of size 1 where this one is alone, and then every method returns at once.
+    """Processes that work together. In a group of size 1 every method returns at once.
 
     Attributes:
         rank: number of this process, from 0.
-        size: how many there are.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -51,11 +51,11 @@ class Group:
 
     @property
     def collectives(self) -> int:
-        """How many times this process has waited for the others."""
+        """Number of collectives so far, each of which waits for all processes."""
         return self._counted[0]
 
     def part(self, n: int) -> slice:
-        """The consecutive share of n things that falls to this process; sizes differ by at most one, and may be 0.
+        """This process's consecutive share of n items; the sizes of shares differ by at most one, and may be 0.
 
         Example:
             >>> [Group(rank, 3).part(7) for rank in range(3)]
@@ -65,7 +65,7 @@ class Group:
         return slice(ends[self.rank], ends[self.rank + 1])
 
     def parts(self, n: int) -> list[int]:
-        """Sizes of the shares of n things, as `concat` takes them.
+        """Sizes of all shares of n items, as `concat` takes them.
 
         Example:
             >>> Group(0, 3).parts(7), Group(0, 3).parts(2)
@@ -74,7 +74,7 @@ class Group:
         return [n // self.size + (rank < n % self.size) for rank in range(self.size)]
 
     def sum_(self, t: "Tensor") -> "Tensor":
-        """The sum over all processes of a contiguous tensor, in place; the same bits in each. Cost: one collective.
+        """Sum a contiguous tensor over all processes, in place; every process gets the same bits. Cost: one collective.
 
         Raises:
             LostError: a process is gone.
@@ -87,55 +87,53 @@ class Group:
         return t
 
     def total(self, part: "Callable[[], Tensor]", like: "Tensor", witness: "Tensor") -> "Tensor":
-        """The sum over all processes of what `part` gives in each; what it raises in one is raised in all.
-
-        So all of them go on in step, whatever they make of the error.
+        """The sum of `part()` over all processes. An error that one process raises is raised in all, so that they stay in step.
 
         Args:
-            part: gives a tensor of the shape, dtype and device of `like`.
-            like: not looked into.
-            witness: what the sum is for, alike in every process up to rounding. It travels along as two numbers, so that
-                processes that are not in step after all do not add up what does not belong together.
+            part: returns a tensor of the shape, dtype and device of `like`.
+            like: a tensor; its values are not read.
+            witness: the point or vectors that the sum is computed for, equal in every process up to rounding. Two numbers
+                made from it are summed along, to detect processes that are at different steps.
 
         Returns:
-            The same bits in each process.
+            The sum, the same bits in each process.
 
         Raises:
             LostError: a process is gone, or has another witness.
 
-        Cost: one collective; one more where there is an error.
+        Cost: one collective; a second one if there is an error.
         """
         if self.size == 1:
             return part()
         import torch
 
-        error, own = None, None
+        error, share = None, None
         try:
-            own = part()
-        except Exception as raised:  # whatever it is, the others are to know
+            share = part()
+        except Exception as raised:  # any error must reach the other processes
             error = raised
         sign = witness.sum() / witness.abs().sum().clamp(min=torch.finfo(witness.dtype).tiny)
         notes = torch.stack((sign, sign**2, torch.full_like(sign, error is not None))).to(like)
-        whole = self.sum_(torch.cat(((torch.zeros_like(like) if own is None else own).flatten(), notes)))
+        whole = self.sum_(torch.cat(((torch.zeros_like(like) if share is None else share).flatten(), notes)))
         mean, square, failed = (float(x) / self.size for x in whole[-3:])
         if failed > 0:
             raise next(e for e in self.everyone(error and _portable(error)) if e is not None) from error
         if square - mean**2 > _RELATIVE**2 * square + _ABSOLUTE**2:
             raise LostError(
                 f"expected {self.size} processes at the same step, found them at different ones",
-                fix="one of them has failed alone, or their machines differ; run again with fewer",
+                fix="one of them failed alone, or their machines differ; run again with fewer processes",
             )
         return whole[:-3].view_as(like)
 
     def concat(self, part: "Tensor", sizes: Sequence[int]) -> "Tensor":
-        """Every process's part side by side along the last dimension, in the order of the ranks. Cost: one collective.
+        """Concatenate all processes' parts along the last dimension, in the order of the ranks. Cost: one collective.
 
         Args:
-            part: (..., sizes[rank]); the other dimensions are the same in each.
-            sizes: of the parts; one may be 0.
+            part: (..., sizes[rank]); the leading dimensions are the same in each process.
+            sizes: length of each part; may be 0.
 
         Returns:
-            (..., sum of sizes), the same bits in each.
+            (..., sum of sizes), the same bits in each process.
 
         Raises:
             LostError: a process is gone.
@@ -153,7 +151,7 @@ class Group:
         return torch.cat([p[..., :n] for p, n in zip(parts, sizes, strict=True)], dim=-1)
 
     def everyone(self, value: T) -> list[T]:
-        """What each process has here, in the order of the ranks; anything that pickles. Cost: one step; all wait for all.
+        """The value of each process, in the order of the ranks; any value that pickles. Cost: one collective.
 
         Raises:
             LostError: a process is gone.
@@ -162,24 +160,24 @@ class Group:
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.size
+        gathered: list[Any] = [None] * self.size
         with self._waiting():
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(gathered, value)
+        return gathered
 
     def agreed(self, value: T) -> T:
-        """What the first process has here, whatever this one has: for what depends on a clock or on free memory."""
+        """The first process's value, in every process: for decisions that depend on a clock or on free memory."""
         return self.everyone(value)[0]
 
     def alike(self, error: Exception) -> bool:
-        """Whether every other process fails with the same error at the same step; waits a few seconds for them to do so."""
+        """Whether every other process fails with the same error at the same step; waits a few seconds for them."""
         return self.size == 1 or self._store.alike(self, str(error))
 
     def fail_together(self, error: Exception) -> None:
-        """Before going on after an error: make sure that the others have it too, since else they wait for this one.
+        """Before continuing after an error: make sure that all processes have it, since otherwise they wait for this one.
 
         Raises:
-            LostError: only this process has it, or some.
+            LostError: not all processes have it.
         """
         if isinstance(error, LostError):
             raise error
@@ -187,16 +185,16 @@ class Group:
             raise LostError(f"process {self.rank} of {self.size} alone: {error}") from error
 
     def said(self) -> bool:
-        """Whether another process has said already why all stop; if not, it is this one's to say, and to call `done_saying`."""
+        """Whether another process already reports the error; if not, this one must report it and call `done_saying`."""
         return self.size > 1 and self._store.said()
 
     def done_saying(self) -> None:
-        """Let those go that wait until all is said."""
+        """Release the processes that wait in `until_said`."""
         if self.size > 1:
             self._store.done_saying()
 
     def until_said(self) -> None:
-        """Wait, some seconds at most, until another process has said why all stop: torchrun ends all with the first."""
+        """Wait, a few seconds at most, until another process has reported the error: torchrun ends all with the first exit."""
         if self.size > 1:
             self._store.until_said()
 
@@ -208,7 +206,7 @@ class Group:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Count a collective; a peer that is gone is told as such."""
+        """Count a collective; turn the backend's error about a missing process into `LostError`."""
         self._counted[0] += 1
         try:
             yield
@@ -218,7 +216,7 @@ class Group:
 
 
 class _Store:
-    """The table that processes can write to without waiting for one another; it outlives each of them under torchrun."""
+    """Key-value store that processes write to without waiting for one another; under torchrun it outlives each of them."""
 
     def __init__(self, store: "Store") -> None:
         import torch.distributed as dist
@@ -227,7 +225,7 @@ class _Store:
         self._failures = 0
 
     def alike(self, group: Group, text: str) -> bool:
-        """See `Group.alike`; processes in step have waited for one another equally often."""
+        """See `Group.alike`; the keys hold the number of collectives, which is equal in processes that are in step."""
         self._failures += 1
         keys = [f"failed/{group.collectives}/{self._failures}/{rank}" for rank in range(group.size)]
         try:
@@ -238,7 +236,7 @@ class _Store:
             return False
 
     def said(self) -> bool:
-        """See `Group.said`; False where that cannot be found out."""
+        """See `Group.said`; False if the store cannot be reached."""
         with suppress(RuntimeError):
             return self._store.add("saying", 1) > 1
         return False
@@ -259,9 +257,9 @@ _current = ALONE
 
 
 def group() -> Group:
-    """The processes of the `landscape.machine.torchrun.joined` block that runs, else this one alone.
+    """The processes of the `landscape.machine.torchrun.joined` block that is running; outside one, this process alone.
 
-    That torch.distributed is initialised says nothing: a training script may well call from one process only, or give each its
+    An initialised torch.distributed is not enough: a training script may call from one process only, or give each process its
     own part of the data.
     """
     return _current
@@ -269,7 +267,7 @@ def group() -> Group:
 
 @contextmanager
 def working_as(members: Group) -> Iterator[Group]:
-    """Let `group()` be these processes while the block runs."""
+    """Make `group()` return these processes inside the block."""
     global _current
     before, _current = _current, members
     try:
@@ -279,15 +277,15 @@ def working_as(members: Group) -> Iterator[Group]:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, if it can be sent to another process; else one that says the same."""
+    """The error itself if it can be sent to another process; otherwise a RuntimeError with the same text."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # a class of the user's own may fail in any way
+    except Exception:  # a user's exception class may fail in any way
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
 def reason(error: RuntimeError) -> str:
-    """What the backend says first, without the place in its source."""
+    """First sentence of the backend's message, without the position in its source."""
     first = str(error).partition("\n")[0]
     return printable(re.sub(r"^\[\S+:\d+\] ", "", first).partition(". ")[0], limit=160)

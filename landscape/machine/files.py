@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read only where they are files and no larger than they should be."""
+"""Files that are written whole or not at all, and read only if they are regular files of a plausible size."""
 
 import errno
 import json
@@ -18,48 +18,57 @@ from landscape.errors import UsageError
 
 _PART = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OLD = 600.0  # seconds after which nobody is still writing a part
-_SETTLE = 0.1  # seconds in which processes that began together have all placed theirs, where links do not tell who was first
-# Bytes of JSON that are read: a picture of 500 x 500 points with ten quantities has 50 million; parsed it takes ten times that.
+_OLD = 600.0  # seconds; a temporary file older than this is no longer being written
+_SETTLE = 0.1  # seconds within which concurrent processes place their files, where hard links cannot tell which was first
+# Bytes of JSON that are read at most: a surface of 500 x 500 points with ten quantities has 50 million; parsed, it takes ten
+# times as much.
 _JSON = 128 << 20
 
 
+class NotRegularError(OSError):
+    """The file to read is not a regular file.
+
+    Attributes:
+        mode: `st_mode` of the file.
+    """
+
+    def __init__(self, path: str | Path, mode: int) -> None:
+        kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+        kind = next((name for test, name in kinds if test(mode)), "a device")
+        super().__init__(errno.EINVAL, f"it is {kind}, not a file", str(path))
+        self.mode = mode
+
+
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a file to read its bytes, unless it is a pipe, a device or a folder: those would be waited for, or never end.
+    """Open a regular file for reading bytes. Pipes, devices and folders are refused: reading them may block or never end.
 
     Raises:
-        OSError: it is not there, cannot be read, or is no regular file; `strerror` says which.
+        OSError: the file does not exist, cannot be read, or is not regular (`NotRegularError`); `strerror` says which.
     """
-    # A pipe that is opened without waiting tells what it is; a device is not opened at all.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise _no_file(path)
-    handle = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    )
+    # Without O_NONBLOCK, opening a pipe waits for a writer. A device is not opened at all.
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(path, mode)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
     file = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):  # another one since
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):  # the path was replaced in the meantime
         file.close()
-        raise _no_file(path)
+        raise NotRegularError(path, mode)
     return file
 
 
-def _no_file(path: str | Path) -> OSError:
-    mode = os.stat(path).st_mode
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-    found = next((name for test, name in kinds if test(mode)), "a device")
-    return OSError(errno.EINVAL, f"it is {found}, no file", str(path))
-
-
 def read_json(path: str | Path, limit: int = _JSON) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Args:
         path: of the file.
-        limit: bytes that it may have; JSON takes some ten times that in memory once it is read.
+        limit: largest size in bytes; parsed JSON takes some ten times as much memory.
 
     Raises:
         OSError: as `open_regular`.
-        ValueError: it is larger, or no JSON, or nested deeper than can be read; one line that says which.
+        ValueError: the file is larger, or not JSON, or nested too deeply; one line that says which.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -70,10 +79,10 @@ def read_json(path: str | Path, limit: int = _JSON) -> Any:
 
 
 def parsed_json(content: str | bytes) -> Any:
-    """`json.loads`, whose every refusal is a ValueError of one line: deep nesting and endless numbers too.
+    """`json.loads`, with every refusal a ValueError of one line, also for deep nesting and very long numbers.
 
     Raises:
-        ValueError: it is no JSON, or none that can be read here.
+        ValueError: the content is not JSON, or cannot be parsed here.
     """
     try:
         return json.loads(content)
@@ -82,7 +91,7 @@ def parsed_json(content: str | bytes) -> Any:
 
 
 def sealed(record: dict[str, Any]) -> bytes:
-    """A record as a line "CRC-32 JSON": floats by their shortest exact form, keys in order.
+    """A record as a line "CRC-32 JSON": floats in their shortest exact form, keys sorted.
 
     Example:
         >>> unsealed(sealed({"b": 0.1, "a": None}))
@@ -93,7 +102,7 @@ def sealed(record: dict[str, Any]) -> bytes:
 
 
 def unsealed(line: bytes) -> dict[str, Any] | None:
-    """Inverse of `sealed`; None where the line is not what was written."""
+    """Inverse of `sealed`; None if the line is damaged."""
     crc, _, body = line.rstrip(b"\n").partition(b" ")
     try:
         record = parsed_json(body) if int(crc, 16) == zlib.crc32(body) else None
@@ -103,21 +112,21 @@ def unsealed(line: bytes) -> dict[str, Any] | None:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with `~` and `~user` spelt out.
+    """The path with `~` and `~user` expanded.
 
     Raises:
-        UsageError: there is no such user, or no home.
+        UsageError: there is no such user, or no home folder.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"expected a path, found {str(path)!r}: {error}", fix="spell the folder out") from None
+        raise UsageError(f"expected a path, found {str(path)!r}: {error}", fix="write the folder in full") from None
 
 
 def write(path: str | Path, content: bytes) -> Path:
-    """Write bytes to a file by way of a temporary one in the same folder, synced and renamed: nobody ever reads half of it.
+    """Write bytes to a temporary file in the same folder, sync it and rename it, so that nobody reads half a file.
 
-    The folder is synced too, so that the name outlives a power cut.
+    The folder is synced too, so that the name survives a power failure.
 
     Raises:
         UsageError: the file cannot be written there.
@@ -126,10 +135,10 @@ def write(path: str | Path, content: bytes) -> Path:
 
 
 def create(path: str | Path, content: bytes) -> Path:
-    """As `write`, unless the file is there: of several processes one wins, and all read the same afterwards.
+    """As `write`, but keep a file that exists: of several processes one wins, and all read the same content afterwards.
 
-    Accuracy: where the file system has no hard links, processes that begin within a tenth of a second of one another may
-    replace each other's; all still read the same.
+    Accuracy: on a file system without hard links, processes that begin within a tenth of a second of one another may replace
+    each other's file; all still read the same content.
 
     Raises:
         UsageError: the file cannot be written there.
@@ -138,7 +147,7 @@ def create(path: str | Path, content: bytes) -> Path:
 
 
 def _placed(target: Path, content: bytes, place: Callable[[Path, Path], None]) -> Path:
-    """Write a part and put it in its place."""
+    """Write a temporary file and move it to its target."""
     part = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         try:
@@ -156,7 +165,7 @@ def _placed(target: Path, content: bytes, place: Callable[[Path, Path], None]) -
 
 
 def _first(part: Path, target: Path) -> None:
-    """Put a part in its place unless somebody else's is there."""
+    """Move the temporary file to its target unless the target exists."""
     try:
         os.link(part, target)
     except FileExistsError:
@@ -168,7 +177,7 @@ def _first(part: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that the names in a folder outlive a power cut, where the system can."""
+    """Sync a folder, so that its names survive a power failure, if the system supports that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -178,12 +187,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file is one that `write` has not renamed yet, or never will because its process was killed."""
+    """Whether this is a temporary file of `write`: not renamed yet, or left by a process that was killed."""
     return _PART.fullmatch(name) is not None
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove the parts that killed processes left behind: those that are too old to be anybody's work."""
+    """Remove temporary files that killed processes left behind, by their age."""
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             with suppress(OSError):
@@ -192,7 +201,7 @@ def sweep(folder: str | Path) -> None:
 
 
 def unwritable(path: Path, error: Exception) -> UsageError:
-    """The refusal of a path that the system refused."""
+    """The error for a path that cannot be written."""
     full = getattr(error, "errno", None) in _FULL
     fix = "free some space and run the same command again" if full else "name a file in a folder that exists and can be written"
     return UsageError(f"expected to write {str(path)!r}, found: {getattr(error, 'strerror', None) or error}", fix=fix)

@@ -1,16 +1,21 @@
-"""What JSON can hold, and how two records of it differ."""
+"""Values that JSON can hold, and the differences between two records."""
 
 import math
 from typing import Any
 
 
 def finite_or_none(x: float | None) -> float | None:
-    """`x` as a float, or None where JSON has no word for it."""
+    """`x` as a float; None if it is missing or not finite, which JSON cannot express."""
     return None if x is None or not math.isfinite(x) else float(x)
 
 
+def number_or_nan(x: float | str | None) -> float:
+    """A number from JSON: null becomes nan, and a string such as "inf" is converted."""
+    return math.nan if x is None else float(x)
+
+
 def plain(x: Any) -> Any:
-    """`x` as JSON can hold it: tuples as lists, numbers that are not finite as None."""
+    """`x` in types that JSON can hold: tuples become lists, numbers that are not finite become None."""
     if isinstance(x, dict):
         return {str(k): plain(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
@@ -19,7 +24,7 @@ def plain(x: Any) -> Any:
 
 
 def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What differs between two records, in words; digests are cut short.
+    """The differences between two records as text; digests are shortened.
 
     Example:
         >>> differences({"grid": 25, "seed": 0}, {"grid": 51, "seed": 0, "test": True})

@@ -1,4 +1,4 @@
-"""How much memory a computation may take, and how it is cut to fit: batches, kept graphs, blocks of vectors, Krylov bases."""
+"""Memory budget of a computation, and how batches, kept graphs, blocks of vectors and Krylov bases are sized to fit it."""
 
 import os
 import re
@@ -11,18 +11,18 @@ import torch
 
 from landscape.errors import UsageError
 
-# Of the memory that is free, what a run takes at most unless it is told otherwise.
+# Share of the free memory that a run takes by default.
 _SHARE = 0.8
-# The longer a Krylov basis grows before a restart the fewer products it takes, and products are what costs; beyond this little
-# is gained.
+# A longer Krylov basis needs fewer products between restarts, and products dominate the cost; beyond these lengths little is
+# gained.
 _BASIS_BYTES, _LONGEST = 256 << 20, 512
-# Vectors in a block product, at most: the first-order pass is well shared by then.
+# Most vectors in a block product: with this many, the cost of the first-order pass is already well shared.
 _BLOCK = 8
-# Vectors alive for each one of a block: itself, its product, the sum over batches, and the copy that a solver makes.
+# Vectors alive for each vector of a block: itself, its product, the sum over batches, and the solver's copy.
 _EACH = 4
-# Vectors that are kept of a density's first probe, to start the eigenpairs of both ends from.
+# Vectors kept from the first probe of a density, from which the eigenpairs at both ends are started.
 _STARTS = 10
-# Vectors alive, in float32 at most, in the checks and the trial that come before all products; measured.
+# Vectors alive, float32 or narrower, during the checks and the trial before the first product; measured.
 _CHECK = 40
 
 _UNITS = {"": 1, "B": 1} | {
@@ -32,28 +32,28 @@ _UNITS = {"": 1, "B": 1} | {
 }
 
 
-_MOST = 2**63  # bytes that can be counted
+_MOST = 2**63  # largest size in bytes
 
 
 def parsed(text: str) -> int:
-    """Bytes that a size such as 512MiB, 8GiB, 8GB or 1000000 means.
+    """Number of bytes in a size such as 512MiB, 8GiB, 8GB or 1000000.
 
     Raises:
-        UsageError: it is not one.
+        UsageError: the text is not a size.
 
     Example:
         >>> parsed("8GiB"), parsed("1.5 MB"), parsed("1000000"), parsed("2g")
         (8589934592, 1500000, 1000000, 2147483648)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     units = {name.lower(): size for name, size in _UNITS.items()}
-    if found is None or found[2].lower() not in units or not 0 < float(found[1]) * units[found[2].lower()] < _MOST:
-        raise UsageError(f"expected a size of memory, found {text!r}", fix="for example 512MiB, 8GiB, 8GB, or plain bytes")
-    return int(float(found[1]) * units[found[2].lower()])
+    if match is None or match[2].lower() not in units or not 0 < float(match[1]) * units[match[2].lower()] < _MOST:
+        raise UsageError(f"expected a memory size, found {text!r}", fix="for example 512MiB, 8GiB, 8GB, or plain bytes")
+    return int(float(match[1]) * units[match[2].lower()])
 
 
 def said(size: float) -> str:
-    """Bytes as a person says them.
+    """A size in bytes as text for people.
 
     Example:
         >>> said(3 << 20), said(700 << 20), said(1.2 * 2**30), said(80 << 30)
@@ -64,20 +64,20 @@ def said(size: float) -> str:
 
 
 def allowed(device: torch.device) -> int:
-    """Bytes that a run may take of what is free on a device now; processes of one machine share its memory."""
+    """Bytes that a run may take of the memory now free on a device; processes on one machine share its memory."""
     if device.type == "cuda":
         return int(_SHARE * torch.cuda.mem_get_info(device)[0])
     return int(_SHARE * min(_free()) / _processes_here())
 
 
 def _processes_here() -> int:
-    """How many processes of one run share this machine, as torchrun says; 1 where it says nothing that can be read."""
+    """Number of processes of this run on this machine, from torchrun's environment; 1 if it is not set or not readable."""
     text = os.environ.get("LOCAL_WORLD_SIZE", "")
     return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
 
 
 def _free() -> Iterator[int]:
-    """What the machine and the control groups that this process is in leave free."""
+    """Bytes that are free on the machine, and in each control group of this process."""
     try:
         meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         yield int(meminfo["MemAvailable"].split()[0]) << 10
@@ -92,42 +92,42 @@ def _free() -> Iterator[int]:
             continue
         root = Path("/sys/fs/cgroup/memory" if kinds else "/sys/fs/cgroup")
         limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
-        own = root / path.lstrip("/")
-        for folder in (own, *own.parents):
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
             if not folder.is_relative_to(root):
                 break
             yield from _left(folder, limit, used)
 
 
 def _left(folder: Path, limit: str, used: str) -> Iterator[int]:
-    """What one control group leaves, if it has a limit; the file cache gives way."""
+    """Bytes left in one control group, if it has a limit; file cache counts as free."""
     try:
         most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
         numbers = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         yield max(most - taken + int(numbers.get("total_inactive_file", numbers.get("inactive_file", "0"))), 0)
-    except (OSError, ValueError):  # no such group to be seen from here, or "max"
+    except (OSError, ValueError):  # the group is not visible here, or its limit is "max"
         return
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Bytes that depend on the number of samples."""
+    """A number of bytes that is affine in the number of samples."""
 
     once: float
     each: float
 
     def of(self, samples: int) -> float:
-        """At so many."""
+        """Bytes for a number of samples."""
         return self.once + self.each * samples
 
     def times(self, factor: float) -> "Affine":
-        """So many times as much."""
+        """This amount times a factor."""
         return Affine(factor * self.once, factor * self.each)
 
 
 @dataclass(frozen=True)
 class Basis:
-    """A Krylov basis: vectors before a restart, where they lie, and their bytes in each process."""
+    """A Krylov basis: number of vectors before a restart, where they are stored, and their bytes in each process."""
 
     size: int
     where: Literal["device", "host", "disk"]
@@ -140,17 +140,17 @@ class Basis:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the work on one network is cut to fit its budget; the same in all processes.
+    """How the work on one network is sized to fit its budget; the same in all processes.
 
     Attributes:
-        budget: bytes, in each process, beyond what Python and its libraries take.
-        fixed: bytes of network, data and what arithmetic itself needs.
-        graphs: bytes of the graphs and activations of a product at its highest point.
-        kept: whether first-order graphs stay between products.
-        batch: samples a pass takes at once, at most.
-        dim: weights.
-        row: bytes of a vector of weights.
-        host: bytes of the CPU's memory that are left for a basis; 0 where the network is there itself.
+        budget: bytes in each process, beyond what Python and its libraries take.
+        fixed: bytes of network, data and the workspace of arithmetic.
+        graphs: peak bytes of the graphs and activations of a product.
+        kept: whether first-order graphs are kept between products.
+        batch: most samples in one pass.
+        dim: number of weights.
+        row: bytes of one vector of weights.
+        host: bytes of CPU memory that are left for a basis; 0 if the network itself is on the CPU.
     """
 
     budget: int
@@ -164,16 +164,16 @@ class Plan:
 
     @property
     def rest(self) -> int:
-        """Bytes that are left for vectors."""
+        """Bytes left for vectors."""
         return max(self.budget - self.fixed - self.graphs, 0)
 
     @property
     def block(self) -> int:
-        """Vectors in a block product."""
+        """Number of vectors in a block product."""
         return min(max(self.rest // (_EACH * self.row), 1), _BLOCK)
 
     def basis(self, wanted: int, processes: int = 1) -> Basis:
-        """The basis for so many eigenpairs in all, each of `processes` holding its share of it."""
+        """The basis for `wanted` eigenpairs, of which each of `processes` holds its share."""
         if self.dim <= 40:
             return Basis(self.dim, "device", self.dim * self.row)
         least = max(40, 2 * wanted + 16)
@@ -182,7 +182,7 @@ class Plan:
         return self._laid(min(best, self.dim - 1), min(least, self.dim - 1), share, self.rest - (4 * wanted + 6) * self.row)
 
     def probes(self, steps: int, wanted: int, processes: int = 1) -> tuple[int, Basis]:
-        """How many of `wanted` probes of a density advance together, and the bases of all of them."""
+        """How many of `wanted` probes of a density advance together, and the basis that holds them all."""
         share = self._share(processes)
         together = max(self.rest - _STARTS * self.row, 0) // (steps * share + _EACH * self.row)
         if together >= 1:
@@ -196,7 +196,7 @@ class Plan:
         return -(-self.dim // processes) * (self.row // self.dim)
 
     def _laid(self, best: int, least: int, share: int, room: int) -> Basis:
-        """On the device if a basis of the least length fits there."""
+        """On the device if a basis of the least length fits there, otherwise in host memory or on disk."""
         fit = room // share - 1
         if fit >= least:
             size = min(best, fit)
@@ -207,12 +207,12 @@ class Plan:
         return ("host" if size <= self.host else "disk"), size
 
     def forecast(self, *uses: Basis, vectors: int = 0) -> int:
-        """Bytes at the highest point, where these bases are there one after another beside so many vectors at work."""
+        """Peak bytes if these bases are used one after another, besides `vectors` working vectors."""
         held = max((u.bytes for u in uses if u.where == "device"), default=0)
         return self.fixed + max(self.graphs + held + vectors * self.row, _CHECK * self.row)
 
     def line(self, *uses: Basis, vectors: int = 0) -> str:
-        """The forecast as it is shown."""
+        """The forecast as one line of text."""
         parts = [
             f"network, data and overhead {said(self.fixed)}",
             f"graphs {said(self.graphs)}{' kept' if self.kept else ''} at {self.batch} samples a pass",
@@ -222,7 +222,7 @@ class Plan:
         return f"memory: about {said(self.forecast(*uses, vectors=vectors))} of {said(self.budget)}: {', '.join(parts)}"
 
     def to_json(self, *uses: Basis, vectors: int = 0) -> dict[str, object]:
-        """What belongs in the record of a run."""
+        """The plan as it is recorded with a run."""
         return {
             "budget": self.budget, "forecast": self.forecast(*uses, vectors=vectors), "graphs": self.graphs,
             "graphs_kept": self.kept, "batch_size": self.batch, "block": self.block,
@@ -243,18 +243,18 @@ def plan(
     cut: bool,
     host: int,
 ) -> Plan:
-    """Choose the batch and whether to keep the graphs.
+    """Choose the batch size and whether to keep the graphs.
 
     Args:
-        budget, fixed, dim, row, host: as of `Plan`.
-        peak: bytes at the highest point of a product on a batch, graph included.
+        budget, fixed, dim, row, host: as in `Plan`.
+        peak: peak bytes of a product on a batch, graph included.
         held: bytes of the graph alone.
-        sizes: samples of the batches of one process.
-        check: how many times as wide the numbers of the check on the first eight samples are.
+        sizes: samples in each batch of one process.
+        check: width of the numbers in the check on the first eight samples, relative to the others.
         cut: whether batches may be made smaller.
 
     Raises:
-        UsageError: not even the smallest batch fits; the message says what would do.
+        UsageError: not even the smallest batch fits; the message says which budget would.
     """
     least_vectors = 2 * _EACH * row
     wish = min(max(_BASIS_BYTES, 48 * row), 2 * _LONGEST * row)

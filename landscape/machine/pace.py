@@ -1,20 +1,20 @@
-"""How long what is left will take, by what was done lately."""
+"""Remaining time of a computation, estimated from its recent steps."""
 
 import statistics
 from collections import deque
 
-_SPANS = 9  # that the median is of: robust against one that was slow, and soon over what began fast
+_SPANS = 9  # stretches in the median: robust against a single slow one, and quick to follow a change of speed
 
 
 class Pace:
-    """Learns from steps as they are done: seconds a step is the median over the last stretches, which take equal times.
+    """Estimates the time per step as the median over the latest stretches of equal duration.
 
-    What begins fast and grows slower (eigenvalues far from a minimum, a machine that others come to use) is told from its
-    last stretches, not from its beginning; a pause in one of them changes nothing.
+    Work that grows slower (eigenvalues far from a minimum, a machine that others start to use) is judged by its latest
+    stretches, not by its beginning. A pause in a single stretch changes nothing.
 
     Args:
         now: time at which the work begins, in seconds.
-        span: seconds of a stretch, at least; a longer step makes a longer one.
+        span: shortest duration of a stretch, in seconds; a longer step makes a longer stretch.
 
     Example:
         >>> pace = Pace(0.0, span=1.0)
@@ -33,7 +33,7 @@ class Pace:
         self._rates: deque[float] = deque(maxlen=_SPANS)
 
     def add(self, steps: int, now: float) -> None:
-        """So many more steps are done at this time."""
+        """Record that `steps` more steps were done by the time `now`."""
         self._steps += steps
         self._all += steps
         self._now = now
@@ -42,7 +42,7 @@ class Pace:
             self._from, self._steps = now, 0
 
     def left(self, steps: int) -> float | None:
-        """Seconds for so many steps; None before any is done."""
+        """Seconds that `steps` more steps will take; None before the first step."""
         if self._rates:
             return statistics.median(self._rates) * steps
         return (self._now - self._begun) / self._all * steps if self._all else None

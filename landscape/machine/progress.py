@@ -1,7 +1,7 @@
-"""How long work tells whoever watches that it is getting on.
+"""Progress reports from long computations.
 
-Code that does long work wraps it: `with progress.stage("trace", total=64) as advance: ... advance(8)`. Nothing happens
-unless somebody listens; the command line does, and draws a bar with an ETA. A context variable carries the listener, so that
+A long computation is wrapped as `with progress.stage("trace", total=64) as advance: ... advance(8)`. Without a listener this
+does nothing; the command line listens, and draws a bar with an ETA. The listener is held in a context variable, so that
 solvers need no argument for it.
 """
 
@@ -12,47 +12,47 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """What the command line implements."""
+    """Receiver of progress reports; the command line implements it."""
 
     def start(self, label: str, total: int | None) -> int:
-        """A stage begins; returns a handle. `total` is an upper bound of its steps, None if unknown."""
+        """Begin a stage and return its handle. `total` is an upper bound on its steps, None if unknown."""
 
     def advance(self, handle: int, steps: int) -> None:
-        """`steps` more steps of the stage are done."""
+        """Record `steps` more steps of the stage."""
 
     def finish(self, handle: int) -> None:
-        """The stage is over, perhaps before its bound."""
+        """End the stage, perhaps before its bound."""
 
     def remark(self, text: str) -> None:
-        """Something about the work that whoever watches should know."""
+        """Show a remark about the work."""
 
     def left(self, handle: int, seconds: float, low: float, high: float) -> None:
-        """A better estimate of the time that a stage still takes than its steps give, with its range."""
+        """A better estimate of the stage's remaining time than its steps give, with its range."""
 
 
 class Advance:
-    """What a stage yields: called with the number of steps that are done.
+    """Reports the progress of one stage; call it with the number of steps done.
 
     Args:
-        listener, handle: of the stage; None where nobody listens.
+        listener, handle: of the stage; None without a listener.
     """
 
     def __init__(self, listener: Listener | None, handle: int = 0) -> None:
         self._listener, self._handle = listener, handle
 
     def __call__(self, steps: int) -> None:
-        """So many more steps are done."""
+        """Report `steps` more steps."""
         if self._listener is not None:
             self._listener.advance(self._handle, steps)
 
     def left(self, seconds: float, low: float, high: float) -> None:
-        """What the stage still takes, by whoever knows better than its steps."""
+        """Report the stage's remaining time, where it is known better than from its steps."""
         if self._listener is not None:
             self._listener.left(self._handle, seconds, low, high)
 
 
 class _Heard:
-    """A listener, and somebody else who is told of every step."""
+    """Forwards to a listener, and calls `tick` at every step."""
 
     def __init__(self, listener: Listener, tick: Callable[[], None]) -> None:
         self._listener, self._tick = listener, tick
@@ -68,7 +68,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Report every stage inside the block to `listener`; None: to nobody."""
+    """Report every stage inside the block to `listener`; None reports to nobody."""
     token = _listener.set(listener)
     try:
         yield
@@ -78,7 +78,7 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def stage(label: str, total: int | None = None) -> Iterator[Advance]:
-    """A stretch of work of at most `total` steps; yields the function that says how many more are done."""
+    """A stage of at most `total` steps; yields the function that reports how many more steps are done."""
     listener = _listener.get()
     if listener is None:
         yield Advance(None)
@@ -92,21 +92,21 @@ def stage(label: str, total: int | None = None) -> Iterator[Advance]:
 
 @contextmanager
 def ticking(tick: Callable[[], None]) -> Iterator[None]:
-    """Call `tick` at every step of every stage in the block; where nobody listens nothing happens."""
+    """Call `tick` at every step of every stage in the block; does nothing without a listener."""
     listener = _listener.get()
     with listening(None if listener is None else _Heard(listener, tick)):
         yield
 
 
 def remark(text: str) -> None:
-    """Say something about the work to whoever watches, such as that a part of it was there already."""
+    """Show a remark about the work, such as that part of it was already done."""
     listener = _listener.get()
     if listener is not None:
         listener.remark(text)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """A duration as text for people.
 
     Example:
         >>> duration(0.0042), duration(0.25), duration(2.5), duration(40), duration(720), duration(5400)

@@ -1,4 +1,4 @@
-"""Coming together: the processes that torchrun started, as its environment variables say."""
+"""Connect the processes that torchrun started, from its environment variables."""
 
 import os
 import sys
@@ -10,15 +10,15 @@ from landscape.errors import UsageError
 from landscape.machine.distributed import ALONE, Group, LostError, group, reason, working_as
 
 TIMEOUT = "LANDSCAPE_TIMEOUT"
-# Seconds to wait for the others before they are taken to hang: long beside the slowest product.
+# Seconds to wait for another process before it counts as hung: long compared with the slowest product.
 _PATIENCE = 1800.0
 
 
 def launched() -> tuple[int, int]:
-    """Rank and number of processes as torchrun's environment variables say; (0, 1) without them. Imports no torch.
+    """Rank and number of processes from torchrun's environment variables; (0, 1) without them. Imports no torch.
 
     Raises:
-        UsageError: they are no numbers, or make no sense together.
+        UsageError: they are not numbers, or contradict each other.
     """
     if "MASTER_ADDR" not in os.environ:
         return 0, 1
@@ -31,11 +31,11 @@ def launched() -> tuple[int, int]:
 
 
 def _count(name: str, default: int) -> int:
-    """A whole number from 0 out of the environment."""
+    """A non-negative integer from the environment."""
     text = os.environ.get(name, "").strip() or str(default)
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise UsageError(
-            f"expected the environment variable {name} as a number of a process, found {text!r}",
+            f"expected the environment variable {name} to be the number of a process, found {text!r}",
             fix="start with torchrun, or unset MASTER_ADDR",
         )
     return int(text)
@@ -43,25 +43,26 @@ def _count(name: str, default: int) -> int:
 
 @contextmanager
 def joined(timeout: float | None = None) -> Iterator[Group]:
-    """Work with the other processes that torchrun started, NCCL between GPUs and gloo between CPUs; alone where there are none.
+    """Work together with the other processes that torchrun started, by NCCL between GPUs and gloo between CPUs.
 
-    Every Objective that is made inside shares its samples out: all processes are to make the same ones, of all the data, and to
-    do the same with them. Where torch.distributed is initialised already, its processes are taken, and it is left as it was.
+    Every Objective created inside the block divides its samples among the processes. All processes must create the same
+    objectives, from all the data, and call the same functions. If torch.distributed is already initialised, its processes are
+    used, and it is left as it was. Without torchrun the group is this process alone.
 
     Args:
-        timeout: seconds to wait for the others at each step; default the environment variable LANDSCAPE_TIMEOUT, or 1800.
+        timeout: seconds to wait for the others at each step; default: the environment variable LANDSCAPE_TIMEOUT, or 1800.
 
     Raises:
-        LostError: the others did not come.
-        UsageError: LANDSCAPE_TIMEOUT is no number of seconds.
+        LostError: the other processes did not connect.
+        UsageError: LANDSCAPE_TIMEOUT is not a number of seconds.
 
     Example:
-        Without torchrun there is only this one.
+        Without torchrun the group has one process.
         >>> with joined() as members:
         ...     members.size, members.agreed("seven")
         (1, 'seven')
     """
-    if launched()[1] == 1 and "torch" not in sys.modules:  # a command that needs no torch is not to wait for it
+    if launched()[1] == 1 and "torch" not in sys.modules:  # a command without torch should not wait for its import
         yield ALONE
         return
     import torch.distributed as dist
@@ -72,9 +73,9 @@ def joined(timeout: float | None = None) -> Iterator[Group]:
         return
     if not initialised:
         _initialise(_seconds() if timeout is None else timeout)
-    there = Group(dist.get_rank(), dist.get_world_size())
+    launched_group = Group(dist.get_rank(), dist.get_world_size())
     try:
-        with working_as(group() if group() == there else there) as members:
+        with working_as(group() if group() == launched_group else launched_group) as members:
             yield members
     finally:
         if not initialised:
@@ -82,15 +83,15 @@ def joined(timeout: float | None = None) -> Iterator[Group]:
 
 
 def _initialise(seconds: float) -> None:
-    """What torchrun's environment variables ask for."""
+    """Initialise torch.distributed from torchrun's environment variables."""
     import torch
     import torch.distributed as dist
 
     size, backend = launched()[1], "gloo"
     if torch.cuda.is_available():
-        # NCCL takes one process a GPU; more of them go through the host.
-        apart = _count("LOCAL_WORLD_SIZE", size) <= torch.cuda.device_count() and dist.is_nccl_available()
-        backend = "cpu:gloo,cuda:nccl" if apart else "cpu:gloo,cuda:gloo"
+        # NCCL allows one process per GPU; more processes communicate through the host.
+        one_per_gpu = _count("LOCAL_WORLD_SIZE", size) <= torch.cuda.device_count() and dist.is_nccl_available()
+        backend = "cpu:gloo,cuda:nccl" if one_per_gpu else "cpu:gloo,cuda:gloo"
         torch.cuda.set_device(local_gpu())
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
@@ -99,19 +100,19 @@ def _initialise(seconds: float) -> None:
 
 
 def local_gpu() -> int:
-    """The number of the GPU that is this process's own on its machine."""
+    """Number of the GPU on this machine that this process uses."""
     import torch
 
     return _count("LOCAL_RANK", 0) % max(1, torch.cuda.device_count())
 
 
 def _seconds() -> float:
-    """The patience that the environment asks for."""
+    """The timeout from the environment, in seconds."""
     text = os.environ.get(TIMEOUT, "")
     try:
         seconds = float(text) if text else _PATIENCE
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise UsageError(f"expected {TIMEOUT} as a positive number of seconds, found {text!r}", fix=f"{TIMEOUT}=600")
+        raise UsageError(f"expected {TIMEOUT} to be a positive number of seconds, found {text!r}", fix=f"{TIMEOUT}=600")
     return seconds

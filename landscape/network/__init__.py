@@ -1,1 +1,1 @@
-"""What a network on its data is before anything is derived from it: parameters, batches, loss, forward pass, traced graph."""
+"""A network on its data, before derivatives: parameters, batches, losses, the forward pass and the traced graph."""

@@ -14,7 +14,7 @@ from landscape.errors import NumericalError, UsageError
 
 Data = DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
 
-# Bytes of data beyond which batches are not put together: for that they are copied.
+# Bytes of data above which batches are not merged, since merging copies them.
 _COPIED = 1 << 28
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")
@@ -25,11 +25,10 @@ class Batch:
     """Arguments of the model and the target of the loss, for some consecutive samples.
 
     Attributes:
-        args, kwargs: what the model is called with; every tensor in them has the samples on its first dimension, where the
-            batch is divisible.
+        args, kwargs: arguments of the model; in a divisible batch, the first dimension of every tensor is the samples.
         target: (B, ...).
-        weights: (B,) float64, of the samples in the mean; None for one each.
-        divisible: whether its samples can be taken apart. Those of a graph cannot: its edges belong to no sample.
+        weights: (B,) float64, weights of the samples in the mean; None if all are 1.
+        divisible: whether the batch can be split by samples. A batch of graphs cannot: its edges belong to no sample.
     """
 
     args: tuple[Any, ...]
@@ -42,60 +41,61 @@ class Batch:
         return len(self.target)
 
     def map(self, f: Any) -> "Batch":
-        """Apply `f` to every tensor that network or loss see."""
+        """Apply `f` to every tensor of inputs and target."""
         args, kwargs, target = pytree.tree_map_only(Tensor, f, (self.args, self.kwargs, self.target))
         return replace(self, args=args, kwargs=kwargs, target=target)
 
     @property
     def sample_weights(self) -> Float[Tensor, " B"]:
-        """Weight of every sample in the mean, float64."""
+        """Weights of the samples in the mean, float64."""
         if self.weights is None:
             return torch.ones(len(self), dtype=torch.float64, device=self.target.device)
         return self.weights
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All of inputs and target."""
+        """All tensors of inputs and target."""
         return [t for t in pytree.tree_leaves((self.args, self.kwargs, self.target)) if isinstance(t, Tensor)]
 
     def first(self, n: int) -> "Batch":
-        """Its first n samples; all of them where they cannot be taken apart."""
+        """The first n samples, or the whole batch if it cannot be split."""
         return self[:n] if self.divisible else self
 
     @property
     def nbytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(t.nbytes for t in self.tensors)
 
     @property
     def inputs(self) -> tuple[Any, ...] | dict[str, Any]:
-        """Arguments of the model: a tuple, or a dictionary of named ones."""
+        """Arguments of the model: a tuple of positional ones, or a dictionary of named ones."""
         return self.kwargs or self.args
 
     @property
     def raw(self) -> tuple[Any, ...] | dict[str, Any]:
-        """As a caller would give it: (inputs..., target), or a dictionary with "labels"."""
+        """The batch as a caller passes it: (inputs..., target), or a dictionary with "labels"."""
         return {**self.kwargs, "labels": self.target} if self.kwargs else (*self.args, self.target)
 
     def __getitem__(self, rows: Any) -> "Batch":
         if not self.divisible:
             raise UsageError(
-                "expected samples that can be taken apart, found a batch that is one whole", fix="leave out what would cut it"
+                "expected a batch that can be split by samples, found one that cannot",
+                fix="leave out the option that splits it",
             )
         part = self.map(lambda t: t[rows])
         return part if self.weights is None else replace(part, weights=self.weights[rows])
 
 
 def read(data: Data, batch_size: int | None) -> list[Batch]:
-    """Read the data once, in order, as they are.
+    """Read the data once, in order.
 
     Args:
         data: a DataLoader, a list of batches ((inputs..., target) tuples or dictionaries with "labels"), or two tensors (x, y).
-        batch_size: cut (x, y) tensors into batches of this size (default 256).
+        batch_size: size of the batches that (x, y) tensors are split into (default 256).
 
     Raises:
-        UsageError: no data, a batch that is not (inputs, target), a loader that shuffles or augments.
-        NumericalError: an input or target that is not finite, named by its batch.
+        UsageError: there are no data, a batch is not (inputs, target), or a loader shuffles or augments.
+        NumericalError: an input or target is not finite; the message names its batch.
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"expected a batch size of at least 1, found {batch_size}", fix="pass --batch-size 128")
@@ -115,20 +115,20 @@ def read(data: Data, batch_size: int | None) -> list[Batch]:
 def placed(batches: list[Batch], device: torch.device, dtype: torch.dtype) -> list[Batch]:
     """The same batches on a device; floating-point tensors in `dtype`, integers as they are."""
 
-    def there(t: Tensor) -> Tensor:
-        own = t.clone() if t.is_inference() else t.detach()  # nothing may be differentiated through the former
-        return own.to(device=device, dtype=dtype if t.is_floating_point() else None)
+    def convert(t: Tensor) -> Tensor:
+        detached = t.clone() if t.is_inference() else t.detach()  # autograd refuses inference tensors
+        return detached.to(device=device, dtype=dtype if t.is_floating_point() else None)
 
-    return [b.map(there) for b in batches]
+    return [b.map(convert) for b in batches]
 
 
 def split(batches: list[Batch], size: int) -> list[Batch]:
-    """The same samples in batches of at most `size`; a batch that is one whole stays."""
+    """The same samples in batches of at most `size`; a batch that cannot be split is kept."""
     return [p for b in batches for p in ([b[i : i + size] for i in range(0, len(b), size)] if b.divisible else [b])]
 
 
 def merged(batches: list[Batch]) -> Batch | None:
-    """All samples as one batch; None where they are of different shapes, or called with different options."""
+    """All samples as one batch; None if their shapes or their other arguments differ."""
     if len(batches) == 1:
         return batches[0]
     if not all(b.divisible for b in batches):
@@ -151,7 +151,7 @@ def merged(batches: list[Batch]) -> Batch | None:
 
 
 def regrouped(batches: list[Batch], size: int) -> list[Batch]:
-    """The same samples in batches of `size` and a last one of what is left; those that cannot be put together are only cut."""
+    """The same samples in batches of `size`, the last one smaller; batches that cannot be merged are only split."""
     if all(len(b) % size == 0 for b in batches[:-1]):
         return split(batches, size)
     whole = merged(batches) if sum(b.nbytes for b in batches) <= _COPIED else None
@@ -170,7 +170,7 @@ def one_input(batches: list[Batch]) -> tuple[Tensor, Tensor]:
 
 
 def select(batches: list[Batch], rows: Tensor) -> list[Batch]:
-    """The samples with these (ascending) numbers, batch by batch."""
+    """The samples with these (ascending) indices, batch by batch."""
     out, start = [], 0
     for b in batches:
         inside = rows[(rows >= start) & (rows < start + len(b))] - start
@@ -181,7 +181,7 @@ def select(batches: list[Batch], rows: Tensor) -> list[Batch]:
 
 
 def between(batches: list[Batch], first: int, last: int) -> list[Batch]:
-    """The samples from number `first` up to `last`, batch by batch: whole batches as they are, parts as views."""
+    """The samples with indices from `first` up to `last`, batch by batch: whole batches unchanged, parts as views."""
     out, start = [], 0
     for b in batches:
         low, high = max(first - start, 0), min(last - start, len(b))
@@ -192,29 +192,29 @@ def between(batches: list[Batch], first: int, last: int) -> list[Batch]:
 
 
 def shares(batches: list[Batch], whole: list[Batch]) -> list[tuple[Batch, float]]:
-    """Batches with their shares of the weighted mean over the samples of `whole`; those that do not count are left out."""
+    """Batches with their shares of the weighted mean over all samples of `whole`; batches of weight 0 are left out."""
 
     def weight(b: Batch) -> float:
         return len(b) if b.weights is None else float(b.weights.sum())
 
     total = sum(map(weight, whole))
     if total <= 0:
-        raise UsageError("expected targets that count, found that the loss ignores every one of them")
+        raise UsageError("expected targets that count, found that the loss ignores all of them")
     return [(b, w / total) for b in batches if (w := weight(b)) > 0]
 
 
 def counted(batches: list[Batch], n: int) -> Batch:
-    """At most n samples that count in the mean, spread over all that fit together; a batch that is one whole stays whole.
+    """At most n samples of positive weight, spread over all batches that can be merged; a batch that cannot be split is kept.
 
-    The first rows of data are often unlike the rest: unlabelled, or all of one class.
+    The first samples of a data set are often unlike the rest: unlabelled, or all of one class.
 
     Raises:
-        UsageError: none counts.
+        UsageError: no sample has a positive weight.
     """
     alive = [(b, (b.sample_weights > 0).nonzero()[:, 0]) for b in batches]
     alive = [(b, rows) for b, rows in alive if len(rows)]
     if not alive:
-        raise UsageError("expected targets that count, found that the loss ignores every one of them")
+        raise UsageError("expected targets that count, found that the loss ignores all of them")
     first = alive[0][0]
     if not first.divisible:
         return first
@@ -222,8 +222,8 @@ def counted(batches: list[Batch], n: int) -> Batch:
     step = max(1, len(alive) // n)
     spread = alive[::step][:n]
     for i, (b, rows) in enumerate(spread):
-        want = n // len(spread) + (i < n % len(spread))
-        picked = rows[torch.linspace(0, len(rows) - 1, min(want, len(rows))).round().long().to(rows.device)]
+        quota = n // len(spread) + (i < n % len(spread))
+        picked = rows[torch.linspace(0, len(rows) - 1, min(quota, len(rows))).round().long().to(rows.device)]
         if b.divisible and merged([first[:1], b[picked]]) is not None:
             parts.append(b[picked])
     whole = merged(parts)
@@ -231,10 +231,10 @@ def counted(batches: list[Batch], n: int) -> Batch:
 
 
 def drawn(n: int, samples: int, generator: torch.Generator | None) -> Tensor:
-    """Ascending numbers of n samples: drawn without replacement, or the first n where there is no generator.
+    """Ascending indices of n samples: drawn without replacement, or the first n without a generator.
 
     Raises:
-        UsageError: there are not so many.
+        UsageError: n is not between 1 and the number of samples.
     """
     if not 1 <= n <= samples:
         raise UsageError(f"expected between 1 and {samples} samples, found {n}", fix=f"pass at most {samples}")
@@ -242,13 +242,13 @@ def drawn(n: int, samples: int, generator: torch.Generator | None) -> Tensor:
 
 
 def epoch(samples: int, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Ascending numbers of the samples of each mini-batch of a random order; at most `size - 1` are left over."""
+    """Ascending indices of the samples in each mini-batch of a random order; up to `size - 1` samples are left out."""
     order = torch.randperm(samples, generator=generator)
     return [rows.sort().values for rows in order.split(size) if len(rows) == min(size, samples)]
 
 
 def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:
-    """Batches as the caller gave them; (x, y) tensors are cut."""
+    """Batches as the caller passed them; (x, y) tensors are split."""
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
         x, y = data
         _check_stored(x, 0)
@@ -266,7 +266,7 @@ def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:
 
 
 def _batch(raw: Any, number: int) -> Batch:
-    """One raw batch as model arguments and target."""
+    """Convert one batch of the caller's to model arguments and target."""
     if isinstance(raw, Mapping):
         key = next((k for k in _TARGET_KEYS if k in raw), None)
         if key is not None:
@@ -280,19 +280,19 @@ def _batch(raw: Any, number: int) -> Batch:
 
 
 def _aligned(batch: Batch, number: int) -> Batch:
-    """Whether every tensor has the batch's number of rows; where only some have, as in a graph, the batch is one whole."""
+    """The batch, marked as not divisible if only some of its tensors have one row for each sample, as in a graph."""
     if batch.target.ndim == 0:
         raise UsageError(f"expected the targets of batch {number} to have a first dimension for samples, found a scalar")
     inputs = [t for t in pytree.tree_leaves((batch.args, batch.kwargs)) if isinstance(t, Tensor)]
-    odd = [t for t in inputs if t.ndim == 0 or len(t) != len(batch)]
-    if len(odd) == len(inputs) and odd:
-        rows = "a scalar" if odd[0].ndim == 0 else f"{len(odd[0])} rows"
+    misaligned = [t for t in inputs if t.ndim == 0 or len(t) != len(batch)]
+    if len(misaligned) == len(inputs) and misaligned:
+        rows = "a scalar" if misaligned[0].ndim == 0 else f"{len(misaligned[0])} rows"
         raise UsageError(f"expected {len(batch)} rows in the inputs of batch {number}, found {rows}")
-    return replace(batch, divisible=bool(inputs) and not odd and not _opaque(batch))
+    return replace(batch, divisible=bool(inputs) and not misaligned and not _opaque(batch))
 
 
 def _opaque(batch: Batch) -> bool:
-    """Whether there are arguments that cannot be cut with the samples: lists of texts, graphs, objects of other classes."""
+    """Whether any argument cannot be split by samples: a list of strings, a graph, an object of another class."""
     options = (bool, int, float, str, type(None))
     return any(
         not isinstance(leaf, Tensor)
@@ -303,15 +303,15 @@ def _opaque(batch: Batch) -> bool:
 
 
 def _check_stored(t: Tensor, number: int) -> None:
-    """Refuse tensors that no batch can be cut from."""
+    """Refuse tensors that cannot be split into batches."""
     if t.is_meta:
-        raise UsageError(f"expected data, found a tensor without any (device meta) in batch {number}")
+        raise UsageError(f"expected data, found a tensor without data (device meta) in batch {number}")
     if t.layout != torch.strided or t.is_nested:
         raise UsageError(f"expected dense tensors, found a sparse or nested one in batch {number}", fix="pass x.to_dense()")
 
 
 def _check_order(loader: DataLoader[Any], first: Batch) -> None:
-    """Refuse a loader whose second reading differs from its first."""
+    """Refuse a loader that gives different data at its second reading."""
     fix = "pass shuffle=False and transforms without randomness"
     if isinstance(loader.sampler, RandomSampler):
         raise UsageError("expected data in a fixed order, found a DataLoader that shuffles", fix=fix)

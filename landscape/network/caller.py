@@ -1,4 +1,4 @@
-"""Whether our copy of a network still is the caller's: compared with it once, on the caller's data, and watched afterwards."""
+"""Check the copy of a network against the caller's model: compare outputs once, and detect later changes of the model."""
 
 import math
 import warnings
@@ -17,78 +17,79 @@ from landscape.network.forward import ForwardPass
 from landscape.network.outputs import picked
 from landscape.network.unchanged import unchanged
 
-# Samples that are compared, from so many batches spread over the data.
+# Number of samples to compare, and of the batches, spread over the data, that they come from.
 _SAMPLES, _BATCHES = 256, 8
-# Between two ways to round one function, of the largest output: networks of many layers lose some digits, a part that got
-# lost in copying changes the first one.
+# Tolerated difference relative to the largest output. Rounding costs networks of many layers some digits; a part that was lost
+# in copying changes the first digit.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 
 
 def check_copy(
-    engine: ForwardPass, theta: Tensor, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], raw: list[Batch]
+    network: ForwardPass, theta: Tensor, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], raw: list[Batch]
 ) -> None:
-    """Compare outputs and loss of the copy with those of the caller's own model on the data as the caller gave them.
+    """Compare outputs and loss of the copy with those of the caller's model, on the caller's data.
 
-    The model is evaluated in eval mode, without gradients to its weights, and left as it was; its forward hooks run.
+    The model is evaluated in eval mode, without gradients with respect to its weights, and left as it was. Its forward hooks
+    run.
 
     Args:
-        engine: our copy, on the same batches.
+        network: the copy, on the same batches.
         theta: (P,) its weights.
-        model: the caller's, unwrapped.
-        loss: the caller's.
-        raw: the data before they were moved or cut.
+        model: the caller's model, unwrapped.
+        loss: the caller's loss.
+        raw: the data before they were moved or split.
 
     Raises:
-        NumericalError: outputs or loss differ by more than rounding.
+        NumericalError: outputs or losses differ by more than rounding.
 
-    Cost: a forward pass of some 256 samples through each of the two.
+    Cost: a forward pass of some 256 samples through the copy and through the model.
     """
-    if engine.writes and any(getattr(m, "max_norm", None) is not None for m in model.modules()):
+    if network.writes and any(getattr(m, "max_norm", None) is not None for m in model.modules()):
         return  # a forward pass would change the caller's weights
-    own = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if own is None:
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None:
         return
-    tolerance = max(_TOLERANCE.get(own.dtype, 1.0), _TOLERANCE[theta.dtype])
-    params = engine.tensors(theta)
+    tolerance = max(_TOLERANCE.get(parameter.dtype, 1.0), _TOLERANCE[theta.dtype])
+    params = network.tensors(theta)
     for batch in _spread(raw):
-        here = placed([batch], theta.device, theta.dtype)[0]
+        ours = placed([batch], theta.device, theta.dtype)[0]
         try:
             with _evaluated(model), values():
-                there = placed([batch], own.device, own.dtype)[0].map(Tensor.clone)
-                output = picked(model(*there.args, **there.kwargs), engine.output, len(there)).detach()
+                theirs = placed([batch], parameter.device, parameter.dtype)[0].map(Tensor.clone)
+                output = picked(model(*theirs.args, **theirs.kwargs), network.output, len(theirs)).detach()
                 value = float(loss(output, batch.target.to(output.device)))
-        except Exception:  # it runs as we run it, not as it stands: on another device, or in a type its kernels lack
+        except Exception:  # the copy runs, the model as it is does not: another device, or a dtype its kernels lack
             return
         with values():
-            mine = engine.forward(params, here).detach()
-            again = engine.forward(params, here).detach()
-        if not torch.equal(mine, again) or not bool(mine.isfinite().all()):
-            return  # it gives another output at each call, or one that is no number: checks before the first value say so
-        apart = float((mine - output.to(mine)).abs().max()) if mine.shape == output.shape else torch.inf
-        size = float(mine.abs().max())
-        if not apart <= tolerance * size:
-            coarse = own.dtype != theta.dtype and apart <= _TOLERANCE[torch.bfloat16] * size
-            if not (coarse and _as_caller(engine, own.dtype, there, output)):
-                raise _other("outputs", f"them {apart:.2g} apart where the largest is {size:.2g}", theta)
+            copied = network.forward(params, ours).detach()
+            again = network.forward(params, ours).detach()
+        if not torch.equal(copied, again) or not bool(copied.isfinite().all()):
+            return  # outputs that vary or are not finite are reported by the checks before the first value
+        difference = float((copied - output.to(copied)).abs().max()) if copied.shape == output.shape else torch.inf
+        size = float(copied.abs().max())
+        if not difference <= tolerance * size:
+            coarse = parameter.dtype != theta.dtype and difference <= _TOLERANCE[torch.bfloat16] * size
+            if not (coarse and _as_caller(network, parameter.dtype, theirs, output)):
+                raise _other("outputs", f"outputs {difference:.2g} apart, of which the largest is {size:.2g}", theta)
             warnings.warn(
-                f"the network computes in less than {_name(own.dtype)} inside, as under autocast, but not when it is given "
-                f"{_name(theta.dtype)}: outputs are {apart:.1g} apart where the largest is {size:.2g}",
+                f"the network computes internally in less than {_name(parameter.dtype)}, as under autocast, but not when it is "
+                f"given {_name(theta.dtype)}: outputs are {difference:.1g} apart and the largest is {size:.2g}",
                 stacklevel=4,
             )
             return
-        own_value = float(engine.loss.mean(mine, here.target).detach())
-        # A difference of outputs changes the loss in proportion, and a loss near 0 by more than its own share.
-        if math.isfinite(value) and not abs(value - own_value) <= 10 * tolerance * (abs(value) + size):
-            raise _other("loss", f"{own_value:.6g} for {value:.6g}", theta)
+        copied_value = float(network.loss.mean(copied, ours.target).detach())
+        # A difference in the outputs changes the loss in proportion, which for a loss near 0 is a large relative change.
+        if math.isfinite(value) and not abs(value - copied_value) <= 10 * tolerance * (abs(value) + size):
+            raise _other("loss", f"{copied_value:.6g} for {value:.6g}", theta)
 
 
-def _as_caller(engine: ForwardPass, dtype: torch.dtype, batch: Batch, output: Tensor) -> bool:
-    """Whether the copy, taken back to the caller's dtype, gives the caller's outputs."""
-    twin = engine.to(dtype)
+def _as_caller(network: ForwardPass, dtype: torch.dtype, batch: Batch, output: Tensor) -> bool:
+    """Whether the copy, converted back to the caller's dtype, gives the caller's outputs."""
+    converted = network.to(dtype)
     try:
         with values():
-            back = twin.forward(dict(twin.model.named_parameters()), batch).detach()
-    except Exception:  # it no longer runs in that dtype
+            back = converted.forward(dict(converted.model.named_parameters()), batch).detach()
+    except Exception:  # the copy does not run in that dtype
         return False
     return back.shape == output.shape and float((back - output).abs().max()) <= _TOLERANCE[dtype] * float(output.abs().max())
 
@@ -100,15 +101,15 @@ def _name(dtype: torch.dtype) -> str:
 def _other(what: str, found: str, theta: Tensor) -> NumericalError:
     return NumericalError(
         f"expected a copy of model and loss in {_name(theta.dtype)} that gives the same {what}, found {found}",
-        fix="they may hold tensors or other models outside of parameters and buffers, which a copy does not take along",
+        fix="they may hold tensors or models outside of parameters and buffers, which are not copied",
     )
 
 
 class Live:
-    """The caller's own model, looked at to tell whether it has changed since it was copied.
+    """Watches the caller's model for changes after it was copied.
 
-    Every parameter and buffer is known by how often PyTorch has seen it written to and, on the CPU, by a few of its values, for
-    writes by way of `.data` are not counted. One that was only moved or converted has not changed.
+    A parameter or buffer counts as changed if PyTorch's version counter changed or, on the CPU, if a few sampled values did,
+    because writes through `.data` are not counted. Moving or converting a tensor is not a change.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -117,36 +118,36 @@ class Live:
         self.told = False
 
     def tell(self) -> None:
-        """Warn once where the model is another one now."""
+        """Warn once if the model has changed."""
         model = None if self.told else self._model()
         if model is None or not _changed(self._seen, _marks(model)):
             return
         self.told = True
         warnings.warn(
-            "the model has changed since this Objective was made, which answers for the weights of that time; make a new "
-            "Objective for the weights as they are now",
+            "the model has changed since this Objective was made, whose numbers are for the earlier weights; make a new "
+            "Objective for the current weights",
             stacklevel=4,
         )
 
 
 def _marks(model: nn.Module) -> list[tuple[Any, ...]]:
-    """Of every tensor of a model."""
+    """Address, version and a few values of every tensor of a model."""
     out: list[tuple[Any, ...]] = []
     for t in (*model.parameters(), *model.buffers()):
-        few: tuple[Any, ...] = ()
+        samples: tuple[Any, ...] = ()
         if t.device.type == "cpu" and t.numel():
             flat = t.detach().reshape(-1)
-            few = tuple(map(repr, flat[torch.linspace(0, len(flat) - 1, 3).long()].tolist()))
-        out.append(((id(t), t.data_ptr()), -1 if t.is_inference() else t._version, few))
+            samples = tuple(map(repr, flat[torch.linspace(0, len(flat) - 1, 3).long()].tolist()))
+        out.append(((id(t), t.data_ptr()), -1 if t.is_inference() else t._version, samples))
     return out
 
 
 def _changed(before: list[tuple[Any, ...]], now: list[tuple[Any, ...]]) -> bool:
-    """Whether marks are of other values."""
+    """Whether two lists of marks belong to different values."""
     if len(before) != len(now):
         return True
-    for (place, writes, few), (other, more, others) in zip(before, now, strict=True):
-        if few and others and few != others:
+    for (place, writes, values_before), (other, more, values_now) in zip(before, now, strict=True):
+        if values_before and values_now and values_before != values_now:
             return True
         if place == other and writes != more:
             return True
@@ -155,7 +156,7 @@ def _changed(before: list[tuple[Any, ...]], now: list[tuple[Any, ...]]) -> bool:
 
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
-    """The caller's model in eval mode, no weight with a gradient; afterwards all it holds and the random state as before."""
+    """The caller's model in eval mode with no gradients for its weights; its state and the random state are restored after."""
     modes: list[tuple[Any, bool]] = [(m, m.training) for m in model.modules()]
     flags = [(p, p.requires_grad) for p in model.parameters()]
     with torch.random.fork_rng(devices=[]), unchanged(model):
@@ -173,7 +174,7 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
 
 
 def _spread(raw: list[Batch]) -> list[Batch]:
-    """Some batches, from the first to the last, and some rows of each, from the first to the last: 256 samples in all."""
+    """Batches spread evenly over the data, and rows spread evenly over each: 256 samples in all."""
     wanted = min(len(raw), _BATCHES)
     chosen = [raw[i * (len(raw) - 1) // max(1, wanted - 1)] for i in range(wanted)]
     out = []

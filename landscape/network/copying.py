@@ -1,4 +1,4 @@
-"""The copy of a caller's network that everything is computed on: out of its wrappers, in one dtype, never written back."""
+"""The private copy of the caller's network: unwrapped, in one dtype, never written back."""
 
 import contextlib
 import copy
@@ -11,64 +11,67 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
-from landscape.errors import UsageError, is_exhausted
+from landscape.errors import UsageError, first_line, is_exhausted
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
-# Of a module's attributes, those that PyTorch's own methods move.
+# Attributes of a module that PyTorch's own methods move.
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
-        else:
-            return model
+    model = uncompiled(model)
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = uncompiled(model.module)
+    return model
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile's wrapper; other wrappers, which rename its layers, are kept."""
+    while hasattr(model, "_orig_mod"):
+        model = model._orig_mod  # type: ignore[assignment]  # torch.compile's wrapper keeps the module here
+    return model
 
 
 def owned(model: nn.Module, shared: bool = False) -> nn.Module:
-    """A copy of a network, so that nothing done to it changes the caller's.
+    """A copy of a network, independent of the caller's.
 
-    A tensor that a module computed in a forward pass and keeps, with its graph, is copied as a plain value, in a list or a
-    dictionary too. Where it is computed anew before every call, as the weight of the older `weight_norm` and `spectral_norm`
-    is, the copy goes back to that value after every call, so that it can be copied itself.
+    A tensor that a module computed in a forward pass and stores with its graph is copied as a plain value, also inside a list
+    or dictionary. The older `weight_norm` and `spectral_norm` recompute such a tensor before every call; their copy resets it
+    after every call, so that the copy can itself be copied.
 
     Args:
-        model: copied.
-        shared: whether the copy has the same parameters, not copies of them.
+        model: the network to copy.
+        shared: whether the copy shares the parameters instead of copying them.
 
     Raises:
-        UsageError: it cannot be copied.
+        UsageError: the network cannot be copied.
     """
     stray = [t for m in model.modules() for t in kept(m) if isinstance(t, Tensor)]
-    wrapped = {id(t): t for t in stray if torch._C._functorch.is_functorch_wrapped_tensor(t)}  # left by a vmap that is over
+    wrapped = {id(t): t for t in stray if torch._C._functorch.is_functorch_wrapped_tensor(t)}  # left over from a finished vmap
     computed = {id(t): t.detach().clone() for t in stray if id(t) not in wrapped and not t.is_leaf}
     same = {id(p): p for p in model.parameters()} if shared else {}
     try:
-        own = copy.deepcopy(model, same | wrapped | computed)
+        copied = copy.deepcopy(model, same | wrapped | computed)
     except (RuntimeError, TypeError) as error:
         if is_exhausted(error):
             raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
-            f"expected a network that can be copied, found {type(error).__name__}: {lines[0][:200] if lines else ''}",
-            fix="remove what it holds beside modules, parameters and buffers",
+            f"expected a network that can be copied, found {first_line(error)}",
+            fix="remove attributes other than modules, parameters and buffers",
         ) from error
-    for module in own.modules():
+    for module in copied.modules():
         if _computed(module) and not any(isinstance(hook, _Forget) for hook in module._forward_hooks.values()):
             module.register_forward_hook(_Forget(module), always_call=True)
-    return own
+    return copied
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse TorchScript, whose compiled code holds weights of its own, and complex weights, which theta has no place for."""
+    """Refuse TorchScript, whose compiled code holds its own weights, and complex weights, which theta cannot represent."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            found = f"the scripted module {name}" if name else "a TorchScript program"
-            raise UsageError(f"expected modules of Python, found {found}", fix="build the network from its Python code")
+            kind = f"the scripted module {name}" if name else "a TorchScript program"
+            raise UsageError(f"expected Python modules, found {kind}", fix="build the network from its Python code")
     for name, p in model.named_parameters():
         if p.is_complex():
             raise UsageError(
@@ -77,53 +80,53 @@ def check_model(model: nn.Module) -> None:
 
 
 def converted(module: nn.Module, device: torch.device | None, dtype: torch.dtype) -> nn.Module:
-    """The module itself, its tensors moved: real ones to `dtype`, complex ones to the complex type of that precision.
+    """Move a module's tensors in place: real ones to `dtype`, complex ones to the complex dtype of that precision.
 
-    `nn.Module.to` would make complex buffers, such as rotary frequencies, real, and drop their imaginary parts. And it would
-    leave behind what a module keeps beside parameters and buffers, tables and layers in lists or dictionaries.
+    `nn.Module.to` would convert complex buffers, such as rotary frequencies, to real ones and drop their imaginary parts. It
+    also skips tensors and layers that a module stores in lists, dictionaries or plain attributes.
     """
     module._apply(lambda t: moved(t, device, dtype))
     done = {id(m) for m in module.modules()}
     left = list(module.modules())
     while left:
-        for thing in kept(left.pop()):
-            if isinstance(thing, nn.Module) and id(thing) not in done:
-                thing._apply(lambda t: moved(t, device, dtype))
-                left += [m for m in thing.modules() if id(m) not in done]
-                done.update(map(id, thing.modules()))
-            elif isinstance(thing, Tensor) and plain(thing):
-                twin = moved(thing.detach(), device, dtype)
-                if twin.dtype != thing.dtype or twin.device != thing.device:
-                    with contextlib.suppress(RuntimeError):  # of another kind of device
-                        thing.data = twin
+        for value in kept(left.pop()):
+            if isinstance(value, nn.Module) and id(value) not in done:
+                value._apply(lambda t: moved(t, device, dtype))
+                left += [m for m in value.modules() if id(m) not in done]
+                done.update(map(id, value.modules()))
+            elif isinstance(value, Tensor) and plain(value):
+                converted_tensor = moved(value.detach(), device, dtype)
+                if converted_tensor.dtype != value.dtype or converted_tensor.device != value.device:
+                    with contextlib.suppress(RuntimeError):  # another kind of device
+                        value.data = converted_tensor
     return module
 
 
 def plain(t: Tensor) -> bool:
-    """Whether a tensor has elements of its own: no sparse or nested one, nor what a transformation that is over left behind."""
+    """Whether a tensor is dense with its own storage: not sparse, nested, or left over from a finished functorch transform."""
     return t.layout == torch.strided and not t.is_nested and not torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def moved(t: Tensor, device: torch.device | None, dtype: torch.dtype) -> Tensor:
-    """A tensor on the device: a real one in `dtype`, a complex one in the complex type like it, integers as they are."""
+    """A tensor on the device: real in `dtype`, complex in the matching complex dtype, integers unchanged."""
     kind = dtype if t.is_floating_point() else _COMPLEX.get(dtype) if t.is_complex() else None
     return t.to(device=device, dtype=kind)
 
 
 def kept(module: nn.Module) -> Iterator[Any]:
-    """What a module holds beside parameters, buffers and modules: attributes, and what is in lists and dictionaries."""
+    """Values that a module holds besides parameters, buffers and modules: attributes, and entries of lists and dictionaries."""
     for name, value in list(vars(module).items()):
         if name not in _OWN:
             yield from pytree.tree_leaves(value)
 
 
 def _computed(module: nn.Module) -> list[str]:
-    """Attributes that a hook of PyTorch's computes anew before every call."""
+    """Attributes that PyTorch's own hooks recompute before every call."""
     return [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm))]
 
 
 class _Forget:
-    """A hook that puts back what a module kept before the call: what the call computed has a graph, or is inside a vmap."""
+    """A hook that restores computed attributes after a call: the new value has a graph, or belongs to a vmap."""
 
     def __init__(self, module: nn.Module) -> None:
         self.kept = {name: getattr(module, name) for name in _computed(module)}

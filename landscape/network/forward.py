@@ -1,8 +1,8 @@
-"""The forward pass of a network on its data: what it returns for a batch, at any weights, before anything is derived from it.
+"""The forward pass of a network on its data: outputs for a batch at any weights.
 
-Everything is a sum over batches of (weight of the batch / total weight) * (mean loss of the batch), so that a ragged last batch
-counts for what it is; of several processes each has its part of the sum. Parameters stand in a copy of the module of our own
-while it runs, see `landscape.network.functional`.
+Every quantity is a sum over batches of (weight of the batch / total weight) * (mean loss of the batch), so that a smaller last
+batch has the right weight. Several processes each compute a part of the sum. The parameters are placed in a private copy of the
+module while it runs, see `landscape.network.functional`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,27 +26,27 @@ from landscape.network.losses.mean_loss import MeanLoss
 from landscape.network.outputs import picked
 from landscape.network.parameters import Layout
 
-# A forward pass, with whatever a subclass of it has besides.
+# ForwardPass or a subclass.
 Pass = TypeVar("Pass", bound="ForwardPass")
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """A model, a loss, their data, and the weights that vary.
+    """A model, a loss, the data, and the weights that vary.
 
     Attributes:
-        model: in eval mode, a copy of our own; its own parameters are not looked at but for those outside `layout`.
+        model: a private copy in eval mode; of its own parameters only those outside `layout` are used.
         loss: the loss as a weighted mean.
         batches: on the device, in order.
         layout: the weights that vary.
-        transform: of the outputs, before the loss sees them; None for none.
-        folded: the network with its BatchNorms folded, which computes the same; None to use `model` as it is.
-        group: the processes that share the samples out; every one keeps them all.
-        output: where in what the network returns the tensor stands that the loss takes; see `landscape.network.outputs`.
-        fixed: by name, the rows of weights that no derivative reaches though the loss depends on them, as the padding row of an
-            embedding, and their trained values, which they keep at every theta.
-        writes: whether the forward pass writes to its weights, as `Embedding(max_norm=...)` does, or to its inputs: it is given
-            copies then.
+        transform: applied to the outputs before the loss; None for none.
+        folded: the network with its BatchNorms folded, which computes the same outputs; None to use `model`.
+        group: the processes that divide the samples among them; each holds all samples.
+        output: position of the tensor that the loss takes in what the network returns; see `landscape.network.outputs`.
+        fixed: by name, rows of weights on which the loss depends but which have no gradient, such as the padding row of an
+            embedding, with their trained values. They keep these values at every theta.
+        writes: whether the forward pass writes to its weights, as `Embedding(max_norm=...)` does, or to its inputs; it is
+            then called with copies.
     """
 
     model: nn.Module
@@ -61,13 +61,13 @@ class ForwardPass:
     writes: bool = False
 
     def forward(self, params: dict[str, Tensor], batch: Batch, fold: bool = True) -> Tensor:
-        """The network's output for one batch, as the loss takes it."""
+        """The network's output for one batch, in the form that the loss takes."""
         batch = batch.map(Tensor.clone) if self.writes else batch
         if self.folded is None or not fold:
-            found = picked(called(self.model, params, batch), self.output, len(batch))
+            output = picked(called(self.model, params, batch), self.output, len(batch))
         else:
-            found = picked(called(self.folded.model, self.folded(params), batch), self.output, len(batch))
-        return found if self.transform is None else self.transform(found)
+            output = picked(called(self.folded.model, self.folded(params), batch), self.output, len(batch))
+        return output if self.transform is None else self.transform(output)
 
     def outputs(self, theta: Float[Tensor, " P"]) -> Tensor:
         """The network's outputs for every sample, (N, ...), on the CPU."""
@@ -76,7 +76,7 @@ class ForwardPass:
             return torch.cat([self.forward(params, b).detach().cpu() for b in self.batches])
 
     def tensors(self, theta: Float[Tensor, "*k P"]) -> dict[str, Tensor]:
-        """The weights at theta under their names: views of it, but for those that do not vary or would be written to."""
+        """The weights at theta by name: views of theta, or copies where rows are fixed or the pass writes to its weights."""
         named = self.layout.unflatten(theta.detach())
         for name, (rows, trained) in self.fixed.items():
             if name in named:
@@ -84,12 +84,12 @@ class ForwardPass:
         return {name: t.clone() for name, t in named.items()} if self.writes else named
 
     def at(self, theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-        """Theta with the trained values of what does not vary."""
+        """Theta with fixed rows at their trained values."""
         return self.layout.flatten(self.tensors(theta)) if self.fixed else theta
 
     @cached_property
     def divisible(self) -> bool:
-        """Whether samples may be taken apart: by the loss, by the data, by every layer."""
+        """Whether samples may be processed separately, as far as the loss, the data and every layer are concerned."""
         mixes = any(isinstance(m, _BatchNorm) and (m.running_mean is None or m.training) for m in self.model.modules())
         return self.loss.comes_apart and not mixes and all(b.divisible for b in self.batches)
 
@@ -100,26 +100,29 @@ class ForwardPass:
 
     @cached_property
     def own(self) -> list[tuple[Batch, float]]:
-        """The batches, or parts of them, that fall to this process, with their shares of the whole mean; perhaps none."""
+        """This process's batches, or parts of batches, with their shares of the whole mean; may be empty."""
         if self.group.size == 1 or not self.divisible:
             return self.weighted[self.group.part(len(self.weighted))]
         part = self.group.part(sum(map(len, self.batches)))
         return shares(between(self.batches, part.start, part.stop), self.batches)
 
     def by_input(self, params: dict[str, Tensor]) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
-        """For every batch: the network with these weights as a function of its inputs, its inputs, its targets."""
+        """For every batch: the network at these weights as a function of its input, the inputs, and the targets."""
         for batch in self.batches:
             if batch.kwargs or len(batch.args) != 1 or not batch.args[0].is_floating_point():
-                raise UsageError("expected a model that takes one tensor of real numbers", fix="inputs have no gradient here")
+                raise UsageError(
+                    "expected a model that takes one tensor of real numbers, found another",
+                    fix="this needs gradients with respect to the inputs",
+                )
 
             def network(x: Tensor, batch: Batch = batch) -> Tensor:
-                # Any number of inputs, of which only the outputs are wanted.
+                # Only outputs are needed, so the targets are placeholders, one for each input.
                 return self.forward(params, Batch((x,), {}, batch.target.new_zeros(len(x))))
 
             yield network, batch.args[0], batch.target
 
     def to(self: Pass, dtype: torch.dtype) -> Pass:
-        """Its twin in another dtype: model, loss and data are converted copies."""
+        """The same forward pass in another dtype; model, loss and data are converted copies."""
         device = self.batches[0].target.device
         loss, model = self.loss.to(device, dtype), converted(owned(self.model), None, dtype)
         batches = placed(self.batches, device, dtype)
@@ -127,25 +130,26 @@ class ForwardPass:
         return twin if self.folded is None else replace(twin, folded=self.folded.of(model))
 
     def holding(self: Pass, tensors: Mapping[str, Tensor]) -> Pass:
-        """Its twin with other weights and buffers, under their names, in a copy of the network; the others stay.
+        """The same forward pass with the given weights and buffers, by name, in a copy of the network; others are unchanged.
 
         Raises:
-            MismatchError: the network has no such tensor, or one of another shape.
+            MismatchError: the network has no tensor of that name, or one of another shape.
         """
         model = owned(self.model)
-        own = dict(model.named_parameters()) | dict(model.named_buffers())
+        existing = dict(model.named_parameters()) | dict(model.named_buffers())
         for name, t in tensors.items():
-            if name not in own or own[name].shape != t.shape:
-                found = f"shape {tuple(own[name].shape)}" if name in own else "none of that name"
+            if name not in existing or existing[name].shape != t.shape:
+                found = f"shape {tuple(existing[name].shape)}" if name in existing else "none of that name"
                 raise MismatchError(f"expected a network with {name} of shape {tuple(t.shape)}, found {found}")
-            own[name].data.copy_(t)
+            existing[name].data.copy_(t)
         return replace(self, model=model, folded=None if self.folded is None else self.folded.of(model))
 
     def per_sample(self, leaves: dict[str, Tensor], batch: Batch) -> Float[Tensor, " B"]:
-        """Every sample's own loss, differentiable."""
+        """The loss of every sample, differentiable."""
         losses = self.loss.per_sample(self.forward(leaves, batch), batch.target, batch.weights)
         if losses is None:
             raise UsageError(
-                "expected a loss that is a mean over samples, found one that does not come apart", fix="use a loss of PyTorch's"
+                "expected a loss that is a mean over samples, found one without a loss for each sample",
+                fix="use one of PyTorch's losses",
             )
         return losses

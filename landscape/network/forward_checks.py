@@ -1,4 +1,4 @@
-"""Checks of values, made before any derivative: the model runs on its data, and gives the same each time."""
+"""Checks before the first value: the model runs on its data, and gives the same output each time."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,11 +21,11 @@ from landscape.network.outputs import found_at, picked
 from landscape.network.parameters import Layout
 
 _SAMPLES = 8
-_WHOLE = "data that are one whole, such as a graph, go in a list of one batch"
+_WHOLE = "data that cannot be split by samples, such as a graph, go in a list of one batch"
 
 
 def check_weights(layout: Layout, theta: Tensor) -> None:
-    """Refuse weights that are not finite, and name the parameter."""
+    """Refuse weights that are not finite; the message names the parameter."""
     if not bool(torch.isfinite(theta).all()):
         bad = next(e.name for e in layout if not bool(torch.isfinite(theta[e.start : e.stop]).all()))
         raise NumericalError(
@@ -34,7 +34,7 @@ def check_weights(layout: Layout, theta: Tensor) -> None:
 
 
 def fixed_rows(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """Padding rows of embeddings and their values, by the name of the weight: the loss depends on them, their gradient is 0."""
+    """Padding rows of embeddings and their values, by weight name. The loss depends on them, but their gradient is 0."""
     owners: dict[int, int] = {}
     for m in model.modules():
         for p in m._parameters.values():
@@ -48,114 +48,116 @@ def fixed_rows(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def ready(
-    engine: Pass, theta: Tensor, loss: Callable[[Tensor, Tensor], Tensor], model: nn.Module, one_batch: bool = False
+    network: Pass, theta: Tensor, loss: Callable[[Tensor, Tensor], Tensor], model: nn.Module, one_batch: bool = False
 ) -> tuple[Pass, int | None]:
-    """The engine that runs on its data: where the loss's tensor stands in the output, and what each sample weighs.
+    """Prepare a forward pass for its data: find the loss's tensor in the output, and the weight of each sample.
 
     Args:
-        engine: network and data, with nothing known of them.
+        network: the model and its data.
         theta: (P,) weights.
         loss, model: the caller's.
-        one_batch: whether the data are one batch, which is one whole if the number of outputs depends on that of the samples.
+        one_batch: whether the caller gave a single batch; it may not be split if the outputs' shape depends on its size.
 
     Returns:
-        The engine, and the number of classes where the targets are class indices for certain.
+        The prepared forward pass, and the number of classes if the targets are certainly class indices.
 
     Raises:
-        UsageError: the model does not run on the data, or the loss does not take its outputs and their targets, reads weights
-            or adds its samples up.
-        NumericalError: a loss that is another one at each call, or has weights that are not finite; a network that goes by
-            what it kept of other weights.
+        UsageError: the model does not run on the data; or the loss does not accept its outputs and targets, depends on
+            weights, or is a sum over samples.
+        NumericalError: the loss varies from call to call, or has weights that are not finite; or the network uses values
+            cached from other weights.
     """
-    renorms = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None for m in engine.model.modules())
-    engine = replace(engine, writes=renorms, fixed=fixed_rows(engine.model))
-    first = engine.batches[0].first(2)
-    twin = owned(engine.model, shared=True)
-    returned, writes = _first_output(engine, theta, first)
-    at = found_at(returned, lambda t: takes(engine.loss, t, first.target))
-    engine = replace(engine, output=at, writes=renorms or writes)
-    output = picked(returned, at, len(first)).detach()
-    if len(more := engine.batches[0].first(3)) > len(first):
-        wider = picked(_first_output(engine, theta, more)[0], at, len(more))
-        if wider.shape[1:] != output.shape[1:]:  # such as the similarities of all pairs
+    renorms = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None for m in network.model.modules())
+    network = replace(network, writes=renorms, fixed=fixed_rows(network.model))
+    first = network.batches[0].first(2)
+    unused = owned(network.model, shared=True)
+    returned, writes = _first_output(network, theta, first)
+    position = found_at(returned, lambda t: takes(network.loss, t, first.target))
+    network = replace(network, output=position, writes=renorms or writes)
+    output = picked(returned, position, len(first)).detach()
+    if len(more := network.batches[0].first(3)) > len(first):
+        wider = picked(_first_output(network, theta, more)[0], position, len(more))
+        if wider.shape[1:] != output.shape[1:]:  # for instance similarities of all pairs
             if not one_batch:
                 raise UsageError(
                     f"expected every sample's output to depend on that sample alone, found shape {tuple(output.shape)} for "
                     f"two samples and {tuple(wider.shape)} for three",
                     fix=_WHOLE,
                 )
-            first = replace(engine.batches[0], divisible=False)
-            engine = replace(engine, batches=[first])
-            output = picked(_first_output(engine, theta, first)[0], at, len(first)).detach()
-    _check_follows(engine, twin, theta, first, output)
-    engine = replace(engine, batches=[with_target(engine.loss, b, output) for b in engine.batches])
-    classes = check_classes(engine, output)
-    check_loss(engine, output, engine.batches[0].first(len(first)).target, loss, model)
-    return weighted(engine, theta), classes
+            first = replace(network.batches[0], divisible=False)
+            network = replace(network, batches=[first])
+            output = picked(_first_output(network, theta, first)[0], position, len(first)).detach()
+    _check_follows(network, unused, theta, first, output)
+    network = replace(network, batches=[with_target(network.loss, b, output) for b in network.batches])
+    classes = check_classes(network, output)
+    check_loss(network, output, network.batches[0].first(len(first)).target, loss, model)
+    return weighted(network, theta), classes
 
 
-def weighted(engine: Pass, theta: Tensor) -> Pass:
-    """The engine with every sample's weight in the mean; where the loss is no mean over samples, with all in one batch."""
-    loss = engine.loss
+def weighted(network: Pass, theta: Tensor) -> Pass:
+    """Set every sample's weight in the mean; if the loss is not a mean over samples, merge all samples into one batch."""
+    loss = network.loss
     if loss.known:
-        return replace(engine, batches=[replace(b, weights=loss.sample_weights(b.target)) for b in engine.batches])
-    whole = all(b.divisible for b in engine.batches)
+        return replace(network, batches=[replace(b, weights=loss.sample_weights(b.target)) for b in network.batches])
+    whole = all(b.divisible for b in network.batches)
     with values():
-        params = engine.tensors(theta)
-        found = structure(loss.loss, ((engine.forward(params, b).detach(), b.target) for b in engine.batches))
-    engine = replace(engine, loss=MeanLoss(loss.loss, found))
-    if found.apart and found.weights is not None and whole:
-        plain = all(bool((w == 1).all()) for w in found.weights)
-        pairs = zip(engine.batches, found.weights, strict=True)
-        return replace(engine, batches=[replace(b, weights=None if plain else w) for b, w in pairs])
-    together = merged([replace(b, weights=None) for b in engine.batches]) if len(engine.batches) > 1 else engine.batches[0]
+        params = network.tensors(theta)
+        result = structure(loss.loss, ((network.forward(params, b).detach(), b.target) for b in network.batches))
+    network = replace(network, loss=MeanLoss(loss.loss, result))
+    if result.apart and result.weights is not None and whole:
+        plain = all(bool((w == 1).all()) for w in result.weights)
+        pairs = zip(network.batches, result.weights, strict=True)
+        return replace(network, batches=[replace(b, weights=None if plain else w) for b, w in pairs])
+    together = merged([replace(b, weights=None) for b in network.batches]) if len(network.batches) > 1 else network.batches[0]
     if together is None:
         raise UsageError(
-            "expected a loss that is a mean over samples, found one that must see all of them at once, in batches that do not "
+            "expected a loss that is a mean over samples, found one that needs all samples at once, in batches that do not "
             "fit together",
-            fix="give inputs, outputs and targets of one shape, or one batch, or a loss of PyTorch's",
+            fix="give inputs, outputs and targets of one shape, a single batch, or one of PyTorch's losses",
         )
-    return replace(engine, batches=[together])
+    return replace(network, batches=[together])
 
 
-def check_values(engine: Pass, theta: Tensor, one_batch: bool) -> Pass:
-    """The same outputs twice, to the bit; a sample's output does not depend on its neighbours, unless the data are one batch.
+def check_values(network: Pass, theta: Tensor, one_batch: bool) -> Pass:
+    """Check that outputs repeat bit by bit, and that a sample's output does not depend on the others in its batch.
+
+    Data that the caller gave as a single batch may mix their samples.
 
     Returns:
-        The engine, whose batch is one whole where the samples of it are mixed.
+        The forward pass; its batch is marked as not divisible if its samples are mixed.
 
     Raises:
-        NumericalError: what failed, with the module where it can be told.
+        NumericalError: a check failed; the message names the module if it is known.
 
     Cost: four forward passes of 8 samples.
     """
-    batch = counted(engine.batches, _SAMPLES)
-    params = engine.tensors(theta)
-    first, seen = _traced(engine, params, batch)
-    second, again = _traced(engine, params, batch)
+    batch = counted(network.batches, _SAMPLES)
+    params = network.tensors(theta)
+    first, seen = _traced(network, params, batch)
+    second, again = _traced(network, params, batch)
     if not torch.equal(first, second):
-        culprit = next((name for name in seen if not torch.equal(seen[name], again[name])), type(engine.model).__name__)
+        culprit = next((name for name in seen if not torch.equal(seen[name], again[name])), type(network.model).__name__)
         raise NumericalError(
-            f"expected the same output twice, found that {culprit} gives another one at each call",
+            f"expected the same output twice, found that the output of {culprit} varies from call to call",
             fix="turn off dropout, noise or sampling that ignores eval mode",
         )
     if len(batch) < 2 or not batch.divisible:
-        return engine
+        return network
     middle = len(batch) // 2
-    half, alone = _traced(engine, params, batch[:middle])
-    rest, _ = _traced(engine, params, batch[middle:])
-    backwards, _ = _traced(engine, params, batch[torch.arange(len(batch) - 1, -1, -1, device=batch.target.device)])
-    tolerance = 1e-4 if theta.dtype == torch.float32 else 1e-5  # a network may compute in float32 inside
+    half, alone = _traced(network, params, batch[:middle])
+    rest, _ = _traced(network, params, batch[middle:])
+    backwards, _ = _traced(network, params, batch[torch.arange(len(batch) - 1, -1, -1, device=batch.target.device)])
+    tolerance = 1e-4 if theta.dtype == torch.float32 else 1e-5  # a network may compute in float32 internally
     size = tolerance * float(first.abs().max() + 1e-30)
     if all(torch.allclose(t, first, tolerance, size, True) for t in (torch.cat((half, rest)), backwards.flip(0))):
-        return engine
+        return network
     if one_batch:
-        return replace(engine, batches=[replace(b, divisible=False) for b in engine.batches])
+        return replace(network, batches=[replace(b, divisible=False) for b in network.batches])
 
     def differs(name: str) -> bool:
         return name in seen and not torch.allclose(alone[name], seen[name][: len(alone[name])], rtol=1e-3, atol=1e-5)
 
-    culprit = next((name for name in alone if differs(name)), type(engine.model).__name__)
+    culprit = next((name for name in alone if differs(name)), type(network.model).__name__)
     raise NumericalError(
         f"expected every sample's output to depend on that sample alone, found that {culprit} mixes the batch",
         fix=f"BatchNorm needs running statistics (track_running_stats=True) and eval mode; {_WHOLE}",
@@ -163,7 +165,7 @@ def check_values(engine: Pass, theta: Tensor, one_batch: bool) -> Pass:
 
 
 def check_finite(each: Mapping[str, Any], value: float) -> None:
-    """Refuse a loss that is not finite at the trained weights, and name the first sample."""
+    """Refuse a loss that is not finite at the trained weights; the message names the first such sample."""
     losses = np.asarray(each.get("loss", [value]))
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad) or not np.isfinite(value):
@@ -174,48 +176,48 @@ def check_finite(each: Mapping[str, Any], value: float) -> None:
         )
 
 
-def _check_follows(engine: ForwardPass, twin: nn.Module, theta: Tensor, batch: Batch, output: Tensor) -> None:
-    """Refuse a network that keeps in one call what it computed from its weights, and goes by it in the next.
+def _check_follows(network: ForwardPass, unused: nn.Module, theta: Tensor, batch: Batch, output: Tensor) -> None:
+    """Refuse a network that caches values computed from its weights and reuses them at other weights.
 
-    Weight matrices that are inverted or merged once, in eval mode, are kept so. A copy that first ran at other weights gives
-    another output then than one that did not.
+    Some layers invert or merge weight matrices once, in eval mode. A copy that first ran at other weights then gives another
+    output than one that did not.
 
     Args:
-        engine: whose network ran at theta alone.
-        twin: of that network, which never ran.
+        network: its model has run at theta only.
+        twin: a copy of that model that has not run.
         output: of the batch at theta.
     """
-    if engine.writes:
+    if network.writes:
         return
     noise = torch.randn(len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
-    other = replace(engine, model=twin)
-    held = {name: [id(t) for t in kept(m)] for name, m in twin.named_modules()}
+    other = replace(network, model=unused)
+    held = {name: [id(t) for t in kept(m)] for name, m in unused.named_modules()}
     try:
         with values():
-            other.forward(engine.tensors(theta * (1 + 0.1 * noise)), batch)
-            after = other.forward(engine.tensors(theta), batch).detach()
-            again = engine.forward(engine.tensors(theta), batch).detach()
-    except Exception:  # elsewhere a network need not run
+            other.forward(network.tensors(theta * (1 + 0.1 * noise)), batch)
+            after = other.forward(network.tensors(theta), batch).detach()
+            again = network.forward(network.tensors(theta), batch).detach()
+    except Exception:  # at other weights a network need not run
         return
     if torch.equal(output, after) or not torch.equal(output, again) or not bool(after.isfinite().all()):
         return
-    changed = (name for name, m in twin.named_modules() if held.get(name) != [id(t) for t in kept(m)])
+    changed = (name for name, m in unused.named_modules() if held.get(name) != [id(t) for t in kept(m)])
     raise NumericalError(
         "expected outputs that follow the weights, found that "
-        f"{next(changed, '') or type(engine.model).__name__} goes by what it kept of others in a call before",
-        fix="let it compute that in every call, by turning its cache off",
+        f"{next(changed, '') or type(network.model).__name__} reuses values that an earlier call computed from other weights",
+        fix="turn its cache off, so that every call computes them",
     )
 
 
-def _first_output(engine: ForwardPass, theta: Tensor, batch: Batch) -> tuple[Any, bool]:
-    """What the network returns for two samples; and whether its forward pass wrote to its weights or its inputs."""
-    given = {name: t.clone() for name, t in engine.tensors(theta).items()}
+def _first_output(network: ForwardPass, theta: Tensor, batch: Batch) -> tuple[Any, bool]:
+    """The network's return value for two samples, and whether its forward pass wrote to its weights or inputs."""
+    given = {name: t.clone() for name, t in network.tensors(theta).items()}
     before = {name: t.clone() for name, t in given.items()}
-    own = batch
-    batch = own.map(Tensor.clone)
+    original = batch
+    batch = original.map(Tensor.clone)
     try:
         with values():
-            returned = called(engine.model, given, batch)
+            returned = called(network.model, given, batch)
     except UsageError:
         raise
     except Exception as error:  # whatever the user's own code raises on its own data
@@ -225,14 +227,14 @@ def _first_output(engine: ForwardPass, theta: Tensor, batch: Batch) -> tuple[Any
         other = "float32" if theta.dtype == torch.float64 else "float64"
         fix = "check the shape and the preprocessing of the inputs"
         if is_about_dtype(error) and "ouble" in first:
-            fix += f"; a network that insists on a type may take dtype={other!r}"
+            fix += f"; if the network requires a dtype, pass dtype={other!r}"
         raise UsageError(f"expected a model that runs on its data, found {type(error).__name__}: {first}", fix=fix) from error
-    wrote = not all(torch.equal(a, b) for a, b in zip(own.tensors, batch.tensors, strict=True))
+    wrote = not all(torch.equal(a, b) for a, b in zip(original.tensors, batch.tensors, strict=True))
     return returned, wrote or not all(torch.equal(before[name], t) for name, t in given.items())
 
 
-def _traced(engine: ForwardPass, params: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Output, and the first output of every innermost module, by name."""
+def _traced(network: ForwardPass, params: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output, and the first output of every innermost module by name."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> object:
@@ -242,11 +244,11 @@ def _traced(engine: ForwardPass, params: dict[str, Tensor], batch: Batch) -> tup
 
         return hook
 
-    leaves = [(n, m) for n, m in engine.model.named_modules() if n and not list(m.children())]
+    leaves = [(n, m) for n, m in network.model.named_modules() if n and not list(m.children())]
     handles = [m.register_forward_hook(keep(name)) for name, m in leaves]
     try:
         with values():
-            return engine.forward(params, batch, fold=False).detach(), seen
+            return network.forward(params, batch, fold=False).detach(), seen
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""A network as a function of its weights: other tensors stand in a module's places while a block runs, its own afterwards."""
+"""A network as a function of its weights: a module's tensors are replaced inside a block and restored after it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from landscape.errors import MismatchError
 from landscape.network.batches import Batch
 
-# Where each name's tensor stands: the dictionaries of all modules that share it, and its key there.
+# For each name, where its tensor is stored: the dictionaries of all modules that share it, and its key there.
 Places = dict[str, list[tuple[dict[str, Any], str]]]
 
 _PLACES: WeakKeyDictionary[nn.Module, Places] = WeakKeyDictionary()
@@ -18,11 +18,11 @@ _PLACES: WeakKeyDictionary[nn.Module, Places] = WeakKeyDictionary()
 
 @contextmanager
 def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Weights and buffers under their names, in every place of a tied one.
+    """Place weights and buffers, by name, in the module; a tied tensor is replaced everywhere.
 
-    `torch.func.functional_call` ends with the forward pass. A backward pass that runs layers again (activation checkpointing)
-    would then find the module's own weights, and give a derivative at another point without an error. So the block lasts as
-    long as derivatives are taken.
+    `torch.func.functional_call` restores the weights when the forward pass ends. A backward pass that runs layers again
+    (activation checkpointing) would then use the module's own weights and silently give a derivative at another point. This
+    block must therefore last as long as derivatives are taken.
 
     Raises:
         MismatchError: the module has no tensor of that name.
@@ -40,18 +40,18 @@ def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
                 store[key] = tensor
         yield
     finally:
-        for store, key, own in reversed(before):
-            store[key] = own
+        for store, key, original in reversed(before):
+            store[key] = original
 
 
 def called(module: nn.Module, tensors: Mapping[str, Tensor], batch: Batch) -> Any:
-    """What the module returns for a batch with these weights and buffers."""
+    """The module's return value for a batch at these weights and buffers."""
     with holding(module, tensors):
         return module(*batch.args, **batch.kwargs)
 
 
 def _places(module: nn.Module) -> Places:
-    """By name; a tensor that stands in several places is found under each of its names."""
+    """Storage places by name; a tied tensor is listed under each of its names."""
     shared: dict[int, list[tuple[dict[str, Any], str]]] = {}
     named: dict[str, int] = {}
     for prefix, part in module.named_modules(remove_duplicate=False):

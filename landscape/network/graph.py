@@ -1,4 +1,4 @@
-"""A network as a list of ATen calls: what every rule about scales and paths reads."""
+"""A network as a list of ATen calls, the input of every rule about scales and paths."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
-from landscape.errors import UsageError
-from landscape.network.copying import check_model, owned
+from landscape.errors import UsageError, first_line
+from landscape.network.copying import check_model, owned, uncompiled
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The network in eval mode on one example.
+    """The traced network, in eval mode, on one example.
 
     Attributes:
         nodes: in the order of computation; functional (no operation changes its input).
-        leaves: node name -> name of the parameter or buffer behind it; tied parameters all carry the first of their names.
+        leaves: node name -> name of its parameter or buffer; tied parameters share the first of their names.
         tensors: that name -> the tensor.
-        parameters: names, out of `leaves`, of the parameters.
-        constants: node name -> a tensor that the network's own forward makes.
+        parameters: the names in `leaves` that are parameters.
+        constants: node name -> a tensor that the network's forward creates.
     """
 
     nodes: list[fx.Node]
@@ -35,27 +35,27 @@ class Graph:
 
 
 def graph_of(model: nn.Module, example: Example) -> Graph:
-    """Trace a copy of the network, on the CPU and in eval mode: it stays as it was, and the answer is the same on any device.
+    """Trace a copy of the network, on the CPU and in eval mode, so that the result is the same on any device.
 
     Raises:
         UsageError: the network cannot be copied, or `torch.export` cannot follow it on this example.
     """
-    own = copied(model).cpu().eval()
+    network = copied(model).cpu().eval()
     args, kwargs = arguments(example)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # PyTorch's own deprecations; nothing the user could act on
-            program = torch.export.export(own, args, kwargs, strict=False)
-            # An empty table decomposes nothing, but turns `relu_` and `x[:, 0] += 1` into calls that change no input.
+            warnings.simplefilter("ignore")  # PyTorch's own deprecation warnings
+            program = torch.export.export(network, args, kwargs, strict=False)
+            # An empty table decomposes nothing, but makes `relu_` and `x[:, 0] += 1` functional.
             program = program.run_decompositions({})
-    except Exception as error:  # export runs the user's forward: anything may come out of it
+    except Exception as error:  # export runs the user's forward, which may raise anything
         raise UsageError(
-            f"expected a network that torch.export can trace, found {_first_line(error)}",
-            fix="pass an example input that the network accepts, and keep Python control flow off the values of tensors",
+            f"expected a network that torch.export can trace, found {first_line(error)}",
+            fix="pass an example input that the network accepts, and avoid control flow that depends on values of tensors",
         ) from error
     first: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
-    for name, tensor in (*own.named_parameters(remove_duplicate=False), *own.named_buffers(remove_duplicate=False)):
+    for name, tensor in (*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)):
         first.setdefault(id(tensor), name)
         tensors[name] = tensor
     leaves = {
@@ -63,7 +63,7 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
         for spec in program.graph_signature.input_specs
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in tensors
     }
-    parameters = frozenset(first[id(p)] for p in own.parameters())
+    parameters = frozenset(first[id(p)] for p in network.parameters())
     constants = {
         spec.arg.name: program.constants[spec.target]
         for spec in program.graph_signature.input_specs
@@ -78,14 +78,14 @@ def operation(node: fx.Node) -> str:
 
 
 def bound_arguments(node: fx.Node, look_up: Any) -> dict[str, Any]:
-    """Arguments by the names of the operation's schema, defaults filled in."""
+    """Arguments by the names in the operation's schema, with defaults filled in."""
     args, kwargs = look_up(node.args), dict(look_up(node.kwargs))
     if not isinstance(node.target, torch._ops.OpOverload):
         return {**{str(i): a for i, a in enumerate(args)}, **kwargs}
     schema = node.target._schema
     if schema.is_mutable:
         raise UsageError(
-            f"expected operations that leave inputs alone, found {node.target} in {where(node)}",
+            f"expected operations that do not change their inputs, found {node.target} in {where(node)}",
             fix="write it out of place",
         )
     names = [a.name for a in schema.arguments]
@@ -94,20 +94,20 @@ def bound_arguments(node: fx.Node, look_up: Any) -> dict[str, Any]:
 
 
 def where(node: fx.Node) -> str:
-    """The module that made a call, by its path."""
+    """Path of the module that made a call."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return (stack[-1][0] if stack else "") or "the network's own forward"
 
 
 def live_arguments(node: fx.Node, live: set[fx.Node]) -> list[fx.Node]:
-    """Arguments of a call that are in `live`, each as often as it stands there."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) if n in live else None)
-    return found
+    """Arguments of a call that are in `live`, with repetitions."""
+    nodes: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), lambda n: nodes.append(n) if n in live else None)
+    return nodes
 
 
 def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example as (args, kwargs) on the CPU; of a single tensor the first two samples are enough."""
+    """The example as (args, kwargs) on the CPU; a single tensor is cut to its first two samples."""
     if isinstance(example, Tensor):
         return (example[:2].detach().cpu() if example.ndim > 1 else example.detach().cpu(),), {}
     if isinstance(example, Mapping):
@@ -116,10 +116,10 @@ def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def example_for(model: nn.Module, example: Example | None) -> Example:
-    """The example, or one made up for a network that begins with a Linear layer.
+    """The given example, or a random one for a network that begins with a Linear layer.
 
     Raises:
-        UsageError: there is none, and the first layer does not tell what the network takes.
+        UsageError: no example was given, and the first layer does not determine the input.
     """
     if example is not None:
         return example
@@ -132,17 +132,6 @@ def example_for(model: nn.Module, example: Example | None) -> Example:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of the network, out of the wrapper of torch.compile; see `landscape.network.copying`."""
+    """A deep copy of the network without the wrapper of torch.compile; see `landscape.network.copying`."""
     check_model(model)
-    return owned(unwrapped(model))
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile's wrapper."""
-    return getattr(model, "_orig_mod", model)
-
-
-def _first_line(error: Exception) -> str:
-    """Kind and first line of an error whose text may run over pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return owned(uncompiled(model))

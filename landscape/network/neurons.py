@@ -1,7 +1,7 @@
-"""Filters and neurons: which weights make one output, read from how a pass through the network uses them.
+"""Filters and neurons: which weights produce one output, found by tracing how a forward pass uses them.
 
-A layer's class does not tell where its outputs lie: a linear layer keeps a neuron in a row, GPT-2's Conv1D in a column, a joint
-projection in a third of its rows, experts in slices. The products that the weights enter do tell.
+A layer's class does not determine where its outputs lie: a linear layer stores a neuron in a row, GPT-2's Conv1D in a column, a
+joint projection in a third of its rows, experts in slices. The products that the weights enter do determine it.
 """
 
 import itertools
@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
 
-# Of each product, for each operand that may be a weight: its place, that of the other operand, and the weight's dimensions
-# whose indices name an output (the first of two runs over separate products).
+# For each product, and each operand that may be a weight: the operand's position, that of the other operand, and the weight's
+# dimensions whose indices name an output (the first of two indexes separate products).
 _PRODUCTS: dict[Any, tuple[tuple[int, int, tuple[int, ...]], ...]] = {
     _aten.mm: ((0, 1, (0,)), (1, 0, (1,))),
     _aten.addmm: ((1, 2, (0,)), (2, 1, (1,))),
@@ -36,7 +36,7 @@ _PRODUCTS: dict[Any, tuple[tuple[int, int, tuple[int, ...]], ...]] = {
     _aten._embedding_bag_forward_only: ((0, 1, (0,)),),
 }
 _LOOKUPS = {_aten.embedding, _aten._embedding_bag, _aten._embedding_bag_forward_only}
-# Beside pointwise operations: what gives back the elements of a weight, each in its place.
+# Operations besides pointwise ones that return the elements of a weight, each in its place.
 _KEEPS = {
     _aten.clone, _aten._to_copy, _aten._weight_norm_interface,
     _aten.fake_quantize_per_tensor_affine_cachemask, _aten.fake_quantize_per_channel_affine_cachemask,
@@ -48,9 +48,9 @@ class Filters:
     """The filters, or neurons, of one weight tensor.
 
     Attributes:
-        ids: of the tensor's shape; the number of each weight's filter, from 0. All filters are of one size.
+        ids: same shape as the tensor; index of the filter of each weight, from 0. All filters have the same size.
         count: number of filters.
-        groups: the filters come in so many equal runs, each of which reads inputs of its own: a grouped convolution, experts.
+        groups: number of equal runs of filters that read separate inputs, as in a grouped convolution or in experts.
     """
 
     ids: Int[Tensor, "..."]
@@ -58,12 +58,12 @@ class Filters:
     groups: int = 1
 
     def order(self) -> Int[Tensor, "count size"]:
-        """Where the weights of every filter lie in the flattened tensor, in their order there."""
+        """Positions of each filter's weights in the flattened tensor, in ascending order."""
         return self.ids.reshape(-1).argsort(stable=True).view(self.count, -1)
 
 
 def by_axes(shape: torch.Size, axes: tuple[int, ...], groups: int = 1) -> Filters:
-    """One filter for each index along these axes, the first of which counts slowest."""
+    """One filter for each index along these axes; the first axis varies slowest."""
     ids = torch.zeros((), dtype=torch.long)
     for axis in axes:
         along = [shape[axis] if d == axis else 1 for d in range(len(shape))]
@@ -72,7 +72,7 @@ def by_axes(shape: torch.Size, axes: tuple[int, ...], groups: int = 1) -> Filter
 
 
 def of_transposed(shape: torch.Size, groups: int) -> Filters:
-    """Those of a transposed convolution's weight (in, out / groups, ...): group of the input channel, then output channel."""
+    """Filters of a transposed convolution's weight (in, out / groups, ...): group of the input channel, then output channel."""
     group = torch.arange(shape[0]) // (shape[0] // groups)
     ids = group[:, None] * shape[1] + torch.arange(shape[1])
     return Filters(ids.view(*shape[:2], *(1 for _ in shape[2:])).expand(shape), groups * shape[1], groups)
@@ -80,12 +80,12 @@ def of_transposed(shape: torch.Size, groups: int) -> Filters:
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """One product that elements of a weight enter: which elements (None for all in order), and the output that each makes.
+    """One product that elements of a weight enter: which elements (None for all, in order), and the output each contributes to.
 
     Attributes:
-        filters: numbers of the outputs; of the weight's shape, or of the elements' number.
-        elements: places in the flattened weight.
-        axes: of the weight, whose indices number the outputs, where it is as simple as that.
+        filters: indices of the outputs; in the weight's shape, or one for each element.
+        elements: positions in the flattened weight.
+        axes: of the weight, whose indices number the outputs, if the use has this simple form.
         lookup: whether rows are looked up, as in an embedding.
     """
 
@@ -96,9 +96,9 @@ class Use:
 
 
 def watched(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, list[Use]]:
-    """How one pass uses each parameter, by name; nothing where the network does not run, which others report.
+    """How one pass uses each parameter, by name; empty if the network does not run, which is reported elsewhere.
 
-    The pass is one that could be differentiated, on copies of weights and buffers, in the mode the model is in.
+    The pass has gradients enabled, on copies of weights and buffers, in the model's current mode.
     """
 
     def copy(t: Tensor) -> Tensor:
@@ -106,28 +106,28 @@ def watched(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
     parameters = {name: copy(p) for name, p in model.named_parameters()}
     for p in parameters.values():
-        # Without a gradient PyTorch's attention takes a path in which no product of a weight is seen.
+        # Without a gradient PyTorch's attention takes a fused path in which products of weights are not visible.
         p.requires_grad_(p.is_floating_point() or p.is_complex())
     buffers = {name: copy(b) for name, b in model.named_buffers()}
     watch = _Watch(parameters, [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)])
     try:
         with torch.enable_grad(), watch:
             functional_call(model, parameters | buffers, args, dict(kwargs))
-    except Exception:  # whatever the user's own code raises on its own data
+    except Exception:  # the user's code may raise anything
         return {}
     return watch.uses
 
 
 def read_from(shape: torch.Size, uses: list[Use], usual: Filters) -> Filters | None:
-    """The filters that a weight's uses agree on; None where they contradict one another.
+    """The filters on which all uses of a weight agree; None if the uses contradict one another.
 
-    A table that rows are looked up in has its rows for filters whatever else it is used for, a tied output layer for one, as
-    is the custom (Li et al. 2018). Where only parts of a weight are seen they are taken for a whole along its axes.
+    The filters of a lookup table are its rows, whatever else the table is used for (for example, a tied output layer), as in
+    Li et al. 2018. If only parts of a weight are used, filters along its axes are assumed.
 
     Args:
         shape: of the weight.
-        uses: of it, or of parts of it.
-        usual: what holds where nothing was seen.
+        uses: of the weight, or of parts of it.
+        usual: the result if no use was observed.
     """
     if not uses:
         return usual
@@ -155,7 +155,7 @@ def read_from(shape: torch.Size, uses: list[Use], usual: Filters) -> Filters | N
 
 
 def _of_one_size(ids: Tensor, groups: int) -> Filters | None:
-    """Filters from any numbers; None where some have more weights than others."""
+    """Filters with consecutive indices; None if their sizes differ."""
     _, ids, sizes = ids.unique(return_inverse=True, return_counts=True)
     return Filters(ids, len(sizes), groups) if bool((sizes == sizes[0]).all()) else None
 
@@ -165,29 +165,29 @@ def _elements(use: Use, shape: torch.Size) -> Tensor:
 
 
 def _partition(places: Tensor, ids: Tensor, size: int) -> Tensor:
-    """(size,) for every place the first one of the same number; -1 for places that are not there."""
+    """(size,) for every position the first position with the same index; -1 for positions that do not occur."""
     first = torch.full((int(ids.max()) + 1,), size, dtype=torch.long).scatter_reduce_(0, ids, places, "amin")
     return torch.full((size,), -1, dtype=torch.long).scatter_(0, places, first[ids])
 
 
 class _Watch(TorchDispatchMode):
-    """Notes the products of weights with anything else.
+    """Records the products of weights with other tensors.
 
-    A view of a weight is known by its storage and strides; a copy, a cast or a pointwise function of weights alone is followed
-    element by element. A product of weights with weights (LoRA's B A) tells no output and is not noted, nor is what a backward
-    pass inside the network does.
+    A view of a weight is recognised by its storage and strides; a copy, a cast or a pointwise function of weights alone is
+    followed element by element. A product of weights with weights (LoRA's B A) defines no output and is not recorded, and
+    neither is a backward pass inside the network.
     """
 
-    supports_higher_order_operators = True  # such as flexible attention; no product of a weight is one
+    supports_higher_order_operators = True  # for instance flexible attention; none of them is a product with a weight
 
     def __init__(self, parameters: dict[str, Tensor], inputs: list[Tensor]) -> None:
         super().__init__()
         self.uses: dict[str, list[Use]] = {}
-        self._held: list[Any] = []  # storages, so that no other one gets the address of one that is gone
-        # Storage -> the weight whose elements it holds, and which one each is; None for all in order.
+        self._held: list[Any] = []  # references to storages, so that no address is reused
+        # Storage -> the weight whose elements it holds, and the index of each element; None for all in order.
         self._known: dict[int, list[tuple[str, torch.Size, Tensor | None]]] = {}
-        self._made: set[int] = set()  # storages of weights, and of what is made of weights alone
-        self._live: set[int] = set()  # storages of what depends on the data
+        self._made: set[int] = set()  # storages of weights and of tensors computed from weights alone
+        self._live: set[int] = set()  # storages of tensors that depend on the data
         for name, p in parameters.items():
             key = self._key(p)
             self._made.add(key)
@@ -197,7 +197,7 @@ class _Watch(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch would import its compiler to be told that it need not look here
+        return False  # otherwise PyTorch imports its compiler
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -221,7 +221,7 @@ class _Watch(TorchDispatchMode):
         return out
 
     def _key(self, t: Tensor) -> int:
-        """Of a tensor's storage; 0 for one that has none, such as a sparse one."""
+        """Address of a tensor's storage; 0 without one, as for a sparse tensor."""
         try:
             storage = t.untyped_storage()
         except (NotImplementedError, RuntimeError):
@@ -233,34 +233,34 @@ class _Watch(TorchDispatchMode):
         return self._known.get(self._key(t), [])
 
     def _follow(self, given: list[Tensor], result: Tensor) -> None:
-        """Whatever has the shape of the result went into it element by element."""
+        """Follow elements into a result: inputs of the result's shape enter it element by element."""
         alike = [t for t in given if t.shape == result.shape]
-        found = [(name, shape, _elementwise(t, table)) for t in alike for name, shape, table in self._sources(t)]
-        self._keep(result, found)
+        sources = [(name, shape, _elementwise(t, table)) for t in alike for name, shape, table in self._sources(t)]
+        self._keep(result, sources)
 
     def _join(self, args: tuple[Any, ...], result: Tensor) -> None:
         tensors, dim = args[0], args[1] if len(args) > 1 else 0
-        found = []
+        sources = []
         for i, t in enumerate(tensors):
             for name, shape, table in self._sources(t):
                 rows = [torch.full(o.shape, -1) if i != j else _elementwise(t, table) for j, o in enumerate(tensors)]
-                found.append((name, shape, torch.cat(rows, dim)))
-        self._keep(result, found)
+                sources.append((name, shape, torch.cat(rows, dim)))
+        self._keep(result, sources)
 
-    def _keep(self, result: Tensor, found: list[tuple[str, torch.Size, Tensor]]) -> None:
-        """Remember whose elements a new tensor holds, in the order of its storage."""
+    def _keep(self, result: Tensor, sources: list[tuple[str, torch.Size, Tensor]]) -> None:
+        """Record which elements a new tensor holds, in the order of its storage."""
         key = self._key(result)
-        if not found or not key or key in self._known:
+        if not sources or not key or key in self._known:
             return
         entries: list[tuple[str, torch.Size, Tensor | None]] = []
-        for name, shape, places in found:
+        for name, shape, places in sources:
             table = torch.full((result.untyped_storage().nbytes() // result.itemsize,), -1)
             table.as_strided(result.shape, result.stride(), result.storage_offset()).copy_(places)
             entries.append((name, shape, table))
         self._known[key] = entries
 
     def _product(self, operation: Any, args: tuple[Any, ...]) -> bool:
-        """Note a weight's product with something that is not made of weights; whether there was one."""
+        """Record a product of a weight with a tensor that is not made of weights; returns whether there was one."""
         used = False
         for place, other, dims in _PRODUCTS.get(operation, ()):
             weight, x = args[place], args[other]
@@ -276,7 +276,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _use(t: Tensor, shape: torch.Size, table: Tensor | None, dims: tuple[int, ...], transposed: int, groups: int) -> Use:
-    """The outputs that the elements of an operand make; `transposed` groups where it is a transposed convolution's."""
+    """The outputs that an operand's elements contribute to; `transposed` is the groups of a transposed convolution, else 0."""
     places = _axes_of(t, shape) if table is None else None
     if places is not None and transposed <= 1:
         axes = tuple(a for d in ((1,) if transposed else dims) if (a := places[d]) is not None)
@@ -289,29 +289,29 @@ def _use(t: Tensor, shape: torch.Size, table: Tensor | None, dims: tuple[int, ..
     else:
         along = [t.shape[dims[-1]] if d == dims[-1] else 1 for d in range(t.ndim)]
         numbers = torch.arange(t.shape[dims[-1]]).view(along)
-        if len(dims) > 1:  # one weight for several products is the same rows again
+        if len(dims) > 1:  # a weight that enters several products has the same rows in each
             _, which = elements.flatten(1).amax(1).unique(return_inverse=True)
             numbers = which.view(-1, 1, 1) * t.shape[dims[-1]] + numbers
             groups = int(which.max()) + 1
     numbers = numbers.expand(t.shape).reshape(-1)
     elements = elements.reshape(-1)
-    mine = elements >= 0
-    numbers = numbers[mine]
-    return Use(Filters(numbers, int(numbers.max()) + 1, groups), elements[mine])
+    inside = elements >= 0
+    numbers = numbers[inside]
+    return Use(Filters(numbers, int(numbers.max()) + 1, groups), elements[inside])
 
 
 def _elementwise(t: Tensor, table: Tensor | None) -> Tensor:
-    """Which element of the weight every element of a view of its storage is."""
+    """Index in the weight of every element of a view of its storage."""
     if table is None:
         table = torch.arange(t.untyped_storage().nbytes() // t.itemsize)
     return table.as_strided(t.shape, t.stride(), t.storage_offset())
 
 
 def _axes_of(t: Tensor, shape: torch.Size) -> list[int | None] | None:
-    """The axis of the weight along which each dimension of a view runs (None for length 1); None if it is no reordering."""
+    """The weight's axis along each dimension of a view (None for length 1); None if the view is not a permutation."""
     strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
     axes = {stride: a for a, stride in enumerate(strides) if shape[a] > 1}
-    found = [axes.get(s) if n > 1 else None for n, s in zip(t.shape, t.stride(), strict=True)]
-    same = [n == shape[a] for n, a in zip(t.shape, found, strict=True) if a is not None]
+    view_axes = [axes.get(s) if n > 1 else None for n, s in zip(t.shape, t.stride(), strict=True)]
+    same = [n == shape[a] for n, a in zip(t.shape, view_axes, strict=True) if a is not None]
     long = sum(n > 1 for n in t.shape)
-    return found if t.storage_offset() == 0 and all(same) and len(same) == long == len(axes) else None
+    return view_axes if t.storage_offset() == 0 and all(same) and len(same) == long == len(axes) else None

@@ -1,4 +1,4 @@
-"""The one tensor that the loss is given, among what a network returns."""
+"""The tensor that the loss takes, among everything that a network returns."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +12,18 @@ _LOGITS = "logits"
 
 
 def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
-    """Where in a network's output the tensor stands that the loss takes.
+    """Find the tensor that the loss takes in a network's output.
 
     Args:
-        output: what the network returned.
-        takes: whether the loss can be computed of a tensor.
+        output: the network's return value.
+        takes: whether the loss accepts a tensor.
 
     Returns:
-        None for the output itself, "logits" for that attribute or key, else the number of the tensor among all that are nested
-        in it.
+        None for the output itself, "logits" for that attribute or key, otherwise the index of the tensor among all that are
+        nested in the output.
 
     Raises:
-        UsageError: the loss takes none of the tensors, or several.
+        UsageError: the loss accepts none of the tensors, or several.
     """
     if isinstance(output, Tensor):
         return None
@@ -42,27 +42,27 @@ def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
 
 
 def picked(output: Any, at: int | str | None, samples: int | None = None) -> Tensor:
-    """The tensor that stands there; its first dimension must be the samples, where their number is given."""
-    found = output if at is None else _logits(output) if at == _LOGITS else _tensors(output)[int(at)]
-    if not isinstance(found, Tensor):
-        raise UsageError(f"expected the model to return a tensor as it did before, found {type(output).__name__}")
-    if samples == 1 and found.ndim == 0:  # as `squeeze` leaves a single sample
-        found = found.reshape(1)
-    if samples is not None and (found.ndim == 0 or len(found) != samples):
+    """The tensor at that position; if `samples` is given, its first dimension must have that length."""
+    tensor = output if at is None else _logits(output) if at == _LOGITS else _tensors(output)[int(at)]
+    if not isinstance(tensor, Tensor):
+        raise UsageError(f"expected the model to return a tensor as before, found {type(output).__name__}")
+    if samples == 1 and tensor.ndim == 0:  # `squeeze` was applied to a single sample
+        tensor = tensor.reshape(1)
+    if samples is not None and (tensor.ndim == 0 or len(tensor) != samples):
         raise UsageError(
-            f"expected outputs with a first dimension of {samples} samples, found shape {tuple(found.shape)}",
+            f"expected outputs with a first dimension of {samples} samples, found shape {tuple(tensor.shape)}",
             fix="the model must keep the samples on the first dimension of what it returns",
         )
-    return found
+    return tensor
 
 
 def _logits(output: Any) -> Any:
-    """`.logits`, or the value under that key; None where there is neither."""
+    """`output.logits` or `output["logits"]`; None without either."""
     return output.get(_LOGITS) if isinstance(output, dict) else getattr(output, _LOGITS, None)
 
 
 def _tensors(output: Any) -> list[Tensor]:
-    """All that are nested in it, in order; objects that are no containers count with their attributes."""
+    """All tensors nested in the output, in order; an object that is not a container is searched by its attributes."""
     leaves = pytree.tree_leaves(output)
     if len(leaves) == 1 and not isinstance(leaves[0], Tensor) and hasattr(leaves[0], "__dict__"):
         leaves = pytree.tree_leaves(vars(leaves[0]))

@@ -1,4 +1,4 @@
-"""The flat vector and the named tensors: which slice of it is which weight, filter, neuron, bias or norm layer."""
+"""The flat weight vector and the named tensors: which slice belongs to which parameter, and which weights form a filter."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter tensor and its place in the flat vector.
+    """One parameter tensor and its slice of the flat vector.
 
     Attributes:
         name: as in `model.named_parameters()`.
@@ -29,8 +29,8 @@ class Entry:
         start, stop: its slice of the flat vector.
         kind: "weight" (a tensor of two or more dimensions), "norm" (scale or shift of a normalisation layer), or "bias" (any
             other tensor of one dimension or none).
-        filters: of a weight, which of its elements make one output (see `Layout.of`); None for biases and norm layers, and
-            for a weight whose uses contradict one another, so that its filters are not known.
+        filters: for a weight, which elements produce one output (see `Layout.of`); None for biases and norm layers, and for
+            a weight whose uses contradict one another, so that its filters are unknown.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Entry:
 
 
 class Layout:
-    """How named parameters lie in one flat vector theta of length P.
+    """Arrangement of named parameters in one flat vector theta of length P.
 
     Args:
-        entries: the parameters in the order in which they lie in the vector, without gaps.
+        entries: the parameters in the order of the vector, without gaps.
 
     Example:
         >>> layout = Layout.of(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
@@ -69,18 +69,18 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module, example: tuple[Any, ...] | Mapping[str, Any] | None = None) -> "Layout":
-        """The trainable parameters of a model, shared ones once; all of them where none is marked trainable.
+        """The trainable parameters of a model, shared ones once; all parameters if none is marked trainable.
 
-        A filter, or neuron, is what makes one output: a row of a linear layer's weight, a column of GPT-2's Conv1D, an output
-        channel of a convolution; with groups, an output channel of one group. Of a table that rows are looked up in it is the
-        row, also where the output layer is tied to it (the custom of Li et al. 2018). It is read from how a pass uses each
-        weight; a weight that enters no product with an activation there, or all of them without an example, goes by the class
-        of its module: the first index, and output channels of a transposed convolution. A weight that is used in two ways
-        which contradict one another has filters that are not known.
+        A filter, or neuron, is the set of weights that produce one output: a row of a linear layer's weight, a column of
+        GPT-2's Conv1D, an output channel of a convolution (with groups, of one group). The filters of a lookup table are its
+        rows, also if the output layer is tied to it (Li et al. 2018). Filters are determined from how a pass uses each weight.
+        A weight that enters no product with an activation, or any weight without an example, follows the class of its module:
+        the first index, and the output channels of a transposed convolution. If two uses of a weight contradict each other,
+        its filters are unknown.
 
         Args:
-            model: the network, in the mode that it is to be used in; it is left as it is.
-            example: its arguments for a few samples, a tuple or named ones.
+            model: the network, in the mode in which it will be used; it is left as it is.
+            example: its arguments for a few samples, a tuple or a dictionary of named ones.
 
         Raises:
             UsageError: the model has no parameters.
@@ -98,7 +98,7 @@ class Layout:
         named = dict(model.named_parameters())
         if not named:
             raise UsageError(
-                "expected a model with parameters, found none", fix="pass the network itself, after its layers are made"
+                "expected a model with parameters, found none", fix="pass the network itself, after its layers are created"
             )
         trainable = {name: p for name, p in named.items() if p.requires_grad} or named
         args, kwargs = ((), example) if isinstance(example, Mapping) else (example or (), {})
@@ -138,9 +138,9 @@ class Layout:
         return torch.cat(parts)
 
     def unflatten(self, flat: Float[Tensor, "*batch P"]) -> dict[str, Tensor]:
-        """Views of a flat vector, or of a stack of them, under their names; leading dimensions are kept.
+        """Views of a flat vector, or of a stack of them, by name; leading dimensions are kept.
 
-        Where PyTorch might not view pairs of them as complex numbers, because they begin between two, they are copies.
+        A tensor of (real, imaginary) pairs is copied if its offset is odd, since PyTorch cannot view it as complex then.
         """
         if flat.shape[-1] != self.size:
             raise MismatchError(f"expected a vector of {self.size} weights, found {flat.shape[-1]}")
@@ -150,7 +150,7 @@ class Layout:
         """The parameters whose name matches a shell pattern, packed into a shorter vector.
 
         Raises:
-            UsageError: a pattern matches nothing; the message lists the names there are.
+            UsageError: a pattern matches nothing; the message lists the names.
         """
         chosen: set[str] = set()
         for pattern in patterns:
@@ -178,9 +178,9 @@ class Layout:
 
     @cached_property
     def filters(self) -> Int[Tensor, " P"]:
-        """The filter or neuron that each weight belongs to, numbered through all layers; -1 where there is none.
+        """Index of the filter or neuron of each weight, counted through all layers; -1 where there is none.
 
-        There is none for biases and norm layers, nor for a weight whose filters are not known.
+        Biases, norm layers, and weights whose filters are unknown have none.
         """
         ids = torch.full((self.size,), -1, dtype=torch.long)
         count = 0
@@ -192,11 +192,11 @@ class Layout:
 
     @property
     def not_known(self) -> tuple[str, ...]:
-        """Names of the weights whose filters are not known: they are used in ways that contradict one another."""
+        """Names of the weights whose filters are unknown because their uses contradict one another."""
         return tuple(e.name for e in self.entries if e.kind == "weight" and e.filters is None)
 
     def mask(self, *kinds: Kind) -> Tensor:
-        """(P,) booleans: whether a weight is of one of these kinds."""
+        """(P,) booleans: whether each weight is of one of these kinds."""
         out = torch.zeros(self.size, dtype=torch.bool)
         for e in self.entries:
             out[e.start : e.stop] = e.kind in kinds
@@ -212,12 +212,12 @@ def filter_norms(flat: Float[Tensor, " P"], filters: Int[Tensor, " P"]) -> Float
 
 
 def _paired(t: Tensor) -> Tensor:
-    """The tensor, or where it has real and imaginary parts on its last axis a copy that `torch.view_as_complex` takes."""
-    odd = t.ndim > 0 and t.shape[-1] == 2 and bool(t.storage_offset() % 2 or any(s % 2 for s in t.stride()[:-1]))
-    return t.clone(memory_format=torch.contiguous_format) if odd else t
+    """The tensor, or a copy that `torch.view_as_complex` accepts if its last axis holds real and imaginary parts."""
+    misaligned = t.ndim > 0 and t.shape[-1] == 2 and bool(t.storage_offset() % 2 or any(s % 2 for s in t.stride()[:-1]))
+    return t.clone(memory_format=torch.contiguous_format) if misaligned else t
 
 
 def _usual(module: nn.Module, p: Tensor) -> Filters:
-    """Filters of a weight by the class of the module that owns it."""
+    """Filters of a weight by the class of its module."""
     groups = module.groups if isinstance(module, nn.modules.conv._ConvNd) and p is module.weight else 1
     return of_transposed(p.shape, groups) if isinstance(module, _TRANSPOSED) else by_axes(p.shape, (0,), groups)

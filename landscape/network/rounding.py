@@ -1,4 +1,4 @@
-"""How coarsely a network computes: in its dtype, or in another one inside, whatever it is given."""
+"""Rounding error of a network's outputs, also for a network that computes internally in another dtype."""
 
 import math
 from collections.abc import Iterable
@@ -13,35 +13,36 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from landscape.machine.arithmetic import values
 from landscape.network.forward import ForwardPass
 
-# Relative rounding of outputs, below which a network computes in float64 throughout.
+# Relative rounding error of outputs below which a network computes in float64 throughout.
 EXACT = 1e-12
 
 
-def rounding(engine: ForwardPass) -> float:
-    """Relative rounding error of the network's outputs, as it computes them: the noise of second differences at tiny steps.
+def output_rounding(network: ForwardPass) -> float:
+    """Relative rounding error of the network's outputs: the noise of second differences at very small steps.
 
-    Outputs at theta - h w, theta, theta + h w, for w of the size of the weights, differ from a straight line by h^2 times a
-    curvature, by h times the slopes of the kinks between them, and by rounding, which alone does not shrink with h. So the
-    smallest over h = 1e-5, 1e-6, 1e-7 is close to rounding where that is of float32. Some 1e-7 for a network with a float32
-    inside. Few outputs may show what is rounded, and of half precision such steps change nothing: so it is at least a quarter
-    of the spacing of the coarsest type inside, unless that holds constants alone. Where nothing is cast to a coarser type it is
-    that of the dtype, 2e-16 in float64: among millions of rectifiers a kink lies within every one of these steps.
+    The second difference of outputs at theta - h w, theta, theta + h w, with w of the size of the weights, has three parts:
+    h^2 times a curvature, h times the slopes of kinks in between, and rounding, which alone does not shrink with h. Its
+    smallest value over h = 1e-5, 1e-6, 1e-7 is therefore close to the rounding error of float32 arithmetic: some 1e-7 for a
+    network that uses float32 internally. A few outputs may not show the rounding, and in half precision such steps change
+    nothing; so the result is at least a quarter of the spacing of the coarsest dtype used, unless only constants have that
+    dtype. If nothing is cast to a coarser dtype, the result is that of the dtype, 2e-16 in float64, since among millions of
+    rectifiers a kink lies within every one of these steps.
 
     Reference: the difference table of Moré and Wild 2011, doi:10.1137/100786125, at its second row.
     """
-    theta = engine.layout.flatten(dict(engine.model.named_parameters()))
+    theta = network.layout.flatten(dict(network.model.named_parameters()))
     generator = torch.Generator().manual_seed(0)
     step = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta) * theta.abs()
     least = math.inf
     with values(), _Types() as types:
-        engine.forward(engine.tensors(theta), engine.batches[0])
+        network.forward(network.tensors(theta), network.batches[0])
     eps = float(torch.finfo(theta.dtype).eps)
     if not types.cast:
         return max(eps, types.spacing / 4)
     with values():
         for h in (1e-5, 1e-6, 1e-7):
             low, mid, high = (
-                engine.forward(engine.tensors(theta + k * h * step), engine.batches[0]).detach() for k in (-1, 0, 1)
+                network.forward(network.tensors(theta + k * h * step), network.batches[0]).detach() for k in (-1, 0, 1)
             )
             noise = float((high - 2 * mid + low).double().norm()) / 6**0.5
             least = min(least, noise / (float(mid.double().norm()) + 1e-300))
@@ -50,11 +51,11 @@ def rounding(engine: ForwardPass) -> float:
 
 
 class _Types(TorchDispatchMode):
-    """What is computed inside the block.
+    """Records the precisions that are used inside the block.
 
     Attributes:
-        spacing: of the coarsest half precision; 0 where there is none.
-        cast: spacing of the coarsest type that anything of a finer one was taken to; 0 where nothing was.
+        spacing: of the coarsest half-precision dtype; 0 without one.
+        cast: spacing of the coarsest dtype to which a finer one was cast; 0 without a cast.
     """
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class _Types(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch would import its compiler to be told that it need not look here
+        return False  # otherwise PyTorch imports its compiler
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -77,21 +78,21 @@ class _Types(TorchDispatchMode):
 
 
 def _spacings(things: Iterable[Any]) -> list[float]:
-    """Of the types of real and complex tensors among these."""
+    """Spacings of the dtypes of the real and complex tensors among the arguments."""
     kinds = [t.dtype for t in things if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())]
     return [float(torch.finfo(kind).eps) for kind in kinds]
 
 
-def of_dtype(engine: ForwardPass) -> float:
-    """Relative rounding of the engine's dtype, or of a half precision that it computes in inside, as under autocast."""
+def dtype_rounding(network: ForwardPass) -> float:
+    """Relative rounding error of the network's dtype, or of a half precision that it uses internally, as under autocast."""
     with values(), _Types() as types:
-        engine.forward(dict(engine.model.named_parameters()), engine.batches[0])
-    dtype = next(p.dtype for p in engine.model.parameters() if p.is_floating_point())
+        network.forward(dict(network.model.named_parameters()), network.batches[0])
+    dtype = next(p.dtype for p in network.model.parameters() if p.is_floating_point())
     return max(float(torch.finfo(dtype).eps), types.spacing / 4)
 
 
 class Uncast(TorchFunctionMode):
-    """What is asked to turn float64 into float32 inside the block leaves it as it is."""
+    """Ignores requests to cast float64 to float32 inside the block."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}

@@ -1,4 +1,4 @@
-"""A network that is as it was after a forward pass, whatever the pass leaves behind in it."""
+"""Restore a network's state after a forward pass."""
 
 import copy
 from collections import OrderedDict, defaultdict, deque
@@ -15,10 +15,10 @@ _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Attributes, buffers, lists and dictionaries of a network are after the block what they were before it.
+    """Restore a network's attributes, buffers, lists and dictionaries after the block.
 
-    Objects of other classes, such as a cache of keys and values, are not looked into; nor are weights, which a forward pass has
-    no business to write to (see `landscape.network.forward_checks`).
+    Objects of other classes, such as a cache of keys and values, are not restored. Neither are weights, which a forward pass
+    should not write to (see `landscape.network.forward_checks`).
     """
     containers = _containers(model)
     tensors = [(t, t._version, t.detach().clone()) for t in _written(model)]
@@ -33,19 +33,19 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def _containers(model: nn.Module) -> list[tuple[Any, Any]]:
-    """Every dictionary, list and set that modules hold, their attributes first, with a copy of what is in it."""
+    """Every dictionary, list and set that the modules hold, their attributes first, each with a copy of its content."""
     left: list[Any] = [vars(m) for m in model.modules()]
     seen: set[int] = set()
-    found = []
+    copies = []
     while left:
         container = left.pop()
         if id(container) in seen:
             continue
         seen.add(id(container))
-        found.append((container, copy.copy(container)))
+        copies.append((container, copy.copy(container)))
         inside = container.values() if isinstance(container, dict) else container
-        left += [thing for thing in inside if type(thing) in _CONTAINERS]
-    return found
+        left += [value for value in inside if type(value) in _CONTAINERS]
+    return copies
 
 
 def _put_back(container: Any, content: Any) -> None:
@@ -60,6 +60,6 @@ def _flat(container: Any) -> list[Any]:
 
 
 def _written(model: nn.Module) -> list[Tensor]:
-    """Tensors that a forward pass might write to, beside the weights."""
+    """Tensors besides the weights that a forward pass might write to."""
     held = [t for m in model.modules() for t in (*m._buffers.values(), *kept(m)) if isinstance(t, Tensor)]
     return [t for t in held if plain(t) and not t.is_inference()]

@@ -1,4 +1,4 @@
-"""The one face of all that is computed of a network: values, gradients and curvature products of one loss."""
+"""The loss of a network as a function of its weights: values, gradients and curvature products."""
 
 from landscape.objective.objective import Objective
 

@@ -1,4 +1,4 @@
-"""What an Objective is made of, as hashes: whether a computation that is resumed is still the same one, and what changed."""
+"""Hashes of the parts of an Objective, to check that a resumed computation is still the same one, and name what changed."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,49 +9,50 @@ from torch.utils import _pytree as pytree
 
 from landscape.network.batches import Batch
 from landscape.network.forward import ForwardPass
-from landscape.network.identity.definition import content, definition, layers, named, sha256, stream
+from landscape.network.identity.definition import definition, layers
+from landscape.network.identity.hashes import content, named_tensors, sha256, whole_tensors
 
 
-def fingerprints(engine: ForwardPass, theta: Tensor, metric: Callable[..., Any] | None) -> dict[str, str]:
-    """SHA-256 of each part of a loss as a function of weights: its network, weights, buffers, data, loss, metric.
+def fingerprints(network: ForwardPass, theta: Tensor, metric: Callable[..., Any] | None) -> dict[str, str]:
+    """SHA-256 of each part of an objective: network, weights, buffers, data, loss and metric.
 
-    The same in every process, on every device and for every size of micro-batch: samples are hashed in their order, one stream
-    for each input. Tensors count with their dtype, shape and bytes.
+    The hashes are the same in every process, on every device and for every micro-batch size: samples are hashed in order, one
+    stream for each input. Tensors count with their dtype, shape and bytes.
 
     Args:
-        engine: network, loss and data.
+        network: the model with its loss and data.
         theta: (P,) weights.
-        metric: what is measured beside the loss.
+        metric: what is measured besides the loss.
 
     Returns:
-        "network": names, shapes and order of the weights that vary; type, settings and own code of every layer;
-        "weights": theta, and the weights that are held;
+        "network": names, shapes and order of the weights that vary; type, settings and user code of every layer;
+        "weights": theta, and the weights that are held fixed;
         "buffers": such as BatchNorm's statistics;
         "data": inputs and targets;
-        "loss": of (output, target), its code, settings and class weights, and what is done to the outputs before;
+        "loss": the function of (output, target) with its code, settings and class weights, and the transform of the outputs;
         "metric".
 
-    Accuracy: functions and classes count with their code as far as it can be looked into, see
-        `landscape.network.identity.definition`; those of libraries by name and version, compiled ones by name. Bytecode differs
+    Accuracy: functions and classes count with their code as far as it can be inspected, see
+        `landscape.network.identity.definition`; library ones by name and version, compiled ones by name. Bytecode differs
         between versions of Python.
 
-    Cost: one reading of weights and data, about a second a gigabyte.
+    Cost: one reading of weights and data, about a second for each gigabyte.
     """
-    parameters = dict(engine.model.named_parameters())
-    held = {name: p for name, p in parameters.items() if name not in engine.layout.names}
-    layout = [(e.name, tuple(e.shape)) for e in engine.layout]
+    parameters = dict(network.model.named_parameters())
+    held = {name: p for name, p in parameters.items() if name not in network.layout.names}
+    layout = [(e.name, tuple(e.shape)) for e in network.layout]
     return {
-        "network": sha256([repr(layout), *layers(engine.model)]),
-        "weights": sha256([*stream([theta]), *named(held)]),
-        "buffers": sha256(named(dict(engine.model.named_buffers()))),
-        "data": _data(engine.batches),
-        "loss": sha256([definition(engine.loss.loss), definition(engine.transform)]),
+        "network": sha256([repr(layout), *layers(network.model)]),
+        "weights": sha256([*whole_tensors([theta]), *named_tensors(held)]),
+        "buffers": sha256(named_tensors(dict(network.model.named_buffers()))),
+        "data": _data(network.batches),
+        "loss": sha256([definition(network.loss.loss), definition(network.transform)]),
         "metric": definition(metric),
     }
 
 
 def _data(batches: list[Batch]) -> str:
-    """All samples in order, however they are cut: a running hash for each input; its header again only where it changes."""
+    """Hash of all samples in order, for any batching: one stream for each input, with a header where its type changes."""
     digests: dict[str, Any] = {}
     headers: dict[str, str] = {}
     seen = 0

@@ -1,4 +1,4 @@
-"""Objective: the loss of a network on fixed data as a function of one flat parameter vector. The central abstraction."""
+"""Objective: the loss of a network on fixed data as a function of one flat parameter vector."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +29,7 @@ from landscape.objective.preparation import Prepared
 from landscape.objective.variants import DTYPES
 from landscape.results import Estimate, Evaluation, Spent
 from landscape.values.evaluation import Metric, evaluated
-from landscape.values.inference import network as at_inference
+from landscape.values.inference import inference_network
 from landscape.values.recalibration import recalibrated, with_statistics
 from landscape.values.stacked_points import evaluated_many, stack_size
 
@@ -38,36 +38,35 @@ class Objective(Prepared):
     """Mean loss of a network over a fixed data set, as a function of the flat vector of its weights.
 
     L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
-    (dropout off, BatchNorm with its running statistics). w_n is 1, or the number of tokens, or the class weights, as the
-    loss's own mean has it; a ragged last batch therefore changes nothing. The model passed in is copied and left as it was.
+    (dropout off, BatchNorm with its running statistics). w_n is 1, the number of tokens, or the class weight, as in the loss's
+    own mean; an uneven last batch therefore changes nothing. The model is copied, and left as it was.
 
     Args:
-        model: any `nn.Module`; wrappers (DataParallel, torch.compile) are taken off. The weights that vary are those with
+        model: any `nn.Module`; wrappers (DataParallel, torch.compile) are removed. The weights that vary are those with
             `requires_grad`, or all if none has it.
-        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`. Any function may weigh its
-            samples or the tokens in them; one that is no mean (a root, a contrastive loss) sees all samples at once. See
+        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`. Any function may weight its
+            samples or tokens. A loss that is not a mean (a root, a contrastive loss) is computed on all samples at once. See
             `landscape.network.losses.structure`.
         data: a DataLoader in fixed order, a list of batches (inputs..., target) or dicts with "labels", or tensors (x, y). A
-            list of one batch may be one whole, such as a graph, whose inputs have other numbers of rows than its target.
-        dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) either way.
+            list of one batch may hold a whole, such as a graph, whose inputs and target differ in their number of rows.
+        dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) in both.
         device: where to compute; default: where the model's parameters are.
-        metric: (output, target) -> (B,) value per sample; default: accuracy where the targets are class indices.
-        batch_size: micro-batch; results do not depend on it beyond rounding, memory does. A small network takes several at
-            once.
-        memory: bytes that derivatives may take, beyond what Python and PyTorch do, in each process; default 0.8 of what is
-            free. Batches are made smaller where they must be, and `plan` says what else follows. Where it is tight glibc is
-            told to give back what is freed, else to keep it: for the whole process (`landscape.machine.malloc`).
-        shard_basis: of several processes each holds its share of the columns of a Krylov basis.
+        metric: (output, target) -> (B,) value per sample; default: accuracy if the targets are class indices.
+        batch_size: micro-batch; it affects memory, and results only by rounding. A small network may use several at once.
+        memory: bytes that derivatives may take in each process, beyond what Python and PyTorch take; default: 0.8 of the free
+            memory. Batches are split if necessary; see `plan`. If memory is tight, glibc is set to return freed memory,
+            otherwise to keep it, for the whole process (`landscape.machine.malloc`).
+        shard_basis: with several processes, each stores its share of the columns of a Krylov basis.
 
     Raises:
-        UsageError: no data, data that shuffle or augment, a label that the network has no output for, a loss that sums or that
-            depends on weights other than by the outputs, complex weights, TorchScript; of several processes, one was given
-            something else.
-        NumericalError: data or weights not finite, a copy that gives other outputs than the model; later, at the first value,
-            one that is not the same twice, and at the first derivative, a loss that is not finite or a failed pre-flight check.
+        UsageError: there are no data, or they shuffle or augment; a label has no output; the loss is a sum, or depends on
+            weights other than through the outputs; weights are complex; the model is TorchScript; processes were given
+            different input.
+        NumericalError: data or weights are not finite, or the copy gives other outputs than the model. At the first value: a
+            value that does not repeat. At the first derivative: a loss that is not finite, or a failed pre-flight check.
 
-    Cost: data are read once and stay on the device; the model is copied once, and compared with its copy on some 256 samples. A
-        loss that is not PyTorch's own is evaluated and differentiated once on all outputs, to find out how it weighs samples.
+    Cost: data are read once and stay on the device. The model is copied once, and compared with its copy on some 256 samples. A
+        loss other than PyTorch's is evaluated and differentiated once on all outputs, to determine the samples' weights.
 
     Example:
         A quadratic: L = (w x - y)^2 averaged has Hessian 2 mean(x^2).
@@ -100,28 +99,28 @@ class Objective(Prepared):
         place = torch.device(device or next((p.device for p in model.parameters()), "cpu"))
         if place.type == "cpu":
             keep_freed()
-        own = converted(owned(model), place, dt)
-        for module in own.modules():
-            module.training = False  # `eval()` may do more than that: merge an adapter into its base
+        copied = converted(owned(model), place, dt)
+        for module in copied.modules():
+            module.training = False  # `eval()` may do more, such as merge an adapter into its base
         raw = read(data, batch_size)
         batches = placed(raw, place, dt)
-        layout = Layout.of(owned(own, shared=True), batches[0].first(2).inputs)  # what a pass leaves behind stays in there
-        own.requires_grad_(False)
-        engine = Engine(own, MeanLoss(loss).to(place, dt), batches, layout, group=group())
-        self._theta: Tensor = layout.flatten(dict(own.named_parameters()))
+        layout = Layout.of(owned(copied, shared=True), batches[0].first(2).inputs)  # a pass may leave state in its copy
+        copied.requires_grad_(False)
+        engine = Engine(copied, MeanLoss(loss).to(place, dt), batches, layout, group=group())
+        self._theta: Tensor = layout.flatten(dict(copied.named_parameters()))
         check_weights(layout, self._theta)
-        # Tensors (x, y) are cut by us; a single batch is what the caller says it is.
+        # Tensors (x, y) are split here; a single batch is taken as the caller gave it.
         self._one_batch = len(raw) == 1 and batch_size is None and not isinstance(data, tuple)
         engine, self._classes = ready(engine, self._theta, loss, model, self._one_batch)
         check_copy(engine, self._theta, model, loss, raw)
         if batch_size is not None and engine.loss.comes_apart:
             engine = replace(engine, batches=split(engine.batches, batch_size))
-        self._engine = replace(engine, folded=folded(own, engine.batches[0].first(2), engine.output))
+        self._engine = replace(engine, folded=folded(copied, engine.batches[0].first(2), engine.output))
         self._live = Live(model)
         self._metric, self._spent = metric, Spent()
         self._checked, self._values_checked, self._rounding = False, False, float(torch.finfo(dt).eps)
         self._memory, self.shard_basis = memory, shard_basis
-        self._methods: list[Method] = []  # one, once it is chosen; shared by all that is derived from this
+        self._methods: list[Method] = []  # at most one; shared with derived objectives
         self._origin = None
         if group().size > 1:
             check_alike(group(), {**self.fingerprints, "precision": str(dt)})
@@ -130,7 +129,7 @@ class Objective(Prepared):
 
     @property
     def theta(self) -> Float[Tensor, " P"]:
-        """The trained weights, (P,); a copy, so that nothing done to it changes the Objective."""
+        """The trained weights, (P,), as a copy."""
         return self._theta.clone()
 
     @property
@@ -140,21 +139,21 @@ class Objective(Prepared):
 
     @property
     def batch_sizes(self) -> list[int]:
-        """Samples of each micro-batch: results do not depend on them, but for their last bit."""
+        """Samples in each micro-batch; they affect results only by rounding."""
         return [len(b) for b in self._engine.batches]
 
     def graph_bytes(self, samples: int | None = None) -> int:
-        """Estimate of the bytes that curvature products on so many samples (default all) hold at once; 0 where unknown."""
+        """Estimated bytes that curvature products on this many samples (default all) hold at once; 0 if unknown."""
         return self._engine.held_at_once(self._theta, samples)
 
     @property
     def classes(self) -> int | None:
-        """Number of classes, where the targets are class indices for certain; accuracy at chance is 1 / classes."""
+        """Number of classes if the targets are certainly class indices; chance accuracy is 1 / classes."""
         return self._classes
 
     @property
     def spent(self) -> Spent:
-        """Passes over the data so far, by this Objective and all that were derived from it; a copy."""
+        """Passes over the data so far, of this Objective and all derived from it; a copy."""
         return replace(self._spent)
 
     @property
@@ -166,7 +165,7 @@ class Objective(Prepared):
     def evaluate(self, theta: Float[Tensor, " P"] | None = None, buffers: dict[str, Tensor] | None = None) -> Evaluation:
         """Loss and accuracy, each with its standard error over samples; `buffers` replace some of the trained ones.
 
-        Cost: one forward pass. The loss may be infinite or nan far away from a minimum; it is returned as it is.
+        Cost: one forward pass. Far from a minimum the loss may be infinite or nan; it is returned unchanged.
         """
         self._check_values()
         params = self._engine.tensors(self._theta if theta is None else self._cast(theta)) | (buffers or {})
@@ -174,12 +173,12 @@ class Objective(Prepared):
         return evaluated(self._engine, params, self._metric, self._values_in)
 
     def evaluate_many(self, theta: Float[Tensor, "k P"], buffers: dict[str, Tensor] | None = None) -> list[Evaluation]:
-        """`evaluate` at k points at once, up to rounding; every one of `buffers` has a leading dimension of k.
+        """`evaluate` at k points at once, equal up to rounding; each of `buffers` has a leading dimension of k.
 
         Raises:
-            RuntimeError, UserWarning, ...: whatever PyTorch raises where one of them cannot be vectorized over weights.
+            RuntimeError, UserWarning, ...: an operation of the network cannot be vectorized over weights.
 
-        Cost: k forward passes, memory for k networks; much faster than one by one where a network is tiny.
+        Cost: k forward passes, memory for k networks; much faster than one by one for a tiny network.
         """
         self._check_values()
         self._spent.forwards += len(theta)
@@ -187,25 +186,25 @@ class Objective(Prepared):
 
     @property
     def points_at_once(self) -> int:
-        """How many points `evaluate_many` is best given, a power of 2; 1 where it gains nothing."""
+        """Best number of points for `evaluate_many`, a power of 2; 1 if it gains nothing."""
         return 1 if self._values_in is not None else stack_size(self._engine, self._metric)
 
     @property
     def arithmetic(self) -> str:
-        """How `evaluate` runs the network, in words: dtype, memory format, BatchNorms folded."""
-        return at_inference(self._engine, self._values_in).words
+        """How `evaluate` runs the network, as text: dtype, memory format, BatchNorms folded."""
+        return inference_network(self._engine, self._values_in).words
 
     def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
         """Mean loss with its standard error over samples. Cost: one forward pass."""
         return self.evaluate(theta).loss
 
     def losses(self, theta: Float[Tensor, " P"] | None = None) -> Float[Tensor, " N"] | None:
-        """Every sample's own loss, float64; None where the loss does not come apart by sample. Cost: one forward pass."""
+        """Loss of every sample, float64; None if the loss is not a mean over samples. Cost: one forward pass."""
         return None if (each := self.evaluate(theta).each.get("loss")) is None else torch.from_numpy(each).to(self.device)
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Names of the BatchNorm layers that have running statistics, which `recalibrated` re-estimates."""
+        """Names of the BatchNorm layers with running statistics, which `recalibrated` re-estimates."""
         return tuple(with_statistics(self._engine.model))
 
     def recalibrated(self, theta: Float[Tensor, " P"] | None = None) -> dict[str, Tensor]:
@@ -223,17 +222,17 @@ class Objective(Prepared):
         """Mean loss as a float, and its gradient. Cost: three forward passes."""
         self.preflight()
         self._spent.gradients += 1
-        at = self._theta if theta is None else self._cast(theta)
+        point = self._theta if theta is None else self._cast(theta)
         if self.group.size == 1:
             with differentiable():
-                return self._engine.gradient(at)
+                return self._engine.gradient(point)
 
         def part() -> Tensor:
             with differentiable():
-                value, gradient = self._engine.gradient(at)
+                value, gradient = self._engine.gradient(point)
             return torch.cat((gradient.new_tensor([value]), gradient))
 
-        both = self.group.total(part, at.new_empty(self.dim + 1), at - self._theta)
+        both = self.group.total(part, point.new_empty(self.dim + 1), point - self._theta)
         return float(both[0]), both[1:]
 
     def hvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
@@ -248,22 +247,21 @@ class Objective(Prepared):
         return self._product(v, Engine.ggnvp)
 
     def fishervp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
-        """Products with the empirical Fisher matrix, the mean of g_n g_n^T over samples; the loss must come apart."""
+        """Products with the empirical Fisher matrix, the mean of g_n g_n^T over samples; the loss must be such a mean."""
         return self._product(v, Engine.fishervp)
 
     @property
     def sample_weights(self) -> Float[Tensor, " N"]:
-        """Weight of every sample in the mean, float64: 1, or its number of tokens, or its class weight."""
+        """Weights of the samples in the mean, float64: 1, the number of tokens, or the class weight."""
         return torch.cat([b.sample_weights for b in self._engine.batches])
 
     def standard_error(self, values: Float[Tensor, " N"]) -> float | None:
-        """Standard error over samples of the weighted mean of one value a sample; None for a single sample."""
-        w = self.sample_weights
-        return standard_error(values, w, float((w * values).sum() / w.sum()))
+        """Standard error over samples of the weighted mean of one value for each sample; None for a single sample."""
+        return standard_error(values, self.sample_weights)
 
     @grad_mode
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
-        """v^T A_n v of every sample n, float64, for its Hessian, Gauss-Newton matrix or g_n g_n^T; None where it has none."""
+        """v^T A_n v for every sample n, float64, A_n its Hessian, Gauss-Newton matrix or g_n g_n^T; None if undefined."""
         forms, passes = SAMPLE_FORMS[curvature]
         self._spent.forwards += passes
         try:
@@ -272,7 +270,7 @@ class Objective(Prepared):
             return None
 
     def outputs(self, *, dtype: str | None = None) -> Tensor:
-        """The network's outputs at the trained weights for every sample, (N, ...), on the CPU; in another dtype on request."""
+        """The network's outputs at the trained weights for all samples, (N, ...), on the CPU; in another dtype on request."""
         if dtype is not None:
             return self.to(dtype).outputs()
         self._check_values()
@@ -285,7 +283,7 @@ class Objective(Prepared):
         return self._engine.batches[0].first(2).inputs
 
     def plain(self) -> tuple[nn.Module, LossFunction, tuple[Tensor, Tensor]]:
-        """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools; of one input only."""
+        """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools; needs one input."""
         return owned(self._engine.model).requires_grad_(True), self.loss, one_input(self._engine.batches)
 
     def by_input(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
@@ -300,7 +298,7 @@ class Objective(Prepared):
 
     @grad_mode
     def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
-        """A product for one or many vectors; counts them."""
+        """A product for one or more vectors; counts them."""
         self.preflight()
         block = self._cast(v).reshape(-1, self.dim)
         self._spent.sweeps += 1
@@ -309,11 +307,11 @@ class Objective(Prepared):
             return self.group.total(lambda: method(self._engine, self._theta, block), block, block).reshape(v.shape)
 
     def _cast(self, v: Tensor) -> Tensor:
-        """A vector in this Objective's dtype, on its device, of the right length."""
+        """A vector in this Objective's dtype and on its device, checked for length."""
         if v.shape[-1] != self.dim:
             raise UsageError(f"expected a vector of {self.dim} weights, found {v.shape[-1]}")
-        own = v.clone() if v.is_inference() else v.detach()
-        return own.to(device=self.device, dtype=self.dtype)
+        detached = v.clone() if v.is_inference() else v.detach()
+        return detached.to(device=self.device, dtype=self.dtype)
 
     def __repr__(self) -> str:
         what = f"{type(self._engine.model).__name__}, {self.dim} weights, {self.samples} samples"

@@ -1,4 +1,4 @@
-"""What is made sure of, once, before an Objective answers: values that repeat, derivatives that hold, products that fit."""
+"""One-time checks and choices of an Objective: repeatable values, valid derivatives, products that fit in memory."""
 
 from dataclasses import replace
 
@@ -20,33 +20,33 @@ from landscape.values.evaluation import evaluated
 
 
 class Prepared(Variants):
-    """What `Objective` inherits of checks and choices; all are made when something first needs them."""
+    """Base class of `Objective` with its checks and choices, each made when it is first needed."""
 
     @property
     def method(self) -> Method:
-        """How Hessian-vector products are computed: the fastest way in a trial, held when first asked for; `by` sets it."""
+        """How Hessian-vector products are computed: the fastest in a trial at first use; `by` sets it instead."""
         if not self._methods:
-            first = self._origin or self  # whoever asks, the choice is that for all the samples
+            first = self._origin or self  # a subset uses the choice made for all samples
             first.preflight()
             self._methods.append(chosen(first._engine, first._theta))
         return self._methods[0]
 
     @property
     def plan(self) -> Plan:
-        """How the memory is used: samples a pass, kept graphs, vectors in a block and in a Krylov basis."""
+        """How memory is used: samples in a pass, kept graphs, vectors in a block and in a Krylov basis."""
         self.preflight()
         if self._engine.method != self.method:
             self._engine = replace(self._engine, method=self.method)
             self._fit()
-        return replace(self._plan, dim=self.dim, row=self._theta.nbytes)  # of `only` some of the weights
+        return replace(self._plan, dim=self.dim, row=self._theta.nbytes)  # `only` leaves fewer weights
 
     def _fit(self) -> None:
-        """Make the batches and the room for graphs such that products keep to the budget."""
+        """Set batches and kept graphs such that products stay within the memory budget."""
         self._plan, self._engine = planned(self._engine, self._theta, self._memory)
 
     @property
     def rounding(self) -> float:
-        """Relative rounding error of the network's outputs as it computes them: of `dtype`, or what it computes in inside."""
+        """Relative rounding error of the network's outputs: that of `dtype`, or of a coarser dtype used internally."""
         self.preflight()
         return self._rounding
 
@@ -62,41 +62,41 @@ class Prepared(Variants):
             self._checked = True
 
     def _check_alike(self) -> None:
-        """Values and derivatives are of one loss: the value that is evaluated is the one that is differentiated."""
-        few = replace(self._engine, batches=[counted(self._engine.batches, SAMPLES)], group=ALONE)
-        value = evaluated(few, few.tensors(self._theta), None).loss.value
+        """Check that the evaluated loss is the one that is differentiated."""
+        sample = replace(self._engine, batches=[counted(self._engine.batches, SAMPLES)], group=ALONE)
+        value = evaluated(sample, sample.tensors(self._theta), None).loss.value
         with differentiable():
-            other, slope = few.gradient(self._theta)
+            other, slope = sample.gradient(self._theta)
         size = abs(value) + float(slope.norm() * self._theta.norm()) * 1e-3
         if not abs(value - other) <= max(1e-3, 100 * self._rounding) * size + 1e-6:
             raise NumericalError(
                 f"expected one loss, found {value:.6g} where it is evaluated and {other:.6g} where it is differentiated",
-                fix="a hook, a cache or a flag makes the forward pass another one where gradients are wanted",
+                fix="a hook, a cache or a flag changes the forward pass when gradients are enabled",
             )
 
     def check_finite(self) -> Evaluation:
         """Loss and accuracy at the trained weights.
 
         Raises:
-            NumericalError: the loss is not finite; the first sample whose own is not is named.
+            NumericalError: the loss is not finite; the message names the first sample with such a loss.
         """
         centre = self.evaluate()
         check_finite(centre.each, centre.loss.value)
         return centre
 
     def _check_values(self) -> None:
-        """Check, once, that values are the same twice; see `landscape.network.forward_checks`."""
+        """Check, once, that values repeat; see `landscape.network.forward_checks`."""
         self._live.tell()
         if self._values_checked:
             return
         try:
             self._engine = check_values(self._engine, self._theta, self._one_batch)
-        except RuntimeError as error:  # it ran as it was given, but not in another dtype
+        except RuntimeError as error:  # the network ran in its own dtype but not in this one
             if is_exhausted(error):
                 raise
             first = str(error).partition("\n")[0]
             raise NumericalError(
                 f"expected a network that runs in {self.precision}, found {type(error).__name__}: {first}",
-                fix="it insists on another dtype",
+                fix="the network requires another dtype",
             ) from error
         self._values_checked = True

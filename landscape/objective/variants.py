@@ -1,4 +1,4 @@
-"""Other objectives made from one: in another precision, on other samples, of other weights, under another loss."""
+"""Objectives derived from another: in another precision, on other samples, of other weights, with another loss."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -21,14 +21,14 @@ from landscape.network.forward_checks import check_weights, weighted
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
 from landscape.network.parameters import Layout
 from landscape.results import Evaluation
-from landscape.values.inference import convolves, network
+from landscape.values.inference import convolves, inference_network
 from landscape.values.recalibration import batch_normalized
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Variants(ABC):
-    """What `Objective` inherits: every method gives another Objective, which shares model and data with the first one."""
+    """Base class of `Objective`: methods that return a derived Objective, which shares model and data with the first."""
 
     _engine: Engine
     _theta: Tensor
@@ -43,7 +43,7 @@ class Variants(ABC):
     _values_checked: bool
     _memory: int | None
     shard_basis: bool
-    _values_in: torch.dtype | None = None  # what the network computes in for values; None: the dtype of theta
+    _values_in: torch.dtype | None = None  # dtype of the network's computation for values; None: that of theta
 
     @abstractmethod
     def __init__(self, model: nn.Module, loss: LossFunction, data: Any, **options: Any) -> None:
@@ -91,35 +91,35 @@ class Variants(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of theta and of every product."""
+        """The dtype of theta and of every product."""
         return self._theta.dtype
 
     @property
     def precision(self) -> str:
-        """What the network computes its values in: the name of `dtype`, or that of `values_in`."""
+        """Name of the dtype in which the network computes its values: that of `dtype`, or of `values_in`."""
         return str(self._values_in or self.dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
-        """Of theta and of the data."""
+        """The device of theta and of the data."""
         return self._theta.device
 
     @property
     def loss(self) -> LossFunction:
-        """The loss of (output, target), as it was given."""
+        """The loss as it was given, a function of (output, target)."""
         return self._engine.loss.loss
 
     @property
     def group(self) -> Group:
-        """The processes that share the samples of every product and gradient out; see `landscape.machine.distributed`."""
+        """The processes that divide the samples of every product and gradient; see `landscape.machine.distributed`."""
         return self._engine.group
 
     def alone(self) -> Self:
-        """The same loss, computed whole by this process and without waiting for any other."""
+        """The same loss, computed by this process alone."""
         return self if self.group.size == 1 else self._derived(replace(self._engine, group=ALONE), self._theta)
 
     def by(self, method: Method) -> Self:
-        """The same loss, whose Hessian-vector products are computed in this way: one that another run chose, for equal bits."""
+        """The same loss with Hessian-vector products computed by this method, to reproduce another run bit by bit."""
         other = self._another(replace(self._engine, method=method), self._theta)
         other._methods.append(method)
         if other._checked:
@@ -127,18 +127,18 @@ class Variants(ABC):
         return other
 
     def to(self, dtype: str) -> Self:
-        """The same loss in another precision, e.g. `to("float64")`: weights, buffers and data are converted copies."""
+        """The same loss in another precision, e.g. `to("float64")`, with converted copies of weights, buffers and data."""
         other = self._another(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
         other._values_in = None
-        same = other.dtype == self.dtype  # in another it may not run, and rounds otherwise
+        same = other.dtype == self.dtype  # in another dtype it may not run, and rounds differently
         other._checked, other._values_checked = self._checked and same, self._values_checked and same
         return other
 
     def values_in(self, precision: str) -> Self:
-        """The same loss, whose values (not its derivatives) come from a network that computes in "bfloat16".
+        """The same loss, with values (not derivatives) from a network that computes in "bfloat16".
 
-        Weights, BatchNorm's folding, the loss and all sums keep the dtype of theta; inputs, weights as the network reads them
-        and activations are rounded to 8 bits, so that losses are off by some 1e-3 of themselves.
+        Weights, BatchNorm's folding, the loss and all sums keep the dtype of theta. Inputs, activations, and weights as the
+        network reads them are rounded to 8 bits, so that losses have a relative error of some 1e-3.
 
         Raises:
             UsageError: another precision, a dtype other than float32, or a network that cannot compute in it.
@@ -149,24 +149,24 @@ class Variants(ABC):
             raise UsageError("expected dtype float32 for values in bfloat16, found another", fix="leave one of them out")
         other = self._derived(self._engine, self._theta)
         other._values_in = torch.bfloat16
-        network(self._engine, torch.bfloat16)
+        inference_network(self._engine, torch.bfloat16)
         return other
 
     def only(self, *patterns: str) -> Self:
-        """The same loss as a function of some parameters, the others held: shell patterns on names, e.g. `only("conv1.*")`."""
+        """The same loss as a function of some parameters, the others fixed: shell patterns on names, e.g. `only("conv1.*")`."""
         layout = self.layout.only(*patterns)
         return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
 
     def subset(self, n: int, generator: torch.Generator | None = None) -> Self:
         """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept.
 
-        All of them are this Objective itself, whose checks are made.
+        For all samples this Objective itself is returned, so that its checks are not repeated.
         """
         rows = drawn(n, self.samples, generator)
         return self if n == self.samples else self._of(rows)
 
     def chunks(self, m: int) -> list[Self]:
-        """The same loss on consecutive runs of m samples, the last one shorter if it must be."""
+        """The same loss on consecutive runs of m samples; the last one may be shorter."""
         if m < 1:
             raise UsageError(f"expected chunks of at least 1 sample, found {m}", fix="the custom is 128")
         return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
@@ -179,8 +179,8 @@ class Variants(ABC):
         return other
 
     def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
-        """The same loss of transformed outputs, loss(transform(f(x)), y): for instance of normalized logits."""
-        self._check_values()  # of this one: nothing says that the loss is finite for the others
+        """The same loss of transformed outputs, loss(transform(f(x)), y), for instance of normalized logits."""
+        self._check_values()  # of the original: the transformed loss may not be finite
         return self._another(replace(self._engine, transform=transform), self._theta)
 
     def with_model(self, model: nn.Module) -> Self:
@@ -191,34 +191,34 @@ class Variants(ABC):
         return other if self.group.size > 1 else other.alone()
 
     def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:
-        """The same loss with other trained weights, and other buffers where given; for products. Cost: a copy of the model."""
+        """The same loss with other trained weights, and buffers if given; for products. Cost: a copy of the model."""
         theta = self._engine.at(self._cast(theta)).clone()
         check_weights(self.layout, theta)
         return self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
 
     def batch_normalized(self) -> Self:
         """The same loss with each batch normalized by its own statistics, as in training: `landscape.values.recalibration`."""
-        self.preflight()  # of this one: the other mixes the samples of a batch, and means to
+        self.preflight()  # of the original: the derived one mixes the samples of a batch on purpose
         return self._derived(batch_normalized(self._engine), self._theta)
 
     def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Self]:
-        """One epoch: the same loss on random batches of `size` samples, each through the network at once; leftovers are out."""
+        """One epoch: the same loss on random batches of `size` samples, each in a single pass; leftover samples are omitted."""
         yield from (self._of(rows, together=True) for rows in epoch(self.samples, size, generator))
 
     def _of(self, rows: Tensor, together: bool = False) -> Self:
-        """The same loss on these samples; `together` in one batch, if their shapes allow it."""
+        """The same loss on these samples; with `together` in one batch, if their shapes allow it."""
         batches = select(self._engine.batches, rows)
         whole = merged(batches) if together else None
         return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
 
     def _derived(self, engine: Engine, theta: Tensor) -> Self:
-        """An one that shares model, data and the count of what was spent with this one."""
+        """An Objective that shares model, data and the count of passes with this one."""
         other = copy.copy(self)
         other._engine, other._theta, other._origin = engine, theta, self._origin or self
         return other
 
     def _another(self, engine: Engine, theta: Tensor) -> Self:
-        """The same of another function, which chooses its own way to compute products."""
+        """A derived Objective of another function, which chooses its own method for products."""
         other = self._derived(engine, theta)
         other._methods, other._origin = [], None
         return other

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.errors import NumericalError, UsageError
-from landscape.network.graph import Example, arguments, copied, example_for, unwrapped
+from landscape.network.copying import uncompiled
+from landscape.network.graph import Example, arguments, copied, example_for
 from landscape.symmetry.finding import find_symmetries, values_in
 from landscape.symmetry.symmetries import Symmetries, Unit
 
@@ -103,7 +104,7 @@ def scales_for(
 def factors(model: nn.Module, symmetries: Symmetries, scales: Float[Tensor, " n"]) -> dict[str, Float[Tensor, "..."]]:
     """The diagonal D of theta' = D theta: parameter -> its factors, in its shape, float64, on the CPU."""
     named = {}
-    for name, p in unwrapped(model).named_parameters():
+    for name, p in uncompiled(model).named_parameters():
         scaling = symmetries.scalings.get(name)
         factor = torch.ones((), dtype=torch.float64) if scaling is None else scaling.factor(scales)
         named[name] = factor.expand(p.shape).clone()
@@ -153,7 +154,7 @@ def smallest_scales(model: nn.Module, symmetries: Symmetries) -> Float[Tensor, "
     A BatchNorm takes up a factor s with var' = s^2 (var + eps) - eps >= 0, so that s >= sqrt(eps / (var + eps)).
     """
     smallest = torch.zeros(symmetries.neurons + 1, dtype=torch.float64)
-    buffers = dict(unwrapped(model).named_buffers())
+    buffers = dict(uncompiled(model).named_buffers())
     for name, scaling in symmetries.scalings.items():
         if scaling.eps is not None:
             bound = (scaling.eps / (buffers[name].detach().cpu().double() + scaling.eps)).sqrt()

@@ -2,6 +2,7 @@
 
 from landscape.report.exports.export import export_slice
 from landscape.report.exports.spreadsheet import slice_csv
+from landscape.report.figure_files import save
 from landscape.report.figures.effects import draw_correlations, draw_effects
 from landscape.report.figures.on_axes import (
     draw_breakdown,
@@ -27,7 +28,6 @@ from landscape.report.figures.titled import (
     figure_merge_tree,
     figure_slice,
 )
-from landscape.report.output import save
 from landscape.report.page.html import is_report, write_report
 from landscape.report.surfaces.coarse import coarse
 

@@ -260,19 +260,25 @@ def log_axis(ax: Axes, which: str, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
-    """The legend between title and axes, in as many columns as fit: inside, it would sit on the data sooner or later."""
-    names = [str(h.get_label()) for h in handles]
+def legend_columns(names: Sequence[str], inches: float) -> int:
+    """How many columns of a legend fit into a width."""
     lengths = [max(map(len, name.split("\n"))) for name in names]
-    figure = ax.get_figure()
-    assert figure is not None  # axes that are drawn on belong to one
     # A character of this size is some 0.058 inches wide; symbol and gap take as much room as eight.
-    room = ax.get_position().width * figure.get_figwidth() * 1.15 / 0.058  # type: ignore[union-attr]  # a Figure or a part of one
+    room = inches / 0.058
 
     def width(columns: int) -> int:
         return sum(int(max(part)) + 8 for part in np.array_split(lengths, columns))  # as a legend shares them out
 
-    columns = next((n for n in range(len(names), 1, -1) if width(n) <= room), 1)
+    return next((n for n in range(len(names), 1, -1) if width(n) <= room), 1)
+
+
+def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
+    """The legend between title and axes, in as many columns as fit: inside, it would sit on the data sooner or later."""
+    names = [str(h.get_label()) for h in handles]
+    figure = ax.get_figure()
+    assert figure is not None  # axes that are drawn on belong to one
+    inches = ax.get_position().width * figure.get_figwidth() * 1.15  # type: ignore[union-attr]  # a Figure or a part of one
+    columns = legend_columns(names, inches)
     ax.legend(
         handles, names, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.3, borderaxespad=0.3
     )

@@ -1,4 +1,4 @@
-"""The Hessian's spectrum of an Objective: eigenpairs, spectral density, curvature layer by layer."""
+"""The Hessian's spectrum of an Objective: eigenpairs, spectral density, and curvature by layer."""
 
 from landscape.spectra.block_curvature import breakdown
 from landscape.spectra.hessian_spectrum import TOLERANCE, Curvature, eigenpairs, krylov, spectral_density, spectrum, uses

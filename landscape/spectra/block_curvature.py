@@ -1,4 +1,4 @@
-"""Where the curvature sits: trace and largest eigenvalue of every layer's, and every filter's, own block of the Hessian."""
+"""Curvature by layer and by filter: trace and largest eigenvalue of each diagonal block of the Hessian."""
 
 from typing import Any
 
@@ -21,15 +21,15 @@ def breakdown(
     tol: float = 1e-3,
     generator: torch.Generator | None = None,
 ) -> list[Block]:
-    """Trace and largest eigenvalue of the diagonal blocks of the Hessian, of the layers and on request of their filters.
+    """Trace and largest eigenvalue of the Hessian's diagonal blocks, for layers and optionally for filters.
 
-    A layer's block has all parameters of one module. A filter's has the weights of one output channel of a convolution or of
-    one neuron of a linear layer, without its bias. The traces of all blocks come from one sweep of probes, those of the layers
-    add up to tr H; the eigenvalue of a block is at most that of H.
+    A layer's block contains all parameters of one module. A filter's contains the weights of one output channel of a
+    convolution or one neuron of a linear layer, without its bias. The traces of all blocks come from one sweep of probes; those
+    of the layers sum to tr H. The largest eigenvalue of a block is at most that of H.
 
     Args:
         objective: the network on its data.
-        filters: those of every filter and neuron too.
+        filters: whether to include every filter and neuron.
         probes: random vectors for the traces, at least 2.
         tol: relative residual of a filter's eigenvalue.
         generator: of probes and start vectors; default seed 0.
@@ -38,12 +38,12 @@ def breakdown(
         Blocks of the layers in the order of the network, then those of the filters.
 
     Raises:
-        UsageError: fewer than 2 probes.
+        UsageError: there are fewer than 2 probes.
 
-    Cost: one product a probe; 15 to 40 products a layer, in which only that layer's derivatives are computed; 5 to 15 products
-    a filter, eight filters to a pass.
+    Cost: one product for each probe; 15 to 40 products for each layer, with derivatives of that layer only; 5 to 15 products
+    for each filter, eight filters in one pass.
 
-    Accuracy: a block's trace carries the noise of the whole Hessian's off-diagonal entries in its rows.
+    Accuracy: a block's trace has the noise of all off-diagonal entries of the Hessian in its rows.
 
     Example:
         >>> from torch import nn
@@ -62,8 +62,8 @@ def breakdown(
     out = []
     for layer in layers:
         part = objective.only(*(e.name for e in objective.layout.layers[layer]))
-        own = sweep.sections[:, [name[0] == layer for name in names]].sum(1)
-        out.append(Block(layer, None, part.dim, linalg.mean_estimate(own), eigenpairs(part, generator=random).estimate(0)))
+        forms = sweep.sections[:, [name[0] == layer for name in names]].sum(1)
+        out.append(Block(layer, None, part.dim, linalg.mean_estimate(forms), eigenpairs(part, generator=random).estimate(0)))
     if not filters:
         return out
     numbers = [i for i, name in enumerate(names) if name[1] is not None]
@@ -76,9 +76,9 @@ def breakdown(
 
 
 def _sections(objective: Objective) -> tuple[list[tuple[str, int | None]], Int[Tensor, " P"]]:
-    """(layer, filter) of the finest sections, every filter and what is left of each tensor, and that of each weight."""
+    """Names (layer, filter) of the finest sections, which are filters and other tensors, and the section of each weight."""
     names: list[tuple[str, int | None]] = []
-    counted: dict[str, int] = {}  # a module with several weight tensors numbers their filters through
+    counted: dict[str, int] = {}  # filters of several weight tensors of a module are numbered consecutively
     for e in objective.layout:
         if e.filters is not None:
             first = counted.get(e.layer, 0)

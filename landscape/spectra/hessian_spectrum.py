@@ -1,4 +1,4 @@
-"""Eigenpairs and spectral density of an Objective's Hessian: `landscape.linalg` with the operator filled in."""
+"""Eigenpairs and spectral density of an Objective's Hessian, by `landscape.linalg`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +14,8 @@ from landscape.machine.memory import Basis
 from landscape.objective import Objective
 from landscape.results import Eigenpairs, SpectralDensity
 
-# Relative residual of the extreme eigenvalues: the smallest is small beside the largest, which the tolerance is relative to, so
-# that only a tight one gives it digits of its own. In float32 the noise of a product is not far below.
+# Relative residual of the extreme eigenvalues. It is relative to the largest; the smallest is much smaller, and needs a tight
+# tolerance to have correct digits. In float32 the noise of a product is not far below.
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
 
 Curvature = Literal["hessian", "ggn"]
@@ -37,13 +37,13 @@ def eigenpairs(
 
     Args:
         objective: the network on its data.
-        k: pairs at each end that is asked for.
+        k: number of pairs at each end.
         which: "largest", "smallest" (algebraic, not by magnitude), or "both" from one run.
         curvature: "hessian", or "ggn" for the generalized Gauss-Newton matrix.
         tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|; default 1e-7 in float64, 1e-5 in float32.
         max_matvecs: bound on the products; default max(300, 50 k).
         start: (P,) or (j, P) eigenvectors of a similar network to start from.
-        shard_basis: of several processes each holds its share of the columns of the Krylov basis; default as the objective.
+        shard_basis: with several processes, each stores its share of the columns of the Krylov basis; default: the objective's.
         generator: of the start vector; default seed 0.
 
     Returns:
@@ -87,19 +87,19 @@ def spectrum(
     shard_basis: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Eigenpairs, SpectralDensity]:
-    """Eigenpairs at both ends and the density from one Lanczos run: the density's first probe starts the eigenpairs.
+    """Eigenpairs at both ends and the density; the Krylov space of the density's first probe starts the eigenpairs.
 
-    The outer Ritz vectors of 80 steps are nearly the eigenvectors; what is left is to verify and polish them.
+    The outer Ritz vectors of 80 steps are close to the eigenvectors; a few more products refine and verify them.
 
     Args:
         objective: the network on its data.
         k: pairs at each end.
         probes, steps, scale: of the density; see `spectral_density`.
-        shard_basis: as of `eigenpairs`.
+        shard_basis: as in `eigenpairs`.
         generator: of the probes; default seed 0.
 
     Returns:
-        Eigenpairs and SpectralDensity, each with its own products.
+        Eigenpairs and SpectralDensity, each with its own number of products.
 
     Raises:
         UsageError, NumericalError: as `eigenpairs` and `spectral_density`.
@@ -122,13 +122,13 @@ def spectrum(
 
 
 def krylov(objective: Objective, wanted: int, shard_basis: bool | None = None) -> dict[str, Any]:
-    """Options of `landscape.linalg.eigenpairs` that keep its basis to the memory's budget, for `wanted` pairs in all."""
+    """Options of `landscape.linalg.eigenpairs` that keep its basis within the memory budget, for `wanted` pairs in all."""
     basis, place = objective.plan.basis(wanted, _processes(objective, shard_basis)), _place(objective, shard_basis)
     return {"basis_size": basis.size, "place": replace(place, where=basis.where)}
 
 
 def uses(objective: Objective, k: int, probes: int, steps: int) -> tuple[list[Basis], int]:
-    """The Krylov bases of `spectrum`, and the vectors that are there beside them, for a forecast."""
+    """The Krylov bases of `spectrum`, and the number of vectors beside them, for a memory forecast."""
     plan, processes = objective.plan, _processes(objective, None)
     together, bases = plan.probes(min(steps, objective.dim), probes, processes)
     return [bases, plan.basis(2 * k, processes)], max(2 * k + 4 * together, 4 * 2 * k + 6)
@@ -157,19 +157,19 @@ def spectral_density(
 
     Args:
         objective: the network on its data.
-        probes: random vectors; they narrow the band.
-        steps: Lanczos steps for each, at most P; they sharpen the density.
+        probes: number of random vectors; more narrow the band.
+        steps: Lanczos steps of each, at most P; more sharpen the density.
         scale: "log" (symmetric logarithm) or "linear" eigenvalue axis.
         curvature: "hessian" or "ggn".
         seen: called with each probe's Krylov basis; see `spectrum`.
-        shard_basis: as of `eigenpairs`.
+        shard_basis: as in `eigenpairs`.
         generator: of the probes; default seed 0.
 
     Returns:
         SpectralDensity; see `landscape.linalg.spectral_density`.
 
     Raises:
-        UsageError: fewer than two probes or steps.
+        UsageError: there are fewer than two probes or steps.
         NumericalError: as `eigenpairs`.
 
     Cost: probes * steps products, all probes in one pass over the data at each step.

@@ -1,4 +1,4 @@
-"""The scaling symmetries of a network, read off its traced graph."""
+"""The scaling symmetries of a network, found from its traced graph."""
 
 from landscape.symmetry.finding import find_symmetries, symmetries_of
 from landscape.symmetry.symmetries import Pinned, Symmetries, Unit

@@ -1,8 +1,8 @@
-"""One call of a network's graph, as the rules about scales see it.
+"""One call of a network's graph, in the form that the scale rules use.
 
-An activation is a tensor of ids (see `variables`), a parameter or buffer a `Leaf`. An operation without a rule fixes the
-scale of all that enters it: where a rule is missing a symmetry is overlooked, but no operation is taken for homogeneous
-because it is unknown.
+An activation is a tensor of ids (see `landscape.symmetry.scale_variables`), a parameter or buffer a `Leaf`. An operation
+without a rule fixes the scale of all its inputs. A missing rule can therefore hide a symmetry, but no unknown operation is
+taken for a homogeneous one.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Leaf:
         name: of the tensor.
         shape: of the view.
         parameter: False for a buffer.
-        index: which element of the flat tensor each entry of the view is; None for the tensor as it is.
+        index: for each entry of the view, its element of the flattened tensor; None for the tensor itself.
     """
 
     name: str
@@ -36,24 +36,24 @@ class Leaf:
 
     @property
     def producer(self) -> str:
-        """The layer it belongs to, as reports name it."""
-        layer, _, own = self.name.rpartition(".")
-        return layer if layer and own in {"weight", "bias"} else self.name
+        """Name of its layer in reports."""
+        layer, _, attribute = self.name.rpartition(".")
+        return layer if layer and attribute in {"weight", "bias"} else self.name
 
     def elements(self) -> Ids:
-        """`index`, made explicit."""
+        """`index` as an explicit tensor."""
         return torch.arange(self.shape.numel()).view(self.shape) if self.index is None else self.index
 
 
 @dataclass(frozen=True)
 class Use:
-    """One place where a leaf is used: there its elements have to scale by s[num] / s[den].
+    """One use of a leaf, in which its elements must scale by s[num] / s[den].
 
     Attributes:
         leaf: the parameter or buffer.
         num, den: ids that broadcast to the leaf's shape.
         where: the layer of the network.
-        eps: of a running variance, for which (value + eps) scales by the square of that; None for anything else.
+        eps: of a running variance, where (value + eps) scales by the square of s[num] / s[den]; None otherwise.
     """
 
     leaf: Leaf
@@ -65,7 +65,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Call:
-    """A call: operation, arguments by name (tensors as ids or leaves), shapes of the results, and where it stands."""
+    """A call: operation, arguments by name (tensors as ids or leaves), shapes of the results, and the calling layer."""
 
     op: Any
     args: dict[str, Any]
@@ -76,7 +76,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Of the operation, without its overload."""
+        """Name of the operation, without its overload."""
         return str(getattr(self.op, "overloadpacket", self.op)).removeprefix("aten.")
 
     @property
@@ -86,16 +86,16 @@ class Call:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the first result."""
+        """Shape of the first result."""
         return self.shapes[0]
 
     def results(self, ids: Ids) -> Any:
-        """What the graph expects back: the first result, and beside it those that have no scale (indices, statistics)."""
+        """Results for the graph: the first with these ids, the others (indices, statistics) with fixed scale."""
         rest = [fixed(shape) for shape in self.shapes[1:]]
         return [ids.expand(self.shape), *rest] if rest else ids.expand(self.shape)
 
     def ids(self, value: Any) -> Ids:
-        """A value as ids. A parameter that is used like an activation brings in a variable for each of its elements."""
+        """A value as ids. A parameter used as an activation gets a new variable for each of its elements."""
         if isinstance(value, Leaf):
             if not value.parameter:
                 self._note(value)
@@ -106,7 +106,7 @@ class Call:
         return value if isinstance(value, Tensor) else fixed()
 
     def use(self, value: Any, *, num: Ids, den: Ids | None = None) -> None:
-        """Scale this parameter by num / den; where a fixed or computed value stands in its place, that has to be 1."""
+        """Require this parameter to scale by num / den; for a fixed or computed value the ratio must be 1."""
         if isinstance(value, Leaf) and value.parameter:
             self._note(value, num=num, den=den)
         elif value is not None:
@@ -116,19 +116,19 @@ class Call:
             )
 
     def use_statistic(self, buffer: Leaf, *, num: Ids, eps: float | None = None) -> None:
-        """Let a running mean, or with `eps` a running variance, take up a scale."""
+        """Let a running mean, or with `eps` a running variance, absorb a scale."""
         self._note(buffer, num=num, eps=eps)
 
     def _note(self, leaf: Leaf, *, num: Ids | None = None, den: Ids | None = None, eps: float | None = None) -> None:
-        """Write down a use; without ids it keeps the leaf's values as they are."""
+        """Record a use; without ids the leaf's values are fixed."""
         self.uses.append(Use(leaf, fixed() if num is None else num, fixed() if den is None else den, self.where, eps))
 
     def mix(self, ids: Ids, dims: Any) -> Ids:
-        """Equate over axes that the operation treats alike; see `Variables.mix`."""
+        """Equate ids over axes that the operation treats alike; see `Variables.mix`."""
         return self.variables.mix(ids, list(dims), f"{self.name} in {self.where} treats all positions alike")
 
     def pin(self, *values: Any, reason: str | None = None) -> None:
-        """Fix the scale of values of any kind; lists are searched."""
+        """Fix the scale of values of any type; lists are searched."""
         for value in values:
             if isinstance(value, Tensor):
                 self.variables.pin(value, reason or f"{self.name} in {self.where} is not positively homogeneous")
@@ -138,7 +138,7 @@ class Call:
                 self.pin(*value, reason=reason)
 
     def unknown(self, reason: str | None = None) -> Any:
-        """What an operation without a rule does: all that goes in and comes out has a fixed scale."""
+        """The result of an operation without a rule: all its inputs and outputs have fixed scale."""
         self.pin(*self.args.values(), reason=reason)
         results = [fixed(shape) for shape in self.shapes]
         return results[0] if len(results) == 1 else results
@@ -149,7 +149,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a function as the rule of these ATen operations."""
+    """Register a function as the rule of these ATen operations."""
 
     def enter(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
@@ -159,10 +159,10 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def fixed(shape: torch.Size | tuple[int, ...] = ()) -> Ids:
-    """Ids of something that is never scaled."""
+    """Ids of a value that is never scaled."""
     return torch.full((), PINNED, dtype=torch.int64).expand(shape)
 
 
 def along(ids: Ids, axis: int, ndim: int) -> Ids:
-    """A vector of ids, shaped to broadcast along one axis of a tensor of `ndim` axes."""
+    """A vector of ids, shaped to broadcast along one axis of a tensor with `ndim` axes."""
     return ids.reshape([-1 if d == axis % ndim else 1 for d in range(ndim)])

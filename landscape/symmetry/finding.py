@@ -1,4 +1,4 @@
-"""Find a network's scaling symmetries: carry one unknown scale a channel through its graph."""
+"""Find a network's scaling symmetries by propagating one unknown scale for each channel through its graph."""
 
 import operator
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
 def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetries:
     """Find the rescalings of a network's weights that leave its function unchanged.
 
-    A neuron's incoming weights and bias times s > 0, its outgoing weights over s: a positively homogeneous function between
-    hands the factor on (Dinh et al.'s T_alpha, for every neuron). The network is traced once in eval mode, each activation
-    carries one unknown scale a channel, and every operation says how its output's scales follow from its input's. What is added
-    must share its scale, so a residual stream has one; input, output and all that meets an operation which is not homogeneous
-    have scale 1. BatchNorm with fixed statistics takes up any scale of its input in them; its gamma and beta start a new one.
-
-    Sound, not complete: what is found is exact; symmetries that need a negative factor, a permutation, or a relation between
-    scales other than equality (queries against keys, gamma against its own running variance) are not looked for.
+    A neuron's incoming weights and bias are multiplied by s > 0, and its outgoing weights divided by s; the positively
+    homogeneous function between them passes the factor on (T_alpha of Dinh et al., for every neuron). The network is traced
+    once in eval mode. Each activation has one unknown scale for each channel, and every operation has a rule that gives its
+    output's scales from its input's. Summands must share a scale, so a residual stream has a single one; input, output, and
+    every value that enters an operation that is not homogeneous have scale 1. BatchNorm with fixed statistics absorbs any scale
+    of its input in them; its gamma and beta start a new scale. The method is sound but not complete: the symmetries found are
+    exact, but symmetries that need a negative factor, a permutation, or a relation between scales other than equality (queries
+    against keys, gamma against its own running variance) are not found.
 
     Args:
         model: any module that `torch.export` can trace; it is copied and left as it was.
@@ -35,10 +35,10 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
             with a Linear layer.
 
     Returns:
-        the symmetries; printing them shows every unit, and every layer that has none with the reason.
+        Symmetries; printed, it lists every unit, and every layer without a symmetry with the reason.
 
     Raises:
-        UsageError: no example where one is needed, or the network cannot be traced.
+        UsageError: an example is missing, or the network cannot be traced.
 
     Cost: one symbolic trace (seconds); memory of a few times the largest activation of two samples.
 
@@ -55,7 +55,7 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
 
 
 def symmetries_of(graph: Graph) -> Symmetries:
-    """The symmetries of a network that is traced already; see `find_symmetries`."""
+    """The symmetries of a traced network; see `find_symmetries`."""
     variables = Variables()
     uses = _interpret(graph, variables)
     ids = _agree(graph, variables, uses)
@@ -63,7 +63,7 @@ def symmetries_of(graph: Graph) -> Symmetries:
 
 
 def _interpret(graph: Graph, variables: Variables) -> list[Use]:
-    """Carry ids through the graph, call by call; returns how the parameters are used."""
+    """Propagate ids through the graph, call by call; returns the uses of the parameters."""
     values: dict[fx.Node, Any] = {}
     uses: list[Use] = []
 
@@ -82,7 +82,7 @@ def _interpret(graph: Graph, variables: Variables) -> list[Use]:
             values[node] = look_up(node.args[0])[node.args[1]]
         else:
             call = Call(node.target, bound_arguments(node, look_up), _shapes(node), where(node), variables, uses)
-            # What only asks for a shape or a dtype leaves the values alone.
+            # Calls that only query a shape or a dtype have no effect on values.
             asks = call.name.startswith(("sym_", "_assert_tensor_metadata"))
             values[node] = None if asks else RULES.get(call.name, Call.unknown)(call)
     return uses
@@ -103,14 +103,14 @@ def _shapes(node: fx.Node) -> list[torch.Size]:
 
 
 def values_in(value: Any) -> list[Any]:
-    """What nested lists hold, in order."""
+    """Elements of nested lists, in order."""
     if isinstance(value, (list, tuple)):
         return [leaf for v in value for leaf in values_in(v)]
     return [value]
 
 
 def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tuple[Tensor, Tensor, float | None]]:
-    """Ids (num, den) and eps of every leaf. All uses of one tensor are made to ask for the same factors, which is enough."""
+    """Ids (num, den) and eps of every leaf. Requiring the same factors in all uses of a tensor is sufficient."""
     by_name: dict[str, list[Use]] = {}
     for use in uses:
         by_name.setdefault(use.leaf.name, []).append(use)
@@ -132,18 +132,18 @@ def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tup
 
 
 def _scattered(variables: Variables, parts: list[tuple[Leaf, Tensor]], shape: torch.Size, reason: str) -> Tensor:
-    """Ids of a tensor of which each part tells some: an element told twice equates them, one never told keeps its value."""
+    """Ids of a tensor from those of its parts. An element in several parts equates their ids; one in no part is fixed."""
     whole = torch.full((shape.numel(),), ZERO)
     for leaf, ids in parts:
-        index, told = leaf.elements().reshape(-1), ids.expand(leaf.shape).reshape(-1)
+        index, given = leaf.elements().reshape(-1), ids.expand(leaf.shape).reshape(-1)
         free = whole[index] == ZERO
-        whole[index[free]] = told[free]
-        variables.equate(whole[index], told, reason)
+        whole[index[free]] = given[free]
+        variables.equate(whole[index], given, reason)
     return whole.view(shape)
 
 
 def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Tensor, float | None]]) -> Symmetries:
-    """Number the free classes as neurons, and join the neurons of one layer to units."""
+    """Number the free classes as neurons, and join the neurons of each layer to units."""
     labels = {name: (variables.label(num), variables.label(den), eps) for name, (num, den, eps) in ids.items()}
     used = [np.unique(side) for num, den, _ in labels.values() for side in (num, den)]
     free = np.setdiff1d(np.concatenate([*used, np.array([PINNED])]), [PINNED])
@@ -153,10 +153,10 @@ def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Te
     unit_of = _joined(neurons_of, len(free))
     numbered = {name: (np.asarray(number[num]), np.asarray(number[den]), eps) for name, (num, den, eps) in labels.items()}
     touched = _touched(numbered, unit_of)
-    names: dict[int, dict[str, None]] = {}  # unit -> its producers in the order of the network
-    for producer, own in zip(variables.producers, neurons_of, strict=True):
-        if len(own):
-            names.setdefault(int(unit_of[own[0]]), {})[producer.name] = None
+    names: dict[int, dict[str, None]] = {}  # unit -> its producing layers in network order
+    for producer, neurons in zip(variables.producers, neurons_of, strict=True):
+        if len(neurons):
+            names.setdefault(int(unit_of[neurons[0]]), {})[producer.name] = None
     units = []
     for u, producers in names.items():
         up, down = touched.get(u, ({}, {}))
@@ -174,8 +174,10 @@ def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Te
 
 
 def _joined(neurons_of: list[np.ndarray], neurons: int) -> np.ndarray:
-    """Unit of every neuron (entry 0, no neuron, is -1): producers that share one neuron form one unit."""
-    rows = np.concatenate([np.full(len(own), neurons + 1 + i) for i, own in enumerate(neurons_of)] or [np.zeros(0, dtype=int)])
+    """Unit of every neuron (entry 0, no neuron, is -1); producers that share a neuron form one unit."""
+    rows = np.concatenate(
+        [np.full(len(members), neurons + 1 + i) for i, members in enumerate(neurons_of)] or [np.zeros(0, dtype=int)]
+    )
     columns = np.concatenate([*neurons_of, np.zeros(0, dtype=int)]).astype(int)
     n = neurons + 1 + len(neurons_of)
     _, unit = connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n)), directed=False)
@@ -185,11 +187,11 @@ def _joined(neurons_of: list[np.ndarray], neurons: int) -> np.ndarray:
 def _touched(
     numbered: Mapping[str, tuple[np.ndarray, np.ndarray, float | None]], unit_of: np.ndarray
 ) -> dict[int, tuple[dict[str, None], dict[str, None]]]:
-    """Unit -> names of what a common scale of it multiplies, and of what it divides."""
+    """Unit -> names of the tensors that its scale multiplies, and of those that it divides."""
     touched: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
     for name, (num, den, _) in numbered.items():
         above, below = _pairs(np.atleast_1d(unit_of[num]), np.atleast_1d(unit_of[den]))
-        differ = above != below  # a stream that a layer both reads and writes cancels
+        differ = above != below  # the scale of a stream that a layer both reads and writes cancels
         for side, units in enumerate((above, below)):
             for u in np.unique(units[differ]):
                 if u >= 0:
@@ -198,7 +200,7 @@ def _touched(
 
 
 def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of values that meet in broadcasting, and where no axis is shared each of them once."""
+    """All pairs of values that meet in broadcasting; if no axis is shared, each distinct pair once."""
     rank = max(a.ndim, b.ndim)
     a, b = (x.reshape((1,) * (rank - x.ndim) + x.shape) for x in (a, b))
     if all(1 in lengths for lengths in zip(a.shape, b.shape, strict=True)):
@@ -208,14 +210,14 @@ def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pinned(variables: Variables) -> tuple[Pinned, ...]:
-    """Every layer with outputs that have no scale."""
+    """Every layer that has outputs of fixed scale."""
     by_layer: dict[str, list[np.ndarray]] = {}
     for p in variables.producers:
         by_layer.setdefault(p.name, []).append(np.arange(p.start, p.stop))
-    found = []
+    pinned = []
     for layer, ranges in by_layer.items():
         ids = np.concatenate(ranges)
         stuck = int((variables.labels[ids] == PINNED).sum())
         if stuck:
-            found.append(Pinned(layer, stuck, len(ids), "; ".join(variables.why(ids)[:2])))
-    return tuple(found)
+            pinned.append(Pinned(layer, stuck, len(ids), "; ".join(variables.why(ids)[:2])))
+    return tuple(pinned)

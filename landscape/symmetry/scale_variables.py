@@ -1,4 +1,4 @@
-"""Scale variables: one positive factor for every neuron or channel, and which of them have to be equal."""
+"""Scale variables: one positive factor for every neuron or channel, with equality constraints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 PINNED = 0
-ZERO = -1  # an element that is zero whatever the weights: it agrees with every scale
+ZERO = -1  # an element that is always zero and is compatible with every scale
 
 
 @dataclass(frozen=True)
 class Producer:
-    """A layer that brought in new variables, and which: `start` to `stop`."""
+    """A layer that introduced new variables, with ids from `start` to `stop`."""
 
     name: str
     start: int
@@ -24,10 +24,10 @@ class Producer:
 
 
 class Variables:
-    """Variables s_1, s_2, ... > 0 with the equations found so far; s_0 = 1 stands for everything that must not be scaled.
+    """Variables s_1, s_2, ... > 0 with equality constraints; s_0 = 1 stands for everything that cannot be scaled.
 
-    Ids travel through the network as integer tensors of the shape of an activation: one id an element. Equal variables share a
-    label, which is the smallest id among them, so that whatever is tied to s_0 has the label 0.
+    Ids pass through the network as integer tensors of the shape of an activation, one id for each element. Equal variables
+    share a label, the smallest id among them, so everything equal to s_0 has label 0.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Variables:
         self._why = np.zeros(1, dtype=np.int64)
 
     def fresh(self, n: int, producer: str) -> Int[Tensor, " n"]:
-        """`n` new variables, free so far."""
+        """`n` new, unconstrained variables."""
         start = len(self.labels)
         ids = np.arange(start, start + n)
         self.labels = np.concatenate([self.labels, ids])
@@ -46,7 +46,7 @@ class Variables:
         return torch.from_numpy(ids)
 
     def equate(self, a: Int[Tensor, "..."], b: Int[Tensor, "..."], reason: str) -> None:
-        """Make two broadcastable tensors of ids equal element by element; `reason` explains what this pins."""
+        """Equate two broadcastable tensors of ids element by element; `reason` explains any variables that this pins."""
         a, b = _compact(*torch.broadcast_tensors(a, b))
         left, right = a.numpy().ravel(), b.numpy().ravel()
         real = (left >= 0) & (right >= 0)
@@ -68,12 +68,12 @@ class Variables:
         self.equate(ids, torch.zeros((), dtype=torch.int64), reason)
 
     def mix(self, ids: Int[Tensor, "..."], dims: Sequence[int], reason: str) -> Int[Tensor, "..."]:
-        """Equate over `dims`, along which an operation adds up or picks; the common ids, those axes kept with length 1."""
+        """Equate ids over `dims`, along which an operation sums or selects; returns the common ids, those axes of length 1."""
         dims = [d % ids.ndim for d in dims]
         if not dims or ids.numel() == 0:
             return ids
         (small,) = _compact(ids)
-        common = small.amax(dims, keepdim=True)  # the largest, so that ZERO gives way to any variable
+        common = small.amax(dims, keepdim=True)  # the largest, so that any variable replaces ZERO
         self.equate(small, common, reason)
         return common.expand([1 if d in dims else n for d, n in enumerate(ids.shape)])
 
@@ -84,24 +84,24 @@ class Variables:
         return bool((self.labels[flat[flat >= 0]] == PINNED).all())
 
     def label(self, ids: Int[Tensor, "..."]) -> np.ndarray:
-        """Labels of ids, those of ZERO being 0, with axes of equal entries reduced to length 1."""
+        """Labels of ids (0 for ZERO), with axes of equal entries reduced to length 1."""
         (small,) = _compact(ids)
         array = small.numpy()
         return np.asarray(np.where(array >= 0, self.labels[array], PINNED))
 
     def why(self, ids: np.ndarray) -> list[str]:
-        """The different reasons for which these variables are pinned, the commonest first."""
-        found, counts = np.unique(self._why[ids][self.labels[ids] == PINNED], return_counts=True)
-        return [self.reasons[i] for i in found[np.argsort(-counts, kind="stable")]]
+        """The distinct reasons why these variables are pinned, the most common first."""
+        reasons, counts = np.unique(self._why[ids][self.labels[ids] == PINNED], return_counts=True)
+        return [self.reasons[i] for i in reasons[np.argsort(-counts, kind="stable")]]
 
     def _index(self, reason: str) -> int:
-        """Number of a reason."""
+        """Index of a reason."""
         if reason not in self.reasons:
             self.reasons.append(reason)
         return self.reasons.index(reason)
 
 
 def _compact(*tensors: Tensor) -> list[Tensor]:
-    """Views of tensors of one shape, cut to length 1 along the axes where all of them only repeat themselves."""
+    """Views of tensors of equal shape, reduced to length 1 along axes where all of them are expanded."""
     keep = [slice(0, 1) if all(t.stride(d) == 0 for t in tensors) else slice(None) for d in range(tensors[0].ndim)]
     return [t[tuple(keep)] for t in tensors]

@@ -1,4 +1,4 @@
-"""The scaling symmetries of a network: which weights can be multiplied and divided while its function stays the same."""
+"""The scaling symmetries of a network: weights that can be multiplied and divided without changing its function."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from landscape.errors import UsageError
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """How one parameter or buffer follows the neurons: its elements are multiplied by s[num] / s[den].
+    """How a parameter or buffer follows the neurons' scales: its elements are multiplied by s[num] / s[den].
 
     Attributes:
-        num, den: numbers of neurons (0: none), broadcasting to `shape`.
+        num, den: indices of neurons (0: none), broadcasting to `shape`.
         shape: of the tensor.
-        eps: of a running variance v, for which (v + eps) is multiplied by (s[num] / s[den])^2; None for anything else.
+        eps: of a running variance v, where (v + eps) is multiplied by (s[num] / s[den])^2; None otherwise.
     """
 
     num: Int[Tensor, "..."]
@@ -31,20 +31,20 @@ class Scaling:
         return scales[self.num] / scales[self.den]
 
     def exponent(self, neurons: Int[Tensor, " k"]) -> Int[Tensor, "..."]:
-        """+1 where elements are multiplied by the scale of these neurons, -1 where divided, else 0; broadcasts to `shape`."""
+        """+1 where elements are multiplied by these neurons' scale, -1 where divided, else 0; broadcasts to `shape`."""
         return torch.isin(self.num, neurons).long() - torch.isin(self.den, neurons).long()
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Neurons or channels that go together when layers are scaled: the outputs of a layer, or of all that write to one stream.
+    """Neurons or channels that share a scale in layer-wise scaling: outputs of one layer, or of all that write to one stream.
 
     Attributes:
         name: its producing layers, joined by " + ".
-        producers: the layers that write it; any of these names stands for the unit.
-        neurons: (k,) their numbers; each of them can have a factor of its own.
-        multiplied, divided: parameters that are multiplied by, or divided by, its scale.
-        buffers: statistics of BatchNorm that take the scale up.
+        producers: the layers that write it; each name also selects the unit.
+        neurons: (k,) their indices; each may have its own factor.
+        multiplied, divided: parameters that its scale multiplies or divides.
+        buffers: BatchNorm statistics that absorb the scale.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Pinned:
-    """A layer of which some outputs cannot be scaled: how many of how many, and why."""
+    """A layer some of whose outputs cannot be scaled: how many of them, out of how many, and why."""
 
     layer: str
     outputs: int
@@ -77,15 +77,15 @@ class Pinned:
 
 @dataclass(frozen=True, eq=False)
 class Symmetries:
-    """All scaling symmetries that were found. Prints as a list.
+    """All scaling symmetries of a network. Prints as a list.
 
-    A point of the symmetry group is a vector `scales` of positive numbers, one a neuron, with scales[0] = 1 for everything that
-    cannot be scaled; see `identity`, `layerwise` and `Scaling.factor`.
+    An element of the symmetry group is a vector `scales` of positive numbers, one for each neuron, with scales[0] = 1 for
+    everything that cannot be scaled; see `identity`, `layerwise` and `Scaling.factor`.
 
     Attributes:
-        units: in the order of the network.
+        units: in network order.
         pinned: layers without a symmetry.
-        scalings: parameter or buffer name -> how it follows the scales; those that stay as they are are left out.
+        scalings: parameter or buffer name -> how it follows the scales; tensors that never change are omitted.
         neurons: number of independent factors.
     """
 
@@ -96,7 +96,7 @@ class Symmetries:
 
     @cached_property
     def _by_layer(self) -> dict[str, Unit]:
-        """Every name that stands for a unit."""
+        """Units by each of their names."""
         return {name: unit for unit in self.units for name in (unit.name, *unit.producers)}
 
     def __iter__(self) -> Iterator[Unit]:
@@ -106,10 +106,10 @@ class Symmetries:
         return len(self.units)
 
     def __getitem__(self, name: str) -> Unit:
-        """The unit of this name, or the one that this layer writes.
+        """The unit with this name, or the one that this layer writes.
 
         Raises:
-            UsageError: there is none; says why if the layer is known.
+            UsageError: there is none; for a known layer the message says why.
         """
         if name in self._by_layer:
             return self._by_layer[name]
@@ -118,10 +118,10 @@ class Symmetries:
         raise UsageError(f"expected the name of a layer that can be rescaled, found {name}{why}", fix=f"choose from: {known}")
 
     def require(self) -> "Symmetries":
-        """Itself, if there is any symmetry.
+        """Self, if there is any symmetry.
 
         Raises:
-            UsageError: there is none; says why.
+            UsageError: there is none; the message says why.
         """
         if not self.units:
             why = "; ".join(str(p) for p in self.pinned[:5]) or "it has no weights between its input and its output"
@@ -130,18 +130,18 @@ class Symmetries:
 
     @property
     def default(self) -> Unit:
-        """The first unit that multiplies one layer's weights and divides another's, as in Dinh et al.; else the first."""
+        """The first unit that multiplies one layer's weights and divides another's, as in Dinh et al.; otherwise the first."""
         return next((unit for unit in self.require().units if unit.multiplied and unit.divided), self.units[0])
 
     def identity(self) -> Float[Tensor, " n"]:
-        """The scales that change nothing: ones, (neurons + 1,), float64."""
+        """The scales of the identity: ones, (neurons + 1,), float64."""
         return torch.ones(self.neurons + 1, dtype=torch.float64)
 
     def layerwise(self, factors: Mapping[str, float | Tensor]) -> Float[Tensor, " n"]:
-        """Scales from a factor a unit: a number, or one for each of its neurons.
+        """Scales from one factor for each unit: a number, or one value for each of its neurons.
 
         Raises:
-            UsageError: an unknown name, the same unit twice, a wrong length, a factor that is not finite and positive.
+            UsageError: a name is unknown, a unit is given twice, a length is wrong, or a factor is not finite and positive.
         """
         scales, seen = self.identity(), dict[str, str]()
         for name, value in factors.items():
@@ -175,5 +175,5 @@ class Symmetries:
 
 
 def _shortened(names: tuple[str, ...], joint: str) -> str:
-    """Names in a row, the first two of them where there are more than four."""
+    """Names joined; only the first two if there are more than four."""
     return joint.join(names if len(names) <= 4 else (*names[:2], f"{len(names) - 2} more"))

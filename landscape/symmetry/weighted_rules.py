@@ -1,4 +1,4 @@
-"""Rules for operations with weights: each brings in a new scale for each of its output channels."""
+"""Rules for operations with weights, each of which introduces a new scale for each output channel."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def addmm(call: Call) -> Any:
 
 @rule("matmul", "mm", "bmm")
 def matmul(call: Call) -> Any:
-    """x W with a weight matrix, or a product of two activations, of which one keeps its scale and the other must have none."""
+    """x W with a weight matrix, or a product of two activations, of which one keeps its scale and the other is fixed."""
     left, right = list(call.args.values())[:2]
     if isinstance(right, Leaf) and right.parameter and len(right.shape) == 2 and isinstance(left, Tensor):
         return _affine(call, left, right, None, transposed=False)
@@ -73,7 +73,7 @@ def convolution(call: Call) -> Any:
 
 @rule("embedding")
 def embedding(call: Call) -> Any:
-    """Rows of a table: a scale for each of its columns."""
+    """Rows of a table: one scale for each column."""
     weight = call.args["weight"]
     call.pin(call.args["indices"])
     if not isinstance(weight, Leaf) or not weight.parameter:
@@ -85,7 +85,7 @@ def embedding(call: Call) -> Any:
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training")
 def batch_norm(call: Call) -> Any:
-    """With fixed statistics, (x - mean) / sqrt(var + eps): they take up any scale of x; gamma and beta give a new one."""
+    """With fixed statistics, (x - mean) / sqrt(var + eps): they absorb any scale of x; gamma and beta introduce a new one."""
     mean, var, weight = (call.args[name] for name in ("running_mean", "running_var", "weight"))
     if call.args.get("training") or not isinstance(mean, Leaf) or not isinstance(var, Leaf):
         return own_statistics(call)
@@ -108,7 +108,7 @@ _OWN += ["native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_le
 
 @rule(*_OWN)
 def own_statistics(call: Call) -> Any:
-    """x over its own spread, times gamma: eps fixes the scale of x, gamma and beta give a new one."""
+    """x divided by its own spread, times gamma: eps fixes the scale of x, gamma and beta introduce a new one."""
     weight, bias = call.args["weight"], call.args.get("bias")
     statistics = [call.args.get(name) for name in ("running_mean", "running_var")]
     call.pin(
@@ -124,7 +124,7 @@ def own_statistics(call: Call) -> Any:
 
 @rule("scaled_dot_product_attention")
 def attention(call: Call) -> Any:
-    """softmax(Q K^T) V: linear in V, whose channels keep their scales; Q and K have none."""
+    """softmax(Q K^T) V: linear in V, whose channels keep their scales; Q and K are fixed."""
     value, query = call.args["value"], call.args["query"]
     reason = f"the softmax of {call.name} in {call.where} is not homogeneous"
     call.pin(query, call.args["key"], call.args["attn_mask"], reason=reason)

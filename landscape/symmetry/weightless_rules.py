@@ -1,4 +1,4 @@
-"""Rules for operations without weights that let scales through."""
+"""Rules for operations without weights that preserve scales."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ from landscape.symmetry.scale_variables import PINNED, ZERO
 
 @rule("clone", "contiguous", "detach", "alias", "lift_fresh_copy", "to", "_to_copy", "type_as")
 def identity(call: Call) -> Any:
-    """A copy; of a parameter, still that parameter."""
+    """A copy; a copy of a parameter is still that parameter."""
     dtype = call.args.get("dtype")
     rounds = isinstance(dtype, torch.dtype) and not (dtype.is_floating_point or dtype.is_complex)
     return call.unknown() if rounds else call.first
@@ -28,7 +28,7 @@ def homogeneous(call: Call) -> Any:
 
 @rule("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "rrelu")
 def only_in_training(call: Call) -> Any:
-    """Homogeneous, unless the network insists on its random form."""
+    """Homogeneous, unless the random form is active in eval mode."""
     return call.unknown() if call.args.get("train", call.args.get("training")) else call.ids(call.first)
 
 
@@ -42,7 +42,7 @@ def prelu(call: Call) -> Any:
 
 @rule("clamp", "clamp_min", "clamp_max", "threshold")
 def clamp(call: Call) -> Any:
-    """max(x, 0) and min(x, 0) in other spellings; any other bound has a scale of its own."""
+    """max(x, 0) and min(x, 0) in other forms; any other bound fixes the scale."""
     bounds = [bound for bound in list(call.args.values())[1:] if bound is not None]
     if any(isinstance(bound, (Tensor, Leaf)) or bound != 0 for bound in bounds):
         return call.unknown()
@@ -54,7 +54,7 @@ def clamp(call: Call) -> Any:
 
 @rule("sum", "mean", "amax", "amin", "max", "min", "cumsum")
 def reduction(call: Call) -> Any:
-    """What is added up, or compared, has one scale."""
+    """Values that are summed or compared must share one scale."""
     if "other" in call.args:
         return join(call)
     ids, dim = call.ids(call.first), call.args.get("dim")
@@ -74,11 +74,11 @@ _UPSAMPLINGS += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
 
 @rule(*_POOLINGS, *_UPSAMPLINGS)
 def resample(call: Call) -> Any:
-    """Means, maxima and interpolation over the spatial axes; padding with zeros or minus infinity has no scale."""
+    """Means, maxima and interpolation over the spatial axes; zero or minus infinite padding is compatible with any scale."""
     ids = call.ids(call.first)
-    found = re.search(r"(\d)d", call.name)
-    assert found is not None  # the names above all say how many axes
-    return call.results(call.mix(ids, range(-int(found[1]), 0)))
+    match = re.search(r"(\d)d", call.name)
+    assert match is not None  # all names above contain the number of axes
+    return call.results(call.mix(ids, range(-int(match[1]), 0)))
 
 
 # Two operands.
@@ -86,7 +86,7 @@ def resample(call: Call) -> Any:
 
 @rule("add", "sub", "rsub", "maximum", "minimum")
 def join(call: Call) -> Any:
-    """A sum needs one scale on both sides: a residual stream shares it."""
+    """A sum needs the same scale on both sides; a residual stream shares it."""
     a, b = call.args["self"], call.args["other"]
     if isinstance(b, (int, float)) and b != 0:
         return call.unknown(f"{call.name} in {call.where} adds a constant")
@@ -98,7 +98,7 @@ def join(call: Call) -> Any:
 
 @rule("mul")
 def product(call: Call) -> Any:
-    """Times a number or a fixed value: kept. Times a parameter: a layer of its own. Of two activations, one keeps its scale."""
+    """By a number or fixed value: scale kept. By a parameter: a layer of its own. Of two activations: one keeps its scale."""
     a, b = call.args["self"], call.args["other"]
     if not isinstance(b, (Tensor, Leaf)):
         return call.ids(a)
@@ -131,14 +131,14 @@ def _gain(call: Call, x: Tensor, gain: Leaf) -> Any:
 
 @rule("div")
 def quotient(call: Call) -> Any:
-    """Over a number or a fixed value: kept."""
+    """Division by a number or a fixed value keeps the scale."""
     if call.args.get("rounding_mode") is not None:
         return call.unknown()
     call.pin(call.args["other"], reason=f"{call.name} in {call.where} divides by it")
     return call.ids(call.args["self"]).expand(call.shape)
 
 
-# Zeros, and operations that only move elements: the same call on the ids says where each one goes.
+# Zeros, and operations that only move elements: applying the call to the ids gives the position of each.
 
 
 @rule("zeros", "zeros_like", "new_zeros")
@@ -152,10 +152,10 @@ _PADDINGS = [f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n i
 
 @rule("constant_pad_nd", "pad", "im2col", *_PADDINGS)
 def pad(call: Call) -> Any:
-    """Zeros have every scale, other constants have none. The kernels know no integers; doubles hold every id exactly."""
+    """Zeros have every scale, other constants none. The kernels do not support integers; doubles hold every id exactly."""
     name = next(iter(call.args))
     args = {**call.args, name: call.ids(call.first).double()}
-    if call.name == "im2col":  # its own padding is 0, which here has to come out as ZERO
+    if call.name == "im2col":  # its padding of 0 must become ZERO
         return call.op(**{**args, name: args[name] - ZERO}).long() + ZERO
     if call.name in {"constant_pad_nd", "pad"} and args.get("mode", "constant") == "constant":
         args["value"] = float(PINNED if args["value"] else ZERO)
@@ -188,7 +188,7 @@ def move(call: Call) -> Any:
 
 
 def _moved(call: Call, tensors: dict[str, Any]) -> Any:
-    """The operation itself; a view of an expanded tensor may have to be a copy."""
+    """Apply the operation itself; a view of an expanded tensor may need a copy."""
     if call.name in {"view", "_unsafe_view", "view_as"}:
         return next(iter(tensors.values())).reshape(call.shape)
     return call.op(**(call.args | tensors))

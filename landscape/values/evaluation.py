@@ -1,4 +1,4 @@
-"""Loss and accuracy at one point of weight space, in one pass, with their errors over samples."""
+"""Loss and accuracy at one point of weight space, in one pass, with their standard errors over samples."""
 
 import math
 from collections.abc import Callable
@@ -14,57 +14,57 @@ from landscape.network.forward import ForwardPass
 from landscape.network.losses.mean_loss import joined, means_and_errors
 from landscape.results import Estimate, Evaluation, Sampling
 from landscape.results.estimate import Kind
-from landscape.values.inference import Network, network
+from landscape.values.inference import InferenceNetwork, inference_network
 from landscape.values.scores import losses_and_hits
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 
 def evaluated(
-    engine: ForwardPass, params: dict[str, Tensor], metric: Metric | None, dtype: torch.dtype | None = None
+    network: ForwardPass, params: dict[str, Tensor], metric: Metric | None, dtype: torch.dtype | None = None
 ) -> Evaluation:
-    """Loss and accuracy of `engine`'s network with these weights (and buffers) on its data.
+    """Loss and accuracy of a network at these weights (and buffers) on its data.
 
     Args:
-        engine: network, loss and batches.
+        network: the model with its loss and data.
         params: weights, and buffers that replace the network's own.
-        metric: (output, target) -> (B,) value a sample; default accuracy, where the targets are class indices.
-        dtype: that the network computes in; its output is brought back to the engine's for the loss. Default: the engine's.
+        metric: (output, target) -> (B,) value for each sample; default: accuracy if the targets are class indices.
+        dtype: dtype of the network's computation; its output is converted back before the loss. Default: its own.
 
     Returns:
-        Evaluation. Each part has the standard error of a mean over samples (kind "samples"); an accuracy that is one yes or
-        no a sample is a share (kind "proportion").
+        Evaluation. Each part has the standard error of a mean over samples (kind "samples"); an accuracy that is right or
+        wrong for each sample is a proportion (kind "proportion").
 
-    Cost: one forward pass, and one wait for the device: every sample's loss and accuracy are fetched together at the end.
+    Cost: one forward pass, and one wait for the device: all samples' losses and accuracies are fetched together at the end.
 
-    Accuracy: sums over samples in float64; the way in which the network is run is that of `landscape.values.inference`.
+    Accuracy: sums over samples in float64; `landscape.values.inference` describes how the network is run.
     """
-    found = network(engine, dtype)
+    prepared = inference_network(network, dtype)
     with values():
-        rows = scored(engine, found, params, metric)
-    return summaries(found, *(None if row is None else row[None] for row in fetched(rows)))[0]
+        rows = scored(network, prepared, params, metric)
+    return summaries(prepared, *(None if row is None else row[None] for row in fetched(rows)))[0]
 
 
 def scored(
-    engine: ForwardPass, found: Network, params: dict[str, Tensor], metric: Metric | None
+    network: ForwardPass, prepared: InferenceNetwork, params: dict[str, Tensor], metric: Metric | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Every sample's loss and score, and each batch's mean loss where the samples' own do not give it; on the device."""
+    """Every sample's loss and score, and each batch's mean loss if the samples do not determine it; on the device."""
     losses: list[Tensor | None] = []
     scores: list[Tensor | None] = []
     means: list[Tensor] = []
-    ready = found.ready(engine, params)
-    for batch in found.batches:
-        output = found.output(engine, ready, batch)
-        each, hits = losses_and_hits(engine.loss, output, batch)
+    ready = prepared.ready(network, params)
+    for batch in prepared.batches:
+        output = prepared.output(network, ready, batch)
+        each, hits = losses_and_hits(network.loss, output, batch)
         losses.append(None if each is None else each.double())
         scores.append(hits if metric is None else _own(metric, output, batch.target))
-        if not engine.loss.comes_apart:
-            means.append(engine.loss.mean(output, batch.target).double())
+        if not network.loss.comes_apart:
+            means.append(network.loss.mean(output, batch.target).double())
     return joined(losses), joined(scores), torch.stack(means) if means else None
 
 
 def fetched(rows: tuple[Tensor | None, Tensor | None, Tensor | None]) -> list[np.ndarray | None]:
-    """On the host, in one transfer."""
+    """Copy rows to the host in one transfer."""
     known = [row for row in rows if row is not None]
     whole = torch.cat(known, -1).cpu().numpy()
     parts = iter(np.split(whole, np.cumsum([row.shape[-1] for row in known])[:-1], -1))
@@ -72,18 +72,18 @@ def fetched(rows: tuple[Tensor | None, Tensor | None, Tensor | None]) -> list[np
 
 
 def summaries(
-    found: Network,
+    prepared: InferenceNetwork,
     each: Float[np.ndarray, "k N"] | None,
     score: Float[np.ndarray, "k N"] | None,
     means: Float[np.ndarray, "k batches"] | None,
 ) -> list[Evaluation]:
-    """Means and errors at k points from what every sample has there."""
-    w = found.weights
+    """Means and standard errors at k points from the values of all samples."""
+    w = prepared.weights
     n = len(w)
     totals, spreads = (None, None) if each is None else means_and_errors(each, w)
     if means is not None:
-        totals = (means * found.shares).sum(1)
-    assert totals is not None  # a loss that comes apart has every sample's, and any other each batch's mean
+        totals = (means * prepared.shares).sum(1)
+    assert totals is not None  # a loss that is a mean over samples has each; any other has means
     reason = None
     if spreads is None or n < 2:
         reason = f"no standard error: {'of a single sample' if n < 2 else 'the loss does not come apart by sample'}"
@@ -92,7 +92,7 @@ def summaries(
     for i, total in enumerate(totals.tolist()):
         spread = None if spreads is None or n < 2 else float(spreads[i])
         rows = (("weight", w), ("loss", None if each is None else each[i]), ("accuracy", None if score is None else score[i]))
-        # Of a single point only: of many, as surfaces have them, it would take longer than a small network does.
+        # For a single point only: for the many points of a surface it would take longer than evaluating a small network.
         sampling = Sampling.of(each, w) if each is not None and len(totals) == 1 else None
         loss = Estimate(total, spread, "samples", n, reason=reason, sampling=sampling)
         out.append(Evaluation(loss, scores[i], {name: t for name, t in rows if t is not None}))
@@ -100,12 +100,12 @@ def summaries(
 
 
 def _scores(score: Float[np.ndarray, "k N"], w: Float[np.ndarray, " N"], lost: np.ndarray) -> list[Estimate | None]:
-    """Of every point; samples without a score do not count, and where the loss is not a number there is none."""
+    """Score at every point; samples without a score do not count, and a point whose loss is nan has none."""
     counted = ~np.isnan(score)
     means, errors = means_and_errors(score, w, counted)
     n = counted.sum(1)
-    # One yes or no a sample is a share, of as many samples as their weights are worth; anything else (tokens, a user's metric)
-    # is a mean.
+    # One right or wrong for each sample is a proportion, whose n is the effective sample size of the weights. Anything else
+    # (tokens, a user's metric) is a mean.
     hits = ((score == 0) | (score == 1) | ~counted).all(1)
     weighed = np.where(counted, w, 0.0)
     worth = np.where(hits, weighed.sum(1) ** 2 / np.maximum((weighed**2).sum(1), 1e-300), n).round().astype(int)
@@ -127,10 +127,10 @@ def _scores(score: Float[np.ndarray, "k N"], w: Float[np.ndarray, " N"], lost: n
 
 
 def _own(metric: Metric, output: Tensor, target: Tensor) -> Tensor:
-    """The user's metric of every sample, float64."""
+    """The user's metric for every sample, float64."""
     value = torch.as_tensor(metric(output, target)).double()
     if value.shape != (len(target),):
         raise UsageError(
-            f"expected one value a sample from the metric, found shape {tuple(value.shape)} for {len(target)} samples"
+            f"expected one value for each sample from the metric, found shape {tuple(value.shape)} for {len(target)} samples"
         )
     return value.to(output.device)

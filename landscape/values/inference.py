@@ -1,9 +1,8 @@
-"""How a network is run where only its outputs are wanted: folded once, channels last, in pieces that stay in the cache.
+"""Fast forward passes without derivatives: BatchNorm folded once, channels-last images, batches that fit the cache.
 
-A forward pass without derivatives can be cheaper than one with them. BatchNorm is folded once a point, not once a batch;
-images lie in memory with their channels last, which the processor's convolutions want; batches whose activations would not
-fit into the cache are cut; and on request the network computes in bfloat16. All this follows from network, data, device and
-dtype alone, never from a clock, so that two runs give the same bits.
+BatchNorm is folded once for each point, not once for each batch. Images are stored channels last, which the processor's
+convolutions prefer. Batches whose activations would not fit the cache are split. On request the network computes in bfloat16.
+All this depends on the network, data, device and dtype alone, never on a clock, so that two runs give the same bits.
 """
 
 from collections.abc import Iterator
@@ -28,28 +27,29 @@ from landscape.network.outputs import picked
 # Bytes of the largest activation of a batch. Larger ones leave the cache: ResNet-20 takes half as long again with 128 images
 # (8 MiB) as with 64.
 _CACHE = 1 << 22
-_SMALLEST = 32  # samples, below which what every batch costs by itself would count
-# Of a network so small that steps are what takes time: its batches are those whose largest activation takes so many bytes, if
-# so many samples at least fit.
+_SMALLEST = 32  # samples; in smaller batches the overhead of each batch would count
+# For a network so small that overhead dominates, batches are joined until their largest activation takes _JOINED bytes, if at
+# least _WORTH samples fit.
 _JOINED, _WORTH = 1 << 17, 256
-_TOLERANCE = 1e-3  # of the largest output, between two ways to compute it in float32: a wrong one differs in the first digit
+# Relative to the largest output, between two ways to compute it in float32; a wrong one differs in the first digit.
+_TOLERANCE = 1e-3
 _IMAGE = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
-    """A network ready to be run on its data.
+class InferenceNetwork:
+    """A network prepared for forward passes on its data.
 
     Attributes:
-        module: it, with its BatchNorms folded if they can be.
-        dtype: that it computes in.
-        own: that the loss is computed in.
-        channels_last: whether images lie in memory with their channels last.
+        module: the network, with its BatchNorms folded if possible.
+        dtype: dtype of its computation.
+        own: dtype of the loss.
+        channels_last: whether images are stored channels last.
         batches: inputs as the module reads them, and targets.
-        weights: (N,) of the samples in the mean.
-        shares: of the batches.
-        widest: bytes of the largest activation that it has for a sample; 0 where it is not known.
-        folded: BatchNorms that it does without.
+        weights: (N,) weights of the samples in the mean.
+        shares: of the batches in the mean.
+        widest: bytes of the largest activation for one sample; 0 if unknown.
+        folded: number of BatchNorms folded.
     """
 
     module: nn.Module = field(repr=False)
@@ -62,9 +62,9 @@ class Network:
     widest: int
     folded: int
 
-    def ready(self, engine: ForwardPass, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The module's parameters at a point, from the whole network's."""
-        whole = params if engine.folded is None else engine.folded(params)
+    def ready(self, network: ForwardPass, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The module's parameters at a point, from those of the whole network."""
+        whole = params if network.folded is None else network.folded(params)
         return {name: self.laid_out(t) for name, t in whole.items()}
 
     def laid_out(self, t: Tensor) -> Tensor:
@@ -74,81 +74,81 @@ class Network:
         t = t if t.dtype == self.dtype else t.to(self.dtype)
         return t.contiguous(memory_format=torch.channels_last) if self.channels_last and t.ndim == 4 else t
 
-    def output(self, engine: ForwardPass, ready: dict[str, Tensor], batch: Batch) -> Tensor:
-        """What the loss sees for one batch."""
-        batch = batch.map(Tensor.clone) if engine.writes else batch
-        output = picked(called(self.module, ready, batch), engine.output, len(batch)).detach().to(self.own)
-        return output if engine.transform is None else engine.transform(output)
+    def output(self, network: ForwardPass, ready: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The input of the loss for one batch."""
+        batch = batch.map(Tensor.clone) if network.writes else batch
+        output = picked(called(self.module, ready, batch), network.output, len(batch)).detach().to(self.own)
+        return output if network.transform is None else network.transform(output)
 
     @property
     def words(self) -> str:
-        """How it is run, for people."""
+        """How the network is run, as text."""
         norms = f", {self.folded} BatchNorm{'s' * (self.folded > 1)} folded" if self.folded else ""
         return str(self.dtype).removeprefix("torch.") + (", channels last" if self.channels_last else "") + norms
 
 
-_KNOWN: WeakKeyDictionary[ForwardPass, dict[torch.dtype | None, Network]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[ForwardPass, dict[torch.dtype | None, InferenceNetwork]] = WeakKeyDictionary()
 
 
-def network(engine: ForwardPass, dtype: torch.dtype | None = None) -> Network:
-    """The network of an engine as it is run for its outputs, made when it is first asked for and kept as long as the engine.
+def inference_network(network: ForwardPass, dtype: torch.dtype | None = None) -> InferenceNetwork:
+    """Prepare a network for forward passes; the result is cached as long as the argument lives.
 
     Args:
-        engine: network and data.
-        dtype: to compute in; default the network's own.
+        network: the model and its data.
+        dtype: dtype of the computation; default: the network's own.
 
     Raises:
         UsageError: the network cannot compute in that dtype.
 
-    Cost: two passes of two samples; a copy of the images in the other memory format, of inputs and network in another dtype.
+    Cost: two passes of two samples; a copy of the images channels last, or of inputs and network in another dtype.
     """
-    known = _KNOWN.setdefault(engine, {})
+    known = _KNOWN.setdefault(network, {})
     if dtype not in known:
-        known[dtype] = _made(engine, dtype)
+        known[dtype] = _made(network, dtype)
     return known[dtype]
 
 
-def _made(engine: ForwardPass, dtype: torch.dtype | None) -> Network:
-    """As `network`."""
-    module = engine.model if engine.folded is None else engine.folded.model
-    own = next(p.dtype for p in engine.model.parameters() if p.is_floating_point())
-    weights = [b.sample_weights.cpu().numpy() for b, _ in engine.weighted]
-    batches = [b for b, _ in engine.weighted]
-    plain = Network(
-        module, own, own, False, batches, np.concatenate(weights), np.array([share for _, share in engine.weighted]),
-        0, 0 if engine.folded is None else len(engine.folded.pairs),
+def _made(network: ForwardPass, dtype: torch.dtype | None) -> InferenceNetwork:
+    """As `inference_network`."""
+    module = network.model if network.folded is None else network.folded.model
+    base = next(p.dtype for p in network.model.parameters() if p.is_floating_point())
+    weights = [b.sample_weights.cpu().numpy() for b, _ in network.weighted]
+    batches = [b for b, _ in network.weighted]
+    plain = InferenceNetwork(
+        module, base, base, False, batches, np.concatenate(weights), np.array([share for _, share in network.weighted]),
+        0, 0 if network.folded is None else len(network.folded.pairs),
     )  # fmt: skip
     with values():
-        found, output = _tried(engine, plain)
-        if dtype is not None and dtype != own:
-            found = _cast(engine, found, dtype)
-        elif found.channels_last and not _agrees(engine, found, output):
-            found = _with(found, channels_last=False)
-    return _with(found, batches=_pieces(engine, found))
+        prepared, output = _tried(network, plain)
+        if dtype is not None and dtype != base:
+            prepared = _cast(network, prepared, dtype)
+        elif prepared.channels_last and not _agrees(network, prepared, output):
+            prepared = _with(prepared, channels_last=False)
+    return _with(prepared, batches=_pieces(network, prepared))
 
 
-def _tried(engine: ForwardPass, plain: Network) -> tuple[Network, Tensor]:
-    """With what two samples tell: the widest activation; and their output. Channels last where that is worth trying."""
+def _tried(network: ForwardPass, plain: InferenceNetwork) -> tuple[InferenceNetwork, Tensor]:
+    """Run two samples: sets the widest activation, and channels last if that is worth trying; also returns the output."""
     with _watching(plain.module) as widths:
-        output = _two(engine, plain)
+        output = _two(network, plain)
     images = any(isinstance(m, _IMAGE) for m in plain.module.modules())
-    # A GPU's convolutions in IEEE float32 are made for channels first; there is no gain in float64.
-    last = images and plain.own == torch.float32 and engine.batches[0].target.device.type == "cpu"
+    # On a GPU, convolutions in IEEE float32 are faster channels first; in float64 there is no gain.
+    last = images and plain.own == torch.float32 and network.batches[0].target.device.type == "cpu"
     return _with(plain, widest=max(widths, default=0), channels_last=last), output
 
 
-def _cast(engine: ForwardPass, found: Network, dtype: torch.dtype) -> Network:
-    """In another dtype."""
-    images = any(isinstance(m, _IMAGE) for m in found.module.modules())
-    widest = found.widest * dtype.itemsize // found.own.itemsize
+def _cast(network: ForwardPass, prepared: InferenceNetwork, dtype: torch.dtype) -> InferenceNetwork:
+    """The network converted to another dtype."""
+    images = any(isinstance(m, _IMAGE) for m in prepared.module.modules())
+    widest = prepared.widest * dtype.itemsize // prepared.own.itemsize
     name = str(dtype).removeprefix("torch.")
-    module = converted(owned(found.module), None, dtype)
+    module = converted(owned(prepared.module), None, dtype)
     reason = ""
     for last in (True, False) if images else (False,):
-        cast = _with(found, module=module, dtype=dtype, channels_last=last, widest=widest)
+        cast = _with(prepared, module=module, dtype=dtype, channels_last=last, widest=widest)
         try:
-            output = _two(engine, cast)
-        except Exception as error:  # whatever the user's own code raises in a dtype that it does not know
+            output = _two(network, cast)
+        except Exception as error:  # the user's code may raise anything in another dtype
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             continue
         if bool(output.isfinite().all()):
@@ -157,34 +157,34 @@ def _cast(engine: ForwardPass, found: Network, dtype: torch.dtype) -> Network:
     raise UsageError(f"expected a network that can compute in {name}, found {reason}", fix=f"leave {name} out")
 
 
-def _agrees(engine: ForwardPass, found: Network, output: Tensor) -> bool:
-    """Whether the network gives the same outputs in this memory format. `view`, for one, may refuse it."""
+def _agrees(network: ForwardPass, prepared: InferenceNetwork, output: Tensor) -> bool:
+    """Whether the network gives the same outputs channels last; `view`, for example, may refuse that format."""
     try:
-        other = _two(engine, found)
+        other = _two(network, prepared)
     except RuntimeError:
         return False
     return bool((other - output).abs().max() <= _TOLERANCE * output.abs().max())
 
 
-def _two(engine: ForwardPass, found: Network) -> Tensor:
+def _two(network: ForwardPass, prepared: InferenceNetwork) -> Tensor:
     """The outputs for two samples, at the network's own weights."""
-    ready = found.ready(engine, dict(engine.model.named_parameters()))
-    return found.output(engine, ready, _inputs(found.batches[0].first(2), found))
+    ready = prepared.ready(network, dict(network.model.named_parameters()))
+    return prepared.output(network, ready, _inputs(prepared.batches[0].first(2), prepared))
 
 
-def _pieces(engine: ForwardPass, found: Network) -> list[Batch]:
-    """The batches as the module reads them; cut where activations would not stay in the cache, joined where they are tiny.
+def _pieces(network: ForwardPass, prepared: InferenceNetwork) -> list[Batch]:
+    """The batches as the module reads them, split if their activations would not stay in the cache, joined if they are tiny.
 
-    Nothing is cut whose samples cannot be taken apart: by the loss, or by a BatchNorm that normalizes by its batch.
+    Batches that mix their samples, through the loss or through a BatchNorm with batch statistics, are not split.
     """
-    batches = found.batches
-    if found.widest and engine.divisible and batches[0].target.device.type == "cpu":
-        joined = _power(_JOINED // found.widest)
+    batches = prepared.batches
+    if prepared.widest and network.divisible and batches[0].target.device.type == "cpu":
+        joined = _power(_JOINED // prepared.widest)
         if joined >= _WORTH:
             batches = regrouped(batches, joined)
         else:
-            batches = split(batches, max(_SMALLEST, _power(_CACHE // found.widest)))
-    return [_inputs(b, found) for b in batches]
+            batches = split(batches, max(_SMALLEST, _power(_CACHE // prepared.widest)))
+    return [_inputs(b, prepared) for b in batches]
 
 
 def convolves(module: nn.Module) -> bool:
@@ -197,15 +197,15 @@ def _power(n: int) -> int:
     return 1 << max(0, n.bit_length() - 1)
 
 
-def _inputs(batch: Batch, found: Network) -> Batch:
-    """A batch with inputs in the module's dtype and memory format; its targets stay."""
-    args, kwargs = pytree.tree_map_only(Tensor, found.laid_out, (batch.args, batch.kwargs))
+def _inputs(batch: Batch, prepared: InferenceNetwork) -> Batch:
+    """A batch with inputs in the module's dtype and memory format; its targets are unchanged."""
+    args, kwargs = pytree.tree_map_only(Tensor, prepared.laid_out, (batch.args, batch.kwargs))
     return replace(batch, args=args, kwargs=kwargs)
 
 
 @contextmanager
 def _watching(module: nn.Module) -> Iterator[list[int]]:
-    """Bytes that each innermost layer's output takes for a sample, of those that run inside the block."""
+    """Collect the bytes for one sample of the output of every innermost layer that runs inside the block."""
     widths: list[int] = []
 
     def see(_: nn.Module, __: Any, output: Any) -> None:
@@ -220,6 +220,6 @@ def _watching(module: nn.Module) -> Iterator[list[int]]:
             handle.remove()
 
 
-def _with(found: Network, **changes: Any) -> Network:
-    """It, with other attributes."""
-    return Network(**(vars(found) | changes))
+def _with(prepared: InferenceNetwork, **changes: Any) -> InferenceNetwork:
+    """The same network with some attributes changed."""
+    return InferenceNetwork(**(vars(prepared) | changes))

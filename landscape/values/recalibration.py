@@ -1,4 +1,4 @@
-"""BatchNorm's statistics at any weights, without a change to the model: re-estimated from all data, or those of each batch."""
+"""BatchNorm statistics at any weights, without changing the model: from all data, or from each batch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,65 +20,66 @@ from landscape.network.forward import ForwardPass, Pass
 AT_ONCE = 2**23
 
 
-def recalibrated(engine: ForwardPass, theta: Float[Tensor, " P"]) -> tuple[dict[str, Tensor], int]:
-    """Mean and variance of every BatchNorm layer's input over all of the engine's data, at the weights theta.
+def recalibrated(network: ForwardPass, theta: Float[Tensor, " P"]) -> tuple[dict[str, Tensor], int]:
+    """Mean and variance of every BatchNorm layer's input over all data, at the weights theta.
 
-    mean_c = mean over samples and places of the layer's input in channel c; var_c likewise with n - 1, as PyTorch's running
-    variance has it. They are exact and consistent: each layer's statistics are those of its input in the network that
-    uses all the statistics returned, in eval mode. Layers are settled in the order in which the network comes to them, since
-    a layer's input depends on those before it only.
+    mean_c is the mean over samples and positions of the layer's input in channel c; var_c is the variance, with n - 1 as in
+    PyTorch's running variance. They are exact and consistent: each layer's statistics are those of its input in the network
+    that uses all the returned statistics, in eval mode. Layers are processed in the order of the forward pass, since a
+    layer's input depends only on those before it.
 
-    They do not depend on the batch size beyond rounding. (Averaging the batches' own statistics in one pass, as is often
-    done, depends on it in every layer but the first, because training normalizes each batch by itself.) Where all samples
-    are at most 2^23 input values they go through in one batch, whatever the micro-batch, and each layer is settled on the
-    way; else each layer takes a pass over all batches up to itself. Layers without running statistics normalize by their batch
-    anyway and are left alone; a layer that is used several times pools its inputs, each under what it had pooled until then.
+    The statistics do not depend on the batch size beyond rounding. (The common average of the batches' own statistics from one
+    pass depends on it in every layer but the first, because training normalizes each batch by itself.) If all samples have at
+    most 2^23 input values, they pass through in one batch, whatever the micro-batch, and each layer is set on the way.
+    Otherwise each layer takes a pass over all batches that ends at the layer. Layers without running statistics already
+    normalize by their batch and are left alone. A layer that is used several times pools its inputs; each use is normalized by
+    the statistics pooled up to it.
 
     Args:
-        engine: network, in eval mode, and data; neither is changed.
+        network: the model, in eval mode, and its data; neither is changed.
         theta: (P,) weights.
 
     Returns:
-        Name of the buffer -> statistics, to be given to `Objective.evaluate`; empty without BatchNorm. And the passes spent.
+        Name of the buffer -> statistics, for `Objective.evaluate`; empty without BatchNorm. Also the number of passes spent.
 
-    Cost: one forward pass up to 2^23 input values; beyond, about half a pass for every BatchNorm layer.
+    Cost: one forward pass up to 2^23 input values; above, about half a pass for every BatchNorm layer.
 
     Accuracy: sums in float64, merged over batches by Chan's formula, so that a variance is never negative.
 
     Reference: Izmailov et al. 2018, arXiv:1803.05407, section 3.2, who average over batches; Chan, Golub, LeVeque 1979 for the
         merge.
     """
-    layers = with_statistics(engine.model)
+    layers = with_statistics(network.model)
     if not layers:
         return {}, 0
-    engine = replace(engine, folded=None)  # every layer must be there to be watched
-    params = engine.tensors(theta)
+    network = replace(network, folded=None)  # hooks need every layer
+    params = network.tensors(theta)
     with values():
-        numbers = sum(t.numel() for b in engine.batches for t in b.tensors)
-        whole = merged(engine.batches) if numbers <= AT_ONCE else None
+        numbers = sum(t.numel() for b in network.batches for t in b.tensors)
+        whole = merged(network.batches) if numbers <= AT_ONCE else None
         if whole is not None:
-            return _on_the_way(engine, params, layers, whole), 1
-        return _one_by_one(engine, params, layers), 1 + len(layers) // 2
+            return _on_the_way(network, params, layers, whole), 1
+        return _one_by_one(network, params, layers), 1 + len(layers) // 2
 
 
-def batch_normalized(engine: Pass) -> Pass:
-    """A copy whose BatchNorm layers normalize by the mean and variance of the batch at hand, as they do in training.
+def batch_normalized(network: Pass) -> Pass:
+    """A copy whose BatchNorm layers normalize by the mean and variance of the current batch, as in training.
 
-    Derivatives go through these statistics. To hold them constant instead would give another gradient: with them the loss does
-    not depend on the length of the weights before a BatchNorm, and its gradient has no component along them. Nothing is
-    recorded: the copy has no running statistics. All else, dropout too, stays in eval mode.
+    Derivatives include these statistics. Holding them constant would give another gradient: with batch statistics the loss does
+    not depend on the length of the weights before a BatchNorm, and its gradient has no component along them. The copy has no
+    running statistics to update. Everything else, dropout included, stays in eval mode.
 
     Returns:
-        One whose loss depends on how the data are cut into batches; the same where no layer has statistics.
+        A forward pass whose loss depends on how the data are split into batches; unchanged if no layer has statistics.
 
     Accuracy: training divides a batch's squared deviations by n, the running variance by n - 1.
     """
-    if not with_statistics(engine.model):
-        return engine
-    model = owned(engine.model)
+    if not with_statistics(network.model):
+        return network
+    model = owned(network.model)
     for layer in with_statistics(model).values():
         layer.running_mean = layer.running_var = None
-    return replace(engine, model=model, folded=None)
+    return replace(network, model=model, folded=None)
 
 
 def with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
@@ -87,7 +88,7 @@ def with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 class _Pool:
-    """Count, mean and sum of squared deviations of everything seen so far, a channel each."""
+    """Count, mean and sum of squared deviations, by channel, of all values so far."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
@@ -100,9 +101,9 @@ class _Pool:
         if not self.count:
             self.mean, self.squares = torch.zeros_like(mean), torch.zeros_like(mean)
         total = self.count + n
-        apart = mean - self.mean
-        self.squares = self.squares + n * variance + apart.square() * (self.count * n / total)
-        self.mean = self.mean + apart * (n / total)
+        shift = mean - self.mean
+        self.squares = self.squares + n * variance + shift.square() * (self.count * n / total)
+        self.mean = self.mean + shift * (n / total)
         self.count = total
 
     def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,9 +112,9 @@ class _Pool:
 
 
 def _on_the_way(
-    engine: ForwardPass, params: dict[str, Tensor], layers: Mapping[str, nn.Module], whole: Batch
+    network: ForwardPass, params: dict[str, Tensor], layers: Mapping[str, nn.Module], whole: Batch
 ) -> dict[str, Tensor]:
-    """All samples in one batch: every layer normalizes by the statistics that it has just been given."""
+    """All samples in one batch: every layer normalizes by the statistics just computed from its input."""
     pools = {name: _Pool() for name in layers}
 
     def normalize(name: str, module: Any, x: Tensor) -> Tensor:
@@ -122,15 +123,15 @@ def _on_the_way(
         return F.batch_norm(x, mean, variance, module.weight, module.bias, False, 0.0, module.eps)
 
     with _watching(layers, normalize):
-        engine.forward(params, whole)
+        network.forward(params, whole)
     return _named(pools, layers)
 
 
-def _one_by_one(engine: ForwardPass, params: dict[str, Tensor], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Batch after batch, layer after layer: a pass for each, which ends at that layer."""
+def _one_by_one(network: ForwardPass, params: dict[str, Tensor], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Batch by batch, layer by layer: one pass for each layer, which ends at that layer."""
     order: dict[str, None] = {}
     with _watching(layers, lambda name, _module, _x: order.setdefault(name)):
-        engine.forward(params, engine.batches[0].first(2))
+        network.forward(params, network.batches[0].first(2))
     pools = {name: _Pool() for name in order}
     settled: dict[str, Tensor] = {}
 
@@ -140,21 +141,21 @@ def _one_by_one(engine: ForwardPass, params: dict[str, Tensor], layers: Mapping[
 
     for name in order:
         with _watching({name: layers[name]}, collect):
-            for batch in engine.batches:
+            for batch in network.batches:
                 try:
-                    engine.forward(params | settled, batch)
+                    network.forward(params | settled, batch)
                 except _Reached:
                     continue
         settled |= _named({name: pools[name]}, layers)
     return settled
 
 
-class _Reached(Exception):  # no error: the rest of the network need not run
-    """The layer that a pass was for has seen its batch."""
+class _Reached(Exception):  # not an error: the rest of the network need not run
+    """The layer of this pass has received its batch."""
 
 
 def _named(pools: Mapping[str, _Pool], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Statistics under the names of the buffers; a layer that the network never came to keeps what it has."""
+    """Statistics by buffer name; a layer that the network never reached keeps its own."""
     out = {}
     for name, pool in pools.items():
         if pool.count:
@@ -165,7 +166,7 @@ def _named(pools: Mapping[str, _Pool], layers: Mapping[str, nn.Module]) -> dict[
 
 @contextmanager
 def _watching(layers: Mapping[str, nn.Module], see: Callable[[str, Any, Tensor], Tensor | None]) -> Iterator[None]:
-    """Call `see` with every layer's input while the block runs; what it returns replaces the output. No hook outlives it."""
+    """Call `see` with every layer's input inside the block; its result replaces the output. The hooks are removed after."""
 
     def watch(name: str) -> Any:
         return lambda module, args, kwargs, _: see(name, module, args[0] if args else kwargs["input"])

@@ -1,4 +1,4 @@
-"""Loss and accuracy of every sample of a batch, as values without derivatives."""
+"""Loss and accuracy of every sample in a batch, without derivatives."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,11 +9,11 @@ from landscape.network.losses.mean_loss import MeanLoss, accuracy
 
 
 def losses_and_hits(loss: MeanLoss, output: Tensor, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
-    """Every sample's own loss and accuracy; None for what the loss or the targets do not have.
+    """Loss and accuracy of every sample; None for one that the loss or the targets do not define.
 
-    Cross-entropy of class indices reads the logits once for both: -log softmax_y = log sum_c exp(o_c - o_max) - (o_y - o_max),
-    and the sample is right where the first of the largest logits is that of its class. PyTorch's softmax over a few classes
-    goes through them one by one, and takes some six times as long; for a small network that is most of a point.
+    Cross-entropy of class indices computes both from one reading of the logits: -log softmax_y = log sum_c exp(o_c - o_max) -
+    (o_y - o_max), and a sample is right if the first of the largest logits is that of its class. PyTorch's softmax over a few
+    classes processes them one by one and takes some six times as long, which for a small network is most of the time.
 
     Args:
         loss: of the batch.
@@ -30,7 +30,7 @@ def losses_and_hits(loss: MeanLoss, output: Tensor, batch: Batch) -> tuple[Tenso
 def _cross_entropy(
     output: Float[Tensor, "B C"], target: Int[Tensor, " B"], counted: Tensor, ignore_index: int | None
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Of every sample; a loss of 0 where the target does not count, and an accuracy that is nan where it is ignored."""
+    """By sample; the loss is 0 where the target does not count, and the accuracy nan where it is ignored."""
     top = output.max(1)
     picked = output.gather(1, target.clamp(0, output.shape[1] - 1)[:, None])[:, 0]
     nll = (output - top.values[:, None]).exp_().sum(1).log_() - (picked - top.values)
@@ -39,7 +39,7 @@ def _cross_entropy(
 
 
 def _accuracy(loss: MeanLoss, output: Tensor, target: Tensor) -> Tensor | None:
-    """Of every sample, float64; None where the targets are no class indices, or nobody knows which output each is for."""
+    """Accuracy by sample, float64; None if targets are not class indices, or their alignment with outputs is unknown."""
     if loss.takes_classes and not target.is_floating_point() and output.ndim == target.ndim + 1:
         return accuracy(output, target, loss.ignore_index)
     pairing = None if loss.structure is None else loss.structure.pairing

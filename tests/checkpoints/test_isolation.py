@@ -70,7 +70,7 @@ ACTIONS = [
 
 IN_FORKS = """
 import os, sys, torch
-from landscape.checkpoints import child
+from landscape.checkpoints.reading import parser_process as child
 for action in sys.argv[1:]:
     pid = os.fork()
     if pid == 0:
@@ -133,7 +133,7 @@ def test_a_child_that_takes_too_long_is_ended(place: Place, monkeypatch: pytest.
 def test_no_room_for_the_answer(place: Place) -> None:
     path = place(hostile.saved({"w": torch.zeros(100_000)}))
     program = (
-        "import os, resource\nfrom landscape.checkpoints import child\n"
+        "import os, resource\nfrom landscape.checkpoints.reading import parser_process as child\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "child.answer(os.fdopen(0, 'rb'), 'zip', 1 << 24, os.fdopen(1, 'wb'))\n"
     )
@@ -141,21 +141,21 @@ def test_no_room_for_the_answer(place: Place) -> None:
         done = subprocess.run(
             [sys.executable, "-P", "-c", program], stdin=file, stdout=answer, env=isolate._environment(), check=False
         )
-        with pytest.raises(UsageError, match="room for the tensors in the temporary directory"):
+        with pytest.raises(UsageError, match="space for the tensors in the temporary directory"):
             isolate.take(answer, done.returncode, "")
 
 
 def test_only_the_child_s_parser_loads() -> None:
     """Calls named load, loads or Unpickler: JSON anywhere, torch's in parse.py, and the child's warm-up on its own bytes."""
     calls = set()
-    for path in Path(checkpoints.__file__).parent.glob("*.py"):
+    for path in Path(checkpoints.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 called = ast.unparse(node.func)
                 if node.func.attr in ("load", "loads", "Unpickler") and called != "json.loads":
                     assert ("weights_only", True) in [(word.arg, getattr(word.value, "value", None)) for word in node.keywords]
                     calls.add((path.name, called))
-    assert calls == {("parse.py", "torch.load"), ("child.py", "torch.load")}
+    assert calls == {("parse.py", "torch.load"), ("parser_process.py", "torch.load")}
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -81,7 +81,7 @@ def test_no_permission(tmp_path: Path, refuse: Refuse) -> None:
 
 def test_a_nul_byte_in_the_path() -> None:
     with pytest.raises(UsageError, match="cannot be opened"):
-        formats.open_regular("a\0b")
+        formats.open_checkpoint("a\0b")
 
 
 def test_a_file_over_the_budget_is_the_users_choice(tmp_path: Path, refuse: Refuse) -> None:

@@ -89,7 +89,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     for name, arguments, words in (
         ("a.ckpt", (state, {}), "ending in .safetensors, .pt or .pth"),
         ("a.pt", ({}, {}), "found none"),
-        ("a.pt", ({"landscape.x": torch.ones(1)}, {}), "kept for extras"),
+        ("a.pt", ({"landscape.x": torch.ones(1)}, {}), "reserved for extras"),
         ("a.pt", (state, {"a": float("nan")}), "a recipe of JSON values"),
         ("a.pt", (state, {"a": object()}), "a recipe of JSON values"),
         ("a.pt", (state, {"a": list(range(300_000))}), "modest size"),
@@ -154,7 +154,7 @@ def test_one_flipped_bit_anywhere_in_the_tensors_is_found(tmp_path: Path, suffix
             flipped = bytearray(content)
             flipped[place + len(item) // 2] ^= 1 << bit
             path.write_bytes(flipped)
-            with pytest.raises(MalformedError, match=r"its SHA-256 is not theirs|CRC"):
+            with pytest.raises(MalformedError, match=r"their SHA-256 differs|CRC"):
                 checkpoints.read(path)
 
 

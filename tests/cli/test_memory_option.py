@@ -46,7 +46,7 @@ def test_the_forecast_is_said_and_recorded_and_decides_no_result(checkpoint, tmp
 
 def test_what_is_no_size_is_one_line(checkpoint):
     done = landscape("sharpness", checkpoint, "--memory", "lots", code=2)
-    assert done.stderr.splitlines()[-1].startswith("error: expected a size of memory, found 'lots'; for example 512MiB")
+    assert done.stderr.splitlines()[-1].startswith("error: expected a memory size, found 'lots'; for example 512MiB")
 
 
 @pytest.mark.slow

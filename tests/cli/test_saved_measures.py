@@ -194,7 +194,7 @@ def test_what_is_damaged_is_computed_again(own, tmp_path, capfd):
     os.mkfifo(kept[0])
     again = run(capfd, *own, "--json")
     assert again.code == 0
-    assert "it is a pipe, no file" in again.err
+    assert "it is a pipe, not a file" in again.err
 
 
 def test_a_finished_command_given_again_computes_nothing(own, tmp_path, capfd):

@@ -156,8 +156,8 @@ NINES = "9" * 5000
         (["-M", f'widths=[1, {{"a": {"9" * 30}}}]'], "expected -M widths as a number of 64 bits"),
         (["-M", "classes=" + "[" * 100_000], "expected -M classes as a number of 64 bits"),
         (["-M", "classes=" + "[" * 3000], "expected -M classes as a number of 64 bits, a text or a short list, found"),
-        (["--memory", f"{NINES}GiB"], "expected a size of memory"),
-        (["--memory", f"{'9' * 300}GiB"], "expected a size of memory"),
+        (["--memory", f"{NINES}GiB"], "expected a memory size"),
+        (["--memory", f"{'9' * 300}GiB"], "expected a memory size"),
         (["--data", "safetensors:~no-such-user/x"], "expected a path, found '~no-such-user/x'"),
         (["--task", "~no-such-user/t.py"], "expected a path, found '~no-such-user/t.py'"),
         (["--measures", f"trace:probes={'9' * 400}"], "expected a number from 0 for trace:probes"),
@@ -241,7 +241,7 @@ def within(seconds: float, call):
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "socket", "folder"])
 def test_what_is_no_file_is_not_read(kind, tmp_path):
-    from landscape.cli.surfaces.axes import sha256
+    from landscape.cli.surfaces.axes import path_sha256
     from landscape.errors import UsageError
     from landscape.machine.files import read_json
     from landscape.report import is_report
@@ -260,11 +260,11 @@ def test_what_is_no_file_is_not_read(kind, tmp_path):
         path = Path("/dev/zero")
 
     def refused() -> str:
-        with pytest.raises(OSError, match=f"it is a {kind.split()[-1]}, no file") as error:
+        with pytest.raises(OSError, match=f"it is a {kind.split()[-1]}, not a file") as error:
             read_json(path)
         if kind != "folder":
             with pytest.raises(UsageError):
-                sha256(path)
+                path_sha256(path)
         assert not is_report(path)
         return str(error.value)
 
@@ -275,14 +275,14 @@ def test_pipes_where_commands_read_and_write(demo, tmp_path, capfd):
     (tmp_path / "r").mkdir()
     os.mkfifo(tmp_path / "r" / "sharpness.json")
     done = run(capfd, "report", tmp_path / "r", "--out", tmp_path / "o.html")
-    assert (done.code, "it is a pipe, no file" in done.error) == (4, True)
+    assert (done.code, "it is a pipe, not a file" in done.error) == (4, True)
     os.mkfifo(tmp_path / "p.html")
     done = run(capfd, "report", demo, "--out", tmp_path / "p.html", "--measures", "logit_norm")
     assert (done.code, "found another file" in done.error) == (2, True)
     (tmp_path / "q").mkdir()
     os.mkfifo(tmp_path / "q" / "run.json")
     done = run(capfd, "inspect", demo, "--out", tmp_path / "q")
-    assert (done.code, "it is a pipe, no file" in done.error) == (2, True)
+    assert (done.code, "it is a pipe, not a file" in done.error) == (2, True)
     done = run(capfd, "inspect", demo, "--out", tmp_path / "p.html")
     assert done.code == 2
 

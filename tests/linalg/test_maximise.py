@@ -305,13 +305,13 @@ def test_the_global_generator_is_left_alone_and_the_seed_decides():
     [
         ({"radius": torch.tensor([1.0, -1.0])}, "expected every radius finite and >= 0, found others"),
         ({"radius": torch.tensor([1.0, float("inf")])}, "expected every radius finite and >= 0"),
-        ({"radius": 1.0}, "expected dim beside a radius that is one number, found none"),
+        ({"radius": 1.0}, "expected dim with a radius that is one number, found none"),
         ({"radius": torch.ones(2), "dim": 3}, r"expected a radius of shape \(3,\), found \(2,\)"),
         ({"radius": torch.ones(2, dtype=torch.int64)}, "expected a float32 or float64 radius"),
-        ({"radius": torch.ones(2), "methods": ("newton",)}, "expected methods out of corner_search, .* found 'newton'"),
+        ({"radius": torch.ones(2), "methods": ("newton",)}, "expected methods among corner_search, .* found 'newton'"),
         (
             {"radius": torch.ones(2), "starts": ("edge",)},
-            "expected starts out of centre, directions, random or tensors, found 'edge'",
+            "expected starts among centre, directions, random or tensors, found 'edge'",
         ),
         ({"radius": torch.ones(2), "starts": (torch.ones(3),)}, r"expected a start of shape \(2,\)"),
         ({"radius": torch.ones(2), "directions": torch.ones(1, 3)}, r"expected directions of shape \(2,\)"),

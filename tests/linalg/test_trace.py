@@ -195,7 +195,7 @@ def test_a_product_that_is_not_finite_is_named():
 
 @pytest.mark.parametrize("function", [hutchinson, hutchpp, frobenius, quadratic_forms])
 def test_bad_input(function):
-    with pytest.raises(UsageError, match="expected probes >= 2, found 1; an interval needs two"):
+    with pytest.raises(UsageError, match="expected probes >= 2, found 1; an interval needs two probes"):
         function(lambda v: v, 4, probes=1)
     with pytest.raises(UsageError, match="expected block >= 1, found 0"):
         function(lambda v: v, 4, block=0)

@@ -55,7 +55,7 @@ def test_sizes_are_read(text, size):
 
 @pytest.mark.parametrize("text", ["", "lots", "8 GiB please", "-1GiB", "0", "1e9", "8QiB", "GiB", "0.0MiB"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(UsageError, match=r"expected a size of memory, found .*; for example 512MiB, 8GiB, 8GB, or plain bytes"):
+    with pytest.raises(UsageError, match=r"expected a memory size, found .*; for example 512MiB, 8GiB, 8GB, or plain bytes"):
         parsed(text)
 
 

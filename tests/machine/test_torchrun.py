@@ -113,7 +113,7 @@ def test_a_process_that_is_killed_stops_the_others(place):
     _, err = ended(run, 1)  # long before the half hour for which the others would wait for it
     assert len(errors(err)) == 1
     assert errors(err)[0].startswith("error: expected all 2 processes, found that one stopped")
-    assert errors(err)[0].endswith("run the same command again: a surface goes on where it was")
+    assert errors(err)[0].endswith("run the same command again: a surface resumes where it stopped")
     assert "exitcode  : 6" in err
     assert not (place / "killed").exists(), "a run that fails owns nothing"
 

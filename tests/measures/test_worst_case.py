@@ -20,7 +20,6 @@ from landscape.measures import (
     asam_published,
     first_order_adaptive_linf,
     keskar_relative,
-    measure_all,
     sam,
     sam_linf,
 )
@@ -163,23 +162,6 @@ def test_average_covers_its_closed_form(norm, law, monkeypatch):
         low, high = adaptive_average(objective, norm=norm, generator=torch.Generator().manual_seed(seed)).interval()
         hits += low <= truth <= high
     assert 0.90 <= hits / 300 <= 0.985, hits
-
-
-def test_data_error_is_the_scatter_over_fresh_samples():
-    """60 samples of 200 each, as chunks of one objective: what is prepared once for a network is shared by them."""
-    names = ["sam", "asam", "adaptive_average_l2", "keskar", "adaptive_worst_linf_m:m=20:steps=4:restarts=0", "fisher_rao"]
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    generators = [torch.Generator().manual_seed(seed) for seed in range(60)]
-    x = torch.cat([torch.randn(200, 3, generator=g) for g in generators])
-    y = (x[:, 0] + 0.5 * torch.cat([torch.randn(200, generator=g) for g in generators]) > 0).long()
-    samples = Objective(model, nn.CrossEntropyLoss(), (x, y), dtype="float64").chunks(200)
-    found = [measure_all(sample, names) for sample in samples]
-    ratios = {}
-    for name in names:
-        estimates = [one[name].estimate for one in found]
-        ratios[name] = np.std([e.value for e in estimates], ddof=1) / np.mean([e.data_stderr for e in estimates])
-    assert ratios == pytest.approx(dict.fromkeys(names, 1.0), rel=0.3)
 
 
 def test_radii_are_checked():

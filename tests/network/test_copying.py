@@ -75,7 +75,7 @@ def test_scripted_and_traced_networks_are_refused_in_one_line() -> None:
         (torch.jit.trace(plain, data[0]), "a TorchScript program"),
         (Holds(torch.jit.script(plain)), "the scripted module body"),
     ):
-        with pytest.raises(UsageError, match=f"expected modules of Python, found {found}; build"):
+        with pytest.raises(UsageError, match=f"expected Python modules, found {found}; build"):
             Objective(net, nn.CrossEntropyLoss(), data)
 
 
@@ -86,5 +86,5 @@ def test_a_cached_tensor_is_copied_as_its_value_and_what_cannot_be_copied_is_ref
     assert owned(net).cached.grad_fn is None
     assert Objective(net, nn.CrossEntropyLoss(), data).value().value > 0
     net.stream = (i for i in range(3))
-    with pytest.raises(UsageError, match=r"expected a network that can be copied, found TypeError.*remove what it holds"):
+    with pytest.raises(UsageError, match=r"expected a network that can be copied, found TypeError.*remove attributes"):
         Objective(net, nn.CrossEntropyLoss(), data)

@@ -103,7 +103,7 @@ def test_a_loss_that_works_in_its_own_dtype_only_is_asked_in_that():
 
 
 def test_a_sum_is_refused():
-    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two that have"):
+    with pytest.raises(UsageError, match=r"expected a loss that averages over samples, found .* for two samples with losses"):
         structure(lambda o, t: F.cross_entropy(o, t, reduction="sum"), [drawn()])
 
 
@@ -250,7 +250,7 @@ TARGETS = [
     (lambda y: y.byte(), None),
     (lambda y: y.int(), None),
     (lambda y: y.float(), "found float32 of shape (N); pass indices as y.long()"),
-    (lambda y: y > 0, "expected class indices, found targets of true and false; pass y.long()"),
+    (lambda y: y > 0, "expected class indices, found boolean targets; pass y.long()"),
     (lambda y: y[:, None], "expected class indices of shape (N), found (N, 1); pass y.squeeze(1)"),
 ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import report_examples as examples
 
-from landscape.report import output
+from landscape.report import figure_files
 from landscape.report.figures import titled
 
 
@@ -103,4 +103,4 @@ if __name__ == "__main__":
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in pictures():
         print(name, end=" ", flush=True)
-        print(*output.save(figure, folder / name))
+        print(*figure_files.save(figure, folder / name))

@@ -23,6 +23,8 @@ from landscape.results import (
 
 PROVENANCE = {
     "checkpoint": "runs/clean-b16/final.pt",
+    "task": "digits-mlp",
+    "split": "train",
     "seed": 0,
     "samples": 1347,
     "dtype": "float32",
@@ -94,8 +96,8 @@ def line(*, test=True, accuracy=True, n=51, steep=6.0):
         if test:
             values["test_accuracy"] = 0.1 + 0.86 * np.exp(-3.3 * a**2)
             stderr["test_accuracy"] = np.sqrt(values["test_accuracy"] * (1 - values["test_accuracy"]) / 450)
-    derivatives = Derivatives({"11": 2 * steep}, {"11": 2 * steep}, loss=0.011)
-    check = SliceCheck(None, (NormRatios("filter", 1.0, 1.0, 26),), True, 0.011, True, derivatives)
+    derivatives = Derivatives({"11": 2 * steep}, {"11": 2 * steep}, loss=0.011, slope_error=1e-9)
+    check = SliceCheck(None, (NormRatios("filter", 1.0, 1.0, 26),), True, 0.011, True, derivatives, recomputed=0.0)
     return Slice(("random, seed 0, filter norm",), (a,), values, stderr, check, "Loss along one direction", PROVENANCE)
 
 
@@ -107,7 +109,8 @@ def plane(nx=41, ny=41, spans=((-1, 1), (-1, 1)), function=None, **changes):
     values = {"loss": loss, "accuracy": 0.1 + 0.9 * np.exp(-loss)}
     check = SliceCheck(
         0.0031, (NormRatios("filter", 0.999999, 1.000001, 26),) * 2, True, 0.012, True,
-        Derivatives({"11": 8.0, "12": -0.8, "22": 2.48}, {"11": 8.001, "12": -0.7998, "22": 2.479}, loss=0.012),
+        Derivatives({"11": 8.0, "12": -0.8, "22": 2.48}, {"11": 8.001, "12": -0.7998, "22": 2.479}, {}, 0.012, 1e-9),
+        recomputed=0.0,
     )  # fmt: skip
     names = ("random, seed 0, filter norm", "random, seed 1, filter norm")
     content = {"axes": names, "coordinates": (x, y), "values": values, "stderr": {}, "check": check}
@@ -126,7 +129,7 @@ def interpolation():
         sign, ends = (-1 if "acc" in k else 1), float(y[[10, 30]].mean())
         top = 10 + int(np.argmax(sign * y[10:31]))
         barriers[k] = Barrier(sign * (float(y[top]) - ends), 0.02, float(a[top]), ends)
-    derivatives = Derivatives({"11": -3.0}, {"11": -3.001}, loss=1.2)
+    derivatives = Derivatives({"11": -3.0}, {"11": -3.001}, loss=1.2, slope_error=1e-9)
     check = PathCheck((float(loss[10]), float(loss[30])), (True, True), 0.0, 0.382, derivatives)
     return Slice(
         ("from small batch to large batch",),

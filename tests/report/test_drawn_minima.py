@@ -8,7 +8,8 @@ import pytest
 import report_examples as examples
 
 from landscape.errors import UsageError
-from landscape.report import draw_merge_tree, draw_slice, figure_merge_tree, figure_slice
+from landscape.report import draw_merge_tree, draw_slice, figure_merge_tree
+from landscape.report.page.surface_section import slice_entry
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 
 
@@ -39,9 +40,10 @@ def test_kept_minima_and_their_passes_are_marked_where_they_are():
     assert labels == ["checkpoint", "2 minima of persistence > 0.25", "pass to a lower minimum"]
 
 
-def test_the_footer_counts_them():
-    footer = figure_slice(valleys()).get_supxlabel().replace("\n", " ")
-    assert "2 minima of persistence above 0.25, 3 on the grid in all" in footer
+def test_the_figure_of_their_persistence_and_the_page_count_them():
+    words = "2 minima of persistence above 0.25, 3 on the grid in all"
+    assert words in figure_merge_tree(valleys()).get_supxlabel().replace("\n", " ")
+    assert f"loss: {words}" in slice_entry(valleys())["facts"]
 
 
 def test_only_the_quantity_of_the_tree_carries_them():
@@ -49,7 +51,7 @@ def test_only_the_quantity_of_the_tree_carries_them():
     both = replace(piece, values=piece.values | {"accuracy": np.clip(piece.values["loss"] / 20, 0, 1)}, status={})
     ax = draw_slice(both, quantity="accuracy")
     assert marked(ax, "minima") is None
-    assert "minima" not in figure_slice(both, quantity="accuracy").get_supxlabel()
+    assert not [t for t in ax.get_legend().get_texts() if "minima" in t.get_text()]
 
 
 def test_bars_run_from_birth_to_death():

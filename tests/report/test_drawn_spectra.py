@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import report_examples as examples
 
 from landscape.report import draw_density, draw_eigenvalues, figure_density
@@ -58,6 +59,32 @@ def test_symmetric_log_axis_takes_its_threshold():
     ticks = ax.get_xticks()
     assert 0 in ticks
     assert len(ticks) <= 11
+    assert "axis linear from −0.01 to 0.01" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert ax.get_xlabel().endswith("log scale on both sides of 0")
+
+
+@pytest.mark.parametrize(("low", "expected"), [(-0.03, -0.02), (-0.3, -0.1), (-7.0, -1.0), (-0.0115, -0.01), (0.5, None)])
+def test_the_left_side_of_a_symmetric_log_axis_has_a_round_tick_wherever_it_is_logarithmic(low, expected):
+    """The tick furthest left that has a name; without one nobody could read a size there."""
+    density = examples.density("log")
+    inside = (density.grid >= low) | (np.arange(len(density.grid)) > 700)
+    few = {k: getattr(density, k)[inside] for k in ("grid", "density", "lower", "upper", "sigma")}
+    grid = few["grid"].copy()
+    grid[0] = low
+    ax = draw_density(replace(density, **few | {"grid": grid}))
+    named = [t for t in ax.get_xticks() if t < 0]
+    assert min(named, default=None) == (None if expected is None else pytest.approx(expected))
+    between = ax.get_xticks(minor=True)
+    assert all(low <= t <= grid[-1] and abs(t) > 0.01 for t in between)
+    assert {2.0, 5.0} <= {round(float(t), 6) for t in between}
+
+
+@pytest.mark.parametrize(("linthresh", "named"), [(0.03, [-0.1, 0.0, 0.1, 1.0, 10.0]), (0.09, [-0.2, 0.0, 1.0, 10.0])])
+def test_the_first_decade_is_named_unless_it_would_stand_beside_the_zero(linthresh, named):
+    density = examples.density("log")
+    inside = density.grid >= -0.28
+    few = {k: getattr(density, k)[inside] for k in ("grid", "density", "lower", "upper", "sigma")}
+    assert draw_density(replace(density, **few, linthresh=linthresh)).get_xticks() == pytest.approx(named)
 
 
 def test_rug_shows_the_extreme_ritz_values_of_every_probe():
@@ -90,11 +117,18 @@ def test_both_ends_have_ranks_of_both_signs():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "3", "−3", "−2", "−1"]
 
 
+@pytest.mark.parametrize(("factor", "said"), [(0.75, ""), (0.05, "\nlog scale on both sides of 0")])
+def test_a_symmetric_log_axis_of_eigenvalues_is_named(factor, said):
+    pairs = examples.eigenpairs("both", 4)
+    values = np.concatenate([10 * factor ** np.arange(4), -(factor ** np.arange(4)[::-1])])
+    assert draw_eigenvalues(replace(pairs, values=values)).get_ylabel() == f"eigenvalue λ (loss / weight²){said}"
+
+
 def test_smallest_end_counts_from_below():
     ax = draw_eigenvalues(examples.eigenpairs("smallest", 3))
     assert [t.get_text() for t in ax.get_xticklabels()] == ["−3", "−2", "−1"]
 
 
-def test_footer_says_what_was_spent():
-    footer = figure_density(examples.density(), provenance={"seed": 3}).get_supxlabel()
-    assert footer == "stochastic Lanczos quadrature: 8 probes × 29 steps, 232 products, 17,226 weights\nseed 3"
+def test_the_caption_says_the_method_and_the_samples():
+    footer = figure_density(examples.density(), provenance={"samples": 30, "seed": 3}).get_supxlabel()
+    assert footer == "stochastic Lanczos quadrature: 8 probes × 29 steps, 17,226 weights\n30 samples"

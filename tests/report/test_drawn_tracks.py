@@ -8,7 +8,8 @@ import report_examples as examples
 from matplotlib.text import Annotation
 
 from landscape.report import draw_slice, figure_interpolation, figure_slice
-from landscape.report.output import render
+from landscape.report.figure_files import render
+from landscape.report.page.surface_section import slice_entry
 from landscape.report.surfaces.tracks import track_line
 from landscape.results.surfaces.track import Track
 
@@ -36,13 +37,12 @@ def test_a_path_runs_through_its_points_in_their_order():
     assert (np.diff(dots.get_array()) > 0).all()
 
 
-def test_the_legend_and_the_footer_say_the_share_and_the_distance():
+def test_the_legend_and_the_page_say_the_share_and_the_distance():
     piece = examples.plane(9, 9, tracks=(path(),))
     labels = [t.get_text() for t in draw_slice(piece).get_legend().get_texts()]
     assert labels == ["checkpoint", "trajectory: 87 % in the plane, at most 2.3 off it"]
-    footer = figure_slice(piece).get_supxlabel().replace("\n", " ")
-    assert "trajectory of 11 points: 87 % of its spread in the plane, ends 0 off it, at most 2.3" in footer
-    assert "outside" not in footer
+    facts = slice_entry(piece)["facts"]
+    assert "trajectory of 11 points: 87 % of its spread in the plane, ends 0 off it, at most 2.3" in facts
 
 
 def test_points_outside_the_span_are_counted_and_do_not_stretch_it():
@@ -81,9 +81,8 @@ def test_checkpoints_are_marked_apart_and_named_inside_the_axes():
         assert text.xy == tuple(place)
         assert ax.bbox.contains(*text.get_window_extent().min)
         assert ax.bbox.contains(*text.get_window_extent().max)
-    assert "checkpoints (3 points): 87 % of their spread in the plane, at most 0 off it" in figure.get_supxlabel().replace(
-        "\n", " "
-    )
+    label = figure.axes[0].get_legend().get_texts()[-1].get_text().replace("\n", " ")
+    assert label == "checkpoints: 87 % in the plane, at most 0 off it"
 
 
 def test_many_checkpoints_are_not_named():

@@ -56,7 +56,7 @@ def everything():
         "sharpness": [examples.sharpness("clean-b16"), examples.sharpness("random", 30.0, lost="trace")],
         "eigenpairs": {"clean-b16": examples.eigenpairs()},
         "densities": {"clean-b16": examples.density()},
-        "slices": [examples.line(), examples.plane(31, 31), examples.interpolation()],
+        "slices": [examples.line(), examples.plane(45, 45), examples.interpolation()],
         "certificates": {"clean-b16": [(a, examples.certificate(a)) for a in (1.0, 10.0)]},
         "history": examples.history(),
         "commands": ["landscape sharpness runs/*/final.pt --seed 0 > 'a b.txt'"],

@@ -12,8 +12,9 @@ import pytest
 from clock import growth
 
 from landscape.errors import UsageError
+from landscape.machine.json_values import number_or_nan
 from landscape.surfaces.running.journal import Journal
-from landscape.surfaces.running.point_records import decoded, encoded
+from landscape.surfaces.running.point_records import encoded
 
 
 def line(content: dict) -> bytes:
@@ -47,9 +48,9 @@ def test_what_is_written_is_read_by_others_at_once(tmp_path):
     assert other.records == {}
     other.refresh()
     assert other.records == one.records == {"loss:0": record}
-    assert decoded(other.records["loss:0"]["values"]["accuracy"][0]) == math.inf
-    assert math.isnan(decoded("nan"))
-    assert math.isnan(decoded(None))
+    assert number_or_nan(other.records["loss:0"]["values"]["accuracy"][0]) == math.inf
+    assert math.isnan(number_or_nan("nan"))
+    assert math.isnan(number_or_nan(None))
     later = Journal(tmp_path, "run")
     assert later.records == one.records
     assert later.problems == []

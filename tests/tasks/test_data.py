@@ -175,11 +175,11 @@ def test_files_that_are_no_data(tmp_path):
     (tmp_path / "train/a/2.png").unlink()
     for node in ("2.png", "0.png"):  # behind the first image and as the first one
         os.mkfifo(tmp_path / "train/a" / node)
-        with pytest.raises(UsageError, match=rf"expected an image, found it is a pipe, no file: .*{node}"):
+        with pytest.raises(UsageError, match=rf"expected an image, found it is a pipe, not a file: .*{node}"):
             read_data(f"imagefolder:{tmp_path}")
         (tmp_path / "train/a" / node).unlink()
     (tmp_path / "train/a/2.png").symlink_to("/dev/zero")
-    with pytest.raises(UsageError, match=r"expected an image, found it is a device, no file: .*2.png"):
+    with pytest.raises(UsageError, match=r"expected an image, found it is a device, not a file: .*2.png"):
         read_data(f"imagefolder:{tmp_path}")
     (tmp_path / "train/a/2.png").unlink()
     colour(tmp_path / "test/b/1.png", (0, 0, 0))

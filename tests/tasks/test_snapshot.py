@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import SMALL, same, state
 
-from landscape import checkpoints
 from landscape.errors import NumericalError, UsageError
 from landscape.machine import progress
 from landscape.tasks import Recipe, train
 from landscape.tasks.training import snapshot as states
 from landscape.tasks.training.snapshot import before_path, read_snapshot, snapshot_path, write_snapshot
 
-SMALL = Recipe(network_options={"widths": [16]}, batch_size=128, epochs=5, lr=0.1, momentum=0.5, dropout=0.2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass
@@ -37,15 +37,6 @@ class Ear:
 
     def remark(self, text: str) -> None:
         self.said.append(text)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in test_training.py."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def flip(path: Path) -> None:
@@ -77,22 +68,18 @@ def cut(out: Path, monkeypatch, calls: int, **options: object) -> None:
             train(SMALL, out=out, save_every=0.0, **options)
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.read(path).weights().state
-
-
 def resumed(out: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The weights that the run ends with, and what it said."""
     ear = Ear()
     with progress.listening(ear):
         train(SMALL, out=out)
-    return weights(out), ear.said
+    return state(out), ear.said
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
     torch.set_num_threads(1)
-    return weights(train(SMALL, out=tmp_path_factory.mktemp("whole") / "a.safetensors").path)
+    return state(train(SMALL, out=tmp_path_factory.mktemp("whole") / "a.safetensors").path)
 
 
 @pytest.mark.parametrize(("damaged", "then"), [(1, "going on from the state before it, at epoch 1"), (2, "starting anew")])
@@ -104,7 +91,7 @@ def test_a_flipped_bit_is_set_aside_and_said(tmp_path, monkeypatch, whole, damag
         flip(path)
     kept = [path.read_bytes() for path in hurt]
     got, said = resumed(out)
-    assert all(torch.equal(got[name], item) for name, item in whole.items())
+    assert same(got, whole)
     assert len(said) == 1
     assert said[0].startswith("a.safetensors.partial is damaged (")
     assert said[0].endswith(f"; {then}")
@@ -116,7 +103,7 @@ def test_a_sound_state_says_nothing(tmp_path, monkeypatch, whole):
     cut(tmp_path / "a.safetensors", monkeypatch, calls=15)
     got, said = resumed(tmp_path / "a.safetensors")
     assert said == []
-    assert all(torch.equal(got[name], item) for name, item in whole.items())
+    assert same(got, whole)
 
 
 @pytest.mark.parametrize("where", ["start", "middle", "end", "empty"])
@@ -159,7 +146,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, monkeypatch, wh
     there = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert len(there) >= 2
     train(SMALL, out=out, keep_every=1)
-    assert all(torch.equal(weights(out)[name], item) for name, item in whole.items())
+    assert same(state(out), whole)
     assert len(list(folder.iterdir())) == 6
     assert all((folder / name).read_bytes() == content for name, content in there.items())
 

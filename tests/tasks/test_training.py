@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import small_runs
 import torch
 from safetensors.torch import save_file
+from small_runs import state
 
 from landscape import checkpoints
 from landscape.errors import NumericalError, UsageError
@@ -20,6 +22,8 @@ from landscape.tasks import DEMO_RECIPES, TRAINING_TASKS, Recipe, customise, loa
 from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import corrupt
 from landscape.tasks.training.snapshot import snapshot_path
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = Recipe(network_options={"widths": [16]}, batch_size=64, epochs=3, lr=0.1, momentum=0.5)
 # Everything that has a random state or an optimizer state at once; small images so that it stays quick.
@@ -40,22 +44,8 @@ FULL = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are faster so; and a run that is compared across processes must have one number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def state(path) -> dict[str, torch.Tensor]:
-    return checkpoints.read(path).weights().state
-
-
 def same(a, b) -> bool:
-    a, b = state(a), state(b)
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    return small_runs.same(state(a), state(b))
 
 
 @pytest.fixture(scope="module")

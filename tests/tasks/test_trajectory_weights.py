@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from small_runs import SMALL, same, state
 
 from landscape import checkpoints
 from landscape.errors import NumericalError, UsageError
@@ -18,29 +18,12 @@ from landscape.surfaces.axes.trajectory import project, trajectory_directions
 from landscape.tasks import Recipe, build, load, train
 from landscape.tasks.training import trainer as loop
 
-SMALL = Recipe(network_options={"widths": [16]}, batch_size=128, epochs=5, lr=0.1, momentum=0.5, dropout=0.2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in test_training.py."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def kept(out: Path) -> dict[str, bytes]:
     folder = out.with_name(f"{out.stem}-trajectory")
     return {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def state(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.read(path).weights().state
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def cut(out: Path, recipe: Recipe, monkeypatch, *, epoch: int, every: int | None = 1, save_every: float = 0.0) -> None:

@@ -14,7 +14,7 @@ from landscape.network.losses.mean_loss import MeanLoss, accuracy
 from landscape.objective import Objective
 from landscape.values import inference
 from landscape.values.evaluation import evaluated
-from landscape.values.inference import network
+from landscape.values.inference import inference_network
 from landscape.values.scores import losses_and_hits
 
 
@@ -41,13 +41,13 @@ def test_a_loss_is_that_of_the_plain_module(index, batch_size):
 @pytest.mark.parametrize("index", [3, 4], ids=["cnn", "residual"])
 def test_images_are_cut_and_turned_and_nothing_changes_but_rounding(monkeypatch, index):
     whole = objective_of(index)
-    assert [len(b) for b in network(whole._engine).batches] == [23]
+    assert [len(b) for b in inference_network(whole._engine).batches] == [23]
     monkeypatch.setattr(inference, "_CACHE", 1)
     monkeypatch.setattr(inference, "_SMALLEST", 4)
     monkeypatch.setattr(inference, "_JOINED", 0)
     cut = objective_of(index)
-    assert [len(b) for b in network(cut._engine).batches] == [4, 4, 4, 4, 4, 3]
-    assert all(b.args[0].is_contiguous(memory_format=torch.channels_last) for b in network(cut._engine).batches)
+    assert [len(b) for b in inference_network(cut._engine).batches] == [4, 4, 4, 4, 4, 3]
+    assert all(b.args[0].is_contiguous(memory_format=torch.channels_last) for b in inference_network(cut._engine).batches)
     for name, values in whole.evaluate().each.items():
         assert cut.evaluate().each[name] == pytest.approx(values, rel=1e-5, abs=1e-6)
     assert cut.batch_sizes == [23], "what is cut here is cut nowhere else"
@@ -79,9 +79,9 @@ def test_a_batch_that_its_loss_or_its_normalization_needs_whole_is_not_cut(monke
     monkeypatch.setattr(inference, "_SMALLEST", 4)
     model, _, x, y = CASES[4].make(0)
     spread = Objective(model, lambda output, target: output.var() + 0 * target.sum(), (x, y))
-    assert [len(b) for b in network(spread._engine).batches] == [23]
+    assert [len(b) for b in inference_network(spread._engine).batches] == [23]
     normalized = objective_of(4).batch_normalized()
-    assert [len(b) for b in network(normalized._engine).batches] == [23]
+    assert [len(b) for b in inference_network(normalized._engine).batches] == [23]
 
 
 class Remembering(nn.Module):
@@ -155,8 +155,8 @@ def test_the_prepared_network_goes_with_its_engine():
 
     objective = objective_of(3)
     objective.evaluate()
-    gone = weakref.ref(network(objective._engine))
-    assert gone() is network(objective._engine)
+    gone = weakref.ref(inference_network(objective._engine))
+    assert gone() is inference_network(objective._engine)
     del objective
     gc.collect()
     assert gone() is None

@@ -1,1 +1,1 @@
-"""A file's tensors onto a model: names of wrappers and trainers, the model's own loader, adapters."""
+"""Match a file's tensors to a model: names of wrappers and trainers, the model's own loader, adapters."""

@@ -1,4 +1,4 @@
-"""LoRA adapters, as PEFT saves them, onto the network that they were trained for."""
+"""Apply LoRA adapters, as PEFT saves them, to the network that they were trained for."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from landscape.errors import MismatchError, printable
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(.+)\.lora_([AB])\.weight")
 _ANY = re.compile(r"\.(lora_|ia3_|oft_|boft_|hada_|lokr_|vera_|loha_)")
-# What would make the update another one than scale · B A; each must be off.
+# Options with which the update is not scale · B A; each must be off.
 _OTHER_FORMS = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "rank_pattern", "alpha_pattern",
     "layer_replication", "target_parameters", "trainable_token_indices", "use_velora", "velora_config", "monteclora_config",
@@ -21,35 +21,37 @@ _OTHER_FORMS = (
 
 
 def is_adapter(state: Mapping[str, Tensor]) -> bool:
-    """Whether the tensors are those of an adapter, without the network that it changes."""
+    """Whether the tensors are those of an adapter without its base network."""
     return mentions(state) and not any(".base_layer." in key for key in state)
 
 
 def mentions(state: Mapping[str, Tensor]) -> bool:
-    """Whether there are tensors of an adapter among others."""
+    """Whether an adapter's tensors are among these."""
     return any(_ANY.search(key) for key in state)
 
 
 def of_the_base(key: str) -> bool:
-    """Whether a tensor of a network with an adapter belongs to the network below it."""
+    """Whether a tensor of a network with an adapter belongs to the base network."""
     return not _ANY.search(key) and ".modules_to_save." not in key
 
 
-def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], str]:
+def merged(
+    state: dict[str, Tensor], model_state: dict[str, Tensor], config: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], str]:
     """The model's own weights with a LoRA adapter added: W + s B A, s = alpha / r (alpha / sqrt(r) with rsLoRA).
 
-    Weights that the adapter saved whole (`modules_to_save`, biases) take the place of the model's.
+    Weights that the adapter saved completely (`modules_to_save`, biases) replace the model's.
 
     Args:
-        state: the adapter's tensors, as PEFT names them.
-        own: the model's tensors; the model must hold the weights that the adapter was trained for.
-        config: what `adapter_config.json` says.
+        state: the adapter's tensors, with PEFT's names.
+        model_state: the model's tensors; the model must hold the weights that the adapter was trained for.
+        config: the content of `adapter_config.json`.
 
     Returns:
         All tensors of the model, and a notice.
 
     Raises:
-        MismatchError: another kind of adapter, no configuration, or layers that the model does not have.
+        MismatchError: the adapter is of another kind, has no configuration, or changes layers that the model does not have.
 
     Reference: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     """
@@ -57,9 +59,9 @@ def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str
         raise _refused("no adapter_config.json beside it")
     if config.get("peft_type") != "LORA":
         raise _refused(f"one of type {printable(str(config.get('peft_type')), limit=40)}")
-    odd = next((name for name in _OTHER_FORMS if config.get(name)), None)
-    if odd is not None:
-        raise _refused(f"one with {odd}")
+    unsupported = next((name for name in _OTHER_FORMS if config.get(name)), None)
+    if unsupported is not None:
+        raise _refused(f"one with {unsupported}")
     alpha, power = config.get("lora_alpha"), 0.5 if config.get("use_rslora") else 1.0
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise _refused("no number for lora_alpha")
@@ -67,12 +69,12 @@ def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str
     whole: dict[str, Tensor] = {}
     for key, item in state.items():
         plain = key.removeprefix(_PREFIX)
-        found = _LORA.fullmatch(plain)
-        if found is not None:
-            pairs.setdefault(f"{found[1]}.weight", {})[found[2]] = item
+        match = _LORA.fullmatch(plain)
+        if match is not None:
+            pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = item
         else:
             whole[plain] = item
-    kept = {key: item.detach() for key, item in own.items()}
+    kept = {key: item.detach() for key, item in model_state.items()}
     for key, pair in pairs.items():
         kept[key] = _updated(key, kept.get(key), pair, float(alpha), power, transposed=bool(config.get("fan_in_fan_out")))
     for key, item in whole.items():
@@ -80,7 +82,7 @@ def merged(state: dict[str, Tensor], own: dict[str, Tensor], config: Mapping[str
             raise _refused(f"'{printable(key, limit=80)}', which the model does not have in this shape")
         kept[key] = item
     notice = f"a LoRA adapter added to {len(pairs)} of the model's own weights; {len(whole)} more are the adapter's, "
-    return kept, notice + f"{len(own) - len(pairs) - len(whole)} are as the task made them"
+    return kept, notice + f"{len(model_state) - len(pairs) - len(whole)} are as the task made them"
 
 
 def _updated(
@@ -101,7 +103,7 @@ def _updated(
 
 
 def _refused(found: str) -> MismatchError:
-    """The error for an adapter that cannot be added."""
+    """The error for an adapter that cannot be applied."""
     return MismatchError(
         f"expected a plain LoRA adapter of the model's layers, with its configuration, found {found}",
         fix="wrap the base with peft.get_peft_model in task.py, or save the merged network (merge_and_unload)",

@@ -1,8 +1,8 @@
-"""What the model's own loader makes of a file's names: PyTorch's hooks, and those of transformers, PEFT and timm.
+"""Convert a file's names by the model's own loader: PyTorch's hooks, transformers, PEFT and timm.
 
-Libraries rename weights from version to version and teach their own loaders the old names. They are asked on a copy of the
-model without memory, so that the model is not touched before all agrees. None is imported here: a model of a library that is
-there has imported it already.
+Libraries rename weights between versions, and their own loaders convert the old names. The loaders are called on a copy of the
+model without memory, so that the model is changed only after everything matches. No library is imported here, since a model of
+a library has already imported it.
 """
 
 import copy
@@ -19,53 +19,53 @@ State = dict[str, Tensor]
 
 
 class OwnLoader:
-    """The loaders that a model brings along, to be asked for names.
+    """The loaders that belong to a model, used to convert names.
 
     Args:
-        model: not touched, and not kept alive; a copy without memory is.
+        model: not modified and not kept alive; only a copy without memory is kept.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._shadow = _without_memory(model)
 
     def __call__(self, state: State) -> list[tuple[State, str]]:
-        """The tensors under the model's own names, with a notice of who knew them: one for each loader that knows better.
+        """The tensors under the model's own names, with a notice: one result for each loader that changes the names.
 
-        Tensors that the loader knows nothing of keep their names; those that it did not find are not there.
+        Tensors unknown to a loader keep their names; those that it did not load are absent.
         """
-        found = []
+        results = []
         if self._shadow is not None:
             for name, ask in _LOADERS:
-                # A library's loader may fail in any way on what is not its own; then it knows nothing.
+                # A library's loader may fail in any way on a foreign model; then it does not apply.
                 with suppress(Exception), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     renamed = ask(self._shadow, dict(state))
                     if renamed is not None and renamed.keys() != state.keys():
-                        found.append((renamed, f"names taken as {name} does"))
-        return found
+                        results.append((renamed, f"names taken as {name} does"))
+        return results
 
 
 def _without_memory(model: nn.Module) -> nn.Module | None:
-    """A copy whose parameters and buffers lie on the meta device; None where a model cannot be copied."""
+    """A copy with parameters and buffers on the meta device; None if the model cannot be copied."""
     memo: dict[int, Any] = {}
     for item in (*model.parameters(), *model.buffers()):
         empty = torch.empty_like(item, device="meta", requires_grad=False)
         memo[id(item)] = nn.Parameter(empty, item.requires_grad) if isinstance(item, nn.Parameter) else empty
     try:
         return copy.deepcopy(model, memo)
-    except Exception:  # a lock, a file, a generator: whatever it holds, it only means that it cannot be asked
+    except Exception:  # the model holds a lock, a file, a generator...; its loaders cannot be used
         return None
 
 
 def _torch(shadow: nn.Module, state: State) -> State | None:
-    """`load_state_dict` with all hooks: weight_norm's old names, modules that rename what older versions wrote."""
+    """`load_state_dict` with all hooks, such as weight_norm's old names and modules that convert names of older versions."""
     trial = copy.deepcopy(shadow)
-    found = trial.load_state_dict(state, strict=False, assign=True)
-    return _loaded(trial) | {key: state[key] for key in found.unexpected_keys if key in state}
+    keys = trial.load_state_dict(state, strict=False, assign=True)
+    return _loaded(trial) | {key: state[key] for key in keys.unexpected_keys if key in state}
 
 
 def _transformers(shadow: nn.Module, state: State) -> State | None:
-    """`from_pretrained` of the model's class, with its configuration and these tensors, nothing from the disk or the net."""
+    """`from_pretrained` of the model's class with its configuration and these tensors; reads neither disk nor network."""
     library = sys.modules.get("transformers")
     if library is None or not isinstance(shadow, library.PreTrainedModel):
         return None
@@ -91,30 +91,30 @@ def _transformers(shadow: nn.Module, state: State) -> State | None:
 
 
 def _peft(shadow: nn.Module, state: State) -> State | None:
-    """What `get_peft_model_state_dict` calls each tensor: the file leaves out the adapter's name, and the base."""
+    """Names from `get_peft_model_state_dict`; the file omits the adapter's name and the base."""
     library = sys.modules.get("peft")
     if library is None or not isinstance(shadow, library.PeftModel):
         return None
-    own = shadow.state_dict(keep_vars=True)
-    names = {id(item): key for key, item in own.items()}
-    saved = library.get_peft_model_state_dict(shadow, state_dict=own)
+    model_state = shadow.state_dict(keep_vars=True)
+    names = {id(item): key for key, item in model_state.items()}
+    saved = library.get_peft_model_state_dict(shadow, state_dict=model_state)
     if saved.keys() != state.keys():
         return None
     return {names[id(item)]: state[key] for key, item in saved.items()}
 
 
 def _timm(shadow: nn.Module, state: State) -> State | None:
-    """The filter of the model's file for checkpoints of its authors, as long as it only renames, cuts or joins.
+    """timm's `checkpoint_filter_fn` for the model, accepted if it only renames, splits or joins tensors.
 
-    One that interpolates positions makes another network of it, and does not count.
+    A filter that interpolates position embeddings changes the network, and is not used.
     """
     module = type(shadow).__module__
     renaming = getattr(sys.modules.get(module), "checkpoint_filter_fn", None) if module.startswith("timm.") else None
     if renaming is None:
         return None
     out = dict(renaming(dict(state), shadow))
-    there = {item.untyped_storage().data_ptr() for item in state.values() if item.numel()}
-    made = [item for item in out.values() if item.numel() and item.untyped_storage().data_ptr() not in there]
+    storages = {item.untyped_storage().data_ptr() for item in state.values() if item.numel()}
+    made = [item for item in out.values() if item.numel() and item.untyped_storage().data_ptr() not in storages]
     kept = {item.untyped_storage().data_ptr() for item in out.values() if item.numel()}
     gone = [item for item in state.values() if item.numel() and item.untyped_storage().data_ptr() not in kept]
     if sum(item.numel() for item in made) != sum(item.numel() for item in gone if made):
@@ -123,7 +123,7 @@ def _timm(shadow: nn.Module, state: State) -> State | None:
 
 
 def _loaded(trial: nn.Module) -> State:
-    """The tensors of a model without memory that were given to it."""
+    """The tensors of a model without memory that were loaded into it."""
     return {key: item.detach() for key, item in trial.state_dict(keep_vars=True).items() if item.device.type != "meta"}
 
 

@@ -1,1 +1,1 @@
-"""From the bytes of a file to plain tensors, in a process of its own where the format could do harm."""
+"""Convert a file's bytes to plain tensors, in a separate process if the format could be harmful."""

@@ -1,4 +1,4 @@
-"""What a pickle's calls would make and how much memory they would take, without making it."""
+"""Results and memory of the calls in a pickle, computed without making the calls."""
 
 import math
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from landscape.errors import MalformedError, printable
 
 
 class Ledger:
-    """Counts what a pickle claims, against a budget in bytes.
+    """Adds up what a pickle would allocate, and checks it against a budget in bytes.
 
     Attributes:
         storages: bytes of every storage that is referred to, by key.
         itemsizes: bytes of one element of each.
-        logical: bytes of all tensors, each counted by its shape, so that a stride of 0 hides nothing.
+        logical: bytes of all tensors by their shapes, which also counts elements of stride 0.
     """
 
     def __init__(self, budget: int) -> None:
@@ -39,7 +39,7 @@ class Ledger:
         self.logical = 0
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """The symbol of what a call of a name would return."""
+        """The symbol for the result of a call of a global name."""
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise bad(f"a call of a known name with a tuple, found a call of a {kind(function)}")
         name = function.name
@@ -48,7 +48,7 @@ class Ledger:
         if name in TENSORS or name in STORAGES:
             return self._allocate(name, arguments)
         if name in ALLOWED and name not in CLASSES:
-            raise bad(f"data that is called as it is saved, found a call of {name}")
+            raise bad(f"a call that torch.save writes, found a call of {name}")
         return Made(name)
 
     def storage(self, reference: Any) -> Storage:
@@ -71,7 +71,7 @@ class Ledger:
         raise bad(f"a view inside storage {printable(key, limit=40)}, found one outside")
 
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Claim:
-        """Check that a tensor lies inside its storage, and count it by its shape."""
+        """Check that a tensor lies inside its storage, and add its size by shape."""
         size, stride = _shape(size), _shape(stride)
         if not isinstance(storage, Storage) or type(offset) is not int or offset < 0 or len(size) != len(stride):
             raise bad("a tensor on a storage with an offset, a size and a stride, found something else")
@@ -86,34 +86,34 @@ class Ledger:
         return Claim(numel * itemsize)
 
     def afford(self, nbytes: int, what: str) -> None:
-        """Refuse what would not fit the budget."""
+        """Refuse an allocation that exceeds the budget."""
         if nbytes > self.budget:
             raise MalformedError(
                 f"pickle: expected at most {self.budget} bytes, found {what} of {nbytes} bytes: over the memory budget",
-                fix="if the file is honest, raise the budget",
+                fix="if you trust the file, raise the budget",
             )
 
     def _allocate(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """A tensor or storage made by its class: memory that the file does not hold."""
+        """Refuse a tensor or storage created by its class, whose memory the file does not contain."""
         sizes = [item for item in arguments if type(item) is int] or [0]
         self.afford(math.prod(sizes) * (TENSORS | STORAGES)[name].itemsize, f"a call of {name}")
         raise bad(f"tensors backed by the file, found a call of {name} for memory that it does not hold")
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """A size or a stride: a tuple of whole numbers."""
+    """Check a size or a stride: a tuple of non-negative integers."""
     if not isinstance(value, tuple) or len(value) > 64 or not all(type(n) is int and 0 <= n < 2**63 for n in value):
         raise bad("a shape of whole numbers, found something else")
     return value
 
 
 def _mapping(ledger: Ledger, *arguments: Any) -> Mapping:
-    """OrderedDict(), defaultdict(list), Counter({...}) and the like."""
+    """OrderedDict(), defaultdict(list), Counter({...}) and similar."""
     return Mapping(arguments[-1] if arguments and isinstance(arguments[-1], dict | list) else ())
 
 
 def _bytearray(ledger: Ledger, *arguments: Any) -> Made:
-    """bytearray(n) allocates what it is told to."""
+    """bytearray(n) allocates n bytes that the file does not contain."""
     if arguments and isinstance(arguments[0], int):
         ledger.afford(arguments[0], "a bytearray")
         raise bad("bytes backed by the file, found a bytearray of zeros")
@@ -121,19 +121,19 @@ def _bytearray(ledger: Ledger, *arguments: Any) -> Made:
 
 
 def _encode(ledger: Ledger, text: Any, codec: Any = "latin1") -> Made:
-    """_codecs.encode carries bytes in protocol 2; other codecs have no business here."""
+    """_codecs.encode carries bytes in protocol 2; other codecs are refused."""
     if not isinstance(text, str) or codec not in ("latin1", "latin-1", "utf-8", "ascii"):
         raise bad("bytes as latin1 text, found another codec")
     return Made("bytes")
 
 
 def _tensor(ledger: Ledger, *arguments: Any) -> Claim:
-    """The usual tensor: storage, offset, size and stride, then what does not concern memory."""
+    """The usual tensor: storage, offset, size and stride, then arguments that take no memory."""
     return ledger.tensor(*arguments[:4])
 
 
 def _tensor_of_dtype(ledger: Ledger, *arguments: Any) -> Claim:
-    """A tensor whose dtype and storage are separate (torch's third form)."""
+    """A tensor with separate dtype and storage (torch's third form)."""
     storage, offset, size, stride, _grad, _hooks, dtype = arguments[:7]
     if not isinstance(dtype, Global) or dtype.name not in DTYPES:
         raise bad("a dtype of torch, found something else")
@@ -141,7 +141,7 @@ def _tensor_of_dtype(ledger: Ledger, *arguments: Any) -> Claim:
 
 
 def _tensor_with_attributes(ledger: Ledger, function: Any, cls: Any, arguments: Any, *_: Any) -> Any:
-    """A tensor that carries Python attributes: the tensor is what the inner call returns."""
+    """A tensor with Python attributes; the inner call returns the tensor."""
     if not isinstance(cls, Global) or cls.name not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
         raise bad("a plain tensor with attributes, found a subclass of Tensor")
     return ledger.call(function, arguments)
@@ -154,12 +154,12 @@ def _meta_tensor(ledger: Ledger, _dtype: Any, size: Any, *_: Any) -> Claim:
 
 
 def _inner(ledger: Ledger, data: Any, *_: Any) -> Any:
-    """A Parameter is the tensor inside."""
+    """A Parameter is represented by its tensor."""
     return data
 
 
 def _opaque(name: str) -> Callable[..., Made]:
-    """A small object that claims no memory beyond its own bytes."""
+    """A small object that takes no memory beyond its own bytes."""
     return lambda ledger, *arguments: Made(name)
 
 

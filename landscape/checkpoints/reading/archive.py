@@ -1,7 +1,7 @@
-"""The zip container of torch.save, checked before torch opens it.
+"""Check the zip container of torch.save before torch opens it.
 
-A checkpoint is a plain zip: stored records side by side under one folder, then the directory, then nothing. Whatever a zip
-can do beyond that (compress, encrypt, overlap, repeat a name, climb out of its folder) no honest writer uses.
+A checkpoint is a simple zip: stored records side by side in one folder, then the directory, then nothing. Other features of zip
+(compression, encryption, overlaps, repeated names, paths that leave the folder) are not used by torch.save and are refused.
 """
 
 import zipfile
@@ -11,13 +11,13 @@ from typing import BinaryIO
 from landscape.errors import MalformedError, UnsafeError, printable
 
 _END = b"PK\x05\x06"  # end of central directory: 22 bytes without a comment
-_END64 = b"PK\x06\x06"  # its zip64 twin, 56 bytes, and the locator that points there, 20 bytes
+_END64 = b"PK\x06\x06"  # its zip64 form, 56 bytes, and the locator that points to it, 20 bytes
 _LOCATOR64 = b"PK\x06\x07"
-# Records of the largest public checkpoints number some thousands; the directory costs about 100 bytes for each.
+# The largest public checkpoints have some thousands of records; the directory takes about 100 bytes for each.
 _MAX_ENTRIES = 100_000
 _MAX_DIRECTORY = 200 * _MAX_ENTRIES
 _CHUNK = 1 << 20
-_DIRECTORY = 0x10  # in the external attributes, as MS-DOS has it
+_DIRECTORY = 0x10  # MS-DOS directory bit in the external attributes
 _FLAGS = 0x0808  # sizes in a descriptor after the data, names in UTF-8
 _DESCRIPTORS = (12, 16, 20, 24)  # bytes after a record's data: CRC and sizes, with or without signature, 32 or 64 bits
 _OWN = frozenset({"data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"})
@@ -30,7 +30,7 @@ class Archive:
     Attributes:
         pickle: the bytes that describe the objects.
         records: bytes of every storage, by its key.
-        ignored: names of records that no checkpoint reader looks at.
+        ignored: names of records that torch does not read.
     """
 
     pickle: bytes
@@ -39,11 +39,11 @@ class Archive:
 
 
 def check(file: BinaryIO, size: int) -> Archive:
-    """Check the structure of a zip file of `size` bytes, every checksum included, and return what it holds.
+    """Check the structure of a zip file of `size` bytes, including every checksum, and return its content.
 
     Raises:
         MalformedError: a structure that torch.save does not write.
-        UnsafeError: an archive of code (TorchScript, torch.export).
+        UnsafeError: the archive contains code (TorchScript, torch.export).
     """
     _check_end(file, size)
     file.seek(0)
@@ -59,7 +59,7 @@ def check(file: BinaryIO, size: int) -> Archive:
 
 
 def _check_end(file: BinaryIO, size: int) -> None:
-    """The directory ends the file, and is of a size that can be read."""
+    """Check that the directory ends the file and has a plausible size."""
     file.seek(max(0, size - 98))
     tail = file.read(98)
     end = tail[-22:]
@@ -79,7 +79,7 @@ def _check_end(file: BinaryIO, size: int) -> None:
 
 
 def _check_names(entries: list[zipfile.ZipInfo]) -> None:
-    """Names are distinct, in one folder, and climb nowhere."""
+    """Check that names are distinct, in one folder, and contain no path out of it."""
     seen: set[str] = set()
     for entry in entries:
         name = entry.orig_filename
@@ -87,12 +87,12 @@ def _check_names(entries: list[zipfile.ZipInfo]) -> None:
         parts = name.split("/")
         if name.startswith("/") or "\\" in name or "\0" in name or ":" in name or not all(parts) or {".", ".."} & set(parts):
             raise _bad(f"names inside one folder, found '{shown}'")
-        if name.lower() in seen:  # torch looks names up without regard to case
+        if name.lower() in seen:  # torch ignores case in names
             raise _bad(f"every record once, found '{shown}' twice")
         seen.add(name.lower())
         if entry.flag_bits & 0x2041:
             raise _bad(f"plain records, found '{shown}' encrypted")
-        # What Python's reader lets pass and torch's takes for a directory: it would hand out memory that it never filled.
+        # Python's reader accepts these, but torch's treats them as a directory and would return uninitialised memory.
         if entry.external_attr & _DIRECTORY or entry.volume or entry.flag_bits & ~_FLAGS or _zip64_fields(entry.extra) > 1:
             raise _bad(f"plain files, found '{shown}' with attributes that torch.save does not write")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
@@ -102,7 +102,7 @@ def _check_names(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _zip64_fields(extra: bytes) -> int:
-    """How many times an entry states 64-bit sizes; two readers could believe different ones."""
+    """Number of zip64 size fields of an entry; with several, two readers could use different ones."""
     count = 0
     while len(extra) >= 4:
         count += extra[:2] == b"\x01\0"
@@ -111,7 +111,7 @@ def _zip64_fields(extra: bytes) -> int:
 
 
 def _check_layout(container: zipfile.ZipFile, entries: list[zipfile.ZipInfo], file: BinaryIO) -> None:
-    """Records tile the file from its first byte to the directory, and every checksum holds."""
+    """Check that records fill the file from its first byte to the directory, and that every checksum is right."""
     position = 0
     for entry in sorted(entries, key=lambda item: item.header_offset):
         shown = printable(entry.filename, limit=80)
@@ -135,7 +135,7 @@ def _check_layout(container: zipfile.ZipFile, entries: list[zipfile.ZipInfo], fi
 
 
 def _recognise(entries: list[zipfile.ZipInfo]) -> None:
-    """Refuse archives that are something else, by the names in them."""
+    """Refuse other kinds of archives, recognised by the names in them."""
     names = [entry.filename for entry in entries]
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
@@ -152,7 +152,7 @@ def _recognise(entries: list[zipfile.ZipInfo]) -> None:
 
 def _contents(container: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> Archive:
     """The pickle and the sizes of the storages."""
-    folder = entries[0].filename.split("/")[0]  # where torch looks, too: the folder of the directory's first record
+    folder = entries[0].filename.split("/")[0]  # as in torch: the folder of the first record in the directory
     names = {entry.filename: entry for entry in entries}
     outside = next((name for name in names if not name.startswith(f"{folder}/")), None)
     if outside is not None:
@@ -166,9 +166,9 @@ def _contents(container: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> Arc
 
 
 def _code(what: str, convert: str) -> UnsafeError:
-    """The refusal of an archive that is a program."""
+    """The error for an archive that contains a program."""
     return UnsafeError(
-        f"expected weights, found a {what} archive: this is code", fix=f"where you trust it, save its weights alone: {convert}"
+        f"expected weights, found a {what} archive: this is code", fix=f"if you trust it, save only its weights: {convert}"
     )
 
 

@@ -1,7 +1,7 @@
-"""Other weights that a training checkpoint holds beside those under its usual key: averages, and where SAM came from.
+"""Further weights in a training checkpoint besides those under the usual key: averages, and the weights before a SAM step.
 
-What lies under the usual key is sometimes not the network that its trainer would evaluate. Where the rest of the file shows it,
-it is said, and the other weights become a candidate of their own, so that one has to be chosen.
+The weights under the usual key are not always those that the trainer would evaluate. If the rest of the file shows this, a
+notice says so, and the other weights become a further candidate, so that the user has to choose.
 """
 
 import math
@@ -12,29 +12,29 @@ from torch import Tensor
 
 _OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_state", "optim", "opt", "optimizer_states", "optimizers")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-# How near the distance of two steps must be to SAM's rho; an ordinary step is as long only by a rare accident.
+# Relative difference between SAM's rho and the distance of two steps; an ordinary step has this length only by chance.
 _NEAR = 0.01
 
 
 def others(content: dict[Any, Any], candidates: dict[str, dict[str, Tensor]]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """Further candidates of a checkpoint by what they are called, and what to say of it.
+    """Further candidates of a checkpoint by name, and notices about them.
 
     - Schedule-free optimizers (Defazio et al. 2024, arXiv:2405.15682) in train mode keep y in the model and z in their state;
       the averaged weights are x = (y - (1 - beta) z) / beta.
-    - SAM between its two steps: the weights are at distance rho of those trained, which lie in the state as `old_p`.
-    - Lightning's StochasticWeightAveraging keeps the average among the callbacks.
+    - SAM between its two steps: the model's weights are at distance rho from the trained ones, which the state holds as
+    `old_p`. - Lightning's StochasticWeightAveraging keeps the average among the callbacks.
 
     Args:
-        content: what `torch.load` returned.
-        candidates: the weights that were found under usual keys.
+        content: the result of `torch.load`.
+        candidates: the weights under usual keys.
     """
-    found: dict[str, dict[str, Tensor]] = {}
+    further: dict[str, dict[str, Tensor]] = {}
     notices: list[str] = []
     if len(candidates) == 1:
         name, state = next(iter(candidates.items()))
         for optimizer in _optimizers(content):
-            _schedule_free(name, state, optimizer, found, notices)
-            _sam(name, state, optimizer, found, notices)
+            _schedule_free(name, state, optimizer, further, notices)
+            _sam(name, state, optimizer, further, notices)
     callbacks = content.get("callbacks")
     for key, held in callbacks.items() if isinstance(callbacks, dict) else ():
         if "StochasticWeightAveraging" not in str(key) or not isinstance(held, dict):
@@ -42,12 +42,12 @@ def others(content: dict[Any, Any], candidates: dict[str, dict[str, Tensor]]) ->
         average = held.get("average_model_state")
         notices.append("Lightning's StochasticWeightAveraging was on: the weights under state_dict are not the average")
         if isinstance(average, dict) and average and all(isinstance(item, Tensor) for item in average.values()):
-            found["average_model_state"] = {str(name): item for name, item in average.items()}
-    return found, notices
+            further["average_model_state"] = {str(name): item for name, item in average.items()}
+    return further, notices
 
 
 def _optimizers(content: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
-    """The states of optimizers at their usual places."""
+    """The states of optimizers under their usual keys."""
     for key in _OPTIMIZERS:
         held = content.get(key)
         for item in held if isinstance(held, list) else [held]:
@@ -56,9 +56,9 @@ def _optimizers(content: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
 
 
 def _kept(state: dict[str, Tensor], optimizer: dict[Any, Any], what: str) -> dict[int, Tensor] | None:
-    """What the optimizer keeps of each weight, by the weight's identity; None where it cannot be told which is whose.
+    """The optimizer's entry `what` for each weight, by the weight's identity; None if the assignment is not certain.
 
-    With one group of parameters they come in the order of the model's, as its state does, tied ones once.
+    With a single parameter group, the entries are in the order of the model's parameters; tied ones occur once.
     """
     groups, kept = optimizer["param_groups"], optimizer["state"]
     weights = {id(t): t for k, t in state.items() if t.is_floating_point() and k.rpartition(".")[2] not in _BUFFERS}
@@ -67,7 +67,7 @@ def _kept(state: dict[str, Tensor], optimizer: dict[Any, Any], what: str) -> dic
     order = groups[0]["params"]
     if len(order) != len(weights):
         return None
-    found = {}
+    entries = {}
     for number, (identity, weight) in zip(order, weights.items(), strict=True):
         entry = kept.get(number)
         item = entry.get(what) if isinstance(entry, dict) else None
@@ -75,14 +75,14 @@ def _kept(state: dict[str, Tensor], optimizer: dict[Any, Any], what: str) -> dic
             return None
         if item.device.type != "cpu" or weight.device.type != "cpu":
             return None
-        found[identity] = item
-    return found
+        entries[identity] = item
+    return entries
 
 
 def _schedule_free(
-    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], found: dict[str, dict[str, Tensor]], notices: list[str]
+    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], further: dict[str, dict[str, Tensor]], notices: list[str]
 ) -> None:
-    """The averaged weights x, where the model holds y."""
+    """Add the averaged weights x if the model holds y."""
     group = next((g for g in optimizer["param_groups"] if isinstance(g, dict)), {})
     if group.get("train_mode") is not True or "weight_lr_power" not in group:
         return
@@ -95,7 +95,7 @@ def _schedule_free(
     z = _kept(state, optimizer, "z")
     if z is not None and isinstance(beta, float) and 0 < beta < 1:
         made = {identity: _x(state, identity, item, beta) for identity, item in z.items()}
-        found["schedule-free x"] = {key: made.get(id(item), item) for key, item in state.items()}
+        further["schedule-free x"] = {key: made.get(id(item), item) for key, item in state.items()}
 
 
 def _x(state: dict[str, Tensor], identity: int, z: Tensor, beta: float) -> Tensor:
@@ -105,9 +105,9 @@ def _x(state: dict[str, Tensor], identity: int, z: Tensor, beta: float) -> Tenso
 
 
 def _sam(
-    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], found: dict[str, dict[str, Tensor]], notices: list[str]
+    name: str, state: dict[str, Tensor], optimizer: dict[Any, Any], further: dict[str, dict[str, Tensor]], notices: list[str]
 ) -> None:
-    """The weights that were trained, where the model holds those that SAM climbed to."""
+    """Add the trained weights if the model holds the perturbed weights of SAM's first step."""
     group = next((g for g in optimizer["param_groups"] if isinstance(g, dict)), {})
     rho, before = group.get("rho"), _kept(state, optimizer, "old_p")
     if before is None or not isinstance(rho, float) or not 0 < rho < math.inf:
@@ -115,8 +115,8 @@ def _sam(
     weights = {id(item): item for item in state.values()}
     distance = math.sqrt(sum(float((weights[i].double() - item.double()).square().sum()) for i, item in before.items()))
     if abs(distance / rho - 1) > _NEAR:
-        return  # the state of a finished step still holds where it began
+        return  # after a finished step the state still holds its start
     notices.append(
         f"this file was written between SAM's two steps: {name} lies at distance rho = {rho:g} from the trained weights"
     )
-    found["SAM old_p"] = {key: before.get(id(item), item).to(item.dtype) for key, item in state.items()}
+    further["SAM old_p"] = {key: before.get(id(item), item).to(item.dtype) for key, item in state.items()}

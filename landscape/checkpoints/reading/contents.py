@@ -1,4 +1,4 @@
-"""Which weights a loaded checkpoint holds, and what else is in it, as plain data."""
+"""Find the weights in a loaded checkpoint, and convert the rest to plain data."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from landscape.checkpoints.reading.harmless_classes import ArrayStandIn, DtypeSt
 from landscape.checkpoints.reading.safetensors_file import NAMES
 from landscape.errors import MalformedError, printable
 
-# Where trainers put weights: torchvision, timm, Lightning, DataParallel scripts, GANs, self-distillation, BasicSR.
+# Usual keys of weights: torchvision, timm, Lightning, DataParallel scripts, GANs, self-distillation, BasicSR.
 USUAL_KEYS = (
     "state_dict",
     "model",
@@ -38,22 +38,22 @@ USUAL_KEYS = (
     "teacher",
 )
 _NOT_WEIGHTS = ("optim", "sched", "scaler", "callback", "loop", "rng", "hist", "metric", "loss")
-_DEPTH = 40  # of the metadata; deeper is cut
+_DEPTH = 40  # levels of metadata; deeper ones are cut
 _NODES = 200_000
-_Found = tuple[dict[str, Any], list[Any]]  # tensors by name, and the keys of what is no tensor
-_LONGEST = 100_000  # characters of one string of the metadata
+_Found = tuple[dict[str, Any], list[Any]]  # tensors by name, and keys of other entries
+_LONGEST = 100_000  # characters of a string in the metadata
 
 
 @dataclass
 class Contents:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        candidates: tensors by name, for every place that weights were found in.
-        unusable: why a tensor of a candidate cannot serve as a weight; the tensor itself is a `meta` one of its shape.
-        meta: everything else, as JSON has it.
-        extras: tensors that `save` was asked to add.
-        recipe: the description that `save` was given, or None in a file of others.
+        candidates: tensors by name, for every place with weights.
+        unusable: why a tensor of a candidate cannot be a weight; the tensor is then on the `meta` device, with its shape.
+        meta: everything else, as JSON values.
+        extras: tensors that `save` added.
+        recipe: the description that `save` wrote; None for any other file.
         notices: what was changed or left out while reading.
     """
 
@@ -66,28 +66,28 @@ class Contents:
 
 
 def sort(value: Any) -> Contents:
-    """Sort what torch.load returned.
+    """Sort the result of torch.load into weights and metadata.
 
     Raises:
-        MalformedError: no weights anywhere.
+        MalformedError: there are no weights.
     """
     if not isinstance(value, dict):
         raise _no_weights(f"a single {_kind(value)}")
-    content = dict(dict.items(value))  # not value.items(): attributes of a pickled dict are the file's to set
+    content = dict(dict.items(value))  # not value.items(), since a file may set attributes of a pickled dict
     if set(content) in ({"state_dict", "landscape", "extras"}, {"state_dict", "landscape"}):
-        own = _own(content)
-        if own is not None:
-            return own
-    found = dict(_search(content, (), usual=True))
-    if not found:
+        saved = _own(content)
+        if saved is not None:
+            return saved
+    places = dict(_search(content, (), usual=True))
+    if not places:
         top, rest = _weights(content)
         mostly = len(top) >= len(content) / 2 and any(item.ndim for item in top.values())
-        found = {"(top level)": (top, rest)} if mostly else dict(_search(content, (), usual=False))
-    if not found:
+        places = {"(top level)": (top, rest)} if mostly else dict(_search(content, (), usual=False))
+    if not places:
         held = ", ".join(printable(str(key), limit=40) for key in list(content)[:8]) or "nothing"
         raise _no_weights(held + (", ..." if len(content) > 8 else ""))
     contents = Contents({})
-    for name, (tensors, rest) in found.items():
+    for name, (tensors, rest) in places.items():
         if rest and name != "(top level)":
             shown = ", ".join(printable(str(key), limit=60) for key in rest[:3])
             contents.notices.append(
@@ -104,19 +104,19 @@ def sort(value: Any) -> Contents:
         if unusable:
             contents.unusable[name] = unusable
         contents.notices += _untangle(contents.candidates[name], name)
-    heads = {name.split(".")[0] for name in found}
-    held_elsewhere = found.get("(top level)", ({}, []))[0]
+    heads = {name.split(".")[0] for name in places}
+    held_elsewhere = places.get("(top level)", ({}, []))[0]
     contents.meta = plain({key: item for key, item in content.items() if key not in heads and key not in held_elsewhere})
     return contents
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: what has no word there is described, what is too deep or too long is cut."""
+    """A value as JSON: other types are described, and what is nested too deeply or too long is cut."""
     return _plain(value, 0, [0])
 
 
 def _own(content: dict[Any, Any]) -> Contents | None:
-    """The contents of a file that `save` wrote, or None if it only looks like one."""
+    """The contents of a file that `save` wrote; None if it only resembles one."""
     state, recipe, extras = content["state_dict"], content["landscape"], content.get("extras", {})
     if not all(isinstance(part, dict) for part in (state, recipe, extras)) or not state:
         return None
@@ -133,7 +133,7 @@ def _own(content: dict[Any, Any]) -> Contents | None:
 def _search(
     content: dict[Any, Any], path: tuple[str, ...], *, usual: bool
 ) -> Iterator[tuple[str, tuple[dict[str, Any], list[Any]]]]:
-    """Places that hold weights, under the usual keys only or under any that could."""
+    """Places that contain weights, under the usual keys only or under any plausible key."""
     names = USUAL_KEYS if usual else tuple(key for key in content if isinstance(key, str))
     for name in names:
         inner = content.get(name)
@@ -147,7 +147,7 @@ def _search(
 
 
 def _weights(content: dict[Any, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """The tensors of a mapping by name, and the keys of everything else."""
+    """The tensors of a mapping by name, and the keys of all other entries."""
     tensors = {}
     for key, item in dict.items(content):
         tensor = as_tensor(item.array) if isinstance(item, ArrayStandIn) else item
@@ -157,7 +157,7 @@ def _weights(content: dict[Any, Any]) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _usable(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Plain dense tensors as they are; the others as meta tensors with the reason."""
+    """Plain dense tensors unchanged; others as meta tensors with a reason."""
     usable, unusable = {}, {}
     for key, tensor in state.items():
         reason = None
@@ -179,7 +179,7 @@ def _usable(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]
 
 
 def _untangle(state: dict[str, Tensor], name: str) -> list[str]:
-    """Make tensors contiguous in place; identical views stay one (tied), others that overlap are copied with a notice."""
+    """Make tensors contiguous in place; identical views stay tied, other overlapping ones are copied with a notice."""
     spans: dict[int, list[tuple[int, int, tuple[Any, ...], str]]] = {}
     shared: dict[tuple[Any, ...], Tensor] = {}
     overlapping: set[str] = set()
@@ -209,7 +209,7 @@ def _untangle(state: dict[str, Tensor], name: str) -> list[str]:
 
 
 def _plain(value: Any, depth: int, count: list[int]) -> Any:
-    """One node of `plain`; `count` bounds the whole, since a pickle can name one list many times over."""
+    """One node of `plain`; `count` limits the total, since a pickle can refer to one list many times."""
     count[0] += 1
     if depth > _DEPTH or count[0] > _NODES:
         return "..."
@@ -247,7 +247,7 @@ def _plain(value: Any, depth: int, count: list[int]) -> Any:
 
 
 def _stand_in(value: StandIn, depth: int, count: list[int]) -> Any:
-    """An instance of a class that was not imported: its attributes if it has any, else what it was called with."""
+    """An instance of a class that was not imported: its attributes if any, otherwise its constructor's arguments."""
     if isinstance(value.state, dict) and not value.arguments:
         return _plain(value.state, depth, count)
     if value.name.startswith("pathlib.") and all(isinstance(part, str) for part in value.arguments):
@@ -261,7 +261,7 @@ def _word(key: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """The type of a checkpoint that is no dictionary."""
+    """The type of a checkpoint that is not a dictionary."""
     return "tensor" if isinstance(value, Tensor) else type(value).__name__
 
 

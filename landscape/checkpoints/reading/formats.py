@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes; its name counts for nothing."""
+"""Determine a file's format from its first bytes, independent of its name."""
 
 import os
 import re
@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from landscape.errors import MalformedError, UsageError
+from landscape.machine import files
 
 Kind = Literal["safetensors", "zip", "legacy pickle", "tar"]
 
 _LOOK = 4096
 _PICKLE_OPENERS = frozenset(b"(]})NIJKMGLFSUTVXcl d\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f")
-# A text pickle names what it calls on two lines: c<module>\n<name>\n, or i<module>\n<name>\n.
+# A text pickle writes a global name in two lines: c<module>\n<name>\n, or i<module>\n<name>\n.
 _TEXT_GLOBAL = re.compile(rb"[ci][A-Za-z_][\w.]*\r?\n[A-Za-z_][\w.]*\r?\n")
 
-# First bytes of what people pass by mistake, and what to do about it.
+# First bytes of other files that are passed by mistake, with advice.
 _STRANGERS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs.github.com/spec/", "a Git-LFS pointer, not the file it points to", "run `git lfs pull`"),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
@@ -36,20 +37,20 @@ _STRANGERS: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def open_regular(path: str | Path) -> tuple[BinaryIO, int]:
-    """Open a regular, readable file that holds bytes; never waits on a pipe or a device.
+def open_checkpoint(path: str | Path) -> tuple[BinaryIO, int]:
+    """Open a regular file that is not empty; see `landscape.machine.files.open_regular`.
 
     Returns:
         The file, at its beginning, and its size in bytes.
 
     Raises:
-        UsageError: the path is missing, not readable, not a regular file, or the file is empty.
+        UsageError: the path does not exist, cannot be read or is not a regular file, or the file is empty.
     """
     try:
-        mode = os.stat(path).st_mode  # before opening: opening a device or a pipe can itself do something
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"expected a checkpoint file, found {_node(mode)}: {path}", fix="pass the path of a regular file")
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        file = files.open_regular(path)
+    except files.NotRegularError as error:
+        found = _node(error.mode)
+        raise UsageError(f"expected a checkpoint file, found {found}: {path}", fix="pass the path of a regular file") from None
     except FileNotFoundError:
         what = "a dangling link" if os.path.islink(path) else "nothing"
         raise UsageError(f"expected a checkpoint file, found {what} at {path}", fix="check the path") from None
@@ -58,22 +59,18 @@ def open_regular(path: str | Path) -> tuple[BinaryIO, int]:
     except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL byte
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"expected a checkpoint file, found a path that cannot be opened ({reason}): {path}") from None
-    file = os.fdopen(handle, "rb")
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
-        file.close()
-        raise UsageError(f"expected a checkpoint file, found {_node(found.st_mode)}: {path}", fix="pass a regular file")
-    if found.st_size == 0:
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
         file.close()
         raise UsageError(f"expected a checkpoint, found an empty file (0 bytes): {path}", fix="save or download it again")
-    return file, found.st_size
+    return file, size
 
 
 def sniff(file: BinaryIO, size: int, name: str) -> Kind:
     """The container format of an open file, from its first bytes; the file is left at its beginning.
 
     Raises:
-        MalformedError: the bytes belong to no checkpoint; says what they look like.
+        MalformedError: the bytes are not those of a checkpoint; the message says what they look like.
     """
     head = file.read(_LOOK)
     file.seek(0)
@@ -105,12 +102,12 @@ def sniff(file: BinaryIO, size: int, name: str) -> Kind:
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    """Whether a header length that fits the file is followed by the brace of a JSON object."""
+    """Whether the file begins with a plausible header length and the brace of a JSON object."""
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
 def _is_tar(head: bytes) -> bool:
-    """Whether the first block carries a tar header's checksum."""
+    """Whether the first block has a valid tar checksum."""
     try:
         tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
     except tarfile.TarError:
@@ -119,7 +116,7 @@ def _is_tar(head: bytes) -> bool:
 
 
 def _node(mode: int) -> str:
-    """The kind of a node of the file system, in words."""
+    """The kind of a file system node, as text."""
     kinds = (
         (stat.S_ISDIR, "a directory"),
         (stat.S_ISFIFO, "a pipe (FIFO)"),
@@ -127,4 +124,4 @@ def _node(mode: int) -> str:
         (stat.S_ISBLK, "a block device"),
         (stat.S_ISSOCK, "a socket"),
     )
-    return next((words for test, words in kinds if test(mode)), "something that is no regular file")
+    return next((words for test, words in kinds if test(mode)), "something other than a regular file")

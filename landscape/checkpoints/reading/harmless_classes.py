@@ -1,8 +1,8 @@
-"""Plain data under the names that checkpoints use for harmless classes.
+"""Plain data in place of harmless classes that checkpoints refer to.
 
-Training scripts pickle their options beside the weights: an argparse.Namespace, numpy scalars, paths, a Lightning
-AttributeDict. None of those classes is imported. Torch's restricted unpickler is told to use the objects below under
-their names, so what comes out is data whatever the file says, and the library that wrote it need not be installed.
+Training scripts pickle their options with the weights: an argparse.Namespace, numpy scalars, paths, a Lightning AttributeDict.
+None of these classes is imported. Torch's restricted unpickler is configured to use the classes below under their names, so the
+result is data whatever the file says, and the library that wrote it need not be installed.
 """
 
 import re
@@ -38,27 +38,27 @@ lightning_fabric.utilities.data.AttributeDict lightning_lite.utilities.data.Attr
 
 
 class StandIn:
-    """An instance of a class that is not imported: what it was called with and what state it was given."""
+    """An instance of a class that is not imported: its constructor's arguments and its state."""
 
     name = ""
     arguments: tuple[Any, ...]
     state: Any
 
     def __new__(cls, *arguments: Any) -> "StandIn":
-        """Keep the arguments; __init__ never runs, as in unpickling."""
+        """Store the arguments; as in unpickling, the class's own __init__ never runs."""
         self = object.__new__(cls)
         self.arguments, self.state = arguments, None
         return self
 
     def __init__(self, *arguments: Any) -> None:
-        """Take the arguments that __new__ has kept."""
+        """Accept the arguments that __new__ stored."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
 class DtypeStandIn:
-    """A numpy dtype by its letters; only plain numbers, truth values, bytes and text."""
+    """A numpy dtype from its code; only plain numbers, booleans, bytes and text."""
 
     def __init__(self, code: str = "", *_: Any) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[biufcSU]\d{1,6}", code):
@@ -70,7 +70,7 @@ class DtypeStandIn:
             self.order = state[1]
 
     def dtype(self) -> np.dtype[Any]:
-        """The real dtype."""
+        """The numpy dtype."""
         return np.dtype(self.order + self.code)
 
 
@@ -89,24 +89,24 @@ class ArrayStandIn:
 
 
 def numpy_scalar(dtype: DtypeStandIn, data: bytes) -> object:
-    """A numpy scalar as the Python number it stands for."""
+    """A numpy scalar as a Python number."""
     if not isinstance(dtype, DtypeStandIn) or not isinstance(data, bytes):
         raise ValueError("a numpy scalar that is not a plain number")
     return np.frombuffer(data, dtype.dtype(), count=1)[0].item()
 
 
 def numpy_reconstruct(*_: Any) -> ArrayStandIn:
-    """An empty array that its state fills."""
+    """An empty array, filled by its state."""
     return ArrayStandIn()
 
 
 def dictionary(*arguments: Any) -> OrderedDict[Any, Any]:
-    """Any dict of a foreign class: its pairs, without the factory or the attributes of the class."""
+    """A dict of any foreign class: its pairs, without the class's factory or attributes."""
     pairs = arguments[-1] if arguments and isinstance(arguments[-1], dict | list) else ()
     return OrderedDict(pairs)
 
 
-# A foreign dict is made either by calling its name or by __new__; OrderedDict and `dictionary` serve the one or the other.
+# A foreign dict is created by a call of its name or by __new__; `dictionary` serves the first, OrderedDict the second.
 DICTIONARIES = frozenset(_DICTS.split())
 CALLED_DICTIONARIES = frozenset({"collections.defaultdict", "builtins.dict"})
 CLASSES: dict[str, type[StandIn]] = {
@@ -120,7 +120,7 @@ NUMPY_CALLS: dict[str, Any] = {
 
 
 def safe_globals() -> list[Any]:
-    """What torch.serialization.safe_globals takes: pairs of an object of ours and the name it goes under."""
+    """Arguments of torch.serialization.safe_globals: pairs of a class or function here and the name that it replaces."""
     pairs: list[Any] = [(cls, name) for name, cls in CLASSES.items()]
     pairs += [(dictionary if name in CALLED_DICTIONARIES else OrderedDict, name) for name in DICTIONARIES]
     pairs += [(function, name) for name, function in NUMPY_CALLS.items()]
@@ -129,7 +129,7 @@ def safe_globals() -> list[Any]:
 
 
 def as_tensor(array: np.ndarray[Any, Any]) -> torch.Tensor | None:
-    """A numpy array of numbers as a tensor that owns its memory, or None where torch has no such dtype."""
+    """A numpy array of numbers as a tensor with its own memory; None if torch has no such dtype."""
     native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
     try:
         return torch.from_numpy(native)

@@ -1,4 +1,4 @@
-"""The parent's side of the child that parses: start it, wait for it, take nothing but tensors and JSON from it."""
+"""Parse a file in a child process: start it, wait for it, and accept only tensors and JSON from it."""
 
 import os
 import signal
@@ -14,17 +14,17 @@ from landscape.checkpoints.reading.formats import Kind
 from landscape.errors import MalformedError, UnsafeError, UsageError, printable
 
 _START = 120  # seconds to import torch on a slow disk
-_PARSE = 60  # seconds of processor time for any file, plus its share below
+_PARSE = 60  # seconds of processor time for any file, plus time by size
 _BYTES_PER_SECOND = 20_000_000
 
 
 def parse_apart(file: BinaryIO, kind: Kind, size: int, budget: int) -> Contents:
-    """Parse an open file in a process of its own.
+    """Parse an open file in a child process.
 
     Raises:
-        LandscapeError: what the child found wrong, or that the file brought the child down.
+        LandscapeError: the error that the child found, or that the child was stopped by the file.
     """
-    # Both files lose their names as they are made: nothing stays behind, whoever is killed.
+    # Both files are unnamed, so nothing remains if a process is killed.
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
         status = run_child(file, kind, size, budget, answer, complaints)
         complaints.seek(0)
@@ -33,7 +33,7 @@ def parse_apart(file: BinaryIO, kind: Kind, size: int, budget: int) -> Contents:
 
 
 def run_child(file: BinaryIO, kind: Kind, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO) -> int:
-    """Run the child to its end and return its exit status, negative for a signal, as subprocess has it."""
+    """Run the child to its end; returns its exit status, negative for a signal as in subprocess."""
     seconds = _PARSE + size // _BYTES_PER_SECOND
     command = [sys.executable, "-P", "-m", "landscape.checkpoints.reading.parser_process", kind, str(budget), str(seconds)]
     file.seek(0)
@@ -47,7 +47,7 @@ def run_child(file: BinaryIO, kind: Kind, size: int, budget: int, answer: Binary
 
 
 def take(answer: BinaryIO, status: int, complaint: str) -> Contents:
-    """Read a child's answer, as carefully as any file."""
+    """Read the child's answer, checked like any other file."""
     if status == messages.CAUGHT:
         raise UnsafeError(f"expected weights, found a file that tried to run code ({complaint}); it was stopped")
     if status < 0:
@@ -64,7 +64,7 @@ def take(answer: BinaryIO, status: int, complaint: str) -> Contents:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's environment, with its import path, without what could change how torch loads."""
+    """The parent's environment and import path, without variables that change how torch loads."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("TORCH_", "COV_", "PYTHON"))}
     package = str(Path(__file__).resolve().parents[3])
     environment["PYTHONPATH"] = os.pathsep.join([package, *(entry for entry in sys.path if os.path.isabs(entry))])

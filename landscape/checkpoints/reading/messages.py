@@ -1,4 +1,4 @@
-"""What the child hands back: tensors by number, and a report that refers to them."""
+"""The child process's answer: numbered tensors, and a report that refers to them."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from landscape.checkpoints.reading.contents import Contents
 from landscape.errors import MalformedError, UnsafeError, UsageError
 
-CAUGHT = 77  # exit status of a child that ended itself at a forbidden action
+CAUGHT = 77  # exit status of a child that stopped at a forbidden action
 
 
 def rebuild(report: dict[str, Any], tensors: dict[str, Tensor]) -> Contents:
-    """The contents from an answer, in the parent; raises the error that the child reports."""
+    """Rebuild the contents from an answer, in the parent; raises the error that the child reports."""
     if "error" in report:
         name, problem, fix = report["error"]
         kinds = {kind.__name__: kind for kind in (MalformedError, UnsafeError, UsageError)}
@@ -33,7 +33,7 @@ def rebuild(report: dict[str, Any], tensors: dict[str, Tensor]) -> Contents:
 
 
 def pack(contents: Contents) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by number, and a report that refers to them; a tensor that two names share is written once."""
+    """Numbered tensors, and a report that refers to them; a tensor with two names is written once."""
     numbers: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""From the bytes of a torch.save file to its contents. Runs in the child process only."""
+"""Parse the bytes of a torch.save file. Runs in the child process only."""
 
 import io
 import pickle
@@ -14,26 +14,26 @@ from landscape.checkpoints.reading.contents import Contents
 from landscape.checkpoints.reading.formats import Kind
 from landscape.errors import MalformedError, UnsafeError, printable
 
-_MAGIC = 0x1950A86A20F9469CFC6C  # torch's mark of its format before zip
+_MAGIC = 0x1950A86A20F9469CFC6C  # magic number of torch's format before zip
 _PROTOCOL = 1001
 
 
 def parse(file: BinaryIO, kind: Kind, size: int, budget: int) -> Contents:
-    """Check the structure of a file, load it with torch's restricted unpickler, and sort what it holds.
+    """Check the structure of a file, load it with torch's restricted unpickler, and sort its content.
 
     Raises:
-        LandscapeError: whatever is wrong with the file, in its own words.
+        LandscapeError: the file is refused; the message says why.
     """
     if kind == "tar":
         _refuse_tar(file, budget)
     notices = _check_zip(file, size, budget) if kind == "zip" else _check_legacy(file, size, budget)
-    found = contents.sort(_load(file))
-    found.notices[:0] = notices
-    return found
+    result = contents.sort(_load(file))
+    result.notices[:0] = notices
+    return result
 
 
 def _check_zip(file: BinaryIO, size: int, budget: int) -> list[str]:
-    """The container, then the pickle against the container's records."""
+    """Check the container, and then the pickle against the container's records."""
     container = archive.check(file, size)
     stream = io.BytesIO(container.pickle)
     findings = pickles.examine(stream, budget=budget)
@@ -44,7 +44,7 @@ def _check_zip(file: BinaryIO, size: int, budget: int) -> list[str]:
         shown = printable(key, limit=40)
         if held is None:
             raise _bad(f"a record for storage '{shown}', found none")
-        # A storage of bytes need not be a whole number of elements; whatever else differs was tampered with.
+        # A storage of bytes may end in a partial element; any other difference is tampering.
         if not 0 <= held - claimed < 16:
             raise _bad(f"{claimed} bytes for storage '{shown}', found a record of {held}")
     unread = [*container.ignored, *sorted(set(container.records) - set(findings.storages))]
@@ -54,10 +54,10 @@ def _check_zip(file: BinaryIO, size: int, budget: int) -> list[str]:
 
 
 def _check_legacy(file: BinaryIO, size: int, budget: int) -> list[str]:
-    """The five pickles of the format before zip, then the storages up to the end of the file."""
+    """Check the five pickles of the format before zip, and the storages up to the end of the file."""
     file.seek(0)
     if pickles.examine(file, budget=budget).value != _MAGIC:
-        raise _bad("torch's mark at the start, found a pickle that torch.save did not write")
+        raise _bad("torch's magic number at the start, found a pickle that torch.save did not write")
     if pickles.examine(file, budget=budget).value != _PROTOCOL:
         raise _bad(f"protocol {_PROTOCOL}, found another")
     pickles.examine(file, budget=budget)
@@ -84,7 +84,7 @@ def _check_legacy(file: BinaryIO, size: int, budget: int) -> list[str]:
 
 
 def _refuse_tar(file: BinaryIO, budget: int) -> None:
-    """Tar files of torch before 0.1.10 cannot be read without running what they hold."""
+    """Refuse tar files of torch before 0.1.10, which cannot be read without running their code."""
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -99,14 +99,14 @@ def _refuse_tar(file: BinaryIO, budget: int) -> None:
         raise MalformedError(f"expected a checkpoint, found a broken tar archive: {error}", fix="unpack it first") from None
     if {"storages", "tensors", "pickle"} <= set(names):
         raise UnsafeError(
-            "expected weights, found torch's oldest format (tar), which cannot be read without running what it holds",
-            fix="where you trust it, run: m = torch.load(PATH, weights_only=False); torch.save(m, NEW)",
+            "expected weights, found torch's oldest format (tar), which cannot be read without running code in it",
+            fix="if you trust it, run: m = torch.load(PATH, weights_only=False); torch.save(m, NEW)",
         )
     raise MalformedError("expected a checkpoint, found a tar archive", fix="unpack it first")
 
 
 def _tripwire(stream: Any, budget: int) -> None:
-    """Look through the pickles at the start of a member for names that run programs."""
+    """Check the pickles at the start of a member for names that run programs."""
     try:
         pickles.examine(stream, budget=budget)
     except MalformedError:
@@ -114,14 +114,14 @@ def _tripwire(stream: Any, budget: int) -> None:
 
 
 def _load(file: BinaryIO) -> Any:
-    """torch.load as data only; every way in which it can fail becomes one of our errors."""
+    """torch.load of data only; every failure becomes one of this package's errors."""
     file.seek(0)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(harmless_classes.safe_globals()):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch wraps its reason in advice on how to load the file unsafely, which is no advice of ours.
+        # torch's message goes on to advise loading the file unsafely; that part is removed.
         reason = printable(str(error.__context__ or error).partition(" Please use")[0], limit=200)
         if "GLOBAL" in reason:
             raise UnsafeError(f"expected plain data, found a pickle that torch refuses: {reason}") from None

@@ -1,10 +1,10 @@
-"""The process that parses what is not safetensors.
+"""The child process that parses every format except safetensors.
 
 It is started as `python -P -m landscape.checkpoints.reading.parser_process KIND BUDGET SECONDS`.
 
-The checkpoint is its standard input, the answer its standard output: one safetensors stream of the tensors, with
-everything else as JSON in the metadata. It has a limit on memory, time and what it writes, and ends itself if anything asks
-for a program, a socket or a file to write.
+Standard input is the checkpoint; standard output is the answer, a safetensors stream of the tensors with everything else as
+JSON in its metadata. The process limits its memory, time and output, and stops if anything tries to start a program, open a
+socket or write a file.
 """
 
 import io
@@ -21,7 +21,7 @@ from landscape.checkpoints.reading.parse import parse
 from landscape.errors import LandscapeError, MalformedError, UsageError, is_out_of_memory, printable
 
 _SLACK = 256 << 20  # what Python and torch allocate besides the tensors
-_FORBIDDEN = tuple(  # beginnings of the names of audit events
+_FORBIDDEN = tuple(  # prefixes of audit event names
     """
     os.system os.exec os.fork os.posix_spawn os.spawn os.startfile os.kill os.putenv
     os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown
@@ -31,10 +31,10 @@ _FORBIDDEN = tuple(  # beginnings of the names of audit events
 
 
 def main() -> None:
-    """Answer for one file and end."""
+    """Answer for one file, then exit."""
     kind, budget, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     answer_to = os.dup(1)
-    os.dup2(2, 1)  # whatever prints must not end up in the answer
+    os.dup2(2, 1)  # printed text must not enter the answer
     limit(budget, seconds)
     guard()
     with os.fdopen(0, "rb", closefd=False) as file, os.fdopen(answer_to, "wb") as out:
@@ -42,33 +42,33 @@ def main() -> None:
 
 
 def answer(file: BinaryIO, kind: Kind, budget: int, out: BinaryIO) -> None:
-    """Parse a file and write what it holds, or the error that it deserves."""
+    """Parse a file, and write its content or the error."""
     try:
         size = file.seek(0, os.SEEK_END)
         tensors, report = messages.pack(parse(file, kind, size, budget))
     except LandscapeError as error:
         tensors, report = {}, {"error": [type(error).__name__, error.problem, error.fix]}
-    except (Exception, MemoryError) as error:  # anything else that a hostile file provokes means that it is malformed
+    except (Exception, MemoryError) as error:  # any other error from a hostile file means that it is malformed
         tensors, report = {}, {"error": [MalformedError.__name__, _explain(error), "save or download the file again"]}
     try:
         safetensors_file.write(out, tensors, {"report": json.dumps(report)})
         out.flush()
     except OSError as error:
-        problem = f"expected room for the tensors in the temporary directory, found: {error.strerror}"
+        problem = f"expected space for the tensors in the temporary directory, found: {error.strerror}"
         report = {"error": [UsageError.__name__, problem, "set TMPDIR to a larger disk"]}
         short = io.BytesIO()
         safetensors_file.write(short, {}, {"report": json.dumps(report)})
         os.ftruncate(out.fileno(), 0)
         os.pwrite(out.fileno(), short.getvalue(), 0)
-        os._exit(0)  # what is left in the buffer of `out` has no room and must not be tried again
+        os._exit(0)  # skips flushing the buffer of `out`, which would fail again
 
 
 def limit(budget: int, seconds: int) -> None:
-    """Bound memory, processor time and written bytes of this process from here on."""
+    """Limit memory, processor time and written bytes of this process from now on."""
     torch.set_num_threads(1)
     try:
         import resource
-    except ImportError:  # no such limits on this system; the parent's timeout remains
+    except ImportError:  # not on this system; the parent's timeout remains
         return
     for name, value in (
         ("RLIMIT_AS", _virtual_memory() + 2 * budget + _SLACK),
@@ -78,17 +78,17 @@ def limit(budget: int, seconds: int) -> None:
     ):
         _, hard = resource.getrlimit(getattr(resource, name))
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # Processor time ends with a signal that can be told from others if the hard limit comes later.
+        # With a later hard limit, the end of processor time gives a distinct signal.
         resource.setrlimit(getattr(resource, name), (value, value + 5 if name == "RLIMIT_CPU" and hard < 0 else value))
 
 
 def guard() -> None:
-    """End this process at the first attempt to run, to send or to write anything; the last line behind torch's own checks."""
+    """Stop this process at the first attempt to run, send or write anything; a last line of defence behind torch's checks."""
     sys.dont_write_bytecode = True
     empty = io.BytesIO()
     torch.save({}, empty)
     empty.seek(0)
-    torch.load(empty, weights_only=True)  # imports what torch imports late, before the door closes
+    torch.load(empty, weights_only=True)  # triggers torch's late imports before the guard is active
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         forbidden = event.startswith(_FORBIDDEN)
@@ -102,7 +102,7 @@ def guard() -> None:
 
 
 def _explain(error: BaseException) -> str:
-    """What an unforeseen exception says about the file."""
+    """Describe an unforeseen exception as a problem of the file."""
     text = str(error).strip().split("\n")[0]
     if is_out_of_memory(error):
         return "torch file: expected one that fits the memory budget, found one that is over the memory budget"
@@ -110,7 +110,7 @@ def _explain(error: BaseException) -> str:
 
 
 def _virtual_memory() -> int:
-    """Bytes of address space in use, or a generous guess where the system does not say."""
+    """Bytes of address space in use, or a generous guess if the system does not say."""
     try:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

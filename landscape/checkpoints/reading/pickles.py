@@ -1,8 +1,8 @@
-"""A dry run of a pickle: what it would call and claim, with nothing called and nothing claimed.
+"""Dry run of a pickle: determines its calls and allocations without making them.
 
-The opcodes drive a small stack machine on symbols. It answers three questions before torch sees a byte: which names the
-pickle would import, whether every tensor lies inside its storage, and how much memory all of it would take. It is
-a tripwire with good error messages; the gate is torch.load(weights_only=True) in a child process, which runs after it.
+The opcodes drive a small stack machine on symbols. It answers three questions before torch sees a byte: which names the pickle
+would import, whether every tensor lies inside its storage, and how much memory everything would take. Its purpose is early
+detection with good error messages; the actual protection is torch.load(weights_only=True) in a child process, which follows.
 """
 
 import pickletools
@@ -14,21 +14,21 @@ from landscape.checkpoints.reading.allocations import ALLOWED, Ledger
 from landscape.checkpoints.reading.symbols import Global, Made, Mapping, bad, is_program, kind
 from landscape.errors import MalformedError, UnsafeError, printable
 
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # Python 2's names, which protocol 2 keeps
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # Python 2's names, used by protocol 2
 _BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass
 class Findings:
-    """What a dry run saw.
+    """The result of a dry run.
 
     Attributes:
         value: the symbolic object.
         end: offset of the first byte after the pickle.
-        storages: bytes that the pickle claims for every storage, by key.
+        storages: bytes that the pickle declares for every storage, by key.
         itemsizes: bytes of one element of each storage.
-        foreign: names outside the allowed ones, in the order of the file.
-        modules: classes of whole networks among them.
+        foreign: names that are not allowed, in the order of the file.
+        modules: those of them that are classes of whole networks.
         protocol: highest pickle protocol that its opcodes need.
     """
 
@@ -42,11 +42,11 @@ class Findings:
 
 
 def examine(file: BinaryIO, *, budget: int) -> Findings:
-    """Dry-run the pickle that starts at the file's position and leave the file after it.
+    """Dry-run the pickle at the file's position, and leave the file after it.
 
     Raises:
-        UnsafeError: it names something that is not plain data, whatever else is wrong with it.
-        MalformedError: it is broken, or claims more than `budget` bytes.
+        UnsafeError: it refers to a name that is not plain data, whatever else is wrong with it.
+        MalformedError: it is broken, or declares more than `budget` bytes.
     """
     machine = _Machine(file, budget)
     try:
@@ -58,14 +58,14 @@ def examine(file: BinaryIO, *, budget: int) -> Findings:
         machine.refuse_foreign()
         raise
     machine.refuse_foreign()
-    found = machine.findings
-    if found.protocol > 2:
-        raise bad(f"pickle protocol 2, as torch.save writes it, found opcodes of protocol {found.protocol}")
-    return found
+    findings = machine.findings
+    if findings.protocol > 2:
+        raise bad(f"pickle protocol 2, as torch.save writes it, found opcodes of protocol {findings.protocol}")
+    return findings
 
 
 class _Machine:
-    """The stack machine; one method for every group of opcodes."""
+    """The stack machine; one method for each group of opcodes."""
 
     def __init__(self, file: BinaryIO, budget: int) -> None:
         self.file, self.ledger = file, Ledger(budget)
@@ -75,9 +75,9 @@ class _Machine:
         self.findings = Findings()
 
     def run(self) -> None:
-        """Execute up to STOP."""
+        """Execute until STOP."""
         for opcode, argument, _ in pickletools.genops(self.file):
-            # FRAME and the other opcodes of protocols 3 to 5 still reach the machine: what they name must be reported.
+            # FRAME and the other opcodes of protocols 3 to 5 are executed too, so that the names they use are reported.
             self.findings.protocol = max(self.findings.protocol, opcode.proto)
             action = _ACTIONS.get(opcode.name)
             if action is not None:
@@ -89,16 +89,16 @@ class _Machine:
         self.findings.storages, self.findings.itemsizes = self.ledger.storages, self.ledger.itemsizes
 
     def refuse_foreign(self) -> None:
-        """Raise for the worst name that is not plain data."""
+        """Raise for the most dangerous name that is not plain data."""
         foreign = self.findings.foreign
         programs = [name for name in foreign if is_program(name)]
         if self.findings.modules and set(programs) <= {"builtins.getattr"}:
-            programs = []  # an honest network that holds a bound method
-        convert = "where you trust it, run: m = torch.load(PATH, weights_only=False); torch.save({}, NEW)"
+            programs = []  # a genuine network that holds a bound method
+        convert = "if you trust it, run: m = torch.load(PATH, weights_only=False); torch.save({}, NEW)"
         if programs:
             raise UnsafeError(
                 f"expected weights, found a pickle that names {printable(programs[0], limit=120)}: reading it could run code",
-                fix="do not load it; get the weights as .safetensors from somebody you trust",
+                fix="do not load it; get the weights as .safetensors from a source that you trust",
             )
         if self.findings.modules:
             name = printable(self.findings.modules[-1], limit=120)  # the outermost is built last
@@ -144,7 +144,7 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Made) and self.findings.foreign:
-            return  # an instance of a foreign class; the run ends in a refusal
+            return  # an instance of a foreign class; the run ends with an error
         if not isinstance(target, dict):
             raise bad(f"a dict to set items on, found a {kind(target)}")
         if len(items) % 2:
@@ -194,7 +194,7 @@ class _Machine:
     def persistent(self, _: Any) -> None:
         reference = self.stack.pop()
         match reference:
-            case ("module", Global(name), *_):  # the legacy format's mention of a network's source
+            case ("module", Global(name), *_):  # the legacy format's reference to a network's source
                 self.findings.modules.append(name)
                 self.findings.foreign.append(name)
                 self.stack.append(reference[1])
@@ -216,7 +216,7 @@ _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
 def _push(make: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
-    """Opcodes that begin an empty container."""
+    """Opcodes that push an empty container."""
     return lambda machine, _: machine.stack.append(make())
 
 

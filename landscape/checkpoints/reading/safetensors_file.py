@@ -1,7 +1,7 @@
-"""Safetensors: the header checked entry by entry, the tensors read by plain reads.
+"""Read safetensors files: every header entry is checked, and tensors are read by ordinary reads.
 
-The library maps files into memory, so a file that shrinks while it is in use ends the process with a signal. Reading
-the few lines' worth of bytes ourselves costs one copy and cannot.
+The library maps files into memory; if a mapped file shrinks while in use, the process is ended by a signal. Ordinary reads cost
+one copy and avoid this.
 """
 
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 from landscape.errors import LandscapeError, MalformedError, UsageError, printable
 
 MAX_HEADER = 100_000_000  # the format's own limit
-_HEADER_COST = 32  # bytes of Python objects that one byte of JSON can become, roughly, at worst
+_HEADER_COST = 32  # most bytes of Python objects for one byte of JSON, roughly
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -40,7 +40,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a header: its type, its shape, and where its bytes lie in the file."""
+    """One tensor of a header: its dtype, its shape, and the position of its bytes in the file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a checked header declares."""
+    """The content of a checked header."""
 
     entries: dict[str, Entry]
     metadata: dict[str, str]
@@ -59,11 +59,11 @@ class Header:
 def read_header(file: BinaryIO, size: int, *, budget: int) -> Header:
     """Read and check the header of a safetensors file of `size` bytes.
 
-    The tensors must tile the rest of the file exactly: no overlap, no hole, nothing after the last.
+    The tensors must fill the rest of the file exactly: no overlap, no gap, nothing after the last.
 
     Raises:
-        MalformedError: anything that the format does not allow.
-        UsageError: an honest file that is larger than `budget`.
+        MalformedError: the header violates the format.
+        UsageError: the file is valid but larger than `budget`.
     """
     if size < 8:
         raise _bad(f"8 bytes of header length, found a file of {size} bytes")
@@ -118,7 +118,7 @@ def read_tensors(file: BinaryIO, header: Header) -> dict[str, Tensor]:
 
 
 def write(file: BinaryIO, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write contiguous tensors one after another to a stream; the child's way to hand back what it found."""
+    """Write contiguous tensors to a stream; used by the child process for its answer."""
     header: dict[str, Any] = {"__metadata__": metadata}
     position = 0
     for name, tensor in tensors.items():
@@ -133,7 +133,7 @@ def write(file: BinaryIO, tensors: dict[str, Tensor], metadata: dict[str, str]) 
 
 
 def parse_json(raw: bytes, what: str) -> dict[str, Any]:
-    """A JSON object from bytes that nobody vouches for: UTF-8, no key twice, no depth that exhausts the stack."""
+    """Parse a JSON object from untrusted bytes: UTF-8, no repeated key, no depth that exhausts the stack."""
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except UnicodeDecodeError:
@@ -150,7 +150,7 @@ def parse_json(raw: bytes, what: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ."""
+    """A JSON object with distinct keys."""
     content = dict(pairs)
     if len(content) != len(pairs):
         seen: set[str] = set()
@@ -160,7 +160,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(name: str, value: object, start: int) -> Entry:
-    """One checked entry of the header; `start` is where the tensors begin in the file."""
+    """One checked entry of the header; `start` is the position of the first tensor in the file."""
     shown = printable(name, limit=80)
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise _bad(f"dtype, shape and data_offsets for '{shown}', found something else")
@@ -178,7 +178,7 @@ def _entry(name: str, value: object, start: int) -> Entry:
 
 
 def _naturals(value: object) -> bool:
-    """Whether a JSON value is a list of integers from 0 to 2^63 - 1; true and false are none."""
+    """Whether a JSON value is a list of integers from 0 to 2^63 - 1; booleans do not count."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 

@@ -1,4 +1,4 @@
-"""The words that a checkpoint's pickle may use, and what they stand for while it is dry-run."""
+"""Names that a checkpoint's pickle may use, and the symbols for them in a dry run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from landscape.errors import MalformedError
 
-# Modules whose mention means that somebody wants a program run, as opposed to a class that we merely do not know.
+# Modules whose use indicates an attempt to run a program, as opposed to a merely unknown class.
 _PROGRAMS = frozenset(
     """
     os posix nt subprocess sys builtins importlib runpy pty socket shutil ctypes webbrowser code codeop pickle _pickle marshal
@@ -56,7 +56,7 @@ class Global:
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A persistent reference to a record of numbers."""
+    """A persistent reference to a storage record."""
 
     key: str
     dtype: torch.dtype
@@ -72,24 +72,24 @@ class Claim:
 
 @dataclass(eq=False)
 class Made:
-    """What a call would return; `state` is what it would be given afterwards."""
+    """The result of a call; `state` is the state that it would be given afterwards."""
 
     maker: str
     state: Any = None
 
 
 class Mapping(dict[Any, Any]):
-    """An OrderedDict or its like: a dict that may also be given attributes."""
+    """A dict such as OrderedDict that may also be given attributes."""
 
 
 def is_program(name: str) -> bool:
-    """Whether a name, or a module that holds it, stands for running programs."""
+    """Whether a name, or the module that contains it, can run programs."""
     parts = name.split(".")
     return any(".".join(parts[:n]) in _PROGRAMS for n in (1, 2))
 
 
 def kind(value: Any) -> str:
-    """What a symbolic value stands for, in a word."""
+    """The kind of a symbolic value, in one word."""
     names = {Claim: "tensor", Global: "name", Storage: "storage", Mapping: "dict"}
     return names.get(type(value), value.maker if isinstance(value, Made) else type(value).__name__)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.output_directory import OutputDirectory
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
@@ -47,6 +47,7 @@ def run(
     match_factor: Annotated[
         float, typer.Option("--match-factor", help="Near is within this factor of --match-loss, either way.")
     ] = 1.25,
+    clean: CLEAN = False,
 ) -> None:
     """Compare groups of minima: intervals, permutation tests with false-discovery control, effect sizes, rank correlation.
 
@@ -98,7 +99,7 @@ def run(
         "lines": {name: piece.to_json() for name, piece in runs.lines.items()},
     }
     terminal.document(document)
-    _write(terminal, common.out or Path("comparison"), inputs, document, comparison, runs.lines)
+    _write(terminal, common.out or Path("comparison"), inputs, document, comparison, runs.lines, caption=not clean)
     if runs.failures:
         raise runs.failures[0]
     empty = [name for name in files if name not in runs.sharpness]
@@ -156,6 +157,7 @@ def _write(
     document: dict[str, Any],
     comparison: "Comparison",
     lines: "dict[str, Slice]",
+    caption: bool,
 ) -> None:
     """JSON, two CSV tables, and the figures."""
     from landscape.machine.files import write
@@ -167,13 +169,15 @@ def _write(
     write(folder.file("runs.csv"), runs_csv(comparison).encode())
     write(folder.file("statistics.csv"), statistics_csv(comparison).encode())
     columns = 3 if len(comparison.table) + len(comparison.conditions) <= 12 else 5
-    figure = figure_measures(comparison.groups, comparison=comparison, columns=columns, title="Measures by group")
+    figure = figure_measures(
+        comparison.groups, comparison=comparison, columns=columns, title="Measures by group", caption=caption
+    )
     folder.written += save(figure, folder.path / "measures")
     if any(d.delta_low is not None for d in comparison.differences):
-        folder.written += save(figure_effects(comparison), folder.path / "effects")
+        folder.written += save(figure_effects(comparison, caption=caption), folder.path / "effects")
     if comparison.rank_correlation:
-        folder.written += save(figure_correlations(comparison), folder.path / "correlation")
+        folder.written += save(figure_correlations(comparison, caption=caption), folder.path / "correlation")
     for i, (name, piece) in enumerate(lines.items(), 1):
         ends = name.split(" to ", 1)
-        folder.written += save(figure_interpolation(piece, ends=(ends[0], ends[1])), folder.path / f"line-{i}")
+        folder.written += save(figure_interpolation(piece, ends=(ends[0], ends[1]), caption=caption), folder.path / f"line-{i}")
     terminal.written(folder.written)

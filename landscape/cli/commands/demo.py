@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from landscape.cli.commands import compare, reparam, report, sharpness, spectrum, surface
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.surfaces.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 
 NAME = "demo"
 
 
-def run(terminal: Terminal, common: Common) -> None:
+def run(terminal: Terminal, common: Common, clean: CLEAN = False) -> None:
     """Train clean, large-batch, corrupted and memorizing networks on digits, then run the other commands on them.
 
     Example: landscape demo --out demo
@@ -43,16 +43,29 @@ def run(terminal: Terminal, common: Common) -> None:
     here, kept = Naming(), root / "runs" / "small-batch-trajectory"
 
     def cut(**options: Any) -> Callable[[Common], None]:
-        return lambda c: surface.run(terminal, small, c, here, SurfaceOptions(**options))
+        return lambda c: surface.run(terminal, small, c, here, SurfaceOptions(**options, clean=clean))
 
+    flag = " --clean" if clean else ""
     steps: list[tuple[str, str, Callable[[Common], None]]] = [
         ("sharpness", f"sharpness {root}/runs/*.safetensors", lambda c: sharpness.run(terminal, files, c, here, None)),
-        ("spectrum", f"spectrum {small} --per-layer", lambda c: spectrum.run(terminal, small, c, here, per_layer=True)),
-        ("line", f"surface {small} --dim 1", cut(dim=1)),
-        ("plane", f"surface {small}", cut()),
-        ("trajectory", f"surface {small} --directions pca:{kept}", cut(directions=f"pca:{kept}")),
-        ("reparam", f"reparam {small} --alpha 5", lambda c: reparam.run(terminal, small, c, here, alpha=5.0)),
-        ("comparison", f"compare {root}/runs/*.safetensors", lambda c: compare.run(terminal, c, here, files)),
+        (
+            "spectrum",
+            f"spectrum {small} --per-layer{flag}",
+            lambda c: spectrum.run(terminal, small, c, here, per_layer=True, clean=clean),
+        ),
+        ("line", f"surface {small} --dim 1{flag}", cut(dim=1)),
+        ("plane", f"surface {small}{flag}", cut()),
+        ("trajectory", f"surface {small} --directions pca:{kept}{flag}", cut(directions=f"pca:{kept}")),
+        (
+            "reparam",
+            f"reparam {small} --alpha 5{flag}",
+            lambda c: reparam.run(terminal, small, c, here, alpha=5.0, clean=clean),
+        ),
+        (
+            "comparison",
+            f"compare {root}/runs/*.safetensors{flag}",
+            lambda c: compare.run(terminal, c, here, files, clean=clean),
+        ),
     ]
     for folder, text, step in steps:
         terminal.line()
@@ -60,8 +73,8 @@ def run(terminal: Terminal, common: Common) -> None:
         step(replace(common, out=root / folder))
     page = root / "report.html"
     terminal.line()
-    terminal.line(f"$ landscape report {root} --out {page}")
-    report.run(terminal, [root], replace(common, out=page), here, title="landscape demo: four networks on digits")
+    terminal.line(f"$ landscape report {root}{flag} --out {page}")
+    report.run(terminal, [root], replace(common, out=page), here, title="landscape demo: four networks on digits", clean=clean)
     # Journals and kept weights belong to the machine; a person opens the rest.
     written = sorted(p for p in root.rglob("*") if p.is_file() and not {"points", "measures", kept.name} & set(p.parts))
     terminal.line()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import NumericalError, UsageError
 
@@ -64,6 +64,7 @@ def run(
     measures: Annotated[
         str | None, typer.Option("--measures", help="all, or names separated by commas; default the usual ones.")
     ] = None,
+    clean: CLEAN = False,
 ) -> None:
     """Rescale the weights without changing the function, and certify what every measure says before and after.
 
@@ -135,8 +136,9 @@ def run(
     pairs = [list(zip(line.alphas, line.certificates, strict=True)) for line in lines]
     if len({line.certificates[0].symmetry for line in lines}) == len(lines):
         pairs = [[pair for own in pairs for pair in own]]
+    made_from = inputs | {"checkpoint": checkpoint.name, "task": task.name}
     for own, name in zip(pairs, ("certificate", "certificate-node"), strict=False):
-        folder.written += save(figure_certificate(own), folder.path / name)
+        folder.written += save(figure_certificate(own, provenance=made_from, caption=not clean), folder.path / name)
     terminal.document(document)
     terminal.written(folder.written)
     certificates = [certificate for line in lines for certificate in line.certificates]

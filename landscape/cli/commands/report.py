@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
 
 NAME = "report"
@@ -26,6 +26,7 @@ def run(
         bool, typer.Option("--interactive", help="Add surfaces that turn under the mouse (needs plotly).")
     ] = False,
     title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Sharpness report",
+    clean: CLEAN = False,
 ) -> None:
     """Write one HTML file that opens offline: from results that other commands wrote, and from checkpoints measured now.
 
@@ -57,7 +58,7 @@ def run(
             "expected results, found none in these directories",
             fix="run landscape sharpness, spectrum, surface or reparam with --out first",
         )
-    write_report(out, title=title, sharpness=sharpness, interactive=interactive, **found)
+    write_report(out, title=title, sharpness=sharpness, interactive=interactive, captions=not clean, **found)
     counts = {"sharpness": len(sharpness)} | {name: len(things) for name, things in found.items()}
     terminal.document({"schema": 1, "report": str(out), "holds": counts})
     terminal.written([out])

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from landscape.cli.options import SHARD_BASIS, Common, Naming
+from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
 if TYPE_CHECKING:
     from landscape.cli.output_directory import OutputDirectory
     from landscape.objective import Objective
-    from landscape.results import Eigenpairs
+    from landscape.results import Block, Eigenpairs
 
 NAME = "spectrum"
 
@@ -40,6 +40,7 @@ def run(
     check: Annotated[
         str | None, typer.Option("--check", help="pyhessian: compute the eigenvalues with it too, and compare.")
     ] = None,
+    clean: CLEAN = False,
 ) -> None:
     """The Hessian's spectrum: top and bottom eigenvalues with residuals, the density with a band, a table by layer.
 
@@ -48,7 +49,7 @@ def run(
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, seeded, task_file, work_lines
     from landscape.measures import provenance
-    from landscape.report import figure_density, save
+    from landscape.report import figure_breakdown, figure_density, save
     from landscape.spectra import spectrum, uses
 
     if scale != "log" and scale != "linear":
@@ -83,15 +84,19 @@ def run(
         "eigenvalues": pairs.to_json(), "density": density.to_json(),
         "provenance": inputs | work,
     }  # fmt: skip
+    made_from = inputs | {"checkpoint": checkpoint.name, "task": task.name}
     if per_layer or per_filter:
-        _blocks(
-            terminal, objective, common.seed, per_filter, folder, document, f"Curvature by layer, {checkpoint.name}", inputs
+        blocks = _blocks(terminal, objective, common.seed, per_filter, folder, document)
+        figure = figure_breakdown(
+            *blocks, title=f"Curvature by layer, {checkpoint.name}", provenance=made_from, caption=not clean
         )
+        folder.written += save(figure, folder.path / "blocks")
     if check is not None:
         document["check"] = _pyhessian(terminal, objective, pairs, count)
     figure = figure_density(
-        density, eigenpairs=pairs, title=f"Spectral density of the Hessian, {checkpoint.name}", provenance=inputs
-    )
+        density, eigenpairs=pairs, title=f"Spectral density of the Hessian, {checkpoint.name}", provenance=made_from,
+        caption=not clean,
+    )  # fmt: skip
     folder.written += save(figure, folder.path / "spectrum")
     folder.json("spectrum.json", document)
     terminal.document(document)
@@ -109,13 +114,10 @@ def _blocks(
     filters: bool,
     folder: "OutputDirectory",
     document: dict[str, Any],
-    title: str,
-    inputs: dict[str, Any],
-) -> None:
-    """Trace and largest eigenvalue of every layer's own block of H, and of every filter's: table, CSV, picture, JSON."""
+) -> "tuple[list[Block], list[Block]]":
+    """Trace and largest eigenvalue of every layer's own block of H, and of every filter's: table, CSV, JSON."""
     from landscape.cli.setup import seeded
     from landscape.machine.files import write
-    from landscape.report import figure_breakdown, save
     from landscape.report.exports.spreadsheet import blocks_csv
     from landscape.spectra.block_curvature import breakdown
 
@@ -129,7 +131,7 @@ def _blocks(
         document["filters"] = [b.to_json() for b in small]
     terminal.unconverged += [f"lambda_max of {b.name}" for b in (*layers, *small) if not b.lambda_max.converged]
     write(folder.file("blocks.csv"), blocks_csv(blocks).encode())
-    folder.written += save(figure_breakdown(layers, small, title=title, provenance=inputs), folder.path / "blocks")
+    return layers, small
 
 
 def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", k: int) -> dict[str, Any]:

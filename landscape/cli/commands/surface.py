@@ -51,7 +51,7 @@ def run(
     """
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file, test_objective
-    from landscape.cli.surfaces.axes import Axes, sha256
+    from landscape.cli.surfaces.axes import Axes, path_sha256
     from landscape.cli.surfaces.output import finish
     from landscape.measures import provenance
 
@@ -59,8 +59,8 @@ def run(
     task = open_task(checkpoint, naming, terminal)
     test = test_objective(task, common) if options.with_test and naming.split != "test" else None
     job = Job(checkpoint, common, naming, options, task, objective_of(task, common, naming.split), test, terminal)
-    axes = Axes(options.kinds, options.trajectory, task, common, naming, terminal)
-    files = axes.files() if options.end is None else {str(options.end[1]): sha256(options.end[1])}
+    axes = Axes(options.asked, options.trajectory, task, common, naming, terminal)
+    files = axes.files() if options.end is None else {str(options.end[1]): path_sha256(options.end[1])}
     made_with = provenance(job.objective, common.seed) | task_file(naming) | {
         "checkpoint": checkpoint.name, "sha256": task.sha256, "task": task.name, "split": naming.split,
         "samples": job.objective.samples, "test_samples": None if test is None else test.samples, "files": files,
@@ -78,11 +78,12 @@ def run(
         raise
     title = found.title + (f", {naming.split} split" if naming.split == "test" else "")
     made_with |= {k: v for k, v in options.record().items() if v is not None} | found.provenance
-    finish(replace(found, title=title, provenance=made_with), folder, job.checkpoint, task, options.persistence, terminal)
+    finish(replace(found, title=title, provenance=made_with), folder, job.checkpoint, task, options, terminal)
 
 
 def _forecast(job: Job, grid: int) -> None:
     """Say, before anything else is done, what the points will take."""
+    from landscape.cli.surfaces.axis_kinds import KINDS
     from landscape.machine.progress import duration
     from landscape.surfaces import forecast_surface
 
@@ -98,8 +99,8 @@ def _forecast(job: Job, grid: int) -> None:
         alone = forecast_surface(job.objective, 1).seconds
         taken = options.steps * 6 * alone * min(1.0, 128 / job.objective.samples)
         beside.append(f"training the curve about {duration(taken)}")
-    beside += ["finding eigenvectors"] if any(k.name == "hessian" for k in options.kinds) else []
-    beside += ["reading the trajectory"] if options.trajectory or any(k.name == "pca" for k in options.kinds) else []
+    names = {one.name for one in options.asked} | ({"pca"} if options.trajectory else set())
+    beside += [kind.before for name, kind in KINDS.items() if name in names and kind.before]
     job.terminal.note(f"forecast: {found.line()}" + (f"; before them {' and '.join(beside)}" if beside else ""))
 
 
@@ -135,7 +136,7 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
 
 def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slice":
     """A line or a plane."""
-    from landscape.cli.surfaces.output import preview
+    from landscape.cli.surfaces.output import draw_unfinished
     from landscape.surfaces import line, plane, store_directions, stored_directions
 
     options, objective = job.options, job.objective
@@ -152,7 +153,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
         "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature,
         "precision": options.precision,
     }  # fmt: skip
-    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: preview(piece, folder)}
+    kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: draw_unfinished(piece, folder, not options.clean)}
     if len(directions) == 1:
         found = line(objective, directions[0], span=spans[0], grid=grid, seed=job.common.seed, **measured, **kept)
     else:
@@ -164,7 +165,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
 def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: int) -> "Slice":
     """The line or a trained curve to another checkpoint."""
     from landscape.cli.setup import objective_of, open_task
-    from landscape.cli.surfaces.output import preview
+    from landscape.cli.surfaces.output import draw_unfinished
     from landscape.surfaces import interpolation
 
     end = objective_of(open_task(path, job.naming, job.terminal), job.common, job.naming.split)
@@ -175,8 +176,13 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
         "precision": job.options.precision,
     }  # fmt: skip
     found = interpolation(
-        job.objective, end, curve=curve, run=_points(folder), seen=lambda piece: preview(piece, folder), **measured
-    )  # fmt: skip
+        job.objective,
+        end,
+        curve=curve,
+        run=_points(folder),
+        seen=lambda piece: draw_unfinished(piece, folder, not job.options.clean),
+        **measured,
+    )
     for quantity, barrier in found.barriers.items():
         job.terminal.line(f"{quantity.replace('_', ' ')}: {barrier.words(quantity)}")
     title = found.title.replace("between two minima", f"from {job.checkpoint.stem} to {path.stem}")

@@ -5,22 +5,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscape.cli.output_directory import OutputDirectory
+from landscape.cli.surfaces.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+
     from landscape.results import Slice
     from landscape.tasks import Task
 
 
 def finish(
-    found: "Slice", folder: OutputDirectory, checkpoint: Path, task: "Task", persistence: float | None, terminal: Terminal
+    found: "Slice", folder: OutputDirectory, checkpoint: Path, task: "Task", options: SurfaceOptions, terminal: Terminal
 ) -> None:
     """Say what was found, and write it in every format."""
     from landscape.report import export_slice
     from landscape.results import FAILED, NOT_FINITE, UNCONVERGED
 
     if found.merge_tree is not None:
-        found = replace(found, merge_tree=replace(found.merge_tree, threshold=persistence))
+        found = replace(found, merge_tree=replace(found.merge_tree, threshold=options.persistence))
         terminal.line(f"topology: {found.merge_tree.line()}")  # type: ignore[union-attr]  # just replaced
     for track in found.tracks:
         share = "" if track.explained is None else f", {100 * track.explained:.1f} % of their spread explained"
@@ -51,32 +56,43 @@ def finish(
     }
     folder.json("surface.json", document)
     folder.written += export_slice(found, folder.path, "surface")
-    folder.written += draw(found, folder)
+    folder.written += draw(found, folder, caption=not options.clean)
     terminal.document(document)
     terminal.written(folder.written)
 
 
-def preview(piece: "Slice", folder: OutputDirectory) -> None:
-    """The picture of an unfinished slice, where that of the finished one will be."""
-    from landscape.report import figure_slice, save
+def draw_unfinished(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> None:
+    """The first picture of a slice that is being computed, where that of the finished one will be."""
+    from landscape.report import figure_slice
 
     if piece.values:
-        save(figure_slice(piece), folder.path / f"surface-{'line' if piece.dim == 1 else 'contour'}")
+        _save({_first(piece): figure_slice(piece, caption=caption)}, folder)
 
 
-def draw(piece: "Slice", folder: OutputDirectory) -> list[Path]:
-    """The pictures of a slice."""
-    from landscape.report import figure_interpolation, figure_merge_tree, figure_slice, save
+def draw(piece: "Slice", folder: OutputDirectory, caption: bool = True) -> list[Path]:
+    """The pictures of a slice, with title and caption or without either."""
+    from landscape.report import figure_interpolation, figure_merge_tree, figure_slice
 
-    if piece.dim == 1:
-        figures = {"line": figure_interpolation(piece) if piece.path else figure_slice(piece)}
-    else:
-        figures = {"contour": figure_slice(piece), "3d": figure_slice(piece, view="3d")}
+    figures = {_first(piece): (figure_interpolation if piece.path else figure_slice)(piece, caption=caption)}
+    if piece.dim == 2:
+        figures["3d"] = figure_slice(piece, view="3d", caption=caption)
         if "test_loss" in piece.values:
-            figures["test-loss"] = figure_slice(piece, quantity="test_loss")
+            figures["test-loss"] = figure_slice(piece, quantity="test_loss", caption=caption)
     for quantity in ("lambda_max", "lambda_min", "lambda_ratio"):
         if quantity in piece.values:
-            figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity)
+            figures[quantity.replace("_", "-")] = figure_slice(piece, quantity=quantity, caption=caption)
     if piece.merge_tree is not None and len(piece.merge_tree.minima) > 1:
-        figures["minima"] = figure_merge_tree(piece)
-    return [p for name, figure in figures.items() for p in save(figure, folder.path / f"surface-{name}")]
+        figures["minima"] = figure_merge_tree(piece, caption=caption)
+    return _save(figures, folder)
+
+
+def _first(piece: "Slice") -> str:
+    """What the picture that every slice has is called."""
+    return "line" if piece.dim == 1 else "contour"
+
+
+def _save(figures: "Mapping[str, Figure]", folder: OutputDirectory) -> list[Path]:
+    """The files of some figures, in every format."""
+    from landscape.report import save
+
+    return [path for name, figure in figures.items() for path in save(figure, folder.path / f"surface-{name}")]

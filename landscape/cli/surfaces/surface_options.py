@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.surfaces.axes import Kind, parsed
+from landscape.cli.options import CLEAN
+from landscape.cli.surfaces.axis_kinds import Asked, parsed, words
 from landscape.errors import UsageError
 
 # Coordinates beyond this leave no room for weights in float32, whose largest is 3e38.
@@ -41,9 +42,7 @@ class SurfaceOptions:
     ] = None
     directions: Annotated[
         str,
-        typer.Option(
-            "--directions", help="random, hessian, pca:DIR or to:CKPT; one, or two with a comma.", rich_help_panel=_AXES
-        ),
+        typer.Option("--directions", help=f"{words()}; one, or two with a comma.", rich_help_panel=_AXES),
     ] = "random"
     norm: Annotated[str, typer.Option("--norm", help="Of random directions: filter, layer or none.", rich_help_panel=_AXES)] = (
         "filter"
@@ -112,6 +111,7 @@ class SurfaceOptions:
         ),
     ] = None
     with_test: Annotated[bool, typer.Option("--test/--no-test", help="Evaluate the test split at every point too.")] = True
+    clean: CLEAN = False
 
     def check(self, split: str) -> None:
         """Refuse what cannot be, before the checkpoint is even read.
@@ -138,7 +138,7 @@ class SurfaceOptions:
             raise UsageError(
                 "expected --split train with --batchnorm recalibrate, which takes statistics from the data, found test"
             )
-        random = any(k.name == "random" for k in self.kinds) and self.end is None
+        random = any(one.name == "random" for one in self.asked) and self.end is None
         idle = {
             "--dim 2": self.end is not None and self.dim == 2,
             "--directions": self.end is not None and self.directions != "random",
@@ -155,7 +155,7 @@ class SurfaceOptions:
             raise UsageError(f"expected options that {what} can use, found {name}", fix="leave it out")
         if self.end is not None and self.end[0] != "line" and self.span and not 0 <= self.span[0] < self.span[1] <= 1:
             raise UsageError(f"expected a --span inside 0 1, the ends of the curve, found {self.span[0]:g} {self.span[1]:g}")
-        _ = self.kinds, self.seconds
+        _ = self.asked, self.seconds
 
     @property
     def axes(self) -> int:
@@ -168,7 +168,7 @@ class SurfaceOptions:
         return self.grid or _GRID[self.axes]
 
     @cached_property
-    def kinds(self) -> list[Kind]:
+    def asked(self) -> list[Asked]:
         """The axes."""
         return parsed(self.directions, self.axes)
 
@@ -189,7 +189,7 @@ class SurfaceOptions:
 
     def statistics(self, split: str) -> str:
         """BatchNorm's."""
-        leads = self.end is not None or self.trajectory or any(k.name in ("to", "pca") for k in self.kinds)
+        leads = self.end is not None or self.trajectory or any(one.kind.path is not None for one in self.asked)
         return self.batchnorm or ("recalibrate" if leads and split == "train" else "eval")
 
     @cached_property
@@ -199,7 +199,7 @@ class SurfaceOptions:
 
     def record(self) -> dict[str, Any]:
         """All that determines the points and their values; how the result is looked at is not in it."""
-        left_out = ("persistence", "with_test", *(() if self.precision else ("precision",)))
+        left_out = ("persistence", "with_test", "clean", *(() if self.precision else ("precision",)))
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
 

@@ -1,12 +1,12 @@
-"""Operations with another double backward than PyTorch's: because it is slow, or because it lacks one or has a wrong one.
+"""Replacements for operations whose double backward in PyTorch is slow, missing or wrong.
 
-Inside the contexts below every call of such an operation, by a module or by hand, is replaced (but those that functions of
-PyTorch's own make inside, such as `multi_head_attention_forward`) by one that computes the same value and the same derivatives.
-What has no replacement, or an option that the replacement does not know, is PyTorch's own as ever.
+Inside the contexts below, every call of such an operation, by a module or directly, is replaced by one that computes the same
+value and the same derivatives. Calls inside PyTorch's own functions, such as `multi_head_attention_forward`, are not replaced.
+An operation without a replacement, or with an option that the replacement does not support, remains PyTorch's own.
 
-`twice_differentiable()` replaces what would have no second derivative, or a wrong one (see `lacking`): it belongs around
-every pass that is differentiated. `written_out()` replaces what PyTorch puts together from many small operations: it is for
-speed, for graphs that are differentiated twice and no more: a third time is refused.
+`twice_differentiable()` replaces operations whose second derivative is missing or wrong (see `lacking`); use it around every
+pass that is differentiated. `written_out()` replaces operations that PyTorch composes of many small ones, for speed. Its graphs
+can be differentiated twice; a third derivative is refused.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ LACKING: Mapping[Callable[..., Any], Callable[..., Any]] = {
 
 
 class twice_differentiable(TorchFunctionMode):  # a context, used like a function
-    """Replace the operations whose second derivative is lacking or wrong, while the block runs.
+    """Replace operations whose second derivative is missing or wrong, inside the block.
 
     Cost: some microseconds for each operation of a forward pass.
     """
@@ -61,14 +61,14 @@ class twice_differentiable(TorchFunctionMode):  # a context, used like a functio
     ) -> Any:
         ours = LACKING.get(func)
         if ours is not None:
-            found = ours(*args, **(kwargs or {}))
-            if found is not NotImplemented:
-                return found
+            result = ours(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
 class written_out(TorchFunctionMode):  # a context, used like a function
-    """Replace the operations above, on inputs of at least `smallest` values, while the block runs."""
+    """Replace the operations in `REPLACEMENTS`, on inputs of at least `smallest` values, inside the block."""
 
     def __init__(self, smallest: int = 0) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class written_out(TorchFunctionMode):  # a context, used like a function
         kwargs = kwargs or {}
         ours = REPLACEMENTS.get(func)
         if ours is not None and args and isinstance(args[0], Tensor) and args[0].numel() >= self.smallest:
-            found = ours(*args, **kwargs)
-            if found is not NotImplemented:
-                return found
+            result = ours(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Softmax with its second derivative in two fused passes, and attention written with it."""
+"""Softmax whose second derivative takes two fused passes, and attention based on it."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from landscape.curvature.double_backward.last import last
 
 
 def softmax(x: Tensor, dim: Any = None, *options: Any, **named: Any) -> Tensor:
-    """exp(x) / sum exp(x) along a dimension; with any other option left to PyTorch, whose functions differ in them."""
+    """exp(x) / sum exp(x) along a dimension; with other options, which differ between its functions, left to PyTorch."""
     if not isinstance(dim, int) or any(v is not None for v in (*options, *(v for k, v in named.items() if k != "_stacklevel"))):
         return NotImplemented
     return _Softmax.apply(x, dim)
@@ -27,7 +27,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(q k^T scale + mask) v; with dropout, grouped queries, or a mask (a row may be masked whole) left to PyTorch."""
+    """softmax(q k^T scale + mask) v; dropout, grouped queries and masks (which may mask a whole row) are left to PyTorch."""
     if dropout_p or enable_gqa or attn_mask is not None:
         return NotImplemented
     scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)

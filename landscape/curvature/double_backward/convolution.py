@@ -1,7 +1,7 @@
-"""Convolution whose second derivative is made of convolutions only.
+"""Convolution whose second derivative consists of convolutions only.
 
-PyTorch's own double backward computes the weight's part as a convolution with a kernel of the image's size, which takes longer
-than all the others together. Here it is the weight gradient that it is.
+PyTorch's own double backward computes the weight's part as a convolution with a kernel of the size of the image, which takes
+longer than all other parts together. Here it is computed as a weight gradient.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """conv1d, conv2d or conv3d by the dimension of its weight; NotImplemented for a padding in words or an input unbatched."""
+    """conv1d, conv2d or conv3d, by the dimension of the weight; NotImplemented for string padding or an unbatched input."""
     dims = weight.ndim - 2
     if isinstance(padding, str) or x.ndim != weight.ndim:
         return NotImplemented
@@ -32,7 +32,7 @@ def convolution(
 
 
 def _each(option: Any, dims: int) -> list[int]:
-    """One number a dimension."""
+    """One number for each dimension."""
     numbers = list(option) if isinstance(option, Sequence) else [option]
     return numbers * dims if len(numbers) == 1 else numbers
 
@@ -43,7 +43,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any,
 
 
 def _backward(g: Tensor, x: Tensor, weight: Tensor, options: tuple[Any, ...], wanted: list[bool]) -> Any:
-    """Gradients of input, weight and bias, those that are wanted."""
+    """Gradients of input, weight and bias, where wanted."""
     stride, padding, dilation, groups = options
     return torch.ops.aten.convolution_backward(
         g, x, weight, [len(weight)], stride, padding, dilation, False, [0] * len(stride), groups, wanted
@@ -66,7 +66,7 @@ class _Convolution(Function):
 
 
 class _Slope(Function):
-    """(g, x, w) -> gradients of <g, w * x + b> with respect to x, w, b: bilinear in what it gets."""
+    """(g, x, w) -> gradients of <g, w * x + b> with respect to x, w, b; bilinear in its inputs."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool], *options: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Operations whose second derivative PyTorch lacks, or has wrong, put together from operations that have it.
+"""Operations whose second derivative is missing or wrong in PyTorch, composed of operations that have one.
 
-By finite differences of gradients in float64 on torch 2.13: without a second derivative are hardsigmoid, cdist of up to 25
-rows, pdist, embedding_bag and the two multi-class margin losses; `_weight_norm` has one that takes its saved norms for
-constants. Every other activation and loss of `torch.nn` is right, but for ctc_loss, which has none, and none here.
+Found by finite differences of gradients in float64 on torch 2.13: hardsigmoid, cdist of up to 25 rows, pdist, embedding_bag and
+the two multi-class margin losses have no second derivative; that of `_weight_norm` treats its saved norms as constants. Every
+other activation and loss of `torch.nn` is right, except ctc_loss, which has none and is not replaced here.
 """
 
 import math
@@ -20,7 +20,7 @@ def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v / ||v||, with one norm for each index of a dimension; -1 for one norm of the whole."""
+    """g v / ||v||, with one norm for each index of dimension `dim`; -1 for a single norm."""
     if dim == -1:
         return v * (g / torch.linalg.vector_norm(v))
     others = [d for d in range(v.ndim) if d != dim]
@@ -36,7 +36,7 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """Rows of a table, with a dense gradient, not divided by how often a row occurs, which would make it no derivative."""
+    """Rows of a table with a dense gradient, not scaled by frequency, since a scaled one is not a derivative."""
     if not (scale_grad_by_freq or sparse):
         return NotImplemented
     return F.embedding(ids, weight, padding_idx, max_norm, norm_type)
@@ -55,7 +55,7 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Sum, mean or maximum of the rows of each bag; with `max_norm` or padding left to PyTorch."""
+    """Sum, mean or maximum of the rows of each bag; `max_norm` and padding are left to PyTorch."""
     if max_norm is not None or padding_idx is not None or mode not in ("sum", "mean", "max"):
         return NotImplemented
     if ids.ndim == 2:
@@ -92,9 +92,9 @@ def multi_margin_loss(
     """Mean over classes j other than the target y of w_y max(0, margin - x_y + x_j)^p."""
     if size_average is not None or reduce is not None or x.ndim != 2:
         return NotImplemented
-    own = target[:, None]
-    gaps = F.relu(margin - x.gather(1, own) + x) ** p
-    each = gaps.scatter(1, own, 0.0).sum(1) / x.shape[1]
+    labels = target[:, None]
+    gaps = F.relu(margin - x.gather(1, labels) + x) ** p
+    each = gaps.scatter(1, labels, 0.0).sum(1) / x.shape[1]
     return _reduced(each if weight is None else each * weight[target], reduction)
 
 
@@ -105,7 +105,7 @@ def multilabel_margin_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """Mean over classes of max(0, 1 - x_y + x_j), over the targets y before the first -1 and the classes j that are none."""
+    """Mean over classes of max(0, 1 - x_y + x_j), over targets y before the first -1 and classes j that are no targets."""
     if size_average is not None or reduce is not None or x.ndim != 2:
         return NotImplemented
     valid = (target >= 0).cumprod(1).bool()
@@ -121,7 +121,7 @@ def _reduced(each: Tensor, reduction: str) -> Tensor:
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
-    """Distances of every row to every row, (..., P, R). Points that coincide give no derivative, as in PyTorch.
+    """Distances of all pairs of rows, (..., P, R). Coinciding points have zero derivative, as in PyTorch.
 
     Cost: for p other than 2, memory for all differences.
     """
@@ -131,12 +131,12 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_fo
         return _minkowski(x1, x2, p)
     lead = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
     a, b = x1.expand(*lead, *x1.shape[-2:]), x2.expand(*lead, *x2.shape[-2:])
-    centre = b.detach().mean(-2, keepdim=True)  # distances do not see it, but rounding does
+    centre = b.detach().mean(-2, keepdim=True)  # does not change distances, reduces rounding
     return _Euclidean.apply(a - centre, b - centre)
 
 
 def pdist(x: Tensor, p: float = 2.0) -> Tensor:
-    """Distances of every row to those after it, (n (n - 1) / 2,)."""
+    """Distances of every row to the rows after it, (n (n - 1) / 2,)."""
     whole = cdist(x, x, p)
     if whole is NotImplemented:
         return whole
@@ -145,19 +145,19 @@ def pdist(x: Tensor, p: float = 2.0) -> Tensor:
 
 
 class _Euclidean(torch.autograd.Function):
-    """d_ij = ||a_i - b_j||. Its gradient is made of products and of d itself, so that it has every further derivative."""
+    """d_ij = ||a_i - b_j||. Its gradient consists of products and d itself, so that all further derivatives exist."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        d = torch.ops.aten._cdist_forward(a, b, 2.0, 2)  # from differences: what coincides has distance 0
+        d = torch.ops.aten._cdist_forward(a, b, 2.0, 2)  # computed from differences, so coinciding points have distance 0
         ctx.save_for_backward(a, b, d)
         return d
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         a, b, d = ctx.saved_tensors
-        apart = d > 0
-        r = torch.where(apart, g / torch.where(apart, d, 1.0), 0.0)
+        distinct = d > 0
+        r = torch.where(distinct, g / torch.where(distinct, d, 1.0), 0.0)
         return a * r.sum(-1, keepdim=True) - r @ b, b * r.sum(-2).unsqueeze(-1) - r.mT @ a
 
 
@@ -173,5 +173,5 @@ def _minkowski(x1: Tensor, x2: Tensor, p: float) -> Tensor:
 
 
 def _power(x: Tensor, p: float) -> Tensor:
-    """x^p for x >= 0, without derivatives at 0."""
+    """x^p for x >= 0, with zero derivatives at 0."""
     return torch.where(x > 0, torch.where(x > 0, x, 1.0).pow(p), 0.0)

@@ -1,4 +1,4 @@
-"""LayerNorm with a second derivative in three fused passes, and BatchNorm in eval mode as the affine map that it is."""
+"""LayerNorm whose second derivative takes three fused passes, and BatchNorm in eval mode as an affine map."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """w (x - mean) / sqrt(var + eps) + b over the last dimensions."""
-    if weight is None and bias is not None:  # PyTorch's own has no second derivative then
+    if weight is None and bias is not None:  # PyTorch's LayerNorm has no second derivative in this case
         return layer_norm(x, normalized_shape, None, None, eps) + bias
     return _LayerNorm.apply(x, weight, bias, tuple(normalized_shape), eps)
 
@@ -34,7 +34,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """With running statistics a x + c in each channel, out of the original weights; in training mode left to PyTorch."""
+    """With running statistics: a x + c in each channel, computed from the original weights; training mode stays PyTorch's."""
     if training or running_mean is None or running_var is None:
         return NotImplemented
     along = (-1, *(1 for _ in x.shape[2:]))
@@ -48,7 +48,7 @@ def _slope(
     g: Tensor, x: Tensor, shape: tuple[int, ...], mean: Tensor, rstd: Tensor, weight: Tensor | None, wanted: list[bool]
 ) -> Any:
     """Gradients of input, weight and bias: r P(w g), with P z = z - mean(z) - xhat mean(xhat z), sum g xhat, and sum g."""
-    # Of the bias only the shape is looked at, which is the weight's.
+    # Only the shape of the bias argument is read; it equals the weight's.
     return torch.ops.aten.native_layer_norm_backward(g, x, list(shape), mean, rstd, weight, weight, wanted)
 
 

@@ -1,7 +1,7 @@
-"""Activations that keep their first two derivatives, so that a second derivative is three multiplications.
+"""Activations that save their first two derivatives, so that a second derivative takes three multiplications.
 
-y = f(x) has the gradient g f'(x). The derivative of that, along u, is u f'(x) for g and u g f''(x) for x; f' and g f'' do not
-depend on u, and are kept for all the products that a graph is used for.
+y = f(x) has the gradient g f'(x). Its derivative along u is u f'(x) for g and u g f''(x) for x; f' and g f'' do not depend on
+u, and are saved for all products that use the graph.
 """
 
 import math
@@ -18,7 +18,7 @@ Derivatives = tuple[Tensor, Tensor, Tensor]
 
 
 def relu(x: Tensor, inplace: bool = False) -> Tensor:
-    """max(x, 0); its second derivative is zero wherever it exists, and costs nothing."""
+    """max(x, 0); its second derivative is zero wherever it exists."""
     if inplace and not (x.requires_grad and not x.is_leaf):
         return NotImplemented
     return _Relu.apply(x, inplace)

@@ -1,1 +1,1 @@
-"""Lanczos runs, and what they give: eigenpairs, spectral densities, eigenvalues of blocks."""
+"""Lanczos methods: eigenpairs, spectral densities, eigenvalues of blocks, traces."""

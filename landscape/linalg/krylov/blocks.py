@@ -31,31 +31,31 @@ def block_eigenvalues(
 ) -> list[Estimate]:
     """Largest eigenvalue, in algebraic order, of each diagonal block H[b, b] of a symmetric operator.
 
-    Every block has a Lanczos run of its own in its few coordinates; runs of different blocks go through the operator as rows of
-    one product. They cannot share a row: what one block's vector does to another's coordinates would mix in.
+    Each block has its own Lanczos run in its few coordinates; runs of different blocks are rows of one product. Two blocks
+    cannot share a row, because the product of one block's vector has components in the other's coordinates.
 
     Args:
         matvec: maps (k, P) to (k, P).
         dim: P.
-        blocks: (n,) the coordinates of each block; they may overlap and differ in size.
-        tol: relative residual at which a block is done; or one below the rounding error of the products seen.
-        together: blocks in one product; time and memory, not the result beyond rounding.
+        blocks: (n,) coordinates of each block; they may overlap and differ in size.
+        tol: relative residual at which a block is converged; a residual below the products' rounding error also suffices.
+        together: blocks in one product; affects time and memory, and the result only by rounding.
         generator: of the start vectors; seed 0 if None.
         dtype, device: of the operator.
 
     Returns:
-        One Estimate of kind "residual" a block, with the true residual ||H_bb v - lambda v||.
+        One Estimate of kind "residual" for each block, with the true residual ||H_bb v - lambda v||.
 
     Raises:
-        UsageError: an empty block.
+        UsageError: a block is empty.
         NumericalError: a product is not finite.
 
-    Cost: some 5 to 15 products a block, at most its size and one; memory 100 vectors of a block's size.
+    Cost: some 5 to 15 products for each block, at most its size plus one; memory 100 vectors of a block's size.
 
     Example:
         >>> diagonal = torch.tensor([5.0, 1.0, 2.0, 4.0])
-        >>> found = block_eigenvalues(lambda v: diagonal * v, 4, [torch.tensor([0, 1]), torch.tensor([1, 2])])
-        >>> [round(e.value, 5) for e in found]
+        >>> estimates = block_eigenvalues(lambda v: diagonal * v, 4, [torch.tensor([0, 1]), torch.tensor([1, 2])])
+        >>> [round(e.value, 5) for e in estimates]
         [5.0, 2.0]
     """
     if any(len(b) == 0 for b in blocks):
@@ -69,18 +69,18 @@ def block_eigenvalues(
         while waiting or active:
             while waiting and len(active) < together:
                 i = waiting.popleft()
-                # A stream of its own for each, so that a block's start does not depend on when its turn comes.
-                own = torch.Generator().manual_seed(random.initial_seed() + i)
-                active[i] = _Run(len(blocks[i]), tol, own, dtype, device)
+                # Each block has its own random stream, so that its start does not depend on the order of the blocks.
+                stream = torch.Generator().manual_seed(random.initial_seed() + i)
+                active[i] = _Run(len(blocks[i]), tol, stream, dtype, device)
             rows = torch.zeros(len(active), dim, dtype=dtype, device=device)
             for row, (i, run) in zip(rows, active.items(), strict=True):
                 row[blocks[i]] = run.asked
             images = products(rows)
             noise = max(noise, 30 * torch.finfo(dtype).eps * float(torch.linalg.vector_norm(images, dim=1).max()))
             for row, i in zip(images, list(active), strict=True):
-                found = active[i].take(row[blocks[i]], noise)
-                if found is not None:
-                    out[i] = found
+                estimate = active[i].take(row[blocks[i]], noise)
+                if estimate is not None:
+                    out[i] = estimate
                     del active[i]
                     advance(1)
     return [out[i] for i in range(len(blocks))]
@@ -99,11 +99,11 @@ class _Run:
 
     @property
     def asked(self) -> Float[Tensor, " n"]:
-        """The vector whose product comes next."""
+        """The vector to multiply next."""
         return self.basis.next_row[0] if self.ritz is None else self.ritz[1]
 
     def take(self, product: Float[Tensor, " n"], noise: float) -> Estimate | None:
-        """Use the product; the answer once it is there. A residual below the products' own rounding error will do."""
+        """Process a product; returns the estimate when done. A residual below the products' rounding error also suffices."""
         self.count += 1
         if self.ritz is not None:
             value, vector = self.ritz

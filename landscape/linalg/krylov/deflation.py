@@ -1,4 +1,4 @@
-"""Trace to an accuracy that is asked for: what a Krylov space sees exactly, and as few random probes of the rest as will do."""
+"""Trace to a requested accuracy: exact on a Krylov space, and with as few random probes as necessary on its complement."""
 
 import math
 
@@ -15,9 +15,9 @@ from landscape.linalg.rows import Place
 from landscape.machine import progress
 from landscape.results import Estimate
 
-# Probes of the rest that tell how much it varies, and so how many more there must be.
+# Pilot probes of the complement; their variance determines the number of probes.
 PILOT = 8
-# Steps of Lanczos, at most: rows that are made room for, and are taken up only as they are used.
+# Most steps of Lanczos; rows are allocated for all of them, but use memory only once written.
 _LONGEST = 64
 
 
@@ -34,38 +34,38 @@ def trace_within(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Estimate:
-    """Trace of H with a 95 % interval whose half-width is at most `relative_error` of it.
+    """Trace of H with a 95 % interval whose half-width is at most `relative_error` times the trace.
 
-    tr H = tr QᵀHQ + tr (I - QQᵀ) H (I - QQᵀ) with Q an orthonormal basis of a Krylov space, which has the outliers of the
-    spectrum; they are what Hutchinson's estimator varies by. The first part is exact, the second an average over probes z with
-    entries ±1. Lanczos goes on while its last step removed more variance, at the trace's size as its first step guesses it,
-    than a probe averages out. Eight probes then tell the standard deviation s of one, and the number n of them is fixed as
-    that which makes t s / sqrt(n) small enough (Stein's two stages: n depends on the spread seen, never on the mean, so that
-    the interval is not biased by looking).
+    tr H = tr QᵀHQ + tr (I - QQᵀ) H (I - QQᵀ) with Q an orthonormal basis of a Krylov space. That space contains the outliers of
+    the spectrum, which dominate the variance of Hutchinson's estimator. The first part is exact; the second is an average over
+    probes z with entries ±1. Lanczos continues while a step saves more probes than the one product it costs, judged with the
+    trace's size guessed from the first step. Eight pilot probes then estimate the standard deviation s of one probe, and the
+    number n of probes is fixed such that t s / sqrt(n) is small enough (Stein's two stages). n depends on the observed spread
+    and never on the mean, so the interval is not biased by the choice.
 
     Args:
         matvec: maps (k, P) to (k, P).
         dim: P.
         relative_error: half-width of the interval, relative to the trace.
-        max_matvecs: bound on the products; what it does not reach is reported as not converged.
-        block: probes that go through the data together; time and memory, not the result.
-        basis_size: rows of the Krylov basis, at most; default 64.
-        place: where it lies.
+        max_matvecs: bound on the products; if it is too small for the accuracy, the result is reported as not converged.
+        block: probes that pass through the data together; affects time and memory, not the result.
+        basis_size: most rows of the Krylov basis; default 64.
+        place: where the basis is stored.
         generator: of the start and the probes; seed 0 if None.
         dtype, device: of the operator.
 
     Returns:
-        Estimate of kind "t" in the unit of H, n the number of probes; of kind "exact" where the Krylov space is the whole one.
+        Estimate of kind "t" in the unit of H, n the number of probes; of kind "exact" if the Krylov space is the whole space.
 
     Raises:
-        UsageError: a relative error that is not positive, or too few products for one step and the pilot.
+        UsageError: the relative error is not positive, or there are too few products for one step and the pilot.
         NumericalError: a product is not finite.
 
     Cost: Lanczos steps and probes, one product each: some 15 of the first and 8 to 20 of the second for a trained classifier to
-    5 %, where Hutchinson's own estimator takes 80 and more. Memory (steps + 2 * block) * P values.
+    5 %, where Hutchinson's estimator alone takes 80 and more. Memory (steps + 2 * block) * P values.
 
-    Accuracy: unbiased given Q. The half-width is relative to the value found, so a trace near zero between large eigenvalues of
-    both signs cannot be had; `max_matvecs` ends the attempt.
+    Accuracy: unbiased given Q. The half-width is relative to the value, so the trace cannot be found to that accuracy if it is
+    near zero between large eigenvalues of both signs; `max_matvecs` ends the attempt.
 
     Reference: Stein 1945, A two-sample test for a linear hypothesis; Meyer, Musco, Musco, Woodruff 2021, arXiv:2010.09649
     (Hutch++). Deviation: a Krylov basis instead of a random sketch, for half the products, and the number of probes by Stein's
@@ -98,7 +98,7 @@ def trace_within(
     value, n = exact + rest.mean, len(rest.forms)
     error = rest.deviation / math.sqrt(n)
     half = error * rest.quantile
-    # The spread of all probes may come out a little larger than the pilot's: what was planned is what counts, up to a quarter.
+    # The spread of all probes may be a little larger than the pilot's; the planned number counts, up to a quarter more width.
     reached = wanted <= n and half <= 1.25 * relative_error * abs(value)
     share = f"{half / abs(value):.1%}" if value else "any size"
     reason = None if reached else f"a half-width of {share} after {products.count} products"
@@ -106,7 +106,7 @@ def trace_within(
 
 
 def _deflate(krylov: KrylovBasis, products: Products, longest: int, relative_error: float) -> float:
-    """Grow the basis while it pays; the trace of the projection."""
+    """Grow the basis while it pays; returns the trace of the projection."""
     start = random_rows(1, products.dim, "rademacher", krylov.generator, products.dtype, products.device)[0]
     krylov.begin(start)
     captured, paid = 0.0, 0
@@ -115,9 +115,9 @@ def _deflate(krylov: KrylovBasis, products: Products, longest: int, relative_err
         m = krylov.size
         values = np.linalg.eigvalsh(krylov.projection[:m, :m])
         before, captured = captured, float(np.square(values).sum())
-        # The first step's Rayleigh quotient is one probe of Hutchinson's; the values seen so far are of the trace's size, too.
+        # The first step's Rayleigh quotient is one probe of Hutchinson's; the Ritz values so far have its size, too.
         size = max(abs(krylov.projection[0, 0]) * products.dim, abs(float(values.sum())))
-        # 2 ||R||_F^2 is a probe's variance, so that a step which takes d off ||R||_F^2 saves 2 d (1.96 / goal)^2 probes.
+        # A probe's variance is 2 ||R||_F^2, so a step that reduces ||R||_F^2 by d saves 2 d (1.96 / goal)^2 probes.
         saved = 2 * (captured - before) * (1.96 / (relative_error * size)) ** 2 if size else math.inf
         paid = 0 if saved > 1 else paid + 1
         if paid == 2:  # one poor step may come before a good one
@@ -126,10 +126,11 @@ def _deflate(krylov: KrylovBasis, products: Products, longest: int, relative_err
 
 
 class _Remainder:
-    """The trace of R = (I - QQᵀ) H (I - QQᵀ), from zᵀRz of fresh probes z.
+    """The trace of R = (I - QQᵀ) H (I - QQᵀ), from zᵀRz of independent probes z.
 
-    A form's variance is 2 ||R||_F² less a part from R's diagonal, and ||Rz||² tells ||R||_F² without bias and with less noise
-    than a few forms tell their variance, which misses the one large value that a skewed law has. The larger of both counts.
+    The variance of zᵀRz is 2 ||R||_F² minus a part from R's diagonal. ||Rz||² estimates ||R||_F² without bias and with less
+    noise than the sample variance of a few forms, which misses the rare large value of a skewed distribution. The larger of the
+    two is used.
     """
 
     def __init__(self, products: Products, rows: Tensor, block: int, generator: torch.Generator) -> None:
@@ -138,31 +139,31 @@ class _Remainder:
         self.squares: list[float] = []
 
     def draw(self, count: int) -> None:
-        """So many probes more; none for a number below one."""
+        """Draw more probes; none if the number is below one."""
         for begin in range(0, count, self.block):
             like = self.products
             z = random_rows(min(self.block, count - begin), like.dim, "rademacher", self.generator, like.dtype, like.device)
-            for _ in range(2):  # twice, so that in float32 too nothing of the subspace is left in the probes
+            for _ in range(2):  # twice, to remove the subspace to rounding in float32 as well
                 z = self._outside(z)
             image = self._outside(self.products(z))
             self.forms += (z.double() * image.double()).sum(1).tolist()
             self.squares += image.double().square().sum(1).tolist()
 
     def _outside(self, v: Tensor) -> Tensor:
-        """What of these vectors is orthogonal to the rows."""
+        """The component of these vectors orthogonal to the rows."""
         return v - torch.from_numpy(gram(v, self.rows)).to(v) @ self.rows
 
     @property
     def mean(self) -> float:
-        """Of the forms."""
+        """Mean of the forms."""
         return float(np.mean(self.forms))
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of one form."""
+        """Standard deviation of a single form."""
         return math.sqrt(max(float(np.var(self.forms, ddof=1)), 2 * float(np.mean(self.squares))))
 
     @property
     def quantile(self) -> float:
-        """Student's, of a two-sided 95 % interval."""
+        """Student's t quantile for a two-sided 95 % interval."""
         return float(stdtrit(len(self.forms) - 1, 0.975))

@@ -17,10 +17,10 @@ from landscape.linalg.rows import Place
 from landscape.machine import progress
 from landscape.results import SpectralDensity
 
-# The grid reaches this many sigma beyond the outermost nodes: what the kernel has left outside is 2e-9.
+# The grid reaches this many sigma beyond the outermost nodes; the kernel's mass outside is 2e-9.
 MARGIN = 6.0
-# Of the band for the whole curve: Student's interval at every point, its tails shared out among as many places as there are
-# steps (Bonferroni). Pointwise is not enough: a spectrum that is one narrow bulk is right or wrong as a whole.
+# Level of the band for the whole curve: Student's interval at every point, its tails divided by the number of steps
+# (Bonferroni). A pointwise level is not enough: a spectrum that is one narrow bulk is right or wrong as a whole.
 LEVEL = 0.95
 
 
@@ -44,43 +44,43 @@ def spectral_density(
     """Density of the eigenvalues of H, smoothed by a Gaussian, with a band.
 
     φ(t) = (1/P) Σ_i g_σ(t - λ_i), estimated as the mean over random unit vectors v of Σ_j τ_j² g_σ(t - θ_j), with θ_j the
-    Ritz values and τ_j the first components of the eigenvectors of v's Lanczos matrix: a Gauss quadrature of the measure that
-    v sees. On the log scale the kernel has constant width in u = arcsinh(t / linthresh) and the Jacobian du/dt is applied, so
+    Ritz values and τ_j the first components of the eigenvectors of v's Lanczos matrix: a Gauss quadrature of v's spectral
+    measure. On the log scale the kernel has constant width in u = arcsinh(t / linthresh) and the Jacobian du/dt is applied, so
     φ integrates to 1 over t on both scales.
 
     Args:
-        matvec: maps (k, P) to (k, P); all probes advance together, one block a step.
+        matvec: maps (k, P) to (k, P); all probes advance together, one block for each step.
         dim: P.
         probes: n >= 2 independent vectors, uniform on the sphere.
         steps: m, Lanczos steps of each probe (at most P).
         scale: "linear", or "log": symmetric logarithm.
-        points: of the grid, which covers all nodes of all probes and six sigma more on both sides.
+        points: number of grid points; the grid covers all nodes of all probes and six sigma more on both sides.
         sigma: width of the kernel, in the unit of H (linear) or of u (log). Default: range of the nodes / steps, near the
             resolution of an m-point rule.
-        linthresh: where the log scale turns linear. Default: what the steps can tell apart around zero, at least
-            max |node| * 1e-4.
+        linthresh: where the log scale becomes linear. Default: the resolution around zero, at least max |node| * 1e-4.
         memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit.
-        seen: called with each probe's Krylov basis before it is let go: its outer Ritz vectors are a start for `eigenpairs`.
+        seen: called with each probe's Krylov basis before it is released: its outer Ritz vectors are a start for `eigenpairs`.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
-        place: where the Krylov bases lie; see `landscape.linalg.Place`.
+        place: where the Krylov bases are stored; see `landscape.linalg.Place`.
 
     Returns:
-        SpectralDensity: grid, density (unit 1 / unit of H), band, resolution, nodes and weights. The band is a
-        95 % t-interval over probes, for the whole curve at once, of the bounds that each quadrature sets to its own measure. A
-        probe whose Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; it is exact.
+        SpectralDensity: grid, density (unit 1 / unit of H), band, resolution, nodes and weights. The band is a 95 % t-interval
+        over probes, for the whole curve at once, of the bounds that each quadrature sets on its own measure. A probe whose
+        Krylov space closes early (few distinct eigenvalues) repeats its last node with weight 0; it is exact.
 
     Raises:
-        UsageError: an option out of range, a sigma that the grid cannot resolve, or a budget that does not hold one probe.
+        UsageError: an option is out of range, the grid cannot resolve sigma, or the budget is too small for one probe.
         NumericalError: a product is not finite.
 
-    Cost: probes * steps products in `steps` blocks a sub-batch; memory probes * steps * P values, or `memory` bytes if less.
+    Cost: probes * steps products, in `steps` blocks for each sub-batch; memory probes * steps * P values, at most `memory`
+    bytes.
 
-    Accuracy: full reorthogonalization, so weights are those of exact arithmetic. m nodes leave open how the mass lies between
-    them: between two neighbours the share below t is known only to within both their weights (Chebyshev, Markov, Stieltjes).
-    A kernel that a polynomial of degree 2m - 1 follows is integrated to within its distance from that. The band holds the
-    tighter of the two bounds at every point: the second where the kernel is wide beside range / m, the first near zero on the
-    log scale, where nothing finer than `resolution` is told apart.
+    Accuracy: full reorthogonalization, so weights are those of exact arithmetic. m nodes do not determine how the mass lies
+    between them: between two neighbours the share below t is known only within the sum of their weights (Chebyshev, Markov,
+    Stieltjes). A kernel that is close to a polynomial of degree 2m - 1 is integrated with an error of at most twice that
+    distance. The band uses the tighter of the two bounds at every point: the second where the kernel is wide compared with
+    range / m, the first near zero on the log scale, where nothing finer than `resolution` is resolved.
 
     Reference: Ubaru, Chen, Saad 2017, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature; Lin, Saad, Yang 2016,
     arXiv:1308.5467; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159. Bounds: see `landscape.linalg.krylov.quadrature_error`.
@@ -139,7 +139,7 @@ def spectral_density(
         each[:, i] = smoothed_bounds(grid, sigma, onto(rule.nodes), rule, error)
     lower, mean, upper = each.mean(axis=1)
     spread = stdtrit(probes - 1, 1 - (1 - LEVEL) / (2 * steps)) * each.std(axis=1, ddof=1) / np.sqrt(probes)
-    peak = 1 / (sigma * np.sqrt(2 * np.pi))  # no smoothed density is above that of a single place
+    peak = 1 / (sigma * np.sqrt(2 * np.pi))  # no smoothed density exceeds that of a point mass
     return SpectralDensity(
         places,
         mean / slope,
@@ -164,9 +164,9 @@ def _quadratures(
     seen: Callable[[KrylovBasis], None] | None,
     place: Place | None,
 ) -> list[Rule]:
-    """Gauss rules of `count` random vectors; all of them advance in one block product a step."""
+    """Gauss rules of `count` random vectors, which advance together in one block product for each step."""
     starts = random_rows(count, products.dim, "gaussian", generator, products.dtype, products.device)
-    # Draws for breakdowns must not shift the next probes' numbers, or sub-batches would change the result; none is used.
+    # Random vectors after breakdowns must not shift the next probes' numbers, or sub-batches would change the result.
     unused = torch.Generator().manual_seed(0)
     bases = [
         KrylovBasis(steps, products.dim, generator=unused, dtype=products.dtype, device=products.device, place=place)
@@ -181,7 +181,7 @@ def _quadratures(
         block = products(torch.cat([bases[i].next_row for i in active]))
         for i, product in zip(active, block, strict=True):
             betas[i].append(bases[i].absorb(product))
-        # After a breakdown the rule is exact for this vector: further nodes would have weight zero.
+        # After a breakdown the rule is exact for this vector; further nodes would have weight zero.
         active = [i for i in active if betas[i][-1] > 0]
         if not active:
             break
@@ -196,11 +196,11 @@ def _quadratures(
 
 
 def _grid(nodes: np.ndarray, sigma: float | None, points: int, fallback: float) -> tuple[np.ndarray, float]:
-    """Even grid over all nodes, and the width of the kernel; in whatever coordinate."""
+    """Uniform grid over all nodes, and the width of the kernel, in any coordinate."""
     low, high = float(nodes.min()), float(nodes.max())
     span = high - low
     if sigma is None:
-        # Rounding can leave a relative spread of some 1e-7 between nodes that are one eigenvalue.
+        # Rounding can leave a relative spread of some 1e-7 between nodes of a single eigenvalue.
         sigma = span / nodes.shape[1] if span > 1e-5 * max(abs(low), abs(high)) else fallback
     grid = np.linspace(low - MARGIN * sigma, high + MARGIN * sigma, points)
     step = grid[1] - grid[0]

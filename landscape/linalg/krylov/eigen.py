@@ -16,7 +16,7 @@ from landscape.machine import progress
 from landscape.results import Eigenpairs
 from landscape.results.spectrum import Which
 
-# Above so many times the rounding error of a product its linearity is exact for our purpose.
+# Above this multiple of the rounding error, products count as exactly linear.
 _LOOSE = 1000
 
 
@@ -46,38 +46,38 @@ def eigenpairs(
         matvec: maps (k, P) to (k, P).
         dim: P.
         k: pairs to find at each end.
-        which: "largest", "smallest", or "both": the k largest, then the k smallest. Where 2k >= P, "both" gives all P pairs
+        which: "largest", "smallest", or "both": the k largest, then the k smallest. If 2k >= P, "both" returns all P pairs
             once.
         tol: a pair is converged when its true residual ||H v - λ v|| <= tol * max |λ|, the maximum over all Ritz values seen.
-        max_matvecs: bound on all products, those for the residuals included; max(300, 50 * k) if None.
-        basis_size: vectors in the Krylov basis before it is restarted; max(40, 2 * wanted + 16) if None. Where P is no more
-            than that default, the matrix itself is formed, P products in one block, and the answer is exact.
-        sweep: steps of the search for copies of multiple eigenvalues (see Accuracy), 0 leaves it out; 8 if None, or 4 at a
-            tolerance of 1e-3 and more.
+        max_matvecs: bound on all products, including those for the residuals; max(300, 50 * k) if None.
+        basis_size: vectors in the Krylov basis before a restart; max(40, 2 * wanted + 16) if None. If P is at most this
+            default, the matrix itself is formed, P products in one block, and the answer is exact.
+        sweep: steps of the search for copies of multiple eigenvalues (see Accuracy), 0 disables it; default 8, or 4 for a
+            tolerance of at least 1e-3.
         start: (P,) or (j, P): eigenvectors of a similar operator, for instance of the last training step; only a hint.
         generator: of the random vectors; seed 0 if None.
         dtype, device: of the operator.
-        place: where the Krylov basis lies; see `landscape.linalg.Place`.
+        place: where the Krylov basis is stored; see `landscape.linalg.Place`.
 
     Returns:
-        Eigenpairs. An eigenvalue of H lies within `residuals[i]` of `values[i]`. `converged` is honest: with a noisy matvec
-        (float32) a tolerance below the noise is given up once the residuals stop halving, and reported as not converged.
+        Eigenpairs. An eigenvalue of H lies within `residuals[i]` of `values[i]`. `converged` is based on true residuals: with a
+        noisy matvec (float32), a tolerance below the noise is abandoned once the residuals stop halving, and reported as not
+        converged.
 
     Raises:
-        UsageError: k > P, or an option out of range.
-        NumericalError: a product is not finite; the message names its number.
+        UsageError: k > P, or an option is out of range.
+        NumericalError: a product is not finite; the message gives its number.
 
-    Cost: Lanczos steps (one product each) until the recurrence's own residuals are below tol, tested at every step; and, where
-    k > 1, `sweep` products, with two or more for each copy found. Then one block of products for the true residuals, unless tol
-    is above 1000 times the rounding of dtype (1.2e-4 in float32): Hv is then taken as that combination of the products made
-    which v is of the basis, which is as good to rounding. Memory
-    (basis_size + 1 + 3 * wanted) * P values.
+    Cost: Lanczos steps (one product each) until the residuals that the recurrence estimates are below tol, tested at every
+    step; if k > 1, `sweep` more products, and two or more for each copy found; then one block of products for the true
+    residuals. If tol is above 1000 times the rounding of dtype (1.2e-4 in float32) this block is omitted: Hv is the linear
+    combination of earlier products that v is of the basis, equal up to rounding. Memory (basis_size + 1 + 3 * wanted) * P
+    values.
 
-    Accuracy: a Krylov space holds one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The sweep
-    runs `sweep` Lanczos steps from a fresh random vector orthogonal to what was found: if a wanted value rises, it is
-    converged and the sweep begins again. A copy that stands clear of the rest shows within a few steps; one within tol * max
-    |λ| of a value already found does not matter to the values. Eigenvalues are Rayleigh quotients: their error is about
-    residual² / gap.
+    Accuracy: a Krylov space contains one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The sweep
+    runs `sweep` Lanczos steps from a random vector orthogonal to the pairs found; if a wanted value rises, it is converged and
+    the sweep is repeated. A copy that is separated from the rest shows within a few steps; one within tol * max |λ| of a value
+    already found does not change the values. Eigenvalues are Rayleigh quotients: their error is about residual² / gap.
 
     Reference: Wu and Simon 2000, Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
     Appl. 22(2); Stewart 2001 (Krylov-Schur). Deviations: the full projection is kept instead of its arrow form, and the
@@ -94,7 +94,7 @@ def eigenpairs(
             f"expected which 'largest', 'smallest' or 'both', found {which!r}", fix="choose an end of the spectrum"
         )
     if not 1 <= k <= dim:
-        raise UsageError(f"expected 1 <= k <= {dim} eigenpairs, found k={k}", fix="the operator has that many")
+        raise UsageError(f"expected 1 <= k <= {dim} eigenpairs, found k={k}", fix=f"the operator has {dim}")
     if sweep is None:
         sweep = 4 if tol >= 1e-3 else 8
     if not tol > 0 or sweep < 0:
@@ -109,11 +109,11 @@ def eigenpairs(
         max_matvecs = max(300, 50 * k)
     if max_matvecs < 2 * wanted:
         raise UsageError(
-            f"expected max_matvecs >= {2 * wanted}, found {max_matvecs}", fix="a step and a residual for each of the pairs"
+            f"expected max_matvecs >= {2 * wanted}, found {max_matvecs}", fix="each pair needs a step and a residual"
         )
     if basis_size < min(dim, wanted + 2):
         raise UsageError(
-            f"expected basis_size >= {min(dim, wanted + 2)}, found {basis_size}", fix="two more than the pairs that are wanted"
+            f"expected basis_size >= {min(dim, wanted + 2)}, found {basis_size}", fix="use two vectors more than pairs"
         )
     generator = default_generator(generator)
     hint = None if start is None else vectors_of(start, dim, "start", dtype, device)
@@ -130,7 +130,7 @@ def eigenpairs(
 
 
 def _dense(products: Products, high: int, low: int) -> tuple[Float[Tensor, "k P"], float]:
-    """Wanted eigenvectors from the matrix itself, and max |λ|; right for any multiplicity."""
+    """Wanted eigenvectors from the dense matrix, and max |λ|; correct for any multiplicity."""
     eye = torch.eye(products.dim, dtype=products.dtype, device=products.device)
     matrix = products(eye).double().cpu().numpy()
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
@@ -139,12 +139,12 @@ def _dense(products: Products, high: int, low: int) -> tuple[Float[Tensor, "k P"
 
 
 def _ends(size: int, high: int, low: int) -> np.ndarray:
-    """Positions of the wanted values in an increasing array, in decreasing order of the value."""
+    """Indices of the wanted values in an increasing array, in decreasing order of the values."""
     return np.r_[size - 1 : size - 1 - high : -1, low - 1 : -1 : -1] if low else np.arange(size - 1, size - 1 - high, -1)
 
 
 def _rayleigh_ritz(products: Products, rows: Float[Tensor, "k P"]) -> tuple[np.ndarray, np.ndarray, Float[Tensor, "k P"]]:
-    """Turn orthonormal rows in place into Ritz vectors by fresh products; returns values, true residual norms, residuals."""
+    """Rotate orthonormal rows in place to Ritz vectors by new products; returns values, true residual norms, residuals."""
     images = products(rows)
     small = gram(rows, images)
     values, turn = np.linalg.eigh((small + small.T) / 2)
@@ -157,7 +157,7 @@ def _rayleigh_ritz(products: Products, rows: Float[Tensor, "k P"]) -> tuple[np.n
 
 
 class _ThickRestart:
-    """State of one run: the basis, what is wanted, and what may still be spent."""
+    """State of a thick-restart Lanczos run: the basis, the wanted pairs and the budget."""
 
     def __init__(
         self,
@@ -172,24 +172,23 @@ class _ThickRestart:
         self.products, self.high, self.low = products, high, low
         self.wanted = high + low
         self.size = size
-        self.budget = max_matvecs - self.wanted  # what the true residuals cost is set aside
+        self.budget = max_matvecs - self.wanted  # reserves the products for the true residuals
         self.scale = 0.0
         self.krylov = KrylovBasis(
             size + 1, products.dim, generator=generator, dtype=products.dtype, device=products.device, place=place
         )
 
     def solve(self, hint: Float[Tensor, "j P"] | None, tol: float, sweep: int, which: Which) -> Eigenpairs:
-        """Iterate, look for missed copies, verify; and again while the true residuals keep falling."""
+        """Iterate, look for missed copies and verify; repeat while the true residuals keep falling."""
         self.krylov.begin(None)
         least = 0
         if hint is not None and len(earlier := orthonormal_rows(hint)):
-            # The same share of every earlier vector. Without a sweep also a random part, and five steps for it to show what
-            # the hint does not have: an exact eigenvector of another eigenvalue would look converged at once (both numbers
-            # are heuristics).
+            # All earlier vectors with equal weight. Without a sweep also a random part, and five steps to reveal what the hint
+            # lacks: an exact eigenvector of another eigenvalue would seem converged at once (both numbers are heuristics).
             share, least = (0.0, 0) if sweep else (0.1, 5)
             self.krylov.begin(earlier.sum(dim=0) / len(earlier) ** 0.5 + share * self.krylov.next_row[0])
         exact = tol >= _LOOSE * torch.finfo(self.products.dtype).eps
-        # A sweep freezes what has converged: leave room in its residuals for the final Rayleigh-Ritz step.
+        # A sweep keeps converged pairs fixed; their residuals need a margin for the final Rayleigh-Ritz step.
         self.advance(tol / 2 if sweep and not exact else tol, least)
         values, residuals = self.ritz() if self.krylov.size >= self.wanted else (np.empty(0), np.array([np.inf]))
         rose = False
@@ -213,7 +212,8 @@ class _ThickRestart:
             worst = residuals.max()
             goal = min(goal, tol) * tol * self.scale / worst
             self.krylov.reset(values, vectors)
-            # The block's residuals have rank up to `wanted`, a Krylov space one start: their sum, each with the same weight.
+            # The residuals of the block have rank up to `wanted`, but a Krylov space has one start: their sum, equally
+            # weighted.
             bad = torch.from_numpy(np.flatnonzero(~converged)).to(vectors.device)
             lengths = torch.from_numpy(residuals).to(remainders)[bad, None]
             self.krylov.begin((remainders[bad] / lengths).sum(dim=0))
@@ -224,7 +224,7 @@ class _ThickRestart:
         krylov = self.krylov
         if krylov.size == self.size:
             values, turn = np.linalg.eigh(krylov.projection[: krylov.size, : krylov.size])
-            # A third of the free rows goes on with the wanted: few restarts, yet room for new directions (a heuristic).
+            # A third of the free rows is kept with the wanted ones: few restarts, yet space for new directions (a heuristic).
             spare = (self.size - self.wanted) // 3
             more = spare * self.high // self.wanted
             kept = _ends(len(values), self.high + more, self.low and self.low + spare - more)
@@ -241,8 +241,8 @@ class _ThickRestart:
 
     def advance(self, goal: float, least: int = 0) -> None:
         """Step until every wanted pair's estimated residual is at most goal * scale, or the budget is spent."""
-        # The estimates cannot be told from rounding below this; without a floor a hopeless tolerance would spend the whole
-        # budget.
+        # Below this the estimates cannot be distinguished from rounding; without a floor, an unattainable tolerance would spend
+        # the whole budget.
         goal = max(goal, 4 * torch.finfo(self.products.dtype).eps)
         while not self.krylov.exhausted and self.products.count < self.budget:
             self.step()
@@ -259,11 +259,11 @@ class _ThickRestart:
         self.krylov.restart(turn[:, ends], values[ends])
 
     def rises(self, steps: int, tol: float) -> bool:
-        """Whether a fresh random start, orthogonal to what was found, uncovers a value beyond it."""
+        """Whether a random start orthogonal to the pairs found reveals a value beyond them."""
         self.compress()
         before = np.diag(self.krylov.projection)[: self.wanted].copy()
         self.krylov.begin(None)
-        # Below this a change is noise of the products, or a copy whose value is known already.
+        # A smaller change is noise of the products, or another copy of a known value.
         margin = max(tol, 100 * torch.finfo(self.products.dtype).eps)
         for _ in range(min(steps, self.budget - self.products.count, self.size - self.wanted)):
             if self.krylov.exhausted:
@@ -273,6 +273,6 @@ class _ThickRestart:
             gain = np.r_[now[: self.high] - before[: self.high], before[self.high :] - now[self.high :]]
             if gain.max() > margin * self.scale:
                 return True
-        # A further copy of a value, not yet converged, would mix with the converged ones: forget what the sweep made.
+        # Another copy of a known value, not yet converged, would mix with the converged ones: discard the rows of the sweep.
         self.krylov.reset(before)
         return False

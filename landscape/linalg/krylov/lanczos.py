@@ -1,4 +1,4 @@
-"""The Lanczos recurrence with full reorthogonalization, and the Krylov basis that every Lanczos method here grows."""
+"""The Lanczos recurrence with full reorthogonalization, and the Krylov basis that all Lanczos methods here use."""
 
 from typing import NamedTuple
 
@@ -14,17 +14,16 @@ from landscape.linalg.rows import Place, Rows, orthonormal_rows
 
 
 class KrylovBasis:
-    """Orthonormal rows V, grown one product at a time, with the projection V H Vᵀ of the operator on them.
+    """Orthonormal rows V, extended one product at a time, with the projection V H Vᵀ of the operator.
 
-    Rows [locked, locked + size) have had their product; the next row, if there is one, waits for its own. Locked rows are
-    only kept orthogonal to. The projection comes from all the Gram-Schmidt coefficients, not only the two that exact
-    arithmetic leaves, so it is the true Rayleigh quotient after a restart from any set of rows.
+    Rows [locked, locked + size) have been multiplied; the next row, if any, has not. New rows are kept orthogonal to locked
+    rows, which are otherwise unused. The projection contains all Gram-Schmidt coefficients, not only the two that are nonzero
+    in exact arithmetic, so it is the true Rayleigh quotient after a restart from any rows.
 
     Args:
-        capacity: rows to allocate besides the locked ones: the largest `size`, plus one if a basis that is full must keep
-            its next row.
+        capacity: rows to allocate besides the locked ones: the largest `size`, plus one if a full basis must keep its next row.
         locked: (l, P) orthonormal rows.
-        place: where the rows lie.
+        place: where the rows are stored.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class KrylovBasis:
 
     @property
     def rows(self) -> Float[Tensor, "size P"]:
-        """The rows whose product is known; a view where they lie on the device."""
+        """The rows whose product is known; a view if they are on the device."""
         return self.store[self.locked : self.locked + self.size]
 
     def combine(self, coefficients: np.ndarray) -> Float[Tensor, "*k P"]:
@@ -65,12 +64,12 @@ class KrylovBasis:
 
     @property
     def next_row(self) -> Float[Tensor, "1 P"]:
-        """The row that waits for its product, as a block of one."""
+        """The row to multiply next, as a block of one."""
         end = self.locked + self.size
         return self.store[end : end + 1]
 
     def begin(self, start: Float[Tensor, " P"] | None) -> None:
-        """Make the next row the part of `start` that is orthogonal to all rows; a random one if nothing is left of it."""
+        """Set the next row to the part of `start` orthogonal to all rows; to a random one if that part is zero."""
         end = self.locked + self.size
         if start is not None:
             length = norm(start)
@@ -85,7 +84,7 @@ class KrylovBasis:
         self._random_next()
 
     def absorb(self, product: Float[Tensor, " P"]) -> float:
-        """Take the product of the next row; returns beta, the norm of what is new in it, 0 if the rows became invariant."""
+        """Add the product of the next row; returns beta, the norm of its new component, 0 if the rows became invariant."""
         end = self.locked + self.size + 1
         w, coefficients = self.store.orthogonalize(self.store.part(product), end)
         column = coefficients[self.locked :].cpu().numpy()
@@ -93,7 +92,7 @@ class KrylovBasis:
         self.size += 1
         beta = self.store.norm(w)
         self.scale = max(self.scale, float(np.hypot(np.linalg.norm(column), beta)))
-        # Below this the remainder is rounding error of the product: the rows span an invariant subspace.
+        # A smaller remainder is rounding error of the product: the rows span an invariant subspace.
         self.beta = beta if beta > 10 * torch.finfo(w.dtype).eps * self.scale else 0.0
         if not self.exhausted and end < len(self.store):
             if self.beta > 0:
@@ -103,7 +102,7 @@ class KrylovBasis:
         return self.beta
 
     def restart(self, coefficients: np.ndarray, values: np.ndarray) -> None:
-        """Keep the rows coefficientsᵀ @ rows, whose projection is diag(values), and the next row as it is."""
+        """Replace the rows by coefficientsᵀ @ rows, whose projection is diag(values); the next row is kept."""
         old, kept = coefficients.shape
         self.store.rotate(self.locked, coefficients)
         if not self.exhausted and self.locked + old < len(self.store):
@@ -111,7 +110,7 @@ class KrylovBasis:
         self.reset(values)
 
     def reset(self, values: np.ndarray, vectors: Float[Tensor, "k P"] | None = None) -> None:
-        """Declare that the first len(values) rows, `vectors` if given, have the projection diag(values); forget the others."""
+        """Set the first len(values) rows to `vectors` if given, and their projection to diag(values); drop the other rows."""
         if vectors is not None:
             self.store[self.locked : self.locked + len(vectors)] = self.store.part(vectors)
         self.size = len(values)
@@ -125,7 +124,7 @@ class KrylovBasis:
             w = self.store.part(random_rows(1, self.dim, "gaussian", self.generator, self.dtype, self.device)[0])
             for _ in range(2):  # in a nearly exhausted space the first pass cancels most digits
                 w, _ = self.store.orthogonalize(w / self.store.norm(w), end)
-            # With one dimension left the draw may be nearly inside the span: draw again rather than keep rounding error.
+            # With one dimension left the draw may lie almost inside the span: draw again instead of keeping rounding error.
             length = self.store.norm(w)
             if length > 0.5:
                 self.store[end] = w / length
@@ -138,7 +137,7 @@ class Lanczos(NamedTuple):
     Attributes:
         alpha: (m,) float64 diagonal.
         beta: (m,) float64 norms of the remainders: beta[j] couples rows j and j + 1 and is 0 at a breakdown; the last is the
-            norm of what lies outside the basis.
+            norm of the component outside the basis.
         basis: (m, P) orthonormal rows.
     """
 
@@ -162,8 +161,8 @@ def lanczos(
     """Lanczos tridiagonalization of a symmetric operator, with full reorthogonalization.
 
     H qⱼ = βⱼ₋₁ qⱼ₋₁ + αⱼ qⱼ + βⱼ qⱼ₊₁ with orthonormal q. When the rows span an invariant subspace (βⱼ = 0: few distinct
-    eigenvalues, zero operator, identity) the recurrence goes on with a random vector orthogonal to them, so that m =
-    min(steps, P - l) steps are always made; then T is block diagonal.
+    eigenvalues, zero operator, identity), the recurrence continues with a random vector orthogonal to them, so that always m =
+    min(steps, P - l) steps are made; T is then block diagonal.
 
     Args:
         matvec: maps (k, P) to (k, P); called here with k = 1.
@@ -173,13 +172,13 @@ def lanczos(
         locked: (l, P) vectors to stay orthogonal to; T is then that of (I - LᵀL) H (I - LᵀL).
         generator: of the start and of vectors after a breakdown; seed 0 if None.
         dtype, device: of the vectors.
-        place: where the basis lies while it grows; see `Place`.
+        place: where the basis is stored; see `Place`.
 
     Returns:
         alpha, beta, basis; see `Lanczos`.
 
     Raises:
-        UsageError: steps < 1, or start or locked of another shape or not finite.
+        UsageError: steps < 1, or start or locked has another shape or is not finite.
         NumericalError: a product is not finite.
 
     Cost: m products; memory (m + l) * P values; 8 * m² * P flops for the orthogonalization.
@@ -213,9 +212,11 @@ def lanczos(
 
 
 def vectors_of(given: Tensor, dim: int, name: str, dtype: torch.dtype, device: torch.device | str) -> Float[Tensor, "k P"]:
-    """(P,) or (k, P) input as a finite block in the operator's dtype and on its device."""
+    """Check (P,) or (k, P) input and convert it to a finite block in the operator's dtype and on its device."""
     if given.ndim not in (1, 2) or given.shape[-1] != dim or given.numel() == 0:
-        raise UsageError(f"expected {name} of shape ({dim},) or (k, {dim}), found {tuple(given.shape)}", fix="one vector a row")
+        raise UsageError(
+            f"expected {name} of shape ({dim},) or (k, {dim}), found {tuple(given.shape)}", fix="pass one vector in each row"
+        )
     block = given.detach().reshape(-1, dim).to(device=device, dtype=dtype)
     if not bool(torch.isfinite(block).all()):
         raise UsageError(f"expected finite values in {name}, found others", fix=f"leave {name} out to start at random")

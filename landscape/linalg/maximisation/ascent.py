@@ -1,7 +1,7 @@
-"""Methods that climb a function over a box or a ball; each leaves its best point in the `Search`.
+"""Ascent methods over a box or a ball; each leaves its best point in the `Search`.
 
-All work on the tensor's device in unit coordinates u, where the set is [-1, 1]^P or the unit ball, except scipy's L-BFGS-B,
-which gets y itself. A value that is not finite is a failed step, never a place to go to.
+All work on the tensor's device in unit coordinates u, where the set is [-1, 1]^P or the unit ball; only scipy's L-BFGS-B works
+on y. A value that is not finite counts as a failed step.
 """
 
 import math
@@ -24,18 +24,19 @@ def vertex_ascent(
     tol: float = 0.0,
     seen: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Float[Tensor, " P"]:
-    """Jump to the extreme point that the gradient points to, again and again while the value rises; the end of it.
+    """Jump to the extreme point in the direction of the gradient, repeatedly while the value rises; returns the last point.
 
-    For the box this is the corner r * sign(gradient). For a convex function every jump rises, since f(z) >= f(u) + g·(z - u)
-    and z maximises g·z over the set; it ends at a corner that is best for its own gradient. For the ball and a quadratic it
-    is the power method. Where the gradients of successive jumps come together they are carried forward, as in the power method
-    with momentum (Xu et al. 2018): g + b (g - g_before), the limit of a geometric series with the ratio of their last changes.
+    For the box this is the corner r * sign(gradient). For a convex function every jump raises the value, since f(z) >= f(u) +
+    g·(z - u) and z maximises g·z over the set; it ends at a corner that is best for its own gradient. For the ball and a
+    quadratic it is the power method. When the gradients of successive jumps converge, they are extrapolated, as in the power
+    method with momentum (Xu et al. 2018): g + b (g - g_before), the limit of a geometric series with the ratio of their last
+    changes.
 
-    With a tolerance the last jump is the one that promises no more than `tol` of the growth from the centre, g·(z - u) being
-    the promise (the Frank-Wolfe gap) and the last jump having shown what a promise is worth; it costs a value only. A jump that
-    promises more and then loses less than that share is taken: that is how rounding looks in float32, and the climb goes on.
+    With a tolerance, the climb ends when a jump is expected to add at most `tol` of the growth from the centre. The expectation
+    is g·(z - u) (the Frank-Wolfe gap) times the ratio of gain to gap in the last jump. This last jump costs a value only. A
+    jump that is expected to add more but loses less than that share is accepted, since float32 rounding can cause such a loss.
 
-    `seen` is told every extreme point whose gradient was taken.
+    `seen` is called with every extreme point whose gradient was computed, and the gradient.
     """
     u = start
     value, g = search.gradient(u)
@@ -71,17 +72,16 @@ def vertex_ascent(
         if slope is not None:
             last, change = change, float(torch.linalg.vector_norm(slope - g))
             ratio = change / last if last else 1.0
-            # Only where jumps contract and keep their promises: where they do not, going further is going too far.
+            # Only if jumps contract and gain what was predicted; otherwise an extrapolation overshoots.
             forward = min(ratio / (1 - ratio), 1.0) if ratio < 1 and worth == 1 and moved and rose else 0.0
         before, u, value, g = g if moved else None, z, reached, slope
     return u
 
 
 def projected_gradient(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20) -> None:
-    """Steps along the steepest direction in the set's own norm, halved whenever one fails to rise.
+    """Steps along the steepest direction in the set's own norm, halved after every step that does not rise.
 
-    The direction is sign(g) for the box and g / ||g|| for the ball; the first step is as long as the set is wide from its
-    centre to its edge.
+    The direction is sign(g) for the box and g / ||g|| for the ball; the first step has the length of the set's radius.
     """
     u, step = start, 1.0
     value, g = search.gradient(u)
@@ -89,7 +89,7 @@ def projected_gradient(search: Search, region: Region, start: Float[Tensor, " P"
         return
     for _ in range(iterations):
         z = region.project(u + step * region.vertex(g, torch.zeros_like(u)))
-        # 2^-10 of the set's width: by then the sign direction has nothing left to give.
+        # 2^-10 of the set's radius; below that, the sign direction gains nothing more.
         if step < 1e-3 or torch.equal(z, u):
             return
         reached, slope = search.gradient(z)
@@ -100,10 +100,10 @@ def projected_gradient(search: Search, region: Region, start: Float[Tensor, " P"
 
 
 def auto_pgd(search: Search, region: Region, start: Float[Tensor, " P"], iterations: int = 20) -> None:
-    """APGD: projected steps with momentum 0.75, halved at checkpoints where too few of them rose, from the best point so far.
+    """APGD: projected steps with momentum 0.75, halved at checkpoints if too few of them rose, from the best point so far.
 
-    Steps go along the steepest direction in the set's own norm, the first is as long as the set is wide. A checkpoint halves
-    the step if fewer than 75 % of the steps since the last one rose, or if neither step nor best value changed since.
+    Steps go along the steepest direction in the set's own norm; the first has the length of the set's diameter. A checkpoint
+    halves the step if fewer than 75 % of the steps since the last one rose, or if neither step nor best value changed since.
 
     Reference: Croce and Hein 2020, arXiv:2003.01690, algorithm 1.
     """
@@ -136,7 +136,7 @@ def auto_pgd(search: Search, region: Region, start: Float[Tensor, " P"], iterati
 
 
 def _checkpoints(iterations: int) -> set[int]:
-    """Iterations at which APGD looks back: 22 % of the run, then intervals that shrink by 3 % of it down to 6 %."""
+    """Iterations at which APGD checks its progress: 22 % of the run, then intervals that shrink by 3 % of it down to 6 %."""
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
@@ -148,10 +148,10 @@ def projected_quasi_newton(
 ) -> None:
     """Projected L-BFGS on the free directions, with backtracking along the projection arc.
 
-    Coordinates on the box's edge that the gradient presses against it are frozen (Bertsekas 1982, two-metric projection); on
-    the sphere the direction is tangential and the secant pairs are those of the Lagrangian, so the edge's curvature counts.
-    Where the function is convex along the last step (no maximum inside, as around a minimum of a loss) no quasi-Newton model
-    of a maximum exists and the step goes for the extreme point instead.
+    Coordinates at the box's boundary that the gradient pushes outward are fixed (Bertsekas 1982, two-metric projection). On the
+    sphere the direction is tangential and the secant pairs are those of the Lagrangian, which includes the boundary's
+    curvature. If the function is convex along the last step (there is no interior maximum, as around a minimum of a loss), no
+    quasi-Newton model of a maximum exists, and the step goes toward the extreme point instead.
     """
     u = start
     value, g = search.gradient(u)
@@ -188,11 +188,11 @@ def _two_loop(
 ) -> Float[Tensor, " P"]:
     """Inverse Hessian model of -f on the free directions times the free gradient q (Nocedal 1980)."""
     used = []
-    gamma = 1 / float(q.abs().max())  # without a model, go as far as the set's edge in the largest coordinate
+    gamma = 1 / float(q.abs().max())  # without a model, the largest coordinate moves by the set's radius
     for s, y in pairs:
         length = float(torch.linalg.vector_norm(s))
         s, y = free(s), free(y)
-        # A step that led straight to the edge has no free part: what rounding leaves of it must not steer the next one.
+        # A step straight to the boundary has no free part; its rounding error must not steer the next step.
         if float(torch.linalg.vector_norm(s)) <= 1e-8 * length:
             continue
         curvature = float(torch.dot(s, y))
@@ -214,16 +214,16 @@ def _two_loop(
 def _backtrack(
     search: Search, region: Region, u: Tensor, value: float, q: Tensor, direction: Tensor, trials: int = 8
 ) -> tuple[Tensor, float, Tensor] | None:
-    """First point on the projected arc from u that rises enough (Armijo), with its value and gradient; None if none does."""
+    """First point on the projected arc from u that rises enough (Armijo), with value and gradient; None if there is none."""
     step = 1.0
     for trial in range(trials):
         z = region.project(u + step * direction)
-        # With the free gradient q: along the sphere the full gradient would also count the way inward, which is no loss.
+        # With the free gradient q: on the sphere the full gradient would also count the inward component as a loss.
         predicted = float(torch.dot(q, z - u))
         step *= 0.3
         if not predicted > 0:
             continue
-        # The first trial mostly succeeds and needs the gradient then; later ones cost a value only.
+        # The first trial usually succeeds and then needs the gradient; later trials compute a value only.
         reached, slope = search.gradient(z) if trial == 0 else (search.value(z), None)
         if math.isfinite(reached) and reached > value and reached >= value + 1e-4 * predicted:
             if slope is None and trial > 0:
@@ -236,9 +236,9 @@ def _backtrack(
 def lbfgsb(search: Search, start: Float[Tensor, " P"], radius: Float[Tensor, " P"], iterations: int = 10) -> None:
     """scipy's L-BFGS-B on y over |y_i| <= radius_i, in float64; ten iterations are the setting of Keskar et al. 2016.
 
-    The stopping tolerances are 0: at a trained minimum the gradient is below scipy's own, and the run would end where it began.
+    The stopping tolerances are 0: at a trained minimum the gradient is below scipy's defaults, and the run would end at once.
     """
-    from scipy.optimize import Bounds, minimize  # slow to import, and for this method alone
+    from scipy.optimize import Bounds, minimize  # slow to import and used only here
 
     bound = radius.double().cpu().numpy()
     largest = 0.0
@@ -249,7 +249,7 @@ def lbfgsb(search: Search, start: Float[Tensor, " P"], radius: Float[Tensor, " P
         y = torch.tensor(x, device=radius.device, dtype=radius.dtype).clamp(-radius, radius)
         value, g = search.gradient_at(y)
         if g is None:
-            # A wall that the line search backs away from; scipy cannot be handed nan or inf.
+            # A large finite value makes the line search back off; scipy does not accept nan or inf.
             return 1e3 * (1 + largest), np.zeros_like(x)
         largest = max(largest, abs(value))
         return -value, -g.double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Bookkeeping of a maximisation: every evaluation is counted, and the best finite value over all of them is kept."""
+"""Record of a maximisation: counts all evaluations and keeps the best finite value."""
 
 import math
 from collections.abc import Callable
@@ -14,11 +14,11 @@ Value = Callable[[Tensor], float]
 
 
 class BudgetSpent(Exception):
-    """Raised by `Search` before an evaluation that would exceed the budget; the driver ends the run on it."""
+    """Raised by `Search` before an evaluation that would exceed the budget; the driver then ends the run."""
 
 
 class Search:
-    """A function of y = scale * u, seen through u; the set in u is a unit box or ball.
+    """A function of y = scale * u, evaluated in u; the set in u is a unit box or ball.
 
     Args:
         value_and_gradient, value: of y.
@@ -28,10 +28,10 @@ class Search:
 
     Attributes:
         best, point: the largest finite value so far and its y.
-        base: the value at the centre, once it is known; 0 before.
-        run_best: the largest finite value since whoever runs a method reset it.
-        evaluations, gradients: all calls, and those that also gave a gradient.
-        nonfinite, overflowed: calls whose value was not finite, and those among them that were +inf.
+        base: the value at the centre, once known; 0 before.
+        run_best: the largest finite value since it was last reset at the start of a run.
+        evaluations, gradients: number of all calls, and of those that computed a gradient.
+        nonfinite, overflowed: number of values that were not finite, and of those among them that were +inf.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Search:
         self._centre: tuple[float, Tensor] | None = None
 
     def gradient_at(self, y: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"] | None]:
-        """Value and gradient with respect to y; the gradient is None where it, or the value, is not finite.
+        """Value and gradient with respect to y; the gradient is None if it or the value is not finite.
 
-        The centre is evaluated once and remembered: several methods start there.
+        The centre is evaluated once and cached, since several methods start there.
         """
         centre = not bool(y.any())
         if centre and self._centre is not None:
@@ -70,7 +70,7 @@ class Search:
             if gradient.shape != (self.dim,):
                 raise UsageError(
                     f"expected a gradient of shape ({self.dim},), found {tuple(gradient.shape)}",
-                    fix="return one entry a coordinate",
+                    fix="return one entry for each coordinate",
                 )
             gradient = gradient.detach().to(device=self.device, dtype=self.dtype)
             self._record(value, y)

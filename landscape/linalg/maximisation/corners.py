@@ -1,4 +1,4 @@
-"""Search for the best corner of a box from many starts, led by a model of the curvature made from the gradients seen so far."""
+"""Search for the best corner of a box from many starts, guided by a curvature model built from gradients."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -13,20 +13,20 @@ from landscape.linalg.maximisation.bookkeeping import Search
 from landscape.linalg.maximisation.regions import Region
 from landscape.linalg.products import column_chunks, gram
 
-# Climbs that may bring nothing before the search ends, and climbs in all. On thirty small networks a random start reaches
-# the basin of the best corner one time in six to always, a start from the model more often: eight climbs in vain, half of
-# them from the model, mean that there is most probably no better one.
+# Climbs without improvement before the search ends, and climbs in all. On thirty small networks a random start reached the
+# basin of the best corner one time in six to always, and a start from the model more often. Eight climbs without improvement,
+# half of them from the model, make a better corner improbable.
 PATIENCE, MOST = 8, 24
-# Up to so many coordinates each one counts, corners that are best for their own gradients are many and far apart in value, and
-# gradients mostly cheap: twice the patience. With many coordinates most climbs end at nearly the same few values. A heuristic.
+# With up to this many coordinates, single ones matter, corners that are best for their own gradients are many and far apart in
+# value, and gradients are mostly cheap: twice the patience. With more, most climbs end at nearly the same values. A heuristic.
 FEW = 1000
-# Corners that differ in no more than this share of their coordinates start the same climb; of up to a hundred, each one counts.
+# Corners that differ in at most this share of coordinates count as the same start; up to a hundred coordinates, none do.
 NEAR, HUNDRED = 0.1, 100
-# Secant pairs that are kept: as many as curvature directions count, fewer where they would take more than a gigabyte.
+# Secant pairs to keep: as many as there are relevant curvature directions, fewer if they would take more than a gigabyte.
 PAIRS, ROOM = 24, 1 << 30
-# Starts of the search in the model, and how many of their ends are looked at for one that is new.
+# Starts of the search in the model, and how many of its results are tested for a new one.
 DRAWS, FIRST = 128, 12
-# Coordinates up to which the model also flips single ones: with more, one counts for little.
+# Number of coordinates up to which the model also flips single ones; with more, a single one matters little.
 FLIPPED = 512
 
 
@@ -35,7 +35,7 @@ class Secants:
 
     With the corners in the columns of U and the changes of the gradient in those of Y, B = Y (U^T Y)^+ Y^T restricted to the
     positive eigenvalues of U^T Y: the Nyström approximation of the Hessian, exact for a convex quadratic once U has full rank.
-    Directions of little curvature are missing; which corner is the best is decided by the others.
+    Directions of small curvature are missing; the large ones determine the best corner.
 
     Args:
         slope: (P,) g0, the gradient at the centre.
@@ -49,7 +49,7 @@ class Secants:
         self._added = 0
 
     def add(self, u: Float[Tensor, " P"], gradient: Float[Tensor, " P"]) -> None:
-        """Take in the gradient at a corner; the oldest pair makes room."""
+        """Add the gradient at a corner; the oldest pair is dropped when the store is full."""
         if self.most < 2:
             return
         row = self._added % self.most
@@ -58,7 +58,7 @@ class Secants:
         self._added += 1
 
     def best_corners(self, generator: torch.Generator) -> Iterator[Float[Tensor, " P"]]:
-        """Corners that are best for their own gradients in the model, best first; none while there is no curvature.
+        """Corners that are best for their own gradients in the model, best first; none without two pairs.
 
         Cost: no evaluation; about 20 passes over the pairs for `DRAWS` starts at a time.
         """
@@ -68,14 +68,14 @@ class Secants:
         changes = self._changes[:size]
         crossed = gram(self._corners[:size], changes)
         values, vectors = np.linalg.eigh((crossed + crossed.T) / 2)
-        # What is smaller is made of rounding, which the division by it would bring to the fore.
+        # Smaller eigenvalues are rounding error, which the division by them would amplify.
         kept = values > np.sqrt(torch.finfo(changes.dtype).eps) * np.abs(values).max()
         if not kept.any():
             return
         root = torch.from_numpy(vectors[:, kept] / np.sqrt(values[kept])).to(changes)
-        # Random sums of the changes of the gradient; not of the eigenvectors, whose signs and turns are for rounding to choose.
+        # Random combinations of gradient changes, not of eigenvectors, whose signs and rotations depend on rounding.
         draws = torch.randn(len(changes), DRAWS, generator=generator).to(changes)
-        # Only L^T u of a corner u is kept, with B = L L^T: it says all about it, since the next one is sign(g0 + L L^T u).
+        # Only L^T u of a corner u is stored, with B = L L^T; it determines the next corner sign(g0 + L L^T u).
         ends, _ = self._sweep(changes, root, draws, 0.0)
         for _ in range(20):
             sums = root @ ends
@@ -90,7 +90,7 @@ class Secants:
             yield corners[:, j] if changes.shape[1] <= FLIPPED else torch.sign(changes.T @ sums[:, j] + self.slope)
 
     def _sweep(self, changes: Tensor, root: Tensor, sums: Float[Tensor, "k n"], share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """L^T u and g0.u of the corners u = sign(share * g0 + Y s) for each column s, a few coordinates at a time."""
+        """L^T u and g0.u of the corners u = sign(share * g0 + Y s) for each column s, some coordinates at a time."""
         across, along = sums.new_zeros(root.shape[1], sums.shape[1]), sums.new_zeros(sums.shape[1])
         for columns in column_chunks(changes.shape[1], 1 << 14):
             part, slope = changes[:, columns], self.slope[columns]
@@ -103,14 +103,14 @@ class Secants:
 def _flip(slope: Float[Tensor, " P"], root: Float[Tensor, "P r"], corners: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
     """Flip the best single coordinate of each corner while that raises g0.u + |L^T u|^2 / 2."""
     corners, rows = torch.where(corners == 0, 1, corners), torch.arange(corners.shape[1], device=corners.device)
-    own = root.square().sum(1)[:, None]
+    squares = root.square().sum(1)[:, None]
     for _ in range(2 * len(slope)):
-        gains = 2 * (own - corners * (slope[:, None] + root @ (root.T @ corners)))
-        gain, at = gains.max(0)
+        gains = 2 * (squares - corners * (slope[:, None] + root @ (root.T @ corners)))
+        gain, best = gains.max(0)
         rising = gain > 1e-12 * gains.abs().max()
         if not rising.any():
             break
-        corners[at[rising], rows[rising]] *= -1
+        corners[best[rising], rows[rising]] *= -1
     return corners
 
 
@@ -124,16 +124,16 @@ def corner_search(
     tol: float,
     run: Callable[[str, Callable[[], object]], None],
 ) -> None:
-    """Climb from corner to corner out of many starts, until `PATIENCE` climbs in a row (twice that if few) brought nothing.
+    """Climb from corner to corner from many starts, until `PATIENCE` climbs in a row (twice that if P <= FEW) gain nothing.
 
-    First the given starts, then by turns the best corner of the model that is not near a known one, and a random corner. The
-    mirror image of the best end so far is tried as soon as it is new: what tells it apart are the odd orders alone.
+    The given starts come first; then, alternately, the best corner of the model that is not near a known one, and a random
+    corner. The mirror image of the best corner so far is tried whenever it is new; its value differs only through odd orders.
 
     Args:
         slope: gradient at the centre in unit coordinates.
         starts: (name, u).
-        jumps, tol: of `vertex_ascent`; a climb that raises the growth by no more than this share has brought nothing.
-        run: does a climb under a name, and keeps the books.
+        jumps, tol: of `vertex_ascent`; a climb that raises the growth by at most this share has gained nothing.
+        run: executes a climb under a name and records it.
     """
     secants = Secants(slope)
     near = NEAR * search.dim if search.dim > HUNDRED else 0

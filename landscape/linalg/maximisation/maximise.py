@@ -1,9 +1,9 @@
-"""Maximisation over a box or a ball by several methods from several starts; the best over everything is the answer."""
+"""Maximisation over a box or a ball by several methods from several starts; the result is the best value of all runs."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Literal, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,11 +21,36 @@ from landscape.machine import progress
 
 BoxMethod = Literal["corner_search", "projected_gradient", "projected_quasi_newton", "lbfgsb", "sign_corner", "apgd", "polish"]
 BallMethod = Literal["boundary_gradient", "projected_gradient", "projected_quasi_newton", "apgd", "polish"]
-# In the order in which they run; APGD, with its fixed number of steps a start, is for those who ask for it, the jumps from
-# corner to corner are part of the search that begins with them, and the quasi-Newton steps from the best point alone part of
-# the quasi-Newton method.
+# The defaults, in the order in which they run. Not included: APGD, with its fixed number of steps for each start; sign_corner,
+# which corner_search contains; and polish, which projected_quasi_newton contains.
 BOX_METHODS: tuple[BoxMethod, ...] = get_args(BoxMethod)[:-3]
 BALL_METHODS: tuple[BallMethod, ...] = get_args(BallMethod)[:-2]
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of both maximisations.
+
+    Attributes:
+        starts: "centre"; "directions": the extreme points along ±d for each direction d, in a box the corners r * sign(±d), in
+            a ball rho * ±d / ||d||; "random": `restarts` random corners, or points of the sphere; or tensors (P,), projected
+            onto the region. Default: the first three.
+        directions: (P,) or (j, P) in the coordinates of y, best first. The top eigenvectors are the natural choice: of H in a
+            ball, of D H D with D = diag(r) in a box. Default none.
+        iterations: of projected_gradient, projected_quasi_newton, polish and apgd; default 20.
+        jumps: most jumps of corner_search, sign_corner and boundary_gradient from each start; default 8.
+        tol: these stop when no extreme point is expected to raise the value by more than this share of its growth from the
+            centre; with 0, the default, they continue to one that is best for its own gradient.
+        max_evaluations: bound on the evaluations; default no bound.
+        generator: of the random starts; default seed 0.
+    """
+
+    starts: Sequence[Start | Tensor]
+    directions: Float[Tensor, "..."] | Sequence[Tensor] | None
+    iterations: int
+    jumps: int
+    tol: float
+    max_evaluations: int | None
+    generator: torch.Generator | None
 
 
 def maximise_box(
@@ -35,63 +60,48 @@ def maximise_box(
     *,
     dim: int | None = None,
     methods: Sequence[BoxMethod] = BOX_METHODS,
-    starts: Sequence[Start | Tensor] = STARTS,
-    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
     restarts: int = 2,
-    iterations: int = 20,
-    jumps: int = 8,
-    tol: float = 0.0,
     lbfgsb_iterations: int = 10,
-    max_evaluations: int | None = None,
-    generator: torch.Generator | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    **options: Unpack[SearchOptions],
 ) -> Maximum:
     """Largest value found of f over the box |y_i| <= r_i.
 
-    max f(y) subject to -r <= y <= r. Around a minimum of f the problem is convex maximisation: the answer is a corner, and
-    the gradient at the centre is about zero and says little about which one. So the corners that the top curvature directions
-    point to, and random ones, are tried too.
+    max f(y) subject to -r <= y <= r. Around a minimum of f this is convex maximisation: the solution is a corner, and the
+    gradient at the centre, about zero, hardly determines which. Therefore the corners in the top curvature directions, and
+    random ones, are also tried.
 
     Args:
         value_and_gradient: y (P,) -> (f(y), gradient (P,)).
-        value: y -> f(y), where that is cheaper without the gradient; None to use `value_and_gradient` throughout.
+        value: y -> f(y), if that is cheaper without the gradient; None to use `value_and_gradient` throughout.
         radius: (P,) or one number, finite, >= 0; a coordinate with radius 0 stays at 0.
-        dim: P, where radius is a number.
-        methods: run in this order. "corner_search": the corner r * sign(gradient), iterated, from every start; then from more
-            starts, random ones and such as a model made of the gradients seen holds for the best, until eight in a row bring
-            nothing (`landscape.linalg.maximisation.corners`).
+        dim: P, if radius is a number.
+        methods: run in this order. "corner_search": jumps to the corner r * sign(gradient) from every start; then from further
+            starts, random ones and corners that a model built from the gradients predicts to be the best, until eight in a row
+            gain nothing (`landscape.linalg.maximisation.corners`).
             "projected_gradient": sign steps, halved when they fail. "projected_quasi_newton": projected L-BFGS with active
             sets; also from the best point so far. "lbfgsb": scipy's L-BFGS-B. These three begin at the centre and at each
-            given tensor. Not run unasked: "sign_corner", corner_search without its further starts; "apgd", Croce and Hein's
-            auto-PGD with `iterations` steps from every start; "polish", projected_quasi_newton from the best so far alone.
-        starts: "centre"; "directions": the corners r * sign(±d) of each direction d; "random": `restarts` random corners; or
-            tensors (P,), moved into the box.
-        directions: (P,) or (j, P) in the coordinates of y, best first: the top eigenvectors of D H D with D = diag(r) are the
-            natural choice.
-        restarts: random corners.
-        iterations: of projected_gradient, projected_quasi_newton, polish and apgd.
-        jumps: of corner_search and sign_corner from every start, at most.
-        tol: they stop when no corner promises to raise the value by more than this share of its growth from the centre;
-            0 goes on to a corner that is best for its own gradient.
+            given tensor. Not in the default: "sign_corner", corner_search without its further starts; "apgd", Croce and
+            Hein's auto-PGD with `iterations` steps from every start; "polish", projected_quasi_newton from the best point only.
+        restarts: number of random corners.
         lbfgsb_iterations: of L-BFGS-B; 10 is the setting of Keskar et al.
-        max_evaluations: stop after so many evaluations; no bound if None.
-        generator: of the random corners; seed 0 if None.
-        dtype, device: of y; those of `radius` where it is a tensor, else float32 on the CPU.
+        dtype, device: of y; those of `radius` if it is a tensor, else float32 on the CPU.
+        options: starts, directions, iterations, jumps, tol, max_evaluations and generator, as in `SearchOptions`.
 
     Returns:
         Maximum; at least f(0), and at least what L-BFGS-B alone finds from the same starts.
 
     Raises:
-        UsageError: an option out of range.
+        UsageError: an option is out of range.
         NumericalError: f or its gradient is not finite at the centre.
 
-    Cost: `jumps` gradients for each start of sign_corner at most, `iterations` for the two projected methods, about 12 for
-    L-BFGS-B; corner_search climbs eight times at least and 24 times at most beside the given starts, 2 to 8 gradients each.
-    Memory about 20 vectors of P, up to 24 more of P and 24 of a byte an entry for corner_search (fewer where they would take a
-    gigabyte), and 25 more in float64 for L-BFGS-B.
+    Cost: at most `jumps` gradients for each start of sign_corner, `iterations` for the two projected methods, about 12 for
+    L-BFGS-B. corner_search makes 8 to 24 climbs besides the given starts, of 2 to 8 gradients each. Memory: about 20 vectors of
+    P; for corner_search up to 24 more, and 24 of one byte for each entry (fewer if they would take a gigabyte); for L-BFGS-B 25
+    more in float64.
 
-    Accuracy: a lower bound: the problem is NP-hard. Points where f is not finite are counted, reported and left out.
+    Accuracy: a lower bound, since the problem is NP-hard. Points where f is not finite are counted, reported and excluded.
 
     Reference: Keskar et al. 2016, arXiv:1609.04836 (L-BFGS-B, ten iterations); Bertsekas 1982, Projected Newton methods for
     optimization problems with simple constraints; Byrd, Lu, Nocedal, Zhu 1995 (L-BFGS-B). Deviation: the other methods and
@@ -103,23 +113,8 @@ def maximise_box(
         (1.0, [0.5, 0.5, 0.5, 0.5])
     """
     scale = radius_of(radius, dim, dtype, device)
-    return _maximise(
-        value_and_gradient,
-        value,
-        Box(len(scale)),
-        scale,
-        methods,
-        get_args(BoxMethod),
-        starts,
-        directions,
-        restarts,
-        iterations,
-        jumps,
-        tol,
-        lbfgsb_iterations,
-        max_evaluations,
-        generator,
-    )
+    known = get_args(BoxMethod)
+    return _maximise(value_and_gradient, value, Box(len(scale)), scale, methods, known, restarts, lbfgsb_iterations, **options)
 
 
 def maximise_ball(
@@ -129,38 +124,30 @@ def maximise_ball(
     *,
     dim: int,
     methods: Sequence[BallMethod] = BALL_METHODS,
-    starts: Sequence[Start | Tensor] = STARTS,
-    directions: Float[Tensor, "..."] | Sequence[Tensor] | None = None,
     restarts: int = 4,
-    iterations: int = 20,
-    jumps: int = 8,
-    tol: float = 0.0,
-    max_evaluations: int | None = None,
-    generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    **options: Unpack[SearchOptions],
 ) -> Maximum:
     """Largest value found of f over the ball ||y|| <= rho.
 
     max f(y) subject to ||y||_2 <= rho: the inner problem of SAM, here climbed to a local maximum instead of one gradient step.
 
     Args:
-        value_and_gradient, value, max_evaluations, generator: as for `maximise_box`.
+        value_and_gradient, value, options: as for `maximise_box`.
         rho: radius, finite, >= 0.
         dim: P.
         methods: "boundary_gradient": rho * g / ||g||, iterated (its first point is SAM's); "projected_gradient": normalised
             steps, halved when they fail; "projected_quasi_newton": L-BFGS, tangential while on the sphere; also from the best
-            point so far. Not run unasked: "apgd" and "polish", as for `maximise_box`.
-        starts: "centre"; "directions": rho * ±d / ||d||; "random": random points of the sphere; or tensors (P,).
-        directions: (P,) or (j, P): the top eigenvectors of H.
-        restarts, iterations, jumps, tol: as for `maximise_box`; jumps and tol of boundary_gradient.
+            point so far. Not in the default: "apgd" and "polish", as for `maximise_box`.
+        restarts: number of random points of the sphere.
         dtype, device: of y.
 
     Returns:
         Maximum.
 
     Raises:
-        UsageError: an option out of range.
+        UsageError: an option is out of range.
         NumericalError: f or its gradient is not finite at the centre.
 
     Cost: as for `maximise_box`, without L-BFGS-B.
@@ -177,23 +164,8 @@ def maximise_ball(
         6.0
     """
     scale = radius_of(float(rho), dim, dtype, device)
-    return _maximise(
-        value_and_gradient,
-        value,
-        Ball(dim),
-        scale,
-        methods,
-        get_args(BallMethod),
-        starts,
-        directions,
-        restarts,
-        iterations,
-        jumps,
-        tol,
-        0,
-        max_evaluations,
-        generator,
-    )
+    known = get_args(BallMethod)
+    return _maximise(value_and_gradient, value, Ball(dim), scale, methods, known, restarts, **options)
 
 
 def _maximise(
@@ -203,20 +175,21 @@ def _maximise(
     scale: Tensor,
     methods: Sequence[str],
     known: Sequence[str],
-    starts: Sequence[str | Tensor],
-    directions: Tensor | Sequence[Tensor] | None,
     restarts: int,
-    iterations: int,
-    jumps: int,
-    tol: float,
-    lbfgsb_iterations: int,
-    max_evaluations: int | None,
-    generator: torch.Generator | None,
+    lbfgsb_iterations: int = 0,
+    *,
+    starts: Sequence[str | Tensor] = STARTS,
+    directions: Tensor | Sequence[Tensor] | None = None,
+    iterations: int = 20,
+    jumps: int = 8,
+    tol: float = 0.0,
+    max_evaluations: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Maximum:
     """Run every method from its starts over one region; `scale` maps the unit region to the caller's."""
     for method in methods:
         if method not in known:
-            raise UsageError(f"expected methods out of {', '.join(known)}, found {method!r}", fix="choose among these")
+            raise UsageError(f"expected methods among {', '.join(known)}, found {method!r}", fix="choose among these")
     if max_evaluations is not None and max_evaluations < 1:
         raise UsageError(f"expected max_evaluations >= 1, found {max_evaluations}", fix="the centre alone is one")
     if jumps < 1 or not 0 <= tol < 1:
@@ -225,7 +198,7 @@ def _maximise(
     generator = default_generator(generator)
     single, corners = starting_points(starts, directions, restarts, region, scale, generator)
     history: list[Run] = []
-    found = ("centre", "centre")
+    best_run = ("centre", "centre")
     complete = True
     with progress.stage("maximisation", max_evaluations) as advance:
         search = Search(value_and_gradient, value, scale, dim, dtype, device, max_evaluations, advance)
@@ -237,14 +210,14 @@ def _maximise(
             )
 
         def run(method: str, name: str, climb: Callable[[], object]) -> None:
-            nonlocal found
+            nonlocal best_run
             before, best = search.evaluations, search.best
             search.run_best = float("-inf")
             try:
                 climb()
             finally:
                 if search.best > best:
-                    found = (method, name)
+                    best_run = (method, name)
                 history.append(Run(method, name, search.run_best, search.evaluations - before))
 
         try:
@@ -280,7 +253,7 @@ def _maximise(
         centre,
         search.evaluations,
         search.gradients,
-        *found,
+        *best_run,
         tuple(history),
         search.nonfinite,
         search.overflowed,

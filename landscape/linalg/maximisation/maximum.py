@@ -1,4 +1,4 @@
-"""What a maximisation hands back: the best point, and the runs that led to it."""
+"""The result of a maximisation: the best point, and the runs that led to it."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from landscape.results import Estimate
 
 @dataclass(frozen=True)
 class Run:
-    """One method from one start: the best value it saw (-inf if none was finite) and the evaluations it took."""
+    """One method from one start: its best value (-inf if none was finite) and its number of evaluations."""
 
     method: str
     start: str
@@ -23,13 +23,13 @@ class Maximum:
 
     Attributes:
         value: the largest finite value over all evaluations: a lower bound of the maximum.
-        point: (P,) where it was found, in the set to the bit (box) or to rounding (ball).
+        point: (P,) its location; exactly in the set for a box, up to rounding for a ball.
         centre: value at y = 0.
-        evaluations: all calls of the function; gradients: those among them that gave a gradient too.
-        method, start: the run that found it.
+        evaluations: number of function calls; gradients: number of those that computed a gradient.
+        method, start: the run that found the best value.
         history: every run in order.
         nonfinite: evaluations that were not finite; overflowed: those among them that were +inf.
-        complete: False if `max_evaluations` cut the search short.
+        complete: False if `max_evaluations` ended the search early.
     """
 
     value: float
@@ -45,7 +45,7 @@ class Maximum:
     complete: bool = True
 
     def estimate(self, rounding: float = 0.0) -> Estimate:
-        """The value as a lower bound, with how it was found and what was spent; growths below `rounding` say that they are."""
+        """The value as a lower bound, with method and cost; a note is added if the growth is below `rounding`."""
         starts = len({(run.method, run.start) for run in self.history})
         reason = f"{self.method} from {self.start}; {self.gradients} gradients, {self.evaluations - self.gradients} values, "
         reason += f"{starts} climb{'s' * (starts != 1)}"

@@ -1,4 +1,4 @@
-"""The two sets over which a function is maximised, in coordinates that make them a unit box and a unit ball."""
+"""The sets over which a function is maximised, in coordinates that make them a unit box or a unit ball."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -10,13 +10,13 @@ from torch import Tensor
 from landscape.linalg.probes import random_rows
 from landscape.linalg.products import norm
 
-# A coordinate this close to its bound counts as on it: some rounding errors of float32, far below any radius that matters.
+# A coordinate this close to its bound counts as at the bound: some rounding errors of float32, far below relevant radii.
 EDGE = 1e-6
 
 
 @runtime_checkable
 class Region(Protocol):
-    """What the ascent methods ask of a set; u is a point in its unit coordinates, g the gradient with respect to u."""
+    """Operations on a set that the ascent methods use; u is a point in its unit coordinates, g the gradient in u."""
 
     name: str
     dim: int
@@ -25,20 +25,20 @@ class Region(Protocol):
         """Nearest point of the set."""
 
     def vertex(self, g: Tensor, u: Tensor) -> Tensor:
-        """Point of the set with the largest inner product with g; ties stay where u is."""
+        """Point of the set with the largest inner product with g; coordinates with g = 0 stay at u."""
 
     def free(self, u: Tensor, g: Tensor) -> Callable[[Tensor], Tensor]:
-        """Projector onto the directions that neither leave the set at u nor are pressed against its edge by g."""
+        """Projector onto the directions that neither leave the set at u nor are pushed against its boundary by g."""
 
     def multiplier(self, u: Tensor, g: Tensor) -> float:
-        """Multiplier of a curved edge at u: how much of the edge's curvature enters the Lagrangian's."""
+        """Lagrange multiplier of a curved boundary at u: the weight of the boundary's curvature in the Lagrangian's."""
 
     def random(self, generator: torch.Generator, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """A random extreme point."""
 
 
 def unit(g: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """g / ||g||, safe where the square of an entry overflows; 0 for 0."""
+    """g / ||g||, safe if the square of an entry overflows; 0 for 0."""
     largest = g.abs().max()
     if largest == 0:
         return g

@@ -1,4 +1,4 @@
-"""Where a maximisation begins: the radius, the unit coordinates and the starting points, checked."""
+"""Start of a maximisation: validates radius and starting points, and converts them to unit coordinates."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
@@ -18,13 +18,15 @@ STARTS: tuple[Start, ...] = get_args(Start)
 def radius_of(
     radius: Tensor | float, dim: int | None, dtype: torch.dtype | None, device: torch.device | str | None
 ) -> Float[Tensor, " P"]:
-    """The radius of every coordinate; a ball has the same for all."""
+    """The radius of every coordinate; for a ball all are equal."""
     if isinstance(radius, Tensor) and radius.ndim == 1:
         if dim is not None and len(radius) != dim:
-            raise UsageError(f"expected a radius of shape ({dim},), found {tuple(radius.shape)}", fix="one entry a coordinate")
+            raise UsageError(
+                f"expected a radius of shape ({dim},), found {tuple(radius.shape)}", fix="pass one entry for each coordinate"
+            )
         out = radius.detach().to(device=device, dtype=dtype)
     elif dim is None:
-        raise UsageError("expected dim beside a radius that is one number, found none", fix="pass dim=P")
+        raise UsageError("expected dim with a radius that is one number, found none", fix="pass dim=P")
     else:
         out = torch.full((dim,), float(radius), dtype=dtype or torch.float32, device=device)
     if len(out) < 1 or out.dtype not in (torch.float32, torch.float64):
@@ -39,7 +41,7 @@ def radius_of(
 
 
 def to_unit(y: Float[Tensor, " P"], scale: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """Unit coordinates of y; 0 where the set has no width."""
+    """Unit coordinates of y; 0 where the radius is 0."""
     return torch.where(scale > 0, y / scale, 0)
 
 
@@ -51,7 +53,7 @@ def starting_points(
     scale: Tensor,
     generator: torch.Generator,
 ) -> tuple[list[tuple[str, Tensor]], Callable[[], Iterator[tuple[str, Tensor]]]]:
-    """Starts of every method as (name, y), and, made one at a time, the extreme points as (name, u)."""
+    """Starting points of every method as (name, y), and a generator of extreme points as (name, u)."""
     dim, dtype, device = len(scale), scale.dtype, scale.device
     single: list[tuple[str, Tensor]] = []
     for i, start in enumerate(starts):
@@ -63,9 +65,7 @@ def starting_points(
         elif start == "centre":
             single.append((start, torch.zeros_like(scale)))
         elif start not in STARTS:
-            raise UsageError(
-                f"expected starts out of {', '.join(STARTS)} or tensors, found {start!r}", fix="choose among these"
-            )
+            raise UsageError(f"expected starts among {', '.join(STARTS)} or tensors, found {start!r}", fix="choose among these")
     names = [start for start in starts if isinstance(start, str)]
     if isinstance(directions, Sequence):
         directions = torch.stack(list(directions)) if directions else None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import getitem
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,17 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from landscape.errors import UsageError
-from landscape.measures.capacity.aten_operations import (
-    BATCH_NORM,
-    BOUNDED,
-    COPIES,
-    LINEAR,
-    MOVES,
-    POOLINGS,
-    QUESTIONS,
-    RECTIFIERS,
-    REDUCTIONS,
-)
+from landscape.measures.capacity import aten_operations as aten
 from landscape.measures.capacity.path_norm import affine
 from landscape.measures.registry import NotDefined, measure
 from landscape.measures.traced_network import traced
@@ -33,7 +24,7 @@ _REFERENCE = "Bartlett, Foster, Telgarsky 2017, arXiv:1706.08498; Jiang et al. 2
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-_PLAIN = {*RECTIFIERS, *COPIES, *POOLINGS, *REDUCTIONS, *MOVES, *BOUNDED}
+_PLAIN = {*aten.RECTIFIERS, *aten.COPIES, *aten.POOLINGS, *aten.REDUCTIONS, *aten.MOVES, *aten.BOUNDED}
 
 _chains: WeakKeyDictionary[Objective, bool] = WeakKeyDictionary()
 
@@ -55,8 +46,8 @@ def is_chain(objective: Objective) -> bool:
     return _chains[objective]
 
 
-@measure(
-    "frobenius_product",
+_of_layers = partial(
+    measure,
     unit="output / input",
     invariant_to=("layer",),
     reference=_REFERENCE,
@@ -64,6 +55,9 @@ def is_chain(objective: Objective) -> bool:
     default=False,
     only_if=is_chain,
 )
+
+
+@_of_layers("frobenius_product")
 def frobenius_product(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Product over the layers of the Frobenius norms of their weights.
 
@@ -103,15 +97,7 @@ def frobenius_product(objective: Objective, *, generator: torch.Generator | None
     return _product(objective, lambda w: float(w.norm()))
 
 
-@measure(
-    "spectral_product",
-    unit="output / input",
-    invariant_to=("layer",),
-    reference=_REFERENCE,
-    work=lambda objective, settings: {"layers": Spent()},
-    default=False,
-    only_if=is_chain,
-)
+@_of_layers("spectral_product")
 def spectral_product(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Product over the layers of the largest singular values of their weights.
 
@@ -119,15 +105,7 @@ def spectral_product(objective: Objective, *, generator: torch.Generator | None 
     Lipschitz constant of the network; for convolutions it does not quite, since ||(out, in k k)||_2 may be smaller than the
     norm of the convolution, by at most the factor k.
 
-    Args:
-        objective: the network on its data, which are not used.
-        generator: not used; nothing here is random.
-
-    Returns:
-        Kind "exact". inf, with a reason, where it exceeds float64.
-
-    Raises:
-        NotDefined: as `frobenius_product`.
+    Args, Returns, Raises: as for `frobenius_product`.
 
     Cost: the eigenvalues of one matrix a layer, of the smaller of its two sides; no pass over the data.
 
@@ -214,7 +192,7 @@ def _chained(graph: Graph) -> list[str]:
         return broken
     for node in graph.nodes:
         carried = live_arguments(node, seen)
-        if not carried or operation(node) in QUESTIONS:
+        if not carried or operation(node) in aten.QUESTIONS:
             continue
         if len(carried) != 1:
             return broken
@@ -231,14 +209,14 @@ def _chained(graph: Graph) -> list[str]:
 def _layer(graph: Graph, node: fx.Node, x: fx.Node) -> list[str] | None:
     """The layer that a call applies, in a list that is empty if it has no weight; None for what a chain cannot hold."""
     name, others = operation(node), [n for n in node.all_input_nodes if n is not x]
-    if name in BATCH_NORM:
+    if name in aten.BATCH_NORM:
         return [graph.leaves.get(n.name, "") for n in others if "running_var" in graph.leaves.get(n.name, "")] or None
     sources = [_leaf(graph, n) for n in others]
     if None in sources:
         return None
     learned = [s for s in sources if s is not None and s in graph.parameters]
     matrices = [s for s in learned if graph.tensors[s].ndim >= 2]
-    if name in LINEAR:
+    if name in aten.LINEAR:
         return matrices
     if name in _PLAIN or node.target is getitem:
         return [] if not learned or name == "prelu" else None
@@ -250,7 +228,7 @@ def _layer(graph: Graph, node: fx.Node, x: fx.Node) -> list[str] | None:
 def _leaf(graph: Graph, node: fx.Node) -> str | None:
     """Name of the parameter, buffer or constant behind a node, all of it, if there are only views between; else None."""
     shown = node.meta.get("val")
-    while node.op == "call_function" and operation(node) in MOVES and len(node.all_input_nodes) == 1:
+    while node.op == "call_function" and operation(node) in aten.MOVES and len(node.all_input_nodes) == 1:
         node = node.all_input_nodes[0]
     name = _stored(graph, node)
     whole = graph.tensors.get(name, graph.constants.get(name))

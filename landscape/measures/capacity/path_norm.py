@@ -9,16 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from landscape.measures.capacity.aten_operations import (
-    BATCH_NORM,
-    COPIES,
-    LINEAR,
-    MOVES,
-    POOLINGS,
-    QUESTIONS,
-    RECTIFIERS,
-    REDUCTIONS,
-)
+from landscape.measures.capacity import aten_operations as aten
 from landscape.measures.registry import NotDefined, measure
 from landscape.measures.traced_network import traced
 from landscape.network.graph import Graph, bound_arguments, live_arguments, operation, where
@@ -103,7 +94,7 @@ def _squared_network(graph: Graph) -> float:
             else:
                 call = _Call(node, values, paths, weights)
                 values[node] = call.result()
-                if call.name not in (*_ZEROS, *QUESTIONS):
+                if call.name not in (*_ZEROS, *aten.QUESTIONS):
                     paths.add(node)
     raise NotDefined("expected a network with an output, found none")
 
@@ -266,13 +257,13 @@ def affine(mean: Tensor, var: Tensor, gamma: Tensor | None, beta: Tensor | None,
 _ZEROS = ("zeros_like", "new_zeros")
 
 _RULES: dict[str, Callable[[_Call], Any]] = {
-    **dict.fromkeys(RECTIFIERS + COPIES, _first),
+    **dict.fromkeys(aten.RECTIFIERS + aten.COPIES, _first),
     **dict.fromkeys(("clamp", "clamp_min"), _clamp),
-    **dict.fromkeys(POOLINGS + REDUCTIONS + MOVES, _same),
+    **dict.fromkeys(aten.POOLINGS + aten.REDUCTIONS + aten.MOVES, _same),
     **dict.fromkeys(("add", "sub", "rsub"), _sum),
-    **dict.fromkeys((*LINEAR, "mul"), _product),
+    **dict.fromkeys((*aten.LINEAR, "mul"), _product),
     "div": _quotient,
-    **dict.fromkeys(BATCH_NORM, _batch_norm),
+    **dict.fromkeys(aten.BATCH_NORM, _batch_norm),
     **dict.fromkeys(_ZEROS, lambda call: torch.zeros(call.node.meta["val"].shape, dtype=torch.float64)),
-    **dict.fromkeys(QUESTIONS, lambda call: None),  # the traced network has asked already
+    **dict.fromkeys(aten.QUESTIONS, lambda call: None),  # the traced network has asked already
 }

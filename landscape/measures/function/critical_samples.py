@@ -8,10 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.machine.arithmetic import exact_math
 from landscape.measures.function.function_space import Network, classifier
 from landscape.measures.registry import NotDefined, measure
-from landscape.measures.running.shared_computations import seeded
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -87,7 +87,7 @@ def critical_sample_ratio(
     span = span or float(max(x.max() for _, x, _ in data.batches) - min(x.min() for _, x, _ in data.batches))
     if span == 0:
         raise NotDefined("expected inputs that differ, found the same number everywhere", fix="set span, what 255 stands for")
-    random, unit = seeded(generator), span / 255
+    random, unit = default_generator(generator), span / 255
     with exact_math(derivatives=True, recurrent=data.recurrent):
         searches = [_Search.of(network, x, unit * radius) for network, x, _ in data.batches]
         # Steps outside, batches inside: the noise of a sample depends on its number alone.

@@ -1,6 +1,8 @@
 """Gauss-Newton matrix and Fisher information: the parts of curvature that are never negative."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,17 +15,13 @@ from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
 _GGN = "Schraudolph 2002; Martens 2020, arXiv:1412.1193"
+_FISHER = "Amari 1998; Martens 2020, arXiv:1412.1193"
 _EMPIRICAL = "Kunstner et al. 2019, arXiv:1905.12558"
 
+_of_matrix = partial(measure, unit="loss / weight^2", invariant_to=(), default=False)
 
-@measure(
-    "gauss_newton_trace",
-    unit="loss / weight^2",
-    invariant_to=(),
-    reference=_GGN,
-    work=sweep_work("plain", "ggn"),
-    default=False,
-)
+
+@_of_matrix("gauss_newton_trace", reference=_GGN, work=sweep_work("plain", "ggn"))
 def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the generalized Gauss-Newton matrix G = mean J_n^T (d2 loss / d output2) J_n.
 
@@ -36,7 +34,7 @@ def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: tor
         generator: of the probes; default seed 0.
 
     Returns:
-        Kind "t", as `trace`.
+        Kind "t", as `trace`; `data_stderr` is the sampling error.
 
     Cost: one Gauss-Newton product a probe.
 
@@ -49,27 +47,13 @@ def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: tor
     return trace_of(objective, probes, generator, curvature="ggn")
 
 
-@measure(
-    "gauss_newton_lambda_max",
-    unit="loss / weight^2",
-    invariant_to=(),
-    reference=_GGN,
-    work=extremes_work("plain", "ggn"),
-    default=False,
-)
+@_of_matrix("gauss_newton_lambda_max", reference=_GGN, work=extremes_work("plain", "ggn"))
 def gauss_newton_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the generalized Gauss-Newton matrix; see `gauss_newton_trace`. Kind "residual"."""
     return eigenvalue_of(objective, 0, generator, curvature="ggn")
 
 
-@measure(
-    "fisher_trace",
-    unit="loss / weight^2",
-    invariant_to=(),
-    reference="Amari 1998; Martens 2020, arXiv:1412.1193",
-    work=sweep_work("plain", "ggn"),
-    default=False,
-)
+@_of_matrix("fisher_trace", reference=_FISHER, work=sweep_work("plain", "ggn"))
 def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the Fisher information, F = mean over samples of E_{y ~ p(y | x_n)} grad log p grad log p^T.
 
@@ -77,13 +61,7 @@ def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Gen
     label smoothing or class weights; for the squared error it is that of a Gaussian whose variance makes the loss its
     negative log-likelihood. Products are shared with `gauss_newton_trace` where the two agree.
 
-    Args:
-        objective: the network on its data.
-        probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
-
-    Returns:
-        Kind "t", as `trace`.
+    Args, Returns: as for `gauss_newton_trace`.
 
     Raises:
         NotDefined: the loss is neither cross-entropy of class labels nor the squared error.
@@ -93,66 +71,37 @@ def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Gen
     return trace_of(_likelihood(objective), probes, generator, curvature="ggn")
 
 
-@measure(
-    "fisher_lambda_max",
-    unit="loss / weight^2",
-    invariant_to=(),
-    reference="Amari 1998; Martens 2020, arXiv:1412.1193",
-    work=extremes_work("plain", "ggn"),
-    default=False,
-)
+@_of_matrix("fisher_lambda_max", reference=_FISHER, work=extremes_work("plain", "ggn"))
 def fisher_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the Fisher information; see `fisher_trace`. Kind "residual"."""
     return eigenvalue_of(_likelihood(objective), 0, generator, curvature="ggn")
 
 
-@measure(
-    "empirical_fisher_trace",
-    unit="loss^2 / weight^2",
-    invariant_to=(),
-    reference=_EMPIRICAL,
-    work=sweep_work("plain", "fisher"),
-    default=False,
-)
+@_of_matrix("empirical_fisher_trace", unit="loss^2 / weight^2", reference=_EMPIRICAL, work=sweep_work("plain", "fisher"))
 def empirical_fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
     """Trace of the empirical Fisher matrix, the mean over samples of ||g_n||^2 with g_n the gradient of a sample's own loss.
 
     With the data's labels in place of the model's: not the Fisher information (Kunstner et al. 2019), and zero where every
     sample's own gradient vanishes.
 
-    Args:
-        objective: the network on its data.
-        probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
-
-    Returns:
-        Kind "t"; `data_stderr` is the sampling error.
+    Args, Returns: as for `gauss_newton_trace`.
 
     Raises:
         NotDefined: the loss does not come apart by sample.
 
     Cost: one product a probe.
     """
-    try:
+    with _by_sample():
         return trace_of(objective, probes, generator, curvature="fisher")
-    except UsageError as error:
-        raise _without_samples(error) from error
 
 
-@measure(
-    "empirical_fisher_lambda_max",
-    unit="loss^2 / weight^2",
-    invariant_to=(),
-    reference=_EMPIRICAL,
-    work=extremes_work("plain", "fisher"),
-    default=False,
+@_of_matrix(
+    "empirical_fisher_lambda_max", unit="loss^2 / weight^2", reference=_EMPIRICAL, work=extremes_work("plain", "fisher")
 )
 def empirical_fisher_lambda_max(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Largest eigenvalue of the empirical Fisher matrix; see `empirical_fisher_trace`. Kind "residual"."""
-    try:
+    with _by_sample():
         return eigenvalue_of(objective, 0, generator, curvature="fisher")
-    except UsageError as error:
-        raise _without_samples(error) from error
 
 
 def _rao_work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, Spent]:
@@ -206,5 +155,10 @@ def _likelihood(objective: Objective) -> Objective:
     return objective.with_loss(nn.CrossEntropyLoss(ignore_index=loss.ignore_index))
 
 
-def _without_samples(error: UsageError) -> NotDefined:
-    return NotDefined(error.problem, fix=error.fix)
+@contextmanager
+def _by_sample() -> Iterator[None]:
+    """A loss that does not come apart by sample has no empirical Fisher matrix."""
+    try:
+        yield
+    except UsageError as error:
+        raise NotDefined(error.problem, fix=error.fix) from error

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.errors import UsageError
-from landscape.linalg.probes import random_rows
+from landscape.linalg.probes import default_generator, random_rows
 from landscape.machine import progress
 from landscape.measures.registry import NotDefined, measure
-from landscape.measures.running.shared_computations import DATA_PROBES, seeded, with_data_error
+from landscape.measures.running.shared_computations import DATA_PROBES, with_data_error
 from landscape.measures.traced_network import in_whole_tensors
 from landscape.network.parameters import Entry
 from landscape.objective import Objective
@@ -81,7 +81,7 @@ def relative_flatness(
         raise NotDefined(f"expected weight tensors whose names match {layers!r}, found none")
     if lost := [e.name for e in weights if e.filters is None]:
         raise NotDefined(f"expected weights whose neurons are known, found {lost[0]}, which is used in two ways")
-    random = seeded(generator)
+    random = default_generator(generator)
     draw = _probes(objective, weights)
     fresh = torch.Generator().manual_seed(random.initial_seed() + 1)
     forms = []

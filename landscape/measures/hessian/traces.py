@@ -7,11 +7,11 @@ import torch
 
 from landscape import linalg
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.measures.registry import measure
 from landscape.measures.running.shared_computations import (
     data_probes,
     layer_norms,
-    seeded,
     sweep,
     sweep_work,
     trace_of,
@@ -80,7 +80,7 @@ def trace(
         raise UsageError(f"expected a relative error of at least 0, found {relative_error:g}", fix="0.05 is five per cent")
     if not relative_error:
         return trace_of(objective, probes, generator)
-    random = seeded(generator)
+    random = default_generator(generator)
     rows = data_probes(objective, random)
     within = linalg.trace_within(
         objective.hvp,
@@ -112,7 +112,7 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
 
     Cost: one product a probe; shared with `trace` for the same generator.
     """
-    return sweep(objective, probes, seeded(generator)).frobenius()
+    return sweep(objective, probes, default_generator(generator)).frobenius()
 
 
 @measure(
@@ -157,13 +157,7 @@ def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: t
     The average-case companion of `layer_relative_lambda_max`: the growth of the loss when each parameter tensor moves at
     random in proportion to its Euclidean norm. Layer-wise rescaling does not move it, neuron-wise rescaling does.
 
-    Args:
-        objective: the network on its data.
-        probes: number of random vectors, at least 2.
-        generator: of the probes; default seed 0.
-
-    Returns:
-        Kind "t", unit of the loss.
+    Args, Returns: as for `adaptive_trace`.
 
     Cost: one product a probe. They are products of D H D, not of H: a sum over the products of `trace` has the same mean,
     but its noise moves under rescaling.

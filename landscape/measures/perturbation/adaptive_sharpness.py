@@ -1,7 +1,7 @@
 """Adaptive sharpness, average and worst case, with every weight perturbed in proportion to its own size."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from landscape import linalg
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.machine import progress
 from landscape.measures.perturbation.worst_case import ROUGH, Norm, check_radius, growth, growth_work, largest_growth
 from landscape.measures.registry import NotDefined, measure, variant
-from landscape.measures.running.shared_computations import seeded
 from landscape.objective import Objective
 from landscape.results import Estimate, Sampling, Spent
 
@@ -83,7 +83,7 @@ def adaptive_average(
     if pairs < 2:
         raise UsageError(f"expected at least 2 pairs of draws, found {pairs}", fix="an interval needs two")
     objective = _of_normalized_logits(objective) if normalized else objective
-    random = seeded(generator)
+    random = default_generator(generator)
     theta = objective.theta
     scale = rho * theta.abs()
     before = objective.losses()
@@ -119,6 +119,7 @@ def adaptive_worst(
     objective: Objective,
     *,
     rho: float = 0.5,
+    m: int | None = None,
     steps: int = 20,
     restarts: int = 1,
     norm: Norm = "l2",
@@ -133,6 +134,7 @@ def adaptive_worst(
     Args:
         objective: the network on its data.
         rho: radius relative to the weights.
+        m: samples of a batch, for the mean of the batches' own maxima, see `adaptive_worst_m`; None for one maximum over all.
         steps: of APGD from every start.
         restarts: random starts, beside the centre and the two ways along the top eigenvector of diag(|w|) H diag(|w|).
         norm: "l2" or "linf".
@@ -156,39 +158,22 @@ def adaptive_worst(
     ellipsoid, which a rescaling changes.
     """
     objective = _of_normalized_logits(objective) if normalized else objective
-    return largest_growth(
-        objective,
-        rho,
-        norm,
-        objective.theta.abs(),
-        generator,
-        published=True,
-        eigen_tol=ROUGH if normalized else None,
-        restarts=restarts,
-        steps=steps,
-    )
+    scale = objective.theta.abs()
+    if m is not None:
+        return _mean_of_maxima(objective.chunks(m), rho, norm, scale, generator, m, restarts=restarts, steps=steps)
+    tol = ROUGH if normalized else None
+    return largest_growth(objective, rho, norm, scale, generator, published=True, eigen_tol=tol, restarts=restarts, steps=steps)
 
 
-def adaptive_worst_m(
-    objective: Objective,
-    *,
-    rho: float = 0.5,
-    m: int = 128,
-    steps: int = 20,
-    restarts: int = 1,
-    norm: Norm = "l2",
-    normalized: bool = False,
-    generator: torch.Generator | None = None,
-) -> Estimate:
+def adaptive_worst_m(objective: Objective, *, m: int = 128, **settings: Any) -> Estimate:
     """Worst-case adaptive m-sharpness: the mean over batches of m samples of each batch's own maximum.
 
     E_B max over ||d / |w| ||_p <= rho of L_B(w + d) - L_B(w), over consecutive batches of m samples.
 
     Args:
         objective: the network on its data; the paper takes 1,024 training samples.
-        rho, steps, norm, normalized, generator: as for `adaptive_worst`.
         m: samples of a batch; 128 in the paper.
-        restarts: random starts beside the centre.
+        settings: rho, steps, norm, normalized and generator as for `adaptive_worst`; restarts, random starts beside the centre.
 
     Returns:
         Kind "lower bound", unit of the loss; `data_stderr` is the error of the mean over batches, None for a single one.
@@ -201,27 +186,7 @@ def adaptive_worst_m(
     Reference: as `adaptive_worst`. Departure: batches are weighted by their samples, so that a short last one counts
     for what it is.
     """
-    objective = _of_normalized_logits(objective) if normalized else objective
-    scale = objective.theta.abs()
-    random = seeded(generator)
-    batches = objective.chunks(m)
-    weights = np.array([float(b.sample_weights.sum()) for b in batches])
-    batches, weights = [b for b, w in zip(batches, weights, strict=True) if w > 0], weights[weights > 0]
-    found = []
-    with progress.stage("batches", len(batches)) as advance:
-        for batch in batches:
-            found.append(growth(batch, rho, norm, scale, random, published=True, curved=False, restarts=restarts, steps=steps))
-            advance(1)
-    values = np.array([f.value for f in found])
-    mean = float(np.average(values, weights=weights))
-    n, share = len(values), weights / weights.sum()
-    error = float(np.sqrt((share**2 * (values - mean) ** 2).sum() * n / (n - 1))) if n > 1 else None
-    lost = sum(f.nonfinite for f in found)
-    gradients = sum(f.gradients for f in found)
-    reason = f"on {n} batches of {m}, {gradients / n:.0f} gradients each" + (
-        f"; {lost} points were not finite and are left out" if lost else ""
-    )
-    return Estimate(mean, None, "lower bound", sum(f.evaluations for f in found), reason=reason, data_stderr=error)
+    return adaptive_worst(objective, m=m, **settings)
 
 
 @measure(
@@ -254,6 +219,36 @@ def first_order_adaptive_linf(objective: Objective, *, generator: torch.Generato
         18.0
     """
     return Estimate(float((objective.gradient().double() * objective.theta.double()).abs().sum()))
+
+
+def _mean_of_maxima(
+    batches: Sequence[Objective],
+    rho: float,
+    norm: Norm,
+    scale: Tensor,
+    generator: torch.Generator | None,
+    m: int,
+    **options: int,
+) -> Estimate:
+    """The mean over batches of m samples of the largest growth of each one's own loss."""
+    random = default_generator(generator)
+    weights = np.array([float(b.sample_weights.sum()) for b in batches])
+    batches, weights = [b for b, w in zip(batches, weights, strict=True) if w > 0], weights[weights > 0]
+    found = []
+    with progress.stage("batches", len(batches)) as advance:
+        for batch in batches:
+            found.append(growth(batch, rho, norm, scale, random, published=True, curved=False, **options))
+            advance(1)
+    values = np.array([f.value for f in found])
+    mean = float(np.average(values, weights=weights))
+    n, share = len(values), weights / weights.sum()
+    error = float(np.sqrt((share**2 * (values - mean) ** 2).sum() * n / (n - 1))) if n > 1 else None
+    lost = sum(f.nonfinite for f in found)
+    gradients = sum(f.gradients for f in found)
+    reason = f"on {n} batches of {m}, {gradients / n:.0f} gradients each" + (
+        f"; {lost} points were not finite and are left out" if lost else ""
+    )
+    return Estimate(mean, None, "lower bound", sum(f.evaluations for f in found), reason=reason, data_stderr=error)
 
 
 def _of_normalized_logits(objective: Objective) -> Objective:
@@ -307,10 +302,10 @@ def _register() -> None:
                 f"adaptive_worst_{norm}{end}",
                 work=growth_work(key, _from_four_starts, rough=normalized),
                 **about,
-            )(variant(adaptive_worst, doc, fixed, rho=radius))
+            )(variant(adaptive_worst, doc, fixed | {"m": None}, rho=radius))
             doc = f"Worst-case adaptive m-sharpness ({norm}){words}: the mean of the maxima of batches of m."
             measure(f"adaptive_worst_{norm}{end}_m", work=growth_work("", _from_two_starts), **about)(
-                variant(adaptive_worst_m, doc, fixed, rho=radius)
+                variant(adaptive_worst, doc, fixed, rho=radius, m=128)
             )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.linalg.products import gram
 from landscape.measures.registry import Settings, Work
-from landscape.measures.running.shared_computations import extremes, extremes_work, rounding
+from landscape.measures.running.shared_computations import extremes, extremes_work, loss_rounding
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -92,7 +92,7 @@ def largest_growth_in_box(
     options = {"generator": generator} | _plan(method, where, iterations, tol, generator)
     best = linalg.maximise_box(where.value_and_gradient, value, radius, **options)
     share = (best.value - best.centre) / (1 + best.centre)
-    estimate = replace(best.estimate(rounding(objective)), value=100 * share)
+    estimate = replace(best.estimate(loss_rounding(objective)), value=100 * share)
     before = objective.losses()
     known = kept and torch.equal(kept[0][0], best.point)
     after = kept[0][1] if known else objective.losses(where.at(best.point))

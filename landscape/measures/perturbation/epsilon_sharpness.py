@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.measures.perturbation.box_growth import METHODS, Coordinates, box_work, largest_growth_in_box
 from landscape.measures.registry import measure, variant
-from landscape.measures.running.shared_computations import seeded
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -79,7 +80,7 @@ def keskar(
         >>> round(keskar(objective, eps=0.1).value, 6)
         1.0
     """
-    return _sharpness(objective, eps, subspace, seeded(generator), 1, iterations=iterations, tol=tol, method=method)
+    return _sharpness(objective, eps, subspace, default_generator(generator), 1, iterations=iterations, tol=tol, method=method)
 
 
 @measure(
@@ -120,11 +121,10 @@ def keskar_relative(
     _check(eps, method)
     where = Coordinates(objective, scale=objective.theta.abs())
     radius = torch.full_like(objective.theta, eps)
-    return largest_growth_in_box(where, radius, seeded(generator), iterations=iterations, tol=tol, method=method)
+    return largest_growth_in_box(where, radius, default_generator(generator), iterations=iterations, tol=tol, method=method)
 
 
-@measure("keskar_subspace", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work)
-def keskar_subspace(
+def _in_subspace(
     objective: Objective,
     *,
     eps: float = 1e-3,
@@ -132,41 +132,36 @@ def keskar_subspace(
     iterations: int = 10,
     tol: float = 1e-3,
     method: str = "corners",
+    plus: int = 1,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """`keskar` in a random subspace of p = 100 dimensions (P, if there are fewer weights); not comparable with full space.
+    """The measure in a random subspace of p dimensions (P, if there are fewer weights); `plus` as in `_sharpness`.
 
     The columns of A have norm about sqrt(P) and the box is in y, so that a corner lies much farther away than in full space.
     """
     size = min(p, objective.dim)
-    return keskar(objective, eps=eps, subspace=size, iterations=iterations, tol=tol, method=method, generator=generator)
+    return _sharpness(objective, eps, size, default_generator(generator), plus, iterations=iterations, tol=tol, method=method)
 
 
-def _half(name: str, function: Callable[..., Estimate], where: str, fixed: dict[str, object] | None = None) -> None:
-    """The same with the paper's smaller box."""
-    doc = f"`{function.__name__}` {where} with the paper's smaller box, eps = 5e-4."
-    half = variant(function, doc, fixed, eps=5e-4)
-    measure(name, unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)(half)
-
-
-_half("keskar_5e-4", keskar, "in the full space", {"subspace": None})
-_half("keskar_subspace_5e-4", keskar_subspace, "in a random subspace of p = 100 dimensions")
-
-
-@measure("keskar_subspace_relative", unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
-def keskar_subspace_relative(
-    objective: Objective,
-    *,
-    eps: float = 1e-3,
-    p: int = 100,
-    iterations: int = 10,
-    tol: float = 1e-3,
-    method: str = "corners",
-    generator: torch.Generator | None = None,
-) -> Estimate:
-    """`keskar` without the "+ 1" in a random subspace of p = 100 dimensions: the subspace does not rescale with the weights."""
-    size = min(p, objective.dim)
-    return _sharpness(objective, eps, size, seeded(generator), 0, iterations=iterations, tol=tol, method=method)
+def _register() -> None:
+    """The members of the family that have no function of their own."""
+    rows: tuple[tuple[str, Callable[..., Estimate], dict[str, Any], dict[str, Any], str], ...] = (
+        ("keskar_subspace", _in_subspace, {"plus": 1}, {},
+         "`keskar` in a random subspace of p = 100 dimensions (P, if there are fewer weights); not comparable "
+         "with full space."),
+        ("keskar_5e-4", keskar, {"subspace": None}, {"eps": 5e-4},
+         "`keskar` in the full space with the paper's smaller box, eps = 5e-4."),
+        ("keskar_subspace_5e-4", _in_subspace, {"plus": 1}, {"eps": 5e-4},
+         "`keskar_subspace` in a random subspace of p = 100 dimensions with the paper's smaller box, eps = 5e-4."),
+        ("keskar_subspace_relative", _in_subspace, {"plus": 0}, {},
+         '`keskar` without the "+ 1" in a random subspace of p = 100 dimensions: the subspace does not rescale '
+         "with the weights."),
+    )  # fmt: skip
+    for name, function, fixed, defaults, doc in rows:
+        register = measure(
+            name, unit="% of 1 + loss", invariant_to=(), reference=_REFERENCE, work=_work, default=name == "keskar_subspace"
+        )
+        register(variant(function, doc, fixed, **defaults))
 
 
 def _sharpness(
@@ -203,3 +198,6 @@ def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> T
     for row in basis:
         row.copy_(torch.randn(objective.dim, generator=generator))
     return basis
+
+
+_register()

@@ -10,9 +10,9 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.machine import progress
 from landscape.measures.registry import NotDefined, measure
-from landscape.measures.running.shared_computations import seeded
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -57,7 +57,7 @@ def pac_bayes(
     Reference: Jiang et al. 2020, arXiv:1912.02178 (pacbayes-flatness), following Dziugaite and Roy 2017, arXiv:1703.11008.
     Departure: biases and norm layers have noise too.
     """
-    return _sharpness(objective, torch.ones_like(objective.theta), drop, draws, seeded(generator))
+    return _sharpness(objective, torch.ones_like(objective.theta), drop, draws, default_generator(generator))
 
 
 @measure(
@@ -86,7 +86,7 @@ def pac_bayes_magnitude(
     Reference: Jiang et al. 2020, arXiv:1912.02178 (pacbayes-mag-flatness). Departure: no constant is added to |w|; it would
     break the invariance.
     """
-    return _sharpness(objective, objective.theta.abs(), drop, draws, seeded(generator))
+    return _sharpness(objective, objective.theta.abs(), drop, draws, default_generator(generator))
 
 
 def _sharpness(objective: Objective, scale: Tensor, drop: float, draws: int, generator: torch.Generator) -> Estimate:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.errors import UsageError
+from landscape.linalg.probes import default_generator
 from landscape.measures.registry import Work
-from landscape.measures.running.shared_computations import extremes, extremes_work, rounding, seeded
+from landscape.measures.running.shared_computations import extremes, extremes_work, loss_rounding
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -104,8 +105,8 @@ def largest_growth(
     To first order the maximum moves with the data as the value at the maximiser does (Danskin), so that its sampling error
     is that of the mean of the samples' own growths there.
     """
-    found = growth(objective, rho, norm, scale, seeded(generator), **options)
-    estimate = found.estimate(rounding(objective))
+    found = growth(objective, rho, norm, scale, default_generator(generator), **options)
+    estimate = found.estimate(loss_rounding(objective))
     before, after = objective.losses(), objective.losses(objective.theta + scale * found.point)
     if before is None or after is None:
         return estimate

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.curvature.per_sample import SAMPLE_FORMS
-from landscape.linalg.probes import random_rows
+from landscape.linalg.probes import default_generator, random_rows
 from landscape.measures.registry import Work
 from landscape.measures.running import warm_starts
 from landscape.measures.running.memo import once
@@ -18,11 +18,6 @@ from landscape.spectra import TOLERANCE, krylov
 
 # How many probes also measure the spread over samples: enough for a standard error of a standard error of some 10 %.
 DATA_PROBES = 4
-
-
-def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """The caller's generator, or a fresh one with seed 0."""
-    return generator if generator is not None else torch.Generator().manual_seed(0)
 
 
 def extremes(
@@ -130,7 +125,7 @@ def trace_of(
     curvature: Curvature = "hessian",
 ) -> Estimate:
     """Trace of A, or of diag(w) A diag(w), with both its errors."""
-    random = seeded(generator)
+    random = default_generator(generator)
     rows = data_probes(objective, random)
     estimate = sweep(objective, probes, random, weight, curvature).trace()
     return with_data_error(objective, estimate, rows if weight is None else weight * rows, curvature)
@@ -144,13 +139,13 @@ def eigenvalue_of(
     curvature: Curvature = "hessian",
 ) -> Estimate:
     """One of the `extremes`, 0 the largest and -1 the smallest, with both its errors."""
-    pairs = extremes(objective, seeded(generator), weight, curvature)
+    pairs = extremes(objective, default_generator(generator), weight, curvature)
     v = pairs.vectors[index]
     estimate = with_data_error(objective, pairs.estimate(index), [v if weight is None else weight * v], curvature)
     return replace(estimate, n=pairs.matvecs)
 
 
-def rounding(objective: Objective) -> float:
+def loss_rounding(objective: Objective) -> float:
     """How far a mean loss is rounded, roughly: a few units in the last place of 1, as logits of that order make it."""
     return 4 * torch.finfo(objective.dtype).eps
 

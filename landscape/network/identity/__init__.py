@@ -1,1 +1,1 @@
-"""What a network, a loss or a metric is made of: its code and its constants, as text that can be hashed."""
+"""Code and constants of a network, a loss or a metric, as text that can be hashed."""

@@ -1,4 +1,4 @@
-"""What can be told of a function without running it: the names that it looks up and sets, and whose code it is."""
+"""Facts about a function that its bytecode shows: the names it reads and sets, and whether it belongs to a library."""
 
 import dis
 import functools
@@ -11,50 +11,50 @@ _LIBRARIES = tuple(Path(p) for k, p in sysconfig.get_paths().items() if k in ("s
 
 
 def lookups(code: types.CodeType) -> dict[str, set[str]]:
-    """Names that a function, or one inside it, looks up in its module -> names of attributes that it reads at all."""
+    """Global names that a function or a nested function reads, each with the names of all attributes that it reads."""
     nested = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    found = {n: set(code.co_names) for n in names}
+    result = {n: set(code.co_names) for n in names}
     for inner in nested:
         for n, attributes in lookups(inner).items():
-            found[n] = found.get(n, set()) | attributes
-    return found
+            result[n] = result.get(n, set()) | attributes
+    return result
 
 
 def stored(code: types.CodeType, *operations: str) -> set[str]:
-    """Names that a function, or one inside it, sets."""
-    own = {i.argval for i in dis.get_instructions(code) if i.opname in operations}
-    return own.union(*(stored(c, *operations) for c in code.co_consts if isinstance(c, types.CodeType)))
+    """Names that a function or a nested function sets."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in operations}
+    return names.union(*(stored(c, *operations) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
 @functools.cache
 def state(cls: type) -> frozenset[str]:
-    """Attributes that calling an object sets: by `__call__` or `forward`, or by methods that these name."""
-    todo, seen, found = ["__call__", "forward"], set[str](), set[str]()
+    """Attributes that a call of an object sets, in `__call__`, `forward`, or methods whose names these use."""
+    todo, seen, attributes = ["__call__", "forward"], set[str](), set[str]()
     while todo:
         name = todo.pop()
         method = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
         if name not in seen and isinstance(method, types.FunctionType):
             todo += method.__code__.co_names
-            found |= stored(method.__code__, "STORE_ATTR")
+            attributes |= stored(method.__code__, "STORE_ATTR")
         seen.add(name)
-    return frozenset(found)
+    return frozenset(attributes)
 
 
 def is_foreign(cls: type) -> bool:
-    """Whether a class comes with Python or a library."""
+    """Whether a class belongs to Python or a library."""
     module = sys.modules.get(cls.__module__)
     return module is not None and cls.__module__ != "__main__" and is_foreign_module(module)
 
 
 def is_foreign_module(module: types.ModuleType) -> bool:
-    """Whether a module comes with Python or a library; a folder without an `__init__.py` is where it is."""
+    """Whether a module belongs to Python or a library; a namespace package is located by its folder."""
     return is_library(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None))
 
 
 @functools.cache
 def is_library(file: str | None) -> bool:
-    """Whether a file belongs to Python or an installed library; landscape's own count as code, however it was installed."""
+    """Whether a file belongs to Python or an installed library; landscape's own files never do, however it was installed."""
     if file is None or file.startswith("<frozen"):
         return True
     path = Path(file)
@@ -64,6 +64,6 @@ def is_library(file: str | None) -> bool:
 
 
 def version(module: str | None) -> str:
-    """A library's module with the library's version; torch's is left to who records it by its name."""
+    """Name of a library module with the library's version; torch's version is recorded elsewhere and omitted."""
     top = (module or "").partition(".")[0]
     return f"{module} {'' if top == 'torch' else getattr(sys.modules.get(top), '__version__', '')}"

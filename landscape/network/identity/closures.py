@@ -1,4 +1,4 @@
-"""A loss that is a function, with the tensors that it holds in another dtype: what `nn.Module.to` does for a loss module."""
+"""Convert the tensors that a loss function holds to another dtype, as `nn.Module.to` does for a loss module."""
 
 import copy
 import functools
@@ -12,38 +12,38 @@ from torch.utils import _pytree as pytree
 from landscape.network.copying import converted, moved, owned
 from landscape.network.identity.bytecode import is_foreign, is_library, lookups
 
-_DEPTH = 4  # of functions that call functions
+_DEPTH = 4  # nested calls
 
 
 def with_tensors(thing: Any, device: torch.device | None, dtype: torch.dtype) -> Any:
-    """A function or callable object whose tensors are on a device and in a dtype; itself where they are there already.
+    """A function or callable object with its tensors moved to a device and dtype; unchanged if there is nothing to move.
 
-    Class weights in a lambda are looked up in its module, or closed over, or kept by `functools.partial`, a default or an
-    object. A loss that holds them in float32 does not take outputs of float64. Looked into are functions, objects, lists and
-    dictionaries of the user's; of modules those without weights that train, for a loss that reads such weights must be seen to.
+    Class weights may be global variables of a lambda's module, closure variables, arguments of `functools.partial`, defaults
+    or attributes. A loss that holds them in float32 rejects float64 outputs. Searched are the user's functions, objects, lists
+    and dictionaries, and modules without trainable weights: a loss with trainable weights must be noticed elsewhere.
 
     Args:
-        thing: called as a loss.
-        device, dtype: for real tensors; complex ones get the type of that precision, integers keep theirs.
+        thing: the loss.
+        device, dtype: for real tensors; complex ones get the complex dtype of that precision, integers keep theirs.
     """
     return _Mover(device, dtype).of(thing, _DEPTH)
 
 
 class _Mover:
-    """Gives every thing its twin, the same one wherever it is held."""
+    """Maps each object to its converted copy, the same copy wherever the object is held."""
 
     def __init__(self, device: torch.device | None, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
-        self._twins: dict[int, tuple[Any, Any]] = {}  # with the thing itself, so that its id is not given away
+        self._twins: dict[int, tuple[Any, Any]] = {}  # with a reference to the object, so that its id is not reused
 
     def of(self, thing: Any, depth: int) -> Any:
-        """A thing's twin; itself where nothing in it has to move."""
+        """The converted copy of an object, or the object itself if nothing in it moves."""
         if depth < 0 or id(thing) in self._twins:
             return self._twins.get(id(thing), (thing, thing))[1]
-        self._twins[id(thing)] = thing, thing  # one that holds itself
-        twin = self._made(thing, depth)
-        self._twins[id(thing)] = thing, twin
-        return twin
+        self._twins[id(thing)] = thing, thing  # in case the object contains itself
+        copied = self._made(thing, depth)
+        self._twins[id(thing)] = thing, copied
+        return copied
 
     def _made(self, thing: Any, depth: int) -> Any:
         if isinstance(thing, Tensor):
@@ -66,16 +66,16 @@ class _Mover:
         if hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType)) and not is_foreign(type(thing)):
             attributes = {name: self.of(value, depth - 1) for name, value in vars(thing).items()}
             if _differ(attributes.values(), vars(thing).values()):
-                twin = copy.copy(thing)
-                vars(twin).update(attributes)
-                return twin
+                copied = copy.copy(thing)
+                vars(copied).update(attributes)
+                return copied
         return thing
 
     def _tensor(self, t: Tensor) -> Tensor:
         if t.requires_grad or not (t.is_floating_point() or t.is_complex()):
             return t
-        twin = moved(t, self.device, self.dtype)
-        return t if twin.dtype == t.dtype and twin.device == t.device else twin
+        copied = moved(t, self.device, self.dtype)
+        return t if copied.dtype == t.dtype and copied.device == t.device else copied
 
     def _module(self, module: nn.Module) -> nn.Module:
         held = [*module.parameters(), *module.buffers()]
@@ -101,22 +101,22 @@ class _Mover:
             c if not _full(c) or value is c.cell_contents else types.CellType(value)
             for c, value in zip(cells, closed, strict=True)
         )
-        twin = types.FunctionType(f.__code__, {**f.__globals__, **looked_up}, f.__name__, defaults, closure)
-        twin.__kwdefaults__ = named
-        functools.update_wrapper(twin, f, updated=("__dict__",))
-        vars(twin).pop("__wrapped__", None)
-        return twin
+        copied = types.FunctionType(f.__code__, {**f.__globals__, **looked_up}, f.__name__, defaults, closure)
+        copied.__kwdefaults__ = named
+        functools.update_wrapper(copied, f, updated=("__dict__",))
+        vars(copied).pop("__wrapped__", None)
+        return copied
 
 
 def _differ(twins: Any, things: Any) -> bool:
-    """Whether any is another object."""
+    """Whether any pair are different objects."""
     return any(a is not b for a, b in zip(twins, things, strict=True))
 
 
 def _full(cell: types.CellType) -> bool:
-    """Whether a cell holds anything yet."""
+    """Whether a closure cell is set."""
     try:
-        cell.cell_contents  # noqa: B018 - looking at an empty one raises
+        cell.cell_contents  # noqa: B018 - reading an empty cell raises
     except ValueError:
         return False
     return True

@@ -1,7 +1,6 @@
-"""What functions, objects and layers are, as hashes that are the same in every process: code, settings and tensors."""
+"""Hashes of functions, objects and layers that agree between processes: code, settings and tensors."""
 
 import functools
-import hashlib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,30 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from landscape.network.identity.bytecode import is_foreign, is_foreign_module, is_library, lookups, state, stored, version
-
-Pieces = Iterator[str | memoryview]
+from landscape.network.identity.hashes import Pieces, named_tensors, sha256, whole_tensors
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
-_MODULE = set(vars(nn.Module())) | {"training"}  # torch's own bookkeeping in every layer
-_DEPTH = 60  # of functions in objects in functions; real ones have a handful
+_MODULE = set(vars(nn.Module())) | {"training"}  # attributes that torch sets in every layer
+_DEPTH = 60  # levels of nesting; real code has a handful
 
 
 def definition(thing: object) -> str:
     """SHA-256 of a function, an object, a class, a module or a plain value.
 
-    A function counts with its bytecode and constants, defaults, attributes, what it closes over, and what it looks up by name
-    in its module, or in another of the user's modules; an object with its attributes and its class; a class with its methods
-    and attributes, also inherited ones; a layer as `layers` has it, and its tensors; a tensor with dtype, shape and bytes.
-    What comes from a library counts by name, with the library's version (but torch's and Python's, which belong beside the
-    hash), and its plain settings. Comments and names of local variables do not count.
+    A function's hash covers its bytecode and constants, defaults, attributes, closure, and the global names that it reads in
+    the user's modules. An object's covers its attributes and class; a class's its methods and attributes, inherited ones
+    included; a layer's the content of `layers` and its tensors; a tensor's its dtype, shape and bytes. A library object counts
+    by its name, the library's version (except torch's and Python's, which are recorded beside the hash) and its plain
+    settings. Comments and names of local variables do not count.
 
-    Conventions: what calling a function or an object sets, such as counters, is its state and does not count.
+    Conventions: attributes that a call sets, such as counters, are state and do not count.
 
-    Accuracy: bytecode differs between versions of Python. What cannot be looked into (compiled extensions, open files, random
-        generators, what is nested more than 60 deep) counts by the name of its type alone, and code that is found only while
-        it runs (by `getattr` with a computed name, or in a registry of a library) is not seen.
+    Accuracy: bytecode differs between versions of Python. Objects that cannot be inspected (compiled extensions, open files,
+        random generators, nesting deeper than 60) count by the name of their type alone. Code that is looked up at run time
+        (`getattr` with a computed name, a library's registry) is not covered.
 
-    Cost: one reading of all tensors that it holds.
+    Cost: one reading of all tensors involved.
 
     Example:
         >>> twice = definition(lambda x: 2 * x)
@@ -48,62 +46,32 @@ def definition(thing: object) -> str:
 
 
 def layers(module: nn.Module) -> Iterator[str]:
-    """Every layer of a network: name, type, settings, and the code of classes that are not a library's; no tensors of it.
+    """Every layer of a network: name, type, settings, and the code of classes that are not a library's; no tensors.
 
-    `repr` would leave out many settings, such as label smoothing.
+    `repr` would omit many settings, such as label smoothing.
     """
     known = _Definitions()
-    own = [*module.named_modules()]
-    for name, layer in own:
-        known.name(layer, f"layer {name}")  # one that is held twice, or knows its parent, is named there and not opened
-    for name, layer in own:
+    named_layers = [*module.named_modules()]
+    for name, layer in named_layers:
+        known.name(layer, f"layer {name}")  # a layer held twice, or a reference to a parent, is named but not opened
+    for name, layer in named_layers:
         yield f"{name}: {type(layer).__qualname__}"
         yield from known.attributes(layer, _MODULE)
 
 
-def sha256(pieces: Iterable[str | memoryview]) -> str:
-    """Of texts and bytes, each with its length before it, so that no two lots of pieces run together."""
-    digest = hashlib.sha256()
-    for piece in pieces:
-        raw = piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece
-        digest.update(f"{type(piece).__name__} {len(raw)} ".encode())
-        digest.update(raw)
-    return digest.hexdigest()
-
-
-def content(t: Tensor) -> memoryview:
-    """A tensor's elements in order."""
-    flat = t.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
-
-
-def stream(tensors: Iterable[Tensor]) -> Pieces:
-    """Tensors whole, one after another."""
-    for t in tensors:
-        yield f"{t.dtype} {tuple(t.shape)}"
-        yield content(t)
-
-
-def named(tensors: Mapping[str, Tensor]) -> Pieces:
-    """Tensors with their names."""
-    for name, t in tensors.items():
-        yield name
-        yield from stream([t])
-
-
 class _Definitions:
-    """Definitions of things that may hold one another, in circles too."""
+    """Hashes of objects that may refer to one another, also in cycles."""
 
     def __init__(self) -> None:
-        self._path: list[object] = []  # what is being described: inside itself a thing is its distance
-        self._known: dict[int, tuple[object, str]] = {}  # with the thing itself, so that its id is not given away
+        self._path: list[object] = []  # objects being hashed; a reference to one of them counts as its distance
+        self._known: dict[int, tuple[object, str]] = {}  # with a reference to the object, so that its id is not reused
 
     def name(self, thing: object, text: str) -> None:
-        """Let a text stand for a thing wherever it is held."""
+        """Represent an object by a text wherever it is held."""
         self._known[id(thing)] = thing, sha256([text])
 
     def of(self, thing: object) -> str:
-        """The hash of one thing."""
+        """Hash of one object."""
         if type(thing) in _PLAIN:
             return sha256([f"{type(thing).__name__} {thing!r}"])
         if id(thing) in self._known:
@@ -115,23 +83,23 @@ class _Definitions:
             return sha256([_name(thing)])
         self._path.append(thing)
         try:
-            found = sha256(self._pieces(thing))
+            digest = sha256(self._pieces(thing))
         except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
-            found = sha256([f"closed {_name(thing)}"])  # such as a tensor inside a transformation, which has no bytes
+            digest = sha256([f"closed {_name(thing)}"])  # for instance a tensor inside a transform, which has no bytes
         self._path.pop()
-        self._known[id(thing)] = thing, found
-        return found
+        self._known[id(thing)] = thing, digest
+        return digest
 
     def _pieces(self, thing: Any) -> Pieces:
-        """What a thing is made of."""
+        """The parts of an object that its hash covers."""
         match thing:
             case Tensor():
-                yield from stream([thing])
+                yield from whole_tensors([thing])
             case nn.Module():
                 for name, layer in thing.named_modules():
                     yield f"{name}: {type(layer).__qualname__}"
                     yield from self.attributes(layer, _MODULE)
-                yield from named({k: t for k, t in thing.state_dict().items() if isinstance(t, Tensor)})
+                yield from named_tensors({k: t for k, t in thing.state_dict().items() if isinstance(t, Tensor)})
             case np.ndarray():
                 yield f"{thing.dtype} {thing.shape}"
                 yield repr(thing.tolist()) if thing.dtype.hasobject else np.ascontiguousarray(thing).tobytes().hex()
@@ -161,12 +129,12 @@ class _Definitions:
             case Enum() | np.generic() | PurePath() | torch.dtype() | torch.Size():
                 yield f"{type(thing).__qualname__} {thing!s}"
             case types.ModuleType() | types.BuiltinFunctionType() | torch.device() | torch.Generator():
-                yield _name(thing)  # a device is where, not what
+                yield _name(thing)  # a device is a location, not content
             case _:
                 yield from self.attributes(thing)
 
     def attributes(self, thing: Any, without: Iterable[str] = ()) -> Iterator[str]:
-        """An object's class and attributes; of a library's those that anybody may set, as far as they are data or functions."""
+        """An object's class and attributes; of a library object the public ones that are data or functions."""
         cls: Any = type(thing)
         foreign, transient = is_foreign(cls), state(cls)
         slots = [s for c in cls.__mro__ for s in _listed(vars(c).get("__slots__", ()))]
@@ -178,16 +146,16 @@ class _Definitions:
             held = {k: v for k, v in held.items() if not k.startswith("_") and _is_data(v)}
         with suppress(RuntimeError):
             if isinstance(thing, (nn.Module, torch.jit.ScriptFunction)) and isinstance(getattr(thing, "code", None), str):
-                yield str(thing.code)  # of a scripted or traced network, whose class says nothing
+                yield str(thing.code)  # a scripted or traced network is not defined by its class
         yield self.of(cls)
         for name, value in sorted(held.items()):
             yield f"{name} {self.of(value)}"
 
     def _function(self, f: types.FunctionType) -> Iterator[str]:
-        """A function's code and all that it refers to."""
+        """A function's code and everything that it refers to."""
         code = f.__code__
         for name, cell in zip(code.co_freevars, f.__closure__ or (), strict=True):
-            with suppress(ValueError):  # not filled yet
+            with suppress(ValueError):  # an empty cell
                 yield name if name in stored(code, "STORE_DEREF") else f"{name} {self.of(cell.cell_contents)}"
         yield from (self.of(f.__defaults__), self.of(f.__kwdefaults__))
         if is_library(code.co_filename):
@@ -200,7 +168,7 @@ class _Definitions:
                 yield from self._looked_up(name, f.__globals__[name], attributes)
 
     def _looked_up(self, name: str, value: object, attributes: set[str]) -> Iterator[str]:
-        """What a function finds under a name; in another of the user's modules, only what it may read there."""
+        """The value of a global name; of another module of the user's only the attributes that the function may read."""
         if isinstance(value, types.ModuleType) and not is_foreign_module(value):
             for a in sorted(attributes & vars(value).keys()):
                 yield from self._looked_up(f"{name}.{a}", vars(value)[a], attributes - {a})
@@ -208,7 +176,7 @@ class _Definitions:
             yield f"{name} {self.of(value)}"
 
     def _code(self, code: types.CodeType) -> Iterator[str]:
-        """Bytecode as it was compiled, with its constants and names; where it stands in its file does not count."""
+        """Bytecode with its constants and names; its position in the file does not count."""
         yield from (
             code.co_code.hex(),
             code.co_exceptiontable.hex(),
@@ -218,7 +186,7 @@ class _Definitions:
         yield from (self.of(c) for c in code.co_consts)
 
     def _class(self, cls: type) -> Iterator[str]:
-        """Methods and attributes of a class and of those that it inherits from."""
+        """Methods and attributes of a class and its base classes."""
         for c in cls.__mro__:
             if is_foreign(c):
                 yield f"{version(c.__module__)} {c.__qualname__}"
@@ -233,7 +201,7 @@ class _Definitions:
 
 
 def _is_data(value: object) -> bool:
-    """Whether a library's attribute is looked at: plain values, tensors, functions, and lots of them."""
+    """Whether a library object's attribute counts: plain values, tensors, functions, and collections of them."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return all(map(_is_data, value))
     if isinstance(value, dict):
@@ -244,11 +212,11 @@ def _is_data(value: object) -> bool:
 
 
 def _name(thing: object) -> str:
-    """The name of a thing that has one, else its type's."""
-    own = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
-    return f"{type(thing).__qualname__} {own if isinstance(own, str) else ''}"
+    """An object's name if it has one, after the name of its type."""
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    return f"{type(thing).__qualname__} {name if isinstance(name, str) else ''}"
 
 
 def _listed(slots: str | Iterable[str]) -> Iterable[str]:
-    """Names of slots, of which a single one may be given as a text."""
+    """Names of slots as a sequence; a single slot may be declared as a string."""
     return (slots,) if isinstance(slots, str) else slots

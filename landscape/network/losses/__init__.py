@@ -1,1 +1,1 @@
-"""Losses as weighted means over samples: what they are, how they come apart, and whether they take their data."""
+"""Losses as weighted means over samples: their structure, their values by sample, and checks on outputs and targets."""

@@ -1,4 +1,4 @@
-"""Checks of a loss before any derivative: it takes the outputs and their targets, and depends on nothing else."""
+"""Checks of a loss before any derivative: it accepts the outputs and targets, and depends on nothing else."""
 
 import warnings
 from collections.abc import Callable
@@ -13,24 +13,24 @@ from landscape.network.forward import ForwardPass
 from landscape.network.functional import holding
 from landscape.network.losses.mean_loss import MeanLoss
 
-# Losses of real targets that PyTorch takes whole numbers for.
+# Losses of real targets for which PyTorch also accepts integers.
 _ANY_NUMBER = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
 def takes(loss: MeanLoss, output: Tensor, target: Tensor) -> bool:
-    """Whether the loss can be computed of an output."""
+    """Whether the loss accepts an output."""
     if loss.compares_elements and output.shape != target.shape:
         return False  # it would broadcast them
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as of shapes that would be broadcast
+            warnings.simplefilter("ignore")  # for instance about broadcasting
             return len(output) == len(target) and loss.mean(output.detach(), target).ndim == 0
-    except Exception:  # whatever the loss says to an output that is not for it
+    except Exception:  # a loss may raise anything for an unsuitable output
         return False
 
 
 def with_target(loss: MeanLoss, batch: Batch, output: Tensor) -> Batch:
-    """The batch, whose target is as the loss takes it: class indices as int64, whole numbers as real ones."""
+    """The batch with its target as the loss requires it: class indices as int64, integers for a real-valued loss as reals."""
     target, kind = batch.target, str(batch.target.dtype).removeprefix("torch.")
     if loss.takes_classes:
         wanted = output.shape[:1] + output.shape[2:]
@@ -42,7 +42,7 @@ def with_target(loss: MeanLoss, batch: Batch, output: Tensor) -> Batch:
                     fix="pass indices as y.long()",
                 )
         elif target.dtype == torch.bool:
-            raise UsageError("expected class indices, found targets of true and false", fix="pass y.long()")
+            raise UsageError("expected class indices, found boolean targets", fix="pass y.long()")
         elif target.shape[1:] != wanted[1:]:
             raise UsageError(
                 f"expected class indices of shape (N{''.join(f', {n}' for n in wanted[1:])}), found (N"
@@ -59,10 +59,10 @@ def with_target(loss: MeanLoss, batch: Batch, output: Tensor) -> Batch:
 
 
 def check_loss(
-    engine: ForwardPass, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
+    network: ForwardPass, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
 ) -> None:
-    """Refuse a loss that does not take these, would broadcast them, draws random numbers, or depends on weights itself."""
-    loss = engine.loss
+    """Refuse a loss that rejects these shapes, would broadcast them, is random, or depends on weights directly."""
+    loss = network.loss
     if loss.compares_elements and output.shape != target.shape:
         raise UsageError(
             f"expected targets of the output's shape (N, {', '.join(map(str, output.shape[1:]))}), "
@@ -77,7 +77,7 @@ def check_loss(
         twice = [loss.mean(output, target) for _ in range(2)]
     except UsageError:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # PyTorch's answers to shapes; no NameError
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # PyTorch's errors about shapes, not a NameError
         if is_exhausted(error):
             raise
         first = str(error).partition("\n")[0]
@@ -88,8 +88,8 @@ def check_loss(
         ) from error
     if not torch.equal(*twice) and not bool(twice[0].isnan()):
         raise NumericalError(
-            f"expected the same loss twice, found {float(twice[0]):.6g} and {float(twice[1]):.6g} of the same outputs",
-            fix="take what is random out of the loss, or what it remembers of the calls before",
+            f"expected the same loss twice, found {float(twice[0]):.6g} and {float(twice[1]):.6g} for the same outputs",
+            fix="remove randomness from the loss, and state that it keeps between calls",
         )
     _check_reads(twice[0], output, target, given, model)
 
@@ -97,11 +97,11 @@ def check_loss(
 def _check_reads(
     value: Tensor, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
 ) -> None:
-    """Refuse a loss that depends on weights, its own or the model's, other than by the outputs."""
+    """Refuse a loss that depends on weights, its own or the model's, other than through the outputs."""
     value, moved = _asked_again(value, output, target, given, model)
     names = {id(p): f"the model's {name}" for name, p in model.named_parameters()}
-    own = list(given.named_parameters()) if isinstance(given, nn.Module) else []
-    named = [names.get(id(p), f"its own {name}") for name, p in own if p.requires_grad]
+    parameters = list(given.named_parameters()) if isinstance(given, nn.Module) else []
+    named = [names.get(id(p), f"its own {name}") for name, p in parameters if p.requires_grad]
     left, seen = [value.grad_fn], set()
     while left and not named:
         node = left.pop()
@@ -117,37 +117,37 @@ def _check_reads(
     if named:
         raise UsageError(
             f"expected a loss of outputs and targets alone, found one that also depends on {named[0]}",
-            fix="leave the term out, since its curvature would be missing: a penalty c ||w||^2 adds 2c to every eigenvalue; "
-            "weights of a loss's own belong into the model, or get requires_grad_(False)",
+            fix="remove the term, since its curvature would be missing: a penalty c ||w||^2 adds 2c to every eigenvalue; "
+            "the loss's own weights belong in the model, or get requires_grad_(False)",
         )
 
 
 def _asked_again(
     value: Tensor, output: Tensor, target: Tensor, given: Callable[[Tensor, Tensor], Tensor], model: nn.Module
 ) -> tuple[Tensor, bool]:
-    """The caller's loss while every weight of the caller's model wants a gradient; and whether other weights change it."""
+    """The caller's loss with gradients enabled for the model's weights, and whether other weights change its value."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     try:
         for p, _ in flags:
             p.requires_grad_(True)
-        at = given(output, target)
+        original = given(output, target)
         with holding(model, {name: p.detach() * 1.5 + 0.1 for name, p in model.named_parameters()}):
             elsewhere = given(output, target)
-    except Exception:  # it is on another device, or of another dtype: our copy of it was asked already
+    except Exception:  # another device or dtype; the copy of the loss was checked before
         return value, False
     finally:
         for p, flag in flags:
             p.requires_grad_(flag)
-    same = bool((at == elsewhere).all()) or not bool(at.isfinite().all())
-    return (at if at.requires_grad else value), not same
+    same = bool((original == elsewhere).all()) or not bool(original.isfinite().all())
+    return (original if original.requires_grad else value), not same
 
 
-def check_classes(engine: ForwardPass, output: Tensor) -> int | None:
-    """The number of classes, where targets are class indices for certain; refuse a label that has no output."""
-    if not engine.loss.takes_classes or any(b.target.is_floating_point() for b in engine.batches):
+def check_classes(network: ForwardPass, output: Tensor) -> int | None:
+    """Number of classes if targets are certainly class indices; refuse labels without an output."""
+    if not network.loss.takes_classes or any(b.target.is_floating_point() for b in network.batches):
         return None
-    for i, batch in enumerate(engine.batches):
-        labels = batch.target[batch.target != engine.loss.ignore_index]
+    for i, batch in enumerate(network.batches):
+        labels = batch.target[batch.target != network.loss.ignore_index]
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < output.shape[1]:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UsageError(

@@ -1,7 +1,7 @@
-"""A loss as a weighted mean over samples, whatever PyTorch's reductions call a mean.
+"""A loss as a weighted mean over samples, whatever its own reduction divides by.
 
-`CrossEntropyLoss` divides by the summed class weights of the targets it did not ignore, `MSELoss` by the number of elements,
-a user's function by something we cannot see. To add batches up exactly, each must be weighted by what its mean was divided by.
+`CrossEntropyLoss` divides by the summed class weights of the targets that are not ignored, `MSELoss` by the number of elements,
+a user's function by an unknown number. To add up batches exactly, each must be weighted by what its mean was divided by.
 """
 
 from typing import Any
@@ -33,15 +33,15 @@ _ELEMENTWISE = (
 
 
 class MeanLoss:
-    """A user's loss, and what is known of how it puts its samples together.
+    """A user's loss, and how it combines its samples.
 
     Args:
         loss: a PyTorch loss module with reduction="mean", or any function (output, target) -> scalar.
-        structure: of a loss that is not PyTorch's own, see `landscape.network.losses.structure`; None while it was not looked
-            for.
+        structure: how a loss other than PyTorch's combines its samples, see `landscape.network.losses.structure`; None if
+            that has not been determined.
 
     Raises:
-        UsageError: the module sums or does not reduce; its value would depend on how the data are cut into batches.
+        UsageError: the module sums or does not reduce; its value would depend on the batch size.
     """
 
     def __init__(self, loss: LossFunction, structure: Structure | None = None) -> None:
@@ -59,45 +59,45 @@ class MeanLoss:
             self._split.reduction = "none"  # type: ignore[assignment]  # a plain attribute of PyTorch's losses
 
     def _is(self, *kinds: type[nn.Module]) -> bool:
-        """Whether it is of exactly one of these classes, as PyTorch made it: an heir or a hook may compute something else."""
+        """Whether the loss is exactly one of these classes and unmodified: a subclass or a hook may compute something else."""
         loss = self.loss
         if not isinstance(loss, nn.Module) or type(loss) not in kinds:
             return False
         return not (loss._forward_hooks or loss._forward_pre_hooks or "forward" in vars(loss))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MeanLoss":
-        """The same loss with its class weights, if it has any, moved; the caller's module or function is not touched."""
+        """The same loss with its tensors moved; the caller's module or function is not changed."""
         if not isinstance(self.loss, nn.Module):
             return MeanLoss(with_tensors(self.loss, device, dtype), self.structure)
         return MeanLoss(converted(owned(self.loss), device, dtype), self.structure)
 
     @property
     def ignore_index(self) -> int | None:
-        """The class index that cross-entropy leaves out of its mean."""
+        """The class index that cross-entropy excludes from its mean."""
         return self.loss.ignore_index if self.takes_classes else None  # type: ignore[attr-defined]  # it has it then
 
     @property
     def takes_classes(self) -> bool:
-        """Whether integer targets are class indices for certain."""
+        """Whether integer targets are certainly class indices."""
         return self._is(*_CLASS_WEIGHTED)
 
     @property
     def compares_elements(self) -> bool:
-        """Whether output and target must have one shape."""
+        """Whether output and target must have the same shape."""
         return self._is(*_ELEMENTWISE)
 
     @property
     def known(self) -> bool:
-        """Whether the loss is one of PyTorch's, whose value for each sample is known."""
+        """Whether the loss is one of PyTorch's, whose loss of each sample is known."""
         return self._split is not None
 
     @property
     def comes_apart(self) -> bool:
-        """Whether the loss is a weighted mean of its samples' own losses."""
+        """Whether the loss is a weighted mean of the losses of its samples."""
         return self.known or (self.structure is not None and self.structure.apart)
 
     def sample_weights(self, target: Tensor) -> Float[Tensor, " B"] | None:
-        """Weight of every sample in the mean of a known loss, float64: its tokens, or its class weight; None for one each."""
+        """Weights of the samples in the mean of a known loss, float64: tokens or class weights; None if all are 1."""
         if not self.takes_classes or target.is_floating_point():
             return None
         counted = target.ne(self.loss.ignore_index).double()  # type: ignore[attr-defined]  # a class-weighted loss has it
@@ -107,7 +107,7 @@ class MeanLoss:
         return counted.reshape(len(target), -1).sum(1)
 
     def mean(self, output: Tensor, target: Tensor) -> Tensor:
-        """The batch's loss, a differentiable scalar; 0 where every target is ignored.
+        """The batch's loss, a differentiable scalar; 0 if all targets are ignored.
 
         Raises:
             UsageError: the loss did not return a scalar.
@@ -123,9 +123,9 @@ class MeanLoss:
     def per_sample(
         self, output: Tensor, target: Tensor, weights: Float[Tensor, " B"] | None = None
     ) -> Float[Tensor, " B"] | None:
-        """Every sample's own loss, whose weighted mean is the batch's; None where the loss does not come apart.
+        """The loss of every sample, whose weighted mean is the batch's; None if the loss is not a mean over samples.
 
-        That of a sample which does not count, having a weight of 0, is 0: alone it may have no mean.
+        A sample of weight 0 has loss 0, because its own mean may be undefined.
         """
         if self._split is None:
             if not self.comes_apart:
@@ -143,7 +143,7 @@ class MeanLoss:
 
 
 def accuracy(output: Tensor, target: Tensor, ignore_index: int | None) -> Float[Tensor, " B"]:
-    """Share of each sample's targets that have the largest logit along dimension 1; nan where all are ignored."""
+    """Fraction of each sample's targets with the largest logit along dimension 1; nan if all are ignored."""
     right = (output.argmax(1) == target).double()
     if ignore_index is None:
         return right.reshape(len(target), -1).mean(1)
@@ -152,41 +152,47 @@ def accuracy(output: Tensor, target: Tensor, ignore_index: int | None) -> Float[
 
 
 def joined(parts: list[Tensor | None]) -> Tensor | None:
-    """The batches' values one after another; None if a batch has none."""
+    """The batches' values concatenated; None if a batch has none."""
     known = [p for p in parts if p is not None]
     return torch.cat(known) if len(known) == len(parts) else None
 
 
-def standard_error(values: Any, weights: Any, mean: float) -> float | None:
-    """Standard error of a weighted mean of samples (for equal weights s/sqrt(n), ddof = 1); None for a single one.
-
-    Args:
-        values, weights: (N,), tensors or arrays.
-        mean: of the values.
-    """
+def standard_error(values: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> float | None:
+    """Standard error of a weighted mean over samples (for equal weights s/sqrt(n), ddof = 1); None for a single sample."""
     n = len(values)
     if n < 2:
         return None
-    share, apart = weights / weights.sum(), values - mean
-    return float((share * share * apart * apart).sum() * n / (n - 1)) ** 0.5
+    share = weights / weights.sum()
+    mean = float((weights * values).sum() / weights.sum())
+    return float(_variance(values - mean, n, share * share)) ** 0.5
+
+
+def _variance(deviations: Any, n: Any, squared_shares: Any = 1.0) -> Any:
+    """Variance of the weighted mean of n samples, sum_i s_i^2 d_i^2 n / (n - 1), for each row.
+
+    Args:
+        deviations: (..., N) d, of the samples from the mean; already times their shares if those are not given.
+        n: number of samples that count in each row.
+        squared_shares: (N,) s^2, of the samples in the total weight.
+    """
+    return (squared_shares * deviations * deviations).sum(-1) * n / (n - 1)
 
 
 def means_and_errors(
     values: Float[np.ndarray, "k N"], weights: Float[np.ndarray, " N"], counted: Bool[np.ndarray, "k N"] | None = None
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Weighted means of k rows, and the standard error of each as `standard_error`, nan for that of a single sample.
+    """Weighted means of k rows, and the standard error of each as in `standard_error`; nan for a single sample.
 
     Args:
         values, weights: of the samples.
-        counted: which of them count in each row; default all.
+        counted: which samples count in each row; default all.
     """
     n = np.full(len(values), values.shape[1]) if counted is None else counted.sum(1)
-    with np.errstate(all="ignore"):  # an infinite value has no error, and of no values there is no mean
+    with np.errstate(all="ignore"):  # an infinite value has no error, and an empty row no mean
         if counted is None or counted.all():
             share = weights / weights.sum()
         else:
             share, values = np.where(counted, weights, 0.0), np.where(counted, values, 0.0)
             share = share / share.sum(1, keepdims=True)
         means = (values * share).sum(1)
-        apart = share * (values - means[:, None])
-        return means, np.where(n > 1, np.sqrt((apart * apart).sum(1) * n / (n - 1)), np.nan)
+        return means, np.where(n > 1, np.sqrt(_variance(share * (values - means[:, None]), n)), np.nan)

@@ -1,4 +1,4 @@
-"""Which output a loss compares with which class index, read off its slopes."""
+"""Which output a loss compares with which class index, found from its derivatives."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 from landscape.network.losses.sample_losses import LossFunction, derivatives_of
 
-Found = tuple[int, int, frozenset[int], frozenset[int]]  # of a pairing, in one part of the data
+Found = tuple[int, int, frozenset[int], frozenset[int]]  # axis, shift, counted and ignored classes in one part of the data
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which output is compared with which class index.
+    """Alignment of outputs and class indices in a loss.
 
     Attributes:
-        axis: of the outputs, on which the classes stand.
-        shift: places by which targets are ahead of outputs, as in a language model that shifts its labels itself.
+        axis: dimension of the outputs that holds the classes.
+        shift: number of positions by which targets are ahead of outputs, as in a language model that shifts its labels.
         ignored: class indices that do not count.
     """
 
@@ -25,7 +25,7 @@ class Pairing:
     ignored: tuple[int, ...]
 
     def aligned(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs with the classes on axis 1, and the target of each; what does not count is -1."""
+        """Outputs with the classes on axis 1, and aligned targets; targets that do not count are -1."""
         output = output.movedim(self.axis, 1)
         if self.shift:
             output, target = output[:, :, : -self.shift], target[:, self.shift :]
@@ -36,14 +36,14 @@ class Pairing:
 
 
 def pairing_of(loss: LossFunction, output: Tensor, target: Tensor) -> Found | None:
-    """How class indices are paired with outputs: raising the output of its own class is what lowers the loss most.
+    """Find the alignment: raising the output of a sample's own class lowers the loss most.
 
     Returns:
-        Axis, shift, and the class indices that count and that do not.
+        Axis, shift, and the class indices that count and that do not; None if there is no such alignment.
     """
     if target.is_floating_point() or target.dtype == torch.bool or output.ndim != target.ndim + 1 or len(output) < 2:
         return None
-    moved = output.roll(1, 0)  # others' outputs, since where a network is right its own have hardly a slope
+    moved = output.roll(1, 0)  # outputs of other samples, since at correct outputs the slope is almost zero
     _, slope, *_ = derivatives_of(loss, moved, target)
     if not slope.numel():
         return None
@@ -62,9 +62,9 @@ def pairing_of(loss: LossFunction, output: Tensor, target: Tensor) -> Found | No
     return None
 
 
-def agreed(found: list[Found | None]) -> Pairing | None:
-    """The pairing of all parts; None where two differ, or none was found."""
-    known = [f for f in found if f is not None]
+def agreed(pairings: list[Found | None]) -> Pairing | None:
+    """The alignment that all parts share; None if two differ or none was found."""
+    known = [f for f in pairings if f is not None]
     if not known or any(f[:2] != known[0][:2] for f in known):
         return None
     counted = set().union(*(f[2] for f in known))

@@ -1,4 +1,4 @@
-"""A loss asked sample by sample: every sample's own value, and its derivative in the outputs."""
+"""The loss evaluated sample by sample: values, and derivatives with respect to the outputs."""
 
 import warnings
 from collections.abc import Callable
@@ -11,38 +11,38 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def each(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " B"]:
-    """The loss of every sample alone, differentiable; all at once where the loss can be vectorized, else one by one."""
+    """The loss of every sample alone, differentiable; vectorized if the loss allows it, otherwise one sample at a time."""
 
     def one(o: Tensor, t: Tensor) -> Tensor:
         return loss(o[None], t[None]).reshape(())
 
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", "There is a performance drop")  # an operation is done one by one after all
+            warnings.filterwarnings("error", "There is a performance drop")  # vmap fell back to a loop
             return torch.func.vmap(one)(output, target)
-    except Exception:  # what a loss does that depends on values cannot be vectorized
+    except Exception:  # control flow that depends on values cannot be vectorized
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as of degrees of freedom, which one sample has none of
+            warnings.simplefilter("ignore")  # for instance about zero degrees of freedom
             return torch.stack([one(o, t) for o, t in zip(output, target, strict=True)])
 
 
 def derivatives_of(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
-    """The batch's loss, its derivative in each sample's output (B, ·), every sample's own loss and its derivative.
+    """The batch's loss, its derivative in each sample's output (B, ·), every sample's own loss and the derivative of that.
 
-    And which samples have no loss of their own: alone, one that is ignored has a mean over nothing, nan.
+    The last result marks samples without an own loss: an ignored sample alone has a mean over nothing, nan.
     """
     nothing = output.new_zeros(0)
-    at = output.detach().requires_grad_()
+    point = output.detach().requires_grad_()
     with torch.enable_grad():
-        whole = loss(at, target)
+        whole = loss(point, target)
         if not whole.requires_grad or not bool(whole.isfinite()):
             return None, nothing, nothing, nothing, nothing
-        (slope,) = torch.autograd.grad(whole.reshape(()), at)
+        (slope,) = torch.autograd.grad(whole.reshape(()), point)
         try:
-            own = each(loss, at, target)
-            (slopes,) = torch.autograd.grad(own.where(own.isfinite(), 0.0).sum(), at, materialize_grads=True)
-        except Exception:  # it cannot be asked of a single sample
-            own, slopes = whole.detach().expand(len(at)), torch.zeros_like(slope)
-    lost = ~own.isfinite()
-    slopes = slopes.reshape(len(at), -1).nan_to_num(0.0).where(~lost[:, None], 0.0)
-    return whole.detach(), slope.reshape(len(at), -1), own.detach().where(~lost, 0.0), slopes, lost
+            losses = each(loss, point, target)
+            (slopes,) = torch.autograd.grad(losses.where(losses.isfinite(), 0.0).sum(), point, materialize_grads=True)
+        except Exception:  # the loss does not accept a single sample
+            losses, slopes = whole.detach().expand(len(point)), torch.zeros_like(slope)
+    undefined = ~losses.isfinite()
+    slopes = slopes.reshape(len(point), -1).nan_to_num(0.0).where(~undefined[:, None], 0.0)
+    return whole.detach(), slope.reshape(len(point), -1), losses.detach().where(~undefined, 0.0), slopes, undefined

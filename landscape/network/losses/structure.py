@@ -1,9 +1,9 @@
-"""How a loss of one's own puts its samples together, found out from its derivatives; nothing is asked of its name or its code.
+"""How an arbitrary loss combines its samples, determined from its derivatives alone.
 
-A weighted mean f(B) = sum_i w_i f(i) / sum_i w_i has the derivative (w_i / sum w) df(i)/do_i in the output of sample i. So the
-share w_i / sum w is the ratio of the batch's derivative to the sample's own, wherever the outputs are. It must be the same at
-other outputs, the shares must add up to 1, and with them the values to f(B). A root of a mean, a maximum or a contrastive loss
-fails one of these, and is then no mean over samples: all of them go through it at once.
+A weighted mean f(B) = sum_i w_i f(i) / sum_i w_i has the derivative (w_i / sum w) df(i)/do_i in the output of sample i. The
+share w_i / sum w is therefore the ratio of the batch's derivative to the sample's own, at any outputs. It must be the same at
+other outputs, the shares must sum to 1, and they must reproduce f(B) from the values. A root of a mean, a maximum or a
+contrastive loss fails one of these tests; it is not a mean over samples, and all samples pass through it at once.
 """
 
 import itertools
@@ -18,22 +18,22 @@ from landscape.errors import NumericalError, UsageError
 from landscape.network.losses.pairing import Found, Pairing, agreed, pairing_of
 from landscape.network.losses.sample_losses import LossFunction, derivatives_of, each
 
-# Of a share, between two lots of outputs and in a sum of shares; in float32 a share is a quotient of rounded derivatives.
+# Relative tolerance of a share and of a sum of shares; in float32 a share is a quotient of rounded derivatives.
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3}
-# Shares that differ by less are equal: one each, so that their mean is the ordinary one.
+# Shares that differ by less are equal; the mean is then the ordinary one.
 _EQUAL = 1e-6
-# Bytes of outputs, in float64, that are looked at together; and samples that are compared at the end.
+# Bytes of outputs, in float64, that are examined together; and the number of samples in the final comparison.
 _ROOM, _COMPARED = 1 << 26, 256
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What was found.
+    """How a loss combines its samples.
 
     Attributes:
-        apart: whether the loss is a weighted mean of its samples' own losses.
-        weights: (B,) float64 of every batch, up to one factor; None where it is not.
-        pairing: how class indices are paired with outputs; None where that was not found.
+        apart: whether the loss is a weighted mean of the losses of its samples.
+        weights: (B,) float64 for every batch, up to a common factor; None if the loss is not such a mean.
+        pairing: alignment of class indices and outputs; None if it is unknown.
     """
 
     apart: bool
@@ -42,29 +42,29 @@ class Structure:
 
 
 def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Structure:
-    """How a loss puts together samples with these outputs and targets.
+    """Determine how a loss combines samples with these outputs and targets.
 
     Args:
         loss: (output, target) -> scalar.
-        pairs: outputs (B, ...) and targets of one batch after another; they are looked at in turn, and not kept.
+        pairs: outputs (B, ...) and targets of each batch; read one after another, not kept.
 
     Returns:
-        Structure. Batches whose weights cannot be compared, because their outputs do not fit together, make it one that
-        does not come apart.
+        Structure. If the weights of two batches cannot be compared because their outputs have different shapes, the loss
+        counts as one that is not a mean over samples.
 
     Raises:
-        UsageError: the loss adds its samples up.
-        NumericalError: it is not finite, or another one at each call.
+        UsageError: the loss is a sum over samples.
+        NumericalError: the loss is not finite, or varies from call to call.
 
-    Cost: the loss and its first derivative four times a batch, and once for every sample; memory for some copies of 64 MiB of
-        outputs.
+    Cost: the loss and its first derivative four times for each batch, and once for every sample; memory for some copies of
+        64 MiB of outputs.
 
-    Accuracy: in float64 where the loss takes it. What is found from parts of the data is compared at the end with the loss of
-        some 256 samples from all of them at once, and of two random groups of these.
+    Accuracy: float64 if the loss accepts it. The result from parts of the data is verified at the end on some 256 samples
+        from all parts, at once and in two random groups.
     """
     weights: list[Tensor] = []
     heads: list[tuple[Tensor, Tensor, Tensor]] = []  # the heaviest sample of every part: output, target, share in its part
-    some: list[tuple[Tensor, Tensor, Tensor, int]] = []  # samples to compare with, and the part that each is of
+    some: list[tuple[Tensor, Tensor, Tensor, int]] = []  # samples for the final comparison, with the index of their part
     pairings: list[Found | None] = []
     sizes: list[int] = []
     for whole_output, whole_target in pairs:
@@ -75,13 +75,13 @@ def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Str
             if not loss(o.detach().requires_grad_(), t).requires_grad:
                 if not _mean_of_values(loss, o, t):
                     return Structure(False, None, None)
-                share, found = torch.full((len(o),), 1 / len(o), dtype=torch.float64, device=o.device), None
+                share, pairing = torch.full((len(o),), 1 / len(o), dtype=torch.float64, device=o.device), None
             else:
                 shares = _shares(loss, o, t)
                 if shares is None:
                     return Structure(False, None, None)
-                share, found = shares, pairing_of(loss, o, t)
-            pairings.append(found)
+                share, pairing = shares, pairing_of(loss, o, t)
+            pairings.append(pairing)
             best = int(share.argmax())
             heads.append((o[best], t[best], share[best]))
             rows = torch.linspace(0, len(o) - 1, min(len(o), _COMPARED)).round().long()
@@ -98,94 +98,94 @@ def structure(loss: LossFunction, pairs: Iterable[tuple[Tensor, Tensor]]) -> Str
 
 
 def _parts(output: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """A batch in pieces of at most 64 MiB of outputs, two samples at least."""
+    """Split a batch into pieces of at most 64 MiB of outputs and at least two samples."""
     rows = max(2, _ROOM // max(1, output[:1].numel() * 8))
     return list(zip(output.split(rows), target.split(rows), strict=True))
 
 
 def _precise(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and real targets in float64, or as they are for a loss that holds tensors of another dtype."""
+    """Outputs and real targets in float64, or unchanged if the loss does not accept float64."""
     output, doubled = output.detach(), output.detach().double()
     try:
         loss(doubled[:2], _real(target[:2], torch.float64))
-    except Exception:  # whatever it says to a dtype that is not its own
+    except Exception:  # a loss may raise anything for another dtype
         return output, target
     return doubled, _real(target, torch.float64)
 
 
 def _check_repeats(loss: LossFunction, output: Tensor, target: Tensor) -> None:
-    """Refuse a loss that is another one at each call."""
+    """Refuse a loss that varies from call to call."""
     one, two = loss(output, target), loss(output, target)
     if not torch.equal(one, two) and not bool(one.isnan().all()):
         raise NumericalError(
-            f"expected the same loss twice, found {float(one):.6g} and {float(two):.6g} of the same outputs",
-            fix="take what is random out of the loss, or what it remembers of the calls before",
+            f"expected the same loss twice, found {float(one):.6g} and {float(two):.6g} for the same outputs",
+            fix="remove randomness from the loss, and state that it keeps between calls",
         )
 
 
 def _mean_of_values(loss: LossFunction, output: Tensor, target: Tensor) -> bool:
-    """Whether a loss without derivatives, such as a share of errors, is the mean of its samples' own."""
+    """Whether a loss without derivatives, such as an error rate, is the mean of the losses of its samples."""
     try:
         return torch.allclose(each(loss, output, target).mean(), loss(output, target), rtol=1e-3, atol=1e-6)
-    except Exception:  # it cannot be asked of a single sample
+    except Exception:  # the loss does not accept a single sample
         return False
 
 
 def _shares(loss: LossFunction, output: Tensor, target: Tensor) -> Float[Tensor, " B"] | None:
-    """Every sample's share of the batch's mean; None where the loss is no weighted mean of its samples."""
+    """Every sample's share in the batch's mean; None if the loss is not a weighted mean of its samples."""
     n = len(output)
     tolerance = _TOLERANCE[output.dtype]
-    best, found = torch.zeros(n, dtype=output.dtype), torch.full((n,), torch.nan, dtype=output.dtype)
-    best, found = best.to(output.device), found.to(output.device)
+    best, shares = torch.zeros(n, dtype=output.dtype), torch.full((n,), torch.nan, dtype=output.dtype)
+    best, shares = best.to(output.device), shares.to(output.device)
     ignored = torch.ones(n, dtype=torch.bool, device=output.device)
-    lots = [output, *(output.roll(k, 0) for k in sorted({1, n // 3, n // 2}) if 0 < k < n)]
+    outputs = [output, *(output.roll(k, 0) for k in sorted({1, n // 3, n // 2}) if 0 < k < n)]
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    for lot in lots:
-        whole, slope, own, slopes, lost = derivatives_of(loss, lot, target)
+    for permuted in outputs:
+        whole, slope, losses, slopes, undefined = derivatives_of(loss, permuted, target)
         if whole is None:
-            continue  # outputs out of the loss's reach; the network's own are not
+            continue  # permuted outputs where the loss is not finite
         length = slopes.square().sum(1)
         share = (slope * slopes).sum(1) / length
-        apart = (slope - share[:, None] * slopes).norm(dim=1)
-        if bool((apart > tolerance * slope.norm(dim=1) + 1e-12 * slope.norm()).logical_and(length > 0).any()):
+        residual = (slope - share[:, None] * slopes).norm(dim=1)
+        if bool((residual > tolerance * slope.norm(dim=1) + 1e-12 * slope.norm()).logical_and(length > 0).any()):
             return None
         dead = (length == 0) | ~length.isfinite()
         if bool((dead & (slope.norm(dim=1) > tolerance * slope.norm())).any()):
-            return None  # its own loss does not move, yet it moves that of the batch
+            return None  # its output changes the batch's loss but not its own
         share = share.where(~dead, torch.nan)
-        seen.append((whole, own, share))
-        ignored &= lost
+        seen.append((whole, losses, share))
+        ignored &= undefined
         better = ~dead & (length > best)
-        best, found = length.where(better, best), share.where(better, found)
+        best, shares = length.where(better, best), share.where(better, shares)
     if not seen:
         return _all_ignored(loss, output, target)
-    # Of what is saturated at all these outputs the slope tells nothing: it has an equal part of what the others leave.
-    flat = found.isnan() & ~ignored
-    found = found.where(~found.isnan(), 0.0)
+    # The slope of a sample that is saturated at all these outputs is zero; such samples share the remaining weight equally.
+    flat = shares.isnan() & ~ignored
+    shares = shares.where(~shares.isnan(), 0.0)
     if bool(flat.any()):
-        found = torch.where(flat, (1 - found.sum()).clamp(min=0) / flat.sum(), found)
-    for whole, own, share in seen:
-        if bool(((share - found).abs() > tolerance * (found.abs() + 1 / n)).logical_and(~share.isnan()).any()):
+        shares = torch.where(flat, (1 - shares.sum()).clamp(min=0) / flat.sum(), shares)
+    for whole, losses, share in seen:
+        if bool(((share - shares).abs() > tolerance * (shares.abs() + 1 / n)).logical_and(~share.isnan()).any()):
             return None
-        added = (found * own).where(found > 0, 0.0)
+        added = (shares * losses).where(shares > 0, 0.0)
         if abs(float(added.sum() - whole)) > tolerance * (float(added.abs().sum()) + abs(float(whole))):
-            _refuse_sum(whole, own, found)
+            _refuse_sum(whole, losses, shares)
             return None
-    if n > 1 and abs(float(found.sum()) - 1) > max(tolerance, 1e-3):
-        _refuse_sum(seen[0][0], seen[0][1], found)
+    if n > 1 and abs(float(shares.sum()) - 1) > max(tolerance, 1e-3):
+        _refuse_sum(seen[0][0], seen[0][1], shares)
         return None
-    return found.double()
+    return shares.double()
 
 
 def _all_ignored(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
-    """Shares of a batch whose loss is no number at all: 0 where every sample's own is none either, since all are ignored."""
+    """Shares of a batch whose loss is nan: all 0 if every sample's own loss is nan too, since all are ignored."""
     try:
-        own = each(loss, output, target)
-    except Exception:  # it cannot be asked of a single sample
-        own = output.new_zeros(len(output))
-    if bool(own.isfinite().any()):
-        bad = (~own.isfinite()).nonzero()[:, 0].tolist()
-        found = f"{float(own[bad[0]]):.4g} for a sample" if bad else "none"
+        losses = each(loss, output, target)
+    except Exception:  # the loss does not accept a single sample
+        losses = output.new_zeros(len(output))
+    if bool(losses.isfinite().any()):
+        bad = (~losses.isfinite()).nonzero()[:, 0].tolist()
+        found = f"{float(losses[bad[0]]):.4g} for a sample" if bad else "none"
         raise NumericalError(
             f"expected a finite loss at the trained weights, found {found} in a batch whose other samples have one",
             fix="check that sample and its preprocessing, and that the weights belong to this model",
@@ -193,26 +193,30 @@ def _all_ignored(loss: LossFunction, output: Tensor, target: Tensor) -> Tensor:
     return torch.zeros(len(output), dtype=torch.float64, device=output.device)
 
 
-def _refuse_sum(whole: Tensor, own: Tensor, shares: Tensor) -> None:
-    """Refuse a loss that adds its samples up: it would grow with the data."""
-    if len(own) > 1 and bool(((shares - 1).abs() < 1e-3).all()) and abs(float(own.sum() - whole)) < 1e-3 * abs(float(whole)):
-        first, second = float(own[0]), float(own[1])
+def _refuse_sum(whole: Tensor, losses: Tensor, shares: Tensor) -> None:
+    """Refuse a loss that is a sum over samples, which would grow with the data."""
+    if (
+        len(losses) > 1
+        and bool(((shares - 1).abs() < 1e-3).all())
+        and abs(float(losses.sum() - whole)) < 1e-3 * abs(float(whole))
+    ):
+        first, second = float(losses[0]), float(losses[1])
         raise UsageError(
-            f"expected a loss that averages over samples, found {first + second:.4g} for two that have {first:.4g} and "
-            f"{second:.4g}",
+            f"expected a loss that averages over samples, found {first + second:.4g} for two samples with "
+            f"losses {first:.4g} and {second:.4g}",
             fix="divide by the number of samples",
         )
 
 
 def _linked(loss: LossFunction, heads: list[tuple[Tensor, Tensor, Tensor]]) -> list[float] | None:
-    """What the shares within each part are to be multiplied by, from one sample of each set beside those of the others."""
+    """Factors that bring the shares within each part to a common scale, from one sample of each part in a joint batch."""
     alive = [i for i, (_, _, share) in enumerate(heads) if bool(share > 0)]
     scales = [1.0] * len(heads)
     if len(alive) < 2:
         return scales
     try:
         outputs, targets = torch.stack([heads[i][0] for i in alive]), torch.stack([heads[i][1] for i in alive])
-    except RuntimeError:  # of unequal shapes
+    except RuntimeError:  # unequal shapes
         return None
     between = _shares(loss, outputs, targets) if loss(outputs.requires_grad_(), targets).requires_grad else None
     if between is None:
@@ -226,7 +230,7 @@ def _linked(loss: LossFunction, heads: list[tuple[Tensor, Tensor, Tensor]]) -> l
 
 
 def _regroups(loss: LossFunction, some: list[tuple[Tensor, Tensor, Tensor, int]], scales: list[float]) -> bool:
-    """Whether the loss of samples from all parts at once is the weighted mean of their own, however they are grouped."""
+    """Whether the loss of samples from all parts together is the weighted mean of their own, for every grouping."""
     parts = some[:: max(1, len(some) // _COMPARED)]
     each_has = max(2, _COMPARED // len(parts))
     chosen = []
@@ -235,7 +239,7 @@ def _regroups(loss: LossFunction, some: list[tuple[Tensor, Tensor, Tensor, int]]
         chosen.append((output[rows], target[rows], share[rows], number))
     try:
         output, target = torch.cat([part[0] for part in chosen]), torch.cat([part[1] for part in chosen])
-    except RuntimeError:  # of unequal shapes: each part was looked at by itself
+    except RuntimeError:  # unequal shapes: each part was examined alone
         return len(some) == 1
     weights = torch.cat([part[2] * scales[part[3]] for part in chosen])
     order = torch.randperm(len(output), generator=torch.Generator().manual_seed(0)).to(output.device)
@@ -248,18 +252,18 @@ def _regroups(loss: LossFunction, some: list[tuple[Tensor, Tensor, Tensor, int]]
                 continue
             rows, w = rows[w > 0], w[w > 0]
             try:
-                own = each(loss, output[rows], target[rows]).double()
+                losses = each(loss, output[rows], target[rows]).double()
                 whole = loss(output[rows], target[rows]).double()
-            except Exception:  # a group that the loss does not take
+            except Exception:  # the loss rejects this group
                 return False
-            mean, size = (w * own).sum() / w.sum(), (w * own.abs()).sum() / w.sum()
+            mean, size = (w * losses).sum() / w.sum(), (w * losses.abs()).sum() / w.sum()
             if bool(whole.isfinite()) and float((mean - whole).abs()) > _TOLERANCE[output.dtype] * float(size + whole.abs()):
                 return False
     return True
 
 
 def _equalized(weights: list[Tensor]) -> list[Tensor]:
-    """Weights on a scale of their own: those that are equal but for rounding are 1."""
+    """Weights on a common scale; weights that are equal up to rounding become 1."""
     counted = torch.cat([w[w > 0] for w in weights])
     if not len(counted):
         return weights
@@ -270,5 +274,5 @@ def _equalized(weights: list[Tensor]) -> list[Tensor]:
 
 
 def _real(t: Tensor, dtype: torch.dtype) -> Tensor:
-    """A target in the dtype of the outputs, where it is a real number."""
+    """A real-valued target in the dtype of the outputs; others unchanged."""
     return t.to(dtype) if t.is_floating_point() else t

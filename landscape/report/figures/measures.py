@@ -1,10 +1,15 @@
 """Drawing of measures over checkpoints: one panel a measure, one column a group."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from landscape.errors import UsageError
 from landscape.report.style import (
@@ -13,11 +18,13 @@ from landscape.report.style import (
     GREY,
     MARKERS,
     VERMILLION,
+    HouseAxes,
     asks_for_log,
     house,
+    legend_columns,
     log_axis,
+    new_figure,
     note,
-    panels,
     plain,
     unit_text,
     wrapped,
@@ -77,7 +84,8 @@ def draw_measures(
     A short line is the median of a group of three or more. Arrows up are lower bounds; hollow marks did not converge; a value
     that is not finite is counted in words. The loss comes first because sharpness at different losses is not comparable. With
     a comparison the panels of its losses, accuracies and gap come first, a box shows the interval of each group's median, and
-    the q-value of two groups stands below, in black where it is at most 0.05.
+    the q-value of two groups stands below, in black where it is at most 0.05. A legend above the panels of a new figure names
+    the marks that occur.
 
     Args:
         groups: label -> checkpoints of the group.
@@ -104,9 +112,8 @@ def draw_measures(
             f"expected measures out of loss, accuracy, {', '.join(known)}, found {unknown[0]!r}", fix="choose one of them"
         )
     if axes is None:
-        rows = -(-len(names) // max(columns, 1))
-        in_row = -(-len(names) // rows)
-        axes = panels(len(names), in_row, width=max(2.35, 4.2 / in_row), height=2.2 + _label_room(list(groups)))
+        handles = _legend([p for name in names for p in _points(groups, name, scores.get(name))[0]], comparison)
+        axes = _panels_under_a_legend(len(names), columns, 2.2 + _label_room(list(groups)), handles)
     if len(axes) < len(names):
         raise UsageError(f"expected {len(names)} axes, found {len(axes)}", fix="give one for each measure")
     drawn = list(axes)[: len(names)]
@@ -118,6 +125,50 @@ def draw_measures(
             if len(tests) == 1:
                 ax.set_xlabel(f"q = {tests[0].q:.2g}", fontsize=8, color=BLACK if tests[0].found else GREY)
     return drawn
+
+
+def _panels_under_a_legend(count: int, columns: int, height: float, handles: list[Artist]) -> list[Axes]:
+    """Panels of a new figure in rows of at most so many columns, each so many inches high; the legend stands above them."""
+    rows = -(-count // max(columns, 1))
+    in_row = -(-count // rows)
+    width = max(2.35, 4.2 / in_row) * in_row
+    names = [str(handle.get_label()) for handle in handles]
+    in_legend = legend_columns(names, width)
+    room = 0.2 + 0.24 * -(-len(names) // in_legend)
+    figure = new_figure(width, rows * height + room)
+    grid = figure.add_gridspec(1 + rows, in_row, height_ratios=[room, *[height] * rows])
+    axes = [figure.add_subplot(grid[1 + i // in_row, i % in_row], axes_class=HouseAxes) for i in range(count)]
+    above = figure.add_subplot(grid[0, 0])
+    above.set_axis_off()
+    words = above.legend(handles, names, loc="center left", bbox_to_anchor=(-0.02, 0.5), ncols=in_legend, fontsize=7.5)
+    words.set_in_layout(False)  # its row has the height that it needs, and the panels keep their width
+    return list(axes)
+
+
+def _legend(points: "list[_Point]", comparison: Comparison | None) -> list[Artist]:
+    """What bars, lines and marks mean; only those that occur."""
+    finite = [p for p in points if np.isfinite(p.value)]
+    sizes = Counter(p.group for p in finite)
+    boxes = comparison is not None and any(v.is_interval for values in comparison.table.values() for v in values.values())
+    bounds = any(p.estimate.kind == "lower bound" for p in finite)
+    mark: dict[str, Any] = {"ls": "", "color": GREY}
+    handles = [
+        (any(any(p.bars) for p in finite), Line2D([], [], marker="|", ls="", color=BLACK, ms=9), "95 % of the method's error"),
+        (
+            any(any(p.wide) for p in finite),
+            Line2D([], [], marker="|", ms=9, mew=5, alpha=0.4, **mark),
+            "from having only these samples: 95 %, or 1 sd of a maximum",
+        ),
+        (any(n > 2 for n in sizes.values()), Line2D([], [], color=GREY, lw=1.2), "median of a group of 3 or more"),
+        (boxes, Patch(facecolor=GREY, alpha=0.25, lw=0), "95 % bootstrap interval of the median"),
+        (bounds, Line2D([], [], marker=r"$\uparrow$", ms=8, **mark), "lower bound"),
+        (any(not p.estimate.converged for p in finite), Line2D([], [], marker="o", mfc="white", ms=5, **mark), "NOT converged"),
+    ]  # fmt: skip
+    out: list[Artist] = []
+    for occurs, handle, words in handles:
+        handle.set_label(words)
+        out += [handle] if occurs else []
+    return out
 
 
 def _boxes(ax: Axes, groups: list[str], values: Mapping[str, GroupValue], scale: float) -> None:

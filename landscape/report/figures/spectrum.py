@@ -2,7 +2,6 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from landscape.report.style import (
     BLACK,
@@ -30,7 +29,8 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
     marks its upper edge.
 
     Short strokes at the foot mark the smallest and the largest Ritz value of every probe: where they lie apart, the ends of the
-    spectrum are not resolved. With scale="log" the eigenvalue axis is a symmetric logarithm, linear within `linthresh`.
+    spectrum are not resolved. With scale="log" the eigenvalue axis is a symmetric logarithm: negative eigenvalues run to the
+    left on a log scale of their size, and between -linthresh and linthresh, shaded in grey, the axis is linear.
 
     Args:
         density: the estimate; its unit is 1 / (unit of the eigenvalue).
@@ -50,7 +50,7 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
     grid, mean = np.asarray(density.grid, float), np.asarray(density.density, float)
     if density.linthresh is not None:
         ax.set_xscale("symlog", linthresh=density.linthresh, linscale=0.5)
-        ax.axvspan(-density.linthresh, density.linthresh, color="#f3f3f3", zorder=0, lw=0)
+        _shade_linear_part(ax, density.linthresh)
     floor, ceiling = _density_range(density)
     under = floor / 100  # below the axis: a log axis has no zero to draw
     _band(ax, density, floor)
@@ -71,8 +71,8 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
     log_axis(ax, "y", floor, ceiling)
     ax.set_xlim(grid.min(), grid.max())
     if density.linthresh is not None:
-        _thin_symlog_ticks(ax, density.linthresh)
-    ax.set_xlabel(EIGENVALUE)
+        _symlog_ticks(ax, density.linthresh)
+    ax.set_xlabel(EIGENVALUE + ("" if density.linthresh is None else ", log scale on both sides of 0"))
     ax.set_ylabel("density (weight² / loss)")
     legend_above(ax, ax.get_legend_handles_labels()[0])
     return ax
@@ -125,7 +125,8 @@ def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(
         {"largest": "rank from the largest", "smallest": "rank from the smallest end"}.get(pairs.which, "rank from either end")
     )
-    ax.set_ylabel("eigenvalue λ (loss / weight²)")
+    both_sides = "\nlog scale on both sides of 0" if ax.get_yscale() == "symlog" else ""
+    ax.set_ylabel(f"eigenvalue λ (loss / weight²){both_sides}")
     legend_above(ax, ax.get_legend_handles_labels()[0])
     return ax
 
@@ -201,13 +202,31 @@ def _mark_eigenvalues(ax: Axes, pairs: Eigenpairs) -> None:
             )
 
 
-def _thin_symlog_ticks(ax: Axes, linthresh: float) -> None:
-    """Decades on both sides of zero, few enough to read: matplotlib's own choice runs into itself near the linear part."""
+def _shade_linear_part(ax: Axes, linthresh: float) -> None:
+    """A grey strip where a symmetric logarithm is linear, named in the legend."""
+    label = f"axis linear from {short(-linthresh, 2)} to {short(linthresh, 2)}"
+    ax.axvspan(-linthresh, linthresh, color="#ececec", zorder=0, lw=0, label=label)
+
+
+def _symlog_ticks(ax: Axes, linthresh: float) -> None:
+    """Decades on both sides of zero, few enough to read, and small ticks between them as on a log axis.
+
+    matplotlib's own choice runs into itself near the linear part. A side too short for a decade gets its largest round number.
+    """
     low, high = ax.get_xlim()
+    ends = {-1.0: max(-low, 0.0), 1.0: max(high, 0.0)}
     first = int(np.ceil(np.log10(linthresh) - 1e-9))
-    last = int(np.floor(np.log10(max(abs(low), abs(high)))))
+    last = int(np.floor(np.log10(max(ends.values()))))
     step = max(1, -(-(last - first + 1) // 5))
-    powers = [10.0**e for e in range(last, first, -step)] or [10.0**last]
-    ticks = [t for t in (*(-p for p in powers), 0.0, *reversed(powers)) if low <= t <= high]
+    lowest = first if first - np.log10(linthresh) > 0.3 else first + 1  # else it would stand beside the 0
+    powers = [10.0**e for e in range(last, lowest - 1, -step)] or [10.0**last]
+    ticks = [0.0] if low <= 0 <= high else []
+    for sign, end in ends.items():
+        shown = [p for p in powers if p <= end]
+        if not shown and end > linthresh:
+            shown = [max(m * 10.0**e for e in range(first - 2, last + 1) for m in (1, 2, 5) if m * 10.0**e <= end)]
+        ticks += [sign * p for p in shown]
+    ticks.sort()
     ax.set_xticks(ticks, [short(t) for t in ticks])
-    ax.xaxis.set_minor_locator(MaxNLocator(1))
+    small = [sign * m * 10.0**e for sign in ends for e in range(first - 1, last + 1) for m in range(1, 10)]
+    ax.set_xticks([t for t in small if low <= t <= high and abs(t) > linthresh and t not in ticks], minor=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from landscape.report.output import render
+from landscape.report.figure_files import render
 
 # Beyond this a drawing of many polygons is smaller, and faster to show, as pixels.
 LARGEST_SVG = 300_000

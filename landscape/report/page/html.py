@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from landscape.errors import UsageError
 from landscape.machine.files import open_regular, write
 from landscape.report.figures import titled
+from landscape.report.figures.caption import provenance_line
 from landscape.report.figures.history import Run
 from landscape.report.figures.measures import MARKS, estimate_of
 from landscape.report.page.embedded_images import Picture, picture
@@ -39,6 +40,7 @@ def write_report(
     history: Mapping[str, Run] | None = None,
     commands: Sequence[str] = (),
     interactive: bool = False,
+    captions: bool = True,
 ) -> Path:
     """Write everything that is known about some checkpoints into one HTML file.
 
@@ -60,6 +62,7 @@ def write_report(
         history: run -> columns or records of its training, as in `draw_history`.
         commands: what to type to make these results again.
         interactive: add surfaces that turn under the mouse; needs plotly, adds some 5 MB of script to the file.
+        captions: whether pictures carry their title and caption; the text of the page is the same without.
 
     Returns:
         The file.
@@ -82,15 +85,17 @@ def write_report(
         "title": printable(title, 200),
         "version": __version__,
         "summary": _summary(shown, names),
-        "comparison": _comparison(shown, names, groups),
-        "comparisons": [_compared(c) for c in comparisons],
+        "comparison": _comparison(shown, names, groups, captions),
+        "comparisons": [_compared(c, captions) for c in comparisons],
         "provenance": _provenance(shown, names),
-        "spectra": _spectra(eigenpairs or {}, densities or {}),
-        "blocks": [_blocks(label, *both) for label, both in (blocks or {}).items()],
-        "slices": [slice_entry(piece) for piece in slices],
+        "spectra": _spectra(eigenpairs or {}, densities or {}, captions),
+        "blocks": [_blocks(label, *both, captions) for label, both in (blocks or {}).items()],
+        "slices": [slice_entry(piece, captions) for piece in slices],
         "surfaces": _interactive(slices) if interactive else [],
-        "certificates": [entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs)],
-        "history": _history(history) if history else None,
+        "certificates": [
+            entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs, captions)
+        ],
+        "history": _history(history, captions) if history else None,
         "commands": list(commands),
         "marks": MARKS,
         "interactive": interactive,
@@ -137,7 +142,7 @@ def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] |
 
 
 def _comparison(
-    results: Sequence[Sharpness], names: list[str], groups: Mapping[str, Sequence[Sharpness]] | None
+    results: Sequence[Sharpness], names: list[str], groups: Mapping[str, Sequence[Sharpness]] | None, caption: bool
 ) -> Picture | None:
     """All measures side by side, where there is more than one checkpoint."""
     shown = dict(groups) if groups else {name: [r] for name, r in zip(names, results, strict=True)}
@@ -145,19 +150,20 @@ def _comparison(
         return None
     columns = ", ".join(printable(g, 40) for g in shown)
     words = f"One panel a measure, one column for each of: {columns}. The table above has the numbers."
-    return picture(titled.figure_measures(shown, columns=4, title="All measures side by side"), words)
+    figure = titled.figure_measures(shown, columns=4, title="All measures side by side", caption=caption)
+    return picture(figure, words)
 
 
-def _compared(comparison: Comparison) -> dict[str, Any]:
+def _compared(comparison: Comparison, caption: bool) -> dict[str, Any]:
     """Effect sizes, rank correlations and remarks of one comparison."""
     pictures = []
     tested = any(d.smallest_p < 1 for d in comparison.differences)  # one run against one run can show nothing
     if tested:
         words = "Cliff's delta and ratio of medians of every measure for every pair of groups; the table has the numbers."
-        pictures.append(picture(titled.figure_effects(comparison), words))
+        pictures.append(picture(titled.figure_effects(comparison, caption=caption), words))
     if comparison.rank_correlation:
         words = "Kendall's tau of every measure with the generalization gap; the table has the numbers."
-        pictures.append(picture(titled.figure_correlations(comparison), words))
+        pictures.append(picture(titled.figure_correlations(comparison, caption=caption), words))
     tables = [
         (
             "Differences between the groups",
@@ -174,12 +180,12 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _blocks(label: str, layers: Sequence[Block], filters: Sequence[Block]) -> dict[str, Any]:
+def _blocks(label: str, layers: Sequence[Block], filters: Sequence[Block], caption: bool) -> dict[str, Any]:
     """Curvature by layer: picture and table."""
     words = (
         f"Trace and largest eigenvalue of each layer's block of the Hessian of {printable(label)}; the table has the numbers."
     )
-    drawn = picture(titled.figure_breakdown(layers, filters, title="Curvature by layer"), words)
+    drawn = picture(titled.figure_breakdown(layers, filters, title="Curvature by layer", caption=caption), words)
     return {"name": printable(label), "picture": drawn, "rows": [[printable(c) for c in b.row()] for b in layers]}
 
 
@@ -197,7 +203,9 @@ def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any
     return {"names": names, "rows": rows}
 
 
-def _spectra(eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, SpectralDensity]) -> list[dict[str, Any]]:
+def _spectra(
+    eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, SpectralDensity], caption: bool
+) -> list[dict[str, Any]]:
     """Pictures and eigenvalue tables, one entry a label."""
     out = []
     for label in dict.fromkeys((*densities, *eigenpairs)):
@@ -208,11 +216,11 @@ def _spectra(eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, Spect
             words = (
                 f"Density of the Hessian's eigenvalues of {printable(label)} on a log axis; {density.probes} probes, {ends}."
             )
-            entry["pictures"].append(picture(titled.figure_density(density, eigenpairs=pairs), words))
+            entry["pictures"].append(picture(titled.figure_density(density, eigenpairs=pairs, caption=caption), words))
         if pairs is not None and len(pairs):
             values = f"from {number(float(pairs.values.min()))} to {number(float(pairs.values.max()))}"
             words = f"{len(pairs)} eigenvalues of {printable(label)} by rank, {values}; the table has the numbers."
-            entry["pictures"].append(picture(titled.figure_eigenvalues(pairs), words))
+            entry["pictures"].append(picture(titled.figure_eigenvalues(pairs, caption=caption), words))
             estimates = [pairs.estimate(i) for i in range(len(pairs))]
             rows = [(number(e.value, 6), number(e.stderr or 0.0, 2), e.converged) for e in estimates]
             entry["pairs"] = {"which": pairs.which, "matvecs": pairs.matvecs, "rows": rows}
@@ -220,11 +228,11 @@ def _spectra(eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, Spect
     return out
 
 
-def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]]) -> list[dict[str, Any]]:
+def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]], caption: bool) -> list[dict[str, Any]]:
     """One entry a symmetry; the picture of both stands in the first."""
     alike = [[pair for pair in pairs if pair[1].symmetry == symmetry] for symmetry in ("layer", "node")]
     words = f"Ratio of each measure after to before rescaling of {printable(label)}; the tables have the numbers."
-    drawn = picture(titled.figure_certificate(pairs), words) if pairs else None
+    drawn = picture(titled.figure_certificate(pairs, caption=caption), words) if pairs else None
     return [_certificate(label, own) | {"picture": None if i else drawn} for i, own in enumerate(filter(None, alike))]
 
 
@@ -243,6 +251,7 @@ def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict
         "name": printable(label),
         "symmetry": ordered[0][1].symmetry,
         "lines": [(f"{alpha:g}", c.function_line(), c.same_function) for alpha, c in ordered],
+        "made_of": provenance_line(ordered[0][1].provenance),
         "alphas": [f"{alpha:g}" for alpha, _ in ordered],
         "rows": rows,
     }
@@ -261,10 +270,11 @@ def _ratio(row: CertificateRow | None) -> dict[str, str]:
     return {"ratio": number(row.ratio, 6), "change": f"{number(row.before.value)} → {number(row.after.value)}", "why": why}
 
 
-def _history(history: Mapping[str, Run]) -> Picture:
+def _history(history: Mapping[str, Run], caption: bool) -> Picture:
     """The training curves."""
     return picture(
-        titled.figure_history(history), f"Loss and accuracy by epoch of {', '.join(printable(h, 40) for h in history)}."
+        titled.figure_history(history, caption=caption),
+        f"Loss and accuracy by epoch of {', '.join(printable(h, 40) for h in history)}.",
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from landscape.report.figures import titled
+from landscape.report.figures.caption import provenance_line
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.table_cells import check_verdict
 from landscape.report.quantities import is_eigenvalue, quantity_name, states
@@ -13,17 +14,17 @@ from landscape.results import Slice
 from landscape.results.surfaces.slice import STATUS
 
 
-def slice_entry(piece: Slice) -> dict[str, Any]:
+def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
     """A slice with its pictures, its check, its tracks and its minima."""
     entry: dict[str, Any] = {"title": printable(piece.title, 160), "check": None, "facts": _facts(piece)}
     if piece.check is not None:
         right, words = check_verdict(piece.check)
         entry["check"] = {"right": right, "words": words, "lines": piece.check.lines()}
-    return entry | {"pictures": _pictures(piece)}
+    return entry | {"pictures": _pictures(piece, caption)}
 
 
 def _facts(piece: Slice) -> list[str]:
-    """Barriers, what is unfinished, where the tracks lie, and how many minima there are."""
+    """Barriers, what is unfinished, where the tracks lie, how many minima there are, and what the slice is made from."""
     facts = _barriers(piece) + [f"{quantity_name(q)}: {d.line}" for q, d in piece.deviations.items()]
     for name in piece.values:
         state = states(piece, name)
@@ -35,10 +36,10 @@ def _facts(piece: Slice) -> list[str]:
     facts += [track_line(track, piece) for track in piece.tracks]
     if piece.merge_tree is not None:
         facts.append(f"{quantity_name(piece.merge_tree.quantity)}: {piece.merge_tree.line()}")
-    return facts
+    return facts + list(filter(None, [provenance_line(piece.provenance)]))
 
 
-def _pictures(piece: Slice) -> list[Picture]:
+def _pictures(piece: Slice, caption: bool) -> list[Picture]:
     """The loss from every side, then the eigenvalues, then the persistence of the minima."""
     span = " and ".join(
         f"{printable(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
@@ -46,19 +47,19 @@ def _pictures(piece: Slice) -> list[Picture]:
     out = []
     if piece.path:
         words = ". ".join([f"Loss and accuracy along {span}", *_barriers(piece)])
-        out.append(picture(titled.figure_interpolation(piece), f"{words}."))
+        out.append(picture(titled.figure_interpolation(piece, caption=caption), f"{words}."))
     elif piece.dim == 1:
-        out.append(picture(titled.figure_slice(piece), f"Loss along {span}."))
+        out.append(picture(titled.figure_slice(piece, caption=caption), f"Loss along {span}."))
     else:
-        out.append(picture(titled.figure_slice(piece), f"Contours of the loss over {span}."))
+        out.append(picture(titled.figure_slice(piece, caption=caption), f"Contours of the loss over {span}."))
         words = f"The same surface in three dimensions, over {span}."
-        out.append(picture(titled.figure_slice(piece, view="3d"), words))
+        out.append(picture(titled.figure_slice(piece, view="3d", caption=caption), words))
     for name in filter(is_eigenvalue, piece.values):
-        drawn = titled.figure_slice(piece, quantity=name)
+        drawn = titled.figure_slice(piece, quantity=name, caption=caption)
         out.append(picture(drawn, f"{quantity_name(name)} of the Hessian over {span}."))
     if piece.merge_tree is not None and piece.merge_tree.minima:
         words = f"Persistence of the minima: {piece.merge_tree.line()}."
-        out.append(picture(titled.figure_merge_tree(piece), words))
+        out.append(picture(titled.figure_merge_tree(piece, caption=caption), words))
     return out
 
 

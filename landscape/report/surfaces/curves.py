@@ -70,14 +70,14 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
 
 
 def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:
-    """What the two bands mean, for the legend; none where only one of them is drawn, which the footer explains."""
-    if not any(q in piece.paired for q in quantities):
-        return []
+    """What the bands of these quantities mean, for the legend."""
     centre = "start" if piece.path else "checkpoint"
+    own = any(q in piece.stderr and not is_eigenvalue(q) for q in quantities)
     light, both = (Patch(facecolor=GREY, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
     light.set_label("95 % over samples")
     both.set_label(f"95 % of the difference to the {centre}")
-    return [light, both] if any(q in piece.stderr for q in quantities) else [both]
+    paired = any(q in piece.paired for q in quantities)
+    return [band for band, there in ((light, own), (both, paired)) if there]
 
 
 def _ends(y: np.ma.MaskedArray, half: np.ndarray, log: bool, quantity: str) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:

@@ -12,6 +12,8 @@ from landscape.report.surfaces.curves import NORMAL_95, band_handles, draw_curve
 from landscape.report.surfaces.tracks import ticks_of_tracks
 from landscape.results import Slice, SliceCheck
 
+LABEL_SHARE = 0.25  # of the height of a panel: what the two lines of a barrier's label take, under a legend of four lines
+
 
 def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     """A line's quantity with its bands or residuals; for "loss" the accuracy stands on a second axis."""
@@ -78,6 +80,8 @@ def draw_interpolation(
     x = np.asarray(piece.coordinates[0], float)
     for ax, group in zip(axes, groups, strict=False):
         draw_curves(ax, piece, group, BLUE, VERMILLION)
+        if group[0] == "loss":
+            _room_for_barrier(ax, piece, at)
         for place, name in zip(at, ends, strict=True):
             if x.min() <= place <= x.max():
                 ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
@@ -116,6 +120,31 @@ def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
     return [*ax.plot([0], [y], "o", mfc="white", mec=BLACK, mew=1.2, ms=6, zorder=5, label="checkpoint")]
 
 
+def _has_hill(piece: Slice, at: tuple[float, float]) -> bool:
+    """Whether the barrier of the loss is a number above the mean of the ends, reached between them."""
+    found = piece.barriers.get("loss")
+    return found is not None and bool(np.isfinite([found.height, found.ends]).all()) and found.height > 0 and found.at not in at
+
+
+def _top(piece: Slice, place: float) -> float:
+    """The highest curve of the loss at the point of the grid nearest to a place."""
+    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - place)))
+    curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
+    return max(c for c in curves if np.isfinite(c))
+
+
+def _room_for_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
+    """Raise the upper end of the axis until the barrier's height fits below it: above the axes is the legend."""
+    if not _has_hill(piece, at):
+        return
+    low, high = ax.get_ylim()
+    scale = ax.yaxis.get_transform()
+    foot, top, end = scale.transform([low, _top(piece, piece.barriers["loss"].at), high])
+    needed = foot + (top - foot) / (1 - LABEL_SHARE)
+    if needed > end:
+        ax.set_ylim(low, float(scale.inverted().transform([needed])[0]))
+
+
 def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
     """An arrow from the mean of the ends up to the top of the path between them, with the height beside it."""
     found = piece.barriers.get("loss")
@@ -135,11 +164,9 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (where, mean + height), (where, mean), arrowprops=arrow)
-    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - where)))
-    curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
     ax.annotate(
         f"barrier {short(height)}{half.replace(' ±', chr(10) + '±')}",  # narrow, beside the names of the ends
-        (where, max(c for c in curves if np.isfinite(c))),
+        (where, _top(piece, where)),
         (0, 6),
         textcoords="offset points",
         ha=_inward(ax, where),

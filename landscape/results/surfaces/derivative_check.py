@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from landscape.machine.json_values import plain
+from landscape.machine.json_values import number_or_nan, plain
+from landscape.results.surfaces.check_summary import CheckSummary
 
 AGREE = 0.02  # share of the largest by which derivatives may differ, from rounding and from the step of a difference
 
@@ -65,14 +66,31 @@ class Derivatives:
         return self.slopes or self.values
 
     @property
+    def brief_reason(self) -> str:
+        """The first words of `reason`, as they stand under a figure."""
+        return self.reason.partition(":")[0].partition(",")[0]
+
+    @property
     def problems(self) -> list[str]:
         """What does not agree, in words."""
-        out = []
-        if self.slope_error is not None and not self.slope_error <= AGREE:
-            out.append("slopes of the surface differ from its gradients")
+        return [*self.summary().failed]
+
+    def summary(self) -> CheckSummary:
+        """Slopes and curvature: whether each agrees, or why it was not compared."""
+        if self.reason and self.slope_error is None:
+            return CheckSummary.part("slopes and curvature", reason=self.brief_reason)
+        problem = reason = None
+        if self.slope_error is None:
+            reason = "no finite number"
+        elif not self.slope_error <= AGREE:
+            problem = "slopes of the surface differ from its gradients"
+        slopes = CheckSummary.part("slopes", problem, reason)
+        problem = reason = None
         if not self.reason and not disagreement(self.second, self.products, self.loss, self.resolution) <= AGREE:
-            out.append("curvatures of the surface differ from those of the Hessian (or a kink lies in the weights themselves)")
-        return out
+            problem = "curvatures of the surface differ from those of the Hessian (or a kink lies in the weights themselves)"
+        elif self.reason or self.unresolved or not self.values:
+            reason = self.brief_reason or ("too small to tell from rounding" if self.values else "no values")
+        return slopes + CheckSummary.part("curvature", problem, reason)
 
     def lines(self, place: str = "") -> list[str]:
         """Both sides in words, one fact a line."""
@@ -103,10 +121,5 @@ class Derivatives:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Derivatives":
         """Inverse of `to_json`; a null that stands for a number comes back as nan."""
-        numbers = {k: {n: number(v) for n, v in data[k].items()} for k in ("values", "products", "slopes")}
-        return cls(**(dict(data) | numbers | {"loss": number(data["loss"])}))
-
-
-def number(x: float | None) -> float:
-    """A number from JSON, where null stands for one that was not finite."""
-    return math.nan if x is None else float(x)
+        numbers = {k: {n: number_or_nan(v) for n, v in data[k].items()} for k in ("values", "products", "slopes")}
+        return cls(**(dict(data) | numbers | {"loss": number_or_nan(data["loss"])}))

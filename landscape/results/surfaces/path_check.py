@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from landscape.machine.json_values import plain
-from landscape.results.surfaces.derivative_check import Derivatives, number
+from landscape.machine.json_values import number_or_nan, plain
+from landscape.results.surfaces.check_summary import CheckSummary
+from landscape.results.surfaces.derivative_check import Derivatives
 from landscape.results.surfaces.slice_check import SAME
 
 _ENDS = ("start", "end")
@@ -44,14 +45,24 @@ class PathCheck:
     @property
     def problems(self) -> list[str]:
         """What is not as it should be, in words."""
-        out = [
-            f"the {name} of the path differs from its checkpoint's loss"
-            for name, exact in zip(_ENDS, self.exact, strict=True)
-            if exact is False
-        ]
-        if self.recomputed is not None and not self.recomputed <= SAME:
-            out.append("values on the path differ from those computed anew")
-        return out + self.derivatives.problems
+        return [*self.summary().failed]
+
+    def summary(self) -> CheckSummary:
+        """The check in one line: start, end, path (values computed anew), slopes, curvature."""
+        found = CheckSummary()
+        for name, exact in zip(_ENDS, self.exact, strict=True):
+            found += CheckSummary.part(
+                name,
+                f"the {name} of the path differs from its checkpoint's loss" if exact is False else None,
+                "not among the values of the path" if exact is None else None,
+            )
+        wrong = self.recomputed is not None and not self.recomputed <= SAME
+        path = CheckSummary.part(
+            "path",
+            "values on the path differ from those computed anew" if wrong else None,
+            "no value computed anew" if self.recomputed is None else None,
+        )
+        return found + path + self.derivatives.summary()
 
     def lines(self) -> list[str]:
         """The check in words, one fact a line."""
@@ -76,7 +87,7 @@ class PathCheck:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PathCheck":
         """Inverse of `to_json`; a null that stands for a number comes back as nan."""
-        ends, derivatives = tuple(number(v) for v in data["ends"]), Derivatives.from_json(data["derivatives"])
-        own = None if data.get("own_ends") is None else tuple(number(v) for v in data["own_ends"])
+        ends, derivatives = tuple(number_or_nan(v) for v in data["ends"]), Derivatives.from_json(data["derivatives"])
+        own = None if data.get("own_ends") is None else tuple(number_or_nan(v) for v in data["own_ends"])
         read = {"ends": ends, "exact": tuple(data["exact"]), "derivatives": derivatives, "own_ends": own}
         return cls(**(dict(data) | read))

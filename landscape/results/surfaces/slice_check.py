@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from landscape.machine.json_values import plain
-from landscape.results.surfaces.derivative_check import Derivatives, number
+from landscape.machine.json_values import number_or_nan, plain
+from landscape.results.surfaces.check_summary import CheckSummary
+from landscape.results.surfaces.derivative_check import Derivatives
 
 SAME = 1e-3  # relative difference of filter norms, and of values computed anew: far from the centre float32 loses some digits
 
@@ -100,14 +101,44 @@ class SliceCheck:
     @property
     def problems(self) -> list[str]:
         """What is not as it should be, in words."""
-        out = []
-        if self.centre_is_exact is False:
-            out.append("the centre differs from the checkpoint's loss")
-        if self.recomputed is not None and not self.recomputed <= SAME:
-            out.append("values on the grid differ from those computed anew")
-        for i, ratio in enumerate(self.norm_ratio, 1):
-            out += ratio.problems(i) if ratio is not None else []
-        return out + self.derivatives.problems
+        parts = self._centre(), self._axes(), self._norms(), self.derivatives.summary()
+        return [problem for part in parts for problem in part.failed]
+
+    def summary(self) -> CheckSummary:
+        """The check in one line: axes (values computed anew), norm, centre, slopes, curvature."""
+        return self._axes() + self._norms() + self._centre() + self.derivatives.summary()
+
+    def _axes(self) -> CheckSummary:
+        """Whether places off the diagonals have the values that the axes say."""
+        wrong = self.recomputed is not None and not self.recomputed <= SAME
+        return CheckSummary.part(
+            "axes",
+            "values on the grid differ from those computed anew" if wrong else None,
+            "no value computed anew" if self.recomputed is None else None,
+        )
+
+    def _centre(self) -> CheckSummary:
+        """Whether the value at the origin is the checkpoint's loss."""
+        return CheckSummary.part(
+            "centre",
+            "the centre differs from the checkpoint's loss" if self.centre_is_exact is False else None,
+            "0 is not on the grid" if self.centre_is_exact is None else None,
+        )
+
+    def _norms(self) -> CheckSummary:
+        """Of the axes that are normalized; one that was made orthogonal afterwards is not judged."""
+        normalized = [(i, ratio) for i, ratio in enumerate(self.norm_ratio, 1) if ratio is not None]
+        found, right = CheckSummary(), []
+        for i, ratio in normalized:
+            problems = ratio.problems(i)
+            found += CheckSummary(failed=tuple(problems))
+            if ratio.orthogonalized:
+                found += CheckSummary.part(f"norm of axis {i}", reason="orthogonalized")
+            elif not problems:
+                right.append(i)
+        if not right:
+            return found
+        return found + CheckSummary(("norm" if len(right) == len(normalized) else f"norm of axis {right[0]}",))
 
     def lines(self) -> list[str]:
         """The check in words, one fact a line."""
@@ -133,9 +164,9 @@ class SliceCheck:
     def from_json(cls, data: Mapping[str, Any]) -> "SliceCheck":
         """Inverse of `to_json`; a null that stands for a number comes back as nan."""
         ratios = tuple(
-            None if r is None else NormRatios(**(r | {k: number(r[k]) for k in ("smallest", "largest")}))
+            None if r is None else NormRatios(**(r | {k: number_or_nan(r[k]) for k in ("smallest", "largest")}))
             for r in data["norm_ratio"]
         )
         derivatives = Derivatives.from_json(data["derivatives"])
-        read = {"norm_ratio": ratios, "centre_value": number(data["centre_value"]), "derivatives": derivatives}
+        read = {"norm_ratio": ratios, "centre_value": number_or_nan(data["centre_value"]), "derivatives": derivatives}
         return cls(**(dict(data) | read))

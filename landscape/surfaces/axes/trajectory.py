@@ -1,6 +1,6 @@
 """A training trajectory: its principal directions, and its projection onto a line or a plane."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.errors import MismatchError, NumericalError, UsageError
+from landscape.linalg.products import column_chunks
 from landscape.machine import progress
 from landscape.objective import Objective
 from landscape.results import Track
@@ -76,7 +77,7 @@ def trajectory_directions(
     with progress.stage("directions of the trajectory", len(points)) as advance:
         for t in range(len(points)):
             row = _row(theta, points, t)
-            for part in _chunks(len(theta)):
+            for part in column_chunks(len(theta), _CHUNK):
                 sums[:, part] += mixing[:, t, None] * _difference(theta, row, part)
             del row  # before the next one is read
             advance(1)
@@ -205,14 +206,14 @@ def project(
             row = _row(theta, points, t)
             along = np.zeros(len(vectors))
             square = 0.0
-            for part in _chunks(len(theta)):
+            for part in column_chunks(len(theta), _CHUNK):
                 difference = _difference(theta, row, part)
                 along += (_stacked(vectors, part) @ difference).cpu().numpy()
                 square += float(difference @ difference)
             _check_finite(square)
             place = coordinates[t] = inverse @ along
             step = torch.from_numpy(place).to(theta.device)
-            for part in _chunks(len(theta)):
+            for part in column_chunks(len(theta), _CHUNK):
                 rest = _difference(theta, row, part) - step @ _stacked(vectors, part)
                 left[t] += float(rest @ rest)
             total += square
@@ -228,7 +229,7 @@ def _axes(vectors: list[Tensor]) -> np.ndarray:
     if len(vectors) not in (1, 2):
         raise UsageError(f"expected one or two directions to project onto, found {len(vectors)}")
     found = np.zeros((len(vectors), len(vectors)))
-    for part in _chunks(len(vectors[0])):
+    for part in column_chunks(len(vectors[0]), _CHUNK):
         rows = _stacked(vectors, part)
         found += (rows @ rows.T).cpu().numpy()
     lengths = np.sqrt(found.diagonal())
@@ -258,7 +259,7 @@ def _row(theta: Tensor, points: Sequence[Tensor], t: int) -> Tensor:
 def _products(theta: Tensor, left: Float[Tensor, "S P"], right: Float[Tensor, "T P"]) -> np.ndarray:
     """(S, T) inner products of the rows of one matrix, less theta, with those of another."""
     sums = torch.zeros(len(left), len(right), dtype=torch.float64, device=theta.device)
-    for part in _chunks(len(theta)):
+    for part in column_chunks(len(theta), _CHUNK):
         rows = _difference(theta, left, part)
         sums += rows @ (rows if right is left else _difference(theta, right, part)).T
     return sums.cpu().numpy()
@@ -272,11 +273,6 @@ def _difference(theta: Tensor, rows: Float[Tensor, "*T P"], part: slice) -> Floa
 def _stacked(rows: list[Tensor], part: slice) -> Tensor:
     """(rows, part) in float64."""
     return torch.stack([row[part] for row in rows]).double()
-
-
-def _chunks(size: int) -> Iterator[slice]:
-    """Consecutive parts of a vector."""
-    return (slice(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK))
 
 
 def _oriented(u: np.ndarray) -> np.ndarray:

@@ -59,8 +59,8 @@ def checked_samples(objective: Objective) -> int:
     return min(objective.samples, most)
 
 
-def rounding(objective: Objective) -> float:
-    """Relative rounding error of a network as it computes: of its dtype, or of what it computes in inside."""
+def rounding_without_kinks(objective: Objective) -> float:
+    """`Objective.rounding` where it is that of a float32 inside; below that it is made of kinks, and the dtype's own counts."""
     found = objective.rounding
     return found if found > _FLOAT32 else torch.finfo(objective.dtype).eps
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from landscape.objective import Objective
 from landscape.results import DONE, NOT_FINITE, Derivatives, PathCheck, Slice
 from landscape.surfaces.batchnorm_statistics import BatchNorm, is_normalized
-from landscape.surfaces.checks.check_derivatives import Near, compared, in_float64, rounding, unmade
+from landscape.surfaces.checks.check_derivatives import Near, compared, in_float64, rounding_without_kinks, unmade
 from landscape.surfaces.checks.check_slice import difference
 
 if TYPE_CHECKING:
@@ -174,5 +174,11 @@ def _of_path(
     beside = min(1.0, 25.0 / (len(control) - 1)) if straight else 1.0
     near = Near(value, None if moving else slope, (length,))
     return compared(
-        near, product.reshape(1, 1), samples=samples, under=under, reason=reason, beside=beside, rounding=rounding(precise)
+        near,
+        product.reshape(1, 1),
+        samples=samples,
+        under=under,
+        reason=reason,
+        beside=beside,
+        rounding=rounding_without_kinks(precise),
     )

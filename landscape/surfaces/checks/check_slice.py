@@ -10,7 +10,14 @@ from landscape.results import Derivatives, SliceCheck
 from landscape.surfaces.axes.chart import Chart
 from landscape.surfaces.axes.directions import Direction, norm_ratios
 from landscape.surfaces.batchnorm_statistics import on_plane
-from landscape.surfaces.checks.check_derivatives import Near, checked_samples, compared, in_float64, rounding, unmade
+from landscape.surfaces.checks.check_derivatives import (
+    Near,
+    checked_samples,
+    compared,
+    in_float64,
+    rounding_without_kinks,
+    unmade,
+)
 
 __all__ = ["check_slice", "checked_samples", "difference"]
 
@@ -127,10 +134,10 @@ def _of_centre(objective: Objective, directions: tuple[Direction, ...], recalibr
 
         reason = "the statistics move with the place, and products with H hold them"
         near = Near(moving, None, lengths)
-        return compared(near, product, samples=samples, reason=reason, rounding=rounding(precise))
+        return compared(near, product, samples=samples, reason=reason, rounding=rounding_without_kinks(precise))
     near = Near(
         lambda a: precise.value(theta + a.to(theta) @ d).value,
         lambda a: d @ precise.gradient(theta + a.to(theta) @ d),
         lengths,
     )
-    return compared(near, product, samples=samples, under=under, rounding=rounding(precise))
+    return compared(near, product, samples=samples, under=under, rounding=rounding_without_kinks(precise))

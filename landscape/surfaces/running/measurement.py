@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from landscape.errors import NumericalError
+from landscape.machine.json_values import number_or_nan
 from landscape.network.losses.mean_loss import means_and_errors
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED, Evaluation, Slice
 from landscape.spectra import eigenpairs
 from landscape.surfaces.axes.chart import Chart
-from landscape.surfaces.running.point_records import Record, decoded, encoded, failure
+from landscape.surfaces.running.point_records import Record, encoded, failure
 from landscape.surfaces.running.run_directory import Run
 
 # Relative residual of the eigenvalues on a map. Their own error is of the order of its square over the gap.
@@ -239,7 +240,7 @@ def filled(empty: Slice, chart: Chart, parts: Sequence[Part], records: Mapping[s
             for name, numbers in record.get("values", {}).items():
                 if name not in found:
                     found[name], status[name] = np.full((3, chart.size), math.nan), np.full(chart.size, MISSING, np.int8)
-                found[name][:, k] = [decoded(x) for x in numbers]
+                found[name][:, k] = [number_or_nan(x) for x in numbers]
                 state = UNCONVERGED if name in record.get("unconverged", ()) else DONE
                 status[name][k] = state if math.isfinite(found[name][0, k]) else NOT_FINITE
         for name, rows in found.items():

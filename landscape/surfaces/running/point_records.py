@@ -33,10 +33,5 @@ def failure(error: Exception) -> Record:
 
 
 def encoded(x: float | None) -> float | str | None:
-    """A number as JSON can hold it; what is not finite is spelt out."""
+    """A number as JSON can hold it; what is not finite is spelt out, for `number_or_nan` to read."""
     return x if x is None or math.isfinite(x) else repr(x)
-
-
-def decoded(x: float | str | None) -> float:
-    """Inverse of `encoded`; None is nan."""
-    return math.nan if x is None else float(x)

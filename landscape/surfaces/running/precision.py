@@ -6,11 +6,12 @@ from itertools import product
 import numpy as np
 
 from landscape.errors import UsageError
+from landscape.machine.json_values import number_or_nan
 from landscape.objective import Objective
 from landscape.results import Deviation, Slice
 from landscape.surfaces.axes.chart import Chart
 from landscape.surfaces.running.measurement import Unit
-from landscape.surfaces.running.point_records import Record, decoded, encoded
+from landscape.surfaces.running.point_records import Record, encoded
 
 # Points that are compared on a line; on a plane they are the 3 x 3 of corners, middles of sides and centre, and 4 between.
 _ON_A_LINE, COMPARED = 9, 13
@@ -83,7 +84,7 @@ class Exact:
                 continue
             values = np.asarray(piece.values[quantity], float)
             finite = values[np.isfinite(values)]
-            exact, stderr = (np.array([decoded(v[quantity][i]) for _, v in known]) for i in (0, 1))
+            exact, stderr = (np.array([number_or_nan(v[quantity][i]) for _, v in known]) for i in (0, 1))
             out[quantity] = Deviation.of(
                 values.ravel()[[k for k, _ in known]], exact, stderr, [self.chart.place(k) for k, _ in known],
                 float(np.ptp(finite)) if finite.size else 0.0, precision, self.name,

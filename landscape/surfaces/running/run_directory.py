@@ -1,6 +1,5 @@
 """The directory in which a surface is computed: an immutable manifest, the directions, and the journal."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from landscape.errors import MalformedError, UsageError
 from landscape.machine import progress
 from landscape.machine.files import create, sweep, unwritable, write
 from landscape.machine.json_values import differences
+from landscape.network.identity.hashes import sha256
 from landscape.surfaces.axes.directions import Direction
 from landscape.surfaces.running.journal import Journal
 from landscape.version import __version__
@@ -52,7 +52,7 @@ class Run:
             sweep(folder)
             sweep(folder / VECTORS)
             sweep(folder / "journal")
-        self.digest = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        self.digest = sha256([json.dumps(self.manifest, sort_keys=True)], delimited=False)
         self.journal = Journal(None if folder is None else folder / "journal", self.digest)
         if self.journal.records:
             progress.remark(f"going on with {folder}: {len(self.journal.records):,} values were there")
@@ -217,9 +217,5 @@ def stored_directions(folder: Path, like: Tensor) -> tuple[Direction, ...] | Non
 
 def digest(*arrays: Tensor | np.ndarray) -> str:
     """SHA-256 of the values, shapes and dtypes of some arrays."""
-    h = hashlib.sha256()
-    for a in arrays:
-        whole = np.ascontiguousarray(a.detach().cpu().numpy() if isinstance(a, Tensor) else a)
-        h.update(f"{whole.dtype.str}{whole.shape}".encode())
-        h.update(whole.data)
-    return h.hexdigest()
+    whole = [np.ascontiguousarray(a.detach().cpu().numpy() if isinstance(a, Tensor) else a) for a in arrays]
+    return sha256((piece for a in whole for piece in (f"{a.dtype.str}{a.shape}", a.data)), delimited=False)

@@ -8,10 +8,11 @@ from itertools import islice
 
 from landscape.errors import UsageError
 from landscape.machine import progress
+from landscape.machine.json_values import number_or_nan
 from landscape.surfaces.axes.chart import Chart
 from landscape.surfaces.running.journal import Journal
 from landscape.surfaces.running.measurement import Part, Unit
-from landscape.surfaces.running.point_records import Record, decoded, failure
+from landscape.surfaces.running.point_records import Record, failure
 
 # Seconds of work that a process claims at once: long beside reading what the others wrote, short beside anybody's patience.
 _CLAIM = 0.2
@@ -119,7 +120,7 @@ def recheck(part: Part, journal: Journal, chart: Chart) -> None:
 
 def _finite(record: Record) -> bool:
     """Whether a record holds values, all finite."""
-    return bool(record.get("values")) and all(math.isfinite(decoded(row[0])) for row in record["values"].values())
+    return bool(record.get("values")) and all(math.isfinite(number_or_nan(row[0])) for row in record["values"].values())
 
 
 def _told(record: Record, other: Record) -> str:

@@ -1,6 +1,5 @@
 """DataSpec, the name of a data set, and DataSet, its tensors and how a network sees them."""
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.machine.files import expanded
+from landscape.network.identity.hashes import content, sha256
 
 KINDS: dict[str, str] = {
     "digits": "scikit-learn's 8x8 handwritten digits, 1,347 for training and 450 for testing; needs no path",
@@ -124,12 +124,10 @@ class DataSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of every raw tensor (shape, dtype, bytes) and of the scale, mean and std that `prepare` applies."""
-        digest = hashlib.sha256(repr((self.scale, self.mean, self.std)).encode())
+        pieces: list[str | memoryview] = [repr((self.scale, self.mean, self.std))]
         for t in (self.train_x, self.train_y, self.test_x, self.test_y):
-            digest.update(b"none" if t is None else f"{tuple(t.shape)}{t.dtype}".encode())
-            if t is not None:
-                digest.update(t.contiguous().numpy().reshape(-1).view("uint8").data)
-        return digest.hexdigest()
+            pieces += ["none"] if t is None else [f"{tuple(t.shape)}{t.dtype}", content(t)]
+        return sha256(pieces, delimited=False)
 
     def first(self, samples: int | None) -> "DataSet":
         """The same data with only the first `samples` training samples; None keeps all.

@@ -1,10 +1,8 @@
 """Training by a recipe: deterministic, resumable, ending in a checkpoint that needs nothing else to be analysed."""
 
 import json
-import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +16,11 @@ from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import Corrupted, check_condition, corrupt
 from landscape.tasks.data.dataset import KINDS, DataSet, DataSpec
 from landscape.tasks.seeds import stream_seed
+from landscape.tasks.training.determinism import own_settings, versions
 from landscape.tasks.training.recipe import Recipe
 from landscape.tasks.training.snapshot import discard_snapshot, read_snapshot, snapshot_path, write_snapshot
 from landscape.tasks.training.trainer import Record, Trainer
-from landscape.tasks.training.trajectory_weights import (
-    check_kept,
-    check_resumed,
-    discard_kept,
-    keep,
-    kept_folder,
-    prepare_folder,
-)
-from landscape.version import __version__
+from landscape.tasks.training.trajectory_weights import check_kept, check_resumed, discard_kept, keep, kept_folder, new_folder
 
 SCHEMA = 1
 _SMALL = ("mlp", "digits-cnn")
@@ -145,13 +136,13 @@ def train(
     # Matrices too small to share: a second thread costs more than it brings, many times more on a busy machine.
     fresh = 1 if recipe.network in _SMALL else torch.get_num_threads()
     threads = fresh if state is None else state["threads"]
-    with _own_settings(place, stream_seed(recipe.seed, "dropout"), threads):
+    with own_settings(place, stream_seed(recipe.seed, "dropout"), threads):
         trainer = Trainer(recipe, data, corrupted, place)
         description = _description(recipe, data, trainer, threads)
         if state is not None:
             trainer.restore(state)
         elif keep_every is not None:
-            prepare_folder(out, recipe)
+            new_folder(out, recipe)
 
         def save() -> None:
             same = {"recipe": json.dumps(recipe.to_json()), "data": data.fingerprint, "threads": threads}
@@ -255,32 +246,6 @@ def _prepare(out: Path) -> None:
         raise UsageError(f"expected to write {out}, found: {error.strerror}", fix="choose another --out") from error
 
 
-@contextmanager
-def _own_settings(device: torch.device, seed: int, threads: int) -> Iterator[None]:
-    """Global settings that the bits depend on, for the length of a run.
-
-    Dropout draws from the global generators: those of the CPU and of `device` are seeded, and put back afterwards. Sums on the
-    CPU depend on the number of threads: a resumed run goes on with as many as it was started with.
-    """
-    before = torch.get_num_threads()
-    cuda = device.type == "cuda"
-    index = (torch.cuda.current_device() if device.index is None else device.index) if cuda else 0
-    with (
-        torch.random.fork_rng(devices=[index] if cuda else []),
-        torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
-        ),
-    ):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
 def _description(recipe: Recipe, data: DataSet, trainer: Trainer, threads: int) -> dict[str, Any]:
     """What any checkpoint of a run says of itself, at whatever epoch."""
     return {
@@ -288,7 +253,7 @@ def _description(recipe: Recipe, data: DataSet, trainer: Trainer, threads: int) 
         "training": recipe.to_json(),
         "network": {"name": recipe.network, "options": trainer.options},
         "data": data.describe(),
-        "versions": _versions(trainer.device, threads),
+        "versions": versions(trainer.device, threads),
     }
 
 
@@ -309,16 +274,3 @@ def _thinned(history: list[Record]) -> list[dict[str, Any]]:
     """At most some 2,000 evaluations, evenly chosen, the last one always: what a checkpoint's description can carry."""
     stride = 1 + (len(history) - 1) // _MOST_RECORDS
     return [record.to_json() for record in history[::-1][::stride][::-1]]
-
-
-def _versions(device: torch.device, threads: int) -> dict[str, Any]:
-    """Software and hardware that the bits depend on."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "landscape": __version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "device": device.type,
-        "hardware": hardware,
-        "threads": threads,
-    }

@@ -46,7 +46,7 @@ def keep(out: Path, model: nn.Module, description: Mapping[str, Any], epoch: int
     checkpoints.save(kept_path(out, epoch), state, recipe={**description, "epoch": epoch})
 
 
-def prepare_folder(out: Path, recipe: Recipe) -> None:
+def new_folder(out: Path, recipe: Recipe) -> None:
     """Before a fresh start: make the folder, and remove what an earlier start of this very run left there.
 
     Raises:

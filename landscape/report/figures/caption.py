@@ -1,0 +1,100 @@
+"""The words under a figure: what is drawn, on what, and in one line how it was checked.
+
+The whole evidence is in the JSON and in the HTML report.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from landscape.report.quantities import quantity_name
+from landscape.report.style import number_of, printable, short
+from landscape.results import UNCONVERGED, Sharpness, Slice
+
+Provenance = Mapping[str, Any]
+# Axes whose cosine is larger than this, 6 degrees from a right angle, are called not orthogonal: circles look like ellipses.
+_ORTHOGONAL = 0.1
+
+
+def subject_line(provenance: Provenance | None) -> str:
+    """What a figure is made from: checkpoint, split and samples, as far as they are known.
+
+    Example:
+        >>> subject_line({"checkpoint": "runs/a.pt", "task": "digits-mlp", "split": "train", "samples": 1347, "seed": 0})
+        'a.pt · digits-mlp, train split · 1,347 samples'
+    """
+    return " · ".join(_subject(provenance or {}))
+
+
+def provenance_line(provenance: Provenance) -> str:
+    """The same with seed, dtype, device and versions, for the HTML report.
+
+    Example:
+        >>> provenance_line({"seed": 0, "samples": 1347, "dtype": "float64"})
+        '1,347 samples · seed 0 · float64'
+    """
+    parts = _subject(provenance)
+    curve = provenance.get("curve")
+    if isinstance(curve, Mapping):
+        told = (f"{key} {curve[key]:.4g}" for key in ("bends", "steps", "seed", "length") if key in curve)
+        parts.append(f"trained curve: {', '.join(told)}")
+    if provenance.get("seed") is not None:
+        parts.append(f"seed {provenance['seed']}")
+    parts += [printable(provenance[key], 60) for key in ("dtype", "device") if provenance.get(key)]
+    parts += [printable(f"{key} {provenance[key]}", 60) for key in ("landscape", "torch") if provenance.get(key)]
+    return " · ".join(parts)
+
+
+def slice_facts(piece: Slice, quantity: str) -> list[str]:
+    """What is to be known of a line or plane that its axes, colours and legend do not say."""
+    facts = []
+    cosine = getattr(piece.check, "cosine", None)
+    if cosine is not None and abs(cosine) > _ORTHOGONAL:
+        facts.append(f"axes not orthogonal: cosine {short(cosine, 2)}")
+    lost = int((piece.status[quantity] == UNCONVERGED).sum())
+    if lost:
+        facts.append(f"{lost} of {piece.values[quantity].size} points NOT converged: see the residuals")
+    return facts
+
+
+def barrier_facts(piece: Slice) -> list[str]:
+    """Barriers that are not known or not finite, other than that of the loss, which stands on its panel."""
+    return [
+        f"{quantity_name(quantity)}: {barrier.words(quantity)}"
+        for quantity, barrier in piece.barriers.items()
+        if quantity != "loss" and not math.isfinite(barrier.height)
+    ]
+
+
+def check_line(piece: Slice) -> str:
+    """The slice's check in one line; an unfinished slice has none."""
+    return "NOT CHECKED: unfinished" if piece.check is None else str(piece.check.summary())
+
+
+def runs_line(groups: Mapping[str, Sequence[Sharpness]]) -> str:
+    """How many checkpoints a figure of groups shows, and what they have in common."""
+    members = [s for group in groups.values() for s in group]
+    counts = sorted({s.samples for s in members})
+    shared = {k: v for k, v in members[0].provenance.items() if all(s.provenance.get(k) == v for s in members)}
+    if len({s.task for s in members}) == 1:
+        shared["task"] = members[0].task
+    shared["samples"] = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    known = subject_line(shared)
+    return known if shared.get("checkpoint") else f"{number_of(len(members), 'checkpoint')} · {known}"
+
+
+def _subject(provenance: Provenance) -> list[str]:
+    """The parts of `subject_line`."""
+    parts = []
+    if provenance.get("checkpoint"):
+        parts.append(PurePath(str(provenance["checkpoint"])).name)
+    task, split = provenance.get("task"), provenance.get("split")
+    data = ", ".join(printable(name, 60) for name in (task, split and f"{split} split") if name)
+    parts += [data] if data else []
+    if provenance.get("samples") is not None:
+        samples = provenance["samples"]
+        parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
+    if provenance.get("batchnorm"):
+        parts.append(f"BatchNorm: {provenance['batchnorm']}")
+    return [printable(p, 60) for p in parts]
