@@ -130,7 +130,7 @@ def test_intervals_of_probes_cover_the_truth():
 
 
 def test_data_error_is_the_scatter_over_fresh_samples():
-    """60 draws of 200 samples, as chunks of one objective, which share what is prepared once: they scatter as `data_stderr` says."""
+    """60 draws of 200 samples scatter as `data_stderr` says; as chunks of one objective they share what is prepared once."""
     names = [
         "lambda_max", "sam", "asam", "adaptive_average_l2", "keskar", "adaptive_worst_linf_m:m=20:steps=4:restarts=0",
         "fisher_rao",
