@@ -8,9 +8,9 @@ import os
 import random
 
 import pytest
+import shape_checks
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 THREADS = os.environ.get("LANDSCAPE_TEST_THREADS", "1")
 os.environ["OMP_NUM_THREADS"] = THREADS
@@ -22,17 +22,15 @@ settings.load_profile("house")
 # A doctest run would import every conftest under one name.
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
-hook = install_import_hook(
+shape_checks.install(
     [
         "landscape.network.parameters",
         "landscape.network.forward",
         "landscape.network.losses.mean_loss",
         "landscape.curvature.engine",
         "landscape.linalg",
-    ],
-    "beartype.beartype",
+    ]
 )
-hook.__enter__()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,13 @@
 """Commands run inside the test's own process: a fresh interpreter imports PyTorch for seconds."""
 
+import contextlib
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -27,6 +33,45 @@ class Done:
 def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> Done:
     """`landscape ARGUMENTS`."""
     capfd.readouterr()
+    code = _exit_code(arguments)
+    out, err = capfd.readouterr()
+    assert "Traceback" not in err or "--debug" in arguments
+    return Done(code, out, err)
+
+
+def landscape(*arguments: object, cwd: Path | None = None, code: int = 0) -> Done:
+    """`landscape ARGUMENTS` in a directory, which must end with this code: one error line after a mistake, none otherwise."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with contextlib.chdir(cwd or Path.cwd()), _written_to(out, "stdout", 1), _written_to(err, "stderr", 2):
+            ended = _exit_code(arguments)
+        for file in (out, err):
+            file.seek(0)
+        done = Done(ended, out.read(), err.read())
+    assert done.code == code, f"exit {done.code}\n{done.out}\n{done.err}"
+    assert "Traceback" not in done.err
+    assert "Warning" not in done.err
+    if code not in (0, 6):
+        assert done.error
+    return done
+
+
+@contextlib.contextmanager
+def _written_to(file: IO[str], name: str, descriptor: int) -> Iterator[None]:
+    """What Python and what libraries write on one stream goes to a file."""
+    before, saved = getattr(sys, name), os.dup(descriptor)
+    before.flush()
+    os.dup2(file.fileno(), descriptor)
+    try:
+        with open(descriptor, "w", closefd=False) as stream:
+            setattr(sys, name, stream)
+            yield
+    finally:
+        setattr(sys, name, before)
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+
+def _exit_code(arguments: tuple[object, ...]) -> int:
     before = sys.argv
     sys.argv = ["landscape", *map(str, arguments)]
     try:
@@ -34,6 +79,4 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> Done:
             app.run()
     finally:
         sys.argv = before
-    out, err = capfd.readouterr()
-    assert "Traceback" not in err or "--debug" in arguments
-    return Done(int(end.value.code or 0), out, err)
+    return int(end.value.code or 0)

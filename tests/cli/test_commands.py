@@ -1,4 +1,4 @@
-"""The command line as a person or a program meets it: real commands on a real network trained here, in one process each."""
+"""The command line as a person or a program meets it: real commands on a real network trained here."""
 
 import json
 import subprocess
@@ -7,20 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import landscape
 from torch import nn
 
 COMMANDS = ["inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor"]
-
-
-def landscape(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "landscape", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
-    )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    if code not in (0, 6):
-        assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +25,10 @@ def runs(tmp_path_factory) -> Path:
 
 
 def test_help_of_every_command_shows_an_example():
-    top = landscape("--help").stdout
+    top = landscape("--help").out
     for name in COMMANDS:
         assert name in top
-        text = landscape(name, "--help").stdout
+        text = landscape(name, "--help").out
         assert "Example: landscape" in text
         for option in ("--json", "--seed", "--device", "--dtype", "--samples", "--batch-size", "--out"):
             assert option in text, name
@@ -47,8 +37,8 @@ def test_help_of_every_command_shows_an_example():
 def test_a_checkpoint_starts_from_the_eigenvectors_of_the_one_before(runs):
     """Of the same layout; the numbers are those of a run of its own."""
     names = ("--measures", "lambda_max,adaptive_lambda_max", "--samples", 64, "--json")
-    both = json.loads(landscape("sharpness", runs / "0.safetensors", runs / "1.safetensors", *names).stdout)["results"]
-    alone = json.loads(landscape("sharpness", runs / "1.safetensors", *names).stdout)["results"][0]
+    both = json.loads(landscape("sharpness", runs / "0.safetensors", runs / "1.safetensors", *names).out)["results"]
+    alone = json.loads(landscape("sharpness", runs / "1.safetensors", *names).out)["results"][0]
     assert "start" not in both[0]["provenance"]
     assert both[1]["provenance"]["start"] == "eigenvectors of a neighbour"
     for name, one in alone["measures"].items():
@@ -68,7 +58,7 @@ def test_sharpness_json_is_one_document(runs, tmp_path):
         "--measures",
         "lambda_max,trace",
     )
-    document = json.loads(done.stdout)
+    document = json.loads(done.out)
     assert document["schema"] == 1
     first = document["results"][0]
     assert set(first) == {"checkpoint", "sha256", "task", "samples", "loss", "accuracy", "measures", "minimum", "provenance"}
@@ -80,13 +70,13 @@ def test_sharpness_json_is_one_document(runs, tmp_path):
     strip = {"seconds", "matvecs"}
     a, b = (
         {m: {k: v for k, v in e.items() if k not in strip} for m, e in d["measures"].items()}
-        for d in (first, json.loads(again.stdout)["results"][0])
+        for d in (first, json.loads(again.out)["results"][0])
     )
     assert a == b, "the same seed, the same numbers"
 
 
 def test_sharpness_table_for_people(runs):
-    text = landscape("sharpness", runs / "0.safetensors", "--samples", 200, "--measures", "adaptive_trace").stdout
+    text = landscape("sharpness", runs / "0.safetensors", "--samples", 200, "--measures", "adaptive_trace").out
     assert "200 samples" in text
     assert "fakeable" in text
 
@@ -100,7 +90,7 @@ def test_spectrum_surface_reparam_compare_report(runs, tmp_path):
     done = landscape(
         "reparam", one, "--alpha", 7, "--measures", "trace,adaptive_trace", *few, "--out", tmp_path / "reparam", "--json"
     )
-    verdicts = {row["name"]: row["verdict"] for row in json.loads(done.stdout)["rows"]}
+    verdicts = {row["name"]: row["verdict"] for row in json.loads(done.out)["rows"]}
     assert verdicts == {"trace": "moved", "adaptive_trace": "invariant"}
     landscape("compare", one, two, "--measures", "trace", "--grid", 5, *few, "--out", tmp_path / "compared")
     landscape("report", tmp_path, "--out", tmp_path / "report.html")
@@ -118,7 +108,7 @@ def test_spectrum_surface_reparam_compare_report(runs, tmp_path):
     document = json.loads((tmp_path / "plane" / "surface.json").read_text())
     assert document["check"]["centre_is_exact"] is True
     rescaled = json.loads(
-        landscape("sharpness", tmp_path / "reparam" / "rescaled.safetensors", "--json", "--measures", "trace", *few).stdout
+        landscape("sharpness", tmp_path / "reparam" / "rescaled.safetensors", "--json", "--measures", "trace", *few).out
     )
     assert rescaled["results"][0]["samples"] == 100
 
@@ -126,10 +116,10 @@ def test_spectrum_surface_reparam_compare_report(runs, tmp_path):
 def test_target_is_reached_and_a_target_below_the_bound_is_refused(runs, tmp_path):
     one = runs / "0.safetensors"
     done = landscape("reparam", one, "--target", "trace=1e6", "--measures", "trace", "--out", tmp_path / "t", "--json")
-    after = json.loads(done.stdout)["rows"][0]["after"]
+    after = json.loads(done.out)["rows"][0]["after"]
     assert after["value"] == pytest.approx(1e6, rel=1e-2)
     refused = landscape("reparam", one, "--target", "trace=1e-3", "--out", tmp_path / "u", code=2)
-    assert "flattening bound" in refused.stderr
+    assert "flattening bound" in refused.err
     assert not (tmp_path / "u").exists(), "a run that failed owns nothing"
 
 
@@ -146,14 +136,14 @@ def test_a_users_own_checkpoint_with_a_task_file(tmp_path):
         "    return Task(model=model, loss=torch.nn.CrossEntropyLoss(), train=(x, y), test=None)\n"
     )
     done = landscape("sharpness", "ckpt.pt", "--task", "task.py", "--json", "--dtype", "float64", cwd=tmp_path)
-    measures = json.loads(done.stdout)["results"][0]["measures"]
+    measures = json.loads(done.out)["results"][0]["measures"]
     assert measures["keskar"]["kind"] == "lower bound"
-    assert "chance level" in done.stderr
-    assert "0.weight" in landscape("inspect", "ckpt.pt", cwd=tmp_path).stdout
+    assert "chance level" in done.err
+    assert "0.weight" in landscape("inspect", "ckpt.pt", cwd=tmp_path).out
     landscape("init", "ckpt.pt", "--out", "fresh.py", cwd=tmp_path)
     compile((tmp_path / "fresh.py").read_text(), "fresh.py", "exec")
     refused = landscape("init", "ckpt.pt", "--out", "fresh.py", cwd=tmp_path, code=2)
-    assert "expected a new file, found fresh.py" in refused.stderr
+    assert "expected a new file, found fresh.py" in refused.err
 
 
 BAD = [
@@ -193,7 +183,7 @@ BAD = [
 def test_bad_requests_are_one_line(arguments, code, words, runs, tmp_path):
     given = [runs / "0.safetensors" if a == "RUN" else a for a in arguments]
     done = landscape(*given, cwd=tmp_path, code=code)
-    assert words in done.stderr
+    assert words in done.err
 
 
 def test_another_runs_directory_is_not_overwritten(runs, tmp_path):
@@ -202,25 +192,25 @@ def test_another_runs_directory_is_not_overwritten(runs, tmp_path):
     done = landscape(
         "surface", runs / "0.safetensors", "--dim", 1, "--grid", 5, "--samples", 50, "--out", tmp_path / "o", code=2
     )
-    assert "differs in grid" in done.stderr
+    assert "differs in grid" in done.err
     assert (tmp_path / "o" / "surface.json").read_bytes() == kept
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     done = landscape("spectrum", runs / "0.safetensors", "--samples", 50, "--out", tmp_path / "mine", code=2)
-    assert "thesis.tex" in done.stderr
+    assert "thesis.tex" in done.err
 
 
 def test_one_bad_file_does_not_lose_the_others(runs, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"\x00" * 100)
     done = landscape("sharpness", tmp_path / "bad.pt", runs / "0.safetensors", "--json", "--measures", "trace", code=4)
-    assert len(json.loads(done.stdout)["results"]) == 1
+    assert len(json.loads(done.out)["results"]) == 1
 
 
 def test_a_surface_that_overflows_is_not_passed_over(runs, tmp_path):
     arguments = ("surface", runs / "0.safetensors", "--dim", 1, "--grid", 3, "--samples", 50, "--span", "-1e30", "1e30")
     done = landscape(*arguments, "--out", tmp_path / "o", "--json", code=6)
-    assert json.loads(done.stdout)["not_finite"] > 0
-    assert "not finite" in done.stderr
+    assert json.loads(done.out)["not_finite"] > 0
+    assert "not finite" in done.err
 
 
 def test_errors_of_a_users_own_code_are_one_line(runs, tmp_path):
@@ -230,17 +220,17 @@ def test_errors_of_a_users_own_code_are_one_line(runs, tmp_path):
     )
     torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "a.pt")
     done = landscape("sharpness", "a.pt", "--task", "task.py", cwd=tmp_path, code=2)
-    assert "task.py:6" in done.stderr
+    assert "task.py:6" in done.err
 
 
 def test_inspect_is_for_people(runs):
-    text = landscape("inspect", runs / "0.safetensors").stdout
+    text = landscape("inspect", runs / "0.safetensors").out
     assert "fc1.weight" in text
     assert "CandidateSummary" not in text
 
 
 def test_doctor_checks_this_machine():
-    text = landscape("doctor").stdout
+    text = landscape("doctor").out
     assert "largest relative difference" in text
     assert "gradients)" in text
 

@@ -3,27 +3,17 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import landscape
 
 from landscape.cli.commands.compare import _tell
 from landscape.cli.compared_runs import Lines, Match
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 from landscape.results import Barrier, Comparison, Slice
-
-
-def landscape(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "landscape", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
-    )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +41,7 @@ def compared(runs, tmp_path_factory) -> tuple[dict, str, str, Path]:
     out = tmp_path_factory.mktemp("compared") / "o"
     groups = ("--group", f"slow={runs}/slow-*", "--group", f"fast={runs}/fast-*")
     done = landscape("compare", *groups, *FEW, "--grid", 5, "--json", "--out", out)
-    return json.loads(done.stdout), done.stdout, done.stderr, out
+    return json.loads(done.out), done.out, done.err, out
 
 
 def test_the_document_has_every_part(compared):
@@ -145,12 +135,12 @@ def test_a_matched_loss_leaves_out_runs_by_name(runs, compared, tmp_path):
         "compare", "--group", f"slow={runs}/slow-*", *FEW, "--no-line", "--json", "--out", tmp_path / "o",
         "--match-loss", aim, "--match-factor", 1.02,
     )  # fmt: skip
-    document = json.loads(done.stdout)
+    document = json.loads(done.out)
     assert len(document["groups"]["slow"]) == len(kept)
     assert len(document["excluded"]) == 5 - len(kept)
     assert document["match"] == {"loss": aim, "factor": 1.02}
     for run in document["excluded"]:
-        assert Path(run["checkpoint"]).name in done.stderr
+        assert Path(run["checkpoint"]).name in done.err
         assert "training loss" in run["reason"]
 
 
@@ -177,15 +167,15 @@ def test_a_bad_file_is_named_and_the_rest_compared(runs, tmp_path):
         "compare", "--group", f"slow={tmp_path}/slow-*", "--group", f"fast={runs}/fast-[01]*", "--group", f"cnn={runs}/cnn-*",
         *FEW, "--grid", 3, "--json", "--out", tmp_path / "o", code=4,
     )  # fmt: skip
-    document = json.loads(done.stdout)
+    document = json.loads(done.out)
     assert {name: len(group) for name, group in document["groups"].items()} == {"slow": 2, "fast": 2, "cnn": 2}
-    assert "slow-bad.pt" in done.stderr
+    assert "slow-bad.pt" in done.err
     assert (tmp_path / "o" / "comparison.json").exists()
     assert list(document["lines"]) == ["slow to fast"]
-    assert "no line from fast to cnn" in done.stderr
-    assert "fewer than 5 runs in slow (2), fast (2), cnn (2)" in done.stderr
+    assert "no line from fast to cnn" in done.err
+    assert "fewer than 5 runs in slow (2), fast (2), cnn (2)" in done.err
     remarks = ("note:", "warning:", "wrote", "error:", "probes:", "not at a minimum")
-    tables = [line for line in done.stderr.splitlines() if not line.startswith(remarks)]
+    tables = [line for line in done.err.splitlines() if not line.startswith(remarks)]
     assert max(map(len, tables)) <= 130
     for words in ("Cliff's δ", "Kendall's τ", "slow / cnn", "train_loss", "granulated Ψ"):
         assert any(words in line for line in tables)
@@ -197,18 +187,18 @@ def test_batchnorm_along_the_line(runs, tmp_path):
         "compare", runs / "cnn-0.safetensors", runs / "cnn-1.safetensors", "--samples", 100, "--measures", "trace", "--grid", 5,
         "--batchnorm", "interpolate", "--json", "--out", tmp_path / "o",
     )  # fmt: skip
-    (piece,) = json.loads(done.stdout)["lines"].values()
+    (piece,) = json.loads(done.out)["lines"].values()
     assert piece["title"] == "Loss on the line from cnn-0 to cnn-1, on the data of cnn-0, BatchNorm interpolated"
     assert piece["provenance"]["batchnorm"] == "statistics interpolated"
-    assert "cnn-0 to cnn-1: BatchNorm statistics interpolated" in done.stderr
-    assert "1 against 1 runs: the smallest p-value they can give is 2/2 = 1" in done.stderr
+    assert "cnn-0 to cnn-1: BatchNorm statistics interpolated" in done.err
+    assert "1 against 1 runs: the smallest p-value they can give is 2/2 = 1" in done.err
 
 
 def test_a_loss_that_no_run_is_near(runs, tmp_path):
     both = (runs / "slow-0.safetensors", runs / "slow-1.safetensors")
     done = landscape("compare", *both, "--match-loss", "1e-9", cwd=tmp_path, code=2)
-    assert "expected runs near a training loss of 1e-09" in done.stderr
-    assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+    assert "expected runs near a training loss of 1e-09" in done.err
+    assert len([line for line in done.err.splitlines() if line.startswith("error:")]) == 1
     assert not list(tmp_path.iterdir()), "a run that failed owns nothing"
 
 

@@ -2,27 +2,19 @@
 
 import json
 import math
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import landscape
 from safetensors.torch import load_file
 from torch import nn
 
+from landscape.measures import MEASURES
+
 FEW = ("--samples", 60)
 QUICK = "trace,adaptive_trace,layer_relative_trace,keskar,path_norm,logit_norm"
-
-
-def landscape(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "landscape", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
-    )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    assert "Warning" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +29,7 @@ def both(net: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
     """One run of the command as it is: its folder, what it printed, and what it remarked."""
     out = tmp_path_factory.mktemp("both") / "o"
     done = landscape("reparam", net, "--alpha", 4, "--sweep", 2, "--measures", QUICK, *FEW, "--out", out)
-    return out, done.stdout, done.stderr
+    return out, done.out, done.err
 
 
 def factors(path: Path, other: Path) -> dict[str, torch.Tensor]:
@@ -89,9 +81,7 @@ def test_both_rescaled_checkpoints_are_what_they_say(net: Path, both: tuple[Path
     assert {round(float(x), 4) for x in layer["fc3.weight"]} == {1.0}
     assert node["fc1.bias"].std() > 0.3
     assert 0.25 - 1e-6 <= node["fc1.bias"].min() < node["fc1.bias"].max() <= 4 + 1e-6
-    again = json.loads(
-        landscape("sharpness", both[0] / "rescaled-node.safetensors", *FEW, "--measures", "trace", "--json").stdout
-    )
+    again = json.loads(landscape("sharpness", both[0] / "rescaled-node.safetensors", *FEW, "--measures", "trace", "--json").out)
     rows = {row["name"]: row for row in json.loads((both[0] / "certificate.json").read_text())["node"]["rows"]}
     assert again["results"][0]["measures"]["trace"]["value"] == pytest.approx(rows["trace"]["after"]["value"], rel=1e-5)
 
@@ -125,7 +115,7 @@ def test_the_figure_and_the_report_show_both(both: tuple[Path, str, str], tmp_pa
 @pytest.mark.parametrize(("option", "rescaling"), [(("--node",), "node"), (("--layer", "fc2"), "layer")])
 def test_asking_for_one_symmetry_gives_one(net: Path, tmp_path: Path, option: tuple[str, ...], rescaling: str) -> None:
     done = landscape("reparam", net, *option, "--measures", "trace,adaptive_trace", *FEW, "--json", "--out", tmp_path / "o")
-    document = json.loads(done.stdout)
+    document = json.loads(done.out)
     assert document["rescaling"] == document["symmetry"] == rescaling
     assert document["node"] is None
     assert document["sweep"] == []
@@ -154,7 +144,7 @@ def test_a_network_whose_layers_are_read_in_part_and_measures_that_it_does_not_h
     done = landscape(
         "reparam", "net.pt", "--task", "task.py", "--dtype", "float64", "--measures", measures, "--out", "o", cwd=tmp_path
     )
-    assert "the table tests the claims about neuron-wise rescaling" in done.stdout
+    assert "the table tests the claims about neuron-wise rescaling" in done.out
     document = json.loads((tmp_path / "o" / "certificate.json").read_text())
     assert (document["rescaling"], document["symmetry"]) == ("layer", "node")
     for c in (document, document["node"]):
@@ -164,7 +154,7 @@ def test_a_network_whose_layers_are_read_in_part_and_measures_that_it_does_not_h
         assert verdicts["input_margin"] == verdicts["adaptive_worst_l2_normalized"] == "not defined"
         assert c["rows"][2]["before"]["value"] is None
         assert c["provenance"]["rounding"] == 1e-6
-    assert "input_margin: not defined" in done.stdout
+    assert "input_margin: not defined" in done.out
     assert (tmp_path / "o" / "certificate-node.png").exists()
 
 
@@ -183,23 +173,17 @@ def test_a_sweep_leaves_out_what_batchnorm_cannot_take_up(tmp_path: Path) -> Non
         "reparam", "net.pt", "--task", "task.py", "--layer", "0", "--sweep", 3, "--measures", "trace", "--json", "--out", "o",
         cwd=tmp_path,
     )  # fmt: skip
-    assert [p["alpha"] for p in json.loads(done.stdout)["sweep"]] == pytest.approx([math.sqrt(5)])
-    assert "left out of the layer-wise sweep: alpha below 0.577" in done.stderr
+    assert [p["alpha"] for p in json.loads(done.out)["sweep"]] == pytest.approx([math.sqrt(5)])
+    assert "left out of the layer-wise sweep: alpha below 0.577" in done.err
 
 
-def test_a_broken_claim_fails_the_command(net: Path, tmp_path: Path) -> None:
+def test_a_broken_claim_fails_the_command(net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry that says too much is found out by the command itself, on every point."""
-    (tmp_path / "main.py").write_text(
-        "import sys\nfrom dataclasses import replace\nfrom landscape.measures import MEASURES\n"
-        "MEASURES['trace'] = replace(MEASURES['trace'], invariant_to=('layer', 'node'))\n"
-        "from landscape.cli.app import run\nsys.argv = ['landscape', *sys.argv[1:]]\nrun()\n"
-    )
-    arguments = ["reparam", net, "--measures", "trace", *FEW, "--out", tmp_path / "o"]
-    done = subprocess.run([sys.executable, "main.py", *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 6
-    assert done.stdout.count("CLAIM BROKEN") == 4  # in both tables and both verdicts
-    assert "found trace moved" in done.stderr
+    monkeypatch.setitem(MEASURES, "trace", replace(MEASURES["trace"], invariant_to=("layer", "node")))
+    done = landscape("reparam", net, "--measures", "trace", *FEW, "--out", tmp_path / "o", code=6)
+    assert done.out.count("CLAIM BROKEN") == 4  # in both tables and both verdicts
+    assert "found trace moved" in done.err
 
 
 def test_a_bad_sweep_is_one_line(net: Path, tmp_path: Path) -> None:
-    assert "--sweep" in landscape("reparam", net, "--sweep", "-1", cwd=tmp_path, code=2).stderr
+    assert "--sweep" in landscape("reparam", net, "--sweep", "-1", cwd=tmp_path, code=2).err

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import landscape
 
 from landscape.checkpoints import save
 
 SLOW = pytest.mark.slow
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 FEW = ("--samples", "40")
 GRID = ("--grid", "31", *FEW)  # a second of work: time to be killed in
 
@@ -24,7 +24,7 @@ GRID = ("--grid", "31", *FEW)  # a second of work: time to be killed in
 def started(*arguments: object, cwd: Path, **more) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "landscape", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=ENVIRONMENT, **more,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, **more,
     )  # fmt: skip
 
 
@@ -37,7 +37,12 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
 
 
 def surface(cwd: Path, out: str, *arguments: object, code: int = 0, **more) -> tuple[str, str]:
-    return ended(started("surface", "0.safetensors", *arguments, "--out", out, cwd=cwd, **more), code)
+    """A surface to its end: in this process, unless one of its own is asked for by what makes it."""
+    command = ("surface", "0.safetensors", *arguments, "--out", out)
+    if more:
+        return ended(started(*command, cwd=cwd, **more), code)
+    done = landscape(*command, cwd=cwd, code=code)
+    return done.out, done.err.replace("\n", " ")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -62,7 +67,7 @@ def records(folder: Path) -> int:
 def place(tmp_path_factory) -> Path:
     """A trained network, and in `whole` its surface as nobody disturbed it."""
     folder = tmp_path_factory.mktemp("runs")
-    ended(started("train", "digits-mlp", "--epochs", 2, "--seed", 0, "-M", "widths=[8]", "--out", "0.safetensors", cwd=folder))
+    landscape("train", "digits-mlp", "--epochs", 2, "--seed", 0, "-M", "widths=[8]", "--out", "0.safetensors", cwd=folder)
     surface(folder, "whole", *GRID)
     assert {p.rpartition(".")[2] for p in contents(folder / "whole")} == {"json", "nc", "vtr", "csv", "png", "pdf"}
     return folder
@@ -147,10 +152,10 @@ def test_another_option_is_refused_by_its_name(place, change, named):
 
 @SLOW
 def test_another_checkpoint_is_refused(place):
-    ended(started("train", "digits-mlp", "--epochs", 1, "--seed", 1, "-M", "widths=[8]", "--out", "1.safetensors", cwd=place))
+    landscape("train", "digits-mlp", "--epochs", 1, "--seed", 1, "-M", "widths=[8]", "--out", "1.safetensors", cwd=place)
     before = contents(place / "whole")
-    _, err = ended(started("surface", "1.safetensors", *GRID, "--out", "whole", cwd=place), 2)
-    assert "sha256 (" in err
+    done = landscape("surface", "1.safetensors", *GRID, "--out", "whole", cwd=place, code=2)
+    assert "sha256 (" in done.err
     assert contents(place / "whole") == before
 
 
@@ -245,7 +250,7 @@ def test_a_plan_is_followed_whatever_the_machine_does(place):
 @SLOW
 def test_curvature_and_curves_killed_again_and_again(place):
     """Every kill somewhere else, and the exports are those of a run that nobody disturbed."""
-    ended(started("train", "digits-mlp", "--epochs", 2, "--seed", 2, "-M", "widths=[8]", "--out", "2.safetensors", cwd=place))
+    landscape("train", "digits-mlp", "--epochs", 2, "--seed", 2, "-M", "widths=[8]", "--out", "2.safetensors", cwd=place)
     for name, arguments in (
         ("curved", ("--grid", 9, "--curvature", "--directions", "hessian", *FEW)),
         ("curve", ("--path", "bezier:2.safetensors", "--steps", 20, "--grid", 301, *FEW)),
@@ -297,7 +302,7 @@ def test_an_edited_task_is_refused(tmp_path):
 
 
 def test_a_curve_says_how_it_was_trained_and_what_it_goes_round(place):
-    ended(started("train", "digits-mlp", "--epochs", 2, "--seed", 3, "-M", "widths=[8]", "--out", "3.safetensors", cwd=place))
+    landscape("train", "digits-mlp", "--epochs", 2, "--seed", 3, "-M", "widths=[8]", "--out", "3.safetensors", cwd=place)
     arguments = ("--path", "polygon:3.safetensors", "--steps", 5, "--bends", 2, "--grid", 5, *FEW)
     out, err = surface(place, "round", *arguments)
     assert "curve: polygon of length" in out

@@ -301,7 +301,8 @@ def test_an_environment_that_makes_no_sense(environment, demo, monkeypatch):
         launched()
 
 
-NAMES = ("a\x1b[31mred", "x\nerror: fake", "\u202egnp", "\x07\x9b2Jb", "=cmd()", "[bold]<b>&amp;")
+# What a terminal obeys in one name, what a page, a table and a spreadsheet obey in the other.
+NAMES = ("a\x1b[31mred\u202egnp\x07\x9b2Jb\nerror: fake", "=cmd()[bold]<b>&amp;")
 COMMANDS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 

@@ -276,9 +276,10 @@ def test_intervals_cover_the_truth():
     net = nn.Sequential(linear(torch.tensor([[1.0], [-1.0]])))  # f = (x, -x), target 0: length sqrt(2) |x|, margin x
     truths = {logit_norm: math.sqrt(2) / 2, input_margin: 0.0, critical_sample_ratio: 0.3}
     hits = dict.fromkeys(truths, 0)
-    for seed in range(400):
-        x = 2 * torch.rand(50, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1
-        objective = Objective(net, CROSS_ENTROPY, (x, torch.zeros(50, dtype=torch.int64)), dtype="float64")
+    draws = [torch.rand(50, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in range(400)]
+    x = 2 * torch.cat(draws) - 1
+    whole = Objective(net, CROSS_ENTROPY, (x, torch.zeros(len(x), dtype=torch.int64)), dtype="float64")
+    for objective in whole.chunks(50):  # what is prepared once for a network is shared by them
         for function, truth in truths.items():
             settings = {"span": 255.0, "iterations": 6} if function is critical_sample_ratio else {}
             low, high = function(objective, **settings).interval()

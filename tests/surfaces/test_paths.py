@@ -164,13 +164,11 @@ def test_the_error_covers_the_barrier_of_other_samples():
         }
     )  # fmt: skip
 
-    def hill(rows: slice):
-        data = (x[rows], y[rows])
-        return interpolation(Objective(one, nn.MSELoss(), data), Objective(other, nn.MSELoss(), data), grid=3).barriers["loss"]
-
-    truth = hill(slice(None))
+    ends = [Objective(model, nn.MSELoss(), (x, y)) for model in (one, other)]
+    truth = interpolation(*ends, grid=3).barriers["loss"]
     assert truth.at == 0.5
-    found = [hill(slice(60 * i, 60 * i + 60)) for i in range(100)]
+    samples = zip(*(end.chunks(60) for end in ends), strict=True)
+    found = [interpolation(*sample, grid=3).barriers["loss"] for sample in samples]
     assert all(b.at == 0.5 for b in found)
     covered = np.mean([abs(b.height - truth.height) <= 1.96 * b.stderr for b in found])
     assert 0.87 <= covered <= 1.0
