@@ -28,8 +28,7 @@ from landscape.objective.fingerprint import fingerprints
 from landscape.objective.preparation import Prepared
 from landscape.objective.variants import DTYPES
 from landscape.results import Estimate, Evaluation, Spent
-from landscape.values.evaluation import Metric, evaluated
-from landscape.values.inference import inference_network
+from landscape.values.evaluation import Metric, evaluated, sample_losses
 from landscape.values.recalibration import recalibrated, with_statistics
 from landscape.values.stacked_points import evaluated_many, stack_size
 
@@ -167,10 +166,13 @@ class Objective(Prepared):
 
         Cost: one forward pass. Far from a minimum the loss may be infinite or nan; it is returned unchanged.
         """
+        return evaluated(self._engine, self._pass(theta) | (buffers or {}), self._metric, self._values_in)
+
+    def _pass(self, theta: Tensor | None) -> dict[str, Tensor]:
+        """The parameters of one more forward pass, which is counted."""
         self._check_values()
-        params = self._engine.tensors(self._theta if theta is None else self._cast(theta)) | (buffers or {})
         self._spent.forwards += 1
-        return evaluated(self._engine, params, self._metric, self._values_in)
+        return self._engine.tensors(self._theta if theta is None else self._cast(theta))
 
     def evaluate_many(self, theta: Float[Tensor, "k P"], buffers: dict[str, Tensor] | None = None) -> list[Evaluation]:
         """`evaluate` at k points at once, equal up to rounding; each of `buffers` has a leading dimension of k.
@@ -189,18 +191,14 @@ class Objective(Prepared):
         """Best number of points for `evaluate_many`, a power of 2; 1 if it gains nothing."""
         return 1 if self._values_in is not None else stack_size(self._engine, self._metric)
 
-    @property
-    def arithmetic(self) -> str:
-        """How `evaluate` runs the network, as text: dtype, memory format, BatchNorms folded."""
-        return inference_network(self._engine, self._values_in).words
-
     def value(self, theta: Float[Tensor, " P"] | None = None) -> Estimate:
         """Mean loss with its standard error over samples. Cost: one forward pass."""
         return self.evaluate(theta).loss
 
+    @torch.inference_mode(False)
     def losses(self, theta: Float[Tensor, " P"] | None = None) -> Float[Tensor, " N"] | None:
         """Loss of every sample, float64; None if the loss is not a mean over samples. Cost: one forward pass."""
-        return None if (each := self.evaluate(theta).each.get("loss")) is None else torch.from_numpy(each).to(self.device)
+        return sample_losses(self._engine, self._pass(theta), self._values_in)
 
     @property
     def batchnorms(self) -> tuple[str, ...]:

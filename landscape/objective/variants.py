@@ -100,6 +100,11 @@ class Variants(ABC):
         return str(self._values_in or self.dtype).removeprefix("torch.")
 
     @property
+    def arithmetic(self) -> str:
+        """How `evaluate` runs the network, as text: dtype, memory format, BatchNorms folded."""
+        return inference_network(self._engine, self._values_in).words
+
+    @property
     def device(self) -> torch.device:
         """The device of theta and of the data."""
         return self._theta.device

@@ -45,6 +45,18 @@ def evaluated(
     return summaries(prepared, *(None if row is None else row[None] for row in fetched(rows)))[0]
 
 
+def sample_losses(network: ForwardPass, params: dict[str, Tensor], dtype: torch.dtype | None = None) -> Tensor | None:
+    """The loss of every sample, (N,) float64 on the network's device; None if the loss does not come apart by sample.
+
+    Cost: one forward pass. The same numbers as `evaluated`, without means, scores and errors.
+    """
+    prepared = inference_network(network, dtype)
+    with values():
+        ready = prepared.ready(network, params)
+        each = joined([losses_and_hits(network.loss, prepared.output(network, ready, b), b)[0] for b in prepared.batches])
+    return None if each is None else each.double().clone()  # a tensor that autograd may save
+
+
 def scored(
     network: ForwardPass, prepared: InferenceNetwork, params: dict[str, Tensor], metric: Metric | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
