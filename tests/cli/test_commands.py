@@ -143,7 +143,7 @@ def test_a_users_own_checkpoint_with_a_task_file(tmp_path):
     landscape("init", "ckpt.pt", "--out", "fresh.py", cwd=tmp_path)
     compile((tmp_path / "fresh.py").read_text(), "fresh.py", "exec")
     refused = landscape("init", "ckpt.pt", "--out", "fresh.py", cwd=tmp_path, code=2)
-    assert "expected a new file, found fresh.py" in refused.err
+    assert "expected a new file, found an existing one at fresh.py" in refused.err
 
 
 BAD = [
@@ -161,7 +161,7 @@ BAD = [
     (("surface", "RUN", "--span", "1", "-1"), 2, "span"),
     (("surface", "RUN", "--directions", "sideways"), 2, "sideways"),
     (("reparam", "RUN", "--target", "trace"), 2, "MEASURE=VALUE"),
-    (("reparam", "RUN", "--target", "adaptive_trace=3"), 2, "rescaling moves"),
+    (("reparam", "RUN", "--target", "adaptive_trace=3"), 2, "rescaling changes"),
     (("reparam", "RUN", "--alpha", "-1"), 2, "alpha"),
     (("compare", "RUN"), 2, "at least two"),
     (("compare", "--group", "a=none-*.pt"), 2, "none-*.pt"),

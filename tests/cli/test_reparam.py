@@ -90,7 +90,7 @@ def test_people_see_both_tables_the_forecast_and_a_verdict_each(both: tuple[Path
     _, text, remarks = both
     assert "forecast: 6 measures of 7 networks, about" in remarks
     lines = text.splitlines()
-    assert [line for line in lines if len(line) > 130 and "claimed invariant" not in line] == []  # sentences may wrap
+    assert [line for line in lines if len(line) > 130 and "as claimed" not in line] == []  # sentences may wrap
     for words in ("layer-wise, fc1, alpha = 4", "node-wise, every neuron, alpha = 4"):
         start = next(i for i, line in enumerate(lines) if line.startswith(words))
         assert lines[start + 1].startswith("the same function: max |Δlogit| = ")
@@ -182,7 +182,7 @@ def test_a_broken_claim_fails_the_command(net: Path, tmp_path: Path, monkeypatch
     monkeypatch.setitem(MEASURES, "trace", replace(MEASURES["trace"], invariant_to=("layer", "node")))
     done = landscape("reparam", net, "--measures", "trace", *FEW, "--out", tmp_path / "o", code=6)
     assert done.out.count("CLAIM BROKEN") == 4  # in both tables and both verdicts
-    assert "found trace moved" in done.err
+    assert "found that trace changed" in done.err
 
 
 def test_a_bad_sweep_is_one_line(net: Path, tmp_path: Path) -> None:

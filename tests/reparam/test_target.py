@@ -44,7 +44,7 @@ def test_the_flattening_bound_is_named() -> None:
     assert blocks.bound == 13.0
     assert blocks.at(blocks.flattest) == pytest.approx(13.0)
     with pytest.raises(
-        UsageError, match=r"expected a target trace above the flattening bound 13 \(at alpha = 0\.8165\), found 12\.9; ask"
+        UsageError, match=r"expected a target trace above the flattening bound 13 \(at alpha = 0\.8165\), found 12\.9; choose"
     ):
         blocks.solve(12.9)
 

@@ -62,7 +62,7 @@ def test_every_path_carries_its_check(kind, batchnorm, dtype):
     footer = figure_interpolation(found).get_supxlabel().replace("\n", " ")
     assert "path: values computed anew differ by" in told
     held = "checked: start, end, path, slopes, curvature"
-    moving = "checked: start, end, path; NOT CHECKED: slopes and curvature (the statistics move with the place)"
+    moving = "checked: start, end, path; NOT CHECKED: slopes and curvature (the statistics vary along the path)"
     assert footer.endswith(moving if batchnorm == "interpolate" else held)
 
 
