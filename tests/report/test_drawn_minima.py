@@ -116,6 +116,6 @@ def test_minima_of_unknown_doubt_are_all_drawn_and_none_is_claimed():
     ax = draw_merge_tree(piece)
     colours = [marked(ax, f"bar {i}").get_color() for i in (1, 2, 3)]
     assert colours[1] == colours[2] != colours[0]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["lowest of 3 minima, doubt unknown", "2 of unknown doubt"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["lowest of 3 minima, error unknown", "2 of unknown error"]
     assert "3 minima on the grid in all; sampling error unknown" in figure_merge_tree(piece).get_supxlabel().replace("\n", " ")
     assert marked(draw_slice(piece), "minima").get_xydata().tolist() == [[-1, 0]]

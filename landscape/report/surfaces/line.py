@@ -159,7 +159,7 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
         return
     half = "" if found.stderr is None else f" ± {short(NORMAL_95 * found.stderr, 2)}"
     if where in at:
-        _remark(ax, f"no hill: highest at an end, {short(height)}{half}\nabove the mean of both")
+        _remark(ax, f"no barrier: highest at an end, {short(height)}{half}\nabove the mean of both")
         return
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}

@@ -61,7 +61,7 @@ def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
     """Draw the persistence of a plane's minima: a bar from each minimum to the pass that leads to a lower one.
 
     The bars are in the order of the tree, the lowest minimum on top, and carry the numbers that the contours carry; grey ones
-    do not count. The length is the persistence, written beside the bar with its 95 % doubt, which the black bar shows around
+    do not count. The length is the persistence, written beside the bar with its 95 % interval, which the black bar shows around
     the pass. The lowest minimum's bar has no end. The scale is logarithmic where all of it is positive and spans over 100
     times; lengths are then ratios.
 
@@ -131,7 +131,7 @@ def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
     handles = [Line2D([], [], color=BLUE, label=_counted(tree), **thick)] if tree.kept else []
     others = len(tree.minima) - len(tree.kept) - tree.unknown
     if tree.unknown:
-        handles.append(Line2D([], [], color=GREY, label=f"{tree.unknown} of unknown doubt", **thick))
+        handles.append(Line2D([], [], color=GREY, label=f"{tree.unknown} of unknown error", **thick))
     if others:
         handles.append(Line2D([], [], color=GREY, label=f"{others} less persistent", **thick))
     if any(m.doubt for m in drawn):
@@ -145,9 +145,9 @@ def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
 def _counted(tree: MergeTree) -> str:
     """The number of minima that count and from where on."""
     if tree.unknown and all(m.saddle is None for m in tree.kept):
-        return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, doubt unknown"
+        return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, error unknown"
     count = number_of(len(tree.kept), "minimum", "minima")
-    above = " beyond the samples' doubt" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
+    above = " above sampling error" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
     return count + above + (f", {tree.on_border} on the border" if tree.on_border else "")
 
 
