@@ -16,7 +16,7 @@ from rich.text import Text
 from landscape.errors import printable
 from landscape.machine import progress
 from landscape.machine.json_values import plain
-from landscape.machine.pace import Pace
+from landscape.machine.time_estimate import Pace
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from landscape.errors import NumericalError, is_exhausted
+from landscape.errors import NumericalError, is_out_of_memory
 
 
 def grad(scalar: Tensor, leaves: dict[str, Tensor], create_graph: bool = False) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ def differentiable() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, TypeError) as error:
-        if is_exhausted(error):
+        if is_out_of_memory(error):
             raise
         first = str(error).partition("\n")[0]
         raise NumericalError(

@@ -9,8 +9,8 @@ from landscape.linalg.maximisation.corners import FEW
 from landscape.linalg.maximisation.maximise import maximise_ball, maximise_box
 from landscape.linalg.maximisation.maximum import Maximum, Run
 from landscape.linalg.products import MatVec
-from landscape.linalg.rows import Place
 from landscape.linalg.trace import ProbeSweep, frobenius, hutchinson, hutchpp, mean_estimate, quadratic_forms
+from landscape.linalg.vector_store import Place
 
 __all__ = [
     "FEW",

@@ -11,7 +11,7 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.linalg.probes import Distribution, default_generator, random_rows
 from landscape.linalg.products import MatVec, Products, column_chunks, gram
-from landscape.linalg.rows import orthonormal_rows
+from landscape.linalg.vector_store import orthonormal_rows
 from landscape.machine import progress
 from landscape.results import Estimate
 

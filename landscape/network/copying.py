@@ -11,7 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
-from landscape.errors import UsageError, first_line, is_exhausted
+from landscape.errors import UsageError, first_line, is_out_of_memory
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 # Attributes of a module that PyTorch's own methods move.
@@ -54,7 +54,7 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     try:
         copied = copy.deepcopy(model, same | wrapped | computed)
     except (RuntimeError, TypeError) as error:
-        if is_exhausted(error):
+        if is_out_of_memory(error):
             raise
         raise UsageError(
             f"expected a network that can be copied, found {first_line(error)}",

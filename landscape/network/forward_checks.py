@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError, is_about_dtype, is_exhausted
+from landscape.errors import NumericalError, UsageError, is_about_dtype, is_out_of_memory
 from landscape.machine.arithmetic import values
 from landscape.network.batches import Batch, counted, merged
 from landscape.network.copying import kept, owned
 from landscape.network.forward import ForwardPass, Pass
 from landscape.network.functional import called
-from landscape.network.losses.checks import check_classes, check_loss, takes, with_target
+from landscape.network.losses.loss_checks import check_classes, check_loss, takes, with_target
 from landscape.network.losses.mean_loss import MeanLoss
 from landscape.network.losses.structure import structure
 from landscape.network.outputs import found_at, picked
@@ -221,7 +221,7 @@ def _first_output(network: ForwardPass, theta: Tensor, batch: Batch) -> tuple[An
     except UsageError:
         raise
     except Exception as error:  # whatever the user's own code raises on its own data
-        if is_exhausted(error):
+        if is_out_of_memory(error):
             raise
         first = str(error).partition("\n")[0]
         other = "float32" if theta.dtype == torch.float64 else "float64"

@@ -18,7 +18,7 @@ from landscape.machine.arithmetic import grad_mode
 from landscape.machine.distributed import group
 from landscape.machine.malloc import keep_freed
 from landscape.network.batches import Data, one_input, placed, read, split
-from landscape.network.caller import Live, check_copy
+from landscape.network.copy_check import Live, check_copy
 from landscape.network.copying import check_model, converted, owned, unwrapped
 from landscape.network.folding import folded
 from landscape.network.forward_checks import check_weights, ready
@@ -171,8 +171,9 @@ class Objective(Prepared):
     def _pass(self, theta: Tensor | None) -> dict[str, Tensor]:
         """The parameters of one more forward pass, which is counted."""
         self._check_values()
+        params = self._engine.tensors(self._theta if theta is None else self._cast(theta))
         self._spent.forwards += 1
-        return self._engine.tensors(self._theta if theta is None else self._cast(theta))
+        return params
 
     def evaluate_many(self, theta: Float[Tensor, "k P"], buffers: dict[str, Tensor] | None = None) -> list[Evaluation]:
         """`evaluate` at k points at once, equal up to rounding; each of `buffers` has a leading dimension of k.

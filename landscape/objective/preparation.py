@@ -9,7 +9,7 @@ from landscape.curvature.method import Method
 from landscape.curvature.preflight import SAMPLES, check_engine
 from landscape.curvature.reverse_mode import differentiable
 from landscape.curvature.trial import chosen
-from landscape.errors import NumericalError, is_exhausted
+from landscape.errors import NumericalError, is_out_of_memory
 from landscape.machine.distributed import ALONE
 from landscape.machine.memory import Plan
 from landscape.network.batches import counted
@@ -92,7 +92,7 @@ class Prepared(Variants):
         try:
             self._engine = check_values(self._engine, self._theta, self._one_batch)
         except RuntimeError as error:  # the network ran in its own dtype but not in this one
-            if is_exhausted(error):
+            if is_out_of_memory(error):
                 raise
             first = str(error).partition("\n")[0]
             raise NumericalError(

@@ -16,7 +16,7 @@ from landscape.errors import UsageError
 from landscape.machine.distributed import ALONE, Group
 from landscape.machine.memory import Plan
 from landscape.network.batches import drawn, epoch, merged, select
-from landscape.network.caller import Live
+from landscape.network.copy_check import Live
 from landscape.network.forward_checks import check_weights, weighted
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
 from landscape.network.parameters import Layout

@@ -19,11 +19,11 @@ from landscape.surfaces.axes.directions import Direction, random_direction
 from landscape.surfaces.batchnorm_statistics import WORDS, BatchNorm, is_normalized, on_plane
 from landscape.surfaces.checks.check_slice import check_slice
 from landscape.surfaces.running.measurement import Extremes, Part, filled
+from landscape.surfaces.running.point_loop import recheck, survey
 from landscape.surfaces.running.run_directory import Run, digest
 from landscape.surfaces.running.settings import settled_products
 from landscape.surfaces.running.sharing import shared_folder
-from landscape.surfaces.running.sources import Drawn
-from landscape.surfaces.running.survey import recheck, survey
+from landscape.surfaces.running.value_sources import Drawn
 from landscape.surfaces.topology import merge_tree
 
 Seen = Callable[[Slice], None]

@@ -22,7 +22,7 @@ from landscape.surfaces.running.measurement import Extremes, Losses, Part, error
 from landscape.surfaces.running.run_directory import Run, digest
 from landscape.surfaces.running.settings import settled_products
 from landscape.surfaces.running.sharing import shared_folder
-from landscape.surfaces.running.sources import Drawn
+from landscape.surfaces.running.value_sources import Drawn
 
 if TYPE_CHECKING:
     from landscape.surfaces.axes.curve import Curve

@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from landscape.machine.arithmetic import exact_math
 from landscape.network.forward import ForwardPass
-from landscape.network.unchanged import unchanged
+from landscape.network.restored_state import unchanged
 from landscape.results import Evaluation
 from landscape.values.evaluation import Metric, fetched, scored, summaries
 from landscape.values.inference import convolves, inference_network

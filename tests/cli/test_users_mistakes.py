@@ -241,7 +241,7 @@ def within(seconds: float, call):
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "socket", "folder"])
 def test_what_is_no_file_is_not_read(kind, tmp_path):
-    from landscape.cli.surfaces.axes import path_sha256
+    from landscape.cli.surfaces.requested_axes import path_sha256
     from landscape.errors import UsageError
     from landscape.machine.files import read_json
     from landscape.report import is_report

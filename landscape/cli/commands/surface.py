@@ -51,8 +51,8 @@ def run(
     """
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file, test_objective
-    from landscape.cli.surfaces.axes import Axes, path_sha256
     from landscape.cli.surfaces.output import finish
+    from landscape.cli.surfaces.requested_axes import Axes, path_sha256
     from landscape.measures import provenance
 
     options.check(naming.split)

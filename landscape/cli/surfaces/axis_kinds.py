@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from landscape.errors import UsageError
 
 if TYPE_CHECKING:
-    from landscape.cli.surfaces.axes import Axes
+    from landscape.cli.surfaces.requested_axes import Axes
     from landscape.objective import Objective
     from landscape.surfaces import Direction
 

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from landscape.curvature.double_backward.attention import attention, softmax
 from landscape.curvature.double_backward.convolution import convolution
-from landscape.curvature.double_backward.lacking import (
+from landscape.curvature.double_backward.missing_derivatives import (
     cdist,
     embedding,
     embedding_bag,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from landscape.curvature.double_backward.last import last
+from landscape.curvature.double_backward.differentiation_limit import last
 
 
 def softmax(x: Tensor, dim: Any = None, *options: Any, **named: Any) -> Tensor:

@@ -11,7 +11,7 @@ from landscape.errors import UsageError
 from landscape.linalg.krylov.lanczos import KrylovBasis
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products, gram
-from landscape.linalg.rows import Place
+from landscape.linalg.vector_store import Place
 from landscape.machine import progress
 from landscape.results import Estimate
 

@@ -13,7 +13,7 @@ from landscape.linalg.krylov.lanczos import KrylovBasis
 from landscape.linalg.krylov.quadrature_error import Rule, around, kernel_error, smoothed_bounds
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products
-from landscape.linalg.rows import Place
+from landscape.linalg.vector_store import Place
 from landscape.machine import progress
 from landscape.results import SpectralDensity
 

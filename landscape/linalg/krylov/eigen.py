@@ -11,7 +11,7 @@ from landscape.errors import UsageError
 from landscape.linalg.krylov.lanczos import KrylovBasis, vectors_of
 from landscape.linalg.probes import default_generator
 from landscape.linalg.products import MatVec, Products, gram, norm, rotate_rows
-from landscape.linalg.rows import Place, orthonormal_rows
+from landscape.linalg.vector_store import Place, orthonormal_rows
 from landscape.machine import progress
 from landscape.results import Eigenpairs
 from landscape.results.spectrum import Which

@@ -10,7 +10,7 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products, norm
-from landscape.linalg.rows import Place, Rows, orthonormal_rows
+from landscape.linalg.vector_store import Place, Rows, orthonormal_rows
 
 
 class KrylovBasis:

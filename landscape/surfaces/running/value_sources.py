@@ -6,10 +6,10 @@ from landscape.objective import Objective
 from landscape.results import Slice
 from landscape.surfaces.axes.chart import Chart
 from landscape.surfaces.running.measurement import Losses
+from landscape.surfaces.running.point_loop import survey
 from landscape.surfaces.running.precision import Exact, in_precision
 from landscape.surfaces.running.run_directory import Run
 from landscape.surfaces.running.settings import settled, words
-from landscape.surfaces.running.survey import survey
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError, is_exhausted
+from landscape.errors import NumericalError, UsageError, is_out_of_memory
 from landscape.network.batches import Batch
 from landscape.network.forward import ForwardPass
 from landscape.network.functional import holding
@@ -78,7 +78,7 @@ def check_loss(
     except UsageError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # PyTorch's errors about shapes, not a NameError
-        if is_exhausted(error):
+        if is_out_of_memory(error):
             raise
         first = str(error).partition("\n")[0]
         raise UsageError(

@@ -15,7 +15,7 @@ from clock import FakeClock, growth
 
 from landscape.machine import progress
 from landscape.surfaces.running.journal import Journal
-from landscape.surfaces.running.survey import survey
+from landscape.surfaces.running.point_loop import survey
 
 
 class Squares:
@@ -71,7 +71,7 @@ def holder(tmp_path):
         process.communicate()
 
 
-LOOP = importlib.import_module("landscape.surfaces.running.survey")  # the package has the function under this name
+LOOP = importlib.import_module("landscape.surfaces.running.point_loop")  # the package has the function under this name
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ class Interrupted(Squares):
             return self.now
 
         clock = SimpleNamespace(perf_counter=read, monotonic=read, sleep=pause)
-        monkeypatch.setattr(sys.modules["landscape.surfaces.running.survey"], "time", clock)  # the package's is the function
+        monkeypatch.setattr(sys.modules["landscape.surfaces.running.point_loop"], "time", clock)
 
     def __call__(self, unit: tuple[int, ...]) -> list[dict]:
         self.now += 0.005

@@ -10,8 +10,8 @@ import torch
 from torch import multiprocessing
 
 from landscape.errors import UsageError
-from landscape.linalg import Place, block_eigenvalues, eigenpairs, lanczos, rows, spectral_density
-from landscape.linalg.rows import Rows, orthonormal_rows
+from landscape.linalg import Place, block_eigenvalues, eigenpairs, lanczos, spectral_density, vector_store
+from landscape.linalg.vector_store import Rows, orthonormal_rows
 
 PLACES = [Place(), Place("host"), Place("disk")]
 DIM = 1003
@@ -32,7 +32,7 @@ def names(place):
 @pytest.mark.parametrize("place", PLACES, ids=names)
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
 def test_every_operation_is_that_of_a_plain_matrix(place, dtype, tol, monkeypatch):
-    monkeypatch.setattr(rows, "STREAM", 1 << 14)  # several column chunks
+    monkeypatch.setattr(vector_store, "STREAM", 1 << 14)  # several column chunks
     dim, m = 3 * 8192 + 5, 7
     matrix = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, m)))[0].T
     store = Rows(m, dim, dtype, "cpu", place)
@@ -57,7 +57,7 @@ def test_every_operation_is_that_of_a_plain_matrix(place, dtype, tol, monkeypatc
 
 @pytest.mark.parametrize("place", PLACES[1:], ids=names)
 def test_solvers_find_the_same_wherever_the_basis_lies(place, monkeypatch):
-    monkeypatch.setattr(rows, "STREAM", 1 << 12)
+    monkeypatch.setattr(vector_store, "STREAM", 1 << 12)
     dim = 3 * 8192 + 5
     diagonal = spectrum(dim)
     options = {"dtype": torch.float64}
@@ -88,7 +88,7 @@ def test_solvers_find_the_same_wherever_the_basis_lies(place, monkeypatch):
 
 
 def test_a_float32_basis_on_disk_stays_orthonormal(monkeypatch):
-    monkeypatch.setattr(rows, "STREAM", 1 << 20)
+    monkeypatch.setattr(vector_store, "STREAM", 1 << 20)
     dim = 200_000
     run = lanczos(lambda v: v * torch.linspace(-1, 1, dim), dim, steps=20, place=Place("disk"))
     wide = run.basis.double()
@@ -107,7 +107,8 @@ def test_the_file_lies_in_the_folder_without_a_name(tmp_path):
 def test_a_process_that_is_killed_leaves_nothing_on_disk(tmp_path):
     code = (
         "import sys, time, torch; from pathlib import Path; from landscape.linalg import Place; "
-        "from landscape.linalg.rows import Rows; r = Rows(9, 10**6, torch.float32, 'cpu', Place('disk', Path(sys.argv[1]))); "
+        "from landscape.linalg.vector_store import Rows; "
+        "r = Rows(9, 10**6, torch.float32, 'cpu', Place('disk', Path(sys.argv[1]))); "
         "r[0] = torch.ones(10**6); print('there', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as child:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from landscape.machine.pace import Pace
+from landscape.machine.time_estimate import Pace
 
 
 def test_before_anything_is_done_nothing_is_told():

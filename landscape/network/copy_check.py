@@ -15,7 +15,7 @@ from landscape.machine.arithmetic import values
 from landscape.network.batches import Batch, placed
 from landscape.network.forward import ForwardPass
 from landscape.network.outputs import picked
-from landscape.network.unchanged import unchanged
+from landscape.network.restored_state import unchanged
 
 # Number of samples to compare, and of the batches, spread over the data, that they come from.
 _SAMPLES, _BATCHES = 256, 8
