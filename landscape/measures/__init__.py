@@ -2,7 +2,8 @@
 
 # isort: split  (the order from here on is the order of every table)
 from landscape.measures.hessian.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
-from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure, measure_all
+from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure
+from landscape.measures.running.measuring import measure_all
 from landscape.measures.running.saved_measures import Kept
 from landscape.measures.running.stationarity import stationarity
 from landscape.measures.running.table import provenance, sharpness

@@ -1,9 +1,7 @@
 """The registry of measures, used by the command line, the documentation, the certificate and the contract tests."""
 
 import inspect
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,15 +10,11 @@ import numpy as np
 import torch
 
 from landscape.errors import NumericalError, UsageError, printable
-from landscape.machine import progress
-from landscape.measures.running.memo import computed
-from landscape.measures.running.remaining_time import Remaining
 from landscape.objective import Objective
-from landscape.results import Estimate, Measurement, Spent
+from landscape.results import Estimate, Spent
 
 if TYPE_CHECKING:
-    from landscape.measures.running.saved_measures import Kept
-    from landscape.measures.running.time_forecast import Forecast
+    pass
 
 Symmetry = Literal["layer", "node"]
 Settings = Mapping[str, Any]
@@ -155,94 +149,6 @@ def chosen(names: str | Sequence[str] | None = None) -> list[Measure]:
             raise UsageError(f"expected a measure, found {name!r}", fix=f"choose among {', '.join(MEASURES)}, or all")
         out.append(MEASURES[name].with_settings(settings) if colon else MEASURES[name])
     return out
-
-
-def measure_all(
-    objective: Objective,
-    names: str | Sequence[str] | None = None,
-    *,
-    seed: int = 0,
-    seconds: Mapping[str, float] | None = None,
-    plan: "Forecast | None" = None,
-    kept: "Kept | None" = None,
-    seen: Callable[[str, Measurement], None] | None = None,
-) -> dict[str, Measurement]:
-    """Compute measures of one network.
-
-    Every measure uses the same seed: two networks measured with the same seed get the same probes, and computations that
-    several measures need (a Lanczos run, a sweep of probes) are done once. A measure that is not defined for the network, or
-    fails, is nan with a reason; the others are computed all the same.
-
-    Args:
-        objective: the network on its data.
-        names: None for the default measures, "all", or a list of names.
-        seed: seed of every measure's generator.
-        seconds: forecast time of each measure, so that the steps of the progress bar take equal times.
-        plan: `forecast(objective, names)`; with it the remaining time is estimated from measured times of passes.
-        kept: measures that are already saved; each new one is saved there as soon as it is computed.
-        seen: called with each measure, in order, as soon as it is computed.
-
-    Returns:
-        name -> Measurement, with its unit, invariance, settings, passes and seconds.
-    """
-    objective.preflight()
-    out: dict[str, Measurement] = {}
-    measures = chosen(names)
-    there = {} if kept is None else kept.measurements
-    todo = [m for m in measures if m.name not in there]
-    steps = {m.name: max(1, round(seconds[m.name])) if seconds and not plan else 1 for m in measures}
-    passes = {} if plan is None else {m.name: plan.passes[m.name] for m in todo}
-    remaining = None if plan is None else Remaining(passes, plan.each, lambda: objective.spent)
-    label = "measures, in forecast seconds" if seconds and not plan else "measures"
-    with progress.stage(label, sum(steps.values())) as advance, ExitStack() as stack:
-        if remaining is not None:
-            stack.enter_context(progress.ticking(lambda: _learn(remaining, advance)))
-        for m in measures:
-            if m.name in there:
-                out[m.name] = there[m.name]
-            else:
-                if remaining is not None:
-                    remaining.begin(m.name)
-                out[m.name] = _measured(m, objective, seed, kept)
-                if remaining is not None:
-                    remaining.end()
-                    advance.left(*remaining.left())
-            if seen is not None:
-                seen(m.name, out[m.name])
-            advance(steps[m.name])
-    return out
-
-
-def _learn(remaining: Remaining, advance: progress.Advance) -> None:
-    """Update the estimate of the remaining time and report it."""
-    remaining.look()
-    advance.left(*remaining.left())
-
-
-def _measured(m: Measure, objective: Objective, seed: int, kept: "Kept | None") -> Measurement:
-    """Compute and save one measure. Work shared with a measure that an earlier run saved is counted for that one."""
-    started, before, known = time.perf_counter(), objective.spent, computed(objective)
-    estimate = m(objective, torch.Generator().manual_seed(seed))
-    shared = {key: cost for key, cost in computed(objective).items() if key not in known}
-    spent = objective.spent - before
-    if kept is not None:
-        for key in shared.keys() & kept.paid:
-            spent = spent - shared[key]
-    found = Measurement(
-        estimate,
-        m.unit,
-        m.unmoved_by(objective),
-        round(spent.products),
-        time.perf_counter() - started,
-        round(spent.gradients),
-        int(spent.forwards + 1e-9),
-        m.settings,
-        m.summary,
-        m.reference,
-    )
-    if kept is not None:
-        kept.keep(objective, m.name, found, list(shared))
-    return found
 
 
 def _like(old: Any, text: str, what: str) -> Any:

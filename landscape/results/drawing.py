@@ -33,7 +33,7 @@ def drawn(result: object, form: Form, *arguments: Any, **options: Any) -> Any:
         form: "axes" for a plain drawing, "figure" for one with title and caption, "xarray" for a Dataset.
         arguments, options: passed to the function in the table.
     """
-    module, name = _DRAWINGS[type(result).__name__][form]
+    module, name = next(_DRAWINGS[kind.__name__] for kind in type(result).__mro__ if kind.__name__ in _DRAWINGS)[form]
     return getattr(importlib.import_module(module), name)(result, *arguments, **options)
 
 

@@ -126,16 +126,16 @@ def test_ctrl_c_prints_what_was_done_and_the_same_command_goes_on(runs, tmp_path
 
 def test_ctrl_c_without_out_prints_the_table(runs, capfd, monkeypatch):
     """Nothing is kept on a disk unasked, and nothing that was found is withheld."""
-    from landscape.measures import registry
+    from landscape.measures.running import measuring
 
-    found = registry._measured
+    found = measuring._measured
 
     def measured(m, *rest):
         if m.name == "trace":
             os.kill(os.getpid(), signal.SIGINT)
         return found(m, *rest)
 
-    monkeypatch.setattr(registry, "_measured", measured)
+    monkeypatch.setattr(measuring, "_measured", measured)
     done = run(capfd, "sharpness", runs[0], *FEW)
     assert done.code == 130
     assert "adaptive_lambda_max" in done.out

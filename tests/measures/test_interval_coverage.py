@@ -10,7 +10,7 @@ from populations import NAMES, curvatures, population
 
 from landscape import Objective
 from landscape.linalg import mean_estimate
-from landscape.measures.registry import measure_all
+from landscape.measures import measure_all
 from landscape.results import Estimate, Measurement, Sampling
 from landscape.results.sampling import FEWEST
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from landscape.machine import progress
-from landscape.measures import chosen, forecast, measure_all, registry
+from landscape.measures import chosen, forecast, measure_all
+from landscape.measures.running import measuring
 from landscape.measures.running.remaining_time import UNSURE, Remaining
 from landscape.measures.running.time_forecast import Forecast
 from landscape.objective import Objective
@@ -143,7 +144,7 @@ def test_an_objective_whose_products_cost_ten_times_the_forecast(monkeypatch):
     def clock() -> float:
         return (objective.spent - start).seconds(real)
 
-    monkeypatch.setattr(registry, "Remaining", lambda passes, each, spent: Remaining(passes, each, spent, clock))
+    monkeypatch.setattr(measuring, "Remaining", lambda passes, each, spent: Remaining(passes, each, spent, clock))
     heard: list[tuple[float, float, float, float]] = []
 
     class Listener:

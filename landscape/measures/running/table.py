@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy
 import torch
 
-from landscape.measures.registry import measure_all
+from landscape.measures.running.measuring import measure_all
 from landscape.measures.running.saved_measures import Kept
 from landscape.measures.running.stationarity import stationarity
 from landscape.measures.running.time_forecast import Forecast
