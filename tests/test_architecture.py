@@ -18,12 +18,19 @@ LAYERS = [contract for contract in CONTRACTS["contracts"] if contract["type"] ==
 # File names that stand in several folders on purpose. A command, the result that it prints and the figure of that result have
 # one name, and so have a result and the function that computes it.
 MIRRORED = {
-    "breakdown.py": {"results", "report/figures"},
-    "certificate.py": {"results", "report/figures"},
-    "compare.py": {"comparison", "cli/commands"},
-    "sharpness.py": {"results", "cli/commands"},
-    "spectrum.py": {"results", "report/figures", "cli/commands"},
-    "stationarity.py": {"results", "measures/running"},
+    "breakdown": {"results", "report/figures"},
+    "certificate": {"results", "report/figures"},
+    "compare": {"comparison", "cli/commands"},
+    "comparison": {".", "results"},
+    "measures": {".", "report/figures"},
+    "objective": {".", "objective"},
+    "reparam": {".", "cli/commands"},
+    "report": {".", "cli/commands"},
+    "running": {"measures", "surfaces"},
+    "sharpness": {"results", "cli/commands"},
+    "spectrum": {"results", "report/figures", "cli/commands"},
+    "stationarity": {"results", "measures/running"},
+    "surfaces": {".", "results", "report", "cli"},
 }
 
 
@@ -72,8 +79,9 @@ def test_a_folder_is_seen_at_a_glance(folder):
 def test_one_name_means_one_thing():
     found: dict[str, set[str]] = defaultdict(set)
     for path in MODULES:
-        if path.stem not in ("__init__", "__main__"):
-            found[path.name].add(path.parent.relative_to(PACKAGE).as_posix())
+        named = path.parent if path.stem == "__init__" else path.with_suffix("")
+        if named != PACKAGE and named.name != "__main__":
+            found[named.name].add(named.parent.relative_to(PACKAGE).as_posix())
     assert {name: folders for name, folders in found.items() if len(folders) > 1} == MIRRORED
 
 
