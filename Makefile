@@ -1,4 +1,5 @@
-# Two commands for a newcomer: `make demo` and `make test`; each sets up .venv by itself.
+# Two commands for a newcomer: `make demo` and `make test`; each sets up .venv by itself. The package is installed by its path
+# (editable_mode=compat), so that a script beside a clone named `landscape` imports the package and not the clone's folder.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -62,20 +63,20 @@ bench: .venv/peers .venv-landscaper/installed
 	$(BIN)/python -m benchmarks
 
 .venv/peers: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable '.[peers]'
 	touch $@
 
 # Landscaper wants numpy 1: its own environment. Where it cannot be installed the benchmarks say that it is missing.
 .venv-landscaper/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-landscaper
 	grep -v '^numpy' constraints.txt > .venv-landscaper/constraints.txt
-	-.venv-landscaper/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-landscaper/constraints.txt --editable '.[landscaper]'
+	-.venv-landscaper/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-landscaper/constraints.txt --config-settings editable_mode=compat --editable '.[landscaper]'
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "landscape needs Python 3.11 or newer; say which: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,report]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev,report]'
 	touch $@
 
 clean:

@@ -15,8 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
 LAYERS = [contract for contract in CONTRACTS["contracts"] if contract["type"] == "layers"]
 
-# Names of modules and folders that stand in several places on purpose. A command, the result that it prints and the figure of that result have
-# one name, and so have a result and the function that computes it.
+# Names of modules and folders that stand in several places on purpose. A command, the result that it prints and the figure of
+# that result have one name, and so have a result and the function that computes it.
 MIRRORED = {
     "breakdown": {"results", "report/figures"},
     "certificate": {"results", "report/figures"},

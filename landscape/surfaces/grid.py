@@ -15,7 +15,7 @@ from landscape.errors import NumericalError
 from landscape.objective import Objective
 from landscape.results import Slice
 from landscape.surfaces.axes.chart import Chart, Place, Span, coordinates
-from landscape.surfaces.axes.directions import Direction, random_direction
+from landscape.surfaces.axes.directions import Direction, check_apart, random_direction
 from landscape.surfaces.batchnorm_statistics import WORDS, BatchNorm, is_normalized, on_plane
 from landscape.surfaces.checks.check_slice import check_slice
 from landscape.surfaces.running.measurement import Extremes, Part, filled
@@ -152,6 +152,7 @@ def plane(
     """
     if directions is None:
         directions = (random_direction(objective, seed=seed), random_direction(objective, seed=seed + 1))
+    check_apart(*directions)
     spans = span if isinstance(span[0], Sequence) else (span, span)
     grids = (grid, grid) if isinstance(grid, int) else grid
     return _slice(objective, directions, spans, grids, test, seed, batchnorm, curvature, precision, run, seen)

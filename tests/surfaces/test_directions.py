@@ -244,3 +244,12 @@ def test_weights_that_are_all_zero_give_no_direction():
     with pytest.raises(UsageError, match="all weights that would change are 0"):
         random_direction(objective)
     assert random_direction(objective, norm="none").vector.norm() > 0
+
+
+@pytest.mark.parametrize("factor", [1.0, -3.0])
+def test_parallel_directions_span_no_plane(factor):
+    model, loss, x, y = CASES[0].make(0)
+    objective = Objective(model, loss, (x, y))
+    first = random_direction(objective)
+    with pytest.raises(UsageError, match="two directions that span a plane, found parallel ones: .* and again"):
+        plane(objective, (first, Direction("again", factor * first.vector)), grid=3)

@@ -19,10 +19,10 @@ def export_slice(piece: Slice, folder: str | Path, stem: str) -> list[Path]:
     Args:
         piece: a line, a path or a plane; unfinished ones too, with what is missing said point by point.
         folder: where; it must exist.
-        stem: name of the files, without ".nc", ".vtr", ".csv".
+        stem: name of the files, without the ending.
 
     Returns:
-        The three files, in that order.
+        The files, in the order of the formats.
 
     Raises:
         UsageError: the folder does not exist or cannot be written, the stem is not a bare name, the slice has no quantity.
@@ -32,7 +32,8 @@ def export_slice(piece: Slice, folder: str | Path, stem: str) -> list[Path]:
         >>> import numpy as np
         >>> a = np.linspace(-1, 1, 3)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     [p.name for p in export_slice(Slice(("d",), (a,), {"loss": a**2}, {}, None, "bowl", {}), folder, "line.v2")]
+        ...     files = export_slice(Slice(("d",), (a,), {"loss": a**2}, {}, None, "bowl", {}), folder, "line.v2")
+        >>> [p.name for p in files][:3]
         ['line.v2.nc', 'line.v2.vtr', 'line.v2.csv']
     """
     if not stem or Path(stem).name != stem:

@@ -90,12 +90,20 @@ def figure_slice(
     ax = draw_slice(part, quantity=quantity, view=view)
     if part is not piece:
         show_whole_span(ax, piece)
-    lines = ["; ".join(slice_facts(piece, quantity)), subject_line(piece.provenance), check_line(piece)]
+    lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity)), check_line(piece)]
     return finish(ax, f"{named} ({progress})" if progress else named, lines, caption)
+
+
+def _made_with(piece: Slice, quantity: str) -> Provenance:
+    """The slice's provenance, of a test quantity with the test samples."""
+    if not quantity.startswith("test_"):
+        return piece.provenance
+    return {**piece.provenance, "split": "test", "samples": piece.provenance.get("test_samples")}
 
 
 def _named(title: str, name: str) -> str:
     """The title of a slice for another of its quantities."""
+    name = name[0].upper() + name[1:] if name.isascii() else name
     return name + title.removeprefix("Loss") if title.startswith(("Loss on ", "Loss along ")) else f"{title}: {name}"
 
 

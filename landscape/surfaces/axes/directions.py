@@ -127,6 +127,20 @@ def eigenvector_directions(pairs: Eigenpairs) -> list[Direction]:
     ]
 
 
+def check_apart(first: Direction, second: Direction) -> None:
+    """Refuse two directions that span no plane.
+
+    Raises:
+        UsageError: they are parallel up to rounding.
+    """
+    a, b = first.vector.double(), second.vector.double()
+    if float((a @ b).abs()) > (1 - 1e-9) * float(a.norm() * b.norm()) > 0:
+        raise UsageError(
+            f"expected two directions that span a plane, found parallel ones: {first.name} and {second.name}",
+            fix="choose another second axis, such as random",
+        )
+
+
 def orthogonal_to(first: Direction, second: Direction) -> Direction:
     """The second direction minus its projection on the first, d2 - (d1.d2 / ||d1||^2) d1; this changes its filter norms.
 
