@@ -251,5 +251,5 @@ def test_parallel_directions_span_no_plane(factor):
     model, loss, x, y = CASES[0].make(0)
     objective = Objective(model, loss, (x, y))
     first = random_direction(objective)
-    with pytest.raises(UsageError, match="two directions that span a plane, found parallel ones: .* and again"):
+    with pytest.raises(UsageError, match=r"two directions that span a plane, found parallel ones: .* and again"):
         plane(objective, (first, Direction("again", factor * first.vector)), grid=3)
