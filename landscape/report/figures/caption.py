@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from landscape.report.quantities import quantity_name
-from landscape.report.style import number_of, printable, short
+from landscape.report.style import number_of, label_text, short
 from landscape.results import UNCONVERGED, Sharpness, Slice
 
 Provenance = Mapping[str, Any]
@@ -41,8 +41,8 @@ def provenance_line(provenance: Provenance) -> str:
         parts.append(f"trained curve: {', '.join(told)}")
     if provenance.get("seed") is not None:
         parts.append(f"seed {provenance['seed']}")
-    parts += [printable(provenance[key], 60) for key in ("dtype", "device") if provenance.get(key)]
-    parts += [printable(f"{key} {provenance[key]}", 60) for key in ("landscape", "torch") if provenance.get(key)]
+    parts += [label_text(provenance[key], 60) for key in ("dtype", "device") if provenance.get(key)]
+    parts += [label_text(f"{key} {provenance[key]}", 60) for key in ("landscape", "torch") if provenance.get(key)]
     return " · ".join(parts)
 
 
@@ -90,11 +90,11 @@ def _subject(provenance: Provenance) -> list[str]:
     if provenance.get("checkpoint"):
         parts.append(PurePath(str(provenance["checkpoint"])).name)
     task, split = provenance.get("task"), provenance.get("split")
-    data = ", ".join(printable(name, 60) for name in (task, split and f"{split} split") if name)
+    data = ", ".join(label_text(name, 60) for name in (task, split and f"{split} split") if name)
     parts += [data] if data else []
     if provenance.get("samples") is not None:
         samples = provenance["samples"]
         parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
     if provenance.get("batchnorm"):
         parts.append(f"BatchNorm: {provenance['batchnorm']}")
-    return [printable(p, 60) for p in parts]
+    return [label_text(p, 60) for p in parts]

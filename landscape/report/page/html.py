@@ -17,7 +17,7 @@ from landscape.report.figures.measures import MARKS, estimate_of
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.surface_section import slice_entry
 from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number
-from landscape.report.style import printable, unit_text
+from landscape.report.style import label_text, unit_text
 from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 from landscape.version import __version__
 
@@ -82,7 +82,7 @@ def write_report(
     shown = [*sharpness, *(s for s in grouped if (s.checkpoint, s.sha256) not in listed)]
     names = labels(shown)
     page = {
-        "title": printable(title, 200),
+        "title": label_text(title, 200),
         "version": __version__,
         "summary": _summary(shown, names),
         "comparison": _comparison(shown, names, groups, captions),
@@ -134,10 +134,10 @@ def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] |
     for name in dict.fromkeys(name for r in results for name in r.measures):
         first = next(r.measures[name] for r in results if name in r.measures)
         cells = [cell(estimate_of(r, name)) for r in results]
-        rows.append({"name": printable(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
+        rows.append({"name": label_text(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
     lines = [(name, r.minimum.line()) for name, r in zip(names, results, strict=True) if r.minimum is not None]
-    slopes = [f"{name} is {printable(line, 400)}." for name, line in lines if line is not None]
-    lost = [f"{name}: {printable(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
+    slopes = [f"{name} is {label_text(line, 400)}." for name, line in lines if line is not None]
+    lost = [f"{name}: {label_text(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
     return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes}
 
 
@@ -148,7 +148,7 @@ def _comparison(
     shown = dict(groups) if groups else {name: [r] for name, r in zip(names, results, strict=True)}
     if sum(map(len, shown.values())) < 2 or len(shown) > 24:
         return None
-    columns = ", ".join(printable(g, 40) for g in shown)
+    columns = ", ".join(label_text(g, 40) for g in shown)
     words = f"One panel a measure, one column for each of: {columns}. The table above has the numbers."
     figure = titled.figure_measures(shown, columns=4, title="All measures side by side", caption=caption)
     return picture(figure, words)
@@ -173,20 +173,20 @@ def _compared(comparison: Comparison, caption: bool) -> dict[str, Any]:
         ("With the generalization gap", ("measure", "Kendall's τ", "p", "q", "granulated Ψ"), comparison.correlation_rows()),
     ]
     return {
-        "title": " / ".join(printable(f"{name} ({len(runs)})", 40) for name, runs in comparison.groups.items()),
-        "remarks": [printable(r, 1000) for r in comparison.remarks],
+        "title": " / ".join(label_text(f"{name} ({len(runs)})", 40) for name, runs in comparison.groups.items()),
+        "remarks": [label_text(r, 1000) for r in comparison.remarks],
         "pictures": pictures,
-        "tables": [(caption, head, [[printable(c) for c in row] for row in rows]) for caption, head, rows in tables if rows],
+        "tables": [(caption, head, [[label_text(c) for c in row] for row in rows]) for caption, head, rows in tables if rows],
     }
 
 
 def _blocks(label: str, layers: Sequence[Block], filters: Sequence[Block], caption: bool) -> dict[str, Any]:
     """Curvature by layer: picture and table."""
     words = (
-        f"Trace and largest eigenvalue of each layer's block of the Hessian of {printable(label)}; the table has the numbers."
+        f"Trace and largest eigenvalue of each layer's block of the Hessian of {label_text(label)}; the table has the numbers."
     )
     drawn = picture(titled.figure_breakdown(layers, filters, title="Curvature by layer", caption=caption), words)
-    return {"name": printable(label), "picture": drawn, "rows": [[printable(c) for c in b.row()] for b in layers]}
+    return {"name": label_text(label), "picture": drawn, "rows": [[label_text(c) for c in b.row()] for b in layers]}
 
 
 def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
@@ -199,7 +199,7 @@ def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any
         spent = sum(m.matvecs for m in r.measures.values())
         columns.append(own | dict(flat(r.provenance)) | {"Hessian products": f"{spent:,}"})
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    rows = [(printable(key), [DASH if c.get(key) is None else printable(c[key], 300) for c in columns]) for key in keys]
+    rows = [(label_text(key), [DASH if c.get(key) is None else label_text(c[key], 300) for c in columns]) for key in keys]
     return {"names": names, "rows": rows}
 
 
@@ -210,16 +210,16 @@ def _spectra(
     out = []
     for label in dict.fromkeys((*densities, *eigenpairs)):
         density, pairs = densities.get(label), eigenpairs.get(label)
-        entry: dict[str, Any] = {"name": printable(label), "pictures": [], "pairs": None}
+        entry: dict[str, Any] = {"name": label_text(label), "pictures": [], "pairs": None}
         if density is not None:
             ends = f"Ritz values from {number(float(density.nodes.min()))} to {number(float(density.nodes.max()))}"
             words = (
-                f"Density of the Hessian's eigenvalues of {printable(label)} on a log axis; {density.probes} probes, {ends}."
+                f"Density of the Hessian's eigenvalues of {label_text(label)} on a log axis; {density.probes} probes, {ends}."
             )
             entry["pictures"].append(picture(titled.figure_density(density, eigenpairs=pairs, caption=caption), words))
         if pairs is not None and len(pairs):
             values = f"from {number(float(pairs.values.min()))} to {number(float(pairs.values.max()))}"
-            words = f"{len(pairs)} eigenvalues of {printable(label)} by rank, {values}; the table has the numbers."
+            words = f"{len(pairs)} eigenvalues of {label_text(label)} by rank, {values}; the table has the numbers."
             entry["pictures"].append(picture(titled.figure_eigenvalues(pairs, caption=caption), words))
             estimates = [pairs.estimate(i) for i in range(len(pairs))]
             rows = [(number(e.value, 6), number(e.stderr or 0.0, 2), e.converged) for e in estimates]
@@ -231,7 +231,7 @@ def _spectra(
 def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]], caption: bool) -> list[dict[str, Any]]:
     """One entry a symmetry; the picture of both stands in the first."""
     alike = [[pair for pair in pairs if pair[1].symmetry == symmetry] for symmetry in ("layer", "node")]
-    words = f"Ratio of each measure after to before rescaling of {printable(label)}; the tables have the numbers."
+    words = f"Ratio of each measure after to before rescaling of {label_text(label)}; the tables have the numbers."
     drawn = picture(titled.figure_certificate(pairs, caption=caption), words) if pairs else None
     return [_certificate(label, own) | {"picture": None if i else drawn} for i, own in enumerate(filter(None, alike))]
 
@@ -246,9 +246,9 @@ def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict
         present = [row for row in found if row is not None]
         verdict = min((row.verdict for row in present), key=VERDICTS.index)
         cells = [_ratio(row) for row in found]
-        rows.append({"name": printable(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
+        rows.append({"name": label_text(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
     return {
-        "name": printable(label),
+        "name": label_text(label),
         "symmetry": ordered[0][1].symmetry,
         "lines": [(f"{alpha:g}", c.function_line(), c.same_function) for alpha, c in ordered],
         "made_of": provenance_line(ordered[0][1].provenance),
@@ -264,7 +264,7 @@ def _ratio(row: CertificateRow | None) -> dict[str, str]:
     reason = next(
         (e.reason for e in (row.after, row.before) if e.reason and not (e.converged and math.isfinite(e.value))), None
     )
-    why = printable(reason or "not comparable", 200) if row.verdict in ("not comparable", "not defined") else ""
+    why = label_text(reason or "not comparable", 200) if row.verdict in ("not comparable", "not defined") else ""
     if not math.isfinite(row.ratio) and not why:
         why = "the value before is 0" if row.before.value == 0 else "not finite"
     return {"ratio": number(row.ratio, 6), "change": f"{number(row.before.value)} → {number(row.after.value)}", "why": why}
@@ -274,7 +274,7 @@ def _history(history: Mapping[str, Run], caption: bool) -> Picture:
     """The training curves."""
     return picture(
         titled.figure_history(history, caption=caption),
-        f"Loss and accuracy by epoch of {', '.join(printable(h, 40) for h in history)}.",
+        f"Loss and accuracy by epoch of {', '.join(label_text(h, 40) for h in history)}.",
     )
 
 

@@ -9,7 +9,7 @@ from plotly.io import to_html
 from scipy.interpolate import RegularGridInterpolator
 
 from landscape.report.quantities import quantity_label, shown
-from landscape.report.style import FIELD, VERMILLION, asks_for_log, log_ticks, printable, short, tick_text
+from landscape.report.style import FIELD, VERMILLION, asks_for_log, log_ticks, label_text, short, tick_text
 from landscape.report.surfaces.coarse import preview
 from landscape.results import Slice
 
@@ -34,7 +34,7 @@ def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[dict[str, 
             default_height="560px",
             config={"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]},
         )
-        out.append({"title": printable(piece.title, 160), "fragment": fragment})
+        out.append({"title": label_text(piece.title, 160), "fragment": fragment})
     return out
 
 
@@ -63,7 +63,7 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         hovertemplate="%{x:.3g}, %{y:.3g}: %{customdata}<extra></extra>",
     )
     # plotly reads some HTML in its texts, so names are escaped for it once more.
-    names = [escape(printable(name, 60)) for name in piece.axes]
+    names = [escape(label_text(name, 60)) for name in piece.axes]
     scene: dict[str, object] = {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}, "zaxis": axis}
     camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
     scene |= {"camera": camera, "aspectmode": "cube"}
@@ -83,7 +83,7 @@ def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
     for track in piece.tracks:
         places = np.asarray(track.coordinates, float)
         words = [
-            f"{escape(printable(name, 40))}: {short(float(d))} off the plane"
+            f"{escape(label_text(name, 40))}: {short(float(d))} off the plane"
             for name, d in zip(track.names, track.distances, strict=True)
         ]
         x, y = places.T

@@ -7,7 +7,7 @@ from landscape.report.figures.caption import provenance_line
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.table_cells import check_verdict
 from landscape.report.quantities import is_eigenvalue, quantity_name, states
-from landscape.report.style import printable
+from landscape.report.style import label_text
 from landscape.report.surfaces.coarse import preview
 from landscape.report.surfaces.tracks import track_line
 from landscape.results import Slice
@@ -16,7 +16,7 @@ from landscape.results.surfaces.slice import STATUS
 
 def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
     """A slice with its pictures, its check, its tracks and its minima."""
-    entry: dict[str, Any] = {"title": printable(piece.title, 160), "check": None, "facts": _facts(piece)}
+    entry: dict[str, Any] = {"title": label_text(piece.title, 160), "check": None, "facts": _facts(piece)}
     if piece.check is not None:
         right, words = check_verdict(piece.check)
         entry["check"] = {"right": right, "words": words, "lines": piece.check.lines()}
@@ -30,7 +30,7 @@ def _facts(piece: Slice) -> list[str]:
         state = states(piece, name)
         counts = [f"{int((state == i).sum()):,} {STATUS[i]}" for i in range(len(STATUS)) if i != 1 and (state == i).any()]
         if counts:
-            facts.append(f"{printable(quantity_name(name))}: {', '.join(counts)} of {state.size:,} points")
+            facts.append(f"{label_text(quantity_name(name))}: {', '.join(counts)} of {state.size:,} points")
     if "loss" in piece.values and (progress := preview(piece)[1]):
         facts.append(progress)
     facts += [track_line(track, piece) for track in piece.tracks]
@@ -42,7 +42,7 @@ def _facts(piece: Slice) -> list[str]:
 def _pictures(piece: Slice, caption: bool) -> list[Picture]:
     """The loss from every side, then the eigenvalues, then the persistence of the minima."""
     span = " and ".join(
-        f"{printable(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
+        f"{label_text(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
     )
     out = []
     if piece.path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from landscape.report.style import printable
+from landscape.report.style import label_text
 from landscape.results import Estimate, PathCheck, Sharpness, SliceCheck
 
 DASH = "—"
@@ -23,10 +23,10 @@ def labels(results: Sequence[Sharpness]) -> list[str]:
     """
     paths = [PurePath(r.checkpoint).parts if r.checkpoint else (f"network {i}",) for i, r in enumerate(results, 1)]
     for depth in range(1, max(map(len, paths), default=0) + 1):
-        names = [printable(PurePath(*p[-depth:]), 60) for p in paths]
+        names = [label_text(PurePath(*p[-depth:]), 60) for p in paths]
         if len(set(names)) == len(names):
             return names
-    return [f"{printable(PurePath(*p), 56)} ({i})" for i, p in enumerate(paths, 1)]
+    return [f"{label_text(PurePath(*p), 56)} ({i})" for i, p in enumerate(paths, 1)]
 
 
 def number(x: float, digits: int = 4) -> str:
@@ -49,7 +49,7 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
         return {"value": DASH, "doubt": "", "remarks": [], "why": "not measured"}
     e, remarks = estimate, []
     if not math.isfinite(e.value):
-        return {"value": DASH, "doubt": "", "remarks": [], "why": printable(e.reason or f"not finite: {e.value}", 200)}
+        return {"value": DASH, "doubt": "", "remarks": [], "why": label_text(e.reason or f"not finite: {e.value}", 200)}
     behind = _BEHIND.get(e.kind)
     count = f" ({e.n:,} {behind})" if e.n is not None and behind else ""
     interval = e.interval()
@@ -65,7 +65,7 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
         doubt = "exact on these samples" if e.kind == "exact" else f"no interval{count}"
     if e.data_stderr is not None:
         remarks.append(f"{_of_samples(e, scale)} from having only these samples")
-    why = "" if e.converged else f"NOT CONVERGED: {printable(e.reason or 'no reason given', 200)}"
+    why = "" if e.converged else f"NOT CONVERGED: {label_text(e.reason or 'no reason given', 200)}"
     return {
         "value": ("≥ " if e.kind == "lower bound" else "") + number(e.value * scale),
         "doubt": doubt,

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
-from landscape.report.style import BLACK, GREEN, ORANGE, PURPLE, SKY, number_of, plain, printable, short, wrapped
+from landscape.report.style import BLACK, GREEN, ORANGE, PURPLE, SKY, number_of, plain, label_text, short, wrapped
 from landscape.results import Slice
 from landscape.results.surfaces.track import Track
 
@@ -48,7 +48,7 @@ def track_line(track: Track, piece: Slice) -> str:
     parts.append(f"at most {short(float(off.max()))}" + ("" if track.path else " off it"))
     outside = int((~inside(track, piece)).sum())
     words = ", ".join(parts) + (f"; {outside} of them outside the drawn span" if outside else "")
-    label = printable(track.label, 60)
+    label = label_text(track.label, 60)
     return f"{label} of {count}: {words}" if track.path else f"{label} ({count}): {words}"
 
 
