@@ -47,7 +47,7 @@ def quantity_name(quantity: str) -> str:
 
 
 def is_eigenvalue(quantity: str) -> bool:
-    """Whether a quantity is an eigenvalue of the Hessian or a ratio of two: its error is a residual, not a standard error over samples."""
+    """Whether a quantity is an eigenvalue of the Hessian or a ratio of two; its error is then a residual."""
     return quantity.removeprefix("test_").startswith("lambda_")
 
 

@@ -124,7 +124,7 @@ def _plain(x: Any) -> Any:
 
 
 def _inert(cell: Any) -> Any:
-    """The cell: text on one line, with an apostrophe before text that a spreadsheet would take for a formula; numbers unchanged."""
+    """The cell: text on one line, with an apostrophe before what a spreadsheet would take for a formula; numbers unchanged."""
     if isinstance(cell, str):
         cell = printable(cell)
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@")):

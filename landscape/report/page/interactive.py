@@ -9,7 +9,7 @@ from plotly.io import to_html
 from scipy.interpolate import RegularGridInterpolator
 
 from landscape.report.quantities import quantity_label, shown
-from landscape.report.style import FIELD, VERMILLION, asks_for_log, log_ticks, label_text, short, tick_text
+from landscape.report.style import FIELD, VERMILLION, asks_for_log, label_text, log_ticks, short, tick_text
 from landscape.report.surfaces.coarse import preview
 from landscape.results import Slice
 
