@@ -67,7 +67,7 @@ def draw_certificate_panels(certificates: Pairs) -> list[Axes]:
         certificates: (alpha, certificate) pairs of one network, of one or both symmetries; alpha > 0.
 
     Returns:
-        The panels, in the order drawn: broken claims, invariant measures, those that one rescaling can change, those that both can.
+        The panels, in this order: broken claims, invariant measures, those that one rescaling can change, those that both can.
 
     Raises:
         UsageError: no certificate, an alpha that is not positive, or no measure to draw.

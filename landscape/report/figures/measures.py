@@ -141,7 +141,7 @@ def _panels_under_a_legend(count: int, columns: int, height: float, handles: lis
     above = figure.add_subplot(grid[0, 0])
     above.set_axis_off()
     words = above.legend(handles, names, loc="center left", bbox_to_anchor=(-0.02, 0.5), ncols=in_legend, fontsize=7.5)
-    words.set_in_layout(False)  # its row is high enough, and the panels keep their width
+    words.set_in_layout(False)  # does not change the panels' width
     return list(axes)
 
 

@@ -211,7 +211,8 @@ def _shade_linear_part(ax: Axes, linthresh: float) -> None:
 def _symlog_ticks(ax: Axes, linthresh: float) -> None:
     """Set ticks at decades on both sides of zero and minor ticks between them.
 
-    The labels of matplotlib's own ticks overlap near the linear part. A side shorter than a decade gets its largest round number.
+    The labels of matplotlib's own ticks overlap near the linear part. On a side shorter than a decade, the largest round number
+    is labelled.
     """
     low, high = ax.get_xlim()
     ends = {-1.0: max(-low, 0.0), 1.0: max(high, 0.0)}

@@ -1,4 +1,4 @@
-"""A slice of the loss surface as it stands in the HTML report: its pictures, its check, and what is known of it in words."""
+"""A slice of the loss surface in the HTML report: figures, check and facts."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from landscape.results.surfaces.slice import STATUS
 
 
 def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
-    """A slice with its pictures, its check, its tracks and its minima."""
+    """Title, check, facts and figures of a slice."""
     entry: dict[str, Any] = {"title": label_text(piece.title, 160), "check": None, "facts": _facts(piece)}
     if piece.check is not None:
         right, words = check_verdict(piece.check)
@@ -24,7 +24,7 @@ def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
 
 
 def _facts(piece: Slice) -> list[str]:
-    """Barriers, what is unfinished, where the tracks lie, how many minima there are, and what the slice is made from."""
+    """Barriers, deviations, incomplete points, tracks, number of minima, provenance."""
     facts = _barriers(piece) + [f"{quantity_name(q)}: {d.line}" for q, d in piece.deviations.items()]
     for name in piece.values:
         state = states(piece, name)
@@ -40,7 +40,7 @@ def _facts(piece: Slice) -> list[str]:
 
 
 def _pictures(piece: Slice, caption: bool) -> list[Picture]:
-    """The loss from every side, then the eigenvalues, then the persistence of the minima."""
+    """Figures of the loss, the eigenvalues and the persistence of the minima."""
     span = " and ".join(
         f"{label_text(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
     )
@@ -64,5 +64,5 @@ def _pictures(piece: Slice, caption: bool) -> list[Picture]:
 
 
 def _barriers(piece: Slice) -> list[str]:
-    """The barriers that a path has, with their errors, as the JSON has them."""
+    """The barriers of a path with their errors."""
     return [f"{quantity_name(quantity)}: {barrier.words(quantity)}" for quantity, barrier in piece.barriers.items()]
