@@ -153,7 +153,11 @@ def _legend(points: "list[_Point]", comparison: Comparison | None) -> list[Artis
     bounds = any(p.estimate.kind == "lower bound" for p in finite)
     mark: dict[str, Any] = {"ls": "", "color": GREY}
     handles = [
-        (any(any(p.bars) for p in finite), Line2D([], [], marker="|", ls="", color=BLACK, ms=9), "error of the computation: 95 %"),
+        (
+            any(any(p.bars) for p in finite),
+            Line2D([], [], marker="|", ls="", color=BLACK, ms=9),
+            "error of the computation: 95 %",
+        ),
         (
             any(any(p.wide) for p in finite),
             Line2D([], [], marker="|", ms=9, mew=5, alpha=0.4, **mark),
