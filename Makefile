@@ -1,5 +1,5 @@
-# Two commands for a newcomer: `make demo` and `make test`; each sets up .venv by itself. The package is installed by its path
-# (editable_mode=compat), so that a script beside a clone named `landscape` imports the package and not the clone's folder.
+# Start with `make demo` and `make test`. Both create .venv if needed. The package is installed by its path (editable_mode=compat),
+# so that a script beside a clone named `landscape` imports the package and not the folder of the clone.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,8 +16,8 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow"
 
-# The tests whose numbers could hang on the machine, as another processor, other numbers of threads and another order of tests
-# would have it; one setting a line, FOLDERS=tests for all of them.
+# Numerical tests under other instruction sets, numbers of threads and orders of tests, one setting per line.
+# FOLDERS=tests runs all tests.
 FOLDERS ?= tests/linalg tests/network tests/values tests/curvature tests/objective tests/spectra tests/measures tests/comparison tests/reparam tests/results
 
 test-portable: .venv/installed
@@ -39,11 +39,11 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-# Runs every command that README.md and docs/*.md show, on what `make demo` made, and holds their tables against the program.
+# Run every command in README.md and docs/*.md on the output of `make demo`, and compare their tables with the program's.
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
 
-# The picture of the architecture, the experiments, and the demo's pictures that README.md and docs/*.md show.
+# Make the figures of README.md and docs/*.md: architecture, experiments, demo.
 figures: .venv/installed demo
 	$(BIN)/python docs/draw_architecture.py
 	$(BIN)/python -m experiments.keskar
@@ -58,7 +58,7 @@ figures: .venv/installed demo
 	cp demo/comparison/measures.png figures/demo-measures.png
 	cp demo/reparam/certificate.png figures/demo-certificate.png
 
-# This toolkit beside its peers: see `.venv/bin/python -m benchmarks --help` for sizes, networks and parts.
+# Compare speed and memory with other toolkits; `.venv/bin/python -m benchmarks --help` lists sizes, networks and parts.
 bench: .venv/peers .venv-landscaper/installed
 	$(BIN)/python -m benchmarks
 
@@ -66,7 +66,7 @@ bench: .venv/peers .venv-landscaper/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable '.[peers]'
 	touch $@
 
-# Landscaper wants numpy 1: its own environment. Where it cannot be installed the benchmarks say that it is missing.
+# Landscaper needs numpy 1, hence a separate environment. If it cannot be installed, the benchmarks report it as missing.
 .venv-landscaper/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-landscaper
 	grep -v '^numpy' constraints.txt > .venv-landscaper/constraints.txt
@@ -74,7 +74,7 @@ bench: .venv/peers .venv-landscaper/installed
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "landscape needs Python 3.11 or newer; say which: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "landscape needs Python 3.11 or newer, for example: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev,report]'
 	touch $@

@@ -2,5 +2,5 @@
 
 python -m experiments.keskar     large batches find sharper minima
 python -m experiments.zhang      networks fit random labels; what sharpness says of them
-python -m experiments.dinh       rescaling fakes some measures and not others
+python -m experiments.dinh       rescaling changes some measures and not others
 """

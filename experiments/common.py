@@ -1,4 +1,4 @@
-"""What the scripts share: runs that are trained once, and results that say how they came about."""
+"""Shared by the scripts: networks that are trained once, and results with their provenance."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ RESULTS, FIGURES = ROOT / "experiments" / "results", ROOT / "figures"
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """`--seeds N`: runs of each kind."""
+    """Command line options: the number of seeds and the folder of trained networks."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each kind")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where trained networks are kept")

@@ -1,4 +1,4 @@
-"""Figures and pages into files: whole or not at all, and the same bytes for the same content."""
+"""Figures as PNG, PDF and SVG files, written atomically; equal figures give equal bytes."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,7 +10,7 @@ from landscape.errors import UsageError
 from landscape.machine.files import write
 from landscape.report.style import DPI, drawing
 
-# Each format's entries that would carry a time or a version; None takes them out.
+# Metadata of each format with a time or a version; None omits it.
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -35,12 +35,12 @@ def render(figure: Figure, format: str = "png", dpi: int = DPI) -> bytes:
 def save(figure: Figure, path: str | Path, formats: Sequence[str] = ("png", "pdf")) -> tuple[Path, ...]:
     """Write the figure once in every format: `path` without its ending, plus ".png", ".pdf".
 
-    Every file is written under a temporary name and renamed, so nobody ever reads half a picture, and holds no time
-    stamp, so the same result gives the same bytes.
+    Every file is written under a temporary name and then renamed, so an incomplete file is never read. It holds no time
+    stamp: equal figures give equal bytes.
 
     Args:
-        figure: what to write.
-        path: file name; an ending that names a figure format is left off.
+        figure: the figure.
+        path: file name; an ending of a figure format is removed.
         formats: any of "png", "pdf", "svg".
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a slice holds, ready to be drawn: values in the unit of their label, and the state of every point."""
+"""The quantities of a slice for drawing: labels, values in the unit of the label, and the state of every point."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from landscape.report.style import plain, wrapped
 from landscape.results import Slice
 from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED
 
-# How a point without a number is spoken of, in the order of the legend.
+# Legend labels of points without a value, in the order of the legend.
 GAPS = {NOT_FINITE: "not finite", FAILED: "failed", MISSING: "not computed"}
 
-# Quantities whose zero means something: the surface's curvature changes its sign there.
+# Quantities of either sign; they get a colour map that diverges from zero.
 SIGNED = ("lambda_max", "lambda_min")
 
 _LABELS = {
@@ -36,7 +36,7 @@ def quantity_label(quantity: str) -> str:
 
 
 def quantity_name(quantity: str) -> str:
-    """A quantity in words, without its unit.
+    """Name of a quantity, without its unit.
 
     Example:
         >>> quantity_name("test_loss"), quantity_name("lambda_min")
@@ -47,19 +47,19 @@ def quantity_name(quantity: str) -> str:
 
 
 def is_eigenvalue(quantity: str) -> bool:
-    """Whether a quantity is an eigenvalue of the Hessian or a ratio of two: its error is a residual, not one over samples."""
+    """Whether a quantity is an eigenvalue of the Hessian or a ratio of two; its error is then a residual."""
     return quantity.removeprefix("test_").startswith("lambda_")
 
 
 def scale_of(quantity: str) -> float:
-    """Factor from a slice's values to the unit of their label: accuracies are shown in percent."""
+    """Factor from a slice's values to the unit of their label: 100 for accuracies, in percent, else 1."""
     return 100.0 if quantity.removeprefix("test_") == "accuracy" else 1.0
 
 
 def states(piece: Slice, quantity: str) -> np.ndarray:
-    """MISSING, DONE, NOT_FINITE, FAILED or UNCONVERGED of every point: the slice's status, corrected by what the values are.
+    """MISSING, DONE, NOT_FINITE, FAILED or UNCONVERGED of every point: the slice's status, corrected by the values.
 
-    A value that is masked counts as missing, and one that is nan or infinite as not finite, whatever the status says.
+    A masked value counts as missing and a nan or infinite one as not finite, whatever the status.
     """
     if quantity not in piece.values:
         known = ", ".join(piece.values)
@@ -71,18 +71,18 @@ def states(piece: Slice, quantity: str) -> np.ndarray:
 
 
 def shown(piece: Slice, quantity: str) -> tuple[np.ma.MaskedArray, np.ndarray | None]:
-    """Values and standard errors in the unit of the label. Missing and failed points are masked; what is not finite stays."""
+    """Values and standard errors in the unit of the label. Missing and failed points are masked, nan and infinity are not."""
     state, scale = states(piece, quantity), scale_of(quantity)
     data = np.asarray(np.ma.getdata(piece.values[quantity]), float) * scale
     return np.ma.MaskedArray(data, mask=np.isin(state, (MISSING, FAILED))), scaled(piece.stderr.get(quantity), scale)
 
 
 def scaled(error: np.ndarray | None, scale: float) -> np.ndarray | None:
-    """An error in the unit of the label, nan where there is none."""
+    """An error in the unit of the label, nan where it is masked."""
     return None if error is None else np.asarray(np.ma.filled(np.ma.asarray(error, float), np.nan), float) * scale
 
 
 def step_label(piece: Slice, i: int, width: int = 62) -> str:
-    """Label of axis `i`: the direction's name and its unit, which is kept in one piece."""
+    """Label of axis `i`: the direction's name and its unit; the unit is not broken over lines."""
     name, unit = wrapped(piece.axes[i], width), "(step; 1 = full vector)"
     return f"{name}{' ' if len(name.split(chr(10))[-1]) + len(unit) < width else chr(10)}{unit}"

@@ -1,7 +1,6 @@
-"""One house style: colours that colour-blind readers tell apart, sizes readable in a paper's column, no global state.
+"""The style of all figures: colours for colour-blind readers, type sizes for a paper's column, no global state.
 
-Figures are built with matplotlib's objects only. pyplot keeps every figure alive and picks a window system; neither belongs in
-a library that runs on a server and in a notebook.
+Figures are built with matplotlib's objects, without pyplot: pyplot keeps every figure in memory and selects a window system.
 """
 
 import re
@@ -24,12 +23,12 @@ from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the t
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Okabe and Ito, "Color Universal Design", 2008: eight colours that stay apart under every common colour blindness.
+# Okabe and Ito, "Color Universal Design", 2008: eight colours that are distinct under the common colour blindnesses.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 CATEGORIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-FIELD = "viridis"  # even in lightness, and the same to most colour-blind readers
+FIELD = "viridis"  # perceptually uniform, also for most colour-blind readers
 DIVERGING = "RdBu_r"  # ColorBrewer's, safe for colour-blind readers: red above zero, blue below
 GREY, LIGHT = "#6b6b6b", "#e4e4e4"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -40,7 +39,7 @@ DECADES_ASK = 100.0  # a positive quantity whose largest value is this many time
 
 HOUSE: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib, so that the same figure has the same bytes anywhere
+    "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib: the same bytes on every machine
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -75,7 +74,7 @@ HOUSE: dict[Any, Any] = {
 
 
 def house(draw: Callable[P, T]) -> Callable[P, T]:
-    """Run a drawing function under the house style and leave matplotlib's settings as they were."""
+    """Run a drawing function with the settings of `HOUSE` and restore matplotlib's own afterwards."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,16 +86,19 @@ def house(draw: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The house style while a figure is put on paper; letters that the font lacks are drawn as boxes without a warning."""
+    """Apply the settings of `HOUSE` while a figure is rendered; missing glyphs are drawn as boxes without a warning."""
     with matplotlib.rc_context(HOUSE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def settle(figure: Figure) -> Figure:
-    """Lay the figure out for good: axes of a fixed aspect need a second pass, and every format must get the same layout."""
+    """Compute the layout once and freeze it, so that every file format gets the same one.
+
+    Axes of a fixed aspect need a second pass.
+    """
     own, engine = figure.dpi, figure.get_layout_engine()
-    figure.dpi = DPI  # letters are hinted to pixels: at another resolution they are up to 3 % wider
+    figure.dpi = DPI  # glyphs are hinted to pixels: at another resolution text is up to 3 % wider
     with drawing():
         figure.draw_without_rendering()
         if engine is not None:
@@ -107,7 +109,7 @@ def settle(figure: Figure) -> Figure:
 
 
 class _Shown:
-    """Lets a notebook show the object as a picture although pyplot does not know of it."""
+    """Displays the object as an image in a notebook, without pyplot."""
 
     def _repr_png_(self) -> bytes:
         figure = self.get_figure(root=True) if isinstance(self, Axes) else self
@@ -119,19 +121,19 @@ class _Shown:
 
 
 class HouseFigure(_Shown, Figure):
-    """A figure that lays itself out and shows itself in a notebook."""
+    """A figure that a notebook displays."""
 
 
 class HouseAxes(_Shown, Axes):
-    """Axes that show their figure in a notebook."""
+    """Axes whose figure a notebook displays."""
 
 
 class HouseAxes3D(_Shown, Axes3D):
-    """The same in three dimensions."""
+    """Three-dimensional axes whose figure a notebook displays."""
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """An empty figure, in inches, on a canvas that needs no screen."""
+    """An empty figure on a canvas that needs no screen; sizes in inches."""
     figure = HouseFigure(figsize=(width, height))
     figure.set_layout_engine("constrained", h_pad=0.07, w_pad=0.06)
     FigureCanvasAgg(figure)
@@ -139,7 +141,7 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
 
 
 def new_axes(width: float = WIDTH, height: float = HEIGHT, *, deep: bool = False) -> Axes:
-    """Axes in a figure of their own; `deep` for three dimensions."""
+    """Axes in a new figure; three-dimensional if `deep`."""
     return new_figure(width, height).add_subplot(axes_class=HouseAxes3D if deep else HouseAxes)
 
 
@@ -151,8 +153,8 @@ def panels(count: int, columns: int, *, width: float, height: float) -> list[Axe
     return [figure.add_subplot(rows, columns, i + 1, axes_class=HouseAxes) for i in range(count)]
 
 
-def printable(text: object, longest: int = 120) -> str:
-    """A name from outside as one line: no control characters, and cut in the middle where it is endless."""
+def label_text(text: object, longest: int = 120) -> str:
+    """Text for a label: one line without control characters; the middle of more than `longest` characters is left out."""
     whole = str(text)
     if len(whole) > longest:
         whole = f"{whole[: longest // 2]}…{whole[len(whole) - (longest - 1) // 2 :]}"
@@ -160,13 +162,13 @@ def printable(text: object, longest: int = 120) -> str:
 
 
 def plain(text: object, longest: int = 120) -> str:
-    """`printable` text whose dollars matplotlib does not read as mathematics.
+    """`label_text` with dollar signs escaped, so that matplotlib does not typeset mathematics.
 
     Example:
         >>> plain("run_$5$")
         'run_\\\\$5\\\\$'
     """
-    return re.sub(r"(?<!\\)\$", r"\\$", printable(text, longest))
+    return re.sub(r"(?<!\\)\$", r"\\$", label_text(text, longest))
 
 
 def wrapped(text: object, width: int, longest: int = 240) -> str:
@@ -176,12 +178,12 @@ def wrapped(text: object, width: int, longest: int = 240) -> str:
 
 
 def unit_text(unit: str) -> str:
-    """A unit with its powers raised: "loss / weight^2" becomes "loss / weight²"."""
+    """A unit with superscript powers: "loss / weight^2" becomes "loss / weight²"."""
     return re.sub(r"\^(-?\d+)", lambda power: power[1].translate(RAISED), plain(unit))
 
 
 def short(x: float, digits: int = 3) -> str:
-    """A number as labels show it, with a true minus and raised powers.
+    """A number for a label, with a minus sign and superscript powers.
 
     Example:
         >>> short(0.25), short(-12000), short(1e-5), short(2.5e7)
@@ -200,7 +202,7 @@ def short(x: float, digits: int = 3) -> str:
 
 
 def number_of(count: int, noun: str, many: str | None = None) -> str:
-    """A count with its noun in the right number.
+    """A count with its noun in the singular or plural.
 
     Example:
         >>> number_of(1, "point"), number_of(1234, "point")
@@ -210,7 +212,7 @@ def number_of(count: int, noun: str, many: str | None = None) -> str:
 
 
 def tick_text(low: float, high: float) -> Callable[[float], str]:
-    """How to write the values of a log scale over [low, high]: plain, or as powers of ten if it spans four decades or more."""
+    """Tick label function of a log scale over [low, high]: powers of ten if it spans four decades or more, else numbers."""
 
     def power(x: float) -> str:
         exponent = round(np.log10(x)) if x > 0 else 0
@@ -222,7 +224,7 @@ def tick_text(low: float, high: float) -> Callable[[float], str]:
 
 
 def asks_for_log(values: Iterable[Any]) -> bool:
-    """Whether the finite values are all positive and their largest is over 100 times their smallest."""
+    """Whether to use a log scale: the finite values are positive and the largest is over 100 times the smallest."""
     arrays: list[np.ndarray] = [np.ravel(np.ma.filled(np.ma.asarray(v, dtype=float), np.nan)) for v in values]
     flat = np.concatenate(arrays) if arrays else np.empty(0)
     flat = flat[np.isfinite(flat)]
@@ -230,7 +232,7 @@ def asks_for_log(values: Iterable[Any]) -> bool:
 
 
 def log_ticks(low: float, high: float) -> np.ndarray:
-    """Round values from at most `low` to at least `high` for levels and ticks on a log scale: about 6 to 14 of them."""
+    """About 6 to 14 round values that span [low, high], for levels and ticks on a log scale."""
     decades = np.log10(high) - np.log10(low)
     if decades <= 4:
         mantissas = [1.0, 2.0, 5.0] if decades <= 3 else [1.0, 3.0]
@@ -245,7 +247,7 @@ def log_ticks(low: float, high: float) -> np.ndarray:
 
 
 def log_axis(ax: Axes, which: str, low: float, high: float) -> None:
-    """Make axis "x" or "y" a log axis over [low, high]; where few decades show, more than the powers of ten are labelled."""
+    """Make axis "x" or "y" a log axis over [low, high]; under four decades, 2 and 5 times the powers are labelled too."""
     getattr(ax, f"set_{which}scale")("log")
     getattr(ax, f"set_{which}lim")(low, high)
     axis = getattr(ax, f"{which}axis")
@@ -261,19 +263,19 @@ def log_axis(ax: Axes, which: str, low: float, high: float) -> None:
 
 
 def legend_columns(names: Sequence[str], inches: float) -> int:
-    """How many columns of a legend fit into a width."""
+    """The number of legend columns that fit into a width."""
     lengths = [max(map(len, name.split("\n"))) for name in names]
-    # A character of this size is some 0.058 inches wide; symbol and gap take as much room as eight.
+    # A character of this size is about 0.058 inches wide; symbol and gap are as wide as eight characters.
     room = inches / 0.058
 
     def width(columns: int) -> int:
-        return sum(int(max(part)) + 8 for part in np.array_split(lengths, columns))  # as a legend shares them out
+        return sum(int(max(part)) + 8 for part in np.array_split(lengths, columns))  # as matplotlib fills the columns
 
     return next((n for n in range(len(names), 1, -1) if width(n) <= room), 1)
 
 
 def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
-    """The legend between title and axes, in as many columns as fit: inside, it would sit on the data sooner or later."""
+    """Place the legend between title and axes, where it cannot cover the data, in as many columns as fit."""
     names = [str(h.get_label()) for h in handles]
     figure = ax.get_figure()
     assert figure is not None  # axes that are drawn on belong to one
@@ -285,7 +287,7 @@ def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
 
 
 def note(ax: Axes, text: str, *, corner: str = "lower right") -> None:
-    """A remark in small grey type inside the axes, for what a reader would otherwise take for absent."""
+    """Write a remark in small grey type inside the axes, such as the number of values that are not drawn."""
     vertical, horizontal = corner.split()
     ax.text(
         0.98 if horizontal == "right" else 0.02,

@@ -26,7 +26,7 @@ class CertificateRow:
 
             - "invariant": claimed invariant, and unchanged.
             - "CLAIM BROKEN": claimed invariant, but changed.
-            - "moved": not claimed invariant, and changed: rescaling can fake the measure.
+            - "moved": not claimed invariant, and changed: rescaling can change the measure.
             - "within doubt": not claimed invariant; the change is smaller than the two intervals explain.
             - "unmoved here": not claimed invariant, but this rescaling changed it by rounding only.
             - "not comparable": a value is not finite or not converged, or the functions differ.

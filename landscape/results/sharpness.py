@@ -25,7 +25,7 @@ class Measurement:
     Attributes:
         estimate: the value and the error of the method (probes, iterations, maximisation).
         unit: unit of the value, e.g. "loss / weight^2".
-        invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can fake
+        invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can change
             it.
         matvecs, gradients, forwards: curvature products, gradients and forward passes; work that several measures share is
             counted for the first of them.

@@ -63,9 +63,9 @@ def test_groups_run_from_invariant_to_fakeable_in_their_colours():
     axes = draw_certificate_panels(pairs())
     words = [t for ax in axes[0].get_figure().axes for t in ax.texts if t.get_fontweight() == "bold"]
     assert [t.get_text() for t in words] == [
-        "Invariant: claimed, and it held",
-        "Neuron-wise rescaling can fake these",
-        "Both rescalings can fake these",
+        "Invariant, as claimed",
+        "Neuron-wise rescaling can change these",
+        "Both rescalings can change these",
     ]
     warning, calm = STYLES["fakeable"]["color"], STYLES["invariant"]["color"]
     assert [t.get_color() for t in words] == [calm, warning, warning]

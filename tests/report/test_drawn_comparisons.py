@@ -118,9 +118,9 @@ def test_measures_have_a_panel_each_and_a_point_each():
 
 def test_measures_say_what_rescaling_can_fake():
     marks = {ax.get_title(loc="left"): [t.get_text() for t in ax.texts] for ax in draw_measures(examples.groups())}
-    assert "rescaling can fake it" in marks["trace"]
+    assert "rescaling can change it" in marks["trace"]
     assert "invariant to rescaling" in marks["adaptive_trace"]
-    assert "neuron-wise rescaling can fake it" in marks["relative_flatness"]
+    assert "neuron-wise rescaling can change it" in marks["relative_flatness"]
     assert "1 not finite" in marks["frobenius"]
 
 

@@ -101,7 +101,7 @@ def test_the_barrier_that_is_drawn_is_the_one_that_the_slice_has():
     [
         (Barrier(np.nan, None, np.nan, 0.1, "2 of 41 points failed"), "barrier unknown: 2 of 41 points failed"),
         (Barrier(np.inf, None, 0.5, 0.1), "barrier infinite, at 0.5"),
-        (Barrier(-0.1, 0.01, 0.5, 0.1), "no barrier: it never rises above the mean of its ends"),
+        (Barrier(-0.1, 0.01, 0.5, 0.1), "no barrier: the loss never exceeds the mean of its ends"),
     ],
 )
 def test_a_barrier_without_a_height_is_put_in_words(found, words):
@@ -132,7 +132,7 @@ def test_a_line_without_a_hill_says_so():
     a = np.linspace(0, 1, 11)
     found = {"loss": Barrier(0.0, None, 0.0, 1.0)}
     (ax,) = draw_interpolation(Slice(("a",), (a,), {"loss": 1 - a * (1 - a)}, {}, None, "", {}, found))
-    assert "never rises" in ax.get_xlabel()
+    assert "never exceeds" in ax.get_xlabel()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_kept_minima_and_their_passes_are_marked_where_they_are():
     assert marked(ax, "passes").get_xydata().tolist() == [[0, 0]]
     assert [t.get_text() for t in ax.texts if (t.get_gid() or "").startswith("minimum")] == ["1", "2"]
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert labels == ["checkpoint", "2 minima of persistence > 0.25", "pass to a lower minimum"]
+    assert labels == ["checkpoint", "2 minima of persistence > 0.25", "saddle to a lower minimum"]
 
 
 def test_the_figure_of_their_persistence_and_the_page_count_them():

@@ -16,7 +16,7 @@ from landscape.errors import UsageError
 from landscape.report import figure_certificate, figure_slice, save
 from landscape.report.figure_files import render, write
 from landscape.report.figures.titled import finish
-from landscape.report.style import asks_for_log, log_ticks, new_axes, plain, printable, short, unit_text, wrapped
+from landscape.report.style import asks_for_log, label_text, log_ticks, new_axes, plain, short, unit_text, wrapped
 
 
 @pytest.mark.parametrize("format", ["png", "pdf", "svg"])
@@ -174,8 +174,8 @@ def test_numbers_and_names():
     ]
     assert [short(x) for x in (np.nan, np.inf, -np.inf)] == ["nan", "∞", "−∞"]
     assert unit_text("loss / weight^2 x^-1") == "loss / weight² x⁻¹"
-    assert printable("a\n\x00b") == "a��b"
-    assert len(printable("x" * 10**6, 50)) == 50
+    assert label_text("a\n\x00b") == "a��b"
+    assert len(label_text("x" * 10**6, 50)) == 50
     assert plain(plain("$")) == r"\$"
     assert wrapped("", 10) == " "
 

@@ -132,10 +132,10 @@ def test_summary_has_every_number_its_interval_unit_and_mark(full):
     low, high = result["trace"].interval()
     assert f"{low:.4g} to {high:.4g} (64 probes)" in words
     low, high = result["trace"].data_interval()
-    assert f"{low:.4g} to {high:.4g} from having only these samples" in words
+    assert f"{low:.4g} to {high:.4g} sampling error" in words
     assert f"≥ {result['keskar'].value:.4g}lower bound (64 evaluations)" in words
     assert "loss / weight²" in words
-    assert "could rescaling have faked it?" in words
+    assert "fakeable by rescaling" in words
     marks = re.findall(r'class="mark (\w+)">([\w-]+)</span></td>', full)
     assert marks == [("fake", "yes")] * 6 + [("safe", "no")] * 2 + [("half", "node-wise")]
 

@@ -1,1 +1,1 @@
-"""What `landscape surface` takes and leaves behind: its options, its axes, its files."""
+"""The command `landscape surface`: options, axes and output files."""

@@ -1,1 +1,1 @@
-"""Results as files of other tools: netCDF, VTK, CSV."""
+"""Export of results as NetCDF, VTK and CSV files."""

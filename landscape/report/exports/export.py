@@ -1,4 +1,4 @@
-"""A slice in the formats that other tools open."""
+"""Export of a slice as NetCDF, VTK and CSV."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from landscape.results import Slice
 def export_slice(piece: Slice, folder: str | Path, stem: str) -> list[Path]:
     """Write a slice as NetCDF (xarray), VTK (ParaView) and CSV: the same names, units, errors and status in each.
 
-    Every file is written under a temporary name and renamed, so nobody ever reads half of one. None holds a time: equal slices
-    give equal bytes.
+    Every file is written under a temporary name and then renamed, so an incomplete file is never read. No file holds a time
+    stamp: equal slices give equal bytes.
 
     Args:
-        piece: a line, a path or a plane; unfinished ones too, with what is missing said point by point.
-        folder: where; it must exist.
+        piece: a line, a path or a plane. It may be incomplete: the status of each point is exported.
+        folder: an existing folder.
         stem: name of the files, without the ending.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A slice of the loss surface as named variables with dimensions, units and meanings: what every exported file says."""
+"""A slice of the loss surface as named variables with dimensions, units and descriptions, for all export formats."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from landscape.version import __version__
 
 Attribute = str | int | float | np.ndarray
 
-# Quantity -> (meaning, unit); with "test_" in front it is the same on test data. The unit of the rest is not known here.
+# Quantity -> (description, unit); the prefix "test_" stands for test data. Other quantities have no unit here.
 _HESSIAN = "loss / weight^2"
 _MEANING = {
     "loss": ("loss, mean per sample", "1"),
@@ -27,8 +27,8 @@ _MEANING = {
     "lambda_ratio": ("|lambda_min / lambda_max| of the Hessian", "1"),
 }
 
-# What `stderr` holds where it is not over samples.
-_DOUBT = {
+# Description of `stderr` where it is not a standard error over samples.
+_ERROR = {
     "lambda_max": "residual ||Hv - lambda v||",
     "lambda_min": "residual ||Hv - lambda v||",
     "lambda_ratio": "error bound from both residuals",
@@ -43,7 +43,7 @@ class Variable:
         name: a letter, then letters, digits and underscores; no other variable has it.
         dims: a name for each dimension.
         values: float64, int8 for a status, or object for strings.
-        attributes: long_name, units and what else the CF conventions have; a string is never empty.
+        attributes: long_name, units and other attributes of the CF conventions; no string is empty.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Variable:
 
 @dataclass(frozen=True, eq=False)
 class SliceVariables:
-    """Everything that a slice holds, as variables: what a file in any format is made from.
+    """The content of a slice as variables; all export formats are written from it.
 
     Attributes:
         coordinates: "axis_1", "axis_2": step along each axis, 1 being the full direction vector.
         quantities: over the grid, each followed by its standard errors and its status.
-        tracks: of every Track the names, the places on the axes and the distances of its points.
-        attributes: of the file as a whole.
-        hidden: over the grid: whether the loss (or, without one, the first quantity) has no value there.
+        tracks: for every Track, the names, coordinates and distances of its points.
+        attributes: global attributes of the file.
+        hidden: mask over the grid: points where the loss (or, without one, the first quantity) has no value.
     """
 
     coordinates: tuple[Variable, ...]
@@ -72,17 +72,17 @@ class SliceVariables:
 
 
 def variables(piece: Slice) -> SliceVariables:
-    """Describe a slice once for all formats, so that names, units, errors and status cannot differ between them.
+    """Convert a slice to variables, with the same names, units, errors and status in every format.
 
     A quantity q becomes the variables `q`; `q_stderr`, its standard error over samples (of an eigenvalue its residual);
     `q_paired_stderr`, that of its difference to the centre; and `q_status`: 0 missing, 1 done, 2 not finite, 3 failed, 4 not
-    converged. Where the status is missing or failed, values and errors are NaN; a value that is not finite stays what it is.
+    converged. Where the status is missing or failed, values and errors are NaN; other values that are not finite are kept.
 
     Args:
         piece: a line, a path or a plane.
 
     Returns:
-        SliceVariables. Names keep ASCII letters, digits and underscores; texts have control characters spelt out.
+        SliceVariables. Names keep ASCII letters, digits and underscores; control characters in texts are escaped.
 
     Raises:
         UsageError: the slice has no quantity.
@@ -99,7 +99,7 @@ def variables(piece: Slice) -> SliceVariables:
     if not piece.values:
         raise UsageError("expected a slice with at least one quantity, found none", fix="evaluate it first")
     dims = tuple(f"axis_{i}" for i in range(1, piece.dim + 1))
-    taken = {*dims, "vtkGhostType"}  # names of dimensions, and one that VTK gives a meaning, are no quantity's
+    taken = {*dims, "vtkGhostType"}  # reserved: names of dimensions and VTK's mask of hidden points
     for i in range(1, len(piece.tracks) + 1):
         taken |= {f"track_{i}_point", f"track_{i}_name_length"}
     coordinates = tuple(
@@ -114,7 +114,7 @@ def variables(piece: Slice) -> SliceVariables:
 
 
 def meaning(quantity: str) -> tuple[str, str]:
-    """What a quantity is and its unit; an empty unit where it is not known.
+    """Description and unit of a quantity; the unit is empty if unknown.
 
     Example:
         >>> meaning("test_loss")
@@ -126,14 +126,14 @@ def meaning(quantity: str) -> tuple[str, str]:
 
 
 def _quantity(piece: Slice, quantity: str, dims: tuple[str, ...], taken: set[str]) -> Iterator[Variable]:
-    """A quantity, its errors and its status, each linked to the quantity as CF asks."""
+    """A quantity, its errors and its status, linked as CF ancillary variables."""
     words, unit = meaning(quantity)
     name = _identifier(quantity, taken)
     status = states(piece, quantity).astype(np.int8)
     unknown = np.isin(status, (MISSING, FAILED))
-    doubt, against = _DOUBT.get(quantity, "standard error over samples"), "difference to the centre (of a path: to its start)"
+    error, against = _ERROR.get(quantity, "standard error over samples"), "difference to the centre (of a path: to its start)"
     errors = {
-        "stderr": (piece.stderr, f"{doubt} of the {words}"),
+        "stderr": (piece.stderr, f"{error} of the {words}"),
         "paired_stderr": (piece.paired, f"standard error over samples of the {against} of the {words}"),
     }
     found = [
@@ -154,7 +154,7 @@ def _quantity(piece: Slice, quantity: str, dims: tuple[str, ...], taken: set[str
 
 
 def _track(track: Track, name: str, axes: tuple[str, ...], taken: set[str]) -> Iterator[Variable]:
-    """Names, places and distances of projected points; nothing of a track without points."""
+    """Names, coordinates and distances of the projected points; no variable for a track without points."""
     if not track.names:
         return
     dims = (f"{name}_point",)
@@ -171,7 +171,7 @@ def _track(track: Track, name: str, axes: tuple[str, ...], taken: set[str]) -> I
 
 
 def _attributes(piece: Slice) -> dict[str, Attribute]:
-    """What is said of the file as a whole: title, provenance flat and whole, check, barriers, merge tree, tracks."""
+    """Global attributes of the file: title, provenance (by entry and as JSON), check, barriers, merge tree, tracks."""
     found: dict[str, Attribute] = {"Conventions": "CF-1.8", "source": f"landscape {__version__}"} | _texts(title=piece.title)
     taken: set[str] = set()
     for key, value in piece.provenance.items():
@@ -193,33 +193,33 @@ def _attributes(piece: Slice) -> dict[str, Attribute]:
 
 
 def _flat(value: Any) -> str | int | float | None:
-    """A provenance entry as every format can hold it exactly: text, 32-bit whole number or float64; None where it cannot."""
+    """A provenance entry as text, 32-bit integer or float64, without rounding; None if it is of another type."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, int):
-        # NetCDF-3 has no 64-bit whole number: float64 holds those up to 2^53, digits hold any.
+        # NetCDF-3 has no 64-bit integer: up to 2^53 as float64, larger ones as text.
         return int(value) if -(2**31) <= value < 2**31 else float(value) if abs(value) <= 2**53 else str(value)
     return value if isinstance(value, float) else printable(value) or None if isinstance(value, str) else None
 
 
 def _json(content: Any) -> str:
-    """As JSON in ASCII: no control character, nothing that is not finite."""
+    """As JSON in ASCII, without control characters, nan or infinity."""
     return json.dumps(plain(content), default=lambda x: plain(x.tolist()) if hasattr(x, "tolist") else str(x), allow_nan=False)
 
 
 def _texts(**texts: str) -> dict[str, Attribute]:
-    """Attributes that are texts, safe to print; empty ones are left out, since NetCDF readers disagree on them."""
+    """Text attributes with control characters escaped, without empty ones, on which NetCDF readers disagree."""
     return {key: printable(text) for key, text in texts.items() if text}
 
 
 def _blank(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """As float64, NaN where masked and where there is nothing to know."""
+    """As float64, with NaN where the value is masked or unknown."""
     known = np.ma.filled(np.ma.asarray(values).astype(float), math.nan)
     known[unknown] = math.nan
     return known
 
 
 def _identifier(text: str, taken: set[str]) -> str:
-    """A name that every format takes and that is not taken yet; it is taken from now on."""
+    """A name that is valid in every format and not in `taken`, to which it is added."""
     stem = re.sub(r"[^A-Za-z0-9_]", "_", text)[:200]
     stem = stem if re.match(r"[A-Za-z]", stem) else f"q_{stem}"
     name, n = stem, 1

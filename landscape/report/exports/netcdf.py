@@ -1,4 +1,4 @@
-"""A slice as NetCDF, and as the xarray Dataset that such a file opens as."""
+"""A slice as a NetCDF file and as an xarray Dataset."""
 
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def netcdf(piece: Slice) -> bytes:
-    """The slice as a NetCDF-3 file (64-bit offset), which xarray, ncdump, Panoply and MATLAB open without anything else.
+    """The slice as a NetCDF-3 file (64-bit offset), readable by xarray, ncdump, Panoply and MATLAB without other software.
 
     Dimensions "axis_1" (and "axis_2") with their coordinates; every quantity with its units, standard errors and status (see
     `landscape.report.exports.exported_variables`); tracks; title, provenance, check, barriers and merge tree as attributes of
-    the file, nested ones as JSON. Values are float64 to the bit. Equal slices give equal bytes: the file holds no time.
+    the file, nested ones as JSON. Values are float64, without rounding. Equal slices give equal bytes: the file holds no time.
 
     Args:
         piece: a line, a path or a plane.
@@ -51,7 +51,7 @@ def netcdf(piece: Slice) -> bytes:
 
 
 def dataset(piece: Slice) -> "xarray.Dataset":
-    """The slice as an xarray Dataset: identical to what `xarray.open_dataset` makes of `netcdf(piece)`.
+    """The slice as an xarray Dataset: identical to `xarray.open_dataset` on `netcdf(piece)`.
 
     Args:
         piece: a line, a path or a plane.
@@ -75,7 +75,7 @@ def dataset(piece: Slice) -> "xarray.Dataset":
 
 
 def _attach(target: object, attributes: dict[str, Attribute]) -> None:
-    """Set attributes in the types that the format has: UTF-8, int32, float64 or an array as it is."""
+    """Set attributes in the types of the format: UTF-8, int32, float64 or an array."""
     for name, value in attributes.items():
         if isinstance(value, str):
             setattr(target, name, value.encode())
@@ -86,7 +86,7 @@ def _attach(target: object, attributes: dict[str, Attribute]) -> None:
 
 
 def _as_characters(variable: Variable) -> Variable:
-    """Strings as a matrix of bytes, one row a string: NetCDF-3 has no strings; readers know it by `_Encoding`."""
+    """Strings as a matrix of bytes, one string per row, marked by `_Encoding`: NetCDF-3 has no strings."""
     rows = np.array([text.encode() for text in variable.values], "S")
     length = max(rows.dtype.itemsize, 1)
     characters = rows.astype(f"S{length}").view("S1").reshape(len(rows), length)

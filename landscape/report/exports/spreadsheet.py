@@ -20,10 +20,10 @@ _TAU = ("tau", "tau_low", "tau_high", "tau_p", "tau_q", "psi", "psi_low", "psi_h
 
 
 def runs_csv(comparison: Comparison) -> str:
-    """One row a run: group, file, digest, hyperparameters that vary, losses, accuracies and gap, every measure.
+    """One row per run: group, file, digest, hyperparameters that vary, losses, accuracies and gap, every measure.
 
-    Each number is followed by its standard error (`..._stderr`, empty where there is none). A value that is not finite is
-    written as nan, inf or -inf.
+    Each number is followed by its standard error (`..._stderr`, empty if unknown). Values that are not finite are written as
+    nan, inf or -inf.
     """
     hyper = list(dict.fromkeys(k for runs in comparison.hyperparameters.values() for s in runs for k in s))
     measures = list(dict.fromkeys(m for runs in comparison.groups.values() for s in runs for m in s.measures))
@@ -44,10 +44,9 @@ def runs_csv(comparison: Comparison) -> str:
 
 
 def statistics_csv(comparison: Comparison) -> str:
-    """One row for every quantity and pair of groups: medians, test, effect sizes; and its rank correlation with the gap.
+    """One row for every quantity and pair of groups: medians, test, effect sizes, rank correlation with the gap.
 
-    Where there is one group only, one row a quantity. `interval_a` is False where low and high are the range of fewer than
-    five runs.
+    With a single group, one row per quantity. `interval_a` is False if low and high are the range of fewer than five runs.
     """
     rows: list[dict[str, Any]] = []
     names = list(comparison.groups)
@@ -73,7 +72,7 @@ def statistics_csv(comparison: Comparison) -> str:
 
 
 def blocks_csv(blocks: Sequence[Block]) -> str:
-    """One row a layer or filter: its weights, trace and largest eigenvalue, each with its error."""
+    """One row per layer or filter: number of weights, trace and largest eigenvalue, with their errors."""
     rows: list[dict[str, Any]] = []
     for b in blocks:
         row: dict[str, Any] = {"layer": b.layer, "filter": b.filter, "weights": b.weights}
@@ -84,10 +83,10 @@ def blocks_csv(blocks: Sequence[Block]) -> str:
 
 
 def slice_csv(piece: Slice) -> str:
-    """One row a point, axis 2 running faster: its place on the grid, its coordinates, every quantity with errors and status.
+    """One row per point, axis 2 varying fastest: indices, coordinates, every quantity with errors and status.
 
-    Columns are named as in `landscape.report.exports.exported_variables`, and `index_1`, `index_2` count from 0. A status is a
-    word: missing, done, not finite or failed. Floats are written in full.
+    Columns are named as in `landscape.report.exports.exported_variables`, and `index_1`, `index_2` count from 0. A status is
+    text: missing, done, not finite, failed or not converged. Floats are written without rounding.
 
     Raises:
         UsageError: the slice has no quantity.
@@ -115,17 +114,17 @@ def _cells(group: str, v: GroupValue) -> tuple[Any, ...]:
 
 
 def _number(x: Any) -> Any:
-    """A number in full, as `float` reads it back."""
+    """A number without rounding: `float` of the text gives it back."""
     return repr(float(x)) if isinstance(x, float) and not math.isnan(x) else "nan" if isinstance(x, float) else x
 
 
 def _plain(x: Any) -> Any:
-    """A hyperparameter in one cell."""
+    """A hyperparameter as one cell; lists and dictionaries as JSON."""
     return json.dumps(x) if isinstance(x, (list, dict)) else x
 
 
 def _inert(cell: Any) -> Any:
-    """The cell: a text on one line, with an apostrophe before what a spreadsheet would run as a formula; a number as it is."""
+    """The cell: text on one line, with an apostrophe before what a spreadsheet would take for a formula; numbers unchanged."""
     if isinstance(cell, str):
         cell = printable(cell)
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@")):
@@ -138,7 +137,7 @@ def _inert(cell: Any) -> Any:
 
 
 def _written(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV (RFC 4180), with a head; no text can act as a formula."""
+    """Rows as CSV (RFC 4180) with a header; no cell is a formula."""
     head = list(dict.fromkeys(k for row in rows for k in row))
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)

@@ -1,6 +1,6 @@
-"""A slice as a file that ParaView opens.
+"""A slice as a VTK file for ParaView.
 
-The writer is our own, some fifty lines, since the library's wheel weighs 140 MB; the tests read its files with that library.
+The file is written without the vtk package, whose wheel has 140 MB; the tests read the files with that package.
 """
 
 import base64
@@ -18,13 +18,13 @@ _HIDDEN_POINT = 2  # vtkDataSetAttributes::HIDDENPOINT
 def vtk(piece: Slice) -> bytes:
     """The slice as VTK XML (.vtr): a rectilinear grid of n_1 x n_2 x 1 points, or n_1 x 1 x 1 of a line.
 
-    The grid's x is axis 1, its y axis 2; their steps are exact. Every quantity, its standard errors and its status (0 missing,
-    1 done, 2 not finite, 3 failed, 4 not converged) are point data, with units. Points whose loss is missing or failed are
-    hidden (`vtkGhostType`), so that ParaView leaves a hole there; a loss that is not finite stays what it is: cut it off with
-    Threshold on `loss_status` before warping. Title, provenance, check, tracks and the rest are field data.
+    The grid's x is axis 1, its y axis 2; coordinates are not rounded. Every quantity, its standard errors and its status (0
+    missing, 1 done, 2 not finite, 3 failed, 4 not converged) are point data, with units. Points whose loss is missing or failed
+    are hidden (`vtkGhostType`), so that ParaView leaves a hole there. A loss that is not finite is kept: remove it with the
+    filter Threshold on `loss_status` before warping. Title, provenance, check, tracks and the rest are field data.
 
-    The surface is flat: ParaView's "Warp By Scalar" makes heights of any of the quantities, with a scale and a logarithm
-    (Calculator) of the reader's own choice.
+    The grid is flat. In ParaView, "Warp By Scalar" uses any quantity as height, with a chosen scale; "Calculator" takes its
+    logarithm.
 
     Args:
         piece: a line, a path or a plane.
@@ -78,7 +78,7 @@ def vtk(piece: Slice) -> bytes:
 
 
 def _about(attributes: dict[str, Attribute]) -> list[Variable]:
-    """Attributes of the file as arrays of one value."""
+    """Global attributes as arrays of one value."""
     found = []
     for name, value in attributes.items():
         dtype = {str: object, int: np.int32}.get(type(value), np.float64)
@@ -87,7 +87,7 @@ def _about(attributes: dict[str, Attribute]) -> list[Variable]:
 
 
 def _array(variable: Variable, *, tuples: bool = False) -> str:
-    """One array as an element. VTK counts axis 1 fastest, so a grid is written in Fortran's order; texts end with a NUL."""
+    """One array as an XML element. In VTK axis 1 varies fastest: grids are in Fortran order. Strings end with a NUL."""
     values = variable.values
     count = f' NumberOfTuples="{values.size}"' if tuples else ""
     if values.dtype == object:
@@ -102,5 +102,5 @@ def _array(variable: Variable, *, tuples: bool = False) -> str:
 
 
 def _base64(content: bytes) -> str:
-    """Length and content, as VTK reads inline data."""
+    """Length and content in base64, VTK's inline format."""
     return base64.b64encode(len(content).to_bytes(8, "little") + content).decode("ascii")

@@ -1,1 +1,1 @@
-"""Results onto matplotlib axes, and into figures with a title and a footer."""
+"""Drawing of results on matplotlib axes and as figures with title and caption."""

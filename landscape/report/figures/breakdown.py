@@ -1,4 +1,4 @@
-"""Drawing of curvature by layer: traces with their intervals, and largest eigenvalues of layers and of their filters."""
+"""Drawing of curvature by layer: traces with intervals, largest eigenvalues of layers and filters."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
 
     Args:
         layers: the layers' blocks, in order.
-        filters: blocks of filters; each is a small dot in its layer's column.
+        filters: blocks of filters, drawn as small dots in the column of their layer.
         axes: two axes; None makes a figure.
 
     Returns:
@@ -41,7 +41,7 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
 
 
 def _traces(ax: Axes, places: np.ndarray, layers: Sequence[Block]) -> None:
-    """Traces with 95 % intervals."""
+    """Draw traces with 95 % intervals."""
     values = np.array([b.trace.value for b in layers])
     bounds = [b.trace.interval() or (b.trace.value, b.trace.value) for b in layers]
     low, high = np.array(bounds).T
@@ -57,7 +57,7 @@ def _traces(ax: Axes, places: np.ndarray, layers: Sequence[Block]) -> None:
 
 
 def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters: Sequence[Block]) -> None:
-    """Largest eigenvalues; a filter's stands in its layer's column, spread by its number."""
+    """Draw largest eigenvalues; filters are spread over the column of their layer in order of their index."""
     column = {b.layer: i for i, b in enumerate(layers)}
     counts = {name: sum(f.layer == name for f in filters) for name in column}
     x = [column[f.layer] + 0.5 * ((f.filter or 0) / max(counts[f.layer] - 1, 1) - 0.5) for f in filters]
@@ -65,7 +65,7 @@ def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters:
     tops = [b.lambda_max.value for b in layers]
     positive = [v for v in (*tops, *y) if v > 0]
     if asks_for_log([positive]) and positive:
-        # What is not positive, or far below everything else, cannot stand on the axis; it is counted.
+        # Values that are not positive, or below 1e-6 of the largest, are not drawn on the log axis but counted.
         floor = max(min(positive), max(positive) * 1e-6)
         lost = sum(v < floor for v in (*tops, *y))
         log_axis(ax, "y", floor / 1.5, max(positive) * 1.5)

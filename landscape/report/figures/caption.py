@@ -1,6 +1,6 @@
-"""The words under a figure: what is drawn, on what, and in one line how it was checked.
+"""Captions of figures: what is drawn, the network and data, and one line on the checks.
 
-The whole evidence is in the JSON and in the HTML report.
+The full checks are in the JSON and in the HTML report.
 """
 
 import math
@@ -9,16 +9,16 @@ from pathlib import PurePath
 from typing import Any
 
 from landscape.report.quantities import quantity_name
-from landscape.report.style import number_of, printable, short
+from landscape.report.style import label_text, number_of, short
 from landscape.results import UNCONVERGED, Sharpness, Slice
 
 Provenance = Mapping[str, Any]
-# Axes whose cosine is larger than this, 6 degrees from a right angle, are called not orthogonal: circles look like ellipses.
+# Axes with a larger cosine (over 6 degrees from a right angle) are reported as not orthogonal.
 _ORTHOGONAL = 0.1
 
 
 def subject_line(provenance: Provenance | None) -> str:
-    """What a figure is made from: checkpoint, split and samples, as far as they are known.
+    """Checkpoint, task, split and number of samples of a figure, as far as known.
 
     Example:
         >>> subject_line({"checkpoint": "runs/a.pt", "task": "digits-mlp", "split": "train", "samples": 1347, "seed": 0})
@@ -28,7 +28,7 @@ def subject_line(provenance: Provenance | None) -> str:
 
 
 def provenance_line(provenance: Provenance) -> str:
-    """The same with seed, dtype, device and versions, for the HTML report.
+    """`subject_line` with seed, dtype, device and versions, for the HTML report.
 
     Example:
         >>> provenance_line({"seed": 0, "samples": 1347, "dtype": "float64"})
@@ -41,13 +41,13 @@ def provenance_line(provenance: Provenance) -> str:
         parts.append(f"trained curve: {', '.join(told)}")
     if provenance.get("seed") is not None:
         parts.append(f"seed {provenance['seed']}")
-    parts += [printable(provenance[key], 60) for key in ("dtype", "device") if provenance.get(key)]
-    parts += [printable(f"{key} {provenance[key]}", 60) for key in ("landscape", "torch") if provenance.get(key)]
+    parts += [label_text(provenance[key], 60) for key in ("dtype", "device") if provenance.get(key)]
+    parts += [label_text(f"{key} {provenance[key]}", 60) for key in ("landscape", "torch") if provenance.get(key)]
     return " · ".join(parts)
 
 
 def slice_facts(piece: Slice, quantity: str) -> list[str]:
-    """What is to be known of a line or plane that its axes, colours and legend do not say."""
+    """Remarks on a line or plane: axes that are not orthogonal, points that did not converge."""
     facts = []
     cosine = getattr(piece.check, "cosine", None)
     if cosine is not None and abs(cosine) > _ORTHOGONAL:
@@ -59,7 +59,7 @@ def slice_facts(piece: Slice, quantity: str) -> list[str]:
 
 
 def barrier_facts(piece: Slice) -> list[str]:
-    """Barriers that are not known or not finite, other than that of the loss, which stands on its panel."""
+    """Barriers that are unknown or infinite, except that of the loss, which is written in its panel."""
     return [
         f"{quantity_name(quantity)}: {barrier.words(quantity)}"
         for quantity, barrier in piece.barriers.items()
@@ -68,12 +68,12 @@ def barrier_facts(piece: Slice) -> list[str]:
 
 
 def check_line(piece: Slice) -> str:
-    """The slice's check in one line; an unfinished slice has none."""
+    """The slice's check in one line; an incomplete slice has no check."""
     return "NOT CHECKED: unfinished" if piece.check is None else str(piece.check.summary())
 
 
 def runs_line(groups: Mapping[str, Sequence[Sharpness]]) -> str:
-    """How many checkpoints a figure of groups shows, and what they have in common."""
+    """The number of checkpoints in a figure of groups and the provenance that they share."""
     members = [s for group in groups.values() for s in group]
     counts = sorted({s.samples for s in members})
     shared = {k: v for k, v in members[0].provenance.items() if all(s.provenance.get(k) == v for s in members)}
@@ -90,11 +90,11 @@ def _subject(provenance: Provenance) -> list[str]:
     if provenance.get("checkpoint"):
         parts.append(PurePath(str(provenance["checkpoint"])).name)
     task, split = provenance.get("task"), provenance.get("split")
-    data = ", ".join(printable(name, 60) for name in (task, split and f"{split} split") if name)
+    data = ", ".join(label_text(name, 60) for name in (task, split and f"{split} split") if name)
     parts += [data] if data else []
     if provenance.get("samples") is not None:
         samples = provenance["samples"]
         parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
     if provenance.get("batchnorm"):
         parts.append(f"BatchNorm: {provenance['batchnorm']}")
-    return [printable(p, 60) for p in parts]
+    return [label_text(p, 60) for p in parts]

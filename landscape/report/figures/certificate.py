@@ -1,4 +1,4 @@
-"""Drawing of a reparameterization certificate: which measures moved although the function did not."""
+"""Drawing of a reparameterization certificate: ratio of each measure after to before rescaling."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ from landscape.report.style import (
 )
 from landscape.results import Certificate, CertificateRow
 
-# One style for what the certificate calls invariant, another for what a rescaling can fake.
+# Styles of measures that are invariant and of those that rescaling can change.
 STYLES: dict[str, dict[str, Any]] = {
     "invariant": {"color": BLUE, "ls": "-", "marker": "o"},
     "fakeable": {"color": VERMILLION, "ls": "--", "marker": "s"},
@@ -37,9 +37,9 @@ STYLES: dict[str, dict[str, Any]] = {
 def draw_certificate(certificates: Sequence[tuple[float, Certificate]], ax: Axes | None = None) -> Axes:
     """Draw every measure's ratio after / before against the rescaling factor, both on log axes.
 
-    Invariant measures lie flat on 1. A single certificate is drawn as one dot a measure instead of lines. Hollow marks are
-    values that are not comparable (not finite or not converged); a ratio that is not positive cannot stand on a log axis and is
-    counted below.
+    Invariant measures have ratio 1. A single certificate is drawn as one dot per measure instead of lines. Hollow markers are
+    values that are not comparable (not finite or not converged). Ratios that are not positive are not drawn on the log axis;
+    their number is written in a corner.
 
     Args:
         certificates: (alpha, certificate) pairs of one network; alpha > 0.
@@ -49,7 +49,7 @@ def draw_certificate(certificates: Sequence[tuple[float, Certificate]], ax: Axes
         The axes.
 
     Raises:
-        UsageError: there is none, or an alpha is not positive.
+        UsageError: no certificate, or an alpha that is not positive.
     """
     pairs = sorted(certificates, key=lambda pair: pair[0])
     if not pairs or not all(alpha > 0 for alpha, _ in pairs):
@@ -61,7 +61,7 @@ def draw_certificate(certificates: Sequence[tuple[float, Certificate]], ax: Axes
     series = {name: [(alpha, row) for alpha, c in pairs for row in c.rows if row.name == name] for name in names}
     ratios = np.array([row.ratio for rows in series.values() for _, row in rows], float)
     drawn = ratios[np.isfinite(ratios) & (ratios > 0)]
-    # Never closer than a factor 2 around 1: an invariant measure's rounding must look flat.
+    # At least from 1/2 to 2, so that rounding errors of invariant measures are not visible.
     low, high = (min(drawn.min(initial=1.0) / 1.5, 0.5), max(drawn.max(initial=1.0) * 1.5, 2.0))
     if len(pairs) == 1:
         ax = _dots(new_axes(5.5, 1.5 + 0.27 * len(names)) if ax is None else ax, series, pairs[0][0], (low, high))
@@ -81,7 +81,7 @@ def kind(rows: Sequence[CertificateRow]) -> str:
 
 
 def _lines(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]], limits: tuple[float, float]) -> Axes:
-    """Ratio against factor, one line a measure, named at its right end."""
+    """Draw ratio against factor, one line per measure, with its name at the right end."""
     alphas = sorted({alpha for rows in series.values() for alpha, _ in rows})
     log_axis(ax, "x", alphas[0] / 1.1, alphas[-1] * 1.1)
     log_axis(ax, "y", *limits)
@@ -109,7 +109,7 @@ def _lines(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]], limi
 
 
 def _dots(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]], alpha: float, limits: tuple[float, float]) -> Axes:
-    """One row a measure, its ratio as a dot on a log axis."""
+    """Draw one row per measure, with its ratio as a dot on a log axis."""
     log_axis(ax, "x", *limits)
     ax.axvline(1, color=GREY, lw=0.8, zorder=1)
     for place, rows in enumerate(series.values()):
@@ -128,9 +128,9 @@ def _dots(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]], alpha
 
 
 def _legend(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]]) -> None:
-    """What the styles mean, above the axes; only those that occur."""
+    """Legend of the styles that occur, above the axes."""
     kinds = {kind([row for _, row in rows]) for rows in series.values()}
-    words = {"invariant": "invariant (claimed and held)", "fakeable": "rescaling can fake it", "CLAIM BROKEN": "CLAIM BROKEN"}
+    words = {"invariant": "invariant, as claimed", "fakeable": "rescaling can change it", "CLAIM BROKEN": "CLAIM BROKEN"}
     handles = [Line2D([], [], **STYLES[k], ms=4.5, label=words[k]) for k in STYLES if k in kinds]
     if any(row.verdict == "not comparable" for rows in series.values() for _, row in rows):
         handles.append(Line2D([], [], color=GREY, ls="", marker="o", mfc="white", ms=4.5, label="hollow: not comparable"))
@@ -138,7 +138,7 @@ def _legend(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]]) -> 
 
 
 def _name_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Names right of the lines' ends, apart from each other, joined where the lines end together."""
+    """Write names to the right of the lines without overlap; lines with the same end share one label."""
     low, high = np.log10(ax.get_ylim())
     groups: list[tuple[list[float], list[str], str, float]] = []
     for x, y, name, colour in sorted(ends, key=lambda end: end[1]):

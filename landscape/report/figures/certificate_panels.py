@@ -1,4 +1,4 @@
-"""Drawing of certificates of many measures and both symmetries: one small panel a measure, grouped by what can fake it."""
+"""Drawing of certificates of many measures and both symmetries: one panel per measure, grouped by invariance."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from landscape.results import Certificate, CertificateRow
 Pairs = Sequence[tuple[float, Certificate]]
 
 COLUMNS, WIDTH = 6, 1.45  # inches of a panel
-HEIGHT, FLAT_HEIGHT, HEADING = 1.15, 0.95, 0.3  # inches of a row: of panels, of those that lie flat, of words
+HEIGHT, FLAT_HEIGHT, HEADING = 1.15, 0.95, 0.3  # inches of a row: of panels, of panels of invariant measures, of text
 LINES = {"layer": "-", "node": (0, (2.2, 1.4))}
 MARKERS = {"layer": "o", "node": "s"}
 WORDS = {"layer": "layer-wise", "node": "neuron-wise"}
@@ -37,40 +37,40 @@ class _Measure:
 
     @property
     def group(self) -> str:
-        """Heading under which it stands."""
+        """Heading of the measure's group."""
         kinds = {s: self.kind(s) for s in self.lines}
         if "CLAIM BROKEN" in kinds.values():
-            return "CLAIM BROKEN: said to be invariant, and moved"
-        faked = [WORDS[s] for s, k in kinds.items() if k == "fakeable"]
-        if not faked:
-            return "Invariant: claimed, and it held"
-        words = "Both rescalings" if len(faked) == 2 else f"{faked[0].capitalize()} rescaling"
-        return f"{words} can fake these"
+            return "CLAIM BROKEN: claimed invariant, but changed"
+        changed = [WORDS[s] for s, k in kinds.items() if k == "fakeable"]
+        if not changed:
+            return "Invariant, as claimed"
+        words = "Both rescalings" if len(changed) == 2 else f"{changed[0].capitalize()} rescaling"
+        return f"{words} can change these"
 
     @property
     def rank(self) -> int:
-        """Broken claims first, then the invariant ones, then those that more rescalings can fake."""
+        """Order: broken claims, invariant measures, then by the number of rescalings that can change the measure."""
         kinds = [self.kind(s) for s in self.lines]
         return -1 if "CLAIM BROKEN" in kinds else kinds.count("fakeable")
 
 
 @house
 def draw_certificate_panels(certificates: Pairs) -> list[Axes]:
-    """Draw each measure's ratio after / before against the rescaling factor, one panel a measure, all on the same log axes.
+    """Draw each measure's ratio after / before against the rescaling factor, one panel per measure, all on the same log axes.
 
-    A line begins at (1, 1), the network itself. Layer-wise rescaling is drawn solid with circles, neuron-wise dashed with
-    squares; blue is claimed invariant and did not move, vermillion can be faked. Hollow marks are values that are not
-    comparable. The farthest ratio of every line that moved stands under the measure's name. Measures that are not defined, or
-    have no positive ratio, get no panel; `left_out` names them.
+    The point (1, 1) is the network before rescaling. Layer-wise rescaling is drawn solid with circles, neuron-wise dashed with
+    squares. Blue: invariant, as claimed. Vermillion: rescaling can change the measure. Hollow markers: not comparable. Under
+    the name of a measure that changed is the ratio farthest from 1. Measures that are not defined or have no positive ratio get
+    no panel; `left_out` lists them.
 
     Args:
         certificates: (alpha, certificate) pairs of one network, of one or both symmetries; alpha > 0.
 
     Returns:
-        The panels, in the order drawn: broken claims, invariant measures, those that one rescaling can fake, and both.
+        The panels, in this order: broken claims, invariant measures, those that one rescaling can change, those that both can.
 
     Raises:
-        UsageError: there is none, an alpha is not positive, or no measure can be drawn.
+        UsageError: no certificate, an alpha that is not positive, or no measure to draw.
     """
     if not certificates or not all(alpha > 0 for alpha, _ in certificates):
         raise UsageError("expected certificates with positive factors, found none or another", fix="give (alpha, Certificate)")
@@ -103,7 +103,7 @@ def draw_certificate_panels(certificates: Pairs) -> list[Axes]:
 
 
 def left_out(certificates: Pairs) -> list[str]:
-    """In words, the measures that `draw_certificate_panels` has no panel for, and why."""
+    """Text that lists the measures without a panel in `draw_certificate_panels`, by reason."""
     why: dict[str, list[str]] = {}
     for m in _measures(certificates):
         if any(_points(line) for line in m.lines.values()):
@@ -115,7 +115,7 @@ def left_out(certificates: Pairs) -> list[str]:
 
 
 def _measures(certificates: Pairs) -> list[_Measure]:
-    """What the certificates say, sorted by measure, symmetry and factor."""
+    """The rows of the certificates, sorted by measure, symmetry and factor."""
     ordered = sorted(certificates, key=lambda pair: pair[0])
     names = dict.fromkeys(row.name for _, c in ordered for row in c.rows)
     out = []
@@ -130,12 +130,12 @@ def _measures(certificates: Pairs) -> list[_Measure]:
 
 
 def _points(line: list[tuple[float, CertificateRow]]) -> list[tuple[float, float, str]]:
-    """(alpha, ratio, verdict) of what has a place on a log axis."""
+    """(alpha, ratio, verdict) of the positive finite ratios."""
     return [(a, r.ratio, r.verdict) for a, r in line if 0 < r.ratio < math.inf]
 
 
 def _grid(groups: dict[str, list[_Measure]], columns: int) -> tuple[list[float], dict[str, tuple[int, int]]]:
-    """Heights of the rows in inches, one for the legend, a heading above every group; row and column of every measure."""
+    """Heights of the rows in inches (legend, and heading and panels of every group); row and column of every measure."""
     heights = [HEADING + 0.1]
     places = {}
     for members in groups.values():
@@ -148,7 +148,7 @@ def _grid(groups: dict[str, list[_Measure]], columns: int) -> tuple[list[float],
 
 
 def _panel(ax: Axes, m: _Measure, limits: tuple[tuple[float, float], tuple[float, float]], *, bottom: bool, left: bool) -> None:
-    """One measure: its lines, its name, and how far each line goes."""
+    """Draw one measure: its lines, its name, and the ratio farthest from 1 on each line."""
     log_axis(ax, "x", *limits[0])
     log_axis(ax, "y", *limits[1])
     ax.yaxis.set_major_locator(FixedLocator(_few(*limits[1])))
@@ -184,7 +184,7 @@ def _panel(ax: Axes, m: _Measure, limits: tuple[tuple[float, float], tuple[float
 
 
 def _few(low: float, high: float) -> list[float]:
-    """At most five ticks for a low panel: powers of ten, or of two where hardly more than one of them shows.
+    """At most five ticks for a small panel: powers of ten, or powers of two if fewer than two powers of ten fit.
 
     Example:
         >>> _few(0.3, 30.0), _few(0.4, 5.0)
@@ -197,7 +197,7 @@ def _few(low: float, high: float) -> list[float]:
 
 
 def _folded(name: str, width: int = 22) -> str:
-    """The name in lines of about `width` characters, broken after underscores.
+    """The name in lines of about `width` characters, broken after underscores and colons.
 
     Example:
         >>> _folded("adaptive_worst_linf_normalized_m")
@@ -212,7 +212,7 @@ def _folded(name: str, width: int = 22) -> str:
 
 
 def _colour(members: list[_Measure]) -> str:
-    """Of a group's heading."""
+    """Colour of a group's heading."""
     kinds = {m.kind(s) for m in members for s in m.lines}
     if "CLAIM BROKEN" in kinds:
         return BLACK
@@ -220,7 +220,7 @@ def _colour(members: list[_Measure]) -> str:
 
 
 def _legend(ax: Axes, drawn: list[_Measure]) -> None:
-    """What lines, colours and hollow marks mean; only those that occur."""
+    """Legend of the lines and markers that occur."""
     symmetries = [s for s in ("layer", "node") if any(s in m.lines for m in drawn)]
     words = {
         "layer": "layer-wise: one layer's outputs × α",

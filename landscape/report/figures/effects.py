@@ -1,4 +1,4 @@
-"""Drawings of a comparison's effect sizes and rank correlations: one row a quantity, an interval on each value."""
+"""Drawing of the effect sizes and rank correlations of a comparison, with intervals."""
 
 from collections.abc import Sequence
 
@@ -29,10 +29,10 @@ _ROW, _LABELS = 0.27, 1.5  # inches
 
 @house
 def draw_effects(comparison: Comparison, axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """Draw how far groups are apart: Cliff's delta on the left, the ratio of medians on the right, with 95 % intervals.
+    """Draw differences between groups: Cliff's delta on the left, ratio of medians on the right, with 95 % intervals.
 
-    One row a measure, and below the line one for each loss, accuracy and gap; one colour and mark a pair of groups. Filled
-    marks are differences called one (q <= 0.05), hollow ones are not. A ratio needs positive finite values.
+    One row per measure and, below a dotted line, per loss, accuracy and gap; one colour and marker per pair of groups. Filled
+    markers have q <= 0.05. The ratio is drawn for positive finite values only.
 
     Args:
         comparison: with differences.
@@ -68,7 +68,7 @@ def draw_effects(comparison: Comparison, axes: Sequence[Axes] | None = None) -> 
     right.axvline(1, color=GREY, lw=0.8, zorder=1)
     low, high = min([*ratios, 0.5]) / 1.25, max([*ratios, 2.0]) * 1.25
     log_axis(right, "x", low, high)
-    if 20 < high / low < 1e4:  # few enough ticks to be read side by side
+    if 20 < high / low < 1e4:  # few enough ticks for their labels to fit
         ticks = [t for t in 10.0 ** np.arange(-12, 13) if low <= t <= high]
         right.set_xticks(ticks, [short(t) for t in ticks])
     right.set_xlabel("ratio of medians  (first / second)")
@@ -92,7 +92,7 @@ def draw_effects(comparison: Comparison, axes: Sequence[Axes] | None = None) -> 
 def draw_correlations(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """Draw Kendall's tau-b of every measure with the generalization gap, and the granulated Psi, with 95 % intervals.
 
-    Filled marks of tau have q <= 0.05. A mark without an interval comes from too few runs or pairs for one.
+    Filled markers of tau have q <= 0.05. With too few runs or pairs for an interval, only the marker is drawn.
 
     Args:
         comparison: with rank correlations.
@@ -135,18 +135,18 @@ def draw_correlations(comparison: Comparison, ax: Axes | None = None) -> Axes:
 
 
 def _two(rows: float) -> list[Axes]:
-    """Two axes with room for so many rows."""
+    """Two axes of a new figure, with height for `rows` rows."""
     figure = new_figure(7.6, 0.95 + _ROW * rows + 0.15)
     return [figure.add_subplot(1, 2, i, axes_class=_HouseAxes) for i in (1, 2)]
 
 
 def _places(names: list[str], comparison: Comparison) -> dict[str, float]:
-    """Height of every row; losses and accuracies stand half a row apart."""
+    """Vertical position of every row; losses, accuracies and gap are 0.4 rows below the measures."""
     return {name: i + (0.4 if name in comparison.conditions else 0.0) for i, name in enumerate(names)}
 
 
 def _rows(ax: Axes, places: dict[str, float], names: list[str], comparison: Comparison) -> None:
-    """Names at the left, and the line between measures and conditions."""
+    """Set the names of the rows and draw the line between measures and conditions."""
     ax.set_yticks(
         [places[n] for n in names], [plain(n.replace("_", " ") if n in comparison.conditions else n, 30) for n in names]
     )
@@ -158,7 +158,7 @@ def _rows(ax: Axes, places: dict[str, float], names: list[str], comparison: Comp
 
 
 def _mark(ax: Axes, d: Difference, k: int, y: float, value: float, low: float | None, high: float | None) -> None:
-    """One difference: filled where it is called one."""
+    """Draw one difference, filled if q <= 0.05."""
     colour = CATEGORIES[k % len(CATEGORIES)]
     face = colour if d.found else "white"
     _interval(ax, y, value, low, high, colour, MARKERS[k % len(MARKERS)], face, f"{plain(d.name)}: {plain(d.a)} / {plain(d.b)}")
@@ -167,12 +167,12 @@ def _mark(ax: Axes, d: Difference, k: int, y: float, value: float, low: float | 
 def _interval(
     ax: Axes, y: float, value: float, low: float | None, high: float | None, colour: str, marker: str, face: str, gid: str
 ) -> None:
-    """A mark with its interval."""
+    """Draw a marker with its interval."""
     if low is not None and high is not None:
         ax.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt", zorder=2, gid=f"interval {gid}")
     ax.plot([value], [y], marker, color=colour, mfc=face, ms=5.5, zorder=3, clip_on=False, gid=f"value {gid}")
 
 
 def _handle(k: int, label: str) -> Line2D:
-    """Legend entry of a pair."""
+    """Legend entry of a pair of groups."""
     return Line2D([], [], color=CATEGORIES[k % len(CATEGORIES)], marker=MARKERS[k % len(MARKERS)], ms=4.5, lw=1.2, label=label)

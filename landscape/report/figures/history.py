@@ -1,4 +1,4 @@
-"""Drawing of training histories."""
+"""Drawing of loss and accuracy during training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +17,13 @@ Run = Columns | Sequence[Mapping[str, float | None]]
 
 @house
 def draw_history(history: Mapping[str, Run], axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """Draw loss and accuracy against the epoch, a colour a run, test data dashed.
+    """Draw loss and accuracy against the epoch, one colour per run, test data dashed.
 
     Args:
-        history: run -> its columns, or its records one an evaluation. Read are "train_loss" (or "loss"), "test_loss",
-            "train_accuracy" (or "accuracy"), "test_accuracy", and "epoch" where the rows are not epochs 1, 2, ... Accuracies
-            are fractions; a value may be None.
-        axes: one axes a panel (loss, accuracy); None makes a figure.
+        history: run -> columns, or a list of records, one per evaluation. Columns used: "train_loss" (or "loss"), "test_loss",
+            "train_accuracy" (or "accuracy"), "test_accuracy", and "epoch" (default 1, 2, ...). Accuracies are fractions; a
+            value may be None.
+        axes: one per panel (loss, accuracy); None makes a figure.
 
     Returns:
         The axes of the panels.
@@ -61,18 +61,18 @@ def draw_history(history: Mapping[str, Run], axes: Sequence[Axes] | None = None)
 
 
 def _name(label: str) -> str:
-    """A run's name for the legend, which would leave out one that begins with an underscore."""
+    """A run's name for the legend; matplotlib omits names that begin with an underscore, hence the space."""
     return plain(f" {label}" if label.startswith("_") else label, 24)
 
 
 def _by_column(run: Run) -> dict[str, Sequence[float | None]]:
-    """Columns that hold a value, whichever way the run is given."""
+    """The run as columns, without empty ones."""
     names = list(run) if isinstance(run, Mapping) else list(dict.fromkeys(key for record in run for key in record))
     columns = {name: run[name] if isinstance(run, Mapping) else [record.get(name) for record in run] for name in names}
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 
 def _columns(run: Columns, what: str) -> list[tuple[str, bool]]:
-    """(column, is it test data?) for the columns of a run that hold `what`."""
+    """(column, whether it is test data) for the columns of a run with the quantity `what`."""
     train = next((c for c in (f"train_{what}", what) if c in run), None)
     return [(c, t) for c, t in ((train, False), (f"test_{what}", True)) if c is not None and c in run]

@@ -1,4 +1,4 @@
-"""Drawing of measures over checkpoints: one panel a measure, one column a group."""
+"""Drawing of measures of checkpoints: one panel per measure, one column per group."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ from landscape.report.style import (
 )
 from landscape.results import Comparison, Estimate, GroupValue, Sharpness
 
-MARKS = {"no": "invariant to rescaling", "node-wise": "neuron-wise rescaling can fake it", "yes": "rescaling can fake it"}
+MARKS = {"no": "invariant to rescaling", "node-wise": "neuron-wise rescaling can change it", "yes": "rescaling can change it"}
 PERCENT = {"accuracy": "%", "train_accuracy": "%", "test_accuracy": "%", "gap": "percentage points"}
 
 
 @dataclass(frozen=True)
 class _Point:
-    """One checkpoint's value of one measure: where it stands and its interval."""
+    """The value of one measure of one checkpoint, with its position and interval."""
 
     group: int
     place: float
@@ -50,20 +50,20 @@ class _Point:
 
     @property
     def bars(self) -> tuple[float, float]:
-        """Distances down and up to the ends of the 95 % interval; 0 where there is none, or no upper end."""
+        """Distances from the value to the ends of the 95 % interval of the computation; 0 without an interval."""
         interval = self.estimate.interval()
         if interval is None or self.estimate.kind == "lower bound":
             return 0.0, 0.0
-        # At 0 and 1 the interval of a proportion ends at the value itself, give or take a rounding.
+        # At 0 and 1 the interval of a proportion ends at the value, up to rounding.
         down, up = self.estimate.value - interval[0], interval[1] - self.estimate.value
         return max(down, 0.0) * self.scale, max(up, 0.0) * self.scale
 
     @property
     def wide(self) -> tuple[float, float]:
-        """Distances to the ends of the 95 % interval for what the samples were drawn from; one sd where there is none."""
+        """Distances to the ends of the 95 % interval of the value on the population; one sd without an interval."""
         e, bounds = self.estimate, self.estimate.data_interval()
         if e.kind == "proportion" or (e.kind == "samples" and bounds is not None):
-            return 0.0, 0.0  # `bars` already
+            return 0.0, 0.0  # drawn as `bars`
         if bounds is None:
             sd = (e.stderr if e.kind == "samples" else e.data_stderr) or 0.0
             return sd * self.scale, sd * self.scale
@@ -79,17 +79,17 @@ def draw_measures(
     columns: int = 3,
     comparison: Comparison | None = None,
 ) -> list[Axes]:
-    """Draw small multiples: a panel a measure, a column a group, a point with its 95 % interval a checkpoint.
+    """Draw one panel per measure, one column per group, and one point with its 95 % interval per checkpoint.
 
-    A short line is the median of a group of three or more. Arrows up are lower bounds; hollow marks did not converge; a value
-    that is not finite is counted in words. The loss comes first because sharpness at different losses is not comparable. With
-    a comparison the panels of its losses, accuracies and gap come first, a box shows the interval of each group's median, and
-    the q-value of two groups stands below, in black where it is at most 0.05. A legend above the panels of a new figure names
-    the marks that occur.
+    A short line is the median of a group of three or more. Arrows are lower bounds; hollow markers did not converge; values
+    that are not finite are counted in a corner. The loss comes first because sharpness at different losses is not comparable.
+    With a comparison, the panels of its losses, accuracies and gap come first, a box shows the interval of each group's median,
+    and the q-value of two groups is written below the panel, in black if it is at most 0.05. A new figure has a legend above
+    the panels.
 
     Args:
         groups: label -> checkpoints of the group.
-        axes: one axes a panel; None makes a figure.
+        axes: one per panel; None makes a figure.
         measures: names of measures, or "loss" and "accuracy"; default the loss and every measure that occurs.
         columns: panels in a row of a new figure.
         comparison: of these groups.
@@ -128,7 +128,7 @@ def draw_measures(
 
 
 def _panels_under_a_legend(count: int, columns: int, height: float, handles: list[Artist]) -> list[Axes]:
-    """Panels of a new figure in rows of at most so many columns, each so many inches high; the legend stands above them."""
+    """Panels of a new figure in rows of at most `columns`, each `height` inches high, with the legend above."""
     rows = -(-count // max(columns, 1))
     in_row = -(-count // rows)
     width = max(2.35, 4.2 / in_row) * in_row
@@ -141,23 +141,27 @@ def _panels_under_a_legend(count: int, columns: int, height: float, handles: lis
     above = figure.add_subplot(grid[0, 0])
     above.set_axis_off()
     words = above.legend(handles, names, loc="center left", bbox_to_anchor=(-0.02, 0.5), ncols=in_legend, fontsize=7.5)
-    words.set_in_layout(False)  # its row has the height that it needs, and the panels keep their width
+    words.set_in_layout(False)  # does not change the panels' width
     return list(axes)
 
 
 def _legend(points: "list[_Point]", comparison: Comparison | None) -> list[Artist]:
-    """What bars, lines and marks mean; only those that occur."""
+    """Legend of the bars, lines and markers that occur."""
     finite = [p for p in points if np.isfinite(p.value)]
     sizes = Counter(p.group for p in finite)
     boxes = comparison is not None and any(v.is_interval for values in comparison.table.values() for v in values.values())
     bounds = any(p.estimate.kind == "lower bound" for p in finite)
     mark: dict[str, Any] = {"ls": "", "color": GREY}
     handles = [
-        (any(any(p.bars) for p in finite), Line2D([], [], marker="|", ls="", color=BLACK, ms=9), "95 % of the method's error"),
+        (
+            any(any(p.bars) for p in finite),
+            Line2D([], [], marker="|", ls="", color=BLACK, ms=9),
+            "error of the computation: 95 %",
+        ),
         (
             any(any(p.wide) for p in finite),
             Line2D([], [], marker="|", ms=9, mew=5, alpha=0.4, **mark),
-            "from having only these samples: 95 %, or 1 sd of a maximum",
+            "sampling error: 95 %, or 1 sd of a maximum",
         ),
         (any(n > 2 for n in sizes.values()), Line2D([], [], color=GREY, lw=1.2), "median of a group of 3 or more"),
         (boxes, Patch(facecolor=GREY, alpha=0.25, lw=0), "95 % bootstrap interval of the median"),
@@ -172,7 +176,7 @@ def _legend(points: "list[_Point]", comparison: Comparison | None) -> list[Artis
 
 
 def _boxes(ax: Axes, groups: list[str], values: Mapping[str, GroupValue], scale: float) -> None:
-    """The interval of each group's median, where it has one, behind the points."""
+    """Draw the intervals of the groups' medians behind the points."""
     for g, name in enumerate(groups):
         v = values.get(name)
         if v is not None and v.is_interval and np.isfinite((v.low, v.high)).all():
@@ -185,7 +189,7 @@ def _boxes(ax: Axes, groups: list[str], values: Mapping[str, GroupValue], scale:
 def _panel(
     ax: Axes, groups: Mapping[str, Sequence[Sharpness]], name: str, scores: Mapping[str, Sequence[Estimate]] | None = None
 ) -> None:
-    """One measure of all groups."""
+    """Draw one measure of all groups."""
     points, absent = _points(groups, name, scores)
     finite = [p for p in points if np.isfinite(p.value)]
     log = asks_for_log([[p.value for p in finite]])
@@ -205,7 +209,7 @@ def _panel(
     if lost:
         note(ax, "\n".join(lost), corner="upper right")
     labels = [plain(label, 22) for label in groups]
-    if _turned(list(groups)):
+    if _rotated(list(groups)):
         ax.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
     else:
         ax.set_xticks(range(len(labels)), [wrapped(label, 14, 48) for label in groups])
@@ -223,7 +227,7 @@ def _panel(
 
 
 def _draw_point(ax: Axes, p: _Point) -> None:
-    """Marker, interval, and an arrow where the value is a lower bound."""
+    """Draw marker and interval, and an arrow for a lower bound."""
     colour, marker = CATEGORIES[p.group % len(CATEGORIES)], MARKERS[p.group % len(MARKERS)]
     face = colour if p.estimate.converged else "white"
     down, up = p.bars
@@ -244,7 +248,7 @@ def _draw_point(ax: Axes, p: _Point) -> None:
 def _points(
     groups: Mapping[str, Sequence[Sharpness]], name: str, scores: Mapping[str, Sequence[Estimate]] | None
 ) -> tuple[list[_Point], int]:
-    """All values of a measure, spread within their group in the order given, and how many checkpoints lack it."""
+    """The values of a measure, spread over the column of their group, and the number of checkpoints without one."""
     out, absent = [], 0
     for g, (label, members) in enumerate(groups.items()):
         offsets = np.linspace(-0.25, 0.25, len(members)) if len(members) > 1 else [0.0]
@@ -258,7 +262,7 @@ def _points(
 
 
 def _scale(name: str) -> float:
-    """Accuracies and their gap are drawn in percent."""
+    """100 for accuracies and their gap, which are drawn in percent, else 1."""
     return 100.0 if name in PERCENT else 1.0
 
 
@@ -270,7 +274,7 @@ def estimate_of(result: Sharpness, name: str) -> Estimate | None:
 
 
 def _mark_and_unit(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tuple[str, str]:
-    """The invariance in words and the unit, from the first checkpoint that has the measure."""
+    """Description of the invariance and the unit, from the first checkpoint with the measure."""
     for members in groups.values():
         for member in members:
             if name in member.measures:
@@ -278,11 +282,11 @@ def _mark_and_unit(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tupl
     return "", PERCENT.get(name, "mean loss per sample")
 
 
-def _turned(labels: list[str]) -> bool:
-    """Whether the groups' names must be turned to stand side by side."""
+def _rotated(labels: list[str]) -> bool:
+    """Whether the names of the groups are rotated, because they do not fit side by side."""
     return len(labels) > 2 and max(map(len, labels)) * len(labels) > 22
 
 
 def _label_room(labels: list[str]) -> float:
-    """Extra inches under a panel for turned labels."""
-    return min(0.04 * max(map(len, labels)), 0.8) if _turned(labels) else 0.1
+    """Extra inches under a panel for rotated labels."""
+    return min(0.04 * max(map(len, labels)), 0.8) if _rotated(labels) else 0.1

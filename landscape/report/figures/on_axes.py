@@ -1,4 +1,4 @@
-"""Results onto matplotlib axes: one function for each kind of result. `ax=None` makes a figure of its own."""
+"""Drawing of results on matplotlib axes, one function per type of result. `ax=None` makes a new figure."""
 
 from typing import Literal
 
@@ -35,19 +35,19 @@ View = Literal["contour", "3d"]
 def draw_slice(piece: Slice, ax: Axes | None = None, *, quantity: str = "loss", view: View | str = "contour") -> Axes:
     """Draw one quantity of a slice of the loss surface; axis 1 runs to the right, axis 2 upwards.
 
-    A line is drawn with a light 95 % band over samples and, over it, the darker 95 % band of the difference to the checkpoint;
-    an eigenvalue with bars of its residual. For quantity="loss" the accuracy, where the slice has it, stands on a second axis,
-    and the test quantity beside the training one, dashed. A plane is drawn as filled contours or as a surface, an eigenvalue of
-    both signs in colours that diverge from zero. The scale is logarithmic where all values are positive and the largest is over
-    100 times the smallest. Points that are not finite, that failed, and that were never computed are marked apart and counted.
-    Tracks and the minima of the merge tree are marked on lines and contours, and left out of the view in three dimensions.
+    A line has a light 95 % band over samples and a darker 95 % band of the difference to the checkpoint; eigenvalues have error
+    bars of their residuals. The test quantity is drawn dashed beside the training one. For quantity="loss" the accuracy, if the
+    slice has it, is drawn on a second axis. A plane is drawn as filled contours or as a surface, eigenvalues of both signs in
+    colours that diverge from zero. The scale is logarithmic if all values are positive and the largest is over 100 times the
+    smallest. Points that are not finite, failed or were not computed have separate markers and are counted. Tracks and minima
+    of the merge tree are drawn on lines and contours, not in three dimensions.
 
     Args:
         piece: the slice.
         ax: axes to draw on (three-dimensional for view="3d"); None makes a figure.
         quantity: "loss", "accuracy", "test_loss", "test_accuracy", "lambda_max", "lambda_min" or "lambda_ratio", as far as the
             slice has it.
-        view: "contour" or "3d" for a plane; not looked at for a line.
+        view: "contour" or "3d" for a plane; ignored for a line.
 
     Returns:
         The axes.

@@ -1,4 +1,4 @@
-"""Drawings of eigenvalues and spectral densities."""
+"""Drawing of eigenvalues and spectral densities."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,19 +23,19 @@ EIGENVALUE = "eigenvalue λ of the Hessian (loss / weight²)"
 
 @house
 def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs: Eigenpairs | None = None) -> Axes:
-    """Draw a spectral density with its band on a log axis, so that single outliers show beside the bulk.
+    """Draw a spectral density with its band on a log axis, which shows single outliers beside the bulk.
 
-    Where the band reaches down to zero, since the steps do not tell whether anything is there, it is not filled: a dotted line
-    marks its upper edge.
+    Where the lower end of the band is zero (the number of steps does not resolve the density), the band is not filled; a dotted
+    line is its upper end.
 
-    Short strokes at the foot mark the smallest and the largest Ritz value of every probe: where they lie apart, the ends of the
-    spectrum are not resolved. With scale="log" the eigenvalue axis is a symmetric logarithm: negative eigenvalues run to the
-    left on a log scale of their size, and between -linthresh and linthresh, shaded in grey, the axis is linear.
+    Ticks at the bottom mark the smallest and the largest Ritz value of every probe; if they differ between probes, the ends of
+    the spectrum are not resolved. With scale="log" the eigenvalue axis is a symmetric logarithm, linear between -linthresh and
+    linthresh (shaded in grey).
 
     Args:
         density: the estimate; its unit is 1 / (unit of the eigenvalue).
         ax: axes to draw on; None makes a figure.
-        eigenpairs: eigenvalues from another method, marked on the top edge.
+        eigenpairs: eigenvalues from another method, marked at the top edge.
 
     Returns:
         The axes.
@@ -52,7 +52,7 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
         ax.set_xscale("symlog", linthresh=density.linthresh, linscale=0.5)
         _shade_linear_part(ax, density.linthresh)
     floor, ceiling = _density_range(density)
-    under = floor / 100  # below the axis: a log axis has no zero to draw
+    under = floor / 100  # below the axis, in place of zero
     _band(ax, density, floor)
     ax.plot(grid, np.maximum(mean, under), color=BLUE, label=f"mean of {density.probes} probes", lw=1.3)
     ends = np.concatenate([density.nodes.min(axis=1), density.nodes.max(axis=1)])
@@ -80,10 +80,10 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
 
 @house
 def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
-    """Draw eigenvalues as stems by rank, each with its residual as a bar.
+    """Draw eigenvalues as stems by rank, with their residuals as error bars.
 
-    An eigenvalue of H lies inside every bar. Hollow marks did not converge. Ranks from the smallest end are negative: -1 is the
-    smallest.
+    Every error bar contains an eigenvalue of H. Hollow markers did not converge. Ranks from the smallest are negative: -1 is
+    the smallest.
 
     Args:
         pairs: eigenvalues in the unit of the operator.
@@ -132,14 +132,14 @@ def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
 
 
 def _ranks(pairs: Eigenpairs) -> np.ndarray:
-    """1, 2, ... from the largest and ..., -2, -1 from the smallest; "both" holds k of each, the larger half first."""
+    """1, 2, ... from the largest and ..., -2, -1 from the smallest; "both" has k of each, the largest first."""
     count = len(pairs)
     top = {"largest": count, "smallest": 0}.get(pairs.which, -(-count // 2))
     return np.concatenate([np.arange(1, top + 1), np.arange(top - count, 0)])
 
 
 def _eigenvalue_scale(ax: Axes, values: np.ndarray) -> None:
-    """Linear, log or symmetric log, whichever shows all eigenvalues."""
+    """Set a linear, log or symmetric log scale according to signs and range of the eigenvalues."""
     finite = values[np.isfinite(values)]
     size = np.abs(finite[finite != 0])
     if asks_for_log([finite]):
@@ -149,7 +149,7 @@ def _eigenvalue_scale(ax: Axes, values: np.ndarray) -> None:
 
 
 def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
-    """Filled where it lies above the foot of the axis; its upper edge, dotted, where it is open below."""
+    """Draw the band, filled where its lower end is above the axis limit, else as a dotted line at its upper end."""
     grid, lower, upper = (np.asarray(a, float) for a in (density.grid, density.lower, density.upper))
     if density.resolution is None:
         label, known = "95 % band over probes", np.full(grid.shape, True)
@@ -160,13 +160,13 @@ def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
     if known.all():
         return
     beyond = ~known
-    beyond[1:] |= ~known[:-1]  # so that the line meets the band
+    beyond[1:] |= ~known[:-1]  # the line meets the band
     beyond[:-1] |= ~known[1:]
     ax.plot(grid, np.where(beyond, high, np.nan), color=BLUE, lw=0.8, ls=":", label="upper bound, where the lower is 0")
 
 
 def resolution(density: SpectralDensity) -> list[str]:
-    """The smallest width that the steps tell apart, in words: around zero on the log scale, else where most of the mass is."""
+    """Text of the smallest width that the steps resolve: around zero on the log scale, else at the peak of the density."""
     if density.resolution is None:
         return []
     if density.linthresh is not None:
@@ -175,7 +175,7 @@ def resolution(density: SpectralDensity) -> list[str]:
 
 
 def _density_range(density: SpectralDensity) -> tuple[float, float]:
-    """Ends of the density axis: from a tenth of what ONE eigenvalue out of P adds at its peak, to above the band."""
+    """Limits of the density axis: from a tenth of the peak height of ONE eigenvalue out of P to above the band."""
     upper = np.asarray(density.upper, float)
     ceiling = 2 * float(np.nanmax(np.where(np.isfinite(upper), upper, np.nan), initial=np.nanmax(density.density)))
     single = 1 / (density.dim * float(np.max(density.sigma)) * np.sqrt(2 * np.pi))
@@ -184,7 +184,7 @@ def _density_range(density: SpectralDensity) -> tuple[float, float]:
 
 
 def _mark_eigenvalues(ax: Axes, pairs: Eigenpairs) -> None:
-    """Triangles on the top edge, hollow where not converged."""
+    """Mark eigenvalues by triangles at the top edge, hollow if not converged."""
     for chosen, face in ((np.asarray(pairs.converged, bool), VERMILLION), (~np.asarray(pairs.converged, bool), "white")):
         if chosen.any():
             values = np.asarray(pairs.values)[chosen]
@@ -203,22 +203,23 @@ def _mark_eigenvalues(ax: Axes, pairs: Eigenpairs) -> None:
 
 
 def _shade_linear_part(ax: Axes, linthresh: float) -> None:
-    """A grey strip where a symmetric logarithm is linear, named in the legend."""
+    """Shade the linear part of a symmetric logarithm in grey, with a legend entry."""
     label = f"axis linear from {short(-linthresh, 2)} to {short(linthresh, 2)}"
     ax.axvspan(-linthresh, linthresh, color="#ececec", zorder=0, lw=0, label=label)
 
 
 def _symlog_ticks(ax: Axes, linthresh: float) -> None:
-    """Decades on both sides of zero, few enough to read, and small ticks between them as on a log axis.
+    """Set ticks at decades on both sides of zero and minor ticks between them.
 
-    matplotlib's own choice runs into itself near the linear part. A side too short for a decade gets its largest round number.
+    The labels of matplotlib's own ticks overlap near the linear part. On a side shorter than a decade, the largest round number
+    is labelled.
     """
     low, high = ax.get_xlim()
     ends = {-1.0: max(-low, 0.0), 1.0: max(high, 0.0)}
     first = int(np.ceil(np.log10(linthresh) - 1e-9))
     last = int(np.floor(np.log10(max(ends.values()))))
     step = max(1, -(-(last - first + 1) // 5))
-    lowest = first if first - np.log10(linthresh) > 0.3 else first + 1  # else it would stand beside the 0
+    lowest = first if first - np.log10(linthresh) > 0.3 else first + 1  # else its label overlaps the 0
     powers = [10.0**e for e in range(last, lowest - 1, -step)] or [10.0**last]
     ticks = [0.0] if low <= 0 <= high else []
     for sign, end in ends.items():

@@ -1,4 +1,4 @@
-"""Whole figures: a drawing with its title above and its caption below, or, for a paper, without either."""
+"""Figures with title and caption, or without both for a paper."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -81,9 +81,9 @@ def figure_breakdown(
 def figure_slice(
     piece: Slice, *, quantity: str = "loss", view: str = "contour", title: str | None = None, caption: bool = True
 ) -> Figure:
-    """`draw_slice` with the slice's title, what it is made from, and its check in one line.
+    """`draw_slice` with the slice's title, network and data, and its check in one line.
 
-    Of a slice with many points still missing, the finest complete sub-grid is drawn; the title says so.
+    If many points are missing, the finest complete sub-grid is drawn and the title says so.
     """
     part, progress = preview(piece, quantity)
     named = title or (piece.title if quantity == "loss" else _named(piece.title, quantity_name(quantity)))
@@ -102,16 +102,16 @@ def _made_with(piece: Slice, quantity: str) -> Provenance:
 
 
 def _named(title: str, name: str) -> str:
-    """The title of a slice for another of its quantities."""
+    """Title of a slice for another quantity than the loss."""
     name = name[0].upper() + name[1:] if name.isascii() else name
     return name + title.removeprefix("Loss") if title.startswith(("Loss on ", "Loss along ")) else f"{title}: {name}"
 
 
 def figure_merge_tree(piece: Slice, *, title: str | None = None, caption: bool = True) -> Figure:
-    """`draw_merge_tree` with the slice's title, the number of minima, and what the slice is made from."""
+    """`draw_merge_tree` with the slice's title, the number of minima, network and data."""
     ax = draw_merge_tree(piece)
-    assert piece.merge_tree is not None  # the drawing refuses a slice without one
-    facts = f"{piece.merge_tree.line()}; a bar runs from a minimum to the pass that leads to a lower one"
+    assert piece.merge_tree is not None  # else draw_merge_tree raises
+    facts = f"{piece.merge_tree.line()}; bars run from a minimum to the saddle to a lower one"
     lines = [facts, subject_line(piece.provenance), check_line(piece)]
     return finish(ax, title or _named(piece.title, "Minima and their persistence"), lines, caption)
 
@@ -119,7 +119,7 @@ def figure_merge_tree(piece: Slice, *, title: str | None = None, caption: bool =
 def figure_interpolation(
     piece: Slice, *, ends: tuple[str, str] = ("start", "end"), title: str | None = None, caption: bool = True
 ) -> Figure:
-    """`draw_interpolation` with the slice's title, what it is made from, and its check in one line."""
+    """`draw_interpolation` with the slice's title, network and data, and its check in one line."""
     facts = barrier_facts(piece) + (["±: 95 % over samples"] if piece.barriers else [])
     facts += [track_line(track, piece) for track in piece.tracks]
     lines = ["; ".join(facts), subject_line(piece.provenance), check_line(piece)]
@@ -129,13 +129,13 @@ def figure_interpolation(
 def figure_certificate(
     certificates: Sequence[tuple[float, Certificate]],
     *,
-    title: str = "What a rescaling did to each measure",
+    title: str = "Effect of rescaling on each measure",
     provenance: Provenance | None = None,
     caption: bool = True,
 ) -> Figure:
-    """`draw_certificate`, or a panel a measure where there are many or both symmetries; with the largest change of the outputs.
+    """`draw_certificate` or `draw_certificate_panels`, with the largest change of the network's outputs.
 
-    Up to twelve measures under one symmetry share one pair of axes.
+    Up to twelve measures under one symmetry share one pair of axes; otherwise each measure has a panel.
     """
     worst = worst_function([certificate for _, certificate in certificates])
     many = len({row.name for _, c in certificates for row in c.rows}) > 12
@@ -161,26 +161,26 @@ def figure_measures(
     comparison: Comparison | None = None,
     caption: bool = True,
 ) -> Figure:
-    """`draw_measures` with a title and what all checkpoints have in common."""
+    """`draw_measures` with title and the provenance that all checkpoints share."""
     axes = draw_measures(groups, measures=measures, columns=columns, comparison=comparison)
     tested = "q: permutation test on ranks, adjusted for all tests" if comparison and len(comparison.groups) == 2 else ""
     return finish(axes[0], title, [tested, runs_line(groups)], caption)
 
 
 def figure_effects(comparison: Comparison, *, title: str = "Differences between the groups", caption: bool = True) -> Figure:
-    """`draw_effects` with the number of runs and how they were tested."""
+    """`draw_effects` with the number of runs and the tests."""
     sizes = ", ".join(f"{name}: {len(runs)} runs" for name, runs in comparison.groups.items())
     tests = "bars: 95 % intervals; q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"
     return finish(draw_effects(comparison)[0], title, [sizes, tests, runs_line(comparison.groups)], caption)
 
 
 def figure_correlations(
-    comparison: Comparison, *, title: str = "Does the measure go with generalization?", caption: bool = True
+    comparison: Comparison, *, title: str = "Rank correlation with the generalization gap", caption: bool = True
 ) -> Figure:
     """`draw_correlations` with the number of runs."""
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
-    facts = [f"{runs} runs, taken for independent draws", "bars: 95 % bootstrap intervals"]
+    facts = [f"{runs} runs, assumed independent", "bars: 95 % bootstrap intervals"]
     facts += [f"Ψ over {varying}"] if varying else []
     return finish(draw_correlations(comparison), title, ["; ".join(facts), runs_line(comparison.groups)], caption)
 
@@ -193,19 +193,19 @@ def figure_history(
 
 
 def worst_function(certificates: Sequence[Certificate]) -> Certificate:
-    """The certificate whose outputs differ most, one that is not the same function before all others."""
+    """The certificate with the largest change of outputs; those that failed to keep the function come first."""
     return max(certificates, key=lambda c: (not c.same_function, c.max_delta_logit / (c.logit_scale or 1.0)))
 
 
 @house
 def finish(ax: Axes, title: str, lines: Sequence[str] = (), caption: bool = True) -> Figure:
-    """Lay out the figure of `ax` for good.
+    """Add title and caption to the figure of `ax` and freeze its layout.
 
     Args:
         ax: any axes of the figure.
-        title: stands above.
-        lines: stand below in small grey type, one paragraph each; empty ones are left out.
-        caption: False leaves out title and lines, for a paper that has its own.
+        title: written above.
+        lines: written below in small grey type, one paragraph each; empty ones are left out.
+        caption: False omits title and lines, for a paper with its own caption.
     """
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
@@ -217,7 +217,7 @@ def finish(ax: Axes, title: str, lines: Sequence[str] = (), caption: bool = True
     footer = "\n".join(wrapped(line, int(width * 21), 1000) for line in lines if line)
     if footer:
         figure.supxlabel(footer, x=0.012, ha="left", fontsize=6.5, color=GREY, linespacing=1.35)
-    # The drawing keeps the size it was made for: the paper grows by what is written above and below it.
+    # The axes keep their size: the figure grows by the height of title and caption.
     extra = 0.17 * (heading.count("\n") + 1) + (0.13 * (footer.count("\n") + 1) if footer else 0.0)
     figure.set_figheight(figure.get_figheight() + extra)
     return settle(figure)

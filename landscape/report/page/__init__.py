@@ -1,1 +1,1 @@
-"""One HTML file that holds a whole report."""
+"""The HTML report, a single file."""

@@ -1,4 +1,4 @@
-"""Figures as they stand inside an HTML file."""
+"""Figures embedded in an HTML file."""
 
 import base64
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from matplotlib.figure import Figure
 
 from landscape.report.figure_files import render
 
-# Beyond this a drawing of many polygons is smaller, and faster to show, as pixels.
+# Larger SVG images are embedded as PNG, which is then smaller and faster to display.
 LARGEST_SVG = 300_000
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with everything its tag needs; `width` and `height` in CSS pixels."""
+    """The attributes of an image tag; `words` is the alternative text, `width` and `height` are in CSS pixels."""
 
     source: str
     words: str
@@ -22,9 +22,9 @@ class Picture:
 
 
 def picture(figure: Figure, words: str) -> Picture:
-    """The figure as a data address, drawn in lines where that is small enough; `words` are for who cannot see it.
+    """The figure as a data URL, SVG if small enough, else PNG, with the alternative text `words`.
 
-    An image tag keeps the figure's inner names apart from those of the next one, which SVG pasted into the page would not.
+    Inside an image tag the ids of an SVG cannot clash with those of other figures.
     """
     width, height = (round(float(inches) * 96) for inches in figure.get_size_inches())
     content, kind = render(figure, "svg"), "svg+xml"

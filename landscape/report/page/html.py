@@ -1,4 +1,4 @@
-"""Results into one HTML file that needs nothing else: no network, no script unless asked for, pictures inside."""
+"""The HTML report: a single file with embedded figures, no network access, and scripts only if requested."""
 
 import math
 import os
@@ -17,11 +17,11 @@ from landscape.report.figures.measures import MARKS, estimate_of
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.surface_section import slice_entry
 from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number
-from landscape.report.style import printable, unit_text
+from landscape.report.style import label_text, unit_text
 from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 from landscape.version import __version__
 
-_FOOT = 1 << 16  # bytes at a page's end that hold its footer
+_FOOT = 1 << 16  # bytes at the end of a page that contain its footer
 VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "within doubt", "unmoved here", "invariant", "not defined")
 
 
@@ -42,33 +42,32 @@ def write_report(
     interactive: bool = False,
     captions: bool = True,
 ) -> Path:
-    """Write everything that is known about some checkpoints into one HTML file.
+    """Write results on checkpoints into one HTML file.
 
-    The file holds its pictures, loads nothing (its content policy forbids it), opens from disk, follows the reader's light or
-    dark setting and prints. All names in it are shown as text, whatever they hold. It carries no time stamp: equal results give
-    equal bytes.
+    Figures are embedded; the page's content security policy forbids loading anything. It opens from disk, follows the browser's
+    light or dark setting and can be printed. All names are escaped. There is no time stamp: equal results give equal bytes.
 
     Args:
-        path: the file.
+        path: the file to write.
         title: its heading.
-        sharpness: one column of the summary table each.
-        groups: label -> results, for the comparison picture, and in the summary too; default every checkpoint is its own group.
+        sharpness: results, one column of the summary table each.
+        groups: label -> results, for the comparison figure and the summary; by default every checkpoint is a group.
         eigenpairs: label -> extreme eigenvalues.
-        densities: label -> spectral density; eigenvalues of the same label are marked on it.
-        comparisons: what was tested between groups, with its tables and remarks.
-        blocks: label -> curvature of the layers, and of their filters.
-        slices: lines, planes, and lines between two minima (those without a check).
+        densities: label -> spectral density; eigenvalues of the same label are marked in it.
+        comparisons: comparisons of groups, with tests, tables and remarks.
+        blocks: label -> (curvature by layer, curvature by filter).
+        slices: lines, planes and paths between two minima.
         certificates: label -> (alpha, certificate) pairs of one network.
         history: run -> columns or records of its training, as in `draw_history`.
-        commands: what to type to make these results again.
-        interactive: add surfaces that turn under the mouse; needs plotly, adds some 5 MB of script to the file.
-        captions: whether pictures carry their title and caption; the text of the page is the same without.
+        commands: command lines that reproduce the results.
+        interactive: add interactive surfaces; needs plotly and adds about 5 MB of script to the file.
+        captions: whether figures have title and caption; the text of the page is the same.
 
     Returns:
         The file.
 
     Raises:
-        UsageError: the file cannot be written, or plotly is asked for and missing.
+        UsageError: the file cannot be written, or `interactive` without plotly.
 
     Example:
         >>> import tempfile
@@ -82,7 +81,7 @@ def write_report(
     shown = [*sharpness, *(s for s in grouped if (s.checkpoint, s.sha256) not in listed)]
     names = labels(shown)
     page = {
-        "title": printable(title, 200),
+        "title": label_text(title, 200),
         "version": __version__,
         "summary": _summary(shown, names),
         "comparison": _comparison(shown, names, groups, captions),
@@ -109,12 +108,12 @@ def write_report(
     )
     environment.filters["breakable"] = breakable
     text = environment.get_template("report.html.j2").render(page)
-    # Half a surrogate pair can stand in a file name and in no HTML file.
+    # File names can contain single surrogates, which UTF-8 cannot encode.
     return write(path, text.encode("utf-8", "replace"))
 
 
 def is_report(path: str | Path) -> bool:
-    """Whether a file is a page that `write_report` wrote, and may be written again."""
+    """Whether a file was written by `write_report` and may be overwritten."""
     try:
         with open_regular(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _FOOT))
@@ -124,7 +123,7 @@ def is_report(path: str | Path) -> bool:
 
 
 def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
-    """Rows of the summary table: loss and accuracy first, then every measure that occurs."""
+    """Rows of the summary table: loss, accuracy, then every measure."""
     if not results:
         return None
     rows = [{"name": "loss", "mark": None, "unit": "mean per sample", "cells": [cell(r.loss) for r in results]}]
@@ -134,30 +133,30 @@ def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] |
     for name in dict.fromkeys(name for r in results for name in r.measures):
         first = next(r.measures[name] for r in results if name in r.measures)
         cells = [cell(estimate_of(r, name)) for r in results]
-        rows.append({"name": printable(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
+        rows.append({"name": label_text(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
     lines = [(name, r.minimum.line()) for name, r in zip(names, results, strict=True) if r.minimum is not None]
-    slopes = [f"{name} is {printable(line, 400)}." for name, line in lines if line is not None]
-    lost = [f"{name}: {printable(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
+    slopes = [f"{name} is {label_text(line, 400)}." for name, line in lines if line is not None]
+    lost = [f"{name}: {label_text(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
     return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes}
 
 
 def _comparison(
     results: Sequence[Sharpness], names: list[str], groups: Mapping[str, Sequence[Sharpness]] | None, caption: bool
 ) -> Picture | None:
-    """All measures side by side, where there is more than one checkpoint."""
+    """Figure of all measures; None for fewer than two checkpoints or more than 24 groups."""
     shown = dict(groups) if groups else {name: [r] for name, r in zip(names, results, strict=True)}
     if sum(map(len, shown.values())) < 2 or len(shown) > 24:
         return None
-    columns = ", ".join(printable(g, 40) for g in shown)
-    words = f"One panel a measure, one column for each of: {columns}. The table above has the numbers."
-    figure = titled.figure_measures(shown, columns=4, title="All measures side by side", caption=caption)
+    columns = ", ".join(label_text(g, 40) for g in shown)
+    words = f"One panel per measure, one column for each of: {columns}. The table above has the numbers."
+    figure = titled.figure_measures(shown, columns=4, title="All measures by group", caption=caption)
     return picture(figure, words)
 
 
 def _compared(comparison: Comparison, caption: bool) -> dict[str, Any]:
     """Effect sizes, rank correlations and remarks of one comparison."""
     pictures = []
-    tested = any(d.smallest_p < 1 for d in comparison.differences)  # one run against one run can show nothing
+    tested = any(d.smallest_p < 1 for d in comparison.differences)  # one run against one run is never significant
     if tested:
         words = "Cliff's delta and ratio of medians of every measure for every pair of groups; the table has the numbers."
         pictures.append(picture(titled.figure_effects(comparison, caption=caption), words))
@@ -173,24 +172,24 @@ def _compared(comparison: Comparison, caption: bool) -> dict[str, Any]:
         ("With the generalization gap", ("measure", "Kendall's τ", "p", "q", "granulated Ψ"), comparison.correlation_rows()),
     ]
     return {
-        "title": " / ".join(printable(f"{name} ({len(runs)})", 40) for name, runs in comparison.groups.items()),
-        "remarks": [printable(r, 1000) for r in comparison.remarks],
+        "title": " / ".join(label_text(f"{name} ({len(runs)})", 40) for name, runs in comparison.groups.items()),
+        "remarks": [label_text(r, 1000) for r in comparison.remarks],
         "pictures": pictures,
-        "tables": [(caption, head, [[printable(c) for c in row] for row in rows]) for caption, head, rows in tables if rows],
+        "tables": [(caption, head, [[label_text(c) for c in row] for row in rows]) for caption, head, rows in tables if rows],
     }
 
 
 def _blocks(label: str, layers: Sequence[Block], filters: Sequence[Block], caption: bool) -> dict[str, Any]:
-    """Curvature by layer: picture and table."""
+    """Curvature by layer: figure and table."""
     words = (
-        f"Trace and largest eigenvalue of each layer's block of the Hessian of {printable(label)}; the table has the numbers."
+        f"Trace and largest eigenvalue of each layer's block of the Hessian of {label_text(label)}; the table has the numbers."
     )
     drawn = picture(titled.figure_breakdown(layers, filters, title="Curvature by layer", caption=caption), words)
-    return {"name": printable(label), "picture": drawn, "rows": [[printable(c) for c in b.row()] for b in layers]}
+    return {"name": label_text(label), "picture": drawn, "rows": [[label_text(c) for c in b.row()] for b in layers]}
 
 
 def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
-    """What each checkpoint's numbers were made from; a key that some lack gets a dash."""
+    """Provenance of each checkpoint's results; missing entries are dashes."""
     if not results:
         return None
     columns = []
@@ -199,27 +198,27 @@ def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any
         spent = sum(m.matvecs for m in r.measures.values())
         columns.append(own | dict(flat(r.provenance)) | {"Hessian products": f"{spent:,}"})
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    rows = [(printable(key), [DASH if c.get(key) is None else printable(c[key], 300) for c in columns]) for key in keys]
+    rows = [(label_text(key), [DASH if c.get(key) is None else label_text(c[key], 300) for c in columns]) for key in keys]
     return {"names": names, "rows": rows}
 
 
 def _spectra(
     eigenpairs: Mapping[str, Eigenpairs], densities: Mapping[str, SpectralDensity], caption: bool
 ) -> list[dict[str, Any]]:
-    """Pictures and eigenvalue tables, one entry a label."""
+    """Figures and eigenvalue tables, one entry per label."""
     out = []
     for label in dict.fromkeys((*densities, *eigenpairs)):
         density, pairs = densities.get(label), eigenpairs.get(label)
-        entry: dict[str, Any] = {"name": printable(label), "pictures": [], "pairs": None}
+        entry: dict[str, Any] = {"name": label_text(label), "pictures": [], "pairs": None}
         if density is not None:
             ends = f"Ritz values from {number(float(density.nodes.min()))} to {number(float(density.nodes.max()))}"
             words = (
-                f"Density of the Hessian's eigenvalues of {printable(label)} on a log axis; {density.probes} probes, {ends}."
+                f"Density of the Hessian's eigenvalues of {label_text(label)} on a log axis; {density.probes} probes, {ends}."
             )
             entry["pictures"].append(picture(titled.figure_density(density, eigenpairs=pairs, caption=caption), words))
         if pairs is not None and len(pairs):
             values = f"from {number(float(pairs.values.min()))} to {number(float(pairs.values.max()))}"
-            words = f"{len(pairs)} eigenvalues of {printable(label)} by rank, {values}; the table has the numbers."
+            words = f"{len(pairs)} eigenvalues of {label_text(label)} by rank, {values}; the table has the numbers."
             entry["pictures"].append(picture(titled.figure_eigenvalues(pairs, caption=caption), words))
             estimates = [pairs.estimate(i) for i in range(len(pairs))]
             rows = [(number(e.value, 6), number(e.stderr or 0.0, 2), e.converged) for e in estimates]
@@ -229,15 +228,15 @@ def _spectra(
 
 
 def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]], caption: bool) -> list[dict[str, Any]]:
-    """One entry a symmetry; the picture of both stands in the first."""
+    """One entry per symmetry; the first has the figure of both."""
     alike = [[pair for pair in pairs if pair[1].symmetry == symmetry] for symmetry in ("layer", "node")]
-    words = f"Ratio of each measure after to before rescaling of {printable(label)}; the tables have the numbers."
+    words = f"Ratio of each measure after to before rescaling of {label_text(label)}; the tables have the numbers."
     drawn = picture(titled.figure_certificate(pairs, caption=caption), words) if pairs else None
     return [_certificate(label, own) | {"picture": None if i else drawn} for i, own in enumerate(filter(None, alike))]
 
 
 def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict[str, Any]:
-    """One line of evidence a factor, and the table of ratios."""
+    """One line per factor on whether the function is unchanged, and the table of ratios."""
     ordered = sorted(pairs, key=lambda pair: pair[0])
     names = list(dict.fromkeys(row.name for _, c in ordered for row in c.rows))
     rows = []
@@ -246,9 +245,9 @@ def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict
         present = [row for row in found if row is not None]
         verdict = min((row.verdict for row in present), key=VERDICTS.index)
         cells = [_ratio(row) for row in found]
-        rows.append({"name": printable(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
+        rows.append({"name": label_text(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
     return {
-        "name": printable(label),
+        "name": label_text(label),
         "symmetry": ordered[0][1].symmetry,
         "lines": [(f"{alpha:g}", c.function_line(), c.same_function) for alpha, c in ordered],
         "made_of": provenance_line(ordered[0][1].provenance),
@@ -258,28 +257,28 @@ def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict
 
 
 def _ratio(row: CertificateRow | None) -> dict[str, str]:
-    """before → after, and their ratio; a dash with the reason where there is none."""
+    """Ratio and values before → after; a dash with the reason if the ratio is unknown."""
     if row is None:
         return {"ratio": DASH, "change": "", "why": "not measured"}
     reason = next(
         (e.reason for e in (row.after, row.before) if e.reason and not (e.converged and math.isfinite(e.value))), None
     )
-    why = printable(reason or "not comparable", 200) if row.verdict in ("not comparable", "not defined") else ""
+    why = label_text(reason or "not comparable", 200) if row.verdict in ("not comparable", "not defined") else ""
     if not math.isfinite(row.ratio) and not why:
         why = "the value before is 0" if row.before.value == 0 else "not finite"
     return {"ratio": number(row.ratio, 6), "change": f"{number(row.before.value)} → {number(row.after.value)}", "why": why}
 
 
 def _history(history: Mapping[str, Run], caption: bool) -> Picture:
-    """The training curves."""
+    """Figure of loss and accuracy during training."""
     return picture(
         titled.figure_history(history, caption=caption),
-        f"Loss and accuracy by epoch of {', '.join(printable(h, 40) for h in history)}.",
+        f"Loss and accuracy by epoch of {', '.join(label_text(h, 40) for h in history)}.",
     )
 
 
 def _interactive(slices: Sequence[Slice]) -> list[dict[str, str]]:
-    """Every plane as a surface to turn; plotly is imported here and nowhere else."""
+    """Every plane as an interactive surface; plotly is imported only here."""
     try:
         from landscape.report.page.interactive import surfaces
     except ImportError:

@@ -1,4 +1,4 @@
-"""Surfaces that turn under the mouse. The only module that imports plotly, and imported only when asked for."""
+"""Interactive surfaces. The only module that imports plotly; it is imported only for interactive reports."""
 
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +9,7 @@ from plotly.io import to_html
 from scipy.interpolate import RegularGridInterpolator
 
 from landscape.report.quantities import quantity_label, shown
-from landscape.report.style import FIELD, VERMILLION, asks_for_log, log_ticks, printable, short, tick_text
+from landscape.report.style import FIELD, VERMILLION, asks_for_log, label_text, log_ticks, short, tick_text
 from landscape.report.surfaces.coarse import preview
 from landscape.results import Slice
 
@@ -17,11 +17,11 @@ BUTTONS = ["toImage", "zoom3d", "pan3d", "orbitRotation", "tableRotation", "rese
 
 
 def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[dict[str, str]]:
-    """A title and an HTML fragment for each plane; the first carries plotly's script, so that nothing is loaded.
+    """A title and an HTML fragment for each plane; the first contains plotly's script, so that nothing is loaded.
 
     Args:
         planes: slices along two axes.
-        quantity: what to draw, out of the slices' quantities.
+        quantity: a quantity of the slices.
     """
     out = []
     for i, piece in enumerate(planes):
@@ -34,12 +34,12 @@ def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[dict[str, 
             default_height="560px",
             config={"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]},
         )
-        out.append({"title": printable(piece.title, 160), "fragment": fragment})
+        out.append({"title": label_text(piece.title, 160), "fragment": fragment})
     return out
 
 
 def _figure(piece: Slice, quantity: str) -> graph.Figure:
-    """The surface with the tracks on it; on a log scale its heights are logarithms and its ticks say the values."""
+    """The surface with its tracks; on a log scale the heights are logarithms and the tick labels are values."""
     piece, _ = preview(piece, quantity)
     values, _ = shown(piece, quantity)
     z = np.where(np.isfinite(np.ma.filled(values, np.nan)), np.ma.filled(values, np.nan), np.nan)
@@ -52,7 +52,7 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         axis["title"] = {"text": f"{quantity_label(quantity)}, log scale"}
     x, y = (np.asarray(c, float) for c in piece.coordinates)
     texts = [[short(float(v)) for v in row] for row in np.ma.filled(values, np.nan).T]
-    # plotly wants rows to be y, as matplotlib does.
+    # plotly expects y along the rows, as matplotlib does.
     surface = graph.Surface(
         x=x,
         y=y,
@@ -62,8 +62,8 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         customdata=texts,
         hovertemplate="%{x:.3g}, %{y:.3g}: %{customdata}<extra></extra>",
     )
-    # plotly reads some HTML in its texts, so names are escaped for it once more.
-    names = [escape(printable(name, 60)) for name in piece.axes]
+    # plotly interprets some HTML in texts, so names are escaped.
+    names = [escape(label_text(name, 60)) for name in piece.axes]
     scene: dict[str, object] = {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}, "zaxis": axis}
     camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
     scene |= {"camera": camera, "aspectmode": "cube"}
@@ -74,7 +74,7 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
 
 
 def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
-    """Every track on the surface's own heights, so far as these are known; its points say how far off the plane they are."""
+    """Tracks at the interpolated height of the surface; the hover text is the distance of a point from the plane."""
     if not piece.tracks or not np.isfinite(z).any():
         return []
     height = RegularGridInterpolator(tuple(np.asarray(c, float) for c in piece.coordinates), z, bounds_error=False)
@@ -83,7 +83,7 @@ def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
     for track in piece.tracks:
         places = np.asarray(track.coordinates, float)
         words = [
-            f"{escape(printable(name, 40))}: {short(float(d))} off the plane"
+            f"{escape(label_text(name, 40))}: {short(float(d))} off the plane"
             for name, d in zip(track.names, track.distances, strict=True)
         ]
         x, y = places.T

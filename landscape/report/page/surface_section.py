@@ -1,4 +1,4 @@
-"""A slice of the loss surface as it stands in the HTML report: its pictures, its check, and what is known of it in words."""
+"""A slice of the loss surface in the HTML report: figures, check and facts."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from landscape.report.figures.caption import provenance_line
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.table_cells import check_verdict
 from landscape.report.quantities import is_eigenvalue, quantity_name, states
-from landscape.report.style import printable
+from landscape.report.style import label_text
 from landscape.report.surfaces.coarse import preview
 from landscape.report.surfaces.tracks import track_line
 from landscape.results import Slice
@@ -15,8 +15,8 @@ from landscape.results.surfaces.slice import STATUS
 
 
 def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
-    """A slice with its pictures, its check, its tracks and its minima."""
-    entry: dict[str, Any] = {"title": printable(piece.title, 160), "check": None, "facts": _facts(piece)}
+    """Title, check, facts and figures of a slice."""
+    entry: dict[str, Any] = {"title": label_text(piece.title, 160), "check": None, "facts": _facts(piece)}
     if piece.check is not None:
         right, words = check_verdict(piece.check)
         entry["check"] = {"right": right, "words": words, "lines": piece.check.lines()}
@@ -24,13 +24,13 @@ def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
 
 
 def _facts(piece: Slice) -> list[str]:
-    """Barriers, what is unfinished, where the tracks lie, how many minima there are, and what the slice is made from."""
+    """Barriers, deviations, incomplete points, tracks, number of minima, provenance."""
     facts = _barriers(piece) + [f"{quantity_name(q)}: {d.line}" for q, d in piece.deviations.items()]
     for name in piece.values:
         state = states(piece, name)
         counts = [f"{int((state == i).sum()):,} {STATUS[i]}" for i in range(len(STATUS)) if i != 1 and (state == i).any()]
         if counts:
-            facts.append(f"{printable(quantity_name(name))}: {', '.join(counts)} of {state.size:,} points")
+            facts.append(f"{label_text(quantity_name(name))}: {', '.join(counts)} of {state.size:,} points")
     if "loss" in piece.values and (progress := preview(piece)[1]):
         facts.append(progress)
     facts += [track_line(track, piece) for track in piece.tracks]
@@ -40,9 +40,9 @@ def _facts(piece: Slice) -> list[str]:
 
 
 def _pictures(piece: Slice, caption: bool) -> list[Picture]:
-    """The loss from every side, then the eigenvalues, then the persistence of the minima."""
+    """Figures of the loss, the eigenvalues and the persistence of the minima."""
     span = " and ".join(
-        f"{printable(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
+        f"{label_text(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
     )
     out = []
     if piece.path:
@@ -64,5 +64,5 @@ def _pictures(piece: Slice, caption: bool) -> list[Picture]:
 
 
 def _barriers(piece: Slice) -> list[str]:
-    """The barriers that a path has, with their errors, as the JSON has them."""
+    """The barriers of a path with their errors."""
     return [f"{quantity_name(quantity)}: {barrier.words(quantity)}" for quantity, barrier in piece.barriers.items()]

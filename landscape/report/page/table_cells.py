@@ -1,4 +1,4 @@
-"""What stands in the tables of the HTML report: numbers with their intervals, names, verdicts, all as plain text."""
+"""Table cells of the HTML report: numbers with intervals, names, verdicts."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from landscape.report.style import printable
+from landscape.report.style import label_text
 from landscape.results import Estimate, PathCheck, Sharpness, SliceCheck
 
 DASH = "—"
 
 
 def labels(results: Sequence[Sharpness]) -> list[str]:
-    """The shortest ends of the checkpoints' paths that tell them apart.
+    """The shortest endings of the checkpoints' paths that are unique.
 
     Example:
         >>> loss = Estimate(0.0)
@@ -23,33 +23,33 @@ def labels(results: Sequence[Sharpness]) -> list[str]:
     """
     paths = [PurePath(r.checkpoint).parts if r.checkpoint else (f"network {i}",) for i, r in enumerate(results, 1)]
     for depth in range(1, max(map(len, paths), default=0) + 1):
-        names = [printable(PurePath(*p[-depth:]), 60) for p in paths]
+        names = [label_text(PurePath(*p[-depth:]), 60) for p in paths]
         if len(set(names)) == len(names):
             return names
-    return [f"{printable(PurePath(*p), 56)} ({i})" for i, p in enumerate(paths, 1)]
+    return [f"{label_text(PurePath(*p), 56)} ({i})" for i, p in enumerate(paths, 1)]
 
 
 def number(x: float, digits: int = 4) -> str:
-    """A value for a table, to be read and to be copied; a dash where there is none."""
+    """A value for a table; a dash if it is not finite."""
     return f"{x:.{digits}g}" if math.isfinite(x) else DASH
 
 
 def breakable(name: str) -> Markup:
-    """The escaped name, with leave to break its line after an underscore or a slash."""
+    """The escaped name, with line breaks allowed after underscores and slashes."""
     return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
 
 
-# What stands behind a value, by its kind.
+# Unit of the sample size or cost of an estimate, by kind.
 _BEHIND = {"t": "probes", "log t": "draws", "samples": "samples", "residual": "products", "lower bound": "evaluations"}
 
 
 def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
-    """A value, its interval, and what is wrong with it, in words."""
+    """A value, its interval, its sampling error, and why it is missing or did not converge."""
     if estimate is None:
         return {"value": DASH, "doubt": "", "remarks": [], "why": "not measured"}
     e, remarks = estimate, []
     if not math.isfinite(e.value):
-        return {"value": DASH, "doubt": "", "remarks": [], "why": printable(e.reason or f"not finite: {e.value}", 200)}
+        return {"value": DASH, "doubt": "", "remarks": [], "why": label_text(e.reason or f"not finite: {e.value}", 200)}
     behind = _BEHIND.get(e.kind)
     count = f" ({e.n:,} {behind})" if e.n is not None and behind else ""
     interval = e.interval()
@@ -64,8 +64,8 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
     else:
         doubt = "exact on these samples" if e.kind == "exact" else f"no interval{count}"
     if e.data_stderr is not None:
-        remarks.append(f"{_of_samples(e, scale)} from having only these samples")
-    why = "" if e.converged else f"NOT CONVERGED: {printable(e.reason or 'no reason given', 200)}"
+        remarks.append(f"{_of_samples(e, scale)} sampling error")
+    why = "" if e.converged else f"NOT CONVERGED: {label_text(e.reason or 'no reason given', 200)}"
     return {
         "value": ("≥ " if e.kind == "lower bound" else "") + number(e.value * scale),
         "doubt": doubt,
@@ -75,7 +75,7 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
 
 
 def _of_samples(e: Estimate, scale: float) -> str:
-    """The interval for what the samples were drawn from; where there is none, the spread over such draws."""
+    """The 95 % interval of the value on the population; if unknown, the standard deviation over samples."""
     bounds = e.data_interval()
     if bounds is not None:
         return f"{number(bounds[0] * scale)} to {number(bounds[1] * scale)}"
@@ -86,7 +86,7 @@ def _of_samples(e: Estimate, scale: float) -> str:
 
 
 def check_verdict(check: SliceCheck | PathCheck) -> tuple[bool, str]:
-    """Whether a slice is what its title says, as far as that can be told, and what is wrong."""
+    """Whether the check passed, and the failures or a summary."""
     right = "ends and values" if isinstance(check, PathCheck) else "centre, values and norms"
     derivatives = check.derivatives
     compared = "too small to be compared" if derivatives.unresolved else "not compared" if derivatives.reason else "right"
@@ -94,7 +94,7 @@ def check_verdict(check: SliceCheck | PathCheck) -> tuple[bool, str]:
 
 
 def flat(provenance: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, object]]:
-    """Nested settings as "outer.inner"."""
+    """(key, value) pairs of nested settings, with keys "outer.inner"."""
     for key, value in provenance.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

@@ -1,1 +1,1 @@
-"""Surfaces onto matplotlib axes: lines, planes, their minima, and what was trained on the way."""
+"""Drawing of slices of the loss surface: lines, planes, minima, projected trajectories and checkpoints."""

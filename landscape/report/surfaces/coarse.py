@@ -1,4 +1,4 @@
-"""A clean picture of a surface that is still being computed: the finest grid inside it whose points are all there."""
+"""Preview of an incomplete surface: its finest sub-grid without missing points."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,28 +15,27 @@ from landscape.report.style import GREY
 from landscape.results import Slice
 from landscape.results.surfaces.slice import MISSING
 
-# Up to this share of missing points the holes themselves are drawn; beyond it they would tear the contours apart.
+# Up to this share of missing points the whole grid is drawn, with gaps; above it, the finest complete sub-grid.
 HOLES = 0.1
-ROOM = 0.1  # share of an axis that a remark beside the preview needs
+ROOM = 0.1  # share of an axis that the label beside the preview needs
 
 
 def coarse(piece: Slice, quantity: str = "loss") -> Slice:
-    """The finest complete sub-grid of a partly computed line or plane: rows and columns whose points are all there.
+    """The finest complete sub-grid of an incomplete line or plane: rows and columns without missing points.
 
-    Chosen are the rows R and columns C for which every point of R × C is computed and the largest cell has the smallest
-    diagonal, with the largest step of each axis as its side (between neighbours or to the ends of the axis, as a share of its
-    length); of equals the one with the most points. Finding the best of all is NP-hard (a biclique problem); the candidates are
-    the rows with at least k points, for every k, with the columns common to them, the same with rows and columns exchanged, and
-    a greedy thinning: exact for grids that are refined level by level. A point that failed or is not finite counts as computed:
-    it will not change.
+    Rows R and columns C are chosen such that every point of R × C is computed and sqrt(s_1^2 + s_2^2) is smallest. Here s_i is
+    the largest step on axis i, between neighbours or to an end of the axis, as a share of its length. Ties go to the sub-grid
+    with the most points. The optimum is NP-hard (a biclique problem). The candidates are: for every k, the rows with at least k
+    points with the columns common to them; the same with rows and columns exchanged; and a greedy thinning. For grids that are
+    refined level by level this is exact. Points that failed or are not finite count as computed, since they will not change.
 
     Args:
         piece: a line or a plane.
-        quantity: whose points are looked at.
+        quantity: the quantity whose missing points are considered.
 
     Returns:
-        The slice on the sub-grid, its coordinates as uneven as they come, without merge tree; the slice itself where no point
-        is missing; a slice of no points where there is no complete sub-grid of at least 2 points an axis.
+        The slice on the sub-grid, which may be uneven, without merge tree; the slice itself if no point is missing; a slice
+        without points if no complete sub-grid has at least 2 points per axis.
 
     Raises:
         UsageError: the slice lacks the quantity.
@@ -69,7 +68,7 @@ def coarse(piece: Slice, quantity: str = "loss") -> Slice:
 
 
 def preview(piece: Slice, quantity: str = "loss") -> tuple[Slice, str]:
-    """What to draw of a slice, and what its title says of it: nothing where no point is missing."""
+    """The slice to draw and a remark for its title; the remark is empty if no point is missing."""
     missing = states(piece, quantity) == MISSING
     if not missing.any():
         return piece, ""
@@ -84,7 +83,7 @@ def preview(piece: Slice, quantity: str = "loss") -> tuple[Slice, str]:
 
 
 def show_whole_span(ax: Axes, piece: Slice) -> None:
-    """Axes as long as the finished slice's, dotted where the preview does not reach."""
+    """Extend the axes to the span of the complete slice; dots fill what the preview does not cover."""
     limits = [(float(np.min(c)), float(np.max(c))) for c in piece.coordinates]
     drawn = ax.get_xlim(), ax.get_ylim()
     if isinstance(ax, Axes3D):
@@ -121,7 +120,7 @@ def show_whole_span(ax: Axes, piece: Slice) -> None:
 
 
 def _finest(there: np.ndarray, coordinates: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the best candidate."""
+    """Rows and columns of the candidate with the smallest steps."""
 
     def coarseness(candidate: tuple[np.ndarray, np.ndarray]) -> tuple[float, int]:
         diagonal = math.hypot(*(_largest_step(c, i) for c, i in zip(coordinates, candidate, strict=True)))
@@ -131,7 +130,7 @@ def _finest(there: np.ndarray, coordinates: Sequence[np.ndarray]) -> tuple[np.nd
 
 
 def _candidates(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Complete sub-grids worth comparing."""
+    """Candidates: complete sub-grids."""
     for rows, columns in _by_count(there):
         yield rows, columns
     for columns, rows in _by_count(there.T):
@@ -140,7 +139,7 @@ def _candidates(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _by_count(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rows with at least k points and the columns common to them, for every k that occurs."""
+    """The rows with at least k points and the columns common to them, for every k."""
     counts = there.sum(axis=1)
     for k in np.unique(counts[counts > 0]):
         rows = np.flatnonzero(counts >= k)
@@ -148,7 +147,7 @@ def _by_count(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _thinned(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop the row or column that misses the largest share of its points, until none misses any."""
+    """Remove the row or column with the largest share of missing points until no point is missing."""
     rows, columns = np.arange(there.shape[0]), np.arange(there.shape[1])
     while len(rows) and len(columns):
         gaps = ~there[np.ix_(rows, columns)]
@@ -167,4 +166,4 @@ def _largest_step(coordinates: np.ndarray, chosen: np.ndarray) -> float:
     if len(chosen) < 2:
         return np.inf
     places = np.concatenate([coordinates[:1], coordinates[chosen], coordinates[-1:]])
-    return round(float(np.diff(places).max() / np.ptp(coordinates)), 9)  # steps that differ by rounding are equal
+    return round(float(np.diff(places).max() / np.ptp(coordinates)), 9)  # ignores rounding

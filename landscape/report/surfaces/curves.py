@@ -1,4 +1,4 @@
-"""Quantities along one line: each with its two bands or its residuals, on a log axis where the range asks for one."""
+"""Drawing of quantities along a line, with confidence bands or residuals."""
 
 from collections.abc import Sequence
 
@@ -25,17 +25,17 @@ from landscape.results.surfaces.slice import FAILED, MISSING, NOT_FINITE
 
 # From a standard error over samples to half the width of a 95 % interval.
 NORMAL_95 = 1.96
-# How strongly the two bands are filled: the one over samples, and the one of the difference to the checkpoint over it.
+# Opacity of the two bands: of the value over samples, and, on top, of the difference to the checkpoint.
 LIGHT_BAND, DARK_BAND = 0.16, 0.34
-# A residual shows where it is at least this share of the height of the curve.
+# Residuals are drawn if one is at least this share of the range of the curve.
 VISIBLE = 0.004
 
-# Marker, colour and size on the top edge for a point that holds no number.
+# Marker, colour and size, on the top edge, of a point without a value.
 _EDGE = {NOT_FINITE: ("x", BLACK, 5.0), FAILED: ("v", PURPLE, 5.0), MISSING: ("|", GREY, 5.0)}
 
 
 def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str, bands: bool = True) -> None:
-    """Every quantity as a line with its bands; test data dashed. Takes a log axis where the range asks for it."""
+    """Draw each quantity as a line with its bands, test data dashed. Sets a log axis according to `asks_for_log`."""
     x = np.asarray(piece.coordinates[0], float)
     drawn = [(q, *shown(piece, q)) for q in quantities]
     finite = [np.ma.masked_invalid(v).compressed() for _, v, _ in drawn]
@@ -70,7 +70,7 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
 
 
 def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:
-    """What the bands of these quantities mean, for the legend."""
+    """Legend entries of the bands of these quantities."""
     centre = "start" if piece.path else "checkpoint"
     own = any(q in piece.stderr and not is_eigenvalue(q) for q in quantities)
     light, both = (Patch(facecolor=GREY, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
@@ -81,7 +81,7 @@ def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:
 
 
 def _ends(y: np.ma.MaskedArray, half: np.ndarray, log: bool, quantity: str) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:
-    """Lower and upper end of a band, kept where the quantity can be."""
+    """Lower and upper end of a band, clipped to the possible values of the quantity."""
     low, high = y - half, y + half
     if log:
         low = np.ma.maximum(low, y.min() / 10)
@@ -91,7 +91,7 @@ def _ends(y: np.ma.MaskedArray, half: np.ndarray, log: bool, quantity: str) -> t
 
 
 def _residuals(ax: Axes, x: np.ndarray, y: np.ma.MaskedArray, error: np.ndarray | None, colour: str, quantity: str) -> None:
-    """Bars of the residual where any of them is long enough to be seen."""
+    """Draw the residuals as error bars, unless all are too short to be seen."""
     if error is None or not y.count():
         return
     half = np.where(np.isfinite(error), error, 0.0)
@@ -105,7 +105,7 @@ def _residuals(ax: Axes, x: np.ndarray, y: np.ma.MaskedArray, error: np.ndarray 
 
 
 def _mark_gaps(ax: Axes, x: np.ndarray, state: np.ndarray, quantity: str) -> None:
-    """Marks on the top edge where points hold no number, one for each reason, counted in the legend."""
+    """Mark points without a value on the top edge, one marker for each reason, with their number in the legend."""
     for status, what in GAPS.items():
         here = state == status
         if here.any():

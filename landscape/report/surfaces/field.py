@@ -1,5 +1,7 @@
-"""A plane ready for matplotlib. `values[i, j]` belongs to (axis 1, axis 2) = (x, y), while matplotlib's fields want rows to be
-y: everything drawn of a plane goes through `Field`, which transposes once."""
+"""One quantity of a plane, transposed for matplotlib.
+
+`values[i, j]` is at (axis 1, axis 2) = (x_i, y_j); matplotlib expects y along the rows.
+"""
 
 from dataclasses import dataclass
 
@@ -15,9 +17,10 @@ from landscape.results import Slice
 
 @dataclass(frozen=True)
 class Field:
-    """`z[j, i]` at (x[i], y[j]), nan where there is no number; `state[j, i]` says why there is none.
+    """`z[j, i]` at (x[i], y[j]), nan where there is no value; `state[j, i]` is the status of the point.
 
-    `log`: the range asks for a log scale; `signed`: a quantity whose zero means something, with values on both sides of it.
+    `log`: drawn on a log scale (see `asks_for_log`); `signed`: an eigenvalue that is positive at some points and negative at
+    others.
     """
 
     x: np.ndarray
@@ -46,7 +49,7 @@ class Field:
 
     @property
     def empty(self) -> bool:
-        """No finite value at all."""
+        """Whether there is no finite value."""
         return not np.isfinite(self.z).any()
 
     @property
@@ -60,7 +63,7 @@ class Field:
         return DIVERGING if self.signed else FIELD
 
     def levels(self) -> np.ndarray:
-        """Round contour levels around the whole range, spaced in logarithm where the range asks; 0 is one of signed ones."""
+        """Round contour levels that span the values, in geometric steps on a log scale; for signed values they include 0."""
         low, high = float(np.nanmin(self.z)), float(np.nanmax(self.z))
         if self.log:
             return log_ticks(low, high)
@@ -72,18 +75,18 @@ class Field:
         return ticks[max(first, 0) : last + 1]
 
     def norm(self, levels: np.ndarray) -> Normalize:
-        """From values to colours, over the levels; around zero for signed values."""
+        """Normalization of the colour map over the levels; symmetric about zero for signed values."""
         if self.signed:
             largest = float(np.abs(levels).max())
             return Normalize(-largest, largest)
         return (LogNorm if self.log else Normalize)(levels[0], levels[-1])
 
     def cells(self, status: int) -> np.ndarray:
-        """Which points are of this status, as a mask on `z`."""
+        """Mask on `z` of the points of this status."""
         return np.asarray(self.state == status)
 
     def remarks(self) -> list[str]:
-        """How many points hold no number, and why."""
+        """The numbers of points without a value, for each reason."""
         counts = ((int(self.cells(status).sum()), what) for status, what in GAPS.items())
         return [f"{n} of {self.z.size} points {what}" for n, what in counts if n]
 

@@ -1,4 +1,4 @@
-"""Drawings of a surface cut along one line, and of the line between two minima."""
+"""Drawing of a slice along one direction and of the path between two minima."""
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -12,11 +12,11 @@ from landscape.report.surfaces.curves import NORMAL_95, band_handles, draw_curve
 from landscape.report.surfaces.tracks import ticks_of_tracks
 from landscape.results import Slice, SliceCheck
 
-LABEL_SHARE = 0.25  # of the height of a panel: what the two lines of a barrier's label take, under a legend of four lines
+LABEL_SHARE = 0.25  # share of a panel's height for the two-line label of the barrier, under a legend of four lines
 
 
 def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
-    """A line's quantity with its bands or residuals; for "loss" the accuracy stands on a second axis."""
+    """Draw a quantity of a line with bands or residuals; for "loss" also the accuracy, on a second axis."""
     ax = new_axes() if ax is None else ax
     x = np.asarray(piece.coordinates[0], float)
     together = [q for q in (quantity, f"test_{quantity}") if q in piece.values or q == quantity]
@@ -26,7 +26,7 @@ def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         other = ax.twinx()
         other.grid(visible=False)
         other.spines["right"].set_visible(True)
-        # Without its bands, which would hide those of the loss: draw_slice(quantity="accuracy") has them.
+        # Without bands, which would hide those of the loss; draw_slice(quantity="accuracy") draws them.
         draw_curves(other, piece, [q for q in ("accuracy", "test_accuracy") if q in piece.values], VERMILLION, bands=False)
         for axes, colour in ((ax, BLUE), (other, VERMILLION)):
             axes.yaxis.label.set_color(colour)
@@ -53,14 +53,14 @@ def draw_interpolation(
     ends: tuple[str, str] = ("start", "end"),
     at: tuple[float, float] = (0.0, 1.0),
 ) -> list[Axes]:
-    """Draw the straight line between two minima: loss on one panel, accuracy on another, train and test on each.
+    """Draw the path between two minima: loss in one panel, accuracy in another, training and test data in each.
 
-    The barrier is sup L(a) over the segment minus the mean of L at its ends (Frankle et al. 2020, arXiv:1912.05671, for the
-    error); that of the training loss is written on the loss panel, as the slice has it in `barriers`.
+    The barrier is sup L(a) over the path minus the mean of L at its ends (Frankle et al. 2020, arXiv:1912.05671, for the
+    error). The barrier of the training loss, from the slice's `barriers`, is written in the loss panel.
 
     Args:
-        piece: a line whose coordinate runs through `at[0]` at one minimum and `at[1]` at the other.
-        axes: one axes a panel (loss; accuracy where the slice has it); None makes a figure.
+        piece: a line; its coordinate is `at[0]` at one minimum and `at[1]` at the other.
+        axes: one per panel (loss; accuracy if the slice has it); None makes a figure.
         ends: names of the two minima.
         at: their coordinates.
 
@@ -68,7 +68,7 @@ def draw_interpolation(
         The axes of the panels.
 
     Raises:
-        UsageError: the slice is no line.
+        UsageError: the slice is not a line.
     """
     if piece.dim != 1:
         raise UsageError(f"expected a line (one axis), found a slice of {piece.dim} axes", fix="draw it with draw_slice")
@@ -86,7 +86,7 @@ def draw_interpolation(
             if x.min() <= place <= x.max():
                 ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
                 before = place - x.min() > x.max() - place
-                high = _is_high(ax, piece, group[0], place)  # the name stands on the other side
+                high = _is_high(ax, piece, group[0], place)  # the name is written on the other side
                 ax.annotate(
                     plain(name, 22),
                     (place, 0 if high else 1),
@@ -110,7 +110,7 @@ def draw_interpolation(
 
 
 def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
-    """The checkpoint itself: a ring at 0, on the checkpoint's own loss where the slice knows it; none if that is not finite."""
+    """A ring at 0, at the checkpoint's loss if the slice's check has it; none if the loss is not finite."""
     x, (values, _) = np.asarray(piece.coordinates[0], float), shown(piece, quantity)
     i = int(np.argmin(np.abs(x)))
     known = isinstance(piece.check, SliceCheck) and quantity == "loss"
@@ -120,22 +120,22 @@ def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
     return [*ax.plot([0], [y], "o", mfc="white", mec=BLACK, mew=1.2, ms=6, zorder=5, label="checkpoint")]
 
 
-def _has_hill(piece: Slice, at: tuple[float, float]) -> bool:
-    """Whether the barrier of the loss is a number above the mean of the ends, reached between them."""
+def _has_barrier(piece: Slice, at: tuple[float, float]) -> bool:
+    """Whether the barrier of the loss is finite, positive and attained inside the path."""
     found = piece.barriers.get("loss")
     return found is not None and bool(np.isfinite([found.height, found.ends]).all()) and found.height > 0 and found.at not in at
 
 
 def _top(piece: Slice, place: float) -> float:
-    """The highest curve of the loss at the point of the grid nearest to a place."""
+    """The larger of training and test loss at the grid point nearest to `place`."""
     i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - place)))
     curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
     return max(c for c in curves if np.isfinite(c))
 
 
 def _room_for_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
-    """Raise the upper end of the axis until the barrier's height fits below it: above the axes is the legend."""
-    if not _has_hill(piece, at):
+    """Raise the upper limit of the axis so that the label of the barrier fits inside; the legend is above the axes."""
+    if not _has_barrier(piece, at):
         return
     low, high = ax.get_ylim()
     scale = ax.yaxis.get_transform()
@@ -146,7 +146,7 @@ def _room_for_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
 
 
 def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
-    """An arrow from the mean of the ends up to the top of the path between them, with the height beside it."""
+    """Draw an arrow from the mean of the ends to the maximum of the path, with the height of the barrier."""
     found = piece.barriers.get("loss")
     if found is None:
         return
@@ -155,11 +155,11 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
         return
     height, where, mean = found.height, found.at, found.ends
     if height <= 0:
-        _remark(ax, "no barrier: it never rises above the mean of its ends")
+        _remark(ax, "no barrier: the loss never exceeds the mean of its ends")
         return
     half = "" if found.stderr is None else f" ± {short(NORMAL_95 * found.stderr, 2)}"
     if where in at:
-        _remark(ax, f"no barrier: highest at an end, {short(height)}{half}\nabove the mean of both")
+        _remark(ax, f"no barrier: the maximum is at an end, {short(height)}{half}\nabove the mean of both")
         return
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
@@ -177,9 +177,9 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
 
 
 def _is_high(ax: Axes, piece: Slice, quantity: str, place: float) -> bool:
-    """Whether the curve is in the upper half of the axes at the point of the grid nearest to a place."""
+    """Whether the curve is in the upper half of the axes at the grid point nearest to `place`."""
     i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - place)))
-    ax.get_ylim()  # brings the transform up to date with what is drawn
+    ax.get_ylim()  # updates the transform
     height = ax.transAxes.inverted().transform(
         ax.transData.transform((place, np.ma.filled(shown(piece, quantity)[0], np.nan)[i]))
     )
@@ -187,7 +187,7 @@ def _is_high(ax: Axes, piece: Slice, quantity: str, place: float) -> bool:
 
 
 def _remark(ax: Axes, text: str) -> None:
-    """Words under the axes, where they can cover nothing."""
+    """Write a remark below the axis label."""
     ax.set_xlabel(f"{ax.get_xlabel()}\n{text}")
 
 

@@ -1,4 +1,4 @@
-"""The minima of a surface: marked on its contours, and as the bars of their persistence."""
+"""Drawing of the minima of a surface: marks on its contours and a bar chart of their persistence."""
 
 from typing import Any
 
@@ -25,15 +25,15 @@ from landscape.report.style import (
 from landscape.results import Slice
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 
-BARS = 20  # of the highest persistence; more cannot be told apart on one picture
+BARS = 20  # the most persistent minima; more bars are not legible in one figure
 NUMBERED = 20
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.4, foreground="white")]
 
 
 def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
-    """Rings with numbers on the minima that count, crosses on the passes out of them; returns the legend's entries."""
+    """Mark persistent minima by numbered rings and their saddles by crosses; returns the legend's entries."""
     tree = piece.merge_tree
-    assert tree is not None  # asked for only where there is one
+    assert tree is not None  # the caller has checked
     kept = tree.kept
     if not kept:
         return []
@@ -52,18 +52,18 @@ def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
     passes = [_at(piece, m.saddle) for m in kept if m.saddle is not None]
     if passes:
         ax.plot(*_columns(passes), "x", color=BLACK, ms=5.5, mew=1.5, zorder=12, path_effects=HALO, gid="passes")
-        handles.append(Line2D([], [], ls="", marker="x", color=BLACK, ms=5, mew=1.5, label="pass to a lower minimum"))
+        handles.append(Line2D([], [], ls="", marker="x", color=BLACK, ms=5, mew=1.5, label="saddle to a lower minimum"))
     return handles
 
 
 @house
 def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
-    """Draw the persistence of a plane's minima: a bar from each minimum to the pass that leads to a lower one.
+    """Draw the persistence of a plane's minima: a bar from each minimum to the saddle to a lower one.
 
-    The bars are in the order of the tree, the lowest minimum on top, and carry the numbers that the contours carry; grey ones
-    do not count. The length is the persistence, written beside the bar with its 95 % interval, which the black bar shows around
-    the pass. The lowest minimum's bar has no end. The scale is logarithmic where all of it is positive and spans over 100
-    times; lengths are then ratios.
+    The bars are in the order of the tree, the lowest minimum on top, numbered as on the contours. Grey bars are minima below
+    the threshold of persistence or of unknown error. The length is the persistence, written beside the bar with its 95 %
+    interval; a black error bar shows the interval at the saddle. The bar of the lowest minimum is open-ended. The scale is
+    logarithmic if all values are positive and the largest is over 100 times the smallest; lengths are then ratios.
 
     Args:
         piece: a plane with a merge tree.
@@ -73,7 +73,7 @@ def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
         The axes.
 
     Raises:
-        UsageError: the slice has no merge tree, or the tree no minimum.
+        UsageError: the slice has no merge tree, or the tree has no minimum.
 
     Example:
         >>> a = np.linspace(-1, 1, 3)
@@ -91,25 +91,25 @@ def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
     ax = new_axes(5.5, 1.1 + 0.24 * max(len(drawn), 4)) if ax is None else ax
     births = scale * np.array([m.value for m in drawn])
     deaths = scale * np.array([m.saddle_value for m in drawn])
-    doubts = scale * np.array([m.doubt or 0.0 for m in drawn])
+    errors = scale * np.array([m.doubt or 0.0 for m in drawn])
     top = scale * float(np.ma.masked_invalid(piece.known(tree.quantity)).max())
     highest = max([top, *births, *deaths[np.isfinite(deaths)]])
-    # The lowest bar ends at the top of what was sampled, with an arrow: its basin goes on.
+    # The lowest minimum has no saddle: its bar ends at the largest sampled value, with an arrow.
     ends = np.where(np.isfinite(deaths), deaths, highest)
     log = asks_for_log([births, ends])
     kept = set(map(id, tree.kept))
-    for row, (m, low, high, doubt) in enumerate(zip(drawn, births, ends, doubts, strict=True)):
+    for row, (m, low, high, error) in enumerate(zip(drawn, births, ends, errors, strict=True)):
         colour = BLUE if id(m) in kept else GREY
         ax.plot([low, high], [row, row], color=colour, lw=5, solid_capstyle="butt", gid=f"bar {row + 1}")
         if m.saddle is None:
             ax.plot([high], [row], ">", color=colour, ms=8, clip_on=False, gid="without end")
-        elif doubt:
-            ax.errorbar([high], [row], xerr=[[max(min(doubt, high - low), 0.0)], [doubt]], color=BLACK, lw=1.1, capsize=2.5)
+        elif error:
+            ax.errorbar([high], [row], xerr=[[max(min(error, high - low), 0.0)], [error]], color=BLACK, lw=1.1, capsize=2.5)
         ax.annotate(
             _persistence(m, scale), (1, row), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             va="center", fontsize=7.5, color=colour, annotation_clip=False,
         )  # fmt: skip
-    lowest, reach = float(births.min()), float(max(highest, (ends + doubts).max()))
+    lowest, reach = float(births.min()), float(max(highest, (ends + errors).max()))
     if log:
         log_axis(ax, "x", lowest / 1.15, reach * 1.15)
     else:
@@ -126,7 +126,7 @@ def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
 
 
 def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
-    """What counts and what does not, how many are not shown."""
+    """Legend: persistent minima, minima below the threshold or of unknown error, and minima that are not drawn."""
     thick: dict[str, Any] = {"lw": 5, "solid_capstyle": "butt"}
     handles = [Line2D([], [], color=BLUE, label=_counted(tree), **thick)] if tree.kept else []
     others = len(tree.minima) - len(tree.kept) - tree.unknown
@@ -143,7 +143,7 @@ def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
 
 
 def _counted(tree: MergeTree) -> str:
-    """The number of minima that count and from where on."""
+    """The number of persistent minima and the threshold of persistence."""
     if tree.unknown and all(m.saddle is None for m in tree.kept):
         return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, error unknown"
     count = number_of(len(tree.kept), "minimum", "minima")
@@ -152,22 +152,22 @@ def _counted(tree: MergeTree) -> str:
 
 
 def _persistence(m: Minimum, scale: float) -> str:
-    """Height of the pass above the minimum, with its doubt."""
+    """Persistence with its 95 % error: the height of the saddle above the minimum."""
     if m.saddle is None:
         return "the lowest"
     return short(scale * m.persistence) + ("" if m.doubt is None else f" ± {short(scale * m.doubt, 2)}")
 
 
 def _name(number: int, m: Minimum) -> str:
-    """Number and place of a minimum."""
+    """Number and coordinates of a minimum."""
     return f"{number}  ({', '.join(short(x) for x in m.at)})"
 
 
 def _at(piece: Slice, index: tuple[int, ...]) -> tuple[float, ...]:
-    """Coordinates of a place on the grid."""
+    """Coordinates of a grid point."""
     return tuple(float(c[i]) for c, i in zip(piece.coordinates, index, strict=True))
 
 
 def _columns(points: list[tuple[float, ...]]) -> list[np.ndarray]:
-    """Points as one array a coordinate."""
+    """Points as one array per coordinate."""
     return list(np.asarray(points, float).T)

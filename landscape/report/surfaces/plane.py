@@ -1,4 +1,4 @@
-"""Drawings of a surface cut along two directions: contours and the view in three dimensions."""
+"""Drawing of a slice along two directions, as contours and in three dimensions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,10 +23,10 @@ from landscape.report.surfaces.tracks import draw_tracks
 from landscape.results import Slice
 from landscape.results.surfaces.slice import FAILED, MISSING, NOT_FINITE
 
-FINEST = 80  # polygons along an axis of a surface; more are not seen on paper and take minutes
+FINEST = 80  # polygons along an axis of a surface; more are not visible in print and take minutes to draw
 LABEL_DISTANCE = 19.0  # points between the centres of two contour labels
 LABEL_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
-# Hatching and colour of the cells that hold no number: crossed out, struck through, dotted.
+# Hatching and colour of cells without a value.
 HATCHES = {NOT_FINITE: ("xxxx", VERMILLION), FAILED: ("////", PURPLE), MISSING: ("....", GREY)}
 
 
@@ -90,7 +90,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     if field.holds_origin:
         i, j = int(np.argmin(np.abs(field.x))), int(np.argmin(np.abs(field.y)))
         if np.isfinite(heights[j, i]):
-            # Drawn above the surface on purpose: the centre of a minimum would be hidden by its walls.
+            # Drawn above the surface, which would hide the centre of a minimum.
             ax.computed_zorder = False
             ax.plot(
                 [field.x[i]],
@@ -119,15 +119,15 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
 
 
 def _fill(ax: Axes, field: Field, quantity: str) -> None:
-    """Field, contour lines with their labels, colour bar."""
+    """Draw filled contours, labelled contour lines and the colour bar."""
     levels = field.levels()
     norm = field.norm(levels)
     z = np.ma.masked_invalid(field.z)
     filled = ax.contourf(field.x, field.y, z, levels=levels, cmap=field.colours, norm=norm, zorder=2)
-    filled.set_edgecolor("face")  # no hairlines between the bands in a PDF
+    filled.set_edgecolor("face")  # no thin lines between the bands in a PDF
     filled.set_linewidth(0.3)
     if np.ma.is_masked(z):
-        # Contours end at the last finite point; the half cell from there to the hatching gets the colour of that point.
+        # Contours end at the last finite point; the half cell up to the hatching is filled with the colour of that point.
         bands = ListedColormap(filled.get_facecolor()[: len(levels) - 1])
         mesh = ax.pcolormesh(edges(field.x), edges(field.y), z, cmap=bands, norm=BoundaryNorm(levels, bands.N), zorder=1)
         mesh.set_rasterized(True)
@@ -146,12 +146,12 @@ def _fill(ax: Axes, field: Field, quantity: str) -> None:
 
 
 def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
-    """Halo the labels of contour lines; drop those that would touch the border, a label before them or the centre.
+    """Outline the labels of contour lines in white; remove those too close to the border, the centre or another label.
 
-    Small nested contours leave no room; the colour bar names every level anyway.
+    The colour bar labels every level.
     """
     kept = [np.zeros(2)]
-    # Distances in points on a panel of some 270 points, about what the figures of this room have.
+    # Distances in points on a panel of about 270 points, the size in this package's figures.
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     size = 270 / (high - low)
     for text in labels:
@@ -165,7 +165,7 @@ def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
 
 
 def _mark_cells(ax: Axes, field: Field) -> list[Line2D | Patch]:
-    """Hatch the cells without a number, one hatching for each reason."""
+    """Hatch the cells without a value, with one pattern for each reason."""
     handles: list[Line2D | Patch] = []
     for status, (hatch, colour) in HATCHES.items():
         cells, what = field.cells(status), GAPS[status]

@@ -1,4 +1,4 @@
-"""Training trajectories and other checkpoints on a slice: where they are in it, and how far off it."""
+"""Drawing of training trajectories and other checkpoints, projected onto a slice, with their distances from it."""
 
 from itertools import cycle
 from typing import Any
@@ -10,28 +10,28 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
-from landscape.report.style import BLACK, GREEN, ORANGE, PURPLE, SKY, number_of, plain, printable, short, wrapped
+from landscape.report.style import BLACK, GREEN, ORANGE, PURPLE, SKY, label_text, number_of, plain, short, wrapped
 from landscape.results import Slice
 from landscape.results.surfaces.track import Track
 
-# White inside a black rim is seen on every colour of a field; further paths get colours of their own.
+# White with a black outline is visible on every colour of a field; further paths get other colours.
 PATHS = ("white", ORANGE, SKY, PURPLE)
 CHECKPOINTS = (("D", "white"), ("s", ORANGE), ("^", SKY), ("v", PURPLE))
 TICKS = (GREEN, ORANGE, SKY, PURPLE)
-NAMED = 12  # more names than this cannot be read on one picture
-LEGEND = 54  # characters to a line of the legend, so that it is no wider than the axes
-SMALL, LARGE = 2.2, 4.6  # points across, of the first and the last point of a path
+NAMED = 12  # more names are not legible in one figure
+LEGEND = 54  # characters per line of the legend, so that it fits the width of the axes
+SMALL, LARGE = 2.2, 4.6  # marker size in points at the start and the end of a path
 
 
 def inside(track: Track, piece: Slice) -> np.ndarray:
-    """(T,) which projections lie within the drawn span."""
+    """(T,) mask of the projections within the drawn span."""
     places = np.asarray(track.coordinates, float).reshape(len(track.names), piece.dim)
     within = [(c.min() <= p) & (p <= c.max()) for c, p in zip(piece.coordinates, places.T, strict=True)]
     return np.logical_and.reduce(within)
 
 
 def track_line(track: Track, piece: Slice) -> str:
-    """What a track is, in words.
+    """Description of a track: points, share of their spread in the slice, distances from it.
 
     Example:
         >>> a = np.linspace(-1, 1, 3)
@@ -48,12 +48,12 @@ def track_line(track: Track, piece: Slice) -> str:
     parts.append(f"at most {short(float(off.max()))}" + ("" if track.path else " off it"))
     outside = int((~inside(track, piece)).sum())
     words = ", ".join(parts) + (f"; {outside} of them outside the drawn span" if outside else "")
-    label = printable(track.label, 60)
+    label = label_text(track.label, 60)
     return f"{label} of {count}: {words}" if track.path else f"{label} ({count}): {words}"
 
 
 def draw_tracks(ax: Axes, piece: Slice) -> list[Line2D]:
-    """Every track on a plane: a path with its dots in time, or checkpoints with their names. Returns the legend's entries."""
+    """Draw every track on a plane, a path or named checkpoints. Returns the legend's entries."""
     handles = []
     colours, marks = cycle(PATHS), cycle(CHECKPOINTS)
     for track in piece.tracks:
@@ -67,7 +67,7 @@ def draw_tracks(ax: Axes, piece: Slice) -> list[Line2D]:
 
 
 def ticks_of_tracks(ax: Axes, piece: Slice) -> list[Line2D]:
-    """Every track on a line: ticks at the foot of the axes; checkpoints that do not follow one another carry their names."""
+    """Draw every track on a line as ticks at the bottom of the axes, with the names of separate checkpoints."""
     handles = []
     foot = ax.get_xaxis_transform()
     for track, colour in zip(piece.tracks, cycle(TICKS)):
@@ -89,7 +89,7 @@ def ticks_of_tracks(ax: Axes, piece: Slice) -> list[Line2D]:
 
 
 def _path(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray, colour: str) -> Line2D:
-    """A line through the points, dots that grow and darken with time, a square at the start and a disc at the end."""
+    """Draw a line through the points, dots that grow and darken with time, a square at the start and a disc at the end."""
     x, y = places.T
     name = plain(track.label)
     rim = [withStroke(linewidth=2.6, foreground=BLACK)]
@@ -108,7 +108,7 @@ def _path(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray, colour
 
 
 def _checkpoints(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray, marker: str, colour: str) -> Line2D:
-    """A mark for each point, and its name beside it, on the side where there is room."""
+    """Draw a marker for each point, with its name towards the middle of the axes."""
     style: dict[str, Any] = {"ls": "", "marker": marker, "color": colour, "mec": BLACK, "mew": 1.1}
     ax.plot(*places.T, ms=7, zorder=9, gid=f"track {plain(track.label)}", **style)
     if len(places) <= NAMED:
@@ -118,9 +118,9 @@ def _checkpoints(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray,
 
 
 def _beside(ax: Axes, text: str, place: np.ndarray, gid: str, away: np.ndarray | None = None) -> None:
-    """A word beside a mark: towards the middle of the axes, or above or below it where a line comes from the other side.
+    """Write a label beside a marker, towards the middle of the axes and on the opposite side of the line to `away`.
 
-    Paths that end in one point share its word.
+    Paths that end in the same point share one label.
     """
     if any(t.get_text() == text and np.allclose(t.xy, place) for t in ax.texts if isinstance(t, Annotation)):
         return
@@ -136,12 +136,12 @@ def _beside(ax: Axes, text: str, place: np.ndarray, gid: str, away: np.ndarray |
 
 
 def _darkening(colour: str) -> Colormap:
-    """From a path's colour at its start to black at its end."""
+    """Colour map from the path's colour to black."""
     return LinearSegmentedColormap.from_list("time", [colour, BLACK])
 
 
 def _label(track: Track, piece: Slice) -> str:
-    """A track in the legend: what it is, its share in the slice, and how far it leaves it."""
+    """Legend label of a track: name, share of its spread in the slice, largest distance from it."""
     share = "" if track.explained is None or _lies_in(track) else f"{_percent(track.explained)} {_place(piece)}, "
     outside = int((~inside(track, piece)).sum())
     hidden = f", {outside} of {len(track.names)} not shown" if outside else ""
@@ -150,22 +150,22 @@ def _label(track: Track, piece: Slice) -> str:
 
 
 def _lies_in(track: Track) -> bool:
-    """Whether the points span the slice, or a part of it: then they lie in it up to rounding."""
+    """Whether all points lie in the slice up to rounding."""
     return track.explained is not None and 1 - track.explained < 1e-9
 
 
 def _off(track: Track, piece: Slice) -> str:
-    """How far a track leaves the slice."""
+    """The largest distance of a track from the slice, in words."""
     return f"all {_place(piece)}" if _lies_in(track) else f"at most {short(float(np.max(track.distances)))} off it"
 
 
 def _place(piece: Slice) -> str:
-    """Where projections lie."""
+    """The name of the slice in a description: "in the plane" or "on the line"."""
     return "in the plane" if piece.dim == 2 else "on the line"
 
 
 def _percent(share: float) -> str:
-    """A share without false precision near the whole, where the rest is what matters.
+    """A share in percent, with two decimals from 99 % on.
 
     Example:
         >>> _percent(0.87), _percent(0.9991), _percent(1.0)

@@ -44,7 +44,7 @@ class PathCheck:
 
     @property
     def problems(self) -> list[str]:
-        """What is not as it should be, in words."""
+        """The failed parts of the check, in words."""
         return [*self.summary().failed]
 
     def summary(self) -> CheckSummary:

@@ -31,7 +31,7 @@ class NormRatios:
     orthogonalized: bool = False
 
     def problems(self, axis: int) -> list[str]:
-        """What is not as it should be, in words."""
+        """The failed parts of the check, in words."""
         if self.orthogonalized:
             return []
         out = []
@@ -100,7 +100,7 @@ class SliceCheck:
 
     @property
     def problems(self) -> list[str]:
-        """What is not as it should be, in words."""
+        """The failed parts of the check, in words."""
         parts = self._centre(), self._axes(), self._norms(), self.derivatives.summary()
         return [problem for part in parts for problem in part.failed]
 

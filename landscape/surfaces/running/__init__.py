@@ -1,1 +1,1 @@
-"""Surfaces point by point: what is measured at one, in which order, and how nothing is ever lost."""
+"""Evaluation of surfaces point by point: quantities at a point, order of the points, storage of finished points."""
