@@ -50,24 +50,26 @@ class _Point:
 
     @property
     def bars(self) -> tuple[float, float]:
-        """Distances from the value to the ends of the 95 % interval of the computation; 0 without an interval."""
+        """Distances to the ends of the 95 % interval of the computation; 0 without one, and for means over samples."""
         interval = self.estimate.interval()
-        if interval is None or self.estimate.kind == "lower bound":
+        if interval is None or self.estimate.kind in ("lower bound", "samples", "proportion"):
             return 0.0, 0.0
-        # At 0 and 1 the interval of a proportion ends at the value, up to rounding.
-        down, up = self.estimate.value - interval[0], interval[1] - self.estimate.value
-        return max(down, 0.0) * self.scale, max(up, 0.0) * self.scale
+        return self._distances(interval)
 
     @property
     def wide(self) -> tuple[float, float]:
         """Distances to the ends of the 95 % interval of the value on the population; one sd without an interval."""
-        e, bounds = self.estimate, self.estimate.data_interval()
-        if e.kind == "proportion" or (e.kind == "samples" and bounds is not None):
-            return 0.0, 0.0  # drawn as `bars`
+        e = self.estimate
+        bounds = e.interval() if e.kind in ("samples", "proportion") else e.data_interval()
         if bounds is None:
             sd = (e.stderr if e.kind == "samples" else e.data_stderr) or 0.0
             return sd * self.scale, sd * self.scale
-        return max(e.value - bounds[0], 0.0) * self.scale, max(bounds[1] - e.value, 0.0) * self.scale
+        return self._distances(bounds)
+
+    def _distances(self, interval: tuple[float, float]) -> tuple[float, float]:
+        """Down and up to the ends; at 0 and 1 the interval of a proportion ends at the value, up to rounding."""
+        down, up = self.estimate.value - interval[0], interval[1] - self.estimate.value
+        return max(down, 0.0) * self.scale, max(up, 0.0) * self.scale
 
 
 @house
