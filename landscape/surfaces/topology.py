@@ -1,4 +1,4 @@
-"""The minima of a sampled surface and the passes between them: the merge tree of its sublevel sets."""
+"""The minima of a sampled surface and the saddles between them: the merge tree of its sublevel sets."""
 
 import math
 
@@ -11,16 +11,16 @@ _NORMAL = 1.96  # half-width of a 95 % interval in standard errors
 
 
 def merge_tree(piece: Slice, quantity: str = "loss", threshold: float | None = None) -> MergeTree:
-    """The minima of a surface, and the height of the pass from each to a lower one.
+    """The minima of a surface, and the height of the saddle from each to a lower one.
 
     The components of the sublevel sets {x : f(x) <= c} are followed as c rises. A component is born at a minimum and dies at
-    the pass where it merges with one of a lower minimum (elder rule). The persistence is f(pass) - f(minimum).
+    the saddle where it merges with one of a lower minimum (elder rule). The persistence is f(saddle) - f(minimum).
 
     Points are adjacent to their neighbours along the axes (2 on a line, 4 on a plane), not diagonally. They are ordered by
     value and then by flat index (row after row), so that equal values need no special case: a plateau is one minimum, at its
     first point, and of two minima of equal value the first is the elder. Pairs of persistence 0, which some plateaus cause in
     this order, are left out. Points that are not finite are ignored; if they separate the grid into parts, each part has a
-    lowest minimum without a pass. A minimum on the border of the grid may not be a minimum of the surface.
+    lowest minimum without a saddle. A minimum on the border of the grid may not be a minimum of the surface.
 
     Args:
         piece: a finished line or plane.
@@ -31,7 +31,7 @@ def merge_tree(piece: Slice, quantity: str = "loss", threshold: float | None = N
     Returns:
         MergeTree, minima in order of decreasing persistence, equal ones in the order above. `doubt` is the half-width of a 95 %
         interval of the persistence, 1.96 (s_minimum + s_pass), from the standard errors of the differences from the centre. It
-        is conservative, since the two points share their samples. None if the errors are unknown or there is no pass.
+        is conservative, since the two points share their samples. None if the errors are unknown or there is no saddle.
 
     Raises:
         UsageError: an accuracy, an unknown quantity, a point that is missing or failed, or a negative threshold.
@@ -39,7 +39,7 @@ def merge_tree(piece: Slice, quantity: str = "loss", threshold: float | None = N
     Cost: n log n for sorting n points, with array operations; a loop only over the pairs of neighbouring basins. 10^6 points
         take less than a second for a smooth surface, and 3 s for noise, where a fifth of the points are minima.
 
-    Accuracy: exact for the grid. Minima closer than its spacing are not resolved, and passes are those on the grid.
+    Accuracy: exact for the grid. Minima closer than its spacing are not resolved, and saddles are those on the grid.
 
     Reference: Edelsbrunner, Harer 2010, Computational Topology, sections VI.4 and VII.1; Carr, Snoeyink, Axen 2003,
         doi:10.1016/S0925-7721(02)00093-7, section 3. Deviation: each point is first assigned to the minimum of its basin, and
@@ -97,7 +97,7 @@ def _checked(piece: Slice, quantity: str, threshold: float | None) -> np.ndarray
 
 
 def _pairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each basin the flat index of its minimum, that of its pass (-1: none), and the number of the basin it joins there."""
+    """For each basin the flat index of its minimum, that of its saddle (-1: none), the number of the basin it joins there."""
     flat = values.reshape(-1)
     count = flat.size
     order = np.argsort(np.where(np.isfinite(flat), flat, np.inf), kind="stable")  # stable: equal values by index

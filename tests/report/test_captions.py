@@ -182,11 +182,11 @@ def test_the_legend_of_measures_names_the_marks_that_occur():
         (above,) = [ax for ax in figure_measures(*arguments, **options).axes if not ax.axison]
         return [t.get_text() for t in above.get_legend().get_texts()]
 
-    wide = "sampling error: 95 %, or 1 sd of a maximum"
-    assert names({"final": [examples.sharpness()]}, measures=["trace"]) == ["error of the computation: 95 %", wide]
+    wide = "sampling error: 95 %, or one standard deviation of a maximum"
+    assert names({"final": [examples.sharpness()]}, measures=["trace"]) == ["error of the method: 95 %", wide]
     assert names({"final": [examples.sharpness()]}, measures=["keskar_subspace"]) == ["lower bound", "NOT converged"]
     assert names(compared(2).groups, comparison=compared(2)) == [
-        "error of the computation: 95 %",
+        "error of the method: 95 %",
         wide,
         "median of a group of 3 or more",
         "95 % bootstrap interval of the median",

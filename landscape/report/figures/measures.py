@@ -31,7 +31,7 @@ from landscape.report.style import (
 )
 from landscape.results import Comparison, Estimate, GroupValue, Sharpness
 
-MARKS = {"no": "invariant to rescaling", "node-wise": "neuron-wise rescaling can change it", "yes": "rescaling can change it"}
+MARKS = {"no": "invariant to rescaling", "node-wise": "rescaling neurons can change it", "yes": "rescaling can change it"}
 PERCENT = {"accuracy": "%", "train_accuracy": "%", "test_accuracy": "%", "gap": "percentage points"}
 
 
@@ -158,12 +158,12 @@ def _legend(points: "list[_Point]", comparison: Comparison | None) -> list[Artis
         (
             any(any(p.bars) for p in finite),
             Line2D([], [], marker="|", ls="", color=BLACK, ms=9),
-            "error of the computation: 95 %",
+            "error of the method: 95 %",
         ),
         (
             any(any(p.wide) for p in finite),
             Line2D([], [], marker="|", ms=9, mew=5, alpha=0.4, **mark),
-            "sampling error: 95 %, or 1 sd of a maximum",
+            "sampling error: 95 %, or one standard deviation of a maximum",
         ),
         (any(n > 2 for n in sizes.values()), Line2D([], [], color=GREY, lw=1.2), "median of a group of 3 or more"),
         (boxes, Patch(facecolor=GREY, alpha=0.25, lw=0), "95 % bootstrap interval of the median"),

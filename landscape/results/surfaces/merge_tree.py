@@ -1,4 +1,4 @@
-"""The minima of a sampled surface, and the height of the pass from each to a lower one."""
+"""The minima of a sampled surface, and the height of the saddle from each to a lower one."""
 
 import math
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Minimum:
-    """A branch of the merge tree: a minimum on the grid and the pass from its basin to that of a lower minimum.
+    """A branch of the merge tree: a minimum on the grid and the saddle from its basin to that of a lower minimum.
 
     Attributes:
         index: grid index of the minimum.
         at: coordinates of the minimum.
         value: the quantity there (birth).
-        saddle: grid index of the pass; None for the lowest minimum, whose basin merges with no other.
-        saddle_value: the quantity at the pass (death); infinite for the lowest minimum.
+        saddle: grid index of the saddle; None for the lowest minimum, whose basin merges with no other.
+        saddle_value: the quantity at the saddle (death); infinite for the lowest minimum.
         into: index, in the tree's order, of the minimum whose basin it joins there; None for the lowest.
         doubt: half-width of a 95 % interval of the persistence, from the sampling errors; None if they are unknown.
         border: whether it lies on the border of the grid; the surface may be lower outside, so it may not be a minimum.
@@ -31,7 +31,7 @@ class Minimum:
 
     @property
     def persistence(self) -> float:
-        """Height of the pass above the minimum; infinite for the lowest minimum."""
+        """Height of the saddle above the minimum; infinite for the lowest minimum."""
         return self.saddle_value - self.value
 
 
