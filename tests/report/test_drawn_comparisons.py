@@ -264,7 +264,7 @@ def test_measures_of_a_comparison_have_boxes_scores_and_q():
     q = next(d.q for d in comparison.differences if d.name == "trace")
     assert trace.get_xlabel() == f"q = {q:.2g}"
     gap = axes[4]
-    points = [c[0].get_ydata()[0] for c in gap.containers]
+    points = [c[0].get_ydata()[0] for c in gap.containers if c[0] is not None]  # the wide bars have none
     np.testing.assert_allclose(points, [100 * g for runs in comparison.gaps.values() for g in runs])
     assert gap.get_ylabel() == "percentage points"
 
@@ -282,4 +282,10 @@ def test_the_interval_of_a_perfect_accuracy_can_be_drawn_at_any_number_of_sample
     """Its upper end is 1 but for a rounding, which may fall below."""
     perfect = [replace(examples.sharpness(), accuracy=Estimate(1.0, 0.0, "proportion", n)) for n in range(250, 350)]
     (ax,) = draw_measures({"a": perfect}, measures=["accuracy"])
-    assert len(ax.containers) == 100
+    markers, bars = ([c for c in ax.containers if (c[0] is None) is bar] for bar in (False, True))
+    assert len(markers) == len(bars) == 100
+    assert all(marker[2] == () for marker in markers)  # no thin bar: the interval is that of the samples
+    for bar in bars:
+        low, high = (y for _, y in bar[2][0].get_segments()[0])
+        assert 95 < low < 100 - 0.5
+        assert high == pytest.approx(100, abs=1e-6)
