@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 TEST = $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal
 
 .PHONY: demo test test-slow test-portable test-gpu lint types readme figures bench clean
@@ -63,20 +64,20 @@ bench: .venv/peers .venv-landscaper/installed
 	$(BIN)/python -m benchmarks
 
 .venv/peers: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable '.[peers]'
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[peers]'
 	touch $@
 
 # Landscaper needs numpy 1, hence a separate environment. If it cannot be installed, the benchmarks report it as missing.
 .venv-landscaper/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-landscaper
 	grep -v '^numpy' constraints.txt > .venv-landscaper/constraints.txt
-	-.venv-landscaper/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-landscaper/constraints.txt --config-settings editable_mode=compat --editable '.[landscaper]'
+	-.venv-landscaper/bin/python $(INSTALL) --constraint .venv-landscaper/constraints.txt --editable '.[landscaper]'
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "landscape needs Python 3.11 or newer, for example: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev,report]'
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[dev,report]'
 	touch $@
 
 clean:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.method import PLAIN, TOGETHER
 from landscape.errors import UsageError
 from landscape.machine.arithmetic import grad_mode
+from landscape.machine.dispatch_mode import DispatchMode
 from landscape.machine.distributed import ALONE
 from landscape.machine.malloc import return_freed
 from landscape.machine.memory import Affine, Plan, allowed, plan
@@ -35,7 +35,7 @@ _JOINED = 4 << 20
 _SMALL = 16 << 20
 
 
-class Live(TorchDispatchMode):
+class Live(DispatchMode):
     """Counts the bytes of tensors that operations create and free inside the block.
 
     Attributes:
@@ -47,11 +47,6 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self._known: dict[int, int] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Without this, PyTorch would import its compiler, which takes a second or more."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -37,6 +37,8 @@ def sample_curvatures(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tenso
 
 def sample_gauss_newton(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, " P"]) -> Float[Tensor, " N"] | None:
     """v^T G_n v for every sample; None if the loss is not a mean over samples. Cost: about 10 forward passes."""
+    if not engine.loss.comes_apart:
+        return None
     parts = []
     direction = engine.layout.unflatten(v)
     with engine.derivatives(theta):
@@ -45,8 +47,6 @@ def sample_gauss_newton(engine: Engine, theta: Float[Tensor, " P"], v: Float[Ten
             output = engine.forward(leaves, batch)
             pushed = pusher(output, leaves)(direction)
             weights = batch.sample_weights
-            if not engine.loss.comes_apart:
-                return None
             forms = (pushed * engine.loss_curvature(output, batch)(pushed)).reshape(len(batch), -1).double().sum(1)
             # The curvature is that of the batch's mean; a sample's own is that times the sum of weights, divided by its weight.
             parts.append(forms * weights.sum() / torch.where(weights > 0, weights, 1))

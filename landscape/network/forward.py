@@ -63,10 +63,9 @@ class ForwardPass:
     def forward(self, params: dict[str, Tensor], batch: Batch, fold: bool = True) -> Tensor:
         """The network's output for one batch, in the form that the loss takes."""
         batch = batch.map(Tensor.clone) if self.writes else batch
-        if self.folded is None or not fold:
-            output = picked(called(self.model, params, batch), self.output, len(batch))
-        else:
-            output = picked(called(self.folded.model, self.folded(params), batch), self.output, len(batch))
+        folded = self.folded if fold else None
+        model, params = (self.model, params) if folded is None else (folded.model, folded(params))
+        output = picked(called(model, params, batch), self.output, len(batch))
         return output if self.transform is None else self.transform(output)
 
     def outputs(self, theta: Float[Tensor, " P"]) -> Tensor:

@@ -15,7 +15,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from landscape.machine.dispatch_mode import DispatchMode
 
 _aten = torch.ops.aten
 
@@ -170,7 +171,7 @@ def _partition(places: Tensor, ids: Tensor, size: int) -> Tensor:
     return torch.full((size,), -1, dtype=torch.long).scatter_(0, places, first[ids])
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(DispatchMode):
     """Records the products of weights with other tensors.
 
     A view of a weight is recognised by its storage and strides; a copy, a cast or a pointwise function of weights alone is
@@ -194,10 +195,6 @@ class _Watch(TorchDispatchMode):
             if p.ndim >= 2 and p.numel():
                 self._known[key] = [(name, p.shape, None)]
         self._live.update(map(self._key, inputs))
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise PyTorch imports its compiler
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

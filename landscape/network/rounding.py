@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.machine.arithmetic import values
+from landscape.machine.dispatch_mode import DispatchMode
 from landscape.network.forward import ForwardPass
 
 # Relative rounding error of outputs below which a network computes in float64 throughout.
@@ -50,7 +50,7 @@ def output_rounding(network: ForwardPass) -> float:
     return max(least, eps, coarsest / 4)
 
 
-class _Types(TorchDispatchMode):
+class _Types(DispatchMode):
     """Records the precisions that are used inside the block.
 
     Attributes:
@@ -61,10 +61,6 @@ class _Types(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.spacing, self.cast = 0.0, 0.0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise PyTorch imports its compiler
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -52,9 +52,8 @@ def sample_losses(network: ForwardPass, params: dict[str, Tensor], dtype: torch.
     """
     prepared = inference_network(network, dtype)
     with values():
-        ready = prepared.ready(network, params)
-        each = joined([losses_and_hits(network.loss, prepared.output(network, ready, b), b)[0] for b in prepared.batches])
-    return None if each is None else each.double().clone()  # a tensor that autograd may save
+        each = scored(network, prepared, params, None)[0]
+    return None if each is None else each.clone()  # a tensor that autograd may save
 
 
 def scored(

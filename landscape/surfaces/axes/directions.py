@@ -127,14 +127,19 @@ def eigenvector_directions(pairs: Eigenpairs) -> list[Direction]:
     ]
 
 
+def cosine(first: Direction, second: Direction) -> float:
+    """Cosine of the angle between two directions, in float64; nan if one of them is zero."""
+    a, b = first.vector.double(), second.vector.double()
+    return float(a @ b / (a.norm() * b.norm()))
+
+
 def check_apart(first: Direction, second: Direction) -> None:
     """Refuse two directions that span no plane.
 
     Raises:
         UsageError: they are parallel up to rounding.
     """
-    a, b = first.vector.double(), second.vector.double()
-    if float((a @ b).abs()) > (1 - 1e-9) * float(a.norm() * b.norm()) > 0:
+    if abs(cosine(first, second)) > 1 - 1e-9:
         raise UsageError(
             f"expected two directions that span a plane, found parallel ones: {first.name} and {second.name}",
             fix="choose another second axis, such as random",

@@ -8,7 +8,7 @@ from landscape.errors import NumericalError, UsageError
 from landscape.objective import Objective
 from landscape.results import Derivatives, SliceCheck
 from landscape.surfaces.axes.chart import Chart
-from landscape.surfaces.axes.directions import Direction, norm_ratios
+from landscape.surfaces.axes.directions import Direction, cosine, norm_ratios
 from landscape.surfaces.batchnorm_statistics import on_plane
 from landscape.surfaces.checks.check_derivatives import (
     Near,
@@ -54,10 +54,6 @@ def check_slice(
     Accuracy: see `landscape.surfaces.checks.check_derivatives.compared`. A network with a kink exactly at its weights (a unit
         with preactivation 0) has no Hessian there, and fails the check.
     """
-    vectors = [d.vector.double() for d in directions]
-    cosine = None
-    if len(vectors) == 2:
-        cosine = float(vectors[0] @ vectors[1] / (vectors[0].norm() * vectors[1].norm()))
     zero = tuple(np.flatnonzero(c == 0.0) for c in chart.coordinates)
     drawn = drawn or objective
     own = drawn.value().value
@@ -66,7 +62,7 @@ def check_slice(
     centre = own if buffers is None or not recalibrated else drawn.evaluate(theta, buffers).loss.value
     exact = None if any(len(z) == 0 for z in zero) else bool(loss[tuple(int(z[0]) for z in zero)] == centre)
     return SliceCheck(
-        cosine=cosine,
+        cosine=cosine(*directions) if len(directions) == 2 else None,
         norm_ratio=tuple(norm_ratios(objective, d) for d in directions),
         centre_is_exact=exact,
         centre_value=centre,
