@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from landscape.errors import UsageError
+from landscape.symmetry.families import FAMILIES, Family
+from landscape.symmetry.mixing.mixtures import Mixing, Shift, Trade
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class Unit:
         neurons: (k,) their indices; each may have its own factor.
         multiplied, divided: parameters that its scale multiplies or divides.
         buffers: BatchNorm statistics that absorb the scale.
+        normed: whether all its producers are gains of normalizations.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Unit:
     multiplied: tuple[str, ...]
     divided: tuple[str, ...]
     buffers: tuple[str, ...]
+    normed: bool = False
 
     def __str__(self) -> str:
         parts = [f"{_shortened(self.producers, ' + ')} ({len(self.neurons)} neurons):"]
@@ -87,12 +91,36 @@ class Symmetries:
         pinned: layers without a symmetry.
         scalings: parameter or buffer name -> how it follows the scales; tensors that never change are omitted.
         neurons: number of independent factors.
+        mixings: channels that a matrix may mix.
+        shifts, trades: constants that the function ignores, or that one bias may take from another.
+        nearly: the scales that a normalization takes away but for its eps; None if there are none.
+        unread: operations that no rule reads, each with its place; what they hide is not known.
     """
 
     units: tuple[Unit, ...]
     pinned: tuple[Pinned, ...]
     scalings: dict[str, Scaling]
     neurons: int
+    mixings: tuple[Mixing, ...] = ()
+    shifts: tuple[Shift, ...] = ()
+    trades: tuple[Trade, ...] = ()
+    nearly: "Symmetries | None" = None
+    unread: tuple[str, ...] = ()
+
+    @cached_property
+    def families(self) -> tuple[Family, ...]:
+        """The families that exist in this network, in the order of `FAMILIES`."""
+        there: dict[Family, bool] = {
+            "layer": bool(self.units),
+            "node": bool(self.units),
+            "pair": any(mixing.family == "pair" for mixing in self.mixings),
+            "rotation": any(mixing.family == "rotation" for mixing in self.mixings),
+            "norm-out": any(unit.normed for unit in self.units),
+            "norm-in": self.nearly is not None or any(unit.buffers for unit in self.units),
+            "shift": bool(self.shifts),
+            "bias": bool(self.trades),
+        }
+        return tuple(family for family in FAMILIES if there[family])
 
     @cached_property
     def _by_layer(self) -> dict[str, Unit]:

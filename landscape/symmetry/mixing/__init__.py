@@ -1,0 +1,1 @@
+"""Matrices, shifts and biases: the symmetries that are no positive factor an element."""

@@ -1,0 +1,98 @@
+"""Changes of the weights other than a positive factor an element: matrices, shifts and biases that the function ignores."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Int
+from torch import Tensor
+
+from landscape.symmetry.families import Family
+
+Group = Literal["general", "rotary", "orthogonal", "centred"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Elements of one parameter, arranged as rows of h numbers that a matrix A (h x h) acts on from the right.
+
+    Attributes:
+        name: of the parameter.
+        index: (r, h) positions in the flattened parameter.
+        inverse: False where g becomes g A^T (what writes the channels), True where it becomes g A^-1 (what reads them).
+        gain: name of a normalization's gain c between the channels and these rows, whose h elements are those of the row:
+            g becomes (g c) A^-1 / c, or (g / c) A^T c; None without one.
+    """
+
+    name: str
+    index: Int[Tensor, "r h"]
+    inverse: bool
+    gain: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """Channels that the network only uses linearly, so that a matrix may mix them: z becomes A z in all that writes and reads.
+
+    Attributes:
+        name: for reports, e.g. "attn.q_proj and attn.k_proj, channels 0 to 15".
+        size: h, the number of channels.
+        group: the matrices that keep the function: "general" all invertible ones; "rotary" a factor and a rotation for each
+            pair of channels in `turned`, which commute with a rotary embedding; "orthogonal"; "centred" the orthogonal ones
+            that keep (1, ..., 1), for a LayerNorm.
+        rows: what it changes.
+        turned: (h / 2, 2) positions of the channels that a rotary embedding turns together; only for "rotary".
+    """
+
+    name: str
+    size: int
+    group: Group
+    rows: tuple[Rows, ...]
+    turned: Int[Tensor, "k 2"] | None = None
+
+    @property
+    def family(self) -> Family:
+        """ "pair" for invertible matrices, "rotation" for orthogonal ones."""
+        return "pair" if self.group in ("general", "rotary") else "rotation"
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """A constant added to weights that a softmax, or the mean of a LayerNorm, takes away; the Hessian has no curvature there.
+
+    Attributes:
+        name: for reports.
+        rows: parameter -> (r, h) positions in the flattened parameter; every row may have its own constant.
+        uniform: True where a row changes by a multiple of (1, ..., 1), False where by any vector of h numbers.
+        outputs: True where the network's outputs all move by a constant, which its loss ignores.
+    """
+
+    name: str
+    rows: dict[str, Int[Tensor, "r h"]]
+    uniform: bool
+    outputs: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A linear map whose bias takes away what a shift of its input adds: bias[o] - sum_c weight[o, c] d_c."""
+
+    bias: str
+    bias_index: Int[Tensor, " o"]
+    weight: str
+    weight_index: Int[Tensor, "o h"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trade:
+    """A vector d of h numbers added to one bias and taken from another, or from the biases of all that reads it.
+
+    Attributes:
+        name: for reports.
+        plus, minus: parameter -> (r, h) positions in the flattened parameter; d is added to, or taken from, each row.
+        readers: the linear maps whose biases take d away.
+    """
+
+    name: str
+    plus: dict[str, Int[Tensor, "r h"]]
+    minus: dict[str, Int[Tensor, "r h"]]
+    readers: tuple[Reader, ...] = ()
