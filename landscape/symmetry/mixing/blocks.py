@@ -112,6 +112,12 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
     normed = max(store.normed[c] for c in members)
     if any(store.rigid[c] for c in members) or not any(not e.reads for e in entries):
         return None
+    unequal = [c for c in members if c in store.unequal]
+    if any(store.normed[c] for c in unequal):
+        return None  # the matrix behind a gain is no longer orthogonal, and a normalization reads it
+    if unequal:
+        store.give_up(f"{store.calls[int(store.call[unequal[0]])]} adds values after different gains")
+        return None
     reason = next((store.doubtful[c] for c in members if store.doubtful[c]), "")
     if reason:
         store.give_up(reason)

@@ -20,9 +20,9 @@ class Mark:
     """What is known of a value beside its channels, for rules that recognise a construction of several calls.
 
     Attributes:
-        kind: "turned" (channels times fixed numbers), "square", "mean square", "root" and "spread" (its reciprocal), "scores"
-            (products of queries and keys), "weights" (a softmax of them, which sums to one).
-        codes: of the value that it is made of.
+        kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), or "weights" (a softmax of
+            them, which sums to one).
+        codes: of the channels, or of the keys.
     """
 
     kind: str
