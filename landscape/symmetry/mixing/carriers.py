@@ -176,18 +176,16 @@ def _beside(step: Step, value: Any, other: Any) -> Tracked:
 def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
     """x cos + rotate(x) sin: each channel is turned with its partner, by an angle that depends on the position."""
     x, y = (v.codes.expand(step.shape) for v in (a, b))
-    axis = vector_axis(x)
-    if axis is None:
+    pairs = np.unique(np.stack([channel(x).reshape(-1), channel(y).reshape(-1)], 1), axis=0)
+    if (pairs < 0).any():
         return step.unread()
-    one, two = (channel(c.movedim(axis, -1).reshape(-1, step.shape[axis])) for c in (x, y))
-    if not ((one == one[0]).all() and (two == two[0]).all() and (one[0] >= 0).all() and (two[0] >= 0).all()):
-        return step.unread()
-    partner = dict(zip(one[0].tolist(), two[0].tolist(), strict=True))
-    if any(partner.get(q) != p or p == q for p, q in partner.items()):
-        step.store.doubt(one[0], f"{step.place} joins channels times fixed numbers")
+    own, other = ([step.store.same.get(c, c) for c in side] for side in pairs.T.tolist())
+    partner = dict(zip(own, other, strict=True))
+    if len(partner) < len(own) or any(partner.get(q) != p or p == q for p, q in partner.items()):
+        step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
         return step.nothing()
     step.store.partner.update(partner)
-    step.store.fixed.update(one[0].tolist())
+    step.store.fixed.update([*own, *pairs[:, 0].tolist()])
     return Tracked(x, True)
 
 
@@ -251,6 +249,7 @@ def _part(step: Step, x: Tracked, own: Numbers, axis: int, factor: float) -> Tra
     """New channels that are these times a factor, in the same vectors."""
     total = step.store.fresh(len(own), step.where)
     step.store.sum(total, (own,), (factor,))
+    step.store.same.update(zip(total.tolist(), own.tolist(), strict=True))
     numbers = (x.codes.movedim(axis, -1) >> 32 << 32) + torch.from_numpy(total)
     return Tracked(numbers.movedim(-1, axis), x.learned)
 

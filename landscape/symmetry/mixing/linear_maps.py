@@ -42,8 +42,14 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
     index = weight.elements() if transposed else weight.elements().t()  # (outputs, inputs)
     out = step.store.fresh(index.shape[0], weight.producer)
     call = int(step.store.call[out[0]])
-    for column in columns(step.store, x.codes, step.place):
+    read = columns(step.store, x.codes, step.place)
+    for column in read:
         _reads(step, weight.name, index[:, column.at], column.channels, call, bias)
+    if weight.name not in step.store.frozen:
+        before = {int(c) for column in read for c in step.store.call[column.channels]}
+        values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x}
+        step.store.direct[call] = values
+        step.store.through[call] = values.union(*(step.store.through.get(c, set()) for c in before))
     step.store.writes(weight.name, index.t(), out)
     _constant(step, bias, out)
     return Tracked(vectors(tuple(step.shape[:-1]), out))
