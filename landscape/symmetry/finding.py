@@ -134,6 +134,12 @@ def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tup
         if len({u.eps for u in group}) > 1:  # a running variance that is also used as a plain number
             for use in group:
                 variables.equate(use.num, use.den, reason)
+        if all(u.leaf.index is None for u in group):
+            for u in group[1:]:
+                variables.equate(first.num, u.num, reason)
+                variables.equate(first.den, u.den, reason)
+            agreed[name] = (first.num, first.den, first.eps)
+            continue
         shape = graph.tensors[name].shape
         num = _scattered(variables, [(u.leaf, u.num) for u in group], shape, reason)
         den = _scattered(variables, [(u.leaf, u.den) for u in group], shape, reason)

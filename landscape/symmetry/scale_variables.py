@@ -50,8 +50,16 @@ class Variables:
 
     def equate(self, a: Int[Tensor, "..."], b: Int[Tensor, "..."], reason: str) -> None:
         """Equate two broadcastable tensors of ids element by element; `reason` explains any variables that this pins."""
-        a, b = _compact(*torch.broadcast_tensors(a, b))
-        left, right = a.numpy().ravel(), b.numpy().ravel()
+        a, b = torch.broadcast_tensors(a, b)
+        (small_a,), (small_b,) = _compact(a), _compact(b)
+        if all(1 in lengths for lengths in zip(small_a.shape, small_b.shape, strict=True)):
+            # No axis is shared, so that every id meets every other one: a chain through all of them says the same.
+            ids = np.concatenate([x[x >= 0] for x in (small_a.numpy().ravel(), small_b.numpy().ravel())])
+            met = min((x >= 0).sum() for x in (small_a, small_b)) > 0
+            left, right = (ids[:-1], ids[1:]) if met else (ids[:0], ids[:0])
+        else:
+            a, b = _compact(a, b)
+            left, right = a.numpy().ravel(), b.numpy().ravel()
         real = (left >= 0) & (right >= 0)
         left, right = self.labels[left[real]], self.labels[right[real]]
         differ = left != right

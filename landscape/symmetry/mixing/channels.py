@@ -140,12 +140,11 @@ class Channels:
 
     def link(self, a: Numbers, b: Numbers, *, dual: bool = False) -> None:
         """What mixes the channels `a` by A mixes `b` by A too, or with `dual` by the inverse of A^T."""
-        pairs = np.unique(np.stack([a, b], 1), axis=0)
-        pairs = pairs[(pairs >= 0).all(1)]
-        if not dual:
-            pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        kept = (a >= 0) & (b >= 0) if dual else (a >= 0) & (b >= 0) & (a != b)
+        n = len(self.key)
+        pairs = np.unique(a[kept] * n + b[kept])  # one number for each pair: much faster than rows
         if len(pairs):
-            self.links.append((pairs[:, 0], pairs[:, 1], int(dual)))
+            self.links.append((pairs // n, pairs % n, int(dual)))
 
     def split(self, channels: Numbers, labels: Sequence[Any] | np.ndarray) -> None:
         """Channels with different labels are not mixed with each other."""
@@ -204,13 +203,16 @@ class Channels:
 
 def signatures(channels: Numbers, places: np.ndarray) -> tuple[Numbers, np.ndarray]:
     """The distinct channels, and for each a number that tells the set of places where it occurs."""
-    pairs = np.unique(np.stack([channels.reshape(-1), places.reshape(-1)], 1), axis=0)
-    pairs = pairs[pairs[:, 0] >= 0]
-    mixed = (pairs[:, 1].astype(np.uint64) + np.uint64(1)) * _HASH
+    kept = channels.reshape(-1) >= 0
+    own, place = channels.reshape(-1)[kept], places.reshape(-1)[kept]
+    n = int(place.max(initial=0)) + 1
+    pairs = np.unique(own * n + place)  # one number for each pair: much faster than rows
+    own, place = pairs // n, pairs % n
+    mixed = (place.astype(np.uint64) + np.uint64(1)) * _HASH
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(32)
-    distinct, inverse = np.unique(pairs[:, 0], return_inverse=True)
+    distinct, inverse = np.unique(own, return_inverse=True)
     total = np.zeros(len(distinct), np.uint64)
     np.add.at(total, inverse.reshape(-1), mixed)
     return distinct, total

@@ -248,6 +248,8 @@ def _conclusion(
             readers.append(replace(t.reader, weight_index=t.reader.weight_index[:, at]))
         if t.buffer is not None:
             plus = plus | {t.buffer[0]: t.buffer[1][at].reshape(1, -1)}
+    if uniform and not read and not minus:
+        return None  # nothing but LayerNorms reads it: a shift
     to = dict.fromkeys([*minus, *(r.bias for r in readers)])
     return Trade(f"{_listed(plus)} to {_listed(to)}" if to else _listed(plus), plus, minus, tuple(readers), uniform)
 
