@@ -14,6 +14,7 @@ from landscape.results.surfaces.derivative_check import Derivatives
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 from landscape.results.surfaces.path_check import PathCheck
 from landscape.results.surfaces.precision_deviation import Deviation
+from landscape.results.surfaces.random_axes import RandomAxes, RandomAxis
 from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
 from landscape.results.surfaces.slice_check import NormRatios, SliceCheck
 from landscape.results.surfaces.track import Track
@@ -44,6 +45,8 @@ __all__ = [
     "Minimum",
     "NormRatios",
     "PathCheck",
+    "RandomAxes",
+    "RandomAxis",
     "RankCorrelation",
     "Sampling",
     "Sharpness",

@@ -10,6 +10,7 @@ from landscape.report.figures.caption import (
     Provenance,
     barrier_facts,
     check_line,
+    random_axes_line,
     runs_line,
     slice_facts,
     subject_line,
@@ -90,7 +91,8 @@ def figure_slice(
     ax = draw_slice(part, quantity=quantity, view=view)
     if part is not piece:
         show_whole_span(ax, piece)
-    lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity)), check_line(piece)]
+    lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity))]
+    lines += [random_axes_line(piece), check_line(piece)]
     return finish(ax, f"{named} ({progress})" if progress else named, lines, caption)
 
 
