@@ -13,6 +13,9 @@ from landscape.measures.running.time_forecast import Forecast, forecast, room
 from landscape.measures.hessian.traces import adaptive_trace, frobenius, layer_relative_trace, trace, weight_curvature
 
 # isort: split
+from landscape.measures.hessian.row_wise import row_lambda_max, row_trace
+
+# isort: split
 from landscape.measures.perturbation.epsilon_sharpness import keskar, keskar_relative
 
 # isort: split
@@ -97,6 +100,8 @@ __all__ = [
     "provenance",
     "relative_flatness",
     "room",
+    "row_lambda_max",
+    "row_trace",
     "sam",
     "sam_linf",
     "sharpness",

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ import torch
 from landscape.errors import NumericalError, UsageError, printable
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
+from landscape.symmetry.families import Family
 
 if TYPE_CHECKING:
     pass
 
-Symmetry = Literal["layer", "node"]
 Settings = Mapping[str, Any]
 # (objective, settings) -> passes of each computation. Computations of the same name are shared and counted once.
 Work = Callable[[Objective, Settings], Mapping[Hashable, Spent]]
@@ -48,7 +48,7 @@ class Measure:
     name: str
     function: Callable[..., Estimate]
     unit: str
-    invariant_to: tuple[Symmetry, ...]
+    invariant_to: tuple[Family, ...]
     reference: str
     work: Work
     default: bool = True
@@ -73,7 +73,7 @@ class Measure:
             objective.group.fail_together(error)
             return Estimate(nan, converged=False, reason=str(error).partition("\n")[0] or type(error).__name__)
 
-    def unmoved_by(self, objective: Objective) -> tuple[Symmetry, ...]:
+    def unmoved_by(self, objective: Objective) -> tuple[Family, ...]:
         """The rescalings of this network that leave the measure unchanged."""
         return self.invariant_to if self.only_if is None or self.only_if(objective) else ()
 
@@ -99,7 +99,7 @@ def measure(
     name: str,
     *,
     unit: str,
-    invariant_to: tuple[Symmetry, ...],
+    invariant_to: tuple[Family, ...],
     reference: str,
     work: Work,
     default: bool = True,

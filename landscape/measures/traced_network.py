@@ -9,7 +9,7 @@ from landscape.objective import Objective
 from landscape.symmetry import Symmetries, symmetries_of
 
 _graphs: WeakKeyDictionary[Objective, Graph] = WeakKeyDictionary()
-_found: WeakKeyDictionary[Objective, Symmetries | None] = WeakKeyDictionary()
+_found: WeakKeyDictionary[Objective, Symmetries | str] = WeakKeyDictionary()  # or why there are none
 
 
 def traced(objective: Objective) -> Graph:
@@ -33,7 +33,7 @@ def in_whole_tensors(objective: Objective) -> bool:
     Counterexamples: rescaling one layer scales only some columns of a weight that reads a concatenation, and one third of
     the joint projection of an attention layer. Also False if the network cannot be traced.
     """
-    symmetries = _symmetries(objective)
+    symmetries = symmetries_for(objective)
     if symmetries is None:
         return False
     for unit in symmetries:
@@ -44,11 +44,26 @@ def in_whole_tensors(objective: Objective) -> bool:
     return True
 
 
-def _symmetries(objective: Objective) -> Symmetries | None:
-    """The network's symmetries, computed once; None if it cannot be traced."""
+def symmetries_for(objective: Objective) -> Symmetries | None:
+    """The network's symmetries, found once for all measures; None if it cannot be traced."""
+    try:
+        return known_symmetries(objective)
+    except NotDefined:
+        return None
+
+
+def known_symmetries(objective: Objective) -> Symmetries:
+    """As `symmetries_for`, for measures that cannot do without.
+
+    Raises:
+        NotDefined: the network cannot be traced; the message says why.
+    """
     if objective not in _found:
         try:
             _found[objective] = symmetries_of(traced(objective))
-        except UsageError:
-            _found[objective] = None
-    return _found[objective]
+        except UsageError as error:
+            _found[objective] = error.problem
+    found = _found[objective]
+    if isinstance(found, str):
+        raise NotDefined(found)
+    return found
