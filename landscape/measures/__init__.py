@@ -58,6 +58,9 @@ from landscape.measures.function.function_space import input_margin, logit_norm
 # isort: split
 from landscape.measures.function.critical_samples import critical_sample_ratio
 
+# isort: split
+from landscape.measures.function.output_curvature import output_curvature
+
 __all__ = [
     "MEASURES",
     "Forecast",
@@ -94,6 +97,7 @@ __all__ = [
     "logit_norm",
     "measure",
     "measure_all",
+    "output_curvature",
     "pac_bayes",
     "pac_bayes_magnitude",
     "path_norm",
