@@ -145,17 +145,6 @@ def test_rows_that_share_a_weight_are_one_group() -> None:
     assert len(set(groups[8:16].tolist())) == 1
 
 
-def test_a_gain_inside_a_pair_is_one_group() -> None:
-    model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.BatchNorm1d(2), nn.Linear(2, 2, bias=False))
-    rows = (
-        Rows("0.weight", torch.arange(6).reshape(2, 3).T, False),
-        Rows("2.weight", torch.arange(4).reshape(2, 2), True, "1.weight"),
-    )
-    groups = row_groups(Layout.of(model), [Mixing("0 and 2", 2, "general", rows)])
-    assert groups[6] == groups[7]
-    assert groups[8] != groups[9]
-
-
 def test_weights_that_are_fixed_leave_their_groups() -> None:
     objective = classified(made()).only("q.*", "a.*")
     units = in_rows(objective, pairs())
@@ -173,3 +162,14 @@ def test_a_network_that_cannot_be_traced_has_no_row_wise_measure() -> None:
     for function in (row_trace, row_lambda_max):
         with pytest.raises(NotDefined, match=r"torch\.export can trace"):
             function(objective)
+
+
+def test_the_pairs_that_are_found_are_those_written_down() -> None:
+    """The measures as registered, on a network whose pairs its graph shows: the same as with pairs by hand."""
+    model = made()
+    for objective in (classified(model), classified(moved(model)["both"])):
+        found, rows = measure_all(objective, ["row_trace", "row_lambda_max"], seed=0), in_rows(objective, pairs())
+        generator = torch.Generator().manual_seed(0)
+        assert found["row_trace"].estimate.value == pytest.approx(trace_of(objective, 64, generator, rows).value, rel=1e-10)
+        top = eigenvalue_of(objective, 0, torch.Generator().manual_seed(0), rows)
+        assert found["row_lambda_max"].estimate.value == pytest.approx(top.value, rel=1e-10)

@@ -1,17 +1,15 @@
 """Curvature of the loss in the network's outputs: what is left of the Hessian without the network's own derivatives."""
 
 from collections.abc import Iterator
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator, random_rows
-from landscape.measures.registry import NotDefined, measure
+from landscape.measures.registry import FUNCTION, NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Sampling, Spent
-from landscape.symmetry.families import Family
 
 # Outputs of a sample up to which every one is differentiated.
 _EXACT = 512
@@ -20,7 +18,7 @@ _EXACT = 512
 @measure(
     "output_curvature",
     unit="loss / output^2",
-    invariant_to=get_args(Family),
+    invariant_to=FUNCTION,
     reference="Martens 2020, arXiv:1412.1193, section 6; Schraudolph 2002",
     work=lambda objective, settings: {"output_curvature": Spent(forwards=1)},
     default=False,

@@ -22,6 +22,7 @@ from landscape.results import Estimate, Spent
 from landscape.symmetry.families import Family
 from landscape.symmetry.mixing.mixtures import Mixing
 
+# What takes each group of weights to itself; the proof is at `row_trace`.
 _SURVIVES: tuple[Family, ...] = ("layer", "node", "pair", "norm-out", "norm-in")
 _coordinates: WeakKeyDictionary[Objective, Tensor | Coordinates] = WeakKeyDictionary()
 
@@ -141,15 +142,15 @@ def row_groups(layout: Layout, mixings: Sequence[Mixing]) -> Int[Tensor, " P"] |
     """Number of each weight's group, from 0; None if every weight is alone.
 
     Rows that share a weight are one group, since each pair's matrix acts within it: a map that reads one pair and writes
-    another is one group as a whole. A normalization's gain inside a pair is one group too: the matrix acts on rows times gain.
+    another is one group as a whole.
     """
     start = {entry.name: entry.start for entry in layout}
     first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for rows in (rows for mixing in mixings if mixing.family == "pair" for rows in mixing.rows):
-        for name, index in ((rows.name, rows.index.cpu().numpy()), (rows.gain, np.arange(rows.index.shape[1])[None])):
-            if name in start:
-                first.append(start[name] + np.repeat(index[:, 0], index.shape[1] - 1))
-                second.append(start[name] + index[:, 1:].ravel())
+        if rows.name in start:
+            index = start[rows.name] + rows.index.cpu().numpy()
+            first.append(np.repeat(index[:, 0], index.shape[1] - 1))
+            second.append(index[:, 1:].ravel())
     a, b = np.concatenate(first), np.concatenate(second)
     if not len(a):
         return None
