@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from landscape.errors import MismatchError, UsageError
 from landscape.measures import chosen, measure_all, provenance
 from landscape.objective import Objective
-from landscape.reparam.scaling import TOLERANCE
+from landscape.reparam.moving.same_function import TOLERANCE
 from landscape.results import Certificate, CertificateRow, Estimate, Measurement
 from landscape.results.certificate import Verdict
 
