@@ -50,8 +50,8 @@ def move(
     """A network with the same function and other weights, moved at random along one family of its symmetries.
 
     "layer" and "node" are T_alpha as in `rescale`, with its default arguments. "norm-out" draws the factors of "node" for the
-    channels of normalizations only. "norm-in" multiplies the weights before a normalization by factors between 1/alpha and alpha,
-    one of which is alpha itself. "pair" takes U diag(s) V^T for every mixing, with U, V uniform and s log-spaced
+    channels of normalizations only. "norm-in" multiplies the weights before a normalization by powers of alpha from alpha^-1 to
+    alpha, the largest alpha itself. "pair" takes U diag(s) V^T for every mixing, with U, V uniform and s log-spaced
     from 1/sqrt(condition) to sqrt(condition); with a rotary embedding it is a rotation of each pair of channels times one
     of s. "rotation" takes uniform orthogonal matrices. "shift" and "bias" add normal constants of alpha times the rms of what
     they are added to. A weight in several mixings is changed by one after another.
