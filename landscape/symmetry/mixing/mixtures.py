@@ -20,13 +20,15 @@ class Rows:
         index: (r, h) positions in the flattened parameter.
         inverse: False where g becomes g A^T (what writes the channels), True where it becomes g A^-1 (what reads them).
         gain: name of a normalization's gain c between the channels and these rows, whose h elements are those of the row:
-            g becomes (g c) A^-1 / c, or (g / c) A^T c; None without one.
+            g becomes (g c) A^-1 / c, or (g / c) A^T c; None without one. Only rotations have one.
+        gain_index: positions of these h elements in the flattened gain.
     """
 
     name: str
     index: Int[Tensor, "r h"]
     inverse: bool
     gain: str | None = None
+    gain_index: Int[Tensor, " h"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ class Trade:
 
     Attributes:
         name: for reports.
-        plus, minus: parameter -> (r, h) positions in the flattened parameter; d is added to, or taken from, each row.
+        plus, minus: parameter or running mean -> (r, h) positions in the flattened tensor; d is added to, or taken from, each
+            row.
         readers: the linear maps whose biases take d away.
     """
 
