@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from landscape.errors import UsageError
 from landscape.reparam.moving.same_function import TOLERANCE
-from landscape.symmetry.mixing.mixtures import Mixing
+from landscape.symmetry.mixing.mixtures import Mixing, Rows
 
 Matrix = Float[Tensor, "h h"]
 
@@ -23,7 +23,7 @@ def mix(values: dict[str, Tensor], mixing: Mixing, matrix: Matrix) -> None:
     for rows in mixing.rows:
         flat = values[rows.name].view(-1)
         old = flat[rows.index]
-        gain = 1.0 if rows.gain is None else values[rows.gain].reshape(-1)
+        gain = _gain(values, rows)
         flat[rows.index] = ((old * gain) @ inverse) / gain if rows.inverse else ((old / gain) @ matrix.T) * gain
 
 
@@ -99,7 +99,7 @@ def check_condition(condition: float, weights: Iterable[torch.dtype], *, what: s
         names = ", ".join(str(kind).removeprefix("torch.") for kind in kinds)
         raise UsageError(
             f"expected a condition number from 1 to {most:.2g} of {what}, with {names} weights, found {condition:.3g}",
-            fix="a matrix closer to orthogonal, or float64 weights",
+            fix="use a matrix closer to orthogonal, or float64 weights",
         )
 
 
@@ -133,6 +133,14 @@ def centred_basis(h: int) -> Matrix:
     start[:, 0] = 1.0
     q, r = torch.linalg.qr(start)
     return q * r.diagonal().sign()
+
+
+def _gain(values: dict[str, Tensor], rows: Rows) -> Float[Tensor, " h"] | float:
+    """The gain between the channels and these rows, 1 without one."""
+    if rows.gain is None:
+        return 1.0
+    own = values[rows.gain].view(-1)
+    return own if rows.gain_index is None else own[rows.gain_index]
 
 
 def _spaced(count: int, condition: float) -> Float[Tensor, " k"]:
