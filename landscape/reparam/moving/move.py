@@ -13,15 +13,12 @@ from landscape.network.graph import Example
 from landscape.reparam.moving.constants import random_constants, random_trade, shift, trade
 from landscape.reparam.moving.matrices import check_condition, checked_matrix, dtypes_of, random_matrix
 from landscape.reparam.moving.matrices import mix as mix_values
-from landscape.reparam.moving.same_function import compare, tolerance_of
+from landscape.reparam.moving.same_function import NEARLY, compare, tolerance_of
 from landscape.reparam.moving.scaled import floor, normed, powers, scale, taken_up
 from landscape.reparam.moving.wide_weights import rounded, wide
 from landscape.symmetry.families import FAMILIES, Family
 from landscape.symmetry.mixing.mixtures import Mixing
 from landscape.symmetry.symmetries import Symmetries
-
-# Largest change of the outputs, relative to the largest, that the eps of a normalization may make.
-NEARLY = 1e-2
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from landscape.symmetry.finding import values_in
 
 # Tolerance of the outputs, relative to the largest, for rounding of the new weights to their dtype.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
+# Largest change of the outputs, relative to the largest, that the eps of a normalization may make.
+NEARLY = 1e-2
 
 
 def outputs_of(model: nn.Module, example: Example, dtype: torch.dtype | None = None) -> list[Tensor]:
