@@ -1,7 +1,9 @@
-"""Scaling symmetries of networks: find them, rescale along them, and certify which measures change."""
+"""Symmetries of networks: find them, move along them, and certify which measures change."""
 
 from landscape.reparam.certify import certificate
 from landscape.reparam.factors import spaced
+from landscape.reparam.moving.matrices import largest_condition, random_matrix
+from landscape.reparam.moving.move import mix, move
 from landscape.reparam.scaling import apply, factors, rescale, scales_for, smallest_scales
 from landscape.reparam.target import Solution, TraceBlocks, solve_alpha, trace_blocks
 from landscape.reparam.trace_target import TraceAlong, trace_along
@@ -19,6 +21,10 @@ __all__ = [
     "certificate",
     "factors",
     "find_symmetries",
+    "largest_condition",
+    "mix",
+    "move",
+    "random_matrix",
     "rescale",
     "scales_for",
     "smallest_scales",

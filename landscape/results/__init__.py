@@ -2,6 +2,7 @@
 
 from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
+from landscape.results.certificate_table import CertificateTable
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
@@ -32,6 +33,7 @@ __all__ = [
     "Block",
     "Certificate",
     "CertificateRow",
+    "CertificateTable",
     "Comparison",
     "Derivatives",
     "Deviation",
