@@ -93,9 +93,11 @@ class Trade:
         plus, minus: parameter or running mean -> (r, h) positions in the flattened tensor; d is added to, or taken from, each
             row.
         readers: the linear maps whose biases take d away.
+        uniform: True where only multiples of (1, ..., 1) keep the function, because a LayerNorm reads d too.
     """
 
     name: str
     plus: dict[str, Int[Tensor, "r h"]]
     minus: dict[str, Int[Tensor, "r h"]]
     readers: tuple[Reader, ...] = ()
+    uniform: bool = False
