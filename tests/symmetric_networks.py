@@ -326,11 +326,15 @@ class TiedStream(nn.Module):
         rescale(draw.scale(WIDTH), [self.norm1], self.q, self.k, self.v)
         rescale(draw.scale(WIDTH), [self.norm2], self.fc1)
 
-    def bias(self, draw: Draw) -> None:
-        """Words against positions; as the words are the head, all logits of a token move by the same."""
+    def trade_words(self, draw: Draw) -> None:
+        """Words against positions."""
         d = draw.vector(WIDTH)
         self.words.weight += d
         self.positions.weight -= d
+
+    def shift(self, draw: Draw) -> None:
+        """The words are the head: all logits of a token move by the same."""
+        self.trade_words(draw)
 
 
 class Stream(TiedStream):
@@ -353,6 +357,9 @@ class Stream(TiedStream):
 
     def shift(self, draw: Draw) -> None:
         shift_logits(self.head, draw)
+
+    def bias(self, draw: Draw) -> None:
+        self.trade_words(draw)
 
     def axes(self, draw: Draw) -> Tensor:
         """The matrices that commute with the normalization."""

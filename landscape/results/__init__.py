@@ -5,6 +5,7 @@ from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.certificate_table import CertificateTable
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
 from landscape.results.estimate import Estimate, Evaluation
+from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.passes import Spent
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
@@ -39,6 +40,7 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "Evaluation",
+    "FoundSymmetries",
     "Granulated",
     "GroupValue",
     "Measurement",
