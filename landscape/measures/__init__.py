@@ -30,6 +30,9 @@ from landscape.measures.perturbation.adaptive_sharpness import (
 )
 
 # isort: split
+from landscape.measures.perturbation.geodesic_sharpness import geodesic_sharpness, geodesic_trace
+
+# isort: split
 from landscape.measures.hessian.relative_flatness import relative_flatness
 
 # isort: split
@@ -87,6 +90,8 @@ __all__ = [
     "frobenius_product",
     "gauss_newton_lambda_max",
     "gauss_newton_trace",
+    "geodesic_sharpness",
+    "geodesic_trace",
     "input_margin",
     "keskar",
     "keskar_relative",
