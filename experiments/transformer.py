@@ -64,7 +64,7 @@ class Block(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Patches of 2 x 2 pixels, a learned position for each, blocks, a LayerNorm, the mean over the patches, one linear layer."""
+    """Patches of 2 x 2 pixels with learned positions, blocks, a LayerNorm, the mean over the patches, a linear layer."""
 
     def __init__(self, width: int, heads: int, blocks: int, hidden: int) -> None:
         super().__init__()
@@ -133,4 +133,6 @@ def task(recipe: Recipe, path: Path) -> Task:
     """The trained network on its training data and on the clean test digits."""
     network, data = initial(recipe), read_data("digits")
     checkpoints.fit(network, checkpoints.read(path).weights())
-    return Task(network, nn.CrossEntropyLoss(), training_data(recipe), (data.prepare(data.test_x), data.test_y), name="digits patches")
+    return Task(
+        network, nn.CrossEntropyLoss(), training_data(recipe), (data.prepare(data.test_x), data.test_y), name="digits patches"
+    )
