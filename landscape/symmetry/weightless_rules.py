@@ -124,7 +124,7 @@ def _gain(call: Call, x: Tensor, gain: Leaf) -> Any:
     ndim = len(call.shape)
     shape = (1,) * (ndim - len(gain.shape)) + tuple(gain.shape)
     inputs = call.mix(x.expand(call.shape), [d for d in range(ndim) if shape[d] == 1])
-    out = call.variables.fresh(gain.shape.numel(), gain.producer).view(shape)
+    out = call.variables.fresh(gain.shape.numel(), gain.producer, gain=call.variables.pinned(x)).view(shape)
     call.use(gain, num=out.view(gain.shape), den=inputs.reshape(gain.shape))
     return out.expand(call.shape)
 

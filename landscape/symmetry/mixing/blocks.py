@@ -112,6 +112,12 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
     normed = max(store.normed[c] for c in members)
     if any(store.rigid[c] for c in members) or not any(not e.reads for e in entries):
         return None
+    unequal = [c for c in members if c in store.unequal]
+    if any(store.normed[c] for c in unequal):
+        return None  # the matrix behind a gain is no longer orthogonal, and a normalization reads it
+    if unequal:
+        store.give_up(f"{store.calls[int(store.call[unequal[0]])]} adds values after different gains")
+        return None
     reason = next((store.doubtful[c] for c in members if store.doubtful[c]), "")
     if reason:
         store.give_up(reason)
@@ -134,6 +140,9 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
                 return None
             rows.append(own_rows)
     rows = _merged(rows)
+    written, read = (sum(len(r.index) for r in rows if r.inverse == side) for side in (False, True))
+    if group == "general" and min(written, read) < size < max(written, read):
+        store.give_up(f"{_name(store, members, rows, size)}: more channels than what writes or reads them, so some are free")
     if _conflicting(rows, group):
         return None
     return Mixing(_name(store, members, rows, size), size, group, tuple(rows), turned)

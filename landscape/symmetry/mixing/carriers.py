@@ -12,10 +12,10 @@ from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing import normalizations
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.steps import Step, axis_of, flat, is_learned, rule, written
-from landscape.symmetry.mixing.tracked import ZERO, Tracked, channel, labelled, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, labelled, opaque, vector_axis, vectors
 from landscape.symmetry.weightless_rules import MOVES
 
-_CARRIED = ("scores", "weights", "turned", "square", "mean square", "spread", "root")
+_CARRIED = ("scores", "weights", "turned")
 
 
 @rule("clone", "contiguous", "detach", "alias", "lift_fresh_copy", "to", "_to_copy", "type_as", "positive", accepts=_CARRIED)
@@ -98,7 +98,7 @@ def pad(step: Step) -> Any:
     return Tracked(step.op(**args).long(), x.learned)
 
 
-@rule("add", "sub", accepts=("turned", "scores", "mean square"))
+@rule("add", "sub", accepts=("turned", "scores"))
 def add(step: Step) -> Any:
     """Both sides are mixed by the same matrix."""
     a, b = step.args["self"], step.args["other"]
@@ -108,7 +108,7 @@ def add(step: Step) -> Any:
             return a
         return step.nonlinear()
     for x, y in ((a, b), (b, a)):
-        if isinstance(x, Tracked) and x.mark is not None and x.mark.kind in ("scores", "mean square"):
+        if isinstance(x, Tracked) and x.mark is not None and x.mark.kind == "scores":
             return replace(step.nothing(), mark=x.mark) if not is_learned(y) else step.nonlinear()
     if step.args.get("alpha", 1) not in (1, -1):
         return step.nonlinear()
@@ -132,8 +132,10 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     x, y = left.codes.expand(step.shape), right.codes.expand(step.shape)
     axes = {axis for codes in (x, y) if (axis := vector_axis(codes)) is not None}
     if left.opaque or right.opaque or len(axes) != 1:
-        step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed")
-        return step.nothing(learned)
+        step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
+        one = right if left.opaque else left
+        carried = len(axes) == 1 and not (left.opaque and step.name == "sub") and one.shape == step.shape
+        return times(step, replace(one, mark=None), 1.0) if carried else _fixed_from_here(step, left, right)
     axis = axes.pop()
     rows = [c.movedim(axis, -1).reshape(-1, step.shape[axis]) for c in (x, y)]
     own = [channel(r) for r in rows]
@@ -154,6 +156,14 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     return Tracked(vectors(lead, total).movedim(-1, axis), learned)
 
 
+def _fixed_from_here(step: Step, *values: Tracked) -> Any:
+    """A result without channels: constants are not followed any further."""
+    for value in values:
+        own = channel(value.codes)
+        step.store.fixed.update(np.unique(own[own >= 0]).tolist())
+    return step.nothing()
+
+
 def _beside(step: Step, value: Any, other: Any) -> Tracked:
     """A value as an activation; a parameter writes along the axis of the other side's vectors."""
     if not (isinstance(value, Leaf) and value.parameter):
@@ -166,28 +176,26 @@ def _beside(step: Step, value: Any, other: Any) -> Tracked:
 def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
     """x cos + rotate(x) sin: each channel is turned with its partner, by an angle that depends on the position."""
     x, y = (v.codes.expand(step.shape) for v in (a, b))
-    axis = vector_axis(x)
-    if axis is None:
+    pairs = np.unique(np.stack([channel(x).reshape(-1), channel(y).reshape(-1)], 1), axis=0)
+    if (pairs < 0).any():
         return step.unread()
-    one, two = (channel(c.movedim(axis, -1).reshape(-1, step.shape[axis])) for c in (x, y))
-    if not ((one == one[0]).all() and (two == two[0]).all() and (one[0] >= 0).all() and (two[0] >= 0).all()):
-        return step.unread()
-    partner = dict(zip(one[0].tolist(), two[0].tolist(), strict=True))
-    if any(partner.get(q) != p or p == q for p, q in partner.items()):
-        step.store.doubt(one[0], f"{step.place} joins channels times fixed numbers")
+    own, other = ([step.store.same.get(c, c) for c in side] for side in pairs.T.tolist())
+    partner = dict(zip(own, other, strict=True))
+    if len(partner) < len(own) or any(partner.get(q) != p or p == q for p, q in partner.items()):
+        step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
         return step.nothing()
     step.store.partner.update(partner)
-    step.store.fixed.update(one[0].tolist())
+    step.store.fixed.update([*own, *pairs[:, 0].tolist()])
     return Tracked(x, True)
 
 
-@rule("mul", accepts=("scores", "spread"))
+@rule("mul", accepts=("scores",))
 def multiply(step: Step) -> Any:
     """By a number, or by fixed numbers; a gate breaks every channel, and a parameter is a gain."""
     return _scaled(step, step.args["self"], step.args["other"])
 
 
-@rule("div", accepts=("scores", "root"))
+@rule("div", accepts=("scores",))
 def divide(step: Step) -> Any:
     """By a number or by a value that is the same along a vector."""
     if step.args.get("rounding_mode") is not None:
@@ -209,9 +217,6 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
     if isinstance(a, Leaf):
         return step.unread()
     for x, y in ((a, b), (b, a)):
-        if isinstance(y, Tracked) and y.mark is not None and y.mark.kind in ("spread", "root"):
-            fits = isinstance(x, Tracked) and normalizations.same(x, y.mark)
-            return normalizations.over_spread(step, x) if fits else step.unread()
         if isinstance(y, Tracked) and y.mark is not None and y.mark.kind == "scores":
             return replace(step.nothing(), mark=y.mark) if not is_learned(x) else step.nonlinear()
     if isinstance(b, Leaf) and b.parameter:
@@ -244,6 +249,7 @@ def _part(step: Step, x: Tracked, own: Numbers, axis: int, factor: float) -> Tra
     """New channels that are these times a factor, in the same vectors."""
     total = step.store.fresh(len(own), step.where)
     step.store.sum(total, (own,), (factor,))
+    step.store.same.update(zip(total.tolist(), own.tolist(), strict=True))
     numbers = (x.codes.movedim(axis, -1) >> 32 << 32) + torch.from_numpy(total)
     return Tracked(numbers.movedim(-1, axis), x.learned)
 
@@ -261,17 +267,15 @@ def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
         if b.learned:
             step.breaks(a, reason=f"{step.place} multiplies two activations")
             return step.nothing()
-        return Tracked(codes, a.learned, normalizations.Mark("turned", codes))
+        return Tracked(codes, a.learned, Mark("turned", codes))
     labelled(step.store, codes, label)
     return Tracked(codes, a.learned)
 
 
-@rule("mean", "sum", accepts=("square",))
+@rule("mean", "sum")
 def reduction(step: Step) -> Any:
     """Over positions every channel is a sum of its own; over the channels themselves it is a fixed linear map."""
     x = step.tracked(step.first)
-    if x.mark is not None and x.mark.kind == "square":
-        return normalizations.mean_of_square(step, x)
     if x.opaque:
         return step.nothing()
     dim = step.args.get("dim")
@@ -315,7 +319,7 @@ def softmax(step: Step) -> Any:
         keys = np.unique(channel(x.mark.codes))
         step.store.taken.append(Taken(keys, "softmax"))
     value: Tracked = step.nothing()
-    return replace(value, mark=normalizations.Mark("weights"))
+    return replace(value, mark=Mark("weights"))
 
 
 @rule("masked_fill", "where", accepts=("scores",))

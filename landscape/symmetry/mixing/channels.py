@@ -1,9 +1,10 @@
 """The channels of a network's linear maps, and what the rest of the network does with them.
 
-Every linear map starts new channels. The rules record what writes them, what reads them, which must be mixed by the same matrix,
-and which cannot be mixed at all; `blocks` and `constants` draw the conclusions.
+Every linear map starts new channels. The rules record what writes them, what reads them, which must be mixed by the same
+matrix, and which cannot be mixed at all; `blocks` and `constants` draw the conclusions.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.mixtures import Reader
 
 Numbers = Int[np.ndarray, " n"]
@@ -79,6 +81,13 @@ class Channels:
         normed: 0, 1 if an RMSNorm reads it, 2 if a LayerNorm does.
         partner: channel -> the one that a rotary embedding turns it with.
         fixed: channels to which no constant may be added.
+        unequal: sums of values after different gains.
+        same: channel that is another one times a number -> that one.
+        direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
+        uses: how many operations read the channels of a call.
+        frozen: parameters that are not trained.
+        centred: vectors that a LayerNorm has centred -> its shift.
+        readers: linear maps, each with its bias.
         gain: name and position of the normalization's gain between a normalized channel and what reads it.
     """
 
@@ -95,6 +104,15 @@ class Channels:
     sums: list[Sum] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     fixed: set[int] = field(default_factory=set)
+    unequal: set[int] = field(default_factory=set)
+    same: dict[int, int] = field(default_factory=dict)
+    direct: dict[int, set[Any]] = field(default_factory=dict)
+    through: dict[int, set[Any]] = field(default_factory=dict)
+    uses: Counter[int] = field(default_factory=Counter)
+    beside: list[tuple[int, str]] = field(default_factory=list)
+    frozen: frozenset[str] = frozenset()
+    centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
+    readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     unread: dict[str, None] = field(default_factory=dict)
 
@@ -115,9 +133,10 @@ class Channels:
         """Record weights that write these channels."""
         self.entries.append(Entry(name, index, channels, False, int(self.call[channels[0]]), constant))
 
-    def reads(self, name: str, index: Tensor, channels: Numbers, call: int) -> None:
-        """Record weights that read these channels."""
+    def reads(self, name: str, index: Tensor, channels: Numbers, call: int, bias: Leaf | None = None) -> None:
+        """Record weights that read these channels, and the bias that is added to what they give."""
         self.entries.append(Entry(name, index, channels, True, call))
+        self.readers.append((self.entries[-1], bias))
 
     def link(self, a: Numbers, b: Numbers, *, dual: bool = False) -> None:
         """What mixes the channels `a` by A mixes `b` by A too, or with `dual` by the inverse of A^T."""
@@ -142,10 +161,28 @@ class Channels:
             self.link(part, total)
             self.split(total, self.key[part])
         self.sums.append(Sum(total, tuple(parts), tuple(factors)))
+        self._compare(total, [int(self.call[part[0]]) for part in parts])
         gains = [[self.gain.get(c) for c in part.tolist()] for part in parts]
-        if any(gain != gains[0] for gain in gains):
-            self.doubt(total, f"{self.calls[int(self.call[total[0]])]} adds values after different gains")
+        if any(gain != gains[0] for gain in gains) or any(c in self.unequal for part in parts for c in part.tolist()):
+            self.unequal.update(total.tolist())
         self.gain.update({t: gain for t, gain in zip(total.tolist(), gains[0], strict=True) if gain is not None})
+
+    def _compare(self, total: Numbers, calls: list[int]) -> None:
+        """Note a sum of two linear maps of one value: what one of them gains the other may lose."""
+        own = int(self.call[total[0]])
+        for one in calls:
+            self.uses[one] += 1
+            for two in calls:
+                if one != two and self.direct.get(one, set()) & self.through.get(two, set()):
+                    self.beside.append((one, f"{self.calls[one]} and {self.calls[two]} add two linear maps of one value"))
+        self.direct[own] = set().union(*(self.direct.get(c, set()) for c in calls))
+        self.through[own] = set().union(*(self.through.get(c, set()) for c in calls))
+
+    def look(self) -> None:
+        """Give up sums of two linear maps of one value, if nothing else reads the first."""
+        for call, reason in self.beside:
+            if self.uses[call] < 2:
+                self.give_up(reason)
 
     def break_(self, channels: Numbers, reason: str, *, constants: bool = False) -> None:
         """These channels cannot be mixed; with `constants` a constant may still be added to them."""

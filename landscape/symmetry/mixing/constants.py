@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from landscape.symmetry.mixing.channels import Channels, Entry, Numbers
-from landscape.symmetry.mixing.mixtures import Shift, Trade
+from landscape.symmetry.mixing.mixtures import Centring, Shift, Trade
 
 # What takes away any constant, and what only the same one in all channels of a vector.
 _ANY = ("bias", "mean", "softmax")
@@ -59,6 +59,34 @@ def _vectors(store: Channels, outputs: bool) -> Iterator[Numbers]:
             seen.add(mark)
             yield vector
             front.extend(parts.get(mark, ()))
+
+
+def centrings_of(store: Channels) -> tuple[tuple[Shift, ...], tuple[Centring, ...]]:
+    """Weights that read only what a LayerNorm has centred; without gain and shift their symmetry is a plain shift."""
+    once = _used_once(store)
+    single = {tuple(s.total.tolist()): tuple(s.parts[0].tolist()) for s in store.sums if len(s.parts) == 1}
+    shifts, found = [], []
+    for entry, bias in store.readers:
+        vector = tuple(entry.channels.tolist())
+        while vector in single and vector not in store.centred:
+            vector = single[vector]
+        if vector not in store.centred or entry.name not in once:
+            continue
+        shift = store.centred[vector]
+        gains = [store.gain.get(c) for c in vector]
+        name = f"{entry.name}: reads what a LayerNorm has centred"
+        if shift is None and not any(gains):
+            shifts.append(Shift(name, {entry.name: entry.index}, uniform=True))
+        elif shift is None or bias is not None:
+            centring = Centring(name, entry.name, entry.index)
+            if all(gain is not None for gain in gains):
+                positions = torch.tensor([gain[1] for gain in gains if gain is not None])
+                centring = replace(centring, gain=next(gain[0] for gain in gains if gain), gain_index=positions)
+            if shift is not None and bias is not None:
+                own, other = shift.elements().reshape(-1), bias.elements().reshape(-1)
+                centring = replace(centring, shift=shift.name, shift_index=own, bias=bias.name, bias_index=other)
+            found.append(centring)
+    return tuple(shifts), tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +214,11 @@ def _conclusion(
     vector: list[Fraction],
     uniform: bool,
 ) -> Shift | Trade | None:
-    """A null vector as a shift, if only a softmax reads it, else as a trade; None, and noted, if it needs other factors than 1."""
+    """A null vector as a shift, if only a softmax reads it, else as a trade; None, and noted, if its factors are not all 1."""
     moved = [sum((value * vector[i] for i, value in row.items()), Fraction(0)) for row in flow]
     read = [t for t in store.taken if t.by in _ANY and any(moved[int(group[c])] for c in t.channels.tolist())]
-    signs = {abs(v) for v in vector if v} | {abs(moved[int(group[c])]) for t in read for c in t.channels.tolist()} - {Fraction(0)}
     taken_as = {moved[int(group[c])] for t in read for c in t.channels.tolist()} - {Fraction(0)}
+    signs = {abs(v) for v in (*vector, *taken_as) if v}
     sides: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
     for source, value in zip(sources, vector, strict=True):
         if value:

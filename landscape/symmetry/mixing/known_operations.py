@@ -1,4 +1,4 @@
-"""Operations that are known not to be linear, so that no matrix passes them; all others need a rule or are noted as not read."""
+"""Operations that are known not to be linear, so that no matrix passes them; any other needs a rule, or counts as not read."""
 
 NONLINEAR = frozenset(
     """
@@ -9,7 +9,8 @@ NONLINEAR = frozenset(
     log_softmax _log_softmax logsumexp softmin logaddexp sigmoid_ xlogy glu
     max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d
     adaptive_max_pool3d fractional_max_pool2d
-    eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not isnan isinf isfinite any all
+    eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not isnan isinf isfinite
+    any all
     """.split()  # noqa: SIM905  # a list of one hundred quoted names is harder to read
 )
 """Names of ATen operations without their overload."""
@@ -23,3 +24,10 @@ LINEAR_OVER_POSITIONS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Operations that average over the last axes and treat every channel alike."""
+
+SHAPE_ONLY = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty
+    """.split()  # noqa: SIM905
+)
+"""Operations that use only the shape of their input."""

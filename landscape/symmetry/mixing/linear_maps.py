@@ -10,7 +10,7 @@ from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.mixtures import Reader
 from landscape.symmetry.mixing.steps import Step, is_learned, rule
-from landscape.symmetry.mixing.tracked import Tracked, columns, opaque, vectors
+from landscape.symmetry.mixing.tracked import Tracked, channel, columns, opaque, vectors
 
 
 @rule("linear")
@@ -42,8 +42,14 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
     index = weight.elements() if transposed else weight.elements().t()  # (outputs, inputs)
     out = step.store.fresh(index.shape[0], weight.producer)
     call = int(step.store.call[out[0]])
-    for column in columns(step.store, x.codes, step.place):
+    read = columns(step.store, x.codes, step.place)
+    for column in read:
         _reads(step, weight.name, index[:, column.at], column.channels, call, bias)
+    if weight.name not in step.store.frozen:
+        before = {int(c) for column in read for c in step.store.call[column.channels]}
+        values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x}
+        step.store.direct[call] = values
+        step.store.through[call] = values.union(*(step.store.through.get(c, set()) for c in before))
     step.store.writes(weight.name, index.t(), out)
     _constant(step, bias, out)
     return Tracked(vectors(tuple(step.shape[:-1]), out))
@@ -57,20 +63,15 @@ def _plain(bias: Any) -> bool:
 def _fixed(step: Step, x: Tracked, bias: Any) -> Any:
     """A linear map with fixed weights: a matrix cannot be taken up by it."""
     if not x.opaque:
-        step.store.doubt(_channels(x), f"{step.place} has fixed weights")
+        step.store.doubt(channel(x.codes), f"{step.place} has fixed weights")
     return step.nothing() if not is_learned(bias) else step.unread()
-
-
-def _channels(x: Tracked) -> Numbers:
-    from landscape.symmetry.mixing.tracked import channel
-
-    return channel(x.codes)
 
 
 def _reads(step: Step, name: str, index: Tensor, channels: Numbers, call: int, bias: Any) -> None:
     """Record that these weights, (outputs, n), read the channels; a bias takes away constants."""
-    step.store.reads(name, index, channels, call)
-    if isinstance(bias, Leaf) and bias.parameter:
+    learned = isinstance(bias, Leaf) and bias.parameter
+    step.store.reads(name, index, channels, call, bias if learned else None)
+    if learned:
         reader = Reader(bias.name, bias.elements().reshape(-1), name, index)
         step.store.taken.append(Taken(channels, "bias", reader))
     else:
@@ -105,8 +106,8 @@ def convolution(step: Step) -> Any:
         own = index[g * per_group : (g + 1) * per_group]
         for column in columns(store, codes[:, g * width : (g + 1) * width], step.place):
             rows = own[:, column.at].movedim(1, -1)
+            # No bias is noted: padding adds zeros, so that a bias cannot take a constant away at the border.
             store.reads(weight.name, rows.reshape(-1, len(column.at)), column.channels, call)
-            # What padding adds is no constant, so that a bias cannot take a constant away exactly at the border.
             store.fixed.update(column.channels.tolist())
         store.writes(weight.name, own.movedim(0, -1).reshape(-1, per_group), out[g * per_group : (g + 1) * per_group])
     store.split(out, np.arange(len(out)) // per_group)
@@ -131,5 +132,5 @@ def recurrent(step: Step) -> Any:
     """Gates fix every channel inside; the weights read their input linearly, which nobody has worked out."""
     for value in step.values():
         if isinstance(value, Tracked) and not value.opaque:
-            step.store.doubt(_channels(value), f"{step.place} reads it")
+            step.store.doubt(channel(value.codes), f"{step.place} reads it")
     return [opaque(shape) for shape in step.shapes]

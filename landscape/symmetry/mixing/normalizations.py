@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.steps import Step, axis_of, rule
-from landscape.symmetry.mixing.tracked import Mark, Tracked, channel, columns, vectors
+from landscape.symmetry.mixing.tracked import Tracked, channel, columns, vectors
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
@@ -42,7 +41,10 @@ def _normed(step: Step, x: Tracked, *, centred: bool, gain: Any, shift: Any) -> 
         for c in out.tolist():
             store.rigid[c] = True
     _gain(step, out, gain)
-    if isinstance(shift, Leaf) and shift.parameter:
+    learned = isinstance(shift, Leaf) and shift.parameter
+    if centred and (learned or shift is None):
+        store.centred[tuple(out.tolist())] = shift
+    if learned:
         store.writes(shift.name, shift.elements().reshape(1, -1), out, constant=True)
     return vectors(tuple(step.shape[:-1]), out)
 
@@ -53,11 +55,6 @@ def _gain(step: Step, out: Numbers, gain: Any) -> None:
         step.store.gain.update(zip(out.tolist(), ((gain.name, i) for i in gain.elements().reshape(-1).tolist()), strict=True))
     elif gain is not None:
         step.store.doubt(out, f"{step.place} has a gain that is computed or fixed")
-
-
-def over_spread(step: Step, x: Tracked) -> Any:
-    """x times the reciprocal root of its mean square: an RMSNorm written by hand, without its gain."""
-    return step.result(_normed(step, x, centred=False, gain=None, shift=None))
 
 
 def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
@@ -128,49 +125,3 @@ def _spread_of_many(step: Step) -> Any:
         step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
     lead = tuple(n for d, n in enumerate(step.shape) if d != 1)
     return step.result(vectors(lead, out).movedim(-1, 1))
-
-
-# An RMSNorm written by hand: x * rsqrt(mean(x^2) + eps).
-
-
-@rule("pow", accepts=("mean square",))
-def power(step: Step) -> Any:
-    """The square may be the first step of an RMSNorm, the power -1/2 the last one."""
-    x, exponent = step.first, step.args.get("exponent")
-    if isinstance(x, Tracked) and x.mark is not None and exponent == -0.5:
-        return _marked(step, "spread", x.mark)
-    if isinstance(x, Tracked) and not x.opaque and exponent == 2:
-        return Tracked(step.nothing().codes, True, Mark("square", x.codes))
-    return step.nonlinear()
-
-
-def mean_of_square(step: Step, x: Tracked) -> Any:
-    """The mean of the squares over the last axis."""
-    assert x.mark is not None
-    dims = step.args.get("dim")
-    dims = [dims] if isinstance(dims, int) else list(dims or [])
-    if [d % len(x.shape) for d in dims] != [len(x.shape) - 1] or not step.args.get("keepdim") or x.mark.codes is None:
-        if x.mark.codes is not None:
-            step.store.doubt(channel(x.mark.codes), f"{step.place} reads its square")
-        return step.nothing()
-    return _marked(step, "mean square", x.mark)
-
-
-@rule("rsqrt", "sqrt", accepts=("mean square",))
-def root(step: Step) -> Any:
-    """The last step before x is multiplied by it, or divided by it."""
-    x = step.first
-    if isinstance(x, Tracked) and x.mark is not None:
-        return _marked(step, "spread" if step.name == "rsqrt" else "root", x.mark)
-    return step.nonlinear()
-
-
-def _marked(step: Step, kind: str, mark: Mark) -> Tracked:
-    """A value without channels, with a mark."""
-    value: Tracked = step.nothing()
-    return Tracked(value.codes, value.learned, Mark(kind, mark.codes))
-
-
-def same(a: Tracked, mark: Mark) -> bool:
-    """Whether a mark was made of this very value."""
-    return mark.codes is not None and a.shape == mark.codes.shape and bool(np.array_equal(channel(a.codes), channel(mark.codes)))

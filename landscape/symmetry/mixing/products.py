@@ -1,4 +1,4 @@
-"""Rules for products of two activations: queries with keys, weights with values, as a matrix product, an einsum or in one call."""
+"""Rules for products of two activations: queries with keys, weights with values; as matrix products, einsum or one call."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.linear_maps import times_weight
 from landscape.symmetry.mixing.steps import Step, is_learned, rule
-from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, channel, labelled, vector_axis, vectors
+from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, channel, labelled, vector_axis
 
 
 @rule("matmul", "mm", "bmm", accepts=("weights",))

@@ -71,12 +71,12 @@ class Step:
         results = [opaque(shape, learned) for shape in self.shapes]
         return results[0] if len(results) == 1 else results
 
-    def breaks(self, *values: Any, reason: str | None = None) -> None:
-        """The channels of these values cannot be mixed."""
+    def breaks(self, *values: Any, reason: str | None = None, constants: bool = False) -> None:
+        """The channels of these values cannot be mixed; see `Channels.break_`."""
         for value in values:
             for v in flat(value):
                 if isinstance(v, Tracked) and not v.opaque:
-                    self.store.break_(channel(v.codes), reason or f"{self.place} is not linear")
+                    self.store.break_(channel(v.codes), reason or f"{self.place} is not linear", constants=constants)
 
     def nonlinear(self) -> Any:
         """The result of an operation that is known not to be linear."""
@@ -137,8 +137,6 @@ def settle(step: Step) -> None:
         mark = value.mark
         if mark.kind == "turned":
             step.store.doubt(channel(value.codes), f"{step.place} reads channels times fixed numbers")
-        elif mark.kind in ("square", "mean square", "spread", "root") and mark.codes is not None:
-            step.store.doubt(channel(mark.codes), f"{step.place} reads its {mark.kind}")
         elif mark.kind == "scores" and mark.codes is not None:
             step.store.fixed.update(channel(mark.codes)[channel(mark.codes) >= 0].tolist())
 

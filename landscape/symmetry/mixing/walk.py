@@ -3,27 +3,32 @@
 import operator
 from typing import Any
 
+import numpy as np
 from torch import Tensor, fx
 
 from landscape.network.graph import Graph, bound_arguments, where
 from landscape.symmetry.calls import Leaf
+from landscape.symmetry.hand_written import rms_norms
 from landscape.symmetry.mixing import carriers, linear_maps, normalizations, products  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
-from landscape.symmetry.mixing.known_operations import LINEAR_OVER_POSITIONS, NONLINEAR
+from landscape.symmetry.mixing.known_operations import LINEAR_OVER_POSITIONS, NONLINEAR, SHAPE_ONLY
 from landscape.symmetry.mixing.steps import RULES, Step, axis_of, flat, settle
 from landscape.symmetry.mixing.tracked import Tracked, channel, columns, opaque, vectors
 
 
 def channels_of(graph: Graph) -> Channels:
     """What every channel of the network is written by, read by and mixed with."""
-    store = Channels()
+    store = Channels(frozen=frozenset(n for n in graph.parameters if not graph.tensors[n].requires_grad))
     values: dict[fx.Node, Any] = {}
 
     def look_up(argument: Any) -> Any:
         return fx.node.map_arg(argument, lambda node: values[node])
 
+    norms = rms_norms(graph)
     for node in graph.nodes:
-        if node.op == "placeholder":
+        if node in norms.parts:
+            values[node] = None
+        elif node.op == "placeholder":
             values[node] = _placeholder(graph, node)
         elif node.op == "output":
             _output(store, flat(look_up(node.args)))
@@ -33,8 +38,10 @@ def channels_of(graph: Graph) -> Channels:
             values[node] = look_up(node.args[0])[node.args[1]]
         else:
             shapes = [v.shape for v in flat(node.meta.get("val")) if isinstance(v, Tensor)]
-            step = Step(node.target, bound_arguments(node, look_up), shapes, where(node), store)
+            op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
+            step = Step(op, args, shapes, where(node), store)
             values[node] = _followed(step) if shapes else None
+    store.look()
     return store
 
 
@@ -45,6 +52,8 @@ def _followed(step: Step) -> Any:
         return RULES[step.name](step)
     if step.name in NONLINEAR:
         return step.nonlinear()
+    if step.name in SHAPE_ONLY:
+        return step.nothing(learned=False)
     if step.name in LINEAR_OVER_POSITIONS:
         return _pooled(step)
     return step.unread()
@@ -82,6 +91,8 @@ def _output(store: Channels, results: list[Any]) -> None:
             store.give_up(f"{value.name} is an output of the network")
         if not isinstance(value, Tracked):
             continue
+        if value.mark is not None and value.mark.codes is not None:
+            store.fixed.update(np.unique(channel(value.mark.codes)).tolist())
         own = channel(value.codes)
         store.break_(own, "it is an output of the network", constants=first)
         if first and not value.opaque and value.codes.ndim > 1:
