@@ -1,5 +1,6 @@
 """Symmetries of networks: find them, move along them, and certify which measures change."""
 
+from landscape.reparam.attack import Attack, attack
 from landscape.reparam.certify import certificate
 from landscape.reparam.factors import spaced
 from landscape.reparam.moving.matrices import largest_condition, random_matrix
@@ -11,6 +12,7 @@ from landscape.symmetry.finding import find_symmetries
 from landscape.symmetry.symmetries import Pinned, Symmetries, Unit
 
 __all__ = [
+    "Attack",
     "Pinned",
     "Solution",
     "Symmetries",
@@ -18,6 +20,7 @@ __all__ = [
     "TraceBlocks",
     "Unit",
     "apply",
+    "attack",
     "certificate",
     "factors",
     "find_symmetries",
