@@ -12,6 +12,6 @@ FAMILIES: dict[Family, str] = {
     "norm-out": "gain and shift of a normalization by a factor a channel, what reads them divided by it",
     "norm-in": "weights before a normalization by a factor that it takes away; nearly, because of its eps",
     "shift": "a constant that a softmax or the mean of a LayerNorm takes away",
-    "bias": "a constant added to one bias and taken from the next",
+    "bias": "a constant added to one bias, or to a row of weights after a LayerNorm, and taken from the next bias",
 }
 assert set(FAMILIES) == set(get_args(Family))

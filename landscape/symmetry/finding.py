@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor, fx, nn
 from landscape.network.graph import Example, Graph, bound_arguments, example_for, graph_of, where
 from landscape.symmetry import weighted_rules, weightless_rules  # noqa: F401  # importing them enters their rules
 from landscape.symmetry.calls import RULES, Call, Leaf, Use, fixed
+from landscape.symmetry.hand_written import rms_norms
+from landscape.symmetry.mixing import mixed
 from landscape.symmetry.scale_variables import PINNED, ZERO, Variables
 from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
 
@@ -56,10 +59,13 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
 
 def symmetries_of(graph: Graph) -> Symmetries:
     """The symmetries of a traced network; see `find_symmetries`."""
-    variables = Variables()
-    uses = _interpret(graph, variables)
-    ids = _agree(graph, variables, uses)
-    return _collect(graph, variables, ids)
+    exact, nearly = Variables(), Variables(nearly=True)
+    ids, others = (_agree(graph, v, _interpret(graph, v)) for v in (exact, nearly))
+    found = _collect(graph, exact, ids)
+    # Both runs number their variables alike: what is fixed only in the exact one needs an eps of 0.
+    freed = (exact.labels == PINNED) & (nearly.labels != PINNED)
+    more = _collect(graph, nearly, others, np.unique(nearly.labels[freed])) if freed.any() else None
+    return replace(found, nearly=more, **vars(mixed(graph)))
 
 
 def _interpret(graph: Graph, variables: Variables) -> list[Use]:
@@ -70,8 +76,11 @@ def _interpret(graph: Graph, variables: Variables) -> list[Use]:
     def look_up(argument: Any) -> Any:
         return fx.node.map_arg(argument, lambda node: values[node])
 
+    norms = rms_norms(graph)
     for node in graph.nodes:
-        if node.op == "placeholder":
+        if node in norms.parts:
+            values[node] = None
+        elif node.op == "placeholder":
             values[node] = _placeholder(graph, node)
         elif node.op == "output":
             outputs = [v for v in values_in(look_up(node.args)) if isinstance(v, (Tensor, Leaf))]
@@ -81,7 +90,8 @@ def _interpret(graph: Graph, variables: Variables) -> list[Use]:
         elif node.target is operator.getitem:
             values[node] = look_up(node.args[0])[node.args[1]]
         else:
-            call = Call(node.target, bound_arguments(node, look_up), _shapes(node), where(node), variables, uses)
+            op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
+            call = Call(op, args, _shapes(node), where(node), variables, uses)
             # Calls that only query a shape or a dtype have no effect on values.
             asks = call.name.startswith(("sym_", "_assert_tensor_metadata"))
             values[node] = None if asks else RULES.get(call.name, Call.unknown)(call)
@@ -142,21 +152,24 @@ def _scattered(variables: Variables, parts: list[tuple[Leaf, Tensor]], shape: to
     return whole.view(shape)
 
 
-def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Tensor, float | None]]) -> Symmetries:
-    """Number the free classes as neurons, and join the neurons of each layer to units."""
+def _collect(
+    graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Tensor, float | None]], among: np.ndarray | None = None
+) -> Symmetries:
+    """Number the free classes (those in `among`) as neurons, and join the neurons of each layer to units."""
     labels = {name: (variables.label(num), variables.label(den), eps) for name, (num, den, eps) in ids.items()}
     used = [np.unique(side) for num, den, _ in labels.values() for side in (num, den)]
     free = np.setdiff1d(np.concatenate([*used, np.array([PINNED])]), [PINNED])
+    free = free if among is None else np.intersect1d(free, among)
     number = np.zeros(len(variables.labels), dtype=np.int64)  # label -> neuron, 0 for none
     number[free] = np.arange(1, len(free) + 1)
     neurons_of = [np.setdiff1d(number[variables.labels[p.start : p.stop]], [0]) for p in variables.producers]
     unit_of = _joined(neurons_of, len(free))
     numbered = {name: (np.asarray(number[num]), np.asarray(number[den]), eps) for name, (num, den, eps) in labels.items()}
     touched = _touched(numbered, unit_of)
-    names: dict[int, dict[str, None]] = {}  # unit -> its producing layers in network order
+    names: dict[int, dict[str, bool]] = {}  # unit -> its producing layers in network order, and whether each is a gain
     for producer, neurons in zip(variables.producers, neurons_of, strict=True):
         if len(neurons):
-            names.setdefault(int(unit_of[neurons[0]]), {})[producer.name] = None
+            names.setdefault(int(unit_of[neurons[0]]), {})[producer.name] = producer.gain
     units = []
     for u, producers in names.items():
         up, down = touched.get(u, ({}, {}))
@@ -164,7 +177,8 @@ def _collect(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Te
         buffers = tuple(n for n in {**up, **down} if n not in graph.parameters)
         if multiplied or divided:
             members = torch.from_numpy(np.flatnonzero(unit_of == u))
-            units.append(Unit(" + ".join(producers), tuple(producers), members, multiplied, divided, buffers))
+            normed = all(producers.values())
+            units.append(Unit(" + ".join(producers), tuple(producers), members, multiplied, divided, buffers, normed))
     scalings = {
         name: Scaling(torch.as_tensor(num), torch.as_tensor(den), graph.tensors[name].shape, eps)
         for name, (num, den, eps) in numbered.items()

@@ -16,33 +16,36 @@ ZERO = -1  # an element that is always zero and is compatible with every scale
 
 @dataclass(frozen=True)
 class Producer:
-    """A layer that introduced new variables, with ids from `start` to `stop`."""
+    """A layer that introduced new variables, with ids from `start` to `stop`; `gain` for the gain of a normalization."""
 
     name: str
     start: int
     stop: int
+    gain: bool = False
 
 
 class Variables:
     """Variables s_1, s_2, ... > 0 with equality constraints; s_0 = 1 stands for everything that cannot be scaled.
 
     Ids pass through the network as integer tensors of the shape of an activation, one id for each element. Equal variables
-    share a label, the smallest id among them, so everything equal to s_0 has label 0.
+    share a label, the smallest id among them, so everything equal to s_0 has label 0. With `nearly` a normalization takes a
+    scale of its input away, as if its eps were 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nearly: bool = False) -> None:
+        self.nearly = nearly
         self.labels = np.zeros(1, dtype=np.int64)
         self.producers: list[Producer] = []
         self.reasons: list[str] = [""]
         self._why = np.zeros(1, dtype=np.int64)
 
-    def fresh(self, n: int, producer: str) -> Int[Tensor, " n"]:
+    def fresh(self, n: int, producer: str, *, gain: bool = False) -> Int[Tensor, " n"]:
         """`n` new, unconstrained variables."""
         start = len(self.labels)
         ids = np.arange(start, start + n)
         self.labels = np.concatenate([self.labels, ids])
         self._why = np.concatenate([self._why, np.zeros(n, dtype=np.int64)])
-        self.producers.append(Producer(producer, start, start + n))
+        self.producers.append(Producer(producer, start, start + n, gain))
         return torch.from_numpy(ids)
 
     def equate(self, a: Int[Tensor, "..."], b: Int[Tensor, "..."], reason: str) -> None:

@@ -96,13 +96,13 @@ def batch_norm(call: Call) -> Any:
     if not isinstance(weight, Leaf) or not weight.parameter:
         call.pin(weight, call.args["bias"])
         return call.results(fixed())
-    out = call.variables.fresh(call.shape[1], weight.producer)
+    out = call.variables.fresh(call.shape[1], weight.producer, gain=True)
     call.use(weight, num=out)
     call.use(call.args["bias"], num=out)
     return call.results(along(out, 1, x.ndim))
 
 
-_OWN = ["layer_norm", "native_layer_norm", "rms_norm", "group_norm", "native_group_norm", "instance_norm"]
+_OWN = ["layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm", "group_norm", "native_group_norm", "instance_norm"]
 _OWN += ["native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional", "cudnn_batch_norm"]
 
 
@@ -111,15 +111,31 @@ def own_statistics(call: Call) -> Any:
     """x divided by its own spread, times gamma: eps fixes the scale of x, gamma and beta introduce a new one."""
     weight, bias = call.args["weight"], call.args.get("bias")
     statistics = [call.args.get(name) for name in ("running_mean", "running_var")]
-    call.pin(
-        call.args["input"], *statistics, reason=f"{call.name} in {call.where} divides by the spread of its input, plus eps"
-    )
+    if call.variables.nearly and isinstance(call.args["input"], Tensor) and call.args["input"].ndim > 1:
+        _alike(call, call.args["input"])
+    else:
+        call.pin(call.args["input"], reason=f"{call.name} in {call.where} divides by the spread of its input, plus eps")
+    call.pin(*statistics)
     if not isinstance(weight, Leaf) or not weight.parameter:
-        return call.unknown()
-    out: Ids = call.variables.fresh(weight.shape.numel(), weight.producer).view(weight.shape)
+        call.pin(weight, bias)
+        return call.results(fixed())
+    out: Ids = call.variables.fresh(weight.shape.numel(), weight.producer, gain=True).view(weight.shape)
     call.use(weight, num=out)
     call.use(bias, num=out)
     return call.results(out if "layer" in call.name or "rms" in call.name else along(out, 1, len(call.shape)))
+
+
+def _alike(call: Call, x: Ids) -> None:
+    """Values that share one spread must share one scale, which the normalization takes away."""
+    if "layer" in call.name or "rms" in call.name:
+        call.mix(x, range(x.ndim - len(call.args["normalized_shape"]), x.ndim))
+    elif "group" in call.name and call.args.get("num_groups", call.args.get("group")) is not None:
+        groups = call.args.get("num_groups", call.args.get("group"))
+        call.mix(x.reshape(x.shape[0], groups, -1), [-1])
+    elif "instance" in call.name:
+        call.mix(x, range(2, x.ndim))
+    else:
+        call.mix(x, [d for d in range(x.ndim) if d != 1])
 
 
 @rule("scaled_dot_product_attention")

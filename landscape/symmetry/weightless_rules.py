@@ -124,7 +124,7 @@ def _gain(call: Call, x: Tensor, gain: Leaf) -> Any:
     ndim = len(call.shape)
     shape = (1,) * (ndim - len(gain.shape)) + tuple(gain.shape)
     inputs = call.mix(x.expand(call.shape), [d for d in range(ndim) if shape[d] == 1])
-    out = call.variables.fresh(gain.shape.numel(), gain.producer).view(shape)
+    out = call.variables.fresh(gain.shape.numel(), gain.producer, gain=call.variables.pinned(x)).view(shape)
     call.use(gain, num=out.view(gain.shape), den=inputs.reshape(gain.shape))
     return out.expand(call.shape)
 
@@ -162,7 +162,7 @@ def pad(call: Call) -> Any:
     return call.op(**args).long()
 
 
-_MOVES = [
+MOVES = [
     "view", "_unsafe_view", "reshape", "view_as", "permute", "transpose", "t", "numpy_T", "mT", "movedim", "swapaxes",
     "swapdims", "squeeze", "unsqueeze", "flatten", "unflatten", "expand", "expand_as", "repeat", "tile", "repeat_interleave",
     "slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk",
@@ -171,7 +171,7 @@ _MOVES = [
 ]  # fmt: skip
 
 
-@rule(*_MOVES)
+@rule(*MOVES)
 def move(call: Call) -> Any:
     """Every result element is some element of an input."""
     tensors = {n: arg for n, arg in call.args.items() if any(isinstance(v, (Tensor, Leaf)) for v in _listed(arg))}

@@ -1,1 +1,32 @@
 """Matrices, shifts and biases: the symmetries that are no positive factor an element."""
+
+from dataclasses import dataclass
+
+from landscape.network.graph import Graph
+from landscape.symmetry.mixing.blocks import coordinates_of, mixings_of
+from landscape.symmetry.mixing.constants import centrings_of, shifts_of, trades_of
+from landscape.symmetry.mixing.mixtures import Centring, Mixing, Reader, Rows, Shift, Trade
+from landscape.symmetry.mixing.walk import channels_of
+
+__all__ = ["Centring", "Found", "Mixing", "Reader", "Rows", "Shift", "Trade", "mixed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What `mixed` finds; see the fields of the same names of `landscape.symmetry.Symmetries`."""
+
+    mixings: tuple[Mixing, ...]
+    shifts: tuple[Shift, ...]
+    trades: tuple[Trade, ...]
+    centrings: tuple[Centring, ...]
+    unread: tuple[str, ...]
+
+
+def mixed(graph: Graph) -> Found:
+    """The matrices, shifts and biases that keep the function of a traced network, and the operations that no rule reads."""
+    store = channels_of(graph)
+    coordinates = coordinates_of(store)
+    mixings = mixings_of(store, coordinates)
+    keys, trades = trades_of(store, coordinates.of)
+    more, centrings = centrings_of(store)
+    return Found(mixings, (*shifts_of(store), *keys, *more), trades, centrings, tuple(store.unread))

@@ -93,9 +93,34 @@ class Trade:
         plus, minus: parameter or running mean -> (r, h) positions in the flattened tensor; d is added to, or taken from, each
             row.
         readers: the linear maps whose biases take d away.
+        uniform: True where only multiples of (1, ..., 1) keep the function, because a LayerNorm reads d too.
     """
 
     name: str
     plus: dict[str, Int[Tensor, "r h"]]
     minus: dict[str, Int[Tensor, "r h"]]
     readers: tuple[Reader, ...] = ()
+    uniform: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Centring:
+    """Weights that read what a LayerNorm has centred: v / gain added to a row reads v times a sum that is always zero.
+
+    Attributes:
+        name: for reports.
+        weight, index: the parameter, and (o, h) positions in it; row o may have its own number v[o].
+        gain, gain_index: the LayerNorm's gain and the positions of its h elements; None without one.
+        shift, shift_index: its shift, which is not centred: bias[o] must lose v[o] * sum(shift / gain); None without one.
+        bias, bias_index: that bias, and its o positions; None without one.
+    """
+
+    name: str
+    weight: str
+    index: Int[Tensor, "o h"]
+    gain: str | None = None
+    gain_index: Int[Tensor, " h"] | None = None
+    shift: str | None = None
+    shift_index: Int[Tensor, " h"] | None = None
+    bias: str | None = None
+    bias_index: Int[Tensor, " o"] | None = None

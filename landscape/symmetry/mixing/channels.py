@@ -1,0 +1,192 @@
+"""The channels of a network's linear maps, and what the rest of the network does with them.
+
+Every linear map starts new channels. The rules record what writes them, what reads them, which must be mixed by the same
+matrix, and which cannot be mixed at all; `blocks` and `constants` draw the conclusions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from landscape.symmetry.calls import Leaf
+from landscape.symmetry.mixing.mixtures import Reader
+
+Numbers = Int[np.ndarray, " n"]
+_HASH = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """Weights that write channels, or read them: each row holds one weight for each channel.
+
+    Attributes:
+        name: of the parameter.
+        index: (r, n) positions in the flattened parameter.
+        channels: (n,) what the columns belong to.
+        reads: False for weights that write the channels, True for weights that read them.
+        call: number of the call that uses them.
+        constant: whether adding d to every row adds d to the channels, whatever the input: a bias, or a whole table.
+    """
+
+    name: str
+    index: Tensor
+    channels: Numbers
+    reads: bool
+    call: int
+    constant: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """Channels that are the sum of other channels times a number, one by one; a weighted mean over positions counts as one."""
+
+    total: Numbers
+    parts: tuple[Numbers, ...]
+    factors: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """Channels into which a constant may be added, because what reads them takes it away.
+
+    Attributes:
+        channels: (n,) one vector.
+        by: "bias" of a linear map, running "mean", "softmax", mean of a "layer norm", or the loss of the "outputs".
+        reader: the linear map for "bias".
+        buffer: name and positions of the running mean.
+    """
+
+    channels: Numbers
+    by: str
+    reader: Reader | None = None
+    buffer: tuple[str, Tensor] | None = None
+
+
+@dataclass
+class Channels:
+    """All channels of a network, numbered from 0.
+
+    Attributes:
+        key: channels with different keys are never mixed with each other.
+        call: the call that started the channel.
+        broken: why it cannot be mixed, "" if it can.
+        doubtful: what nobody has worked out about it, "" if nothing; only of interest if it is not broken.
+        rigid: whether it is written by something other than a linear map, so that no matrix can be written into it.
+        normed: 0, 1 if an RMSNorm reads it, 2 if a LayerNorm does.
+        partner: channel -> the one that a rotary embedding turns it with.
+        fixed: channels to which no constant may be added.
+        unequal: sums of values after different gains.
+        centred: vectors that a LayerNorm has centred -> its shift.
+        readers: linear maps, each with its bias.
+        gain: name and position of the normalization's gain between a normalized channel and what reads it.
+    """
+
+    key: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+    call: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+    broken: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+    rigid: list[bool] = field(default_factory=list)
+    normed: list[int] = field(default_factory=list)
+    gain: dict[int, tuple[str, int]] = field(default_factory=dict)
+    partner: dict[int, int] = field(default_factory=dict)
+    links: list[tuple[Numbers, Numbers, int]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    sums: list[Sum] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
+    fixed: set[int] = field(default_factory=set)
+    unequal: set[int] = field(default_factory=set)
+    centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
+    readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    unread: dict[str, None] = field(default_factory=dict)
+
+    def fresh(self, n: int, where: str, *, rigid: bool = False) -> Numbers:
+        """`n` new channels of a new call in the layer `where`."""
+        start, call = len(self.key), len(self.calls)
+        self.calls.append(where)
+        self.key = np.concatenate([self.key, np.full(n, self._newest() + 1)])
+        self.call = np.concatenate([self.call, np.full(n, call)])
+        for values, value in ((self.broken, ""), (self.doubtful, ""), (self.rigid, rigid), (self.normed, 0)):
+            values.extend([value] * n)  # type: ignore[attr-defined]
+        return np.arange(start, start + n)
+
+    def _newest(self) -> int:
+        return int(self.key.max()) if len(self.key) else -1
+
+    def writes(self, name: str, index: Tensor, channels: Numbers, *, constant: bool = False) -> None:
+        """Record weights that write these channels."""
+        self.entries.append(Entry(name, index, channels, False, int(self.call[channels[0]]), constant))
+
+    def reads(self, name: str, index: Tensor, channels: Numbers, call: int, bias: Leaf | None = None) -> None:
+        """Record weights that read these channels, and the bias that is added to what they give."""
+        self.entries.append(Entry(name, index, channels, True, call))
+        self.readers.append((self.entries[-1], bias))
+
+    def link(self, a: Numbers, b: Numbers, *, dual: bool = False) -> None:
+        """What mixes the channels `a` by A mixes `b` by A too, or with `dual` by the inverse of A^T."""
+        pairs = np.unique(np.stack([a, b], 1), axis=0)
+        pairs = pairs[(pairs >= 0).all(1)]
+        if not dual:
+            pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        if len(pairs):
+            self.links.append((pairs[:, 0], pairs[:, 1], int(dual)))
+
+    def split(self, channels: Numbers, labels: Sequence[Any] | np.ndarray) -> None:
+        """Channels with different labels are not mixed with each other."""
+        labels = np.asarray(labels)
+        if len(channels) < 2 or (labels == labels[0]).all():
+            return
+        pairs = np.stack([self.key[channels], np.unique(labels, return_inverse=True)[1].reshape(-1)], 1)
+        self.key[channels] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + self._newest() + 1
+
+    def sum(self, total: Numbers, parts: Sequence[Numbers], factors: Sequence[float]) -> None:
+        """`total` is the sum of the parts times these factors, and mixed as they are."""
+        for part in parts:
+            self.link(part, total)
+            self.split(total, self.key[part])
+        self.sums.append(Sum(total, tuple(parts), tuple(factors)))
+        gains = [[self.gain.get(c) for c in part.tolist()] for part in parts]
+        if any(gain != gains[0] for gain in gains) or any(c in self.unequal for part in parts for c in part.tolist()):
+            self.unequal.update(total.tolist())
+        self.gain.update({t: gain for t, gain in zip(total.tolist(), gains[0], strict=True) if gain is not None})
+
+    def break_(self, channels: Numbers, reason: str, *, constants: bool = False) -> None:
+        """These channels cannot be mixed; with `constants` a constant may still be added to them."""
+        for c in np.unique(channels[channels >= 0]).tolist():
+            self.broken[c] = self.broken[c] or reason
+            if not constants:
+                self.fixed.add(c)
+
+    def doubt(self, channels: Numbers, reason: str) -> None:
+        """Nobody has worked out whether these channels can be mixed."""
+        for c in np.unique(channels[channels >= 0]).tolist():
+            self.doubtful[c] = self.doubtful[c] or reason
+            self.fixed.add(c)
+
+    def give_up(self, reason: str) -> None:
+        """Something of the network is not read."""
+        self.unread[reason] = None
+
+
+def signatures(channels: Numbers, places: np.ndarray) -> tuple[Numbers, np.ndarray]:
+    """The distinct channels, and for each a number that tells the set of places where it occurs."""
+    pairs = np.unique(np.stack([channels.reshape(-1), places.reshape(-1)], 1), axis=0)
+    pairs = pairs[pairs[:, 0] >= 0]
+    mixed = (pairs[:, 1].astype(np.uint64) + np.uint64(1)) * _HASH
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    distinct, inverse = np.unique(pairs[:, 0], return_inverse=True)
+    total = np.zeros(len(distinct), np.uint64)
+    np.add.at(total, inverse.reshape(-1), mixed)
+    return distinct, total
+
+
+def positions(index: Tensor) -> Tensor:
+    """An index tensor as a contiguous one."""
+    return torch.as_tensor(index, dtype=torch.int64).contiguous()

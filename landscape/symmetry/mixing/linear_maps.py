@@ -1,0 +1,130 @@
+"""Rules for operations with weights: they read the channels of their input, and start new ones."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.symmetry.calls import Leaf
+from landscape.symmetry.mixing.channels import Numbers, Taken
+from landscape.symmetry.mixing.mixtures import Reader
+from landscape.symmetry.mixing.steps import Step, is_learned, rule
+from landscape.symmetry.mixing.tracked import Tracked, channel, columns, opaque, vectors
+
+
+@rule("linear")
+def linear(step: Step) -> Any:
+    """y = x W^T + b."""
+    return _affine(step, step.args["input"], step.args["weight"], step.args["bias"], transposed=True)
+
+
+@rule("addmm")
+def addmm(step: Step) -> Any:
+    """b + x W."""
+    if step.args["beta"] != 1 or step.args["alpha"] != 1:
+        return step.unread()
+    return _affine(step, step.args["mat1"], step.args["mat2"], step.args["self"], transposed=False)
+
+
+def times_weight(step: Step, x: Any, weight: Leaf) -> Any:
+    """x W with a weight matrix on the right."""
+    return _affine(step, x, weight, None, transposed=False)
+
+
+def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> Any:
+    """A weight matrix applied over the last axis of x."""
+    if not isinstance(weight, Leaf) or not weight.parameter or len(weight.shape) != 2 or not _plain(bias):
+        if isinstance(weight, Leaf) and not weight.parameter and isinstance(x, Tracked):
+            return _fixed(step, x, bias)
+        return step.unread()
+    x = step.tracked(x)
+    index = weight.elements() if transposed else weight.elements().t()  # (outputs, inputs)
+    out = step.store.fresh(index.shape[0], weight.producer)
+    call = int(step.store.call[out[0]])
+    for column in columns(step.store, x.codes, step.place):
+        _reads(step, weight.name, index[:, column.at], column.channels, call, bias)
+    step.store.writes(weight.name, index.t(), out)
+    _constant(step, bias, out)
+    return Tracked(vectors(tuple(step.shape[:-1]), out))
+
+
+def _plain(bias: Any) -> bool:
+    """Whether a bias is a parameter or a buffer, or missing."""
+    return bias is None or isinstance(bias, Leaf)
+
+
+def _fixed(step: Step, x: Tracked, bias: Any) -> Any:
+    """A linear map with fixed weights: a matrix cannot be taken up by it."""
+    if not x.opaque:
+        step.store.doubt(channel(x.codes), f"{step.place} has fixed weights")
+    return step.nothing() if not is_learned(bias) else step.unread()
+
+
+def _reads(step: Step, name: str, index: Tensor, channels: Numbers, call: int, bias: Any) -> None:
+    """Record that these weights, (outputs, n), read the channels; a bias takes away constants."""
+    learned = isinstance(bias, Leaf) and bias.parameter
+    step.store.reads(name, index, channels, call, bias if learned else None)
+    if learned:
+        reader = Reader(bias.name, bias.elements().reshape(-1), name, index)
+        step.store.taken.append(Taken(channels, "bias", reader))
+    else:
+        step.store.fixed.update(channels.tolist())
+
+
+def _constant(step: Step, bias: Any, out: Numbers) -> None:
+    """Record that a bias writes the channels."""
+    if isinstance(bias, Leaf) and bias.parameter:
+        step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
+
+
+@rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution")
+def convolution(step: Step) -> Any:
+    """W[o, i, ...] over the channel axis, with i counted within o's group; a transposed convolution has W[i, o, ...]."""
+    weight, bias, groups = step.args["weight"], step.args["bias"], step.args["groups"]
+    if not isinstance(weight, Leaf) or not weight.parameter or not _plain(bias):
+        return step.unread()
+    spatial = len(weight.shape) - 2
+    x = step.tracked(step.args["input"])
+    axis = len(x.shape) - spatial - 1
+    index = weight.elements()
+    if "transpose" in step.name or step.args.get("transposed"):
+        inside = index.shape[0] // groups
+        index = torch.cat([index[g * inside : (g + 1) * inside].transpose(0, 1) for g in range(groups)])
+    out = step.store.fresh(index.shape[0], weight.producer)
+    per_group = len(out) // groups
+    store, call = step.store, int(step.store.call[out[0]])
+    codes = x.codes.movedim(axis, -1).reshape(-1, x.shape[axis])
+    width = index.shape[1]
+    for g in range(groups):
+        own = index[g * per_group : (g + 1) * per_group]
+        for column in columns(store, codes[:, g * width : (g + 1) * width], step.place):
+            rows = own[:, column.at].movedim(1, -1)
+            # No bias is noted: padding adds zeros, so that a bias cannot take a constant away at the border.
+            store.reads(weight.name, rows.reshape(-1, len(column.at)), column.channels, call)
+            store.fixed.update(column.channels.tolist())
+        store.writes(weight.name, own.movedim(0, -1).reshape(-1, per_group), out[g * per_group : (g + 1) * per_group])
+    store.split(out, np.arange(len(out)) // per_group)
+    _constant(step, bias, out)
+    lead = [n for d, n in enumerate(step.shape) if d != axis]
+    return Tracked(vectors(tuple(lead), out).movedim(-1, axis))
+
+
+@rule("embedding")
+def embedding(step: Step) -> Any:
+    """Rows of a table."""
+    weight = step.args["weight"]
+    if not isinstance(weight, Leaf) or not weight.parameter:
+        return step.unread()
+    out = step.store.fresh(weight.shape[1], weight.producer)
+    step.store.writes(weight.name, weight.elements(), out, constant=True)
+    return Tracked(vectors(tuple(step.shape[:-1]), out))
+
+
+@rule("lstm", "gru", "rnn_tanh")
+def recurrent(step: Step) -> Any:
+    """Gates fix every channel inside; the weights read their input linearly, which nobody has worked out."""
+    for value in step.values():
+        if isinstance(value, Tracked) and not value.opaque:
+            step.store.doubt(channel(value.codes), f"{step.place} reads it")
+    return [opaque(shape) for shape in step.shapes]

@@ -1,0 +1,127 @@
+"""Rules for normalizations: what they take away, and the rotations that they let through."""
+
+from typing import Any
+
+from torch import Tensor
+
+from landscape.symmetry.calls import Leaf
+from landscape.symmetry.mixing.channels import Numbers, Taken
+from landscape.symmetry.mixing.steps import Step, axis_of, rule
+from landscape.symmetry.mixing.tracked import Tracked, channel, columns, vectors
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
+def normalization(step: Step) -> Any:
+    """x over its spread along the last axis, times a gain, plus a shift."""
+    lengths = step.args["normalized_shape"]
+    weight, bias = step.args.get("weight"), step.args.get("bias")
+    x = step.tracked(step.first)
+    if len(lengths) != 1:
+        step.breaks(x)
+        return step.nothing()
+    return step.result(_normed(step, x, centred="layer" in step.name, gain=weight, shift=bias))
+
+
+def _normed(step: Step, x: Tracked, *, centred: bool, gain: Any, shift: Any) -> Tensor:
+    """Codes of the normalized value: new channels, which turn with those of the input."""
+    store = step.store
+    out = store.fresh(x.shape[-1], step.where)
+    found = columns(store, x.codes, step.place)
+    if len(found) == 1 and len(found[0].at) == x.shape[-1]:
+        own = found[0].channels
+        for c in own.tolist():
+            store.normed[c] = max(store.normed[c], 2 if centred else 1)
+        if centred:
+            store.taken.append(Taken(own, "layer norm"))
+        else:
+            store.fixed.update(own.tolist())
+        store.link(own, out)
+    else:
+        step.breaks(x)
+        for c in out.tolist():
+            store.rigid[c] = True
+    _gain(step, out, gain)
+    learned = isinstance(shift, Leaf) and shift.parameter
+    if centred and (learned or shift is None):
+        store.centred[tuple(out.tolist())] = shift
+    if learned:
+        store.writes(shift.name, shift.elements().reshape(1, -1), out, constant=True)
+    return vectors(tuple(step.shape[:-1]), out)
+
+
+def _gain(step: Step, out: Numbers, gain: Any) -> None:
+    """Note the gain of each normalized channel."""
+    if isinstance(gain, Leaf) and gain.parameter and gain.shape.numel() == len(out):
+        step.store.gain.update(zip(out.tolist(), ((gain.name, i) for i in gain.elements().reshape(-1).tolist()), strict=True))
+    elif gain is not None:
+        step.store.doubt(out, f"{step.place} has a gain that is computed or fixed")
+
+
+def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
+    """Channels times a learned gain. After a normalization it is its gain; elsewhere nobody has worked it out."""
+    axis = axis_of(x.codes)
+    out = step.store.fresh(x.shape[axis], gain.producer)
+    own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))
+    first = own[0]
+    fits = gain.shape.numel() == len(first) and (own == first).all() and bool((first >= 0).all())
+    if not fits or any(step.store.normed[c] or c in step.store.gain for c in first.tolist()):
+        step.breaks(x, reason=f"{step.place} multiplies each by its own number")
+        if not x.opaque:
+            step.store.doubt(own.reshape(-1), f"{step.place} multiplies each by its own number")
+        for c in out.tolist():
+            step.store.rigid[c] = True
+        return step.result(vectors(tuple(n for d, n in enumerate(step.shape) if d != axis), out).movedim(-1, axis))
+    step.store.link(first, out)
+    for c in first.tolist():
+        step.store.fixed.add(c)
+    _gain(step, out, gain)
+    if not any(step.store.normed[c] for c in first.tolist()) and not _from_norm(step, first):
+        step.store.doubt(out, f"{step.place} is between two linear maps")
+    lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
+    return step.result(vectors(lead, out).movedim(-1, axis))
+
+
+def _from_norm(step: Step, channels: Numbers) -> bool:
+    """Whether these channels are those of a normalization written by hand."""
+    writes = {int(c) for entry in step.store.entries if not entry.reads for c in entry.channels}
+    return not any(int(c) in writes for c in channels)
+
+
+@rule("batch_norm", "_native_batch_norm_legit_no_training")
+def batch_norm(step: Step) -> Any:
+    """With fixed statistics each channel gets a factor and a constant; a matrix could be moved through, which is not read."""
+    mean, bias = step.args["running_mean"], step.args["bias"]
+    if step.args.get("training") or not isinstance(mean, Leaf):
+        return _spread_of_many(step)
+    x = step.tracked(step.first)
+    out = step.store.fresh(x.shape[1], step.where)
+    codes = x.codes.movedim(1, -1).reshape(-1, x.shape[1])
+    found = columns(step.store, codes, step.place)
+    for column in found:
+        step.store.link(column.channels, out[column.at])
+        step.store.taken.append(
+            Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at]))
+        )
+    if not found:
+        for c in out.tolist():
+            step.store.rigid[c] = True
+    for c in out.tolist():
+        step.store.doubtful[c] = f"{step.place} is between two linear maps"
+    if isinstance(bias, Leaf) and bias.parameter:
+        step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
+    lead = tuple(n for d, n in enumerate(step.shape) if d != 1)
+    return step.result(vectors(lead, out).movedim(-1, 1))
+
+
+@rule("group_norm", "native_group_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm")
+def _spread_of_many(step: Step) -> Any:
+    """A spread over samples or positions; gain and shift start channels that nothing can mix."""
+    step.breaks(step.first)
+    weight, bias = step.args.get("weight"), step.args.get("bias")
+    if not (isinstance(weight, Leaf) and weight.parameter) or len(step.shape) < 2:
+        return step.nothing()
+    out = step.store.fresh(step.shape[1], step.where, rigid=True)
+    if isinstance(bias, Leaf) and bias.parameter:
+        step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
+    lead = tuple(n for d, n in enumerate(step.shape) if d != 1)
+    return step.result(vectors(lead, out).movedim(-1, 1))

@@ -1,0 +1,184 @@
+"""Rules for products of two activations: queries with keys, weights with values; as matrix products, einsum or one call."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.symmetry.calls import Leaf
+from landscape.symmetry.mixing.channels import Numbers, Taken
+from landscape.symmetry.mixing.linear_maps import times_weight
+from landscape.symmetry.mixing.steps import Step, is_learned, rule
+from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, channel, labelled, vector_axis
+
+
+@rule("matmul", "mm", "bmm", accepts=("weights",))
+def matmul(step: Step) -> Any:
+    """A product of activations, or with a weight matrix."""
+    left, right = list(step.args.values())[:2]
+    return product(step, left, right)
+
+
+@rule("baddbmm", accepts=("weights",))
+def add_product(step: Step) -> Any:
+    """beta * c + alpha * a b, where c is fixed."""
+    if is_learned(step.args["self"]):
+        step.breaks(step.args["batch1"], step.args["batch2"])
+        return step.nonlinear()
+    return product(step, step.args["batch1"], step.args["batch2"])
+
+
+def product(step: Step, left: Any, right: Any) -> Any:
+    """left (..., M, K) times right (..., K, N)."""
+    if isinstance(right, Leaf) and right.parameter and len(right.shape) == 2:
+        return times_weight(step, left, right)
+    if any(isinstance(v, Leaf) and v.parameter for v in (left, right)) or min(len(left.shape), len(right.shape)) < 2:
+        return step.unread()
+    left, right = step.tracked(left), step.tracked(right)
+    if left.opaque and right.opaque:
+        return step.nothing()
+    lead = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    a, b = (v.codes.expand(*lead, *v.shape[-2:]) for v in (left, right))
+    along = [None if v.opaque else vector_axis(c) for v, c in ((left, a), (right, b))]
+    n = len(lead) + 2
+    if along == [n - 1, n - 2]:
+        return _contracted(step, a, b)
+    if along == [None, n - 1] and left.opaque:
+        return _averaged(step, b, n - 1, ones=left.mark is not None)
+    if along == [n - 2, None] and right.opaque:
+        return _averaged(step, a, n - 2, ones=False)
+    step.breaks(left, right, reason=f"{step.place} multiplies it by a value that is no weight")
+    return step.nothing()
+
+
+def _contracted(step: Step, a: Codes, b: Codes) -> Any:
+    """Vectors times vectors: A on one side is undone by its inverse on the other."""
+    batch = _batch(a.shape[:-2])
+    rows, cols = a, b.transpose(-1, -2)
+    for codes in (rows, cols):
+        labelled(step.store, codes, batch)
+    left, right = _pattern(step, rows), _pattern(step, cols)
+    if left is None or right is None:
+        return step.unread()
+    gained = [c for side in (left, right) for c in np.unique(side).tolist() if c in step.store.gain]
+    if gained:
+        step.store.break_(np.concatenate([left.reshape(-1), right.reshape(-1)]), f"{step.place} reads it after a gain")
+    step.store.link(left.reshape(-1), right.reshape(-1), dual=True)
+    step.store.fixed.update(np.unique(left).tolist())
+    value: Tracked = step.nothing()
+    return replace(value, mark=Mark("scores", cols))
+
+
+def _batch(lead: torch.Size) -> Tensor:
+    """The number of each matrix of a batch, (*lead, 1, 1)."""
+    return torch.arange(lead.numel()).view(*lead, 1, 1)
+
+
+def _pattern(step: Step, codes: Codes) -> Numbers | None:
+    """(matrices, n) channels along the vectors; those at other positions are linked to them. None if some are no channels."""
+    own = channel(codes).reshape(-1, *codes.shape[-2:])
+    if (own < 0).any():
+        step.breaks(Tracked(codes), reason=f"{step.place} joins it to a value that cannot be mixed")
+        return None
+    first = own[:, :1]
+    if not (own == first).all():
+        step.store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
+        step.store.fixed.update(np.unique(own).tolist())
+    return np.asarray(first[:, 0])
+
+
+def _averaged(step: Step, codes: Codes, axis: int, *, ones: bool) -> Any:
+    """Sums of vectors over positions, with other weights for each matrix of the batch."""
+    labelled(step.store, codes, _batch(codes.shape[:-2]))
+    rows = codes if axis == codes.ndim - 1 else codes.transpose(-1, -2)
+    pattern = _pattern(step, rows)
+    if pattern is None:
+        return step.nothing()
+    if ones:
+        distinct = np.unique(pattern)
+        total = step.store.fresh(len(distinct), step.where)
+        step.store.sum(total, (distinct,), (1.0,))
+        pattern = total[np.searchsorted(distinct, pattern)]
+    else:
+        step.store.fixed.update(np.unique(pattern).tolist())
+    shape = step.shape if axis == codes.ndim - 1 else torch.Size([*step.shape[:-2], step.shape[-1], step.shape[-2]])
+    number = torch.arange(shape[:-1].numel()).view(*shape[:-1], 1) << 32
+    out = number + torch.from_numpy(pattern).view(*codes.shape[:-2], 1, -1)
+    return step.result(out if axis == codes.ndim - 1 else out.transpose(-1, -2))
+
+
+@rule("scaled_dot_product_attention")
+def attention(step: Step) -> Any:
+    """softmax(Q K^T) V; with grouped queries several heads share keys and values."""
+    q, k, v = (step.tracked(step.args[name]) for name in ("query", "key", "value"))
+    if is_learned(step.args["attn_mask"]):
+        return step.nonlinear()
+    heads = q.shape[-3] if len(q.shape) > 2 else 1
+    keys, values = (_repeated(x.codes, heads) for x in (k, v))
+    scores = product(_like(step, (*q.shape[:-1], k.shape[-2])), q, Tracked(keys.transpose(-1, -2), k.learned))
+    if isinstance(scores, Tracked) and scores.mark is not None and scores.mark.codes is not None:
+        step.store.taken.append(Taken(np.unique(channel(scores.mark.codes)), "softmax"))
+    if v.opaque:
+        return step.nothing()
+    if vector_axis(values) != values.ndim - 1:
+        step.breaks(v)
+        return step.nothing()
+    return _averaged(step, values, values.ndim - 1, ones=True)
+
+
+def _like(step: Step, shape: tuple[int, ...]) -> Step:
+    """The same call with another shape of its result."""
+    return replace(step, shapes=[torch.Size(shape)])
+
+
+def _repeated(codes: Codes, heads: int) -> Codes:
+    """Keys or values, once for each head that uses them."""
+    if codes.ndim < 3 or codes.shape[-3] in (heads, 1):
+        return codes
+    return codes.repeat_interleave(heads // codes.shape[-3], dim=-3)
+
+
+@rule("einsum", accepts=("weights",))
+def einsum(step: Step) -> Any:
+    """Two operands as a batch of matrix products; one operand as a move."""
+    equation, operands = step.args["equation"].replace(" ", ""), step.args["tensors"]
+    terms, _, result = equation.partition("->")
+    names = terms.split(",")
+    if "..." in equation or not result or len(operands) != 2 or any(len(set(n)) < len(n) for n in names):
+        return step.unread()
+    left, right = operands
+    (one, two), out = names, result
+    size = dict(zip(one, left.shape, strict=True)) | dict(zip(two, right.shape, strict=True))
+    summed = [c for c in size if c not in out]
+    if any(c not in one or c not in two for c in summed):
+        return step.unread()
+    if isinstance(left, Leaf) and not isinstance(right, Leaf):
+        (left, right), (one, two) = (right, left), (two, one)
+    batch = [c for c in out if c in one and c in two]
+    rows, cols = ([c for c in out if c in own and c not in batch] for own in (one, two))
+    a = _arranged(left, one, [batch, rows, summed], size)
+    b = _arranged(right, two, [batch, summed, cols], size)
+    if isinstance(b, Leaf) and batch:
+        return step.unread()
+    if isinstance(b, Leaf):
+        b = Leaf(b.name, b.shape[1:], b.parameter, b.elements()[0])
+    shape = [int(np.prod([size[c] for c in group], dtype=np.int64)) for group in (batch, rows, cols)]
+    found = product(_like(step, tuple(shape)), a, b)
+    if not isinstance(found, Tracked):
+        return found
+    order = [*batch, *rows, *cols]
+    codes = found.codes.reshape([size[c] for c in order]).permute([order.index(c) for c in out])
+    mark = found.mark if out[-1:] == "".join(cols)[-1:] and len(cols) == 1 else None
+    return Tracked(codes, found.learned, mark)
+
+
+def _arranged(value: Any, names: str, groups: list[list[str]], size: dict[str, int]) -> Any:
+    """A value with its axes joined to three: batch, rows and columns."""
+    order = [names.index(c) for group in groups for c in group]
+    shape = [int(np.prod([size[c] for c in group], dtype=np.int64)) for group in groups]
+    if isinstance(value, Leaf):
+        index = value.elements().permute(order).reshape(shape)
+        return Leaf(value.name, index.shape, value.parameter, index)
+    return Tracked(value.codes.permute(order).reshape(shape), value.learned, value.mark)

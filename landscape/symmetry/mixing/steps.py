@@ -1,0 +1,152 @@
+"""One call of a network's graph, in the form that the rules about channels use.
+
+An activation is a `Tracked`, a parameter or buffer a `Leaf`. An operation that is known not to be linear breaks the channels of
+its inputs. One that no rule knows is noted as not read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.symmetry.calls import Leaf
+from landscape.symmetry.mixing.channels import Channels, Numbers
+from landscape.symmetry.mixing.tracked import Codes, Tracked, channel, opaque, vector_axis, vectors
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call: operation, arguments by name, shapes of the results, the calling layer, and the channels of the network."""
+
+    op: Any
+    args: dict[str, Any]
+    shapes: list[torch.Size]
+    where: str
+    store: Channels
+
+    @property
+    def name(self) -> str:
+        """Name of the operation, without its overload."""
+        return str(getattr(self.op, "overloadpacket", self.op)).removeprefix("aten.")
+
+    @property
+    def place(self) -> str:
+        """The operation and its layer, for reasons."""
+        return f"{self.name} in {self.where}"
+
+    @property
+    def first(self) -> Any:
+        """The first argument."""
+        return next(iter(self.args.values()))
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the first result."""
+        return self.shapes[0]
+
+    def values(self) -> list["Tracked | Leaf"]:
+        """All arguments that are activations, parameters or buffers; lists are searched."""
+        return [v for arg in self.args.values() for v in flat(arg) if isinstance(v, (Tracked, Leaf))]
+
+    def tracked(self, value: Any) -> Tracked:
+        """A value as an activation; a parameter starts channels of its own, one for each element of its last axis."""
+        if isinstance(value, Tracked):
+            return value
+        if isinstance(value, Leaf):
+            return written(self, value) if value.parameter and value.shape else opaque(value.shape, learned=value.parameter)
+        return opaque((), learned=False)
+
+    def result(self, codes: Codes, learned: bool = True) -> Any:
+        """Results: the first with these codes, the others without channels."""
+        first = Tracked(codes, learned)
+        rest = [opaque(shape, learned) for shape in self.shapes[1:]]
+        return [first, *rest] if rest else first
+
+    def nothing(self, learned: bool | None = None) -> Any:
+        """Results without channels."""
+        if learned is None:
+            learned = any(is_learned(v) for v in self.values())
+        results = [opaque(shape, learned) for shape in self.shapes]
+        return results[0] if len(results) == 1 else results
+
+    def breaks(self, *values: Any, reason: str | None = None, constants: bool = False) -> None:
+        """The channels of these values cannot be mixed; see `Channels.break_`."""
+        for value in values:
+            for v in flat(value):
+                if isinstance(v, Tracked) and not v.opaque:
+                    self.store.break_(channel(v.codes), reason or f"{self.place} is not linear", constants=constants)
+
+    def nonlinear(self) -> Any:
+        """The result of an operation that is known not to be linear."""
+        self.breaks(*self.args.values())
+        return self.nothing()
+
+    def unread(self) -> Any:
+        """The result of an operation that no rule knows; without a parameter before it there is nothing to know."""
+        if any(is_learned(v) for v in self.values()):
+            self.store.give_up(self.place)
+            for value in self.values():
+                if isinstance(value, Tracked) and not value.opaque:
+                    self.store.doubt(channel(value.codes), f"{self.place} is not read")
+        return self.nothing()
+
+
+Rule = Callable[[Step], Any]
+RULES: dict[str, Rule] = {}
+ACCEPTS: dict[str, frozenset[str]] = {}
+
+
+def rule(*names: str, accepts: tuple[str, ...] = ()) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of these ATen operations; `accepts` are the marks that it understands."""
+
+    def enter(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        ACCEPTS.update(dict.fromkeys(names, frozenset(accepts)))
+        return function
+
+    return enter
+
+
+def flat(value: Any) -> list[Any]:
+    """A value, or the elements of nested lists, in order."""
+    return [leaf for v in value for leaf in flat(v)] if isinstance(value, (list, tuple)) else [value]
+
+
+def is_learned(value: Any) -> bool:
+    """Whether a value depends on a parameter."""
+    return value.parameter if isinstance(value, Leaf) else isinstance(value, Tracked) and value.learned
+
+
+def written(step: Step, leaf: Leaf, channels: Numbers | None = None, axis: int = -1) -> Tracked:
+    """A parameter used as an activation: it writes channels along one axis, new ones unless they are given."""
+    axis %= len(leaf.shape)
+    index = leaf.elements().movedim(axis, -1)
+    own = step.store.fresh(index.shape[-1], leaf.producer) if channels is None else channels
+    step.store.writes(leaf.name, index.reshape(-1, index.shape[-1]), own, constant=True)
+    return Tracked(vectors(tuple(index.shape[:-1]), own).movedim(-1, axis))
+
+
+def settle(step: Step) -> None:
+    """Draw the conclusion of marks that this call's rule does not understand."""
+    understood = ACCEPTS.get(step.name, frozenset())
+    for value in step.values():
+        if not isinstance(value, Tracked) or value.mark is None or value.mark.kind in understood:
+            continue
+        mark = value.mark
+        if mark.kind == "turned":
+            step.store.doubt(channel(value.codes), f"{step.place} reads channels times fixed numbers")
+        elif mark.kind == "scores" and mark.codes is not None:
+            step.store.fixed.update(channel(mark.codes)[channel(mark.codes) >= 0].tolist())
+
+
+def axis_of(codes: Codes) -> int:
+    """The axis of vectors, the last one if that cannot be told."""
+    found = vector_axis(codes)
+    return codes.ndim - 1 if found is None else found
+
+
+def whole(index: Tensor, n: int) -> Tensor:
+    """An index as rows of n."""
+    return index.reshape(-1, n)

@@ -1,0 +1,151 @@
+"""An activation whose elements carry the channel and the vector that they belong to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from landscape.symmetry.mixing.channels import Channels, Numbers, signatures
+
+OPAQUE = -1  # an element that is no channel of a linear map
+ZERO = -2  # an element that is always zero
+_BITS = 32
+Codes = Int[Tensor, "..."]
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """What is known of a value beside its channels, for rules that recognise a construction of several calls.
+
+    Attributes:
+        kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), or "weights" (a softmax of
+            them, which sums to one).
+        codes: of the channels, or of the keys.
+    """
+
+    kind: str
+    codes: Codes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """An activation.
+
+    Attributes:
+        codes: in its shape: vector * 2^32 + channel, `OPAQUE` or `ZERO`. A matrix may mix elements of one vector.
+        learned: whether it depends on a parameter.
+        mark: see `Mark`.
+    """
+
+    codes: Codes
+    learned: bool = True
+    mark: Mark | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the activation."""
+        return self.codes.shape
+
+    @property
+    def opaque(self) -> bool:
+        """Whether no element is a channel."""
+        return _one(self.codes) if _single(self.codes) else bool((self.codes < 0).all())
+
+
+def opaque(shape: torch.Size | tuple[int, ...], learned: bool = True, mark: Mark | None = None) -> Tracked:
+    """A value without channels."""
+    return Tracked(torch.full((), OPAQUE).expand(shape), learned, mark)
+
+
+def vectors(lead: tuple[int, ...], channels: Numbers) -> Codes:
+    """Codes (*lead, n): one vector for each position of `lead`, each with these channels."""
+    number = torch.arange(int(np.prod(lead, dtype=np.int64))).view(*lead, 1)
+    return (number << _BITS) + torch.from_numpy(channels)
+
+
+def channel(codes: Codes) -> np.ndarray:
+    """The channel of each element, negative where there is none."""
+    return torch.where(codes >= 0, codes & ((1 << _BITS) - 1), codes).numpy()
+
+
+def vector(codes: Codes) -> np.ndarray:
+    """The vector of each element."""
+    return (codes >> _BITS).numpy()
+
+
+def vector_axis(codes: Codes) -> int | None:
+    """The axis along which vectors lie: the channel changes along it and the vector does not."""
+    found = []
+    for axis, n in enumerate(codes.shape):
+        if n < 2:
+            continue
+        first, second = codes.select(axis, 0), codes.select(axis, 1)
+        there = (first >= 0) & (second >= 0)
+        if not bool(there.any()):
+            continue
+        first, second = first[there], second[there]
+        if bool((vector(first) == vector(second)).all()) and bool((channel(first) != channel(second)).any()):
+            found.append(axis)
+    return found[-1] if found else None
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """The columns of one vector among those that an operation contracts."""
+
+    at: Numbers
+    channels: Numbers
+
+
+def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
+    """What a linear map over the last axis reads: one `Column` for each vector of a row.
+
+    All rows must be alike: channels that stand in the same column are linked, and those that share a column with a value that
+    is no channel are broken. A vector that lacks a channel of another is split from it.
+    """
+    rows = codes.reshape(-1, codes.shape[-1])
+    own = channel(rows)
+    if (own < 0).all():
+        return []
+    first = own[0]
+    if not (own == first).all():
+        first = own.max(0)
+        bad = (own == OPAQUE).any(0) & (first >= 0)
+        if bad.any():
+            store.break_(own[:, bad].reshape(-1), f"{where} reads it in one place and another value in others")
+        store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
+    own_vector = vector(rows[own.min(1).argmax()])
+    kept = np.flatnonzero(first >= 0)
+    groups = np.unique(own_vector[kept], return_inverse=True)[1].reshape(-1)
+    distinct, signature = signatures(first[kept], groups)
+    store.split(distinct, signature)
+    out = []
+    for g in range(int(groups.max()) + 1 if len(groups) else 0):
+        at = kept[groups == g]
+        if len(np.unique(first[at])) < len(at):
+            store.break_(first[at], f"{where} reads it twice")
+        out.append(Column(at, first[at]))
+    return out
+
+
+def labelled(store: Channels, codes: Codes, labels: Tensor) -> None:
+    """Split channels whose elements of one vector have different labels."""
+    there = codes >= 0
+    flat, label = codes[there], labels.expand(codes.shape)[there]
+    own, number = channel(flat), vector(flat)
+    least = np.full(int(number.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(least, number, label.numpy())
+    # The label relative to the vector's smallest one, so that vectors that differ from each other are no reason to split.
+    relative = label.numpy() - least[number]
+    distinct, signature = signatures(own, number * (int(relative.max()) + 1) + relative)
+    store.split(distinct, signature)
+
+
+def _single(codes: Codes) -> bool:
+    return all(stride == 0 or n == 1 for stride, n in zip(codes.stride(), codes.shape, strict=True))
+
+
+def _one(codes: Codes) -> bool:
+    return codes.numel() == 0 or bool(codes.reshape(-1)[0] < 0)

@@ -1,0 +1,108 @@
+"""Follow the channels of a network's linear maps through its graph."""
+
+import operator
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx
+
+from landscape.network.graph import Graph, bound_arguments, where
+from landscape.symmetry.calls import Leaf
+from landscape.symmetry.hand_written import rms_norms
+from landscape.symmetry.mixing import carriers, linear_maps, normalizations, products  # noqa: F401  # importing enters their rules
+from landscape.symmetry.mixing.channels import Channels, Taken
+from landscape.symmetry.mixing.known_operations import LINEAR_OVER_POSITIONS, NONLINEAR, SHAPE_ONLY
+from landscape.symmetry.mixing.steps import RULES, Step, axis_of, flat, settle
+from landscape.symmetry.mixing.tracked import Tracked, channel, columns, opaque, vectors
+
+
+def channels_of(graph: Graph) -> Channels:
+    """What every channel of the network is written by, read by and mixed with."""
+    store = Channels()
+    values: dict[fx.Node, Any] = {}
+
+    def look_up(argument: Any) -> Any:
+        return fx.node.map_arg(argument, lambda node: values[node])
+
+    norms = rms_norms(graph)
+    for node in graph.nodes:
+        if node in norms.parts:
+            values[node] = None
+        elif node.op == "placeholder":
+            values[node] = _placeholder(graph, node)
+        elif node.op == "output":
+            _output(store, flat(look_up(node.args)))
+        elif node.op == "get_attr":
+            values[node] = None
+        elif node.target is operator.getitem:
+            values[node] = look_up(node.args[0])[node.args[1]]
+        else:
+            shapes = [v.shape for v in flat(node.meta.get("val")) if isinstance(v, Tensor)]
+            op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
+            step = Step(op, args, shapes, where(node), store)
+            values[node] = _followed(step) if shapes else None
+    return store
+
+
+def _followed(step: Step) -> Any:
+    """The results of one call."""
+    settle(step)
+    if step.name in RULES:
+        return RULES[step.name](step)
+    if step.name in NONLINEAR:
+        return step.nonlinear()
+    if step.name in SHAPE_ONLY:
+        return step.nothing(learned=False)
+    if step.name in LINEAR_OVER_POSITIONS:
+        return _pooled(step)
+    return step.unread()
+
+
+def _pooled(step: Step) -> Any:
+    """Averages over the last axes: the same channels, in new vectors; constants are not followed, because of padding."""
+    x = step.tracked(step.first)
+    axis = axis_of(x.codes)
+    if x.opaque:
+        return step.nothing()
+    found = columns(step.store, x.codes.movedim(axis, -1), step.place)
+    own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))[0]
+    if len(found) != 1 or (own < 0).any() or axis >= step.shape.numel() or len(step.shape) != len(x.shape):
+        return step.unread()
+    step.store.fixed.update(own.tolist())
+    lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
+    return step.result(vectors(lead, own).movedim(-1, axis))
+
+
+def _placeholder(graph: Graph, node: fx.Node) -> Any:
+    """A parameter, a buffer, a constant or an input."""
+    name = graph.leaves.get(node.name)
+    if name is not None:
+        return Leaf(name, graph.tensors[name].shape, name in graph.parameters)
+    value = node.meta.get("val")
+    return opaque(value.shape, learned=False) if isinstance(value, Tensor) else value
+
+
+def _output(store: Channels, results: list[Any]) -> None:
+    """Outputs are what may not change; a loss may ignore a constant in all classes of the first one."""
+    first = True
+    for value in results:
+        if isinstance(value, Leaf) and value.parameter:
+            store.give_up(f"{value.name} is an output of the network")
+        if not isinstance(value, Tracked):
+            continue
+        if value.mark is not None and value.mark.codes is not None:
+            store.fixed.update(np.unique(channel(value.mark.codes)).tolist())
+        own = channel(value.codes)
+        store.break_(own, "it is an output of the network", constants=first)
+        if first and not value.opaque and value.codes.ndim > 1:
+            axis = -1 if value.codes.ndim < 4 else 1
+            found = columns(store, value.codes.movedim(axis, -1), "the output")
+            if len(found) == 1 and len(found[0].at) == value.shape[axis]:
+                store.taken.append(Taken(found[0].channels, "outputs"))
+            else:
+                store.fixed.update(own[own >= 0].reshape(-1).tolist())
+        else:
+            store.fixed.update(own[own >= 0].reshape(-1).tolist())
+        first = False
+
+
