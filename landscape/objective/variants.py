@@ -33,6 +33,7 @@ class Variants(ABC):
 
     _engine: Engine
     _theta: Tensor
+    _spent: Spent
     _metric: Metric | None
     _methods: list[Method]
     _origin: Self | None
