@@ -292,7 +292,7 @@ class Normed(nn.Module):
 
 
 class TiedStream(nn.Module):
-    """A pre-norm transformer block on tokens whose head is the embedding of the words; RMSNorm, no biases."""
+    """A pre-norm transformer block on tokens whose head is the embedding of the words; RMSNorm, no biases; the last word."""
 
     def __init__(self, norm: type[nn.Module] = nn.RMSNorm, *, bias: bool = False) -> None:
         super().__init__()
@@ -309,7 +309,10 @@ class TiedStream(nn.Module):
         q, k, v = (heads_of(layer(z), 2) for layer in (self.q, self.k, self.v))
         x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
         x = x + self.fc2(F.relu(self.fc1(self.norm2(x))))
-        return self.head(self.norm3(x))
+        return self.head(self.read_out(self.norm3(x)))
+
+    def read_out(self, x: Tensor) -> Tensor:
+        return x[:, -1]
 
     def node(self, draw: Draw) -> None:
         rescale(draw.scale(12), [self.fc1], self.fc2)
@@ -382,10 +385,13 @@ class Stream(TiedStream):
 
 
 class LayerNormStream(Stream):
-    """With LayerNorm and biases, except in the head."""
+    """With LayerNorm and biases, except in the head; outputs (B, T, C) for all words."""
 
     def __init__(self) -> None:
         super().__init__(nn.LayerNorm, bias=True)
+
+    def read_out(self, x: Tensor) -> Tensor:
+        return x
 
     def axes(self, draw: Draw) -> Tensor:
         return draw.centred(WIDTH)
@@ -558,9 +564,9 @@ SYMMETRIC = [
     Symmetric("low rank", LowRank, (6,)),
     Symmetric("stacked", Stacked, (5,), nn.MSELoss),
     Symmetric("layer norm", Normed, (4,)),
-    Symmetric("stream", Stream, (), TokenLoss),
+    Symmetric("stream", Stream, ()),
     Symmetric("layer norm stream", LayerNormStream, (), TokenLoss),
-    Symmetric("tied stream", TiedStream, (), TokenLoss),
+    Symmetric("tied stream", TiedStream, ()),
     Symmetric("post-norm", PostNorm),
     Symmetric("batch norm", BatchNormCnn, (2, 8, 8)),
 ]

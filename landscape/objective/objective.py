@@ -1,6 +1,6 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.method import Method
-from landscape.curvature.per_sample import SAMPLE_FORMS, Curvature, sample_output_forms
+from landscape.curvature.per_sample import SAMPLE_FORMS, Curvature
 from landscape.curvature.reverse_mode import differentiable
 from landscape.errors import UsageError
 from landscape.machine.agreement import check_alike
@@ -267,14 +267,6 @@ class Objective(Prepared):
             return forms(self._engine, self._theta, self._cast(v))
         except RuntimeError:
             return None
-
-    @grad_mode
-    def output_forms(self, directions: Callable[[Tensor], Iterable[Tensor]]) -> Float[Tensor, " N"] | None:
-        """sum_z z^T (d2 loss_n / d output_n^2) z for every sample n, float64, over the z that `directions` gives for a batch's
-        outputs (B, ...), in their shape; None if the loss is not a mean over samples. Cost: one forward pass."""
-        self._check_values()
-        self._spent.forwards += 1
-        return sample_output_forms(self._engine, self._theta, directions)
 
     def outputs(self, *, dtype: str | None = None) -> Tensor:
         """The network's outputs at the trained weights for all samples, (N, ...), on the CPU; in another dtype on request."""

@@ -1,17 +1,20 @@
 """One-time checks and choices of an Objective: repeatable values, valid derivatives, products that fit in memory."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from landscape.curvature.footprint import planned
 from landscape.curvature.method import Method
+from landscape.curvature.per_sample import sample_output_forms
 from landscape.curvature.preflight import SAMPLES, check_engine
 from landscape.curvature.reverse_mode import differentiable
 from landscape.curvature.trial import chosen
 from landscape.errors import NumericalError, is_out_of_memory
-from landscape.machine.arithmetic import values
+from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.distributed import ALONE
 from landscape.machine.memory import Plan
 from landscape.network.batches import counted
@@ -107,6 +110,18 @@ class Prepared(Variants):
             return loss.mean(output if transform is None else transform(output), target)
 
         return ignores_constants(of_outputs, outputs, batch.target)
+
+    @grad_mode
+    def output_forms(self, directions: Callable[[Tensor], Iterable[Tensor]]) -> Float[Tensor, " N"] | None:
+        """sum_z z^T (d2 loss_n / d output_n^2) z for every sample n, float64; None if the loss is not a mean over samples.
+
+        `directions` gives the z for a batch's outputs (B, ...), in their shape: a direction for every sample.
+
+        Cost: one forward pass, and a second derivative of the loss alone for each z.
+        """
+        self._check_values()
+        self._spent.forwards += 1
+        return sample_output_forms(self._engine, self._theta, directions)
 
     def check_finite(self) -> Evaluation:
         """Loss and accuracy at the trained weights.

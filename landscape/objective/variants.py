@@ -20,7 +20,7 @@ from landscape.network.copy_check import Live
 from landscape.network.forward_checks import check_weights, weighted
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
 from landscape.network.parameters import Layout
-from landscape.results import Evaluation
+from landscape.results import Evaluation, Spent
 from landscape.values.evaluation import Metric
 from landscape.values.inference import convolves, inference_network
 from landscape.values.recalibration import batch_normalized
@@ -33,6 +33,7 @@ class Variants(ABC):
 
     _engine: Engine
     _theta: Tensor
+    _spent: Spent
     _metric: Metric | None
     _methods: list[Method]
     _origin: Self | None
