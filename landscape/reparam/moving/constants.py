@@ -38,9 +38,9 @@ def random_constants(
 
 
 def random_trade(values: dict[str, Tensor], one: Trade, size: float, generator: torch.Generator) -> Float[Tensor, " h"]:
-    """A normal d for a trade, with the standard deviation `size` times the rms of the biases."""
+    """A normal d for a trade, one number for all of it in a uniform one, of `size` times the rms of the biases."""
     h = next(iter((*one.plus.values(), *one.minus.values()))).shape[1]
-    return _normal((h,), generator) * size * rms(values, {**one.plus, **one.minus})
+    return _normal((1 if one.uniform else h,), generator).expand(h) * size * rms(values, {**one.plus, **one.minus})
 
 
 def rms(values: dict[str, Tensor], places: Places) -> float:
