@@ -72,8 +72,14 @@ def _tied(store: Channels, name: str, one: Entry, two: Entry) -> None:
 
 
 def coordinates_of(store: Channels) -> Coordinates:
-    """Connected channels, with their sides: nodes 2c and 2c + 1 stand for channel c mixed by A, or by the inverse of A^T."""
+    """Connected channels, with their sides, and keys that tell apart what the sums of channels tell apart.
+
+    Nodes 2c and 2c + 1 stand for channel c mixed by A, or by the inverse of A^T.
+    """
     _tie(store)
+    for total in reversed(store.sums):
+        for part in total.parts:
+            store.split(part, store.key[total.total])
     n = len(store.key)
     edges = [np.zeros((0, 2), np.int64)]
     for a, b, dual in store.links:
@@ -140,9 +146,6 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
                 return None
             rows.append(own_rows)
     rows = _merged(rows)
-    written, read = (sum(len(r.index) for r in rows if r.inverse == side) for side in (False, True))
-    if group == "general" and min(written, read) < size < max(written, read):
-        store.give_up(f"{_name(store, members, rows, size)}: more channels than what writes or reads them, so some are free")
     if _conflicting(rows, group):
         return None
     return Mixing(_name(store, members, rows, size), size, group, tuple(rows), turned)

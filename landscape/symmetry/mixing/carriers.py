@@ -84,6 +84,21 @@ def _moved(step: Step, tensors: dict[str, Any]) -> Any:
     return step.op(**(step.args | tensors))
 
 
+@rule("index")
+def index(step: Step) -> Any:
+    """Positions chosen by index tensors: the same channels, if those are not chosen among."""
+    x, chosen = step.args["self"], step.args["indices"]
+    if not isinstance(x, Tracked) or any(is_learned(i) for i in chosen):
+        return step.unread()
+    if x.opaque:
+        return step.nothing()
+    last = len(x.shape) - 1
+    own = channel(x.codes.reshape(-1, x.shape[-1]))
+    if vector_axis(x.codes) != last or len(chosen) > last or not (own == own[0]).all():
+        return step.unread()
+    return Tracked(vectors(tuple(step.shape[:-1]), own[0]), x.learned)
+
+
 @rule("constant_pad_nd", "pad")
 def pad(step: Step) -> Any:
     """Zeros may be mixed with anything; other constants are no channels."""
@@ -307,6 +322,17 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
     at = axis if keep else axis - sum(d < axis for d in dims)
     lead = tuple(n for d, n in enumerate(step.shape) if d != at)
     return step.result(vectors(lead, total).movedim(-1, at))
+
+
+@rule("pow")
+def power(step: Step) -> Any:
+    """The sum of squares of channels may stay as it is when they are rotated; no other power does."""
+    if step.args.get("exponent") == 2:
+        for value in step.values():
+            if isinstance(value, Tracked) and not value.opaque:
+                step.store.doubt(channel(value.codes), f"{step.place} reads its square")
+        return step.nothing()
+    return step.nonlinear()
 
 
 @rule("softmax", "_softmax", "_safe_softmax", accepts=("scores",))
