@@ -93,9 +93,10 @@ def attack(
 ) -> Attack:
     """Make a measure as large as a budget allows without changing the function.
 
-    The unknowns are the factor of every neuron, the matrix of every mixing, and every constant, all at once. The search needs no
-    derivatives, so that it takes any measure: first random points at the edge of the budget, of whole families and then of
-    single layers or heads, then steps of a size that adapts around the best point. All evaluations have the same random numbers.
+    The unknowns are the factor of every neuron, the matrix of every mixing, and every constant, all at once. The search needs
+    no derivatives, so that it takes any measure: first random points at the edge of the budget, of whole families and then of
+    single layers or heads, then steps of a size that adapts around the best point. All evaluations have the same random
+    numbers.
 
     Args:
         objective: the network on its data.

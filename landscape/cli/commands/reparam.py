@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.moves.asked_families import Asked, asked
+from landscape.cli.moves.asked_families import asked
 from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import NumericalError
@@ -14,8 +14,6 @@ from landscape.errors import NumericalError
 if TYPE_CHECKING:
     from landscape.cli.moves.certified_moves import Line
     from landscape.cli.output_directory import OutputDirectory
-    from landscape.objective import Objective
-    from landscape.reparam import Symmetries
     from landscape.tasks import Task
 
 NAME = "reparam"
@@ -31,8 +29,8 @@ def run(
         typer.Option(
             "--symmetry",
             metavar="FAMILY",
-            help="Move along layer, node, pair, rotation, norm-out, norm-in, shift or bias, several separated by commas, or all "
-            "that the network has. Default: layer, node and pair.",
+            help="Move along layer, node, pair, rotation, norm-out, norm-in, shift or bias, several separated by commas, or "
+            "all that the network has. Default: layer, node and pair.",
         ),
     ] = None,
     alpha: Annotated[

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
-from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, house, legend_above, new_axes, plain
+from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, house, new_axes, plain
 from landscape.results import CertificateRow, CertificateTable
 from landscape.results.certificate_table import ratio_text
 
@@ -81,9 +81,9 @@ def _legend(ax: Axes, rows: list[CertificateRow]) -> None:
     kinds = [
         ({"invariant"}, _tinted(BLUE, 0.35), "survives, as claimed"),
         ({"moved"}, _tinted(VERMILLION, 0.6), "moved: can be faked"),
-        ({"within doubt", "unmoved here"}, to_rgb(LIGHT), "no claim, unmoved here"),
+        ({"within doubt", "unmoved here"}, to_rgb(LIGHT), "no claim, no sure change here"),
         ({"CLAIM BROKEN"}, to_rgb(BLACK), "CLAIM BROKEN"),
     ]
     handles = [Patch(facecolor=colour, edgecolor=GREY, lw=0.4, label=words) for own, colour, words in kinds if own & verdicts]
     if handles:
-        legend_above(ax, handles)
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3)
