@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from in_process import landscape
+from in_process import Done, landscape
 from safetensors.torch import load_file
 from torch import nn
 
@@ -50,7 +50,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def reparam(here: Path, *arguments: object, code: int = 0):  # noqa: ANN201  # what `landscape` returns
+def reparam(here: Path, *arguments: object, code: int = 0) -> Done:
     return landscape("reparam", "net.pt", "--task", "task.py", *arguments, cwd=here, code=code)
 
 
@@ -113,6 +113,7 @@ def test_a_target_of_pairs_is_a_condition_number(here: Path) -> None:
     assert document["rows"][0]["after"]["value"] == pytest.approx(30 * start, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_an_attack_says_how_far_it_came(here: Path) -> None:
     done = reparam(here, "--attack", "logit_norm", "--symmetry", "pair,shift", "--measures", "logit_norm", "--out", "a")
     document = json.loads((here / "a" / "certificate.json").read_text())
@@ -143,8 +144,7 @@ def test_a_mistake_is_one_line(here: Path, options: tuple[object, ...], words: s
     assert words in reparam(here, *options, "--out", "never", code=2).error
 
 
-def test_a_family_that_is_not_there_and_a_network_without_symmetry(here: Path, tmp_path: Path) -> None:
-    assert "of the family rotation" in reparam(here, "--symmetry", "rotation", "--out", "never", code=2).error
+def test_a_network_without_symmetry(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(
         "import torch\nfrom torch import nn\nfrom landscape import Task\n\n\ndef task():\n"
         "    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))\n"

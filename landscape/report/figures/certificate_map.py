@@ -11,7 +11,7 @@ from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, house, 
 from landscape.results import CertificateRow, CertificateTable
 from landscape.results.certificate_table import ratio_text
 
-ROW, COLUMN, NAMES = 0.235, 0.72, 2.4  # inches of a cell, and of the measures' names
+ROW, COLUMN, NAMES, LEGEND = 0.235, 0.72, 2.4, 4.6  # inches of a cell, of the measures' names, and of the legend
 DEEPEST = 6.0  # decades of change at which the colour is full
 PALE = 0.25  # share of the colour for a change by little
 
@@ -32,7 +32,7 @@ def draw_certificate_map(table: CertificateTable, ax: Axes | None = None) -> Axe
         The axes.
     """
     names, families = table.ranked, list(table.columns)
-    ax = new_axes(NAMES + COLUMN * len(families), 0.9 + ROW * len(names)) if ax is None else ax
+    ax = new_axes(NAMES + max(COLUMN * len(families), LEGEND), 1.2 + ROW * len(names)) if ax is None else ax
     rows = [list(table.rows(name).values()) for name in names]
     ax.imshow(np.array([[_colour(row) for row in line] for line in rows]), aspect="auto", interpolation="nearest")
     for i, line in enumerate(rows):
