@@ -309,6 +309,17 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
     return step.result(vectors(lead, total).movedim(-1, at))
 
 
+@rule("pow")
+def power(step: Step) -> Any:
+    """The sum of squares of channels may stay as it is when they are rotated; no other power does."""
+    if step.args.get("exponent") == 2:
+        for value in step.values():
+            if isinstance(value, Tracked) and not value.opaque:
+                step.store.doubt(channel(value.codes), f"{step.place} reads its square")
+        return step.nothing()
+    return step.nonlinear()
+
+
 @rule("softmax", "_softmax", "_safe_softmax", accepts=("scores",))
 def softmax(step: Step) -> Any:
     """It ignores what all scores of a query have in common, such as a constant in all keys."""
