@@ -19,7 +19,7 @@ from landscape import Task
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed, self.head = nn.Linear(3, 8), nn.Linear(8, 3)
+        self.embed, self.head = nn.Linear(3, 8, bias=False), nn.Linear(8, 3)
         self.norm = nn.LayerNorm(8)
         self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from landscape.errors import UsageError
 from landscape.network.copying import uncompiled
 from landscape.network.graph import Example
-from landscape.reparam.moving.constants import random_constants, random_trade, shift, trade
+from landscape.reparam.moving.added_constants import random_constants, random_trade, shift, trade
 from landscape.reparam.moving.matrices import check_condition, checked_matrix, dtypes_of, random_matrix
 from landscape.reparam.moving.matrices import mix as mix_values
 from landscape.reparam.moving.same_function import NEARLY, compare, tolerance_of
