@@ -113,7 +113,6 @@ def test_a_target_of_pairs_is_a_condition_number(here: Path) -> None:
     assert document["rows"][0]["after"]["value"] == pytest.approx(30 * start, rel=2e-3)
 
 
-@pytest.mark.slow
 def test_an_attack_says_how_far_it_came(here: Path) -> None:
     done = reparam(here, "--attack", "logit_norm", "--symmetry", "pair,shift", "--measures", "logit_norm", "--out", "a")
     document = json.loads((here / "a" / "certificate.json").read_text())

@@ -109,7 +109,9 @@ def run(
     if common.dtype == "float64":
         task.model.double()
     objective = objective_of(task, common, naming.split)
-    symmetries = symmetries_for(objective) or find_symmetries(task.model, objective.example)
+    symmetries = symmetries_for(objective)
+    if symmetries is None:  # tracing it again says why it cannot be read
+        symmetries = find_symmetries(task.model, objective.example)
     families = wanted.among(symmetries.families)
     check(task.model, symmetries, families, alpha=wanted.factor, condition=wanted.ratio)
     inputs = provenance(objective, common.seed) | task_file(naming) | {
