@@ -246,13 +246,13 @@ def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]], captio
     alike = {c.symmetry: [pair for pair in pairs if pair[1].symmetry == c.symmetry] for _, c in pairs}
     scaled = [pair for name, own in alike.items() if name in ("layer", "node") for pair in own]
     pictures: dict[str | None, Picture] = {}
-    words = f"Ratio of each measure after to before {{}} of {label_text(label)}; the tables have the numbers."
+    words = f"Ratio of each measure after to before the change of {label_text(label)}; the tables have the numbers."
     if scaled:
-        pictures[scaled[0][1].symmetry] = picture(titled.figure_certificate(scaled, caption=caption), words.format("rescaling"))
+        pictures[scaled[0][1].symmetry] = picture(titled.figure_certificate(scaled, caption=caption), words)
     other = next((name for name in alike if name not in ("layer", "node")), None)
     if other is not None and len({tuple(row.name for row in own[0][1].rows) for own in alike.values()}) == 1:
         table = CertificateTable({str(name): own[0][1] for name, own in alike.items()})
-        pictures[other] = picture(titled.figure_certificate_map(table, caption=caption), words.format("moving"))
+        pictures[other] = picture(titled.figure_certificate_map(table, caption=caption), words)
     return [_certificate(label, own) | {"picture": pictures.get(name)} for name, own in alike.items()]
 
 
