@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from landscape.errors import NumericalError, UsageError
 from landscape.machine.progress import stage
 from landscape.measures import chosen, measure_all
+from landscape.network.copying import uncompiled
 from landscape.objective import Objective
 from landscape.reparam.moving.move import Size, check, classes_of
 from landscape.reparam.moving.orbits import Block, blocks_of, network_at
@@ -88,14 +89,15 @@ def attack(
     families: Sequence[Family] | None = None,
     alpha: float = 5.0,
     condition: float = 10.0,
-    evaluations: int = 100,
+    evaluations: int = 200,
     seed: int = 0,
 ) -> Attack:
     """Make a measure as large as a budget allows without changing the function.
 
-    The unknowns are the factor of every neuron, the matrix of every mixing, and every constant, all at once. The search needs no
-    derivatives, so that it takes any measure: first random points at the edge of the budget, of whole families and then of
-    single layers or heads, then steps of a size that adapts around the best point. All evaluations have the same random numbers.
+    The unknowns are the factor of every neuron, the matrix of every mixing, and every constant, all at once. The search needs
+    no derivatives, so that it takes any measure: first random points at the edge of the budget, of whole families and then of
+    single layers or heads, then steps of a size that adapts around the best point. All evaluations have the same random
+    numbers.
 
     Args:
         objective: the network on its data.
@@ -139,7 +141,7 @@ def attack(
             compare(model, other, objective.example, tolerance=tolerance, classes=classes)
         except NumericalError:
             return None
-        estimate = measure_all(objective.with_model(other), [known.name], seed=seed)[known.name].estimate
+        estimate = measure_all(_at(objective, other), [known.name], seed=seed)[known.name].estimate
         return estimate.value if estimate.converged else None
 
     blocks = blocks_of(symmetries, along, Size(alpha, condition))
@@ -159,6 +161,15 @@ def attack(
         known.name, network_at(model, blocks, search.states), first.value, search.best, 1 + search.spent, search.refused,
         search.gains, along, alpha, condition,
     )  # fmt: skip
+
+
+def _at(objective: Objective, model: nn.Module) -> Objective:
+    """The objective at another network's weights and buffers; the checks of its derivatives are not made again."""
+    network = uncompiled(model)
+    tensors = {n: t.detach() for n, t in (*network.named_parameters(), *network.named_buffers())}
+    trained = {name: tensors.pop(name) for name in objective.layout.names}
+    rest = {n: t.to(objective.device, objective.dtype if t.is_floating_point() else None) for n, t in tensors.items()}
+    return objective.at(objective.layout.flatten(trained).to(objective.device, objective.dtype), rest)
 
 
 @dataclass

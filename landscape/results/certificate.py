@@ -68,9 +68,9 @@ class Certificate:
         same_function: max_delta_logit <= tolerance * logit_scale.
         samples: number of samples on which the outputs were compared.
         scaling: changed parameter -> (smallest, largest) factor; empty unless every weight was multiplied by a positive factor.
+        provenance: seed, dtype, versions.
         nearly: whether the outputs differ by more than rounding, because of a normalization's eps.
         constant: whether the outputs of each sample moved by a constant that the loss ignores; `max_delta_logit` is without it.
-        provenance: seed, dtype, versions.
     """
 
     rows: tuple[CertificateRow, ...]
@@ -80,9 +80,9 @@ class Certificate:
     same_function: bool
     samples: int
     scaling: dict[str, tuple[float, float]]
+    provenance: dict[str, Any] = field(default_factory=dict)
     nearly: bool = False
     constant: bool = False
-    provenance: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
         """Cells under `HEAD`, one row per measure: the values with the method's error (95 %)."""

@@ -131,6 +131,7 @@ def ratio_text(row: CertificateRow) -> str:
     """after / before in two digits; a dash where there is none."""
     if not WORDS[row.verdict] or not math.isfinite(row.ratio):
         return "–"
-    number = f"{row.ratio:.2g}"
+    close = row.verdict != "invariant" and abs(row.ratio - 1) < 0.05  # two digits would say that nothing changed
+    number = f"{row.ratio:.4g}" if close else f"{row.ratio:.2g}"
     mantissa, e, exponent = number.partition("e")
     return f"{mantissa}e{int(exponent)}" if e else number

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.moves.asked_families import Asked, asked
+from landscape.cli.moves.asked_families import asked
 from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import NumericalError
@@ -14,8 +14,6 @@ from landscape.errors import NumericalError
 if TYPE_CHECKING:
     from landscape.cli.moves.certified_moves import Line
     from landscape.cli.output_directory import OutputDirectory
-    from landscape.objective import Objective
-    from landscape.reparam import Symmetries
     from landscape.tasks import Task
 
 NAME = "reparam"
@@ -31,8 +29,8 @@ def run(
         typer.Option(
             "--symmetry",
             metavar="FAMILY",
-            help="Move along layer, node, pair, rotation, norm-out, norm-in, shift or bias, several separated by commas, or all "
-            "that the network has. Default: layer, node and pair.",
+            help="Move along layer, node, pair, rotation, norm-out, norm-in, shift or bias, several separated by commas, or "
+            "all that the network has. Default: layer, node and pair.",
         ),
     ] = None,
     alpha: Annotated[
@@ -111,7 +109,9 @@ def run(
     if common.dtype == "float64":
         task.model.double()
     objective = objective_of(task, common, naming.split)
-    symmetries = symmetries_for(objective) or find_symmetries(task.model, objective.example)
+    symmetries = symmetries_for(objective)
+    if symmetries is None:  # tracing it again says why it cannot be read
+        symmetries = find_symmetries(task.model, objective.example)
     families = wanted.among(symmetries.families)
     check(task.model, symmetries, families, alpha=wanted.factor, condition=wanted.ratio)
     inputs = provenance(objective, common.seed) | task_file(naming) | {

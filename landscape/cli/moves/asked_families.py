@@ -56,7 +56,7 @@ class Asked:
             return self.families
         if self.every or self.attack is not None:
             return there
-        usual: "tuple[Family, ...]" = tuple(family for family in there if family in ("layer", "node", "pair"))
+        usual: tuple[Family, ...] = tuple(family for family in there if family in ("layer", "node", "pair"))
         if self.target is not None:
             return tuple(family for family in there if family in TARGETED)[:1]
         return usual or there

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from landscape.objective import Objective
     from landscape.reparam import Attack, Symmetries
-    from landscape.results import Certificate
+    from landscape.results import Certificate, CertificateTable
     from landscape.symmetry.families import Family
     from landscape.tasks import Task
 
@@ -156,7 +156,6 @@ def _moved(
 
 def _show(terminal: Terminal, lines: Sequence[Line], where: dict[str, str]) -> None:
     """Print the tables, what is not comparable and why, and the verdicts."""
-    from landscape.results import CertificateTable
     from landscape.results.certificate import HEAD
 
     reasons: dict[str, str] = {}
@@ -186,7 +185,7 @@ def _show(terminal: Terminal, lines: Sequence[Line], where: dict[str, str]) -> N
         terminal.line(table.headline())
 
 
-def table_of(lines: Sequence[Line]) -> Any:
+def table_of(lines: Sequence[Line]) -> "CertificateTable":
     """The certificates at the first factor of every line, as one table."""
     from landscape.results import CertificateTable
 

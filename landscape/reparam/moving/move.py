@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from landscape.errors import UsageError
 from landscape.network.copying import uncompiled
 from landscape.network.graph import Example
-from landscape.reparam.moving.constants import random_constants, random_trade, shift, trade
+from landscape.reparam.moving.added_constants import random_constants, random_trade, shift, trade
 from landscape.reparam.moving.matrices import check_condition, checked_matrix, dtypes_of, random_matrix
 from landscape.reparam.moving.matrices import mix as mix_values
 from landscape.reparam.moving.same_function import NEARLY, compare, tolerance_of
@@ -98,6 +98,7 @@ def move(
             example,
             tolerance=max(NEARLY, tolerance_of(model)) if inexact else None,
             classes=classes_of(symmetries) if "shift" in families else (),
+            along=", ".join(families),
             fix="use a smaller condition number or an alpha closer to 1" if matrices else "use an alpha closer to 1",
         )
     return other
@@ -125,7 +126,7 @@ def mix(model: nn.Module, mixing: Mixing, matrix: Tensor, *, example: Example | 
     mix_values(values, mixing, checked)
     other = rounded(model, values)
     if example is not None:
-        compare(model, other, example, fix="use a smaller condition number")
+        compare(model, other, example, along=mixing.name, fix="use a smaller condition number")
     return other
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from landscape.reparam.moving.constants import rms, shift, trade
+from landscape.reparam.moving.added_constants import rms, shift, trade
 from landscape.reparam.moving.matrices import centred_basis, mix, random_matrix, turning
 from landscape.reparam.moving.move import Size
 from landscape.reparam.moving.scaled import floor, scale
@@ -139,20 +139,22 @@ class Constants:
 
 
 def blocks_of(symmetries: Symmetries, families: tuple[Family, ...], size: Size) -> list[Block]:
-    """All changes of these families, one after another: factors first, then matrices, then constants."""
-    found: list[Block] = []
+    """All changes of these families, one after another: matrices, constants, then factors.
+
+    Factors come last, so that a measure which survives them gains nothing from them: they do not commute with the matrices.
+    """
+    found: list[Block] = [Matrices(m.family, m, size) for m in symmetries.mixings if m.family in families]
+    found += [Constants("shift", one, size) for one in symmetries.shifts if "shift" in families]
+    found += [Constants("bias", one, size) for one in symmetries.trades if "bias" in families]
     for unit in symmetries.units:
         own: list[Family] = ["norm-in"] if unit.buffers else ["norm-out"] if unit.normed else []
         kind = next((family for family in ("node", *own, "layer") if family in families), None)
         if kind is not None:
-            family: Family = own[0] if own and own[0] in families else kind  # type: ignore[assignment]  # one of `families`
+            family: Family = own[0] if own and own[0] in families else kind
             found.append(Factors(family, symmetries, unit.neurons, size, alike=kind == "layer"))
     if "norm-in" in families and symmetries.nearly is not None:
         for neuron in range(1, symmetries.nearly.neurons + 1):
             found.append(Factors("norm-in", symmetries.nearly, torch.tensor([neuron]), size, alike=True))
-    found += [Matrices(m.family, m, size) for m in symmetries.mixings if m.family in families]
-    found += [Constants("shift", one, size) for one in symmetries.shifts if "shift" in families]
-    found += [Constants("bias", one, size) for one in symmetries.trades if "bias" in families]
     return found
 
 

@@ -42,6 +42,7 @@ def compare(
     *,
     tolerance: float | None = None,
     classes: Sequence[int] = (),
+    along: str = "",
     fix: str = "use a factor closer to 1",
 ) -> float:
     """Largest change of an output on the example, relative to the largest output.
@@ -51,6 +52,7 @@ def compare(
         example: an input of both.
         tolerance: the largest change that is accepted; None for rounding of the weights.
         classes: numbers of classes whose outputs may all move by one constant, which a softmax ignores.
+        along: what the weights were moved along, for the message.
         fix: what to do where the change is larger.
 
     Raises:
@@ -66,7 +68,8 @@ def compare(
         moved, scale = float(moved_by(x, y, classes).abs().max()), float(x.abs().max())
         if not moved <= accepted * scale:
             raise NumericalError(
-                f"expected outputs to change by at most {accepted:.0e} of the largest, found {moved:.2e} against {scale:.2e}",
+                f"expected outputs to change by at most {accepted:.0e} of the largest{f' along {along}' if along else ''}, "
+                f"found {moved:.2e} against {scale:.2e}",
                 fix=f"{fix}; if that does not help, tracing missed an operation of the network",
             )
         largest = max(largest, moved / scale if scale else 0.0)

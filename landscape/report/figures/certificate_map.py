@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
-from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, house, legend_above, new_axes, plain
+from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, house, new_axes, plain
 from landscape.results import CertificateRow, CertificateTable
 from landscape.results.certificate_table import ratio_text
 
-ROW, COLUMN, NAMES = 0.235, 0.72, 2.4  # inches of a cell, and of the measures' names
+ROW, COLUMN, NAMES, LEGEND = 0.235, 0.72, 2.4, 4.6  # inches of a cell, of the measures' names, and of the legend
 DEEPEST = 6.0  # decades of change at which the colour is full
 PALE = 0.25  # share of the colour for a change by little
 
@@ -32,7 +32,7 @@ def draw_certificate_map(table: CertificateTable, ax: Axes | None = None) -> Axe
         The axes.
     """
     names, families = table.ranked, list(table.columns)
-    ax = new_axes(NAMES + COLUMN * len(families), 0.9 + ROW * len(names)) if ax is None else ax
+    ax = new_axes(NAMES + max(COLUMN * len(families), LEGEND), 1.2 + ROW * len(names)) if ax is None else ax
     rows = [list(table.rows(name).values()) for name in names]
     ax.imshow(np.array([[_colour(row) for row in line] for line in rows]), aspect="auto", interpolation="nearest")
     for i, line in enumerate(rows):
@@ -81,9 +81,9 @@ def _legend(ax: Axes, rows: list[CertificateRow]) -> None:
     kinds = [
         ({"invariant"}, _tinted(BLUE, 0.35), "survives, as claimed"),
         ({"moved"}, _tinted(VERMILLION, 0.6), "moved: can be faked"),
-        ({"within doubt", "unmoved here"}, to_rgb(LIGHT), "no claim, unmoved here"),
+        ({"within doubt", "unmoved here"}, to_rgb(LIGHT), "no claim, no sure change here"),
         ({"CLAIM BROKEN"}, to_rgb(BLACK), "CLAIM BROKEN"),
     ]
     handles = [Patch(facecolor=colour, edgecolor=GREY, lw=0.4, label=words) for own, colour, words in kinds if own & verdicts]
     if handles:
-        legend_above(ax, handles)
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3)

@@ -18,7 +18,17 @@ from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.surface_section import slice_entry
 from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number
 from landscape.report.style import label_text, unit_text
-from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import (
+    Block,
+    Certificate,
+    CertificateRow,
+    CertificateTable,
+    Comparison,
+    Eigenpairs,
+    Sharpness,
+    Slice,
+    SpectralDensity,
+)
 from landscape.results.sharpness import joint_mark
 from landscape.version import __version__
 
@@ -232,11 +242,18 @@ def _spectra(
 
 
 def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]], caption: bool) -> list[dict[str, Any]]:
-    """One entry per symmetry; the first has the figure of both."""
-    alike = [[pair for pair in pairs if pair[1].symmetry == symmetry] for symmetry in ("layer", "node")]
-    words = f"Ratio of each measure after to before rescaling of {label_text(label)}; the tables have the numbers."
-    drawn = picture(titled.figure_certificate(pairs, caption=caption), words) if pairs else None
-    return [_certificate(label, own) | {"picture": None if i else drawn} for i, own in enumerate(filter(None, alike))]
+    """One entry per symmetry; the first has the figure of layers and neurons, the first of the others the map of all."""
+    alike = {c.symmetry: [pair for pair in pairs if pair[1].symmetry == c.symmetry] for _, c in pairs}
+    scaled = [pair for name, own in alike.items() if name in ("layer", "node") for pair in own]
+    pictures: dict[str | None, Picture] = {}
+    words = f"Ratio of each measure after to before the change of {label_text(label)}; the tables have the numbers."
+    if scaled:
+        pictures[scaled[0][1].symmetry] = picture(titled.figure_certificate(scaled, caption=caption), words)
+    other = next((name for name in alike if name not in ("layer", "node")), None)
+    if other is not None and len({tuple(row.name for row in own[0][1].rows) for own in alike.values()}) == 1:
+        table = CertificateTable({str(name): own[0][1] for name, own in alike.items()})
+        pictures[other] = picture(titled.figure_certificate_map(table, caption=caption), words)
+    return [_certificate(label, own) | {"picture": pictures.get(name)} for name, own in alike.items()]
 
 
 def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict[str, Any]:
