@@ -26,7 +26,8 @@ NAMES = {
     for m in MEASURES.values()
 }
 # Not seen to move, though no proof is known: a measure claims no more than is proven.
-UNPROVEN: set[tuple[str, Family]] = set()
+# The metric "inv" takes up one factor for the whole stream that a normalization reads, but not one for each of its channels.
+UNPROVEN: set[tuple[str, Family]] = {("geodesic_trace_inv", "norm-in"), ("geodesic_inv", "norm-in")}
 
 
 def cases() -> list[object]:

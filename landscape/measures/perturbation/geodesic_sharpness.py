@@ -1,5 +1,6 @@
 """Geodesic sharpness of da Silva, Dangel and Oore: sharpness in metrics that no matrix between a pair of maps changes."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from landscape import linalg
 from landscape.linalg.probes import default_generator
 from landscape.measures.perturbation.pair_metrics import Geometry, Metric, geometry
 from landscape.measures.perturbation.worst_case import ROUGH, check_radius
-from landscape.measures.registry import NotDefined, measure, variant
+from landscape.measures.registry import NotDefined, Work, measure, variant
 from landscape.measures.running.shared_computations import (
     extremes,
     extremes_work,
@@ -19,6 +20,7 @@ from landscape.measures.running.shared_computations import (
     sweep_work,
     trace_of,
 )
+from landscape.measures.traced_network import symmetries_for
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -143,16 +145,26 @@ def _register() -> None:
     """Register both measures in both metrics."""
     for metric, rho, words in (("inv", 0.5, "(G^T G)^-1 of each factor"), ("mix", 0.05, "H^T H of the other factor")):
         doc = f"Trace of the Hessian in the pair metric {metric}, {words}; d^2 / w^2 on weights in no pair."
-        _of_pairs(f"geodesic_trace_{metric}", work=sweep_work(f"geodesic {metric}"))(
+        _of_pairs(f"geodesic_trace_{metric}", work=_where_pairs(sweep_work(f"geodesic {metric}")))(
             variant(geodesic_trace, doc, {"metric": metric})
         )
         doc = f"Worst-case geodesic sharpness in the pair metric {metric}, {words}: max growth on geodesics of length rho."
-        _of_pairs(f"geodesic_{metric}", work=_climb_work(f"geodesic {metric}"))(
+        _of_pairs(f"geodesic_{metric}", work=_where_pairs(_climb_work(f"geodesic {metric}")))(
             variant(geodesic_sharpness, doc, {"metric": metric}, rho=rho)
         )
 
 
-def _climb_work(key: str) -> Any:
+def _where_pairs(work: Work) -> Work:
+    """The work of a measure that takes none where there is no pair."""
+
+    def own(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
+        found = symmetries_for(objective)
+        return work(objective, settings) if found is not None and "pair" in found.families else {}
+
+    return own
+
+
+def _climb_work(key: str) -> Work:
     """Typical cost of the maximisation, and of the eigenvector from which it starts."""
     start = extremes_work(key, rough=True)
     return lambda objective, settings: {
