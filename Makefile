@@ -50,6 +50,7 @@ figures: .venv/installed demo
 	$(BIN)/python -m experiments.keskar
 	$(BIN)/python -m experiments.zhang
 	$(BIN)/python -m experiments.dinh
+	$(BIN)/python -m experiments.symmetries --seeds 3
 	$(BIN)/landscape reparam demo/runs/small-batch.safetensors --measures all --sweep 3 --samples 512 --out build/reparam-all
 	cp build/reparam-all/certificate.png figures/certificate.png
 	cp demo/plane/surface-contour.png figures/demo-plane.png

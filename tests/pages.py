@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from landscape.symmetry.families import FAMILIES
+
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
 CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -71,7 +73,7 @@ def measure_table() -> str:
     for m in MEASURES.values():
         name = f"**`{m.name}`**" if m.default else f"`{m.name}`"
         rows.append((name, m.summary, m.unit, _unmoved(m), m.reference))
-    return _table(("measure", "definition", "unit", "invariant to rescaling", "reference"), rows)
+    return _table(("measure", "definition", "unit", "survives", "reference"), rows)
 
 
 def usual_measure_table() -> str:
@@ -79,7 +81,7 @@ def usual_measure_table() -> str:
     from landscape.measures import MEASURES
 
     rows = [(f"`{m.name}`", m.summary, _unmoved(m)) for m in MEASURES.values() if m.default]
-    return _table(("measure", "definition", "invariant to rescaling"), rows)
+    return _table(("measure", "definition", "survives"), rows)
 
 
 def option_tables() -> str:
@@ -118,8 +120,9 @@ def _options(params: list[Any]) -> str:
 
 
 def _unmoved(measure: Any) -> str:
-    """The rescalings that leave a measure as it is."""
-    text = ", ".join(f"{s}-wise" for s in measure.invariant_to) or "–"
+    """The families of symmetries that a measure survives."""
+    everything = len(measure.invariant_to) == len(FAMILIES)
+    text = "all" if everything else ", ".join(measure.invariant_to) or "–"
     if measure.only_if is not None:
         text += f" ({measure.only_if.__doc__.partition(',')[0].replace('Whether', 'if')})"
     return text

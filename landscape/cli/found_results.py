@@ -83,10 +83,10 @@ def _surface(found: Found, document: dict[str, Any]) -> None:
 def _certificate(found: Found, document: dict[str, Any]) -> None:
     from landscape.results import Certificate
 
-    node = document.get("node")
-    for entry in (document, *([node] if node else []), *document.get("sweep", [])):
+    node, families = document.get("node"), document.get("families", {})
+    for entry in (document, *([node] if node else []), *families.values(), *document.get("sweep", [])):
         certificate, label = Certificate.from_json(entry), _label(document)
-        if entry.get("rescaling", certificate.symmetry) != certificate.symmetry:
+        if (entry.get("rescaling"), certificate.symmetry) == ("layer", "node"):
             label += ", one layer, some tensors scaled in part"
         pairs = found["certificates"].setdefault(label, [])
         # Two runs of the command may contain the same point.

@@ -1,6 +1,6 @@
 """Curvature sample by sample: v^T A_n v for every sample n, whose spread gives the sampling error of v^T A v."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -62,6 +62,32 @@ def sample_fisher(engine: Engine, theta: Float[Tensor, " P"], v: Float[Tensor, "
             leaves = engine.leaves(theta)
             losses = engine.per_sample(leaves, batch)
             parts.append(pusher(losses, leaves)(direction).double().square())
+    return torch.cat(parts)
+
+
+def sample_output_forms(
+    engine: Engine, theta: Float[Tensor, " P"], directions: Callable[[Tensor], Iterable[Tensor]]
+) -> Float[Tensor, " N"] | None:
+    """sum_z z^T A_n z for every sample n, A_n = d2 loss_n / d output_n^2; None if the loss is not a mean over samples.
+
+    `directions` gives the z for a batch's outputs, in their shape: a direction for every sample, since A has a block for each.
+    The network is not differentiated. Cost: one forward pass, and a second derivative of the loss alone for each z.
+    """
+    parts = []
+    with engine.derivatives(theta):
+        for batch in engine.batches:
+            with torch.no_grad():
+                output = engine.forward(engine.tensors(theta), batch)
+            point = output.detach().requires_grad_()
+            losses = engine.loss.per_sample(point, batch.target, batch.weights)
+            if losses is None:
+                return None
+            slope = grad(losses.sum(), {"output": point}, create_graph=True)
+            total = torch.zeros(len(point), dtype=torch.float64, device=point.device)
+            for z in directions(output):
+                bent = vjp(slope, {"output": point}, {"output": z})["output"]
+                total += (bent.double() * z.double()).reshape(len(z), -1).sum(1)
+            parts.append(total)
     return torch.cat(parts)
 
 

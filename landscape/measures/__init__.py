@@ -13,6 +13,9 @@ from landscape.measures.running.time_forecast import Forecast, forecast, room
 from landscape.measures.hessian.traces import adaptive_trace, frobenius, layer_relative_trace, trace, weight_curvature
 
 # isort: split
+from landscape.measures.hessian.row_wise import row_lambda_max, row_trace
+
+# isort: split
 from landscape.measures.perturbation.epsilon_sharpness import keskar, keskar_relative
 
 # isort: split
@@ -25,6 +28,9 @@ from landscape.measures.perturbation.adaptive_sharpness import (
     adaptive_worst_m,
     first_order_adaptive_linf,
 )
+
+# isort: split
+from landscape.measures.perturbation.geodesic_sharpness import geodesic_sharpness, geodesic_trace
 
 # isort: split
 from landscape.measures.hessian.relative_flatness import relative_flatness
@@ -55,6 +61,9 @@ from landscape.measures.function.function_space import input_margin, logit_norm
 # isort: split
 from landscape.measures.function.critical_samples import critical_sample_ratio
 
+# isort: split
+from landscape.measures.function.output_curvature import output_curvature
+
 __all__ = [
     "MEASURES",
     "Forecast",
@@ -81,6 +90,8 @@ __all__ = [
     "frobenius_product",
     "gauss_newton_lambda_max",
     "gauss_newton_trace",
+    "geodesic_sharpness",
+    "geodesic_trace",
     "input_margin",
     "keskar",
     "keskar_relative",
@@ -91,12 +102,15 @@ __all__ = [
     "logit_norm",
     "measure",
     "measure_all",
+    "output_curvature",
     "pac_bayes",
     "pac_bayes_magnitude",
     "path_norm",
     "provenance",
     "relative_flatness",
     "room",
+    "row_lambda_max",
+    "row_trace",
     "sam",
     "sam_linf",
     "sharpness",

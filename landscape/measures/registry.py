@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,19 @@ import torch
 from landscape.errors import NumericalError, UsageError, printable
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
+from landscape.symmetry.families import FAMILIES, Family
 
-if TYPE_CHECKING:
-    pass
+# What measures of one kind survive, each with its proof. D is a positive factor for every weight.
+# Every weight counts in proportion to its size: L(D w) = L(w) for all w, so that D changes no growth of the loss.
+ELEMENTWISE: tuple[Family, ...] = ("layer", "node", "norm-out", "norm-in")
+# The loss at w + d alone counts, and how long d is: L(w + v + d) = L(w + d) for a shift v.
+PLAIN: tuple[Family, ...] = ("shift",)
+# Only the loss at multiples t w counts: L(T(t w)) = L(t w), and T(t w) = t T(w); along a shift there is no curvature. A trade
+# of biases is not of that kind, since it adds a product of a weight and a constant.
+HOMOGENEOUS: tuple[Family, ...] = ("layer", "node", "pair", "rotation", "norm-out", "norm-in", "shift")
+# The function alone counts, up to a constant that is added to all outputs of a sample.
+FUNCTION: tuple[Family, ...] = tuple(FAMILIES)
 
-Symmetry = Literal["layer", "node"]
 Settings = Mapping[str, Any]
 # (objective, settings) -> passes of each computation. Computations of the same name are shared and counted once.
 Work = Callable[[Objective, Settings], Mapping[Hashable, Spent]]
@@ -37,7 +45,7 @@ class Measure:
         name: its name on the command line and in the JSON.
         function: (objective, *, generator, ...) -> Estimate.
         unit: unit of the value.
-        invariant_to: rescalings that provably leave it unchanged, for all settings; tested on random homogeneous networks.
+        invariant_to: families of symmetries that provably leave it unchanged, for all settings; tested on random networks.
         reference: the paper that defines it.
         work: its typical cost.
         default: whether `landscape sharpness` computes it by default.
@@ -48,7 +56,7 @@ class Measure:
     name: str
     function: Callable[..., Estimate]
     unit: str
-    invariant_to: tuple[Symmetry, ...]
+    invariant_to: tuple[Family, ...]
     reference: str
     work: Work
     default: bool = True
@@ -73,8 +81,8 @@ class Measure:
             objective.group.fail_together(error)
             return Estimate(nan, converged=False, reason=str(error).partition("\n")[0] or type(error).__name__)
 
-    def unmoved_by(self, objective: Objective) -> tuple[Symmetry, ...]:
-        """The rescalings of this network that leave the measure unchanged."""
+    def claims(self, objective: Objective) -> tuple[Family, ...]:
+        """The families that provably leave the measure unchanged, if the network has them."""
         return self.invariant_to if self.only_if is None or self.only_if(objective) else ()
 
     def with_settings(self, text: str) -> "Measure":
@@ -99,7 +107,7 @@ def measure(
     name: str,
     *,
     unit: str,
-    invariant_to: tuple[Symmetry, ...],
+    invariant_to: tuple[Family, ...],
     reference: str,
     work: Work,
     default: bool = True,

@@ -1,15 +1,17 @@
-"""The traced graph of a network, and conditions on it for claims of invariance."""
+"""The traced graph of a network, its symmetries, and conditions on them for claims of invariance."""
 
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
-from landscape.errors import UsageError
+from landscape.errors import UsageError, first_line
 from landscape.measures.registry import NotDefined
-from landscape.network.graph import Graph, graph_of
+from landscape.network.graph import Graph
 from landscape.objective import Objective
+from landscape.results import FoundSymmetries
 from landscape.symmetry import Symmetries, symmetries_of
 
 _graphs: WeakKeyDictionary[Objective, Graph] = WeakKeyDictionary()
-_found: WeakKeyDictionary[Objective, Symmetries | None] = WeakKeyDictionary()
+_found: WeakKeyDictionary[Objective, Symmetries | str] = WeakKeyDictionary()
 
 
 def traced(objective: Objective) -> Graph:
@@ -18,13 +20,56 @@ def traced(objective: Objective) -> Graph:
     Raises:
         NotDefined: the network takes several arguments, or cannot be traced.
     """
-    if objective not in _graphs:
-        try:
-            model, _, (x, _) = objective.subset(min(2, objective.samples)).plain()
-            _graphs[objective] = graph_of(model, x)
-        except UsageError as error:
-            raise NotDefined(error.problem) from error
-    return _graphs[objective]
+    try:
+        objective.subset(min(2, objective.samples)).plain()  # refuses several arguments
+        return _graph(objective)
+    except UsageError as error:
+        raise NotDefined(error.problem) from error
+
+
+def symmetries_for(objective: Objective) -> Symmetries | None:
+    """The symmetries of the network with its loss, found once for all measures; None if the network cannot be read.
+
+    A shift that moves all outputs of a sample by the same counts only if the loss ignores that.
+
+    Cost: one trace (seconds), at the first call.
+    """
+    found = _symmetries(objective)
+    return None if isinstance(found, str) else found
+
+
+def known_symmetries(objective: Objective) -> Symmetries:
+    """As `symmetries_for`, for measures that cannot do without.
+
+    Raises:
+        NotDefined: the network cannot be read; the message says why.
+    """
+    found = _symmetries(objective)
+    if isinstance(found, str):
+        raise NotDefined(found)
+    return found
+
+
+def found_symmetries(objective: Objective) -> FoundSymmetries:
+    """The families of symmetries of the network with its loss and how many of each, and what could not be read.
+
+    Cost: as for `symmetries_for`.
+    """
+    found = _symmetries(objective)
+    if isinstance(found, str):
+        return FoundSymmetries(reason=found)
+    nearly = () if found.nearly is None else found.nearly.units
+    counts = {
+        "layer": len(found.units),
+        "node": found.neurons,
+        "pair": sum(mixing.family == "pair" for mixing in found.mixings),
+        "rotation": sum(mixing.family == "rotation" for mixing in found.mixings),
+        "norm-out": sum(unit.normed for unit in found.units),
+        "norm-in": len(nearly) + sum(bool(unit.buffers) for unit in found.units),
+        "shift": len(found.shifts),
+        "bias": len(found.trades),
+    }
+    return FoundSymmetries({family: counts[family] for family in found.families}, found.unread)
 
 
 def in_whole_tensors(objective: Objective) -> bool:
@@ -33,7 +78,7 @@ def in_whole_tensors(objective: Objective) -> bool:
     Counterexamples: rescaling one layer scales only some columns of a weight that reads a concatenation, and one third of
     the joint projection of an attention layer. Also False if the network cannot be traced.
     """
-    symmetries = _symmetries(objective)
+    symmetries = symmetries_for(objective)
     if symmetries is None:
         return False
     for unit in symmetries:
@@ -44,11 +89,24 @@ def in_whole_tensors(objective: Objective) -> bool:
     return True
 
 
-def _symmetries(objective: Objective) -> Symmetries | None:
-    """The network's symmetries, computed once; None if it cannot be traced."""
+def _graph(objective: Objective) -> Graph:
+    """The graph up to the tensor that the loss takes, traced once."""
+    if objective not in _graphs:
+        _graphs[objective] = objective.graph()
+    return _graphs[objective]
+
+
+def _symmetries(objective: Objective) -> Symmetries | str:
+    """The symmetries, found once; or why there are none to know of."""
     if objective not in _found:
         try:
-            _found[objective] = symmetries_of(traced(objective))
-        except UsageError:
-            _found[objective] = None
+            found = symmetries_of(_graph(objective))
+            shifts = found.shifts
+            if any(shift.outputs for shift in shifts) and not objective.ignores_constants():
+                shifts = tuple(shift for shift in shifts if not shift.outputs)
+            _found[objective] = replace(found, shifts=shifts)
+        except UsageError as error:
+            _found[objective] = error.problem
+        except Exception as error:  # a rule met a network it was not made for: its symmetries are then not known
+            _found[objective] = f"reading its operations failed: {type(error).__name__}: {first_line(error)}"
     return _found[objective]

@@ -1,7 +1,8 @@
 """A network as a list of ATen calls, the input of every rule about scales and paths."""
 
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +35,20 @@ class Graph:
     constants: dict[str, Tensor]
 
 
-def graph_of(model: nn.Module, example: Example) -> Graph:
+def graph_of(model: nn.Module, example: Example, outputs: Callable[[Any], Tensor] | None = None) -> Graph:
     """Trace a copy of the network, on the CPU and in eval mode, so that the result is the same on any device.
+
+    Args:
+        model: any module; it is copied.
+        example: its arguments.
+        outputs: picks the tensor that counts out of what the network returns; None if all of it counts.
 
     Raises:
         UsageError: the network cannot be copied, or `torch.export` cannot follow it on this example.
     """
     network = copied(model).cpu().eval()
+    if outputs is not None:
+        network.forward = _picking(network.forward, outputs)
     args, kwargs = arguments(example)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -70,6 +78,16 @@ def graph_of(model: nn.Module, example: Example) -> Graph:
         if spec.kind is InputKind.CONSTANT_TENSOR
     }
     return Graph(list(program.graph.nodes), leaves, {n: tensors[n] for n in first.values()}, parameters, constants)
+
+
+def _picking(forward: Callable[..., Any], outputs: Callable[[Any], Tensor]) -> Callable[..., Tensor]:
+    """A forward that returns only what counts, with the same signature."""
+
+    @functools.wraps(forward)
+    def picked(*args: Any, **kwargs: Any) -> Tensor:
+        return outputs(forward(*args, **kwargs))
+
+    return picked
 
 
 def operation(node: fx.Node) -> str:

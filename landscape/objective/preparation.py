@@ -1,22 +1,32 @@
 """One-time checks and choices of an Objective: repeatable values, valid derivatives, products that fit in memory."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from landscape.curvature.footprint import planned
 from landscape.curvature.method import Method
+from landscape.curvature.per_sample import sample_output_forms
 from landscape.curvature.preflight import SAMPLES, check_engine
 from landscape.curvature.reverse_mode import differentiable
 from landscape.curvature.trial import chosen
 from landscape.errors import NumericalError, is_out_of_memory
+from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.distributed import ALONE
 from landscape.machine.memory import Plan
 from landscape.network.batches import counted
 from landscape.network.forward_checks import check_finite, check_values
+from landscape.network.graph import Graph, graph_of
+from landscape.network.losses.constants import ignores_constants
+from landscape.network.outputs import picked
 from landscape.objective.variants import Variants
 from landscape.results import Evaluation
 from landscape.values.evaluation import evaluated
+
+_FEW = 8  # samples whose loss is asked whether it ignores a constant
 
 
 class Prepared(Variants):
@@ -73,6 +83,45 @@ class Prepared(Variants):
                 f"expected one loss, found {value:.6g} where it is evaluated and {other:.6g} where it is differentiated",
                 fix="a hook, a cache or a flag changes the forward pass when gradients are enabled",
             )
+
+    def graph(self) -> Graph:
+        """The network's operations on its first two samples, up to the tensor that the loss takes.
+
+        Raises:
+            UsageError: the network cannot be traced.
+
+        Cost: one symbolic trace, seconds.
+        """
+        engine = self._engine
+        return graph_of(engine.model, engine.batches[0].first(2).inputs, lambda output: picked(output, engine.output))
+
+    @torch.inference_mode(False)
+    def ignores_constants(self) -> bool:
+        """Whether the loss ignores a constant added to all outputs of a sample; see `landscape.network.losses.constants`.
+
+        Cost: a forward pass of at most eight samples.
+        """
+        batch = self._engine.batches[0].first(_FEW)
+        transform, loss = self._engine.transform, self._engine.loss.to(self.device, torch.float64)
+        with values():
+            outputs = replace(self._engine, transform=None).forward(self._engine.tensors(self._theta), batch)
+
+        def of_outputs(output: Tensor, target: Tensor) -> Tensor:
+            return loss.mean(output if transform is None else transform(output), target)
+
+        return ignores_constants(of_outputs, outputs, batch.target)
+
+    @grad_mode
+    def output_forms(self, directions: Callable[[Tensor], Iterable[Tensor]]) -> Float[Tensor, " N"] | None:
+        """sum_z z^T (d2 loss_n / d output_n^2) z for every sample n, float64; None if the loss is not a mean over samples.
+
+        `directions` gives the z for a batch's outputs (B, ...), in their shape: a direction for every sample.
+
+        Cost: one forward pass, and a second derivative of the loss alone for each z.
+        """
+        self._check_values()
+        self._spent.forwards += 1
+        return sample_output_forms(self._engine, self._theta, directions)
 
     def check_finite(self) -> Evaluation:
         """Loss and accuracy at the trained weights.

@@ -20,7 +20,8 @@ from landscape.network.copy_check import Live
 from landscape.network.forward_checks import check_weights, weighted
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
 from landscape.network.parameters import Layout
-from landscape.results import Evaluation
+from landscape.results import Evaluation, Spent
+from landscape.values.evaluation import Metric
 from landscape.values.inference import convolves, inference_network
 from landscape.values.recalibration import batch_normalized
 
@@ -32,7 +33,8 @@ class Variants(ABC):
 
     _engine: Engine
     _theta: Tensor
-    _metric: Any
+    _spent: Spent
+    _metric: Metric | None
     _methods: list[Method]
     _origin: Self | None
     _rounding: float
@@ -113,6 +115,11 @@ class Variants(ABC):
     def loss(self) -> LossFunction:
         """The loss as it was given, a function of (output, target)."""
         return self._engine.loss.loss
+
+    @property
+    def metric(self) -> Metric | None:
+        """The metric as it was given; None for the accuracy of class indices."""
+        return self._metric
 
     @property
     def group(self) -> Group:

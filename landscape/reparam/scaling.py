@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import UsageError
 from landscape.network.copying import uncompiled
-from landscape.network.graph import Example, arguments, copied, example_for
-from landscape.symmetry.finding import find_symmetries, values_in
+from landscape.network.graph import Example, example_for
+from landscape.reparam.moving.same_function import compare
+from landscape.reparam.moving.scaled import floor, powers, scale
+from landscape.reparam.moving.wide_weights import rounded, wide
+from landscape.symmetry.finding import find_symmetries
 from landscape.symmetry.symmetries import Symmetries, Unit
-
-# Tolerance of the outputs, relative to the largest, for rounding of the new weights to their dtype.
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 Layers = Sequence[str] | Mapping[str, "float | Tensor"]
 
@@ -88,16 +87,14 @@ def scales_for(
         return symmetries.layerwise(named)
     drawn: dict[str, float | Tensor] = {}
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    floor = smallest_scales(model, symmetries)
+    least = smallest_scales(model, symmetries)
     for name, bound in named.items():
         if isinstance(bound, Tensor) and bound.ndim:
             raise UsageError(f"expected one bound for {name} with node=True, found {len(bound)} factors", fix="drop node")
         neurons = symmetries[name].neurons
-        # The sign of log alpha is kept, so that each neuron's factor is continuous in alpha and inverts with it.
-        span = math.log(_positive(float(bound), f"the bound of {name}"))
-        uniform = torch.rand(len(neurons), generator=generator, device=generator.device, dtype=torch.float64).cpu()
         # A BatchNorm with a variance below eps cannot absorb small factors: the draw is cut at the smallest possible one.
-        drawn[name] = torch.exp((2 * uniform - 1) * span).maximum(floor[neurons])
+        bound = _positive(float(bound), f"the bound of {name}")
+        drawn[name] = powers(bound, len(neurons), generator).maximum(least[neurons])
     return symmetries.layerwise(drawn)
 
 
@@ -126,25 +123,11 @@ def apply(
         UsageError: a running variance would become negative.
         NumericalError: a weight overflows, or the outputs changed.
     """
-    other = copied(model)
-    tensors: dict[str, Tensor] = dict(other.named_parameters()) | dict(other.named_buffers())
-    with torch.no_grad():
-        for name, scaling in symmetries.scalings.items():
-            old = tensors[name]
-            wide = torch.promote_types(old.dtype, torch.float64)
-            factor = scaling.factor(scales)
-            if bool((factor == 1).all()):
-                continue
-            value = old.cpu().to(wide)
-            new = value * factor if scaling.eps is None else _variance(name, value, factor, scaling.eps)
-            rounded = new.to(old.dtype)
-            if not bool(torch.isfinite(rounded[torch.isfinite(value)]).all()):
-                raise NumericalError(
-                    f"expected rescaled weights within {old.dtype}, found overflow in {name}", fix="use a factor closer to 1"
-                )
-            old.copy_(rounded)
+    values = wide(model)
+    scale(values, symmetries, scales)
+    other = rounded(model, values)
     if example is not None:
-        _compare(model, other, example)
+        compare(model, other, example)
     return other
 
 
@@ -153,57 +136,8 @@ def smallest_scales(model: nn.Module, symmetries: Symmetries) -> Float[Tensor, "
 
     A BatchNorm absorbs a factor s with var' = s^2 (var + eps) - eps >= 0, so that s >= sqrt(eps / (var + eps)).
     """
-    smallest = torch.zeros(symmetries.neurons + 1, dtype=torch.float64)
-    buffers = dict(uncompiled(model).named_buffers())
-    for name, scaling in symmetries.scalings.items():
-        if scaling.eps is not None:
-            bound = (scaling.eps / (buffers[name].detach().cpu().double() + scaling.eps)).sqrt()
-            smallest.scatter_reduce_(0, scaling.num.expand(scaling.shape), bound, "amax")
-    smallest[0] = 0.0
-    return smallest
-
-
-def outputs_of(model: nn.Module, example: Example, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Every floating-point tensor that a copy of the network in eval mode returns for the example, on the CPU."""
-    args, kwargs = arguments(example)
-
-    def cast(value: Any) -> Any:
-        return value.to(dtype) if dtype and isinstance(value, Tensor) and value.is_floating_point() else value
-
-    own = copied(model).cpu().eval()
-    with torch.no_grad():
-        result = (own.to(dtype) if dtype else own)(*map(cast, args), **{k: cast(v) for k, v in kwargs.items()})
-    listed = values_in(list(result.values()) if isinstance(result, Mapping) else result)
-    return [v for v in listed if isinstance(v, Tensor) and v.is_floating_point()]
-
-
-def _variance(name: str, value: Tensor, factor: Tensor, eps: float) -> Tensor:
-    """The running variance v' with v' + eps = factor^2 (v + eps); it must not be negative."""
-    new = factor.square() * (value + eps) - eps
-    if bool((new < -1e-9 * eps).any()):
-        smallest = float((eps / (value.min() + eps)).sqrt())
-        raise UsageError(
-            f"expected a factor of at least {smallest:.3g} for {name}, found {float(factor.min()):.3g}, "
-            "which would make this variance negative",
-            fix="choose a larger factor or another layer",
-        )
-    return new.clamp_min(0.0)
-
-
-def _compare(before: nn.Module, after: nn.Module, example: Example) -> None:
-    """Raise if the outputs on the example differ by more than rounding, as a safeguard against a wrong scaling rule."""
-    tolerance = max((TOLERANCE.get(p.dtype, 0.0) for p in before.parameters()), default=0.0)
-    try:
-        pairs = list(zip(outputs_of(before, example, torch.float64), outputs_of(after, example, torch.float64), strict=True))
-    except RuntimeError:  # a network that creates float32 tensors cannot run in float64
-        pairs = list(zip(outputs_of(before, example), outputs_of(after, example), strict=True))
-    for x, y in pairs:
-        moved, scale = float((x - y).abs().max()), float(x.abs().max())
-        if not moved <= tolerance * scale:
-            raise NumericalError(
-                f"expected outputs to change by at most {tolerance:.0e} of the largest, found {moved:.2e} against {scale:.2e}",
-                fix="use a factor closer to 1; if that does not help, tracing missed an operation of the network",
-            )
+    buffers = {name: buffer.detach().cpu().double() for name, buffer in uncompiled(model).named_buffers()}
+    return floor(buffers, symmetries)
 
 
 def _requested(symmetries: Symmetries, alpha: float, *, node: bool, layers: Layers | None) -> dict[str, "float | Tensor"]:

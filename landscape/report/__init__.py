@@ -18,6 +18,7 @@ from landscape.report.figures.on_axes import (
 from landscape.report.figures.titled import (
     figure_breakdown,
     figure_certificate,
+    figure_certificate_map,
     figure_correlations,
     figure_density,
     figure_effects,
@@ -47,6 +48,7 @@ __all__ = [
     "export_slice",
     "figure_breakdown",
     "figure_certificate",
+    "figure_certificate_map",
     "figure_correlations",
     "figure_density",
     "figure_effects",

@@ -2,8 +2,10 @@
 
 from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
+from landscape.results.certificate_table import CertificateTable
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
 from landscape.results.estimate import Estimate, Evaluation
+from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.passes import Spent
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
@@ -14,6 +16,7 @@ from landscape.results.surfaces.derivative_check import Derivatives
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 from landscape.results.surfaces.path_check import PathCheck
 from landscape.results.surfaces.precision_deviation import Deviation
+from landscape.results.surfaces.random_axes import RandomAxes, RandomAxis
 from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
 from landscape.results.surfaces.slice_check import NormRatios, SliceCheck
 from landscape.results.surfaces.track import Track
@@ -30,6 +33,7 @@ __all__ = [
     "Block",
     "Certificate",
     "CertificateRow",
+    "CertificateTable",
     "Comparison",
     "Derivatives",
     "Deviation",
@@ -37,6 +41,7 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "Evaluation",
+    "FoundSymmetries",
     "Granulated",
     "GroupValue",
     "Measurement",
@@ -44,6 +49,8 @@ __all__ = [
     "Minimum",
     "NormRatios",
     "PathCheck",
+    "RandomAxes",
+    "RandomAxis",
     "RankCorrelation",
     "Sampling",
     "Sharpness",

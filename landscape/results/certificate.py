@@ -1,4 +1,4 @@
-"""Every measure before and after a rescaling of the weights that keeps the function."""
+"""Every measure before and after a change of the weights that keeps the function."""
 
 import math
 from collections import Counter
@@ -16,19 +16,19 @@ HEAD = ("measure", "before", "after", "ratio", "verdict")
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """One measure before and after a rescaling.
+    """One measure before and after a change of the weights.
 
     Attributes:
         name: the measure.
         before, after: its values at the two sets of weights.
-        claimed: whether the registry claims that the measure is invariant to this rescaling.
+        claimed: whether the registry claims that the measure is invariant to this change.
         verdict: one of
 
             - "invariant": claimed invariant, and unchanged.
             - "CLAIM BROKEN": claimed invariant, but changed.
-            - "moved": not claimed invariant, and changed: rescaling can change the measure.
+            - "moved": not claimed invariant, and changed, although the function did not.
             - "within doubt": not claimed invariant; the change is smaller than the two intervals explain.
-            - "unmoved here": not claimed invariant, but this rescaling changed it by rounding only.
+            - "unmoved here": not claimed invariant, but this change moved it by rounding only.
             - "not comparable": a value is not finite or not converged, or the functions differ.
             - "not defined": the measure does not exist for this network; `before` has the reason.
     """
@@ -61,23 +61,28 @@ class Certificate:
 
     Attributes:
         rows: one per measure.
-        symmetry: "layer" or "node".
+        symmetry: the family of symmetries, or several joined by " + "; None for a change of no known family, to which no claim
+            applies.
         max_delta_logit: largest |difference| of any output over the samples, in float64.
-        logit_scale: largest |output| before the rescaling, the scale of `max_delta_logit`.
+        logit_scale: largest |output| before the change, the scale of `max_delta_logit`.
         same_function: max_delta_logit <= tolerance * logit_scale.
         samples: number of samples on which the outputs were compared.
-        scaling: name of the rescaled units -> (smallest, largest) factor.
+        scaling: changed parameter -> (smallest, largest) factor; empty unless every weight was multiplied by a positive factor.
         provenance: seed, dtype, versions.
+        nearly: whether the outputs differ by more than rounding, because of a normalization's eps.
+        constant: whether the outputs of each sample moved by a constant that the loss ignores; `max_delta_logit` is without it.
     """
 
     rows: tuple[CertificateRow, ...]
-    symmetry: Literal["layer", "node"]
+    symmetry: str | None
     max_delta_logit: float
     logit_scale: float
     same_function: bool
     samples: int
     scaling: dict[str, tuple[float, float]]
     provenance: dict[str, Any] = field(default_factory=dict)
+    nearly: bool = False
+    constant: bool = False
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
         """Cells under `HEAD`, one row per measure: the values with the method's error (95 %)."""
@@ -94,7 +99,7 @@ class Certificate:
     def verdict_line(self) -> str:
         """All verdicts in one line: the claims that hold or fail, and the largest change of the other measures."""
         count = Counter(r.verdict for r in self.rows)
-        parts = []
+        parts = [] if self.symmetry is not None else ["unknown change: no claim applies"]
         if self.broken:
             parts.append(f"CLAIM BROKEN: {', '.join(self.broken)}")
         if count["invariant"]:
@@ -109,9 +114,13 @@ class Certificate:
 
     def function_line(self) -> str:
         """The comparison of the two networks' outputs in one line."""
+        relative = self.max_delta_logit / self.logit_scale if self.logit_scale else 0.0
         word = "the same function" if self.same_function else "NOT THE SAME FUNCTION"
+        if self.same_function and self.nearly:
+            word = f"nearly the same function, {relative:.2e} relative, because of eps"
+        constant = " but for one constant a sample, which the loss ignores" if self.constant else ""
         return (
-            f"{word}: max |Δlogit| = {self.max_delta_logit:.2e} in float64, largest |logit| {self.logit_scale:.3g}, "
+            f"{word}: max |Δlogit| = {self.max_delta_logit:.2e} in float64{constant}, largest |logit| {self.logit_scale:.3g}, "
             f"{self.samples} samples"
         )
 
@@ -134,6 +143,8 @@ class Certificate:
         return {
             "symmetry": self.symmetry,
             "same_function": self.same_function,
+            "nearly": self.nearly,
+            "constant": self.constant,
             "max_delta_logit": self.max_delta_logit,
             "logit_scale": self.logit_scale,
             "samples": self.samples,
@@ -153,6 +164,7 @@ class Certificate:
         )
         scaling = {k: (v[0], v[1]) for k, v in data["scaling"].items()}
         own = {k: data[k] for k in ("symmetry", "max_delta_logit", "logit_scale", "same_function", "samples", "provenance")}
+        own |= {k: data.get(k, False) for k in ("nearly", "constant")}
         return cls(rows=rows, scaling=scaling, **own)
 
 

@@ -14,6 +14,10 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "figure": ("landscape.report.figures.titled", "figure_slice"),
         "xarray": ("landscape.report.exports.netcdf", "dataset"),
     },
+    "CertificateTable": {
+        "axes": ("landscape.report.figures.certificate_map", "draw_certificate_map"),
+        "figure": ("landscape.report.figures.titled", "figure_certificate_map"),
+    },
     "SpectralDensity": {
         "axes": ("landscape.report.figures.spectrum", "draw_density"),
         "figure": ("landscape.report.figures.titled", "figure_density"),

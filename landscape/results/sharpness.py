@@ -2,11 +2,13 @@
 
 import html
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from landscape.machine.json_values import finite_or_none
 from landscape.results.estimate import Estimate
+from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.stationarity import Stationarity
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %, or sd)", "fakeable", "unit")
@@ -14,8 +16,12 @@ LEGEND = (
     "method: error of the computation (random probes, iterations). data: sampling error, a 95 % interval for the value on the "
     "population that the samples were drawn from, at these weights, with the method's error included. sd: standard deviation "
     "over such samples, for a maximum, which is biased upwards and has no interval. "
-    "fakeable: rescaling the weights can change this number although the network's function stays the same."
+    "fakeable: the symmetries of this network, changes of its weights that keep its function, that could have given this "
+    'number; "no": proven to survive all of them; "not known": a part of the network could not be read.'
 )
+# The families that the first documents asked about, which have no "fakeable_by", and those that came later.
+_FIRST, _LATER = ("layer", "node"), ("pair", "rotation", "norm-out", "norm-in", "shift", "bias")
+_LISTED = 3  # families that are named in the table, one by one
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,11 @@ class Measurement:
     Attributes:
         estimate: the value and the error of the method (probes, iterations, maximisation).
         unit: unit of the value, e.g. "loss / weight^2".
-        invariant_to: the rescalings that provably leave it unchanged, out of "layer" and "node"; empty if rescaling can change
-            it.
+        invariant_to: the families of symmetries that provably leave it unchanged, wherever they occur.
+        fakeable_by: the families that exist in this network and could have given the value: those that are not among them.
+        survives: the families that exist in this network and leave the value as it is.
+        unknown: the families that could have given the value if they exist, in a part of the network that was not read;
+            by default all, since nobody has looked.
         matvecs, gradients, forwards: curvature products, gradients and forward passes; work that several measures share is
             counted for the first of them.
         seconds: wall time.
@@ -44,6 +53,9 @@ class Measurement:
     settings: dict[str, Any] = field(default_factory=dict)
     definition: str = ""
     reference: str = ""
+    fakeable_by: tuple[str, ...] = ()
+    survives: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = (*_FIRST, *_LATER)
 
     @property
     def defined(self) -> bool:
@@ -52,10 +64,14 @@ class Measurement:
 
     @property
     def mark(self) -> str:
-        """ "yes" if some rescaling can change the value, "node-wise" if only a neuron-wise one can, else "no"."""
-        if "node" in self.invariant_to:
-            return "no"
-        return "node-wise" if "layer" in self.invariant_to else "yes"
+        """What could have faked the value: "no", the families, "all but" those it survives, or "not known"."""
+        if not self.fakeable_by:
+            return "not known" if self.unknown else "no"
+        listed = ", ".join(self.fakeable_by)
+        if len(self.fakeable_by) > _LISTED:
+            short = f"all but {', '.join(self.survives)}" if self.survives else "all"
+            listed = min(listed, short, key=len)
+        return f"{listed}; rest not known" if self.unknown else listed
 
     def to_json(self) -> dict[str, Any]:
         """The Estimate's keys and those of the measure. `interval` is the method's 95 % interval, None at an open end.
@@ -67,6 +83,9 @@ class Measurement:
         return self.estimate.to_json() | {
             "unit": self.unit,
             "invariant_to": list(self.invariant_to),
+            "fakeable_by": list(self.fakeable_by),
+            "survives": list(self.survives),
+            "unknown": list(self.unknown),
             "matvecs": self.matvecs,
             "gradients": self.gradients,
             "forwards": self.forwards,
@@ -80,13 +99,16 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Measurement":
-        """Inverse of `to_json`."""
-        own = {
+        """Inverse of `to_json`. A document without marks asked about layers and nodes alone: the rest is not known."""
+        claimed = tuple(data["invariant_to"])
+        own: dict[str, Any] = {
             k: data[k]
             for k in ("unit", "matvecs", "seconds", "gradients", "forwards", "settings", "definition", "reference")
             if k in data
         }
-        return cls(Estimate.from_json(data), invariant_to=tuple(data["invariant_to"]), **own)
+        older = {"fakeable_by": [f for f in _FIRST if f not in claimed], "survives": claimed, "unknown": _LATER}
+        own |= {k: tuple(data.get(k, before)) for k, before in older.items()}
+        return cls(Estimate.from_json(data), invariant_to=claimed, **own)
 
 
 @dataclass(frozen=True)
@@ -101,6 +123,7 @@ class Sharpness:
         task: name of the task.
         provenance: seed, dtype, device, versions, settings.
         minimum: evidence on whether the weights are at a minimum; None if no measure needed derivatives.
+        symmetries: what keeps this network's function; None if no measure asked, since each survives everything.
         directions: eigenvectors that were computed, as initial guesses for a similar checkpoint; not in the JSON.
     """
 
@@ -113,6 +136,7 @@ class Sharpness:
     task: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     minimum: Stationarity | None = None
+    symmetries: FoundSymmetries | None = None
     directions: object = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Estimate:
@@ -141,9 +165,20 @@ class Sharpness:
             out.append((name, value, doubt, data, m.mark if m.defined else "", m.unit))
         return out
 
+    @property
+    def honest(self) -> list[str]:
+        """Names of the measures that are proven to survive every symmetry of this network."""
+        return [name for name, m in self.measures.items() if m.defined and m.mark == "no"]
+
     def reasons(self) -> list[str]:
-        """Why the weights are not at a minimum, if so; then one line for each measure that is not defined for this network."""
+        """What is to be said under the table, a line each.
+
+        Why the weights are not at a minimum, if so; the network's symmetries, and which measures survive them all; then every
+        measure that is not defined for this network.
+        """
         out = [f"{name}: {m.estimate.reason}" for name, m in self.measures.items() if not m.defined and m.estimate.converged]
+        if self.symmetries is not None:
+            out = [self.symmetries.line(), f"survive all of them: {', '.join(self.honest) or 'none of these measures'}", *out]
         line = None if self.minimum is None else self.minimum.line()
         return out if line is None else [line, *out]
 
@@ -175,6 +210,7 @@ class Sharpness:
             "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
             "measures": {name: m.to_json() for name, m in self.measures.items()},
             "minimum": None if self.minimum is None else self.minimum.to_json(),
+            "symmetries": None if self.symmetries is None else self.symmetries.to_json(),
             "provenance": self.provenance,
         }
 
@@ -186,8 +222,17 @@ class Sharpness:
             accuracy=None if data["accuracy"] is None else Estimate.from_json(data["accuracy"]),
             measures={name: Measurement.from_json(m) for name, m in data["measures"].items()},
             minimum=None if data.get("minimum") is None else Stationarity.from_json(data["minimum"]),
+            symmetries=None if data.get("symmetries") is None else FoundSymmetries.from_json(data["symmetries"]),
             **{k: data[k] for k in ("samples", "checkpoint", "sha256", "task", "provenance")},
         )
+
+
+def joint_mark(measurements: Sequence[Measurement]) -> str:
+    """The mark of one measure of several networks: what could have faked it in any of them; "no" only if it is for all."""
+    fakeable_by = tuple(dict.fromkeys(family for m in measurements for family in m.fakeable_by))
+    unknown = tuple(dict.fromkeys(family for m in measurements for family in m.unknown if family not in fakeable_by))
+    survives = tuple(dict.fromkeys(family for m in measurements for family in m.survives if family not in fakeable_by))
+    return replace(measurements[0], fakeable_by=fakeable_by, survives=survives, unknown=unknown).mark
 
 
 def aligned(table: list[tuple[str, ...]]) -> list[str]:

@@ -44,6 +44,7 @@ def line(
     precision: str | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
+    random_check: bool = True,
 ) -> Slice:
     """Loss along one direction: f(a) = L(theta + a d).
 
@@ -66,6 +67,7 @@ def line(
             machine if the network's kernels are deterministic. A continued run first computes one point again and is refused
             if it differs. Default: nothing is saved.
         seen: called with the unfinished Slice every few seconds.
+        random_check: compare the curvature along random axes with its expectation and with lambda_min; see `Cost`.
 
     Returns:
         Slice with "loss" and "accuracy" (and "test_..."), standard errors over samples, and the check of its axes. A point
@@ -77,7 +79,8 @@ def line(
             support.
         NumericalError: every point failed.
 
-    Cost: one forward pass per point, two with "recalibrate", and a few for the check; bfloat16 adds 9 to 13 in float32. With
+    Cost: one forward pass per point, two with "recalibrate", and a few for the check; bfloat16 adds 9 to 13 in float32. Random
+        axes add 40 to 120 Hessian-vector products on at most 1,024 samples (`random_check`). With
         `curvature` 10 to 50 Hessian-vector products per point; each point starts from its neighbour's eigenvectors. Small
         networks, whose time is dominated by overhead, are evaluated at up to 32 points at once
         (`landscape.values.stacked_points`). A killed process loses the points that it was computing: up to 32, which take a
@@ -100,7 +103,7 @@ def line(
         [0.0, 1.0, 4.0]
     """
     directions = (direction or random_direction(objective, seed=seed),)
-    return _slice(objective, directions, (span,), (grid,), test, seed, batchnorm, curvature, precision, run, seen)
+    return _slice(objective, directions, (span,), (grid,), test, seed, batchnorm, curvature, precision, run, seen, random_check)
 
 
 def plane(
@@ -116,6 +119,7 @@ def plane(
     precision: str | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
+    random_check: bool = True,
 ) -> Slice:
     """Loss on a plane: f(a, b) = L(theta + a d1 + b d2), values indexed [a, b].
 
@@ -127,7 +131,7 @@ def plane(
             nearly orthogonal; the check prints their cosine, and `orthogonal_to` orthogonalizes them.
         span: span of both axes, or one for each.
         grid: points on each axis.
-        seed, test, batchnorm, curvature, precision, run, seen: as for `line`.
+        seed, test, batchnorm, curvature, precision, run, seen, random_check: as for `line`.
 
     Returns:
         Slice, as for `line`; a finished one has the merge tree of its loss.
@@ -155,7 +159,7 @@ def plane(
     check_apart(*directions)
     spans = span if isinstance(span[0], Sequence) else (span, span)
     grids = (grid, grid) if isinstance(grid, int) else grid
-    return _slice(objective, directions, spans, grids, test, seed, batchnorm, curvature, precision, run, seen)
+    return _slice(objective, directions, spans, grids, test, seed, batchnorm, curvature, precision, run, seen, random_check)
 
 
 def _slice(
@@ -170,13 +174,16 @@ def _slice(
     precision: str | None,
     folder: str | Path | None,
     seen: Seen | None,
+    random_check: bool,
 ) -> Slice:
     """Evaluate all points of the grid and check the result."""
     if objective.group.size > 1:  # processes divide the points, not the samples
         with shared_folder(objective.group, folder) as place:
             tested, watch = None if test is None else test.alone(), seen if objective.group.rank == 0 else None
             alone = objective.alone()
-            return _slice(alone, directions, spans, grids, tested, seed, batchnorm, curvature, precision, place, watch)
+            return _slice(
+                alone, directions, spans, grids, tested, seed, batchnorm, curvature, precision, place, watch, random_check
+            )
     prepare(objective)
     chart = flat_chart(objective, directions, spans, grids, batchnorm)
     inputs = identity(objective, test, batchnorm, spans, grids) | {"curvature": curvature}
@@ -200,7 +207,7 @@ def _slice(
         found = surveyed(drawn.named(empty), chart, parts, run, seen)
         run.drop_all_vectors()
         found = drawn.compared(found, run)
-        check = check_slice(objective, directions, chart, found.values["loss"], recalibrated, drawn.objective)
+        check = check_slice(objective, directions, chart, found.values["loss"], recalibrated, drawn.objective, random_check)
     tree = merge_tree(found) if found.dim == 2 and found.complete else None
     return replace(found, check=check, merge_tree=tree)
 

@@ -1,6 +1,6 @@
 """The scaling symmetries of a network: weights that can be multiplied and divided without changing its function."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.symmetry.families import FAMILIES, Family
 from landscape.symmetry.mixing.mixtures import Centring, Mixing, Shift, Trade
+
+_SHOWN = 12  # of each kind, in print
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +203,17 @@ class Symmetries:
         lines = [head, *(f"  {unit}" for unit in self.units)]
         if self.pinned:
             lines += ["cannot be scaled", *(f"  {pinned}" for pinned in self.pinned)]
+        further: tuple[tuple[str, Sequence[object]], ...] = (
+            ("channels that a matrix may mix", self.mixings),
+            ("constants that the function ignores", self.shifts),
+            ("constants that one bias takes from another", self.trades),
+            ("scales that a normalization takes away but for its eps", self.nearly.units if self.nearly is not None else ()),
+            ("not read, so that what they hide is not known", self.unread),
+        )
+        for title, found in further:
+            if found:
+                lines += [f"{title}: {len(found)}", *(f"  {one}" for one in found[:_SHOWN])]
+                lines += [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         return "\n".join(lines)
 
 

@@ -200,7 +200,7 @@ def test_a_budget_is_held(clock, dim):
     """A real run: the points, and all that a surface does once, in the time of forward passes."""
     objective = asleep(clock, 0.004, 2e-5, samples=600)
     budget = 1.5
-    grid, samples = within(budget, dim, objective)
+    grid, samples = within(budget, dim, objective, random_axes=True)
     assert samples < 600 or grid < {1: 101, 2: 51}[dim]
     part = objective.subset(samples)
     started = clock.now

@@ -1,39 +1,22 @@
-"""`landscape reparam`: rescale the weights without changing the function, and compare every measure before and after."""
+"""`landscape reparam`: change the weights without changing the function, and compare every measure before and after."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from landscape.cli.moves.asked_families import asked
 from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import NumericalError
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from landscape.objective import Objective
-    from landscape.reparam import Symmetries
-    from landscape.results import Certificate
+    from landscape.cli.moves.certified_moves import Line
+    from landscape.cli.output_directory import OutputDirectory
     from landscape.tasks import Task
 
 NAME = "reparam"
-
-
-@dataclass
-class _Line:
-    """One rescaling and its certificates: at alpha, then at the other values of the sweep."""
-
-    rescaling: Literal["layer", "node"]
-    alphas: list[float]
-    other: "nn.Module | None" = None
-    certificates: "list[Certificate]" = field(default_factory=list)
-
-    def json(self, i: int) -> dict[str, Any]:
-        return {"rescaling": self.rescaling, "alpha": self.alphas[i], **self.certificates[i].to_json()}
 
 
 def run(
@@ -41,12 +24,25 @@ def run(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     common: Common,
     naming: Naming,
+    symmetry: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--symmetry",
+            metavar="FAMILY",
+            help="Move along layer, node, pair, rotation, norm-out, norm-in, shift or bias, several separated by commas, or "
+            "all that the network has. Default: layer, node and pair.",
+        ),
+    ] = None,
     alpha: Annotated[
         float | None,
         typer.Option(
             "--alpha",
             help="Multiply a layer's weights by alpha and divide those of the layers that read it by alpha. Default: 5.",
         ),
+    ] = None,
+    condition: Annotated[
+        float | None,
+        typer.Option("--condition", help="Condition number of the matrices of pair. Default: 10."),
     ] = None,
     node: Annotated[
         bool,
@@ -62,7 +58,19 @@ def run(
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", metavar="MEASURE=VALUE", help="Choose alpha so that the measure reaches this value, e.g. trace=1e6."
+            "--target",
+            metavar="MEASURE=VALUE",
+            help="Choose alpha, or with --symmetry pair the condition number, so that the measure reaches this value, "
+            "e.g. trace=1e6.",
+        ),
+    ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            "--attack",
+            metavar="MEASURE",
+            help="Instead, climb this measure along all families together: every factor within 1/alpha and alpha, every "
+            "matrix within the condition number.",
         ),
     ] = None,
     sweep: Annotated[
@@ -73,80 +81,62 @@ def run(
     ] = None,
     clean: CLEAN = False,
 ) -> None:
-    """Rescale the weights without changing the function, and report every measure before and after, with a certificate.
+    """Change the weights without changing the function, and report every measure before and after, with a certificate.
 
-    Rescales by layer and by neuron, unless --node, --layer or --target selects one of them.
+    Moves by layer, by neuron and by matrices between two linear maps, unless --symmetry, --node, --layer or --target selects.
 
     Example: landscape reparam runs/model.safetensors --alpha 5 --sweep 3 --out rescaled
     """
-    from landscape import checkpoints
     from landscape.cli.commands.sharpness import listed
+    from landscape.cli.moves.certified_moves import certify, lines_of, sweep_of
+    from landscape.cli.moves.climbing import climb
+    from landscape.cli.moves.move_targets import solved
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file
     from landscape.measures import chosen, provenance
+    from landscape.measures.traced_network import symmetries_for
     from landscape.reparam import find_symmetries
-    from landscape.report import figure_certificate, save
+    from landscape.reparam.moving.move import check
 
     names = listed(measures)
     chosen(names)
-    if target is not None and alpha is not None:
-        raise UsageError("expected --alpha or --target, found both", fix="leave one out: --target solves for alpha")
-    factor = 5.0 if alpha is None else alpha
-    if not (math.isfinite(factor) and factor > 0):
-        raise UsageError(f"expected a positive --alpha, found {factor:g}", fix="for example --alpha 5")
-    if target is not None and node:
-        raise UsageError("expected --target or --node, found both", fix="leave one out: --target rescales one layer")
+    wanted = asked(
+        symmetry, node=node, layer=layer, alpha=alpha, condition=condition, target=target, sweep=sweep, attack=attack
+    )
+    if attack is not None:
+        chosen([attack])
     task = open_task(checkpoint, naming, terminal)
     if common.dtype == "float64":
         task.model.double()
     objective = objective_of(task, common, naming.split)
-    symmetries = find_symmetries(task.model, objective.example).require()
+    symmetries = symmetries_for(objective)
+    if symmetries is None:  # tracing it again says why it cannot be read
+        symmetries = find_symmetries(task.model, objective.example)
+    families = wanted.among(symmetries.families)
+    check(task.model, symmetries, families, alpha=wanted.factor, condition=wanted.ratio)
     inputs = provenance(objective, common.seed) | task_file(naming) | {
-        "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples, "alpha": factor,
-        "node": node, "layer": layer, "target": target, "sweep": sweep, "measures": names,
+        "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples, "alpha": wanted.factor,
+        "node": node, "layer": layer, "target": target, "sweep": sweep, "measures": names, "symmetry": list(families),
+        "condition": wanted.ratio, "attack": attack,
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-reparam"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
     for text in str(symmetries).splitlines():
         terminal.line(text)
-    if target is not None:
-        factor = _solved(terminal, task, objective, symmetries, target, layer, common.seed)
-    lines = [_Line("node", [factor])] if node else [_Line("layer", [factor])]
-    if not (node or layer or target is not None):
-        lines.append(_Line("node", [factor]))
-    for line in lines:
-        line.alphas += _further(terminal, task, symmetries, line.rescaling, factor, sweep, layer)
-    _certify(terminal, task, objective, symmetries, lines, layer, names, common.seed)
-
-    files = {}
-    for line in lines:
-        suffix = "" if line is lines[0] else f"-{line.rescaling}"
-        files[line.rescaling] = path = folder.file(f"rescaled{suffix}.safetensors")
-        recipe = dict(task.recipe or {}) | {
-            "rescaled": {
-                "from": task.sha256, "alpha": factor, "symmetry": line.certificates[0].symmetry,
-                "layers": layer if line.rescaling == "layer" else None,
-            }
-        }  # fmt: skip
-        assert line.other is not None  # made together with its certificate
-        checkpoints.save(path, line.other.state_dict(), recipe=recipe, extras=dict(task.extras))
-    document = {
-        "schema": 1,
-        "checkpoint": str(checkpoint),
-        "sha256": task.sha256,
-        "rescaled": str(files[lines[0].rescaling]),
-        **lines[0].json(0),
-        "node": {"rescaled": str(files["node"]), **lines[1].json(0)} if len(lines) > 1 else None,
-        "sweep": [line.json(i) for line in lines for i in range(1, len(line.alphas))],
-    }
-    folder.json("certificate.json", document)
-    pairs = [list(zip(line.alphas, line.certificates, strict=True)) for line in lines]
-    if len({line.certificates[0].symmetry for line in lines}) == len(lines):
-        pairs = [[pair for own in pairs for pair in own]]
-    made_from = inputs | {"checkpoint": checkpoint.name, "task": task.name}
-    for own, name in zip(pairs, ("certificate", "certificate-node"), strict=False):
-        folder.written += save(figure_certificate(own, provenance=made_from, caption=not clean), folder.path / name)
+    if attack is not None:
+        lines = [climb(terminal, task, objective, symmetries, wanted, common.seed)]
+    else:
+        factor, ratio = wanted.factor, wanted.ratio
+        if target is not None:
+            found = solved(terminal, task, objective, symmetries, families[0], target, layer, common.seed)
+            factor, ratio = (factor, found) if families == ("pair",) else (found, ratio)
+        lines = lines_of(wanted, symmetries.families, factor, ratio)
+        for line in lines:
+            sweep_of(terminal, task, symmetries, line, sweep, layer)
+    certify(terminal, task, objective, symmetries, lines, layer, names, common.seed)
+    document = _written(folder, task, checkpoint, lines, layer)
     terminal.document(document)
+    _draw(folder, lines, inputs | {"checkpoint": checkpoint.name, "task": task.name}, caption=not clean)
     terminal.written(folder.written)
     certificates = [certificate for line in lines for certificate in line.certificates]
     lost = [r.name for c in certificates for r in c.rows if not (r.before.converged and r.after.converged)]
@@ -160,143 +150,50 @@ def run(
         )
 
 
-def _further(
-    terminal: Terminal,
-    task: "Task",
-    symmetries: "Symmetries",
-    rescaling: str,
-    factor: float,
-    sweep: int,
-    layers: list[str] | None,
-) -> list[float]:
-    """The other factors of a sweep, without those too small for a BatchNorm's running variance to absorb."""
-    from landscape.reparam import smallest_scales, spaced
+def _written(
+    folder: "OutputDirectory", task: "Task", checkpoint: Path, lines: "Sequence[Line]", layer: list[str] | None
+) -> dict[str, Any]:
+    """Write a checkpoint for every line, and certificate.json; returns what it holds."""
+    from landscape import checkpoints
 
-    low = 0.0
-    if rescaling == "layer":
-        units = [symmetries[name] for name in layers] if layers else [symmetries.default]
-        low = max(float(smallest_scales(task.model, symmetries)[unit.neurons].max()) for unit in units)
-    found = spaced(factor, sweep)
-    kept = [alpha for alpha in found if alpha > low]
-    if len(kept) < len(found):
-        terminal.note(f"left out of the layer-wise sweep: alpha below {low:.3g}, too small for BatchNorm's running variance")
-    return kept
-
-
-def _certify(
-    terminal: Terminal,
-    task: "Task",
-    objective: "Objective",
-    symmetries: "Symmetries",
-    lines: Sequence[_Line],
-    layers: list[str] | None,
-    names: str | list[str] | None,
-    seed: int,
-) -> None:
-    """Measure the network before and at every rescaled point, and print one table per rescaling."""
-    from landscape.cli.setup import seeded
-    from landscape.machine import progress
-    from landscape.machine.progress import duration
-    from landscape.measures import measure_all
-    from landscape.measures.running.time_forecast import forecast
-    from landscape.reparam import certificate, rescale
-    from landscape.results.certificate import HEAD
-
-    points = sum(len(line.alphas) for line in lines)
-    expected = forecast(objective, names)
-    terminal.note(
-        f"forecast: {len(expected.seconds)} measures of {points + 1} networks, about {duration(expected.total * (points + 1))}"
-    )
-    with progress.stage("networks", points + 1) as advance:
-        before = measure_all(objective, names, seed=seed, plan=expected)
-        advance(1)
-        for line in lines:
-            node = line.rescaling == "node"
-            for i, alpha in enumerate(line.alphas):
-                # Every point draws the same exponents: a neuron's factor is alpha to a power that is fixed for the sweep.
-                other = rescale(
-                    task.model,
-                    alpha,
-                    node=node,
-                    layers=layers or None,
-                    example=objective.example,
-                    generator=seeded(seed),
-                )
-                line.other = other if i == 0 else line.other
-                line.certificates.append(
-                    certificate(objective, other, measures=names, symmetry="node" if node else None, seed=seed, before=before)
-                )
-                advance(1)
-    reasons: dict[str, str] = {}
-    where = {"layer": " and ".join(layers or [symmetries.default.name]), "node": "every neuron"}
+    files = {}
     for line in lines:
-        result = line.certificates[0]
-        terminal.line()
-        terminal.line(f"{line.rescaling}-wise, {where[line.rescaling]}, alpha = {line.alphas[0]:.6g}")
-        terminal.line(result.function_line())
-        if line.rescaling == "layer" and result.symmetry == "node":
-            terminal.line("some tensors are scaled only in part, so the table tests the claims about neuron-wise rescaling")
-        terminal.table(HEAD, result.table())
-        for further in line.certificates[1:]:
-            reasons |= _reasons(further)
-        reasons |= _reasons(result)
-    terminal.line()
-    for name, reason in reasons.items():
-        terminal.line(f"{name}: {reason}")
-    for line in lines:
-        for alpha, result in sorted(zip(line.alphas, line.certificates, strict=True), key=lambda pair: pair[0]):
-            at = f"layer-wise, {where['layer']}" if line.rescaling == "layer" else "node-wise"
-            terminal.line(f"{at}, alpha = {alpha:.6g}: {result.verdict_line()}")
+        suffix = "" if line is lines[0] else f"-{line.name}"
+        files[line.name] = path = folder.file(f"rescaled{suffix}.safetensors")
+        recipe = dict(task.recipe or {}) | {
+            "rescaled": {
+                "from": task.sha256, "alpha": line.alphas[0], "symmetry": line.certificates[0].symmetry,
+                "layers": layer if line.name == "layer" else None,
+            } | ({"condition": line.condition} if "pair" in line.families else {})
+        }  # fmt: skip
+        assert line.other is not None  # made together with its certificate
+        checkpoints.save(path, line.other.state_dict(), recipe=recipe, extras=dict(task.extras))
+    sections = {line.name: {"rescaled": str(files[line.name]), **line.json(0)} for line in lines}
+    first = lines[0].name
+    document = {
+        "schema": 1,
+        "checkpoint": str(checkpoint),
+        "sha256": task.sha256,
+        **sections[first],
+        "node": None if first == "node" else sections.get("node"),
+        "families": {name: section for name, section in sections.items() if name not in (first, "node")},
+        "sweep": [line.json(i) for line in lines for i in range(1, len(line.alphas))],
+    }
+    folder.json("certificate.json", document)
+    return document
 
 
-def _reasons(certificate: "Certificate") -> dict[str, str]:
-    """The reason why a measure has no value to compare, by its name."""
-    out = {}
-    for row in certificate.rows:
-        if row.verdict in ("not defined", "not comparable"):
-            out[row.name] = next((e.reason for e in (row.before, row.after) if e.reason), row.verdict)
-    return out
+def _draw(folder: "OutputDirectory", lines: "Sequence[Line]", made_from: dict[str, Any], *, caption: bool) -> None:
+    """Write the figures: layers and neurons against alpha, and the map of all families if there are others."""
+    from landscape.cli.moves.certified_moves import table_of
+    from landscape.report import figure_certificate, figure_certificate_map, save
 
-
-def _solved(
-    terminal: Terminal,
-    task: "Task",
-    objective: "Objective",
-    symmetries: "Symmetries",
-    target: str,
-    layers: list[str] | None,
-    seed: int,
-) -> float:
-    """The alpha at which a measure has its target value: in closed form for the trace, by search for any other."""
-    from landscape.cli.setup import seeded
-    from landscape.measures import chosen, measure_all
-    from landscape.reparam import rescale, smallest_scales, solve_alpha, trace_along
-
-    name, equals, text = target.partition("=")
-    try:
-        value = float(text)
-    except ValueError:
-        equals = ""
-    if not equals:
-        raise UsageError(f"expected --target MEASURE=VALUE, found {target!r}", fix="for example --target trace=1e6")
-    (measure,) = chosen([name])
-    if len(layers or ()) > 1:
-        raise UsageError("expected one --layer with --target, found several", fix="name the one layer to rescale")
-    if "layer" in measure.invariant_to:
-        raise UsageError(
-            f"expected a measure that rescaling changes, found {name}, which is invariant", fix="try --target trace=1e6"
-        )
-    unit = symmetries[layers[0]] if layers else symmetries.default
-    # A BatchNorm that absorbs the factor bounds it from below; 1 % is added for rounding.
-    low = 1.01 * float(smallest_scales(task.model, symmetries)[unit.neurons].max())
-    if name == "trace":
-        along = trace_along(objective, symmetries, unit, low=low, generator=seeded(seed))
-        turn, least = along.flattest()
-        terminal.line(f"{unit.name}: flattening bound {least.value:.5g} {least.doubt()} at alpha = {turn:.4g}")
-        return along.solve(value)
-
-    def measure_at(alpha: float) -> float:
-        other = rescale(task.model, alpha, layers=[unit.name], example=objective.example)
-        return measure_all(objective.with_model(other), [name], seed=seed)[name].estimate.value
-
-    return solve_alpha(measure_at, value, low=min(max(1e-4, low), 1.0)).alpha
+    scaled = [line for line in lines if line.name in ("layer", "node")]
+    pairs = [list(zip(line.alphas, line.certificates, strict=True)) for line in scaled]
+    if len({line.certificates[0].symmetry for line in scaled}) == len(scaled) and scaled:
+        pairs = [[pair for own in pairs for pair in own]]
+    for own, name in zip(pairs, ("certificate", "certificate-node"), strict=False):
+        folder.written += save(figure_certificate(own, provenance=made_from, caption=caption), folder.path / name)
+    if len(scaled) < len(lines):
+        figure = figure_certificate_map(table_of(lines), provenance=made_from, caption=caption)
+        folder.written += save(figure, folder.path / "symmetries")

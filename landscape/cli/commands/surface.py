@@ -92,6 +92,7 @@ def _forecast(job: Job, grid: int) -> None:
     found = forecast_surface(
         job.objective, grid**options.axes, test=job.test, batchnorm=batchnorm, curvature=options.curvature,
         precision=options.precision,
+        random_axes=options.checks_random_axes,
     )  # fmt: skip
     beside = []
     if options.end is not None and options.end[0] != "line":
@@ -117,6 +118,7 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
         grid, samples = within(
             seconds, options.axes, job.objective, test=job.test, batchnorm=batchnorm, curvature=options.curvature,
             precision=options.precision, grid=options.grid, samples=job.common.samples,
+            random_axes=options.checks_random_axes,
         )  # fmt: skip
         return {"grid": grid, "samples": samples}
 
@@ -153,7 +155,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     spans = axes.spans(tracks, grid) if options.span is None else [options.span] * len(directions)
     measured: dict[str, Any] = {
         "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature,
-        "precision": options.precision,
+        "precision": options.precision, "random_check": options.random_check,
     }  # fmt: skip
     kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: draw_unfinished(piece, folder, not options.clean)}
     if len(directions) == 1:

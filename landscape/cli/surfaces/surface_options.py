@@ -113,6 +113,15 @@ class SurfaceOptions:
             rich_help_panel=_COST,
         ),
     ] = None
+    random_check: Annotated[
+        bool,
+        typer.Option(
+            "--random-check/--no-random-check",
+            help="Compare the curvature along random axes with its expectation, and find the smallest eigenvalue: "
+            "a saddle can look like a minimum.",
+            rich_help_panel=_COST,
+        ),
+    ] = True
     with_test: Annotated[bool, typer.Option("--test/--no-test", help="Also evaluate the test split at every point.")] = True
     clean: CLEAN = False
 
@@ -188,6 +197,11 @@ class SurfaceOptions:
             raise UsageError(f"expected --path line:CKPT, bezier:CKPT or polygon:CKPT, found {self.path!r}")
         return kind, Path(end)
 
+    @property
+    def checks_random_axes(self) -> bool:
+        """Whether there are random axes, whose curvature is compared with its expectation."""
+        return self.end is None and self.random_check and any(one.name == "random" for one in self.asked)
+
     def statistics(self, split: str) -> str:
         """The BatchNorm statistics to use."""
         leads = self.end is not None or self.trajectory or any(one.kind.path is not None for one in self.asked)
@@ -200,7 +214,7 @@ class SurfaceOptions:
 
     def record(self) -> dict[str, Any]:
         """The options that determine the points and their values, without those that only change the presentation."""
-        left_out = ("persistence", "with_test", "clean", *(() if self.precision else ("precision",)))
+        left_out = ("persistence", "with_test", "clean", "random_check", *(() if self.precision else ("precision",)))
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
 

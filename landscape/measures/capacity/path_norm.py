@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from landscape.measures.capacity import aten_operations as aten
-from landscape.measures.registry import NotDefined, measure
+from landscape.measures.registry import ELEMENTWISE, NotDefined, measure
 from landscape.measures.traced_network import traced
 from landscape.network.graph import Graph, bound_arguments, live_arguments, operation, where
 from landscape.objective import Objective
@@ -20,7 +20,7 @@ from landscape.results import Estimate, Spent
 @measure(
     "path_norm",
     unit="output^2 / input^2",
-    invariant_to=("layer", "node"),
+    invariant_to=ELEMENTWISE,
     reference="Neyshabur, Salakhutdinov, Srebro 2015, arXiv:1506.02617; Jiang et al. 2020, arXiv:1912.02178",
     work=lambda objective, settings: {"path norm": Spent(forwards=2 / objective.samples)},
     default=False,

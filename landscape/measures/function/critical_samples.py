@@ -11,7 +11,7 @@ from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator
 from landscape.machine.arithmetic import exact_math
 from landscape.measures.function.function_space import Network, classifier
-from landscape.measures.registry import NotDefined, measure
+from landscape.measures.registry import FUNCTION, NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -19,7 +19,7 @@ from landscape.results import Estimate, Spent
 @measure(
     "critical_sample_ratio",
     unit="share of samples",
-    invariant_to=("layer", "node"),
+    invariant_to=FUNCTION,
     reference="Arpit et al. 2017, arXiv:1706.05394",
     work=lambda objective, settings: {"critical_sample_ratio": Spent(forwards=3 * settings["iterations"])},
     default=False,

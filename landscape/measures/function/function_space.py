@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from landscape.errors import UsageError
 from landscape.machine.arithmetic import exact_math
-from landscape.measures.registry import NotDefined, measure
+from landscape.measures.registry import FUNCTION, NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Sampling, Spent
 
@@ -21,7 +21,7 @@ Network = Callable[[Tensor], Tensor]
 @measure(
     "logit_norm",
     unit="output",
-    invariant_to=("layer", "node"),
+    invariant_to=tuple(family for family in FUNCTION if family != "shift"),
     reference="Liao et al. 2018, arXiv:1807.09659; Andriushchenko et al. 2023, arXiv:2302.07011",
     work=lambda objective, settings: {"logit_norm": Spent(forwards=1)},
 )
@@ -56,7 +56,7 @@ def logit_norm(objective: Objective, *, generator: torch.Generator | None = None
 @measure(
     "input_margin",
     unit="input",
-    invariant_to=("layer", "node"),
+    invariant_to=FUNCTION,
     reference="Elsayed et al. 2018, arXiv:1803.05598; Moosavi-Dezfooli et al. 2016, arXiv:1511.04599",
     work=lambda objective, settings: {"input_margin": Spent(forwards=1 + settings["others"])},
     default=False,

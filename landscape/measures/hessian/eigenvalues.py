@@ -2,7 +2,7 @@
 
 import torch
 
-from landscape.measures.registry import measure
+from landscape.measures.registry import ELEMENTWISE, PLAIN, measure
 from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work, layer_norms
 from landscape.measures.traced_network import in_whole_tensors
 from landscape.objective import Objective
@@ -12,7 +12,7 @@ from landscape.results import Estimate
 @measure(
     "lambda_max",
     unit="loss / weight^2",
-    invariant_to=(),
+    invariant_to=PLAIN,
     reference="Dinh et al. 2017, arXiv:1703.04933",
     work=extremes_work("plain"),
 )
@@ -47,7 +47,7 @@ def lambda_max(objective: Objective, *, generator: torch.Generator | None = None
 @measure(
     "lambda_min",
     unit="loss / weight^2",
-    invariant_to=(),
+    invariant_to=PLAIN,
     reference="Li et al. 2018, arXiv:1712.09913, section 6",
     work=extremes_work("plain"),
 )
@@ -74,7 +74,7 @@ def lambda_min(objective: Objective, *, generator: torch.Generator | None = None
 @measure(
     "adaptive_lambda_max",
     unit="loss",
-    invariant_to=("layer", "node"),
+    invariant_to=ELEMENTWISE,
     reference="Kwon et al. 2021, arXiv:2102.11600; Andriushchenko et al. 2023, arXiv:2302.07011",
     work=extremes_work("adaptive"),
 )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from landscape.errors import UsageError
-from landscape.measures.registry import NotDefined, measure
+from landscape.measures.registry import HOMOGENEOUS, PLAIN, NotDefined, measure
 from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work, sweep_work, trace_of, with_data_error
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
@@ -18,7 +18,7 @@ _GGN = "Schraudolph 2002; Martens 2020, arXiv:1412.1193"
 _FISHER = "Amari 1998; Martens 2020, arXiv:1412.1193"
 _EMPIRICAL = "Kunstner et al. 2019, arXiv:1905.12558"
 
-_of_matrix = partial(measure, unit="loss / weight^2", invariant_to=(), default=False)
+_of_matrix = partial(measure, unit="loss / weight^2", invariant_to=PLAIN, default=False)
 
 
 @_of_matrix("gauss_newton_trace", reference=_GGN, work=sweep_work("plain", "ggn"))
@@ -111,7 +111,7 @@ def _rao_work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashabl
 @measure(
     "fisher_rao",
     unit="loss",
-    invariant_to=("layer", "node"),
+    invariant_to=HOMOGENEOUS,
     reference="Liang et al. 2019, arXiv:1711.01530",
     work=_rao_work,
     default=False,

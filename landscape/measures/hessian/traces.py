@@ -8,7 +8,7 @@ import torch
 from landscape import linalg
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator
-from landscape.measures.registry import measure
+from landscape.measures.registry import ELEMENTWISE, HOMOGENEOUS, PLAIN, measure
 from landscape.measures.running.shared_computations import (
     data_probes,
     layer_norms,
@@ -39,7 +39,7 @@ def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Ha
 @measure(
     "trace",
     unit="loss / weight^2",
-    invariant_to=(),
+    invariant_to=PLAIN,
     reference="Hutchinson 1990; Yao et al. 2020, arXiv:1912.07145",
     work=_trace_work,
 )
@@ -95,7 +95,7 @@ def trace(
     return with_data_error(objective, within, rows)
 
 
-@measure("frobenius", unit="loss / weight^2", invariant_to=(), reference="Hutchinson 1990", work=sweep_work("plain"))
+@measure("frobenius", unit="loss / weight^2", invariant_to=PLAIN, reference="Hutchinson 1990", work=sweep_work("plain"))
 def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
     """Frobenius norm of the Hessian of the mean loss.
 
@@ -118,7 +118,7 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
 @measure(
     "adaptive_trace",
     unit="loss",
-    invariant_to=("layer", "node"),
+    invariant_to=ELEMENTWISE,
     reference="Andriushchenko et al. 2023, arXiv:2302.07011; Tsuzuku et al. 2020, arXiv:1901.04653",
     work=sweep_work("adaptive"),
 )
@@ -168,7 +168,7 @@ def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: t
 @measure(
     "weight_curvature",
     unit="loss",
-    invariant_to=("layer", "node"),
+    invariant_to=HOMOGENEOUS,
     reference="Liang et al. 2019, arXiv:1711.01530",
     work=lambda objective, settings: {"w^T H w": Spent(sweeps=3, products=3)},
     default=False,

@@ -15,7 +15,7 @@ from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator
 from landscape.machine import progress
 from landscape.measures.perturbation.worst_case import ROUGH, Norm, check_radius, growth, growth_work, largest_growth
-from landscape.measures.registry import NotDefined, measure, variant
+from landscape.measures.registry import ELEMENTWISE, NotDefined, measure, variant
 from landscape.objective import Objective
 from landscape.results import Estimate, Sampling, Spent
 
@@ -193,7 +193,7 @@ def adaptive_worst_m(objective: Objective, *, m: int = 128, **settings: Any) -> 
 @measure(
     "first_order_adaptive_linf",
     unit="loss",
-    invariant_to=("layer", "node"),
+    invariant_to=ELEMENTWISE,
     reference=_REFERENCE,
     work=lambda objective, settings: {"gradient": Spent(gradients=1)},
     default=False,
@@ -295,7 +295,7 @@ def _register() -> None:
         for norm, law, radius in (("l2", "normal", 0.5), ("linf", "uniform", 1e-3)):
             fixed = {"norm": norm, "normalized": normalized}
             about: dict[str, Any] = {
-                "unit": "loss", "invariant_to": ("layer", "node"), "reference": _REFERENCE, "default": False,
+                "unit": "loss", "invariant_to": ELEMENTWISE, "reference": _REFERENCE, "default": False,
             }  # fmt: skip
             doc = f"Average-case adaptive sharpness, {law} noise in proportion to each weight ({norm}){words}."
             measure(f"adaptive_average_{norm}{end}", work=_average_work, **about)(variant(adaptive_average, doc, fixed))

@@ -10,7 +10,7 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator
 from landscape.measures.perturbation.box_growth import METHODS, Coordinates, box_work, largest_growth_in_box
-from landscape.measures.registry import measure, variant
+from landscape.measures.registry import ELEMENTWISE, measure, variant
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -87,7 +87,7 @@ def keskar(
 @measure(
     "keskar_relative",
     unit="% of 1 + loss",
-    invariant_to=("layer", "node"),
+    invariant_to=ELEMENTWISE,
     reference=_REFERENCE,
     work=box_work("adaptive"),
     default=False,

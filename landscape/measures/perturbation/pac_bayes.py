@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator
 from landscape.machine import progress
-from landscape.measures.registry import NotDefined, measure
+from landscape.measures.registry import ELEMENTWISE, PLAIN, NotDefined, measure
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -27,7 +27,20 @@ def _work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, S
     return {object(): Spent(forwards=18 * settings["draws"])}
 
 
-@measure("pac_bayes", unit="1 / weight^2", invariant_to=(), reference=_REFERENCE, work=_work, default=False)
+def counts_hits(objective: Objective) -> bool:
+    """Whether the accuracy is the share of right classes, which a constant added to all outputs does not change."""
+    return objective.metric is None
+
+
+@measure(
+    "pac_bayes",
+    unit="1 / weight^2",
+    invariant_to=PLAIN,
+    reference=_REFERENCE,
+    work=_work,
+    default=False,
+    only_if=counts_hits,
+)
 def pac_bayes(
     objective: Objective, *, drop: float = 0.1, draws: int = 16, generator: torch.Generator | None = None
 ) -> Estimate:
@@ -64,7 +77,7 @@ def pac_bayes(
 @measure(
     "pac_bayes_magnitude",
     unit="1",
-    invariant_to=("layer", "node"),
+    invariant_to=ELEMENTWISE,
     reference=_REFERENCE,
     work=_work,
     default=False,

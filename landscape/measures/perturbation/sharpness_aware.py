@@ -3,7 +3,7 @@
 import torch
 
 from landscape.measures.perturbation.worst_case import ROUGH, climbs, growth_work, largest_growth, searches
-from landscape.measures.registry import measure
+from landscape.measures.registry import ELEMENTWISE, PLAIN, measure
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -13,7 +13,7 @@ _ASAM = "Kwon et al. 2021, arXiv:2102.11600"
 @measure(
     "sam",
     unit="loss",
-    invariant_to=(),
+    invariant_to=PLAIN,
     reference="Foret et al. 2021, arXiv:2010.01412, equation 1",
     work=growth_work("plain", climbs, 25),
     default=False,
@@ -54,7 +54,7 @@ def sam(objective: Objective, *, rho: float = 0.05, steps: int = 20, generator: 
 @measure(
     "sam_linf",
     unit="loss",
-    invariant_to=(),
+    invariant_to=PLAIN,
     reference="Foret et al. 2021, arXiv:2010.01412, equation 1 with p = inf",
     work=growth_work("plain", searches, 25),
     default=False,
@@ -71,7 +71,7 @@ def sam_linf(objective: Objective, *, rho: float = 1e-3, steps: int = 20, genera
 @measure(
     "asam",
     unit="loss",
-    invariant_to=("layer", "node"),
+    invariant_to=ELEMENTWISE,
     reference=_ASAM,
     work=growth_work("adaptive", climbs, 25),
     default=False,

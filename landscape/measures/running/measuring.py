@@ -8,6 +8,7 @@ import torch
 
 from landscape.machine import progress
 from landscape.measures.registry import Measure, chosen
+from landscape.measures.running.marks import mark_of
 from landscape.measures.running.memo import computed
 from landscape.measures.running.remaining_time import Remaining
 from landscape.measures.running.saved_measures import Kept
@@ -25,6 +26,7 @@ def measure_all(
     plan: Forecast | None = None,
     kept: Kept | None = None,
     seen: Callable[[str, Measurement], None] | None = None,
+    marks: bool = False,
 ) -> dict[str, Measurement]:
     """Compute measures of one network.
 
@@ -40,6 +42,8 @@ def measure_all(
         plan: `forecast(objective, names)`; with it the remaining time is estimated from measured times of passes.
         kept: measures that are already saved; each new one is saved there as soon as it is computed.
         seen: called with each measure, in order, as soon as it is computed.
+        marks: whether to find the network's symmetries, which costs one trace (seconds); without, what a measure is not proven
+            to survive is marked as not known.
 
     Returns:
         name -> Measurement, with its unit, invariance, settings, passes and seconds.
@@ -62,7 +66,7 @@ def measure_all(
             else:
                 if remaining is not None:
                     remaining.begin(m.name)
-                out[m.name] = _measured(m, objective, seed, kept)
+                out[m.name] = _measured(m, objective, seed, kept, marks)
                 if remaining is not None:
                     remaining.end()
                     advance.left(*remaining.left())
@@ -78,10 +82,11 @@ def _learn(remaining: Remaining, advance: progress.Advance) -> None:
     advance.left(*remaining.left())
 
 
-def _measured(m: Measure, objective: Objective, seed: int, kept: Kept | None) -> Measurement:
+def _measured(m: Measure, objective: Objective, seed: int, kept: Kept | None, marks: bool) -> Measurement:
     """Compute and save one measure. Work shared with a measure that an earlier run saved is counted for that one."""
     started, before, known = time.perf_counter(), objective.spent, computed(objective)
     estimate = m(objective, torch.Generator().manual_seed(seed))
+    seconds = time.perf_counter() - started
     shared = {key: cost for key, cost in computed(objective).items() if key not in known}
     spent = objective.spent - before
     if kept is not None:
@@ -90,14 +95,14 @@ def _measured(m: Measure, objective: Objective, seed: int, kept: Kept | None) ->
     found = Measurement(
         estimate,
         m.unit,
-        m.unmoved_by(objective),
-        round(spent.products),
-        time.perf_counter() - started,
-        round(spent.gradients),
-        int(spent.forwards + 1e-9),
-        m.settings,
-        m.summary,
-        m.reference,
+        matvecs=round(spent.products),
+        seconds=seconds,
+        gradients=round(spent.gradients),
+        forwards=int(spent.forwards + 1e-9),
+        settings=m.settings,
+        definition=m.summary,
+        reference=m.reference,
+        **mark_of(m, objective, trace=marks),
     )
     if kept is not None:
         kept.keep(objective, m.name, found, list(shared))

@@ -11,6 +11,7 @@ from landscape.curvature.per_sample import SAMPLE_FORMS
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.measures.registry import Work
 from landscape.measures.running import warm_starts
+from landscape.measures.running.coordinates import Coordinates
 from landscape.measures.running.memo import once
 from landscape.objective.objective import Curvature, Objective
 from landscape.results import Eigenpairs, Estimate, Sampling, Spent
@@ -19,55 +20,61 @@ from landscape.spectra import TOLERANCE, krylov
 # Number of probes that also measure the variance over samples; the standard error then has a relative error of about 10 %.
 DATA_PROBES = 4
 
+# What A is measured in: the weights themselves (None), D = diag(w) for D A D, or coordinates B for B^T A B.
+Weight = Tensor | Coordinates | None
+
 
 def extremes(
     objective: Objective,
     generator: torch.Generator,
-    weight: Tensor | None = None,
+    weight: Weight = None,
     curvature: Curvature = "hessian",
     tol: float | None = None,
 ) -> Eigenpairs:
-    """Largest and smallest eigenpair of H, or of diag(w) H diag(w), from one Lanczos run; only the largest of "ggn", "fisher".
+    """Largest and smallest eigenpair of H, or of B^T H B, from one Lanczos run; only the largest of "ggn", "fisher".
 
-    The run starts from eigenvectors of a similar checkpoint if `landscape.measures.running.warm_starts` has some. They affect
-    the number of products but not the result: the run continues to the same true residual, and its start has a random part.
+    The eigenvectors are in the coordinates of `weight`. The run starts from eigenvectors of a similar checkpoint if
+    `landscape.measures.running.warm_starts` has some. They affect the number of products but not the result: the run continues
+    to the same true residual, and its start has a random part.
     """
 
+    units = coordinates_of(objective, weight)
+
     def compute() -> Eigenpairs:
-        units = _units(objective, weight)
         pairs = linalg.eigenpairs(
-            operator(objective, weight, curvature),
-            objective.dim,
+            operator(objective, units, curvature),
+            units.dim,
             k=1,
             which="both" if curvature == "hessian" else "largest",
             tol=tol or TOLERANCE[objective.dtype],
             **krylov(objective, 2),
-            start=warm_starts.hint(objective, curvature, units),
+            start=warm_starts.hint(objective, curvature, units.name),
             generator=generator,
             dtype=objective.dtype,
             device=objective.device,
         )
-        warm_starts.remember(objective, curvature, units, pairs.vectors)
+        warm_starts.remember(objective, curvature, units.name, pairs.vectors)
         return pairs
 
-    return once(objective, generator, ("extremes", curvature, _mark(weight), tol), compute)
+    return once(objective, generator, ("extremes", curvature, units.mark, tol), compute)
 
 
 def sweep(
     objective: Objective,
     probes: int,
     generator: torch.Generator,
-    weight: Tensor | None = None,
+    weight: Weight = None,
     curvature: Curvature = "hessian",
 ) -> linalg.ProbeSweep:
-    """Quadratic forms of H, or of diag(w) H diag(w), with all probes; cached."""
+    """Quadratic forms of H, or of B^T H B, with all probes; cached."""
+    units = coordinates_of(objective, weight)
     return once(
         objective,
         generator,
-        ("sweep", probes, curvature, _mark(weight)),
+        ("sweep", probes, curvature, units.mark),
         lambda: linalg.quadratic_forms(
-            operator(objective, weight, curvature),
-            objective.dim,
+            operator(objective, units, curvature),
+            units.dim,
             probes=probes,
             block=objective.plan.block,
             generator=generator,
@@ -91,14 +98,24 @@ def sweep_work(name: str, curvature: Curvature = "hessian") -> Work:
     }
 
 
-def operator(
-    objective: Objective, weight: Tensor | None = None, curvature: Curvature = "hessian"
-) -> Callable[[Tensor], Tensor]:
-    """v -> A v, or v -> w * A (w * v), with A the Hessian, the Gauss-Newton or the empirical Fisher matrix."""
+def operator(objective: Objective, units: Coordinates, curvature: Curvature = "hessian") -> Callable[[Tensor], Tensor]:
+    """c -> B^T A B c, with A the Hessian, the Gauss-Newton or the empirical Fisher matrix."""
     product = {"hessian": objective.hvp, "ggn": objective.ggnvp, "fisher": objective.fishervp}[curvature]
+    return lambda c: units.gather(product(units.spread(c)))
+
+
+def coordinates_of(objective: Objective, weight: Weight) -> Coordinates:
+    """A `Weight` as coordinates."""
+    if isinstance(weight, Coordinates):
+        return weight
     if weight is None:
-        return product
-    return lambda v: weight * product(weight * v)
+        return Coordinates(objective.dim, lambda v: v, lambda v: v, None, "one")
+
+    def scaled(v: Tensor) -> Tensor:
+        return weight * v
+
+    mark = (float(weight.double().sum()), float(weight.double().square().sum()))
+    return Coordinates(objective.dim, scaled, scaled, mark, _name(objective, weight))
 
 
 def layer_norms(objective: Objective) -> Tensor:
@@ -110,37 +127,36 @@ def layer_norms(objective: Objective) -> Tensor:
     return out
 
 
-def data_probes(objective: Objective, generator: torch.Generator) -> Tensor:
-    """The probes that measure the variance over samples, from a separate random stream."""
-    own = torch.Generator().manual_seed(generator.initial_seed() + 1)
-    return random_rows(DATA_PROBES, objective.dim, "rademacher", own, objective.dtype, objective.device)
+def data_probes(objective: Objective, generator: torch.Generator, weight: Weight = None) -> Tensor:
+    """The probes that measure the variance over samples, from a separate random stream; (k, P), already times B."""
+    own, units = torch.Generator().manual_seed(generator.initial_seed() + 1), coordinates_of(objective, weight)
+    return units.spread(random_rows(DATA_PROBES, units.dim, "rademacher", own, objective.dtype, objective.device))
 
 
 def trace_of(
     objective: Objective,
     probes: int,
     generator: torch.Generator | None,
-    weight: Tensor | None = None,
+    weight: Weight = None,
     curvature: Curvature = "hessian",
 ) -> Estimate:
-    """Trace of A, or of diag(w) A diag(w), with the errors from probes and from samples."""
+    """Trace of A, or of B^T A B, with the errors from probes and from samples."""
     random = default_generator(generator)
-    rows = data_probes(objective, random)
-    estimate = sweep(objective, probes, random, weight, curvature).trace()
-    return with_data_error(objective, estimate, rows if weight is None else weight * rows, curvature)
+    rows = data_probes(objective, random, weight)
+    return with_data_error(objective, sweep(objective, probes, random, weight, curvature).trace(), rows, curvature)
 
 
 def eigenvalue_of(
     objective: Objective,
     index: int,
     generator: torch.Generator | None,
-    weight: Tensor | None = None,
+    weight: Weight = None,
     curvature: Curvature = "hessian",
 ) -> Estimate:
     """One of the `extremes`, 0 for the largest and -1 for the smallest, with its residual and sampling error."""
     pairs = extremes(objective, default_generator(generator), weight, curvature)
-    v = pairs.vectors[index]
-    estimate = with_data_error(objective, pairs.estimate(index), [v if weight is None else weight * v], curvature)
+    v = coordinates_of(objective, weight).spread(pairs.vectors[index])
+    estimate = with_data_error(objective, pairs.estimate(index), [v], curvature)
     return replace(estimate, n=pairs.matvecs)
 
 
@@ -149,18 +165,11 @@ def loss_rounding(objective: Objective) -> float:
     return 4 * torch.finfo(objective.dtype).eps
 
 
-def _units(objective: Objective, weight: Tensor | None) -> str | None:
+def _name(objective: Objective, weight: Tensor) -> str | None:
     """Name of a diagonal weight, to recognize the same one for another checkpoint; None for other weights."""
-    if weight is None:
-        return "one"
     if torch.equal(weight, objective.theta.abs()):
         return "weights"
     return "layers" if torch.equal(weight, layer_norms(objective)) else None
-
-
-def _mark(weight: Tensor | None) -> object:
-    """Key of a diagonal weight in the cache."""
-    return None if weight is None else (float(weight.double().sum()), float(weight.double().square().sum()))
 
 
 def with_data_error(

@@ -10,8 +10,10 @@ from landscape.measures.running.saved_measures import Kept
 from landscape.measures.running.stationarity import stationarity
 from landscape.measures.running.time_forecast import Forecast
 from landscape.measures.running.warm_starts import directions_of, start_from
+from landscape.measures.traced_network import found_symmetries
 from landscape.objective import Objective
 from landscape.results import Measurement, Sharpness
+from landscape.symmetry.families import FAMILIES
 from landscape.version import __version__
 
 
@@ -26,7 +28,7 @@ def sharpness(
     kept: Kept | None = None,
     seen: Callable[[str, Measurement], None] | None = None,
 ) -> Sharpness:
-    """Measure how sharp the minimum is: loss, accuracy and every measure, with errors and invariance to rescaling.
+    """Measure how sharp the minimum is: loss, accuracy and every measure, with errors and what could have faked it.
 
     Args:
         objective: the network on its data.
@@ -57,7 +59,8 @@ def sharpness(
     centre = objective.evaluate()
     if kept is not None:
         directions_of(objective).rows.update(kept.directions(objective))
-    found = measure_all(objective, measures, seed=seed, seconds=seconds, plan=plan, kept=kept, seen=seen)
+    found = measure_all(objective, measures, seed=seed, seconds=seconds, plan=plan, kept=kept, seen=seen, marks=True)
+    asked = any(len(m.invariant_to) < len(FAMILIES) for m in found.values())
     derived = any(m.matvecs or m.gradients for m in found.values())
     return Sharpness(
         loss=centre.loss,
@@ -66,6 +69,7 @@ def sharpness(
         samples=objective.samples,
         provenance=provenance(objective, seed) | ({"start": "eigenvectors of a neighbour"} if warm else {}),
         minimum=stationarity(objective, found, seed=seed) if derived else None,
+        symmetries=found_symmetries(objective) if asked else None,
         directions=directions_of(objective),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from landscape.report.quantities import quantity_name
 from landscape.report.style import label_text, number_of, short
-from landscape.results import UNCONVERGED, Sharpness, Slice
+from landscape.results import UNCONVERGED, Estimate, Sharpness, Slice, SliceCheck
 
 Provenance = Mapping[str, Any]
 # Axes with a larger cosine (over 6 degrees from a right angle) are reported as not orthogonal.
@@ -72,6 +72,17 @@ def check_line(piece: Slice) -> str:
     return "NOT CHECKED: unfinished" if piece.check is None else str(piece.check.summary())
 
 
+def random_axes_line(piece: Slice) -> str:
+    """Measured and expected curvature of random axes with lambda_min, in one line; empty for other axes."""
+    found = piece.check.random if isinstance(piece.check, SliceCheck) else None
+    if found is None or found.lambda_min is None:
+        return ""
+    measured = " and ".join(short(axis.measured) for axis in found.axes.values())
+    expected = " and ".join(dict.fromkeys(_with_error(axis.expected) for axis in found.axes.values()))
+    line = f"random axes: curvature {measured}, expected {expected}; λ_min {short(found.lambda_min.value, 2)}"
+    return line + (": A SADDLE LOOKS LIKE A MINIMUM" if found.hidden_saddle else "")
+
+
 def runs_line(groups: Mapping[str, Sequence[Sharpness]]) -> str:
     """The number of checkpoints in a figure of groups and the provenance that they share."""
     members = [s for group in groups.values() for s in group]
@@ -82,6 +93,12 @@ def runs_line(groups: Mapping[str, Sequence[Sharpness]]) -> str:
     shared["samples"] = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     known = subject_line(shared)
     return known if shared.get("checkpoint") else f"{number_of(len(members), 'checkpoint')} · {known}"
+
+
+def _with_error(estimate: Estimate) -> str:
+    """A value and the half width of its 95 % interval."""
+    bounds = estimate.interval()
+    return short(estimate.value) + ("" if bounds is None else f" ± {short((bounds[1] - bounds[0]) / 2, 2)}")
 
 
 def _subject(provenance: Provenance) -> list[str]:

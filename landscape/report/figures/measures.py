@@ -30,8 +30,8 @@ from landscape.report.style import (
     wrapped,
 )
 from landscape.results import Comparison, Estimate, GroupValue, Sharpness
+from landscape.results.sharpness import joint_mark
 
-MARKS = {"no": "invariant to rescaling", "node-wise": "rescaling neurons can change it", "yes": "rescaling can change it"}
 PERCENT = {"accuracy": "%", "train_accuracy": "%", "test_accuracy": "%", "gap": "percentage points"}
 
 
@@ -223,9 +223,8 @@ def _panel(
         plain(name.replace("_", " ") if scores is not None else name, 28), pad=16
     )  # room for the mark between name and axes
     if mark:
-        ax.text(
-            0, 1.025, mark, transform=ax.transAxes, fontsize=7.5, color=GREY if mark == MARKS["no"] else VERMILLION, va="bottom"
-        )
+        known = not mark.startswith("fakeable")
+        ax.text(0, 1.025, mark, transform=ax.transAxes, fontsize=7.5, color=GREY if known else VERMILLION, va="bottom")
 
 
 def _draw_point(ax: Axes, p: _Point) -> None:
@@ -268,6 +267,12 @@ def _scale(name: str) -> float:
     return 100.0 if name in PERCENT else 1.0
 
 
+def mark_text(mark: str) -> str:
+    """The mark of a measure in words, above its panel."""
+    words = {"no": "survives all symmetries", "not known": "not known what it survives"}
+    return words.get(mark) or plain(f"fakeable: {mark}", 40)
+
+
 def estimate_of(result: Sharpness, name: str) -> Estimate | None:
     """A measure, the loss or the accuracy of a checkpoint by its name; None if it was not measured."""
     if name in result.measures:
@@ -276,11 +281,10 @@ def estimate_of(result: Sharpness, name: str) -> Estimate | None:
 
 
 def _mark_and_unit(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tuple[str, str]:
-    """Description of the invariance and the unit, from the first checkpoint with the measure."""
-    for members in groups.values():
-        for member in members:
-            if name in member.measures:
-                return MARKS[member.measures[name].mark], unit_text(member.measures[name].unit)
+    """What could have faked it in any of the networks, and the unit."""
+    found = [s.measures[name] for members in groups.values() for s in members if name in s.measures]
+    if found:
+        return mark_text(joint_mark(found)), unit_text(found[0].unit)
     return "", PERCENT.get(name, "mean loss per sample")
 
 

@@ -10,10 +10,12 @@ from landscape.report.figures.caption import (
     Provenance,
     barrier_facts,
     check_line,
+    random_axes_line,
     runs_line,
     slice_facts,
     subject_line,
 )
+from landscape.report.figures.certificate_map import draw_certificate_map
 from landscape.report.figures.certificate_panels import draw_certificate_panels, left_out
 from landscape.report.figures.effects import draw_correlations, draw_effects
 from landscape.report.figures.history import Run
@@ -33,7 +35,7 @@ from landscape.report.quantities import quantity_name
 from landscape.report.style import GREY, house, settle, wrapped
 from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
-from landscape.results import Block, Certificate, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import Block, Certificate, CertificateTable, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
 
 
 def figure_density(
@@ -90,7 +92,8 @@ def figure_slice(
     ax = draw_slice(part, quantity=quantity, view=view)
     if part is not piece:
         show_whole_span(ax, piece)
-    lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity)), check_line(piece)]
+    lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity))]
+    lines += [random_axes_line(piece), check_line(piece)]
     return finish(ax, f"{named} ({progress})" if progress else named, lines, caption)
 
 
@@ -150,6 +153,21 @@ def figure_certificate(
     check = worst.function_line()
     lines = ["; ".join(facts), made_of, f"checked: {check}" if worst.same_function else f"FAILED: {check}"]
     return finish(ax, title, lines, caption)
+
+
+def figure_certificate_map(
+    table: CertificateTable,
+    *,
+    title: str = "Which measures survive each symmetry",
+    provenance: Provenance | None = None,
+    caption: bool = True,
+) -> Figure:
+    """`draw_certificate_map` with the headline and the largest change of the network's outputs."""
+    worst = worst_function(list(table.columns.values()))
+    check = worst.function_line()
+    made_of = subject_line(provenance if provenance is not None else worst.provenance)
+    lines = [table.headline(), made_of, f"checked: {check}" if worst.same_function else f"FAILED: {check}"]
+    return finish(draw_certificate_map(table), title, lines, caption)
 
 
 def figure_measures(

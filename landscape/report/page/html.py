@@ -13,12 +13,23 @@ from landscape.machine.files import open_regular, write
 from landscape.report.figures import titled
 from landscape.report.figures.caption import provenance_line
 from landscape.report.figures.history import Run
-from landscape.report.figures.measures import MARKS, estimate_of
+from landscape.report.figures.measures import estimate_of
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.surface_section import slice_entry
 from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number
 from landscape.report.style import label_text, unit_text
-from landscape.results import Block, Certificate, CertificateRow, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import (
+    Block,
+    Certificate,
+    CertificateRow,
+    CertificateTable,
+    Comparison,
+    Eigenpairs,
+    Sharpness,
+    Slice,
+    SpectralDensity,
+)
+from landscape.results.sharpness import joint_mark
 from landscape.version import __version__
 
 _FOOT = 1 << 16  # bytes at the end of a page that contain its footer
@@ -96,7 +107,6 @@ def write_report(
         ],
         "history": _history(history, captions) if history else None,
         "commands": list(commands),
-        "marks": MARKS,
         "interactive": interactive,
     }
     environment = Environment(
@@ -133,11 +143,15 @@ def _summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] |
     for name in dict.fromkeys(name for r in results for name in r.measures):
         first = next(r.measures[name] for r in results if name in r.measures)
         cells = [cell(estimate_of(r, name)) for r in results]
-        rows.append({"name": label_text(name), "mark": first.mark, "unit": unit_text(first.unit), "cells": cells})
+        mark = joint_mark([r.measures[name] for r in results if name in r.measures])
+        rows.append({"name": label_text(name), "mark": mark, "unit": unit_text(first.unit), "cells": cells})
     lines = [(name, r.minimum.line()) for name, r in zip(names, results, strict=True) if r.minimum is not None]
     slopes = [f"{name} is {label_text(line, 400)}." for name, line in lines if line is not None]
+    found = {name: label_text(r.symmetries.line(), 400) for name, r in zip(names, results, strict=True) if r.symmetries}
+    alike = len(set(found.values())) == 1
+    told = list(found.values())[:1] if alike else [f"{name}: {line}" for name, line in found.items()]
     lost = [f"{name}: {label_text(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
-    return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes}
+    return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes, "symmetries": told}
 
 
 def _comparison(
@@ -228,11 +242,18 @@ def _spectra(
 
 
 def _certificates(label: str, pairs: Sequence[tuple[float, Certificate]], caption: bool) -> list[dict[str, Any]]:
-    """One entry per symmetry; the first has the figure of both."""
-    alike = [[pair for pair in pairs if pair[1].symmetry == symmetry] for symmetry in ("layer", "node")]
-    words = f"Ratio of each measure after to before rescaling of {label_text(label)}; the tables have the numbers."
-    drawn = picture(titled.figure_certificate(pairs, caption=caption), words) if pairs else None
-    return [_certificate(label, own) | {"picture": None if i else drawn} for i, own in enumerate(filter(None, alike))]
+    """One entry per symmetry; the first has the figure of layers and neurons, the first of the others the map of all."""
+    alike = {c.symmetry: [pair for pair in pairs if pair[1].symmetry == c.symmetry] for _, c in pairs}
+    scaled = [pair for name, own in alike.items() if name in ("layer", "node") for pair in own]
+    pictures: dict[str | None, Picture] = {}
+    words = f"Ratio of each measure after to before the change of {label_text(label)}; the tables have the numbers."
+    if scaled:
+        pictures[scaled[0][1].symmetry] = picture(titled.figure_certificate(scaled, caption=caption), words)
+    other = next((name for name in alike if name not in ("layer", "node")), None)
+    if other is not None and len({tuple(row.name for row in own[0][1].rows) for own in alike.values()}) == 1:
+        table = CertificateTable({str(name): own[0][1] for name, own in alike.items()})
+        pictures[other] = picture(titled.figure_certificate_map(table, caption=caption), words)
+    return [_certificate(label, own) | {"picture": pictures.get(name)} for name, own in alike.items()]
 
 
 def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict[str, Any]:

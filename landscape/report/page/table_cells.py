@@ -90,7 +90,9 @@ def check_verdict(check: SliceCheck | PathCheck) -> tuple[bool, str]:
     right = "ends and values" if isinstance(check, PathCheck) else "centre, values and norms"
     derivatives = check.derivatives
     compared = "too small to be compared" if derivatives.unresolved else "not compared" if derivatives.reason else "right"
-    return check.passed, "; ".join(check.problems) or f"{right} are right; curvatures are {compared}"
+    words = "; ".join(check.problems) or f"{right} are right; curvatures are {compared}"
+    hidden = isinstance(check, SliceCheck) and check.random is not None and check.random.hidden_saddle
+    return check.passed, words + ("; a saddle looks like a minimum on these axes" if hidden else "")
 
 
 def flat(provenance: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, object]]:

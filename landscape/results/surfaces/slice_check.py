@@ -1,12 +1,13 @@
 """Checks of a line or a plane."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from landscape.machine.json_values import number_or_nan, plain
 from landscape.results.surfaces.check_summary import CheckSummary
 from landscape.results.surfaces.derivative_check import Derivatives
+from landscape.results.surfaces.random_axes import RandomAxes
 
 SAME = 1e-3  # relative tolerance of filter norms and recomputed values; far from the centre float32 loses some digits
 
@@ -66,6 +67,7 @@ class SliceCheck:
         recomputed: some grid points are computed again: the largest difference, relative to the largest value; None if the
             values there are not finite.
         precision: precision of the values and `centre_value`, if it is not the objective's, such as "bfloat16".
+        random: the curvature along random axes, its expectation, and the extreme eigenvalues; None if no axis is random.
     """
 
     cosine: float | None
@@ -77,6 +79,7 @@ class SliceCheck:
     own_value: float | None = None
     recomputed: float | None = None
     precision: str = ""
+    random: RandomAxes | None = None
 
     @property
     def curvature(self) -> dict[str, float]:
@@ -154,11 +157,13 @@ class SliceCheck:
             out.append(f"grid: values computed anew differ by {self.recomputed:.1g} of the largest")
         if not self.symmetric:
             out.append("span: not symmetric about the centre")
-        return out + self.derivatives.lines() + [f"WRONG: {problem}" for problem in self.problems]
+        out += self.derivatives.lines() + ([] if self.random is None else self.random.lines())
+        return out + [f"WRONG: {problem}" for problem in self.problems]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; numbers that are not finite are null."""
-        return dict(plain(asdict(self)))
+        random = None if self.random is None else self.random.to_json()
+        return dict(plain(asdict(replace(self, random=None)))) | {"random": random}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SliceCheck":
@@ -168,5 +173,11 @@ class SliceCheck:
             for r in data["norm_ratio"]
         )
         derivatives = Derivatives.from_json(data["derivatives"])
-        read = {"norm_ratio": ratios, "centre_value": number_or_nan(data["centre_value"]), "derivatives": derivatives}
+        random = None if data.get("random") is None else RandomAxes.from_json(data["random"])
+        read = {
+            "random": random,
+            "norm_ratio": ratios,
+            "centre_value": number_or_nan(data["centre_value"]),
+            "derivatives": derivatives,
+        }
         return cls(**(dict(data) | read))

@@ -27,6 +27,7 @@ class Direction:
         norm: its normalization.
         buffers: buffers of the checkpoint that it points to, including BatchNorm statistics; None if it points to none.
         orthogonalized: whether it was made orthogonal to another direction after normalization, which changed its norms.
+        fixed: kinds of parameters that a random direction does not change; None for a direction that is not random.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Direction:
     norm: Norm = "none"
     buffers: Mapping[str, Tensor] | None = None
     orthogonalized: bool = False
+    fixed: tuple[Kind, ...] | None = None
 
 
 def random_direction(
@@ -94,7 +96,35 @@ def random_direction(
     name = f"random, seed {seed}" + (f", {norm} norm" if norm != "none" else "")
     if norm == "filter" and layout.not_known:
         name += f" ({layout.not_known[0]}{' and others' if len(layout.not_known) > 1 else ''} as a whole)"
-    return Direction(name, d.to(objective.theta), norm)
+    return Direction(name, d.to(objective.theta), norm, fixed=tuple(zero))
+
+
+def mean_squares(objective: Objective, norm: Norm, zero: Sequence[Kind]) -> Float[Tensor, " P"]:
+    """E d_i^2 of the coordinates of a `random_direction`, over its seeds; in float64 on the CPU.
+
+    Divided by its norm and multiplied by ||theta_g||, the Gaussian vector of a filter g (or layer) with n_g weights is uniform
+    on a sphere, so that E d_g d_g^T = (||theta_g||^2 / n_g) I; without normalization it is I. Groups are independent and have
+    mean 0, hence E d d^T is diagonal, and E d^T H d = sum_i E d_i^2 H_ii for every symmetric H: sum_g (||theta_g||^2 / n_g)
+    tr H_gg for a normalized direction, the trace over the coordinates that change for one that is not.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> nn.init.constant_(net.weight, 3.0) is net.weight
+        True
+        >>> objective = Objective(net, nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)), dtype="float64")
+        >>> mean_squares(objective, "filter", ()).tolist(), mean_squares(objective, "none", ()).tolist()
+        ([9.0, 9.0], [1.0, 1.0])
+    """
+    layout = objective.layout
+    free = torch.ones(objective.dim, dtype=torch.float64)
+    if zero:
+        free[layout.mask(*zero)] = 0.0
+    if norm == "none":
+        return free
+    groups = _groups(layout, norm)
+    squares = filter_norms(objective.theta.double().cpu(), groups).square() / torch.bincount(groups).clamp(min=1)
+    return free * squares[groups]
 
 
 def toward(
@@ -166,7 +196,9 @@ def orthogonal_to(first: Direction, second: Direction) -> Direction:
         raise UsageError(
             "expected two directions that span a plane, found parallel ones", fix="choose another seed or direction"
         )
-    return Direction(f"{second.name}, orthogonalized", rest.to(second.vector), second.norm, orthogonalized=True)
+    return Direction(
+        f"{second.name}, orthogonalized", rest.to(second.vector), second.norm, orthogonalized=True, fixed=second.fixed
+    )
 
 
 def norm_ratios(objective: Objective, direction: Direction) -> NormRatios | None:

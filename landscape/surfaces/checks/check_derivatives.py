@@ -73,14 +73,18 @@ def unmade(error: Exception, samples: int | None = None) -> Derivatives:
 
 
 def in_float64(objective: Objective, recalibrated: bool) -> tuple[Objective, int | None, str]:
-    """The objective for derivatives; its number of samples, if not all; its normalization, as text.
+    """`on_first` for derivatives: on a limited number of samples, in float64."""
+    return on_first(objective, checked_samples(objective), recalibrated, "float64")
+
+
+def on_first(objective: Objective, few: int, recalibrated: bool, dtype: str | None = None) -> tuple[Objective, int | None, str]:
+    """The objective on its first samples; their number, if not all; its normalization, as text.
 
     With re-estimated statistics it is normalized by the batch of all its samples, so that derivatives go through the
     statistics. These variances are divided by n, the re-estimated ones by n - 1.
     """
-    few = checked_samples(objective)
-    part = objective if objective.samples == few else objective.subset(few)
-    precise = part.to("float64").by(_SAME)
+    part = objective if objective.samples <= few else objective.subset(few)
+    precise = (part if dtype is None else part.to(dtype)).by(_SAME)
     under = ""
     if recalibrated:
         precise = next(precise.minibatches(precise.samples, torch.Generator().manual_seed(0))).batch_normalized()

@@ -18,6 +18,7 @@ from landscape.surfaces.checks.check_derivatives import (
     rounding_without_kinks,
     unmade,
 )
+from landscape.surfaces.checks.check_random_axes import check_random_axes
 
 __all__ = ["check_slice", "checked_samples", "difference"]
 
@@ -29,6 +30,7 @@ def check_slice(
     loss: np.ndarray,
     recalibrated: bool = False,
     drawn: Objective | None = None,
+    random_check: bool = True,
 ) -> SliceCheck:
     """Check axes, norms, centre and curvature of a finished slice.
 
@@ -39,6 +41,7 @@ def check_slice(
         loss: values on the grid.
         recalibrated: whether BatchNorm statistics were re-estimated at every point. Both curvatures are then those of the loss
             with the statistics of the batch, which depend on the weights.
+        random_check: whether to compare random axes with what is expected of them (`check_random_axes`).
         drawn: the objective in the precision of the grid's values, if that differs; centre and recomputed points use it.
 
     Returns:
@@ -49,7 +52,7 @@ def check_slice(
 
     Cost: one product per direction, 5 (line) or 13 (plane) evaluations and a gradient, in float64 for every dtype, on at most
         1,024 samples (32 for convolutions on a CPU); with kinks 2 or 4 more gradients. One evaluation for each recomputed
-        point.
+        point. Random axes: that of `check_random_axes`.
 
     Accuracy: see `landscape.surfaces.checks.check_derivatives.compared`. A network with a kink exactly at its weights (a unit
         with preactivation 0) has no Hessian there, and fails the check.
@@ -61,16 +64,18 @@ def check_slice(
     # Only re-estimated statistics may differ from the checkpoint's; interpolated ones are equal at the centre.
     centre = own if buffers is None or not recalibrated else drawn.evaluate(theta, buffers).loss.value
     exact = None if any(len(z) == 0 for z in zero) else bool(loss[tuple(int(z[0]) for z in zero)] == centre)
+    interpolated = buffers is not None and not recalibrated
     return SliceCheck(
         cosine=cosine(*directions) if len(directions) == 2 else None,
         norm_ratio=tuple(norm_ratios(objective, d) for d in directions),
         centre_is_exact=exact,
         centre_value=centre,
         symmetric=all(bool(c[0] == -c[-1]) for c in chart.coordinates),
-        derivatives=_derivatives(objective, directions, recalibrated, interpolated=buffers is not None and not recalibrated),
+        derivatives=_derivatives(objective, directions, recalibrated, interpolated),
         own_value=own if recalibrated else None,
         recomputed=_recomputed(drawn, directions, chart, loss),
         precision="" if drawn is objective else drawn.precision,
+        random=check_random_axes(objective, directions, recalibrated, interpolated) if random_check else None,
     )
 
 

@@ -14,12 +14,15 @@ from landscape.errors import NumericalError, UsageError
 from landscape.machine.progress import duration
 from landscape.objective import Objective
 from landscape.surfaces.batchnorm_statistics import BatchNorm, is_normalized
+from landscape.surfaces.checks.check_random_axes import PROBES, compared_on, random_samples
 from landscape.surfaces.checks.check_slice import checked_samples
 from landscape.surfaces.running.precision import COMPARED, in_precision
 from landscape.surfaces.running.settings import points_at_once
 
 # Products for a pair of eigenvalues, starting from a neighbour's eigenvectors; measured on digits networks and a ResNet-20.
 _PRODUCTS = 30
+# Products for both ends of the spectrum from a random vector, to the tolerance of the check of random axes.
+_EIGENVALUES = 40
 # Fraction of a budget for points; the rest is for the check, figures, and the error of the forecast.
 _POINTS = 0.8
 # A budget reduces samples to _FEW_SAMPLES, then the grid from _FINE to _COARSE, then samples to _LEAST_SAMPLES, then the grid
@@ -41,18 +44,21 @@ class SurfaceForecast:
         seconds: for all points, from one that was timed at the centre.
         memory: peak memory in bytes: the peak of this process (or its GPU) so far, plus the memory of curvature products for
             the check and for eigenvalues. Each point adds only a few hundred bytes.
+        random_check: seconds to compare random axes with their expectation; 0 without random axes.
     """
 
     points: int
     seconds: float
     memory: int
+    random_check: float = 0.0
 
     def line(self) -> str:
         """The forecast as text."""
         each = self.seconds / self.points
+        check = f"; the check of its random axes about {duration(self.random_check)}" if self.random_check else ""
         return (
             f"{self.points:,} points at {duration(each)} each: about {duration(self.seconds)}, "
-            f"at most about {self.memory / 2**30:.1f} GiB"
+            f"at most about {self.memory / 2**30:.1f} GiB{check}"
         )
 
 
@@ -64,14 +70,17 @@ def forecast_surface(
     batchnorm: BatchNorm = "eval",
     curvature: bool = False,
     precision: str | None = None,
+    random_axes: bool = False,
 ) -> SurfaceForecast:
     """Forecast time and memory of a surface, from its centre.
 
     Args:
         objective, test, batchnorm, curvature, precision: as for `plane`.
         points: number of grid points.
+        random_axes: whether random axes are compared with their expectation.
 
-    Cost: two points, or two stacks of points if many are evaluated at once; with `curvature` also three products.
+    Cost: two points, or two stacks of points if many are evaluated at once; with `curvature` also three products, with
+        `random_axes` two on the samples of that check.
 
     Accuracy: limited by other load on the machine; eigenvalues are assumed to take 30 products per point.
     """
@@ -87,7 +96,8 @@ def forecast_surface(
         # 1.5 products for building the graph at every point.
         seconds += (_PRODUCTS + 1.5) * (time.perf_counter() - started)
     seconds = processes.agreed(points * seconds + compared) / processes.size  # processes divide the points
-    return SurfaceForecast(points, seconds, _peak(objective) + _products(objective, curvature))
+    check = _random_check(objective, batchnorm) if random_axes else 0.0
+    return SurfaceForecast(points, seconds, _peak(objective) + _products(objective, curvature, check > 0), check)
 
 
 def within(
@@ -101,6 +111,7 @@ def within(
     precision: str | None = None,
     grid: int | None = None,
     samples: int | None = None,
+    random_axes: bool = False,
 ) -> tuple[int, int]:
     """Choose grid and samples to fit a budget.
 
@@ -113,6 +124,7 @@ def within(
         dim: 1 or 2.
         objective, test, batchnorm, curvature, precision: as for `plane`; `test` uses at most as many samples as `objective`.
         grid, samples: fixed if given.
+        random_axes: as for `forecast_surface`.
 
     Returns:
         Points on each axis, odd unless given, and samples.
@@ -130,9 +142,14 @@ def within(
     # With another precision, some points are also computed in full precision.
     full = None if drawn is objective else _line(objective, test, batchnorm, False)
 
+    check = each = 0.0
+    if random_axes:
+        check, each = _cost(objective.subset(random_samples(objective)), lambda o: _random_check(o, batchnorm))
+
     def total(points: int, n: int) -> float:
-        """Seconds of the given number of points on n samples."""
-        return points * point(n) + (0.0 if full is None else min(points, COMPARED) * full(n))
+        """Seconds of the given number of points on n samples, and of the check of random axes."""
+        others = 0.0 if full is None else min(points, COMPARED) * full(n)
+        return points * point(n) + others + check + each * min(n, random_samples(objective))
 
     def room(points: int) -> int:
         """Number of samples that fit."""
@@ -216,6 +233,18 @@ def _point(objective: Objective, test: Objective | None, batchnorm: BatchNorm) -
     return seconds / size
 
 
+def _random_check(objective: Objective, batchnorm: BatchNorm) -> float:
+    """Seconds to compare random axes with their expectation, from two products; 0 for a network without products."""
+    started = time.perf_counter()
+    part = compared_on(objective, batchnorm == "recalibrate" and is_normalized(objective))[0]
+    with suppress(NumericalError, UsageError, RuntimeError):
+        part.hvp(part.theta)  # includes the preflight check, as it will in the run
+        between = time.perf_counter()
+        part.hvp(part.theta)
+        return between - started + (PROBES + _EIGENVALUES) * (time.perf_counter() - between)
+    return 0.0
+
+
 def _peak(objective: Objective) -> int:
     """Peak memory in bytes so far."""
     if objective.device.type == "cuda":
@@ -227,11 +256,11 @@ def _peak(objective: Objective) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _products(objective: Objective, curvature: bool) -> int:
+def _products(objective: Objective, curvature: bool, random_check: bool) -> int:
     """Bytes for curvature products: graphs and copies in float64 for the check, and a Krylov basis for eigenvalues."""
     wide = 8 // objective.theta.element_size()
     check = wide * objective.graph_bytes(checked_samples(objective)) + 12 * 8 * objective.dim
-    if not curvature:
+    if not curvature and not random_check:
         return check
-    basis = objective.plan.basis(2).bytes
-    return max(check, objective.graph_bytes() + basis)
+    samples = objective.samples if curvature else random_samples(objective)
+    return max(check, objective.graph_bytes(samples) + objective.plan.basis(2).bytes)

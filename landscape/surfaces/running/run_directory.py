@@ -180,7 +180,13 @@ def store_directions(folder: Path, directions: Sequence[Direction]) -> None:
     """Save directions for continued runs. Directions that are already saved are not overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = [
-        {"name": d.name, "norm": d.norm, "buffers": d.buffers is not None, "orthogonalized": d.orthogonalized}
+        {
+            "name": d.name,
+            "norm": d.norm,
+            "buffers": d.buffers is not None,
+            "orthogonalized": d.orthogonalized,
+            "fixed": None if d.fixed is None else list(d.fixed),
+        }
         for d in directions
     ]
     tensors = {f"{i}": d.vector.contiguous().cpu() for i, d in enumerate(directions)}
@@ -207,7 +213,8 @@ def stored_directions(folder: Path, like: Tensor) -> tuple[Direction, ...] | Non
                 own = [n for n in names if n.startswith(f"{i}.")]
                 buffers = {n.partition(".")[2]: file.get_tensor(n).to(like) for n in own} if d["buffers"] else None
                 vector, orthogonalized = file.get_tensor(f"{i}").to(like), d.get("orthogonalized", False)
-                out.append(Direction(d["name"], vector, d["norm"], buffers, orthogonalized))
+                fixed = None if d.get("fixed") is None else tuple(d["fixed"])
+                out.append(Direction(d["name"], vector, d["norm"], buffers, orthogonalized, fixed))
             return tuple(out)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise MalformedError(

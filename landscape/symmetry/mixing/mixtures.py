@@ -10,6 +10,13 @@ from landscape.symmetry.families import Family
 
 Group = Literal["general", "rotary", "orthogonal", "centred"]
 
+_GROUPS: dict[Group, str] = {
+    "general": "any invertible matrix",
+    "rotary": "a factor and a rotation for each pair of channels that is turned",
+    "orthogonal": "any orthogonal matrix",
+    "centred": "any orthogonal matrix that keeps (1, ..., 1)",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -56,6 +63,9 @@ class Mixing:
         """ "pair" for invertible matrices, "rotation" for orthogonal ones."""
         return "pair" if self.group in ("general", "rotary") else "rotation"
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.size} channels): {_GROUPS[self.group]}"
+
 
 @dataclass(frozen=True, eq=False)
 class Shift:
@@ -72,6 +82,9 @@ class Shift:
     rows: dict[str, Int[Tensor, "r h"]]
     uniform: bool
     outputs: bool = False
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +113,10 @@ class Trade:
     plus: dict[str, Int[Tensor, "r h"]]
     minus: dict[str, Int[Tensor, "r h"]]
     readers: tuple[Reader, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
     uniform: bool = False
 
 

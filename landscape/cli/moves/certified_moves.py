@@ -1,0 +1,201 @@
+"""Move a network along families of symmetries, measure it before and at every point, and print the certificates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from landscape.cli.moves.asked_families import SWEPT, TOGETHER, WITH_ALPHA, Asked
+from landscape.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from landscape.objective import Objective
+    from landscape.reparam import Attack, Symmetries
+    from landscape.results import Certificate, CertificateTable
+    from landscape.symmetry.families import Family
+    from landscape.tasks import Task
+
+
+@dataclass
+class Line:
+    """Moves along one family, or along several together: at alpha, then at the other values of a sweep.
+
+    Attributes:
+        name: of the family, or "together".
+        families: what it is moved along.
+        alphas: the factors, the first one asked for.
+        condition: condition number of the matrices.
+        other: the network at the first factor; given beforehand where a search found it.
+        attack: that search.
+        certificates: one for each factor.
+    """
+
+    name: str
+    families: "tuple[Family, ...]"
+    alphas: list[float]
+    condition: float
+    other: "nn.Module | None" = None
+    attack: "Attack | None" = None
+    certificates: "list[Certificate]" = field(default_factory=list)
+
+    @property
+    def settings(self) -> str:
+        """What made the change as large as it is, as text."""
+        said = [f"alpha = {self.alphas[0]:.6g}"] if set(self.families) & set(WITH_ALPHA) else []
+        said += [f"condition number {self.condition:.4g}"] if "pair" in self.families else []
+        return ", ".join(said)
+
+    def title(self, where: dict[str, str]) -> str:
+        """The head of its table."""
+        words = {"layer": f"layer-wise, {where['layer']}", "node": f"node-wise, {where['node']}"}
+        words[TOGETHER] = f"{', '.join(self.families)}, {'together' if self.attack else 'one after another'}"
+        return ", ".join(part for part in (words.get(self.name, self.name), self.settings) if part)
+
+    def json(self, i: int) -> dict[str, Any]:
+        """The section of this line in the JSON."""
+        own: dict[str, Any] = {"rescaling": self.name, "alpha": self.alphas[i]}
+        own |= {"condition": self.condition} if "pair" in self.families else {}
+        own |= {"attack": self.attack.to_json()} if self.attack is not None else {}
+        return own | self.certificates[i].to_json()
+
+
+def lines_of(asked: Asked, there: "tuple[Family, ...]", factor: float, condition: float) -> list[Line]:
+    """One line for each family, and one along all together where every family was asked for."""
+    families = asked.among(there)
+    lines = [Line(family, (family,), [factor], condition) for family in families]
+    if asked.every and len(families) > 1:
+        lines.append(Line(TOGETHER, families, [factor], condition))
+    return lines
+
+
+def sweep_of(
+    terminal: Terminal, task: "Task", symmetries: "Symmetries", line: Line, further: int, layers: list[str] | None
+) -> None:
+    """Add the other factors of a sweep, without those too small for a BatchNorm's running variance to absorb."""
+    from landscape.reparam import smallest_scales, spaced
+
+    if line.name not in SWEPT:
+        return
+    low = 0.0
+    if line.name == "layer":
+        units = [symmetries[name] for name in layers] if layers else [symmetries.default]
+        low = max(float(smallest_scales(task.model, symmetries)[unit.neurons].max()) for unit in units)
+    found = spaced(line.alphas[0], further)
+    kept = [alpha for alpha in found if alpha > low]
+    if len(kept) < len(found):
+        terminal.note(f"left out of the layer-wise sweep: alpha below {low:.3g}, too small for BatchNorm's running variance")
+    line.alphas += kept
+
+
+def certify(
+    terminal: Terminal,
+    task: "Task",
+    objective: "Objective",
+    symmetries: "Symmetries",
+    lines: Sequence[Line],
+    layers: list[str] | None,
+    names: str | list[str] | None,
+    seed: int,
+) -> None:
+    """Measure the network before and at every moved point, and print one table for each line, and one of all."""
+    from landscape.machine import progress
+    from landscape.machine.progress import duration
+    from landscape.measures import measure_all
+    from landscape.measures.running.time_forecast import forecast
+    from landscape.reparam import certificate
+
+    points = sum(len(line.alphas) for line in lines)
+    expected = forecast(objective, names)
+    terminal.note(
+        f"forecast: {len(expected.seconds)} measures of {points + 1} networks, about {duration(expected.total * (points + 1))}"
+    )
+    with progress.stage("networks", points + 1) as advance:
+        before = measure_all(objective, names, seed=seed, plan=expected)
+        advance(1)
+        for line in lines:
+            for i, alpha in enumerate(line.alphas):
+                given = line.other if i == 0 else None
+                other = _moved(task, objective, symmetries, line, alpha, layers, seed) if given is None else given
+                line.other = other if i == 0 else line.other
+                # Whole layers that are scaled in whole tensors are told from parts of them by the weights.
+                claim = None if line.name == "layer" else line.families
+                line.certificates.append(
+                    certificate(objective, other, measures=names, symmetry=claim, seed=seed, before=before)
+                )
+                advance(1)
+    where = {"layer": " and ".join(layers or [symmetries.default.name] if symmetries.units else []), "node": "every neuron"}
+    _show(terminal, lines, where)
+
+
+def _moved(
+    task: "Task",
+    objective: "Objective",
+    symmetries: "Symmetries",
+    line: Line,
+    alpha: float,
+    layers: list[str] | None,
+    seed: int,
+) -> "nn.Module":
+    """The network at one point. Every point draws the same numbers: a neuron's factor is alpha to a power that stays."""
+    from landscape.cli.setup import seeded
+    from landscape.reparam import move, rescale
+
+    if layers:
+        return rescale(task.model, alpha, layers=layers, example=objective.example)
+    return move(
+        task.model,
+        symmetries,
+        line.families,
+        alpha=alpha,
+        condition=line.condition,
+        example=objective.example,
+        generator=seeded(seed),
+    )
+
+
+def _show(terminal: Terminal, lines: Sequence[Line], where: dict[str, str]) -> None:
+    """Print the tables, what is not comparable and why, and the verdicts."""
+    from landscape.results.certificate import HEAD
+
+    reasons: dict[str, str] = {}
+    for line in lines:
+        result = line.certificates[0]
+        terminal.line()
+        terminal.line(line.title(where))
+        terminal.line(result.function_line())
+        if line.name == "layer" and result.symmetry != "layer":
+            terminal.line("some tensors are scaled only in part, so the table tests the claims about neuron-wise rescaling")
+        terminal.table(HEAD, result.table())
+        for further in line.certificates[1:]:
+            reasons |= _reasons(further)
+        reasons |= _reasons(result)
+    terminal.line()
+    for name, reason in reasons.items():
+        terminal.line(f"{name}: {reason}")
+    for line in lines:
+        for alpha, result in sorted(zip(line.alphas, line.certificates, strict=True), key=lambda pair: pair[0]):
+            at = {"layer": f"layer-wise, {where['layer']}", "node": "node-wise"}.get(line.name, line.name)
+            size = f", alpha = {alpha:.6g}" if set(line.families) & set(WITH_ALPHA) else ""
+            terminal.line(f"{at}{size}: {result.verdict_line()}")
+    table = table_of(lines)
+    if set(table.columns) - {"layer", "node"} and len(table.columns) > 1:
+        terminal.line()
+        terminal.table(table.head, table.table())
+        terminal.line(table.headline())
+
+
+def table_of(lines: Sequence[Line]) -> "CertificateTable":
+    """The certificates at the first factor of every line, as one table."""
+    from landscape.results import CertificateTable
+
+    return CertificateTable({line.name: line.certificates[0] for line in lines})
+
+
+def _reasons(certificate: "Certificate") -> dict[str, str]:
+    """The reason why a measure has no value to compare, by its name."""
+    out = {}
+    for row in certificate.rows:
+        if row.verdict in ("not defined", "not comparable"):
+            out[row.name] = next((e.reason for e in (row.before, row.after) if e.reason), row.verdict)
+    return out

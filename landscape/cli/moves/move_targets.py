@@ -1,0 +1,69 @@
+"""The size of a move at which a measure has a given value."""
+
+from typing import TYPE_CHECKING
+
+from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
+
+if TYPE_CHECKING:
+    from landscape.objective import Objective
+    from landscape.reparam import Symmetries
+    from landscape.symmetry.families import Family
+    from landscape.tasks import Task
+
+
+def solved(
+    terminal: Terminal,
+    task: "Task",
+    objective: "Objective",
+    symmetries: "Symmetries",
+    family: "Family",
+    target: str,
+    layers: list[str] | None,
+    seed: int,
+) -> float:
+    """The alpha of a layer, or the condition number of the pairs' matrices, at which a measure has its target value.
+
+    In closed form for the trace and a layer, by search otherwise.
+    """
+    from landscape.cli.setup import seeded
+    from landscape.measures import chosen, measure_all
+    from landscape.reparam import move, rescale, smallest_scales, solve_alpha, trace_along
+    from landscape.reparam.moving.matrices import largest_condition
+
+    name, equals, text = target.partition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        equals = ""
+    if not equals:
+        raise UsageError(f"expected --target MEASURE=VALUE, found {target!r}", fix="for example --target trace=1e6")
+    (measure,) = chosen([name])
+    if len(layers or ()) > 1:
+        raise UsageError("expected one --layer with --target, found several", fix="name the one layer to rescale")
+    if family in measure.invariant_to:
+        raise UsageError(
+            f"expected a measure that rescaling changes, found {name}, which is invariant", fix="try --target trace=1e6"
+        )
+    if family == "pair":
+        most = largest_condition(p.dtype for p in task.model.parameters())
+
+        def mixed_at(condition: float) -> float:
+            other = move(task.model, symmetries, "pair", condition=condition, generator=seeded(seed))
+            return measure_all(objective.with_model(other), [name], seed=seed)[name].estimate.value
+
+        return solve_alpha(mixed_at, value, low=1.0, high=0.999 * most).alpha
+    unit = symmetries[layers[0]] if layers else symmetries.default
+    # A BatchNorm that absorbs the factor bounds it from below; 1 % is added for rounding.
+    low = 1.01 * float(smallest_scales(task.model, symmetries)[unit.neurons].max())
+    if name == "trace":
+        along = trace_along(objective, symmetries, unit, low=low, generator=seeded(seed))
+        turn, least = along.flattest()
+        terminal.line(f"{unit.name}: flattening bound {least.value:.5g} {least.doubt()} at alpha = {turn:.4g}")
+        return along.solve(value)
+
+    def measure_at(alpha: float) -> float:
+        other = rescale(task.model, alpha, layers=[unit.name], example=objective.example)
+        return measure_all(objective.with_model(other), [name], seed=seed)[name].estimate.value
+
+    return solve_alpha(measure_at, value, low=min(max(1e-4, low), 1.0)).alpha

@@ -1,0 +1,51 @@
+"""The mark of a measure: which symmetries of this network could have faked it, and which it is proven to survive."""
+
+from typing import TypedDict
+
+from landscape.measures.registry import Measure
+from landscape.measures.traced_network import symmetries_for
+from landscape.objective import Objective
+from landscape.symmetry.families import FAMILIES
+
+
+class Mark(TypedDict):
+    """The claims of a measure, compared with the symmetries of one network; the fields of `landscape.results.Measurement`."""
+
+    invariant_to: tuple[str, ...]
+    fakeable_by: tuple[str, ...]
+    survives: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def mark_of(measure: Measure, objective: Objective, *, trace: bool = True) -> Mark:
+    """Compare what a measure is proven to survive with the symmetries of the network.
+
+    Args:
+        measure: with its claims.
+        objective: the network with its loss and data.
+        trace: whether to find the network's symmetries; if not, all that is not claimed is unknown.
+
+    Returns:
+        invariant_to: the families that the measure is proven to survive, wherever they occur.
+        fakeable_by: those that exist in this network and are not among them: they could have given the number.
+        survives: those that exist and are among them. A measure that survives every family has them all here, whatever the
+            network is.
+        unknown: those that are not claimed and were not found, if a part of the network could not be read, where they may
+            still exist; empty if all was read.
+
+    Cost: one trace of the network (seconds) for the first measure that does not survive every family.
+    """
+    claimed = tuple(measure.claims(objective))
+    open_ = [family for family in FAMILIES if family not in claimed]
+    if not open_:
+        return Mark(invariant_to=claimed, fakeable_by=(), survives=claimed, unknown=())
+    symmetries = symmetries_for(objective) if trace else None
+    exist = () if symmetries is None else symmetries.families
+    fakeable_by = tuple(family for family in open_ if family in exist)
+    hidden = symmetries is None or bool(symmetries.unread)
+    return Mark(
+        invariant_to=claimed,
+        fakeable_by=fakeable_by,
+        survives=tuple(family for family in exist if family in claimed),
+        unknown=tuple(family for family in open_ if family not in exist) if hidden else (),
+    )

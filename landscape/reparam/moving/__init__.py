@@ -1,0 +1,1 @@
+"""Move a network along one family of its symmetries: the weights change, the function does not."""

@@ -1,0 +1,42 @@
+"""The symmetries of one network, as a line under its table of measures."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+_NAMED = 3  # operations that are named, out of those that could not be read
+
+
+@dataclass(frozen=True)
+class FoundSymmetries:
+    """The changes of the weights that keep the function of one network, by family.
+
+    Attributes:
+        counts: family -> how many there are: layers, neurons, pairs of linear maps, streams that can be rotated, gains of
+            normalizations, scales that a normalization takes away, shifts, and biases that can be traded.
+        unread: operations that no rule reads, each with its place.
+        reason: why the network could not be read at all; None if it was.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def line(self) -> str:
+        """All of it in one line."""
+        if self.reason is not None:
+            return f"symmetries not known: {self.reason}"
+        found = ", ".join(f"{family} ({n})" for family, n in self.counts.items())
+        text = f"symmetries found: {found}" if found else "no symmetries found"
+        if self.unread:
+            more = len(self.unread) - _NAMED
+            text += f"; not read: {', '.join(self.unread[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
+        return text
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes."""
+        return {"found": self.counts, "unread": list(self.unread), "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "FoundSymmetries":
+        """Inverse of `to_json`."""
+        return cls(dict(data["found"]), tuple(data["unread"]), data["reason"])
