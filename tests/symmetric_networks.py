@@ -89,6 +89,15 @@ def trade(d: Tensor, bias: Tensor, *readers: nn.Linear | InProjection) -> None:
         layer.bias -= layer.weight @ d
 
 
+def turn(norm: nn.LayerNorm | nn.RMSNorm, r: Tensor, *readers: nn.Linear) -> None:
+    """What a norm reads is turned by R; its gain stays, so that R acts in units of it on what reads the norm."""
+    in_units = norm.weight[:, None] * r / norm.weight
+    for layer in readers:
+        read(layer, in_units)
+    if isinstance(norm, nn.LayerNorm):
+        norm.bias.copy_(in_units @ norm.bias)
+
+
 def shift_logits(head: nn.Linear, draw: Draw) -> None:
     """All classes' weights and biases by the same."""
     head.weight += draw.vector(head.in_features)
@@ -282,6 +291,11 @@ class Normed(nn.Module):
     def norm_in(self, draw: Draw) -> None:
         rescale(draw.scale(1), [self.a])
 
+    def rotation(self, draw: Draw) -> None:
+        r = draw.centred(6)
+        write(self.a, r)
+        turn(self.norm, r, self.b)
+
     def shift(self, draw: Draw) -> None:
         shift_logits(self.head, draw)
         self.a.weight += draw.vector(4)  # the same for every output
@@ -369,7 +383,7 @@ class Stream(TiedStream):
         return draw.orthogonal(WIDTH)
 
     def rotation(self, draw: Draw) -> None:
-        """The stream becomes R times itself; the norms' gains stay, so that R acts in units of them on what reads."""
+        """The stream becomes R times itself."""
         r = self.axes(draw)
         for layer in self.writers():
             if isinstance(layer, nn.Embedding):
@@ -377,11 +391,7 @@ class Stream(TiedStream):
             else:
                 write(layer, r)
         for norm, readers in ((self.norm1, [self.q, self.k, self.v]), (self.norm2, [self.fc1]), (self.norm3, [self.head])):
-            in_units = norm.weight[:, None] * r / norm.weight
-            for layer in readers:
-                read(layer, in_units)
-            if isinstance(norm, nn.LayerNorm):
-                norm.bias.copy_(in_units @ norm.bias)
+            turn(norm, r, *readers)
 
 
 class LayerNormStream(Stream):
