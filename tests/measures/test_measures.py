@@ -28,6 +28,7 @@ from landscape.measures import (
 )
 from landscape.objective import Objective
 from landscape.results import Sharpness
+from landscape.symmetry.families import FAMILIES
 
 
 class Dense:
@@ -245,7 +246,7 @@ def test_the_registry_refuses_and_documents():
     for m in MEASURES.values():
         assert m.summary.endswith(".")
         assert "arXiv" in m.reference or "19" in m.reference
-        assert set(m.invariant_to) <= {"layer", "node"}
+        assert set(m.invariant_to) <= set(FAMILIES)
 
 
 def test_result_prints_and_survives_json():
