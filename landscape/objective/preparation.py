@@ -94,7 +94,7 @@ class Prepared(Variants):
 
     @torch.inference_mode(False)
     def ignores_constants(self) -> bool:
-        """Whether the loss ignores a constant added to all outputs of a sample; see `landscape.network.losses.ignored_constants`.
+        """Whether the loss ignores a constant added to all outputs of a sample; see `network.losses.ignored_constants`.
 
         Cost: a forward pass of at most eight samples.
         """
