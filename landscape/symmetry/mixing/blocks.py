@@ -72,8 +72,14 @@ def _tied(store: Channels, name: str, one: Entry, two: Entry) -> None:
 
 
 def coordinates_of(store: Channels) -> Coordinates:
-    """Connected channels, with their sides: nodes 2c and 2c + 1 stand for channel c mixed by A, or by the inverse of A^T."""
+    """Connected channels, with their sides, and keys that tell apart what the sums of channels tell apart.
+
+    Nodes 2c and 2c + 1 stand for channel c mixed by A, or by the inverse of A^T.
+    """
     _tie(store)
+    for total in reversed(store.sums):
+        for part in total.parts:
+            store.split(part, store.key[total.total])
     n = len(store.key)
     edges = [np.zeros((0, 2), np.int64)]
     for a, b, dual in store.links:

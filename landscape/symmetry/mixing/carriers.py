@@ -84,6 +84,21 @@ def _moved(step: Step, tensors: dict[str, Any]) -> Any:
     return step.op(**(step.args | tensors))
 
 
+@rule("index")
+def index(step: Step) -> Any:
+    """Positions chosen by index tensors: the same channels, if those are not chosen among."""
+    x, chosen = step.args["self"], step.args["indices"]
+    if not isinstance(x, Tracked) or any(is_learned(i) for i in chosen):
+        return step.unread()
+    if x.opaque:
+        return step.nothing()
+    last = len(x.shape) - 1
+    own = channel(x.codes.reshape(-1, x.shape[-1]))
+    if vector_axis(x.codes) != last or len(chosen) > last or not (own == own[0]).all():
+        return step.unread()
+    return Tracked(vectors(tuple(step.shape[:-1]), own[0]), x.learned)
+
+
 @rule("constant_pad_nd", "pad")
 def pad(step: Step) -> Any:
     """Zeros may be mixed with anything; other constants are no channels."""
@@ -176,18 +191,16 @@ def _beside(step: Step, value: Any, other: Any) -> Tracked:
 def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
     """x cos + rotate(x) sin: each channel is turned with its partner, by an angle that depends on the position."""
     x, y = (v.codes.expand(step.shape) for v in (a, b))
-    axis = vector_axis(x)
-    if axis is None:
+    pairs = np.unique(np.stack([channel(x).reshape(-1), channel(y).reshape(-1)], 1), axis=0)
+    if (pairs < 0).any():
         return step.unread()
-    one, two = (channel(c.movedim(axis, -1).reshape(-1, step.shape[axis])) for c in (x, y))
-    if not ((one == one[0]).all() and (two == two[0]).all() and (one[0] >= 0).all() and (two[0] >= 0).all()):
-        return step.unread()
-    partner = dict(zip(one[0].tolist(), two[0].tolist(), strict=True))
-    if any(partner.get(q) != p or p == q for p, q in partner.items()):
-        step.store.doubt(one[0], f"{step.place} joins channels times fixed numbers")
+    own, other = ([step.store.same.get(c, c) for c in side] for side in pairs.T.tolist())
+    partner = dict(zip(own, other, strict=True))
+    if len(partner) < len(own) or any(partner.get(q) != p or p == q for p, q in partner.items()):
+        step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
         return step.nothing()
     step.store.partner.update(partner)
-    step.store.fixed.update(one[0].tolist())
+    step.store.fixed.update([*own, *pairs[:, 0].tolist()])
     return Tracked(x, True)
 
 
@@ -251,6 +264,7 @@ def _part(step: Step, x: Tracked, own: Numbers, axis: int, factor: float) -> Tra
     """New channels that are these times a factor, in the same vectors."""
     total = step.store.fresh(len(own), step.where)
     step.store.sum(total, (own,), (factor,))
+    step.store.same.update(zip(total.tolist(), own.tolist(), strict=True))
     numbers = (x.codes.movedim(axis, -1) >> 32 << 32) + torch.from_numpy(total)
     return Tracked(numbers.movedim(-1, axis), x.learned)
 
@@ -308,6 +322,17 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
     at = axis if keep else axis - sum(d < axis for d in dims)
     lead = tuple(n for d, n in enumerate(step.shape) if d != at)
     return step.result(vectors(lead, total).movedim(-1, at))
+
+
+@rule("pow")
+def power(step: Step) -> Any:
+    """The sum of squares of channels may stay as it is when they are rotated; no other power does."""
+    if step.args.get("exponent") == 2:
+        for value in step.values():
+            if isinstance(value, Tracked) and not value.opaque:
+                step.store.doubt(channel(value.codes), f"{step.place} reads its square")
+        return step.nothing()
+    return step.nonlinear()
 
 
 @rule("softmax", "_softmax", "_safe_softmax", accepts=("scores",))

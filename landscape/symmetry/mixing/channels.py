@@ -4,6 +4,7 @@ Every linear map starts new channels. The rules record what writes them, what re
 matrix, and which cannot be mixed at all; `blocks` and `constants` draw the conclusions.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,10 @@ class Channels:
         partner: channel -> the one that a rotary embedding turns it with.
         fixed: channels to which no constant may be added.
         unequal: sums of values after different gains.
+        same: channel that is another one times a number -> that one.
+        direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
+        uses: how many operations read the channels of a call.
+        frozen: parameters that are not trained.
         centred: vectors that a LayerNorm has centred -> its shift.
         readers: linear maps, each with its bias.
         gain: name and position of the normalization's gain between a normalized channel and what reads it.
@@ -100,6 +105,12 @@ class Channels:
     taken: list[Taken] = field(default_factory=list)
     fixed: set[int] = field(default_factory=set)
     unequal: set[int] = field(default_factory=set)
+    same: dict[int, int] = field(default_factory=dict)
+    direct: dict[int, set[Any]] = field(default_factory=dict)
+    through: dict[int, set[Any]] = field(default_factory=dict)
+    uses: Counter[int] = field(default_factory=Counter)
+    beside: list[tuple[int, str]] = field(default_factory=list)
+    frozen: frozenset[str] = frozenset()
     centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
     readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -150,10 +161,28 @@ class Channels:
             self.link(part, total)
             self.split(total, self.key[part])
         self.sums.append(Sum(total, tuple(parts), tuple(factors)))
+        self._compare(total, [int(self.call[part[0]]) for part in parts])
         gains = [[self.gain.get(c) for c in part.tolist()] for part in parts]
         if any(gain != gains[0] for gain in gains) or any(c in self.unequal for part in parts for c in part.tolist()):
             self.unequal.update(total.tolist())
         self.gain.update({t: gain for t, gain in zip(total.tolist(), gains[0], strict=True) if gain is not None})
+
+    def _compare(self, total: Numbers, calls: list[int]) -> None:
+        """Note a sum of two linear maps of one value: what one of them gains the other may lose."""
+        own = int(self.call[total[0]])
+        for one in calls:
+            self.uses[one] += 1
+            for two in calls:
+                if one != two and self.direct.get(one, set()) & self.through.get(two, set()):
+                    self.beside.append((one, f"{self.calls[one]} and {self.calls[two]} add two linear maps of one value"))
+        self.direct[own] = set().union(*(self.direct.get(c, set()) for c in calls))
+        self.through[own] = set().union(*(self.through.get(c, set()) for c in calls))
+
+    def look(self) -> None:
+        """Give up sums of two linear maps of one value, if nothing else reads the first."""
+        for call, reason in self.beside:
+            if self.uses[call] < 2:
+                self.give_up(reason)
 
     def break_(self, channels: Numbers, reason: str, *, constants: bool = False) -> None:
         """These channels cannot be mixed; with `constants` a constant may still be added to them."""

@@ -42,8 +42,14 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
     index = weight.elements() if transposed else weight.elements().t()  # (outputs, inputs)
     out = step.store.fresh(index.shape[0], weight.producer)
     call = int(step.store.call[out[0]])
-    for column in columns(step.store, x.codes, step.place):
+    read = columns(step.store, x.codes, step.place)
+    for column in read:
         _reads(step, weight.name, index[:, column.at], column.channels, call, bias)
+    if weight.name not in step.store.frozen:
+        before = {int(c) for column in read for c in step.store.call[column.channels]}
+        values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x}
+        step.store.direct[call] = values
+        step.store.through[call] = values.union(*(step.store.through.get(c, set()) for c in before))
     step.store.writes(weight.name, index.t(), out)
     _constant(step, bias, out)
     return Tracked(vectors(tuple(step.shape[:-1]), out))
@@ -96,13 +102,17 @@ def convolution(step: Step) -> Any:
     store, call = step.store, int(step.store.call[out[0]])
     codes = x.codes.movedim(axis, -1).reshape(-1, x.shape[axis])
     width = index.shape[1]
-    for g in range(groups):
+    if width == 1:
+        step.breaks(x, reason=f"{step.place} reads each channel alone")
+    for g in range(groups if width > 1 else 0):
         own = index[g * per_group : (g + 1) * per_group]
         for column in columns(store, codes[:, g * width : (g + 1) * width], step.place):
             rows = own[:, column.at].movedim(1, -1)
             # No bias is noted: padding adds zeros, so that a bias cannot take a constant away at the border.
             store.reads(weight.name, rows.reshape(-1, len(column.at)), column.channels, call)
             store.fixed.update(column.channels.tolist())
+    for g in range(groups if per_group > 1 else 0):
+        own = index[g * per_group : (g + 1) * per_group]
         store.writes(weight.name, own.movedim(0, -1).reshape(-1, per_group), out[g * per_group : (g + 1) * per_group])
     store.split(out, np.arange(len(out)) // per_group)
     _constant(step, bias, out)

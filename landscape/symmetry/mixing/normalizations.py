@@ -74,8 +74,9 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
     step.store.link(first, out)
     for c in first.tolist():
         step.store.fixed.add(c)
-    _gain(step, out, gain)
-    if not any(step.store.normed[c] for c in first.tolist()) and not _from_norm(step, first):
+    if _from_norm(step, first):
+        _gain(step, out, gain)
+    else:
         step.store.doubt(out, f"{step.place} is between two linear maps")
     lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
     return step.result(vectors(lead, out).movedim(-1, axis))

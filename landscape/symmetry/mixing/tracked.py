@@ -116,6 +116,8 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
         if bad.any():
             store.break_(own[:, bad].reshape(-1), f"{where} reads it in one place and another value in others")
         store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
+    for call in np.unique(store.call[np.unique(own[own >= 0])]).tolist():
+        store.uses[call] += 1
     own_vector = vector(rows[own.min(1).argmax()])
     kept = np.flatnonzero(first >= 0)
     groups = np.unique(own_vector[kept], return_inverse=True)[1].reshape(-1)

@@ -18,7 +18,7 @@ from landscape.symmetry.mixing.tracked import Tracked, channel, columns, opaque,
 
 def channels_of(graph: Graph) -> Channels:
     """What every channel of the network is written by, read by and mixed with."""
-    store = Channels()
+    store = Channels(frozen=frozenset(n for n in graph.parameters if not graph.tensors[n].requires_grad))
     values: dict[fx.Node, Any] = {}
 
     def look_up(argument: Any) -> Any:
@@ -41,6 +41,7 @@ def channels_of(graph: Graph) -> Channels:
             op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
             step = Step(op, args, shapes, where(node), store)
             values[node] = _followed(step) if shapes else None
+    store.look()
     return store
 
 
