@@ -477,9 +477,9 @@ class PostNorm(nn.Module):
 class BatchNormCnn(nn.Module):
     """Convolution -> BatchNorm -> rectifier -> convolution -> rectifier -> Linear, with the running statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool = True) -> None:
         super().__init__()
-        self.conv1, self.norm, self.conv2 = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2)
+        self.conv1, self.norm, self.conv2 = nn.Conv2d(2, 3, 3, bias=bias), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2)
         self.head = nn.Linear(16, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -501,7 +501,8 @@ class BatchNormCnn(nn.Module):
         """A channel by a factor; the running variance takes it up, with eps."""
         s = draw.scale(3)
         self.conv1.weight *= s[:, None, None, None]
-        self.conv1.bias *= s
+        if self.conv1.bias is not None:
+            self.conv1.bias *= s
         self.norm.running_mean *= s
         self.norm.running_var.copy_(s.square() * (self.norm.running_var + self.norm.eps) - self.norm.eps)
 
@@ -509,9 +510,12 @@ class BatchNormCnn(nn.Module):
         shift_logits(self.head, draw)
 
     def bias(self, draw: Draw) -> None:
-        """The convolution's bias against the norm's, whose statistics stay."""
+        """The convolution's bias, or the running mean if it has none, against the norm's bias."""
         d = draw.vector(3)
-        self.conv1.bias += d
+        if self.conv1.bias is not None:
+            self.conv1.bias += d
+        else:
+            self.norm.running_mean -= d
         self.norm.bias -= d * self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
 
 
@@ -579,6 +583,7 @@ SYMMETRIC = [
     Symmetric("tied stream", TiedStream, ()),
     Symmetric("post-norm", PostNorm),
     Symmetric("batch norm", BatchNormCnn, (2, 8, 8)),
+    Symmetric("batch norm without biases", lambda: BatchNormCnn(bias=False), (2, 8, 8)),
 ]
 
 
