@@ -6,8 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from landscape.symmetry.families import FAMILIES
-
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
 CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -121,6 +119,8 @@ def _options(params: list[Any]) -> str:
 
 def _unmoved(measure: Any) -> str:
     """The families of symmetries that a measure survives."""
+    from landscape.symmetry.families import FAMILIES
+
     everything = len(measure.invariant_to) == len(FAMILIES)
     text = "all" if everything else ", ".join(measure.invariant_to) or "–"
     if measure.only_if is not None:

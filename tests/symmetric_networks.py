@@ -89,6 +89,15 @@ def trade(d: Tensor, bias: Tensor, *readers: nn.Linear | InProjection) -> None:
         layer.bias -= layer.weight @ d
 
 
+def turn(norm: nn.LayerNorm | nn.RMSNorm, r: Tensor, *readers: nn.Linear) -> None:
+    """What a norm reads is turned by R; its gain stays, so that R acts in units of it on what reads the norm."""
+    in_units = norm.weight[:, None] * r / norm.weight
+    for layer in readers:
+        read(layer, in_units)
+    if isinstance(norm, nn.LayerNorm):
+        norm.bias.copy_(in_units @ norm.bias)
+
+
 def shift_logits(head: nn.Linear, draw: Draw) -> None:
     """All classes' weights and biases by the same."""
     head.weight += draw.vector(head.in_features)
@@ -282,6 +291,11 @@ class Normed(nn.Module):
     def norm_in(self, draw: Draw) -> None:
         rescale(draw.scale(1), [self.a])
 
+    def rotation(self, draw: Draw) -> None:
+        r = draw.centred(6)
+        write(self.a, r)
+        turn(self.norm, r, self.b)
+
     def shift(self, draw: Draw) -> None:
         shift_logits(self.head, draw)
         self.a.weight += draw.vector(4)  # the same for every output
@@ -369,7 +383,7 @@ class Stream(TiedStream):
         return draw.orthogonal(WIDTH)
 
     def rotation(self, draw: Draw) -> None:
-        """The stream becomes R times itself; the norms' gains stay, so that R acts in units of them on what reads."""
+        """The stream becomes R times itself."""
         r = self.axes(draw)
         for layer in self.writers():
             if isinstance(layer, nn.Embedding):
@@ -377,11 +391,7 @@ class Stream(TiedStream):
             else:
                 write(layer, r)
         for norm, readers in ((self.norm1, [self.q, self.k, self.v]), (self.norm2, [self.fc1]), (self.norm3, [self.head])):
-            in_units = norm.weight[:, None] * r / norm.weight
-            for layer in readers:
-                read(layer, in_units)
-            if isinstance(norm, nn.LayerNorm):
-                norm.bias.copy_(in_units @ norm.bias)
+            turn(norm, r, *readers)
 
 
 class LayerNormStream(Stream):
@@ -467,9 +477,9 @@ class PostNorm(nn.Module):
 class BatchNormCnn(nn.Module):
     """Convolution -> BatchNorm -> rectifier -> convolution -> rectifier -> Linear, with the running statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool = True) -> None:
         super().__init__()
-        self.conv1, self.norm, self.conv2 = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2)
+        self.conv1, self.norm, self.conv2 = nn.Conv2d(2, 3, 3, bias=bias), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2)
         self.head = nn.Linear(16, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -491,7 +501,8 @@ class BatchNormCnn(nn.Module):
         """A channel by a factor; the running variance takes it up, with eps."""
         s = draw.scale(3)
         self.conv1.weight *= s[:, None, None, None]
-        self.conv1.bias *= s
+        if self.conv1.bias is not None:
+            self.conv1.bias *= s
         self.norm.running_mean *= s
         self.norm.running_var.copy_(s.square() * (self.norm.running_var + self.norm.eps) - self.norm.eps)
 
@@ -499,9 +510,12 @@ class BatchNormCnn(nn.Module):
         shift_logits(self.head, draw)
 
     def bias(self, draw: Draw) -> None:
-        """The convolution's bias against the norm's, whose statistics stay."""
+        """The convolution's bias, or the running mean if it has none, against the norm's bias."""
         d = draw.vector(3)
-        self.conv1.bias += d
+        if self.conv1.bias is not None:
+            self.conv1.bias += d
+        else:
+            self.norm.running_mean -= d
         self.norm.bias -= d * self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
 
 
@@ -569,6 +583,7 @@ SYMMETRIC = [
     Symmetric("tied stream", TiedStream, ()),
     Symmetric("post-norm", PostNorm),
     Symmetric("batch norm", BatchNormCnn, (2, 8, 8)),
+    Symmetric("batch norm without biases", lambda: BatchNormCnn(bias=False), (2, 8, 8)),
 ]
 
 

@@ -20,7 +20,7 @@ from landscape.machine.memory import Plan
 from landscape.network.batches import counted
 from landscape.network.forward_checks import check_finite, check_values
 from landscape.network.graph import Graph, graph_of
-from landscape.network.losses.constants import ignores_constants
+from landscape.network.losses.ignored_constants import ignores_constants
 from landscape.network.outputs import picked
 from landscape.objective.variants import Variants
 from landscape.results import Evaluation
@@ -97,7 +97,7 @@ class Prepared(Variants):
 
     @torch.inference_mode(False)
     def ignores_constants(self) -> bool:
-        """Whether the loss ignores a constant added to all outputs of a sample; see `landscape.network.losses.constants`.
+        """Whether the loss ignores a constant added to all outputs of a sample; see `network.losses.ignored_constants`.
 
         Cost: a forward pass of at most eight samples.
         """

@@ -203,7 +203,10 @@ def sharpness(label="clean-b16", factor=1.0, seed=0, lost=None):
         unit, invariant = UNITS[name]
         if name == "trace":
             estimate = replace(estimate, data_stderr=0.4, sampling=Sampling(0.4, 1347, skew=3.0, carried_by=230.0, floor=0.0))
-        measures[name] = Measurement(estimate, unit, invariant, 128, 1.25)
+        measures[name] = Measurement(
+            estimate, unit, invariant, 128, 1.25, survives=invariant, unknown=(),
+            fakeable_by=tuple(family for family in ("layer", "node") if family not in invariant),
+        )  # fmt: skip
     return Sharpness(
         Estimate(0.0103, 0.0011, "samples", 1347),
         Estimate(0.998, 0.0012, "samples", 1347),

@@ -116,11 +116,11 @@ def test_measures_have_a_panel_each_and_a_point_each():
     assert trace.get_ylabel() == "loss / weight²"
 
 
-def test_measures_say_what_rescaling_can_fake():
+def test_measures_say_what_can_fake_them():
     marks = {ax.get_title(loc="left"): [t.get_text() for t in ax.texts] for ax in draw_measures(examples.groups())}
-    assert "rescaling can change it" in marks["trace"]
-    assert "invariant to rescaling" in marks["adaptive_trace"]
-    assert "rescaling neurons can change it" in marks["relative_flatness"]
+    assert "fakeable: layer, node" in marks["trace"]
+    assert "survives all symmetries" in marks["adaptive_trace"]
+    assert "fakeable: node" in marks["relative_flatness"]
     assert "1 not finite" in marks["frobenius"]
 
 

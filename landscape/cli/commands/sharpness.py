@@ -31,7 +31,7 @@ def run(
     measures: Annotated[str | None, typer.Option("--measures", help=MEASURES_HELP)] = None,
     shard_basis: SHARD_BASIS = False,
 ) -> None:
-    """How sharp is this minimum? Every measure with its error, and whether rescaling the weights can change it.
+    """How sharp is this minimum? Every measure with its error, and which symmetries of the network could have faked it.
 
     With --out every measure is saved as soon as it is computed: after an interruption the same command continues.
 

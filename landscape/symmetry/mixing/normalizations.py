@@ -100,9 +100,7 @@ def batch_norm(step: Step) -> Any:
     found = columns(step.store, codes, step.place)
     for column in found:
         step.store.link(column.channels, out[column.at])
-        step.store.taken.append(
-            Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at]))
-        )
+        step.store.taken.append(Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at])))
     if not found:
         for c in out.tolist():
             step.store.rigid[c] = True

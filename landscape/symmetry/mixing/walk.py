@@ -105,5 +105,3 @@ def _output(store: Channels, results: list[Any]) -> None:
         else:
             store.fixed.update(own[own >= 0].reshape(-1).tolist())
         first = False
-
-

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landscape.network.losses.constants import ignores_constants
+from landscape.network.losses.ignored_constants import ignores_constants
 from landscape.objective import Objective
 
 N, C, T = 6, 4, 5

@@ -1,0 +1,126 @@
+"""The mark of a measure: what this network has, what the measure is proven to survive, and what nobody could read."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from symmetric_networks import SYMMETRIC, Symmetric, families
+from torch import Tensor, nn
+
+import landscape as ls
+from landscape.measures import MEASURES, measure_all
+from landscape.measures.running.marks import mark_of
+from landscape.measures.traced_network import found_symmetries, symmetries_for
+from landscape.objective import Objective
+
+CASES = {case.name: case for case in SYMMETRIC}
+
+
+def objective_of(case: Symmetric) -> Objective:
+    model, x, y, loss = case.make()
+    return Objective(model, loss, (x, y), dtype="float64")
+
+
+class Branching(nn.Module):
+    """Its path depends on the data, so that it cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        return self.b(x) if float(x.sum()) > -1.0 else self.b(-x)
+
+
+class Both(nn.Module):
+    """Two inputs, and a dictionary with more than the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 5), nn.Linear(3, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+        hidden = torch.relu(self.a(x) + self.b(z))
+        return {"logits": self.head(hidden), "hidden": hidden}
+
+
+class Watched(nn.Linear):
+    """Notes at each call whether it is being traced."""
+
+    traces: ClassVar[list[bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.traces.append(torch.compiler.is_exporting())
+        return super().forward(x)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def classes(n: int) -> Tensor:
+    return torch.arange(n) % 3
+
+
+@pytest.mark.parametrize("name", ["grouped queries", "stacked", "layer norm", "batch norm", "post-norm"])
+def test_marks_follow_from_the_families_of_the_network(name: str) -> None:
+    """The families are those that the network was built with."""
+    objective = objective_of(CASES[name])
+    there = families(CASES[name].make()[0])
+    assert symmetries_for(objective).families == there
+    for measure in MEASURES.values():
+        mark, claimed = mark_of(measure, objective), measure.claims(objective)
+        assert mark["fakeable_by"] == tuple(family for family in there if family not in claimed)
+        assert mark["unknown"] == ()
+        if len(claimed) < 8:
+            assert mark["survives"] == tuple(family for family in there if family in claimed)
+
+
+def test_the_loss_decides_whether_all_outputs_may_move() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), drawn(12, 4)
+    asked = {}
+    for loss, target in ((nn.CrossEntropyLoss(), classes(12)), (nn.MSELoss(), drawn(12, 3))):
+        objective = Objective(net, loss, (x, target))
+        asked[type(loss)] = mark_of(MEASURES["adaptive_trace"], objective)["fakeable_by"]
+    assert asked == {nn.CrossEntropyLoss: ("shift",), nn.MSELoss: ()}
+
+
+def test_a_network_that_cannot_be_traced_is_measured_and_marked_as_not_known() -> None:
+    result = ls.sharpness(Objective(Branching(), nn.CrossEntropyLoss(), (drawn(12, 4), classes(12))), ["trace", "input_margin"])
+    assert {name: m.mark for name, m in result.measures.items()} == {"trace": "not known", "input_margin": "no"}
+    assert result.measures["trace"].unknown == tuple(f for f in ls.symmetry.families.FAMILIES if f != "shift")
+    assert sum("symmetries not known: expected a network that torch.export can trace" in line for line in result.reasons()) == 1
+
+
+def test_what_the_loss_does_not_take_pins_nothing() -> None:
+    """The hidden layer is returned beside the logits, and there are two inputs: its neurons can be rescaled all the same."""
+    batch = [(drawn(12, 4), drawn(12, 3), classes(12))]
+    found = found_symmetries(Objective(Both(), nn.CrossEntropyLoss(), batch))
+    assert found.counts == {"layer": 1, "node": 5, "shift": 1, "bias": found.counts.get("bias", 0)}
+
+
+def test_nothing_is_traced_for_measures_that_survive_everything() -> None:
+    Watched.traces.clear()
+    objective = Objective(Watched(4, 3), nn.CrossEntropyLoss(), (drawn(12, 4), classes(12)))
+    result = ls.sharpness(objective, ["input_margin", "critical_sample_ratio:iterations=2"])
+    assert result.symmetries is None
+    assert {m.mark for m in result.measures.values()} == {"no"}
+    assert not any(Watched.traces)
+    ls.sharpness(objective, ["logit_norm", "trace:probes=2"])
+    assert sum(Watched.traces) == 1
+
+
+def test_without_asking_the_network_the_rest_is_not_known() -> None:
+    objective = Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), (drawn(12, 4), classes(12)))
+    assert measure_all(objective, ["trace:probes=2"])["trace:probes=2"].mark == "not known"
+
+
+def test_accuracy_of_ones_own_takes_the_claim_of_pac_bayes_away() -> None:
+    def size(output: Tensor, target: Tensor) -> Tensor:
+        return output.sum(1)
+
+    data = (drawn(12, 4), classes(12))
+    plain, own = (Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), data, metric=metric) for metric in (None, size))
+    assert MEASURES["pac_bayes"].claims(plain) == ("shift",)
+    assert MEASURES["pac_bayes"].claims(own) == ()
