@@ -146,9 +146,6 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
                 return None
             rows.append(own_rows)
     rows = _merged(rows)
-    written, read = (sum(len(r.index) for r in rows if r.inverse == side) for side in (False, True))
-    if group == "general" and min(written, read) < size < max(written, read):
-        store.give_up(f"{_name(store, members, rows, size)}: more channels than what writes or reads them, so some are free")
     if _conflicting(rows, group):
         return None
     return Mixing(_name(store, members, rows, size), size, group, tuple(rows), turned)

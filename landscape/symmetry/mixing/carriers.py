@@ -84,6 +84,21 @@ def _moved(step: Step, tensors: dict[str, Any]) -> Any:
     return step.op(**(step.args | tensors))
 
 
+@rule("index")
+def index(step: Step) -> Any:
+    """Positions chosen by index tensors: the same channels, if those are not chosen among."""
+    x, chosen = step.args["self"], step.args["indices"]
+    if not isinstance(x, Tracked) or any(is_learned(i) for i in chosen):
+        return step.unread()
+    if x.opaque:
+        return step.nothing()
+    last = len(x.shape) - 1
+    own = channel(x.codes.reshape(-1, x.shape[-1]))
+    if vector_axis(x.codes) != last or len(chosen) > last or not (own == own[0]).all():
+        return step.unread()
+    return Tracked(vectors(tuple(step.shape[:-1]), own[0]), x.learned)
+
+
 @rule("constant_pad_nd", "pad")
 def pad(step: Step) -> Any:
     """Zeros may be mixed with anything; other constants are no channels."""

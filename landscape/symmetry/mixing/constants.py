@@ -132,8 +132,8 @@ def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Tr
 
 
 def _groups(store: Channels) -> Numbers:
-    """A number for each channel; channels of one number have the same readers, writers and sums."""
-    marks: list[list[int]] = [[int(k), int(c in store.fixed)] for c, k in enumerate(store.key.tolist())]
+    """A number for each channel; channels of one number have the same call, readers, writers and sums."""
+    marks: list[list[int]] = [[call, int(c in store.fixed)] for c, call in enumerate(store.call.tolist())]
     for i, taken in enumerate(store.taken):
         for c in taken.channels.tolist():
             marks[c].append(i + 2)
@@ -143,10 +143,19 @@ def _groups(store: Channels) -> Numbers:
                 marks[c].append(-i - 1)
     numbers: dict[tuple[int, ...], int] = {}
     group = np.array([numbers.setdefault(tuple(m), len(numbers)) for m in marks], np.int64)
+    for total in reversed(store.sums):
+        for part in total.parts:
+            _split(group, part, group[total.total])
     for total in store.sums:
-        labels = np.stack([group[total.total], *(group[part] for part in total.parts)], 1)
-        group[total.total] = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1) + int(group.max()) + 1
+        for part in total.parts:
+            _split(group, total.total, group[part])
     return np.asarray(np.unique(group, return_inverse=True)[1].reshape(-1))
+
+
+def _split(group: Numbers, channels: Numbers, labels: Numbers) -> None:
+    """Give channels of one group that have different labels different groups."""
+    pairs = np.stack([group[channels], labels], 1)
+    group[channels] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + int(group.max()) + 1
 
 
 def _flow(store: Channels, group: Numbers, sources: list[_Source]) -> list[dict[int, Fraction]]:
