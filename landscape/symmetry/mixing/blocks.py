@@ -57,18 +57,35 @@ def _tie(store: Channels) -> None:
 
 def _tied(store: Channels, name: str, one: Entry, two: Entry) -> None:
     """Link the channels of two uses whose rows are the same; rows of one that are columns of the other are independent."""
-    elements, at, there = np.intersect1d(
-        one.index.numpy().reshape(-1), two.index.numpy().reshape(-1), assume_unique=False, return_indices=True
-    )
-    if not len(elements):
-        return
-    n, m = one.index.shape[1], two.index.shape[1]
-    rows = len(np.unique(np.stack([at // n, there // m], 1), axis=0))
-    if rows == len(np.unique(at // n)) == len(np.unique(there // m)):
-        store.link(one.channels[at % n], two.channels[there % m], dual=one.reads != two.reads)
-    elif min(n, m) > 1 and rows < len(elements):
+    dual = one.reads != two.reads
+    meeting = _meeting(one.index, two.index)
+    if meeting == "equal":
+        store.link(one.channels, two.channels, dual=dual)
+    elif meeting == "same rows":
+        n, m = one.index.shape[1], two.index.shape[1]
+        _, at, there = np.intersect1d(one.index.numpy().reshape(-1), two.index.numpy().reshape(-1), return_indices=True)
+        store.link(one.channels[at % n], two.channels[there % m], dual=dual)
+    elif meeting == "mixed":
         for channels in (one.channels, two.channels):
             store.doubt(channels, f"{name} has one set of values for uses of different shape")
+
+
+def _meeting(one: torch.Tensor, two: torch.Tensor) -> str:
+    """How the weights of two sets of rows meet: "equal", "same rows" in parts, "crossing", "mixed", or "" if they do not."""
+    if one.shape == two.shape and torch.equal(one, two):
+        return "equal"
+    if one.shape == two.shape[::-1] and torch.equal(one, two.t()):
+        return "crossing"
+    if int(one.min()) > int(two.max()) or int(two.min()) > int(one.max()):
+        return ""
+    n, m = one.shape[1], two.shape[1]
+    elements, at, there = np.intersect1d(one.numpy().reshape(-1), two.numpy().reshape(-1), return_indices=True)
+    if not len(elements):
+        return ""
+    rows = len(np.unique(at // n * len(two) + there // m))
+    if rows == len(np.unique(at // n)) == len(np.unique(there // m)):
+        return "same rows"
+    return "crossing" if min(n, m) == 1 or rows == len(elements) else "mixed"
 
 
 def coordinates_of(store: Channels) -> Coordinates:
@@ -178,38 +195,20 @@ def _merged(rows: list[Rows]) -> list[Rows]:
     """Without rows that stand twice because several calls use one parameter."""
     out: list[Rows] = []
     for r in rows:
-        twice = any(o.name == r.name and o.inverse == r.inverse and o.gain == r.gain and _equal(o, r) for o in out)
+        twice = any(o.name == r.name and o.inverse == r.inverse and o.gain == r.gain and _meeting(o.index, r.index) == "equal" for o in out)
         if not twice:
             out.append(r)
     return out
 
 
-def _equal(a: Rows, b: Rows) -> bool:
-    """Whether two sets of rows are the same weights in the same order of channels."""
-    return a.index.shape == b.index.shape and bool((a.index == b.index).all())
-
-
 def _conflicting(rows: list[Rows], group: Group) -> bool:
     """Whether one weight would have to change in two ways, as a table that is tied to the output layer with a gain between."""
-    seen: dict[str, list[Rows]] = {}
-    for r in rows:
-        for other in seen.setdefault(r.name, []):
-            both = np.intersect1d(other.index.numpy(), r.index.numpy())
-            if not len(both):
-                continue
-            crossing = other.index.shape != r.index.shape or not _same_rows(other, r)
-            alike = other.gain == r.gain and (other.inverse == r.inverse or group in ("orthogonal", "centred"))
-            if not crossing and not alike:
+    for i, one in enumerate(rows):
+        for two in rows[i + 1 :]:
+            alike = two.gain == one.gain and (two.inverse == one.inverse or group in ("orthogonal", "centred"))
+            if two.name == one.name and not alike and _meeting(one.index, two.index) in ("equal", "same rows", "mixed"):
                 return True
-            if crossing and group == "general" and other.inverse == r.inverse:
-                continue
-        seen[r.name].append(r)
     return False
-
-
-def _same_rows(a: Rows, b: Rows) -> bool:
-    """Whether the rows of two sets hold the same weights, in any order of the rows."""
-    return bool(np.array_equal(np.unique(np.sort(a.index.numpy(), 1), axis=0), np.unique(np.sort(b.index.numpy(), 1), axis=0)))
 
 
 def _turned(store: Channels, coordinates: Coordinates, members: Numbers, places: Numbers) -> torch.Tensor | None:
