@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -13,6 +12,8 @@ from landscape.symmetry.mixing.mixtures import Centring, Shift, Trade
 # What takes away any constant, and what only the same one in all channels of a vector.
 _ANY = ("bias", "mean", "softmax")
 _UNIFORM = ("layer norm", "outputs")
+# Factors of sums are numbers such as 1, -1 or 1/3; smaller ones are rounding.
+_ROUNDING = 1e-9
 
 
 def shifts_of(store: Channels) -> tuple[Shift, ...]:
@@ -117,13 +118,15 @@ def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Tr
     uniform = {int(group[c]) for t in store.taken if t.by in _UNIFORM for c in t.channels.tolist()}
     outputs = {int(group[c]) for t in store.taken if t.by == "outputs" for c in t.channels.tolist()}
     shifts, trades = [], []
-    known: list[list[Fraction]] = []
+    known = np.zeros((0, len(sources)))
     for level, zero in (("any", strict | uniform), ("uniform", strict | outputs)):
-        for vector in _null_space([flow[g] for g in sorted(zero)], len(sources)):
-            if level == "uniform" and (_rank([*known, vector]) == _rank(known) or not _spans(store, group, sources, vector)):
-                continue
-            known.append(vector)
-            found = _conclusion(store, group, of, sources, flow, vector, level == "uniform")
+        for vector in _null_space(flow[sorted(zero)]):
+            if level == "uniform":
+                both = np.concatenate([known, vector[None]])
+                if np.linalg.matrix_rank(both) == len(known) or not _spans(group, sources, vector):
+                    continue
+            known = np.concatenate([known, vector[None]])
+            found = _conclusion(store, group, of, sources, flow @ vector, vector, level == "uniform")
             if isinstance(found, Shift):
                 shifts.append(found)
             elif isinstance(found, Trade):
@@ -158,59 +161,46 @@ def _split(group: Numbers, channels: Numbers, labels: Numbers) -> None:
     group[channels] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + int(group.max()) + 1
 
 
-def _flow(store: Channels, group: Numbers, sources: list[_Source]) -> list[dict[int, Fraction]]:
-    """For each group, what every source adds to it."""
-    flow: list[dict[int, Fraction]] = [{} for _ in range(int(group.max()) + 1)]
+def _flow(store: Channels, group: Numbers, sources: list[_Source]) -> np.ndarray:
+    """(groups, sources): what each source adds to each group."""
+    flow = np.zeros((int(group.max()) + 1, len(sources)))
     for i, source in enumerate(sources):
-        flow[source.group][i] = flow[source.group].get(i, Fraction(0)) + 1
+        flow[source.group, i] += 1
     for total in store.sums:
-        for g in np.unique(group[total.total]).tolist():
-            at = int(np.flatnonzero(group[total.total] == g)[0])
+        places = np.unique(group[total.total], return_index=True)
+        for g, at in zip(*places, strict=True):
             for part, factor in zip(total.parts, total.factors, strict=True):
-                for i, value in flow[int(group[part[at]])].items():
-                    flow[g][i] = flow[g].get(i, Fraction(0)) + Fraction(factor) * value
+                flow[g] += factor * flow[group[part[at]]]
     return flow
 
 
-def _null_space(rows: list[dict[int, Fraction]], n: int) -> list[list[Fraction]]:
-    """Basis of the vectors x with rows x = 0, by exact elimination."""
-    pivots: dict[int, dict[int, Fraction]] = {}
-    for row in rows:
-        row = {i: v for i, v in row.items() if v}
-        for p in sorted(pivots):
-            if row.get(p):
-                row = _minus(row, pivots[p], row[p])
-        if not row:
+def _null_space(matrix: np.ndarray) -> list[np.ndarray]:
+    """Basis of the vectors x with matrix x = 0, each as sparse as elimination leaves it."""
+    rows, n = np.unique(matrix, axis=0), matrix.shape[1]
+    pivots: list[int] = []
+    for column in range(n):
+        below = rows[len(pivots) :]
+        if not len(below) or np.abs(below[:, column]).max() < _ROUNDING:
             continue
-        p = min(row)
-        row = {i: v / row[p] for i, v in row.items()}
-        pivots = {q: _minus(other, row, other.get(p, Fraction(0))) for q, other in pivots.items()} | {p: row}
+        at = len(pivots) + int(np.abs(below[:, column]).argmax())
+        rows[[len(pivots), at]] = rows[[at, len(pivots)]]
+        row = rows[len(pivots)] / rows[len(pivots), column]
+        rows -= np.outer(rows[:, column], row)
+        rows[len(pivots)] = row
+        rows[np.abs(rows) < _ROUNDING] = 0.0
+        pivots.append(column)
     basis = []
-    for free in (i for i in range(n) if i not in pivots):
-        vector = [Fraction(0)] * n
-        vector[free] = Fraction(1)
-        for p, row in pivots.items():
-            vector[p] = -row.get(free, Fraction(0))
+    for free in sorted(set(range(n)) - set(pivots)):
+        vector = np.zeros(n)
+        vector[free] = 1.0
+        vector[pivots] = -rows[: len(pivots), free]
         basis.append(vector)
     return basis
 
 
-def _minus(a: dict[int, Fraction], b: dict[int, Fraction], factor: Fraction) -> dict[int, Fraction]:
-    """a - factor b, without zeros."""
-    out = {i: a.get(i, Fraction(0)) - factor * b.get(i, Fraction(0)) for i in {**a, **b}}
-    return {i: v for i, v in out.items() if v}
-
-
-def _rank(vectors: list[list[Fraction]]) -> int:
-    """Rank of a list of vectors."""
-    rows = [{i: v for i, v in enumerate(vector) if v} for vector in vectors]
-    n = len(vectors[0]) if vectors else 0
-    return n - len(_null_space(rows, n))
-
-
-def _spans(store: Channels, group: Numbers, sources: list[_Source], vector: list[Fraction]) -> bool:
+def _spans(group: Numbers, sources: list[_Source], vector: np.ndarray) -> bool:
     """Whether every source of a vector covers whole vectors, so that the same constant in all of them can be told."""
-    used = [s for s, value in zip(sources, vector, strict=True) if value]
+    used = [s for s, value in zip(sources, vector, strict=True) if abs(value) > _ROUNDING]
     return all((group[s.entry.channels] == s.group).all() for s in used)
 
 
@@ -219,31 +209,31 @@ def _conclusion(
     group: Numbers,
     of: Numbers,
     sources: list[_Source],
-    flow: list[dict[int, Fraction]],
-    vector: list[Fraction],
+    moved: np.ndarray,
+    vector: np.ndarray,
     uniform: bool,
 ) -> Shift | Trade | None:
     """A null vector as a shift, if only a softmax reads it, else as a trade; None, and noted, if its factors are not all 1."""
-    moved = [sum((value * vector[i] for i, value in row.items()), Fraction(0)) for row in flow]
-    read = [t for t in store.taken if t.by in _ANY and any(moved[int(group[c])] for c in t.channels.tolist())]
-    taken_as = {moved[int(group[c])] for t in read for c in t.channels.tolist()} - {Fraction(0)}
-    signs = {abs(v) for v in (*vector, *taken_as) if v}
+    moved = np.round(moved, 9)
+    read = [t for t in store.taken if t.by in _ANY and moved[group[t.channels]].any()]
+    taken_as = {float(v) for t in read for v in moved[group[t.channels]] if v}
+    signs = {abs(float(v)) for v in (*np.round(vector, 9), *taken_as) if v}
     sides: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
     for source, value in zip(sources, vector, strict=True):
-        if value:
+        if abs(value) > _ROUNDING:
             at = np.flatnonzero(group[source.entry.channels] == source.group)
-            sides[value < 0][source.entry.name] = source.entry.index[:, _ordered(of, source.entry.channels, at)]
-    if signs != {Fraction(1)} or len(taken_as) > 1:
+            sides[int(value < 0)][source.entry.name] = source.entry.index[:, _ordered(of, source.entry.channels, at)]
+    if signs != {1.0} or len(taken_as) > 1:
         store.give_up(f"constants in {_listed(sides[0] | sides[1])}, which meet with different factors")
         return None
-    if taken_as == {Fraction(-1)}:
+    if taken_as == {-1.0}:
         sides = (sides[1], sides[0])
     plus, minus = sides
     if read and all(t.by == "softmax" for t in read):
         return None if minus else Shift(f"{_listed(plus)}: keys, of which a softmax takes it away", plus, uniform=False)
     readers = []
     for t in read:
-        at = _ordered(of, t.channels, np.flatnonzero([bool(moved[g]) for g in group[t.channels].tolist()]))
+        at = _ordered(of, t.channels, np.flatnonzero(moved[group[t.channels]]))
         if t.reader is not None:
             readers.append(replace(t.reader, weight_index=t.reader.weight_index[:, at]))
         if t.buffer is not None:
