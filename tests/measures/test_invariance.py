@@ -1,4 +1,6 @@
-"""Every registered measure against layer-wise and neuron-wise rescaling: what it claims must hold to 1e-6, what it does not must be seen to fail.
+"""Every registered measure against layer-wise and node-wise rescaling: claims hold to 1e-6, the rest must be seen to fail.
+
+Every family is in `test_symmetry_claims`.
 
 The networks of the first half are rescaled by hand, from the algebra alone; those of the second by `landscape.rescale`.
 """
