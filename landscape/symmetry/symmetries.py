@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.symmetry.families import FAMILIES, Family
-from landscape.symmetry.mixing.mixtures import Centring, Mixing, Shift, Trade
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Shift, Trade
 
 _SHOWN = 12  # of each kind, in print
 
@@ -96,6 +96,7 @@ class Symmetries:
         mixings: channels that a matrix may mix.
         shifts, trades: constants that the function ignores, or that one bias may take from another.
         centrings: rows of weights to which a constant may be added, because they read what a LayerNorm has centred.
+        means: BatchNorms whose running mean and shift may change together.
         nearly: the scales that a normalization takes away but for its eps; None if there are none.
         unread: operations that no rule reads, each with its place; what they hide is not known.
     """
@@ -108,6 +109,7 @@ class Symmetries:
     shifts: tuple[Shift, ...] = ()
     trades: tuple[Trade, ...] = ()
     centrings: tuple[Centring, ...] = ()
+    means: tuple[BatchNormMean, ...] = ()
     nearly: "Symmetries | None" = None
     unread: tuple[str, ...] = ()
 
@@ -122,7 +124,7 @@ class Symmetries:
             "norm-out": any(unit.normed for unit in self.units),
             "norm-in": self.nearly is not None or any(unit.buffers for unit in self.units),
             "shift": bool(self.shifts),
-            "bias": bool(self.trades or self.centrings),
+            "bias": bool(self.trades or self.centrings or self.means),
         }
         return tuple(family for family in FAMILIES if there[family])
 

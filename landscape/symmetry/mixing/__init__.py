@@ -1,14 +1,15 @@
 """Matrices, shifts and biases: the symmetries that are no positive factor an element."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from landscape.network.graph import Graph
 from landscape.symmetry.mixing.blocks import coordinates_of, mixings_of
 from landscape.symmetry.mixing.constants import centrings_of, shifts_of, trades_of
-from landscape.symmetry.mixing.mixtures import Centring, Mixing, Reader, Rows, Shift, Trade
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Reader, Rows, Shift, Trade
 from landscape.symmetry.mixing.walk import channels_of
 
-__all__ = ["Centring", "Found", "Mixing", "Reader", "Rows", "Shift", "Trade", "mixed"]
+__all__ = ["BatchNormMean", "Centring", "Found", "Mixing", "Reader", "Rows", "Shift", "Trade", "mixed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,7 @@ class Found:
     shifts: tuple[Shift, ...]
     trades: tuple[Trade, ...]
     centrings: tuple[Centring, ...]
+    means: tuple[BatchNormMean, ...]
     unread: tuple[str, ...]
 
 
@@ -29,4 +31,6 @@ def mixed(graph: Graph) -> Found:
     mixings = mixings_of(store, coordinates)
     keys, trades = trades_of(store, coordinates.of)
     more, centrings = centrings_of(store)
-    return Found(mixings, (*shifts_of(store), *keys, *more), trades, centrings, tuple(store.unread))
+    once = Counter(mean.shift for mean in store.means)
+    means = tuple(mean for mean in store.means if once[mean.shift] == 1)
+    return Found(mixings, (*shifts_of(store), *keys, *more), trades, centrings, means, tuple(store.unread))

@@ -195,7 +195,10 @@ def _merged(rows: list[Rows]) -> list[Rows]:
     """Without rows that stand twice because several calls use one parameter."""
     out: list[Rows] = []
     for r in rows:
-        twice = any(o.name == r.name and o.inverse == r.inverse and o.gain == r.gain and _meeting(o.index, r.index) == "equal" for o in out)
+        twice = any(
+            o.name == r.name and o.inverse == r.inverse and o.gain == r.gain and _meeting(o.index, r.index) == "equal"
+            for o in out
+        )
         if not twice:
             out.append(r)
     return out

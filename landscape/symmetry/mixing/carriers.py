@@ -12,7 +12,7 @@ from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing import normalizations
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.steps import Step, axis_of, flat, is_learned, rule, written
-from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, labelled, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, distinct, labelled, opaque, vector_axis, vectors
 from landscape.symmetry.weightless_rules import MOVES
 
 _CARRIED = ("scores", "weights", "turned")
@@ -133,7 +133,7 @@ def add(step: Step) -> Any:
     if any(turned):
         for v, t in zip((a, b), turned, strict=True):
             if t:
-                step.store.doubt(channel(v.codes), f"{step.place} reads channels times fixed numbers")
+                step.store.doubt(distinct(v.codes), f"{step.place} reads channels times fixed numbers")
         return step.nonlinear()
     return _sum(step, a, b)
 
@@ -174,8 +174,7 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
 def _fixed_from_here(step: Step, *values: Tracked) -> Any:
     """A result without channels: constants are not followed any further."""
     for value in values:
-        own = channel(value.codes)
-        step.store.fixed.update(np.unique(own[own >= 0]).tolist())
+        step.store.fixed.update(distinct(value.codes).tolist())
     return step.nothing()
 
 
@@ -236,7 +235,7 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
             return replace(step.nothing(), mark=y.mark) if not is_learned(x) else step.nonlinear()
     if isinstance(b, Leaf) and b.parameter:
         if b.shape.numel() == 1:
-            step.store.fixed.update(channel(a.codes)[channel(a.codes) >= 0].tolist())
+            step.store.fixed.update(distinct(a.codes).tolist())
             return Tracked(a.codes.expand(step.shape), True)
         return normalizations.gained(step, a, b) if not a.opaque else step.nothing()
     b = step.tracked(b)
@@ -274,7 +273,7 @@ def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
     codes = a.codes.expand(step.shape)
     label = torch.arange(b.codes.numel()).view(b.shape).expand(step.shape)
     axis = axis_of(codes)
-    step.store.fixed.update(np.unique(channel(codes)[channel(codes) >= 0]).tolist())
+    step.store.fixed.update(distinct(codes).tolist())
     if b.shape.numel() == 1:
         return Tracked(codes, a.learned)
     rows = label.movedim(axis, -1)
@@ -297,7 +296,7 @@ def reduction(step: Step) -> Any:
     dims = [d % len(x.shape) for d in ([dim] if isinstance(dim, int) else list(dim or range(len(x.shape))))]
     axis = vector_axis(x.codes)
     if axis is None or axis in dims:
-        step.store.doubt(channel(x.codes), f"{step.place} adds channels")
+        step.store.doubt(distinct(x.codes), f"{step.place} adds channels")
         return step.nothing()
     codes = x.codes.movedim(axis, -1)
     own = channel(codes.reshape(-1, codes.shape[-1]))
@@ -330,7 +329,7 @@ def power(step: Step) -> Any:
     if step.args.get("exponent") == 2:
         for value in step.values():
             if isinstance(value, Tracked) and not value.opaque:
-                step.store.doubt(channel(value.codes), f"{step.place} reads its square")
+                step.store.doubt(distinct(value.codes), f"{step.place} reads its square")
         return step.nothing()
     return step.nonlinear()
 
@@ -342,7 +341,7 @@ def softmax(step: Step) -> Any:
     if not isinstance(x, Tracked) or not x.opaque:
         return step.nonlinear()
     if x.mark is not None and x.mark.codes is not None and step.args["dim"] in (-1, len(x.shape) - 1):
-        keys = np.unique(channel(x.mark.codes))
+        keys = distinct(x.mark.codes)
         step.store.taken.append(Taken(keys, "softmax"))
     value: Tracked = step.nothing()
     return replace(value, mark=Mark("weights"))

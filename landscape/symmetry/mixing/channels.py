@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.symmetry.calls import Leaf
-from landscape.symmetry.mixing.mixtures import Reader
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader
 
 Numbers = Int[np.ndarray, " n"]
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -88,6 +88,7 @@ class Channels:
         frozen: parameters that are not trained.
         centred: vectors that a LayerNorm has centred -> its shift.
         readers: linear maps, each with its bias.
+        means: BatchNorms with a running mean and a shift.
         gain: name and position of the normalization's gain between a normalized channel and what reads it.
     """
 
@@ -113,6 +114,7 @@ class Channels:
     frozen: frozenset[str] = frozenset()
     centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
     readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
+    means: list[BatchNormMean] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     unread: dict[str, None] = field(default_factory=dict)
 

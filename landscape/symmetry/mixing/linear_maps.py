@@ -10,7 +10,7 @@ from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.mixtures import Reader
 from landscape.symmetry.mixing.steps import Step, is_learned, rule
-from landscape.symmetry.mixing.tracked import Tracked, channel, columns, opaque, vectors
+from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque, vectors
 
 
 @rule("linear")
@@ -63,7 +63,7 @@ def _plain(bias: Any) -> bool:
 def _fixed(step: Step, x: Tracked, bias: Any) -> Any:
     """A linear map with fixed weights: a matrix cannot be taken up by it."""
     if not x.opaque:
-        step.store.doubt(channel(x.codes), f"{step.place} has fixed weights")
+        step.store.doubt(distinct(x.codes), f"{step.place} has fixed weights")
     return step.nothing() if not is_learned(bias) else step.unread()
 
 
@@ -136,5 +136,5 @@ def recurrent(step: Step) -> Any:
     """Gates fix every channel inside; the weights read their input linearly, which nobody has worked out."""
     for value in step.values():
         if isinstance(value, Tracked) and not value.opaque:
-            step.store.doubt(channel(value.codes), f"{step.place} reads it")
+            step.store.doubt(distinct(value.codes), f"{step.place} reads it")
     return [opaque(shape) for shape in step.shapes]

@@ -141,3 +141,22 @@ class Centring:
     shift_index: Int[Tensor, " h"] | None = None
     bias: str | None = None
     bias_index: Int[Tensor, " o"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNormMean:
+    """A BatchNorm in eval mode: mean + d and shift + gain * d / sqrt(var + eps) are the same function, for any vector d.
+
+    Attributes:
+        name: the layer.
+        mean, var, shift: names of its running mean, running variance and shift.
+        gain: name of its gain.
+        eps: added to the running variance.
+    """
+
+    name: str
+    mean: str
+    var: str
+    shift: str
+    gain: str
+    eps: float

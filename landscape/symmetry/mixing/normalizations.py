@@ -6,6 +6,7 @@ from torch import Tensor
 
 from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
+from landscape.symmetry.mixing.mixtures import BatchNormMean
 from landscape.symmetry.mixing.steps import Step, axis_of, rule
 from landscape.symmetry.mixing.tracked import Tracked, channel, columns, vectors
 
@@ -91,7 +92,7 @@ def _from_norm(step: Step, channels: Numbers) -> bool:
 @rule("batch_norm", "_native_batch_norm_legit_no_training")
 def batch_norm(step: Step) -> Any:
     """With fixed statistics each channel gets a factor and a constant; a matrix could be moved through, which is not read."""
-    mean, bias = step.args["running_mean"], step.args["bias"]
+    mean, var, gain, bias = (step.args[name] for name in ("running_mean", "running_var", "weight", "bias"))
     if step.args.get("training") or not isinstance(mean, Leaf):
         return _spread_of_many(step)
     x = step.tracked(step.first)
@@ -108,6 +109,8 @@ def batch_norm(step: Step) -> Any:
         step.store.doubtful[c] = f"{step.place} is between two linear maps"
     if isinstance(bias, Leaf) and bias.parameter:
         step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
+        if isinstance(gain, Leaf) and isinstance(var, Leaf):
+            step.store.means.append(BatchNormMean(step.where, mean.name, var.name, bias.name, gain.name, step.args["eps"]))
     lead = tuple(n for d, n in enumerate(step.shape) if d != 1)
     return step.result(vectors(lead, out).movedim(-1, 1))
 

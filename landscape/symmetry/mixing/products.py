@@ -11,7 +11,7 @@ from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.linear_maps import times_weight
 from landscape.symmetry.mixing.steps import Step, is_learned, rule
-from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, channel, labelled, vector_axis
+from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, channel, distinct, labelled, vector_axis
 
 
 @rule("matmul", "mm", "bmm", accepts=("weights",))
@@ -58,7 +58,7 @@ def _contracted(step: Step, a: Codes, b: Codes) -> Any:
     batch = _batch(a.shape[:-2])
     rows, cols = a, b.transpose(-1, -2)
     for codes in (rows, cols):
-        labelled(step.store, codes, batch)
+        labelled(step.store, codes[..., :1, :], batch)  # one vector of each matrix; `_pattern` links the others to it
     left, right = _pattern(step, rows), _pattern(step, cols)
     if left is None or right is None:
         return step.unread()
@@ -91,8 +91,8 @@ def _pattern(step: Step, codes: Codes) -> Numbers | None:
 
 def _averaged(step: Step, codes: Codes, axis: int, *, ones: bool) -> Any:
     """Sums of vectors over positions, with other weights for each matrix of the batch."""
-    labelled(step.store, codes, _batch(codes.shape[:-2]))
     rows = codes if axis == codes.ndim - 1 else codes.transpose(-1, -2)
+    labelled(step.store, rows[..., :1, :], _batch(codes.shape[:-2]))
     pattern = _pattern(step, rows)
     if pattern is None:
         return step.nothing()
@@ -119,7 +119,7 @@ def attention(step: Step) -> Any:
     keys, values = (_repeated(x.codes, heads) for x in (k, v))
     scores = product(_like(step, (*q.shape[:-1], k.shape[-2])), q, Tracked(keys.transpose(-1, -2), k.learned))
     if isinstance(scores, Tracked) and scores.mark is not None and scores.mark.codes is not None:
-        step.store.taken.append(Taken(np.unique(channel(scores.mark.codes)), "softmax"))
+        step.store.taken.append(Taken(distinct(scores.mark.codes), "softmax"))
     if v.opaque:
         return step.nothing()
     if vector_axis(values) != values.ndim - 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Channels, Numbers
-from landscape.symmetry.mixing.tracked import Codes, Tracked, channel, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.tracked import Codes, Tracked, distinct, opaque, vector_axis, vectors
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Step:
         for value in values:
             for v in flat(value):
                 if isinstance(v, Tracked) and not v.opaque:
-                    self.store.break_(channel(v.codes), reason or f"{self.place} is not linear", constants=constants)
+                    self.store.break_(distinct(v.codes), reason or f"{self.place} is not linear", constants=constants)
 
     def nonlinear(self) -> Any:
         """The result of an operation that is known not to be linear."""
@@ -89,7 +89,7 @@ class Step:
             self.store.give_up(self.place)
             for value in self.values():
                 if isinstance(value, Tracked) and not value.opaque:
-                    self.store.doubt(channel(value.codes), f"{self.place} is not read")
+                    self.store.doubt(distinct(value.codes), f"{self.place} is not read")
         return self.nothing()
 
 
@@ -136,9 +136,9 @@ def settle(step: Step) -> None:
             continue
         mark = value.mark
         if mark.kind == "turned":
-            step.store.doubt(channel(value.codes), f"{step.place} reads channels times fixed numbers")
+            step.store.doubt(distinct(value.codes), f"{step.place} reads channels times fixed numbers")
         elif mark.kind == "scores" and mark.codes is not None:
-            step.store.fixed.update(channel(mark.codes)[channel(mark.codes) >= 0].tolist())
+            step.store.fixed.update(distinct(mark.codes).tolist())
 
 
 def axis_of(codes: Codes) -> int:

@@ -12,6 +12,7 @@ from landscape.symmetry.mixing.channels import Channels, Numbers, signatures
 OPAQUE = -1  # an element that is no channel of a linear map
 ZERO = -2  # an element that is always zero
 _BITS = 32
+_LOOKED_AT = 5000  # elements that tell the axis of the vectors
 Codes = Int[Tensor, "..."]
 
 
@@ -75,13 +76,26 @@ def vector(codes: Codes) -> np.ndarray:
     return (codes >> _BITS).numpy()
 
 
+def distinct(codes: Codes) -> Numbers:
+    """The distinct channels of a value."""
+    axis = vector_axis(codes)
+    if axis is not None:
+        own = channel(codes.movedim(axis, -1).reshape(-1, codes.shape[axis]))
+        if (own == own[0]).all():
+            return np.unique(own[0][own[0] >= 0])
+    own = channel(codes).reshape(-1)
+    return np.asarray(np.unique(own[own >= 0]))
+
+
 def vector_axis(codes: Codes) -> int | None:
     """The axis along which vectors lie: the channel changes along it and the vector does not."""
     found = []
     for axis, n in enumerate(codes.shape):
         if n < 2:
             continue
-        first, second = codes.select(axis, 0), codes.select(axis, 1)
+        first, second = (codes.select(axis, i).reshape(-1) for i in (0, 1))
+        if len(first) > _LOOKED_AT:
+            first, second = (x[:: len(x) // _LOOKED_AT] for x in (first, second))
         there = (first >= 0) & (second >= 0)
         if not bool(there.any()):
             continue

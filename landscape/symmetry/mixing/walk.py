@@ -3,7 +3,6 @@
 import operator
 from typing import Any
 
-import numpy as np
 from torch import Tensor, fx
 
 from landscape.network.graph import Graph, bound_arguments, where
@@ -13,7 +12,7 @@ from landscape.symmetry.mixing import carriers, linear_maps, normalizations, pro
 from landscape.symmetry.mixing.channels import Channels, Taken
 from landscape.symmetry.mixing.known_operations import LINEAR_OVER_POSITIONS, NONLINEAR, SHAPE_ONLY
 from landscape.symmetry.mixing.steps import RULES, Step, axis_of, flat, settle
-from landscape.symmetry.mixing.tracked import Tracked, channel, columns, opaque, vectors
+from landscape.symmetry.mixing.tracked import Tracked, channel, columns, distinct, opaque, vectors
 
 
 def channels_of(graph: Graph) -> Channels:
@@ -92,8 +91,8 @@ def _output(store: Channels, results: list[Any]) -> None:
         if not isinstance(value, Tracked):
             continue
         if value.mark is not None and value.mark.codes is not None:
-            store.fixed.update(np.unique(channel(value.mark.codes)).tolist())
-        own = channel(value.codes)
+            store.fixed.update(distinct(value.mark.codes).tolist())
+        own = distinct(value.codes)
         store.break_(own, "it is an output of the network", constants=first)
         if first and not value.opaque and value.codes.ndim > 1:
             axis = -1 if value.codes.ndim < 4 else 1
@@ -101,7 +100,7 @@ def _output(store: Channels, results: list[Any]) -> None:
             if len(found) == 1 and len(found[0].at) == value.shape[axis]:
                 store.taken.append(Taken(found[0].channels, "outputs"))
             else:
-                store.fixed.update(own[own >= 0].reshape(-1).tolist())
+                store.fixed.update(own.tolist())
         else:
-            store.fixed.update(own[own >= 0].reshape(-1).tolist())
+            store.fixed.update(own.tolist())
         first = False
