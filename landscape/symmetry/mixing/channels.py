@@ -1,7 +1,7 @@
 """The channels of a network's linear maps, and what the rest of the network does with them.
 
 Every linear map starts new channels. The rules record what writes them, what reads them, which must be mixed by the same
-matrix, and which cannot be mixed at all; `matrices` and `constants` draw the conclusions.
+matrix, and which cannot be mixed at all; `mixed_channels` and `constants` draw the conclusions.
 """
 
 from collections import Counter

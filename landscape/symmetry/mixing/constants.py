@@ -101,7 +101,7 @@ class _Source:
 def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Trade, ...]]:
     """Constants that move from one bias to others, and those in keys that the softmax takes away (shifts).
 
-    `of` is the coordinate of each channel, see `landscape.symmetry.mixing.matrices`.
+    `of` is the coordinate of each channel, see `landscape.symmetry.mixing.mixed_channels`.
     """
     if not len(store.key):
         return (), ()
