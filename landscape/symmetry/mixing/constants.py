@@ -238,10 +238,11 @@ def _conclusion(
             readers.append(replace(t.reader, weight_index=t.reader.weight_index[:, there]))
         if t.buffer is not None:
             plus = plus | {t.buffer[0]: t.buffer[1][there].reshape(1, -1)}
+    statistics = any(t.buffer is not None for t in read)
     if uniform and not read and not minus:
         return None  # nothing but LayerNorms reads it: a shift
     to = dict.fromkeys([*minus, *(r.bias for r in readers)])
-    return Trade(f"{_listed(plus)} to {_listed(to)}" if to else _listed(plus), plus, minus, tuple(readers), uniform)
+    return Trade(f"{_listed(plus)} to {_listed(to)}" if to else _listed(plus), plus, minus, tuple(readers), uniform, statistics)
 
 
 def _ordered(of: Numbers, channels: Numbers, at: Numbers) -> torch.Tensor:
