@@ -21,16 +21,24 @@ from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
 
 
 def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetries:
-    """Find the rescalings of a network's weights that leave its function unchanged.
+    """Find the changes of a network's weights that leave its function unchanged.
 
-    A neuron's incoming weights and bias are multiplied by s > 0, and its outgoing weights divided by s; the positively
-    homogeneous function between them passes the factor on (T_alpha of Dinh et al., for every neuron). The network is traced
-    once in eval mode. Each activation has one unknown scale for each channel, and every operation has a rule that gives its
-    output's scales from its input's. Summands must share a scale, so a residual stream has a single one; input, output, and
-    every value that enters an operation that is not homogeneous have scale 1. BatchNorm with fixed statistics absorbs any scale
-    of its input in them; its gamma and beta start a new scale. The method is sound but not complete: the symmetries found are
-    exact, but symmetries that need a negative factor, a permutation, or a relation between scales other than equality (queries
-    against keys, gamma against its own running variance) are not found.
+    Factors: a neuron's incoming weights and bias are multiplied by s > 0, and its outgoing weights divided by s; the positively
+    homogeneous function between them passes the factor on (T_alpha of Dinh et al., for every neuron). Each activation has one
+    unknown scale for each channel, and every operation has a rule that gives its output's scales from its input's. Summands
+    must share a scale, so a residual stream has a single one; input, output, and every value that enters an operation that is
+    not homogeneous have scale 1. BatchNorm with fixed statistics absorbs any scale of its input in them; its gamma and beta
+    start a new scale. A second run with eps = 0 gives the scales that a normalization takes away nearly (`nearly`).
+
+    Matrices and constants: every linear map starts new channels, and rules follow them. Channels that only linear maps, sums
+    and products of two activations use may be mixed by one matrix (`mixings`); behind a LayerNorm or RMSNorm it must be
+    orthogonal, behind a rotary embedding a factor and a rotation a pair. Constants that a softmax, a mean or a bias takes away
+    are `shifts`, `trades`, `centrings` and `means`. What no rule reads is in `unread`.
+
+    The network is traced once in eval mode. What is found is exact. Not found are negative factors and permutations (which
+    move no measure), factors that must be inverse to each other (gains of normalized queries against those of keys, a tied
+    table against the last gain), and directions that only these data leave free. On small networks what is found is all there
+    is: its dimension is that of the null space of the Jacobian (tests/symmetry/test_completeness.py).
 
     Args:
         model: any module that `torch.export` can trace; it is copied and left as it was.
@@ -45,7 +53,9 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
 
     Cost: one symbolic trace (seconds); memory of a few times the largest activation of two samples.
 
-    Reference: Dinh et al. 2017, arXiv:1703.04933, section 3; neuron-wise: Neyshabur et al. 2015, arXiv:1506.02617.
+    Reference: factors: Dinh et al. 2017, arXiv:1703.04933, section 3; neuron-wise: Neyshabur et al. 2015, arXiv:1506.02617.
+    Matrices between linear maps: da Silva, Dangel, Oore 2025, arXiv:2505.05409. Rotations of a residual stream: Ashkboos et al.
+    2024, arXiv:2401.15024.
 
     Example:
         >>> print(find_symmetries(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))))
@@ -53,6 +63,8 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
           0 (3 neurons):  × 0.weight, 0.bias  ÷ 2.weight
         cannot be scaled
           2: it is an output of the network
+        constants that the function ignores: 1
+          2.weight, 2.bias: all outputs by one number, if the loss ignores that
     """
     return symmetries_of(graph_of(model, example_for(model, example)))
 

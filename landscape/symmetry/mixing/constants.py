@@ -29,7 +29,7 @@ def shifts_of(store: Channels) -> tuple[Shift, ...]:
                 if whole and not entry.reads and entry.name in once and all(ignored[c] for c in vector.tolist()):
                     rows[entry.name] = entry.index
         if rows:
-            what = "the outputs, whose loss ignores it" if outputs else "what only LayerNorms read"
+            what = "all outputs by one number, if the loss ignores that" if outputs else "what only LayerNorms read"
             found.append(Shift(f"{_listed(rows)}: {what}", rows, uniform=True, outputs=outputs))
     return tuple(found)
 

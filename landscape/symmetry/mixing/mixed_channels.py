@@ -165,7 +165,7 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
     rows = _merged(rows)
     if _conflicting(rows, group):
         return None
-    return Mixing(_name(store, members, rows, size), size, group, tuple(rows), turned)
+    return Mixing(_name(store, members, rows), size, group, tuple(rows), turned)
 
 
 def _unbroken(store: Channels, coordinates: Coordinates, members: Numbers) -> Numbers:
@@ -229,13 +229,13 @@ def _turned(store: Channels, coordinates: Coordinates, members: Numbers, places:
     return found if whole else None
 
 
-def _name(store: Channels, members: Numbers, rows: list[Rows], size: int) -> str:
+def _name(store: Channels, members: Numbers, rows: list[Rows]) -> str:
     """The layers that write a block, and which of their channels it is."""
     layers = dict.fromkeys(r.name.removesuffix(".weight") for r in rows if r.name.endswith("weight") or len(r.index) > 1)
     listed = list(layers) or list(dict.fromkeys(r.name for r in rows))
     shown = " + ".join(listed if len(listed) <= 4 else [*listed[:2], f"{len(listed) - 2} more"])
     call = store.call[members[0]]
-    first = int(np.flatnonzero(store.call == call)[0])
-    own = np.sort(members[store.call[members] == call]) - first
-    spread = f"{own[0]} to {own[-1]}" if own[-1] - own[0] == len(own) - 1 else f"{own[0]} and {size - 1} more"
-    return f"{shown}, channels {spread}"
+    own = np.sort(members[store.call[members] == call]) - int(np.flatnonzero(store.call == call)[0])
+    runs = np.split(own, np.flatnonzero(np.diff(own) > 1) + 1)
+    spread = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return f"{shown}, channels {' and '.join(spread if len(spread) <= 3 else [*spread[:2], f'{len(spread) - 2} more'])}"
