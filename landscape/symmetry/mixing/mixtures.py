@@ -142,6 +142,9 @@ class Centring:
     bias: str | None = None
     bias_index: Int[Tensor, " o"] | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name} ({len(self.index)} rows)"
+
 
 @dataclass(frozen=True, eq=False)
 class BatchNormMean:
@@ -152,6 +155,7 @@ class BatchNormMean:
         mean, var, shift: names of its running mean, running variance and shift.
         gain: name of its gain.
         eps: added to the running variance.
+        channels: how many it has.
     """
 
     name: str
@@ -160,3 +164,7 @@ class BatchNormMean:
     shift: str
     gain: str
     eps: float
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.mean} and {self.shift} ({self.channels} channels)"
