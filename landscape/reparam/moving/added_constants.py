@@ -58,7 +58,9 @@ def centre(values: dict[str, Tensor], one: Centring, v: Float[Tensor, " o"]) -> 
     values[one.weight].view(-1)[one.index] += v[:, None] * inverse
     if one.shift is not None:
         assert one.bias is not None  # a Centring with a shift has a bias that takes it away
-        values[one.bias].view(-1)[one.bias_index] -= v * (values[one.shift].view(-1)[one.shift_index] * inverse).sum()
+        values[one.bias].view(-1)[one.bias_index] -= (
+            v * one.factor * (values[one.shift].view(-1)[one.shift_index] * inverse).sum()
+        )
 
 
 def move_mean(values: dict[str, Tensor], one: BatchNormMean, d: Float[Tensor, " c"]) -> None:
