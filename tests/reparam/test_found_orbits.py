@@ -1,8 +1,9 @@
 """Every family that the finder finds in real architectures is moved along, and the function stays to 1e-9 in float64."""
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -10,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landscape.reparam import find_symmetries, move
+from landscape.errors import NumericalError
+from landscape.objective import Objective
+from landscape.reparam import attack, certificate, find_symmetries, move
+from landscape.reparam.moving.move import Size
+from landscape.reparam.moving.orbits import blocks_of
 from landscape.reparam.moving.same_function import compare
 from landscape.symmetry.families import FAMILIES
 from landscape.symmetry.symmetries import Symmetries
@@ -137,6 +142,19 @@ class Scaled(nn.Module):
         return self.d(torch.tanh(self.b(h)) * torch.tanh(self.c(h)))
 
 
+class Read(nn.Module):
+    """A layer that a LayerNorm reads, and a linear layer too: only the same constant in all channels can be traded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Linear(4, WIDTH), nn.LayerNorm(WIDTH)
+        self.b, self.c, self.d = nn.Linear(WIDTH, 6), nn.Linear(WIDTH, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        return self.d(torch.tanh(self.b(h)) * torch.tanh(self.c(self.norm(h))))
+
+
 def normed(bias: bool = True, affine: bool = True) -> nn.Module:
     norm = nn.LayerNorm(WIDTH, elementwise_affine=affine, bias=bias)
     return nn.Sequential(nn.Linear(4, WIDTH), norm, nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, 3))
@@ -173,6 +191,7 @@ NETS = {
     "layer norm without shift": Found(lambda: normed(bias=False), (4,), "norm-out norm-in shift bias"),
     "layer norm without gain": Found(lambda: normed(affine=False), (4,), "norm-in shift"),
     "half a layer norm": Found(Scaled, (4,), "norm-out norm-in shift bias"),
+    "read twice": Found(Read, (4,), "norm-out bias"),
     "pre-norm": Found(Block, TOKEN, "pair norm-out rotation norm-in shift bias"),
     "pre-norm, fused": Found(lambda: Block(fused=True), TOKEN, "pair norm-out rotation norm-in shift bias"),
     "pre-norm, rms": Found(lambda: Block(lambda: nn.RMSNorm(WIDTH)), TOKEN, "pair norm-out rotation norm-in shift bias"),
@@ -234,3 +253,98 @@ def test_the_function_stays_and_the_weights_do_not(name: str, family: str) -> No
         new = {**dict(other.named_parameters()), **dict(other.named_buffers())}
         old = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         assert any(float((new[n] - old[n]).detach().abs().max()) > 1e-2 for n in old if old[n].is_floating_point())
+
+
+def test_the_kinds_of_constants_that_are_found() -> None:
+    assert [trade.uniform for trade in made("read twice")[2].trades].count(True) == 1
+    assert {c.factor for c in made("half a layer norm")[2].centrings} == {0.5}
+    assert [c.shift for c in made("layer norm")[2].centrings] == ["1.bias"]
+    assert [c.shift for c in made("layer norm without shift")[2].centrings] == [None]
+    assert [mean.channels for mean in made("batch norm")[2].means] == [4, 5, 6]
+
+
+def test_a_row_after_a_layer_norm_and_its_bias_by_hand() -> None:
+    """v / gain is added to a row; the bias loses v times the sum of shift / gain."""
+    model, x, found = made("layer norm")
+    symmetries = replace(found, trades=())
+    other = move(model, symmetries, "bias", alpha=2.0, example=x)
+    norm, old, new = model[1], model[2], other[2]
+    v = ((new.weight - old.weight) * norm.weight).detach()
+    assert torch.allclose(v, v[:, :1].expand_as(v))
+    assert torch.allclose(new.bias, old.bias - v[:, 0] * (norm.bias / norm.weight).sum())
+    assert all(torch.equal(p, q) for i in (0, 1, 4) for p, q in zip(model[i].parameters(), other[i].parameters(), strict=True))
+    change, size = (new.weight - old.weight).detach().square().mean().sqrt(), old.weight.detach().square().mean().sqrt()
+    assert 0.5 < float(change / size) < 5.0, "of alpha times the rms of the weights"
+
+
+def test_nothing_divides_by_a_gain_of_zero() -> None:
+    model, x, found = made("layer norm")
+    dead = copy.deepcopy(model)
+    with torch.no_grad():
+        dead[1].weight[2] = 0.0
+    other = move(dead, replace(found, trades=()), "bias", example=x)
+    assert all(torch.equal(p, q) for p, q in zip(dead.parameters(), other.parameters(), strict=True))
+
+
+def test_a_running_mean_and_its_shift_by_hand() -> None:
+    model, x, found = made("batch norm")
+    other = move(model, replace(found, trades=()), "bias", alpha=2.0, example=x)
+    for i in (1, 4, 9):
+        old, new = model[i], other[i]
+        d = new.running_mean - old.running_mean
+        assert float(d.abs().min()) > 0
+        assert torch.allclose(new.bias, old.bias + old.weight * d / (old.running_var + old.eps).sqrt())
+        assert torch.equal(new.weight, old.weight)
+        assert torch.equal(new.running_var, old.running_var)
+
+
+@pytest.mark.parametrize("name", ["layer norm", "read twice", "batch norm without biases"])
+def test_a_measure_is_climbed_along_the_biases(name: str) -> None:
+    model, x, symmetries = made(name)
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, torch.arange(6) % 3), dtype="float64")
+    found = attack(objective, model, symmetries, "adaptive_trace:probes=8", families=("bias",), evaluations=12)
+    assert found.moved
+    assert found.refused == 0
+    assert compare(model, found.model, x, tolerance=TIGHT) > 0
+    generator = torch.Generator().manual_seed(0)
+    for block in blocks_of(symmetries, ("bias",), Size(4.0, 1.0)):
+        state = block.draw(generator)
+        for _ in range(5):
+            state = block.near(state, 1.0, generator)
+            assert float(state.square().mean().sqrt()) <= 1 + 1e-12
+
+
+def test_a_network_far_along_its_orbits_keeps_the_verdict_on_its_derivatives() -> None:
+    """Finite differences no longer resolve them there; the certificate compares the functions instead."""
+    model, x, symmetries = made("encoder")
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, torch.arange(6) % 3), dtype="float64")
+    other = move(model, symmetries, symmetries.families, alpha=5.0, condition=1000.0, example=x)
+    far = objective.with_model(other)
+    with pytest.raises(NumericalError, match="agree with a finite difference"):
+        far.preflight()
+    found = certificate(objective, other, measures=["adaptive_trace", "logit_norm"], symmetry=symmetries.families)
+    assert found.same_function
+    assert all(row.after.converged for row in found.rows)
+    # The gradient itself is right: along the bias of the head it is known in closed form.
+    far = far.checked_by(objective)
+    probabilities = torch.softmax(far.outputs(), 1) - F.one_hot(torch.arange(6) % 3, 3)
+    gradient = far.layout.unflatten(far.gradient())["head.bias"]
+    assert torch.allclose(gradient, probabilities.mean(0), atol=1e-9)
+
+
+def test_the_verdict_is_not_taken_from_other_code() -> None:
+    class Detached(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.detach()) + 0 * x.sum()
+
+    def net(last: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), last).double()
+
+    torch.manual_seed(0)
+    plain, other = net(nn.Linear(4, 3)), net(Detached(4, 3))
+    other.load_state_dict(plain.state_dict())
+    objective = Objective(plain, nn.CrossEntropyLoss(), (torch.randn(6, 4).double(), torch.arange(6) % 3), dtype="float64")
+    wrong = objective.with_model(other)
+    assert wrong.checked_by(objective) is wrong
+    with pytest.raises(NumericalError, match="part that depends on the weights is detached"):
+        certificate(objective, other, measures=["trace"], symmetry="node")
