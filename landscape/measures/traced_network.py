@@ -67,9 +67,15 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
         "norm-out": sum(unit.normed for unit in found.units),
         "norm-in": len(nearly) + sum(bool(unit.buffers) for unit in found.units),
         "shift": len(found.shifts),
-        "bias": len(found.trades),
+        "bias": len(found.trades) + len(found.centrings) + len(found.means),
     }
     return FoundSymmetries({family: counts[family] for family in found.families}, found.unread)
+
+
+def share_symmetries(known: Objective, other: Objective) -> None:
+    """Let an objective of the same network at other weights have the symmetries of a known one, if they were found already."""
+    if known in _found:
+        _found[other] = _found[known]
 
 
 def in_whole_tensors(objective: Objective) -> bool:

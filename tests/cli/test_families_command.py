@@ -144,7 +144,7 @@ def test_an_attack_along_all_families_is_done_within_a_minute(here: Path) -> Non
 
 
 def test_a_move_that_float32_cannot_hold_is_refused_before_anything_is_measured(here: Path) -> None:
-    done = reparam(here, "--symmetry", "all", "--alpha", 30, "--condition", 5000, *MEASURES, "--out", "far", code=3)
+    done = reparam(here, "--symmetry", "all", "--alpha", 30, "--condition", 5000, *MEASURES, "--out", "far", code=6)
     assert "expected outputs to change by at most" in done.error
     assert "forecast" not in done.err
 

@@ -133,7 +133,7 @@ def blocks_of(symmetries: Symmetries, families: tuple[Family, ...], size: Size) 
     """
     found: list[Block] = [Matrices(m.family, m, size) for m in symmetries.mixings if m.family in families]
     found += [Constants("shift", one, size) for one in symmetries.shifts if "shift" in families]
-    biases = (*symmetries.trades, *symmetries.centrings, *symmetries.means)
+    biases: list[Constant] = [*symmetries.trades, *symmetries.centrings, *symmetries.means]
     found += [Constants("bias", one, size) for one in biases if "bias" in families]
     for unit in symmetries.units:
         own: list[Family] = ["norm-in"] if unit.buffers else ["norm-out"] if unit.normed else []
