@@ -72,8 +72,8 @@ def centrings_of(store: Channels) -> tuple[tuple[Shift, ...], tuple[Centring, ..
     for entry, bias in store.readers:
         vector, factor = tuple(entry.channels.tolist()), 1.0
         while vector in single and vector not in store.centred:
-            vector, own = single[vector]
-            factor *= own
+            vector, times = single[vector]
+            factor *= times
         if vector not in store.centred or entry.name not in once:
             continue
         shift = store.centred[vector]
