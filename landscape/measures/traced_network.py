@@ -73,6 +73,12 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
     return FoundSymmetries({family: counts[family] for family in found.families}, found.unread)
 
 
+def share_symmetries(known: Objective, other: Objective) -> None:
+    """Let an objective of the same network at other weights have the symmetries of a known one, if they were found already."""
+    if known in _found:
+        _found[other] = _found[known]
+
+
 def in_whole_tensors(objective: Objective) -> bool:
     """Whether every layer-wise rescaling multiplies each tensor by one number, so that its norm scales alike.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,8 @@ from landscape.objective.variants import Variants
 from landscape.results import Evaluation
 from landscape.values.evaluation import evaluated
 
+# What of an Objective determines its derivatives besides the weights; see `landscape.objective.fingerprint`.
+_OPERATIONS = ("network", "data", "loss")
 _FEW = 8  # samples whose loss is asked whether it ignores a constant
 
 
@@ -70,6 +73,28 @@ class Prepared(Variants):
             self._rounding = check_engine(self._engine)
             self._check_alike()
             self._checked = True
+
+    def checked_by(self, other: Self) -> Self:
+        """This Objective with the pre-flight verdict of another one, if both run the same layers and code; else self.
+
+        For a network that was moved along its symmetries and whose outputs were compared: it is the same function by the same
+        operations, so that its derivatives exist where those of the other do. Far along an orbit the curvatures of the weights
+        are so unequal that finite differences no longer resolve them. The loss must be finite here, too.
+
+        Raises:
+            NumericalError: the other fails its pre-flight check, or the loss is not finite here.
+
+        Cost: a forward pass.
+        """
+        same = self.dtype == other.dtype and all(self.fingerprints[part] == other.fingerprints[part] for part in _OPERATIONS)
+        if self._checked or not same:
+            return self
+        result = self._another(self._engine, self._theta)
+        result._rounding = other.rounding
+        result.check_finite()
+        result._fit()
+        result._checked = True
+        return result
 
     def _check_alike(self) -> None:
         """Check that the evaluated loss is the one that is differentiated."""

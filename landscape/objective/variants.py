@@ -56,6 +56,11 @@ class Variants(ABC):
     def dim(self) -> int:
         """As `Objective`."""
 
+    @property
+    @abstractmethod
+    def fingerprints(self) -> dict[str, str]:
+        """As `Objective`."""
+
     @abstractmethod
     def evaluate(self, theta: Tensor | None = None, buffers: dict[str, Tensor] | None = None) -> Evaluation:
         """As `Objective`."""

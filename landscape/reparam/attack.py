@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from landscape.errors import NumericalError, UsageError
 from landscape.machine.progress import stage
 from landscape.measures import chosen, measure_all
+from landscape.measures.traced_network import share_symmetries
 from landscape.network.copying import uncompiled
 from landscape.objective import Objective
 from landscape.reparam.moving.move import Size, check, classes_of
@@ -89,7 +90,7 @@ def attack(
     families: Sequence[Family] | None = None,
     alpha: float = 5.0,
     condition: float = 10.0,
-    evaluations: int = 200,
+    evaluations: int = 120,
     seed: int = 0,
 ) -> Attack:
     """Make a measure as large as a budget allows without changing the function.
@@ -141,7 +142,9 @@ def attack(
             compare(model, other, objective.example, tolerance=tolerance, classes=classes)
         except NumericalError:
             return None
-        estimate = measure_all(_at(objective, other), [known.name], seed=seed)[known.name].estimate
+        there = _at(objective, other)
+        share_symmetries(objective, there)
+        estimate = measure_all(there, [known.name], seed=seed)[known.name].estimate
         return estimate.value if estimate.converged else None
 
     blocks = blocks_of(symmetries, along, Size(alpha, condition))

@@ -209,6 +209,8 @@ class Symmetries:
             ("channels that a matrix may mix", self.mixings),
             ("constants that the function ignores", self.shifts),
             ("constants that one bias takes from another", self.trades),
+            ("constants that a row of weights takes from a bias", self.centrings),
+            ("running means that change together with a shift", self.means),
             ("scales that a normalization takes away but for its eps", self.nearly.units if self.nearly is not None else ()),
             ("not read, so that what they hide is not known", self.unread),
         )

@@ -1,6 +1,7 @@
 """`landscape reparam` on a network of attention: every family, a condition number, a target, and an attack."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def every(here: Path) -> tuple[dict, str]:
 
 def test_every_family_has_its_section_its_checkpoint_and_its_column(here: Path, every: tuple[dict, str]) -> None:
     document, text = every
-    names = ["pair", "norm-out", "norm-in", "shift"]
+    names = ["pair", "rotation", "norm-out", "norm-in", "shift", "bias"]
     assert [name for name in document["families"] if name in names] == names
     sections = {"layer": document, "node": document["node"], **document["families"]}
     together = sections.pop("together")
@@ -81,6 +82,8 @@ def test_every_family_has_its_section_its_checkpoint_and_its_column(here: Path, 
     assert sections["shift"]["constant"]
     head = next(line for line in text.splitlines() if line.startswith("after / before"))
     assert head.split()[3:] == [*sections, "together"]
+    assert verdicts["bias"] == {"adaptive_trace": "moved", "weight_curvature": "moved", "logit_norm": "invariant"}
+    assert together["same_function"]
     assert "nearly the same function, " in text
     assert "relative, because of eps: max |Δlogit| = " in text
     assert "but for one constant a sample, which the loss ignores" in text
@@ -91,8 +94,14 @@ def test_the_symmetries_are_listed_in_words(every: tuple[dict, str]) -> None:
     lines = every[1].splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("channels that a matrix may mix: "))
     assert any("(4 channels): any invertible matrix" in line for line in lines[start : start + 8])
-    for title in ("constants that the function ignores", "scales that a normalization takes away but for its eps"):
+    for title in (
+        "constants that the function ignores",
+        "constants that one bias takes from another",
+        "constants that a row of weights takes from a bias",
+        "scales that a normalization takes away but for its eps",
+    ):
         assert any(line.startswith(title) for line in lines)
+    assert "  q.weight: reads what a LayerNorm has centred (8 rows)" in lines
 
 
 def test_the_report_shows_every_family(here: Path, every: tuple[dict, str]) -> None:
@@ -122,6 +131,22 @@ def test_an_attack_says_how_far_it_came(here: Path) -> None:
     assert "a lower bound on the worst case along pair, shift" in done.out
     done = reparam(here, "--attack", "logit_norm", "--symmetry", "pair", "--measures", "logit_norm", "--out", "b")
     assert "nothing moved logit_norm: " in done.out
+
+
+def test_an_attack_along_all_families_is_done_within_a_minute(here: Path) -> None:
+    begun = time.process_time()
+    reparam(here, "--attack", "adaptive_trace", "--measures", "adaptive_trace", "--out", "climbed")
+    assert time.process_time() - begun < 60
+    document = json.loads((here / "climbed" / "certificate.json").read_text())
+    assert document["same_function"]
+    assert "bias" in document["attack"]["families"]
+    assert document["attack"]["best"] > 1000 * document["attack"]["start"]
+
+
+def test_a_move_that_float32_cannot_hold_is_refused_before_anything_is_measured(here: Path) -> None:
+    done = reparam(here, "--symmetry", "all", "--alpha", 30, "--condition", 5000, *MEASURES, "--out", "far", code=6)
+    assert "expected outputs to change by at most" in done.error
+    assert "forecast" not in done.err
 
 
 @pytest.mark.parametrize(

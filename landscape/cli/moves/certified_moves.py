@@ -105,6 +105,9 @@ def certify(
     from landscape.measures.running.time_forecast import forecast
     from landscape.reparam import certificate
 
+    for line in lines:  # what rounding does not allow is refused before anything is measured
+        if line.other is None:
+            line.other = _moved(task, objective, symmetries, line, line.alphas[0], layers, seed)
     points = sum(len(line.alphas) for line in lines)
     expected = forecast(objective, names)
     terminal.note(
@@ -115,9 +118,8 @@ def certify(
         advance(1)
         for line in lines:
             for i, alpha in enumerate(line.alphas):
-                given = line.other if i == 0 else None
-                other = _moved(task, objective, symmetries, line, alpha, layers, seed) if given is None else given
-                line.other = other if i == 0 else line.other
+                other = line.other if i == 0 else _moved(task, objective, symmetries, line, alpha, layers, seed)
+                assert other is not None  # made above
                 # Whole layers that are scaled in whole tensors are told from parts of them by the weights.
                 claim = None if line.name == "layer" else line.families
                 line.certificates.append(

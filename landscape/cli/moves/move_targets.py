@@ -6,6 +6,8 @@ from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from landscape.objective import Objective
     from landscape.reparam import Symmetries
     from landscape.symmetry.families import Family
@@ -45,12 +47,17 @@ def solved(
         raise UsageError(
             f"expected a measure that rescaling changes, found {name}, which is invariant", fix="try --target trace=1e6"
         )
+
+    def value_of(other: "nn.Module") -> float:
+        moved = objective.with_model(other).checked_by(objective)
+        return measure_all(moved, [name], seed=seed)[name].estimate.value
+
     if family == "pair":
         most = largest_condition(p.dtype for p in task.model.parameters())
 
         def mixed_at(condition: float) -> float:
             other = move(task.model, symmetries, "pair", condition=condition, generator=seeded(seed))
-            return measure_all(objective.with_model(other), [name], seed=seed)[name].estimate.value
+            return value_of(other)
 
         return solve_alpha(mixed_at, value, low=1.0, high=0.999 * most).alpha
     unit = symmetries[layers[0]] if layers else symmetries.default
@@ -64,6 +71,6 @@ def solved(
 
     def measure_at(alpha: float) -> float:
         other = rescale(task.model, alpha, layers=[unit.name], example=objective.example)
-        return measure_all(objective.with_model(other), [name], seed=seed)[name].estimate.value
+        return value_of(other)
 
     return solve_alpha(measure_at, value, low=min(max(1e-4, low), 1.0)).alpha

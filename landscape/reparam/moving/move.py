@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from landscape.errors import UsageError
 from landscape.network.copying import uncompiled
 from landscape.network.graph import Example
-from landscape.reparam.moving.added_constants import random_constants, random_trade, shift, trade
+from landscape.reparam.moving.added_constants import Constant, add, random_state
 from landscape.reparam.moving.matrices import check_condition, checked_matrix, dtypes_of, random_matrix
 from landscape.reparam.moving.matrices import mix as mix_values
 from landscape.reparam.moving.same_function import NEARLY, compare, tolerance_of
@@ -215,13 +215,14 @@ def _mixed(family: Family) -> "Move":
 def _shift(values: dict[str, Tensor], symmetries: Symmetries, size: Size, generator: torch.Generator) -> None:
     """Constants that a softmax or a mean takes away."""
     for one in symmetries.shifts:
-        shift(values, one, random_constants(values, one, size.alpha, generator))
+        add(values, one, random_state(one, generator), size.alpha)
 
 
 def _bias(values: dict[str, Tensor], symmetries: Symmetries, size: Size, generator: torch.Generator) -> None:
-    """Constants that one bias takes from another."""
-    for one in symmetries.trades:
-        trade(values, one, random_trade(values, one, size.alpha, generator))
+    """Constants that one bias, or a row of weights after a LayerNorm, takes from another, or a shift from a running mean."""
+    constants: list[Constant] = [*symmetries.trades, *symmetries.centrings, *symmetries.means]
+    for one in constants:
+        add(values, one, random_state(one, generator), size.alpha)
 
 
 Move = Callable[[dict[str, Tensor], Symmetries, Size, torch.Generator], None]

@@ -7,13 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from landscape.reparam.moving.added_constants import rms, shift, trade
+from landscape.reparam.moving.added_constants import Constant, add, count, random_state
 from landscape.reparam.moving.matrices import centred_basis, mix, random_matrix, turning
 from landscape.reparam.moving.move import Size
 from landscape.reparam.moving.scaled import floor, scale
 from landscape.reparam.moving.wide_weights import rounded, wide
 from landscape.symmetry.families import Family
-from landscape.symmetry.mixing.mixtures import Mixing, Shift, Trade
+from landscape.symmetry.mixing.mixtures import Mixing
 from landscape.symmetry.symmetries import Symmetries
 
 Values = dict[str, Tensor]
@@ -105,37 +105,25 @@ class Matrices:
 
 @dataclass(frozen=True, eq=False)
 class Constants:
-    """Constants of a shift or of a trade of biases, with an rms of at most alpha times that of what they are added to."""
+    """Constants of a shift or a bias, with an rms of at most alpha times that of what they are added to."""
 
     family: Family
-    one: Shift | Trade
+    one: Constant
     size: Size
 
     def identity(self) -> Tensor:
-        return torch.zeros(sum(math.prod(shape) for shape in self._shapes()), dtype=torch.float64)
+        return torch.zeros(count(self.one), dtype=torch.float64)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        state = _normal(self.identity().shape, generator)
+        state = random_state(self.one, generator)
         return state / state.square().mean().sqrt()
 
     def near(self, state: Tensor, step: float, generator: torch.Generator) -> Tensor:
-        moved = state + step * _normal(state.shape, generator)
+        moved = state + step * random_state(self.one, generator)
         return moved / max(1.0, float(moved.square().mean().sqrt()))
 
     def apply(self, values: Values, state: Tensor) -> None:
-        if isinstance(self.one, Trade):
-            trade(values, self.one, state * self.size.alpha * rms(values, {**self.one.plus, **self.one.minus}))
-            return
-        parts = state.split([math.prod(shape) for shape in self._shapes()])
-        named = zip(self.one.rows.items(), self._shapes(), parts, strict=True)
-        sizes = {name: part.view(shape) * rms(values, {name: index}) for (name, index), shape, part in named}
-        shift(values, self.one, {name: self.size.alpha * constants for name, constants in sizes.items()})
-
-    def _shapes(self) -> list[tuple[int, int]]:
-        """Shapes of the constants of each parameter."""
-        if isinstance(self.one, Trade):
-            return [(1, next(iter((*self.one.plus.values(), *self.one.minus.values()))).shape[1])]
-        return [(len(index), 1 if self.one.uniform else index.shape[1]) for index in self.one.rows.values()]
+        add(values, self.one, state, self.size.alpha)
 
 
 def blocks_of(symmetries: Symmetries, families: tuple[Family, ...], size: Size) -> list[Block]:
@@ -145,7 +133,8 @@ def blocks_of(symmetries: Symmetries, families: tuple[Family, ...], size: Size) 
     """
     found: list[Block] = [Matrices(m.family, m, size) for m in symmetries.mixings if m.family in families]
     found += [Constants("shift", one, size) for one in symmetries.shifts if "shift" in families]
-    found += [Constants("bias", one, size) for one in symmetries.trades if "bias" in families]
+    biases: list[Constant] = [*symmetries.trades, *symmetries.centrings, *symmetries.means]
+    found += [Constants("bias", one, size) for one in biases if "bias" in families]
     for unit in symmetries.units:
         own: list[Family] = ["norm-in"] if unit.buffers else ["norm-out"] if unit.normed else []
         kind = next((family for family in ("node", *own, "layer") if family in families), None)

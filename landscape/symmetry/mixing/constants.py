@@ -65,12 +65,15 @@ def _vectors(store: Channels, outputs: bool) -> Iterator[Numbers]:
 def centrings_of(store: Channels) -> tuple[tuple[Shift, ...], tuple[Centring, ...]]:
     """Weights that read only what a LayerNorm has centred; without gain and shift their symmetry is a plain shift."""
     once = _used_once(store)
-    single = {tuple(s.total.tolist()): tuple(s.parts[0].tolist()) for s in store.sums if len(s.parts) == 1}
+    single = {
+        tuple(s.total.tolist()): (tuple(s.parts[0].tolist()), float(s.factors[0])) for s in store.sums if len(s.parts) == 1
+    }
     shifts, found = [], []
     for entry, bias in store.readers:
-        vector = tuple(entry.channels.tolist())
+        vector, factor = tuple(entry.channels.tolist()), 1.0
         while vector in single and vector not in store.centred:
-            vector = single[vector]
+            vector, times = single[vector]
+            factor *= times
         if vector not in store.centred or entry.name not in once:
             continue
         shift = store.centred[vector]
@@ -79,7 +82,7 @@ def centrings_of(store: Channels) -> tuple[tuple[Shift, ...], tuple[Centring, ..
         if shift is None and not any(gains):
             shifts.append(Shift(name, {entry.name: entry.index}, uniform=True))
         elif shift is None or bias is not None:
-            centring = Centring(name, entry.name, entry.index)
+            centring = Centring(name, entry.name, entry.index, factor=factor)
             if all(gain is not None for gain in gains):
                 positions = torch.tensor([gain[1] for gain in gains if gain is not None])
                 centring = replace(centring, gain=next(gain[0] for gain in gains if gain), gain_index=positions)

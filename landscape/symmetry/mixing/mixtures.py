@@ -134,7 +134,9 @@ class Centring:
         name: for reports.
         weight, index: the parameter, and (o, h) positions in it; row o may have its own number v[o].
         gain, gain_index: the LayerNorm's gain and the positions of its h elements; None without one.
-        shift, shift_index: its shift, which is not centred: bias[o] must lose v[o] * sum(shift / gain); None without one.
+        shift, shift_index: its shift, which is not centred: bias[o] must lose v[o] * factor * sum(shift / gain); None without
+            one.
+        factor: by which the LayerNorm's result is multiplied before it is read.
         bias, bias_index: that bias, and its o positions; None without one.
     """
 
@@ -147,6 +149,10 @@ class Centring:
     shift_index: Int[Tensor, " h"] | None = None
     bias: str | None = None
     bias_index: Int[Tensor, " o"] | None = None
+    factor: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.name} ({len(self.index)} rows)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +164,7 @@ class BatchNormMean:
         mean, var, shift: names of its running mean, running variance and shift.
         gain: name of its gain.
         eps: added to the running variance.
+        channels: how many it has.
     """
 
     name: str
@@ -166,3 +173,7 @@ class BatchNormMean:
     shift: str
     gain: str
     eps: float
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.mean} and {self.shift} ({self.channels} channels)"

@@ -110,7 +110,9 @@ def batch_norm(step: Step) -> Any:
     if isinstance(bias, Leaf) and bias.parameter:
         step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
         if isinstance(gain, Leaf) and isinstance(var, Leaf):
-            step.store.means.append(BatchNormMean(step.where, mean.name, var.name, bias.name, gain.name, step.args["eps"]))
+            eps, channels = step.args["eps"], int(mean.shape.numel())
+            mean_of = BatchNormMean(step.where, mean.name, var.name, bias.name, gain.name, eps, channels)
+            step.store.means.append(mean_of)
     lead = tuple(n for d, n in enumerate(step.shape) if d != 1)
     return step.result(vectors(lead, out).movedim(-1, 1))
 
