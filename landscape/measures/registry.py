@@ -50,6 +50,7 @@ class Measure:
         work: its typical cost.
         default: whether `landscape sharpness` computes it by default.
         only_if: condition on the network for the claim of invariance; None if there is none.
+        also: the families that it is proven to survive in one network beside `invariant_to`; None if there are none.
         settings: its keyword arguments, by name.
     """
 
@@ -62,6 +63,7 @@ class Measure:
     default: bool = True
     only_if: Callable[[Objective], bool] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    also: Callable[[Objective], tuple[Family, ...]] | None = None
 
     @property
     def summary(self) -> str:
@@ -81,9 +83,10 @@ class Measure:
             objective.group.fail_together(error)
             return Estimate(nan, converged=False, reason=str(error).partition("\n")[0] or type(error).__name__)
 
-    def claims(self, objective: Objective) -> tuple[Family, ...]:
-        """The families that provably leave the measure unchanged, if the network has them."""
-        return self.invariant_to if self.only_if is None or self.only_if(objective) else ()
+    def claims(self, objective: Objective, *, trace: bool = True) -> tuple[Family, ...]:
+        """The families that provably leave the measure unchanged, if the network has them; `trace` as for `mark_of`."""
+        always = self.invariant_to if self.only_if is None or self.only_if(objective) else ()
+        return always if self.also is None or not trace else tuple(dict.fromkeys((*always, *self.also(objective))))
 
     def with_settings(self, text: str) -> "Measure":
         """The measure with other settings: "eps=5e-4:iterations=20" gives "keskar:eps=5e-4:iterations=20".
@@ -112,13 +115,14 @@ def measure(
     work: Work,
     default: bool = True,
     only_if: Callable[[Objective], bool] | None = None,
+    also: Callable[[Objective], tuple[Family, ...]] | None = None,
 ) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
     """Register a function as a measure. Its keyword arguments become the settings; the function itself is unchanged."""
 
     def register(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
         parameters = list(inspect.signature(function).parameters.values())
         settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"}
-        MEASURES[name] = Measure(name, function, unit, invariant_to, reference, work, default, only_if, settings)
+        MEASURES[name] = Measure(name, function, unit, invariant_to, reference, work, default, only_if, settings, also)
         return function
 
     return register

@@ -9,6 +9,7 @@ from landscape.network.graph import Graph
 from landscape.objective import Objective
 from landscape.results import FoundSymmetries
 from landscape.symmetry import Symmetries, symmetries_of
+from landscape.symmetry.families import Family
 
 _graphs: WeakKeyDictionary[Objective, Graph] = WeakKeyDictionary()
 _found: WeakKeyDictionary[Objective, Symmetries | str] = WeakKeyDictionary()
@@ -66,8 +67,8 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
         "rotation": sum(mixing.family == "rotation" for mixing in found.mixings),
         "norm-out": sum(unit.normed for unit in found.units),
         "norm-in": len(nearly) + sum(bool(unit.buffers) for unit in found.units),
-        "shift": len(found.shifts),
-        "bias": len(found.trades),
+        "shift": len(found.shifts) + sum(trade.family == "shift" for trade in found.trades),
+        "bias": sum(trade.family == "bias" for trade in found.trades) + len(found.centrings) + len(found.means),
     }
     return FoundSymmetries({family: counts[family] for family in found.families}, found.unread)
 
@@ -87,6 +88,16 @@ def in_whole_tensors(objective: Objective) -> bool:
             if bool((exponent != exponent.flatten()[0]).any()):
                 return False
     return True
+
+
+def with_means_of_batchnorm(objective: Objective) -> tuple[Family, ...]:
+    """ "bias" for networks where it only exists between a BatchNorm's running mean and its shift.
+
+    There the shift changes by a fixed multiple of the gain, so that the change of the weights is linear.
+    """
+    found = symmetries_for(objective)
+    others = found is None or found.centrings or found.unread or any(trade.family == "bias" for trade in found.trades)
+    return () if others else ("bias",)
 
 
 def _graph(objective: Objective) -> Graph:

@@ -11,7 +11,7 @@ FAMILIES: dict[Family, str] = {
     "rotation": "an orthogonal matrix on a stream that only LayerNorm or RMSNorm and linear maps read",
     "norm-out": "gain and shift of a normalization by a factor a channel, what reads them divided by it",
     "norm-in": "weights before a normalization by a factor that it takes away; nearly, because of its eps",
-    "shift": "a constant that a softmax or the mean of a LayerNorm takes away",
+    "shift": "a constant that a softmax or the mean of a LayerNorm takes away, or that another summand takes back",
     "bias": "a constant added to one bias, or to a row of weights after a LayerNorm, and taken from the next bias",
 }
 assert set(FAMILIES) == set(get_args(Family))

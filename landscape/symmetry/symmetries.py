@@ -123,8 +123,8 @@ class Symmetries:
             "rotation": any(mixing.family == "rotation" for mixing in self.mixings),
             "norm-out": any(unit.normed for unit in self.units),
             "norm-in": self.nearly is not None or any(unit.buffers for unit in self.units),
-            "shift": bool(self.shifts),
-            "bias": bool(self.trades or self.centrings or self.means),
+            "shift": bool(self.shifts) or any(trade.family == "shift" for trade in self.trades),
+            "bias": bool(self.centrings or self.means) or any(trade.family == "bias" for trade in self.trades),
         }
         return tuple(family for family in FAMILIES if there[family])
 

@@ -129,8 +129,8 @@ def _alike(call: Call, x: Ids) -> None:
     """Values that share one spread must share one scale, which the normalization takes away."""
     if "layer" in call.name or "rms" in call.name:
         call.mix(x, range(x.ndim - len(call.args["normalized_shape"]), x.ndim))
-    elif "group" in call.name and call.args.get("num_groups", call.args.get("group")) is not None:
-        groups = call.args.get("num_groups", call.args.get("group"))
+    elif "group" in call.name:
+        groups = call.args["num_groups"] if "num_groups" in call.args else call.args["group"]
         call.mix(x.reshape(x.shape[0], groups, -1), [-1])
     elif "instance" in call.name:
         call.mix(x, range(2, x.ndim))

@@ -11,6 +11,7 @@ from torch import nn
 from landscape.errors import UsageError
 from landscape.measures.registry import HOMOGENEOUS, PLAIN, NotDefined, measure
 from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work, sweep_work, trace_of, with_data_error
+from landscape.measures.traced_network import with_means_of_batchnorm
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
@@ -112,6 +113,7 @@ def _rao_work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashabl
     "fisher_rao",
     unit="loss",
     invariant_to=HOMOGENEOUS,
+    also=with_means_of_batchnorm,
     reference="Liang et al. 2019, arXiv:1711.01530",
     work=_rao_work,
     default=False,

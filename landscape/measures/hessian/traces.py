@@ -17,7 +17,7 @@ from landscape.measures.running.shared_computations import (
     trace_of,
     with_data_error,
 )
-from landscape.measures.traced_network import in_whole_tensors
+from landscape.measures.traced_network import in_whole_tensors, with_means_of_batchnorm
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 from landscape.spectra import krylov
@@ -169,9 +169,9 @@ def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: t
     "weight_curvature",
     unit="loss",
     invariant_to=HOMOGENEOUS,
+    also=with_means_of_batchnorm,
     reference="Liang et al. 2019, arXiv:1711.01530",
     work=lambda objective, settings: {"w^T H w": Spent(sweeps=3, products=3)},
-    default=False,
 )
 def weight_curvature(objective: Objective, *, generator: torch.Generator | None = None) -> Estimate:
     """Curvature along the weights themselves, w^T H w: the second derivative of the loss as all weights are scaled together.

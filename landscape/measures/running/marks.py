@@ -35,7 +35,7 @@ def mark_of(measure: Measure, objective: Objective, *, trace: bool = True) -> Ma
 
     Cost: one trace of the network (seconds) for the first measure that does not survive every family.
     """
-    claimed = tuple(measure.claims(objective))
+    claimed = tuple(measure.claims(objective, trace=trace))
     open_ = [family for family in FAMILIES if family not in claimed]
     if not open_:
         return Mark(invariant_to=claimed, fakeable_by=(), survives=claimed, unknown=())

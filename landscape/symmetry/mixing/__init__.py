@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from landscape.network.graph import Graph
-from landscape.symmetry.mixing.blocks import coordinates_of, mixings_of
 from landscape.symmetry.mixing.constants import centrings_of, shifts_of, trades_of
+from landscape.symmetry.mixing.mixed_channels import coordinates_of, mixings_of
 from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Reader, Rows, Shift, Trade
 from landscape.symmetry.mixing.walk import channels_of
 

@@ -1,18 +1,15 @@
-"""Rules for operations that carry channels on: moves, sums, products with fixed numbers, and means over positions."""
+"""Rules for operations that carry channels on as they are: copies, moves, padding, and the softmax of attention."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from landscape.symmetry.calls import Leaf
-from landscape.symmetry.mixing import normalizations
-from landscape.symmetry.mixing.channels import Numbers, Taken
-from landscape.symmetry.mixing.steps import Step, axis_of, flat, is_learned, rule, written
-from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, distinct, labelled, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.channels import Taken
+from landscape.symmetry.mixing.steps import Step, flat, is_learned, rule, written
+from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, distinct, opaque, vector_axis, vectors
 from landscape.symmetry.weightless_rules import MOVES
 
 _CARRIED = ("scores", "weights", "turned")
@@ -31,12 +28,6 @@ def identity(step: Step) -> Any:
 def only_in_training(step: Step) -> Any:
     """Nothing in eval mode."""
     return step.nonlinear() if step.args.get("train", step.args.get("training")) else step.tracked(step.first)
-
-
-@rule("neg", accepts=("turned",))
-def negative(step: Step) -> Any:
-    """-x is mixed as x is."""
-    return times(step, step.tracked(step.first), -1.0)
 
 
 @rule(*MOVES, "expand_copy", "index_select", accepts=("scores", "weights"))
@@ -111,216 +102,6 @@ def pad(step: Step) -> Any:
     fill = float(ZERO if not value else -1)
     args = {**step.args, name: (x.codes + 0).double(), "value": fill}
     return Tracked(step.op(**args).long(), x.learned)
-
-
-@rule("add", "sub", accepts=("turned", "scores"))
-def add(step: Step) -> Any:
-    """Both sides are mixed by the same matrix."""
-    a, b = step.args["self"], step.args["other"]
-    if not isinstance(b, (Tracked, Leaf)):
-        a, b = step.tracked(a), b
-        if a.mark is not None or b == 0:
-            return a
-        return step.nonlinear()
-    for x, y in ((a, b), (b, a)):
-        if isinstance(x, Tracked) and x.mark is not None and x.mark.kind == "scores":
-            return replace(step.nothing(), mark=x.mark) if not is_learned(y) else step.nonlinear()
-    if step.args.get("alpha", 1) not in (1, -1):
-        return step.nonlinear()
-    turned = [isinstance(v, Tracked) and v.mark is not None and v.mark.kind == "turned" for v in (a, b)]
-    if all(turned):
-        return _rotary(step, a, b)
-    if any(turned):
-        for v, t in zip((a, b), turned, strict=True):
-            if t:
-                step.store.doubt(distinct(v.codes), f"{step.place} reads channels times fixed numbers")
-        return step.nonlinear()
-    return _sum(step, a, b)
-
-
-def _sum(step: Step, a: Any, b: Any) -> Any:
-    """Sum of two activations, or of an activation and a parameter."""
-    left, right = _beside(step, a, b), _beside(step, b, a)
-    learned = left.learned or right.learned
-    if left.opaque and right.opaque:
-        return step.nothing(learned)
-    x, y = left.codes.expand(step.shape), right.codes.expand(step.shape)
-    axes = {axis for codes in (x, y) if (axis := vector_axis(codes)) is not None}
-    if left.opaque or right.opaque or len(axes) != 1:
-        step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
-        one = right if left.opaque else left
-        carried = len(axes) == 1 and not (left.opaque and step.name == "sub") and one.shape == step.shape
-        return times(step, replace(one, mark=None), 1.0) if carried else _fixed_from_here(step, left, right)
-    axis = axes.pop()
-    rows = [c.movedim(axis, -1).reshape(-1, step.shape[axis]) for c in (x, y)]
-    own = [channel(r) for r in rows]
-    alike = all((o == o[0]).all() for o in own)
-    one, two = (o[:1] if alike else o for o in own)
-    lone = ((one >= 0) & (two == -1)) | ((two >= 0) & (one == -1))
-    for side in (one, two):
-        step.store.break_(side[lone], f"{step.place} joins it to a value that cannot be mixed")
-    if not alike or lone.any() or (one[0] < 0).any() or (two[0] < 0).any():
-        # Rows of different kinds: the left channels go on, and constants are not followed.
-        step.store.link(one.reshape(-1), two.reshape(-1))
-        for side in (one, two):
-            step.store.fixed.update(side[side >= 0].tolist())
-        return Tracked(torch.where(x >= 0, x, y), learned)
-    total = step.store.fresh(step.shape[axis], step.where)
-    step.store.sum(total, (one[0], two[0]), (1.0, -1.0 if step.name == "sub" else 1.0))
-    lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
-    return Tracked(vectors(lead, total).movedim(-1, axis), learned)
-
-
-def _fixed_from_here(step: Step, *values: Tracked) -> Any:
-    """A result without channels: constants are not followed any further."""
-    for value in values:
-        step.store.fixed.update(distinct(value.codes).tolist())
-    return step.nothing()
-
-
-def _beside(step: Step, value: Any, other: Any) -> Tracked:
-    """A value as an activation; a parameter writes along the axis of the other side's vectors."""
-    if not (isinstance(value, Leaf) and value.parameter):
-        return step.tracked(value)
-    axis = vector_axis(other.codes) if isinstance(other, Tracked) else None
-    back = -1 if axis is None or not isinstance(other, Tracked) else axis - len(other.shape)
-    return written(step, value, axis=back) if -back <= len(value.shape) else opaque(value.shape)
-
-
-def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
-    """x cos + rotate(x) sin: each channel is turned with its partner, by an angle that depends on the position."""
-    x, y = (v.codes.expand(step.shape) for v in (a, b))
-    pairs = np.unique(np.stack([channel(x).reshape(-1), channel(y).reshape(-1)], 1), axis=0)
-    if (pairs < 0).any():
-        return step.unread()
-    own, other = ([step.store.same.get(c, c) for c in side] for side in pairs.T.tolist())
-    partner = dict(zip(own, other, strict=True))
-    if len(partner) < len(own) or any(partner.get(q) != p or p == q for p, q in partner.items()):
-        step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
-        return step.nothing()
-    step.store.partner.update(partner)
-    step.store.fixed.update([*own, *pairs[:, 0].tolist()])
-    return Tracked(x, True)
-
-
-@rule("mul", accepts=("scores",))
-def multiply(step: Step) -> Any:
-    """By a number, or by fixed numbers; a gate breaks every channel, and a parameter is a gain."""
-    return _scaled(step, step.args["self"], step.args["other"])
-
-
-@rule("div", accepts=("scores",))
-def divide(step: Step) -> Any:
-    """By a number or by a value that is the same along a vector."""
-    if step.args.get("rounding_mode") is not None:
-        return step.nonlinear()
-    b = step.args["other"]
-    if isinstance(b, Tracked) and not b.opaque:
-        step.breaks(step.args["self"], b)
-        return step.nothing()
-    return _scaled(step, step.args["self"], b)
-
-
-def _scaled(step: Step, a: Any, b: Any) -> Any:
-    """A value times, or over, another one."""
-    if not isinstance(b, (Tracked, Leaf)):
-        factor = float(b) if isinstance(b, (int, float)) else math.nan
-        return times(step, step.tracked(a), factor if step.name == "mul" else 1 / factor)
-    if isinstance(a, Leaf) or (isinstance(a, Tracked) and a.opaque and isinstance(b, Tracked) and not b.opaque):
-        a, b = b, a
-    if isinstance(a, Leaf):
-        return step.unread()
-    for x, y in ((a, b), (b, a)):
-        if isinstance(y, Tracked) and y.mark is not None and y.mark.kind == "scores":
-            return replace(step.nothing(), mark=y.mark) if not is_learned(x) else step.nonlinear()
-    if isinstance(b, Leaf) and b.parameter:
-        if b.shape.numel() == 1:
-            step.store.fixed.update(distinct(a.codes).tolist())
-            return Tracked(a.codes.expand(step.shape), True)
-        return normalizations.gained(step, a, b) if not a.opaque else step.nothing()
-    b = step.tracked(b)
-    if a.opaque:
-        return step.nothing()
-    if not b.opaque:
-        step.breaks(a, b, reason=f"{step.place} multiplies two activations")
-        return step.nothing()
-    return _by_fixed(step, a, b)
-
-
-def times(step: Step, x: Tracked, factor: float) -> Any:
-    """Channels times a number: new ones, mixed by the same matrix; nan for a number that is not known."""
-    if x.opaque or x.mark is not None:
-        return x
-    axis = vector_axis(x.codes)
-    own = channel(x.codes.movedim(axis_of(x.codes), -1).reshape(-1, x.shape[axis_of(x.codes)]))
-    if axis is None or not (own == own[0]).all() or (own[0] < 0).any() or not math.isfinite(factor):
-        step.store.fixed.update(np.unique(own[own >= 0]).tolist())
-        return x
-    return _part(step, x, own[0], axis, factor)
-
-
-def _part(step: Step, x: Tracked, own: Numbers, axis: int, factor: float) -> Tracked:
-    """New channels that are these times a factor, in the same vectors."""
-    total = step.store.fresh(len(own), step.where)
-    step.store.sum(total, (own,), (factor,))
-    step.store.same.update(zip(total.tolist(), own.tolist(), strict=True))
-    numbers = (x.codes.movedim(axis, -1) >> 32 << 32) + torch.from_numpy(total)
-    return Tracked(numbers.movedim(-1, axis), x.learned)
-
-
-def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
-    """Channels times numbers that are no channels: the same for a vector, or one for each channel."""
-    codes = a.codes.expand(step.shape)
-    label = torch.arange(b.codes.numel()).view(b.shape).expand(step.shape)
-    axis = axis_of(codes)
-    step.store.fixed.update(distinct(codes).tolist())
-    if b.shape.numel() == 1:
-        return Tracked(codes, a.learned)
-    rows = label.movedim(axis, -1)
-    if rows.shape[-1] > 1 and bool((rows != rows[..., :1]).any()):
-        if b.learned:
-            step.breaks(a, reason=f"{step.place} multiplies two activations")
-            return step.nothing()
-        return Tracked(codes, a.learned, Mark("turned", codes))
-    labelled(step.store, codes, label)
-    return Tracked(codes, a.learned)
-
-
-@rule("mean", "sum")
-def reduction(step: Step) -> Any:
-    """Over positions every channel is a sum of its own; over the channels themselves it is a fixed linear map."""
-    x = step.tracked(step.first)
-    if x.opaque:
-        return step.nothing()
-    dim = step.args.get("dim")
-    dims = [d % len(x.shape) for d in ([dim] if isinstance(dim, int) else list(dim or range(len(x.shape))))]
-    axis = vector_axis(x.codes)
-    if axis is None or axis in dims:
-        step.store.doubt(distinct(x.codes), f"{step.place} adds channels")
-        return step.nothing()
-    codes = x.codes.movedim(axis, -1)
-    own = channel(codes.reshape(-1, codes.shape[-1]))
-    return _pooled(step, own, axis, keep=bool(step.args.get("keepdim")), dims=dims, exact=step.name == "mean")
-
-
-def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[int], exact: bool) -> Any:
-    """New vectors at the positions that are left."""
-    first = own[0]
-    if (first < 0).any() or not (own == first).all():
-        step.store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
-        step.store.fixed.update(np.unique(own[own >= 0]).tolist())
-        if (own < 0).any():
-            step.store.break_(own.reshape(-1), f"{step.place} joins it to a value that cannot be mixed")
-            return step.nothing()
-    total: Numbers = first
-    if exact:
-        total = step.store.fresh(len(first), step.where)
-        step.store.sum(total, (first,), (1.0,))
-    else:
-        step.store.fixed.update(first.tolist())
-    at = axis if keep else axis - sum(d < axis for d in dims)
-    lead = tuple(n for d, n in enumerate(step.shape) if d != at)
-    return step.result(vectors(lead, total).movedim(-1, at))
 
 
 @rule("pow")

@@ -1,7 +1,7 @@
 """The channels of a network's linear maps, and what the rest of the network does with them.
 
 Every linear map starts new channels. The rules record what writes them, what reads them, which must be mixed by the same
-matrix, and which cannot be mixed at all; `blocks` and `constants` draw the conclusions.
+matrix, and which cannot be mixed at all; `mixed_channels` and `constants` draw the conclusions.
 """
 
 from collections import Counter
@@ -124,8 +124,10 @@ class Channels:
         self.calls.append(where)
         self.key = np.concatenate([self.key, np.full(n, self._newest() + 1)])
         self.call = np.concatenate([self.call, np.full(n, call)])
-        for values, value in ((self.broken, ""), (self.doubtful, ""), (self.rigid, rigid), (self.normed, 0)):
-            values.extend([value] * n)  # type: ignore[attr-defined]
+        self.broken += [""] * n
+        self.doubtful += [""] * n
+        self.rigid += [rigid] * n
+        self.normed += [0] * n
         return np.arange(start, start + n)
 
     def _newest(self) -> int:

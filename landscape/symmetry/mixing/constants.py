@@ -101,7 +101,7 @@ class _Source:
 def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Trade, ...]]:
     """Constants that move from one bias to others, and those in keys that the softmax takes away (shifts).
 
-    `of` is the coordinate of each channel, see `landscape.symmetry.mixing.blocks`.
+    `of` is the coordinate of each channel, see `landscape.symmetry.mixing.mixed_channels`.
     """
     if not len(store.key):
         return (), ()
@@ -233,15 +233,16 @@ def _conclusion(
         return None if minus else Shift(f"{_listed(plus)}: keys, of which a softmax takes it away", plus, uniform=False)
     readers = []
     for t in read:
-        at = _ordered(of, t.channels, np.flatnonzero(moved[group[t.channels]]))
+        there = _ordered(of, t.channels, np.flatnonzero(moved[group[t.channels]]))
         if t.reader is not None:
-            readers.append(replace(t.reader, weight_index=t.reader.weight_index[:, at]))
+            readers.append(replace(t.reader, weight_index=t.reader.weight_index[:, there]))
         if t.buffer is not None:
-            plus = plus | {t.buffer[0]: t.buffer[1][at].reshape(1, -1)}
+            plus = plus | {t.buffer[0]: t.buffer[1][there].reshape(1, -1)}
+    statistics = any(t.buffer is not None for t in read)
     if uniform and not read and not minus:
         return None  # nothing but LayerNorms reads it: a shift
     to = dict.fromkeys([*minus, *(r.bias for r in readers)])
-    return Trade(f"{_listed(plus)} to {_listed(to)}" if to else _listed(plus), plus, minus, tuple(readers), uniform)
+    return Trade(f"{_listed(plus)} to {_listed(to)}" if to else _listed(plus), plus, minus, tuple(readers), uniform, statistics)
 
 
 def _ordered(of: Numbers, channels: Numbers, at: Numbers) -> torch.Tensor:

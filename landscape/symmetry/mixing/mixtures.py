@@ -107,6 +107,7 @@ class Trade:
             row.
         readers: the linear maps whose biases take d away.
         uniform: True where only multiples of (1, ..., 1) keep the function, because a LayerNorm reads d too.
+        statistics: whether one of `plus` is a running mean.
     """
 
     name: str

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from landscape.network.graph import Graph, bound_arguments, where
 from landscape.symmetry.calls import Leaf
 from landscape.symmetry.hand_written import rms_norms
-from landscape.symmetry.mixing import carriers, linear_maps, normalizations, products  # noqa: F401  # importing enters their rules
+from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
 from landscape.symmetry.mixing.known_operations import LINEAR_OVER_POSITIONS, NONLINEAR, SHAPE_ONLY
 from landscape.symmetry.mixing.steps import RULES, Step, axis_of, flat, settle

@@ -193,13 +193,13 @@ def _rows(store: Channels, coordinates: Coordinates, entry: Entry, at: Numbers, 
 
 def _merged(rows: list[Rows]) -> list[Rows]:
     """Without rows that stand twice because several calls use one parameter."""
+
+    def same(a: Rows, b: Rows) -> bool:
+        return (a.name, a.inverse, a.gain) == (b.name, b.inverse, b.gain) and _meeting(a.index, b.index) == "equal"
+
     out: list[Rows] = []
     for r in rows:
-        twice = any(
-            o.name == r.name and o.inverse == r.inverse and o.gain == r.gain and _meeting(o.index, r.index) == "equal"
-            for o in out
-        )
-        if not twice:
+        if not any(same(other, r) for other in out):
             out.append(r)
     return out
 
@@ -217,7 +217,7 @@ def _conflicting(rows: list[Rows], group: Group) -> bool:
 def _turned(store: Channels, coordinates: Coordinates, members: Numbers, places: Numbers) -> torch.Tensor | None:
     """Positions of the coordinates that a rotary embedding turns together; None if some stay as they are."""
     at = {int(p): i for i, p in enumerate(places)}
-    pairs = {}
+    pairs: dict[tuple[int, int], None] = {}
     for c in members.tolist():
         if c in store.partner:
             one, two = at.get(int(coordinates.of[c])), at.get(int(coordinates.of[store.partner[c]]))
