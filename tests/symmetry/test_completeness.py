@@ -1,12 +1,14 @@
 """Every continuous symmetry is found and none is invented, against the null space of dense Jacobians in float64."""
 
+import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
 from small_transformers import EPS, Attended, Encoder, Gpt, Llama, MultiHead, PreNorm
-from symmetric_networks import BatchNormCnn, LayerNormStream, LowRank, Stream, TiedStream
+from symmetric_networks import BatchNormCnn, LowRank
 from tangents import coordinates, tangents
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
@@ -59,10 +61,30 @@ def at_random(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+class ByHand(nn.BatchNorm2d):
+    """A BatchNorm in eval mode that can be differentiated in its running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, spread, gain, shift = (
+            v[:, None, None] for v in (self.running_mean, (self.running_var + self.eps).sqrt(), self.weight, self.bias)
+        )
+        return (x - mean) / spread * gain + shift
+
+
+def differentiable(model: nn.Module) -> nn.Module:
+    """A copy whose BatchNorms are written by hand."""
+    other = copy.deepcopy(model)
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = ByHand
+    return other
+
+
 def jacobian(model: nn.Module, x: Tensor, centred: bool = False) -> Tensor:
     """(outputs, P): derivatives of all outputs in all coordinates; if centred, of outputs minus their mean over classes."""
-    shapes = dict(model.named_parameters()) | dict(model.named_buffers())
-    values = {n: shapes[n].detach() for n in coordinates(model)}
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    values = {n: named[n].detach() for n in coordinates(model)}
+    model = differentiable(model)
 
     def outputs(own: dict[str, Tensor]) -> Tensor:
         y = functional_call(model, own, (x,))
@@ -91,6 +113,11 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(9, 6), nn.ReLU(), nn.Linear(6, 3))
 
 
+def head_of(first: nn.Module, second: nn.Module, features: int) -> nn.Module:
+    """Two layers with nothing between them, GELU, head."""
+    return nn.Sequential(first, second, nn.GELU(), nn.Flatten(), nn.Linear(features, 2))
+
+
 CASES = [
     Case("attention", Attended, (4, 6)),
     Case("attention without biases", lambda: Attended(bias=False), (4, 6)),
@@ -105,10 +132,18 @@ CASES = [
     Case("pre-norm block", PreNorm, (4, 9)),
     Case("encoder layer, post-norm", lambda: Encoder(False), (4, 6)),
     Case("encoder layer, pre-norm", lambda: Encoder(True), (4, 6)),
-    Case("llama", Llama, (6,), 30, words=12),
+    Case("llama", lambda: Llama(heads=4), (6,), 30, words=12),
+    Case("llama, one head of keys", Llama, (6,), 30, words=12),
     Case("llama without rotary", lambda: Llama(rotary=False), (6,), 30, words=12),
     Case("gpt", Gpt, (5,), 30, words=15),
     Case("convolution, flattened", lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(27, 2)), (2, 5, 5)),
+    Case("convolutions", lambda: head_of(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 5, 2), 20), (2, 5, 5)),
+    Case("padded convolutions", lambda: head_of(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 5, 3, padding=1), 45), (2, 5, 5)),
+    Case(
+        "zeros around", lambda: head_of(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ZeroPad2d(1)), nn.Conv2d(4, 5, 2), 80), (2, 5, 5)
+    ),
+    # A channel that no later weight sees may take anything: (4 channels - 3 outputs) times (18 inputs - 4 channels).
+    Case("wide in the middle", lambda: head_of(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 1), 27), (2, 5, 5), overlooked=14),
     # The scale of the stream, against the gain of the last norm: the head is the embedding, so it cannot take it up.
     Case("gpt, tied", lambda: Gpt(tied=True), (5,), 30, words=15, overlooked=1),
     Case("llama, tied", lambda: Llama(tied=True), (6,), 30, words=12, overlooked=1),
@@ -127,3 +162,70 @@ def test_every_continuous_symmetry_is_found_and_none_is_invented(case: Case) -> 
     j, found = jacobian(model, case.inputs(case.samples), case.outputs), tangents(model, symmetries, outputs=case.outputs)
     assert (j @ found.T).norm(dim=0).max() < 1e-9 * j.norm()
     assert rank(found) + case.overlooked == nullity(j)
+
+
+class Parallel(nn.Module):
+    """Two linear maps of one value, added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(6, 5), nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.gelu(self.a(x) + self.b(x)))
+
+
+class LayerScale(nn.Module):
+    """A gain of its own between two linear maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.gain = nn.Linear(6, 5), nn.Linear(5, 4), nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.b(self.gain * self.a(x)))
+
+
+class Unknown(nn.Module):
+    """A linear operation that no rule knows, between two linear maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.b(torch.renorm(self.a(x), 2, 0, 100.0)))
+
+
+UNREAD = [
+    (Case("low rank with a trained base", LowRank, (6,)), "base and .* add two linear maps of one value"),
+    (Case("parallel", Parallel, (6,)), "a and b add two linear maps of one value"),
+    (Case("batch norm between", lambda: head_of(nn.Conv2d(2, 4, 3), between(), 27), (2, 5, 5)), "batch_norm.* in 1.0"),
+    (Case("layer scale", LayerScale, (6,)), "mul in the network's own forward is between two linear maps"),
+    (Case("unknown operation", Unknown, (6,)), "renorm in the network's own forward"),
+]
+
+
+def between() -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
+
+
+@pytest.mark.parametrize(("case", "place"), UNREAD, ids=lambda value: str(value) if isinstance(value, Case) else "")
+def test_a_gap_is_said(case: Case, place: str) -> None:
+    """What is found is right, it is not all, and `unread` names the place."""
+    model = at_random(case.build())
+    symmetries = find_symmetries(model, case.inputs(2))
+    assert any(re.search(place, reason) for reason in symmetries.unread), symmetries.unread
+    assert all(reason in str(symmetries) for reason in symmetries.unread)
+    j, found = jacobian(model, case.inputs(case.samples)), tangents(model, symmetries)
+    assert ((j @ found.T).norm(dim=0) < 1e-9 * j.norm()).all()
+    if case.name != "unknown operation":
+        assert rank(found) < nullity(j)
+
+
+def test_a_frozen_base_takes_nothing_from_its_adapter() -> None:
+    model = at_random(LowRank())
+    model.base.requires_grad_(False)
+    symmetries = find_symmetries(model, torch.randn(2, 6, dtype=torch.float64))
+    assert symmetries.unread == ()
+    assert [mixing.size for mixing in symmetries.mixings] == [3]

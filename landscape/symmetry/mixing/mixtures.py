@@ -114,11 +114,16 @@ class Trade:
     plus: dict[str, Int[Tensor, "r h"]]
     minus: dict[str, Int[Tensor, "r h"]]
     readers: tuple[Reader, ...] = ()
+    uniform: bool = False
+    statistics: bool = False
 
     def __str__(self) -> str:
         return self.name
 
-    uniform: bool = False
+    @property
+    def family(self) -> Family:
+        """ "shift" between weights that are added: the change is the same at all weights, and has no curvature. Else "bias"."""
+        return "bias" if self.readers or self.statistics else "shift"
 
 
 @dataclass(frozen=True, eq=False)
