@@ -373,9 +373,8 @@ class Stream(TiedStream):
         rescale(draw.scale(1), self.writers())
 
     def shift(self, draw: Draw) -> None:
+        """Also words against positions, between which nothing is curved."""
         shift_logits(self.head, draw)
-
-    def bias(self, draw: Draw) -> None:
         self.trade_words(draw)
 
     def axes(self, draw: Draw) -> Tensor:
@@ -417,7 +416,6 @@ class LayerNormStream(Stream):
         self.k.bias += draw.vector(WIDTH)
 
     def bias(self, draw: Draw) -> None:
-        super().bias(draw)
         trade(draw.vector(WIDTH), self.norm1.bias, self.q, self.k, self.v)
         trade(draw.vector(WIDTH), self.norm2.bias, self.fc1)
         trade(draw.vector(WIDTH), self.v.bias, self.out)

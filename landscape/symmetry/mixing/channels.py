@@ -83,6 +83,7 @@ class Channels:
         fixed: channels to which no constant may be added.
         unequal: sums of values after different gains.
         same: channel that is another one times a number -> that one.
+        turned: those of them that a rotary embedding adds to others.
         direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
         uses: how many operations read the channels of a call.
         frozen: parameters that are not trained.
@@ -107,6 +108,7 @@ class Channels:
     fixed: set[int] = field(default_factory=set)
     unequal: set[int] = field(default_factory=set)
     same: dict[int, int] = field(default_factory=dict)
+    turned: set[int] = field(default_factory=set)
     direct: dict[int, set[Any]] = field(default_factory=dict)
     through: dict[int, set[Any]] = field(default_factory=dict)
     uses: Counter[int] = field(default_factory=Counter)

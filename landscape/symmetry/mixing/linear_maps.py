@@ -94,7 +94,8 @@ def convolution(step: Step) -> Any:
     x = step.tracked(step.args["input"])
     axis = len(x.shape) - spatial - 1
     index = weight.elements()
-    if "transpose" in step.name or step.args.get("transposed"):
+    transposed = "transpose" in step.name or bool(step.args.get("transposed"))
+    if transposed:
         inside = index.shape[0] // groups
         index = torch.cat([index[g * inside : (g + 1) * inside].transpose(0, 1) for g in range(groups)])
     out = step.store.fresh(index.shape[0], weight.producer)
@@ -102,15 +103,23 @@ def convolution(step: Step) -> Any:
     store, call = step.store, int(step.store.call[out[0]])
     codes = x.codes.movedim(axis, -1).reshape(-1, x.shape[axis])
     width = index.shape[1]
+    # Padding adds zeros, so that a bias cannot take a constant away at the border; nor do all outputs of a transposed one see
+    # the same number of inputs.
+    padding = step.args.get("padding", 0)
+    bordered = transposed or padding not in (0, "valid", [0] * spatial) or bool((codes < 0).any())
     if width == 1:
         step.breaks(x, reason=f"{step.place} reads each channel alone")
     for g in range(groups if width > 1 else 0):
         own = index[g * per_group : (g + 1) * per_group]
         for column in columns(store, codes[:, g * width : (g + 1) * width], step.place):
             rows = own[:, column.at].movedim(1, -1)
-            # No bias is noted: padding adds zeros, so that a bias cannot take a constant away at the border.
             store.reads(weight.name, rows.reshape(-1, len(column.at)), column.channels, call)
-            store.fixed.update(column.channels.tolist())
+            if bordered or not (isinstance(bias, Leaf) and bias.parameter):
+                store.fixed.update(column.channels.tolist())
+                continue
+            taken_by = bias.elements().reshape(-1)[g * per_group : (g + 1) * per_group]
+            for place in rows.reshape(per_group, -1, len(column.at)).unbind(1):  # the bias takes away what all places add
+                store.taken.append(Taken(column.channels, "bias", Reader(bias.name, taken_by, weight.name, place)))
     for g in range(groups if per_group > 1 else 0):
         own = index[g * per_group : (g + 1) * per_group]
         store.writes(weight.name, own.movedim(0, -1).reshape(-1, per_group), out[g * per_group : (g + 1) * per_group])

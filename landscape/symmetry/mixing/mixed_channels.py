@@ -97,6 +97,7 @@ def coordinates_of(store: Channels) -> Coordinates:
     for total in reversed(store.sums):
         for part in total.parts:
             store.split(part, store.key[total.total])
+    _as_originals(store)
     n = len(store.key)
     edges = [np.zeros((0, 2), np.int64)]
     for a, b, dual in store.links:
@@ -112,6 +113,15 @@ def coordinates_of(store: Channels) -> Coordinates:
     return Coordinates(of.reshape(-1), (even > odd).astype(np.int64), folded)
 
 
+def _as_originals(store: Channels) -> None:
+    """Give the negated half of what a rotary embedding turns the keys of the channels it copies: their vector stays whole."""
+    copies = np.array(sorted(store.turned), np.int64)
+    for call in np.unique(store.call[copies]):
+        own = copies[store.call[copies] == call]
+        if len(np.unique(store.key[own])) == 1:  # nothing has told them apart since
+            store.key[own] = store.key[[store.same[c] for c in own.tolist()]]
+
+
 def _blocks(store: Channels, coordinates: Coordinates) -> Iterator[Numbers]:
     """Channels of each block: coordinates whose channels have the same keys, on the same sides."""
     order = np.lexsort((coordinates.side, store.key, coordinates.of))
@@ -119,7 +129,9 @@ def _blocks(store: Channels, coordinates: Coordinates) -> Iterator[Numbers]:
     starts = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
     by_keys: dict[bytes, list[Numbers]] = {}
     for start, stop in zip(starts, np.r_[starts[1:], len(of)], strict=True):
-        by_keys.setdefault(parts[start:stop].tobytes(), []).append(order[start:stop])
+        own = parts[start:stop]
+        new = np.r_[True, (own[1:] != own[:-1]).any(1)]
+        by_keys.setdefault(own[new].tobytes(), []).append(order[start:stop])
     for group in by_keys.values():
         yield np.concatenate(group)
 

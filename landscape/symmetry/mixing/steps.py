@@ -124,7 +124,9 @@ def written(step: Step, leaf: Leaf, channels: Numbers | None = None, axis: int =
     axis %= len(leaf.shape)
     index = leaf.elements().movedim(axis, -1)
     own = step.store.fresh(index.shape[-1], leaf.producer) if channels is None else channels
-    step.store.writes(leaf.name, index.reshape(-1, index.shape[-1]), own, constant=True)
+    rows = index.reshape(-1, index.shape[-1])
+    once = rows if leaf.index is None else torch.unique(rows, dim=0)  # a class token, expanded, stands in every image
+    step.store.writes(leaf.name, once, own, constant=True)
     return Tracked(vectors(tuple(index.shape[:-1]), own).movedim(-1, axis))
 
 

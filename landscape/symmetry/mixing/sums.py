@@ -104,6 +104,7 @@ def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
         step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
         return step.nothing()
     step.store.partner.update(partner)
+    step.store.turned.update(c for c in pairs[:, 1].tolist() if c in step.store.same)
     step.store.fixed.update([*own, *pairs[:, 0].tolist()])
     return Tracked(x, True)
 
