@@ -67,8 +67,8 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
         "rotation": sum(mixing.family == "rotation" for mixing in found.mixings),
         "norm-out": sum(unit.normed for unit in found.units),
         "norm-in": len(nearly) + sum(bool(unit.buffers) for unit in found.units),
-        "shift": len(found.shifts) + sum(trade.family == "shift" for trade in found.trades),
-        "bias": sum(trade.family == "bias" for trade in found.trades) + len(found.centrings) + len(found.means),
+        "shift": sum(constant.family == "shift" for constant in found.constants),
+        "bias": sum(constant.family == "bias" for constant in found.constants),
     }
     return FoundSymmetries({family: counts[family] for family in found.families}, found.unread)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.symmetry.families import FAMILIES, Family
-from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Shift, Trade
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Constant, Mixing, Shift, Trade
 
 _SHOWN = 12  # of each kind, in print
 
@@ -113,6 +113,11 @@ class Symmetries:
     nearly: "Symmetries | None" = None
     unread: tuple[str, ...] = ()
 
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """All shifts, trades, centrings and means."""
+        return (*self.shifts, *self.trades, *self.centrings, *self.means)
+
     @cached_property
     def families(self) -> tuple[Family, ...]:
         """The families that exist in this network, in the order of `FAMILIES`."""
@@ -123,8 +128,8 @@ class Symmetries:
             "rotation": any(mixing.family == "rotation" for mixing in self.mixings),
             "norm-out": any(unit.normed for unit in self.units),
             "norm-in": self.nearly is not None or any(unit.buffers for unit in self.units),
-            "shift": bool(self.shifts) or any(trade.family == "shift" for trade in self.trades),
-            "bias": bool(self.centrings or self.means) or any(trade.family == "bias" for trade in self.trades),
+            "shift": any(constant.family == "shift" for constant in self.constants),
+            "bias": any(constant.family == "bias" for constant in self.constants),
         }
         return tuple(family for family in FAMILIES if there[family])
 

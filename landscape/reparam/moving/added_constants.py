@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Shift, Trade
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Constant, Shift, Trade
 
 Places = Mapping[str, Int[Tensor, "r h"]]
-Constant = Shift | Trade | Centring | BatchNormMean
 
 
 def add(values: dict[str, Tensor], one: Constant, state: Float[Tensor, " n"], size: float) -> None:

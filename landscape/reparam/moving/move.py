@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from landscape.errors import UsageError
 from landscape.network.copying import uncompiled
 from landscape.network.graph import Example
-from landscape.reparam.moving.added_constants import Constant, add, random_state
+from landscape.reparam.moving.added_constants import add, random_state
 from landscape.reparam.moving.matrices import check_condition, checked_matrix, dtypes_of, random_matrix
 from landscape.reparam.moving.matrices import mix as mix_values
 from landscape.reparam.moving.same_function import NEARLY, compare, tolerance_of
@@ -212,17 +212,15 @@ def _mixed(family: Family) -> "Move":
     return move_along
 
 
-def _shift(values: dict[str, Tensor], symmetries: Symmetries, size: Size, generator: torch.Generator) -> None:
-    """Constants that a softmax or a mean takes away."""
-    for one in symmetries.shifts:
-        add(values, one, random_state(one, generator), size.alpha)
+def _added(family: Family) -> "Move":
+    """Random constants of one family."""
 
+    def move_along(values: dict[str, Tensor], symmetries: Symmetries, size: Size, generator: torch.Generator) -> None:
+        for one in symmetries.constants:
+            if one.family == family:
+                add(values, one, random_state(one, generator), size.alpha)
 
-def _bias(values: dict[str, Tensor], symmetries: Symmetries, size: Size, generator: torch.Generator) -> None:
-    """Constants that one bias, or a row of weights after a LayerNorm, takes from another, or a shift from a running mean."""
-    constants: list[Constant] = [*symmetries.trades, *symmetries.centrings, *symmetries.means]
-    for one in constants:
-        add(values, one, random_state(one, generator), size.alpha)
+    return move_along
 
 
 Move = Callable[[dict[str, Tensor], Symmetries, Size, torch.Generator], None]
@@ -234,6 +232,6 @@ _MOVES: dict[Family, Move] = {
     "rotation": _mixed("rotation"),
     "norm-out": _norm_out,
     "norm-in": _norm_in,
-    "shift": _shift,
-    "bias": _bias,
+    "shift": _added("shift"),
+    "bias": _added("bias"),
 }

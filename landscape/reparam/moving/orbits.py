@@ -7,13 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from landscape.reparam.moving.added_constants import Constant, add, count, random_state
+from landscape.reparam.moving.added_constants import add, count, random_state
 from landscape.reparam.moving.matrices import centred_basis, mix, random_matrix, turning
 from landscape.reparam.moving.move import Size
 from landscape.reparam.moving.scaled import floor, scale
 from landscape.reparam.moving.wide_weights import rounded, wide
 from landscape.symmetry.families import Family
-from landscape.symmetry.mixing.mixtures import Mixing
+from landscape.symmetry.mixing.mixtures import Constant, Mixing
 from landscape.symmetry.symmetries import Symmetries
 
 Values = dict[str, Tensor]
@@ -132,9 +132,7 @@ def blocks_of(symmetries: Symmetries, families: tuple[Family, ...], size: Size) 
     Factors come last, so that a measure which survives them gains nothing from them: they do not commute with the matrices.
     """
     found: list[Block] = [Matrices(m.family, m, size) for m in symmetries.mixings if m.family in families]
-    found += [Constants("shift", one, size) for one in symmetries.shifts if "shift" in families]
-    biases: list[Constant] = [*symmetries.trades, *symmetries.centrings, *symmetries.means]
-    found += [Constants("bias", one, size) for one in biases if "bias" in families]
+    found += [Constants(one.family, one, size) for one in symmetries.constants if one.family in families]
     for unit in symmetries.units:
         own: list[Family] = ["norm-in"] if unit.buffers else ["norm-out"] if unit.normed else []
         kind = next((family for family in ("node", *own, "layer") if family in families), None)

@@ -86,6 +86,11 @@ class Shift:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def family(self) -> Family:
+        """ "shift"."""
+        return "shift"
+
 
 @dataclass(frozen=True, eq=False)
 class Reader:
@@ -154,6 +159,11 @@ class Centring:
     def __str__(self) -> str:
         return f"{self.name} ({len(self.index)} rows)"
 
+    @property
+    def family(self) -> Family:
+        """ "bias"."""
+        return "bias"
+
 
 @dataclass(frozen=True, eq=False)
 class BatchNormMean:
@@ -177,3 +187,11 @@ class BatchNormMean:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.mean} and {self.shift} ({self.channels} channels)"
+
+    @property
+    def family(self) -> Family:
+        """ "bias"."""
+        return "bias"
+
+
+Constant = Shift | Trade | Centring | BatchNormMean
