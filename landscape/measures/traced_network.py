@@ -1,6 +1,5 @@
 """The traced graph of a network, its symmetries, and conditions on them for claims of invariance."""
 
-from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from landscape.errors import UsageError, first_line
@@ -118,10 +117,9 @@ def _symmetries(objective: Objective) -> Symmetries | str:
     if objective not in _found:
         try:
             found = symmetries_of(_graph(objective))
-            shifts = found.shifts
-            if any(shift.outputs for shift in shifts) and not objective.ignores_constants():
-                shifts = tuple(shift for shift in shifts if not shift.outputs)
-            _found[objective] = replace(found, shifts=shifts)
+            if found.moves_outputs and not objective.ignores_constants():
+                found = found.with_equal_outputs()
+            _found[objective] = found
         except UsageError as error:
             _found[objective] = error.problem
         except Exception as error:  # a rule met a network it was not made for: its symmetries are then not known

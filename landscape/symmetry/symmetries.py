@@ -1,7 +1,7 @@
 """The scaling symmetries of a network: weights that can be multiplied and divided without changing its function."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -117,6 +117,16 @@ class Symmetries:
     def constants(self) -> tuple[Constant, ...]:
         """All shifts, trades, centrings and means."""
         return (*self.shifts, *self.trades, *self.centrings, *self.means)
+
+    def with_equal_outputs(self) -> "Symmetries":
+        """Without what moves all outputs by a constant, for a loss that does not ignore it."""
+        shifts = tuple(shift for shift in self.shifts if not shift.outputs)
+        return replace(self, shifts=shifts, trades=tuple(trade for trade in self.trades if not trade.outputs))
+
+    @property
+    def moves_outputs(self) -> bool:
+        """Whether any shift or trade moves all outputs by a constant."""
+        return any(shift.outputs for shift in self.shifts) or any(trade.outputs for trade in self.trades)
 
     @cached_property
     def families(self) -> tuple[Family, ...]:

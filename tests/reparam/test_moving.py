@@ -169,7 +169,7 @@ def test_a_shift_of_zeros_has_the_size_of_the_weights() -> None:
 
 def test_a_trade_with_a_running_mean() -> None:
     model, x = made(BatchNormCnn, (2, 8, 8))
-    one = Trade("conv1", {"conv1.bias": torch.arange(3)[None], "norm.running_mean": torch.arange(3)[None]}, {})
+    one = Trade("conv1", {"conv1.bias": torch.arange(3)[None], "norm.running_mean": torch.arange(3)[None]}, {}, statistics=True)
     other = move(model, only(trades=(one,)), "bias", example=x)
     assert not torch.equal(other.norm.running_mean, model.norm.running_mean)
     assert compare(model, other, x, tolerance=TIGHT) > 0

@@ -261,17 +261,13 @@ def test_it_moves_along_each_family(family: str) -> None:
     assert (after - before).abs().max() < 1e-9 * before.abs().max()
 
 
-# All words by d, all positions by -d: a tied head then adds one constant to all outputs of a token, which is not looked for.
-MISSED = {"tied stream": "shift"}
-
-
 @pytest.mark.parametrize("net", SYMMETRIC, ids=str)
 def test_the_families_that_are_there_and_no_others(net: Symmetric) -> None:
     model, x, *_ = net.make()
     symmetries = find_symmetries(model, x)
     ignored = ("shift",) if net.loss is nn.MSELoss else ()  # a constant of all outputs, that another loss would ignore
     here = [f for f in symmetries.families if f not in ignored]
-    assert here == [f for f in families(model) if f != MISSED.get(net.name)]
+    assert here == list(families(model))
 
 
 NEARLY = {

@@ -157,7 +157,9 @@ def check(
 
 def classes_of(symmetries: Symmetries) -> tuple[int, ...]:
     """Numbers of classes whose outputs a shift moves by one constant."""
-    return tuple({i.shape[1] for one in symmetries.shifts if one.outputs for i in one.rows.values()})
+    shifts = {i.shape[1] for one in symmetries.shifts if one.outputs for i in one.rows.values()}
+    tables = {i.shape[0] for one in symmetries.trades if one.outputs for i in (*one.plus.values(), *one.minus.values())}
+    return tuple(shifts | tables)
 
 
 def _layer(values: dict[str, Tensor], symmetries: Symmetries, size: Size, generator: torch.Generator) -> None:

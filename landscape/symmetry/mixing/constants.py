@@ -109,11 +109,11 @@ def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Tr
     if not len(store.key):
         return (), ()
     group = _groups(store)
-    once = _used_once(store)
+    once, tied = _used_once(store), _tied_to_outputs(store)
     sources = [
         _Source(entry, g)
         for entry in store.entries
-        if entry.constant and not entry.reads and entry.name in once
+        if entry.constant and not entry.reads and entry.name in once | tied
         for g in np.unique(group[entry.channels]).tolist()
     ]
     flow = _flow(store, group, sources)
@@ -130,10 +130,13 @@ def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Tr
                     continue
             known = np.concatenate([known, vector[None]])
             found = _conclusion(store, group, of, sources, flow @ vector, vector, level == "uniform")
-            if isinstance(found, Shift):
-                shifts.append(found)
+            own = tied & {s.entry.name for s, value in zip(sources, vector, strict=True) if abs(value) > _ROUNDING}
+            if isinstance(found, Trade) and own and found.family == "bias":
+                store.give_up(f"constants in {_listed(dict.fromkeys(own))}, which also writes the outputs")
             elif isinstance(found, Trade):
-                trades.append(found)
+                trades.append(replace(found, outputs=bool(own)))
+            elif isinstance(found, Shift) and not own:
+                shifts.append(found)
     return tuple(shifts), tuple(trades)
 
 
@@ -254,11 +257,20 @@ def _ordered(of: Numbers, channels: Numbers, at: Numbers) -> torch.Tensor:
 
 
 def _used_once(store: Channels) -> set[str]:
-    """Parameters that one call uses, in one way."""
-    calls: dict[str, set[tuple[int, bool]]] = {}
+    """Parameters that only one call uses."""
+    calls: dict[str, set[int]] = {}
     for entry in store.entries:
-        calls.setdefault(entry.name, set()).add((entry.call, False))
+        calls.setdefault(entry.name, set()).add(entry.call)
     return {name for name, own in calls.items() if len(own) == 1}
+
+
+def _tied_to_outputs(store: Channels) -> set[str]:
+    """Tables of two calls, of which one writes the outputs: a constant in all rows moves all outputs by one number."""
+    last = {int(store.call[taken.channels[0]]) for taken in store.taken if taken.by == "outputs"}
+    calls: dict[str, set[int]] = {}
+    for entry in store.entries:
+        calls.setdefault(entry.name, set()).add(entry.call)
+    return {name for name, own in calls.items() if len(own) == 2 and len(own & last) == 1}
 
 
 def _listed(names: dict[str, object] | dict[str, torch.Tensor] | dict[str, None]) -> str:

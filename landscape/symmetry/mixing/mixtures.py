@@ -113,6 +113,7 @@ class Trade:
         readers: the linear maps whose biases take d away.
         uniform: True where only multiples of (1, ..., 1) keep the function, because a LayerNorm reads d too.
         statistics: whether one of `plus` is a running mean.
+        outputs: True where the network's outputs all move by a constant, which its loss ignores: a table that also reads them.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Trade:
     readers: tuple[Reader, ...] = ()
     uniform: bool = False
     statistics: bool = False
+    outputs: bool = False
 
     def __str__(self) -> str:
         return self.name
