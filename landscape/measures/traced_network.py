@@ -69,7 +69,7 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
         "shift": sum(constant.family == "shift" for constant in found.constants),
         "bias": sum(constant.family == "bias" for constant in found.constants),
     }
-    return FoundSymmetries({family: counts[family] for family in found.families}, found.unread)
+    return FoundSymmetries({family: counts[family] for family in found.families}, (*found.unread, *found.unread_factors))
 
 
 def share_symmetries(known: Objective, other: Objective) -> None:
@@ -116,7 +116,7 @@ def _symmetries(objective: Objective) -> Symmetries | str:
     """The symmetries, found once; or why there are none to know of."""
     if objective not in _found:
         try:
-            found = symmetries_of(_graph(objective))
+            found = symmetries_of(_graph(objective), frozenset(objective.layout.names))
             if found.moves_outputs and not objective.ignores_constants():
                 found = found.with_equal_outputs()
             _found[objective] = found

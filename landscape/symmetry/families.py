@@ -14,4 +14,7 @@ FAMILIES: dict[Family, str] = {
     "shift": "a constant that a softmax or the mean of a LayerNorm takes away, or that another summand takes back",
     "bias": "a constant added to one bias, or to a row of weights after a LayerNorm, and taken from the next bias",
 }
+# Those that multiply every weight by a factor.
+FACTORS: tuple[Family, ...] = ("layer", "node", "norm-out", "norm-in")
+
 assert set(FAMILIES) == set(get_args(Family))

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
+from landscape.network.copying import uncompiled
 from landscape.network.graph import Example, Graph, bound_arguments, example_for, graph_of, where
 from landscape.symmetry import weighted_rules, weightless_rules  # noqa: F401  # importing them enters their rules
 from landscape.symmetry.calls import RULES, Call, Leaf, Use, fixed
@@ -66,18 +66,24 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
         constants that the function ignores: 1
           2.weight, 2.bias: all outputs by one number, if the loss ignores that
     """
-    return symmetries_of(graph_of(model, example_for(model, example)))
+    trained = frozenset(name for name, p in uncompiled(model).named_parameters() if p.requires_grad)
+    return symmetries_of(graph_of(model, example_for(model, example)), trained or None)
 
 
-def symmetries_of(graph: Graph) -> Symmetries:
-    """The symmetries of a traced network; see `find_symmetries`."""
+def symmetries_of(graph: Graph, trained: frozenset[str] | None = None) -> Symmetries:
+    """The symmetries of a traced network; see `find_symmetries`. `trained`: parameters that may change, by default all."""
     exact, nearly = Variables(), Variables(nearly=True)
     ids, others = (_agree(graph, v, _interpret(graph, v)) for v in (exact, nearly))
     found = _collect(graph, exact, ids)
     # Both runs number their variables alike: what is fixed only in the exact one needs an eps of 0.
     freed = (exact.labels == PINNED) & (nearly.labels != PINNED)
     more = _collect(graph, nearly, others, np.unique(nearly.labels[freed])) if freed.any() else None
-    return replace(found, nearly=more, **vars(mixed(graph)))
+    rest = mixed(graph, trained)
+    factors = tuple(place for place in {**exact.unread, **nearly.unread} if place not in rest.contracted)
+    return Symmetries(
+        found.units, found.pinned, found.scalings, found.neurons, rest.mixings, rest.shifts, rest.trades, rest.centrings,
+        rest.means, more, rest.unread, factors,
+    )  # fmt: skip
 
 
 def _interpret(graph: Graph, variables: Variables) -> list[Use]:
@@ -137,8 +143,10 @@ def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tup
     for use in uses:
         by_name.setdefault(use.leaf.name, []).append(use)
     agreed: dict[str, tuple[Tensor, Tensor, float | None]] = {}
+    shared: list[str] = []
     for name, group in by_name.items():
         first = group[0]
+        free = len(group) > 1 and not all(variables.pinned(ids) for u in group for ids in (u.num, u.den))
         if len(group) == 1 and first.leaf.index is None:
             agreed[name] = (first.num, first.den, first.eps)
             continue
@@ -146,16 +154,22 @@ def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tup
         if len({u.eps for u in group}) > 1:  # a running variance that is also used as a plain number
             for use in group:
                 variables.equate(use.num, use.den, reason)
-        if all(u.leaf.index is None for u in group):
+        zero = any(bool((ids < 0).any()) for u in group for ids in (u.num, u.den))  # compatible with every factor
+        if not zero and all(u.leaf.index is None for u in group):
             for u in group[1:]:
                 variables.equate(first.num, u.num, reason)
                 variables.equate(first.den, u.den, reason)
             agreed[name] = (first.num, first.den, first.eps)
+            shared += [name] if free else []
             continue
         shape = graph.tensors[name].shape
         num = _scattered(variables, [(u.leaf, u.num) for u in group], shape, reason)
         den = _scattered(variables, [(u.leaf, u.den) for u in group], shape, reason)
         agreed[name] = (num, den, first.eps)
+        shared += [name] if free else []
+    for name in shared:
+        if all(variables.pinned(ids) for ids in agreed[name][:2]):
+            variables.unread[f"{name} has one set of values for all its uses"] = None
     return agreed
 
 

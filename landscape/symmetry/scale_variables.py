@@ -34,6 +34,7 @@ class Variables:
 
     def __init__(self, nearly: bool = False) -> None:
         self.nearly = nearly
+        self.unread: dict[str, None] = {}
         self.labels = np.zeros(1, dtype=np.int64)
         self.producers: list[Producer] = []
         self.reasons: list[str] = [""]
@@ -77,6 +78,11 @@ class Variables:
     def pin(self, ids: Int[Tensor, "..."], reason: str) -> None:
         """Fix the scale of these variables at 1."""
         self.equate(ids, torch.zeros((), dtype=torch.int64), reason)
+
+    def note(self, *values: Int[Tensor, "..."], place: str) -> None:
+        """Note a place that fixes several free scales although only a relation between them may be needed."""
+        if all(not self.pinned(ids) for ids in values):
+            self.unread[place] = None
 
     def mix(self, ids: Int[Tensor, "..."], dims: Sequence[int], reason: str) -> Int[Tensor, "..."]:
         """Equate ids over `dims`, along which an operation sums or selects; returns the common ids, those axes of length 1."""

@@ -99,6 +99,7 @@ class Symmetries:
         means: BatchNorms whose running mean and shift may change together.
         nearly: the scales that a normalization takes away but for its eps; None if there are none.
         unread: operations that no rule reads, each with its place; what they hide is not known.
+        unread_factors: places where factors might be inverse to each other, or powers of each other, which is not looked for.
     """
 
     units: tuple[Unit, ...]
@@ -112,6 +113,7 @@ class Symmetries:
     means: tuple[BatchNormMean, ...] = ()
     nearly: "Symmetries | None" = None
     unread: tuple[str, ...] = ()
+    unread_factors: tuple[str, ...] = ()
 
     @property
     def constants(self) -> tuple[Constant, ...]:

@@ -31,6 +31,7 @@ def matmul(call: Call) -> Any:
         return call.unknown()
     if call.variables.pinned(right):
         return call.mix(left, [-1]).expand(call.shape)
+    call.variables.note(left, right, place=f"{call.name} in {call.where}")
     call.pin(left, reason=f"{call.name} in {call.where} multiplies two activations")
     return call.mix(right, [-2]).expand(call.shape)
 
@@ -143,6 +144,7 @@ def attention(call: Call) -> Any:
     """softmax(Q K^T) V: linear in V, whose channels keep their scales; Q and K are fixed."""
     value, query = call.args["value"], call.args["query"]
     reason = f"the softmax of {call.name} in {call.where} is not homogeneous"
+    call.variables.note(call.ids(query), call.ids(call.args["key"]), place=f"{call.name} in {call.where}")
     call.pin(query, call.args["key"], call.args["attn_mask"], reason=reason)
     if not isinstance(value, Tensor) or value.shape[:-2] != call.shape[:-2]:
         return call.unknown(reason)

@@ -111,6 +111,7 @@ def product(call: Call) -> Any:
     a, b = call.ids(a), call.ids(b)
     if not call.variables.pinned(a):
         if not call.variables.pinned(b):
+            call.variables.note(a, b, place=f"{call.name} in {call.where}")
             call.pin(b, reason=f"{call.name} in {call.where} multiplies two activations")
         return a.expand(call.shape)
     return b.expand(call.shape)

@@ -5,7 +5,7 @@ from typing import TypedDict
 from landscape.measures.registry import Measure
 from landscape.measures.traced_network import symmetries_for
 from landscape.objective import Objective
-from landscape.symmetry.families import FAMILIES
+from landscape.symmetry.families import FACTORS, FAMILIES, Family
 
 
 class Mark(TypedDict):
@@ -42,10 +42,14 @@ def mark_of(measure: Measure, objective: Objective, *, trace: bool = True) -> Ma
     symmetries = symmetries_for(objective) if trace else None
     exist = () if symmetries is None else symmetries.families
     fakeable_by = tuple(family for family in open_ if family in exist)
-    hidden = symmetries is None or bool(symmetries.unread)
+    hidden: tuple[Family, ...] = ()
+    if symmetries is None or symmetries.unread:
+        hidden = tuple(FAMILIES)
+    elif symmetries.unread_factors:
+        hidden = FACTORS
     return Mark(
         invariant_to=claimed,
         fakeable_by=fakeable_by,
         survives=tuple(family for family in exist if family in claimed),
-        unknown=tuple(family for family in open_ if family not in exist) if hidden else (),
+        unknown=tuple(family for family in open_ if family not in exist and family in hidden),
     )

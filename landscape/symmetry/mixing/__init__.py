@@ -14,7 +14,10 @@ __all__ = ["BatchNormMean", "Centring", "Found", "Mixing", "Reader", "Rows", "Sh
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What `mixed` finds; see the fields of the same names of `landscape.symmetry.Symmetries`."""
+    """What `mixed` finds; see the fields of the same names of `landscape.symmetry.Symmetries`.
+
+    `contracted` are the products of two activations that a matrix may pass.
+    """
 
     mixings: tuple[Mixing, ...]
     shifts: tuple[Shift, ...]
@@ -22,15 +25,18 @@ class Found:
     centrings: tuple[Centring, ...]
     means: tuple[BatchNormMean, ...]
     unread: tuple[str, ...]
+    contracted: frozenset[str]
 
 
-def mixed(graph: Graph) -> Found:
+def mixed(graph: Graph, trained: frozenset[str] | None = None) -> Found:
     """The matrices, shifts and biases that keep the function of a traced network, and the operations that no rule reads."""
-    store = channels_of(graph)
+    store = channels_of(graph, graph.parameters if trained is None else trained)
     coordinates = coordinates_of(store)
     mixings = mixings_of(store, coordinates)
     keys, trades = trades_of(store, coordinates.of)
     more, centrings = centrings_of(store)
     once = Counter(mean.shift for mean in store.means)
     means = tuple(mean for mean in store.means if once[mean.shift] == 1)
-    return Found(mixings, (*shifts_of(store), *keys, *more), trades, centrings, means, tuple(store.unread))
+    return Found(
+        mixings, (*shifts_of(store), *keys, *more), trades, centrings, means, tuple(store.unread), frozenset(store.contracted)
+    )

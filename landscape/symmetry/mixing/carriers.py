@@ -9,7 +9,7 @@ from torch import Tensor
 from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Taken
 from landscape.symmetry.mixing.steps import Step, flat, is_learned, rule, written
-from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, distinct, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, columns, distinct, opaque, vector_axis, vectors
 from landscape.symmetry.weightless_rules import MOVES
 
 _CARRIED = ("scores", "weights", "turned")
@@ -115,12 +115,20 @@ def power(step: Step) -> Any:
     return step.nonlinear()
 
 
-@rule("softmax", "_softmax", "_safe_softmax", accepts=("scores",))
+@rule("softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax", accepts=("scores",))
 def softmax(step: Step) -> Any:
     """It ignores what all scores of a query have in common, such as a constant in all keys."""
     x = step.first
-    if not isinstance(x, Tracked) or not x.opaque:
-        return step.nonlinear()
+    if not isinstance(x, Tracked):
+        return step.unread()
+    if not x.opaque:
+        step.breaks(x, constants=True)
+        found = columns(step.store, x.codes.movedim(step.args["dim"], -1), step.place)
+        if len(found) == 1 and len(found[0].at) == x.shape[step.args["dim"]]:
+            step.store.taken.append(Taken(found[0].channels, "classes"))
+        else:
+            step.store.doubt(distinct(x.codes), f"{step.place} ignores a constant")
+        return step.nothing()
     if x.mark is not None and x.mark.codes is not None and step.args["dim"] in (-1, len(x.shape) - 1):
         keys = distinct(x.mark.codes)
         step.store.taken.append(Taken(keys, "softmax"))

@@ -87,6 +87,10 @@ class Channels:
         direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
         uses: how many operations read the channels of a call.
         frozen: parameters that are not trained.
+        shared: parameters that several calls use.
+        even_gains: parameters of which all elements are equal.
+        pinned: those of them of which one use is neither a linear map nor a sum.
+        contracted: products of two activations that a matrix may pass.
         centred: vectors that a LayerNorm has centred -> its shift.
         readers: linear maps, each with its bias.
         means: BatchNorms with a running mean and a shift.
@@ -114,6 +118,10 @@ class Channels:
     uses: Counter[int] = field(default_factory=Counter)
     beside: list[tuple[int, str]] = field(default_factory=list)
     frozen: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+    even_gains: frozenset[str] = frozenset()
+    pinned: set[str] = field(default_factory=set)
+    contracted: set[str] = field(default_factory=set)
     centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
     readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
     means: list[BatchNormMean] = field(default_factory=list)
@@ -184,7 +192,10 @@ class Channels:
         self.through[own] = set().union(*(self.through.get(c, set()) for c in calls))
 
     def look(self) -> None:
-        """Give up sums of two linear maps of one value, if nothing else reads the first."""
+        """Break what a pinned parameter writes or reads; give up sums of two linear maps of one value."""
+        for entry in self.entries:
+            if entry.name in self.pinned:
+                self.break_(entry.channels, f"{entry.name} is also used in another way")
         for call, reason in self.beside:
             if self.uses[call] < 2:
                 self.give_up(reason)

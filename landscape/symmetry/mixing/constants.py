@@ -11,7 +11,7 @@ from landscape.symmetry.mixing.mixtures import Centring, Shift, Trade
 
 # What takes away any constant, and what only the same one in all channels of a vector.
 _ANY = ("bias", "mean", "softmax")
-_UNIFORM = ("layer norm", "outputs")
+_UNIFORM = ("layer norm", "classes", "outputs")
 # Factors of sums are numbers such as 1, -1 or 1/3; smaller ones are rounding.
 _ROUNDING = 1e-9
 
@@ -118,6 +118,12 @@ def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Tr
     ]
     flow = _flow(store, group, sources)
     strict = {int(group[c]) for c in store.fixed}
+    for taken in store.taken:
+        if taken.reader is not None and not {taken.reader.bias, taken.reader.weight} <= once:
+            # One bias would have to take away what every call of it reads.
+            strict.update(int(g) for g in group[taken.channels])
+            if any(abs(flow[g]).any() for g in group[taken.channels]):
+                store.give_up(f"{taken.reader.bias} has one set of values for several uses")
     uniform = {int(group[c]) for t in store.taken if t.by in _UNIFORM for c in t.channels.tolist()}
     outputs = {int(group[c]) for t in store.taken if t.by == "outputs" for c in t.channels.tolist()}
     shifts, trades = [], []

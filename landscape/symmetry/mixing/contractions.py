@@ -49,7 +49,9 @@ def product(step: Step, left: Any, right: Any) -> Any:
         return _averaged(step, b, n - 1, ones=left.mark is not None)
     if along == [n - 2, None] and right.opaque:
         return _averaged(step, a, n - 2, ones=False)
-    step.breaks(left, right, reason=f"{step.place} multiplies it by a value that is no weight")
+    for value in (left, right):
+        if not value.opaque:
+            step.store.doubt(distinct(value.codes), f"{step.place} multiplies it by a value that is no weight")
     return step.nothing()
 
 
@@ -63,10 +65,14 @@ def _contracted(step: Step, a: Codes, b: Codes) -> Any:
     if left is None or right is None:
         return step.unread()
     gained = [c for side in (left, right) for c in np.unique(side).tolist() if c in step.store.gain]
+    if gained and {step.store.gain[c][0] for c in gained} <= step.store.even_gains:
+        step.store.give_up(f"{step.place} reads gains of which all elements are equal, so that a rotation may pass")
     if gained:
         step.store.break_(np.concatenate([left.reshape(-1), right.reshape(-1)]), f"{step.place} reads it after a gain")
     step.store.link(left.reshape(-1), right.reshape(-1), dual=True)
     step.store.fixed.update(np.unique(left).tolist())
+    if not gained:
+        step.store.contracted.add(step.place)
     value: Tracked = step.nothing()
     return replace(value, mark=Mark("scores", cols))
 
@@ -113,8 +119,10 @@ def _averaged(step: Step, codes: Codes, axis: int, *, ones: bool) -> Any:
 def attention(step: Step) -> Any:
     """softmax(Q K^T) V; with grouped queries several heads share keys and values."""
     q, k, v = (step.tracked(step.args[name]) for name in ("query", "key", "value"))
-    if is_learned(step.args["attn_mask"]):
-        return step.nonlinear()
+    mask = step.args["attn_mask"]
+    if is_learned(mask):
+        step.store.give_up(f"{step.place} adds a learned mask, of which the softmax may ignore a part")
+        step.breaks(mask)
     heads = q.shape[-3] if len(q.shape) > 2 else 1
     keys, values = (_repeated(x.codes, heads) for x in (k, v))
     scores = product(_like(step, (*q.shape[:-1], k.shape[-2])), q, Tracked(keys.transpose(-1, -2), k.learned))

@@ -45,6 +45,9 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
     read = columns(step.store, x.codes, step.place)
     for column in read:
         _reads(step, weight.name, index[:, column.at], column.channels, call, bias)
+    rest = np.setdiff1d(np.arange(index.shape[1]), np.concatenate([c.at for c in read]) if read else [])
+    if weight.name in step.store.shared and len(rest):
+        step.store.reads(weight.name, index[:, rest], _unmixable(step, len(rest)), call)
     if weight.name not in step.store.frozen:
         before = {int(c) for column in read for c in step.store.call[column.channels]}
         values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x}
@@ -53,6 +56,13 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
     step.store.writes(weight.name, index.t(), out)
     _constant(step, bias, out)
     return Tracked(vectors(tuple(step.shape[:-1]), out))
+
+
+def _unmixable(step: Step, n: int) -> Numbers:
+    """Channels for inputs that are no channels: what a shared weight reads here may not be mixed anywhere."""
+    own = step.store.fresh(n, step.where, rigid=True)
+    step.store.break_(own, f"{step.place} reads a value that cannot be mixed")
+    return own
 
 
 def _plain(bias: Any) -> bool:
@@ -107,8 +117,12 @@ def convolution(step: Step) -> Any:
     # the same number of inputs.
     padding = step.args.get("padding", 0)
     bordered = transposed or padding not in (0, "valid", [0] * spatial) or bool((codes < 0).any())
+    if x.opaque and weight.name in store.shared:
+        store.pinned.add(weight.name)
     if width == 1:
-        step.breaks(x, reason=f"{step.place} reads each channel alone")
+        step.breaks(x, reason=f"{step.place} reads each channel alone", constants=not bordered)
+        if not bordered and not x.opaque and isinstance(bias, Leaf):
+            store.give_up(f"{step.place} reads each channel alone, and its bias may take constants away")
     for g in range(groups if width > 1 else 0):
         own = index[g * per_group : (g + 1) * per_group]
         for column in columns(store, codes[:, g * width : (g + 1) * width], step.place):

@@ -126,6 +126,8 @@ def _blocks(store: Channels, coordinates: Coordinates) -> Iterator[Numbers]:
     """Channels of each block: coordinates whose channels have the same keys, on the same sides."""
     order = np.lexsort((coordinates.side, store.key, coordinates.of))
     of, parts = coordinates.of[order], np.stack([store.key[order], coordinates.side[order]], 1)
+    if not len(of):
+        return
     starts = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
     by_keys: dict[bytes, list[Numbers]] = {}
     for start, stop in zip(starts, np.r_[starts[1:], len(of)], strict=True):
@@ -176,6 +178,9 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
             rows.append(own_rows)
     rows = _merged(rows)
     if _conflicting(rows, group):
+        gains = {r.gain for r in rows if r.gain is not None}
+        if gains and gains <= store.even_gains:
+            store.give_up(f"{', '.join(sorted(gains))}: all elements are equal, so that a rotation may pass")
         return None
     return Mixing(_name(store, members, rows), size, group, tuple(rows), turned)
 

@@ -8,7 +8,7 @@ from landscape.symmetry.calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.mixtures import BatchNormMean
 from landscape.symmetry.mixing.steps import Step, axis_of, rule
-from landscape.symmetry.mixing.tracked import Tracked, channel, columns, vectors
+from landscape.symmetry.mixing.tracked import Tracked, channel, columns, distinct, vectors
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
@@ -18,8 +18,7 @@ def normalization(step: Step) -> Any:
     weight, bias = step.args.get("weight"), step.args.get("bias")
     x = step.tracked(step.first)
     if len(lengths) != 1:
-        step.breaks(x)
-        return step.nothing()
+        return _spread_of_many(step)
     return step.result(_normed(step, x, centred="layer" in step.name, gain=weight, shift=bias))
 
 
@@ -120,7 +119,8 @@ def batch_norm(step: Step) -> Any:
 @rule("group_norm", "native_group_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm")
 def _spread_of_many(step: Step) -> Any:
     """A spread over samples or positions; gain and shift start channels that nothing can mix."""
-    step.breaks(step.first)
+    if isinstance(step.first, Tracked) and not step.first.opaque:
+        step.store.doubt(distinct(step.first.codes), f"{step.place} takes a mean of several channels away")
     weight, bias = step.args.get("weight"), step.args.get("bias")
     if not (isinstance(weight, Leaf) and weight.parameter) or len(step.shape) < 2:
         return step.nothing()

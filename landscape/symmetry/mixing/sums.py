@@ -148,7 +148,8 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
     if a.opaque:
         return step.nothing()
     if not b.opaque:
-        step.breaks(a, b, reason=f"{step.place} multiplies two activations")
+        for value in (a, b):
+            step.store.doubt(distinct(value.codes), f"{step.place} multiplies two activations")
         return step.nothing()
     return _by_fixed(step, a, b)
 

@@ -123,6 +123,10 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
     own = channel(rows)
     if (own < 0).all():
         return []
+    number = vector(rows)
+    if len(rows) > 1 and not (own == own[0]).all() and len(np.intersect1d(number[0], number[1])):
+        store.doubt(own.reshape(-1), f"{where} reads across the channels of its input")
+        return []
     first = own[0]
     if not (own == first).all():
         first = own.max(0)
@@ -132,7 +136,9 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
         store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
     for call in np.unique(store.call[np.unique(own[own >= 0])]).tolist():
         store.uses[call] += 1
-    own_vector = vector(rows[own.min(1).argmax()])
+    if not (own == own[0]).all():
+        store.fixed.update(np.unique(own[own >= 0]).tolist())
+    own_vector = number[own.min(1).argmax()]
     kept = np.flatnonzero(first >= 0)
     groups = np.unique(own_vector[kept], return_inverse=True)[1].reshape(-1)
     distinct, signature = signatures(first[kept], groups)

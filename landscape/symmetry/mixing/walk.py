@@ -1,6 +1,7 @@
 """Follow the channels of a network's linear maps through its graph."""
 
 import operator
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, fx
@@ -8,16 +9,19 @@ from torch import Tensor, fx
 from landscape.network.graph import Graph, bound_arguments, where
 from landscape.symmetry.calls import Leaf
 from landscape.symmetry.hand_written import rms_norms
+from landscape.symmetry.inert_operations import INERT, LARGEST_OVER_POSITIONS, LINEAR_OVER_POSITIONS, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
-from landscape.symmetry.mixing.known_operations import LINEAR_OVER_POSITIONS, NONLINEAR, SHAPE_ONLY
 from landscape.symmetry.mixing.steps import RULES, Step, axis_of, flat, settle
 from landscape.symmetry.mixing.tracked import Tracked, channel, columns, distinct, opaque, vectors
 
 
-def channels_of(graph: Graph) -> Channels:
-    """What every channel of the network is written by, read by and mixed with."""
-    store = Channels(frozen=frozenset(n for n in graph.parameters if not graph.tensors[n].requires_grad))
+def channels_of(graph: Graph, trained: frozenset[str]) -> Channels:
+    """What every channel of the network is written by, read by and mixed with; `trained` are the parameters that may change."""
+    even = frozenset(
+        n for n in graph.parameters if graph.tensors[n].ndim == 1 and bool((graph.tensors[n] == graph.tensors[n][:1]).all())
+    )
+    store = Channels(frozen=graph.parameters - trained, shared=_shared(graph), even_gains=even)
     values: dict[fx.Node, Any] = {}
 
     def look_up(argument: Any) -> Any:
@@ -39,9 +43,30 @@ def channels_of(graph: Graph) -> Channels:
             shapes = [v.shape for v in flat(node.meta.get("val")) if isinstance(v, Tensor)]
             op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
             step = Step(op, args, shapes, where(node), store)
+            before = len(store.entries)
             values[node] = _followed(step) if shapes else None
+            _note_uses(step, values[node], before)
     store.look()
     return store
+
+
+def _shared(graph: Graph) -> frozenset[str]:
+    """Parameters that several calls use."""
+    uses: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op == "placeholder" and node.name in graph.leaves:
+            uses[graph.leaves[node.name]] += len(node.users)
+    return frozenset(name for name, n in uses.items() if n > 1)
+
+
+def _note_uses(step: Step, result: Any, before: int) -> None:
+    """A shared parameter whose use here wrote and read no channels may not change at all; a view of it is no use yet."""
+    if isinstance(result, Leaf) or (isinstance(result, list) and any(isinstance(r, Leaf) for r in result)):
+        return
+    recorded = {entry.name for entry in step.store.entries[before:]}
+    for value in step.values():
+        if isinstance(value, Leaf) and value.name in step.store.shared and value.name not in recorded:
+            step.store.pinned.add(value.name)
 
 
 def _followed(step: Step) -> Any:
@@ -49,17 +74,20 @@ def _followed(step: Step) -> Any:
     settle(step)
     if step.name in RULES:
         return RULES[step.name](step)
-    if step.name in NONLINEAR:
+    if step.name in INERT or step.name in RECTIFYING:
         return step.nonlinear()
     if step.name in SHAPE_ONLY:
         return step.nothing(learned=False)
     if step.name in LINEAR_OVER_POSITIONS:
         return _pooled(step)
+    if step.name in LARGEST_OVER_POSITIONS:
+        step.breaks(step.first, constants=True)
+        return _pooled(step, constants=True)
     return step.unread()
 
 
-def _pooled(step: Step) -> Any:
-    """Averages over the last axes: the same channels, in new vectors; constants are not followed, because of padding."""
+def _pooled(step: Step, *, constants: bool = False) -> Any:
+    """The same channels, in new vectors; constants of averages are not followed, because of padding."""
     x = step.tracked(step.first)
     axis = axis_of(x.codes)
     if x.opaque:
@@ -68,7 +96,8 @@ def _pooled(step: Step) -> Any:
     own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))[0]
     if len(found) != 1 or (own < 0).any() or axis >= step.shape.numel() or len(step.shape) != len(x.shape):
         return step.unread()
-    step.store.fixed.update(own.tolist())
+    if not constants:
+        step.store.fixed.update(own.tolist())
     lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
     return step.result(vectors(lead, own).movedim(-1, axis))
 
