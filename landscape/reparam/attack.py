@@ -105,7 +105,7 @@ def attack(
         model: the network itself, with the weights that `objective` has.
         symmetries: of this network.
         measure: name of the measure to climb, with settings if any.
-        families: to climb along; None for all that the network has.
+        families: to climb along; None for all that the network has. Those that the measure is proven to survive are left out.
         alpha: factors stay between 1/alpha and alpha, constants below alpha times the rms of what they are added to.
         condition: largest condition number of the matrices.
         evaluations: of the measure, at least 2.
@@ -122,11 +122,13 @@ def attack(
 
     Accuracy: the outputs are compared in float64 at every point, on two samples; a point that changes them is left out.
     """
-    along = tuple(symmetries.families if families is None else families)
+    (known,) = chosen([measure])
+    asked = tuple(symmetries.families if families is None else families)
+    # What the measure is proven to survive cannot be what moves it, unless it survives everything: then all is tried.
+    along = tuple(family for family in asked if family not in known.claims(objective)) or asked
     check(model, symmetries, along, alpha=alpha, condition=condition)
     if evaluations < 2:
         raise UsageError(f"expected at least 2 evaluations, found {evaluations}")
-    (known,) = chosen([measure])
     first = measure_all(objective, [known.name], seed=seed)[known.name].estimate
     if not (first.converged and math.isfinite(first.value)):
         raise NumericalError(

@@ -63,7 +63,7 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
           0 (3 neurons):  × 0.weight, 0.bias  ÷ 2.weight
         cannot be scaled
           2: it is an output of the network
-        constants that the function ignores: 1
+        shift: constants that the function ignores: 1
           2.weight, 2.bias: all outputs by one number, if the loss ignores that
     """
     trained = frozenset(name for name, p in uncompiled(model).named_parameters() if p.requires_grad)

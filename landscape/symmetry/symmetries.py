@@ -223,13 +223,16 @@ class Symmetries:
         if self.pinned:
             lines += ["cannot be scaled", *(f"  {pinned}" for pinned in self.pinned)]
         further: tuple[tuple[str, Sequence[object]], ...] = (
-            ("channels that a matrix may mix", self.mixings),
-            ("constants that the function ignores", self.shifts),
-            ("constants that one bias takes from another", self.trades),
-            ("constants that a row of weights takes from a bias", self.centrings),
-            ("running means that change together with a shift", self.means),
-            ("scales that a normalization takes away but for its eps", self.nearly.units if self.nearly is not None else ()),
-            ("not read, so that what they hide is not known", self.unread),
+            ("pair, rotation: channels that a matrix may mix", self.mixings),
+            ("shift: constants that the function ignores", self.shifts),
+            ("bias, shift: constants that one takes from another", self.trades),
+            ("bias: constants that a row of weights takes from a bias", self.centrings),
+            ("bias: running means that change together with a shift", self.means),
+            (
+                "norm-in: scales that a normalization takes away but for its eps",
+                self.nearly.units if self.nearly is not None else (),
+            ),
+            ("not read, so that what they hide is not known", (*self.unread, *self.unread_factors)),
         )
         for title, found in further:
             if found:

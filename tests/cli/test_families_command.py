@@ -92,13 +92,13 @@ def test_every_family_has_its_section_its_checkpoint_and_its_column(here: Path, 
 
 def test_the_symmetries_are_listed_in_words(every: tuple[dict, str]) -> None:
     lines = every[1].splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("channels that a matrix may mix: "))
+    start = next(i for i, line in enumerate(lines) if line.startswith("pair, rotation: channels that a matrix may mix: "))
     assert any("(4 channels): any invertible matrix" in line for line in lines[start : start + 8])
     for title in (
-        "constants that the function ignores",
-        "constants that one bias takes from another",
-        "constants that a row of weights takes from a bias",
-        "scales that a normalization takes away but for its eps",
+        "shift: constants that the function ignores",
+        "bias, shift: constants that one takes from another",
+        "bias: constants that a row of weights takes from a bias",
+        "norm-in: scales that a normalization takes away but for its eps",
     ):
         assert any(line.startswith(title) for line in lines)
     assert "  q.weight: reads what a LayerNorm has centred (8 rows)" in lines

@@ -99,7 +99,9 @@ def check_condition(condition: float, weights: Iterable[torch.dtype], *, what: s
         names = ", ".join(str(kind).removeprefix("torch.") for kind in kinds)
         raise UsageError(
             f"expected a condition number from 1 to {most:.2g} of {what}, with {names} weights, found {condition:.3g}",
-            fix="use a matrix closer to orthogonal, or float64 weights",
+            fix="1 is that of an orthogonal matrix"
+            if condition < 1
+            else "use a matrix closer to orthogonal" + ("" if set(kinds) == {torch.float64} else ", or float64 weights"),
         )
 
 

@@ -9,7 +9,7 @@ from landscape.results.estimate import Estimate
 
 # A smallest eigenvalue is clearly negative beyond this share of the largest, and beyond this many of its residuals: what lies
 # below may be the rounding of products in float32.
-_SHARE, _RESIDUALS = 1e-4, 3
+_SHARE, _RESIDUALS = 1e-2, 3
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ class RandomAxes:
             f"the lowest curvature on the axes is {self.lowest:.3g} per unit length{on}"
         )
         if self.hidden_saddle:
+            share = 100 * abs(self.lambda_min.value / self.lambda_max.value)
             out.append(
-                "A SADDLE LOOKS LIKE A MINIMUM: every direction drawn curves upwards, but lambda_min is negative; "
-                "--curvature maps it"
+                f"A SADDLE LOOKS LIKE A MINIMUM: every direction drawn curves upwards, but lambda_min is negative, "
+                f"{share:.2g} % of lambda_max; --curvature maps it"
             )
         return out
 
