@@ -39,7 +39,8 @@ def _along(values: Values, symmetries: Symmetries, outputs: bool) -> Iterator[Va
         if outputs or not shift.outputs:
             yield from _shifted(values, shift)
     for trade in symmetries.trades:
-        yield from _traded(values, trade)
+        if outputs or not trade.outputs:
+            yield from _traded(values, trade)
     for centring in symmetries.centrings:
         yield from _centred(values, centring)
     for mean in symmetries.means:

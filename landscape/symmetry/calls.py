@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from landscape.symmetry.inert_operations import INERT
+from landscape.symmetry.inert_operations import INERT, NO_FACTOR
 from landscape.symmetry.scale_variables import PINNED, Variables
 
 Ids = Int[Tensor, "..."]
@@ -140,7 +140,7 @@ class Call:
 
     def unknown(self, reason: str | None = None) -> Any:
         """The result of an operation without a rule: all its inputs and outputs have fixed scale."""
-        if self.name not in INERT and self.name not in RULES:
+        if self.name not in INERT | NO_FACTOR and self.name not in RULES:
             for value in self.args.values():
                 if isinstance(value, Tensor):
                     self.variables.note(value, place=f"{self.name} in {self.where}")

@@ -14,6 +14,9 @@ INERT = frozenset(
 RECTIFYING = frozenset("relu leaky_relu prelu rrelu abs threshold clamp clamp_min clamp_max".split())  # noqa: SIM905
 """Operations that keep a positive factor at most."""
 
+NO_FACTOR = frozenset("softmax _softmax _safe_softmax log_softmax _log_softmax logsumexp".split())  # noqa: SIM905
+"""Operations that keep no factor, but may ignore a constant."""
+
 LINEAR_OVER_POSITIONS = frozenset(
     """
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d

@@ -31,9 +31,9 @@ def network() -> tuple[nn.Module, Tensor, Symmetries, Objective]:
 def test_a_measure_is_climbed_and_the_function_stays() -> None:
     model, x, symmetries, objective = network()
     found = attack(objective, model, symmetries, "adaptive_trace:probes=8", evaluations=25)
-    assert found.families == ("layer", "node", "pair", "shift")
+    assert found.families == ("pair", "shift")  # it survives layers and neurons
     assert found.moved
-    assert found.factor > 2
+    assert found.factor > 1.5
     assert 24 <= found.evaluations <= 25
     assert sum(found.gains.values()) == pytest.approx(found.best - found.start)
     assert set(found.gains) <= {"pair", "shift"}, "what is proven to survive gives nothing"

@@ -124,7 +124,7 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
     if (own < 0).all():
         return []
     number = vector(rows)
-    if len(rows) > 1 and not (own == own[0]).all() and len(np.intersect1d(number[0], number[1])):
+    if len(rows) > 1 and not (own == own[0]).all() and _crossing(store, own, number):
         store.doubt(own.reshape(-1), f"{where} reads across the channels of its input")
         return []
     first = own[0]
@@ -150,6 +150,12 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
             store.break_(first[at], f"{where} reads it twice")
         out.append(Column(at, first[at]))
     return out
+
+
+def _crossing(store: Channels, own: np.ndarray, number: np.ndarray) -> bool:
+    """Whether the first two rows hold different channels of the same vectors."""
+    one, two = (store.call[own[i][own[i] >= 0]] << _BITS | number[i][own[i] >= 0] for i in (0, 1))
+    return bool(len(np.intersect1d(one, two)))
 
 
 def labelled(store: Channels, codes: Codes, labels: Tensor) -> None:
