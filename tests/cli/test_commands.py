@@ -61,7 +61,8 @@ def test_sharpness_json_is_one_document(runs, tmp_path):
     document = json.loads(done.out)
     assert document["schema"] == 1
     first = document["results"][0]
-    assert set(first) == {"checkpoint", "sha256", "task", "samples", "loss", "accuracy", "measures", "minimum", "provenance"}
+    own = {"checkpoint", "sha256", "task", "samples", "loss", "accuracy", "measures", "minimum", "symmetries", "provenance"}
+    assert set(first) == own
     assert list(first["measures"]) == ["lambda_max", "trace"]
     assert set(first["loss"]) == {"value", "stderr", "kind", "n", "converged", "reason", "sampling"}
     assert first["samples"] == 1347

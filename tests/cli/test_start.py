@@ -59,14 +59,14 @@ def test_a_command_alone_says_what_it_says_among_all():
     ("command", "options", "needed"),
     [
         ("inspect", [], set()),
-        ("sharpness", ["--measures", "lambda_max,trace,keskar:tol=0.01,sam", "--samples", 32], set()),
+        ("sharpness", ["--measures", "lambda_max,trace,keskar:tol=0.01,sam", "--samples", 32], {"torch._dynamo"}),
         ("spectrum", ["--json", "--samples", 32, "--out", "{folder}/spectrum"], DRAWS),
         ("surface", ["--dim", 1, "--grid", 3, "--samples", 32, "--out", "{folder}/surface"], DRAWS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_commands_import_what_they_need(command, options, needed, checkpoint, tmp_path):
-    """Digits without scikit-learn, measures without statistics, and all without PyTorch's compiler, which takes a second."""
+    """Digits without scikit-learn, measures without statistics. PyTorch's compiler takes a second; only the trace of a network for its marks needs it."""
     there = imported([command, checkpoint, *(str(o).format(folder=tmp_path) for o in options)])
     unwanted = {"matplotlib", "sklearn", "torchvision", "plotly", "pandas", "scipy.stats", "torch._dynamo"} - needed
     assert there.isdisjoint(unwanted), there & unwanted

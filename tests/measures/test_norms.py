@@ -381,7 +381,7 @@ def test_products_equal_numpy_and_do_not_move_in_a_chain(name, order):
     objective = objective_of(model, 2, 6, 6)
     before = PRODUCTS[name](objective)
     assert before.value == pytest.approx(expected_product(model, order), rel=1e-12)
-    assert MEASURES[name].unmoved_by(objective) == ("layer",)
+    assert MEASURES[name].claims(objective) == ("layer",)
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.rescale(7.0, 0.01, 30.0)
@@ -405,7 +405,7 @@ def test_products_move_under_neurons_and_where_an_activation_is_read_twice():
         torch.testing.assert_close(other(x), model(x), rtol=1e-10, atol=1e-10)
     for name, product in PRODUCTS.items():
         before = product(objective).value
-        assert MEASURES[name].unmoved_by(objective) == ()
+        assert MEASURES[name].claims(objective) == ()
         assert product(objective_of(rescaled, 3)).value == pytest.approx(before / 8, rel=1e-12)
         assert product(objective_of(neuron, 3)).value > 20 * before
 

@@ -33,9 +33,9 @@ ELSEWHERE: set[tuple[str, Family]] = {
     ("relative_flatness", "norm-in"),  # where the factor is that of a part of a tensor
     ("frobenius_product", "bias"),  # where embeddings of words and positions are traded
     ("spectral_product", "bias"),
-    # The metric "inv" takes up one factor for the whole stream that a normalization reads, but not one for each channel.
-    ("geodesic_trace_inv", "norm-in"),
-    ("geodesic_inv", "norm-in"),
+    # The metric "inv" takes up one factor for a whole layer beside its pair, but not one for each neuron.
+    ("geodesic_trace_inv", "layer"),
+    ("geodesic_inv", "layer"),
 }
 
 

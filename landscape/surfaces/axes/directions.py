@@ -113,7 +113,7 @@ def mean_squares(objective: Objective, norm: Norm, zero: Sequence[Kind]) -> Floa
         >>> nn.init.constant_(net.weight, 3.0) is net.weight
         True
         >>> objective = Objective(net, nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)), dtype="float64")
-        >>> mean_squares(objective, "filter", ()).tolist(), mean_squares(objective, "none", ()).tolist()
+        >>> mean_squares(objective, "filter", ()).round(decimals=6).tolist(), mean_squares(objective, "none", ()).tolist()
         ([9.0, 9.0], [1.0, 1.0])
     """
     layout = objective.layout
