@@ -66,7 +66,10 @@ def test_a_command_alone_says_what_it_says_among_all():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_commands_import_what_they_need(command, options, needed, checkpoint, tmp_path):
-    """Digits without scikit-learn, measures without statistics. PyTorch's compiler takes a second; only the trace of a network for its marks needs it."""
+    """Digits without scikit-learn, measures without statistics.
+
+    PyTorch's compiler takes a second; only the trace of a network for its marks needs it.
+    """
     there = imported([command, checkpoint, *(str(o).format(folder=tmp_path) for o in options)])
     unwanted = {"matplotlib", "sklearn", "torchvision", "plotly", "pandas", "scipy.stats", "torch._dynamo"} - needed
     assert there.isdisjoint(unwanted), there & unwanted
