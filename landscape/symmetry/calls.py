@@ -13,37 +13,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from landscape.symmetry.graph_calls import GraphCall, Leaf
 from landscape.symmetry.inert_operations import INERT, NO_FACTOR
 from landscape.symmetry.scale_variables import PINNED, Variables
 
 Ids = Int[Tensor, "..."]
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A parameter or buffer, or a view of one.
-
-    Attributes:
-        name: of the tensor.
-        shape: of the view.
-        parameter: False for a buffer.
-        index: for each entry of the view, its element of the flattened tensor; None for the tensor itself.
-    """
-
-    name: str
-    shape: torch.Size
-    parameter: bool
-    index: Ids | None = None
-
-    @property
-    def producer(self) -> str:
-        """Name of its layer in reports."""
-        layer, _, attribute = self.name.rpartition(".")
-        return layer if layer and attribute in {"weight", "bias"} else self.name
-
-    def elements(self) -> Ids:
-        """`index` as an explicit tensor."""
-        return torch.arange(self.shape.numel()).view(self.shape) if self.index is None else self.index
 
 
 @dataclass(frozen=True)
@@ -65,30 +39,11 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Call:
-    """A call: operation, arguments by name (tensors as ids or leaves), shapes of the results, and the calling layer."""
+class Call(GraphCall):
+    """A call whose tensors are ids or leaves."""
 
-    op: Any
-    args: dict[str, Any]
-    shapes: list[torch.Size]
-    where: str
     variables: Variables
     uses: list[Use]
-
-    @property
-    def name(self) -> str:
-        """Name of the operation, without its overload."""
-        return str(getattr(self.op, "overloadpacket", self.op)).removeprefix("aten.")
-
-    @property
-    def first(self) -> Any:
-        """The first argument."""
-        return next(iter(self.args.values()))
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of the first result."""
-        return self.shapes[0]
 
     def results(self, ids: Ids) -> Any:
         """Results for the graph: the first with these ids, the others (indices, statistics) with fixed scale."""
@@ -113,7 +68,7 @@ class Call:
         elif value is not None:
             self.pin(value)
             self.variables.equate(
-                num, fixed() if den is None else den, f"{self.name} in {self.where} uses a fixed or computed value as a weight"
+                num, fixed() if den is None else den, f"{self.place} uses a fixed or computed value as a weight"
             )
 
     def use_statistic(self, buffer: Leaf, *, num: Ids, eps: float | None = None) -> None:
@@ -126,13 +81,13 @@ class Call:
 
     def mix(self, ids: Ids, dims: Any) -> Ids:
         """Equate ids over axes that the operation treats alike; see `Variables.mix`."""
-        return self.variables.mix(ids, list(dims), f"{self.name} in {self.where} treats all positions alike")
+        return self.variables.mix(ids, list(dims), f"{self.place} treats all positions alike")
 
     def pin(self, *values: Any, reason: str | None = None) -> None:
         """Fix the scale of values of any type; lists are searched."""
         for value in values:
             if isinstance(value, Tensor):
-                self.variables.pin(value, reason or f"{self.name} in {self.where} is not positively homogeneous")
+                self.variables.pin(value, reason or f"{self.place} is not positively homogeneous")
             elif isinstance(value, Leaf):
                 self._note(value)
             elif isinstance(value, (list, tuple)):
@@ -143,7 +98,7 @@ class Call:
         if self.name not in INERT | NO_FACTOR and self.name not in RULES:
             for value in self.args.values():
                 if isinstance(value, Tensor):
-                    self.variables.note(value, place=f"{self.name} in {self.where}")
+                    self.variables.note(value, place=self.place)
         self.pin(*self.args.values(), reason=reason)
         results = [fixed(shape) for shape in self.shapes]
         return results[0] if len(results) == 1 else results

@@ -1,20 +1,20 @@
 """Find a network's scaling symmetries by propagating one unknown scale for each channel through its graph."""
 
-import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from landscape.network.copying import uncompiled
-from landscape.network.graph import Example, Graph, bound_arguments, example_for, graph_of, where
+from landscape.network.graph import Example, Graph, example_for, graph_of
 from landscape.symmetry import weighted_rules, weightless_rules  # noqa: F401  # importing them enters their rules
-from landscape.symmetry.calls import RULES, Call, Leaf, Use, fixed
-from landscape.symmetry.hand_written import rms_norms
+from landscape.symmetry.calls import RULES, Call, Use, fixed
+from landscape.symmetry.graph_calls import Leaf, walk
 from landscape.symmetry.mixing import mixed
 from landscape.symmetry.scale_variables import PINNED, ZERO, Variables
 from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
@@ -35,10 +35,11 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
     orthogonal, behind a rotary embedding a factor and a rotation a pair. Constants that a softmax, a mean or a bias takes away
     are `shifts`, `trades`, `centrings` and `means`. What no rule reads is in `unread`.
 
-    The network is traced once in eval mode. What is found is exact. Not found are negative factors and permutations (which
-    move no measure), factors that must be inverse to each other (gains of normalized queries against those of keys, a tied
-    table against the last gain), and directions that only these data leave free. On small networks what is found is all there
-    is: its dimension is that of the null space of the Jacobian (tests/symmetry/test_completeness.py).
+    The network is traced once in eval mode. Every change that is found keeps the function. Not found are negative factors and
+    permutations (which move no measure), factors that must be inverse to each other (gains of normalized queries against those
+    of keys, a tied table against the last gain; `unread_factors`), and directions that only these data leave free. On small
+    networks the dimension of what is found is that of the null space of the Jacobian, but for gaps of known size
+    (tests/symmetry/test_completeness.py).
 
     Args:
         model: any module that `torch.export` can trace; it is copied and left as it was.
@@ -80,61 +81,35 @@ def symmetries_of(graph: Graph, trained: frozenset[str] | None = None) -> Symmet
     more = _collect(graph, nearly, others, np.unique(nearly.labels[freed])) if freed.any() else None
     rest = mixed(graph, trained)
     factors = tuple(place for place in {**exact.unread, **nearly.unread} if place not in rest.contracted)
-    return Symmetries(
-        found.units, found.pinned, found.scalings, found.neurons, rest.mixings, rest.shifts, rest.trades, rest.centrings,
-        rest.means, more, rest.unread, factors,
-    )  # fmt: skip
+    return replace(
+        found,
+        mixings=rest.mixings,
+        shifts=rest.shifts,
+        trades=rest.trades,
+        centrings=rest.centrings,
+        means=rest.means,
+        nearly=more,
+        unread=rest.unread,
+        unread_factors=factors,
+    )
 
 
 def _interpret(graph: Graph, variables: Variables) -> list[Use]:
     """Propagate ids through the graph, call by call; returns the uses of the parameters."""
-    values: dict[fx.Node, Any] = {}
     uses: list[Use] = []
 
-    def look_up(argument: Any) -> Any:
-        return fx.node.map_arg(argument, lambda node: values[node])
+    def follow(op: Any, args: dict[str, Any], shapes: list[torch.Size], where: str) -> Any:
+        call = Call(op, args, shapes, where, variables, uses)
+        # Calls that only query a shape or a dtype have no effect on values.
+        asks = call.name.startswith(("sym_", "_assert_tensor_metadata"))
+        return None if asks else RULES.get(call.name, Call.unknown)(call)
 
-    norms = rms_norms(graph)
-    for node in graph.nodes:
-        if node in norms.parts:
-            values[node] = None
-        elif node.op == "placeholder":
-            values[node] = _placeholder(graph, node)
-        elif node.op == "output":
-            outputs = [v for v in values_in(look_up(node.args)) if isinstance(v, (Tensor, Leaf))]
-            Call("output", {}, [], "the network", variables, uses).pin(*outputs, reason="it is an output of the network")
-        elif node.op == "get_attr":
-            values[node] = None
-        elif node.target is operator.getitem:
-            values[node] = look_up(node.args[0])[node.args[1]]
-        else:
-            op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
-            call = Call(op, args, _shapes(node), where(node), variables, uses)
-            # Calls that only query a shape or a dtype have no effect on values.
-            asks = call.name.startswith(("sym_", "_assert_tensor_metadata"))
-            values[node] = None if asks else RULES.get(call.name, Call.unknown)(call)
+    def end(results: list[Any]) -> None:
+        outputs = [v for v in results if isinstance(v, (Tensor, Leaf))]
+        Call("output", {}, [], "the network", variables, uses).pin(*outputs, reason="it is an output of the network")
+
+    walk(graph, given=fixed, follow=follow, end=end)
     return uses
-
-
-def _placeholder(graph: Graph, node: fx.Node) -> Any:
-    """A parameter, a buffer, a constant or an input."""
-    name = graph.leaves.get(node.name)
-    if name is not None:
-        return Leaf(name, graph.tensors[name].shape, name in graph.parameters)
-    value = node.meta.get("val")
-    return fixed(value.shape) if isinstance(value, Tensor) else value
-
-
-def _shapes(node: fx.Node) -> list[torch.Size]:
-    """Shapes of the tensors that a call returns."""
-    return [v.shape for v in values_in(node.meta.get("val")) if isinstance(v, Tensor)]
-
-
-def values_in(value: Any) -> list[Any]:
-    """Elements of nested lists, in order."""
-    if isinstance(value, (list, tuple)):
-        return [leaf for v in value for leaf in values_in(v)]
-    return [value]
 
 
 def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tuple[Tensor, Tensor, float | None]]:

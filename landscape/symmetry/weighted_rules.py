@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from landscape.symmetry.calls import Call, Ids, Leaf, along, fixed, rule
+from landscape.symmetry.calls import Call, Ids, along, fixed, rule
+from landscape.symmetry.graph_calls import Leaf
 
 
 @rule("linear")
@@ -31,15 +32,15 @@ def matmul(call: Call) -> Any:
         return call.unknown()
     if call.variables.pinned(right):
         return call.mix(left, [-1]).expand(call.shape)
-    call.variables.note(left, right, place=f"{call.name} in {call.where}")
-    call.pin(left, reason=f"{call.name} in {call.where} multiplies two activations")
+    call.variables.note(left, right, place=call.place)
+    call.pin(left, reason=f"{call.place} multiplies two activations")
     return call.mix(right, [-2]).expand(call.shape)
 
 
 def _affine(call: Call, x: Any, weight: Any, bias: Any, *, transposed: bool) -> Any:
     """A weight matrix applied over the last axis of x."""
     if not isinstance(weight, Leaf) or not weight.parameter or len(weight.shape) != 2:
-        return call.unknown(f"the weight of {call.name} in {call.where} is computed or fixed")
+        return call.unknown(f"the weight of {call.place} is computed or fixed")
     x = call.ids(x)
     inputs = call.mix(x, range(x.ndim - 1)).reshape(-1)
     out = call.variables.fresh(call.shape[-1], weight.producer)
@@ -56,7 +57,7 @@ def convolution(call: Call) -> Any:
     """W[o, i, ...] scales by s_o / s_i, with i counted within o's group; a transposed convolution has W[i, o, ...]."""
     weight, groups = call.args["weight"], call.args["groups"]
     if not isinstance(weight, Leaf) or not weight.parameter:
-        return call.unknown(f"the weight of {call.name} in {call.where} is computed or fixed")
+        return call.unknown(f"the weight of {call.place} is computed or fixed")
     x = call.ids(call.args["input"])
     spatial = len(weight.shape) - 2
     axis = x.ndim - spatial - 1  # the batch axis may be missing
@@ -115,7 +116,7 @@ def own_statistics(call: Call) -> Any:
     if call.variables.nearly and isinstance(call.args["input"], Tensor) and call.args["input"].ndim > 1:
         _alike(call, call.args["input"])
     else:
-        call.pin(call.args["input"], reason=f"{call.name} in {call.where} divides by the spread of its input, plus eps")
+        call.pin(call.args["input"], reason=f"{call.place} divides by the spread of its input, plus eps")
     call.pin(*statistics)
     if not isinstance(weight, Leaf) or not weight.parameter:
         call.pin(weight, bias)
@@ -143,8 +144,8 @@ def _alike(call: Call, x: Ids) -> None:
 def attention(call: Call) -> Any:
     """softmax(Q K^T) V: linear in V, whose channels keep their scales; Q and K are fixed."""
     value, query = call.args["value"], call.args["query"]
-    reason = f"the softmax of {call.name} in {call.where} is not homogeneous"
-    call.variables.note(call.ids(query), call.ids(call.args["key"]), place=f"{call.name} in {call.where}")
+    reason = f"the softmax of {call.place} is not homogeneous"
+    call.variables.note(call.ids(query), call.ids(call.args["key"]), place=call.place)
     call.pin(query, call.args["key"], call.args["attn_mask"], reason=reason)
     if not isinstance(value, Tensor) or value.shape[:-2] != call.shape[:-2]:
         return call.unknown(reason)

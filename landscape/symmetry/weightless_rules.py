@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.symmetry.calls import Call, Leaf, rule
+from landscape.symmetry.calls import Call, rule
+from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.scale_variables import PINNED, ZERO
 
 # Positively homogeneous functions of one activation.
@@ -89,9 +90,9 @@ def join(call: Call) -> Any:
     """A sum needs the same scale on both sides; a residual stream shares it."""
     a, b = call.args["self"], call.args["other"]
     if isinstance(b, (int, float)) and b != 0:
-        return call.unknown(f"{call.name} in {call.where} adds a constant")
+        return call.unknown(f"{call.place} adds a constant")
     a, b = call.ids(a), call.ids(b) if isinstance(b, (Tensor, Leaf)) else torch.tensor(ZERO)
-    call.variables.equate(a, b, f"{call.name} in {call.where} joins it to a value of fixed scale")
+    call.variables.equate(a, b, f"{call.place} joins it to a value of fixed scale")
     a, b = a.expand(call.shape), b.expand(call.shape)
     return torch.where(a == ZERO, b, a) if bool((a == ZERO).any()) else a
 
@@ -111,8 +112,8 @@ def product(call: Call) -> Any:
     a, b = call.ids(a), call.ids(b)
     if not call.variables.pinned(a):
         if not call.variables.pinned(b):
-            call.variables.note(a, b, place=f"{call.name} in {call.where}")
-            call.pin(b, reason=f"{call.name} in {call.where} multiplies two activations")
+            call.variables.note(a, b, place=call.place)
+            call.pin(b, reason=f"{call.place} multiplies two activations")
         return a.expand(call.shape)
     return b.expand(call.shape)
 
@@ -135,7 +136,7 @@ def quotient(call: Call) -> Any:
     """Division by a number or a fixed value keeps the scale."""
     if call.args.get("rounding_mode") is not None:
         return call.unknown()
-    call.pin(call.args["other"], reason=f"{call.name} in {call.where} divides by it")
+    call.pin(call.args["other"], reason=f"{call.place} divides by it")
     return call.ids(call.args["self"]).expand(call.shape)
 
 

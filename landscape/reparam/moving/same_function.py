@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from landscape.errors import NumericalError
 from landscape.network.graph import Example, arguments, copied
-from landscape.symmetry.finding import values_in
+from landscape.symmetry.graph_calls import values_in
 
 # Tolerance of the outputs, relative to the largest, for rounding of the new weights to their dtype.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}

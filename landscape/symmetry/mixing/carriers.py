@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.symmetry.calls import Leaf
+from landscape.symmetry.graph_calls import Leaf, values_in
 from landscape.symmetry.mixing.channels import Taken
-from landscape.symmetry.mixing.steps import Step, flat, is_learned, rule, written
+from landscape.symmetry.mixing.steps import Step, is_learned, rule, written
 from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, columns, distinct, opaque, vector_axis, vectors
 from landscape.symmetry.weightless_rules import MOVES
 
@@ -33,8 +33,8 @@ def only_in_training(step: Step) -> Any:
 @rule(*MOVES, "expand_copy", "index_select", accepts=("scores", "weights"))
 def move(step: Step) -> Any:
     """Every result element is some element of an input."""
-    named = {n: arg for n, arg in step.args.items() if any(isinstance(v, (Tracked, Leaf)) for v in flat(arg))}
-    values = [v for arg in named.values() for v in flat(arg) if isinstance(v, (Tracked, Leaf))]
+    named = {n: arg for n, arg in step.args.items() if any(isinstance(v, (Tracked, Leaf)) for v in values_in(arg))}
+    values = [v for arg in named.values() for v in values_in(arg) if isinstance(v, (Tracked, Leaf))]
     if not values:
         return step.nothing(learned=False)
     if not named.keys() <= {"self", "input", "tensors", "src", "other"} or "dtype" in step.args:
@@ -42,7 +42,7 @@ def move(step: Step) -> Any:
     only = values[0]
     if len(values) == 1 and isinstance(only, Leaf):
         moved = _moved(step, {n: only.elements() for n in named})
-        views = [Leaf(only.name, m.shape, only.parameter, m) for m in flat(moved)]
+        views = [Leaf(only.name, m.shape, only.parameter, m) for m in values_in(moved)]
         return views if isinstance(moved, (list, tuple)) else views[0]
     learned = any(is_learned(v) for v in values)
     if all(isinstance(v, Tracked) and v.opaque for v in values):

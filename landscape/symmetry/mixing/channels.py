@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from landscape.symmetry.calls import Leaf
+from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader
 
 Numbers = Int[np.ndarray, " n"]
@@ -233,8 +232,3 @@ def signatures(channels: Numbers, places: np.ndarray) -> tuple[Numbers, np.ndarr
     total = np.zeros(len(distinct), np.uint64)
     np.add.at(total, inverse.reshape(-1), mixed)
     return distinct, total
-
-
-def positions(index: Tensor) -> Tensor:
-    """An index tensor as a contiguous one."""
-    return torch.as_tensor(index, dtype=torch.int64).contiguous()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.symmetry.calls import Leaf
+from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.mixtures import Reader
 from landscape.symmetry.mixing.steps import Step, is_learned, rule

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from landscape.symmetry.calls import Leaf
+from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.mixtures import BatchNormMean
 from landscape.symmetry.mixing.steps import Step, axis_of, rule

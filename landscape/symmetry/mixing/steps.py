@@ -9,46 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from landscape.symmetry.calls import Leaf
-from landscape.symmetry.mixing.channels import Channels, Numbers
+from landscape.symmetry.graph_calls import GraphCall, Leaf, values_in
+from landscape.symmetry.mixing.channels import Channels
 from landscape.symmetry.mixing.tracked import Codes, Tracked, distinct, opaque, vector_axis, vectors
 
 
 @dataclass(frozen=True)
-class Step:
-    """A call: operation, arguments by name, shapes of the results, the calling layer, and the channels of the network."""
+class Step(GraphCall):
+    """A call whose activations are `Tracked`, with the channels of the network."""
 
-    op: Any
-    args: dict[str, Any]
-    shapes: list[torch.Size]
-    where: str
     store: Channels
-
-    @property
-    def name(self) -> str:
-        """Name of the operation, without its overload."""
-        return str(getattr(self.op, "overloadpacket", self.op)).removeprefix("aten.")
-
-    @property
-    def place(self) -> str:
-        """The operation and its layer, for reasons."""
-        return f"{self.name} in {self.where}"
-
-    @property
-    def first(self) -> Any:
-        """The first argument."""
-        return next(iter(self.args.values()))
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of the first result."""
-        return self.shapes[0]
 
     def values(self) -> list["Tracked | Leaf"]:
         """All arguments that are activations, parameters or buffers; lists are searched."""
-        return [v for arg in self.args.values() for v in flat(arg) if isinstance(v, (Tracked, Leaf))]
+        return [v for arg in self.args.values() for v in values_in(arg) if isinstance(v, (Tracked, Leaf))]
 
     def tracked(self, value: Any) -> Tracked:
         """A value as an activation; a parameter starts channels of its own, one for each element of its last axis."""
@@ -74,7 +49,7 @@ class Step:
     def breaks(self, *values: Any, reason: str | None = None, constants: bool = False) -> None:
         """The channels of these values cannot be mixed; see `Channels.break_`."""
         for value in values:
-            for v in flat(value):
+            for v in values_in(value):
                 if isinstance(v, Tracked) and not v.opaque:
                     self.store.break_(distinct(v.codes), reason or f"{self.place} is not linear", constants=constants)
 
@@ -109,21 +84,16 @@ def rule(*names: str, accepts: tuple[str, ...] = ()) -> Callable[[Rule], Rule]:
     return enter
 
 
-def flat(value: Any) -> list[Any]:
-    """A value, or the elements of nested lists, in order."""
-    return [leaf for v in value for leaf in flat(v)] if isinstance(value, (list, tuple)) else [value]
-
-
 def is_learned(value: Any) -> bool:
     """Whether a value depends on a parameter."""
     return value.parameter if isinstance(value, Leaf) else isinstance(value, Tracked) and value.learned
 
 
-def written(step: Step, leaf: Leaf, channels: Numbers | None = None, axis: int = -1) -> Tracked:
-    """A parameter used as an activation: it writes channels along one axis, new ones unless they are given."""
+def written(step: Step, leaf: Leaf, axis: int = -1) -> Tracked:
+    """A parameter used as an activation: it writes new channels along one axis."""
     axis %= len(leaf.shape)
     index = leaf.elements().movedim(axis, -1)
-    own = step.store.fresh(index.shape[-1], leaf.producer) if channels is None else channels
+    own = step.store.fresh(index.shape[-1], leaf.producer)
     rows = index.reshape(-1, index.shape[-1])
     once = rows if leaf.index is None else torch.unique(rows, dim=0)  # a class token, expanded, stands in every image
     step.store.writes(leaf.name, once, own, constant=True)
@@ -147,8 +117,3 @@ def axis_of(codes: Codes) -> int:
     """The axis of vectors, the last one if that cannot be told."""
     found = vector_axis(codes)
     return codes.ndim - 1 if found is None else found
-
-
-def whole(index: Tensor, n: int) -> Tensor:
-    """An index as rows of n."""
-    return index.reshape(-1, n)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from landscape.symmetry.calls import Leaf
+from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing import normalizations
 from landscape.symmetry.mixing.channels import Numbers
 from landscape.symmetry.mixing.steps import Step, axis_of, is_learned, rule, written

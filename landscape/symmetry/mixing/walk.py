@@ -1,18 +1,17 @@
 """Follow the channels of a network's linear maps through its graph."""
 
-import operator
 from collections import Counter
+from functools import partial
 from typing import Any
 
-from torch import Tensor, fx
+import torch
 
-from landscape.network.graph import Graph, bound_arguments, where
-from landscape.symmetry.calls import Leaf
-from landscape.symmetry.hand_written import rms_norms
+from landscape.network.graph import Graph
+from landscape.symmetry.graph_calls import Leaf, walk
 from landscape.symmetry.inert_operations import INERT, LARGEST_OVER_POSITIONS, LINEAR_OVER_POSITIONS, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
-from landscape.symmetry.mixing.steps import RULES, Step, axis_of, flat, settle
+from landscape.symmetry.mixing.steps import RULES, Step, axis_of, settle
 from landscape.symmetry.mixing.tracked import Tracked, channel, columns, distinct, opaque, vectors
 
 
@@ -22,30 +21,14 @@ def channels_of(graph: Graph, trained: frozenset[str]) -> Channels:
         n for n in graph.parameters if graph.tensors[n].ndim == 1 and bool((graph.tensors[n] == graph.tensors[n][:1]).all())
     )
     store = Channels(frozen=graph.parameters - trained, shared=_shared(graph), even_gains=even)
-    values: dict[fx.Node, Any] = {}
 
-    def look_up(argument: Any) -> Any:
-        return fx.node.map_arg(argument, lambda node: values[node])
+    def follow(op: Any, args: dict[str, Any], shapes: list[torch.Size], where: str) -> Any:
+        step, before = Step(op, args, shapes, where, store), len(store.entries)
+        result = _followed(step) if shapes else None
+        _note_uses(step, result, before)
+        return result
 
-    norms = rms_norms(graph)
-    for node in graph.nodes:
-        if node in norms.parts:
-            values[node] = None
-        elif node.op == "placeholder":
-            values[node] = _placeholder(graph, node)
-        elif node.op == "output":
-            _output(store, flat(look_up(node.args)))
-        elif node.op == "get_attr":
-            values[node] = None
-        elif node.target is operator.getitem:
-            values[node] = look_up(node.args[0])[node.args[1]]
-        else:
-            shapes = [v.shape for v in flat(node.meta.get("val")) if isinstance(v, Tensor)]
-            op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
-            step = Step(op, args, shapes, where(node), store)
-            before = len(store.entries)
-            values[node] = _followed(step) if shapes else None
-            _note_uses(step, values[node], before)
+    walk(graph, given=partial(opaque, learned=False), follow=follow, end=partial(_output, store))
     store.look()
     return store
 
@@ -100,15 +83,6 @@ def _pooled(step: Step, *, constants: bool = False) -> Any:
         step.store.fixed.update(own.tolist())
     lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
     return step.result(vectors(lead, own).movedim(-1, axis))
-
-
-def _placeholder(graph: Graph, node: fx.Node) -> Any:
-    """A parameter, a buffer, a constant or an input."""
-    name = graph.leaves.get(node.name)
-    if name is not None:
-        return Leaf(name, graph.tensors[name].shape, name in graph.parameters)
-    value = node.meta.get("val")
-    return opaque(value.shape, learned=False) if isinstance(value, Tensor) else value
 
 
 def _output(store: Channels, results: list[Any]) -> None:
