@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.symmetry.graph_calls import GraphCall, Leaf
-from landscape.symmetry.inert_operations import INERT, NO_FACTOR
+from landscape.symmetry.operation_kinds import INERT, NO_FACTOR
 from landscape.symmetry.scale_variables import PINNED, Variables
 
 Ids = Int[Tensor, "..."]

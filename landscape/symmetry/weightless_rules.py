@@ -8,6 +8,7 @@ from torch import Tensor
 
 from landscape.symmetry.calls import Call, rule
 from landscape.symmetry.graph_calls import Leaf
+from landscape.symmetry.operation_kinds import AVERAGES, MAXIMA
 from landscape.symmetry.scale_variables import PINNED, ZERO
 
 # Positively homogeneous functions of one activation.
@@ -66,14 +67,7 @@ def reduction(call: Call) -> Any:
     return call.results(common)
 
 
-_POOLINGS = [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg", "_adaptive_avg") for n in (1, 2, 3)]
-_POOLINGS += [f"max_pool{n}d_with_indices" for n in (1, 2, 3)]
-_UPSAMPLINGS = [f"upsample_{kind}" for kind in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")]
-_UPSAMPLINGS += [f"{prefix}{n}d" for prefix in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)]
-_UPSAMPLINGS += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
-
-
-@rule(*_POOLINGS, *_UPSAMPLINGS)
+@rule(*AVERAGES, *MAXIMA)
 def resample(call: Call) -> Any:
     """Means, maxima and interpolation over the spatial axes; zero or minus infinite padding is compatible with any scale."""
     ids = call.ids(call.first)

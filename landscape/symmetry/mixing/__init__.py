@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from landscape.network.graph import Graph
-from landscape.symmetry.mixing.constants import centrings_of, shifts_of, trades_of
+from landscape.symmetry.mixing.constants import calls_of, centrings_of, shifts_of, trades_of
 from landscape.symmetry.mixing.mixed_channels import coordinates_of, mixings_of
 from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Reader, Rows, Shift, Trade
 from landscape.symmetry.mixing.walk import channels_of
@@ -33,10 +33,10 @@ def mixed(graph: Graph, trained: frozenset[str] | None = None) -> Found:
     store = channels_of(graph, graph.parameters if trained is None else trained)
     coordinates = coordinates_of(store)
     mixings = mixings_of(store, coordinates)
-    keys, trades = trades_of(store, coordinates.of)
-    more, centrings = centrings_of(store)
+    calls = calls_of(store)
+    keys, trades = trades_of(store, calls, coordinates.of)
+    more, centrings = centrings_of(store, calls)
     once = Counter(mean.shift for mean in store.means)
     means = tuple(mean for mean in store.means if once[mean.shift] == 1)
-    return Found(
-        mixings, (*shifts_of(store), *keys, *more), trades, centrings, means, tuple(store.unread), frozenset(store.contracted)
-    )
+    shifts = (*shifts_of(store, calls), *keys, *more)
+    return Found(mixings, shifts, trades, centrings, means, tuple(store.unread), frozenset(store.contracted))

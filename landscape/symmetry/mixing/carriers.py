@@ -87,7 +87,7 @@ def index(step: Step) -> Any:
     own = channel(x.codes.reshape(-1, x.shape[-1]))
     if vector_axis(x.codes) != last or len(chosen) > last or not (own == own[0]).all():
         return step.unread()
-    return Tracked(vectors(tuple(step.shape[:-1]), own[0]), x.learned)
+    return Tracked(vectors(step.shape, own[0]), x.learned)
 
 
 @rule("constant_pad_nd", "pad")

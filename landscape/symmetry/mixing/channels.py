@@ -212,6 +212,11 @@ class Channels:
             self.doubtful[c] = self.doubtful[c] or reason
             self.fixed.add(c)
 
+    def stiffen(self, channels: Numbers) -> None:
+        """No matrix can be written into these channels."""
+        for c in channels.tolist():
+            self.rigid[c] = True
+
     def give_up(self, reason: str) -> None:
         """Something of the network is not read."""
         self.unread[reason] = None

@@ -16,10 +16,10 @@ _UNIFORM = ("layer norm", "classes", "outputs")
 _ROUNDING = 1e-9
 
 
-def shifts_of(store: Channels) -> tuple[Shift, ...]:
+def shifts_of(store: Channels, calls: dict[str, set[int]]) -> tuple[Shift, ...]:
     """Constants, the same in all channels, that the mean of a LayerNorm takes away, or the loss from the outputs."""
     ignored = _ignored(store)
-    once = _used_once(store)
+    once = _once(calls)
     found = []
     for outputs in (False, True):
         rows: dict[str, torch.Tensor] = {}
@@ -62,9 +62,9 @@ def _vectors(store: Channels, outputs: bool) -> Iterator[Numbers]:
             front.extend(parts.get(mark, ()))
 
 
-def centrings_of(store: Channels) -> tuple[tuple[Shift, ...], tuple[Centring, ...]]:
+def centrings_of(store: Channels, calls: dict[str, set[int]]) -> tuple[tuple[Shift, ...], tuple[Centring, ...]]:
     """Weights that read only what a LayerNorm has centred; without gain and shift their symmetry is a plain shift."""
-    once = _used_once(store)
+    once = _once(calls)
     single = {
         tuple(s.total.tolist()): (tuple(s.parts[0].tolist()), float(s.factors[0])) for s in store.sums if len(s.parts) == 1
     }
@@ -101,7 +101,7 @@ class _Source:
     group: int
 
 
-def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Trade, ...]]:
+def trades_of(store: Channels, calls: dict[str, set[int]], of: Numbers) -> tuple[tuple[Shift, ...], tuple[Trade, ...]]:
     """Constants that move from one bias to others, and those in keys that the softmax takes away (shifts).
 
     `of` is the coordinate of each channel, see `landscape.symmetry.mixing.mixed_channels`.
@@ -109,7 +109,7 @@ def trades_of(store: Channels, of: Numbers) -> tuple[tuple[Shift, ...], tuple[Tr
     if not len(store.key):
         return (), ()
     group = _groups(store)
-    once, tied = _used_once(store), _tied_to_outputs(store)
+    once, tied = _once(calls), _tied_to_outputs(store, calls)
     sources = [
         _Source(entry, g)
         for entry in store.entries
@@ -262,20 +262,22 @@ def _ordered(of: Numbers, channels: Numbers, at: Numbers) -> torch.Tensor:
     return torch.from_numpy(at[np.argsort(of[channels[at]], kind="stable")])
 
 
-def _used_once(store: Channels) -> set[str]:
-    """Parameters that only one call uses."""
+def calls_of(store: Channels) -> dict[str, set[int]]:
+    """The calls that use each parameter."""
     calls: dict[str, set[int]] = {}
     for entry in store.entries:
         calls.setdefault(entry.name, set()).add(entry.call)
+    return calls
+
+
+def _once(calls: dict[str, set[int]]) -> set[str]:
+    """Parameters that only one call uses."""
     return {name for name, own in calls.items() if len(own) == 1}
 
 
-def _tied_to_outputs(store: Channels) -> set[str]:
+def _tied_to_outputs(store: Channels, calls: dict[str, set[int]]) -> set[str]:
     """Tables of two calls, of which one writes the outputs: a constant in all rows moves all outputs by one number."""
     last = {int(store.call[taken.channels[0]]) for taken in store.taken if taken.by == "outputs"}
-    calls: dict[str, set[int]] = {}
-    for entry in store.entries:
-        calls.setdefault(entry.name, set()).add(entry.call)
     return {name for name, own in calls.items() if len(own) == 2 and len(own & last) == 1}
 
 

@@ -46,7 +46,7 @@ def product(step: Step, left: Any, right: Any) -> Any:
     if along == [n - 1, n - 2]:
         return _contracted(step, a, b)
     if along == [None, n - 1] and left.opaque:
-        return _averaged(step, b, n - 1, ones=left.mark is not None)
+        return _averaged(step, b, n - 1, ones=left.mark is not None and left.mark.kind == "weights")
     if along == [n - 2, None] and right.opaque:
         return _averaged(step, a, n - 2, ones=False)
     for value in (left, right):

@@ -54,8 +54,8 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
         step.store.direct[call] = values
         step.store.through[call] = values.union(*(step.store.through.get(c, set()) for c in before))
     step.store.writes(weight.name, index.t(), out)
-    _constant(step, bias, out)
-    return Tracked(vectors(tuple(step.shape[:-1]), out))
+    step.adds(bias, out)
+    return Tracked(vectors(step.shape, out))
 
 
 def _unmixable(step: Step, n: int) -> Numbers:
@@ -86,12 +86,6 @@ def _reads(step: Step, name: str, index: Tensor, channels: Numbers, call: int, b
         step.store.taken.append(Taken(channels, "bias", reader))
     else:
         step.store.fixed.update(channels.tolist())
-
-
-def _constant(step: Step, bias: Any, out: Numbers) -> None:
-    """Record that a bias writes the channels."""
-    if isinstance(bias, Leaf) and bias.parameter:
-        step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution")
@@ -138,9 +132,8 @@ def convolution(step: Step) -> Any:
         own = index[g * per_group : (g + 1) * per_group]
         store.writes(weight.name, own.movedim(0, -1).reshape(-1, per_group), out[g * per_group : (g + 1) * per_group])
     store.split(out, np.arange(len(out)) // per_group)
-    _constant(step, bias, out)
-    lead = [n for d, n in enumerate(step.shape) if d != axis]
-    return Tracked(vectors(tuple(lead), out).movedim(-1, axis))
+    step.adds(bias, out)
+    return Tracked(vectors(step.shape, out, axis))
 
 
 @rule("embedding")
@@ -151,7 +144,7 @@ def embedding(step: Step) -> Any:
         return step.unread()
     out = step.store.fresh(weight.shape[1], weight.producer)
     step.store.writes(weight.name, weight.elements(), out, constant=True)
-    return Tracked(vectors(tuple(step.shape[:-1]), out))
+    return Tracked(vectors(step.shape, out))
 
 
 @rule("lstm", "gru", "rnn_tanh")

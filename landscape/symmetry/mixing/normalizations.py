@@ -38,15 +38,13 @@ def _normed(step: Step, x: Tracked, *, centred: bool, gain: Any, shift: Any) -> 
         store.link(own, out)
     else:
         step.breaks(x)
-        for c in out.tolist():
-            store.rigid[c] = True
+        store.stiffen(out)
     _gain(step, out, gain)
     learned = isinstance(shift, Leaf) and shift.parameter
     if centred and (learned or shift is None):
         store.centred[tuple(out.tolist())] = shift
-    if learned:
-        store.writes(shift.name, shift.elements().reshape(1, -1), out, constant=True)
-    return vectors(tuple(step.shape[:-1]), out)
+    step.adds(shift, out)
+    return vectors(step.shape, out)
 
 
 def _gain(step: Step, out: Numbers, gain: Any) -> None:
@@ -66,20 +64,15 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
     fits = gain.shape.numel() == len(first) and (own == first).all() and bool((first >= 0).all())
     if not fits or any(step.store.normed[c] or c in step.store.gain for c in first.tolist()):
         step.breaks(x, reason=f"{step.place} multiplies each by its own number")
-        if not x.opaque:
-            step.store.doubt(own.reshape(-1), f"{step.place} multiplies each by its own number")
-        for c in out.tolist():
-            step.store.rigid[c] = True
-        return step.result(vectors(tuple(n for d, n in enumerate(step.shape) if d != axis), out).movedim(-1, axis))
+        step.store.stiffen(out)
+        return step.result(vectors(step.shape, out, axis))
     step.store.link(first, out)
-    for c in first.tolist():
-        step.store.fixed.add(c)
+    step.store.fixed.update(first.tolist())
     if _from_norm(step, first):
         _gain(step, out, gain)
     else:
         step.store.doubt(out, f"{step.place} is between two linear maps")
-    lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
-    return step.result(vectors(lead, out).movedim(-1, axis))
+    return step.result(vectors(step.shape, out, axis))
 
 
 def _from_norm(step: Step, channels: Numbers) -> bool:
@@ -102,18 +95,14 @@ def batch_norm(step: Step) -> Any:
         step.store.link(column.channels, out[column.at])
         step.store.taken.append(Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at])))
     if not found:
-        for c in out.tolist():
-            step.store.rigid[c] = True
+        step.store.stiffen(out)
     for c in out.tolist():
         step.store.doubtful[c] = f"{step.place} is between two linear maps"
-    if isinstance(bias, Leaf) and bias.parameter:
-        step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
-        if isinstance(gain, Leaf) and isinstance(var, Leaf):
-            eps, channels = step.args["eps"], int(mean.shape.numel())
-            mean_of = BatchNormMean(step.where, mean.name, var.name, bias.name, gain.name, eps, channels)
-            step.store.means.append(mean_of)
-    lead = tuple(n for d, n in enumerate(step.shape) if d != 1)
-    return step.result(vectors(lead, out).movedim(-1, 1))
+    step.adds(bias, out)
+    if isinstance(bias, Leaf) and bias.parameter and isinstance(gain, Leaf) and isinstance(var, Leaf):
+        eps, channels = step.args["eps"], int(mean.shape.numel())
+        step.store.means.append(BatchNormMean(step.where, mean.name, var.name, bias.name, gain.name, eps, channels))
+    return step.result(vectors(step.shape, out, 1))
 
 
 @rule("group_norm", "native_group_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm")
@@ -125,7 +114,5 @@ def _spread_of_many(step: Step) -> Any:
     if not (isinstance(weight, Leaf) and weight.parameter) or len(step.shape) < 2:
         return step.nothing()
     out = step.store.fresh(step.shape[1], step.where, rigid=True)
-    if isinstance(bias, Leaf) and bias.parameter:
-        step.store.writes(bias.name, bias.elements().reshape(1, -1), out, constant=True)
-    lead = tuple(n for d, n in enumerate(step.shape) if d != 1)
-    return step.result(vectors(lead, out).movedim(-1, 1))
+    step.adds(bias, out)
+    return step.result(vectors(step.shape, out, 1))

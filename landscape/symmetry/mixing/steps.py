@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from landscape.symmetry.graph_calls import GraphCall, Leaf, values_in
-from landscape.symmetry.mixing.channels import Channels
+from landscape.symmetry.mixing.channels import Channels, Numbers
 from landscape.symmetry.mixing.tracked import Codes, Tracked, distinct, opaque, vector_axis, vectors
 
 
@@ -52,6 +52,11 @@ class Step(GraphCall):
             for v in values_in(value):
                 if isinstance(v, Tracked) and not v.opaque:
                     self.store.break_(distinct(v.codes), reason or f"{self.place} is not linear", constants=constants)
+
+    def adds(self, bias: Any, channels: Numbers) -> None:
+        """Note a learned vector that is added to these channels; anything else is none."""
+        if isinstance(bias, Leaf) and bias.parameter:
+            self.store.writes(bias.name, bias.elements().reshape(1, -1), channels, constant=True)
 
     def nonlinear(self) -> Any:
         """The result of an operation that is known not to be linear."""
@@ -97,7 +102,7 @@ def written(step: Step, leaf: Leaf, axis: int = -1) -> Tracked:
     rows = index.reshape(-1, index.shape[-1])
     once = rows if leaf.index is None else torch.unique(rows, dim=0)  # a class token, expanded, stands in every image
     step.store.writes(leaf.name, once, own, constant=True)
-    return Tracked(vectors(tuple(index.shape[:-1]), own).movedim(-1, axis))
+    return Tracked(vectors(leaf.shape, own, axis))
 
 
 def settle(step: Step) -> None:

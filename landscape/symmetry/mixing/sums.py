@@ -72,8 +72,7 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
         return Tracked(torch.where(x >= 0, x, y), learned)
     total = step.store.fresh(step.shape[axis], step.where)
     step.store.sum(total, (one[0], two[0]), (1.0, -1.0 if step.name == "sub" else 1.0))
-    lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
-    return Tracked(vectors(lead, total).movedim(-1, axis), learned)
+    return Tracked(vectors(step.shape, total, axis), learned)
 
 
 def _fixed_from_here(step: Step, *values: Tracked) -> Any:
@@ -225,6 +224,4 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
         step.store.sum(total, (first,), (1.0,))
     else:
         step.store.fixed.update(first.tolist())
-    at = axis if keep else axis - sum(d < axis for d in dims)
-    lead = tuple(n for d, n in enumerate(step.shape) if d != at)
-    return step.result(vectors(lead, total).movedim(-1, at))
+    return step.result(vectors(step.shape, total, axis if keep else axis - sum(d < axis for d in dims)))

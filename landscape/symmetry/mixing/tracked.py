@@ -1,5 +1,6 @@
 """An activation whose elements carry the channel and the vector that they belong to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +61,11 @@ def opaque(shape: torch.Size | tuple[int, ...], learned: bool = True, mark: Mark
     return Tracked(torch.full((), OPAQUE).expand(shape), learned, mark)
 
 
-def vectors(lead: tuple[int, ...], channels: Numbers) -> Codes:
-    """Codes (*lead, n): one vector for each position of `lead`, each with these channels."""
+def vectors(shape: Sequence[int], channels: Numbers, axis: int = -1) -> Codes:
+    """Codes of a value of this shape: one vector along `axis` for each position on the other axes, with these channels."""
+    lead = [n for d, n in enumerate(shape) if d != axis % len(shape)]
     number = torch.arange(int(np.prod(lead, dtype=np.int64))).view(*lead, 1)
-    return (number << _BITS) + torch.from_numpy(channels)
+    return ((number << _BITS) + torch.from_numpy(channels)).movedim(-1, axis)
 
 
 def channel(codes: Codes) -> np.ndarray:

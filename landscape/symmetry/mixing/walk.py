@@ -8,11 +8,10 @@ import torch
 
 from landscape.network.graph import Graph
 from landscape.symmetry.graph_calls import Leaf, walk
-from landscape.symmetry.inert_operations import INERT, LARGEST_OVER_POSITIONS, LINEAR_OVER_POSITIONS, RECTIFYING, SHAPE_ONLY
-from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
+from landscape.symmetry.mixing import carriers, contractions, kinds, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
-from landscape.symmetry.mixing.steps import RULES, Step, axis_of, settle
-from landscape.symmetry.mixing.tracked import Tracked, channel, columns, distinct, opaque, vectors
+from landscape.symmetry.mixing.steps import RULES, Step, settle
+from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque
 
 
 def channels_of(graph: Graph, trained: frozenset[str]) -> Channels:
@@ -55,34 +54,7 @@ def _note_uses(step: Step, result: Any, before: int) -> None:
 def _followed(step: Step) -> Any:
     """The results of one call."""
     settle(step)
-    if step.name in RULES:
-        return RULES[step.name](step)
-    if step.name in INERT or step.name in RECTIFYING:
-        return step.nonlinear()
-    if step.name in SHAPE_ONLY:
-        return step.nothing(learned=False)
-    if step.name in LINEAR_OVER_POSITIONS:
-        return _pooled(step)
-    if step.name in LARGEST_OVER_POSITIONS:
-        step.breaks(step.first, constants=True)
-        return _pooled(step, constants=True)
-    return step.unread()
-
-
-def _pooled(step: Step, *, constants: bool = False) -> Any:
-    """The same channels, in new vectors; constants of averages are not followed, because of padding."""
-    x = step.tracked(step.first)
-    axis = axis_of(x.codes)
-    if x.opaque:
-        return step.nothing()
-    found = columns(step.store, x.codes.movedim(axis, -1), step.place)
-    own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))[0]
-    if len(found) != 1 or (own < 0).any() or axis >= step.shape.numel() or len(step.shape) != len(x.shape):
-        return step.unread()
-    if not constants:
-        step.store.fixed.update(own.tolist())
-    lead = tuple(n for d, n in enumerate(step.shape) if d != axis)
-    return step.result(vectors(lead, own).movedim(-1, axis))
+    return RULES.get(step.name, Step.unread)(step)
 
 
 def _output(store: Channels, results: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Operations that are known to keep no factor, matrix or constant; any other needs a rule, or counts as not read."""
+"""Operations of one kind, whose rules are the same. Any that is in no kind needs a rule of its own, or counts as not read."""
 
 INERT = frozenset(
     """
@@ -9,7 +9,7 @@ INERT = frozenset(
     any all
     """.split()  # noqa: SIM905  # a list of fifty quoted names is harder to read
 )
-"""Names of ATen operations without their overload: activations, steps and comparisons."""
+"""Operations that keep no factor, matrix or constant: activations, steps and comparisons. ATen names without their overload."""
 
 RECTIFYING = frozenset("relu leaky_relu prelu rrelu abs threshold clamp clamp_min clamp_max".split())  # noqa: SIM905
 """Operations that keep a positive factor at most."""
@@ -17,23 +17,19 @@ RECTIFYING = frozenset("relu leaky_relu prelu rrelu abs threshold clamp clamp_mi
 NO_FACTOR = frozenset("softmax _softmax _safe_softmax log_softmax _log_softmax logsumexp".split())  # noqa: SIM905
 """Operations that keep no factor, but may ignore a constant."""
 
-LINEAR_OVER_POSITIONS = frozenset(
-    """
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d
-    upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d upsample_nearest1d upsample_nearest2d
-    upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa
-    _upsample_bicubic2d_aa
-    """.split()  # noqa: SIM905
-)
+AVERAGES = (
+    *(f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg", "_adaptive_avg") for n in (1, 2, 3)),
+    *(f"upsample_{kind}" for kind in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")),
+    *(f"{prefix}{n}d" for prefix in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)),
+    "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
+)  # fmt: skip
 """Operations that average over the last axes and treat every channel alike."""
 
-LARGEST_OVER_POSITIONS = frozenset(
-    """
-    max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d
-    """.split()  # noqa: SIM905
+MAXIMA = (
+    *(f"{kind}_pool{n}d" for kind in ("max", "adaptive_max") for n in (1, 2, 3)),
+    *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
 )
-"""Operations that take a maximum over the last axes: a constant passes, a matrix does not."""
+"""Operations that take a maximum over the last axes: a constant and a factor pass, a matrix does not."""
 
 SHAPE_ONLY = frozenset(
     """
