@@ -30,11 +30,11 @@ def network() -> tuple[nn.Module, Tensor, Symmetries, Objective]:
 
 def test_a_measure_is_climbed_and_the_function_stays() -> None:
     model, x, symmetries, objective = network()
-    found = attack(objective, model, symmetries, "adaptive_trace:probes=8", evaluations=25)
+    found = attack(objective, model, symmetries, "adaptive_trace:probes=8", evaluations=50)
     assert found.families == ("pair", "shift")  # it survives layers and neurons
     assert found.moved
-    assert found.factor > 1.5
-    assert 24 <= found.evaluations <= 25
+    assert found.factor > 2
+    assert 24 <= found.evaluations <= 50
     assert sum(found.gains.values()) == pytest.approx(found.best - found.start)
     assert set(found.gains) <= {"pair", "shift"}, "what is proven to survive gives nothing"
     assert compare(model, found.model, x, tolerance=1e-9) > 0
