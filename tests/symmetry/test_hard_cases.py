@@ -105,6 +105,10 @@ SAID: dict[str, Callable[[], nn.Module]] = {
         lambda m, x: torch.tanh(m.t(m.a(m.s(x.transpose(1, 2)).transpose(1, 2)).transpose(1, 2))).mean(1),
         s=linear(5, 4), a=linear(6, 6), t=linear(4, 3),
     ),
+    "a gain after a sum": lambda: Net(
+        lambda m, x: m.h(torch.tanh(m.c((m.a(x) + m.b(torch.tanh(x))) * m.gain))).mean(1),
+        a=linear(6, 5), b=linear(6, 5), c=linear(5, 4), h=linear(4, 3), gain=nn.Parameter(torch.randn(5)),
+    ),
     "even gains": lambda: Net(
         normed, q=linear(6, 6), k=linear(6, 6), h=linear(6, 3),
         q_gain=nn.Parameter(torch.ones(6)), k_gain=nn.Parameter(torch.ones(6)),

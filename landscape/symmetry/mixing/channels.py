@@ -78,6 +78,7 @@ class Channels:
         doubtful: what nobody has worked out about it, "" if nothing; only of interest if it is not broken.
         rigid: whether it is written by something other than a linear map, so that no matrix can be written into it.
         normed: 0, 1 if an RMSNorm reads it, 2 if a LayerNorm does.
+        normal: channels that a normalization gives.
         partner: channel -> the one that a rotary embedding turns it with.
         fixed: channels to which no constant may be added.
         unequal: sums of values after different gains.
@@ -102,6 +103,7 @@ class Channels:
     doubtful: list[str] = field(default_factory=list)
     rigid: list[bool] = field(default_factory=list)
     normed: list[int] = field(default_factory=list)
+    normal: set[int] = field(default_factory=set)
     gain: dict[int, tuple[str, int]] = field(default_factory=dict)
     partner: dict[int, int] = field(default_factory=dict)
     links: list[tuple[Numbers, Numbers, int]] = field(default_factory=list)

@@ -26,6 +26,7 @@ def _normed(step: Step, x: Tracked, *, centred: bool, gain: Any, shift: Any) -> 
     """Codes of the normalized value: new channels, which turn with those of the input."""
     store = step.store
     out = store.fresh(x.shape[-1], step.where)
+    store.normal.update(out.tolist())
     found = columns(store, x.codes, step.place)
     if len(found) == 1 and len(found[0].at) == x.shape[-1]:
         own = found[0].channels
@@ -68,17 +69,11 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
         return step.result(vectors(step.shape, out, axis))
     step.store.link(first, out)
     step.store.fixed.update(first.tolist())
-    if _from_norm(step, first):
+    if all(step.store.same.get(c, c) in step.store.normal for c in first.tolist()):
         _gain(step, out, gain)
     else:
         step.store.doubt(out, f"{step.place} is between two linear maps")
     return step.result(vectors(step.shape, out, axis))
-
-
-def _from_norm(step: Step, channels: Numbers) -> bool:
-    """Whether these channels are those of a normalization written by hand."""
-    writes = {int(c) for entry in step.store.entries if not entry.reads for c in entry.channels}
-    return not any(int(c) in writes for c in channels)
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training")
