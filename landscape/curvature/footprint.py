@@ -21,7 +21,7 @@ from landscape.machine.memory import Affine, Plan, allowed, plan
 from landscape.network.batches import Batch, counted, regrouped, split
 
 # Memory that arithmetic on a CPU takes by itself: symbolic libraries that PyTorch loads at the first double backward, compiled
-# kernels, the allocator's own. Measured: 65 to 85 MiB for networks of a few weights.
+# kernels, the allocator's own. Measured: 30 to 85 MiB for networks of a few weights, by machine.
 _RUNTIME = 80 << 20
 # Copies of the weights: the caller's network, our own, the one with folded BatchNorms, theta, its gradient.
 _COPIES = 5
