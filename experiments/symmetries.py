@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import landscape as ls
-from experiments.common import FIGURES, RESULTS, arguments, write
+from experiments.common.document import FIGURES, Claim, read, verdict as judged, write
+from experiments.common.options import options as command_line
 from experiments.transformer import Recipe, task, trained
 from landscape import checkpoints
 from landscape.errors import NumericalError
