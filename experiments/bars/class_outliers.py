@@ -18,6 +18,7 @@ from experiments.common.document import Claim
 from experiments.common.networks import DIGITS
 from experiments.common.options import Options
 from experiments.common.work import Item, Place
+from landscape.tasks import Recipe
 
 CLASSES, WIDTH, KEPT = 10, 32, 60
 
@@ -33,13 +34,13 @@ def outliers(values: np.ndarray, classes: int = CLASSES) -> tuple[int, float]:
 
 def items(options: Options) -> list[Item]:
     """One network for every seed."""
-    return [{"bar": "class outliers", "seed": seed, "width": WIDTH} for seed in options.seeds]
+    recipe = replace(DIGITS, network_options={"widths": [WIDTH]})
+    return [{"bar": "class outliers", "seed": seed, "recipe": replace(recipe, seed=seed).to_json()} for seed in options.seeds]
 
 
 def one(item: Item, place: Place) -> Item:
     """All eigenvalues of one trained network's Hessian, and the largest by Lanczos."""
-    task = place.task(replace(DIGITS, network_options={"widths": [item["width"]]}, seed=item["seed"]))
-    objective = task.objective(dtype="float64")
+    objective = place.task(Recipe.from_json(item["recipe"])).objective(dtype="float64")
     matrix = objective.hvp(torch.eye(objective.dim, dtype=torch.float64)).numpy()
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1]
     pairs = ls.eigenpairs(objective, CLASSES + 2)

@@ -213,10 +213,10 @@ def bar(done: list[Item], options: Options) -> Bar:
     }
     departures = [
         "Diagonal networks: for the set-up the paper refers to Andriushchenko et al. 2023, whose text and code for it we did "
-        "not find. From the paper: width 200, 90 % sparse truth, 50 networks, training loss 1e-5, more weights than samples, gap "
-        f"= test loss. Ours: {MAIN['samples']} training samples, normal inputs and truth, no noise, mean squared error, gradient "
-        "descent from weights of a scale between 0.05 and 1 with learning rates between 2e-3 and 1e-2, the toolkit's default "
-        "radii (0.5, 0.5, 0.05), and the expected test loss. Other settings stand beside it in the results.",
+        "not find. From the paper: width 200, 90 % sparse truth, 50 networks, training loss 1e-5, more weights than samples, "
+        f"gap = test loss. Ours: {MAIN['samples']} training samples, normal inputs and truth, no noise, mean squared error, "
+        "gradient descent from weights of a scale between 0.05 and 1 with learning rates between 2e-3 and 1e-2, the toolkit's "
+        "default radii (0.5, 0.5, 0.05), and the expected test loss. Other settings stand beside it in the results.",
     ]
     return Bar(claims, data, departures)
 

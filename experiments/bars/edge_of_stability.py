@@ -1,10 +1,10 @@
-"""Gradient descent at the edge of stability (Cohen et al. 2021, arXiv:2103.00065; Cohen, Damian et al. 2024, arXiv:2410.24206).
+"""Gradient descent at the edge of stability (Cohen et al. 2021, arXiv:2103.00065; Cohen et al. 2024, arXiv:2410.24206).
 
-With full-batch gradient descent of learning rate eta the largest eigenvalue of the Hessian rises to 2 / eta and stays there. The
-set-up is the published command `opt:gd data:cifar10 arch:mlp --data.classes=4 --data.n=1000 --data.criterion=mse --opt.lr=0.02
---steps=1000` of the second paper's code: two hidden layers of 256 GELU units, the first 250 training images of each of the
-first four classes, half the squared distance to the one-hot class, 2 / eta = 100. Without images the same network learns the
-first 1,000 digits with a learning rate of its own.
+With full-batch gradient descent of learning rate eta the largest eigenvalue of the Hessian rises to 2 / eta and stays there.
+The set-up is the published command `opt:gd data:cifar10 arch:mlp --data.classes=4 --data.n=1000 --data.criterion=mse
+--opt.lr=0.02 --steps=1000` of the second paper's code: two hidden layers of 256 GELU units, the first 250 training images of
+each of the first four classes, half the squared distance to the one-hot class, 2 / eta = 100. Without images the same network
+learns the first 1,000 digits with a learning rate of its own.
 
 The images span fewer dimensions than they have pixels. In an orthonormal basis of their span gradient descent takes the same
 steps and the Hessian has the same eigenvalues but zero, so the first layer is trained there, at a third of the cost.
@@ -119,7 +119,7 @@ def bar(done: list[Item], options: Options) -> Bar:
             means = statistics.mean([edge * sum(p) / len(p) for p in reached])
             near = sum(abs(r - 1) <= SHARE for p in reached for r in p) / sum(map(len, reached))
             numbers |= {"mean": means.to_json(), "share within 5 %": near, "largest": edge * max(map(max, reached))}
-            told += f"; mean after that {means} ({100 * near:.0f} % of single steps within 5 %, the largest {numbers['largest']:.4g})"
+            told += f"; mean after that {means}; {100 * near:.0f} % of the values within 5 %, largest {numbers['largest']:.4g}"
             holds = means.low >= edge * (1 - SHARE) and means.high <= edge * (1 + SHARE)
         published = "100, within 2 to 5 %" if kind is IMAGES else f"2 / eta = {edge:g} by theory"
         claims.append(
@@ -132,9 +132,9 @@ def bar(done: list[Item], options: Options) -> Bar:
             )
         )
     departures = [
-        f"Edge of stability: lambda_max is measured every {EVERY} steps at the weights themselves, where it oscillates around 2 / eta; "
-        "what is held against 5 % is its mean over the steps after it first reached 2 / eta. The images are those of --data, in "
-        "their order there.",
+        f"Edge of stability: lambda_max is measured every {EVERY} steps at the weights themselves, where it oscillates around "
+        "2 / eta; what is held against 5 % is its mean over the steps after it first reached 2 / eta. The images are those of "
+        "--data, in their order there.",
     ]
     return Bar(claims, {"runs": done}, departures)
 

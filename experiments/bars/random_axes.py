@@ -21,6 +21,7 @@ from experiments.common.networks import DIGITS
 from experiments.common.options import Options
 from experiments.common.work import Item, Place
 from landscape.surfaces import random_direction
+from landscape.tasks import Recipe
 
 PLANES, WIDTH = 200, 8
 UPWARDS, DOWNWARDS = 600, 400
@@ -44,8 +45,11 @@ def itself(output: Tensor, target: Tensor) -> Tensor:
 
 def items(options: Options) -> list[Item]:
     """Both saddles for every seed."""
-    kinds = ("known Hessian", "perceptron")
-    return [{"bar": "random axes", "saddle": kind, "seed": seed, "planes": PLANES} for kind in kinds for seed in options.seeds]
+    own: Item = {"bar": "random axes", "planes": PLANES}
+    known = [own | {"saddle": "known Hessian", "seed": seed} for seed in options.seeds]
+    early = replace(DIGITS, network_options={"widths": [WIDTH]}, epochs=1, stop_loss=None)
+    recipes = [replace(early, seed=seed).to_json() for seed in options.seeds]
+    return known + [own | {"saddle": "perceptron", "seed": recipe["seed"], "recipe": recipe} for recipe in recipes]
 
 
 def saddle(item: Item, place: Place) -> ls.Objective:
@@ -53,8 +57,7 @@ def saddle(item: Item, place: Place) -> ls.Objective:
     if item["saddle"] == "known Hessian":
         h = torch.cat((torch.ones(UPWARDS), -torch.ones(DOWNWARDS)))[None].double()
         return ls.Objective(Saddle(h.shape[1]), itself, (h, torch.zeros(1, dtype=torch.float64)), dtype="float64")
-    recipe = replace(DIGITS, network_options={"widths": [WIDTH]}, seed=item["seed"], epochs=1, stop_loss=None)
-    return place.task(recipe).objective(dtype="float64")
+    return place.task(Recipe.from_json(item["recipe"])).objective(dtype="float64")
 
 
 def one(item: Item, place: Place) -> Item:
@@ -99,8 +102,8 @@ def bar(done: list[Item], options: Options) -> Bar:
             Claim(
                 f"in most random planes a saddle ({kind}) looks like a minimum",
                 "a saddle can look like a minimum (no number)",
-                f"{100 * hidden.value:.3g} % [{100 * hidden.low:.3g}, {100 * hidden.high:.3g}] of {PLANES} planes curve upwards "
-                f"everywhere, while lambda_min is {low} of lambda_max",
+                f"{100 * hidden.value:.3g} % [{100 * hidden.low:.3g}, {100 * hidden.high:.3g}] of {PLANES} planes curve "
+                f"upwards in all directions, while lambda_min is {low} of lambda_max",
                 hidden.low > 0.5 and low.high < 0,
                 numbers={"planes": hidden.to_json(), "lambda_min over lambda_max": low.to_json()},
             ),
