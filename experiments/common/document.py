@@ -1,0 +1,126 @@
+"""Results with their provenance and a verdict that is computed from the numbers."""
+
+import json
+import math
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import scipy
+import torch
+
+import landscape as ls
+from experiments.common.options import ROOT, Options
+from landscape.machine.files import write as write_file
+from landscape.tasks import read_data
+
+RESULTS, FIGURES = ROOT / "experiments" / "results", ROOT / "figures"
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a paper, and what these runs say of it.
+
+    Attributes:
+        claim: the claim, in plain words.
+        published: the paper's number or wording, with its setting.
+        ours: our numbers, with intervals.
+        holds: whether it holds here; None if these seeds cannot tell.
+        detectable: the smallest effect that these seeds would have found with probability 0.8, in the unit of `ours`.
+        numbers: what `ours` says, as numbers.
+    """
+
+    claim: str
+    published: str
+    ours: str
+    holds: bool | None
+    detectable: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -> dict[str, Any]:
+    """ "reproduced" if every claim holds, "not reproduced" if none does, else "mixed".
+
+    Args:
+        claims: at least one.
+        scale: the size of networks, data and runs, in a phrase.
+        departures: where and why the study differs from the paper.
+    """
+    held = [c.holds for c in claims]
+    word = "reproduced" if all(h is True for h in held) else "mixed" if any(h is True for h in held) else "not reproduced"
+    return {
+        "verdict": word,
+        "claims": [asdict(c) for c in claims],
+        "scale": scale,
+        "departures": list(departures),
+    }
+
+
+def write(name: str, options: Options, work: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> None:
+    """experiments/results/NAME.json: how it was made, and the document.
+
+    Args:
+        name: of the study.
+        options: of the command line.
+        work: the pieces of work, for their time.
+        document: plain data; must have "verdict". Infinite and undefined numbers become null.
+    """
+    data = {"digits": read_data("digits").fingerprint}
+    if options.data is not None:
+        data["cifar10"] = read_data(options.data).fingerprint
+    how = {
+        "script": f"python -m experiments.{name}" + (" --data PATH" if options.data else ""),
+        "seeds": list(options.seeds),
+        "samples": options.samples if options.data else None,
+        "width": options.width if options.data else None,
+        "data": data,
+        "landscape": ls.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "machine": f"{_processor()}, {options.processes} processes of one thread, {options.device}",
+        "core_seconds": round(sum(w["seconds"] for w in work)),
+    }
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(finite({"schema": SCHEMA, "how": how, **document}), indent=1, allow_nan=False)
+    write_file(path, (text + "\n").encode())
+    print(f"wrote {path.relative_to(ROOT)}: {document['verdict']['verdict']}")
+    for claim in document["verdict"]["claims"]:
+        word = {True: "holds", False: "does not hold", None: "cannot be told"}[claim["holds"]]
+        print(f"  {word}: {claim['claim']} — {claim['ours']}")
+
+
+def read(name: str) -> dict[str, Any]:
+    """The results of a study."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        sys.exit(f"expected results at {path}, found none; run python -m experiments.{name} first")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def finite(value: Any) -> Any:
+    """Plain data with numbers rounded to 6 digits, and None where a number is infinite or undefined."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _processor() -> str:
+    """The name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,110 @@
+"""Pieces of work in several processes, each kept when it is done, so that a study goes on where it was interrupted."""
+
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import landscape as ls
+from experiments.common.options import Options
+from landscape.machine.files import write
+from landscape.tasks import Recipe, Task, train
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a piece of work finds its data and keeps its networks. Results do not depend on it.
+
+    Attributes:
+        runs: folder of trained networks and of finished pieces of work.
+        data: spec of the images, with their path; None if there are none.
+        device: where networks are trained.
+    """
+
+    runs: Path
+    data: str | None
+    device: str
+
+    def trained(self, recipe: Recipe, *, keep_every: int | None = None) -> Path:
+        """The checkpoint of a recipe, trained once, by whichever study comes first."""
+        digest = hashlib.sha256(json.dumps(recipe.to_json() | {"kept": keep_every}, sort_keys=True).encode()).hexdigest()[:12]
+        out = self.runs / "networks" / f"{recipe.data}-{recipe.network}-{recipe.corruption}-{recipe.seed}-{digest}.safetensors"
+        return train(
+            recipe, out=out, data_path=self._data(recipe), device=self.device, keep_every=keep_every, save_every=60.0
+        ).path
+
+    def task(self, recipe: Recipe, *, keep_every: int | None = None) -> Task:
+        """The trained network of a recipe on its data, corrupted as in training."""
+        return ls.load(self.trained(recipe, keep_every=keep_every), data=self._data(recipe))
+
+    def _data(self, recipe: Recipe) -> str | None:
+        """The spec of the data of a recipe, with their path."""
+        return None if recipe.data == "digits" else self.data
+
+
+def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[Item], options: Options) -> list[Item]:
+    """`function(item, place)` for every item.
+
+    An item is a plain dictionary with everything that determines its result; the result is one, too. Both are kept in
+    RUNS/STUDY/, and a result that is there is not computed again. A function that changes needs a new name or another entry in
+    its items.
+
+    Args:
+        study: name of the study.
+        function: of the top level of a module, so that other processes find it.
+        items: the pieces of work.
+        options: of the command line.
+
+    Returns:
+        For each item, in their order: {"item": ..., "seconds": ..., **result}.
+    """
+    place = Place(options.runs, options.data, options.device)
+    module = function.__module__ if function.__module__ != "__main__" else f"experiments.{study}"
+    paths = [_path(options.runs / study, function.__qualname__, item) for item in items]
+    waiting = [i for i, path in enumerate(paths) if not path.exists()]
+    if waiting:
+        print(f"{study}: {len(waiting)} of {len(items)} pieces of work to do", flush=True)
+        started, context = time.perf_counter(), multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            options.processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            jobs = {pool.submit(_done, module, function.__qualname__, items[i], place, paths[i]): i for i in waiting}
+            try:
+                for count, job in enumerate(as_completed(jobs), 1):
+                    seconds, left = job.result(), len(waiting) - count
+                    spent = time.perf_counter() - started
+                    told = ", ".join(f"{k} {v}" for k, v in items[jobs[job]].items() if not isinstance(v, dict | list))
+                    print(
+                        f"  {count}/{len(waiting)}  {seconds:6.1f} s  {told}; about {spent / count * left / 60:.0f} min left",
+                        flush=True,
+                    )
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def _path(folder: Path, name: str, item: Item) -> Path:
+    """Where the result for an item is kept."""
+    digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"{name}-{digest}.json"
+
+
+def _done(module: str, name: str, item: Item, place: Place, path: Path) -> float:
+    """Compute one result and keep it; returns the seconds it took."""
+    function = getattr(__import__(module, fromlist=[name]), name)
+    started = time.perf_counter()
+    result = function(item, place)
+    seconds = round(time.perf_counter() - started, 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps({"item": item, "seconds": seconds, **result}, allow_nan=False).encode())
+    return seconds
