@@ -337,6 +337,30 @@ def test_corruption_is_inside_the_checkpoint(tmp_path):
     assert 0 < run.record["final"]["wrong_labels_fitted"] < 1
 
 
+def test_history_has_the_shares_of_wrong_and_of_clean_labels_that_are_fitted(tmp_path):
+    """Against predictions of the weights kept at every epoch."""
+    recipe = replace(SMALL, corruption="labels", corruption_level=0.4, network_options={"widths": [16], "batchnorm": True})
+    run = train(recipe, out=tmp_path / "a.safetensors", keep_every=1)
+    data = read_data("digits")
+    noisy = corrupt(data.train_x, data.train_y, "labels", classes=10, seed=0, level=0.4)
+    from landscape.tasks import build
+
+    model = build("mlp", widths=[16], batchnorm=True).eval()
+    for row in run.record["history"]:
+        model.load_state_dict(state(run.trajectory / f"epoch-{row['epoch']:04d}.safetensors"))
+        with torch.no_grad():
+            hits = [int(a) == int(b) for a, b in zip(model(data.train_x.float() / 16).argmax(1), noisy.y, strict=True)]
+        wrong = [hit for hit, bad in zip(hits, noisy.wrong.tolist(), strict=True) if bad]
+        clean = [hit for hit, bad in zip(hits, noisy.wrong.tolist(), strict=True) if not bad]
+        assert row["wrong_labels_fitted"] == pytest.approx(sum(wrong) / len(wrong), abs=1e-12)
+        assert row["clean_labels_fitted"] == pytest.approx(sum(clean) / len(clean), abs=1e-12)
+    final = run.record["final"]
+    assert {k: final[k] for k in run.record["history"][-1]} == run.record["history"][-1]
+    clean = train(SMALL, out=tmp_path / "b.safetensors").record["final"]
+    assert clean["wrong_labels_fitted"] is None
+    assert clean["clean_labels_fitted"] == clean["train_accuracy"]
+
+
 def test_memorizes_random_labels(tmp_path):
     """The demo's claim on fewer samples, so that it takes a second."""
     recipe = replace(DEMO_RECIPES["random-labels"], samples=200)

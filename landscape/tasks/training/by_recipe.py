@@ -257,7 +257,7 @@ def _write(out: Path, description: dict[str, Any], corrupted: Corrupted, trainer
     """Write the finished checkpoint; returns its description."""
     outcome = {
         "history": _thinned(trainer.history),
-        "final": trainer.final(corrupted),
+        "final": trainer.final(),
         "seconds": round(trainer.seconds, 3),
     }
     extras = {"train_labels": corrupted.y, "redrawn_labels": corrupted.redrawn, "wrong_labels": corrupted.wrong}

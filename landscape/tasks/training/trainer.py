@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +26,17 @@ _EVALUATION_BATCH = 1024
 
 @dataclass(frozen=True)
 class Record:
-    """One evaluation: mean losses and accuracies over whole sets in eval mode; test values are None without a test set."""
+    """One evaluation over whole sets in eval mode.
+
+    Attributes:
+        epoch: finished epochs.
+        train_loss, test_loss: mean cross-entropy; no test value without a test set.
+        train_accuracy, test_accuracy: accuracy. Training labels are those of the run: the corrupted ones, if they are.
+        lr: learning rate of the next step.
+        wrong_labels_fitted: share of the wrong training labels that the network predicts; None without wrong labels.
+        clean_labels_fitted: accuracy on the training samples whose label is the true one; None without such samples. Older
+            histories have neither.
+    """
 
     epoch: int
     train_loss: float
@@ -34,6 +44,8 @@ class Record:
     test_loss: float | None
     test_accuracy: float | None
     lr: float
+    wrong_labels_fitted: float | None = None
+    clean_labels_fitted: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""
@@ -82,6 +94,7 @@ class Trainer:
         self.model = networks.build(recipe.network, seed=recipe.seed, **self.options).to(device=device, dtype=dtype)
         self.x = self._place(data.prepare(corrupted.x, dtype))
         self.y = corrupted.y.to(device)
+        self.wrong = corrupted.wrong.to(device)
         self.test: tuple[Tensor, Tensor] | None = None
         if corrupted.test_x is not None and data.test_y is not None:
             self.test = (self._place(data.prepare(corrupted.test_x, dtype)), data.test_y.to(device))
@@ -170,18 +183,14 @@ class Trainer:
         if state["dropout_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["dropout_cuda"], self.device)
 
-    def final(self, corrupted: Corrupted) -> dict[str, Any]:
-        """The last record, the reason why the run ended, and the share of wrong labels that it memorized."""
-        predicted = self._logits(self.x).argmax(1).cpu()
-        fitted = (predicted == corrupted.y).double()
+    def final(self) -> dict[str, Any]:
+        """The last record, the reason why the run ended, and the number of wrong labels."""
         last = self.history[-1]
-        count = int(corrupted.wrong.sum())
         return last.to_json() | {
             "epochs": self.epoch,
             "steps": self.epoch * len(self._cut(torch.arange(len(self.y)))),
             "stopped": "loss" if self._reached(last) else "epochs",
-            "wrong_labels": count,
-            "wrong_labels_fitted": float(fitted[corrupted.wrong].mean()) if count else None,
+            "wrong_labels": int(self.wrong.sum()),
         }
 
     def _place(self, x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N ..."]:
@@ -232,19 +241,31 @@ class Trainer:
 
     def _evaluate(self) -> Record:
         """Loss and accuracy on the whole training and test set, in eval mode."""
-        loss, accuracy = self._scores(self.x, self.y)
+        loss, right = self._scores(self.x, self.y)
         if not math.isfinite(loss):
             raise NumericalError(
                 f"expected a finite training loss, found {loss} after epoch {self.epoch}",
                 fix=f"train with a learning rate below {self.recipe.lr:g}",
             )
-        test_loss, test_accuracy = (None, None) if self.test is None else self._scores(*self.test)
-        return Record(self.epoch, loss, accuracy, test_loss, test_accuracy, self._lr(self.epoch))
+        test_loss, test_accuracy = None, None
+        if self.test is not None:
+            test_loss, test_right = self._scores(*self.test)
+            test_accuracy = float(test_right.double().mean())
+        return Record(
+            epoch=self.epoch,
+            train_loss=loss,
+            train_accuracy=float(right.double().mean()),
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            lr=self._lr(self.epoch),
+            wrong_labels_fitted=_share(right[self.wrong]),
+            clean_labels_fitted=_share(right[~self.wrong]),
+        )
 
-    def _scores(self, x: Shaped[Tensor, "N ..."], y: Int[Tensor, " N"]) -> tuple[float, float]:
-        """(mean loss, accuracy)."""
+    def _scores(self, x: Shaped[Tensor, "N ..."], y: Int[Tensor, " N"]) -> tuple[float, Bool[Tensor, " N"]]:
+        """(mean loss, which labels are predicted)."""
         output = self._logits(x)
-        return float(F.cross_entropy(output.double(), y)), float((output.argmax(1) == y).double().mean())
+        return float(F.cross_entropy(output.double(), y)), output.argmax(1) == y
 
     def _logits(self, x: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N C"]:
         """Outputs in eval mode."""
@@ -255,6 +276,11 @@ class Trainer:
     def _reached(self, record: Record) -> bool:
         """Whether the training loss has reached `stop_loss`."""
         return self.recipe.stop_loss is not None and record.train_loss <= self.recipe.stop_loss
+
+
+def _share(right: Bool[Tensor, " N"]) -> float | None:
+    """The share of true values; None of an empty mask."""
+    return float(right.double().mean()) if len(right) else None
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
