@@ -7,6 +7,7 @@ from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.passes import Spent
+from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
@@ -36,6 +37,7 @@ __all__ = [
     "CertificateTable",
     "Comparison",
     "Derivatives",
+    "Detection",
     "Deviation",
     "Difference",
     "Eigenpairs",
@@ -52,6 +54,7 @@ __all__ = [
     "RandomAxes",
     "RandomAxis",
     "RankCorrelation",
+    "SampleScores",
     "Sampling",
     "Sharpness",
     "Slice",
