@@ -54,7 +54,7 @@ def ratio_interval(a: np.ndarray, b: np.ndarray, random: np.random.Generator, dr
     return percentiles(_medians(a, random, draws) / _medians(b, random, draws), expanded(min(len(a), len(b))))
 
 
-def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
+def superiority_interval(wins: np.ndarray, tail: float = (1 - LEVEL) / 2) -> tuple[float, float]:
     """95 % interval of theta = P(a > b) + P(a = b) / 2 from all pairs of two groups.
 
     Score interval: all t with (theta - t)^2 <= q^2 s V(t), where V is the variance of Newcombe's fifth method, q the quantile
@@ -69,6 +69,7 @@ def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
 
     Args:
         wins: (m, n); 1 if run i of the first group has a larger value than run j of the second, 1/2 for a tie, else 0.
+        tail: probability beyond each end.
 
     Returns:
         The ends of the interval, within [0, 1].
@@ -93,7 +94,7 @@ def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
         return t * (1 - t) * (1 + ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))) / (m * n)
 
     s = max(1.0, placements / variance(theta)) if 0 < theta < 1 else 1.0
-    q = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    q = float(stats.t.ppf(1 - tail, freedom))
 
     def excess(t: float) -> float:
         return (theta - t) ** 2 - q * q * s * variance(t)

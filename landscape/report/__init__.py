@@ -3,7 +3,7 @@
 from landscape.report.exports.export import export_slice
 from landscape.report.exports.spreadsheet import slice_csv
 from landscape.report.figure_files import save
-from landscape.report.figures.effects import draw_correlations, draw_effects
+from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
 from landscape.report.figures.on_axes import (
     draw_breakdown,
     draw_certificate,
@@ -27,6 +27,7 @@ from landscape.report.figures.titled import (
     figure_interpolation,
     figure_measures,
     figure_merge_tree,
+    figure_separation,
     figure_slice,
 )
 from landscape.report.page.html import is_report, write_report
@@ -44,6 +45,7 @@ __all__ = [
     "draw_interpolation",
     "draw_measures",
     "draw_merge_tree",
+    "draw_separation",
     "draw_slice",
     "export_slice",
     "figure_breakdown",
@@ -57,6 +59,7 @@ __all__ = [
     "figure_interpolation",
     "figure_measures",
     "figure_merge_tree",
+    "figure_separation",
     "figure_slice",
     "is_report",
     "save",
