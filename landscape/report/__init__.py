@@ -3,7 +3,7 @@
 from landscape.report.exports.export import export_slice
 from landscape.report.exports.spreadsheet import samples_csv, slice_csv
 from landscape.report.figure_files import save
-from landscape.report.figures.effects import draw_correlations, draw_effects
+from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
 from landscape.report.figures.on_axes import (
     draw_breakdown,
     draw_certificate,
@@ -28,8 +28,12 @@ from landscape.report.figures.titled import (
     figure_interpolation,
     figure_measures,
     figure_merge_tree,
+<<<<<<< HEAD
     figure_ranked_scores,
     figure_samples,
+=======
+    figure_separation,
+>>>>>>> which_measure
     figure_slice,
 )
 from landscape.report.page.html import is_report, write_report
@@ -48,8 +52,12 @@ __all__ = [
     "draw_interpolation",
     "draw_measures",
     "draw_merge_tree",
+<<<<<<< HEAD
     "draw_ranked_images",
     "draw_ranked_scores",
+=======
+    "draw_separation",
+>>>>>>> which_measure
     "draw_slice",
     "export_slice",
     "figure_breakdown",
@@ -63,8 +71,12 @@ __all__ = [
     "figure_interpolation",
     "figure_measures",
     "figure_merge_tree",
+<<<<<<< HEAD
     "figure_ranked_scores",
     "figure_samples",
+=======
+    "figure_separation",
+>>>>>>> which_measure
     "figure_slice",
     "is_report",
     "samples_csv",
