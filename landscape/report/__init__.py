@@ -28,12 +28,9 @@ from landscape.report.figures.titled import (
     figure_interpolation,
     figure_measures,
     figure_merge_tree,
-<<<<<<< HEAD
     figure_ranked_scores,
     figure_samples,
-=======
     figure_separation,
->>>>>>> which_measure
     figure_slice,
 )
 from landscape.report.page.html import is_report, write_report
@@ -52,12 +49,9 @@ __all__ = [
     "draw_interpolation",
     "draw_measures",
     "draw_merge_tree",
-<<<<<<< HEAD
     "draw_ranked_images",
     "draw_ranked_scores",
-=======
     "draw_separation",
->>>>>>> which_measure
     "draw_slice",
     "export_slice",
     "figure_breakdown",
@@ -71,12 +65,9 @@ __all__ = [
     "figure_interpolation",
     "figure_measures",
     "figure_merge_tree",
-<<<<<<< HEAD
     "figure_ranked_scores",
     "figure_samples",
-=======
     "figure_separation",
->>>>>>> which_measure
     "figure_slice",
     "is_report",
     "samples_csv",
