@@ -13,8 +13,8 @@ from landscape.comparison.difference import ENOUGH, adjusted, difference
 from landscape.comparison.intervals import DRAWS, median_interval
 from landscape.comparison.memorized_runs import separation
 from landscape.comparison.partial import CONTROLS
-from landscape.comparison.ranking import ranking
 from landscape.comparison.remarks import remarks
+from landscape.comparison.with_the_gap import ranking
 from landscape.errors import UsageError
 from landscape.results import Comparison, Difference, Estimate, Evaluation, GroupValue, Sharpness
 

@@ -170,8 +170,8 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
             "q: p adjusted for all tests (Benjamini-Hochberg, over all and over measures or other quantities: the larger)."
         )
         terminal.line()
-    if comparison.memorized_runs:
-        some = next(iter(comparison.memorized_runs.values()))
+    if comparison.memorization:
+        some = next(iter(comparison.memorization.values()))
         head = (f"{some.n[0]} that memorized / {some.n[1]} others", "AUC [95 %]", "p", "q (* ≤ 0.05)")
         terminal.table(head, comparison.memorization_rows())
         terminal.line()
@@ -233,7 +233,7 @@ def _write(
     folder.written += save(figure, folder.path / "measures")
     if any(d.delta_low is not None for d in comparison.differences):
         folder.written += save(figure_effects(comparison, caption=caption), folder.path / "effects")
-    if any(d.smallest_p < 1 for d in comparison.memorized_runs.values()):
+    if any(d.smallest_p < 1 for d in comparison.memorization.values()):
         folder.written += save(figure_separation(comparison, caption=caption), folder.path / "memorization")
     if comparison.rank_correlation:
         folder.written += save(figure_correlations(comparison, caption=caption), folder.path / "correlation")
