@@ -14,13 +14,14 @@ from experiments.common.statistics import mean
 Rows = list[dict[str, Any]]
 SHOWN = (
     "keskar", "keskar_5e-4", "keskar_subspace", "keskar_subspace_5e-4", "lambda_max", "trace", "sam", "pac_bayes",
-    "keskar_relative", "adaptive_trace", "row_trace", "weight_curvature", "fisher_rao", "asam", "pac_bayes_magnitude",
+    "keskar_relative", "adaptive_trace", "weight_curvature", "fisher_rao", "first_order_adaptive_linf", "pac_bayes_magnitude",
+    "path_norm",
 )  # fmt: skip
 NAMES = {
-    "keskar": "φ 1e-3", "keskar_5e-4": "φ 5e-4", "keskar_subspace": "φ 1e-3, p = 100", "keskar_subspace_5e-4": "φ 5e-4, p = 100",
-    "lambda_max": "λ max", "keskar_relative": 'φ without "+ 1"', "sam": "SAM", "pac_bayes": "PAC-Bayes",
-    "weight_curvature": "wᵀHw", "fisher_rao": "Fisher–Rao", "asam": "ASAM",
-    "adaptive_trace": "adaptive trace", "row_trace": "row trace", "pac_bayes_magnitude": "PAC-Bayes ∝ |w|",
+    "keskar": "φ 1e-3", "keskar_5e-4": "φ 5e-4", "keskar_subspace": "φ 1e-3, p = 100",
+    "keskar_subspace_5e-4": "φ 5e-4, p = 100", "lambda_max": "λ max", "keskar_relative": 'φ without "+ 1"', "sam": "SAM",
+    "pac_bayes": "PAC-Bayes", "weight_curvature": "wᵀHw", "fisher_rao": "Fisher–Rao", "adaptive_trace": "adaptive trace",
+    "first_order_adaptive_linf": "first-order adaptive", "pac_bayes_magnitude": "PAC-Bayes ∝ |w|", "path_norm": "path norm",
 }  # fmt: skip
 ARMS = {
     MAIN: "equal\nlearning rate", SCALED: "scaled\nlearning rate", STEPS: "equal\nsteps", DECAY: "weight\ndecay",
@@ -39,7 +40,7 @@ def draw() -> None:
     _line(axes[1, 0], document["lines"], settings, "loss", "training loss (log)")
     _line(axes[1, 1], document["lines"], settings, "test_accuracy", "test error (%)")
     _controls(axes[2, 0], rows, settings, "keskar", "φ at 1e-3, moved by rescaling")
-    _controls(axes[2, 1], rows, settings, "row_trace", "row trace, which no rescaling of layers and neurons moves")
+    _controls(axes[2, 1], rows, settings, "adaptive_trace", "Adaptive trace, which no rescaling of layers and neurons moves")
     how, found = document["how"], document["verdict"]
     held = sum(c["holds"] is True for c in found["claims"])
     finish(
