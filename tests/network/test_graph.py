@@ -35,6 +35,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore")  # what PyTorch says of its own code
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_calls_are_those_after_all_decompositions(name: str) -> None:
     model, x = Around(OPERATIONS[name]).eval(), torch.randn(2, 4)
