@@ -89,7 +89,7 @@ def run(
     how = Lines(grid, cast("BatchNorm", batchnorm))
     files = grouped(checkpoints or [], group or [])
     marked = _marked(memorized or [], files)
-    controls = CONTROLS if control is None else tuple(name.strip() for name in control.split(","))
+    controls = CONTROLS if control is None else _controls(control, next(path for paths in files.values() for path in paths))
     inputs: dict[str, Any] = {
         "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
         "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
@@ -137,6 +137,25 @@ def run(
             f"expected runs in every group, found that --match-loss left none in {', '.join(empty)}",
             fix="see the training losses above; match at another loss, or with a larger --match-factor",
         )
+
+
+def _controls(text: str, first: Path) -> tuple[str, ...]:
+    """The names in --control; an unknown one is reported before any work, by what the first checkpoint records.
+
+    Raises:
+        UsageError: a name that the first checkpoint does not record.
+    """
+    from landscape import checkpoints
+    from landscape.comparison import hyperparameters, refuse_unknown
+    from landscape.errors import LandscapeError
+
+    names = tuple(name.strip() for name in text.split(","))
+    try:
+        recipe = checkpoints.read(first).recipe
+    except LandscapeError:
+        return names  # told where the checkpoint is measured; the others may be in order
+    refuse_unknown(names, [hyperparameters(recipe)])
+    return names
 
 
 def _marked(memorized: list[str], files: dict[str, list[Path]]) -> set[str] | None:
