@@ -72,7 +72,6 @@ def runs(tmp_path):
                 "clean_labels_fitted": 1.0,
                 "test_accuracy": 0.6 + step[1] * strong + jitter / 2,
                 "train_loss": 0.1,
-                "best_test_accuracy": 0.9,
                 "early_stopping": {
                     "epochs": [3, 5],
                     "test_accuracy": 0.85 - jitter,
