@@ -33,7 +33,7 @@ def bases(given: Options) -> dict[str, Recipe]:
     noisy: dict[str, Any] = {"corruption": "labels", "corruption_level": 0.4, "stop_loss": None, "momentum": 0.9}
     found = {"digits": replace(DIGITS, network_options={"widths": [256, 128]}, lr=0.03, epochs=80, **noisy)}
     if given.data:
-        found["cifar10"] = images("mlp", given, optimizer="sgd", lr=0.01, epochs=30, **noisy)
+        found["cifar10"] = images("mlp", given, optimizer="sgd", lr=0.003, epochs=20, **noisy)
     return found
 
 

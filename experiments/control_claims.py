@@ -17,7 +17,7 @@ def judged(rows: Sequence[Row], given: Options) -> dict[str, Any]:
     """The claims, written before the runs, against the runs."""
     sets = list(dict.fromkeys(r["data"] for r in rows))
     wide = 16 * given.width
-    used = f"; {given.samples} CIFAR-10 images, perceptron 3072-{wide}-{wide}-10, 30 epochs" if given.data else ""
+    used = f"; {given.samples} CIFAR-10 images, perceptron 3072-{wide}-{wide}-10, 20 epochs" if given.data else ""
     claims = [_explicit(rows), _dropout(rows, sets), *_best(rows, sets), *_helpful(rows, sets)]
     return verdict(
         [*claims, _free(rows, sets), _least(rows, sets)],
