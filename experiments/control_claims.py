@@ -17,7 +17,7 @@ def judged(rows: Sequence[Row], given: Options) -> dict[str, Any]:
     """The claims, written before the runs, against the runs."""
     sets = list(dict.fromkeys(r["data"] for r in rows))
     wide = 16 * given.width
-    used = f"; {given.samples} CIFAR-10 images, perceptron 3072-{wide}-{wide}-10, 20 epochs" if given.data else ""
+    used = f"; {given.samples:,} CIFAR-10 images, perceptron 3072-{wide}-{wide}-10, 20 epochs" if given.data else ""
     claims = [_explicit(rows), _dropout(rows, sets), *_best(rows, sets), *_helpful(rows, sets)]
     return verdict(
         [*claims, _free(rows, sets), _least(rows, sets)],
@@ -63,13 +63,18 @@ def _best(rows: Sequence[Row], sets: Sequence[str]) -> list[Claim]:
     seen = max(detectable(known[d]["dropout"], known[d][c]) for d, c in pairs)
 
     def claim(text: str, published: str, those: Sequence[tuple[str, str]]) -> Claim:
-        told = (f"{d}, against {c}: {_points(more[d, c])}, q = {q[d, c]:.2g}" for d, c in those)
-        surely = [more[p].value > 0 and q[p] <= SIGNIFICANT for p in those]
+        surely = {p: more[p].value > 0 and q[p] <= SIGNIFICANT for p in those}
+        told = {
+            d: ", ".join(f"{_points(more[p])} against {p[1]} (q = {q[p]:.2g})" for p in those if p[0] == d and not surely[p])
+            for d in sets
+        }
+        beaten = ", ".join(f"{d}: {sum(surely[p] for p in those if p[0] == d)}" for d in sets)
+        failed = "; ".join(f"{d}: {s}" for d, s in told.items() if s)
         return Claim(
             text,
             published,
-            "; ".join(told) + " points of area",
-            all(surely),
+            f"better than {beaten} of {len(those) // len(sets)}" + (f"; not shown, points of area: {failed}" if failed else ""),
+            all(surely.values()),
             f"{100 * seen:.1f} points",
             {f"{d}, {c}": more[d, c].to_json() | {"q": q[d, c]} for d, c in those},
         )
