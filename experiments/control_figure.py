@@ -35,8 +35,8 @@ def draw() -> None:
         "control",
         title="What limits the memorization of wrong labels, and what it costs in test accuracy (40 % of the labels redrawn)",
         caption=f"Left: means over {len(how['seeds'])} seeds with 95 % intervals; grey steps: the front of the means, what"
-        " is below and right of them is beaten. Middle: area of the trade-offs that a control beats with its strengths,"
-        "\nof all from (all memorized, chance) to (none, 100 %), with 95 % intervals. Right: mean of the baselines, range of the"
+        " is below and right of them is beaten. Middle: area of the trade-offs that a control beats with its strengths, of all"
+        "\nfrom (all memorized, chance) to (none, 100 %), with 95 % intervals. Right: mean of the baselines, range of the"
         " seeds; vertical lines: where early stopping ends them, by one half of the test set for the other."
         f"\n{found['scale']}. {len(found['claims'])} claims: {found['verdict']}, {held} hold.",
     )
