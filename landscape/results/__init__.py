@@ -6,6 +6,7 @@ from landscape.results.certificate_table import CertificateTable
 from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
+from landscape.results.information import Information, LayerInformation, MutualInformation
 from landscape.results.passes import Spent
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
@@ -44,9 +45,12 @@ __all__ = [
     "FoundSymmetries",
     "Granulated",
     "GroupValue",
+    "Information",
+    "LayerInformation",
     "Measurement",
     "MergeTree",
     "Minimum",
+    "MutualInformation",
     "NormRatios",
     "PathCheck",
     "RandomAxes",

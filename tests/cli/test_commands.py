@@ -10,7 +10,10 @@ import torch
 from in_process import landscape
 from torch import nn
 
-COMMANDS = ["inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor"]
+COMMANDS = [
+    "inspect", "sharpness", "spectrum", "information", "surface", "reparam", "compare", "train", "report", "demo", "init",
+    "doctor",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
