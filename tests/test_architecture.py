@@ -21,7 +21,7 @@ MIRRORED = {
     "breakdown": {"results", "report/figures"},
     "certificate": {"results", "report/figures"},
     "compare": {"comparison", "cli/commands"},
-    "comparison": {".", "results"},
+    "comparison": {".", "results/compared"},
     "information": {"results", "report/figures", "cli/commands"},
     "measures": {".", "report/figures"},
     "objective": {".", "objective"},

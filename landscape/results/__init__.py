@@ -3,11 +3,14 @@
 from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.certificate_table import CertificateTable
-from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
+from landscape.results.compared.comparison import Comparison
+from landscape.results.compared.group_statistics import FALSE_DISCOVERY, Difference, GroupValue
+from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.information import Information, LayerInformation, MutualInformation
 from landscape.results.passes import Spent
+from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
@@ -37,6 +40,7 @@ __all__ = [
     "CertificateTable",
     "Comparison",
     "Derivatives",
+    "Detection",
     "Deviation",
     "Difference",
     "Eigenpairs",
@@ -52,12 +56,15 @@ __all__ = [
     "Minimum",
     "MutualInformation",
     "NormRatios",
+    "PartialCorrelation",
     "PathCheck",
     "RandomAxes",
     "RandomAxis",
     "RankCorrelation",
+    "SampleScores",
     "Sampling",
     "Sharpness",
+    "SignError",
     "Slice",
     "SliceCheck",
     "SpectralDensity",

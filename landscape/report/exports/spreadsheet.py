@@ -1,4 +1,4 @@
-"""Comparisons, curvature by layer and slices as tables for a spreadsheet or a data frame."""
+"""Comparisons, curvature by layer, scores of samples and slices as tables for a spreadsheet or a data frame."""
 
 import csv
 import io
@@ -11,12 +11,21 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.report.exports.exported_variables import variables
-from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, Slice
+from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, SampleScores, Slice
 
 _GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
 _OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
 _TEST = ("p", "exact", "smallest_p", "q", "delta", "delta_low", "delta_high", "ratio", "ratio_low", "ratio_high")
-_TAU = ("tau", "tau_low", "tau_high", "tau_p", "tau_q", "psi", "psi_low", "psi_high", "remark")
+# Statistics over all runs: the field of the comparison -> the columns, and the names of their values in it.
+_OVERALL = {
+    "memorization": {"auc": "auc", "auc_low": "auc_low", "auc_high": "auc_high", "auc_p": "p", "auc_q": "q"},
+    "rank_correlation": {"tau": "tau", "tau_low": "low", "tau_high": "high", "tau_p": "p", "tau_q": "q"},
+    "granulated": {"psi": "psi", "psi_low": "low", "psi_high": "high"},
+    "partial": {"partial": "rho", "partial_low": "low", "partial_high": "high", "partial_p": "p", "partial_q": "q"},
+    "sign_error": {
+        "sign_error": "worst", "sign_error_low": "low", "sign_error_high": "high", "sign_error_environment": "environment",
+    },
+}  # fmt: skip
 
 
 def runs_csv(comparison: Comparison) -> str:
@@ -44,7 +53,7 @@ def runs_csv(comparison: Comparison) -> str:
 
 
 def statistics_csv(comparison: Comparison) -> str:
-    """One row for every quantity and pair of groups: medians, test, effect sizes, rank correlation with the gap.
+    """One row for every quantity and pair of groups: medians, test, effect sizes, statistics over all runs.
 
     With a single group, one row per quantity. `interval_a` is False if low and high are the range of fewer than five runs.
     """
@@ -54,18 +63,18 @@ def statistics_csv(comparison: Comparison) -> str:
     tests = {(d.name, d.a, d.b): d for d in comparison.differences}
     for kind, table in (("measure", comparison.table), ("condition", comparison.conditions)):
         for name, values in table.items():
-            tau, psi = comparison.rank_correlation.get(name), comparison.granulated.get(name)
+            overall: dict[str, Any] = {}
+            for kept, columns in _OVERALL.items():
+                found = getattr(comparison, kept).get(name)
+                overall |= {column: None if found is None else _number(getattr(found, k)) for column, k in columns.items()}
             for a, b in pairs:
                 row: dict[str, Any] = {"quantity": name, "kind": kind}
                 row |= dict(zip(_GROUP, _cells(a, values[a]), strict=True))
                 row |= dict.fromkeys(_OTHER) if b is None else dict(zip(_OTHER, _cells(b, values[b]), strict=True))
                 d = None if b is None else tests.get((name, a, b))
                 row |= {k: None if d is None else _number(getattr(d, k)) for k in _TEST}
-                row |= dict.fromkeys(_TAU)
-                if tau is not None:
-                    row |= {"tau": tau.tau, "tau_low": tau.low, "tau_high": tau.high, "tau_p": tau.p, "tau_q": tau.q}
-                if psi is not None:
-                    row |= {"psi": psi.psi, "psi_low": psi.low, "psi_high": psi.high}
+                row |= overall
+                psi = comparison.granulated.get(name)
                 row["remark"] = comparison.left_out.get(name, psi.reason if psi is not None else None)
                 rows.append(row)
     return _written(rows)
@@ -79,6 +88,25 @@ def blocks_csv(blocks: Sequence[Block]) -> str:
         row |= {"trace": _number(b.trace.value), "trace_stderr": _number(b.trace.stderr)}
         row |= {"lambda_max": _number(b.lambda_max.value), "lambda_max_residual": _number(b.lambda_max.stderr)}
         rows.append(row)
+    return _written(rows)
+
+
+def samples_csv(found: SampleScores) -> str:
+    """One row per sample in order of rank: rank from 1, index in the data, label, predicted class, wrong, every score.
+
+    What is unknown is empty. Scores are written without rounding.
+
+    Example:
+        >>> found = SampleScores({"loss": np.array([0.5, 2.0])}, {"loss": "loss"}, "loss", wrong=np.array([True, False]))
+        >>> samples_csv(found).split()
+        ['rank,sample,label,predicted,wrong,loss', '1,1,,,False,2.0', '2,0,,,True,0.5']
+    """
+    columns = {"label": found.targets, "predicted": found.predicted, "wrong": found.wrong}
+    rows: list[dict[str, Any]] = []
+    for rank, i in enumerate(found.ranking().tolist(), 1):
+        row: dict[str, Any] = {"rank": rank, "sample": i}
+        row |= {name: None if values is None else values[i].item() for name, values in columns.items()}
+        rows.append(row | {name: _number(float(values[i])) for name, values in found.scores.items()})
     return _written(rows)
 
 

@@ -17,7 +17,7 @@ from landscape.report.figures.caption import (
 )
 from landscape.report.figures.certificate_map import draw_certificate_map
 from landscape.report.figures.certificate_panels import draw_certificate_panels, left_out
-from landscape.report.figures.effects import draw_correlations, draw_effects
+from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
 from landscape.report.figures.history import Run
 from landscape.report.figures.on_axes import (
     draw_breakdown,
@@ -30,12 +30,23 @@ from landscape.report.figures.on_axes import (
     draw_merge_tree,
     draw_slice,
 )
+from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
 from landscape.report.figures.spectrum import resolution
 from landscape.report.quantities import quantity_name
-from landscape.report.style import GREY, house, settle, wrapped
+from landscape.report.style import GREY, house, settle, unit_text, wrapped
 from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
-from landscape.results import Block, Certificate, CertificateTable, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import (
+    Block,
+    Certificate,
+    CertificateTable,
+    Comparison,
+    Eigenpairs,
+    SampleScores,
+    Sharpness,
+    Slice,
+    SpectralDensity,
+)
 
 
 def figure_density(
@@ -78,6 +89,36 @@ def figure_breakdown(
     state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
     facts = f"{len(layers)} layers, {len(filters)} filters (weights without biases); {state}"
     return finish(draw_breakdown(layers, filters)[0], title, [facts, subject_line(provenance)], caption)
+
+
+def figure_ranked_scores(
+    found: SampleScores, *, title: str | None = None, provenance: Provenance | None = None, caption: bool = True
+) -> Figure:
+    """`draw_ranked_scores` with title, how well the score finds wrong labels, and caption."""
+    named = title or f"Samples ranked by {found.by}"
+    return finish(draw_ranked_scores(found), named, [_detected(found), subject_line(provenance)], caption)
+
+
+def figure_samples(
+    found: SampleScores, *, title: str | None = None, provenance: Provenance | None = None, caption: bool = True
+) -> Figure:
+    """`draw_ranked_images` with title and caption; `figure_ranked_scores` if the samples are no images."""
+    if not are_images(found.inputs):
+        return figure_ranked_scores(found, title=title, provenance=provenance, caption=caption)
+    facts = f"in order of rank; the last line of each is the score ({unit_text(found.units[found.by])})"
+    facts += "" if found.wrong is None else "; framed: known to be wrong"
+    named = title or f"Samples ranked highest by {found.by}"
+    return finish(draw_ranked_images(found)[0], named, [facts, _detected(found), subject_line(provenance)], caption)
+
+
+def _detected(found: SampleScores) -> str:
+    """AUROC of the ranking score, and of the best one if that is another; "" if nothing is known to be wrong."""
+    best = found.best()
+    if best is None:
+        return ""
+    own = found.detection.get(found.by)
+    parts = [f"{found.by} {own}" if own is not None else "", "" if best[0] == found.by else f"best: {best[0]} {best[1]}"]
+    return f"AUROC for {best[1].wrong} wrong labels, 95 % interval over samples: {'; '.join(p for p in parts if p)}"
 
 
 def figure_slice(
@@ -198,9 +239,19 @@ def figure_correlations(
     """`draw_correlations` with the number of runs."""
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
-    facts = [f"{runs} runs, assumed independent", "bars: 95 % bootstrap intervals"]
+    facts = [f"{runs} runs, assumed independent", "bars: 95 % intervals"]
     facts += [f"Ψ over {varying}"] if varying else []
     return finish(draw_correlations(comparison), title, ["; ".join(facts), runs_line(comparison.groups)], caption)
+
+
+def figure_separation(
+    comparison: Comparison, *, title: str = "Runs that memorized against all others", caption: bool = True
+) -> Figure:
+    """`draw_separation` with the number of runs and the tests."""
+    sizes = next(iter(comparison.memorized_runs.values())).n if comparison.memorized_runs else (0, 0)
+    facts = f"{sizes[0]} runs that memorized, {sizes[1]} others; bars: 95 % intervals"
+    tests = "q: permutation tests on ranks, Benjamini-Hochberg over all measures"
+    return finish(draw_separation(comparison), title, [facts, tests, runs_line(comparison.groups)], caption)
 
 
 def figure_history(
