@@ -27,6 +27,7 @@ def mutual_information(
     *,
     estimators: Sequence[str] = ESTIMATORS,
     bins: int = 30,
+    span: tuple[float, float] | None = None,
     noise: float = 1e-3,
     neighbours: int = 1,
     copies: int = 8,
@@ -39,7 +40,8 @@ def mutual_information(
         activations: (N, d), one row a sample, or (N,).
         labels: (N,) class of each sample; None: only I(T; X).
         estimators: some of "binned", "kde" and "knn".
-        bins: of "binned", over the range of all activations; see `landscape.information_plane.binned_patterns`.
+        bins, span: of "binned"; without `span` over the range of all activations; see
+            `landscape.information_plane.binned_patterns`.
         noise: variance of the Gaussian noise that "kde" and "knn" add to every unit; see
             `landscape.information_plane.kernel_bounds`.
         neighbours, copies: of "knn"; see `landscape.information_plane.nearest_neighbours`.
@@ -72,7 +74,7 @@ def mutual_information(
     y = None if labels is None else np.asarray(labels)
     found: dict[str, MutualInformation] = {}
     if "binned" in estimators:
-        found["binned"] = binned(t, y, bins=bins)
+        found["binned"] = binned(t, y, bins=bins, span=span)
     if "kde" in estimators:
         found |= kernel_bounds(t, y, noise=noise)
     if "knn" in estimators:
