@@ -21,7 +21,7 @@ MIRRORED = {
     "breakdown": {"results", "report/figures"},
     "certificate": {"results", "report/figures"},
     "compare": {"comparison", "cli/commands"},
-    "comparison": {".", "results"},
+    "comparison": {".", "results/compared"},
     "measures": {".", "report/figures"},
     "objective": {".", "objective"},
     "reparam": {".", "cli/commands"},

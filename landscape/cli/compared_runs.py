@@ -55,9 +55,17 @@ class Runs:
     train: "dict[str, list[Evaluation]]" = field(default_factory=dict)
     test: "dict[str, list[Evaluation | None]]" = field(default_factory=dict)
     hyperparameters: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    memorized: dict[str, list[bool | None]] = field(default_factory=dict)
     lines: "dict[str, Slice]" = field(default_factory=dict)
     excluded: list[tuple[str, str, str]] = field(default_factory=list)
     failures: list[LandscapeError] = field(default_factory=list)
+
+    def that_memorized(self, marked: set[str] | None) -> dict[str, list[bool]] | None:
+        """Whether each run memorized: by the marked groups, or else by its recipe; None if neither says so of every run."""
+        if marked is not None:
+            return {g: [g in marked] * len(runs) for g, runs in self.sharpness.items()}
+        told = {g: [m for m in found if m is not None] for g, found in self.memorized.items()}
+        return told if all(len(told[g]) == len(found) for g, found in self.memorized.items()) else None
 
 
 def grouped(checkpoints: list[Path], groups: list[str]) -> dict[str, list[Path]]:
@@ -101,7 +109,7 @@ def gather(
     """
     from landscape.cli.commands.sharpness import measured_at
     from landscape.cli.setup import objective_of, open_task, test_objective
-    from landscape.comparison import hyperparameters
+    from landscape.comparison import hyperparameters, memorizes
     from landscape.machine import distributed
 
     runs = Runs()
@@ -133,6 +141,7 @@ def gather(
         runs.train.setdefault(group, []).append(fitted)
         runs.test.setdefault(group, []).append(unseen)
         runs.hyperparameters.setdefault(group, []).append(hyperparameters(task.recipe))
+        runs.memorized.setdefault(group, []).append(memorizes(task.recipe))
         if lines is not None and (first or (len(files) == 1 and len(runs.sharpness[group]) == 2)):
             name = group if len(files) > 1 else path.stem
             if before is not None:

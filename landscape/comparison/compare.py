@@ -4,17 +4,19 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from landscape.comparison.correlation import kendall
 from landscape.comparison.difference import ENOUGH, adjusted, difference
-from landscape.comparison.granulated import granulated, granules
 from landscape.comparison.intervals import DRAWS, median_interval
+from landscape.comparison.memorized_runs import separation
+from landscape.comparison.partial import CONDITIONS, CONTROLS, refuse_unknown
 from landscape.comparison.remarks import remarks
+from landscape.comparison.with_the_gap import ranking
 from landscape.errors import UsageError
-from landscape.results import Comparison, Difference, Estimate, Evaluation, Granulated, GroupValue, RankCorrelation, Sharpness
+from landscape.results import Comparison, Difference, Estimate, Evaluation, GroupValue, Sharpness
 
 Scores = dict[str, dict[str, list[Estimate]]]
 
@@ -26,6 +28,8 @@ def compare(
     train: Mapping[str, Sequence[Evaluation]] | None = None,
     test: Mapping[str, Sequence[Evaluation]] | None = None,
     hyperparameters: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    memorized: Mapping[str, Sequence[bool]] | None = None,
+    controls: Sequence[str] = CONTROLS,
     excluded: Sequence[tuple[str, str, str]] = (),
     seed: int = 0,
     draws: int = DRAWS,
@@ -34,12 +38,15 @@ def compare(
 
     For every measure: the median of each group with a 95 % bootstrap interval (for at least five runs; else the range). For
     every pair of groups: the p-value of an exact permutation test on ranks, its q-value over all measures and pairs
-    (Benjamini-Hochberg), Cliff's delta and the ratio of medians with 95 % intervals. Over all runs: Kendall's tau-b with the
-    generalization gap, with interval and p-value, and the granulated Psi over recorded hyperparameters. Training loss,
-    accuracies and gap are tested, too: they are the conditions of the comparison. A q-value is the larger of two. One is
-    adjusted over all tests, so that two groups of the same recipe differ significantly in anything with probability at most
-    5 %. The other is adjusted within its family, measures or conditions, so that significant conditions do not make measures
-    significant.
+    (Benjamini-Hochberg), Cliff's delta and the ratio of medians with 95 % intervals. Training loss, accuracies and gap are
+    tested, too: they are the conditions of the comparison. A q-value is the larger of two. One is adjusted over all tests, so
+    that two groups of the same recipe differ significantly in anything with probability at most 5 %. The other is adjusted
+    within its family, measures or conditions, so that significant conditions do not make measures significant.
+
+    Over all runs, with intervals: the AUC for telling runs that memorized from all others; Kendall's tau-b with the
+    generalization gap; the granulated Psi over recorded hyperparameters; the partial rank correlation with the gap, learning
+    rate, batch size and training loss held fixed; the sign error for the gap in the worst environment. The q-values of AUC,
+    tau and partial correlation are each over all measures.
 
     A measure with a nan (not defined for a network, or failed) is left out of all tests, with a remark. Infinite values are
     ranked. Intervals and tests are about other runs of the same recipes, not about other data.
@@ -52,6 +59,9 @@ def compare(
             measured on a test split.
         test: name -> loss and accuracy of every run on test data.
         hyperparameters: name -> hyperparameters of every run, for Psi; see `landscape.comparison.hyperparameters`.
+        memorized: name -> whether each run memorized, for the AUC; see `landscape.comparison.memorizes`.
+        controls: hyperparameters, "train_loss" or "train_accuracy" that the partial correlation holds fixed; those that are
+            not recorded, or do not vary, are left out.
         excluded: (group, checkpoint, reason) of runs left out beforehand, for the record.
         seed: seed of the bootstrap and of random permutations; each measure has its own stream.
         draws: resamples of each bootstrap.
@@ -60,14 +70,14 @@ def compare(
         Comparison, with remarks on the limits of its conclusions.
 
     Raises:
-        UsageError: an empty group, or lists of different lengths.
+        UsageError: an empty group, lists of different lengths, or a control that no run records.
 
     Cost: a few seconds for 30 measures in 2 groups of 10 runs, half a minute in 4 groups of 50.
 
     Accuracy: coverage of every interval and the level of every test are measured in `tests/comparison`.
 
     Reference: Jiang et al. 2020, arXiv:1912.02178, for rank correlation with the gap. `landscape.comparison.difference`,
-        `intervals`, `correlation` and `granulated` cite their methods.
+        `intervals`, `memorized_runs`, `correlation`, `granulated`, `partial` and `sign_error` cite their methods.
 
     Example:
         >>> from landscape.results import Measurement
@@ -82,9 +92,11 @@ def compare(
     for name, runs in groups.items():
         if not runs:
             raise UsageError(f"expected runs in group {name}, found none")
-        for other in (gaps, train, test, hyperparameters):
+        for other in (gaps, train, test, hyperparameters, memorized):
             if other is not None and len(other.get(name, ())) != len(runs):
                 raise UsageError(f"expected {len(runs)} entries for group {name}, found {len(other.get(name, ()))}")
+    if hyperparameters is not None:
+        refuse_unknown(controls, [h for runs in hyperparameters.values() for h in runs])
     kept = {name: list(runs) for name, runs in groups.items()}
     scores = _scores(kept, gaps, train, test)
     known = dict.fromkeys(m for runs in kept.values() for s in runs for m in s.measures)
@@ -108,9 +120,16 @@ def compare(
     overall = adjusted([d.p for d in found])
     found = [replace(d, q=max(d.q, q)) for d, q in zip(found, overall, strict=True)]
     comparison = replace(comparison, differences=tuple(found))
+    pooled = {m: _pooled(by_group) for m, by_group in measures.items() if m not in comparison.left_out}
+    if memorized is not None:
+        flags = [flag for g in kept for flag in memorized[g]]
+        streams = {m: _stream(seed, m, "memorized") for m in pooled}
+        comparison = replace(comparison, memorization=separation(pooled, flags, streams, draws))
     if "gap" in scores and "gap" not in comparison.left_out:
-        taus, psis = _correlations(measures, comparison, hyperparameters is not None, seed, draws)
-        comparison = replace(comparison, rank_correlation=taus, granulated=psis)
+        conditions = {n: _pooled(scores[n]) for n in CONDITIONS if n in scores and n not in comparison.left_out}
+        settings = None if hyperparameters is None else [s for runs in comparison.hyperparameters.values() for s in runs]
+        ranks = ranking(pooled, _pooled(scores["gap"]), settings, conditions, controls, partial(_stream, seed), draws)
+        comparison = replace(comparison, **ranks._asdict())
     warnings, notes = remarks(comparison)
     return replace(comparison, warnings=tuple(warnings), remarks=(*warnings, *notes))
 
@@ -159,6 +178,11 @@ def _gap(value: float | None, train: Estimate | None, test: Estimate | None) -> 
 
 def _values(estimates: Sequence[Estimate]) -> np.ndarray:
     return np.array([e.value for e in estimates], float)
+
+
+def _pooled(by_group: Mapping[str, Sequence[Estimate]]) -> np.ndarray:
+    """The values of all runs, group after group."""
+    return _values([e for runs in by_group.values() for e in runs])
 
 
 def _stream(seed: int, *names: str) -> np.random.Generator:
@@ -212,28 +236,6 @@ def _differences(family: Scores, left_out: Mapping[str, str], seed: int, draws: 
         for a, b in itertools.combinations(by_group, 2)
     ]
     return [replace(d, q=q) for d, q in zip(found, adjusted([d.p for d in found]), strict=True)]
-
-
-def _correlations(
-    measures: Scores, comparison: Comparison, recorded: bool, seed: int, draws: int
-) -> tuple[dict[str, RankCorrelation], dict[str, Granulated]]:
-    """tau and Psi of every measure with the gap, over all runs."""
-    gaps = _values([e for runs in comparison.scores["gap"].values() for e in runs])
-    settings = [s for runs in comparison.hyperparameters.values() for s in runs]
-    pairs = granules(settings) if recorded else None
-    taus: dict[str, RankCorrelation] = {}
-    psis: dict[str, Granulated] = {}
-    for name, by_group in measures.items():
-        if name in comparison.left_out:
-            continue
-        values = _values([e for runs in by_group.values() for e in runs])
-        tau = kendall(values, gaps, _stream(seed, name, "tau"), draws)
-        if tau is not None:
-            taus[name] = tau
-        if pairs is not None:
-            psis[name] = granulated(values, gaps, pairs, _stream(seed, name, "psi"), draws)
-    q = adjusted([t.p for t in taus.values()])
-    return {name: t._replace(q=x) for (name, t), x in zip(taus.items(), q, strict=True)}, psis
 
 
 def _varying(

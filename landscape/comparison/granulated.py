@@ -24,7 +24,8 @@ def hyperparameters(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
     """The hyperparameters of a run: the values of a checkpoint's recipe, without seeds and bookkeeping.
 
     A recipe of `landscape train` has them under "training"; options of the network are named "network_options.width". The
-    number of epochs is not a hyperparameter if the run stopped earlier, at its training loss.
+    number of epochs is not a hyperparameter if the run stopped earlier, at its training loss. A corruption and its level are
+    one hyperparameter, "labels 0.4", so that clean labels and 40 % of redrawn ones differ in one.
 
     Example:
         >>> hyperparameters({"training": {"lr": 0.1, "seed": 3, "epochs": 9}, "final": {"stopped": "loss"}})
@@ -41,7 +42,8 @@ def hyperparameters(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
             out |= {f"{key}.{k}": v for k, v in value.items() if k not in BOOKKEEPING}
         else:
             out[key] = value
-    return out
+    level = out.pop("corruption_level", None)
+    return out if level is None else out | {"corruption": f"{out.get('corruption')} {level:g}"}
 
 
 @dataclass(frozen=True)
@@ -69,23 +71,33 @@ class Granules:
 
 def granules(settings: Sequence[Mapping[str, Any]]) -> Granules:
     """Find the pairs among runs with these hyperparameters; a missing key counts as a distinct value."""
-    keys = list(dict.fromkeys(key for s in settings for key in s))
-    rows = [tuple(json.dumps(s[k], sort_keys=True, default=str) if k in s else None for k in keys) for s in settings]
-    names = [k for c, k in enumerate(keys) if len({row[c] for row in rows}) > 1]
-    columns = [keys.index(name) for name in names]
+    names, rows = levels(settings)
     pairs, granule, owner = [], [], []
     known: dict[tuple[Any, ...], int] = {}
     for i, j in itertools.combinations(range(len(rows)), 2):
-        differing = [c for c in columns if rows[i][c] != rows[j][c]]
+        differing = [c for c in range(len(names)) if rows[i][c] != rows[j][c]]
         if len(differing) != 1:
             continue
-        held = (differing[0], *(rows[i][c] for c in columns if c != differing[0]))
+        held = (differing[0], *(rows[i][c] for c in range(len(names)) if c != differing[0]))
         if held not in known:
             known[held] = len(known)
-            owner.append(columns.index(differing[0]))
+            owner.append(differing[0])
         pairs.append((i, j))
         granule.append(known[held])
-    return Granules(np.array(pairs, int).reshape(-1, 2), np.array(granule, int), np.array(owner, int), tuple(names))
+    return Granules(np.array(pairs, int).reshape(-1, 2), np.array(granule, int), np.array(owner, int), names)
+
+
+def levels(settings: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str | None, ...]]]:
+    """Names of the hyperparameters that vary, and their values in every run, as JSON; None for a run that lacks one.
+
+    Example:
+        >>> levels([{"lr": 0.1, "batch": 8}, {"lr": 0.2, "batch": 8}])
+        (('lr',), [('0.1',), ('0.2',)])
+    """
+    keys = list(dict.fromkeys(key for s in settings for key in s))
+    columns = {k: [json.dumps(s[k], sort_keys=True, default=str) if k in s else None for s in settings] for k in keys}
+    varying = {k: column for k, column in columns.items() if len(set(column)) > 1}
+    return tuple(varying), list(zip(*varying.values(), strict=True)) if varying else [() for _ in settings]
 
 
 def granulated(
@@ -117,7 +129,7 @@ def granulated(
         reason = f"no two runs differ in one of {varying} only" if varying else "no recorded hyperparameter varies"
         return Granulated(None, None, None, {}, found.counts, reason)
     i, j = found.pairs.T
-    agreement = _sign(values[i], values[j]) * _sign(gaps[i], gaps[j])
+    agreement = sign(values[i], values[j]) * sign(gaps[i], gaps[j])
     parts, psi = _psi(np.ones((1, len(values))), agreement, found)
     by_name = {name: float(parts[0, found.names.index(name)]) for name in names}
     runs, least = len(np.unique(found.pairs)), min(found.counts[n] for n in names)
@@ -150,6 +162,6 @@ def _psi(weights: np.ndarray, agreement: np.ndarray, found: Granules) -> tuple[n
         return parts, np.nan_to_num(parts).sum(1) / there.sum(1)
 
 
-def _sign(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def sign(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """sign(a - b), with equal infinities equal."""
     return (a > b).astype(float) - (a < b)

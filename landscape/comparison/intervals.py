@@ -54,11 +54,12 @@ def ratio_interval(a: np.ndarray, b: np.ndarray, random: np.random.Generator, dr
     return percentiles(_medians(a, random, draws) / _medians(b, random, draws), expanded(min(len(a), len(b))))
 
 
-def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
+def superiority_interval(wins: np.ndarray, tail: float = (1 - LEVEL) / 2) -> tuple[float, float]:
     """95 % interval of theta = P(a > b) + P(a = b) / 2 from all pairs of two groups; see `placement_interval`.
 
     Args:
         wins: (m, n); 1 if run i of the first group has a larger value than run j of the second, 1/2 for a tie, else 0.
+        tail: probability beyond each end.
 
     Returns:
         The ends of the interval, within [0, 1].
@@ -68,10 +69,10 @@ def superiority_interval(wins: np.ndarray) -> tuple[float, float]:
         >>> [round(x, 2) for x in superiority_interval(np.ones((5, 5)))]
         [0.56, 1.0]
     """
-    return placement_interval(wins.mean(1), wins.mean(0))
+    return placement_interval(wins.mean(1), wins.mean(0), tail)
 
 
-def placement_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
+def placement_interval(above: np.ndarray, below: np.ndarray, tail: float = (1 - LEVEL) / 2) -> tuple[float, float]:
     """95 % interval of theta = P(a > b) + P(a = b) / 2 from the placements of two groups.
 
     Score interval: all t with (theta - t)^2 <= q^2 s V(t), where V is the variance of Newcombe's fifth method, q the quantile
@@ -87,6 +88,7 @@ def placement_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, flo
     Args:
         above: (m,) for each member of the first group, the share of the second with a smaller value; ties count half.
         below: (n,) for each member of the second group, the share of the first with a larger value; ties count half.
+        tail: probability beyond each end.
 
     Returns:
         The ends of the interval, within [0, 1].
@@ -106,7 +108,7 @@ def placement_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, flo
         return t * (1 - t) * (1 + ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))) / (m * n)
 
     s = max(1.0, placements / variance(theta)) if 0 < theta < 1 else 1.0
-    q = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    q = float(stats.t.ppf(1 - tail, freedom))
 
     def excess(t: float) -> float:
         return (theta - t) ** 2 - q * q * s * variance(t)

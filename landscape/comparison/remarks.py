@@ -22,7 +22,9 @@ def remarks(comparison: Comparison) -> tuple[list[str], list[str]]:
         *(f"{name} is in no test: {why}" for name, why in comparison.left_out.items()),
         *(f"{checkpoint} of {group} is left out: {why}" for group, checkpoint, why in comparison.excluded),
         *_infinite(comparison),
+        *_memorization(comparison),
         *_correlation(comparison),
+        *_partial(comparison),
     ]
     return warnings, notes
 
@@ -133,6 +135,42 @@ def _correlation(comparison: Comparison) -> list[str]:
             "τ, its p and its interval treat all runs as independent; runs of one recipe are similar, so a few groups that "
             "differ in measure and gap can cause a τ: Ψ compares only runs that differ in a single hyperparameter"
         )
-    reasons = dict.fromkeys(g.reason for g in comparison.granulated.values() if g.reason)
-    out += [f"Ψ: {reason}" for reason in reasons]
+    for name, statistics in (("Ψ", comparison.granulated), ("worst sign error", comparison.sign_error)):
+        reasons = dict.fromkeys(s.reason for s in statistics.values() if s.reason)
+        out += [f"{name}: {reason}" for reason in reasons]
+    passed_over = max((e.passed_over for e in comparison.sign_error.values() if not e.reason), default=0)
+    if passed_over:
+        out.append(
+            f"worst sign error: {passed_over} pairs of settings that differ in one hyperparameter are passed over, for fewer "
+            f"than {ENOUGH} runs each or no significant difference of the gap"
+        )
     return out
+
+
+def _partial(comparison: Comparison) -> list[str]:
+    """Limits of the partial correlation."""
+    if not comparison.rank_correlation:
+        return []
+    if not comparison.partial:
+        return ["no partial rank correlation: nothing that could be held fixed varies, or there are too few runs"]
+    lost = [m for m in comparison.rank_correlation if m not in comparison.partial]
+    out = [f"no partial rank correlation of {', '.join(lost)}: what is held fixed determines the rank"] if lost else []
+    found = next(iter(comparison.partial.values()))
+    if found.low is None:
+        out.append(f"no interval for the partial ρ: {found.n} runs are too few to hold {', '.join(found.controls)} fixed")
+    return out
+
+
+def _memorization(comparison: Comparison) -> list[str]:
+    """Limits of the AUC for runs that memorized."""
+    if not comparison.memorization:
+        return []
+    sizes = next(iter(comparison.memorization.values())).n
+    if min(sizes) < ENOUGH:
+        return [f"{sizes[0]} runs memorized, {sizes[1]} did not: no interval for the AUC, which needs {ENOUGH} of each"]
+    if len(comparison.groups) > 2:
+        return [
+            "the AUC for runs that memorized pools groups: it is about their mixture, in the shares that they have here, and a "
+            "measure can separate the pooled runs by what else differs between the groups"
+        ]
+    return []

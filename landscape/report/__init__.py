@@ -3,7 +3,7 @@
 from landscape.report.exports.export import export_slice
 from landscape.report.exports.spreadsheet import samples_csv, slice_csv
 from landscape.report.figure_files import save
-from landscape.report.figures.effects import draw_correlations, draw_effects
+from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
 from landscape.report.figures.on_axes import (
     draw_breakdown,
     draw_certificate,
@@ -30,6 +30,7 @@ from landscape.report.figures.titled import (
     figure_merge_tree,
     figure_ranked_scores,
     figure_samples,
+    figure_separation,
     figure_slice,
 )
 from landscape.report.page.html import is_report, write_report
@@ -50,6 +51,7 @@ __all__ = [
     "draw_merge_tree",
     "draw_ranked_images",
     "draw_ranked_scores",
+    "draw_separation",
     "draw_slice",
     "export_slice",
     "figure_breakdown",
@@ -65,6 +67,7 @@ __all__ = [
     "figure_merge_tree",
     "figure_ranked_scores",
     "figure_samples",
+    "figure_separation",
     "figure_slice",
     "is_report",
     "samples_csv",

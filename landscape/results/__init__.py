@@ -3,7 +3,9 @@
 from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.certificate_table import CertificateTable
-from landscape.results.comparison import FALSE_DISCOVERY, Comparison, Difference, Granulated, GroupValue, RankCorrelation
+from landscape.results.compared.comparison import Comparison
+from landscape.results.compared.group_statistics import FALSE_DISCOVERY, Difference, GroupValue
+from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.passes import Spent
@@ -50,6 +52,7 @@ __all__ = [
     "MergeTree",
     "Minimum",
     "NormRatios",
+    "PartialCorrelation",
     "PathCheck",
     "RandomAxes",
     "RandomAxis",
@@ -57,6 +60,7 @@ __all__ = [
     "SampleScores",
     "Sampling",
     "Sharpness",
+    "SignError",
     "Slice",
     "SliceCheck",
     "SpectralDensity",

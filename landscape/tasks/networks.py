@@ -1,9 +1,9 @@
 """Built-in networks, by name: `build("resnet20", classes=10)`.
 
 Every network is composed of `nn.Module`s that `torch.fx` and `torch.export` can trace; rectifiers are not in place.
-Initialization: weights of convolutions and hidden linear layers are He normal, N(0, 2 / fan_in), or N(0, 1 / fan_in) in a network
-with tanh; the last linear layer is N(0, 1 / fan_in); biases are 0; BatchNorm has weight 1 and bias 0. All random numbers come
-from the seed; the global generator is not changed.
+Initialization: weights of convolutions and hidden linear layers are He normal, N(0, 2 / fan_in), or N(0, 1 / fan_in) in a
+network with tanh; the last linear layer is N(0, 1 / fan_in); biases are 0; BatchNorm has weight 1 and bias 0. All random
+numbers come from the seed; the global generator is not changed.
 """
 
 import inspect

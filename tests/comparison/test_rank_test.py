@@ -86,7 +86,7 @@ def test_effect_sizes_have_their_closed_forms():
     more = sum(x > y for x in a for y in b)
     less = sum(x < y for x in a for y in b)
     assert d.delta == pytest.approx((more - less) / 25)
-    assert d.superiority == pytest.approx((more + 0.5 * (25 - more - less)) / 25)
+    assert d.auc == pytest.approx((more + 0.5 * (25 - more - less)) / 25)
     assert d.ratio == pytest.approx(3 / 2)
     assert d.ratio_low < d.ratio < d.ratio_high
     assert d.delta_low < d.delta < d.delta_high

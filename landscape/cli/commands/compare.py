@@ -54,16 +54,33 @@ def run(
     match_factor: Annotated[
         float, typer.Option("--match-factor", help="Close means within this factor of --match-loss, above or below.")
     ] = 1.25,
+    memorized: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--memorized",
+            metavar="GROUP",
+            help="A group of runs that memorized, for the AUC; repeat. Default: what the recipes say of their labels.",
+        ),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--control",
+            metavar="NAMES",
+            help="What the partial correlation with the gap holds fixed: hyperparameters, train_loss, train_accuracy, "
+            "separated by commas. Default: lr,batch_size,train_loss.",
+        ),
+    ] = None,
     clean: CLEAN = False,
 ) -> None:
-    """Compare groups of minima: intervals, permutation tests with false-discovery control, effect sizes, rank correlation.
+    """Compare groups of minima: intervals, permutation tests with false-discovery control, effect sizes, AUC, rank correlation.
 
     Example: landscape compare --group small='runs/sb-*.safetensors' --group large='runs/lb-*.safetensors' --out compared
     """
     from landscape.cli.commands.sharpness import listed
     from landscape.cli.compared_runs import Lines, Match, gather, grouped
     from landscape.cli.setup import task_file
-    from landscape.comparison import compare
+    from landscape.comparison import CONTROLS, compare
     from landscape.measures import chosen
 
     names = listed(measures)
@@ -71,9 +88,12 @@ def run(
     match = None if match_loss is None else Match(match_loss, match_factor)
     how = Lines(grid, cast("BatchNorm", batchnorm))
     files = grouped(checkpoints or [], group or [])
+    marked = _marked(memorized or [], files)
+    controls = CONTROLS if control is None else _controls(control, next(path for paths in files.values() for path in paths))
     inputs: dict[str, Any] = {
         "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
         "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
+        "memorized": memorized, "controls": controls,
         "files": {name: [str(path) for path in paths] for name, paths in files.items()},
     } | task_file(naming)  # fmt: skip
     OutputDirectory.allow(common.out or Path("comparison"), inputs)
@@ -92,6 +112,8 @@ def run(
         train=runs.train,
         test=tested if tested and all(len(tested[g]) == len(runs.test[g]) for g in tested) else None,
         hyperparameters=runs.hyperparameters,
+        memorized=runs.that_memorized(marked),
+        controls=controls,
         excluded=runs.excluded,
         seed=common.seed,
     )
@@ -117,6 +139,38 @@ def run(
         )
 
 
+def _controls(text: str, first: Path) -> tuple[str, ...]:
+    """The names in --control; an unknown one is reported before any work, by what the first checkpoint records.
+
+    Raises:
+        UsageError: a name that the first checkpoint does not record.
+    """
+    from landscape import checkpoints
+    from landscape.comparison import hyperparameters, refuse_unknown
+    from landscape.errors import LandscapeError
+
+    names = tuple(name.strip() for name in text.split(","))
+    try:
+        recipe = checkpoints.read(first).recipe
+    except LandscapeError:
+        return names  # told where the checkpoint is measured; the others may be in order
+    refuse_unknown(names, [hyperparameters(recipe)])
+    return names
+
+
+def _marked(memorized: list[str], files: dict[str, list[Path]]) -> set[str] | None:
+    """The groups that are said to have memorized; None if nothing is said.
+
+    Raises:
+        UsageError: a group that is none, or all groups.
+    """
+    unknown = [name for name in memorized if name not in files]
+    if unknown or set(memorized) == set(files):
+        found = f"no group {unknown[0]!r}" if unknown else "all of them"
+        raise UsageError(f"expected --memorized as some of the groups {', '.join(files)}, found {found}")
+    return set(memorized) or None
+
+
 def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]") -> None:
     """Print the warnings, the tables and the remarks."""
     for warning in comparison.warnings:
@@ -130,14 +184,23 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
     if any(len(members) > 1 for members in comparison.groups.values()) and comparison.differences:
         head = ("difference", "groups", "Cliff's δ [95 %]", "ratio of medians [95 %]", "p", "q (* ≤ 0.05)")
         terminal.table(head, comparison.difference_rows())
+        terminal.line("δ = P(first > second) − P(first < second), and AUC = (1 + δ) / 2; p: exact permutation test on ranks;")
         terminal.line(
-            "δ = P(first > second) − P(first < second); p: exact permutation test on ranks; q: p adjusted for all tests"
+            "q: p adjusted for all tests (Benjamini-Hochberg, over all and over measures or other quantities: the larger)."
         )
-        terminal.line("(Benjamini-Hochberg, over all tests and over the measures or the other quantities alone: the larger).")
+        terminal.line()
+    if comparison.memorization:
+        some = next(iter(comparison.memorization.values()))
+        head = (f"{some.n[0]} that memorized / {some.n[1]} others", "AUC [95 %]", "p", "q (* ≤ 0.05)")
+        terminal.table(head, comparison.memorization_rows())
         terminal.line()
     if comparison.rank_correlation:
         head = ("with the generalization gap", "Kendall's τ [95 %]", "p", "q", "granulated Ψ [95 %]")
         terminal.table(head, comparison.correlation_rows())
+        terminal.line()
+    if rows := comparison.partial_rows():
+        fixed = next((f"at fixed {', '.join(r.controls)}" for r in comparison.partial.values()), "with the generalization gap")
+        terminal.table((fixed, "partial ρ [95 %]", "q", "worst sign error [95 %]", "in the environment"), rows)
         terminal.line()
     for name, piece in lines.items():
         for quantity, barrier in piece.barriers.items():
@@ -168,7 +231,14 @@ def _write(
 ) -> None:
     """Write the JSON document, two CSV tables and the figures."""
     from landscape.machine.files import write
-    from landscape.report import figure_correlations, figure_effects, figure_interpolation, figure_measures, save
+    from landscape.report import (
+        figure_correlations,
+        figure_effects,
+        figure_interpolation,
+        figure_measures,
+        figure_separation,
+        save,
+    )
     from landscape.report.exports.spreadsheet import runs_csv, statistics_csv
 
     folder = OutputDirectory(out, inputs)
@@ -182,6 +252,8 @@ def _write(
     folder.written += save(figure, folder.path / "measures")
     if any(d.delta_low is not None for d in comparison.differences):
         folder.written += save(figure_effects(comparison, caption=caption), folder.path / "effects")
+    if any(d.smallest_p < 1 for d in comparison.memorization.values()):
+        folder.written += save(figure_separation(comparison, caption=caption), folder.path / "memorization")
     if comparison.rank_correlation:
         folder.written += save(figure_correlations(comparison, caption=caption), folder.path / "correlation")
     for i, (name, piece) in enumerate(lines.items(), 1):

@@ -16,7 +16,16 @@ from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, S
 _GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
 _OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
 _TEST = ("p", "exact", "smallest_p", "q", "delta", "delta_low", "delta_high", "ratio", "ratio_low", "ratio_high")
-_TAU = ("tau", "tau_low", "tau_high", "tau_p", "tau_q", "psi", "psi_low", "psi_high", "remark")
+# Statistics over all runs: the field of the comparison -> the columns, and the names of their values in it.
+_OVERALL = {
+    "memorization": {"auc": "auc", "auc_low": "auc_low", "auc_high": "auc_high", "auc_p": "p", "auc_q": "q"},
+    "rank_correlation": {"tau": "tau", "tau_low": "low", "tau_high": "high", "tau_p": "p", "tau_q": "q"},
+    "granulated": {"psi": "psi", "psi_low": "low", "psi_high": "high"},
+    "partial": {"partial": "rho", "partial_low": "low", "partial_high": "high", "partial_p": "p", "partial_q": "q"},
+    "sign_error": {
+        "sign_error": "worst", "sign_error_low": "low", "sign_error_high": "high", "sign_error_environment": "environment",
+    },
+}  # fmt: skip
 
 
 def runs_csv(comparison: Comparison) -> str:
@@ -44,7 +53,7 @@ def runs_csv(comparison: Comparison) -> str:
 
 
 def statistics_csv(comparison: Comparison) -> str:
-    """One row for every quantity and pair of groups: medians, test, effect sizes, rank correlation with the gap.
+    """One row for every quantity and pair of groups: medians, test, effect sizes, statistics over all runs.
 
     With a single group, one row per quantity. `interval_a` is False if low and high are the range of fewer than five runs.
     """
@@ -54,18 +63,18 @@ def statistics_csv(comparison: Comparison) -> str:
     tests = {(d.name, d.a, d.b): d for d in comparison.differences}
     for kind, table in (("measure", comparison.table), ("condition", comparison.conditions)):
         for name, values in table.items():
-            tau, psi = comparison.rank_correlation.get(name), comparison.granulated.get(name)
+            overall: dict[str, Any] = {}
+            for kept, columns in _OVERALL.items():
+                found = getattr(comparison, kept).get(name)
+                overall |= {column: None if found is None else _number(getattr(found, k)) for column, k in columns.items()}
             for a, b in pairs:
                 row: dict[str, Any] = {"quantity": name, "kind": kind}
                 row |= dict(zip(_GROUP, _cells(a, values[a]), strict=True))
                 row |= dict.fromkeys(_OTHER) if b is None else dict(zip(_OTHER, _cells(b, values[b]), strict=True))
                 d = None if b is None else tests.get((name, a, b))
                 row |= {k: None if d is None else _number(getattr(d, k)) for k in _TEST}
-                row |= dict.fromkeys(_TAU)
-                if tau is not None:
-                    row |= {"tau": tau.tau, "tau_low": tau.low, "tau_high": tau.high, "tau_p": tau.p, "tau_q": tau.q}
-                if psi is not None:
-                    row |= {"psi": psi.psi, "psi_low": psi.low, "psi_high": psi.high}
+                row |= overall
+                psi = comparison.granulated.get(name)
                 row["remark"] = comparison.left_out.get(name, psi.reason if psi is not None else None)
                 rows.append(row)
     return _written(rows)

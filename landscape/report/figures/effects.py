@@ -1,4 +1,4 @@
-"""Drawing of the effect sizes and rank correlations of a comparison, with intervals."""
+"""Drawing of the effect sizes, AUC and rank correlations of a comparison, with intervals."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,6 @@ from landscape.report.style import (
     CATEGORIES,
     GREY,
     MARKERS,
-    VERMILLION,
     house,
     legend_above,
     log_axis,
@@ -25,6 +24,8 @@ from landscape.report.style import HouseAxes as _HouseAxes
 from landscape.results import Comparison, Difference
 
 _ROW, _LABELS = 0.27, 1.5  # inches
+# A value, the ends of its interval, and whether its marker is filled.
+_Marked = tuple[float | None, float | None, float | None, bool]
 
 
 @house
@@ -90,9 +91,11 @@ def draw_effects(comparison: Comparison, axes: Sequence[Axes] | None = None) -> 
 
 @house
 def draw_correlations(comparison: Comparison, ax: Axes | None = None) -> Axes:
-    """Draw Kendall's tau-b of every measure with the generalization gap, and the granulated Psi, with 95 % intervals.
+    """Draw how every measure ranks the generalization gap, with 95 % intervals.
 
-    Filled markers of tau have q <= 0.05. With too few runs or pairs for an interval, only the marker is drawn.
+    A row a measure: Kendall's tau-b, the granulated Psi, the partial correlation, and the worst environment as
+    1 - 2 x sign error, so that 0 is chance and 1 is no error in all four. Filled markers of tau and of the partial correlation
+    have q <= 0.05. With too few runs or pairs for an interval, only the marker is drawn.
 
     Args:
         comparison: with rank correlations.
@@ -107,31 +110,99 @@ def draw_correlations(comparison: Comparison, ax: Axes | None = None) -> Axes:
     taus = comparison.rank_correlation
     if not taus:
         raise UsageError("expected rank correlations, found none", fix="compare three runs or more that have test data")
-    psis = {m: g for m, g in comparison.granulated.items() if m in taus and g.psi is not None}
+    fixed = next((", ".join(r.controls) for r in comparison.partial.values()), "")
+    # Name -> label, and of every measure value, ends of the interval, and whether the marker is filled.
+    series: dict[str, tuple[str, dict[str, _Marked]]] = {
+        "tau": ("Kendall's τ, all runs", {m: (t.tau, t.low, t.high, t.q <= 0.05) for m, t in taus.items()}),
+        "psi": ("granulated Ψ", {m: (g.psi, g.low, g.high, True) for m, g in comparison.granulated.items()}),
+        "partial": (
+            f"partial ρ at fixed {plain(fixed, 60)}",
+            {m: (r.rho, r.low, r.high, r.q <= 0.05) for m, r in comparison.partial.items()},
+        ),
+        "worst": (
+            "worst environment, 1 − 2 × sign error",
+            {m: (_agreement(e.worst), _agreement(e.high), _agreement(e.low), True) for m, e in comparison.sign_error.items()},
+        ),
+    }
+    marked = {
+        what: (label, {m: v for m, v in found.items() if m in taus and v[0] is not None})
+        for what, (label, found) in series.items()
+    }
+    marked = {what: (label, found) for what, (label, found) in marked.items() if found}
     if ax is None:
-        ax = new_figure(5.5, 0.9 + 1.15 * _ROW * len(taus)).add_subplot(axes_class=_HouseAxes)
+        ax = new_figure(5.5, 0.7 + 0.2 * len(marked) + (0.85 + 0.35 * len(marked)) * _ROW * len(taus)).add_subplot(
+            axes_class=_HouseAxes
+        )
     places = {m: float(i) for i, m in enumerate(taus)}
-    shift = 0.16 if psis else 0.0
-    for name, t in taus.items():
-        face = BLUE if t.q <= 0.05 else "white"
-        _interval(ax, places[name] - shift, t.tau, t.low, t.high, BLUE, "o", face, f"tau {plain(name)}")
-    for name, g in psis.items():
-        assert g.psi is not None  # chosen above
-        _interval(ax, places[name] + shift, g.psi, g.low, g.high, VERMILLION, "s", VERMILLION, f"psi {plain(name)}")
+    handles = []
+    for k, (what, (label, found)) in enumerate(marked.items()):
+        colour, marker = CATEGORIES[k], MARKERS[k]
+        shift = (k - (len(marked) - 1) / 2) * min(0.32, 0.8 / len(marked))
+        for name, (value, low, high, filled) in found.items():
+            assert value is not None  # chosen above
+            face = colour if filled else "white"
+            _interval(ax, places[name] + shift, value, low, high, colour, marker, face, f"{what} {plain(name)}")
+        handles.append(_handle(k, label))
+    if any(not filled for _, found in marked.values() for *_, filled in found.values()):
+        handles.append(Line2D([], [], color=BLACK, ls="", marker="o", ms=4.5, mfc="white", label="q > 0.05"))
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
     ax.set_xlim(-1.06, 1.06)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
+    _measures(ax, places)
+    ax.set_xlabel("rank correlation with the generalization gap")
+    legend_above(ax, handles)
+    return ax
+
+
+@house
+def draw_separation(comparison: Comparison, ax: Axes | None = None) -> Axes:
+    """Draw the AUC of every measure for telling runs that memorized from all others, with 95 % intervals.
+
+    1: every run that memorized has the larger value; 0: the smaller one; 1/2: chance. Filled markers have q <= 0.05. With
+    fewer than five runs of either kind, only the marker is drawn.
+
+    Args:
+        comparison: with runs that memorized and others.
+        ax: axes to draw on; None makes a figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        UsageError: no AUC.
+    """
+    if not comparison.memorization:
+        raise UsageError(
+            "expected runs that memorized and others, found one kind, or no word of it",
+            fix="compare both kinds; --memorized names the groups that did",
+        )
+    if ax is None:
+        ax = new_figure(5.5, 0.9 + 1.15 * _ROW * len(comparison.memorization)).add_subplot(axes_class=_HouseAxes)
+    places = {m: float(i) for i, m in enumerate(comparison.memorization)}
+    for name, d in comparison.memorization.items():
+        face = BLUE if d.found else "white"
+        _interval(ax, places[name], d.auc, d.auc_low, d.auc_high, BLUE, "o", face, f"auc {plain(name)}")
+    ax.axvline(0.5, color=GREY, lw=0.8, zorder=1)
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    _measures(ax, places)
+    ax.set_xlabel("AUC  (1: runs that memorized always have the larger value)")
+    filled = Line2D([], [], color=BLUE, ls="", marker="o", ms=4.5, label="q ≤ 0.05")
+    hollow = Line2D([], [], color=BLUE, ls="", marker="o", ms=4.5, mfc="white", label="no difference found")
+    legend_above(ax, [filled, hollow])
+    return ax
+
+
+def _agreement(error: float | None) -> float | None:
+    """1 - 2 x sign error: 1 for no error, 0 for chance, -1 for the opposite order."""
+    return None if error is None else 1 - 2 * error
+
+
+def _measures(ax: Axes, places: dict[str, float]) -> None:
+    """Set the names of the measures, one row each, the first on top."""
     ax.set_yticks(list(places.values()), [plain(name, 30) for name in places])
     ax.set_ylim(len(places) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel("rank correlation with the generalization gap")
-    handles = [Line2D([], [], color=BLUE, marker="o", ms=4.5, lw=1.2, label="Kendall's τ, all runs")]
-    if any(t.q > 0.05 for t in taus.values()):
-        handles.append(Line2D([], [], color=BLUE, marker="o", ms=4.5, lw=1.2, mfc="white", label="τ with q > 0.05"))
-    if psis:
-        handles.append(Line2D([], [], color=VERMILLION, marker="s", ms=4.5, lw=1.2, label="granulated Ψ"))
-    legend_above(ax, handles)
-    return ax
 
 
 def _two(rows: float) -> list[Axes]:

@@ -17,7 +17,7 @@ from landscape.report.figures.caption import (
 )
 from landscape.report.figures.certificate_map import draw_certificate_map
 from landscape.report.figures.certificate_panels import draw_certificate_panels, left_out
-from landscape.report.figures.effects import draw_correlations, draw_effects
+from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
 from landscape.report.figures.history import Run
 from landscape.report.figures.on_axes import (
     draw_breakdown,
@@ -239,9 +239,19 @@ def figure_correlations(
     """`draw_correlations` with the number of runs."""
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
-    facts = [f"{runs} runs, assumed independent", "bars: 95 % bootstrap intervals"]
+    facts = [f"{runs} runs, assumed independent", "bars: 95 % intervals"]
     facts += [f"Ψ over {varying}"] if varying else []
     return finish(draw_correlations(comparison), title, ["; ".join(facts), runs_line(comparison.groups)], caption)
+
+
+def figure_separation(
+    comparison: Comparison, *, title: str = "Runs that memorized against all others", caption: bool = True
+) -> Figure:
+    """`draw_separation` with the number of runs and the tests."""
+    sizes = next(iter(comparison.memorization.values())).n if comparison.memorization else (0, 0)
+    facts = f"{sizes[0]} runs that memorized, {sizes[1]} others; bars: 95 % intervals"
+    tests = "q: permutation tests on ranks, Benjamini-Hochberg over all measures"
+    return finish(draw_separation(comparison), title, [facts, tests, runs_line(comparison.groups)], caption)
 
 
 def figure_history(

@@ -174,16 +174,26 @@ def _compared(comparison: Comparison, caption: bool) -> dict[str, Any]:
     if tested:
         words = "Cliff's delta and ratio of medians of every measure for every pair of groups; the table has the numbers."
         pictures.append(picture(titled.figure_effects(comparison, caption=caption), words))
+    if any(d.smallest_p < 1 for d in comparison.memorization.values()):
+        words = "AUC of every measure for telling runs that memorized from all others; the table has the numbers."
+        pictures.append(picture(titled.figure_separation(comparison, caption=caption), words))
     if comparison.rank_correlation:
-        words = "Kendall's tau of every measure with the generalization gap; the table has the numbers."
+        words = "How every measure ranks the generalization gap; the table has the numbers."
         pictures.append(picture(titled.figure_correlations(comparison, caption=caption), words))
+    fixed = next((f" at fixed {', '.join(r.controls)}" for r in comparison.partial.values()), "")
     tables = [
         (
             "Differences between the groups",
             ("quantity", "groups", "Cliff's δ", "ratio of medians", "p", "q"),
             comparison.difference_rows() if tested else [],
         ),
+        ("Runs that memorized against all others", ("measure", "AUC", "p", "q"), comparison.memorization_rows()),
         ("With the generalization gap", ("measure", "Kendall's τ", "p", "q", "granulated Ψ"), comparison.correlation_rows()),
+        (
+            "With the gap, other quantities held fixed, and in the worst environment",
+            ("measure", label_text(f"partial ρ{fixed}", 200), "q", "worst sign error", "environment"),
+            comparison.partial_rows(),
+        ),
     ]
     return {
         "title": " / ".join(label_text(f"{name} ({len(runs)})", 40) for name, runs in comparison.groups.items()),

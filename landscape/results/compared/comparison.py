@@ -1,145 +1,14 @@
 """Comparison of groups of checkpoints: values by group, differences, rank correlations."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from landscape.machine.json_values import finite_or_none, plain
+from landscape.machine.json_values import plain
+from landscape.results.compared.group_statistics import Difference, GroupValue
+from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
 from landscape.results.estimate import Estimate
 from landscape.results.sharpness import Sharpness
-
-# Expected share of false discoveries among the differences that are called significant.
-FALSE_DISCOVERY = 0.05
-
-
-@dataclass(frozen=True)
-class GroupValue:
-    """One quantity over one group of runs.
-
-    Attributes:
-        median: median over the runs.
-        low, high: 95 % bootstrap interval of the median if the group has at least five runs, else the smallest and largest
-            value.
-        n: number of runs with a value.
-        is_interval: whether low and high are a confidence interval; the range of fewer than five runs is none.
-    """
-
-    median: float
-    low: float
-    high: float
-    n: int
-    is_interval: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary."""
-        ends = {k: finite_or_none(getattr(self, k)) for k in ("median", "low", "high")}
-        return ends | {"n": self.n, "is_interval": self.is_interval}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "GroupValue":
-        """Inverse of `to_json`."""
-        median, low, high = (math.nan if data[k] is None else float(data[k]) for k in ("median", "low", "high"))
-        return cls(median, low, high, data["n"], data["is_interval"])
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference of one quantity between two groups: its significance and its size.
-
-    Attributes:
-        name: the measure, or "train_loss", "gap", ...
-        a, b: names of the groups.
-        n: number of runs in each.
-        p: two-sided p-value of a permutation test on ranks; the null hypothesis is that the runs are exchangeable.
-        exact: whether p enumerates all permutations; else it samples them, with p = (b + 1) / (m + 1).
-        smallest_p: the smallest p-value that groups of these sizes can give.
-        q: p adjusted by Benjamini and Hochberg, over all tests of the comparison or over its family (measures, or losses,
-            accuracies and gap), whichever is larger. A difference is significant if q <= FALSE_DISCOVERY.
-        delta: Cliff's delta, P(a > b) - P(a < b) over pairs of runs, in [-1, 1].
-        delta_low, delta_high: its 95 % interval; None for fewer than five runs in a group.
-        ratio: median of a / median of b; None unless all values are positive and finite.
-        ratio_low, ratio_high: its 95 % interval; None for fewer than five runs in a group.
-    """
-
-    name: str
-    a: str
-    b: str
-    n: tuple[int, int]
-    p: float
-    exact: bool
-    smallest_p: float
-    q: float
-    delta: float
-    delta_low: float | None
-    delta_high: float | None
-    ratio: float | None
-    ratio_low: float | None
-    ratio_high: float | None
-
-    @property
-    def superiority(self) -> float:
-        """P(a > b) + P(a = b) / 2."""
-        return (1 + self.delta) / 2
-
-    @property
-    def found(self) -> bool:
-        """Whether the difference is significant: q <= FALSE_DISCOVERY."""
-        return self.q <= FALSE_DISCOVERY
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary."""
-        out = {k: plain(getattr(self, k)) for k in self.__dataclass_fields__}
-        return out | {"superiority": self.superiority, "found": self.found}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Difference":
-        """Inverse of `to_json`."""
-        own = {k: data[k] for k in cls.__dataclass_fields__} | {"n": (data["n"][0], data["n"][1])}
-        return cls(**own)
-
-
-class RankCorrelation(NamedTuple):
-    """Kendall's tau-b of a measure with the generalization gap over all runs.
-
-    Attributes:
-        tau: rank correlation, in [-1, 1].
-        p: two-sided p-value; the null hypothesis is no association between independent runs.
-        q: p adjusted for all measures (Benjamini-Hochberg).
-        low, high: 95 % bootstrap interval; None for fewer than eight runs.
-        n: number of runs.
-    """
-
-    tau: float
-    p: float
-    q: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class Granulated:
-    """Granulated rank correlation Psi of a measure with the generalization gap.
-
-    Attributes:
-        psi: mean over hyperparameters; None if no two runs differ in a single one.
-        low, high: 95 % bootstrap interval; None if there are too few pairs.
-        by_hyperparameter: psi of each hyperparameter with at least one pair.
-        pairs: for each varying hyperparameter, the number of pairs of runs that differ in it alone.
-        reason: why a value is missing; None if none is.
-    """
-
-    psi: float | None
-    low: float | None
-    high: float | None
-    by_hyperparameter: dict[str, float]
-    pairs: dict[str, int]
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary."""
-        return {k: plain(getattr(self, k)) for k in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True)
@@ -151,6 +20,10 @@ class Comparison:
         gaps: name -> training accuracy minus test accuracy of every run; None without a test split.
         table: measure -> group -> GroupValue.
         rank_correlation: measure -> Kendall's tau-b with the gap over all runs; empty for fewer than three runs.
+        partial: measure -> partial Spearman correlation with the gap, hyperparameters and training loss held fixed.
+        sign_error: measure -> sign error for the gap in the worst environment; empty without hyperparameters, or gap.
+        memorization: measure -> difference between all runs that memorized and all others; its AUC says how well the measure
+            tells them apart. Empty unless it is known of every run, and both kinds are there.
         barriers: "A to B" -> {"loss": height, "test_loss": height, ...} of straight lines between runs.
         remarks: limits of the conclusions, with reasons; warnings come first.
         warnings: the first of the remarks: read them before trusting a difference.
@@ -175,6 +48,9 @@ class Comparison:
     conditions: dict[str, dict[str, GroupValue]] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     granulated: dict[str, Granulated] = field(default_factory=dict)
+    partial: dict[str, PartialCorrelation] = field(default_factory=dict)
+    sign_error: dict[str, SignError] = field(default_factory=dict)
+    memorization: dict[str, Difference] = field(default_factory=dict)
     hyperparameters: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     excluded: tuple[tuple[str, str, str], ...] = ()
@@ -211,6 +87,30 @@ class Comparison:
             out.append((name, interval_cell(t.tau, t.low, t.high, "+.2f"), f"{t.p:.2g}", f"{t.q:.2g}", cell))
         return out
 
+    def partial_rows(self) -> list[tuple[str, ...]]:
+        """(measure, partial correlation with its interval, q, worst sign error with its interval, its environment)."""
+        out: list[tuple[str, ...]] = []
+        for name in self.rank_correlation:
+            r, e = self.partial.get(name), self.sign_error.get(name)
+            if r is None and e is None:
+                continue
+            rho = ("–", "–") if r is None else (interval_cell(r.rho, r.low, r.high, "+.2f"), f"{r.q:.2g}")
+            error = ("–", "") if e is None else (interval_cell(e.worst, e.low, e.high, ".2f"), e.environment or "")
+            out.append((name, *rho, *error))
+        return out
+
+    def memorization_rows(self) -> list[tuple[str, ...]]:
+        """(measure, AUC for runs that memorized with its interval, p, q)."""
+        return [
+            (
+                name,
+                interval_cell(d.auc, d.auc_low, d.auc_high, ".2f"),
+                f"{d.p:.2g}" if d.exact else f"{d.p:.2g} (random)",
+                f"{d.q:.2g}{' *' if d.found else ''}",
+            )
+            for name, d in self.memorization.items()
+        ]
+
     def __str__(self) -> str:
         from landscape.results.sharpness import aligned
 
@@ -223,6 +123,9 @@ class Comparison:
             "gaps": self.gaps,
             "table": _grouped(self.table),
             "rank_correlation": {m: plain(t._asdict()) for m, t in self.rank_correlation.items()},
+            "partial": {m: plain(r._asdict()) for m, r in self.partial.items()},
+            "sign_error": {m: e.to_json() for m, e in self.sign_error.items()},
+            "memorization": {m: d.to_json() for m, d in self.memorization.items()},
             "barriers": plain(self.barriers),
             "remarks": list(self.remarks),
             "scores": {
@@ -245,6 +148,11 @@ class Comparison:
             gaps=data["gaps"],
             table=_ungrouped(data["table"]),
             rank_correlation={m: RankCorrelation(**t) for m, t in data["rank_correlation"].items()},
+            partial={
+                m: PartialCorrelation(**r | {"controls": tuple(r["controls"])}) for m, r in data.get("partial", {}).items()
+            },
+            sign_error={m: SignError(**e) for m, e in data.get("sign_error", {}).items()},
+            memorization={m: Difference.from_json(d) for m, d in data.get("memorization", {}).items()},
             barriers=data["barriers"],
             remarks=tuple(data["remarks"]),
             scores={
