@@ -12,7 +12,20 @@ from torch import nn
 
 from landscape import checkpoints
 
-COMMANDS = ["inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor"]
+COMMANDS = [
+    "inspect",
+    "sharpness",
+    "spectrum",
+    "surface",
+    "samples",
+    "reparam",
+    "compare",
+    "train",
+    "report",
+    "demo",
+    "init",
+    "doctor",
+]
 
 
 @pytest.fixture(scope="module")
