@@ -27,7 +27,8 @@ def draw() -> None:
         line[0].set_title(f"{NAMES[data]}: trade-off at the end of training", loc="left", fontsize=9)
         _areas(line[1], document["areas"][data], controls)
         _training(line[2], [r for r in document["runs"] if r["item"]["data"] == data and r["item"]["control"] == "none"])
-    axes[0, 0].legend(fontsize=7, frameon=False, loc="best", title="(larger marks: stronger)", title_fontsize=7)
+    axes[0, 0].legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0.14, 0.0), title="larger marks: stronger")
+    axes[0, 0].get_legend().get_title().set_fontsize(7)
     axes[0, 2].legend(fontsize=7, frameon=False, loc="best")
     held = sum(c["holds"] is True for c in found["claims"])
     finish(
