@@ -1,10 +1,4 @@
-"""Arpit et al. 2017 (arXiv:1706.05394): networks learn simple patterns first, and memorize later.
-
-Perceptrons on scikit-learn's digits and, with --data, on CIFAR-10 images, with right labels, with labels redrawn with
-probability 20 to 100 %, and on Gaussian images. Along training: the accuracy on right and on wrong labels, the test accuracy,
-the critical sample ratio, the loss sensitivity of every sample, and the Hessian's largest eigenvalue and trace, layer by layer.
-On digits also full-batch gradient descent, whose largest stable step is 2 / lambda_max.
-"""
+"""The runs of the study, and what is read off their weights along training."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,12 +11,9 @@ import torch
 from torch.nn import functional as F
 
 import landscape as ls
-from experiments.common.document import write
 from experiments.common.networks import DIGITS, images
-from experiments.common.options import Options, options
-from experiments.common.work import Item, Place, each
-from experiments.patterns_first_claims import judged, table
-from experiments.patterns_first_figure import draw
+from experiments.common.options import Options
+from experiments.common.work import Item, Place
 from landscape.checkpoints import CheckpointFiles
 from landscape.tasks import Recipe, Task
 
@@ -201,11 +192,3 @@ def peak(epochs: Sequence[int], halves: Sequence[Sequence[float]]) -> dict[str, 
         "peak_epoch": float(epochs[int(tests.mean(1).argmax())]),
         "peak_above_final": float(np.mean(above)),
     }
-
-
-if __name__ == "__main__":
-    given = options(__doc__)
-    if not given.draw:
-        runs = each("patterns_first", one, planned(given), given)
-        write("patterns_first", given, runs, {"verdict": judged(runs, given), "table": table(runs), "runs": runs})
-    draw()

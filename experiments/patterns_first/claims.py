@@ -1,4 +1,4 @@
-"""The claims of Arpit et al. against the runs of `experiments.patterns_first`."""
+"""The claims of Arpit et al. against the runs of `experiments.patterns_first.runs`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -46,7 +46,9 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
         *_patterns_first(known), _critical(known), _critical_rises(known), _critical_memorizing(known), _gini(known),
         _edge(known),
     ]  # fmt: skip
-    pictures = f"; {given.samples} CIFAR-10 images, perceptron 3072-{16 * given.width}-{16 * given.width}-10" if given.data else ""
+    pictures = (
+        f"; {given.samples} CIFAR-10 images, perceptron 3072-{16 * given.width}-{16 * given.width}-10" if given.data else ""
+    )
     radius = runs[0]["item"]["radius"]
     return verdict(
         claims,
