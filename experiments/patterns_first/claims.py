@@ -57,8 +57,8 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
             "The paper has MNIST and CIFAR-10 with perceptrons of 4,096 units and convolutional networks.",
             f"Critical samples are searched in a box of half-width {radius:g} on the scale of 0 to 255, ten times the paper's: in "
             "the paper's box, networks as small as these have none, clean or not.",
-            "Loss sensitivity is averaged over the epochs, not over the steps.",
-            "Critical samples are searched among the first 500 digits and 300 images; the curvature is that of all digits and of "
+            "Loss sensitivity is averaged over up to 60 epochs, not over the steps.",
+            "Critical samples are searched among the first 500 digits and 250 images; the curvature is that of all digits and of "
             "these images.",
             "Images are trained with Adam, which has no edge at 2 / lr. Stochastic gradient descent need not reach the edge; "
             "full-batch descent should. The edge of stability is not a claim of the paper (Cohen et al. 2021).",

@@ -22,8 +22,10 @@ CONDITIONS = ("clean", *(f"labels {p:.0%}" for p in LEVELS), "random labels", "g
 DESCENTS = ("clean", "labels 40%")
 # Critical samples are searched among the first training samples. Curvature of the digits is that of the whole training loss; of
 # the images, whose network is 25 times larger, it is that of these samples.
-SIZES = {"digits": {"samples": 500, "points": 13, "probes": 16}, "cifar10": {"samples": 300, "points": 8, "probes": 8}}
-DESCENT = {"points": 40}
+SIZES = {"digits": {"samples": 500, "points": 10, "probes": 8}, "cifar10": {"samples": 250, "points": 7, "probes": 8}}
+DESCENT = {"points": 30}
+# Epochs, evenly spaced on a log scale, at which accuracies and the loss sensitivity are read.
+READ = 60
 # Half-width of the box around a sample, on the scale of 0 to 255; the steps of the search keep their ratio to it.
 RADIUS = 3.0
 
@@ -34,7 +36,7 @@ def planned(given: Options) -> list[Item]:
     digits = replace(DIGITS, batch_size=128, lr=0.2, momentum=None, epochs=3000)
     bases = {"digits": digits}
     if given.data:
-        bases["cifar10"] = images("mlp", given, lr=3e-4)
+        bases["cifar10"] = images("mlp", given)
     items: list[Item] = []
 
     def add(kind: str, data: str, condition: str, recipe: Recipe, keep_every: int) -> None:
@@ -88,15 +90,19 @@ def descent(item: Item, task: Task, kept: Sequence[torch.Tensor], epochs: Sequen
 
 
 def along(item: Item, task: Task, kept: Sequence[torch.Tensor], epochs: Sequence[int]) -> Item:
-    """Accuracies and loss sensitivity after every epoch, critical samples and curvature at log-spaced ones."""
+    """Accuracies and loss sensitivity at log-spaced epochs, critical samples and curvature at fewer of them."""
     objective, test = task.objective(), task.objective("test")
     wrong, targets = task.extras["wrong_labels"], torch.cat([y for _, _, y in test.by_input()])
     half = torch.arange(len(targets)) % 2 == 0
-    total, curves = torch.zeros(objective.samples, dtype=torch.float64), []
-    for i, epoch in enumerate(epochs):
-        fitted, sensitivity = samples_of(objective.at(kept[i]))
-        right = (test.at(kept[i]).outputs().argmax(1) == targets).double()
-        total += sensitivity if epoch else 0.0
+    total, curves, before = torch.zeros(objective.samples, dtype=torch.float64), [], 0
+    read = [0, *spaced(epochs[-1], READ)]
+    for epoch in read:
+        theta = kept[epochs.index(epoch)]
+        fitted, sensitivity = samples_of(objective.at(theta))
+        right = (test.at(theta).outputs().argmax(1) == targets).double()
+        # The mean over all epochs: each one read stands for those since the one before.
+        total += sensitivity * (epoch - before)
+        before = epoch
         curves.append(
             {
                 "epoch": epoch,
@@ -109,12 +115,11 @@ def along(item: Item, task: Task, kept: Sequence[torch.Tensor], epochs: Sequence
         )
     marked = spaced(epochs[-1], item["points"])
     measured = [curvature(item, objective, test, kept[epochs.index(e)]) | {"epoch": e} for e in marked]
-    fine = {0, *spaced(epochs[-1], 3 * item["points"])}
     return {
-        **{f"half_{part}": crossing(epochs, [c[part] for c in curves], 0.5) for part in ("right", "wrong")},
-        **peak(epochs, [c["test"] for c in curves]),
+        **{f"half_{part}": crossing(read, [c[part] for c in curves], 0.5) for part in ("right", "wrong")},
+        **peak(read, [c["test"] for c in curves]),
         "gini": curves[-1]["gini"],
-        "curves": [c | {"test": float(np.mean(c["test"]))} for c in curves if c["epoch"] in fine],
+        "curves": [c | {"test": float(np.mean(c["test"]))} for c in curves[:1] + curves[1::2]],
         "measured": measured,
     }
 
@@ -157,7 +162,7 @@ def curvature(item: Item, objective: ls.Objective, test: ls.Objective, theta: to
 
 
 def gini(values: Sequence[float] | np.ndarray) -> float:
-    """Gini coefficient of non-negative numbers: sum_ij |x_i - x_j| / (2 n^2 mean). 0 if all are equal, 1 - 1/n if one has all."""
+    """Gini coefficient of non-negative numbers: sum_ij |x_i - x_j| / (2 n^2 mean); 0 if equal, 1 - 1/n if one has all."""
     x = np.sort(np.asarray(values, dtype=float))
     n = len(x)
     return float(np.sum((2 * np.arange(1, n + 1) - n - 1) * x) / (n * x.sum()))
