@@ -47,8 +47,8 @@ def draw() -> None:
         figure,
         "batch_size",
         title="Large batch (10 % of the data) against batch 16, both trained to a loss of 0.01",
-        caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % bootstrap "
-        "intervals; bands are such intervals for means. Open marks: all of the data as one batch.\n"
+        caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % "
+        "bootstrap intervals; bands are such intervals for means. Open marks: all of the data as one batch.\n"
         "A mark is missing where a run did not come down to the loss. "
         f"Keskar et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
     )
@@ -93,10 +93,8 @@ def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str)
         if not own:
             continue
         at, values = own[0]["at"], np.array([r["values"][name] for r in own], dtype=float)
-        if name == "test_accuracy":
-            values = 100 * (1 - values)
-        else:
-            values = np.log10(np.maximum(values, 1e-12))  # the mean of a loss that spans decades is that of its logarithm
+        # The mean of a loss that spans decades is that of its logarithm.
+        values = 100 * (1 - values) if name == "test_accuracy" else np.log10(np.maximum(values, 1e-12))
         found = [mean(column.tolist()) for column in values.T]
         y, low, high = (np.array([getattr(f, k) for f in found]) for k in ("value", "low", "high"))
         if name != "test_accuracy":
