@@ -12,15 +12,13 @@ import numpy as np
 from landscape.comparison.difference import ENOUGH, adjusted, difference
 from landscape.comparison.intervals import DRAWS, median_interval
 from landscape.comparison.memorized_runs import separation
-from landscape.comparison.partial import CONTROLS
-from landscape.comparison.ranking import ranking
+from landscape.comparison.partial import CONDITIONS, CONTROLS, refuse_unknown
 from landscape.comparison.remarks import remarks
+from landscape.comparison.with_the_gap import ranking
 from landscape.errors import UsageError
 from landscape.results import Comparison, Difference, Estimate, Evaluation, GroupValue, Sharpness
 
 Scores = dict[str, dict[str, list[Estimate]]]
-# The conditions of the comparison that can be held fixed.
-_HELD = ("train_loss", "train_accuracy")
 
 
 def compare(
@@ -97,7 +95,8 @@ def compare(
         for other in (gaps, train, test, hyperparameters, memorized):
             if other is not None and len(other.get(name, ())) != len(runs):
                 raise UsageError(f"expected {len(runs)} entries for group {name}, found {len(other.get(name, ()))}")
-    _refuse_unknown(controls, hyperparameters)
+    if hyperparameters is not None:
+        refuse_unknown(controls, [h for runs in hyperparameters.values() for h in runs])
     kept = {name: list(runs) for name, runs in groups.items()}
     scores = _scores(kept, gaps, train, test)
     known = dict.fromkeys(m for runs in kept.values() for s in runs for m in s.measures)
@@ -127,7 +126,7 @@ def compare(
         streams = {m: _stream(seed, m, "memorized") for m in pooled}
         comparison = replace(comparison, memorization=separation(pooled, flags, streams, draws))
     if "gap" in scores and "gap" not in comparison.left_out:
-        conditions = {n: _pooled(scores[n]) for n in _HELD if n in scores and n not in comparison.left_out}
+        conditions = {n: _pooled(scores[n]) for n in CONDITIONS if n in scores and n not in comparison.left_out}
         settings = None if hyperparameters is None else [s for runs in comparison.hyperparameters.values() for s in runs]
         ranks = ranking(pooled, _pooled(scores["gap"]), settings, conditions, controls, partial(_stream, seed), draws)
         comparison = replace(comparison, **ranks._asdict())
@@ -237,19 +236,6 @@ def _differences(family: Scores, left_out: Mapping[str, str], seed: int, draws: 
         for a, b in itertools.combinations(by_group, 2)
     ]
     return [replace(d, q=q) for d, q in zip(found, adjusted([d.p for d in found]), strict=True)]
-
-
-def _refuse_unknown(controls: Sequence[str], hyperparameters: Mapping[str, Sequence[Mapping[str, Any]]] | None) -> None:
-    """Refuse a control that is none of the usual ones, no loss or accuracy of training, and not recorded.
-
-    Raises:
-        UsageError: as said.
-    """
-    recorded = dict.fromkeys(k for runs in (hyperparameters or {}).values() for h in runs for k in h)
-    for name in controls:
-        if name not in (*CONTROLS, *_HELD, *recorded):
-            there = ", ".join(dict.fromkeys((*_HELD, *recorded)))
-            raise UsageError(f"expected a control that the runs record, found {name!r}", fix=f"choose among {there}")
 
 
 def _varying(

@@ -11,15 +11,31 @@ from scipy import stats
 from landscape.comparison.correlation import ENOUGH, unanimous
 from landscape.comparison.granulated import levels
 from landscape.comparison.intervals import DRAWS, percentiles, resampled
+from landscape.errors import UsageError
 from landscape.results import PartialCorrelation
 
 # What is held fixed unless told otherwise: the two hyperparameters that move sharpness most, and the loss at which it is taken.
 CONTROLS = ("lr", "batch_size", "train_loss")
+# What can be held fixed beside hyperparameters.
+CONDITIONS = ("train_loss", "train_accuracy")
 # With fewer degrees of freedom the interval is nearly [-1, 1]; it would say that it says nothing.
 ENOUGH_FREEDOM = 5
 # A hyperparameter with at least this many runs a value is held fixed value by value.
 _RUNS_A_VALUE = 5
 _BLOCK = 4_000_000  # numbers in memory at once
+
+
+def refuse_unknown(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a control that is none of the usual ones, no loss or accuracy of training, and in no run's hyperparameters.
+
+    Raises:
+        UsageError: as said.
+    """
+    recorded = dict.fromkeys(k for s in settings for k in s)
+    for name in names:
+        if name not in (*CONTROLS, *CONDITIONS, *recorded):
+            there = ", ".join((*CONDITIONS, *recorded))
+            raise UsageError(f"expected a control that the runs record, found {name!r}", fix=f"choose among {there}")
 
 
 class Controls:

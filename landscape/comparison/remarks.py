@@ -163,9 +163,9 @@ def _partial(comparison: Comparison) -> list[str]:
 
 def _memorization(comparison: Comparison) -> list[str]:
     """Limits of the AUC for runs that memorized."""
-    if not comparison.memorized_runs:
+    if not comparison.memorization:
         return []
-    sizes = next(iter(comparison.memorized_runs.values())).n
+    sizes = next(iter(comparison.memorization.values())).n
     if min(sizes) < ENOUGH:
         return [f"{sizes[0]} runs memorized, {sizes[1]} did not: no interval for the AUC, which needs {ENOUGH} of each"]
     if len(comparison.groups) > 2:

@@ -39,7 +39,7 @@ FEW = ("--samples", 150, "--measures", "trace,path_norm")
 def compared(runs, tmp_path_factory) -> tuple[dict, str, str, Path]:
     """Document, tables, remarks and folder of one comparison of two groups."""
     out = tmp_path_factory.mktemp("compared") / "o"
-    groups = ("--group", f"slow={runs}/slow-*", "--group", f"fast={runs}/fast-*")
+    groups = ("--group", f"slow={runs}/slow-*", "--group", f"fast={runs}/fast-*", "--memorized", "fast")
     done = landscape("compare", *groups, *FEW, "--grid", 5, "--json", "--out", out)
     return json.loads(done.out), done.out, done.err, out
 
@@ -59,10 +59,44 @@ def test_the_document_has_every_part(compared):
     assert document["hyperparameters"]["fast"][0] == {"lr": 0.2}
     assert document["granulated"]["trace"]["pairs"] == {"lr": 25}
     assert document["granulated"]["trace"]["low"] is not None
+    assert document["partial"]["trace"]["controls"] == ["lr", "train_loss"]
+    separated = document["memorization"]["trace"]
+    assert (separated["a"], separated["b"], separated["n"]) == ("memorized", "others", [5, 5])
+    assert separated["auc"] == 1 - difference["auc"], "the second group is the one that was marked"
+    assert separated["auc_low"] <= separated["auc"] <= separated["auc_high"]
+    assert set(document["sign_error"]) == {"trace", "path_norm"}
     (barrier,) = document["barriers"].values()
     assert set(barrier) == {"loss", "accuracy", "test_loss", "test_accuracy"}
     assert document["lines"]["slow to fast"]["barriers"]["loss"]["stderr"] > 0
     assert json.loads((out / "comparison.json").read_text()) == document
+
+
+def test_who_memorized_is_read_from_the_recipes_unless_told(tmp_path):
+    from landscape.tasks import Recipe, train
+
+    for seed in range(2):
+        for name, changes in (("clean", {}), ("noisy", {"corruption": "labels", "corruption_level": 0.4})):
+            recipe = Recipe(network_options={"widths": [4]}, epochs=1, batch_size=256, seed=seed, **changes)
+            train(recipe, out=tmp_path / f"{name}-{seed}.safetensors")
+    groups = ("--group", f"clean={tmp_path}/clean-*", "--group", f"noisy={tmp_path}/noisy-*")
+    options = ("--measures", "path_norm", "--samples", 50, "--no-line", "--json", "--out")
+    read = json.loads(landscape("compare", *groups, *options, tmp_path / "a", "--control", "batch_size").out)
+    told = json.loads(landscape("compare", *groups, *options, tmp_path / "b", "--memorized", "clean").out)
+    assert read["memorization"]["path_norm"]["auc"] == 1 - told["memorization"]["path_norm"]["auc"]
+    noisy = [s["measures"]["path_norm"]["value"] for s in read["groups"]["noisy"]]
+    clean = [s["measures"]["path_norm"]["value"] for s in read["groups"]["clean"]]
+    assert read["memorization"]["path_norm"]["auc"] == np.mean([[x > y for y in clean] for x in noisy])
+    assert read["partial"] == {}, "the batch size is one for all"
+    assert read["hyperparameters"]["noisy"][0] == {"corruption": "labels 0.4"}
+    assert (tmp_path / "a" / "memorization.png").exists()
+    for wrong, said in (("loud", "found no group 'loud'"), ("both", "found all of them")):
+        marks = ("--memorized", "clean", "--memorized", "noisy") if wrong == "both" else ("--memorized", wrong)
+        done = landscape("compare", *groups, *options, tmp_path / "c", *marks, code=2)
+        assert f"expected --memorized as some of the groups clean, noisy, {said}" in done.error
+    done = landscape("compare", *groups, *options, tmp_path / "c", "--control", "wdith", code=2)
+    assert "expected a control that the runs record, found 'wdith'" in done.error
+    assert "choose among train_loss, train_accuracy, network, data, " in done.error
+    assert "loss" not in done.err.replace(done.error, ""), "before any work"
 
 
 def test_unmatched_losses_are_warned_of(compared):
@@ -107,7 +141,9 @@ def test_a_barrier_inside_the_line_is_told_plainly(height, at, told, capsys):
 def test_the_files(compared):
     document, _, _, out = compared
     held = {p.name for p in out.iterdir()}
-    pictures = {f"{name}.{kind}" for name in ("measures", "effects", "correlation", "line-1") for kind in ("png", "pdf")}
+    pictures = {
+        f"{name}.{kind}" for name in ("measures", "effects", "memorization", "correlation", "line-1") for kind in ("png", "pdf")
+    }
     assert held == {"run.json", "comparison.json", "runs.csv", "statistics.csv", *pictures}
     with open(out / "runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))

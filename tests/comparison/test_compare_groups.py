@@ -197,8 +197,14 @@ def test_bad_requests():
 def test_a_comparison_survives_json():
     groups = {"a": five(), "b": five(2.0)}
     gaps = {"a": [0.1, 0.2, 0.3, 0.4, 0.5], "b": [0.2, 0.3, 0.1, 0.5, 0.2]}
-    first = compare(groups, gaps, hyperparameters={n: [{"lr": i} for i in range(5)] for n in groups})
+    settings = {n: [{"lr": i, "batch_size": k} for i in range(5)] for k, n in enumerate(groups)}
+    first = compare(groups, gaps, hyperparameters=settings, memorized={"a": [False] * 5, "b": [True] * 5})
+    assert first.partial
+    assert first.sign_error
+    assert first.memorization
     again = Comparison.from_json(json.loads(json.dumps(first.to_json(), allow_nan=False)))
     assert again.to_json() == first.to_json()
     assert again.difference_rows() == first.difference_rows()
     assert again.correlation_rows() == first.correlation_rows()
+    assert again.partial_rows() == first.partial_rows()
+    assert again.memorization_rows() == first.memorization_rows()

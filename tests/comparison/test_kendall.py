@@ -110,4 +110,7 @@ def test_hyperparameters_leave_out_seeds_and_an_unused_budget():
     assert hyperparameters(stopped) == {"lr": 0.1, "network_options.width": 8}
     assert hyperparameters({"training": training, "final": {"stopped": "epochs"}})["epochs"] == 100
     assert hyperparameters({"lr": 1, "seed": 2, "seconds": 3.0}) == {"lr": 1}
+    corrupted = {"training": {"corruption": "labels", "corruption_level": 0.4, "lr": 1}}
+    assert hyperparameters(corrupted) == {"corruption": "labels 0.4", "lr": 1}, "one hyperparameter: clean labels differ in one"
+    assert hyperparameters({"training": {"corruption": "clean", "corruption_level": None}}) == {"corruption": "clean"}
     assert hyperparameters(None) == {}

@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 
 from landscape.comparison import compare
 from landscape.errors import UsageError
-from landscape.report import draw_certificate, draw_correlations, draw_effects, draw_history, draw_measures, figure_effects
+from landscape.report import (
+    draw_certificate,
+    draw_correlations,
+    draw_effects,
+    draw_history,
+    draw_measures,
+    draw_separation,
+    figure_effects,
+    figure_separation,
+)
 from landscape.report.figures.certificate import spread
-from landscape.results import Comparison, Estimate, Evaluation
+from landscape.results import Comparison, Estimate, Evaluation, SignError
 
 ALPHAS = (0.5, 1.0, 2.0, 10.0)
 
@@ -193,7 +202,8 @@ def compared(count: int = 2, runs: int = 6, with_test: bool = True) -> Compariso
         for g, f in factors.items()
     }
     settings = {g: [{"batch_size": f, "lr": s % 2} for s in range(runs)] for g, f in factors.items()}
-    return compare(groups, test=test if with_test else None, hyperparameters=settings, draws=300)
+    memorized = {g: [f == 9.0] * runs for g, f in factors.items()}
+    return compare(groups, test=test if with_test else None, hyperparameters=settings, memorized=memorized, draws=300)
 
 
 def drawn(ax, what: str) -> dict:
@@ -250,6 +260,42 @@ def test_correlations_are_drawn_with_psi():
         assert psis[name].get_xdata()[0] == comparison.granulated[name].psi
 
 
+def test_partial_correlations_and_the_worst_environment_are_drawn_beside_tau():
+    comparison = compared(3)
+    worst = SignError(0.75, 0.6, 0.9, "lr 0 / 1", {"lr 0 / 1": 0.75}, 0)
+    comparison = replace(comparison, sign_error={"trace": worst, "norm": replace(worst, worst=None, low=None, high=None)})
+    ax = draw_correlations(comparison)
+    partial, bars = drawn(ax, "value partial"), drawn(ax, "interval partial")
+    assert set(partial) == set(comparison.partial) == set(comparison.rank_correlation)
+    for name, r in comparison.partial.items():
+        assert partial[name].get_xdata()[0] == r.rho
+        assert (partial[name].get_markerfacecolor() == "white") == (r.q > 0.05)
+        np.testing.assert_array_equal(bars[name].get_xdata(), [r.low, r.high])
+    errors = drawn(ax, "value worst")
+    assert set(errors) == {"trace"}
+    assert errors["trace"].get_xdata()[0] == -0.5
+    np.testing.assert_allclose(drawn(ax, "interval worst")["trace"].get_xdata(), [-0.8, -0.2])
+    words = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert "partial ρ at fixed lr, batch_size" in words
+    heights = sorted(
+        line.get_ydata()[0] for kind in ("tau", "psi", "partial", "worst") for line in drawn(ax, f"value {kind}").values()
+    )
+    assert min(np.diff(heights)) > 0.1, "no two marks on top of each other"
+
+
+def test_the_auc_of_every_measure_is_drawn():
+    comparison = compared(3)
+    ax = draw_separation(comparison)
+    values, bars = drawn(ax, "value auc"), drawn(ax, "interval auc")
+    assert set(values) == set(comparison.memorization) == set(examples.UNITS)
+    for name, d in comparison.memorization.items():
+        assert values[name].get_xdata()[0] == d.auc
+        assert (values[name].get_markerfacecolor() == "white") == (not d.found)
+        np.testing.assert_array_equal(bars[name].get_xdata(), [d.auc_low, d.auc_high])
+    texts = [t.get_text() for t in figure_separation(comparison).texts]
+    assert any("6 runs that memorized, 12 others" in t for t in texts)
+
+
 def test_measures_of_a_comparison_have_boxes_scores_and_q():
     comparison = compared(2)
     axes = draw_measures(comparison.groups, comparison=comparison)
@@ -274,6 +320,8 @@ def test_comparisons_without_what_a_drawing_needs_are_refused():
         draw_effects(compared(1))
     with pytest.raises(UsageError, match="expected rank correlations, found none"):
         draw_correlations(compared(2, with_test=False))
+    with pytest.raises(UsageError, match="expected runs that memorized and others, found one kind"):
+        draw_separation(compared(2))
     with pytest.raises(UsageError, match="expected 2 axes, found 0"):
         draw_effects(compared(2), [])
 

@@ -45,6 +45,9 @@ def test_a_row_a_quantity_and_pair():
         assert float(row["median_b"]) == table[d.name][d.b].median
         if d.name in comparison.rank_correlation:
             assert float(row["tau"]) == comparison.rank_correlation[d.name].tau
+            assert float(row["partial_low"]) == comparison.partial[d.name].low
+            assert float(row["auc_high"]) == comparison.memorization[d.name].auc_high
+            assert (row["sign_error"], row["sign_error_environment"]) == ("", ""), "three runs of each setting are too few"
 
 
 def test_one_group_has_rows_without_a_partner():

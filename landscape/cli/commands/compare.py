@@ -89,7 +89,7 @@ def run(
     how = Lines(grid, cast("BatchNorm", batchnorm))
     files = grouped(checkpoints or [], group or [])
     marked = _marked(memorized or [], files)
-    controls = CONTROLS if control is None else tuple(name.strip() for name in control.split(","))
+    controls = CONTROLS if control is None else _controls(control, next(path for paths in files.values() for path in paths))
     inputs: dict[str, Any] = {
         "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
         "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
@@ -139,6 +139,25 @@ def run(
         )
 
 
+def _controls(text: str, first: Path) -> tuple[str, ...]:
+    """The names in --control; an unknown one is reported before any work, by what the first checkpoint records.
+
+    Raises:
+        UsageError: a name that the first checkpoint does not record.
+    """
+    from landscape import checkpoints
+    from landscape.comparison import hyperparameters, refuse_unknown
+    from landscape.errors import LandscapeError
+
+    names = tuple(name.strip() for name in text.split(","))
+    try:
+        recipe = checkpoints.read(first).recipe
+    except LandscapeError:
+        return names  # told where the checkpoint is measured; the others may be in order
+    refuse_unknown(names, [hyperparameters(recipe)])
+    return names
+
+
 def _marked(memorized: list[str], files: dict[str, list[Path]]) -> set[str] | None:
     """The groups that are said to have memorized; None if nothing is said.
 
@@ -170,8 +189,8 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
             "q: p adjusted for all tests (Benjamini-Hochberg, over all and over measures or other quantities: the larger)."
         )
         terminal.line()
-    if comparison.memorized_runs:
-        some = next(iter(comparison.memorized_runs.values()))
+    if comparison.memorization:
+        some = next(iter(comparison.memorization.values()))
         head = (f"{some.n[0]} that memorized / {some.n[1]} others", "AUC [95 %]", "p", "q (* ≤ 0.05)")
         terminal.table(head, comparison.memorization_rows())
         terminal.line()
@@ -233,7 +252,7 @@ def _write(
     folder.written += save(figure, folder.path / "measures")
     if any(d.delta_low is not None for d in comparison.differences):
         folder.written += save(figure_effects(comparison, caption=caption), folder.path / "effects")
-    if any(d.smallest_p < 1 for d in comparison.memorized_runs.values()):
+    if any(d.smallest_p < 1 for d in comparison.memorization.values()):
         folder.written += save(figure_separation(comparison, caption=caption), folder.path / "memorization")
     if comparison.rank_correlation:
         folder.written += save(figure_correlations(comparison, caption=caption), folder.path / "correlation")

@@ -171,15 +171,15 @@ def draw_separation(comparison: Comparison, ax: Axes | None = None) -> Axes:
     Raises:
         UsageError: no AUC.
     """
-    if not comparison.memorized_runs:
+    if not comparison.memorization:
         raise UsageError(
             "expected runs that memorized and others, found one kind, or no word of it",
             fix="compare both kinds; --memorized names the groups that did",
         )
     if ax is None:
-        ax = new_figure(5.5, 0.9 + 1.15 * _ROW * len(comparison.memorized_runs)).add_subplot(axes_class=_HouseAxes)
-    places = {m: float(i) for i, m in enumerate(comparison.memorized_runs)}
-    for name, d in comparison.memorized_runs.items():
+        ax = new_figure(5.5, 0.9 + 1.15 * _ROW * len(comparison.memorization)).add_subplot(axes_class=_HouseAxes)
+    places = {m: float(i) for i, m in enumerate(comparison.memorization)}
+    for name, d in comparison.memorization.items():
         face = BLUE if d.found else "white"
         _interval(ax, places[name], d.auc, d.auc_low, d.auc_high, BLUE, "o", face, f"auc {plain(name)}")
     ax.axvline(0.5, color=GREY, lw=0.8, zorder=1)

@@ -248,7 +248,7 @@ def figure_separation(
     comparison: Comparison, *, title: str = "Runs that memorized against all others", caption: bool = True
 ) -> Figure:
     """`draw_separation` with the number of runs and the tests."""
-    sizes = next(iter(comparison.memorized_runs.values())).n if comparison.memorized_runs else (0, 0)
+    sizes = next(iter(comparison.memorization.values())).n if comparison.memorization else (0, 0)
     facts = f"{sizes[0]} runs that memorized, {sizes[1]} others; bars: 95 % intervals"
     tests = "q: permutation tests on ranks, Benjamini-Hochberg over all measures"
     return finish(draw_separation(comparison), title, [facts, tests, runs_line(comparison.groups)], caption)

@@ -174,7 +174,7 @@ def _compared(comparison: Comparison, caption: bool) -> dict[str, Any]:
     if tested:
         words = "Cliff's delta and ratio of medians of every measure for every pair of groups; the table has the numbers."
         pictures.append(picture(titled.figure_effects(comparison, caption=caption), words))
-    if any(d.smallest_p < 1 for d in comparison.memorized_runs.values()):
+    if any(d.smallest_p < 1 for d in comparison.memorization.values()):
         words = "AUC of every measure for telling runs that memorized from all others; the table has the numbers."
         pictures.append(picture(titled.figure_separation(comparison, caption=caption), words))
     if comparison.rank_correlation:
