@@ -127,7 +127,7 @@ def test_an_arm_in_which_a_run_did_not_come_down_has_no_ratio(made):
 
 
 def test_a_ratio_is_the_geometric_mean_of_pairs():
-    found = ratio([(1.0, 2.0), (10.0, 80.0)])
+    found = ratio([(1.0, 2.0), (10.0, 80.0), (5.0, 20.0)])
     assert found is not None
     assert found["ratio"]["value"] == pytest.approx(4.0)
     assert ratio([(1.0, 2.0), (0.0, 1.0)]) is None
