@@ -22,7 +22,7 @@ def undominated(memorized: NDArray[np.float64], tested: NDArray[np.float64]) -> 
     m, t = memorized[..., :, None], tested[..., :, None]
     others_m, others_t = memorized[..., None, :], tested[..., None, :]
     beats = (others_m <= m) & (others_t >= t) & ((others_m < m) | (others_t > t))
-    return ~beats.any(axis=-1)
+    return np.logical_not(beats.any(axis=-1))
 
 
 def on_front(points: Mapping[str, tuple[Seeds, Seeds]]) -> dict[str, float]:
