@@ -44,7 +44,7 @@ def planned(given: Options) -> list[Item]:
         settings: list[tuple[str, Any, Recipe]] = [(NONE, None, base)]
         base = replace(base, evaluate_every=10)  # only the baseline needs every epoch, for early stopping
         for control, (field, strengths) in CONTROLS.items():
-            extra = {"optimizer": "sam"} if control == "SAM" else {}
+            extra: dict[str, Any] = {"optimizer": "sam"} if control == "SAM" else {}
             settings += [(control, s, replace(base, **extra, **{field: s})) for s in strengths]
         items += [
             {"data": data, "control": c, "strength": s, "seed": seed, "recipe": replace(r, seed=seed).to_json()}

@@ -67,7 +67,7 @@ def _mark(ax: Axes, row: dict[str, Any], colour: str, marker: str, name: str, **
     """A setting with its intervals."""
     x, y = row["memorized_mean"], row["tested_mean"]
     ends = [[[100 * abs((i["value"] if i[k] is None else i[k]) - i["value"])] for k in ("low", "high")] for i in (x, y)]
-    look = {"color": colour, "marker": marker, "ls": "none", "elinewidth": 0.8, "label": name} | style
+    look: dict[str, Any] = {"color": colour, "marker": marker, "ls": "none", "elinewidth": 0.8, "label": name} | style
     ax.errorbar(100 * x["value"], 100 * y["value"], xerr=ends[0], yerr=ends[1], **look)
 
 

@@ -22,7 +22,7 @@ def undominated(memorized: NDArray[np.float64], tested: NDArray[np.float64]) -> 
     m, t = memorized[..., :, None], tested[..., :, None]
     others_m, others_t = memorized[..., None, :], tested[..., None, :]
     beats = (others_m <= m) & (others_t >= t) & ((others_m < m) | (others_t > t))
-    return ~beats.any(axis=-1)
+    return np.logical_not(beats.any(axis=-1))
 
 
 def on_front(points: Mapping[str, tuple[Seeds, Seeds]]) -> dict[str, float]:
@@ -31,11 +31,8 @@ def on_front(points: Mapping[str, tuple[Seeds, Seeds]]) -> dict[str, float]:
     Args:
         points: setting -> (memorized share, test accuracy) for each seed.
     """
-    numbers = np.array([points[name] for name in points])  # (settings, 2, seeds)
-    n = numbers.shape[-1]
-    drawn = np.random.default_rng(0).integers(n, size=(_DRAWS, n))
-    means = np.stack([numbers[..., seeds].mean(axis=-1) for seeds in drawn])  # (draws, settings, 2)
-    return dict(zip(points, undominated(means[..., 0], means[..., 1]).mean(axis=0).tolist(), strict=True))
+    memorized, tested = _drawn_means(points)
+    return dict(zip(points, undominated(memorized, tested).mean(axis=0).tolist(), strict=True))
 
 
 def dominated_area(memorized: Seeds, tested: Seeds, chance: float = CHANCE) -> float:
@@ -62,11 +59,8 @@ def best_of(points: Mapping[str, tuple[Seeds, Seeds]], limit: float) -> dict[str
 
     Settings that never do are left out. Draws in which none memorizes that little count for none.
     """
-    numbers = np.array([points[name] for name in points])
-    n = numbers.shape[-1]
-    drawn = np.random.default_rng(0).integers(n, size=(_DRAWS, n))
-    means = np.stack([numbers[..., seeds].mean(axis=-1) for seeds in drawn])
-    tested = np.where(means[..., 0] <= limit, means[..., 1], -np.inf)
+    memorized, tested = _drawn_means(points)
+    tested = np.where(memorized <= limit, tested, -np.inf)
     won = np.where(np.isfinite(tested.max(axis=1)), tested.argmax(axis=1), -1)
     return {name: float((won == k).mean()) for k, name in enumerate(points) if (won == k).any()}
 
@@ -85,3 +79,11 @@ def chosen_by_halves(right: NDArray[np.bool_]) -> tuple[tuple[int, int], float]:
     by_even, by_odd = int(even.mean(axis=1).argmax()), int(odd.mean(axis=1).argmax())
     hits = odd[by_even].sum() + even[by_odd].sum()
     return (by_even, by_odd), float(hits / right.shape[1])
+
+
+def _drawn_means(points: Mapping[str, tuple[Seeds, Seeds]]) -> NDArray[np.float64]:
+    """Means over seeds that are drawn again: (2, draws, settings), memorized share and test accuracy."""
+    numbers = np.array([points[name] for name in points], dtype=float)  # (settings, 2, seeds)
+    n = numbers.shape[-1]
+    drawn = np.random.default_rng(0).integers(n, size=(_DRAWS, n))
+    return np.moveaxis(numbers[..., drawn].mean(axis=-1), 0, -1)
