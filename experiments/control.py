@@ -6,7 +6,7 @@ epochs, in which the baseline fits the wrong labels; nothing stops them before. 
 labels that the network reproduces on its training set, and the accuracy on the clean test set.
 
 Early stopping needs labels that are true: one half of the test set chooses the epoch, the other half tells the accuracy, both
-ways. The strengths are from weak to strong, and were fixed before the runs; SAM's are of the grid of its paper.
+ways. The strengths, from weak to strong, were chosen after trials with another seed, before the runs.
 """
 
 import itertools

@@ -79,7 +79,9 @@ def judged(runs: Sequence[Item], lines: Sequence[Item], given: Options) -> Item:
     claims = [
         _same(runs), _unbounded(rows), _bound(runs), _flatter(known), _faked(rows), _survive(runs, rows), _slices(lines),
     ]  # fmt: skip
-    pictures = f"; {given.samples} CIFAR-10 images, perceptron 3072-{16 * given.width}-{16 * given.width}-10" if given.data else ""
+    pictures = (
+        f"; {given.samples} CIFAR-10 images, perceptron 3072-{16 * given.width}-{16 * given.width}-10" if given.data else ""
+    )
     return verdict(
         claims,
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10 with and without BatchNorm{pictures}",
@@ -171,9 +173,7 @@ def _faked(rows: Sequence[dict[str, Any]]) -> Claim:
     up = [r for r in free if r["clean_above_trained"] == 0]
     flipped = [r for r in up if r["clean_above_moved"] == r["seeds"] or r["noise_below_moved"] == r["seeds"]]
     moved = [
-        r
-        for r in fixed
-        if any(v["high"] - v["low"] > _tolerance(v["value"]) for side in ("clean", "noise") for v in r[side])
+        r for r in fixed if any(v["high"] - v["low"] > _tolerance(v["value"]) for side in ("clean", "noise") for v in r[side])
     ]
     return Claim(
         "every measure without a proof that it survives can be faked, no measure with one",

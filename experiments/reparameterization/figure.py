@@ -123,7 +123,16 @@ def _faked(ax: Axes, document: Document) -> None:
                     ax.plot(value, y, "o", color=colour, ms=2.6, mec="white", mew=0.2)
         if place and row["proven"] != rows[names[place - 1]]["proven"]:
             ax.axhline(place - 0.5, color="#444444", lw=0.8)
-            ax.text(1.0, place - 0.47, " below: proven to survive", fontsize=6.5, color=GREY, va="top", transform=ax.get_yaxis_transform(), ha="right")
+            ax.text(
+                1.0,
+                place - 0.47,
+                " below: proven to survive",
+                fontsize=6.5,
+                color=GREY,
+                va="top",
+                transform=ax.get_yaxis_transform(),
+                ha="right",
+            )
     ax.axvline(1.0, color="black", lw=0.8, ls="--")
     ax.set_yticks(range(len(names)), [SHOWN[n] for n in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
