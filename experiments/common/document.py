@@ -44,7 +44,9 @@ class Claim:
 
 
 def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -> dict[str, Any]:
-    """ "reproduced" if every claim holds, "not reproduced" if none does, else "mixed".
+    """ "reproduced" if every claim holds, "not reproduced" if none holds and some do not, "mixed" if some hold.
+
+    If no claim holds and none is refuted, the verdict is "cannot be told".
 
     Args:
         claims: at least one.
@@ -52,7 +54,12 @@ def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -
         departures: where and why the study differs from the paper.
     """
     held = [c.holds for c in claims]
-    word = "reproduced" if all(h is True for h in held) else "mixed" if any(h is True for h in held) else "not reproduced"
+    if all(h is True for h in held):
+        word = "reproduced"
+    elif any(h is True for h in held):
+        word = "mixed"
+    else:
+        word = "not reproduced" if any(h is False for h in held) else "cannot be told"
     return {
         "verdict": word,
         "claims": [asdict(c) for c in claims],

@@ -31,7 +31,9 @@ def mean(values: Sequence[float]) -> Interval:
     """Mean over runs with a 95 % bootstrap interval.
 
     The percentiles are expanded by sqrt(n / (n - 1)) and Student's t, because plain ones are too short for few runs
-    (Hesterberg 2015, arXiv:1411.5279, section 5.3). With one run the interval is the whole line, told as infinite ends.
+    (Hesterberg 2015, arXiv:1411.5279, section 5.3). A bootstrap interval never leaves the range of the runs, so few runs are still
+    covered too seldom: normal means in 75 % of cases with three runs, 92 % with five, 95 % with ten. With one run the interval is
+    the whole line, told as infinite ends.
     """
     x = np.asarray(values, dtype=float)
     if len(x) < 2:
@@ -50,13 +52,14 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p-value that the mean of a - b is zero: Student's t for pairs; 1 if all pairs are equal.
 
-    A sign or permutation test cannot go below 2 / 2^5 = 0.06 with five pairs.
+    A sign or permutation test cannot go below 2 / 2^5 = 0.06 with five pairs; differences that are all the same but not zero,
+    as of shares that are 0 and 1, have the p-value of such a sign test.
     """
     d = np.subtract(a, b)
     if len(d) < 2 or not np.any(d):
         return 1.0
     if np.ptp(d) <= 1e-12 * np.max(np.abs(d)):  # equal but for rounding
-        return 0.0
+        return float(2 * 0.5 ** len(d))
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 

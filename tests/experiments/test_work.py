@@ -40,7 +40,13 @@ def test_finished_work_is_not_done_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("holds", "word"),
-    [([True, True], "reproduced"), ([True, False], "mixed"), ([True, None], "mixed"), ([False, None], "not reproduced")],
+    [
+        ([True, True], "reproduced"),
+        ([True, False], "mixed"),
+        ([True, None], "mixed"),
+        ([False, None], "not reproduced"),
+        ([None], "cannot be told"),
+    ],
 )
 def test_a_verdict_is_that_of_its_claims(holds, word):
     claims = [Claim("a", "b", "c", h) for h in holds]
