@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.reverse_mode import grad, vjp
@@ -82,7 +81,7 @@ def _squared_pullbacks(
 
 def _vectorized(engine: Engine, theta: Tensor, batch: Batch, directions: Tensor) -> Float[Tensor, "B K"]:
     """All samples together."""
-    tensors, form = pytree.tree_flatten((batch.args, batch.kwargs, batch.target))
+    tensors, form = torch.utils._pytree.tree_flatten((batch.args, batch.kwargs, batch.target))
     moving = [isinstance(t, Tensor) for t in tensors]
     params = engine.tensors(theta)
     chunk = max(1, _ROOM // theta.nbytes)
@@ -90,7 +89,7 @@ def _vectorized(engine: Engine, theta: Tensor, batch: Batch, directions: Tensor)
     def one(own: list[Tensor], u: Tensor) -> Tensor:
         rows = iter(own)
         leaves = [next(rows)[None] if moves else t for t, moves in zip(tensors, moving, strict=True)]
-        single = Batch(*pytree.tree_unflatten(leaves, form))
+        single = Batch(*torch.utils._pytree.tree_unflatten(leaves, form))
         pull = torch.func.vjp(lambda p: engine.forward(p, single)[0], params)[1]
 
         def squared(v: Tensor) -> Tensor:

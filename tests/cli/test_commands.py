@@ -13,19 +13,9 @@ from torch import nn
 from landscape import checkpoints
 
 COMMANDS = [
-    "inspect",
-    "sharpness",
-    "spectrum",
-    "surface",
-    "samples",
-    "reparam",
-    "compare",
-    "train",
-    "report",
-    "demo",
-    "init",
-    "doctor",
-]
+    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "report", "demo",
+    "init", "doctor",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
