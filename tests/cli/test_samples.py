@@ -10,6 +10,7 @@ from in_process import landscape
 from sklearn.metrics import roc_auc_score
 
 from landscape import load
+from landscape.cli.commands.samples import read_mask
 from landscape.tasks import Recipe, train
 
 FEW = 150
@@ -60,20 +61,22 @@ def test_ranking_csv_json_and_pictures(run, tmp_path):
     assert "AUROC for the wrong labels" in text
 
 
-@pytest.mark.parametrize("kind", ["indices.txt", "mask.csv", "mask.npy"])
-def test_known_wrong_samples_from_a_file(run, kind, tmp_path):
-    wrong = [3, 40, 41]
-    mask = np.isin(np.arange(60), wrong)
-    if kind == "mask.npy":
-        np.save(tmp_path / kind, mask)
-    else:
-        (tmp_path / kind).write_text(
-            "\n".join(map(str, wrong)) if kind == "indices.txt" else ",".join(map(str, mask.astype(int)))
-        )
-    options = ("--wrong", tmp_path / kind, "--samples", 60, "--scores", "loss", "--out", tmp_path / "out", "--json")
+def test_known_wrong_samples_from_a_file(run, tmp_path):
+    (tmp_path / "wrong.txt").write_text("3\n40\n41\n")
+    options = ("--wrong", tmp_path / "wrong.txt", "--samples", 60, "--scores", "loss", "--out", tmp_path / "out", "--json")
     document = json.loads(landscape("samples", run.path, *options).out)
-    assert np.flatnonzero(document["wrong"]).tolist() == wrong
+    assert np.flatnonzero(document["wrong"]).tolist() == [3, 40, 41]
     assert document["detection"]["loss"]["wrong"] == 3
+
+
+@pytest.mark.parametrize("name", ["mask.csv", "mask.npy", "numbers.npy", "indices.npy"])
+def test_every_form_of_a_file_names_the_same_samples(name, tmp_path):
+    mask = np.isin(np.arange(60), [3, 40, 41])
+    if name == "mask.csv":
+        (tmp_path / name).write_text(",".join(map(str, mask.astype(int))))
+    else:
+        np.save(tmp_path / name, {"mask": mask, "numbers": mask.astype(int), "indices": np.flatnonzero(mask)}[name[:-4]])
+    assert read_mask(tmp_path / name, 60).tolist() == mask.tolist()
 
 
 @pytest.mark.parametrize(

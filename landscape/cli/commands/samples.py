@@ -107,7 +107,7 @@ def _known(file: Path | None, task: "Task", objective: "Objective", split: str) 
     import torch
 
     if file is not None:
-        return _read_mask(file, objective.samples), file.name
+        return read_mask(file, objective.samples), file.name
     mask, labels = task.extras.get("wrong_labels"), task.extras.get("train_labels")
     if split != "train" or mask is None or labels is None or mask.dtype != torch.bool or mask.shape != labels.shape:
         return None, ""
@@ -118,7 +118,7 @@ def _known(file: Path | None, task: "Task", objective: "Objective", split: str) 
     return mask, "the checkpoint"
 
 
-def _read_mask(file: Path, count: int) -> "torch.Tensor":
+def read_mask(file: Path, count: int) -> "torch.Tensor":
     """The mask in a file: a 0 or 1 for each of `count` samples, or indices of those that are 1.
 
     Raises:
