@@ -68,7 +68,9 @@ def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -
     }
 
 
-def write(name: str, options: Options, work: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> None:
+def write(
+    name: str, options: Options, work: Sequence[Mapping[str, Any]], document: Mapping[str, Any], *, images: bool = True
+) -> None:
     """experiments/results/NAME.json: how it was made, and the document.
 
     Args:
@@ -76,15 +78,17 @@ def write(name: str, options: Options, work: Sequence[Mapping[str, Any]], docume
         options: of the command line.
         work: the pieces of work, for their time.
         document: plain data; must have "verdict". Infinite and undefined numbers become null.
+        images: whether the study uses CIFAR-10 where it is given.
     """
     data = {"digits": read_data("digits").fingerprint}
-    if options.data is not None:
+    images = images and options.data is not None
+    if options.data is not None and images:
         data["cifar10"] = read_data(options.data).fingerprint
     how = {
-        "script": f"python -m experiments.{name}" + (" --data PATH" if options.data else ""),
+        "script": f"python -m experiments.{name}" + (" --data PATH" if images else ""),
         "seeds": list(options.seeds),
-        "samples": options.samples if options.data else None,
-        "width": options.width if options.data else None,
+        "samples": options.samples if images else None,
+        "width": options.width if images else None,
         "data": data,
         "landscape": ls.__version__,
         "python": platform.python_version(),
