@@ -43,9 +43,9 @@ def draw() -> None:
         figure,
         "patterns_first",
         title="Patterns are learned first, noise is memorized later",
-        caption=f"Lines are means over {len(how['seeds'])} seeds, bands their 95 % bootstrap intervals; lines end where the first seed has "
-        f"reached a loss of 0.01.\n{found['scale'].partition('; ')[2]}; percentages are of redrawn labels. Trace and $\\lambda_{{max}}$ "
-        f"of digits are those of the whole training loss.\n"
+        caption=f"Lines are means over {len(how['seeds'])} seeds, bands their 95 % bootstrap intervals; they end where the "
+        f"first seed has reached a loss of 0.01.\n{found['scale'].partition('; ')[2]}. Percentages are of redrawn labels. "
+        "Curvature is that of the whole training loss.\n"
         f"Arpit et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
     )
 

@@ -34,8 +34,8 @@ PLAIN = (
     ("layer", 0.1, False), ("layer", 0.3, False), ("layer", 3.0, False), ("layer", 10.0, True), ("node", 10.0, False),
     ("shift", 10.0, False), ("flattest layer", None, False), ("flattest node", None, True),
 )  # fmt: skip
-NORMALIZED = tuple((family, 10.0, False) for family in ("layer", "node", "norm-out", "norm-in", "bias"))
-IMAGES = (("layer", 10.0, False), ("node", 10.0, False), ("flattest layer", None, False), ("flattest node", None, False))
+NORMALIZED = tuple((family, 10.0, False) for family in ("norm-out", "norm-in", "bias"))
+IMAGES = (("layer", 10.0, False), ("flattest layer", None, False), ("flattest node", None, False))
 
 
 def planned(given: Options) -> list[Item]:

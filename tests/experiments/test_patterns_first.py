@@ -88,7 +88,12 @@ def made_up(**changes):
             "gini": 0.6 + jitter if clean else 0.4,
             "final": {"epochs": 100, "test_accuracy": 0.9},
             "measured": [
-                {"epoch": e, "csr": (0.01 if clean else 0.1) * e**0.5 + jitter * e / 1000, "lambda_max": 5.0, "traces": {"fc1": 2.0}}
+                {
+                    "epoch": e,
+                    "csr": (0.01 if clean else 0.1) * e**0.5 + jitter * e / 1000,
+                    "lambda_max": 5.0,
+                    "traces": {"fc1": 2.0},
+                }
                 for e in (1, 10, 50, 100)
             ],
         }

@@ -56,7 +56,9 @@ def test_the_trace_at_the_flattest_point_is_a_minimum(network, node):
             near = scales * (0.3 * torch.randn(len(scales), generator=generator, dtype=torch.float64)).exp()
             near[0] = 1.0
         else:
-            steps = {u.name: float(scales[u.neurons[0]]) * 1.2 ** float(torch.randn((), generator=generator)) for u in symmetries}
+            steps = {
+                u.name: float(scales[u.neurons[0]]) * 1.2 ** float(torch.randn((), generator=generator)) for u in symmetries
+            }
             near = symmetries.layerwise(steps)
         assert float(scaled_trace(curvature, symmetries, near)) >= smallest * (1 - 1e-9)
 
@@ -71,7 +73,9 @@ def test_neurons_reach_lower_than_layers_and_one_layer_its_formula(network):
 
 def test_three_layers_without_biases_reach_the_geometric_mean():
     torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 3, bias=False))
+    model = nn.Sequential(
+        nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 3, bias=False)
+    )
     model, x = model.double(), torch.randn(6, 3, dtype=torch.float64)
     symmetries, curvature = ls.find_symmetries(model), diagonal(model, x)
     traces = torch.stack([c.sum() for c in curvature.values()])
@@ -89,7 +93,12 @@ def made_up(**changes):
         if item["network"] != "mlp":
             continue
         noise, jitter = item["condition"] != "clean", 0.01 * item["seed"]
-        start = {"lambda_max": 2.0, "trace": 30.0 if noise else 10.0, "adaptive_trace": 3.0 if noise else 1.0, "logit_norm": 5.0}
+        start = {
+            "lambda_max": 2.0,
+            "trace": 30.0 if noise else 10.0,
+            "adaptive_trace": 3.0 if noise else 1.0,
+            "logit_norm": 5.0,
+        }
         start |= {"frobenius": start["trace"], "sam": 1.0, "keskar": 1.0, "pac_bayes": 10.0}
         start["lambda_max"] += jitter + noise
         survives = {name: MEASURES.get(name, ["shift"]) for name in start}
@@ -99,7 +108,10 @@ def made_up(**changes):
         verdicts = {k: "invariant" if "layer" in v else "moved" for k, v in survives.items()}
         verdicts["adaptive_trace"] = changes.get("verdict", "invariant")
         own = {"trained": start["trace"], "bound": 0.5 * start["trace"], "flattest layer": 0.4 * start["trace"]}
-        own |= {"flattest node": changes.get("flat", 0.2) * start["trace"], "reached": 0.5 * start["trace"] * changes.get("off", 1.0)}
+        own |= {
+            "flattest node": changes.get("flat", 0.2) * start["trace"],
+            "reached": 0.5 * start["trace"] * changes.get("off", 1.0),
+        }
         common = {"delta": changes.get("delta", 1e-14), "verdicts": verdicts}
         runs.append(
             {"item": item, "values": start, "errors": {"trace": 1.0}, "survives": survives, "flattening": own}
