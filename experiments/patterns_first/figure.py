@@ -102,7 +102,7 @@ def _traces(ax: Axes, runs: Runs) -> None:
     """Trace of every layer's block, clean and at 40 %."""
     for condition in ("clean", "labels 40%"):
         for layer, dashes in LAYERS.items():
-            number = _measured(lambda m, layer=layer: m["traces"][layer])  # type: ignore[misc]  # mypy: a default of a lambda
+            number = _measured(lambda m, layer=layer: m["traces"][layer])
             _line(ax, _of(runs, condition), number, color=STYLES[condition], ls=dashes, label=f"{condition}, {layer}")
     ax.set(title="digits: trace of each layer", ylabel="trace (loss / weight²)", yscale="log")
     _finish(ax, ncols=2)
