@@ -46,20 +46,19 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
         *_patterns_first(known), _critical(known), _critical_rises(known), _critical_memorizing(known), _gini(known),
         _edge(known),
     ]  # fmt: skip
-    pictures = (
-        f"; {given.samples} CIFAR-10 images, perceptron 3072-{16 * given.width}-{16 * given.width}-10" if given.data else ""
-    )
+    width = 16 * given.width
+    pictures = f"; {given.samples} CIFAR-10 images, perceptron 3072-{width}-{width}-10" if given.data else ""
     radius = runs[0]["item"]["radius"]
     return verdict(
         claims,
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10{pictures}",
         departures=[
             "The paper has MNIST and CIFAR-10 with perceptrons of 4,096 units and convolutional networks.",
-            f"Critical samples are searched in a box of half-width {radius:g} on the scale of 0 to 255, ten times the paper's: in "
-            "the paper's box, networks as small as these have none, clean or not.",
+            f"Critical samples are searched in a box of half-width {radius:g} on the scale of 0 to 255, ten times the paper's, "
+            "in which networks as small as these have none, clean or not.",
             "Loss sensitivity is averaged over up to 60 epochs, not over the steps.",
-            "Critical samples are searched among the first 500 digits and 250 images; the curvature is that of all digits and of "
-            "these images.",
+            "Critical samples are searched among the first 500 digits and 250 images; the curvature is that of all digits and "
+            "of these images.",
             "Images are trained with Adam, which has no edge at 2 / lr. Stochastic gradient descent need not reach the edge; "
             "full-batch descent should. The edge of stability is not a claim of the paper (Cohen et al. 2021).",
         ],

@@ -43,9 +43,9 @@ def draw() -> None:
         figure,
         "patterns_first",
         title="Patterns are learned first, noise is memorized later",
-        caption=f"Lines are means over {len(how['seeds'])} seeds, bands their 95 % bootstrap intervals; lines end where the first seed has "
-        f"reached a loss of 0.01.\n{found['scale'].partition('; ')[2]}; percentages are of redrawn labels. Trace and $\\lambda_{{max}}$ "
-        f"of digits are those of the whole training loss.\n"
+        caption=f"Lines are means over {len(how['seeds'])} seeds, bands their 95 % bootstrap intervals; they end where the "
+        f"first seed has reached a loss of 0.01.\n{found['scale'].partition('; ')[2]}. Percentages are of redrawn labels. "
+        "Curvature is that of the whole training loss.\n"
         f"Arpit et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
     )
 
@@ -102,7 +102,7 @@ def _traces(ax: Axes, runs: Runs) -> None:
     """Trace of every layer's block, clean and at 40 %."""
     for condition in ("clean", "labels 40%"):
         for layer, dashes in LAYERS.items():
-            number = _measured(lambda m, layer=layer: m["traces"][layer])  # type: ignore[misc]  # mypy: a default of a lambda
+            number = _measured(lambda m, layer=layer: m["traces"][layer])
             _line(ax, _of(runs, condition), number, color=STYLES[condition], ls=dashes, label=f"{condition}, {layer}")
     ax.set(title="digits: trace of each layer", ylabel="trace (loss / weight²)", yscale="log")
     _finish(ax, ncols=2)

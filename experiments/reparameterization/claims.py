@@ -79,17 +79,16 @@ def judged(runs: Sequence[Item], lines: Sequence[Item], given: Options) -> Item:
     claims = [
         _same(runs), _unbounded(rows), _bound(runs), _flatter(known), _faked(rows), _survive(runs, rows), _slices(lines),
     ]  # fmt: skip
-    pictures = (
-        f"; {given.samples} CIFAR-10 images, perceptron 3072-{16 * given.width}-{16 * given.width}-10" if given.data else ""
-    )
+    width = 16 * given.width
+    pictures = f"; {given.samples} CIFAR-10 images, perceptron 3072-{width}-{width}-10" if given.data else ""
     return verdict(
         claims,
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10 with and without BatchNorm{pictures}",
         departures=[
             "The paper proves its statements and trains nothing; here they are checked on trained networks.",
             f"Measures are those of the first {runs[0]['item']['samples']} training samples, in float64.",
-            "Networks that memorized have random labels; all are trained to a loss of 0.01, and compared as trained, seed by seed.",
-            "Factors are between 1/10 and 10, but for those that give the smallest trace; larger ones would move measures further.",
+            "Networks that memorized have random labels; all are trained to a loss of 0.01, and compared seed by seed.",
+            "Factors are from 1/10 to 10, but for those that give the smallest trace; larger ones would move measures more.",
         ],
     )
 
@@ -156,7 +155,7 @@ def _flatter(known: dict[str, list[Pair]]) -> Claim:
     told = {k: _exp(mean(v)) for k, v in found.items()}
     return Claim(
         "a network that memorized can be rescaled to a smaller trace than the clean one has as trained",
-        "no number; the smallest trace over all factors is the minimum of a convex function, so that what it misses is impossible",
+        "no number; the smallest trace over all factors is the minimum of a convex function: what is below it is impossible",
         "trace over that of the clean network: " + "; ".join(f"{k}: {v}" for k, v in told.items()),
         all(max(v) < 0 for k, v in found.items() if k.endswith("one a neuron")),
         f"a factor of {max(math.exp(detectable(v, [0.0] * len(v))) for v in found.values()):.3g}",
@@ -213,8 +212,8 @@ def _survive(runs: Sequence[Item], rows: Sequence[dict[str, Any]]) -> Claim:
         "measures that are proven to survive a family of symmetries do survive it",
         "not in the paper; the proofs are cited at each measure",
         f"{len(claimed) - len(broken)} of {len(claimed)} comparisons agree to rounding; {len(apart)} of "
-        f"{sum(r['proven'] for r in rows)} (network, measure) that no rescaling moves order clean and memorizing the same way in "
-        f"every seed; a constant added to biases, which no rescaling is, moves {len(constant)} of those measures",
+        f"{sum(r['proven'] for r in rows)} (network, measure) that no rescaling moves order clean and memorizing the same way "
+        f"in every seed; a constant added to biases, which no rescaling is, moves {len(constant)} of those measures",
         not broken,
         numbers={
             "comparisons": len(claimed),

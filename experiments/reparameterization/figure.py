@@ -12,7 +12,8 @@ from experiments.common.drawing import COLOURS, GREY, MARKERS, canvas, finish
 CLEAN, NOISE = COLOURS[0], COLOURS[1]
 SHOWN = {
     "lambda_max": "λ_max", "trace": "trace", "sam": "SAM", "keskar": "Keskar φ", "pac_bayes": "PAC-Bayes",
-    "layer_relative_trace": "layer-relative trace", "relative_flatness": "relative flatness", "adaptive_trace": "adaptive trace",
+    "layer_relative_trace": "layer-relative trace", "relative_flatness": "relative flatness",
+    "adaptive_trace": "adaptive trace",
     "adaptive_lambda_max": "adaptive λ_max", "keskar_relative": "Keskar φ without +1", "asam": "ASAM",
     "pac_bayes_magnitude": "PAC-Bayes, magnitude-aware", "path_norm": "path norm", "frobenius_product": "product of norms",
     "fisher_rao": "Fisher–Rao", "critical_sample_ratio": "critical samples",
@@ -39,10 +40,10 @@ def draw() -> None:
         figure,
         "reparameterization",
         title="The same function, any sharpness: what rescaling does to clean networks and to ones that memorized",
-        caption=f"{len(how['seeds'])} seeds. {found['scale'].partition('; ')[2]}. Top left: geometric means over seeds, clean, digits. "
+        caption=f"{len(how['seeds'])} seeds. {found['scale'].partition('; ')[2]}. Top left: geometric means over seeds, clean. "
         "Top middle: a line for each seed, layer 1 times α and layer 2 divided by it;\n"
-        "dots: the bound 2 √(tr H₁₁ tr H₂₂) + rest; dashed: clean as trained. Right: digits, for each seed the value as trained (mark) "
-        "and what rescaling by factors up to 10 and to the flattest reaches (bar).\n"
+        "dots: the bound 2 √(tr H₁₁ tr H₂₂) + rest; dashed: clean as trained. Right: for each seed the value as trained (mark) "
+        "and what factors up to 10, and those of the smallest trace, reach (bar).\n"
         "Bottom: one network each; a line under another is equal to it. "
         f"Dinh et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
     )
@@ -123,16 +124,8 @@ def _faked(ax: Axes, document: Document) -> None:
                     ax.plot(value, y, "o", color=colour, ms=2.6, mec="white", mew=0.2)
         if place and row["proven"] != rows[names[place - 1]]["proven"]:
             ax.axhline(place - 0.5, color="#444444", lw=0.8)
-            ax.text(
-                1.0,
-                place - 0.47,
-                " below: proven to survive",
-                fontsize=6.5,
-                color=GREY,
-                va="top",
-                transform=ax.get_yaxis_transform(),
-                ha="right",
-            )
+            at, words = ax.get_yaxis_transform(), "below: proven to survive rescaling"
+            ax.text(1.0, place - 0.47, words, fontsize=6.5, color=GREY, va="top", ha="right", transform=at)
     ax.axvline(1.0, color="black", lw=0.8, ls="--")
     ax.set_yticks(range(len(names)), [SHOWN[n] for n in names])
     ax.set_ylim(len(names) - 0.5, -0.5)

@@ -21,7 +21,7 @@ _REACH = 12.0
 
 
 def diagonal(model: nn.Module, x: Tensor, chunk: int = 8) -> dict[str, Tensor]:
-    """Diagonal of the Hessian of the mean softmax cross-entropy of a rectified network, off its kinks; in the shape of each weight.
+    """Diagonal of the Hessian of the mean softmax cross-entropy of a rectified network, in the shape of each weight.
 
     (1/N) sum_n (sum_c p_c J_ci^2 - (sum_c p_c J_ci)^2), with J the derivatives of the logits and p their softmax. Targets do
     not matter.

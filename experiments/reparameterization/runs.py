@@ -34,8 +34,8 @@ PLAIN = (
     ("layer", 0.1, False), ("layer", 0.3, False), ("layer", 3.0, False), ("layer", 10.0, True), ("node", 10.0, False),
     ("shift", 10.0, False), ("flattest layer", None, False), ("flattest node", None, True),
 )  # fmt: skip
-NORMALIZED = tuple((family, 10.0, False) for family in ("layer", "node", "norm-out", "norm-in", "bias"))
-IMAGES = (("layer", 10.0, False), ("node", 10.0, False), ("flattest layer", None, False), ("flattest node", None, False))
+NORMALIZED = tuple((family, 10.0, False) for family in ("norm-out", "norm-in", "bias"))
+IMAGES = (("layer", 10.0, False), ("flattest layer", None, False), ("flattest node", None, False))
 
 
 def planned(given: Options) -> list[Item]:
@@ -65,7 +65,7 @@ def planned(given: Options) -> list[Item]:
 def one(item: Item, place: Place) -> Item:
     """Every measure of a network as trained and after every move, and how flat it can be made."""
     task = place.task(Recipe(**item["recipe"]))
-    model, x = task.model.double().eval(), task.train[0][: item["samples"]].double()  # type: ignore[index]  # data are tensors
+    model, x = task.model.double().eval(), task.train[0][: item["samples"]].double()
     objective = task.objective(samples=item["samples"], dtype="float64")
     symmetries = ls.find_symmetries(model, x[:2])
     names = [*QUICK, *(SLOW if any(slow for *_, slow in item["moves"]) else ())]
@@ -112,7 +112,7 @@ def moved(
     if family.startswith("flattest"):
         return apply(model, symmetries, scales[family])
     random = torch.Generator().manual_seed(seed)
-    return move(model, symmetries, family, alpha=alpha or 1.0, generator=random)  # type: ignore[arg-type]  # a Family by name
+    return move(model, symmetries, family, alpha=alpha or 1.0, generator=random)
 
 
 def bounds(model: nn.Module, symmetries: Symmetries, x: torch.Tensor) -> dict[str, Any]:
@@ -150,14 +150,14 @@ def surface(item: Item, place: Place) -> Item:
     task = place.task(Recipe(**item["recipe"]))
     model = task.model.double().eval()
     objective = task.objective(samples=item["samples"], dtype="float64")
-    symmetries = ls.find_symmetries(model, task.train[0][:2].double())  # type: ignore[index]  # data are tensors
+    symmetries = ls.find_symmetries(model, task.train[0][:2].double())
     versions = {"trained": objective} | {
         kind: objective.with_model(moved(model, symmetries, kind, 10.0, item["seed"], {})) for kind in ("layer", "node")
     }
     curves = []
     for kind, version in versions.items():
         for norm, span in (("none", 0.05), ("filter", 1.0)):
-            direction = random_direction(version, seed=item["seed"], norm=norm)  # type: ignore[arg-type]  # a Norm by name
+            direction = random_direction(version, seed=item["seed"], norm=norm)
             found = ls.line(version, direction, span=(-span, span), grid=item["points"], random_check=False)
             curves.append(
                 {
