@@ -20,13 +20,27 @@ import numpy as np
 from experiments.common.document import Claim, verdict, write
 from experiments.common.networks import DIGITS, images
 from experiments.common.options import Options, options
-from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import (
+    Interval,
+    adjusted,
+    detectable,
+    difference,
+    direction,
+    every,
+    everywhere,
+    mean,
+    paired_p,
+    within,
+)
 from experiments.common.work import Item, Place, each
 from experiments.memorization_figure import draw
 from landscape import checkpoints
 from landscape.tasks import Recipe
 
 FITTED = 0.99
+# Margins of equivalence: chance, as a mean of test sets whose accuracies deviate by 1.4 % (450 digits); points of a regularizer.
+CHANCE, SMALL = (0.075, 0.125), 0.06
+LONGEST = 5.0  # a small factor; 1 to 3.5 was published
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 DEPTHS, DEPTH_LEVELS = (1, 2, 3, 4, 5), (0.2, 0.4, 0.6)
 RESNETS = (8, 14, 20)
@@ -138,6 +152,11 @@ class Runs:
         found = [r for r in self.runs if all(r["item"].get(k) == v for k, v in kind.items())]
         return [r["epochs"] if number == "epochs_to_fit" and r[number] is None else r[number] for r in found]
 
+    def censored(self, **kind: Any) -> int:
+        """How many runs of this kind never fitted."""
+        found = [r for r in self.runs if all(r["item"].get(k) == v for k, v in kind.items())]
+        return sum(r["epochs_to_fit"] is None for r in found)
+
 
 def judged(runs: Sequence[Item], given: Options) -> Item:
     """The claims of the paper against the runs."""
@@ -157,6 +176,8 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
             "Far fewer weights and images than in the paper, so that it runs on two cores; test accuracies are lower.",
             "Runs without a regularizer stop at a training loss of 0.01; the paper trains for a fixed number of epochs.",
             "The claim on depth is not the paper's: it is an open question.",
+            "Rules corrected after the runs: equality is claimed by intervals inside a margin, a small factor is one surely below"
+            f" {LONGEST:g} (10 before), several tests are adjusted by q-values, and what the seeds cannot tell is said so.",
         ],
     )
 
@@ -181,57 +202,95 @@ def _chance(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
     return Claim(
         "with random labels the test accuracy is that of chance",
         "9.8 to 10.6 % on CIFAR-10",
-        "; ".join(f"{k}: {100 * v.value:.1f} % [{100 * v.low:.1f}, {100 * v.high:.1f}]" for k, v in found.items()),
-        all(v.low <= 0.1 <= v.high for v in found.values()),
+        "; ".join(f"{k}: {100 * v.value:.1f} % [{100 * v.low:.1f}, {100 * v.high:.1f}]" for k, v in found.items())
+        + "; chance: all of the interval from 7.5 to 12.5 %",
+        every([within(v, *CHANCE) for v in found.values()]),
         numbers={k: v.to_json() for k, v in found.items()},
     )
 
 
 def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
-    ratios, faster, p, power = {}, {}, [], []
+    ratios: dict[str, Interval] = {}
+    faster: dict[str, Interval] = {}
+    p, p_noise, power = [], [], []
+    censored: dict[str, int] = {}
     for d, n in networks:
         logs = {c: np.log(known.of("epochs_to_fit", part="fit", data=d, network=n, condition=c)) for c in CONDITIONS}
         slowest, clean = logs["random labels"], logs["clean"]
-        ratios[f"{d} {n}"] = np.exp([getattr(difference(slowest, clean), a) for a in ("value", "low", "high")])
+        ratios[f"{d} {n}"] = difference(slowest, clean)
+        p.append(paired_p(slowest, clean))
+        for c in CONDITIONS:
+            if (count := known.censored(part="fit", data=d, network=n, condition=c)) > 0:
+                censored[f"{d} {n}, {c}"] = count
         power.append(float(np.exp(detectable(slowest, clean))))
         for noise in ("random pixels", "gaussian"):
-            faster[f"{d} {n}, {noise}"] = np.exp(
-                [getattr(difference(logs[noise], slowest), a) for a in ("value", "low", "high")]
-            )
-            p.append(paired_p(logs[noise], slowest))
-    q = dict(zip(faster, adjusted(p), strict=True))
-    told = "{}: {:.2f} times [{:.2f}, {:.2f}]"
+            faster[f"{d} {n}, {noise}"] = difference(logs[noise], slowest)
+            p_noise.append(paired_p(logs[noise], slowest))
+    q = dict(zip((*ratios, *faster), (*adjusted(p), *adjusted(p_noise)), strict=True))
+    unfitted = "".join(f"; {count} runs of {k} never fitted and count with all their epochs" for k, count in censored.items())
+
+    def told(found: dict[str, Interval]) -> str:
+        return "; ".join(
+            f"{k}: {np.exp(v.value):.2f} times [{np.exp(v.low):.2f}, {np.exp(v.high):.2f}], q = {q[k]:.2g}"
+            for k, v in found.items()
+        )
+
+    def numbers(found: dict[str, Interval]) -> Item:
+        ends = ("value", "low", "high")
+        return {k: {a: float(np.exp(getattr(v, a))) for a in ends} | {"q": q[k]} for k, v in found.items()}
+
+    def small(found: Interval, q: float) -> int:
+        if found.low > np.log(LONGEST):
+            return -1
+        sign = direction(found, q)
+        return sign if sign < 1 or found.high < np.log(LONGEST) else 0
+
+    def complete(*conditions: str) -> bool:
+        return not any(k.endswith(f", {c}") for k in censored for c in conditions)
+
     return [
         Claim(
             "random labels take longer to fit than true ones, by a small factor",
             "1 to 3.5 times the steps (figure 1b)",
-            "; ".join(told.format(k, *v) for k, v in ratios.items()) + " the epochs",
-            all(v[1] > 1 and v[0] < 10 for v in ratios.values()),
+            told(ratios) + f" the epochs (small: surely below {LONGEST:g}){unfitted}",
+            everywhere([small(v, q[k]) for k, v in ratios.items()]) if complete("random labels", "clean") else None,
             f"a factor of {max(power):.2f}",
-            {k: dict(zip(("value", "low", "high"), v.tolist(), strict=True)) for k, v in ratios.items()},
+            numbers(ratios),
         ),
         Claim(
             "images of noise with true labels are fitted sooner than random labels",
             "random pixels and Gaussian noise converge before random labels (figure 1a)",
-            "; ".join(told.format(k, *v) + f", q = {q[k]:.2g}" for k, v in faster.items()) + " the epochs of random labels",
-            all(v[2] < 1 and q[k] <= 0.05 for k, v in faster.items()),
-            numbers={k: dict(zip(("value", "low", "high"), v.tolist(), strict=True)) | {"q": q[k]} for k, v in faster.items()},
+            told(faster) + f" the epochs of random labels{unfitted}",
+            everywhere([direction(v, q[k]) for k, v in faster.items()], -1)
+            if complete("random labels", "random pixels", "gaussian")
+            else None,
+            numbers=numbers(faster),
         ),
     ]
 
 
 def _declines(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
     order = ("clean", *(f"labels {p:.0%}" for p in LEVELS), "random labels")
-    steps = {}
+    steps: dict[str, list[Interval]] = {}
+    p: list[float] = []
     for d, n in networks:
         tests = [known.of("test_accuracy", part="fit", data=d, network=n, condition=c) for c in order]
         steps[f"{d} {n}"] = [difference(b, a) for a, b in itertools.pairwise(tests)]
+        p += [paired_p(b, a) for a, b in itertools.pairwise(tests)]
+    flat = adjusted(p)
+    q = [flat[i : i + len(order) - 1] for i in range(0, len(flat), len(order) - 1)]
     return Claim(
         "the more labels are wrong, the lower the test accuracy",
         "test error rises steadily with the corruption (figure 1c)",
-        "; ".join(f"{k}: steps of {', '.join(f'{100 * s.value:+.1f}' for s in v)} points" for k, v in steps.items()),
-        all(s.high < 0 for v in steps.values() for s in v),
-        numbers={k: [s.to_json() for s in v] for k, v in steps.items()},
+        "; ".join(f"{k}: steps of {', '.join(f'{100 * s.value:+.1f}' for s in v)} points" for k, v in steps.items())
+        + f"; largest q = {max(flat):.2g}",
+        everywhere(
+            [direction(s, x) for v, own in zip(steps.values(), q, strict=True) for s, x in zip(v, own, strict=True)], -1
+        ),
+        numbers={
+            k: [s.to_json() | {"q": x} for s, x in zip(v, own, strict=True)]
+            for (k, v), own in zip(steps.items(), q, strict=True)
+        },
     )
 
 
@@ -257,8 +316,8 @@ def _regularizers(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Clai
         Claim(
             "regularizers change the test accuracy of true labels by a few points only",
             "3.6 points at most for Inception, 5.2 for AlexNet, 1.0 for a perceptron (table 1)",
-            f"{told} points",
-            all(abs(v.value) <= 0.06 for v in gains.values()),
+            f"{told} points (few: all of the interval within {100 * SMALL:g})",
+            every([within(v, -SMALL, SMALL) for v in gains.values()]),
             numbers={k: v.to_json() for k, v in gains.items()},
         ),
     ]
@@ -287,7 +346,7 @@ def _depth(known: Runs, runs: Sequence[Item]) -> list[Claim]:
             "with partly wrong labels deeper networks test better",
             "an open question of a discussion, without a number",
             "; ".join(told) + " points of test accuracy a layer",
-            all(v.low > 0 and x <= 0.05 for v, x in zip(slopes.values(), q, strict=True)),
+            everywhere([direction(v, x) for v, x in zip(slopes.values(), q, strict=True)]),
             numbers={k: v.to_json() | {"q": x} for (k, v), x in zip(slopes.items(), q, strict=True)},
         )
     ]
