@@ -23,9 +23,9 @@ def ascended(model: nn.Module, rho: float) -> Iterator[None]:
     with torch.no_grad():
         before = [p.clone() for p, _ in moved]
         size = torch.nn.utils.get_total_norm([gradient for _, gradient in moved])
-        scale = rho / size.clamp(min=torch.finfo(size.dtype).tiny)
-        for p, gradient in moved:
-            p.add_(gradient * scale)
+        if size > 0:
+            for p, gradient in moved:
+                p.add_(gradient / size * rho)
     for norm in norms:
         norm.track_running_stats = False
     try:
