@@ -77,7 +77,6 @@ def test_a_claim_falls_with_its_numbers(runs, part, number, value, claim):
         ("random labels", "epochs_to_fit", None, "random labels take longer"),
         ("random labels", "epochs_to_fit", None, "images of noise"),
         ("fit", "test_accuracy", 0.3, "the more labels are wrong"),
-        ("depth", "test_accuracy", 0.3, "with partly wrong labels"),
     ],
 )
 def test_what_cannot_be_told_is_not_refuted(runs, part, number, value, claim):
