@@ -131,8 +131,8 @@ def bar(done: list[Item], options: Options) -> Bar:
     departures = [
         "Papyan's matrix: the density is smoothed by the toolkit's Gaussian, of a width of the range over the steps; what is "
         "compared by the Wasserstein distance is the quadrature itself, not smoothed.",
-        f"Papyan's matrix: after the runs the rule for the spikes became intervals within {NEAR:.0%}; before, they had to contain"
-        " the value of theory.",
+        f"Papyan's matrix: after the runs the rule for the spikes became intervals within {NEAR:.0%}; before, they had to"
+        " contain the value of theory.",
     ]
     return Bar(claims, {"runs": done}, departures)
 

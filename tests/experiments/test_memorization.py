@@ -5,8 +5,9 @@ import itertools
 import pytest
 
 from experiments.common.options import Options
-from experiments.memorization import CONDITIONS, LEVELS, planned, table
-from experiments.memorization import judged as verdict_of
+from experiments.memorization import planned, table
+from experiments.memorization_claims import CONDITIONS, LEVELS
+from experiments.memorization_claims import judged as verdict_of
 
 
 @pytest.fixture
@@ -76,7 +77,6 @@ def test_a_claim_falls_with_its_numbers(runs, part, number, value, claim):
         ("random labels", "epochs_to_fit", None, "random labels take longer"),
         ("random labels", "epochs_to_fit", None, "images of noise"),
         ("fit", "test_accuracy", 0.3, "the more labels are wrong"),
-        ("depth", "test_accuracy", 0.3, "with partly wrong labels"),
     ],
 )
 def test_what_cannot_be_told_is_not_refuted(runs, part, number, value, claim):
