@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm  # the one class of all BatchN
 def ascended(model: nn.Module, rho: float) -> Iterator[None]:
     """Inside, the weights are w + rho g / ||g||; afterwards they are w again, to the bit.
 
-    g is the gradient that the weights hold when this is entered, and ||g|| its Euclidean norm over all weights. With g = 0, or so small
-    that rho / ||g|| overflows, the weights stay. Inside, BatchNorm normalizes by the batch and leaves its running statistics as they are, so that those are
-    of w only.
+    g is the gradient that the weights hold when this is entered, and ||g|| its Euclidean norm over all weights. With g = 0, or
+    so small that rho / ||g|| overflows, the weights stay. Inside, BatchNorm normalizes by the batch and leaves its running
+    statistics as they are, so that those are of w only.
 
     Reference: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv:2010.01412, equation 2 with p = 2.
     """
