@@ -36,8 +36,8 @@ def draw() -> None:
         "control",
         title="What limits the memorization of wrong labels, and what it costs in test accuracy (40 % of the labels redrawn)",
         caption=f"Left: means over {len(how['seeds'])} seeds with 95 % intervals; grey steps: the front of the means, what"
-        " is below and right of them is beaten. Middle: area of the trade-offs that a control beats with its strengths, of all"
-        "\nfrom (all memorized, chance) to (none, 100 %), with 95 % intervals. Right: mean of the baselines, range of the"
+        " is below and right of them is beaten. Middle: area of the trade-offs that a control dominates with its strengths, of"
+        "\nall from (all memorized, chance) to (none, 100 %), with 95 % intervals. Right: mean of the baselines, range of the"
         " seeds; vertical lines: where early stopping ends them, by one half of the test set for the other."
         f"\n{found['scale']}. {len(found['claims'])} claims: {found['verdict']}, {held} hold.",
     )
@@ -89,7 +89,7 @@ def _areas(ax: Axes, areas: dict[str, list[float]], controls: Sequence[str]) -> 
         band(ax, [i], [{"low": None, "high": None} | found], i, "_", ls="none", ms=6)
         ax.scatter([i + 0.22] * len(areas[control]), [100 * a for a in areas[control]], s=6, color=COLOURS[i], alpha=0.5)
     ax.set_xticks(range(len(controls)), controls, rotation=35, ha="right", rotation_mode="anchor", fontsize=7.5)
-    ax.set_ylabel("trade-offs beaten, % of all")
+    ax.set_ylabel("dominated area, %")
     ax.set_title("Whole trade-off (small dots: seeds)", loc="left", fontsize=9)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import LEVEL, Interval, adjusted, detectable, difference, mean, paired_p
 from experiments.control_front import dominated_area, on_front
 
 NONE, EARLY = "none", "early stopping"
@@ -17,7 +17,6 @@ CONTROLS: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 # A control works if it lowers the memorized share by so much; it is free if it surely does not lower the accuracy by so much.
 WORKS, FREE = 0.1, 0.02
-SIGNIFICANT = 0.05
 Row = dict[str, Any]
 
 
@@ -81,10 +80,21 @@ def areas(rows: Sequence[Row], data: str) -> dict[str, list[float]]:
 
 def works(row: Row) -> bool:
     """Whether a setting lowers the memorized share."""
-    return bool(row["memorized_difference"]["value"] <= -WORKS and row["memorized_q"] <= SIGNIFICANT)
+    return bool(row["memorized_difference"]["value"] <= -WORKS and row["memorized_q"] <= LEVEL)
 
 
-def free(row: Row) -> bool:
-    """Whether a setting lowers the memorized share, and surely not the test accuracy."""
-    low = row["tested_difference"]["low"]
-    return works(row) and low is not None and bool(low >= -FREE)
+def free(row: Row) -> bool | None:
+    """Whether a setting lowers the memorized share, and surely not the test accuracy; None if these seeds cannot tell.
+
+    False if the memorized share surely falls by less than `WORKS`, or the test accuracy surely by more than `FREE`.
+    """
+    memorized, tested = (Interval(**row[f"{name}_difference"]) for name in ("memorized", "tested"))
+    if works(row) and tested.low >= -FREE:
+        return True
+    return False if memorized.low > -WORKS or tested.high < -FREE else None
+
+
+def changed(row: Row, name: str) -> int:
+    """1 if a setting raises "memorized" or "tested" over the baseline's, -1 if it lowers it, 0 if these seeds cannot tell."""
+    value = row[f"{name}_difference"]["value"]
+    return 0 if row[f"{name}_q"] > LEVEL else int(value > 0) - int(value < 0)

@@ -71,7 +71,7 @@ def scale(name: str) -> str:
     """A line on the size of a study, where it departs from its paper, and what it took."""
     document = results(name)
     found, how = document["verdict"], document["how"]
-    time = f"{how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
+    time = f"At most {how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
     told = f"Verdict: **{found['verdict']}**. Scale: {found['scale']}."
     return f"{told} {_sentences(found['departures'])} {time}, torch {how['torch']}."
 

@@ -31,7 +31,7 @@ def draw() -> None:
         title="Published numbers, and what the toolkit measures",
         caption=f"{len(how['seeds'])} seeds. Top left: bars are 95 % intervals of one experiment (a data set and 50 networks "
         "on it); dots are the data sets. Top middle: the band is simultaneous, 95 %.\nLines are runs, one for each seed. "
-        f"{held} of {len(found['claims'])} published claims are inside: {found['verdict']}.",
+        f"{held} of {len(found['claims'])} claims are inside: {found['verdict']}.",
     )
 
 

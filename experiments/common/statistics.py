@@ -8,6 +8,7 @@ import numpy as np
 from scipy import optimize, stats
 
 DRAWS = 10_000
+LEVEL = 0.05  # of q-values
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,37 @@ def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
 def adjusted(p: Sequence[float]) -> list[float]:
     """Benjamini and Hochberg's q-values."""
     return [] if not len(p) else [float(q) for q in stats.false_discovery_control(list(p), method="bh")]
+
+
+def direction(found: Interval, q: float = 0.0, equal: float = 0.0) -> int:
+    """1 if an interval is above `equal`, -1 if below, 0 if these seeds cannot tell or q is above 5 %."""
+    return int(q <= LEVEL and found.low > equal) - int(q <= LEVEL and found.high < equal)
+
+
+def within(found: Interval, low: float, high: float) -> bool | None:
+    """Equivalence: True if all of an interval is from `low` to `high`, False if none of it, else None."""
+    if found.high < low or found.low > high:
+        return False
+    return True if low <= found.low and found.high <= high else None
+
+
+def every(answers: Sequence[bool | None]) -> bool | None:
+    """False if any is, True if all are; None if some cannot be told or there are none."""
+    if False in answers:
+        return False
+    return True if answers and None not in answers else None
+
+
+def some(answers: Sequence[bool | None]) -> bool | None:
+    """True if any is, False if all are false; None if some cannot be told or there are none."""
+    if True in answers:
+        return True
+    return False if answers and None not in answers else None
+
+
+def everywhere(directions: Sequence[int], sign: int = 1) -> bool | None:
+    """True if all point to `sign`, False if any points the other way, None if some cannot be told or there are none."""
+    return every([None if d == 0 else d == sign for d in directions])
 
 
 def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8) -> float:

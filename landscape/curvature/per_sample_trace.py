@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.reverse_mode import grad, vjp
+from landscape.errors import is_exhausted
 from landscape.machine.arithmetic import exact_math
 from landscape.network.batches import Batch
 
@@ -75,7 +76,9 @@ def _squared_pullbacks(
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "There is a performance drop")  # vmap fell back to a loop
             return _vectorized(engine, theta, batch, directions)
-    except Exception:  # control flow that depends on values, or an operation without a rule for vmap
+    except Exception as error:  # control flow that depends on values, or an operation without a rule for vmap
+        if is_exhausted(error):
+            raise
         return torch.stack([torch.stack(list(_one(engine, theta, batch[i : i + 1], u))) for i, u in enumerate(directions)])
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import information_plane
+from experiments.information_claims import ESTIMATES, THRESHOLD, Known
 from experiments.information_networks import data, labels_of, logarithmic, trained, twelve_bits
-from experiments.information_plane import ESTIMATES, Known, table
+from experiments.information_plane import table
 
 
 def test_no_rotation_of_the_icosahedron_changes_a_label():
@@ -75,8 +75,26 @@ def test_a_layer_compresses_if_its_fall_exceeds_the_threshold_and_full_layers_ar
         assert second["fall"]["value"] == pytest.approx(1.04)
         assert second["rise_of_labels"]["value"] == pytest.approx(0.9)
         assert second["epoch_of_largest"] == [5] * 5
-        assert second["detectable"] > information_plane.THRESHOLD
+        assert second["detectable"] > THRESHOLD
         assert known.counts("bits", "tanh", "true", estimate) == (1, 1)
         assert known.compresses("bits", "tanh", "true", estimate)
         assert known.layers("bits", "tanh", "random", estimate)[1]["compresses"] is False
         assert not known.compresses("bits", "tanh", "random", estimate)
+
+
+def test_the_order_of_fit_and_compression_is_read_at_the_peak():
+    known = Known(table([run_of({"true": 1.0, "random": 0.1}, 12.0)]), [])
+    share = known.done_at_largest("bits", "tanh", "true", "binned")
+    assert share is not None
+    assert share.value == pytest.approx(5 / 9)
+    assert known.done_at_largest("bits", "tanh", "random", "binned") is None
+
+
+def test_a_network_of_mostly_full_layers_is_not_judged():
+    run = run_of({"true": 1.0, "random": 0.1}, 12.0)
+    assert Known(table([run]), []).answer("bits", "tanh", "true", "binned") is True
+    for network in run["networks"]:
+        network["layers"].append(network["layers"][0])
+    known = Known(table([run]), [])
+    assert known.answer("bits", "tanh", "true", "binned") is None
+    assert known.told("bits", "tanh", "true", "binned").startswith("1 of 1 judged layers (2 of 3 saturated)")

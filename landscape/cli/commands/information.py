@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming, listed_names
 from landscape.cli.terminal import Terminal
-from landscape.errors import UsageError
 
 NAME = "information"
 
@@ -51,7 +50,7 @@ def run(
 
     task = open_task(checkpoint, naming, terminal)
     objective = objective_of(task, common, naming.split)
-    names, asked = _listed("--estimator", estimators), None if layers is None else _listed("--layers", layers)
+    names, asked = listed_names("--estimator", estimators), None if layers is None else listed_names("--layers", layers)
     inputs = provenance(objective, common.seed) | task_file(naming) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples, "estimators": names,
         "layers": asked, "bins": bins, "noise": noise, "neighbours": neighbours, "copies": copies,
@@ -76,11 +75,3 @@ def run(
     terminal.document(document)
     if folder is not None:
         terminal.written(folder.written)
-
-
-def _listed(option: str, text: str) -> list[str]:
-    """Names that are separated by commas."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise UsageError(f"expected names with {option}, found {text!r}", fix=f"leave {option} out for the usual ones")
-    return names

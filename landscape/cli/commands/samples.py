@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming, listed_names
 from landscape.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ def run(
     naming: Naming,
     scores: Annotated[
         str | None,
-        typer.Option("--scores", help="Names separated by commas. Default: all that are possible."),
+        typer.Option(
+            "--scores",
+            help="Separated by commas: loss, loss_sensitivity, input_curvature, gauss_newton_trace, top_curvature; with "
+            "--trajectory also cumulative_loss, mean_loss_sensitivity, mean_input_curvature, forgetting. Default: all of them.",
+        ),
     ] = None,
     trajectory: Annotated[
         Path | None,
@@ -67,7 +71,7 @@ def run(
     from landscape.memorization.score_kinds import wanted_scores
     from landscape.report import samples_csv
 
-    asked = wanted_scores(None if scores is None else [s.strip() for s in scores.split(",")], trajectory is not None)
+    asked = wanted_scores(None if scores is None else listed_names("--scores", scores), trajectory is not None)
     task = open_task(checkpoint, naming, terminal)
     objective = objective_of(task, common, naming.split)
     mask, source = _known(wrong, task, objective, naming.split)
