@@ -23,8 +23,11 @@ def runs_of(values: dict[str, float], spread: float = 0.001) -> list[dict]:
         {
             "item": item,
             "seconds": 1.0,
-            "auroc": {name: {"value": v + spread * (item["seed"] - 2), "low": 0.0, "high": 1.0} for name, v in values.items()},
+            "auroc": {
+                name: {"value": v + spread * v * (item["seed"] - 2), "low": 0.0, "high": 1.0} for name, v in values.items()
+            },
             "wrong_labels_fitted": 0.99,
+            "test_accuracy": 0.9,
         }
         for item in study.planned(GIVEN)
     ]
