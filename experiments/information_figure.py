@@ -37,7 +37,7 @@ def draw() -> None:
             fits = [n["train_accuracy"][-1] for n in runs[key]["networks"] if n["labels"] == labels]
             _falls(axes[row, column], rows, judged=labels == "true" or min(fits) >= 0.99)
             title = f"{'ABCD'[column]}{row}: fall, {labels} labels"
-            title += f" (training {np.mean(fits):.0%})" if labels == "random" else ""
+            title += f" (train {np.mean(fits):.0%})" if labels == "random" else ""
             axes[row, column].set_title(title, loc="left", fontsize=9)
         axes[0, column].set_title(
             f"{'ABCD'[column]}: {TASKS[key[0]]}, {ACTIVATIONS[key[1]]}", loc="left", fontsize=9, fontweight="bold"
