@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from experiments.common.document import read
 from experiments.common.drawing import COLOURS, canvas, finish
@@ -42,7 +43,7 @@ def draw() -> None:
     finish(
         figure,
         "patterns_first",
-        title="Patterns are learned first, noise is memorized later",
+        title="Are patterns learned before noise is memorized?",
         caption=f"Lines are means over {len(how['seeds'])} seeds, bands their 95 % bootstrap intervals; they end where the "
         f"first seed has reached a loss of 0.01.\n{found['scale'].partition('; ')[2]}. Percentages are of redrawn labels. "
         "Curvature is that of the whole training loss.\n"
@@ -80,21 +81,24 @@ def _accuracies(ax: Axes, runs: Runs, name: str) -> None:
         ("right", "right labels", COLOURS[0]), ("wrong", "wrong labels", COLOURS[1]), ("test", "test set", COLOURS[6]),
     ):  # fmt: skip
         _line(ax, noisy, _curve(part), color=colour, label=label, ls="--" if part == "test" else "-")
-    ax.set(title=f"{NAMES[name]}, 40 % of labels redrawn", ylabel="accuracy", ylim=(0, 1.03))
+    ax.set_title(f"{NAMES[name]}, 40 % of labels redrawn", fontsize=9)
+    ax.set(ylabel="accuracy", ylim=(0, 1.03))
     _finish(ax, loc="upper left" if name == "cifar10" else "lower right")
 
 
 def _critical(ax: Axes, runs: Runs, name: str) -> None:
     for condition, colour in STYLES.items():
         _line(ax, _of(runs, condition), _measured(lambda m: m["csr"]), color=colour, label=condition)
-    ax.set(title=f"{NAMES[name]}: critical samples", ylabel="critical sample ratio", ylim=(0, None))
-    _finish(ax)
+    ax.set_title(f"{NAMES[name]}: critical samples", fontsize=9)
+    ax.set(ylabel="critical sample ratio", ylim=(0, 0.85 if name == "digits" else 1.0))
+    _finish(ax, loc="upper right", ncols=2 if name == "digits" else 1)
 
 
 def _gini(ax: Axes, runs: Runs, name: str) -> None:
     for condition in ("clean", "random labels", "gaussian"):
         _line(ax, _of(runs, condition), _curve("gini"), color=STYLES[condition], label=condition)
-    ax.set(title=f"{NAMES[name]}: inequality of loss sensitivity", ylabel="Gini coefficient")
+    ax.set_title(f"{NAMES[name]}: inequality of loss sensitivity", fontsize=9)
+    ax.set(ylabel="Gini coefficient")
     _finish(ax)
 
 
@@ -104,15 +108,18 @@ def _traces(ax: Axes, runs: Runs) -> None:
         for layer, dashes in LAYERS.items():
             number = _measured(lambda m, layer=layer: m["traces"][layer])
             _line(ax, _of(runs, condition), number, color=STYLES[condition], ls=dashes, label=f"{condition}, {layer}")
-    ax.set(title="digits: trace of each layer", ylabel="trace (loss / weight²)", yscale="log")
+    ax.set_title("digits: trace of each layer", fontsize=9)
+    ax.set(ylabel="trace (loss / weight²)", yscale="log")
     _finish(ax, ncols=2)
 
 
 def _largest(ax: Axes, runs: Runs) -> None:
+    """lambda_max of stochastic gradient descent; colours as for the critical samples."""
     for condition, colour in STYLES.items():
-        _line(ax, _of(runs, condition), _measured(lambda m: m["lambda_max"]), color=colour, label=condition)
+        _line(ax, _of(runs, condition), _measured(lambda m: m["lambda_max"]), color=colour)
     ax.axhline(2 / runs[0]["item"]["recipe"]["lr"], color="black", lw=0.8, ls="--", label="2 / learning rate")
-    ax.set(title="digits: $\\lambda_{max}$, batches of 128", ylabel="$\\lambda_{max}$ (loss / weight²)", yscale="log")
+    ax.set_title("digits: $\\lambda_{max}$, batches of 128; colours as above", fontsize=9)
+    ax.set(ylabel="$\\lambda_{max}$ (loss / weight²)", yscale="log")
     _finish(ax)
 
 
@@ -123,10 +130,15 @@ def _descent(ax: Axes, runs: Runs) -> None:
             ratio = np.array(run["lambda_max"]) / run["edge"]
             ax.plot(run["epochs"], ratio, color=STYLES[condition], lw=0.9, label=condition if i == 0 else None)
     ax.axhline(1.0, color="black", lw=0.8, ls="--")
-    ax.set(title="digits: full batch, a line for each seed", ylabel="$\\lambda_{max}$ / (2 / learning rate)")
+    ax.set_title("digits: full batch, a line for each seed", fontsize=9)
+    ax.set(ylabel="$\\lambda_{max}$ / (2 / learning rate)")
     _finish(ax)
 
 
 def _finish(ax: Axes, loc: str = "best", ncols: int = 1) -> None:
     ax.set(xscale="log", xlabel="epoch")
+    ax.xaxis.set_major_formatter("{x:g}")
+    if ax.get_yscale() == "log":
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=6.5, loc=loc, ncols=ncols, handlelength=1.8, labelspacing=0.3)
