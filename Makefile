@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 TEST = $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-portable test-gpu lint types readme figures bench clean
+.PHONY: demo test test-slow test-portable test-gpu lint types readme experiments figures bench clean
 
 demo: .venv/installed
 	$(BIN)/landscape demo --out demo
@@ -44,13 +44,17 @@ types: .venv/installed
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
 
-# Make the figures of README.md and docs/*.md: architecture, experiments, demo.
+# Run the studies and draw their figures: the digits alone, or with DATA=cifar10.safetensors the images too (about two hours on two
+# cores). Finished runs are kept in runs/.
+DATA ?=
+
+experiments: .venv/installed
+	$(BIN)/python -m experiments $(if $(DATA),--data $(DATA))
+	$(BIN)/python tests/readme.py --write
+
+# Make the other figures of README.md and docs/*.md: architecture, demo.
 figures: .venv/installed demo
 	$(BIN)/python docs/draw_architecture.py
-	$(BIN)/python -m experiments.keskar
-	$(BIN)/python -m experiments.zhang
-	$(BIN)/python -m experiments.dinh
-	$(BIN)/python -m experiments.symmetries --seeds 3
 	$(BIN)/landscape reparam demo/runs/small-batch.safetensors --measures all --sweep 3 --samples 512 --out build/reparam-all
 	cp build/reparam-all/certificate.png figures/certificate.png
 	cp demo/plane/surface-contour.png figures/demo-plane.png

@@ -1,8 +1,7 @@
-"""One script a claim; each trains its own runs (kept in runs/), writes experiments/results/NAME.json and figures/NAME.png.
+"""Studies of memorization and sharpness: one module a study, `experiments.studies` lists them.
 
-python -m experiments.keskar     large batches find sharper minima
-python -m experiments.zhang      networks fit random labels; what sharpness says of them
-python -m experiments.dinh       rescaling changes some measures and not others
-python -m experiments.symmetries --seeds 3
-                                 a clean transformer can look sharper than one that memorized
+python -m experiments.NAME [--data cifar10.safetensors] [--seeds 5]
+
+Each trains its own runs (kept in runs/), writes experiments/results/NAME.json with a verdict, and draws figures/NAME.png from
+it. `python -m experiments` runs them all. An interrupted study goes on where it was.
 """

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import landscape as ls
-from experiments.common.document import FIGURES, Claim, read, verdict as judged, write
-from experiments.common.options import options as command_line
+from experiments.common.document import FIGURES, Claim, read, verdict, write
+from experiments.common.options import Options, options
 from experiments.transformer import Recipe, task, trained
 from landscape import checkpoints
 from landscape.errors import NumericalError
@@ -108,22 +108,36 @@ def compared(networks: list[dict]) -> list[dict]:
     return rows
 
 
-def verdict(rows: list[dict], seeds: int) -> dict:
-    """ "reproduced" if pairs fake every measure without a proof against them, and nothing moves that is proven not to."""
+def judged(rows: list[dict], seeds: int) -> dict:
+    """The verdict: pairs fake every measure without a proof against them, and nothing moves that is proven not to."""
     open_ = [row for row in rows if not row[PAIR]["survives"]]
     faked = [row["measure"] for row in open_ if row[PAIR]["above_random_labels"] == seeds]
-    spared = [row["measure"] for row in open_ if row["measure"] not in faked]
-    claimed = {arm: [row for row in rows if row[arm]["survives"]] for arm in (PAIR, ALL)}
-    still = {arm: [r["measure"] for r in found if r[arm]["largest_change"] <= SAME] for arm, found in claimed.items()}
-    broken = [f"{r['measure']} ({arm})" for arm in claimed for r in claimed[arm] if r["measure"] not in still[arm]]
-    return {
-        "verdict": "mixed" if spared or broken else "reproduced",
-        "above the memorizing network in every seed": faked,
-        "can be faked, but not above it in every seed": spared,
-        "do not move along the pairs": still[PAIR],
-        "do not move along any symmetry": still[ALL],
-        "claimed to survive, but moved": broken,
+    claimed = [(row, arm) for arm in (PAIR, ALL) for row in rows if row[arm]["survives"]]
+    broken = [f"{row['measure']} ({arm})" for row, arm in claimed if row[arm]["largest_change"] > SAME]
+    still = {
+        arm: [row["measure"] for row, a in claimed if a == arm and row[arm]["largest_change"] <= SAME] for arm in (PAIR, ALL)
     }
+    claims = [
+        Claim(
+            "a clean transformer, moved along its pairs, looks sharper than a memorizing one by every measure without a proof",
+            "Dinh et al. 2017 for rectified networks: any sharpness for one function",
+            f"{len(faked)} of {len(open_)} such measures, in all of {seeds} seeds",
+            len(faked) == len(open_),
+            numbers={"faked": faked, "can be faked": [row["measure"] for row in open_]},
+        ),
+        Claim(
+            "measures that are proven to survive a family of symmetries do not move along it",
+            "the proofs in the docstrings",
+            f"{len(still[PAIR])} measures stay along the pairs, {len(still[ALL])} along every family; {len(broken)} moved",
+            not broken,
+            numbers={"still along the pairs": still[PAIR], "still along every symmetry": still[ALL], "moved": broken},
+        ),
+    ]
+    return verdict(
+        claims,
+        scale=f"{seeds} seeds; 512 digits in 16 patches, 1 block, 2 heads; measured on {SAMPLES} training samples in float64",
+        departures=["The paper treats rectified networks; this is its argument for the symmetries of attention."],
+    )
 
 
 def draw(document: dict) -> Figure:
@@ -176,27 +190,32 @@ def caption(document: dict) -> str:
     )
 
 
-if __name__ == "__main__":
-    options, started = arguments(__doc__), time.perf_counter()
-    seeds, networks = list(range(options.seeds)), []
-    for seed in seeds:
+def studied(given: Options) -> dict:
+    """The document of the study."""
+    networks = []
+    for seed in given.seeds:
         for kind in (CLEAN, PAIR, ALL, NOISE):
             recipe = Recipe("random-labels" if kind == NOISE else "clean", seed)
-            networks.append(measured(recipe, kind, options.runs))
+            networks.append(measured(recipe, kind, given.runs))
     rows = compared(networks)
-    found = verdict(rows, len(seeds))
-    print(json.dumps(found, indent=1))
-    document = {
+    return {
         "samples": SAMPLES,
-        "seeds": seeds,
+        "seeds": list(given.seeds),
         "sizes": SIZES,
         "families": networks[0]["exist"],
         "outputs_change": max(n["outputs_change"] for n in networks),
-        "measuring_seconds": round(sum(n["seconds"] for n in networks)),
-        "training": [training(Recipe(labels, seed), options.runs) for seed in seeds for labels in ("clean", "random-labels")],
-        "verdict": found,
+        "training": [
+            training(Recipe(labels, seed), given.runs) for seed in given.seeds for labels in ("clean", "random-labels")
+        ],
+        "verdict": judged(rows, len(given.seeds)),
         "rows": rows,
         "networks": networks,
     }
-    write("symmetries", document, started)
-    save(draw(json.loads((RESULTS / "symmetries.json").read_text())), FIGURES / "symmetries", formats=("png",))
+
+
+if __name__ == "__main__":
+    given = options(__doc__)
+    if not given.draw:
+        document = studied(given)
+        write("symmetries", given, document["networks"], document)
+    save(draw(read("symmetries")), FIGURES / "symmetries", formats=("png",))

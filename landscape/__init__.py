@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         sharpness,
         trace,
     )
+    from landscape.memorization import samples
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
     from landscape.spectra import breakdown, eigenpairs, spectral_density
@@ -53,6 +54,7 @@ _HOMES = {
     "sam": "measures",
     "asam": "measures",
     "forecast": "measures",
+    "samples": "memorization",
     "breakdown": "spectra",
     "eigenpairs": "spectra",
     "spectral_density": "spectra",
@@ -93,6 +95,7 @@ __all__ = [
     "plane",
     "rescale",
     "sam",
+    "samples",
     "sharpness",
     "spectral_density",
     "trace",

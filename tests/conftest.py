@@ -4,6 +4,7 @@ One thread, here and in the processes that tests start: networks are tiny, and a
 variables `make test-portable` sets other numbers of threads (LANDSCAPE_TEST_THREADS) and orders (LANDSCAPE_TEST_ORDER, a seed).
 """
 
+import gc
 import os
 import random
 
@@ -31,6 +32,12 @@ shape_checks.install(
         "landscape.linalg",
     ]
 )
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it at every full collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

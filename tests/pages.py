@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments.studies import STUDIES, claim_rows, scale, verdict_rows
+
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
 CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -140,6 +142,16 @@ def _result(name: str) -> Callable[[], str]:
     return lambda: (ROOT / "benchmarks" / "results" / name).read_text()
 
 
+def verdict_table() -> str:
+    """Every study and its verdict, from its results."""
+    return _table(("study", "after", "question", "verdict"), verdict_rows())
+
+
+def _claims(name: str) -> Callable[[], str]:
+    """The claims of a study and what was found, from its results."""
+    return lambda: _table(("claim", "published", "here", "holds"), claim_rows(name)) + f"\n{scale(name)}\n"
+
+
 TABLES = {
     "commands": command_table,
     "usual measures": usual_measure_table,
@@ -147,6 +159,8 @@ TABLES = {
     "options": option_tables,
     "benchmarks": _result("peers.md"),
     "profile": _result("profile.md"),
+    "verdicts": verdict_table,
+    **{f"claims of {study.name}": _claims(study.name) for study in STUDIES},
 }
 
 

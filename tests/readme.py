@@ -1,7 +1,8 @@
 """Runs what README.md and docs/*.md show, page after page, on the checkpoints that `make demo` left in demo/.
 
 It runs the lines that begin with `$` in blocks marked `console`, and the blocks of Python of a page as one program, from a copy
-of the repository's root. Before that, the generated tables must be those of the program; `--write` renews them.
+of the repository's root, and says how many seconds each took. Before that, the generated tables must be those of the program;
+`--write` renews them.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from pages import ROOT, blocks, commands, pages, renewed
@@ -40,8 +42,10 @@ def main() -> int:
                 (work / "page.py").write_text("\n".join(python))
                 programs.append((f"Python of {page.relative_to(ROOT)}", "python page.py"))
             for name, line in programs:
+                begun = time.perf_counter()
                 done = subprocess.run(line, shell=True, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
-                print(f"{'ok  ' if done.returncode == 0 else 'FAIL'}  {name}", flush=True)
+                seconds = time.perf_counter() - begun
+                print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {seconds:5.0f} s  {name}", flush=True)
                 if done.returncode:
                     print(done.stdout[-2000:], done.stderr[-2000:])
                     failed += 1

@@ -8,7 +8,7 @@ from landscape.tasks import Recipe
 
 # All runs of a study stop at one training loss, so that their minima are compared at a matched loss.
 STOP = 0.01
-DIGITS = Recipe(network="mlp", data="digits", batch_size=32, lr=0.05, epochs=3000, stop_loss=STOP)
+DIGITS = Recipe(network="mlp", data="digits", batch_size=32, lr=0.02, momentum=0.9, epochs=1000, stop_loss=STOP)
 
 
 def images(network: str, options: Options, **changes: Any) -> Recipe:

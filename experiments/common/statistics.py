@@ -55,7 +55,7 @@ def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
     d = np.subtract(a, b)
     if len(d) < 2 or not np.any(d):
         return 1.0
-    if np.ptp(d) == 0:
+    if np.ptp(d) <= 1e-12 * np.max(np.abs(d)):  # equal but for rounding
         return 0.0
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
@@ -77,4 +77,8 @@ def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8) -> fl
         shift = effect * math.sqrt(n)
         return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)) - power
 
-    return spread * float(optimize.brentq(lacking, 1e-6, 30.0))
+    # From below: at effects far beyond the one that is looked for, scipy's noncentral t is nan.
+    most = 1.0
+    while lacking(most) < 0:
+        most *= 1.25
+    return spread * float(optimize.brentq(lacking, 1e-6, most))

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -74,9 +76,7 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
     if waiting:
         print(f"{study}: {len(waiting)} of {len(items)} pieces of work to do", flush=True)
         started, context = time.perf_counter(), multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            options.processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ProcessPoolExecutor(options.processes, mp_context=context, initializer=_begin) as pool:
             jobs = {pool.submit(_done, module, function.__qualname__, items[i], place, paths[i]): i for i in waiting}
             try:
                 for count, job in enumerate(as_completed(jobs), 1):
@@ -93,6 +93,19 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
     return [json.loads(path.read_text()) for path in paths]
 
 
+def _begin() -> None:
+    """A process of one thread, which ends when the one that started it does."""
+    torch.set_num_threads(1)
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def _path(folder: Path, name: str, item: Item) -> Path:
     """Where the result for an item is kept."""
     digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:16]
@@ -100,11 +113,11 @@ def _path(folder: Path, name: str, item: Item) -> Path:
 
 
 def _done(module: str, name: str, item: Item, place: Place, path: Path) -> float:
-    """Compute one result and keep it; returns the seconds it took."""
+    """Compute one result and keep it; returns the seconds of processor time it took."""
     function = getattr(__import__(module, fromlist=[name]), name)
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone, however busy the machine is
     result = function(item, place)
-    seconds = round(time.perf_counter() - started, 2)
+    seconds = round(time.process_time() - started, 2)
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps({"item": item, "seconds": seconds, **result}, allow_nan=False).encode())
     return seconds

@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, overload
 
@@ -26,7 +26,7 @@ class CheckpointFiles(Sequence[Tensor]):
     """The flat weights of a series of checkpoint files: `files[i]` reads the i-th.
 
     Files are read by `checkpoints.read` with all its checks, and their names are matched to the network's as in
-    `checkpoints.fit`; the network itself is neither rebuilt nor changed. Buffers are ignored.
+    `checkpoints.fit`; the network itself is neither rebuilt nor changed. Buffers are ignored, except by `points`.
 
     Args:
         source: a folder, whose checkpoints are sorted by name in natural order (epoch-2 before epoch-10): files ending in
@@ -106,16 +106,29 @@ class CheckpointFiles(Sequence[Tensor]):
         """Name of each checkpoint: of the file without its suffix, or of the folder."""
         return tuple(p.stem if p.suffix in SUFFIXES else p.name for p in self.paths)
 
+    def points(self) -> Iterator[tuple[Float[Tensor, " P"], dict[str, Tensor]]]:
+        """Flat weights and floating-point buffers, such as BatchNorm's running statistics, of one file after another."""
+        for path in self.paths:
+            flat, tensors = self._tensors(path)
+            yield (
+                flat,
+                {k: t for k, t in tensors.items() if not isinstance(self._own[k], nn.Parameter) and t.is_floating_point()},
+            )
+
+    def _tensors(self, path: Path) -> tuple[Float[Tensor, " P"], dict[str, Tensor]]:
+        """The flat weights of one file, and all its tensors under the network's names."""
+        try:
+            with progress.listening(None):  # the reader of the series reports its own progress
+                kept, _ = match(self._own, self._aliases, read(path, budget=self._budget).weights(self._weights), self._loader)
+            return self._layout.flatten(kept), kept
+        except LandscapeError as error:
+            _renamed(error, path)
+
     def _read(self, path: Path) -> Float[Tensor, " P"]:
         """The flat weights of one file."""
         if path in self._kept:
             return self._kept[path].clone()
-        try:
-            with progress.listening(None):  # the reader of the series reports its own progress
-                kept, _ = match(self._own, self._aliases, read(path, budget=self._budget).weights(self._weights), self._loader)
-            flat = self._layout.flatten(kept)
-        except LandscapeError as error:
-            _renamed(error, path)
+        flat, _ = self._tensors(path)
         if flat.nbytes <= self._room:
             self._room -= flat.nbytes
             self._kept[path] = flat.clone()

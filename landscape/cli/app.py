@@ -15,7 +15,7 @@ _HELP = (
 )
 
 COMMANDS = (
-    "inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor",
+    "inspect", "sharpness", "spectrum", "surface", "samples", "reparam", "compare", "train", "report", "demo", "init", "doctor",
 )  # fmt: skip
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 

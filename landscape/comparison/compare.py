@@ -11,10 +11,10 @@ import numpy as np
 
 from landscape.comparison.difference import ENOUGH, adjusted, difference
 from landscape.comparison.intervals import DRAWS, median_interval
-from landscape.comparison.memorization import separation
+from landscape.comparison.memorized_runs import separation
 from landscape.comparison.partial import CONDITIONS, CONTROLS, refuse_unknown
-from landscape.comparison.ranking import ranking
 from landscape.comparison.remarks import remarks
+from landscape.comparison.with_the_gap import ranking
 from landscape.errors import UsageError
 from landscape.results import Comparison, Difference, Estimate, Evaluation, GroupValue, Sharpness
 
@@ -77,7 +77,7 @@ def compare(
     Accuracy: coverage of every interval and the level of every test are measured in `tests/comparison`.
 
     Reference: Jiang et al. 2020, arXiv:1912.02178, for rank correlation with the gap. `landscape.comparison.difference`,
-        `intervals`, `memorization`, `correlation`, `granulated`, `partial` and `sign_error` cite their methods.
+        `intervals`, `memorized_runs`, `correlation`, `granulated`, `partial` and `sign_error` cite their methods.
 
     Example:
         >>> from landscape.results import Measurement

@@ -55,7 +55,25 @@ def ratio_interval(a: np.ndarray, b: np.ndarray, random: np.random.Generator, dr
 
 
 def superiority_interval(wins: np.ndarray, tail: float = (1 - LEVEL) / 2) -> tuple[float, float]:
-    """95 % interval of theta = P(a > b) + P(a = b) / 2 from all pairs of two groups.
+    """95 % interval of theta = P(a > b) + P(a = b) / 2 from all pairs of two groups; see `placement_interval`.
+
+    Args:
+        wins: (m, n); 1 if run i of the first group has a larger value than run j of the second, 1/2 for a tie, else 0.
+        tail: probability beyond each end.
+
+    Returns:
+        The ends of the interval, within [0, 1].
+
+    Example:
+        The interval has positive width for completely separated groups of five.
+        >>> [round(x, 2) for x in superiority_interval(np.ones((5, 5)))]
+        [0.56, 1.0]
+    """
+    return placement_interval(wins.mean(1), wins.mean(0), tail)
+
+
+def placement_interval(above: np.ndarray, below: np.ndarray, tail: float = (1 - LEVEL) / 2) -> tuple[float, float]:
+    """95 % interval of theta = P(a > b) + P(a = b) / 2 from the placements of two groups.
 
     Score interval: all t with (theta - t)^2 <= q^2 s V(t), where V is the variance of Newcombe's fifth method, q the quantile
     of Student's t, and s >= 1 raises V to the variance of the placements (DeLong et al. 1988) if that is larger, as for groups
@@ -68,7 +86,8 @@ def superiority_interval(wins: np.ndarray, tail: float = (1 - LEVEL) / 2) -> tup
     times as much: theta is then almost a binomial proportion of a few runs.
 
     Args:
-        wins: (m, n); 1 if run i of the first group has a larger value than run j of the second, 1/2 for a tie, else 0.
+        above: (m,) for each member of the first group, the share of the second with a smaller value; ties count half.
+        below: (n,) for each member of the second group, the share of the first with a larger value; ties count half.
         tail: probability beyond each end.
 
     Returns:
@@ -76,15 +95,10 @@ def superiority_interval(wins: np.ndarray, tail: float = (1 - LEVEL) / 2) -> tup
 
     Reference: Newcombe 2006, Statistics in Medicine 25:559, method 5; Welch 1947, Biometrika 34:28, for the degrees of
         freedom. Deviations: the factor s and Student's t.
-
-    Example:
-        The interval has positive width for completely separated groups of five.
-        >>> [round(x, 2) for x in superiority_interval(np.ones((5, 5)))]
-        [0.56, 1.0]
     """
-    m, n = wins.shape
-    theta = float(wins.mean())
-    first, second = float(wins.mean(1).var(ddof=1)) / m, float(wins.mean(0).var(ddof=1)) / n
+    m, n = len(above), len(below)
+    theta = float(above.mean())
+    first, second = float(above.var(ddof=1)) / m, float(below.var(ddof=1)) / n
     placements = first + second
     if placements == 0:
         first, second = 1 / m**2, 1 / n**2

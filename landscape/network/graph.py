@@ -54,8 +54,10 @@ def graph_of(model: nn.Module, example: Example, outputs: Callable[[Any], Tensor
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # PyTorch's own deprecation warnings
             program = torch.export.export(network, args, kwargs, strict=False)
-            # An empty table decomposes nothing, but makes `relu_` and `x[:, 0] += 1` functional.
-            program = program.run_decompositions({})
+            # An empty table makes `relu_` and `x[:, 0] += 1` functional, and beyond that decomposes only views and what acts
+            # differently in training. It takes longer than the export, so it is left out where it would change nothing.
+            if not all(_stays(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})
     except Exception as error:  # export runs the user's forward, which may raise anything
         raise UsageError(
             f"expected a network that torch.export can trace, found {first_line(error)}",
@@ -88,6 +90,18 @@ def _picking(forward: Callable[..., Any], outputs: Callable[[Any], Tensor]) -> C
         return outputs(forward(*args, **kwargs))
 
     return picked
+
+
+def _stays(node: fx.Node) -> bool:
+    """Whether `run_decompositions({})` leaves this node as it is."""
+    if node.op != "call_function":
+        return True
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+        return False
+    if not node.target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+        return True
+    aliasing = any(argument.alias_info for argument in node.target._schema.arguments)
+    return not aliasing and torch.Tag.maybe_aliasing_or_mutating not in node.target.tags
 
 
 def operation(node: fx.Node) -> str:

@@ -1,6 +1,6 @@
 """One-time checks and choices of an Objective: repeatable values, valid derivatives, products that fit in memory."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Self
 
@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.curvature.footprint import planned
+from landscape.curvature.input_gradients import input_gradients
 from landscape.curvature.method import Method
 from landscape.curvature.per_sample import sample_output_forms
+from landscape.curvature.per_sample_trace import sample_gauss_newton_traces
 from landscape.curvature.preflight import SAMPLES, check_engine
 from landscape.curvature.reverse_mode import differentiable
 from landscape.curvature.trial import chosen
@@ -147,6 +149,26 @@ class Prepared(Variants):
         self._check_values()
         self._spent.forwards += 1
         return sample_output_forms(self._engine, self._theta, directions)
+
+    @grad_mode
+    def gauss_newton_traces(self) -> Float[Tensor, " N"] | None:
+        """tr G_n for every sample n, float64, exact; None if undefined or too costly: see `curvature.per_sample_trace`."""
+        self.preflight()
+        self._spent.gradients += 1
+        with differentiable():
+            return sample_gauss_newton_traces(self._engine, self._theta)
+
+    def input_gradients(self) -> Iterator[tuple[Callable[[Tensor], Float[Tensor, "B ..."]], Float[Tensor, "B ..."]]]:
+        """For every batch: x -> the gradient of every sample's loss in its own input, and the inputs (B, ...).
+
+        Raises:
+            UsageError: the inputs are not one tensor of real numbers, or samples cannot be processed separately.
+
+        Cost: three forward passes for each call.
+        """
+        self.preflight()
+        for gradient, x in input_gradients(self._engine, self._theta):
+            yield self._spent.counting(gradient, self.samples, "gradients"), x
 
     def check_finite(self) -> Evaluation:
         """Loss and accuracy at the trained weights.

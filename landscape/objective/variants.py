@@ -92,6 +92,18 @@ class Variants(ABC):
         return sum(len(b) for b in self._engine.batches)
 
     @property
+    def targets(self) -> Tensor:
+        """The targets of all samples, (N, ...).
+
+        Raises:
+            UsageError: the batches' targets differ in shape.
+        """
+        parts = [b.target for b in self._engine.batches]
+        if any(t.shape[1:] != parts[0].shape[1:] for t in parts):
+            raise UsageError("expected targets of one shape, found batches whose targets differ in shape")
+        return torch.cat(parts)
+
+    @property
     def convolves(self) -> bool:
         """Whether the network has convolutions."""
         return convolves(self._engine.model)

@@ -1,7 +1,7 @@
 """Results onto matplotlib axes, into PNG and PDF files, and into one HTML file. Knows results, and no network."""
 
 from landscape.report.exports.export import export_slice
-from landscape.report.exports.spreadsheet import slice_csv
+from landscape.report.exports.spreadsheet import samples_csv, slice_csv
 from landscape.report.figure_files import save
 from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
 from landscape.report.figures.on_axes import (
@@ -15,6 +15,7 @@ from landscape.report.figures.on_axes import (
     draw_merge_tree,
     draw_slice,
 )
+from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
 from landscape.report.figures.titled import (
     figure_breakdown,
     figure_certificate,
@@ -27,6 +28,8 @@ from landscape.report.figures.titled import (
     figure_interpolation,
     figure_measures,
     figure_merge_tree,
+    figure_ranked_scores,
+    figure_samples,
     figure_separation,
     figure_slice,
 )
@@ -34,6 +37,7 @@ from landscape.report.page.html import is_report, write_report
 from landscape.report.surfaces.coarse import coarse
 
 __all__ = [
+    "are_images",
     "coarse",
     "draw_breakdown",
     "draw_certificate",
@@ -45,6 +49,8 @@ __all__ = [
     "draw_interpolation",
     "draw_measures",
     "draw_merge_tree",
+    "draw_ranked_images",
+    "draw_ranked_scores",
     "draw_separation",
     "draw_slice",
     "export_slice",
@@ -59,9 +65,12 @@ __all__ = [
     "figure_interpolation",
     "figure_measures",
     "figure_merge_tree",
+    "figure_ranked_scores",
+    "figure_samples",
     "figure_separation",
     "figure_slice",
     "is_report",
+    "samples_csv",
     "save",
     "slice_csv",
     "write_report",

@@ -9,6 +9,7 @@ from landscape.results.compared.rank_statistics import Granulated, PartialCorrel
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.passes import Spent
+from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
 from landscape.results.spectrum import Eigenpairs, SpectralDensity
@@ -38,6 +39,7 @@ __all__ = [
     "CertificateTable",
     "Comparison",
     "Derivatives",
+    "Detection",
     "Deviation",
     "Difference",
     "Eigenpairs",
@@ -55,6 +57,7 @@ __all__ = [
     "RandomAxes",
     "RandomAxis",
     "RankCorrelation",
+    "SampleScores",
     "Sampling",
     "Sharpness",
     "SignError",

@@ -18,6 +18,10 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "axes": ("landscape.report.figures.certificate_map", "draw_certificate_map"),
         "figure": ("landscape.report.figures.titled", "figure_certificate_map"),
     },
+    "SampleScores": {
+        "axes": ("landscape.report.figures.ranked_samples", "draw_ranked_scores"),
+        "figure": ("landscape.report.figures.titled", "figure_samples"),
+    },
     "SpectralDensity": {
         "axes": ("landscape.report.figures.spectrum", "draw_density"),
         "figure": ("landscape.report.figures.titled", "figure_density"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass
@@ -27,11 +27,13 @@ class Spent:
     def __sub__(self, other: "Spent") -> "Spent":
         return Spent(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-    def counting(self, network: Callable[[Any], Any], samples: int) -> Callable[[Any], Any]:
-        """The network, with its forward passes counted here; a call on part of the samples counts as that fraction."""
+    def counting(
+        self, network: Callable[[Any], Any], samples: int, kind: Literal["forwards", "gradients"] = "forwards"
+    ) -> Callable[[Any], Any]:
+        """The function, with its passes counted here; a call on part of the samples counts as that fraction."""
 
         def counted(x: Any) -> Any:
-            self.forwards += len(x) / samples
+            setattr(self, kind, getattr(self, kind) + len(x) / samples)
             return network(x)
 
         return counted

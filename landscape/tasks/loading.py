@@ -20,8 +20,8 @@ from landscape.tasks.libraries import model_by_name
 from landscape.tasks.networks import build
 from landscape.tasks.task import Source, Task
 from landscape.tasks.training.by_recipe import SCHEMA, corruption_of, located
+from landscape.tasks.training.network_for_data import WEIGHT_DTYPES, network_options, options_for
 from landscape.tasks.training.recipe import Recipe
-from landscape.tasks.training.trainer import WEIGHT_DTYPES, network_options, options_for
 from landscape.tasks.userfile import load_user_task
 
 

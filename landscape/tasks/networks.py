@@ -1,9 +1,9 @@
 """Built-in networks, by name: `build("resnet20", classes=10)`.
 
 Every network is composed of `nn.Module`s that `torch.fx` and `torch.export` can trace; rectifiers are not in place.
-Initialization: weights of convolutions and hidden linear layers are He normal, N(0, 2 / fan_in); the last linear layer is
-N(0, 1 / fan_in); biases are 0; BatchNorm has weight 1 and bias 0. All random numbers come from the seed; the global generator
-is not changed.
+Initialization: weights of convolutions and hidden linear layers are He normal, N(0, 2 / fan_in), or N(0, 1 / fan_in) in a
+network with tanh; the last linear layer is N(0, 1 / fan_in); biases are 0; BatchNorm has weight 1 and bias 0. All random
+numbers come from the seed; the global generator is not changed.
 """
 
 import inspect
@@ -22,16 +22,28 @@ from landscape.tasks.seeds import stream
 
 # The options come from checkpoints, so they are bounded: a malicious one must not exhaust memory or time.
 _LARGEST = {"width": 4096, "channels": 1024, "classes": 100_000, "size": 1024, "blocks": 100, "inputs": 1_000_000}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-def mlp(inputs: int = 64, widths: Sequence[int] = (128, 64), classes: int = 10, dropout: float = 0.0) -> nn.Module:
-    """Fully connected ReLU network inputs-widths-classes with biases; images are flattened. 64-128-64-10 has 17,226 weights.
+def mlp(
+    inputs: int = 64,
+    widths: Sequence[int] = (128, 64),
+    classes: int = 10,
+    dropout: float = 0.0,
+    batchnorm: bool = False,
+    activation: str = "relu",
+) -> nn.Module:
+    """Fully connected network inputs-widths-classes with biases; images are flattened. 64-128-64-10 has 17,226 weights.
+
+    Each hidden layer is a linear map, BatchNorm (if asked), the activation, dropout (if asked).
 
     Args:
         inputs: input dimension (channels x height x width).
-        widths: numbers of hidden units.
+        widths: numbers of hidden units; their number is the number of hidden layers.
         classes: number of outputs.
-        dropout: dropout probability of hidden units, after every rectifier.
+        dropout: dropout probability of hidden units, after every activation.
+        batchnorm: BatchNorm before every activation.
+        activation: "relu" or "tanh".
     """
     if len(widths) > 100:
         raise UsageError(f"expected at most 100 hidden layers, found {len(widths)}")
@@ -39,7 +51,9 @@ def mlp(inputs: int = 64, widths: Sequence[int] = (128, 64), classes: int = 10, 
     last = inputs
     for i, width in enumerate(widths, 1):
         layers[f"fc{i}"] = nn.Linear(last, _bounded("width", width))
-        layers[f"relu{i}"] = nn.ReLU()
+        if batchnorm:
+            layers[f"bn{i}"] = nn.BatchNorm1d(width)
+        layers[f"{activation}{i}"] = _ACTIVATIONS[activation]()
         if dropout:
             layers[f"dropout{i}"] = nn.Dropout(dropout)
         last = width
@@ -256,9 +270,10 @@ def accepted(name: str) -> tuple[str, ...]:
 def _initialise(model: nn.Module, generator: torch.Generator) -> None:
     """Initialize all weights in the order of the modules."""
     layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    hidden = 1.0 if any(isinstance(m, nn.Tanh) for m in model.modules()) else 2.0
     with torch.no_grad():
         for layer in layers:
-            gain = 1.0 if layer is layers[-1] else 2.0
+            gain = 1.0 if layer is layers[-1] else hidden
             layer.weight.normal_(0, math.sqrt(gain / layer.weight[0].numel()), generator=generator)
             if layer.bias is not None:
                 layer.bias.zero_()
@@ -269,6 +284,12 @@ def _check(network: str, key: str, value: Any) -> None:
     if key == "dropout":
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
             raise UsageError(f"expected dropout of {network} in [0, 1), found {value!r}")
+    elif key == "batchnorm":
+        if not isinstance(value, bool):
+            raise UsageError(f"expected batchnorm of {network} as true or false, found {value!r}")
+    elif key == "activation":
+        if value not in tuple(_ACTIVATIONS):
+            raise UsageError(f"expected activation of {network} as {' or '.join(_ACTIVATIONS)}, found {value!r}")
     elif key == "widths":
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"expected widths of {network} as a list such as [128, 64], found {value!r}")

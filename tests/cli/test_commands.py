@@ -10,6 +10,8 @@ import torch
 from in_process import landscape
 from torch import nn
 
+from landscape import checkpoints
+
 COMMANDS = ["inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor"]
 
 
@@ -168,6 +170,11 @@ BAD = [
     (("compare", "--group", "a=none-*.pt"), 2, "none-*.pt"),
     (("train", "digits-transformer"), 2, "digits-mlp"),
     (("train", "digits-mlp", "--corruption", "labels"), 2, "level"),
+    (("train", "digits-mlp", "--rho", "0.1"), 2, "optimizer sam and no other"),
+    (("train", "digits-mlp", "--optimizer", "sam", "--rho", "nan"), 2, "rho as a positive number"),
+    (("train", "digits-mlp", "--label-smoothing", "1"), 2, "label smoothing"),
+    (("train", "digits-mlp", "--mixup", "0"), 2, "mixup as a positive number"),
+    (("train", "digits-mlp", "-M", "activation=gelu"), 2, "relu or tanh"),
     (("reparam", "RUN", "--alpha", "2", "--target", "trace=9"), 2, "found both"),
     (("sharpness", "RUN", "--measures", ","), 2, "names of measures"),
     (("sharpness", "RUN", "-M", "width=3"), 2, "found it alone"),
@@ -234,6 +241,17 @@ def test_doctor_checks_this_machine():
     text = landscape("doctor").out
     assert "largest relative difference" in text
     assert "gradients)" in text
+
+
+def test_controls_of_memorization_reach_the_recipe(tmp_path):
+    wanted = {"optimizer": "sam", "rho": 0.2, "label_smoothing": 0.1, "mixup": 0.4, "dropout": 0.3, "samples": 64, "epochs": 1}
+    options = [word for name, value in wanted.items() for word in (f"--{name.replace('_', '-')}", value)]
+    network = ("-M", "widths=[8,8,8]", "-M", "batchnorm=true", "-M", "activation=tanh")
+    landscape("train", "digits-mlp", *options, *network, "--out", tmp_path / "a.safetensors")
+    told = checkpoints.read(tmp_path / "a.safetensors").recipe
+    assert {name: told["training"][name] for name in wanted} == wanted
+    shape = {"widths": [8, 8, 8], "batchnorm": True, "activation": "tanh", "dropout": 0.3}
+    assert {name: told["network"]["options"][name] for name in shape} == shape
 
 
 def test_a_killed_training_run_goes_on(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import Done, landscape
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 TASK = """\
@@ -47,12 +47,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space: dict[str, type[nn.Module]] = {}
     exec(TASK, space)
     torch.manual_seed(0)
-    torch.save(space["Net"]().state_dict(), folder / "net.pt")
+    save_file(space["Net"]().state_dict(), folder / "net.safetensors")
     return folder
 
 
 def reparam(here: Path, *arguments: object, code: int = 0) -> Done:
-    return landscape("reparam", "net.pt", "--task", "task.py", *arguments, cwd=here, code=code)
+    return landscape("reparam", "net.safetensors", "--task", "task.py", *arguments, cwd=here, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_a_network_without_symmetry(tmp_path: Path) -> None:
         "    return Task(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), nn.MSELoss(), (x, x[:, :2]))\n"
     )
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    torch.save(net.state_dict(), tmp_path / "net.pt")
-    error = landscape("reparam", "net.pt", "--task", "task.py", cwd=tmp_path, code=2).error
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    error = landscape("reparam", "net.safetensors", "--task", "task.py", cwd=tmp_path, code=2).error
     assert "expected a symmetry, found none (" in error
     assert "tanh" in error

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from in_process import run
 
 from landscape.tasks import Recipe, train
 
@@ -44,9 +45,10 @@ def test_the_forecast_is_said_and_recorded_and_decides_no_result(checkpoint, tmp
     assert [b["where"] for b in told["bases"]] == ["device", "device"]
 
 
-def test_what_is_no_size_is_one_line(checkpoint):
-    done = landscape("sharpness", checkpoint, "--memory", "lots", code=2)
-    assert done.stderr.splitlines()[-1].startswith("error: expected a memory size, found 'lots'; for example 512MiB")
+def test_what_is_no_size_is_one_line(checkpoint, capfd):
+    done = run(capfd, "sharpness", checkpoint, "--memory", "lots")
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("error: expected a memory size, found 'lots'; for example 512MiB")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import landscape
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from landscape.measures import MEASURES
@@ -139,11 +139,12 @@ def test_a_network_whose_layers_are_read_in_part_and_measures_that_it_does_not_h
     torch.manual_seed(0)
     a, b, c = nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(9, 2)
     state = {f"{n}.{k}": v for n, m in (("a", a), ("b", b), ("c", c)) for k, v in m.state_dict().items()}
-    torch.save(state, tmp_path / "net.pt")
+    save_file(state, tmp_path / "net.safetensors")
     measures = "adaptive_trace,layer_relative_trace,input_margin,adaptive_worst_l2_normalized"
     done = landscape(
-        "reparam", "net.pt", "--task", "task.py", "--dtype", "float64", "--measures", measures, "--out", "o", cwd=tmp_path
-    )
+        "reparam", "net.safetensors", "--task", "task.py", "--dtype", "float64", "--measures", measures, "--out", "o",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert "the table tests the claims about neuron-wise rescaling" in done.out
     document = json.loads((tmp_path / "o" / "certificate.json").read_text())
     assert (document["rescaling"], document["symmetry"]) == ("layer", "node")
@@ -168,10 +169,10 @@ def test_a_sweep_leaves_out_what_batchnorm_cannot_take_up(tmp_path: Path) -> Non
     )
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=0.5), nn.Linear(4, 2))
-    torch.save(model.state_dict(), tmp_path / "net.pt")
+    save_file(model.state_dict(), tmp_path / "net.safetensors")
     done = landscape(
-        "reparam", "net.pt", "--task", "task.py", "--layer", "0", "--sweep", 3, "--measures", "trace", "--json", "--out", "o",
-        cwd=tmp_path,
+        "reparam", "net.safetensors", "--task", "task.py", "--layer", "0", "--sweep", 3, "--measures", "trace", "--json",
+        "--out", "o", cwd=tmp_path,
     )  # fmt: skip
     assert [p["alpha"] for p in json.loads(done.out)["sweep"]] == pytest.approx([math.sqrt(5)])
     assert "left out of the layer-wise sweep: alpha below 0.577" in done.err

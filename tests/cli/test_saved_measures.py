@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import run
+from safetensors.torch import save_file
 from torch import nn
 
 from landscape.tasks import Recipe, train
@@ -147,13 +148,13 @@ def test_ctrl_c_without_out_prints_the_table(runs, capfd, monkeypatch):
 def own(tmp_path):
     """A task of the user's own, and arguments that measure it into `o`."""
     torch.manual_seed(0)
-    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "net.pt")
+    save_file(nn.Linear(4, 3).state_dict(), tmp_path / "net.safetensors")
     (tmp_path / "t.py").write_text(
         "import torch\nfrom torch import nn\nfrom landscape import Task\nx = torch.load(__file__[:-4] + 'x.pt')\n"
         "def task():\n    return Task(nn.Linear(4, 3), nn.CrossEntropyLoss(), (x, torch.arange(30) % 3))\n"
     )
     torch.save(torch.randn(30, 4), tmp_path / "x.pt")
-    named = ["sharpness", tmp_path / "net.pt", "--task", tmp_path / "t.py"]
+    named = ["sharpness", tmp_path / "net.safetensors", "--task", tmp_path / "t.py"]
     return [*named, "--measures", "trace,logit_norm", "--out", tmp_path / "o"]
 
 
@@ -167,7 +168,7 @@ def test_a_changed_input_is_refused_by_name(what, own, tmp_path, capfd):
         torch.save(torch.randn(30, 4), tmp_path / "x.pt")
         told = "digest of data"
     elif what == "weights":
-        torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "net.pt")
+        save_file(nn.Linear(4, 3).state_dict(), tmp_path / "net.safetensors")
         told = "sha256"
     else:
         values = {"seed": 1, "dtype": "float64", "measures": "trace", "samples": 20, "split": "test"}

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 TASK = """import atexit, ctypes, os, subprocess, sys
@@ -47,7 +48,7 @@ SAID = ("AT IMPORT", "PRINTED", "KEPT", "ORIGINAL", "WRITTEN", "FROM C", "CHILD"
 @pytest.fixture
 def files(tmp_path):
     torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "raw.pt")
-    torch.save({f"a.{k}": v for k, v in nn.Linear(4, 3).state_dict().items()}, tmp_path / "net.pt")
+    save_file({f"a.{k}": v for k, v in nn.Linear(4, 3).state_dict().items()}, tmp_path / "net.safetensors")
     (tmp_path / "t.py").write_text(TASK)
     return tmp_path
 
@@ -56,7 +57,7 @@ def started(files, *arguments, processes=1):
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command = [*start, "landscape", *arguments, "net.pt", "--task", "t.py"]
+    command = [*start, "landscape", *arguments, "net.safetensors", "--task", "t.py"]
     return subprocess.run(command, cwd=files, capture_output=True, text=True, timeout=300)
 
 
@@ -80,7 +81,8 @@ def test_of_several_processes_too(files):
 
 def test_a_reader_who_has_enough(files):
     """`landscape ... | head -c 1` ends without a traceback."""
-    command = [sys.executable, "-m", "landscape", "sharpness", "net.pt", "--task", "t.py", "--measures", "logit_norm", "--json"]
+    command = [sys.executable, "-m", "landscape", "sharpness", "net.safetensors", "--task", "t.py"]
+    command += ["--measures", "logit_norm", "--json"]
     with subprocess.Popen(command, cwd=files, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         told = process.stderr.read()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import run
+from safetensors.torch import save_file
 from torch import nn
 
 from landscape.tasks import Recipe, train
@@ -69,11 +70,12 @@ def write(tmp_path):
     def written(broken: str, where: str = "in_forward", after: int = 20, data: str = "(X, Y)") -> list[object]:
         torch.manual_seed(0)
         a, b = nn.Linear(4, 8), nn.Linear(8, 3)
-        torch.save({f"{n}.{k}": v for n, m in (("a", a), ("b", b)) for k, v in m.state_dict().items()}, tmp_path / "net.pt")
+        weights = {f"{n}.{k}": v for n, m in (("a", a), ("b", b)) for k, v in m.state_dict().items()}
+        save_file(weights, tmp_path / "net.safetensors")
         loss = "loss" if where == "in_loss" else "nn.CrossEntropyLoss()"
         fields = {"in_forward": "", "in_loss": "", "in_data": "", "after": after, "broken": broken, "loss": loss, "data": data}
         (tmp_path / "t.py").write_text(TASK.format(**fields | {where: "broken()"}))
-        return ["sharpness", tmp_path / "net.pt", "--task", tmp_path / "t.py"]
+        return ["sharpness", tmp_path / "net.safetensors", "--task", tmp_path / "t.py"]
 
     return written
 

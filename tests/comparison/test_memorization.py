@@ -59,7 +59,7 @@ def test_the_interval_covers_for_a_mixture_of_recipes():
     shifts = np.repeat([0.0, 0.5, 1.0, 2.5], 6)
     one = shifts >= 1
     truth = np.mean([stats.norm.cdf((a - b) / math.sqrt(2)) for a in (1.0, 2.5) for b in (0.0, 0.5)])
-    from landscape.comparison.memorization import separation
+    from landscape.comparison.memorized_runs import separation
 
     hits = []
     for _ in range(300):

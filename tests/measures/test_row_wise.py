@@ -1,5 +1,7 @@
 """The row-wise measures against dense float64 Hessians, along the orbits that move every elementwise measure."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -53,9 +55,15 @@ def dense(model: nn.Module) -> np.ndarray:
     return b.T @ dense_hessian(model, loss, x, y) @ b
 
 
-def test_the_matrix_is_that_of_the_whole_hessian() -> None:
+@cache
+def at_start() -> tuple[nn.Module, Objective, np.ndarray]:
+    """A network, its objective, and its dense matrix."""
     model = made()
-    objective, truth = classified(model), dense(model)
+    return model, classified(model), dense(model)
+
+
+def test_the_matrix_is_that_of_the_whole_hessian() -> None:
+    model, objective, truth = at_start()
     units = coordinates_of(objective, in_rows(objective, pairs()))
     assert (
         units.dim
@@ -86,11 +94,11 @@ def test_values_are_those_of_the_whole_hessian() -> None:
 
 @pytest.mark.parametrize("orbit", ["pair", "node", "both"])
 def test_nothing_moves_them_where_elementwise_measures_move(orbit: str) -> None:
-    model = made()
+    model, here, before = at_start()
     other = moved(model)[orbit]
-    here, there = classified(model), classified(other)
+    there = classified(other)
     torch.testing.assert_close(there.outputs(), here.outputs(), rtol=1e-11, atol=1e-11)
-    before, after = dense(model), dense(other)
+    after = dense(other)
     np.testing.assert_allclose(after, before, rtol=1e-8, atol=1e-10 * np.abs(before).max())
     a, b = (trace_of(o, 8, None, in_rows(o, pairs())) for o in (here, there))
     assert b.value == pytest.approx(a.value, rel=1e-8)

@@ -1,6 +1,7 @@
 """The certificate: the same function, and which measures a rescaling can fake."""
 
 import copy
+import functools
 import math
 from dataclasses import replace
 
@@ -18,7 +19,9 @@ from landscape.results import Certificate, Measurement
 QUADRATIC = ["trace", "frobenius", "lambda_max", "adaptive_trace", "adaptive_lambda_max"]
 
 
+@functools.cache
 def objective_of(name: str, dtype: str, n: int = 40) -> tuple[nn.Module, Objective]:
+    """Shared by all tests, which change neither."""
     model, x = BY_NAME[name].make(n=n)
     model = model.to(getattr(torch, dtype))
     return model, Objective(model, nn.CrossEntropyLoss(), (x, torch.arange(n) % 3), dtype=dtype)

@@ -21,6 +21,7 @@ def test_every_network_has_a_shape_here():
     ("name", "options", "weights"),
     [
         ("mlp", {}, 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10),
+        ("mlp", {"batchnorm": True}, 17_226 + 2 * (128 + 64)),
         ("digits-cnn", {}, 16 * 9 + 32 + 32 * 16 * 9 + 64 + 128 * 10 + 10),
         # 0.27M in He et al. 2015, table 6; 269,722 with parameter-free shortcuts
         ("resnet20", {"shortcut": "A"}, 269_722),
@@ -40,9 +41,12 @@ def test_resnet_names_match_public_checkpoints(shortcut):
     assert ("layer2.0.shortcut.0.weight" in keys) == (shortcut == "B")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_traces_and_exports(name):
-    model = build(name).eval()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in NETWORKS), ("mlp", {"batchnorm": True, "activation": "tanh", "dropout": 0.5})],
+)
+def test_traces_and_exports(name, options):
+    model = build(name, **options).eval()
     x = torch.randn(2, *SHAPES[name], generator=torch.Generator().manual_seed(0))
     expected = model(x)
     assert expected.shape == (2, 10)
@@ -65,6 +69,26 @@ def test_he_initialisation():
     assert weight.mean().item() == pytest.approx(0, abs=1e-3)
 
 
+def test_mlp_with_batchnorm_tanh_and_dropout_is_what_its_formula_says():
+    model = build("mlp", inputs=6, widths=[5, 4], classes=3, batchnorm=True, activation="tanh", dropout=0.25, seed=2).double()
+    assert [name for name, _ in model.named_children()][1:5] == ["fc1", "bn1", "tanh1", "dropout1"]
+    w = {name: p.double() for name, p in model.state_dict().items()}
+    x = torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model.train()
+    for dropout in (model.dropout1, model.dropout2):
+        dropout.p = 0.0
+    h = x
+    for i in (1, 2):
+        z = h @ w[f"fc{i}.weight"].T + w[f"fc{i}.bias"]
+        h = ((z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt()).tanh()
+    torch.testing.assert_close(model(x), h @ w["fc3.weight"].T + w["fc3.bias"], rtol=1e-12, atol=1e-12)
+
+
+def test_tanh_starts_with_unit_gain():
+    weight = build("mlp", inputs=400, widths=[500, 10], activation="tanh").fc1.weight
+    assert weight.std().item() == pytest.approx((1 / 400) ** 0.5, rel=0.02)
+
+
 def test_meta_takes_no_memory():
     assert all(p.is_meta for p in build("mlp", inputs=1_000_000, widths=[4096], device="meta").parameters())
 
@@ -73,7 +97,13 @@ def test_meta_takes_no_memory():
     ("name", "options", "text"),
     [
         ("resnet99", {}, r"expected a built-in network \(mlp, digits-cnn, resnet20, vgg9, c1\), found 'resnet99'"),
-        ("mlp", {"width": 3}, r"expected options of mlp \(inputs, widths, classes, dropout\), found 'width'"),
+        (
+            "mlp",
+            {"width": 3},
+            r"expected options of mlp \(inputs, widths, classes, dropout, batchnorm, activation\), found 'width'",
+        ),
+        ("mlp", {"batchnorm": 1}, r"expected batchnorm of mlp as true or false, found 1"),
+        ("mlp", {"activation": ["gelu"]}, r"expected activation of mlp as relu or tanh, found \['gelu'\]"),
         ("mlp", {"widths": [10**9]}, r"expected width between 1 and 4096, found 1000000000"),
         ("mlp", {"widths": [8] * 101}, r"expected at most 100 hidden layers, found 101"),
         ("mlp", {"widths": 7}, r"expected widths of mlp as a list such as \[128, 64\], found 7"),

@@ -35,6 +35,8 @@ FULL = Recipe(
     optimizer="adam",
     lr=0.01,
     weight_decay=1e-3,
+    label_smoothing=0.1,
+    mixup=0.5,
     augment=True,
     schedule="cosine",
     epochs=40,
@@ -117,10 +119,12 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, pictures):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.safetensors", "whole.safetensors"]
 
 
-@pytest.mark.parametrize("stop", [1, 5, 13, 14, 27])
-def test_resume_from_any_step(tmp_path, pictures, stop, monkeypatch):
+@pytest.mark.parametrize(
+    ("stop", "optimizer"), [(1, "adam"), (5, "adam"), (13, "adam"), (14, "adam"), (27, "adam"), (5, "sam"), (14, "sam")]
+)
+def test_resume_from_any_step(tmp_path, pictures, stop, optimizer, monkeypatch):
     """A run that ends by an exception in the middle of an epoch, without a process."""
-    recipe = replace(FULL, epochs=3, evaluate_every=1)
+    recipe = replace(FULL, epochs=3, evaluate_every=1, optimizer=optimizer, dropout=0.3)
     whole = train(recipe, out=tmp_path / "whole.safetensors", data_path=pictures).path
     out = tmp_path / "cut.safetensors"
     from landscape.tasks.training import by_recipe
@@ -280,10 +284,16 @@ def test_missing_device(tmp_path, device):
         ({"batch_size": 1.5}, "found 1.5"),
         ({"batch_size": "half"}, "found 'half'"),
         ({"batch_size": True}, "found True"),
-        ({"optimizer": "lion"}, "expected optimizer as sgd or adam, found 'lion'"),
+        ({"optimizer": "lion"}, "expected optimizer as sgd, adam, sam, found 'lion'"),
         ({"lr": float("nan")}, "expected learning rate as a positive number, found nan"),
         ({"lr": -1.0}, "expected learning rate as a positive number, found -1.0"),
         ({"momentum": 1.0}, r"expected momentum as a number in \[0, 1\), found 1.0"),
+        ({"rho": 0.0, "optimizer": "sam"}, "expected rho as a positive number, found 0.0"),
+        ({"rho": 0.1}, "expected rho with optimizer sam and no other, found 0.1 with sgd; add --optimizer sam"),
+        ({"label_smoothing": 1.0}, r"expected label smoothing as a number in \[0, 1\), found 1.0"),
+        ({"label_smoothing": None}, r"expected label smoothing as a number in \[0, 1\), found None"),
+        ({"mixup": -0.2}, "expected mixup as a positive number, found -0.2"),
+        ({"mixup": float("inf")}, "expected mixup as a positive number, found inf"),
         ({"epochs": 0}, "expected epochs as an integer of at least 1, found 0"),
         ({"seed": -1}, "expected seed as an integer of at least 0, found -1"),
         ({"dtype": "float16"}, "expected dtype as float32, float64, bfloat16, found 'float16'"),
@@ -305,6 +315,10 @@ def test_recipe_survives_json():
         Recipe(network_options={"widths": (3, 4)}),
     ):
         assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    old = Recipe(lr=0.3).to_json()
+    for added in ("rho", "label_smoothing", "mixup"):  # recipes of older checkpoints have none of these
+        del old[added]
+    assert Recipe.from_json(old) == Recipe(lr=0.3)
     with pytest.raises(UsageError, match="expected a training recipe, found colour"):
         Recipe.from_json({"colour": 3})
     with pytest.raises(UsageError, match="expected a training recipe, found list"):
@@ -335,6 +349,30 @@ def test_corruption_is_inside_the_checkpoint(tmp_path):
     assert torch.equal(task.extras["redrawn_labels"], expected.redrawn)
     assert run.record["final"]["wrong_labels"] == int(expected.wrong.sum())
     assert 0 < run.record["final"]["wrong_labels_fitted"] < 1
+
+
+def test_history_has_the_shares_of_wrong_and_of_clean_labels_that_are_fitted(tmp_path):
+    """Against predictions of the weights kept at every epoch."""
+    recipe = replace(SMALL, corruption="labels", corruption_level=0.4, network_options={"widths": [16], "batchnorm": True})
+    run = train(recipe, out=tmp_path / "a.safetensors", keep_every=1)
+    data = read_data("digits")
+    noisy = corrupt(data.train_x, data.train_y, "labels", classes=10, seed=0, level=0.4)
+    from landscape.tasks import build
+
+    model = build("mlp", widths=[16], batchnorm=True).eval()
+    for row in run.record["history"]:
+        model.load_state_dict(state(run.trajectory / f"epoch-{row['epoch']:04d}.safetensors"))
+        with torch.no_grad():
+            hits = [int(a) == int(b) for a, b in zip(model(data.train_x.float() / 16).argmax(1), noisy.y, strict=True)]
+        wrong = [hit for hit, bad in zip(hits, noisy.wrong.tolist(), strict=True) if bad]
+        clean = [hit for hit, bad in zip(hits, noisy.wrong.tolist(), strict=True) if not bad]
+        assert row["wrong_labels_fitted"] == pytest.approx(sum(wrong) / len(wrong), abs=1e-12)
+        assert row["clean_labels_fitted"] == pytest.approx(sum(clean) / len(clean), abs=1e-12)
+    final = run.record["final"]
+    assert {k: final[k] for k in run.record["history"][-1]} == run.record["history"][-1]
+    clean = train(SMALL, out=tmp_path / "b.safetensors").record["final"]
+    assert clean["wrong_labels_fitted"] is None
+    assert clean["clean_labels_fitted"] == clean["train_accuracy"]
 
 
 def test_memorizes_random_labels(tmp_path):

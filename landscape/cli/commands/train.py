@@ -35,18 +35,35 @@ def run(
             "--batch", help="Samples per step: a number, a fraction such as 0.1, or full. --batch-size does the same."
         ),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option("--optimizer", help="sgd or adam.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="sgd, adam or sam.")] = None,
+    rho: Annotated[
+        float | None, typer.Option("--rho", help="With --optimizer sam: radius of the ascent step in weight space [0.05].")
+    ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
-    momentum: Annotated[float | None, typer.Option("--momentum", help="Momentum of SGD, or beta_1 of Adam.")] = None,
+    momentum: Annotated[float | None, typer.Option("--momentum", help="Momentum of SGD and SAM, or beta_1 of Adam.")] = None,
     weight_decay: Annotated[
         float | None, typer.Option("--weight-decay", help="L2 coefficient: this times each weight is added to the gradient.")
     ] = None,
     dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout probability, if the network has dropout.")] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option("--label-smoothing", help="Weight of the uniform distribution in the targets, from 0 to less than 1."),
+    ] = None,
+    mixup: Annotated[
+        float | None,
+        typer.Option(
+            "--mixup", metavar="ALPHA", help="Train on mixtures of two samples, with shares drawn from Beta(ALPHA, ALPHA)."
+        ),
+    ] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Use random crops and flips.")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="Learning rate schedule: none or cosine.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Largest number of epochs.")] = None,
     stop_loss: Annotated[
-        float | None, typer.Option("--stop-loss", help="Stop once the loss on the whole training set is this low.")
+        float | None,
+        typer.Option(
+            "--stop-loss",
+            help="Stop once the loss on the whole training set, in eval mode and without smoothing and mixing, is this low.",
+        ),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the network, e.g. -M width=8.")
@@ -79,9 +96,12 @@ def run(
         batch_size=_batch(batch, common.batch_size),
         optimizer=optimizer,
         lr=lr,
+        rho=rho,
         momentum=momentum,
         weight_decay=weight_decay,
         dropout=dropout,
+        label_smoothing=label_smoothing,
+        mixup=mixup,
         augment=augment,
         schedule=schedule,
         epochs=epochs,

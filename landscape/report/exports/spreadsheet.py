@@ -1,4 +1,4 @@
-"""Comparisons, curvature by layer and slices as tables for a spreadsheet or a data frame."""
+"""Comparisons, curvature by layer, scores of samples and slices as tables for a spreadsheet or a data frame."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.report.exports.exported_variables import variables
-from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, Slice
+from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, SampleScores, Slice
 
 _GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
 _OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
@@ -88,6 +88,25 @@ def blocks_csv(blocks: Sequence[Block]) -> str:
         row |= {"trace": _number(b.trace.value), "trace_stderr": _number(b.trace.stderr)}
         row |= {"lambda_max": _number(b.lambda_max.value), "lambda_max_residual": _number(b.lambda_max.stderr)}
         rows.append(row)
+    return _written(rows)
+
+
+def samples_csv(found: SampleScores) -> str:
+    """One row per sample in order of rank: rank from 1, index in the data, label, predicted class, wrong, every score.
+
+    What is unknown is empty. Scores are written without rounding.
+
+    Example:
+        >>> found = SampleScores({"loss": np.array([0.5, 2.0])}, {"loss": "loss"}, "loss", wrong=np.array([True, False]))
+        >>> samples_csv(found).split()
+        ['rank,sample,label,predicted,wrong,loss', '1,1,,,False,2.0', '2,0,,,True,0.5']
+    """
+    columns = {"label": found.targets, "predicted": found.predicted, "wrong": found.wrong}
+    rows: list[dict[str, Any]] = []
+    for rank, i in enumerate(found.ranking().tolist(), 1):
+        row: dict[str, Any] = {"rank": rank, "sample": i}
+        row |= {name: None if values is None else values[i].item() for name, values in columns.items()}
+        rows.append(row | {name: _number(float(values[i])) for name, values in found.scores.items()})
     return _written(rows)
 
 

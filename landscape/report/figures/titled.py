@@ -30,12 +30,23 @@ from landscape.report.figures.on_axes import (
     draw_merge_tree,
     draw_slice,
 )
+from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
 from landscape.report.figures.spectrum import resolution
 from landscape.report.quantities import quantity_name
-from landscape.report.style import GREY, house, settle, wrapped
+from landscape.report.style import GREY, house, settle, unit_text, wrapped
 from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
-from landscape.results import Block, Certificate, CertificateTable, Comparison, Eigenpairs, Sharpness, Slice, SpectralDensity
+from landscape.results import (
+    Block,
+    Certificate,
+    CertificateTable,
+    Comparison,
+    Eigenpairs,
+    SampleScores,
+    Sharpness,
+    Slice,
+    SpectralDensity,
+)
 
 
 def figure_density(
@@ -78,6 +89,36 @@ def figure_breakdown(
     state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
     facts = f"{len(layers)} layers, {len(filters)} filters (weights without biases); {state}"
     return finish(draw_breakdown(layers, filters)[0], title, [facts, subject_line(provenance)], caption)
+
+
+def figure_ranked_scores(
+    found: SampleScores, *, title: str | None = None, provenance: Provenance | None = None, caption: bool = True
+) -> Figure:
+    """`draw_ranked_scores` with title, how well the score finds wrong labels, and caption."""
+    named = title or f"Samples ranked by {found.by}"
+    return finish(draw_ranked_scores(found), named, [_detected(found), subject_line(provenance)], caption)
+
+
+def figure_samples(
+    found: SampleScores, *, title: str | None = None, provenance: Provenance | None = None, caption: bool = True
+) -> Figure:
+    """`draw_ranked_images` with title and caption; `figure_ranked_scores` if the samples are no images."""
+    if not are_images(found.inputs):
+        return figure_ranked_scores(found, title=title, provenance=provenance, caption=caption)
+    facts = f"in order of rank; the last line of each is the score ({unit_text(found.units[found.by])})"
+    facts += "" if found.wrong is None else "; framed: known to be wrong"
+    named = title or f"Samples ranked highest by {found.by}"
+    return finish(draw_ranked_images(found)[0], named, [facts, _detected(found), subject_line(provenance)], caption)
+
+
+def _detected(found: SampleScores) -> str:
+    """AUROC of the ranking score, and of the best one if that is another; "" if nothing is known to be wrong."""
+    best = found.best()
+    if best is None:
+        return ""
+    own = found.detection.get(found.by)
+    parts = [f"{found.by} {own}" if own is not None else "", "" if best[0] == found.by else f"best: {best[0]} {best[1]}"]
+    return f"AUROC for {best[1].wrong} wrong labels, 95 % interval over samples: {'; '.join(p for p in parts if p)}"
 
 
 def figure_slice(

@@ -66,8 +66,10 @@ def train(
 ) -> Trained:
     """Train a network and write a self-describing checkpoint.
 
-    The objective is the mean cross-entropy over the (possibly corrupted) training set. Training ends when its value in eval
-    mode is at most `recipe.stop_loss`, or after the last epoch; `final.stopped` in the checkpoint has the reason. Every epoch
+    The objective is the mean cross-entropy over the (possibly corrupted) training set, for updates with label smoothing and
+    mixup if the recipe has them. Training ends when the plain cross-entropy, without either and in eval mode, is at most
+    `recipe.stop_loss`, or after the last epoch; `final.stopped` in the checkpoint has the reason. The history has plain
+    cross-entropies, too, and the shares of the wrong and of the clean training labels that the network predicts. Every epoch
     is one pass in a new random order. The last batch may be smaller (a single remaining sample joins the batch before it,
     because BatchNorm needs two samples). With batch_size="full" the order is that of the data.
 
@@ -97,7 +99,7 @@ def train(
             resumed or finished run saved other epochs; `out` cannot be written. Saved states remain for the same call.
         NumericalError: the training loss is not finite; nothing is saved.
 
-    Cost: about three forward passes per step and one per evaluation, over the training and the test set.
+    Cost: about three forward passes per step (six with SAM) and one per evaluation, over the training and the test set.
 
     Example:
         >>> import tempfile
@@ -257,7 +259,7 @@ def _write(out: Path, description: dict[str, Any], corrupted: Corrupted, trainer
     """Write the finished checkpoint; returns its description."""
     outcome = {
         "history": _thinned(trainer.history),
-        "final": trainer.final(corrupted),
+        "final": trainer.final(),
         "seconds": round(trainer.seconds, 3),
     }
     extras = {"train_labels": corrupted.y, "redrawn_labels": corrupted.redrawn, "wrong_labels": corrupted.wrong}

@@ -7,7 +7,8 @@ from typing import Any
 
 from landscape.errors import UsageError
 
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "sam")
+_RHO = 0.05
 SCHEDULES = ("none", "cosine")
 DTYPES = ("float32", "float64", "bfloat16")
 
@@ -25,19 +26,28 @@ class Recipe:
         corruption_level: probability of redrawing a label; with corruption "labels" only.
         corruption_seed: seed of the corruption; None uses `seed`.
         batch_size: samples per step; "full" for all; a fraction below 1 for that part of the training set.
-        optimizer: "sgd" or "adam".
+        optimizer: "sgd", "adam" or "sam". SAM (Foret et al. 2021, arXiv:2010.01412) is SGD, momentum and weight decay
+            included, with the loss's gradient at w + rho g / ||g||, where g is its gradient at w. Both gradients are of the
+            same batch, with the same dropout; running statistics of BatchNorm are updated at w only. A step costs two.
         lr: learning rate (initial value with a schedule).
-        momentum: momentum of SGD (default 0), or beta_1 of Adam (default 0.9; beta_2 is 0.999).
+        rho: radius of SAM in weight space (default 0.05); with SAM only.
+        momentum: momentum of SGD and SAM (default 0), or beta_1 of Adam (default 0.9; beta_2 is 0.999).
         weight_decay: L2 coefficient: weight_decay * w is added to the gradient, for every weight.
         dropout: dropout probability, if the network has dropout; None keeps the network's default.
+        label_smoothing: s in the training loss (1 - s) CE(y) + s mean_k CE(k) over all classes k (Szegedy et al. 2016,
+            arXiv:1512.00567).
+        mixup: alpha of mixup (Zhang et al. 2018, arXiv:1710.09412): a batch is trained on lambda x + (1 - lambda) x', with the
+            losses of y and y' weighted likewise; lambda ~ Beta(alpha, alpha), one for a batch; (x', y') is the batch in
+            another order. After augmentation. None: off.
         augment: random crops after zero padding by an eighth of the side (4 pixels of 32), and horizontal flips (not for
             digits).
         epochs: largest number of epochs.
-        stop_loss: stop once the loss over the whole training set, in eval mode, is at most this.
+        stop_loss: stop once the mean cross-entropy over the whole training set, in eval mode, without smoothing and mixing, is
+            at most this.
         evaluate_every: epochs between evaluations, which fill the history and test `stop_loss`; the last epoch is always
             evaluated.
         schedule: "none", or "cosine" from lr to 0 over `epochs`.
-        seed: seed of initialization, order of the samples, augmentation and dropout, which have separate streams.
+        seed: seed of initialization, order of the samples, augmentation, mixup and dropout, which have separate streams.
         dtype: "float32", "float64", or "bfloat16" (weights float32, forward pass under autocast; evaluations in float32).
 
     Raises:
@@ -58,9 +68,12 @@ class Recipe:
     batch_size: int | float | str = 16
     optimizer: str = "sgd"
     lr: float = 0.02
+    rho: float | None = None
     momentum: float | None = None
     weight_decay: float = 0.0
     dropout: float | None = None
+    label_smoothing: float = 0.0
+    mixup: float | None = None
     augment: bool = False
     epochs: int = 100
     stop_loss: float | None = None
@@ -77,7 +90,7 @@ class Recipe:
             raise UsageError(f"expected network options as plain values, found {self.network_options!r}") from error
         for name in ("network", "data", "corruption", "optimizer", "schedule", "dtype"):
             _need(isinstance(getattr(self, name), str), name, "a name", getattr(self, name))
-        _need(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS), self.optimizer)
+        _need(self.optimizer in OPTIMIZERS, "optimizer", ", ".join(OPTIMIZERS), self.optimizer)
         _need(self.schedule in SCHEDULES, "schedule", " or ".join(SCHEDULES), self.schedule)
         _need(self.dtype in DTYPES, "dtype", ", ".join(DTYPES), self.dtype)
         b = self.batch_size
@@ -99,6 +112,20 @@ class Recipe:
             "a positive number",
             self.stop_loss,
         )
+        _need(
+            _number(self.label_smoothing) and 0 <= self.label_smoothing < 1,
+            "label smoothing",
+            "a number in [0, 1)",
+            self.label_smoothing,
+        )
+        for name in ("rho", "mixup"):
+            value = getattr(self, name)
+            _need(value is None or (_number(value) and value > 0), name, "a positive number", value)
+        if self.rho is not None and self.optimizer != "sam":
+            raise UsageError(
+                f"expected rho with optimizer sam and no other, found {self.rho} with {self.optimizer}",
+                fix="add --optimizer sam",
+            )
         _need(isinstance(self.augment, bool), "augment", "true or false", self.augment)
         level = self.corruption_level
         _need(level is None or (_number(level) and 0 <= level <= 1), "corruption level", "between 0 and 1", level)
@@ -115,6 +142,11 @@ class Recipe:
         if isinstance(self.batch_size, float):
             return max(1, round(self.batch_size * samples))
         return min(int(self.batch_size), samples)
+
+    @property
+    def radius(self) -> float | None:
+        """rho of SAM; None for other optimizers."""
+        return None if self.optimizer != "sam" else _RHO if self.rho is None else self.rho
 
     @property
     def data_seed(self) -> int:

@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,16 +17,28 @@ from landscape.tasks.data.augmentation import Draws, crop_and_flip
 from landscape.tasks.data.corruption import Corrupted
 from landscape.tasks.data.dataset import DataSet
 from landscape.tasks.seeds import stream
+from landscape.tasks.training.mixup import Mix
+from landscape.tasks.training.network_for_data import WEIGHT_DTYPES, options_for
 from landscape.tasks.training.recipe import Recipe
+from landscape.tasks.training.sam_ascent import ascended
 
-WEIGHT_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 # Samples per forward pass in evaluations: large enough to be fast, small enough for the activations of a ResNet on a laptop.
 _EVALUATION_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Record:
-    """One evaluation: mean losses and accuracies over whole sets in eval mode; test values are None without a test set."""
+    """One evaluation over whole sets in eval mode.
+
+    Attributes:
+        epoch: finished epochs.
+        train_loss, test_loss: mean cross-entropy, without label smoothing and mixup; no test value without a test set.
+        train_accuracy, test_accuracy: accuracy. Training labels are those of the run: the corrupted ones, if they are.
+        lr: learning rate of the next step.
+        wrong_labels_fitted: share of the wrong training labels that the network predicts; None without wrong labels.
+        clean_labels_fitted: accuracy on the training samples whose label is the true one; None without such samples. Older
+            histories have neither.
+    """
 
     epoch: int
     train_loss: float
@@ -34,32 +46,12 @@ class Record:
     test_loss: float | None
     test_accuracy: float | None
     lr: float
+    wrong_labels_fitted: float | None = None
+    clean_labels_fitted: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""
         return asdict(self)
-
-
-def options_for(recipe: Recipe, data: DataSet) -> dict[str, Any]:
-    """All options of the recipe's network: those that follow from the data, and the recipe's."""
-    options: dict[str, Any] = network_options(recipe.network, tuple(data.train_x.shape[1:]), len(data.classes))
-    options |= dict(recipe.network_options)
-    return options if recipe.dropout is None else options | {"dropout": recipe.dropout}
-
-
-def network_options(name: str, shape: tuple[int, ...], classes: int) -> dict[str, int]:
-    """The options of a built-in network that follow from the data: inputs, channels, size, classes."""
-    if name not in networks.NETWORKS:
-        raise UsageError(f"expected a built-in network ({', '.join(networks.NETWORKS)}), found {name!r}")
-    takes = networks.accepted(name)
-    known = {"inputs": math.prod(shape), "classes": classes}
-    if "channels" in takes:
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise UsageError(
-                f"expected square images (channels, size, size) for {name}, found samples of shape {shape}", fix="use mlp"
-            )
-        known |= {"channels": shape[0], "size": shape[2]}
-    return {key: value for key, value in known.items() if key in takes}
 
 
 class Trainer:
@@ -82,6 +74,7 @@ class Trainer:
         self.model = networks.build(recipe.network, seed=recipe.seed, **self.options).to(device=device, dtype=dtype)
         self.x = self._place(data.prepare(corrupted.x, dtype))
         self.y = corrupted.y.to(device)
+        self.wrong = corrupted.wrong.to(device)
         self.test: tuple[Tensor, Tensor] | None = None
         if corrupted.test_x is not None and data.test_y is not None:
             self.test = (self._place(data.prepare(corrupted.test_x, dtype)), data.test_y.to(device))
@@ -94,13 +87,12 @@ class Trainer:
         self.flip = data.spec.kind != "digits"  # a mirrored digit is not a digit
         self.pad = max(1, self.x.shape[-1] // 8)
         self.optimizer = _optimizer(recipe, self.model)
-        self.order = stream(recipe.seed, "order")
-        self.augmentation = stream(recipe.seed, "augmentation")
+        self.streams = {name: stream(recipe.seed, name) for name in ("order", "augmentation", "mixup")}
         self.epoch = 0  # finished epochs
         self.step = 0  # finished steps of the current epoch
         self.seconds = 0.0
         self.history: list[Record] = []
-        self._epoch_start = (self.order.get_state(), self.augmentation.get_state())
+        self._epoch_start = self._drawn()
 
     def run(
         self,
@@ -123,10 +115,10 @@ class Trainer:
         if self.epoch == 0 and self.step == 0:
             keep(False)
         while self.epoch < self.recipe.epochs and not done:
-            batches, draws = self._begin_epoch()
+            batches, draws, mixes = self._begin_epoch()
             self.model.train()
             while self.step < len(batches):
-                self._update(batches[self.step], draws, self.step / len(batches))
+                self._update(batches[self.step], draws, mixes[self.step], self.step / len(batches))
                 self.step += 1
                 self.seconds = before + time.monotonic() - started
                 if time.monotonic() - saved >= save_every:
@@ -145,13 +137,11 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything that determines the rest of the run, as tensors and plain values."""
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        return {
+        return self._epoch_start | {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
-            "order": self._epoch_start[0],
-            "augmentation": self._epoch_start[1],
             "dropout": torch.get_rng_state(),
             "dropout_cuda": cuda,
             "history": [record.to_json() for record in self.history],
@@ -163,25 +153,22 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.order.set_state(state["order"])
-        self.augmentation.set_state(state["augmentation"])
+        for name, generator in self.streams.items():
+            if name in state:  # runs that were started by a version without this stream do not use it
+                generator.set_state(state[name])
         self.history = [Record(**record) for record in state["history"]]
         torch.set_rng_state(state["dropout"])
         if state["dropout_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["dropout_cuda"], self.device)
 
-    def final(self, corrupted: Corrupted) -> dict[str, Any]:
-        """The last record, the reason why the run ended, and the share of wrong labels that it memorized."""
-        predicted = self._logits(self.x).argmax(1).cpu()
-        fitted = (predicted == corrupted.y).double()
+    def final(self) -> dict[str, Any]:
+        """The last record, the reason why the run ended, and the number of wrong labels."""
         last = self.history[-1]
-        count = int(corrupted.wrong.sum())
         return last.to_json() | {
             "epochs": self.epoch,
             "steps": self.epoch * len(self._cut(torch.arange(len(self.y)))),
             "stopped": "loss" if self._reached(last) else "epochs",
-            "wrong_labels": count,
-            "wrong_labels_fitted": float(fitted[corrupted.wrong].mean()) if count else None,
+            "wrong_labels": int(self.wrong.sum()),
         }
 
     def _place(self, x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N ..."]:
@@ -189,17 +176,25 @@ class Trainer:
         x = x.to(self.device)
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and x.shape[1] > 1 else x
 
-    def _begin_epoch(self) -> tuple[list[Tensor | None], Draws | None]:
-        """Draw the epoch's batches and augmentation; after a resume they are drawn again."""
-        self._epoch_start = (self.order.get_state(), self.augmentation.get_state())
+    def _drawn(self) -> dict[str, Tensor]:
+        """The states of the random streams that are drawn from at the start of an epoch."""
+        return {name: generator.get_state() for name, generator in self.streams.items()}
+
+    def _begin_epoch(self) -> tuple[list[Tensor | None], Draws | None, Sequence[Mix | None]]:
+        """Draw the epoch's batches, augmentation and mixing; after a resume they are drawn again."""
+        self._epoch_start = self._drawn()
         count = len(self.y)
         batches: list[Tensor | None] = [None]
         if self.recipe.batch(count) < count:
-            batches = [*self._cut(torch.randperm(count, generator=self.order).to(self.device))]
+            batches = [*self._cut(torch.randperm(count, generator=self.streams["order"]).to(self.device))]
         draws = None
         if self.recipe.augment:
-            draws = Draws.make(count, self.pad, self.flip, self.augmentation, self.device)
-        return batches, draws
+            draws = Draws.make(count, self.pad, self.flip, self.streams["augmentation"], self.device)
+        mixes: Sequence[Mix | None] = [None] * len(batches)
+        if self.recipe.mixup is not None:
+            sizes = [count if rows is None else len(rows) for rows in batches]
+            mixes = Mix.make(sizes, self.recipe.mixup, self.streams["mixup"], self.device)
+        return batches, draws, mixes
 
     def _cut(self, order: Int[Tensor, " N"]) -> list[Tensor]:
         """Split an order into batches; a last batch of a single sample joins its predecessor."""
@@ -209,7 +204,7 @@ class Trainer:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
 
-    def _update(self, rows: Int[Tensor, " B"] | None, draws: Draws | None, part: float) -> None:
+    def _update(self, rows: Int[Tensor, " B"] | None, draws: Draws | None, mix: Mix | None, part: float) -> None:
         """One step on the samples `rows` (None: all)."""
         x, y = (self.x, self.y) if rows is None else (self.x[rows], self.y[rows])
         if draws is not None:
@@ -217,12 +212,27 @@ class Trainer:
             x = crop_and_flip(x, draws, slice(None) if rows is None else rows, self.pad)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr(self.epoch + part)
+        radius = self.recipe.radius
+        if radius is None:
+            self._differentiate(x, y, mix)
+        else:
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                self._differentiate(x, y, mix)
+            with ascended(self.model, radius):
+                self._differentiate(x, y, mix)  # with the random numbers of the first pass: the same dropout
+        self.optimizer.step()
+
+    def _differentiate(self, x: Shaped[Tensor, "B ..."], y: Int[Tensor, " B"], mix: Mix | None) -> None:
+        """The gradient of the training loss of a batch, where the weights are now."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.dtype == "bfloat16"):
-            output = self.model(x)
-        loss = F.cross_entropy(output.to(self.x.dtype), y)
+            output = self.model(x if mix is None else mix.blend(x))
+        output, smoothing = output.to(self.x.dtype), self.recipe.label_smoothing
+        loss = F.cross_entropy(output, y, label_smoothing=smoothing)
+        if mix is not None:
+            other = F.cross_entropy(output, y[mix.partners], label_smoothing=smoothing)
+            loss = mix.share * loss + (1 - mix.share) * other
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
 
     def _lr(self, epoch: float) -> float:
         """Learning rate after `epoch` epochs."""
@@ -232,19 +242,31 @@ class Trainer:
 
     def _evaluate(self) -> Record:
         """Loss and accuracy on the whole training and test set, in eval mode."""
-        loss, accuracy = self._scores(self.x, self.y)
+        loss, right = self._scores(self.x, self.y)
         if not math.isfinite(loss):
             raise NumericalError(
                 f"expected a finite training loss, found {loss} after epoch {self.epoch}",
                 fix=f"train with a learning rate below {self.recipe.lr:g}",
             )
-        test_loss, test_accuracy = (None, None) if self.test is None else self._scores(*self.test)
-        return Record(self.epoch, loss, accuracy, test_loss, test_accuracy, self._lr(self.epoch))
+        test_loss, test_accuracy = None, None
+        if self.test is not None:
+            test_loss, test_right = self._scores(*self.test)
+            test_accuracy = float(test_right.double().mean())
+        return Record(
+            epoch=self.epoch,
+            train_loss=loss,
+            train_accuracy=float(right.double().mean()),
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            lr=self._lr(self.epoch),
+            wrong_labels_fitted=_share(right[self.wrong]),
+            clean_labels_fitted=_share(right[~self.wrong]),
+        )
 
-    def _scores(self, x: Shaped[Tensor, "N ..."], y: Int[Tensor, " N"]) -> tuple[float, float]:
-        """(mean loss, accuracy)."""
+    def _scores(self, x: Shaped[Tensor, "N ..."], y: Int[Tensor, " N"]) -> tuple[float, Bool[Tensor, " N"]]:
+        """(mean loss, which labels are predicted)."""
         output = self._logits(x)
-        return float(F.cross_entropy(output.double(), y)), float((output.argmax(1) == y).double().mean())
+        return float(F.cross_entropy(output.double(), y)), output.argmax(1) == y
 
     def _logits(self, x: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N C"]:
         """Outputs in eval mode."""
@@ -257,9 +279,14 @@ class Trainer:
         return self.recipe.stop_loss is not None and record.train_loss <= self.recipe.stop_loss
 
 
+def _share(right: Bool[Tensor, " N"]) -> float | None:
+    """The share of true values; None of an empty mask."""
+    return float(right.double().mean()) if len(right) else None
+
+
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimizer; fused kernels avoid most of the overhead of a step for small networks."""
-    if recipe.optimizer == "sgd":
+    if recipe.optimizer in ("sgd", "sam"):
         momentum = 0.0 if recipe.momentum is None else recipe.momentum
         return torch.optim.SGD(
             model.parameters(), lr=recipe.lr, momentum=momentum, weight_decay=recipe.weight_decay, fused=True

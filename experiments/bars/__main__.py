@@ -1,0 +1,39 @@
+"""Every bar, and what it says in one table: python -m experiments.bars; one alone: python -m experiments.bars.NAME.
+
+A bar is a published number, the toolkit's number with an interval, and whether the first is inside the second.
+"""
+
+from experiments.bars import bar, figure
+from experiments.common.document import verdict, write
+from experiments.common.options import Options, options
+
+BARS = (
+    "diagonal_networks", "synthetic_spectrum", "class_outliers", "edge_of_stability", "random_axes", "from_studies",
+)  # fmt: skip
+NOT_MEASURED = (
+    "Not measured: the learning coefficient of K = 1/2 sum w_i^p_i (sum 1 / p_i), which the toolkit does not estimate, and the "
+    "trace that few images carry in a public ResNet-20, whose weights these scripts do not download."
+)
+
+
+def study(given: Options) -> None:
+    """Run all bars and write experiments/results/bars.json."""
+    claims, departures, found, work = [], [NOT_MEASURED], {}, []
+    for name in BARS:
+        one, done = bar.run(name, given)
+        claims += one.claims
+        departures += one.departures
+        departures += [one.reason] if one.reason else []
+        found[name] = one.data
+        work += done
+    scale = f"{len(given.seeds)} seeds each, on a CPU; a digits network and synthetic data" + (
+        ", 1,000 CIFAR-10 images for the edge of stability" if given.data else "; the edge of stability on digits only"
+    )
+    write(bar.STUDY, given, work, {"verdict": verdict(claims, scale=scale, departures=departures), "bars": found})
+
+
+if __name__ == "__main__":
+    given = options(__doc__)
+    if not given.draw:
+        study(given)
+    figure.draw()

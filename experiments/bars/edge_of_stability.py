@@ -1,0 +1,145 @@
+"""Gradient descent at the edge of stability (Cohen et al. 2021, arXiv:2103.00065; Cohen et al. 2024, arXiv:2410.24206).
+
+With full-batch gradient descent of learning rate eta the largest eigenvalue of the Hessian rises to 2 / eta and stays there.
+The set-up is the published command `opt:gd data:cifar10 arch:mlp --data.classes=4 --data.n=1000 --data.criterion=mse
+--opt.lr=0.02 --steps=1000` of the second paper's code: two hidden layers of 256 GELU units, the first 250 training images of
+each of the first four classes, half the squared distance to the one-hot class, 2 / eta = 100. Without images the same network
+learns the first 1,000 digits with a learning rate of its own.
+
+The images span fewer dimensions than they have pixels. In an orthonormal basis of their span gradient descent takes the same
+steps and the Hessian has the same eigenvalues but zero, so the first layer is trained there, at a third of the cost.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+import landscape as ls
+from experiments.bars.bar import Bar, alone
+from experiments.common import statistics
+from experiments.common.document import Claim
+from experiments.common.options import Options
+from experiments.common.work import Item, Place
+from landscape.tasks import read_data
+
+WIDTH, SAMPLES = 256, 1000
+# Learning rate, number of steps, steps between measurements, number of classes.
+IMAGES: Item = {"data": "images", "lr": 0.02, "steps": 1000, "every": 40, "classes": 4}
+DIGITS: Item = {"data": "digits", "lr": 0.2, "steps": 800, "every": 25, "classes": 10}
+# Seeds of the images, at most: a run takes minutes.
+MOST = 3
+# The share of 2 / eta within which the eigenvalue has to stay, as published.
+SHARE = 0.05
+
+
+class HalfSquares(nn.Module):
+    """1/2 ||output - target||^2, mean over the samples."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return 0.5 * (output - target).square().sum(dim=-1).mean()
+
+
+def samples(item: Item, place: Place) -> tuple[Tensor, Tensor]:
+    """Inputs (SAMPLES, D) and one-hot targets."""
+    data = read_data("digits" if item["data"] == "digits" else str(place.data))
+    classes, labels = item["classes"], data.train_y
+    if item["data"] == "digits":
+        chosen = torch.arange(SAMPLES)
+    else:
+        chosen = torch.cat([(labels == c).nonzero()[: SAMPLES // classes, 0] for c in range(classes)])
+    if len(chosen) < SAMPLES:
+        raise SystemExit(
+            f"expected {SAMPLES // classes} images of each of the first {classes} classes, found {len(chosen)} in all"
+        )
+    return data.prepare(data.train_x[chosen]).flatten(1), one_hot(labels[chosen], classes).float()
+
+
+def in_their_span(x: Tensor, first: nn.Linear) -> tuple[Tensor, nn.Linear]:
+    """The inputs and the layer that takes them, in an orthonormal basis of the inputs' span; the same outputs."""
+    if len(x) >= x.shape[1]:
+        return x, first
+    basis = torch.linalg.qr(x.double().T).Q  # (D, N)
+    layer = nn.Linear(len(x), first.out_features)
+    with torch.no_grad():
+        layer.weight.copy_(first.weight.double() @ basis)
+        layer.bias.copy_(first.bias)
+    return (x.double() @ basis).float(), layer
+
+
+def items(options: Options) -> list[Item]:
+    """A training run for every seed and kind of data."""
+    kinds = [(DIGITS, options.seeds)] if options.data is None else [(IMAGES, options.seeds[:MOST]), (DIGITS, options.seeds)]
+    return [kind | {"bar": "edge of stability", "seed": seed} for kind, seeds in kinds for seed in seeds]
+
+
+def one(item: Item, place: Place) -> Item:
+    """The largest eigenvalue through training, each started from the last eigenvector."""
+    x, y = samples(item, place)
+    with torch.random.fork_rng():
+        torch.manual_seed(item["seed"])
+        first, second, last = nn.Linear(x.shape[1], WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, item["classes"])
+    x, first = in_their_span(x, first)
+    network, loss = nn.Sequential(first, nn.GELU(), second, nn.GELU(), last), HalfSquares()
+    weights, start = list(network.parameters()), None
+    found: dict[str, list[Any]] = {"steps": [], "lambda_max": [], "residual": [], "losses": []}
+    for step in range(item["steps"] + 1):
+        value = loss(network(x), y)
+        if step % item["every"] == 0:
+            objective = ls.Objective(network, loss, (x, y))
+            pairs = ls.eigenpairs(objective, 1, tol=3e-3, start=start, generator=torch.Generator().manual_seed(item["seed"]))
+            start = pairs.vectors
+            for name, number in zip(found, (step, pairs.values[0], pairs.residuals[0], value.detach()), strict=True):
+                found[name].append(float(number))
+        for weight, slope in zip(weights, torch.autograd.grad(value, weights), strict=True):
+            with torch.no_grad():
+                weight.sub_(slope, alpha=item["lr"])
+    return found
+
+
+def plateau(done: Item) -> list[float]:
+    """The eigenvalues, over 2 / eta, from the first that reaches it; empty if none does."""
+    relative = [value * done["item"]["lr"] / 2 for value in done["lambda_max"]]
+    first = next((i for i, r in enumerate(relative) if r >= 1), len(relative))
+    return relative[first:]
+
+
+def bar(done: list[Item], options: Options) -> Bar:
+    """Whether the eigenvalue reaches 2 / eta and its mean over the rest of training is within 5 % of it."""
+    claims = []
+    for kind in (IMAGES, DIGITS):
+        runs = [d for d in done if d["item"]["data"] == kind["data"]]
+        if not runs:
+            continue
+        reached = [plateau(d) for d in runs]
+        number, edge = sum(len(p) > 1 for p in reached), 2 / kind["lr"]
+        told = f"reaches {edge:g} in {number} of {len(runs)} runs"
+        holds: bool | None = False
+        numbers: dict[str, Any] = {"reached": number, "edge": edge}
+        if number == len(runs):
+            means = statistics.mean([edge * sum(p) / len(p) for p in reached])
+            near = sum(abs(r - 1) <= SHARE for p in reached for r in p) / sum(map(len, reached))
+            numbers |= {"mean": means.to_json(), "share within 5 %": near, "largest": edge * max(map(max, reached))}
+            told += f"; mean after that {means}; {100 * near:.0f} % of the values within 5 %, largest {numbers['largest']:.4g}"
+            holds = means.low >= edge * (1 - SHARE) and means.high <= edge * (1 + SHARE)
+        published = "100, within 2 to 5 %" if kind is IMAGES else f"2 / eta = {edge:g} by theory"
+        claims.append(
+            Claim(
+                f"gradient descent on {SAMPLES:,} {kind['data']}: lambda_max rises to 2 / eta and stays",
+                published,
+                told,
+                holds,
+                numbers=numbers,
+            )
+        )
+    departures = [
+        f"Edge of stability: lambda_max is measured every {IMAGES['every']} steps (digits: {DIGITS['every']}) at the weights "
+        "themselves, where it oscillates around 2 / eta; what is held against 5 % is its mean from the first value that "
+        f"reaches 2 / eta on. The images are those of --data, in their order there, with at most {MOST} seeds.",
+    ]
+    return Bar(claims, {"runs": done}, departures)
+
+
+if __name__ == "__main__":
+    alone("edge_of_stability")

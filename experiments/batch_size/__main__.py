@@ -1,0 +1,48 @@
+"""Keskar et al. 2017 (arXiv:1609.04836): do large batches find sharper minima that test worse, and why?
+
+Batch 16 against 10 % and all of the training data, on digits and, with --data, on CIFAR-10 images, to one training loss. Then
+one thing at a time: the learning rate scaled with the batch, equal steps, weight decay, and equal epochs with and without weight
+decay (Li et al. 2018, arXiv:1712.09913).
+"""
+
+from experiments.batch_size.claims import claims, columns
+from experiments.batch_size.figure import draw
+from experiments.batch_size.plan import SMALL, items, items_of_equal_steps, settings
+from experiments.batch_size.ratios import rows
+from experiments.batch_size.runs import line, lines, one
+from experiments.common.document import verdict, write
+from experiments.common.options import options
+from experiments.common.work import each
+
+
+def main() -> None:
+    """Run what is missing, judge, write, draw."""
+    given = options(__doc__)
+    if not given.draw:
+        planned = settings(given)
+        runs = each("batch_size", one, items(planned, given.seeds), given)
+        runs += each("batch_size", one, items_of_equal_steps(planned, runs), given)
+        between = each("batch_size", line, lines(planned, runs), given)
+        table = rows(runs)
+        images = f"; {given.samples} CIFAR-10 images, perceptron and C1 of width {given.width}" if given.data else ""
+        judged = verdict(
+            claims(table, between),
+            scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10{images}",
+            departures=[
+                f"The small batch has {SMALL} samples: the 256 of the paper would be a fifth to a quarter of these data.",
+                "All runs but those of equal steps and epochs stop at a training loss of 0.01; the paper trains until the loss "
+                "stops improving.",
+                "Adam is the paper's optimizer; SGD has momentum 0.9. The learning rate is the same for all batches, but where "
+                "it is scaled; the paper does not say.",
+                "phi is maximised by climbs from corner to corner, which find more than the ten iterations of L-BFGS-B of the "
+                "paper; the random directions are standard normal, the paper does not say.",
+                "Li et al. compare pictures of a line; here phi is compared, for a perceptron.",
+            ],
+        )
+        document = {"verdict": judged, "table": columns(runs), "ratios": table, "lines": between, "runs": runs}
+        write("batch_size", given, [*runs, *between], document)
+    draw()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What Keskar et al. claim, what they did not separate, and what these runs say of it: fixed before the runs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, INVARIANT, LARGE, MAIN, PHI, SCALED, STEPS
+from experiments.batch_size.ratios import Row, Runs, direction, everywhere, find
+from experiments.common.document import Claim
+from experiments.common.statistics import detectable, difference, mean
+
+# Keskar et al. 2017, tables 2 and 3 and appendix: small / large batch; accuracies in %; phi at 1e-3 and 5e-4, in full space and
+# in 100 random directions.
+PUBLISHED: dict[str, tuple[tuple[float, float], ...]] = {
+    "F1, MNIST": ((99.66, 99.92), (98.03, 97.81), (1.23, 205.14), (0.61, 42.90), (0.11, 9.22), (0.05, 9.17)),
+    "F2, TIMIT": ((99.99, 98.35), (64.02, 59.45), (1.39, 310.64), (0.90, 93.15), (0.29, 23.63), (0.05, 6.28)),
+    "C1, CIFAR-10": ((99.89, 99.66), (80.04, 77.26), (28.58, 707.23), (7.08, 227.31), (2.18, 137.25), (0.71, 29.50)),
+    "C2, CIFAR-10": ((99.99, 99.99), (89.24, 87.26), (8.68, 925.32), (2.07, 175.31), (0.95, 25.09), (0.31, 5.82)),
+    "C3, CIFAR-100": ((99.56, 99.88), (49.58, 46.45), (29.85, 258.75), (8.56, 105.11), (17.02, 236.03), (4.03, 86.96)),
+    "C4, CIFAR-100": ((99.10, 99.57), (63.08, 57.81), (12.83, 421.84), (4.07, 109.35), (6.05, 72.99), (1.89, 19.85)),
+}
+COLUMNS = ("train_accuracy", "test_accuracy", *PHI)
+SMALLEST = min(large / small for small, large in (row[2] for row in PUBLISHED.values()))
+SEPARATE = {
+    SCALED: "with a learning rate that is scaled with the batch (linearly for SGD, by its square root for Adam)",
+    STEPS: "after as many steps as the small batch took",
+    DECAY: "with weight decay",
+}
+
+
+def columns(runs: Runs) -> list[dict[str, Any]]:
+    """The paper's table and ours: small / large, the latter at 10 % of the data."""
+    out: list[dict[str, Any]] = [
+        {"network": name, "published": True} | {k: list(v) for k, v in zip(COLUMNS, row, strict=True)}
+        for name, row in PUBLISHED.items()
+    ]
+    for setting in dict.fromkeys(r["item"]["setting"] for r in runs):
+        row: dict[str, Any] = {"network": setting, "published": False}
+        for name in COLUMNS:
+            row[name] = []
+            for batch in ("16", "10 %"):
+                wanted = {"setting": setting, "arm": MAIN, "batch": batch}
+                found = [r for r in runs if r["fitted"] and all(r["item"][k] == v for k, v in wanted.items())]
+                values = [100 * r[name] if "accuracy" in name else r["measures"][name] for r in found]
+                row[name].append(mean(values).to_json() if values and None not in values else None)
+        out.append(row)
+    return out
+
+
+def claims(table: Sequence[Row], lines: Sequence[Row]) -> list[Claim]:
+    """All claims."""
+    out = [
+        _claim(table, "keskar", MAIN, "a large batch (10 %) is sharper by Keskar's phi, box of 1e-3, in every network",
+               "LB/SB of 8.7 to 223 in six networks"),
+        _as_large(table),
+        _claim(table, "test accuracy", MAIN, "a large batch (10 %) tests worse in every network", "0.2 to 5.3 points worse", sign=-1),
+        _claim(table, "distance", MAIN, "a large batch (10 %) stays closer to its start in every network",
+               "large batches are attracted to minima near the start", sign=-1),
+        _steeper(lines),
+        _agree(table),
+    ]  # fmt: skip
+    for arm, words in SEPARATE.items():
+        out.append(_claim(table, "keskar", arm, f"a large batch (10 %) is still sharper by phi {words}", "not separated"))
+    return [*out, _reversal(table)]
+
+
+def _claim(table: Sequence[Row], quantity: str, arm: str, claim: str, published: str, sign: int = 1) -> Claim:
+    """A claim on the direction of a quantity with 10 % of the data, in every setting; the whole data are told beside it."""
+    ten, all_ = (find(table, quantity, arm=arm, batch=batch) for batch in LARGE)
+    holds = everywhere([direction(r) for r in ten.values()], sign)
+    told = "; ".join(
+        f"{name}: {told_row(r)}" + (f" (all: {told_row(all_[name])})" if name in all_ else "") for name, r in ten.items()
+    )
+    return Claim(claim, published, told, holds, power(list(ten.values())), {"10 %": _numbers(ten), "all": _numbers(all_)})
+
+
+def _as_large(table: Sequence[Row]) -> Claim:
+    """The size of the effect."""
+    found = find(table, "keskar", arm=MAIN, batch="10 %")
+    reach = [everywhere([int(r["ratio"]["low"] >= SMALLEST) - int(r["ratio"]["high"] < SMALLEST)]) for r in found.values()]
+    holds = False if False in reach else True if reach and all(reach) else None
+    told = "; ".join(f"{name}: {told_row(r)}" for name, r in found.items())
+    return Claim(f"the ratio of phi is at least the smallest of the paper, {SMALLEST:.1f}", "8.7 to 223", told, holds)
+
+
+def _steeper(lines: Sequence[Row]) -> Claim:
+    """The loss beyond the two ends of the line between the minima, half its length away."""
+    told, directions, numbers, lowest = [], [], {}, []
+    for setting in dict.fromkeys(r["item"]["setting"] for r in lines):
+        own = [r for r in lines if (r["item"]["setting"], r["item"]["batch"]) == (setting, "10 %")]
+        pairs = [[_at(r, "loss", place) for r in own] for place in (1.5, -0.5)]
+        if not own or any(v is None or v <= 0 for p in pairs for v in p):
+            continue
+        large, small = (np.log(np.array(p, dtype=float)).tolist() for p in pairs)
+        found = difference(large, small)
+        directions.append(int(found.low > 0) - int(found.high < 0))
+        numbers[setting] = {
+            "value": math.exp(found.value),
+            "low": math.exp(found.low),
+            "high": math.exp(found.high),
+            "n": found.n,
+        }
+        lowest.append(math.exp(detectable(large, small)))
+        told.append(f"{setting}: {_interval(numbers[setting])}")
+    return Claim(
+        "on the line through both minima the loss rises more beyond the large batch (10 %) than beyond the small one",
+        "large-batch minima are strikingly sharper along the line (figure 3)",
+        f"loss half the distance beyond the large over that beyond the small: {'; '.join(told)}",
+        everywhere(directions),
+        f"a factor of {max(lowest):.2f}" if lowest else "",
+        numbers,
+    )
+
+
+def _agree(table: Sequence[Row]) -> Claim:
+    """Measures that no rescaling of layers and neurons moves."""
+    told, numbers, directions = [], {}, []
+    settings = dict.fromkeys(r["setting"] for r in table)
+    for setting in settings:
+        found = {n: find(table, n, arm=MAIN, batch="10 %").get(setting) for n in INVARIANT}
+        known = {n: direction(r) for n, r in found.items() if r is not None}
+        up, down, open_ = ([n for n, d in known.items() if d == sign] for sign in (1, -1, 0))
+        numbers[setting] = {"sharper": up, "flatter": down, "cannot be told": open_}
+        directions += list(known.values())
+        told.append(f"{setting}: {len(up)} sharper, {len(down)} flatter, {len(open_)} cannot be told")
+    return Claim(
+        "the measures that survive a rescaling of layers and neurons agree that a large batch (10 %) is sharper",
+        'not measured; the "+ 1" of the box of phi is what a rescaling defeats',
+        "; ".join(told),
+        everywhere(directions),
+        numbers=numbers,
+    )
+
+
+def _reversal(table: Sequence[Row]) -> Claim:
+    """Li et al.: for equal epochs, the large batch looks sharper without weight decay, the small one with it."""
+    arms = {arm: find(table, "keskar", arm=arm, batch="10 %") for arm in (EPOCHS, EPOCHS_DECAY)}
+    without, with_ = ([direction(r) for r in arms[arm].values()] for arm in (EPOCHS, EPOCHS_DECAY))
+    parts = (everywhere(without, 1), everywhere(with_, -1))
+    told = [f"{arm}: {told_row(r)}" for arm, found in arms.items() for r in found.values()]
+    return Claim(
+        "for equal epochs the large batch (10 %) is sharper by phi without weight decay, and the small one with it",
+        "Li et al. 2018, VGG-9, batch 128 against 8192: the picture of the interpolation flips",
+        "; ".join(told),
+        False if False in parts else True if all(parts) else None,
+        power([r for found in arms.values() for r in found.values()]),
+        {arm: _numbers(found) for arm, found in arms.items()},
+    )
+
+
+def power(found: Sequence[Row]) -> str:
+    """The largest over settings of the smallest effect that would have been seen."""
+    sizes = [r["detectable"] for r in found]
+    if not sizes:
+        return ""
+    return f"a factor of {max(sizes):.2f}" if "ratio" in found[0] else f"{max(sizes):.1f} points"
+
+
+def told_row(row: Row) -> str:
+    """A ratio or a difference with its interval, and the q-value of a measure."""
+    q = f", q = {row['q']:.2g}" if "q" in row else ""
+    return (_interval(row["ratio"]) if "ratio" in row else _interval(row["difference"], "+") + " points") + q
+
+
+def _interval(found: dict[str, Any], sign: str = "") -> str:
+    return f"{found['value']:{sign}.3g} [{found['low']:{sign}.3g}, {found['high']:{sign}.3g}]"
+
+
+def _numbers(found: dict[str, Row]) -> dict[str, Any]:
+    """What is kept of rows in a claim."""
+    return {name: {k: r[k] for k in ("ratio", "difference", "p", "q") if k in r} for name, r in found.items()}
+
+
+def _at(line: Row, name: str, place: float) -> float | None:
+    """A value on a line at the grid point that is nearest to `place`."""
+    nearest = min(range(len(line["at"])), key=lambda i: abs(line["at"][i] - place))
+    value: float | None = line["values"][name][nearest]
+    return value

@@ -1,0 +1,140 @@
+"""figures/batch_size.png, drawn from experiments/results/batch_size.json alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, MAIN, SCALED, STEPS
+from experiments.common.document import read
+from experiments.common.drawing import COLOURS, GREY, MARKERS, canvas, finish
+from experiments.common.statistics import mean
+
+Rows = list[dict[str, Any]]
+SHOWN = (
+    "keskar", "keskar_5e-4", "keskar_subspace", "keskar_subspace_5e-4", "lambda_max", "trace", "sam", "pac_bayes",
+    "keskar_relative", "adaptive_trace", "weight_curvature", "fisher_rao", "first_order_adaptive_linf", "pac_bayes_magnitude",
+    "path_norm",
+)  # fmt: skip
+NAMES = {
+    "keskar": "φ 1e-3", "keskar_5e-4": "φ 5e-4", "keskar_subspace": "φ 1e-3, p = 100",
+    "keskar_subspace_5e-4": "φ 5e-4, p = 100", "lambda_max": "λ max", "keskar_relative": 'φ without "+ 1"', "sam": "SAM",
+    "pac_bayes": "PAC-Bayes", "weight_curvature": "wᵀHw", "fisher_rao": "Fisher–Rao", "adaptive_trace": "adaptive trace",
+    "first_order_adaptive_linf": "first-order adaptive", "pac_bayes_magnitude": "PAC-Bayes ∝ |w|", "path_norm": "path norm",
+}  # fmt: skip
+ARMS = {
+    MAIN: "equal\nlearning rate", SCALED: "scaled\nlearning rate", STEPS: "equal\nsteps", DECAY: "weight\ndecay",
+    EPOCHS: "equal\nepochs", EPOCHS_DECAY: "equal epochs,\nweight decay",
+}  # fmt: skip
+
+
+def draw() -> None:
+    """Measures, test accuracy, lines between the minima, controls."""
+    document = read("batch_size")
+    rows = document["ratios"]
+    settings = list(dict.fromkeys(r["setting"] for r in rows))
+    figure, axes = canvas(3, 2, width=9.8, height=3.2)
+    _measures(axes[0, 0], rows, settings)
+    _test(axes[0, 1], rows, settings)
+    _line(axes[1, 0], document["lines"], settings, "loss", "training loss (log)")
+    _line(axes[1, 1], document["lines"], settings, "test_accuracy", "test error (%)")
+    _controls(axes[2, 0], rows, settings, "keskar", "φ at 1e-3, moved by rescaling")
+    _controls(axes[2, 1], rows, settings, "adaptive_trace", "Adaptive trace, which no rescaling of layers and neurons moves")
+    how, found = document["how"], document["verdict"]
+    held = sum(c["holds"] is True for c in found["claims"])
+    finish(
+        figure,
+        "batch_size",
+        title="Large batch (10 % of the data) against batch 16, both trained to a loss of 0.01",
+        caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % bootstrap "
+        "intervals; bands are such intervals for means. Open marks: all of the data as one batch.\n"
+        "A mark is missing where a run did not come down to the loss. "
+        f"Keskar et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+    )
+
+
+def _measures(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
+    """Ratio of every measure in the main arm."""
+    for i, setting in enumerate(settings):
+        known = {r["quantity"]: r for r in rows if _is(r, setting=setting, arm=MAIN, batch="10 %")}
+        places = [(k, known[n]["ratio"]) for k, n in enumerate(SHOWN) if n in known]
+        _marks(ax, [k + 0.18 * (i - (len(settings) - 1) / 2) for k, _ in places], [r for _, r in places], i, setting)
+    ax.axhline(1, color=GREY, lw=0.8)
+    ax.axvline(SHOWN.index("keskar_relative") - 0.5, color="#bbbbbb", lw=0.8)
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xticks(
+        range(len(SHOWN)), [NAMES.get(n, n) for n in SHOWN], rotation=50, ha="right", rotation_mode="anchor", fontsize=7
+    )
+    ax.set_ylabel("large / small batch")
+    ax.set_title("Measures; right of the line, those that survive rescaling", loc="left")
+    ax.legend(fontsize=7, frameon=False, ncols=2)
+
+
+def _test(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
+    """Difference of test accuracy in every arm."""
+    for i, setting in enumerate(settings):
+        for batch, fill in (("10 %", COLOURS[i]), ("all", "white")):
+            known = {r["arm"]: r for r in rows if _is(r, setting=setting, quantity="test accuracy", batch=batch)}
+            shift = 0.18 * (i - (len(settings) - 1) / 2) + (0.07 if batch == "all" else 0.0)
+            places = [(k + shift, known[a]["difference"]) for k, a in enumerate(ARMS) if a in known]
+            _marks(ax, [p for p, _ in places], [d for _, d in places], i, "_", mfc=fill)
+    ax.axhline(0, color=GREY, lw=0.8)
+    ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
+    ax.set_ylabel("test accuracy, large − small\n(points)")
+    ax.set_title("Test accuracy", loc="left")
+
+
+def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str) -> None:
+    """Means over seeds on the line between the minima."""
+    for i, setting in enumerate(settings):
+        own = [r for r in lines if _is(r["item"], setting=setting, batch="10 %")]
+        if not own:
+            continue
+        at, values = own[0]["at"], np.array([r["values"][name] for r in own], dtype=float)
+        if name == "test_accuracy":
+            values = 100 * (1 - values)
+        else:
+            values = np.log10(np.maximum(values, 1e-12))  # the mean of a loss that spans decades is that of its logarithm
+        found = [mean(column.tolist()) for column in values.T]
+        y, low, high = (np.array([getattr(f, k) for f in found]) for k in ("value", "low", "high"))
+        if name != "test_accuracy":
+            y, low, high = 10**y, 10**low, 10**high
+            ax.set_yscale("log")
+        ax.plot(at, y, color=COLOURS[i], lw=1.3, label=setting)
+        ax.fill_between(at, low, high, color=COLOURS[i], alpha=0.2, lw=0)
+    for place in (0, 1):
+        ax.axvline(place, color="#bbbbbb", lw=0.8)
+    ax.set_xlabel("position: 0 is the small-batch minimum, 1 the large-batch one")
+    ax.set_ylabel(label)
+    ax.set_title("The line through both minima", loc="left")
+
+
+def _controls(ax: Axes, rows: Rows, settings: Sequence[str], quantity: str, title: str) -> None:
+    """Ratio of one measure in every arm."""
+    for i, setting in enumerate(settings):
+        for batch, fill in (("10 %", COLOURS[i]), ("all", "white")):
+            known = {r["arm"]: r for r in rows if _is(r, setting=setting, quantity=quantity, batch=batch)}
+            shift = 0.18 * (i - (len(settings) - 1) / 2) + (0.07 if batch == "all" else 0.0)
+            places = [(k + shift, known[a]["ratio"]) for k, a in enumerate(ARMS) if a in known]
+            _marks(ax, [p for p, _ in places], [r for _, r in places], i, "_", mfc=fill)
+    ax.axhline(1, color=GREY, lw=0.8)
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
+    ax.set_ylabel("large / small batch")
+    ax.set_title(title, loc="left")
+
+
+def _marks(ax: Axes, x: Sequence[float], found: Rows, index: int, label: str, **style: Any) -> None:
+    """Values with their intervals as bars."""
+    y = [f["value"] for f in found]
+    bars = [[max(f["value"] - f["low"], 0) for f in found], [max(f["high"] - f["value"], 0) for f in found]]
+    look = {"color": COLOURS[index], "marker": MARKERS[index], "ms": 4, "ls": "none", "capsize": 1.5, "elinewidth": 0.9}
+    ax.errorbar(x, y, yerr=bars, label=label, **(look | style))
+
+
+def _is(row: dict[str, Any], **wanted: Any) -> bool:
+    """Whether a row has these entries."""
+    return all(row.get(k) == v for k, v in wanted.items())

@@ -1,0 +1,114 @@
+"""Large batch over small batch, paired by seed: one row for every setting, arm, batch and quantity."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.batch_size.plan import LARGE, MAIN, SCALED, STEPS
+from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
+
+Runs = Sequence[dict[str, Any]]
+Row = dict[str, Any]
+# Quantities beside the measures that are positive and compared by their ratio.
+SCORES = ("distance", "norm", "steps", "epochs", "train_loss")
+LEVEL = 0.05
+
+
+def rows(runs: Runs) -> list[Row]:
+    """The ratios of all quantities, and the differences of test accuracy in points; q-values over all measures of an arm."""
+    out: list[Row] = []
+    kinds = dict.fromkeys((r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]) for r in runs)
+    for setting, arm, batch in kinds:
+        if batch not in LARGE:
+            continue
+        pairs = _pairs(runs, setting, arm, batch)
+        where = {"setting": setting, "arm": arm, "batch": batch}
+        names = dict.fromkeys(name for _, large in pairs for name in large["measures"])
+        for name in names:
+            # An arm without a small batch of its own takes that of the main arm, which may have more measures.
+            values = [(s["measures"].get(name), b["measures"].get(name)) for s, b in pairs]
+            row = ratio(values)
+            if row is not None:
+                out.append({**where, "quantity": name, "kind": "measure"} | row)
+        for name in SCORES:
+            row = ratio([(s[name], b[name]) for s, b in pairs])
+            if row is not None:
+                out.append({**where, "quantity": name, "kind": "score"} | row)
+        if pairs:
+            small, large = zip(*[(100 * s["test_accuracy"], 100 * b["test_accuracy"]) for s, b in pairs], strict=True)
+            out.append({**where, "quantity": "test accuracy", "kind": "difference"} | change(small, large))
+    for arm in dict.fromkeys(r["arm"] for r in out):
+        tested = [r for r in out if r["arm"] == arm and r["kind"] == "measure"]
+        for row, q in zip(tested, adjusted([r["p"] for r in tested]), strict=True):
+            row["q"] = q
+    return out
+
+
+def ratio(values: Sequence[tuple[float | None, float | None]]) -> Row | None:
+    """Geometric mean of large / small over seeds, with its interval; None unless all numbers are there and positive.
+
+    `detectable` is the smallest factor above 1 that these seeds would have found with probability 0.8.
+    """
+    if not values or not all(s is not None and b is not None and s > 0 and b > 0 for s, b in values):
+        return None
+    small, large = np.array(values, dtype=float).T
+    found, power = difference(np.log(large), np.log(small)), detectable(np.log(large), np.log(small))
+    return {
+        "small": mean(small.tolist()).to_json(),
+        "large": mean(large.tolist()).to_json(),
+        "ratio": {"value": math.exp(found.value), "low": math.exp(found.low), "high": _exp(found.high), "n": found.n},
+        "p": paired_p(np.log(large).tolist(), np.log(small).tolist()),
+        "detectable": _exp(power),
+    }
+
+
+def change(small: Sequence[float], large: Sequence[float]) -> Row:
+    """Mean of large - small over seeds, with its interval."""
+    return {
+        "small": mean(small).to_json(),
+        "large": mean(large).to_json(),
+        "difference": difference(large, small).to_json(),
+        "p": paired_p(large, small),
+        "detectable": detectable(large, small),
+    }
+
+
+def find(table: Sequence[Row], quantity: str, *, arm: str, batch: str) -> dict[str, Row]:
+    """For each setting that has it, the row of a quantity."""
+    wanted = {"quantity": quantity, "arm": arm, "batch": batch}
+    return {r["setting"]: r for r in table if all(r[k] == v for k, v in wanted.items())}
+
+
+def direction(row: Row) -> int:
+    """1 if large is above small, -1 if below, 0 if these seeds cannot tell; measures must also pass their q-value."""
+    if row.get("q", 0.0) > LEVEL:
+        return 0
+    known, equal = (row["ratio"], 1.0) if "ratio" in row else (row["difference"], 0.0)
+    return int(known["low"] > equal) - int(known["high"] < equal)
+
+
+def everywhere(directions: Sequence[int], sign: int = 1) -> bool | None:
+    """True if all point to `sign`, False if any points the other way, None if some cannot be told or there are none."""
+    if any(d == -sign for d in directions):
+        return False
+    return True if directions and all(d == sign for d in directions) else None
+
+
+def _pairs(runs: Runs, setting: str, arm: str, batch: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(small, large) of every seed; none if a run did not come down to its loss."""
+    of_small = MAIN if arm in (SCALED, STEPS) else arm
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for run in runs:
+        item = run["item"]
+        if item["setting"] == setting and (item["arm"], item["batch"]) in ((of_small, "16"), (arm, batch)):
+            found["16" if item["batch"] == "16" else "large", item["seed"]] = run
+    seeds = sorted({seed for _, seed in found})
+    both = [(found["16", s], found["large", s]) for s in seeds if ("16", s) in found and ("large", s) in found]
+    return both if all(s["fitted"] and b["fitted"] for s, b in both) else []
+
+
+def _exp(x: float) -> float:
+    """exp, infinite where it overflows."""
+    return math.exp(x) if x < 700 else math.inf

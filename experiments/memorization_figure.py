@@ -1,0 +1,131 @@
+"""figures/memorization.png, drawn from experiments/results/memorization.json alone."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from experiments.common.document import read
+from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
+
+LABELS = ("clean", "labels 20%", "labels 40%", "labels 60%", "labels 80%", "random labels")
+PIXELS = ("shuffled pixels", "random pixels", "gaussian")
+NAMES = {("digits", "mlp"): "digits, perceptron", ("cifar10", "mlp"): "CIFAR-10, perceptron", ("cifar10", "c1"): "CIFAR-10, C1",
+         ("cifar10", "resnet"): "CIFAR-10, ResNet"}  # fmt: skip
+Rows = list[dict[str, Any]]
+
+
+def draw() -> None:
+    """Time to fit, test accuracy, regularizers, depth."""
+    document = read("memorization")
+    rows = document["table"]
+    figure, axes = canvas(2, 2, width=9.6, height=3.1)
+    _time(axes[0, 0], rows)
+    _test(axes[0, 1], rows)
+    _regularizers(axes[1, 0], rows)
+    _depth(axes[1, 1], rows)
+    how, found = document["how"], document["verdict"]
+    held = sum(c["holds"] is True for c in found["claims"])
+    finish(
+        figure,
+        "memorization",
+        title="Networks fit what cannot be learned: labels and images without any rule",
+        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {found['scale'].partition('; ')[2]}.\n"
+        f"Trained to a loss of 0.01. Zhang et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+    )
+
+
+def _networks(rows: Rows, part: str) -> list[tuple[str, str]]:
+    """The networks of a part, in the order of the table."""
+    return list(dict.fromkeys((r["data"], r["network"]) for r in rows if r["part"] == part))
+
+
+def _fit(rows: Rows, network: tuple[str, str], conditions: tuple[str, ...]) -> Rows:
+    """The rows of a network's conditions."""
+    known = {r["condition"]: r for r in rows if r["part"] == "fit" and (r["data"], r["network"]) == network}
+    return [known[c] for c in conditions]
+
+
+def _time(ax: Axes, rows: Rows) -> None:
+    """Epochs until 99 % of the training set is fitted, over the epochs for true labels."""
+    for i, network in enumerate(_networks(rows, "fit")):
+        clean = _fit(rows, network, ("clean",))[0]["epochs_to_fit"]["value"]
+        for start, conditions in ((0, LABELS), (len(LABELS), PIXELS)):
+            found = [r["epochs_to_fit"] for r in _fit(rows, network, conditions)]
+            places = [start + k + 0.1 * (i - 1) for k in range(len(conditions))]
+            scaled = [{k: f[k] / clean for k in ("value", "low", "high")} for f in found]
+            style: dict[str, Any] = {} if start == 0 else {"ls": "none"}
+            band(ax, places, scaled, i, NAMES[network] if start == 0 else "_", **style)
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.axvline(len(LABELS) - 0.5, color="#bbbbbb", lw=0.8)
+    ax.set_xticks(range(9), ["0", "20", "40", "60", "80", "100", "shuffled", "random", "Gaussian"], fontsize=7)
+    ax.set_xlabel("% of labels redrawn            pixels (true labels)", loc="left")
+    ax.set_ylabel("epochs to 99 % training accuracy\n/ those for true labels")
+    ax.legend(fontsize=7, frameon=False, loc="upper left")
+    ax.set_title("Time to fit", loc="left")
+
+
+def _test(ax: Axes, rows: Rows) -> None:
+    """Test accuracy at the end."""
+    for i, network in enumerate(_networks(rows, "fit")):
+        for start, conditions in ((0, LABELS), (len(LABELS), PIXELS)):
+            found = [_percent(r["test_accuracy"]) for r in _fit(rows, network, conditions)]
+            places = [start + k + 0.1 * (i - 1) for k in range(len(conditions))]
+            style: dict[str, Any] = {} if start == 0 else {"ls": "none"}
+            band(ax, places, found, i, "_", **style)
+    ax.axhline(10, color="black", lw=0.8, ls="--")
+    ax.annotate("chance", (-0.3, 11.5), fontsize=7)
+    ax.axvline(len(LABELS) - 0.5, color="#bbbbbb", lw=0.8)
+    ax.set_xticks(range(9), ["0", "20", "40", "60", "80", "100", "shuffled", "random", "Gaussian"], fontsize=7)
+    ax.set_xlabel("% of labels redrawn            pixels (true labels)", loc="left")
+    ax.set_ylabel("test accuracy, %")
+    ax.set_title("Test accuracy when 99 % or more is fitted", loc="left")
+
+
+def _regularizers(ax: Axes, rows: Rows) -> None:
+    """Training accuracy on random labels (open) and test accuracy with true labels (filled)."""
+    kinds = list(dict.fromkeys(r["regularizer"] for r in rows if r["part"] == "regularizers"))
+    for i, network in enumerate(_networks(rows, "regularizers")):
+        for condition, number, style in (
+            ("random labels", "train_accuracy", {"mfc": "white"}),
+            ("clean", "test_accuracy", {}),
+        ):
+            known = {
+                r["regularizer"]: r for r in rows
+                if r["part"] == "regularizers" and (r["data"], r["network"]) == network and r["condition"] == condition
+            }  # fmt: skip
+            places = [k + 0.14 * (i - 1) for k, kind in enumerate(kinds) if kind in known]
+            found = [_percent(known[kind][number]) for kind in kinds if kind in known]
+            band(ax, places, found, i, "_", ls="none", **style)
+    look = {"color": "#444444", "marker": "o", "ls": "none", "ms": 4.5}
+    ax.plot([], [], mfc="white", label="training accuracy, random labels", **look)
+    ax.plot([], [], label="test accuracy, true labels", **look)
+    ax.set_xticks(range(len(kinds)), kinds, fontsize=7.5)
+    ax.set_ylim(0, 105)
+    ax.set_ylabel("accuracy, %")
+    ax.legend(fontsize=7, frameon=False, loc="lower left")
+    ax.set_title("Regularizers (colours as above)", loc="left")
+
+
+def _depth(ax: Axes, rows: Rows) -> None:
+    """Test accuracy against depth, over that of the shallowest network."""
+    kinds = list(dict.fromkeys((r["data"], r["network"], r["level"]) for r in rows if r["part"] == "depth"))
+    order = list(NAMES)
+    for data, network, level in kinds:
+        found = [r for r in rows if r["part"] == "depth" and (r["data"], r["network"], r["level"]) == (data, network, level)]
+        i = order.index((data, network))
+        label = f"{NAMES[data, network]}, {level:.0%} redrawn"
+        shade = {0.2: 0.45, 0.4: 1.0, 0.6: 0.7}[level]
+        style: dict[str, Any] = {"alpha": shade, "marker": MARKERS[i], "color": COLOURS[i]}
+        style["ls"] = {0.2: ":", 0.4: "-", 0.6: "--"}[level]
+        band(ax, [r["depth"] for r in found], [_percent(r["test_accuracy"]) for r in found], i, label, **style)
+    ax.set_xlabel("layers (hidden ones of perceptrons)")
+    ax.set_ylabel("test accuracy, %")
+    ax.legend(fontsize=6.5, frameon=False, loc="upper right", bbox_to_anchor=(1.0, 1.0))
+    ax.set_title("Depth, with partly wrong labels", loc="left")
+
+
+def _percent(interval: dict[str, Any]) -> dict[str, float]:
+    """An interval times 100; ends that are not known are left at the value."""
+    value = interval["value"]
+    return {"value": 100 * value} | {k: 100 * (value if interval[k] is None else interval[k]) for k in ("low", "high")}

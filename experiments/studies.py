@@ -1,0 +1,81 @@
+"""The studies, in the order in which they are run, and their verdicts as tables for README.md and docs/science.md."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study: its module experiments.NAME, its paper, and what it asks."""
+
+    name: str
+    source: str
+    question: str
+
+
+STUDIES = (
+    Study("memorization", "Zhang et al. 2017", "Do networks fit labels and images without any rule, and at what price?"),
+    Study("batch_size", "Keskar et al. 2017", "Do large batches find sharper minima that test worse?"),
+    Study("reparameterization", "Dinh et al. 2017", "Which measures can be faked by a rescaled copy of the same network?"),
+    Study(
+        "symmetries",
+        "Dinh et al. 2017, for attention",
+        "Can a clean transformer be made to look sharper than one that memorized?",
+    ),
+    Study("patterns_first", "Arpit et al. 2017", "Are patterns learned before noise is memorized?"),
+    Study("information_plane", "Shwartz-Ziv and Tishby 2017; Saxe et al. 2018", "Do hidden layers compress their input?"),
+    Study("memorized_samples", "Garg et al. 2024", "Which samples were memorized: are wrong labels found?"),
+    Study(
+        "which_measure",
+        "Jiang et al. 2020; Dziugaite et al. 2020",
+        "Which measure tells memorizing from generalizing networks?",
+    ),
+    Study("control", "Arpit et al. 2017; Foret et al. 2021", "What limits memorization, and at what cost in test accuracy?"),
+    Study("bars", "several", "Are published numbers within reach of two cores met?"),
+)
+
+
+def results(name: str) -> dict[str, Any]:
+    """What a study wrote."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def verdict_rows() -> list[tuple[str, ...]]:
+    """For each study: its name, source, question, verdict and how many of its claims hold."""
+    rows = []
+    for study in STUDIES:
+        found = results(study.name)["verdict"]
+        held = sum(c["holds"] is True for c in found["claims"])
+        text = f"{found['verdict']}: {held} of {len(found['claims'])} claims hold"
+        rows.append((f"[`{study.name}`](docs/science.md#{study.name})", study.source, study.question, text))
+    return rows
+
+
+def claim_rows(name: str) -> list[tuple[str, ...]]:
+    """For each claim of a study: the claim, what was published, what was found here, and whether it holds."""
+    words = {True: "yes", False: "no", None: "cannot be told"}
+
+    def found(claim: dict[str, Any]) -> str:
+        return claim["ours"] + (f" (could have seen {claim['detectable']})" if claim["detectable"] else "")
+
+    return [(c["claim"], c["published"], found(c), words[c["holds"]]) for c in results(name)["verdict"]["claims"]]
+
+
+def scale(name: str) -> str:
+    """A line on the size of a study, where it departs from its paper, and what it took."""
+    document = results(name)
+    found, how = document["verdict"], document["how"]
+    time = f"{how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
+    told = f"Verdict: **{found['verdict']}**. Scale: {found['scale']}."
+    return f"{told} {_sentences(found['departures'])} {time}, torch {how['torch']}."
+
+
+def _sentences(parts: Sequence[str]) -> str:
+    """Phrases as sentences."""
+    return " ".join(part if part.endswith(".") else f"{part}." for part in parts)

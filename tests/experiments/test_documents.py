@@ -1,0 +1,47 @@
+"""What the studies wrote: every verdict follows from its claims, every picture and page from the results."""
+
+import pytest
+
+from experiments.common.options import ROOT
+from experiments.studies import RESULTS, STUDIES, results
+
+every_study = pytest.mark.parametrize("name", [study.name for study in STUDIES])
+
+
+@every_study
+def test_a_study_has_a_script_results_and_a_figure(name):
+    module = ROOT / "experiments" / name
+    assert module.with_suffix(".py").exists() or (module / "__main__.py").exists()
+    assert (ROOT / "figures" / f"{name}.png").exists()
+    assert results(name)["how"]["script"].startswith(f"python -m experiments.{name}")
+
+
+@every_study
+def test_a_verdict_follows_from_its_claims(name):
+    found = results(name)["verdict"]
+    held = [claim["holds"] for claim in found["claims"]]
+    expected = "reproduced" if all(h is True for h in held) else "mixed" if True in held else "not reproduced"
+    assert found["verdict"] == expected
+    assert held
+    assert found["scale"]
+    assert found["departures"]
+    for claim in found["claims"]:
+        assert all(claim[part] for part in ("claim", "published", "ours"))
+
+
+@every_study
+def test_a_study_says_what_it_took(name):
+    how = results(name)["how"]
+    assert how["core_seconds"] > 0
+    assert len(how["seeds"]) >= (3 if name == "symmetries" else 5)
+    assert all(how[part] for part in ("torch", "machine"))
+
+
+def test_every_result_belongs_to_a_study():
+    assert {path.stem for path in RESULTS.glob("*.json")} == {study.name for study in STUDIES}
+
+
+def test_results_do_not_tell_where_they_were_made():
+    for path in RESULTS.glob("*.json"):
+        places = [place for place in ("/work/", "/tmp/", "/home/", "/Users/") if place in path.read_text()]
+        assert not places, path.name

@@ -1,0 +1,90 @@
+"""Studies go on where they were interrupted, and their verdicts are what their numbers say."""
+
+import json
+import sys
+
+import pytest
+
+import experiments.common.document as document
+from experiments.common.document import Claim, finite, verdict, write
+from experiments.common.networks import DIGITS
+from experiments.common.options import Options, options
+from experiments.common.work import each
+
+
+def given(folder, **changes):
+    known = {"data": None, "samples": 10, "width": 8, "seeds": (0, 1), "runs": folder, "processes": 2, "device": "cpu"}
+    return Options(**known | {"draw": False} | changes)
+
+
+def counted(item, place):
+    """A piece of work that leaves a mark each time it is done, and fails if it is told to."""
+    marks = place.runs / f"marks-{item['n']}"
+    marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
+    if item["n"] == 3 and not (place.runs / "mended").exists():
+        raise ValueError("not yet")
+    return {"square": item["n"] ** 2}
+
+
+def test_finished_work_is_not_done_again(tmp_path):
+    ours = given(tmp_path, processes=1)
+    with pytest.raises(ValueError, match="not yet"):
+        each("study", counted, [{"n": n} for n in (1, 2, 3)], ours)
+    (tmp_path / "mended").touch()
+    done = each("study", counted, [{"n": n} for n in (3, 2, 1, 4)], ours)
+    assert [d["square"] for d in done] == [9, 4, 1, 16]
+    assert all(d["seconds"] >= 0 for d in done)
+    assert (tmp_path / "marks-1").read_text() == "x"
+    assert (tmp_path / "marks-3").read_text() == "xx"
+
+
+@pytest.mark.parametrize(
+    ("holds", "word"),
+    [([True, True], "reproduced"), ([True, False], "mixed"), ([True, None], "mixed"), ([False, None], "not reproduced")],
+)
+def test_a_verdict_is_that_of_its_claims(holds, word):
+    claims = [Claim("a", "b", "c", h) for h in holds]
+    assert verdict(claims, scale="small", departures=[])["verdict"] == word
+
+
+def test_a_document_says_how_it_was_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    monkeypatch.setattr(document, "ROOT", tmp_path)
+    found = {"verdict": verdict([Claim("a", "b", "c", None)], scale="small", departures=["d"]), "x": [float("inf"), 1 / 3]}
+    write("study", given(tmp_path), [{"seconds": 1.4}, {"seconds": 2.0}], found)
+    kept = json.loads((tmp_path / "study.json").read_text())
+    assert kept["x"] == [None, 0.333333]
+    assert kept["how"]["core_seconds"] == 3
+    assert kept["how"]["seeds"] == [0, 1]
+    assert set(kept["how"]["data"]) == {"digits"}
+    assert "cannot be told: a — c" in capsys.readouterr().out
+
+
+def test_numbers_are_rounded_and_what_is_none_is_null():
+    assert finite({"a": (1.23456789, float("nan")), 2: True}) == {"a": [1.23457, None], "2": True}
+
+
+def test_digits_are_fitted_by_their_recipe():
+    assert (DIGITS.data, DIGITS.stop_loss) == ("digits", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--seeds", "0"], "expected --seeds of at least 1, found 0"),
+        (["--data", "nowhere"], "expected CIFAR-10 at nowhere, found"),
+    ],
+)
+def test_a_wrong_option_is_told_in_a_line(arguments, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        options("what it does")
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_seeds_and_data_are_what_was_asked(monkeypatch, tmp_path):
+    (tmp_path / "images").touch()
+    monkeypatch.setattr(sys, "argv", ["study", "--seeds", "3", "--first-seed", "10", "--data", str(tmp_path / "images")])
+    found = options("what it does", samples=7)
+    assert (found.seeds, found.data, found.samples) == ((10, 11, 12), f"cifar10:{tmp_path / 'images'}", 7)
