@@ -43,6 +43,9 @@ def judged(populations: dict[str, Item], given: Options) -> Item:
 
 
 def _told(found: Item) -> str:
+    """A statistic with its interval, if there is one."""
+    if found["low"] is None:
+        return f"{found['value']:.2f}"
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
@@ -114,7 +117,7 @@ def _products(populations: dict[str, Item], known: dict[tuple[str, str], Item]) 
 
 
 def _robust(rows: Sequence[tuple[str, Item]]) -> Claim:
-    errors = [(d, r["measure"], r["trained"]["sign_error"]) for d, r in rows]
+    errors = [(d, r["measure"], r["trained"]["sign_error"]) for d, r in rows if r["trained"]["sign_error"]["low"] is not None]
     good = [f"{m} ({d}) {_told(e)}" for d, m, e in errors if e["value"] < 0.5]
     sure = sum(e["low"] > 0.5 for *_, e in errors)
     return Claim(
@@ -122,7 +125,7 @@ def _robust(rows: Sequence[tuple[str, Item]]) -> Claim:
         "every measure fails in at least one environment (Dziugaite et al. 2020)",
         f"{len(errors) - len(good)} of {len(errors)} have a worst sign error of 1/2 or more, {sure} with an interval above 1/2"
         + (f"; below: {', '.join(good)}" if good else ""),
-        not good,
+        not good if errors else None,
         numbers={"below one half": good, "surely above": sure, "all": len(errors)},
     )
 

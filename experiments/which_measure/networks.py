@@ -38,7 +38,8 @@ def planned(given: Options) -> list[Item]:
     return [
         {
             "data": data, "labels": labels, "batch_size": batch, "lr": lr, "seed": seed,
-            "measures": [name for name in NAMES if name not in LEFT_OUT[data]], "samples": MEASURED[data], "alpha": ALPHA, "families": list(FAMILIES),
+            "measures": [name for name in NAMES if name not in LEFT_OUT[data]], "samples": MEASURED[data],
+            "alpha": ALPHA, "families": list(FAMILIES),
             # A large batch takes more epochs of fewer steps: as many evaluations.
             "recipe": replace(_labelled(base, labels), batch_size=batch, lr=lr, seed=seed, epochs=5000,
                               evaluate_every=1 if batch == 32 else 5).to_json(),

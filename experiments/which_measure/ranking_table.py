@@ -102,8 +102,8 @@ def _statistics(comparison: Comparison, name: str) -> Item | None:
 
 
 def side(found: Item, chance: float) -> int:
-    """1 or -1 for a statistic that is significantly above or below chance, 0 for one that is not."""
-    if found["q"] > 0.05 or found["low"] <= chance <= found["high"]:
+    """1 or -1 for a statistic that is significantly above or below chance, 0 for one that is not, or has no interval."""
+    if found["low"] is None or found["q"] > 0.05 or found["low"] <= chance <= found["high"]:
         return 0
     return 1 if found["low"] > chance else -1
 
