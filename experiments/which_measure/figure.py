@@ -1,5 +1,6 @@
 """figures/which_measure.png, drawn from experiments/results/which_measure.json alone."""
 
+import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from experiments.common.drawing import COLOURS, GREY, canvas, finish
 
 NAMES = {"digits": "digits", "cifar10": "CIFAR-10"}
 TRAINED, ATTACKED = COLOURS[0], COLOURS[1]
+BLANK = {"fc": "white", "ec": "none", "pad": 1}
 Rows = list[dict[str, Any]]
 
 
@@ -20,10 +22,11 @@ def draw() -> None:
     order = _order(populations)
     names = [row["measure"] for row in order]
     panels = [(data, what) for data in populations for what in ("auc", "tau")]
-    figure, axes = canvas(1, len(panels), width=3.4 + 2.6 * len(panels), height=0.24 * len(names) + 1.2, sharey=True)
+    width = 3.4 + 2.8 * len(panels)
+    figure, axes = canvas(1, len(panels), width=width, height=0.22 * len(names) + 1.2, sharey=True)
     for ax, (data, what) in zip(axes[0], panels, strict=True):
         _panel(ax, {row["measure"]: row for row in populations[data]["table"]}, names, what)
-        ax.set_title(f"{NAMES[data]}, {_sizes(populations[data])}" if what == "auc" else " ", loc="left")
+        ax.set_title(f"\n\n{NAMES[data]}: {_sizes(populations[data])}" if what == "auc" else " ", loc="left", fontsize=9)
     _labels(axes[0, 0], order, populations)
     handles = [
         Line2D([], [], color=TRAINED, marker="o", ms=5, lw=1.4, label="as trained"),
@@ -32,19 +35,25 @@ def draw() -> None:
             [], [], color=GREY, ls="", marker="s", ms=8, alpha=0.25, label="survives: significant before and after, same side"
         ),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+    # Above the panels' names, whose first two lines are empty for it; it is wider than its panel, and must not push the others.
+    place = (-0.02, 1 + 0.24 / (0.22 * len(names) + 1.2))
+    legend = axes[0, 0].legend(handles=handles, loc="lower left", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=8)
+    legend.set_in_layout(False)
     how, found = document["how"], document["verdict"]
     held = sum(c["holds"] is True for c in found["claims"])
     change = max(p["outputs_change"] for p in populations.values())
+    caption = (
+        f"Perceptrons trained to a loss of 0.01 on true and on redrawn labels, {len(how['seeds'])} seeds a recipe; bars: 95 % "
+        "intervals, networks taken as independent. AUC 1: every network that memorized has the larger value; 1/2: chance. The "
+        "adversary rescales layers by 10 and neurons by up to 10, in the networks of one kind, whichever hides the difference "
+        f"better; outputs changed by at most {change:.0e} of the largest. Bold: proven not to move. "
+        f"Verdict: {found['verdict']}, {held} of {len(found['claims'])} claims hold."
+    )
     finish(
         figure,
         "which_measure",
         title="Which measure tells memorizing from generalizing networks, and survives rescaling?",
-        caption=f"Perceptrons trained to a loss of 0.01 on true and on redrawn labels, {len(how['seeds'])} seeds a recipe; "
-        "bars: 95 % intervals, networks taken as independent.\nAUC 1: every network that memorized has the larger value; 1/2: "
-        "chance. The adversary rescales layers by 10 and neurons by up to 10, in the networks of one kind,\n"
-        f"whichever hides the difference better; outputs changed by at most {change:.0e} of the largest. Bold: proven not to "
-        f"move. Verdict: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+        caption=textwrap.fill(caption, round(15.5 * width)),
     )
 
 
@@ -79,6 +88,7 @@ def _panel(ax: Axes, rows: dict[str, dict[str, Any]], names: list[str], what: st
                 color=GREY,
                 va="center",
                 ha="center",
+                bbox=BLANK,
             )
             continue
         if row[survives]:
@@ -89,9 +99,10 @@ def _panel(ax: Axes, rows: dict[str, dict[str, Any]], names: list[str], what: st
             ax.plot(
                 found["value"], place + shift, marker, color=colour, ms=5 if marker == "o" else 4.2, clip_on=False, zorder=3
             )
-    ax.axvline(chance, color="black", lw=0.8, ls="--")
-    low, high = (-0.03, 1.03) if what == "auc" else (-1.03, 1.03)
-    ax.set_xlim(low, high)
+    ax.axvline(chance, color="black", lw=0.8, ls="--", zorder=1)
+    ax.set_xlim(*((-0.03, 1.03) if what == "auc" else (-1.06, 1.06)))
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1] if what == "auc" else [-1, -0.5, 0, 0.5, 1])
+    ax.grid(axis="y", visible=False)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("AUC, memorized against generalized" if what == "auc" else "Kendall's τ with the generalization gap")
 
