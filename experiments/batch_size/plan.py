@@ -33,7 +33,7 @@ EVERY = (
     "input_margin", "output_curvature",
 )  # fmt: skip
 SOME = (
-    *PHI, "lambda_max", "trace", "sam", "keskar_relative", "adaptive_trace", "weight_curvature", "fisher_rao",
+    *PHI, "lambda_max", "trace", "keskar_relative", "adaptive_trace", "weight_curvature", "fisher_rao",
     "first_order_adaptive_linf", "path_norm", "logit_norm",
 )  # fmt: skip
 FEW = ("keskar", "trace", "adaptive_trace")
@@ -88,7 +88,8 @@ class Setting:
         """The batches that an arm trains itself; in "scaled lr" and "equal steps" the small batch is that of the main arm."""
         if arm == MAIN:
             return tuple(BATCHES) if self.recipe.network == "mlp" else ("16", "10 %")
-        return {SCALED: LARGE, STEPS: ("10 %",)}.get(arm, ("16", "10 %"))
+        scaled = LARGE if self.recipe.data == "digits" else ("10 %",)
+        return {SCALED: scaled, STEPS: ("10 %",)}.get(arm, ("16", "10 %"))
 
 
 def settings(given: Options) -> tuple[Setting, ...]:

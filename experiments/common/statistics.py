@@ -66,9 +66,12 @@ def adjusted(p: Sequence[float]) -> list[float]:
 
 
 def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8) -> float:
-    """The smallest mean of a - b that a paired t-test at 5 % finds with probability `power`, for the spread that was seen."""
+    """The smallest mean of a - b that a paired t-test at 5 % finds with probability `power`, for the spread that was seen.
+
+    Infinite for fewer than three pairs, for which scipy's noncentral t is nan at effects as large as would be needed.
+    """
     d = np.subtract(a, b)
-    n, spread = len(d), float(np.std(d, ddof=1)) if len(d) > 1 else math.inf
+    n, spread = len(d), float(np.std(d, ddof=1)) if len(d) > 2 else math.inf
     if not math.isfinite(spread) or spread == 0:
         return spread
     critical = stats.t.ppf(0.975, n - 1)

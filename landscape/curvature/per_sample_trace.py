@@ -90,7 +90,7 @@ def _vectorized(engine: Engine, theta: Tensor, batch: Batch, directions: Tensor)
         rows = iter(own)
         leaves = [next(rows)[None] if moves else t for t, moves in zip(tensors, moving, strict=True)]
         single = Batch(*torch.utils._pytree.tree_unflatten(leaves, form))
-        _, pull = torch.func.vjp(lambda p: engine.forward(p, single)[0], params)
+        pull = torch.func.vjp(lambda p: engine.forward(p, single)[0], params)[1]
 
         def squared(v: Tensor) -> Tensor:
             return torch.stack([t.double().square().sum() for t in pull(v)[0].values()]).sum()

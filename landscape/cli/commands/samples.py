@@ -11,6 +11,7 @@ from landscape.cli.terminal import Terminal
 if TYPE_CHECKING:
     import torch
 
+    from landscape.cli.output_directory import OutputDirectory
     from landscape.objective import Objective
     from landscape.results import SampleScores
     from landscape.tasks import Task
