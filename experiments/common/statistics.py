@@ -53,14 +53,14 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p-value that the mean of a - b is zero: Student's t for pairs; 1 if all pairs are equal.
 
-    A sign or permutation test cannot go below 2 / 2^5 = 0.06 with five pairs; differences that are all the same but not zero,
-    as of shares that are 0 and 1, have the p-value of such a sign test.
+    A sign or permutation test cannot go below 2 / 2^5 = 0.06 with five pairs. Differences that are all the same but not zero,
+    as of shares that are 0 and 1 in every run, have no spread and the p-value 0.
     """
     d = np.subtract(a, b)
     if len(d) < 2 or not np.any(d):
         return 1.0
     if np.ptp(d) <= 1e-12 * np.max(np.abs(d)):  # equal but for rounding
-        return float(2 * 0.5 ** len(d))
+        return 0.0
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
