@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, GREY, MARKERS, canvas, finish
 
 TASKS = {"bits": "twelve bits", "digits": "digits"}
@@ -51,7 +51,6 @@ def draw() -> None:
     axes[1, -1].legend(handles, names, fontsize=7, frameon=False, loc="upper right")
     how, found = document["how"], document["verdict"]
     seeds = len(how["seeds"])
-    held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "information_plane",
@@ -61,7 +60,7 @@ def draw() -> None:
         f"minus that at the end, mean over {seeds} seeds with 95 % bootstrap intervals; filled: the layer compresses (interval "
         "and q beyond 0.2 bits, dotted); grey: within 5 % of log₂ N\n"
         "at every epoch, or random labels that some seed fits by less than 99 %: not judged. "
-        f"Shwartz-Ziv and Tishby 2017, Saxe et al. 2018: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+        f"Shwartz-Ziv and Tishby 2017, Saxe et al. 2018: {found['verdict']}, {claims_held(found)}.",
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.common.document import write
-from experiments.common.networks import DIGITS, images
+from experiments.common.networks import DIGITS, corrupted, images
 from experiments.common.options import Options, options
 from experiments.common.statistics import mean
 from experiments.common.work import Item, Place, each
@@ -26,13 +26,6 @@ from landscape.tasks import Recipe
 
 # With a regularizer the training loss may never come down to 0.01; then the run ends here.
 REGULARIZED_EPOCHS = {"mlp": 300, "c1": 60}
-
-
-def corrupted(recipe: Recipe, condition: str) -> Recipe:
-    """The recipe with the data of a condition."""
-    if condition.startswith("labels"):
-        return replace(recipe, corruption="labels", corruption_level=int(condition[7:-1]) / 100)
-    return replace(recipe, corruption=condition.replace(" ", "-"))
 
 
 def regularized(recipe: Recipe, kind: str) -> Recipe | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
 
 LABELS = ("clean", "labels 20%", "labels 40%", "labels 60%", "labels 80%", "random labels")
@@ -27,13 +27,12 @@ def draw() -> None:
     _regularizers(axes[1, 0], rows)
     _depth(axes[1, 1], rows)
     how, found = document["how"], document["verdict"]
-    held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "memorization",
         title="Networks fit what cannot be learned: labels and images without any rule",
         caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {found['scale'].partition('; ')[2]}.\n"
-        f"Trained to a loss of 0.01. Zhang et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+        f"Trained to a loss of 0.01. Zhang et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
 
 # Scores over training, at the end of training, and the peer; colours and markers in this order.
@@ -45,7 +45,6 @@ def draw() -> None:
     for ax in axes[-1]:
         ax.set_xlabel("labels made wrong, %")
     size, _, memorized = found["scale"].partition("; ")[2].partition("; wrong labels")
-    held = sum(c["holds"] is True for c in found["claims"])
     version = document["peer"].get("cleanlab")
     peer = f"cleanlab {version}, 5-fold cross-validation" if version else "cleanlab: not installed"
     finish(
@@ -55,7 +54,7 @@ def draw() -> None:
         caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {size};\n"
         f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing.\n"
         f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{peer}.\n"
-        f"Garg et al. 2024: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+        f"Garg et al. 2024: {found['verdict']}, {claims_held(found)}.",
     )
 
 

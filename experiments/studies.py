@@ -1,12 +1,10 @@
 """The studies, in the order in which they are run, and their verdicts as tables for README.md and docs/science.md."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from experiments.common.document import claims_held, read
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,12 @@ STUDIES = (
 )
 
 
-def results(name: str) -> dict[str, Any]:
-    """What a study wrote."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
-
-
 def verdict_rows() -> list[tuple[str, ...]]:
     """For each study: its name, source, question, verdict and how many of its claims hold."""
     rows = []
     for study in STUDIES:
-        found = results(study.name)["verdict"]
-        held = sum(c["holds"] is True for c in found["claims"])
-        text = f"{found['verdict']}: {held} of {len(found['claims'])} claims hold"
+        found = read(study.name)["verdict"]
+        text = f"{found['verdict']}: {claims_held(found)}"
         rows.append((f"[`{study.name}`](docs/science.md#{study.name})", study.source, study.question, text))
     return rows
 
@@ -57,12 +48,12 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
     def found(claim: dict[str, Any]) -> str:
         return claim["ours"] + (f" (could have seen {claim['detectable']})" if claim["detectable"] else "")
 
-    return [(c["claim"], c["published"], found(c), words[c["holds"]]) for c in results(name)["verdict"]["claims"]]
+    return [(c["claim"], c["published"], found(c), words[c["holds"]]) for c in read(name)["verdict"]["claims"]]
 
 
 def scale(name: str) -> str:
     """A line on the size of a study, where it departs from its paper, and what it took."""
-    document = results(name)
+    document = read(name)
     found, how = document["verdict"], document["how"]
     time = f"At most {how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
     told = f"Verdict: **{found['verdict']}**. Scale: {found['scale']}."

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, INVARIANT, LARGE, MAIN, PHI, SCALED, STEPS
-from experiments.batch_size.ratios import Row, Runs, direction, everywhere, find
+from experiments.batch_size.ratios import Row, Runs, direction, find
 from experiments.common.document import Claim
-from experiments.common.statistics import detectable, difference, mean
+from experiments.common.statistics import detectable, difference, everywhere, mean
 
 # Keskar et al. 2017: (small, large batch) of the accuracies in %, and of phi at 1e-3 and 5e-4, in full space and in 100 random
 # directions.

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, MAIN, SCALED, STEPS
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, GREY, MARKERS, canvas, finish
 from experiments.common.statistics import mean
 
@@ -42,7 +42,6 @@ def draw() -> None:
     _controls(axes[2, 0], rows, settings, "keskar", "φ at 1e-3, which rescaling moves")
     _controls(axes[2, 1], rows, settings, "adaptive_trace", "Adaptive trace, which rescaling does not move")
     how, found = document["how"], document["verdict"]
-    held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "batch_size",
@@ -50,7 +49,7 @@ def draw() -> None:
         caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % "
         "bootstrap intervals; bands are such intervals for means.\n"
         "Open marks: all of the data as one batch. A mark is missing where a run did not come down to the loss. "
-        f"Keskar et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+        f"Keskar et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 
 

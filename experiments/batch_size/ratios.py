@@ -8,7 +8,6 @@ import numpy as np
 
 from experiments.batch_size.plan import LARGE, MAIN, SCALED, STEPS
 from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
-from experiments.common.statistics import everywhere as everywhere  # of the claims
 
 Runs = Sequence[dict[str, Any]]
 Row = dict[str, Any]

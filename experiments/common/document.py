@@ -117,6 +117,12 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
+def claims_held(found: Mapping[str, Any]) -> str:
+    """How many claims of a verdict hold, as "2 of 8 claims hold"."""
+    held = sum(claim["holds"] is True for claim in found["claims"])
+    return f"{held} of {len(found['claims'])} claims hold"
+
+
 def finite(value: Any) -> Any:
     """Plain data with numbers rounded to 6 digits, and None where a number is infinite or undefined."""
     if isinstance(value, Mapping):

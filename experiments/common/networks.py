@@ -31,3 +31,10 @@ def images(network: str, options: Options, **changes: Any) -> Recipe:
         blocks = (int(network.removeprefix("resnet")) - 2) // 6
         recipe = replace(common, network="resnet20", network_options={"width": options.width, "blocks": blocks}, lr=2e-3)
     return replace(recipe, **changes)
+
+
+def corrupted(recipe: Recipe, condition: str) -> Recipe:
+    """The recipe with the data of a condition: "clean", "labels 40%", "random labels", "shuffled pixels"..."""
+    if condition.startswith("labels"):
+        return replace(recipe, corruption="labels", corruption_level=int(condition[7:-1]) / 100)
+    return replace(recipe, corruption=condition.replace(" ", "-"))

@@ -23,6 +23,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
+    def exp(self) -> "Interval":
+        """The interval of a factor, where this is that of its logarithm."""
+        return Interval(math.exp(self.value), math.exp(self.low), math.exp(self.high), self.n)
+
     def to_json(self) -> dict[str, float | int]:
         """Plain dictionary."""
         return asdict(self)

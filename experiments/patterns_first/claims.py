@@ -197,7 +197,7 @@ def _edge(known: Runs) -> Claim:
 def _factor(claim: str, published: str, unit: str, logs: dict[str, np.ndarray]) -> Claim:
     """A claim that factors, given as logarithms for every seed, are above 1 in every condition."""
     zero = {k: [0.0] * len(v) for k, v in logs.items()}
-    found = {k: _exp(mean(v.tolist())) for k, v in logs.items()}
+    found = {k: mean(v.tolist()).exp() for k, v in logs.items()}
     q = dict(zip(logs, adjusted([paired_p(v, zero[k]) for k, v in logs.items()]), strict=True))
     return Claim(
         claim,
@@ -223,8 +223,3 @@ def _shift(
         f"{max(unit * detectable(a, b) for a, b in pairs.values()):.3g}" + (" points" if unit == 100 else ""),
         {k: v.to_json() | {"q": q[k]} for k, v in found.items()},
     )
-
-
-def _exp(logs: Interval) -> Interval:
-    """The interval of a factor from that of its logarithm."""
-    return Interval(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.n)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, canvas, finish
 from experiments.common.statistics import mean
 
@@ -39,7 +39,6 @@ def draw() -> None:
     _largest(axes[-1, 1], stochastic)
     _descent(axes[-1, 2], [r for r in digits if r["item"]["kind"] == "descent"])
     how, found = document["how"], document["verdict"]
-    held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "patterns_first",
@@ -47,7 +46,7 @@ def draw() -> None:
         caption=f"Lines are means over {len(how['seeds'])} seeds, bands their 95 % bootstrap intervals; they end where the "
         f"first seed has reached a loss of 0.01.\n{found['scale'].partition('; ')[2]}. Percentages are of redrawn labels. "
         "Curvature is that of the whole training loss.\n"
-        f"Arpit et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+        f"Arpit et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 
 

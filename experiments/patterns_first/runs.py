@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 import landscape as ls
-from experiments.common.networks import DIGITS, images
+from experiments.common.networks import DIGITS, corrupted, images
 from experiments.common.options import Options
 from experiments.common.work import Item, Place
 from landscape.checkpoints import CheckpointFiles
@@ -53,13 +53,6 @@ def planned(given: Options) -> list[Item]:
     for condition in DESCENTS:
         add("descent", "digits", condition, replace(digits, batch_size="full"), 10)
     return items
-
-
-def corrupted(recipe: Recipe, condition: str) -> Recipe:
-    """The recipe with the data of a condition."""
-    if condition.startswith("labels"):
-        return replace(recipe, corruption="labels", corruption_level=int(condition[7:-1]) / 100)
-    return replace(recipe, corruption=condition.replace(" ", "-"))
 
 
 def one(item: Item, place: Place) -> Item:

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import Interval, detectable, mean
+from experiments.common.statistics import detectable, mean
 from experiments.common.work import Item
 from experiments.reparameterization.runs import CONDITIONS
 
@@ -152,7 +152,7 @@ def _flatter(known: dict[str, list[Pair]]) -> Claim:
             ("both flattest", "flattest node", "flattest node"),
         )
     }
-    told = {k: _exp(mean(v)) for k, v in found.items()}
+    told = {k: mean(v).exp() for k, v in found.items()}
     return Claim(
         "a network that memorized can be rescaled to a smaller trace than the clean one has as trained",
         "no number; the smallest trace over all factors is the minimum of a convex function: what is below it is impossible",
@@ -251,8 +251,3 @@ def _slices(lines: Sequence[Item]) -> Claim:
 def _tolerance(value: float) -> float:
     """How far two float64 computations of a measure may differ: maximisations agree to this, too."""
     return 1e-5 * max(abs(value), 1e-9)
-
-
-def _exp(logs: Interval) -> Interval:
-    """The interval of a factor from that of its logarithm."""
-    return Interval(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.n)

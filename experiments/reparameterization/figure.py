@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, GREY, MARKERS, canvas, finish
 
 CLEAN, NOISE = COLOURS[0], COLOURS[1]
@@ -35,7 +35,6 @@ def draw() -> None:
         ax.remove()
     _faked(figure.add_subplot(grid[:, 2]), document)
     how, found = document["how"], document["verdict"]
-    held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "reparameterization",
@@ -45,7 +44,7 @@ def draw() -> None:
         "dots: the bound 2 √(tr H₁₁ tr H₂₂) + rest; dashed: clean as trained. Right: for each seed the value as trained (mark) "
         "and what factors up to 10, and those of the smallest trace, reach (bar).\n"
         "Bottom: one network each; a line under another is equal to it. "
-        f"Dinh et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+        f"Dinh et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 
 

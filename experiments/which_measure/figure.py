@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, GREY, canvas, finish
 
 NAMES = {"digits": "digits", "cifar10": "CIFAR-10"}
@@ -40,14 +40,13 @@ def draw() -> None:
     legend = axes[0, 0].legend(handles=handles, loc="lower left", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=8)
     legend.set_in_layout(False)
     how, found = document["how"], document["verdict"]
-    held = sum(c["holds"] is True for c in found["claims"])
     change = max(p["outputs_change"] for p in populations.values())
     caption = (
         f"Perceptrons trained to a loss of 0.01 on true and on redrawn labels, {len(how['seeds'])} seeds a recipe; bars: 95 % "
         "intervals, networks taken as independent. AUC 1: every network that memorized has the larger value; 1/2: chance. The "
         "adversary rescales layers by 10 and neurons by up to 10, in the networks of one kind, whichever hides the difference "
         f"better; outputs changed by at most {change:.0e} of the largest. Bold: proven not to move. "
-        f"Verdict: {found['verdict']}, {held} of {len(found['claims'])} claims hold."
+        f"Verdict: {found['verdict']}, {claims_held(found)}."
     )
     finish(
         figure,

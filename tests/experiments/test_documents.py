@@ -2,8 +2,9 @@
 
 import pytest
 
+from experiments.common.document import RESULTS, read
 from experiments.common.options import ROOT
-from experiments.studies import RESULTS, STUDIES, results
+from experiments.studies import STUDIES
 
 every_study = pytest.mark.parametrize("name", [study.name for study in STUDIES])
 
@@ -13,12 +14,12 @@ def test_a_study_has_a_script_results_and_a_figure(name):
     module = ROOT / "experiments" / name
     assert module.with_suffix(".py").exists() or (module / "__main__.py").exists()
     assert (ROOT / "figures" / f"{name}.png").exists()
-    assert results(name)["how"]["script"].startswith(f"python -m experiments.{name}")
+    assert read(name)["how"]["script"].startswith(f"python -m experiments.{name}")
 
 
 @every_study
 def test_a_verdict_follows_from_its_claims(name):
-    found = results(name)["verdict"]
+    found = read(name)["verdict"]
     held = [claim["holds"] for claim in found["claims"]]
     without = "not reproduced" if False in held else "cannot be told"
     expected = "reproduced" if all(h is True for h in held) else "mixed" if True in held else without
@@ -32,7 +33,7 @@ def test_a_verdict_follows_from_its_claims(name):
 
 @every_study
 def test_a_study_says_what_it_took(name):
-    how = results(name)["how"]
+    how = read(name)["how"]
     assert how["core_seconds"] > 0
     assert len(how["seeds"]) >= (3 if name == "symmetries" else 5)
     assert all(how[part] for part in ("torch", "machine"))
