@@ -8,10 +8,11 @@ import pytest
 from experiments.batch_size import plan
 from experiments.batch_size.claims import claims, columns, plus_one
 from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, MAIN, SCALED, STEPS
-from experiments.batch_size.ratios import change, direction, everywhere, ratio, rows
+from experiments.batch_size.ratios import change, direction, ratio, rows
 from experiments.batch_size.runs import lines
 from experiments.common import statistics
 from experiments.common.options import Options
+from experiments.common.statistics import everywhere
 from landscape.measures import MEASURES
 
 SEEDS = (0, 1, 2, 3, 4)
