@@ -9,8 +9,11 @@ from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
 
 LABELS = ("clean", "labels 20%", "labels 40%", "labels 60%", "labels 80%", "random labels")
 PIXELS = ("shuffled pixels", "random pixels", "gaussian")
-NAMES = {("digits", "mlp"): "digits, perceptron", ("cifar10", "mlp"): "CIFAR-10, perceptron", ("cifar10", "c1"): "CIFAR-10, C1",
-         ("cifar10", "resnet"): "CIFAR-10, ResNet"}  # fmt: skip
+NAMES = {
+    ("digits", "mlp"): "digits, perceptron",
+    ("cifar10", "mlp"): "CIFAR-10, perceptron",
+    ("cifar10", "c1"): "CIFAR-10, C1",
+}
 Rows = list[dict[str, Any]]
 
 
@@ -61,8 +64,8 @@ def _time(ax: Axes, rows: Rows) -> None:
     ax.set_xticks(range(9), ["0", "20", "40", "60", "80", "100", "shuffled", "random", "Gaussian"], fontsize=7)
     ax.set_xlabel("% of labels redrawn            pixels (true labels)", loc="left")
     ax.set_ylabel("epochs to 99 % training accuracy\n/ those for true labels")
-    ax.legend(fontsize=7, frameon=False, loc="upper left")
-    ax.set_title("Time to fit", loc="left")
+    ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(0.2, 0.62))
+    ax.set_title("Time to fit", loc="left", fontsize=9)
 
 
 def _test(ax: Axes, rows: Rows) -> None:
@@ -79,7 +82,7 @@ def _test(ax: Axes, rows: Rows) -> None:
     ax.set_xticks(range(9), ["0", "20", "40", "60", "80", "100", "shuffled", "random", "Gaussian"], fontsize=7)
     ax.set_xlabel("% of labels redrawn            pixels (true labels)", loc="left")
     ax.set_ylabel("test accuracy, %")
-    ax.set_title("Test accuracy when 99 % or more is fitted", loc="left")
+    ax.set_title("Test accuracy at the end of training", loc="left", fontsize=9)
 
 
 def _regularizers(ax: Axes, rows: Rows) -> None:
@@ -104,7 +107,7 @@ def _regularizers(ax: Axes, rows: Rows) -> None:
     ax.set_ylim(0, 105)
     ax.set_ylabel("accuracy, %")
     ax.legend(fontsize=7, frameon=False, loc="lower left")
-    ax.set_title("Regularizers (colours as above)", loc="left")
+    ax.set_title("Regularizers (colours as above)", loc="left", fontsize=9)
 
 
 def _depth(ax: Axes, rows: Rows) -> None:
@@ -121,8 +124,9 @@ def _depth(ax: Axes, rows: Rows) -> None:
         band(ax, [r["depth"] for r in found], [_percent(r["test_accuracy"]) for r in found], i, label, **style)
     ax.set_xlabel("layers (hidden ones of perceptrons)")
     ax.set_ylabel("test accuracy, %")
-    ax.legend(fontsize=6.5, frameon=False, loc="upper right", bbox_to_anchor=(1.0, 1.0))
-    ax.set_title("Depth, with partly wrong labels", loc="left")
+    ax.set_xticks(sorted({r["depth"] for r in rows if r["part"] == "depth"}))
+    ax.legend(fontsize=6.5, frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.3))
+    ax.set_title("Depth, with partly wrong labels", loc="left", fontsize=9)
 
 
 def _percent(interval: dict[str, Any]) -> dict[str, float]:

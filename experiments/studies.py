@@ -20,8 +20,6 @@ class Study:
 
 STUDIES = (
     Study("memorization", "Zhang et al. 2017", "Do networks fit labels and images without any rule, and at what price?"),
-    Study("batch_size", "Keskar et al. 2017", "Do large batches find sharper minima that test worse?"),
-    Study("reparameterization", "Dinh et al. 2017", "Which measures can be faked by a rescaled copy of the same network?"),
     Study(
         "symmetries",
         "Dinh et al. 2017, for attention",
@@ -30,11 +28,6 @@ STUDIES = (
     Study("patterns_first", "Arpit et al. 2017", "Are patterns learned before noise is memorized?"),
     Study("information_plane", "Shwartz-Ziv and Tishby 2017; Saxe et al. 2018", "Do hidden layers compress their input?"),
     Study("memorized_samples", "Garg et al. 2024", "Which samples were memorized: are wrong labels found?"),
-    Study(
-        "which_measure",
-        "Jiang et al. 2020; Dziugaite et al. 2020",
-        "Which measure tells memorizing from generalizing networks?",
-    ),
     Study("control", "Arpit et al. 2017; Foret et al. 2021", "What limits memorization, and at what cost in test accuracy?"),
     Study("bars", "several", "Are published numbers within reach of two cores met?"),
 )
@@ -71,7 +64,7 @@ def scale(name: str) -> str:
     """A line on the size of a study, where it departs from its paper, and what it took."""
     document = results(name)
     found, how = document["verdict"], document["how"]
-    time = f"{how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
+    time = f"At most {how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
     told = f"Verdict: **{found['verdict']}**. Scale: {found['scale']}."
     return f"{told} {_sentences(found['departures'])} {time}, torch {how['torch']}."
 

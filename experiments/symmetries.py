@@ -217,5 +217,5 @@ if __name__ == "__main__":
     given = options(__doc__)
     if not given.draw:
         document = studied(given)
-        write("symmetries", given, document["networks"], document)
+        write("symmetries", given, document["networks"], document, images=False)
     save(draw(read("symmetries")), FIGURES / "symmetries", formats=("png",))

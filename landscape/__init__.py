@@ -16,6 +16,7 @@ from landscape.version import __version__
 
 if TYPE_CHECKING:
     from landscape.comparison import compare
+    from landscape.information_plane import information, mutual_information
     from landscape.machine.torchrun import joined
     from landscape.measures import (
         MEASURES,
@@ -58,6 +59,8 @@ _HOMES = {
     "breakdown": "spectra",
     "eigenpairs": "spectra",
     "spectral_density": "spectra",
+    "information": "information_plane",
+    "mutual_information": "information_plane",
     "line": "surfaces",
     "plane": "surfaces",
     "interpolation": "surfaces",
@@ -85,6 +88,7 @@ __all__ = [
     "find_symmetries",
     "forecast",
     "frobenius",
+    "information",
     "interpolation",
     "joined",
     "keskar",
@@ -92,6 +96,7 @@ __all__ = [
     "lambda_min",
     "line",
     "load",
+    "mutual_information",
     "plane",
     "rescale",
     "sam",

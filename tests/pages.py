@@ -84,6 +84,14 @@ def usual_measure_table() -> str:
     return _table(("measure", "definition", "survives"), rows)
 
 
+def score_table() -> str:
+    """Every score of single samples."""
+    from landscape.memorization import SCORES
+
+    rows = [(f"`{name}`", kind.summary, kind.unit, kind.reference or "–") for name, kind in SCORES.items()]
+    return _table(("score", "definition", "unit", "reference"), rows)
+
+
 def option_tables() -> str:
     """Arguments and options: those of every command, those of the network and its data, and those of each command alone."""
     params = {name: {p.name: p for p in command.params} for name, command in program().items()}
@@ -156,6 +164,7 @@ TABLES = {
     "commands": command_table,
     "usual measures": usual_measure_table,
     "measures": measure_table,
+    "scores": score_table,
     "options": option_tables,
     "benchmarks": _result("peers.md"),
     "profile": _result("profile.md"),

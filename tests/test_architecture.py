@@ -22,6 +22,7 @@ MIRRORED = {
     "certificate": {"results", "report/figures"},
     "compare": {"comparison", "cli/commands"},
     "comparison": {".", "results/compared"},
+    "information": {"results", "report/figures", "cli/commands"},
     "measures": {".", "report/figures"},
     "objective": {".", "objective"},
     "reparam": {".", "cli/commands"},

@@ -21,7 +21,7 @@ def draw() -> None:
     _spectrum(axes[0, 1], bars["synthetic_spectrum"]["runs"])
     _classes(axes[0, 2], bars["class_outliers"]["runs"])
     runs = bars["edge_of_stability"]["runs"]
-    _edge(axes[1, 0], [r for r in runs if r["item"]["data"] == "images"], "1,000 CIFAR-10 images")
+    _edge(axes[1, 0], [r for r in runs if r["item"]["data"] == "images"], "1,000 images")
     _edge(axes[1, 1], [r for r in runs if r["item"]["data"] == "digits"], "1,000 digits")
     _axes(axes[1, 2], bars["random_axes"]["runs"])
     held = sum(c["holds"] is True for c in found["claims"])
@@ -31,7 +31,7 @@ def draw() -> None:
         title="Published numbers, and what the toolkit measures",
         caption=f"{len(how['seeds'])} seeds. Top left: bars are 95 % intervals of one experiment (a data set and 50 networks "
         "on it); dots are the data sets. Top middle: the band is simultaneous, 95 %.\nLines are runs, one for each seed. "
-        f"{held} of {len(found['claims'])} published claims are inside: {found['verdict']}.",
+        f"{held} of {len(found['claims'])} claims are inside: {found['verdict']}.",
     )
 
 
@@ -43,10 +43,12 @@ def _diagonal(ax: Axes, data: dict[str, Any]) -> None:
         ax.vlines(i, row["low"], row["high"], color=COLOURS[0], lw=5, alpha=0.35, label="ours" if i == 0 else None)
         ax.plot([i] * len(row["taus"]), row["taus"], "o", ms=3.5, color=COLOURS[0])
         ax.plot(i + 0.18, row["published"], **PUBLISHED, label="published" if i == 0 else None)
-    ax.set(title="Diagonal networks", ylabel="Kendall's tau with the test loss", xticks=range(len(names)), xlim=(-0.5, 2.6))
+    ax.set_title("Diagonal networks", fontsize=9)
+    ax.set(ylabel="Kendall's tau with the test loss", xticks=range(len(names)), xlim=(-0.5, 2.6))
     ax.set_xticklabels(list(names.values()))
     ax.axhline(0, color=GREY, lw=0.6)
-    ax.legend(fontsize=7, frameon=False)
+    ax.set_ylim(-1, 0.7)
+    ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
 
 
 def _spectrum(ax: Axes, runs: Runs) -> None:
@@ -58,7 +60,8 @@ def _spectrum(ax: Axes, runs: Runs) -> None:
     ax.fill_between(c["grid"], c["lower"], c["upper"], color=COLOURS[0], alpha=0.25, lw=0)
     ax.plot(c["grid"], c["density"], color=COLOURS[0], lw=1.1, label="density, 128 steps, 10 probes")
     ax.plot(run["outliers"], [2.5e-3] * 3, "v", color=COLOURS[1], ms=5, label="outliers found")
-    ax.set(title="2,000 × 2,000 with three spikes", xlabel="eigenvalue", ylabel="density", yscale="log")
+    ax.set_title("2,000 × 2,000 with three spikes", fontsize=9)
+    ax.set(xlabel="eigenvalue", ylabel="density", yscale="log")
     ax.set(ylim=(1e-4, 20), xlim=(-0.2, 7))
     ax.legend(fontsize=7, frameon=False)
 
@@ -71,19 +74,25 @@ def _classes(ax: Axes, runs: Runs) -> None:
         n = run["outliers"]
         ax.plot(n, values[n - 1], "o", ms=5, color=COLOURS[1], label="the last outlier" if i == 0 else None)
     ax.axvspan(8.6, 10.4, color="#e4e4e4", lw=0, label="published: 9 or 10", zorder=0)
-    ax.set(title="Classes of digits", xlabel="rank", ylabel="eigenvalue of the Hessian", yscale="log")
+    ax.set_title("Classes of digits", fontsize=9)
+    ax.set(xlabel="rank", ylabel="eigenvalue of the Hessian", yscale="log")
     ax.legend(fontsize=7, frameon=False)
 
 
 def _edge(ax: Axes, runs: Runs, what: str) -> None:
     """The largest eigenvalue, over 2 / eta, through training."""
-    ax.set(title=f"Edge of stability: {what}", xlabel="step of gradient descent", ylabel="lambda_max / (2 / eta)")
+    ax.set_title(f"Edge of stability: {what}", fontsize=9)
+    ax.set(xlabel="step of gradient descent", ylabel="lambda_max / (2 / eta)")
     if not runs:
         ax.text(0.5, 0.5, "not measured: no images", ha="center", va="center", color=GREY, transform=ax.transAxes)
         return
+    told = set()
     for run in runs:
         relative = [value * run["item"]["lr"] / 2 for value in run["lambda_max"]]
-        ax.plot(run["steps"], relative, lw=0.9, color=COLOURS[0], alpha=0.8)
+        at = run["item"].get("at", "steps")
+        label = None if at in told else f"at {at}"
+        ax.plot(run["steps"], relative, lw=0.9, color=COLOURS[at == "midpoints"], alpha=0.8, label=label)
+        told.add(at)
     ax.axhspan(0.95, 1.05, color="#dcdcdc", lw=0, zorder=0, label=f"2 / eta = {2 / runs[0]['item']['lr']:g}, 5 % around it")
     ax.legend(fontsize=7, frameon=False, loc="lower right")
 
@@ -95,5 +104,6 @@ def _axes(ax: Axes, runs: Runs) -> None:
     ax.axvline(run["mean eigenvalue"], color="black", lw=1.2, label="tr H / P")
     ax.axvline(run["lambda_min"], color=COLOURS[1], lw=1.2, label=f"lambda_min = {run['lambda_min']:.2g}")
     ax.axvline(0, color=GREY, lw=0.6, ls=":")
-    ax.set(title="A saddle on random axes", xlabel="curvature per squared length", ylabel="number of axes")
+    ax.set_title("A saddle on random axes", fontsize=9)
+    ax.set(xlabel="curvature per squared length", ylabel="number of axes")
     ax.legend(fontsize=7, frameon=False)

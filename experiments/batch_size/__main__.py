@@ -1,11 +1,11 @@
 """Keskar et al. 2017 (arXiv:1609.04836): do large batches find sharper minima that test worse, and why?
 
 Batch 16 against 10 % and all of the training data, on digits and, with --data, on CIFAR-10 images, to one training loss. Then
-one thing at a time: the learning rate scaled with the batch, equal steps, weight decay, and equal epochs with and without weight
-decay (Li et al. 2018, arXiv:1712.09913).
+one thing at a time: the learning rate scaled with the batch, equal steps, weight decay, and equal epochs with and without
+weight decay (Li et al. 2018, arXiv:1712.09913).
 """
 
-from experiments.batch_size.claims import claims, columns
+from experiments.batch_size.claims import claims, columns, plus_one
 from experiments.batch_size.figure import draw
 from experiments.batch_size.plan import SMALL, items, items_of_equal_steps, settings
 from experiments.batch_size.ratios import rows
@@ -37,6 +37,8 @@ def main() -> None:
                 "phi is maximised by climbs from corner to corner, which find more than the ten iterations of L-BFGS-B of the "
                 "paper; the random directions are standard normal, the paper does not say.",
                 "Li et al. compare pictures of a line; here phi is compared, for a perceptron.",
+                "phi and the other measures of images are those of the first 512 (C1: 256) training images.",
+                plus_one(table),
             ],
         )
         document = {"verdict": judged, "table": columns(runs), "ratios": table, "lines": between, "runs": runs}

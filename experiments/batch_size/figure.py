@@ -39,17 +39,17 @@ def draw() -> None:
     _test(axes[0, 1], rows, settings)
     _line(axes[1, 0], document["lines"], settings, "loss", "training loss (log)")
     _line(axes[1, 1], document["lines"], settings, "test_accuracy", "test error (%)")
-    _controls(axes[2, 0], rows, settings, "keskar", "φ at 1e-3, moved by rescaling")
-    _controls(axes[2, 1], rows, settings, "adaptive_trace", "Adaptive trace, which no rescaling of layers and neurons moves")
+    _controls(axes[2, 0], rows, settings, "keskar", "φ at 1e-3, which rescaling moves")
+    _controls(axes[2, 1], rows, settings, "adaptive_trace", "Adaptive trace, which rescaling does not move")
     how, found = document["how"], document["verdict"]
     held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "batch_size",
         title="Large batch (10 % of the data) against batch 16, both trained to a loss of 0.01",
-        caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % bootstrap "
-        "intervals; bands are such intervals for means. Open marks: all of the data as one batch.\n"
-        "A mark is missing where a run did not come down to the loss. "
+        caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % "
+        "bootstrap intervals; bands are such intervals for means.\n"
+        "Open marks: all of the data as one batch. A mark is missing where a run did not come down to the loss. "
         f"Keskar et al. 2017: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
     )
 
@@ -68,8 +68,8 @@ def _measures(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
         range(len(SHOWN)), [NAMES.get(n, n) for n in SHOWN], rotation=50, ha="right", rotation_mode="anchor", fontsize=7
     )
     ax.set_ylabel("large / small batch")
-    ax.set_title("Measures; right of the line, those that survive rescaling", loc="left")
-    ax.legend(fontsize=7, frameon=False, ncols=2)
+    ax.set_title("Measures; right of the line, those that survive rescaling", loc="left", fontsize=9)
+    ax.legend(fontsize=6.5, loc="upper right", framealpha=0.85, edgecolor="none", ncols=2)
 
 
 def _test(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def _test(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
     ax.axhline(0, color=GREY, lw=0.8)
     ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
     ax.set_ylabel("test accuracy, large − small\n(points)")
-    ax.set_title("Test accuracy", loc="left")
+    ax.set_title("Test accuracy", loc="left", fontsize=9)
 
 
 def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str) -> None:
@@ -93,10 +93,8 @@ def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str)
         if not own:
             continue
         at, values = own[0]["at"], np.array([r["values"][name] for r in own], dtype=float)
-        if name == "test_accuracy":
-            values = 100 * (1 - values)
-        else:
-            values = np.log10(np.maximum(values, 1e-12))  # the mean of a loss that spans decades is that of its logarithm
+        # The mean of a loss that spans decades is that of its logarithm.
+        values = 100 * (1 - values) if name == "test_accuracy" else np.log10(np.maximum(values, 1e-12))
         found = [mean(column.tolist()) for column in values.T]
         y, low, high = (np.array([getattr(f, k) for f in found]) for k in ("value", "low", "high"))
         if name != "test_accuracy":
@@ -108,7 +106,7 @@ def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str)
         ax.axvline(place, color="#bbbbbb", lw=0.8)
     ax.set_xlabel("position: 0 is the small-batch minimum, 1 the large-batch one")
     ax.set_ylabel(label)
-    ax.set_title("The line through both minima", loc="left")
+    ax.set_title("The line through both minima", loc="left", fontsize=9)
 
 
 def _controls(ax: Axes, rows: Rows, settings: Sequence[str], quantity: str, title: str) -> None:
@@ -124,7 +122,7 @@ def _controls(ax: Axes, rows: Rows, settings: Sequence[str], quantity: str, titl
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
     ax.set_ylabel("large / small batch")
-    ax.set_title(title, loc="left")
+    ax.set_title(title, loc="left", fontsize=9)
 
 
 def _marks(ax: Axes, x: Sequence[float], found: Rows, index: int, label: str, **style: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.batch_size.plan import LARGE, MAIN, SCALED, STEPS
 from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import everywhere as everywhere  # of the claims
 
 Runs = Sequence[dict[str, Any]]
 Row = dict[str, Any]
@@ -87,13 +88,6 @@ def direction(row: Row) -> int:
         return 0
     known, equal = (row["ratio"], 1.0) if "ratio" in row else (row["difference"], 0.0)
     return int(known["low"] > equal) - int(known["high"] < equal)
-
-
-def everywhere(directions: Sequence[int], sign: int = 1) -> bool | None:
-    """True if all point to `sign`, False if any points the other way, None if some cannot be told or there are none."""
-    if any(d == -sign for d in directions):
-        return False
-    return True if directions and all(d == sign for d in directions) else None
 
 
 def _pairs(runs: Runs, setting: str, arm: str, batch: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:

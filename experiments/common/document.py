@@ -44,7 +44,9 @@ class Claim:
 
 
 def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -> dict[str, Any]:
-    """ "reproduced" if every claim holds, "not reproduced" if none does, else "mixed".
+    """ "reproduced" if every claim holds, "not reproduced" if none holds and some do not, "mixed" if some hold.
+
+    If no claim holds and none is refuted, the verdict is "cannot be told".
 
     Args:
         claims: at least one.
@@ -52,7 +54,12 @@ def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -
         departures: where and why the study differs from the paper.
     """
     held = [c.holds for c in claims]
-    word = "reproduced" if all(h is True for h in held) else "mixed" if any(h is True for h in held) else "not reproduced"
+    if all(h is True for h in held):
+        word = "reproduced"
+    elif any(h is True for h in held):
+        word = "mixed"
+    else:
+        word = "not reproduced" if any(h is False for h in held) else "cannot be told"
     return {
         "verdict": word,
         "claims": [asdict(c) for c in claims],
@@ -61,7 +68,9 @@ def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -
     }
 
 
-def write(name: str, options: Options, work: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> None:
+def write(
+    name: str, options: Options, work: Sequence[Mapping[str, Any]], document: Mapping[str, Any], *, images: bool = True
+) -> None:
     """experiments/results/NAME.json: how it was made, and the document.
 
     Args:
@@ -69,15 +78,17 @@ def write(name: str, options: Options, work: Sequence[Mapping[str, Any]], docume
         options: of the command line.
         work: the pieces of work, for their time.
         document: plain data; must have "verdict". Infinite and undefined numbers become null.
+        images: whether the study uses CIFAR-10 where it is given.
     """
     data = {"digits": read_data("digits").fingerprint}
-    if options.data is not None:
+    images = images and options.data is not None
+    if options.data is not None and images:
         data["cifar10"] = read_data(options.data).fingerprint
     how = {
-        "script": f"python -m experiments.{name}" + (" --data PATH" if options.data else ""),
+        "script": f"python -m experiments.{name}" + (" --data PATH" if images else ""),
         "seeds": list(options.seeds),
-        "samples": options.samples if options.data else None,
-        "width": options.width if options.data else None,
+        "samples": options.samples if images else None,
+        "width": options.width if images else None,
         "data": data,
         "landscape": ls.__version__,
         "python": platform.python_version(),

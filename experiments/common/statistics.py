@@ -8,6 +8,7 @@ import numpy as np
 from scipy import optimize, stats
 
 DRAWS = 10_000
+LEVEL = 0.05  # of q-values
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ def mean(values: Sequence[float]) -> Interval:
     """Mean over runs with a 95 % bootstrap interval.
 
     The percentiles are expanded by sqrt(n / (n - 1)) and Student's t, because plain ones are too short for few runs
-    (Hesterberg 2015, arXiv:1411.5279, section 5.3). With one run the interval is the whole line, told as infinite ends.
+    (Hesterberg 2015, arXiv:1411.5279, section 5.3). A bootstrap interval never leaves the range of the runs, so it still covers
+    too seldom: the mean of a normal distribution in 75 % of cases with three runs, 92 % with five, 95 % with ten. With one run
+    the interval is the whole line, told as infinite ends.
     """
     x = np.asarray(values, dtype=float)
     if len(x) < 2:
@@ -50,13 +53,14 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p-value that the mean of a - b is zero: Student's t for pairs; 1 if all pairs are equal.
 
-    A sign or permutation test cannot go below 2 / 2^5 = 0.06 with five pairs.
+    A sign or permutation test cannot go below 2 / 2^5 = 0.06 with five pairs; differences that are all the same but not zero,
+    as of shares that are 0 and 1, have the p-value of such a sign test.
     """
     d = np.subtract(a, b)
     if len(d) < 2 or not np.any(d):
         return 1.0
     if np.ptp(d) <= 1e-12 * np.max(np.abs(d)):  # equal but for rounding
-        return 0.0
+        return float(2 * 0.5 ** len(d))
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
@@ -65,10 +69,44 @@ def adjusted(p: Sequence[float]) -> list[float]:
     return [] if not len(p) else [float(q) for q in stats.false_discovery_control(list(p), method="bh")]
 
 
+def direction(found: Interval, q: float = 0.0, equal: float = 0.0) -> int:
+    """1 if an interval is above `equal`, -1 if below, 0 if these seeds cannot tell or q is above 5 %."""
+    return int(q <= LEVEL and found.low > equal) - int(q <= LEVEL and found.high < equal)
+
+
+def within(found: Interval, low: float, high: float) -> bool | None:
+    """Equivalence: True if all of an interval is from `low` to `high`, False if none of it, else None."""
+    if found.high < low or found.low > high:
+        return False
+    return True if low <= found.low and found.high <= high else None
+
+
+def every(answers: Sequence[bool | None]) -> bool | None:
+    """False if any is, True if all are; None if some cannot be told or there are none."""
+    if False in answers:
+        return False
+    return True if answers and None not in answers else None
+
+
+def some(answers: Sequence[bool | None]) -> bool | None:
+    """True if any is, False if all are false; None if some cannot be told or there are none."""
+    if True in answers:
+        return True
+    return False if answers and None not in answers else None
+
+
+def everywhere(directions: Sequence[int], sign: int = 1) -> bool | None:
+    """True if all point to `sign`, False if any points the other way, None if some cannot be told or there are none."""
+    return every([None if d == 0 else d == sign for d in directions])
+
+
 def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8) -> float:
-    """The smallest mean of a - b that a paired t-test at 5 % finds with probability `power`, for the spread that was seen."""
+    """The smallest mean of a - b that a paired t-test at 5 % finds with probability `power`, for the spread that was seen.
+
+    Infinite for fewer than three pairs, for which scipy's noncentral t is nan at effects as large as would be needed.
+    """
     d = np.subtract(a, b)
-    n, spread = len(d), float(np.std(d, ddof=1)) if len(d) > 1 else math.inf
+    n, spread = len(d), float(np.std(d, ddof=1)) if len(d) > 2 else math.inf
     if not math.isfinite(spread) or spread == 0:
         return spread
     critical = stats.t.ppf(0.975, n - 1)

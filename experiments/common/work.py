@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import torch
 import landscape as ls
 from experiments.common.options import Options
 from landscape.machine.files import write
-from landscape.tasks import Recipe, Task, train
+from landscape.tasks import Recipe, Task, read_data, train
 
 Item = dict[str, Any]
 
@@ -69,6 +70,7 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
     Returns:
         For each item, in their order: {"item": ..., "seconds": ..., **result}.
     """
+    _same_images(options)
     place = Place(options.runs, options.data, options.device)
     module = function.__module__ if function.__module__ != "__main__" else f"experiments.{study}"
     paths = [_path(options.runs / study, function.__qualname__, item) for item in items]
@@ -91,6 +93,17 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [json.loads(path.read_text()) for path in paths]
+
+
+def _same_images(options: Options) -> None:
+    """Stop if the runs that are kept were made with other images: their results do not name them."""
+    if options.data is None:
+        return
+    kept, found = options.runs / "images.json", read_data(options.data).fingerprint
+    if kept.exists() and json.loads(kept.read_text()) != found:
+        sys.exit(f"expected the images with which the runs in {options.runs} were made, found others; choose another --runs")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write(kept, json.dumps(found).encode())
 
 
 def _begin() -> None:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from landscape.errors import UsageError
+
 _OUTPUT = "Output"
 _NAMING = "Which model, which data"
 
@@ -79,3 +81,15 @@ class Naming:
         typer.Option("--weights", help="Name of the weights, if the file holds several sets.", rich_help_panel=_NAMING),
     ] = None
     split: Annotated[str, typer.Option("--split", help="Data to use: train or test.", rich_help_panel=_NAMING)] = "train"
+
+
+def listed_names(option: str, text: str) -> list[str]:
+    """The names of an option that are separated by commas.
+
+    Raises:
+        UsageError: there is no name.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"expected names with {option}, found {text!r}", fix=f"leave {option} out for the usual ones")
+    return names

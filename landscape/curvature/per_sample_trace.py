@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.reverse_mode import grad, vjp
+from landscape.errors import is_exhausted
 from landscape.machine.arithmetic import exact_math
 from landscape.network.batches import Batch
 
@@ -75,7 +76,9 @@ def _squared_pullbacks(
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "There is a performance drop")  # vmap fell back to a loop
             return _vectorized(engine, theta, batch, directions)
-    except Exception:  # control flow that depends on values, or an operation without a rule for vmap
+    except Exception as error:  # control flow that depends on values, or an operation without a rule for vmap
+        if is_exhausted(error):
+            raise
         return torch.stack([torch.stack(list(_one(engine, theta, batch[i : i + 1], u))) for i, u in enumerate(directions)])
 
 
@@ -90,7 +93,7 @@ def _vectorized(engine: Engine, theta: Tensor, batch: Batch, directions: Tensor)
         rows = iter(own)
         leaves = [next(rows)[None] if moves else t for t, moves in zip(tensors, moving, strict=True)]
         single = Batch(*torch.utils._pytree.tree_unflatten(leaves, form))
-        _, pull = torch.func.vjp(lambda p: engine.forward(p, single)[0], params)
+        pull = torch.func.vjp(lambda p: engine.forward(p, single)[0], params)[1]
 
         def squared(v: Tensor) -> Tensor:
             return torch.stack([t.double().square().sum() for t in pull(v)[0].values()]).sum()

@@ -39,7 +39,7 @@ from landscape.measures.hessian.relative_flatness import relative_flatness
 from landscape.measures.perturbation.pac_bayes import pac_bayes, pac_bayes_magnitude
 
 # isort: split
-from landscape.measures.hessian.information import (
+from landscape.measures.hessian.information_matrices import (
     empirical_fisher_lambda_max,
     empirical_fisher_trace,
     fisher_lambda_max,

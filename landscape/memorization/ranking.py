@@ -26,7 +26,7 @@ def samples(
     trajectory: Iterable[Point] | None = None,
     wrong: torch.Tensor | np.ndarray | None = None,
     by: str | None = None,
-    top: int = 25,
+    top: int = 24,
     probes: int = 10,
     step: float = 1e-3,
     names: Sequence[str] | None = None,

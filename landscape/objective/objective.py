@@ -1,8 +1,7 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +16,7 @@ from landscape.machine.agreement import check_alike
 from landscape.machine.arithmetic import grad_mode
 from landscape.machine.distributed import group
 from landscape.machine.malloc import keep_freed
-from landscape.network.batches import Data, one_input, placed, read, split
+from landscape.network.batches import Data, placed, read, split
 from landscape.network.copy_check import Live, check_copy
 from landscape.network.copying import check_model, converted, owned, unwrapped
 from landscape.network.folding import folded
@@ -25,7 +24,7 @@ from landscape.network.forward_checks import check_weights, ready
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss, standard_error
 from landscape.network.parameters import Layout
 from landscape.objective.fingerprint import fingerprints
-from landscape.objective.preparation import Prepared
+from landscape.objective.network_access import NetworkAccess
 from landscape.objective.variants import DTYPES
 from landscape.results import Estimate, Evaluation, Spent
 from landscape.values.evaluation import Metric, evaluated, sample_losses
@@ -33,7 +32,7 @@ from landscape.values.recalibration import recalibrated, with_statistics
 from landscape.values.stacked_points import evaluated_many, stack_size
 
 
-class Objective(Prepared):
+class Objective(NetworkAccess):
     """Mean loss of a network over a fixed data set, as a function of the flat vector of its weights.
 
     L(theta) = sum_n w_n loss_n(theta) / sum_n w_n over the samples n, in the order given, with the network in eval mode
@@ -267,28 +266,6 @@ class Objective(Prepared):
             return forms(self._engine, self._theta, self._cast(v))
         except RuntimeError:
             return None
-
-    def outputs(self, *, dtype: str | None = None) -> Tensor:
-        """The network's outputs at the trained weights for all samples, (N, ...), on the CPU; in another dtype on request."""
-        if dtype is not None:
-            return self.to(dtype).outputs()
-        self._check_values()
-        self._spent.forwards += 1
-        return self._engine.outputs(self._theta)
-
-    @property
-    def example(self) -> tuple[Any, ...] | dict[str, Any]:
-        """The model's arguments for the first two samples: a tuple, or a dictionary of named ones."""
-        return self._engine.batches[0].first(2).inputs
-
-    def plain(self) -> tuple[nn.Module, LossFunction, tuple[Tensor, Tensor]]:
-        """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools; needs one input."""
-        return owned(self._engine.model).requires_grad_(True), self.loss, one_input(self._engine.batches)
-
-    def by_input(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
-        """For every batch: the trained network as a function of its one real input, the inputs (B, ...), the targets."""
-        for network, x, target in self._engine.by_input(self._engine.tensors(self._theta)):
-            yield self._spent.counting(network, self.samples), x, target
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from landscape.report.exports.export import export_slice
 from landscape.report.exports.spreadsheet import samples_csv, slice_csv
 from landscape.report.figure_files import save
 from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
+from landscape.report.figures.information import draw_information, figure_information
 from landscape.report.figures.on_axes import (
     draw_breakdown,
     draw_certificate,
@@ -46,6 +47,7 @@ __all__ = [
     "draw_effects",
     "draw_eigenvalues",
     "draw_history",
+    "draw_information",
     "draw_interpolation",
     "draw_measures",
     "draw_merge_tree",
@@ -62,6 +64,7 @@ __all__ = [
     "figure_effects",
     "figure_eigenvalues",
     "figure_history",
+    "figure_information",
     "figure_interpolation",
     "figure_measures",
     "figure_merge_tree",

@@ -8,6 +8,7 @@ from landscape.results.compared.group_statistics import FALSE_DISCOVERY, Differe
 from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
+from landscape.results.information import Information, LayerInformation, MutualInformation
 from landscape.results.passes import Spent
 from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
@@ -48,9 +49,12 @@ __all__ = [
     "FoundSymmetries",
     "Granulated",
     "GroupValue",
+    "Information",
+    "LayerInformation",
     "Measurement",
     "MergeTree",
     "Minimum",
+    "MutualInformation",
     "NormRatios",
     "PartialCorrelation",
     "PathCheck",

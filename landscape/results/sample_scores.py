@@ -70,7 +70,7 @@ class SampleScores:
     unconverged: Mapping[str, str] = field(default_factory=dict)
     checkpoints: int = 0
     names: tuple[str, ...] | None = None
-    top: int = 25
+    top: int = 24
     inputs: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,1 +1,1 @@
-"""Loss and accuracy at a point of weight space, without derivatives."""
+"""Loss, accuracy and activations of layers at a point of weight space, without derivatives."""

@@ -15,6 +15,7 @@ SMALL = ("--samples", 48, "--allow-unconverged")
 DRAWING = {
     "surface": (("0.safetensors", "--dim", 1, "--grid", 5, "--no-test"), {"surface-line"}),
     "spectrum": (("0.safetensors", "-k", 2, "--probes", 2, "--steps", 8, "--per-layer"), {"spectrum", "blocks"}),
+    "samples": (("0.safetensors", "--scores", "loss", "--top", 4), {"scores", "samples"}),
     "compare": (("0.safetensors", "1.safetensors", "--measures", "trace", "--grid", 3), {"measures", "line-1"}),
     "reparam": (("0.safetensors", "--node", "--measures", "trace,adaptive_trace"), {"certificate"}),
 }
@@ -82,7 +83,7 @@ def test_a_report_of_clean_pictures(place, capfd, monkeypatch):
     assert heights[1] < heights[0]
 
 
-@pytest.mark.parametrize("name", ["surface", "spectrum", "compare", "reparam", "report", "demo"])
+@pytest.mark.parametrize("name", ["surface", "spectrum", "samples", "compare", "reparam", "report", "demo"])
 def test_every_command_that_draws_has_it(name, capfd):
     words = " ".join(run(capfd, name, "--help").out.replace("│", " ").replace("<bool>", " ").split())
     assert "--clean Figures for a paper, without title and caption." in words

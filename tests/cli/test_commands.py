@@ -12,7 +12,10 @@ from torch import nn
 
 from landscape import checkpoints
 
-COMMANDS = ["inspect", "sharpness", "spectrum", "surface", "reparam", "compare", "train", "report", "demo", "init", "doctor"]
+COMMANDS = [
+    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "report", "demo",
+    "init", "doctor",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

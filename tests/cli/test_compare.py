@@ -95,8 +95,8 @@ def test_who_memorized_is_read_from_the_recipes_unless_told(tmp_path):
         assert f"expected --memorized as some of the groups clean, noisy, {said}" in done.error
     done = landscape("compare", *groups, *options, tmp_path / "c", "--control", "wdith", code=2)
     assert "expected a control that the runs record, found 'wdith'" in done.error
-    assert "choose among train_loss, train_accuracy, network, data, " in done.error
-    assert "loss" not in done.err.replace(done.error, ""), "before any work"
+    assert "choose among train_loss, train_accuracy, network, network_options.widths, " in done.error
+    assert done.err.splitlines() == [done.error], "before any work"
 
 
 def test_unmatched_losses_are_warned_of(compared):

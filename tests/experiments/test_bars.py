@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import deque
 
 import numpy as np
 import pytest
@@ -138,6 +139,15 @@ def test_a_step_in_the_span_of_the_inputs_is_the_same_step():
             with torch.no_grad():
                 for weight, slope in zip(own.parameters(), slopes, strict=True):
                     weight -= 0.1 * slope
+
+
+def test_an_oscillation_cancels_at_the_midpoint():
+    network, place = nn.Linear(3, 1, bias=False), torch.tensor([1.0, 2.0, 3.0])
+    swing, drift = torch.tensor([0.5, 0.0, -0.5]), torch.tensor([0.0, 0.1, 0.0])
+    steps = deque(place + drift * t + swing * (-1) ** t for t in (-1, 0, 1))
+    torch.testing.assert_close(edge_of_stability.at_midpoint(network, steps).weight[0], place)
+    first = deque((place, place + 2 * drift))
+    torch.testing.assert_close(edge_of_stability.at_midpoint(network, first).weight[0], place + drift)
 
 
 def test_few_inputs_of_many_samples_keep_their_layer():

@@ -5,8 +5,9 @@ import itertools
 import pytest
 
 from experiments.common.options import Options
-from experiments.memorization import CONDITIONS, LEVELS, planned, table
-from experiments.memorization import judged as verdict_of
+from experiments.memorization import planned, table
+from experiments.memorization_claims import CONDITIONS, LEVELS
+from experiments.memorization_claims import judged as verdict_of
 
 
 @pytest.fixture
@@ -53,19 +54,46 @@ def test_the_verdict_is_that_of_the_numbers(runs):
     [
         ("fit", "best_train_accuracy", 0.5, "networks fit true labels"),
         ("fit", "test_accuracy", 0.3, "with random labels the test accuracy"),
-        ("fit", "epochs_to_fit", 7, "random labels take longer"),
-        ("fit", "epochs_to_fit", 7, "images of noise"),
-        ("fit", "test_accuracy", 0.3, "the more labels are wrong"),
+        ("random labels", "epochs_to_fit", 3, "random labels take longer"),
+        ("random labels", "epochs_to_fit", 900, "random labels take longer"),
+        ("random labels", "epochs_to_fit", 3, "images of noise"),
+        ("clean", "test_accuracy", 0.3, "the more labels are wrong"),
         ("regularizers", "best_train_accuracy", 0.5, "explicit regularizers"),
-        ("depth", "test_accuracy", 0.3, "with partly wrong labels"),
     ],
 )
 def test_a_claim_falls_with_its_numbers(runs, part, number, value, claim):
     made, given = runs
     for run in made:
-        if run["item"]["part"] == part:
+        if part in (run["item"]["part"], run["item"].get("condition")):
             run[number] = value
     (found,) = [c for c in verdict_of(made, given)["claims"] if c["claim"].startswith(claim)]
+    assert found["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("part", "number", "value", "claim"),
+    [
+        ("fit", "epochs_to_fit", 7, "random labels take longer"),
+        ("random labels", "epochs_to_fit", None, "random labels take longer"),
+        ("random labels", "epochs_to_fit", None, "images of noise"),
+        ("fit", "test_accuracy", 0.3, "the more labels are wrong"),
+    ],
+)
+def test_what_cannot_be_told_is_not_refuted(runs, part, number, value, claim):
+    made, given = runs
+    for run in made:
+        if part in (run["item"]["part"], run["item"].get("condition")):
+            run[number] = value
+    (found,) = [c for c in verdict_of(made, given)["claims"] if c["claim"].startswith(claim)]
+    assert found["holds"] is None
+
+
+def test_deeper_networks_that_test_worse_are_noticed(runs):
+    made, given = runs
+    for run in made:
+        if run["item"]["part"] == "depth":
+            run["test_accuracy"] = 0.9 - 0.02 * run["item"]["depth"] + 0.001 * run["item"]["seed"]
+    (found,) = [c for c in verdict_of(made, given)["claims"] if c["claim"].startswith("with partly wrong labels")]
     assert found["holds"] is False
 
 

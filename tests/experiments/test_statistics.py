@@ -9,12 +9,12 @@ from scipy import stats
 from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
 
 
-@pytest.mark.parametrize("seeds", [5, 10])
-def test_the_interval_of_a_mean_covers_it(seeds):
+@pytest.mark.parametrize(("seeds", "share"), [(3, 0.75), (5, 0.92), (10, 0.95)])
+def test_the_interval_of_a_mean_covers_it_as_often_as_said(seeds, share):
     random = np.random.default_rng(1)
-    found = [mean(random.normal(3.0, 2.0, seeds)) for _ in range(200)]
-    covered = sum(i.low <= 3.0 <= i.high for i in found)
-    assert covered >= 182  # 95 % of 200 is 190; fewer than 182 has probability 1 %
+    found = [mean(random.normal(3.0, 2.0, seeds)) for _ in range(1000)]
+    covered = sum(i.low <= 3.0 <= i.high for i in found) / len(found)
+    assert covered == pytest.approx(share, abs=0.03)
 
 
 def test_one_run_has_no_interval():
@@ -29,6 +29,7 @@ def test_a_difference_is_paired_by_seed():
     assert found.low == pytest.approx(0.01)
     assert paired_p(own + 0.01 + 1e-4 * np.arange(5), own) < 1e-4
     assert paired_p(own, own) == 1.0
+    assert paired_p(own + 0.5, own) == 2 / 2**5
     assert paired_p(own, own[::-1]) == pytest.approx(stats.ttest_rel(own, own[::-1]).pvalue)
 
 

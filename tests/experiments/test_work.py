@@ -4,6 +4,8 @@ import json
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import experiments.common.document as document
 from experiments.common.document import Claim, finite, verdict, write
@@ -38,9 +40,30 @@ def test_finished_work_is_not_done_again(tmp_path):
     assert (tmp_path / "marks-3").read_text() == "xx"
 
 
+def test_runs_of_other_images_are_not_taken(tmp_path):
+    for name, seed in (("own", 0), ("other", 1)):
+        random = torch.Generator().manual_seed(seed)
+        images = torch.randint(0, 256, (20, 3, 32, 32), generator=random).to(torch.uint8)
+        labels = torch.arange(20).to(torch.uint8) % 10
+        parts = {
+            f"{split}_{kind}": t.clone() for split in ("train", "test") for kind, t in (("images", images), ("labels", labels))
+        }
+        save_file(parts, tmp_path / f"{name}.safetensors")
+    own = given(tmp_path / "runs", data=f"cifar10:{tmp_path / 'own.safetensors'}")
+    assert each("study", counted, [], own) == each("study", counted, [], own) == []
+    with pytest.raises(SystemExit, match="expected the images with which the runs in"):
+        each("study", counted, [], given(tmp_path / "runs", data=f"cifar10:{tmp_path / 'other.safetensors'}"))
+
+
 @pytest.mark.parametrize(
     ("holds", "word"),
-    [([True, True], "reproduced"), ([True, False], "mixed"), ([True, None], "mixed"), ([False, None], "not reproduced")],
+    [
+        ([True, True], "reproduced"),
+        ([True, False], "mixed"),
+        ([True, None], "mixed"),
+        ([False, None], "not reproduced"),
+        ([None], "cannot be told"),
+    ],
 )
 def test_a_verdict_is_that_of_its_claims(holds, word):
     claims = [Claim("a", "b", "c", h) for h in holds]

@@ -322,3 +322,19 @@ def test_every_score_has_a_name_a_unit_and_a_line(found):
     for name, kind in SCORES.items():
         assert kind.summary.endswith("."), name
         assert kind.unit, name
+
+
+class TooLargeTogether(nn.Linear):
+    """A network that has memory for one sample, not for several under vmap."""
+
+    def forward(self, x):
+        if torch._C._functorch.is_batchedtensor(x):
+            raise MemoryError("no memory for all samples together")
+        return super().forward(x)
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_network_without_vmap():
+    data = torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 1])
+    objective = ls.Objective(TooLargeTogether(3, 2), nn.CrossEntropyLoss(), data, dtype="float64")
+    with pytest.raises(MemoryError):
+        samples(objective, ["gauss_newton_trace"], by="gauss_newton_trace")

@@ -1,5 +1,6 @@
 """SAM, label smoothing and mixup: their steps against float64 formulas written out, and what must not change."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 from small_runs import SMALL, same, state
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.errors import UsageError
 from landscape.tasks import Recipe, build, train
@@ -16,6 +17,7 @@ from landscape.tasks.data.by_name import read_data
 from landscape.tasks.seeds import stream
 from landscape.tasks.training import by_recipe
 from landscape.tasks.training.mixup import Mix
+from landscape.tasks.training.sam_ascent import ascended
 from landscape.tasks.training.snapshot import snapshot_path, write_snapshot
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -179,3 +181,16 @@ def test_every_control_at_once_has_the_same_bits_twice(tmp_path):
     assert same(trained(recipe, tmp_path), trained(recipe, tmp_path, "b"))
     with pytest.raises(UsageError, match=r"found another one: rho 0\.2, there 0\.1"):
         train(replace(recipe, rho=0.2), out=tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("rho", [0.05, 1e3])
+@pytest.mark.parametrize("slope", [0.0, 1e-30, 1.0])
+def test_the_step_of_sam_is_finite_and_as_long_as_rho_unless_the_gradient_vanishes(rho, slope):
+    model = nn.Linear(3, 1, bias=False)
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.tensor([[3.0, 0.0, 4.0]]) * slope
+    with ascended(model, rho):
+        moved = float((model.weight.detach() - before).norm())
+    assert moved == pytest.approx(rho if slope == 1.0 else 0.0 if slope == 0 else moved, rel=1e-3)
+    assert math.isfinite(moved)
+    torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0)

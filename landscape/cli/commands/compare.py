@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming, listed_names
 from landscape.cli.output_directory import OutputDirectory
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
@@ -89,7 +89,7 @@ def run(
     how = Lines(grid, cast("BatchNorm", batchnorm))
     files = grouped(checkpoints or [], group or [])
     marked = _marked(memorized or [], files)
-    controls = CONTROLS if control is None else _controls(control, next(path for paths in files.values() for path in paths))
+    controls = CONTROLS if control is None else _controls(control, [path for paths in files.values() for path in paths])
     inputs: dict[str, Any] = {
         "command": NAME, "measures": names, "grid": grid, "interpolate": interpolate, "batchnorm": batchnorm,
         "match": None if match is None else asdict(match), "seed": common.seed, "samples": common.samples,
@@ -106,13 +106,16 @@ def run(
         match=match,
         lines=how if interpolate else None,
     )
+    memorizing = runs.that_memorized(marked)
+    if memorizing is None and any(m is not None for found in runs.memorized.values() for m in found):
+        terminal.note("not every checkpoint records whether its labels are wrong, so there is no AUC; use --memorized")
     tested = {g: [e for e in runs.test[g] if e is not None] for g in runs.test}
     comparison = compare(
         runs.sharpness,
         train=runs.train,
         test=tested if tested and all(len(tested[g]) == len(runs.test[g]) for g in tested) else None,
         hyperparameters=runs.hyperparameters,
-        memorized=runs.that_memorized(marked),
+        memorized=memorizing,
         controls=controls,
         excluded=runs.excluded,
         seed=common.seed,
@@ -139,22 +142,25 @@ def run(
         )
 
 
-def _controls(text: str, first: Path) -> tuple[str, ...]:
-    """The names in --control; an unknown one is reported before any work, by what the first checkpoint records.
+def _controls(text: str, files: list[Path]) -> tuple[str, ...]:
+    """The names in --control; an unknown one is reported before any work, by what the checkpoints record.
 
     Raises:
-        UsageError: a name that the first checkpoint does not record.
+        UsageError: a name that no checkpoint records.
     """
     from landscape import checkpoints
     from landscape.comparison import hyperparameters, refuse_unknown
     from landscape.errors import LandscapeError
 
-    names = tuple(name.strip() for name in text.split(","))
-    try:
-        recipe = checkpoints.read(first).recipe
-    except LandscapeError:
-        return names  # told where the checkpoint is measured; the others may be in order
-    refuse_unknown(names, [hyperparameters(recipe)])
+    names = tuple(listed_names("--control", text))
+    known = []
+    for path in files:
+        try:
+            known.append(hyperparameters(checkpoints.read(path).recipe))
+        except LandscapeError:
+            continue  # told where the checkpoint is measured; the others may be in order
+    if known:
+        refuse_unknown(names, known)
     return names
 
 

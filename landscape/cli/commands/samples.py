@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming
+from landscape.cli.options import CLEAN, Common, Naming, listed_names
 from landscape.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     import torch
 
+    from landscape.cli.output_directory import OutputDirectory
     from landscape.objective import Objective
     from landscape.results import SampleScores
     from landscape.tasks import Task
@@ -25,7 +26,11 @@ def run(
     naming: Naming,
     scores: Annotated[
         str | None,
-        typer.Option("--scores", help="Names separated by commas. Default: all that are possible."),
+        typer.Option(
+            "--scores",
+            help="Separated by commas: loss, loss_sensitivity, input_curvature, gauss_newton_trace, top_curvature; with "
+            "--trajectory also cumulative_loss, mean_loss_sensitivity, mean_input_curvature, forgetting. Default: all of them.",
+        ),
     ] = None,
     trajectory: Annotated[
         Path | None,
@@ -66,7 +71,7 @@ def run(
     from landscape.memorization.score_kinds import wanted_scores
     from landscape.report import samples_csv
 
-    asked = wanted_scores(None if scores is None else [s.strip() for s in scores.split(",")], trajectory is not None)
+    asked = wanted_scores(None if scores is None else listed_names("--scores", scores), trajectory is not None)
     task = open_task(checkpoint, naming, terminal)
     objective = objective_of(task, common, naming.split)
     mask, source = _known(wrong, task, objective, naming.split)
@@ -106,7 +111,7 @@ def _known(file: Path | None, task: "Task", objective: "Objective", split: str) 
     import torch
 
     if file is not None:
-        return _read_mask(file, objective.samples), file.name
+        return read_mask(file, objective.samples), file.name
     mask, labels = task.extras.get("wrong_labels"), task.extras.get("train_labels")
     if split != "train" or mask is None or labels is None or mask.dtype != torch.bool or mask.shape != labels.shape:
         return None, ""
@@ -117,7 +122,7 @@ def _known(file: Path | None, task: "Task", objective: "Objective", split: str) 
     return mask, "the checkpoint"
 
 
-def _read_mask(file: Path, count: int) -> "torch.Tensor":
+def read_mask(file: Path, count: int) -> "torch.Tensor":
     """The mask in a file: a 0 or 1 for each of `count` samples, or indices of those that are 1.
 
     Raises:

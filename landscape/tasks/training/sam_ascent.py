@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm  # the one class of all BatchN
 def ascended(model: nn.Module, rho: float) -> Iterator[None]:
     """Inside, the weights are w + rho g / ||g||; afterwards they are w again, to the bit.
 
-    g is the gradient that the weights hold when this is entered, and ||g|| its Euclidean norm over all weights. With g = 0 the
-    weights stay. Inside, BatchNorm normalizes by the batch and leaves its running statistics as they are, so that those are
-    of w only.
+    g is the gradient that the weights hold when this is entered, and ||g|| its Euclidean norm over all weights. With g = 0, or
+    so small that rho / ||g|| overflows, the weights stay. Inside, BatchNorm normalizes by the batch and leaves its running
+    statistics as they are, so that those are of w only.
 
     Reference: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv:2010.01412, equation 2 with p = 2.
     """
@@ -23,9 +23,10 @@ def ascended(model: nn.Module, rho: float) -> Iterator[None]:
     with torch.no_grad():
         before = [p.clone() for p, _ in moved]
         size = torch.nn.utils.get_total_norm([gradient for _, gradient in moved])
-        scale = rho / size.clamp(min=torch.finfo(size.dtype).tiny)
-        for p, gradient in moved:
-            p.add_(gradient * scale)
+        scale = rho / size
+        if scale.isfinite():  # else the gradient is zero, or its norm too small for a step of this length
+            for p, gradient in moved:
+                p.add_(gradient * scale)
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -1,0 +1,92 @@
+"""How can memorization be controlled, and at what cost? Seven controls with 40 % of the labels drawn anew.
+
+Weight decay, dropout, SAM, batch size, label smoothing and mixup in three strengths each, and early stopping, on
+scikit-learn's digits and, with --data, on CIFAR-10 images, with perceptrons. All runs of a data set have the same number of
+epochs, in which the baseline fits the wrong labels; nothing stops them before. Two numbers of every run: the share of wrong
+labels that the network reproduces on its training set, and the accuracy on the clean test set.
+
+Early stopping needs labels that are true: one half of the test set chooses the epoch, the other half tells the accuracy, both
+ways. The strengths, from weak to strong, were chosen after trials with another seed, before the runs.
+"""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.common.document import write
+from experiments.common.networks import DIGITS, images
+from experiments.common.options import Options, options
+from experiments.common.work import Item, Place, each
+from experiments.control_claims import judged
+from experiments.control_figure import draw
+from experiments.control_front import chosen_by_halves
+from experiments.control_table import CONTROLS, NONE, areas, table
+from landscape import checkpoints
+from landscape.tasks import Recipe
+
+
+def bases(given: Options) -> dict[str, Recipe]:
+    """The baseline of each data set."""
+    noisy: dict[str, Any] = {"corruption": "labels", "corruption_level": 0.4, "stop_loss": None, "momentum": 0.9}
+    found = {"digits": replace(DIGITS, network_options={"widths": [256, 128]}, lr=0.03, epochs=80, **noisy)}
+    if given.data:
+        found["cifar10"] = images("mlp", given, optimizer="sgd", lr=0.003, epochs=20, **noisy)
+    return found
+
+
+def planned(given: Options) -> list[Item]:
+    """All runs of the study."""
+    items: list[Item] = []
+    for seed, (data, base) in itertools.product(given.seeds, bases(given).items()):
+        settings: list[tuple[str, Any, Recipe]] = [(NONE, None, base)]
+        base = replace(base, evaluate_every=10)  # only the baseline needs every epoch, for early stopping
+        for control, (field, strengths) in CONTROLS.items():
+            extra: dict[str, Any] = {"optimizer": "sam"} if control == "SAM" else {}
+            settings += [(control, s, replace(base, **extra, **{field: s})) for s in strengths]
+        items += [
+            {"data": data, "control": c, "strength": s, "seed": seed, "recipe": replace(r, seed=seed).to_json()}
+            for c, s, r in settings
+        ]
+    return items
+
+
+def one(item: Item, place: Place) -> Item:
+    """Train a run; how much it memorized, and how it tests. The baseline also tells where early stopping ends it."""
+    recipe, baseline = Recipe(**item["recipe"]), item["control"] == NONE
+    keep = 1 if baseline else None
+    path = place.trained(recipe, keep_every=keep)
+    record = checkpoints.read(path).recipe or {}
+    final, history = record["final"], record["history"]
+    names = ("wrong_labels_fitted", "clean_labels_fitted", "test_accuracy", "train_loss")
+    result: Item = {name: final[name] for name in names}
+    if baseline:
+        task = place.task(recipe, keep_every=keep)
+        x, y = task.data("test")
+        right = []
+        for row in history:
+            kept = path.with_name(f"{path.stem}-trajectory") / f"epoch-{row['epoch']:04d}.safetensors"
+            task.model.load_state_dict(checkpoints.read(kept).weights().state)
+            with torch.inference_mode():
+                right.append((task.model.eval()(x).argmax(1) == y).numpy())
+        rows, accuracy = chosen_by_halves(np.array(right))
+        chosen = [history[k] for k in rows]
+        result["early_stopping"] = {
+            "epochs": [h["epoch"] for h in chosen],
+            "test_accuracy": accuracy,
+            **{name: float(np.mean([h[name] for h in chosen])) for name in names[:2]},
+        }
+        result["history"] = {name: [h[name] for h in history] for name in ("epoch", "wrong_labels_fitted", "test_accuracy")}
+    return result
+
+
+if __name__ == "__main__":
+    given = options(__doc__)
+    if not given.draw:
+        runs = each("control", one, planned(given), given)
+        rows = table(runs)
+        found = {d: areas(rows, d) for d in bases(given)}
+        write("control", given, runs, {"verdict": judged(rows, given), "table": rows, "areas": found, "runs": runs})
+    draw()

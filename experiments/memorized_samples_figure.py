@@ -1,0 +1,83 @@
+"""figures/memorized_samples.png, drawn from experiments/results/memorized_samples.json alone."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from experiments.common.document import read
+from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
+
+# Scores over training, at the end of training, and the peer; colours and markers in this order.
+OVER = ("cumulative_loss", "mean_loss_sensitivity", "mean_input_curvature", "forgetting")
+END = ("loss", "loss_sensitivity", "input_curvature", "gauss_newton_trace", "top_curvature")
+PEER = "confident learning"
+NAMES = {
+    "cumulative_loss": "cumulative loss",
+    "mean_loss_sensitivity": "loss sensitivity ‖∂ℓ/∂x‖₁",
+    "mean_input_curvature": "input curvature",
+    "forgetting": "forgetting events",
+    "loss": "loss",
+    "loss_sensitivity": "loss sensitivity ‖∂ℓ/∂x‖₁",
+    "input_curvature": "input curvature",
+    "gauss_newton_trace": "trace of Gauss-Newton, tr G",
+    "top_curvature": "curvature along top eigenvector, vᵀHv",
+    PEER: "confident learning (cleanlab)",
+}
+DATA = {"digits": "digits", "cifar10": "CIFAR-10 images"}
+BAR = 0.97
+
+
+def draw() -> None:
+    """AUROC against the share of wrong labels: a row for each data set, scores over training left, at its end right."""
+    document = read("memorized_samples")
+    rows, how, found = document["table"], document["how"], document["verdict"]
+    sets = list(dict.fromkeys(r["data"] for r in rows))
+    figure, axes = canvas(len(sets), 2, width=9.6, height=3.1, sharey=True, sharex=True)
+    for i, data in enumerate(sets):
+        for ax, names, title in ((axes[i, 0], OVER, "over training"), (axes[i, 1], END, "at the end of training")):
+            _panel(ax, [r for r in rows if r["data"] == data], names)
+            ax.set_title(f"{DATA[data]}, scores {title}", loc="left", fontsize=9)
+        if data == "cifar10":
+            _published(axes[i, 0], found["claims"])
+        axes[i, 0].set_ylabel("AUROC for the wrong labels")
+    for ax in axes[0]:
+        ax.legend(fontsize=6.8, frameon=False, loc="lower left", ncols=2)
+    for ax in axes[-1]:
+        ax.set_xlabel("labels made wrong, %")
+    size, _, memorized = found["scale"].partition("; ")[2].partition("; wrong labels")
+    held = sum(c["holds"] is True for c in found["claims"])
+    version = document["peer"].get("cleanlab")
+    peer = f"cleanlab {version}, 5-fold cross-validation" if version else "cleanlab: not installed"
+    finish(
+        figure,
+        "memorized_samples",
+        title="Wrong labels found by scores of single samples",
+        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {size};\n"
+        f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing.\n"
+        f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{peer}.\n"
+        f"Garg et al. 2024: {found['verdict']}, {held} of {len(found['claims'])} claims hold.",
+    )
+
+
+def _published(ax: Axes, claims: list[dict[str, Any]]) -> None:
+    """The papers' numbers, with the colours of their scores."""
+    for i, name in enumerate(OVER):
+        numbers = [c["numbers"]["published"] for c in claims if "published" in c["numbers"] and f": {name} " in c["claim"]]
+        for values in numbers:
+            ax.plot(range(len(values)), values, color=COLOURS[i], marker=MARKERS[i], mfc="white", ms=5, lw=0.7, ls=":")
+
+
+def _panel(ax: Axes, rows: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+    """Some scores and the peer on one data set."""
+    shares = sorted({r["wrong"] for r in rows})
+    places = range(len(shares))
+    for i, name in enumerate((*names, PEER)):
+        known = {r["wrong"]: r["auroc"] for r in rows if r["score"] == name}
+        if len(known) == len(shares):
+            style: dict[str, Any] = {"color": "#444444", "marker": "x", "ls": "--"} if name == PEER else {}
+            shift = 0.06 * (i - len(names) / 2)
+            band(ax, [p + shift for p in places], [known[s] for s in shares], i, NAMES[name], **style)
+    ax.axhline(BAR, color="black", lw=0.8, ls="--")
+    ax.axhline(0.5, color="black", lw=0.8, ls=":")
+    ax.set_xticks(list(places), [f"{100 * s:g}" for s in shares])
+    ax.set_ylim(0.3, 1.02)

@@ -1,0 +1,150 @@
+"""The claims, fixed before the runs, against the table of every data set."""
+
+import math
+from collections.abc import Sequence
+
+from scipy import stats
+
+from experiments.common.document import Claim, verdict
+from experiments.common.options import Options
+from experiments.common.work import Item
+from experiments.which_measure.networks import MEASURED
+from experiments.which_measure.ranking_table import side
+from landscape.measures import MEASURES
+
+# Largest relative change of a measure that has not moved, in float32; a maximum ends elsewhere within 5 %.
+SAME, SAME_MAXIMUM = 1e-2, 5e-2
+
+
+def judged(populations: dict[str, Item], given: Options) -> Item:
+    """The claims, fixed before the runs, against the tables."""
+    rows = [(data, row) for data, p in populations.items() for row in p["table"] if row["trained"] and row["attacked"]]
+    known = {(data, row["measure"]): row for data, row in rows}
+    claims = [
+        _faked(rows), _proven(rows), _disagree(populations, known), _magnitude(populations, known),
+        _products(populations, known), _robust(rows), _beyond(rows),
+    ]  # fmt: skip
+    counts = "; ".join(
+        f"{data}: {p['generalized']} networks with true labels, {p['memorized']} with wrong ones"
+        for data, p in populations.items()
+    )
+    samples = " and ".join(f"{MEASURED[data]} ({data})" for data in populations)
+    return verdict(
+        claims,
+        scale=f"{len(given.seeds)} seeds a recipe; {counts}; measured on {samples} training samples in float32",
+        departures=[
+            "One architecture, a small perceptron, instead of a large grid of architectures; no run is dropped.",
+            "Memorized means that labels were redrawn; a network with 20 % of them also generalizes.",
+            "The gap of a network trained on wrong labels is dominated by their share; Psi and the sign errors change one "
+            "hyperparameter at a time, the labels among them.",
+            "Intervals and tests treat all networks as independent draws from the mixture of recipes.",
+        ],
+    )
+
+
+def _told(found: Item) -> str:
+    """A statistic with its interval, if there is one."""
+    if found["low"] is None:
+        return f"{found['value']:.2f}"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _faked(rows: Sequence[tuple[str, Item]]) -> Claim:
+    apart = [(d, r) for d, r in rows if not r["proven"] and side(r["trained"]["auc"], 0.5)]
+    turned = [(d, r) for d, r in apart if side(r["attacked"]["auc"], 0.5) == -side(r["trained"]["auc"], 0.5)]
+    spared = [f"{r['measure']} ({d})" for d, r in apart if (d, r) not in turned]
+    return Claim(
+        "a measure without a proof against rescaling says the opposite once the adversary has rescaled",
+        "Dinh et al. 2017: the same function can be made as sharp as one likes",
+        f"{len(turned)} of {len(apart)} such measures that separate the networks as trained separate them the other way round"
+        + (f"; not {', '.join(spared)}" if spared else ""),
+        bool(apart) and len(turned) == len(apart),
+        numbers={"turned": [f"{r['measure']} ({d})" for d, r in turned], "not turned": spared},
+    )
+
+
+def _proven(rows: Sequence[tuple[str, Item]]) -> Claim:
+    own = [(d, r) for d, r in rows if r["proven"]]
+    limit = {m.name: SAME_MAXIMUM if m.name in ("keskar_relative", "asam") else SAME for m in MEASURES.values()}
+    broken = [f"{r['measure']} ({d})" for d, r in own if r["largest_change"] > limit[r["measure"]]]
+    kept = [f"{r['measure']} ({d})" for d, r in own if r["separates"]]
+    return Claim(
+        "measures proven to survive the rescaling do not move",
+        "the proofs in the docstrings",
+        f"{len(own) - len(broken)} of {len(own)} move by less than 1 % (maxima 5 %); {len(kept)} of them separate the networks",
+        not broken,
+        numbers={"moved": broken, "separate before and after": kept},
+    )
+
+
+def _disagree(populations: dict[str, Item], known: dict[tuple[str, str], Item]) -> Claim:
+    found = {d: {m: known[d, m]["trained"]["auc"] for m in ("trace", "lambda_max")} for d in populations}
+    return Claim(
+        "trace and λ_max disagree about memorization: at a matched loss memorizing networks have the larger trace and the "
+        "smaller λ_max",
+        "a trial of two seeds, one batch size",
+        "; ".join(f"{d}: AUC of the trace {_told(f['trace'])}, of λ_max {_told(f['lambda_max'])}" for d, f in found.items()),
+        all(side(f["trace"], 0.5) == 1 and side(f["lambda_max"], 0.5) == -1 for f in found.values()),
+        _detectable(populations),
+        found,
+    )
+
+
+def _magnitude(populations: dict[str, Item], known: dict[tuple[str, str], Item]) -> Claim:
+    found = {d: known[d, "pac_bayes_magnitude"]["trained"]["tau"] for d in populations}
+    ranks = {
+        d: 1 + sum(r["trained"]["tau"]["value"] > found[d]["value"] for (e, _), r in known.items() if e == d) for d in found
+    }
+    total = {d: sum(e == d for e, _ in known) for d in found}
+    return Claim(
+        "magnitude-aware PAC-Bayes ranks the gap among the best",
+        "among the best of 40 measures (Jiang et al. 2020)",
+        "; ".join(f"{d}: τ = {_told(t)}, rank {ranks[d]} of {total[d]}" for d, t in found.items()),
+        all(side(t, 0.0) == 1 and ranks[d] <= total[d] / 4 for d, t in found.items()),
+        numbers={d: t | {"rank": ranks[d], "of": total[d]} for d, t in found.items()},
+    )
+
+
+def _products(populations: dict[str, Item], known: dict[tuple[str, str], Item]) -> Claim:
+    found = {d: known[d, "spectral_product"]["trained"]["tau"] for d in populations}
+    return Claim(
+        "the product of spectral norms correlates negatively with the gap",
+        "negative (Jiang et al. 2020)",
+        "; ".join(f"{d}: τ = {_told(t)}" for d, t in found.items()),
+        all(side(t, 0.0) == -1 for t in found.values()),
+        numbers=found,
+    )
+
+
+def _robust(rows: Sequence[tuple[str, Item]]) -> Claim:
+    errors = [(d, r["measure"], r["trained"]["sign_error"]) for d, r in rows if r["trained"]["sign_error"]["low"] is not None]
+    good = [f"{m} ({d}) {_told(e)}" for d, m, e in errors if e["value"] < 0.5]
+    sure = sum(e["low"] > 0.5 for *_, e in errors)
+    return Claim(
+        "no measure orders the gap in every environment: the worst sign error of each is at least that of a coin",
+        "every measure fails in at least one environment (Dziugaite et al. 2020)",
+        f"{len(errors) - len(good)} of {len(errors)} have a worst sign error of 1/2 or more, {sure} with an interval above 1/2"
+        + (f"; below: {', '.join(good)}" if good else ""),
+        not good if errors else None,
+        numbers={"below one half": good, "surely above": sure, "all": len(errors)},
+    )
+
+
+def _beyond(rows: Sequence[tuple[str, Item]]) -> Claim:
+    found = {f"{r['measure']} ({d})": r["attacked"]["partial"] for d, r in rows if r["proven"]}
+    kept = {name: rho for name, rho in found.items() if side(rho, 0.0)}
+    best = max(found, key=lambda name: abs(found[name]["value"]))
+    return Claim(
+        "some measure that survives ranks the gap at fixed learning rate, batch size and training loss",
+        "conditional dependence on the gap (Jiang et al. 2020)",
+        f"{len(kept)} of {len(found)}; the strongest, {best}: partial ρ = {_told(found[best])}",
+        bool(kept),
+        numbers=kept,
+    )
+
+
+def _detectable(populations: dict[str, Item]) -> str:
+    """The smallest AUC that these numbers of networks find with probability 0.8 at 5 %, by Noether's formula."""
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    sizes = {d: (p["generalized"], p["memorized"]) for d, p in populations.items()}
+    return "; ".join(f"{d}: an AUC of {0.5 + z * math.sqrt((m + n + 1) / (12 * m * n)):.2f}" for d, (m, n) in sizes.items())
