@@ -129,7 +129,8 @@ def confident_learning(item: Item, place: Place) -> Item:
 def peer_runs(items: Sequence[Item], given: Options) -> Item:
     """Confident learning for every run: now, if cleanlab is installed, else as the results that are there have it."""
     try:
-        found = {"cleanlab": version("cleanlab"), "runs": each("memorized_samples", confident_learning, items, given)}
+        own = [item | {"peer": f"cleanlab {version('cleanlab')}"} for item in items]
+        found = {"cleanlab": version("cleanlab"), "runs": each("memorized_samples", confident_learning, own, given)}
     except PackageNotFoundError:
         kept = read("memorized_samples")["peer"] if Path(RESULTS / "memorized_samples.json").exists() else {}
         known = {_key(run["item"]): run for run in kept.get("runs", [])}

@@ -33,6 +33,8 @@ class Claim:
         holds: whether it holds here; None if these seeds cannot tell.
         detectable: the smallest effect that these seeds would have found with probability 0.8, in the unit of `ours`.
         numbers: what `ours` says, as numbers.
+        question: asked by this study and by no paper; told beside the verdict, which does not count it.
+        key: by which another study finds the claim, whatever its words.
     """
 
     claim: str
@@ -41,19 +43,21 @@ class Claim:
     holds: bool | None
     detectable: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    question: bool = False
+    key: str = ""
 
 
 def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -> dict[str, Any]:
     """ "reproduced" if every claim holds, "not reproduced" if none holds and some do not, "mixed" if some hold.
 
-    If no claim holds and none is refuted, the verdict is "cannot be told".
+    If no claim holds and none is refuted, the verdict is "cannot be told". Questions of ours do not count.
 
     Args:
-        claims: at least one.
+        claims: at least one that is not a question of ours.
         scale: the size of networks, data and runs, in a phrase.
         departures: where and why the study differs from the paper.
     """
-    held = [c.holds for c in claims]
+    held = [c.holds for c in claims if not c.question]
     if all(h is True for h in held):
         word = "reproduced"
     elif any(h is True for h in held):
@@ -80,12 +84,25 @@ def write(
         document: plain data; must have "verdict". Infinite and undefined numbers become null.
         images: whether the study uses CIFAR-10 where it is given.
     """
+    how = read(name)["how"] if options.judge else _how(name, options, work, images)
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(finite({"schema": SCHEMA, "how": how, **document}), indent=1, allow_nan=False)
+    write_file(path, (text + "\n").encode())
+    print(f"wrote {path.relative_to(ROOT)}: {document['verdict']['verdict']}")
+    for claim in document["verdict"]["claims"]:
+        word = {True: "holds", False: "does not hold", None: "cannot be told"}[claim["holds"]]
+        print(f"  {word}: {claim['claim']} — {claim['ours']}")
+
+
+def _how(name: str, options: Options, work: Sequence[Mapping[str, Any]], images: bool) -> dict[str, Any]:
+    """How results were made."""
     data = {"digits": read_data("digits").fingerprint}
     images = images and options.data is not None
     if options.data is not None and images:
         data["cifar10"] = read_data(options.data).fingerprint
-    how = {
-        "script": f"python -m experiments.{name}" + (" --data PATH" if images else ""),
+    return {
+        "script": f"python -m experiments.{name} --seeds {len(options.seeds)}" + (" --data PATH" if images else ""),
         "seeds": list(options.seeds),
         "samples": options.samples if images else None,
         "width": options.width if images else None,
@@ -98,14 +115,6 @@ def write(
         "machine": f"{_processor()}, {options.processes} processes of one thread, {options.device}",
         "core_seconds": round(sum(w["seconds"] for w in work)),
     }
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(finite({"schema": SCHEMA, "how": how, **document}), indent=1, allow_nan=False)
-    write_file(path, (text + "\n").encode())
-    print(f"wrote {path.relative_to(ROOT)}: {document['verdict']['verdict']}")
-    for claim in document["verdict"]["claims"]:
-        word = {True: "holds", False: "does not hold", None: "cannot be told"}[claim["holds"]]
-        print(f"  {word}: {claim['claim']} — {claim['ours']}")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -118,9 +127,10 @@ def read(name: str) -> dict[str, Any]:
 
 
 def claims_held(found: Mapping[str, Any]) -> str:
-    """How many claims of a verdict hold, as "2 of 8 claims hold"."""
-    held = sum(claim["holds"] is True for claim in found["claims"])
-    return f"{held} of {len(found['claims'])} claims hold"
+    """How many claims of a verdict hold, as "2 of 8 claims hold", and how many questions of ours are answered with yes."""
+    claims, questions = ([c["holds"] for c in found["claims"] if c["question"] is own] for own in (False, True))
+    told = f"{claims.count(True)} of {len(claims)} claims hold"
+    return told + (f"; yes to {questions.count(True)} of {len(questions)} questions of ours" if questions else "")
 
 
 def finite(value: Any) -> Any:

@@ -20,6 +20,7 @@ class Options:
         runs: folder of trained networks and of finished pieces of work.
         processes: pieces of work at a time, each in a process of one thread.
         device: where networks are trained.
+        judge: do no work, and judge again the runs in experiments/results/.
         draw: only draw the figure from the results that are there.
     """
 
@@ -30,7 +31,8 @@ class Options:
     runs: Path
     processes: int
     device: str
-    draw: bool
+    judge: bool = False
+    draw: bool = False
 
 
 def options(description: str | None, *, seeds: int = 5, samples: int = 1000, width: int = 8) -> Options:
@@ -48,6 +50,9 @@ def options(description: str | None, *, seeds: int = 5, samples: int = 1000, wid
         "--processes", type=int, default=os.cpu_count() or 1, help="pieces of work at a time (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--judge", action="store_true", help="do no work: judge the runs in experiments/results/ again, with the same options"
+    )
     parser.add_argument("--draw", action="store_true", help="only draw the figure from experiments/results/")
     given = parser.parse_args()
     for name in ("samples", "width", "seeds", "processes"):
@@ -64,5 +69,5 @@ def options(description: str | None, *, seeds: int = 5, samples: int = 1000, wid
             )
     return Options(
         data, given.samples, given.width, tuple(range(given.first_seed, given.first_seed + given.seeds)),
-        given.runs, given.processes, given.device, given.draw,
+        given.runs, given.processes, given.device, given.judge, given.draw,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import landscape as ls
+from experiments.common.document import finite, read
 from experiments.common.options import Options
 from landscape.machine.files import write
 from landscape.tasks import Recipe, Task, read_data, train
@@ -55,7 +56,7 @@ class Place:
 
 
 def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[Item], options: Options) -> list[Item]:
-    """`function(item, place)` for every item.
+    """`function(item, place)` for every item; with --judge, the results that experiments/results/STUDY.json has.
 
     An item is a plain dictionary with everything that determines its result; the result is one, too. Both are kept in
     RUNS/STUDY/, and a result that is there is not computed again. A function that changes needs a new name or another entry in
@@ -68,8 +69,10 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
         options: of the command line.
 
     Returns:
-        For each item, in their order: {"item": ..., "seconds": ..., **result}.
+        For each item, in their order: {"item": ..., "seconds": ..., **result}, as they stand in the document of the study.
     """
+    if options.judge:
+        return _judged_before(study, items)
     _same_images(options)
     place = Place(options.runs, options.data, options.device)
     module = function.__module__ if function.__module__ != "__main__" else f"experiments.{study}"
@@ -92,7 +95,30 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return [json.loads(path.read_text()) for path in paths]
+    return [finite(json.loads(path.read_text())) for path in paths]
+
+
+def _judged_before(study: str, items: Sequence[Item]) -> list[Item]:
+    """The results for the items in the document of a study."""
+    known: dict[str, Item] = {}
+
+    def gather(value: Any) -> None:
+        if isinstance(value, dict):
+            if "item" in value and "seconds" in value:
+                known[json.dumps(value["item"], sort_keys=True)] = value
+            gather(list(value.values()))
+        elif isinstance(value, list):
+            for part in value:
+                gather(part)
+
+    gather(read(study))
+    found = [known.get(json.dumps(finite(item), sort_keys=True)) for item in items]
+    if None in found:
+        sys.exit(
+            f"expected all {len(items)} runs in the results of {study}, found {len(items) - found.count(None)}; "
+            "give --judge the options with which they were made, or leave it out to do the work"
+        )
+    return [result for result in found if result is not None]
 
 
 def _same_images(options: Options) -> None:

@@ -8,7 +8,18 @@ import numpy as np
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import Interval, adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import (
+    Interval,
+    adjusted,
+    detectable,
+    difference,
+    direction,
+    every,
+    everywhere,
+    mean,
+    paired_p,
+    within,
+)  # fmt: skip
 from experiments.common.work import Item
 
 NAMES = {"digits": "digits", "cifar10": "CIFAR-10"}
@@ -177,19 +188,20 @@ def at_edge(run: Item) -> float | None:
 
 
 def _edge(known: Runs) -> Claim:
-    words, numbers, near = [], {}, []
+    words, numbers = [], {}
+    near: list[bool | None] = []
     for c in ("clean", "labels 40%"):
         found = known.of(at_edge, c, "descent")
         there = [v for v in found if math.isfinite(v)]
         told = mean(there) if there else Interval(math.nan, math.nan, math.nan, 0)
         words.append(f"{c}: {told} of 2 / lr in the {len(there)} of {len(found)} seeds that reach it")
         numbers[c] = told.to_json() | {"reached": len(there), "seeds": len(found)}
-        near.append(len(there) == len(found) and told.low >= 1 - NEAR and told.high <= 1 + NEAR)
+        near.append(within(told, 1 - NEAR, 1 + NEAR) if len(there) == len(found) else False)
     return Claim(
         "digits: full-batch gradient descent takes lambda_max to 2 / lr and keeps it there until the loss is small",
         "lambda_max hovers at or just above 2 / lr (Cohen et al. 2021, arXiv:2103.00065; not in this paper)",
         f"{'; '.join(words)} (median from the first to the last time above it; within {NEAR:.0%} is near)",
-        all(near),
+        every(near),
         numbers=numbers,
     )
 
@@ -203,7 +215,7 @@ def _factor(claim: str, published: str, unit: str, logs: dict[str, np.ndarray]) 
         claim,
         published,
         "; ".join(f"{k}: {v}" for k, v in found.items()) + f" {unit} (largest q = {max(q.values()):.2g})",
-        all(v.low > 1 and q[k] <= 0.05 for k, v in found.items()),
+        everywhere([direction(v, q[k], 1.0) for k, v in found.items()]),
         f"a factor of {max(math.exp(detectable(v, zero[k])) for k, v in logs.items()):.3g}",
         {k: v.to_json() | {"q": q[k]} for k, v in found.items()},
     )
@@ -219,7 +231,7 @@ def _shift(
         claim,
         published,
         "; ".join(f"{k}: {v}" for k, v in found.items()) + f" {words} (largest q = {max(q.values()):.2g})",
-        all(v.low > 0 and q[k] <= 0.05 for k, v in found.items()),
+        everywhere([direction(v, q[k]) for k, v in found.items()]),
         f"{max(unit * detectable(a, b) for a, b in pairs.values()):.3g}" + (" points" if unit == 100 else ""),
         {k: v.to_json() | {"q": q[k]} for k, v in found.items()},
     )

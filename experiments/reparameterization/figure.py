@@ -43,7 +43,7 @@ def draw() -> None:
         "Top middle: a line for each seed, layer 1 times α and layer 2 divided by it;\n"
         "dots: the bound 2 √(tr H₁₁ tr H₂₂) + rest; dashed: clean as trained. Right: for each seed the value as trained (mark) "
         "and what factors up to 10, and those of the smallest trace, reach (bar).\n"
-        "Bottom: one network each; a line under another is equal to it. "
+        "Bottom: the networks of the first seed; a line under another is equal to it. "
         f"Dinh et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 
@@ -91,7 +91,7 @@ def _flattening(ax: Axes, document: Document) -> None:
 
 def _lines(ax: Axes, document: Document, norm: str, title: str) -> None:
     dashes = {"trained": ("-", 2.6, 0.35), "layer": ("--", 1.2, 1.0), "node": (":", 1.4, 1.0)}
-    for line in document["surfaces"]:
+    for line in (line for line in document["surfaces"] if line["item"]["seed"] == document["how"]["seeds"][0]):
         colour = CLEAN if line["item"]["condition"] == "clean" else NOISE
         for curve in line["curves"]:
             if curve["norm"] == norm:

@@ -35,14 +35,18 @@ PLAIN = (
     ("shift", 10.0, False), ("flattest layer", None, False), ("flattest node", None, True),
 )  # fmt: skip
 NORMALIZED = tuple((family, 10.0, False) for family in ("norm-out", "norm-in", "bias"))
+# Of the factor with the smallest trace: where the trace must be larger.
+AROUND = (0.25, 0.5, 0.8, 1.25, 2.0, 4.0)
 IMAGES = (("layer", 10.0, False), ("flattest layer", None, False), ("flattest node", None, False))
 
 
 def planned(given: Options) -> list[Item]:
     """Every network and its moves."""
+    # In small batches BatchNorm is too noisy for random labels to be fitted.
+    normalized = replace(DIGITS, network_options={"batchnorm": True}, batch_size=128)
     kinds: list[tuple[str, Recipe, Sequence[tuple[str, float | None, bool]]]] = [
         ("mlp", DIGITS, PLAIN),
-        ("mlp with BatchNorm", replace(DIGITS, network_options={"batchnorm": True}), NORMALIZED),
+        ("mlp with BatchNorm", normalized, NORMALIZED),
     ]
     if given.data:
         kinds.append(("mlp", images("mlp", given), IMAGES))
@@ -120,7 +124,12 @@ def bounds(model: nn.Module, symmetries: Symmetries, x: torch.Tensor) -> dict[st
     curvature = diagonal(model, x)
     unit = symmetries.default
     blocks = trace_blocks(symmetries, unit, curvature)
-    at = apply(model, symmetries, symmetries.layerwise({unit.name: blocks.flattest}))
+
+    def rescaled(alpha: float) -> float:
+        """The trace of the network with this factor of the layer, from its own derivatives."""
+        other = apply(model, symmetries, symmetries.layerwise({unit.name: alpha}))
+        return float(sum(c.sum() for c in diagonal(other, x).values()))
+
     scales = {f"flattest {kind}": flattest(curvature, symmetries, node=kind == "node") for kind in ("layer", "node")}
     return {
         "trained": float(sum(c.sum() for c in curvature.values())),
@@ -130,18 +139,20 @@ def bounds(model: nn.Module, symmetries: Symmetries, x: torch.Tensor) -> dict[st
         "rest": blocks.rest,
         "bound": blocks.bound,
         "alpha": blocks.flattest,
-        "reached": float(sum(c.sum() for c in diagonal(at, x).values())),
+        "reached": rescaled(blocks.flattest),
+        "around": [[f, rescaled(f * blocks.flattest)] for f in AROUND],
         **{kind: float(scaled_trace(curvature, symmetries, s)) for kind, s in scales.items()},
         "scales": scales,
     }
 
 
 def surfaces(given: Options) -> list[Item]:
-    """The lines through one clean and one memorizing network, as trained and moved."""
+    """The lines through the clean and the memorizing network of every seed, as trained and moved."""
     return [
-        {"condition": condition, "seed": given.seeds[0], "samples": 500, "points": 41}
-        | {"recipe": replace(DIGITS, corruption=condition, seed=given.seeds[0]).to_json()}
+        {"condition": condition, "seed": seed, "samples": 500, "points": 41}
+        | {"recipe": replace(DIGITS, corruption=condition, seed=seed).to_json()}
         for condition in CONDITIONS
+        for seed in given.seeds
     ]
 
 

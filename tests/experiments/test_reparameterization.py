@@ -111,6 +111,7 @@ def made_up(**changes):
         own |= {
             "flattest node": changes.get("flat", 0.2) * start["trace"],
             "reached": 0.5 * start["trace"] * changes.get("off", 1.0),
+            "around": [[2.0, changes.get("around", 0.8) * start["trace"]]],
         }
         common = {"delta": changes.get("delta", 1e-14), "verdicts": verdicts}
         runs.append(
@@ -143,7 +144,9 @@ def test_the_paper_is_reproduced_by_runs_as_it_describes_them():
         ("same function", {"delta": 1e-3}),
         ("clean network can be made", {"growth": 1.1}),
         ("flattening is bounded", {"off": 1.01}),
+        ("flattening is bounded", {"around": 0.4}),
         ("smaller trace than", {"flat": 0.5}),
+        ("the reverse", {"growth": 20.0, "fall": 1.01}),
         ("can be faked", {"moved": 1.5}),
         ("can be faked", {"growth": 1.1, "fall": 1.1}),
         ("survive a family", {"verdict": "CLAIM BROKEN"}),
