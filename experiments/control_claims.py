@@ -75,7 +75,7 @@ def _best(rows: Sequence[Row], sets: Sequence[str]) -> list[Claim]:
     pairs = [(d, c) for d in sets for c in known[d] if c != "dropout"]
     more = {pair: difference(known[pair[0]]["dropout"], known[pair[0]][pair[1]]) for pair in pairs}
     q = dict(zip(pairs, adjusted([paired_p(known[d]["dropout"], known[d][c]) for d, c in pairs]), strict=True))
-    seen = max(detectable(known[d]["dropout"], known[d][c]) for d, c in pairs)
+    seen = max(detectable(known[d]["dropout"], known[d][c], tests=len(pairs)) for d, c in pairs)
 
     def claim(text: str, published: str, those: Sequence[tuple[str, str]]) -> Claim:
         surely = {p: more[p].value > 0 and q[p] <= LEVEL for p in those}
@@ -121,7 +121,7 @@ def _mixup(rows: Sequence[Row], sets: Sequence[str]) -> Claim:
 def _helpful(rows: Sequence[Row], sets: Sequence[str]) -> list[Claim]:
     published = {
         "SAM": "SAM natively provides robustness to label noise (Foret et al. 2021, abstract)",
-        "mixup": "a question of this study; the abstract of mixup speaks of memorization, which is judged above",
+        "mixup": "the abstract of mixup speaks of memorization, which is judged above",
         "label smoothing": "label smoothing competes with loss corrections under label noise (Lukasik et al. 2020, abstract)",
         EARLY: "gradient descent with early stopping is provably robust to label noise (Li et al. 2020, title)",
     }
@@ -136,6 +136,7 @@ def _helpful(rows: Sequence[Row], sets: Sequence[str]) -> list[Claim]:
                 _in_some(own, sets, _tests_better),
                 _power(own),
                 _settings(own, sets, _tests_better),
+                question=control == "mixup",
             )
         )
     return claims
@@ -153,6 +154,7 @@ def _free(rows: Sequence[Row], sets: Sequence[str]) -> Claim:
         _in_some(own, sets, free),
         _power(own),
         _settings(own, sets, free),
+        question=True,
     )
 
 
@@ -177,6 +179,7 @@ def _least(rows: Sequence[Row], sets: Sequence[str]) -> Claim:
         + "; ".join(f"{d}: " + ", ".join(f"{k} ({s:.0%})" for k, s in f.items()) for d, f in front.items()),
         holds,
         numbers={d: {"best": won[d], "front": front[d]} for d in sets},
+        question=True,
     )
 
 

@@ -46,11 +46,11 @@ def table(runs: Sequence[Row]) -> list[Row]:
             row[f"{name}_mean"] = mean(row[name]).to_json()
             if row is not base:
                 row[f"{name}_difference"] = difference(row[name], base[name]).to_json()
-                row[f"{name}_detectable"] = detectable(row[name], base[name])
-                compared.append((row, name))
+                compared.append((row, name, base[name]))
                 p.append(paired_p(row[name], base[name]))
-    for (row, name), q in zip(compared, adjusted(p), strict=True):
+    for (row, name, without), q in zip(compared, adjusted(p), strict=True):
         row[f"{name}_q"] = q
+        row[f"{name}_detectable"] = detectable(row[name], without, tests=len(p))
     for data in {r["data"] for r in rows}:
         points = {label(r): (r["memorized"], r["tested"]) for r in rows if r["data"] == data}
         often = on_front(points)

@@ -179,7 +179,8 @@ def _difference(known: Known) -> Claim:
                 np.mean([r["falls"] for r in known.layers(task, activation, "true", estimate)], axis=0)
                 for activation in ("tanh", "relu")
             )
-            found[f"{task}, {estimate}"] = (difference(tanh, relu), detectable(tanh, relu))
+            tests = len(WIDTHS) * len(ESTIMATES)
+            found[f"{task}, {estimate}"] = (difference(tanh, relu), detectable(tanh, relu, tests=tests))
             p.append(paired_p(tanh, relu))
     q = dict(zip(found, adjusted(p), strict=True))
     return Claim(

@@ -1,6 +1,6 @@
 """Clean and memorizing networks to try the toolkit on: experiments/checkpoints/*.safetensors.
 
-A perceptron on digits and, with --data, C1 on CIFAR-10 images, each on true and on random labels, with small and
+A perceptron on digits and, with --data, C1 and a ResNet-8 on CIFAR-10 images, each on true and on random labels, with small and
 large batches, all to a training loss of 0.01. They are stored in half precision, without the place of the data:
 `landscape sharpness experiments/checkpoints/digits-*.safetensors`, and with `--data cifar10:PATH` the others.
 """
@@ -26,7 +26,7 @@ def planned(given: Options) -> list[Item]:
     # Digits are trained by SGD, whose learning rate goes up with the batch; Adam keeps its own.
     bases = {"digits-mlp": (DIGITS, {"lr": 0.04, "epochs": 3000})}
     if given.data:
-        bases |= {f"cifar10-{name}": (images(name, given), {}) for name in ("c1",)}
+        bases |= {f"cifar10-{name}": (images(name, given), {}) for name in ("c1", "resnet8")}
     return [
         {"name": f"{name}-{labels}-{batch}-batch", "recipe": replace(recipe, corruption=labels, **changes).to_json()}
         for name, (recipe, large) in bases.items()

@@ -5,7 +5,7 @@ Three parts, on scikit-learn's digits and, with --data, on CIFAR-10 images:
 - fit: true labels, labels redrawn with probability 20 to 100 %, shuffled, random and Gaussian pixels, without any
   regularizer. How long until 99 % of the training set is fitted, and the test accuracy then.
 - regularizers: weight decay, dropout, BatchNorm and augmentation, on true and on random labels.
-- depth: perceptrons of 1 to 5 hidden layers, with partly redrawn labels.
+- depth: perceptrons of 1 to 5 hidden layers, and ResNets of 8, 14 and 20 layers, with partly redrawn labels.
 
 Everything is trained to a training loss of 0.01, or to the largest number of epochs of its recipe.
 """
@@ -19,7 +19,7 @@ from experiments.common.networks import DIGITS, corrupted, images
 from experiments.common.options import Options, options
 from experiments.common.statistics import mean
 from experiments.common.work import Item, Place, each
-from experiments.memorization_claims import CONDITIONS, DEPTH_LEVELS, DEPTHS, FITTED, REGULARIZERS, judged
+from experiments.memorization_claims import CONDITIONS, DEPTH_LEVELS, DEPTHS, FITTED, REGULARIZERS, RESNETS, judged
 from experiments.memorization_figure import draw
 from landscape import checkpoints
 from landscape.tasks import Recipe
@@ -71,6 +71,10 @@ def planned(given: Options) -> list[Item]:
                 deep = replace(recipe, network_options={"widths": [width] * depth})
                 for level in DEPTH_LEVELS if data == "digits" else (0.4,):
                     add("depth", data, "mlp", corrupted(deep, f"labels {level:.0%}"), depth=depth, level=level)
+    if given.data:
+        for layers in RESNETS:
+            recipe = corrupted(images(f"resnet{layers}", half), "labels 40%")
+            add("depth", "cifar10", "resnet", recipe, depth=layers, level=0.4)
     return items
 
 

@@ -13,6 +13,7 @@ NAMES = {
     ("digits", "mlp"): "digits, perceptron",
     ("cifar10", "mlp"): "CIFAR-10, perceptron",
     ("cifar10", "c1"): "CIFAR-10, C1",
+    ("cifar10", "resnet"): "CIFAR-10, ResNet",
 }
 Rows = list[dict[str, Any]]
 

@@ -48,7 +48,10 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
     def found(claim: dict[str, Any]) -> str:
         return claim["ours"] + (f" (could have seen {claim['detectable']})" if claim["detectable"] else "")
 
-    return [(c["claim"], c["published"], found(c), words[c["holds"]]) for c in read(name)["verdict"]["claims"]]
+    return [
+        (c["claim"] + (" *(a question of ours)*" if c["question"] else ""), c["published"], found(c), words[c["holds"]])
+        for c in read(name)["verdict"]["claims"]
+    ]
 
 
 def scale(name: str) -> str:

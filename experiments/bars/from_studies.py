@@ -10,8 +10,11 @@ from experiments.common.document import RESULTS, Claim
 from experiments.common.options import Options
 from experiments.common.work import Item
 
-# The claims of each study that are bars, by words in them.
-WANTED = {"memorized_samples": ("auroc",), "patterns_first": ("critical sample ratio", "loss sensitivity")}
+# The claims of each study that are bars, by their keys.
+WANTED = {
+    "memorized_samples": ("best AUROC", "published AUROC"),
+    "patterns_first": ("critical samples", "critical samples rise", "loss sensitivity"),
+}
 
 
 def items(options: Options) -> list[Item]:
@@ -22,10 +25,10 @@ def items(options: Options) -> list[Item]:
 def bar(done: list[Item], options: Options) -> Bar:
     """The claims of the other studies whose results are there."""
     claims, missing = [], []
-    for study, words in WANTED.items():
+    for study, keys in WANTED.items():
         path = RESULTS / f"{study}.json"
         found = json.loads(path.read_text())["verdict"]["claims"] if path.exists() else []
-        chosen = [c for c in found if any(word in c["claim"].lower() for word in words)]
+        chosen = [c for c in found if c["key"] in keys]
         claims += [Claim(**(c | {"claim": f"{c['claim']} ({study})"})) for c in chosen]
         missing += [] if chosen else [study]
     reason = f"no such claim in experiments/results/ from: {', '.join(missing)}" if missing else ""

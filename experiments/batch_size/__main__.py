@@ -26,7 +26,7 @@ def main() -> None:
         table = rows(runs)
         images = f"; {given.samples} CIFAR-10 images, perceptron and C1 of width {given.width}" if given.data else ""
         judged = verdict(
-            claims(table, between),
+            claims(runs, table, between),
             scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10{images}",
             departures=[
                 f"The small batch has {SMALL} samples: the 256 of the paper would be a fifth to a quarter of these data.",

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, INVARIANT, LARGE, MAIN, PHI, SCALED, STEPS
-from experiments.batch_size.ratios import Row, Runs, direction, find
+from experiments.batch_size.ratios import Row, Runs, direction, directions, find, settings
 from experiments.common.document import Claim
-from experiments.common.statistics import detectable, difference, everywhere, mean
+from experiments.common.statistics import detectable, difference, every, everywhere, mean
 
 # Keskar et al. 2017: (small, large batch) of the accuracies in %, and of phi at 1e-3 and 5e-4, in full space and in 100 random
 # directions.
@@ -49,54 +49,62 @@ def columns(runs: Runs) -> list[dict[str, Any]]:
     return out
 
 
-def claims(table: Sequence[Row], lines: Sequence[Row]) -> list[Claim]:
-    """All claims."""
+def claims(runs: Runs, table: Sequence[Row], lines: Sequence[Row]) -> list[Claim]:
+    """All claims. A setting in which a run did not come down to its loss cannot tell."""
     out = [
-        _claim(table, "keskar", MAIN, "a large batch (10 %) is sharper by Keskar's phi, box of 1e-3, in every network",
+        _claim(runs, table, "keskar", MAIN, "a large batch (10 %) is sharper by Keskar's phi, box of 1e-3, in every network",
                "LB/SB of 8.7 to 223 in six networks"),
-        _as_large(table),
-        _claim(table, "test accuracy", MAIN, "a large batch (10 %) tests worse in every network",
+        _as_large(runs, table),
+        _claim(runs, table, "test accuracy", MAIN, "a large batch (10 %) tests worse in every network",
                "0.2 to 5.3 points worse", sign=-1),
-        _claim(table, "distance", MAIN, "a large batch (10 %) stays closer to its start in every network",
+        _claim(runs, table, "distance", MAIN, "a large batch (10 %) stays closer to its start in every network",
                "large batches tend to zoom in on the minimum that is closest to the start", sign=-1),
-        _steeper(lines),
-        _agree(table),
+        _steeper(runs, lines),
+        _agree(runs, table),
     ]  # fmt: skip
     for arm, words in SEPARATE.items():
-        out.append(_claim(table, "keskar", arm, f"a large batch (10 %) is still sharper by phi {words}", "not separated"))
-    return [*out, _reversal(table)]
+        text = f"a large batch (10 %) is still sharper by phi {words}"
+        out.append(_claim(runs, table, "keskar", arm, text, "not separated", question=True))
+    return [*out, _reversal(runs, table)]
 
 
-def _claim(table: Sequence[Row], quantity: str, arm: str, claim: str, published: str, sign: int = 1) -> Claim:
+def _claim(
+    runs: Runs, table: Sequence[Row], quantity: str, arm: str, claim: str, published: str, sign: int = 1, question: bool = False
+) -> Claim:
     """A claim on the direction of a quantity with 10 % of the data, in every setting; the whole data are told beside it."""
     ten, all_ = (find(table, quantity, arm=arm, batch=batch) for batch in LARGE)
-    holds = everywhere([direction(r) for r in ten.values()], sign)
+    holds = everywhere(directions(runs, arm, ten), sign)
     whole = {name: f" (all: {told_row(r)})" for name, r in all_.items()}
     told = "; ".join(f"{name}: {told_row(r)}{whole.get(name, '')}" for name, r in ten.items())
-    return Claim(claim, published, told, holds, power(list(ten.values())), {"10 %": _numbers(ten), "all": _numbers(all_)})
+    unknown = [name for name in settings(runs, arm) if name not in ten]
+    told += f"; cannot be told, for a run did not come down to its loss: {', '.join(unknown)}" if unknown else ""
+    numbers = {"10 %": _numbers(ten), "all": _numbers(all_)}
+    return Claim(claim, published, told, holds, power(list(ten.values())), numbers, question)
 
 
-def _as_large(table: Sequence[Row]) -> Claim:
+def _as_large(runs: Runs, table: Sequence[Row]) -> Claim:
     """The size of the effect."""
     found = find(table, "keskar", arm=MAIN, batch="10 %")
-    reach = [int(r["ratio"]["low"] >= SMALLEST) - int(r["ratio"]["high"] < SMALLEST) for r in found.values()]
+    sides = {n: int(r["ratio"]["low"] >= SMALLEST) - int(r["ratio"]["high"] < SMALLEST) for n, r in found.items()}
+    reach = [sides.get(name, 0) for name in settings(runs, MAIN)]
     told = "; ".join(f"{name}: {told_row(r)}" for name, r in found.items())
     return Claim(
         f"the ratio of phi is at least the smallest of the paper, {SMALLEST:.1f}", "8.7 to 223", told, everywhere(reach)
     )
 
 
-def _steeper(lines: Sequence[Row]) -> Claim:
+def _steeper(runs: Runs, lines: Sequence[Row]) -> Claim:
     """The loss beyond the two ends of the line between the minima, half its length away."""
-    told, directions, numbers, lowest = [], [], {}, []
-    for setting in dict.fromkeys(r["item"]["setting"] for r in lines):
+    told, signs, numbers, lowest = [], [], {}, []
+    for setting in settings(runs, MAIN):
         own = [r for r in lines if (r["item"]["setting"], r["item"]["batch"]) == (setting, "10 %")]
         pairs = [[_at(r, "loss", place) for r in own] for place in (1.5, -0.5)]
         if not own or any(v is None or v <= 0 for p in pairs for v in p):
+            signs.append(0)
             continue
         large, small = (np.log(np.array(p, dtype=float)).tolist() for p in pairs)
         found = difference(large, small)
-        directions.append(int(found.low > 0) - int(found.high < 0))
+        signs.append(int(found.low > 0) - int(found.high < 0))
         numbers[setting] = {
             "value": math.exp(found.value),
             "low": math.exp(found.low),
@@ -109,43 +117,42 @@ def _steeper(lines: Sequence[Row]) -> Claim:
         "on the line through both minima the loss rises more beyond the large batch (10 %) than beyond the small one",
         "large-batch minima are strikingly sharper along the line (figure 3)",
         f"loss half the distance beyond the large over that beyond the small: {'; '.join(told)}",
-        everywhere(directions),
+        everywhere(signs),
         f"a factor of {max(lowest):.2f}" if lowest else "",
         numbers,
     )
 
 
-def _agree(table: Sequence[Row]) -> Claim:
+def _agree(runs: Runs, table: Sequence[Row]) -> Claim:
     """Measures that no rescaling of layers and neurons moves."""
-    told, numbers, directions = [], {}, []
-    settings = dict.fromkeys(r["setting"] for r in table)
-    for setting in settings:
+    told, numbers, signs = [], {}, []
+    for setting in settings(runs, MAIN):
         found = {n: find(table, n, arm=MAIN, batch="10 %").get(setting) for n in INVARIANT}
         known = {n: direction(r) for n, r in found.items() if r is not None}
         up, down, open_ = ([n for n, d in known.items() if d == sign] for sign in (1, -1, 0))
         numbers[setting] = {"sharper": up, "flatter": down, "cannot be told": open_}
-        directions += list(known.values())
+        signs += list(known.values()) or [0]
         told.append(f"{setting}: {len(up)} sharper, {len(down)} flatter, {len(open_)} cannot be told")
     return Claim(
         "the measures that survive a rescaling of layers and neurons agree that a large batch (10 %) is sharper",
         'not measured; the "+ 1" of the box of phi is what a rescaling defeats',
         "; ".join(told),
-        everywhere(directions),
+        everywhere(signs),
         numbers=numbers,
+        question=True,
     )
 
 
-def _reversal(table: Sequence[Row]) -> Claim:
+def _reversal(runs: Runs, table: Sequence[Row]) -> Claim:
     """Li et al.: for equal epochs, the large batch looks sharper without weight decay, the small one with it."""
     arms = {arm: find(table, "keskar", arm=arm, batch="10 %") for arm in (EPOCHS, EPOCHS_DECAY)}
-    without, with_ = ([direction(r) for r in arms[arm].values()] for arm in (EPOCHS, EPOCHS_DECAY))
-    parts = (everywhere(without, 1), everywhere(with_, -1))
+    parts = [everywhere(directions(runs, arm, arms[arm]), sign) for arm, sign in ((EPOCHS, 1), (EPOCHS_DECAY, -1))]
     told = [f"{arm}: {told_row(r)}" for arm, found in arms.items() for r in found.values()]
     return Claim(
         "for equal epochs the large batch (10 %) is sharper by phi without weight decay, and the small one with it",
         "Li et al. 2018, VGG-9, batch 128 against 8192: the picture of the interpolation flips",
         "; ".join(told),
-        False if False in parts else True if all(parts) else None,
+        every(parts),
         power([r for found in arms.values() for r in found.values()]),
         {arm: _numbers(found) for arm, found in arms.items()},
     )

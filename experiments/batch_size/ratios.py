@@ -1,7 +1,7 @@
 """Large batch over small batch, paired by seed: one row for every setting, arm, batch and quantity."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,18 @@ LEVEL = 0.05
 def rows(runs: Runs) -> list[Row]:
     """The ratios of all quantities, and the differences of test accuracy in points; q-values over all measures of an arm."""
     out: list[Row] = []
-    kinds = dict.fromkeys((r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]) for r in runs)
+    kinds = {(r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]): r for r in runs}
     for setting, arm, batch in kinds:
         if batch not in LARGE:
             continue
         pairs = _pairs(runs, setting, arm, batch)
         where = {"setting": setting, "arm": arm, "batch": batch}
         names = dict.fromkeys(name for _, large in pairs for name in large["measures"])
+        tests = sum(len(large["item"]["measures"]) for (_, a, b), large in kinds.items() if a == arm and b in LARGE)
         for name in names:
             # An arm without a small batch of its own takes that of the main arm, which may have more measures.
             values = [(s["measures"].get(name), b["measures"].get(name)) for s, b in pairs]
-            row = ratio(values)
+            row = ratio(values, tests)
             if row is not None:
                 out.append({**where, "quantity": name, "kind": "measure"} | row)
         for name in SCORES:
@@ -46,15 +47,16 @@ def rows(runs: Runs) -> list[Row]:
     return out
 
 
-def ratio(values: Sequence[tuple[float | None, float | None]]) -> Row | None:
+def ratio(values: Sequence[tuple[float | None, float | None]], tests: int = 1) -> Row | None:
     """Geometric mean of large / small over seeds, with its interval; None unless all numbers are there and positive.
 
-    `detectable` is the smallest factor above 1 that these seeds would have found with probability 0.8.
+    `detectable` is the smallest factor above 1 that these seeds would have found with probability 0.8, among `tests` of them.
     """
     if not values or not all(s is not None and b is not None and s > 0 and b > 0 for s, b in values):
         return None
     small, large = np.array(values, dtype=float).T
-    found, power = difference(np.log(large), np.log(small)), detectable(np.log(large), np.log(small))
+    found = difference(np.log(large), np.log(small))
+    power = detectable(np.log(large), np.log(small), tests=tests)
     return {
         "small": mean(small.tolist()).to_json(),
         "large": mean(large.tolist()).to_json(),
@@ -87,6 +89,16 @@ def direction(row: Row) -> int:
         return 0
     known, equal = (row["ratio"], 1.0) if "ratio" in row else (row["difference"], 0.0)
     return int(known["low"] > equal) - int(known["high"] < equal)
+
+
+def settings(runs: Runs, arm: str) -> list[str]:
+    """The settings in which 10 % of the data were tried in an arm, whether or not all runs came down to their loss."""
+    return list(dict.fromkeys(r["item"]["setting"] for r in runs if (r["item"]["arm"], r["item"]["batch"]) == (arm, "10 %")))
+
+
+def directions(runs: Runs, arm: str, found: Mapping[str, Row]) -> list[int]:
+    """`direction` in every setting of an arm; 0 in one without a row."""
+    return [direction(found[s]) if s in found else 0 for s in settings(runs, arm)]
 
 
 def _pairs(runs: Runs, setting: str, arm: str, batch: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:

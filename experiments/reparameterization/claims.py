@@ -244,6 +244,7 @@ def _survive(runs: Sequence[Item], rows: Sequence[dict[str, Any]]) -> Claim:
             "clean_above_memorizing": apart,
             "moved by constants": sorted(constant),
         },
+        question=True,
     )
 
 

@@ -7,6 +7,7 @@ from scipy import stats
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
+from experiments.common.statistics import every, everywhere
 from experiments.common.work import Item
 from experiments.which_measure.networks import MEASURED
 from experiments.which_measure.ranking_table import side
@@ -22,7 +23,8 @@ def judged(populations: dict[str, Item], given: Options) -> Item:
     known = {(data, row["measure"]): row for data, row in rows}
     claims = [
         _faked(rows), _proven(rows), _disagree(populations, known), _magnitude(populations, known),
-        _products(populations, known), _robust(rows), _beyond(rows),
+        _products(populations, known), _robust(rows), _beyond(rows, labels=False),
+        _beyond(rows, labels=True),
     ]  # fmt: skip
     counts = "; ".join(
         f"{data}: {p['generalized']} networks with true labels, {p['memorized']} with wrong ones"
@@ -58,7 +60,7 @@ def _faked(rows: Sequence[tuple[str, Item]]) -> Claim:
         "Dinh et al. 2017: the same function can be made as sharp as one likes",
         f"{len(turned)} of {len(apart)} such measures that separate the networks as trained separate them the other way round"
         + (f"; not {', '.join(spared)}" if spared else ""),
-        bool(apart) and len(turned) == len(apart),
+        len(turned) == len(apart) if apart else None,
         numbers={"turned": [f"{r['measure']} ({d})" for d, r in turned], "not turned": spared},
     )
 
@@ -74,6 +76,7 @@ def _proven(rows: Sequence[tuple[str, Item]]) -> Claim:
         f"{len(own) - len(broken)} of {len(own)} move by less than 1 % (maxima 5 %); {len(kept)} of them separate the networks",
         not broken,
         numbers={"moved": broken, "separate before and after": kept},
+        question=True,
     )
 
 
@@ -84,9 +87,10 @@ def _disagree(populations: dict[str, Item], known: dict[tuple[str, str], Item]) 
         "smaller λ_max",
         "a trial of two seeds, one batch size",
         "; ".join(f"{d}: AUC of the trace {_told(f['trace'])}, of λ_max {_told(f['lambda_max'])}" for d, f in found.items()),
-        all(side(f["trace"], 0.5) == 1 and side(f["lambda_max"], 0.5) == -1 for f in found.values()),
+        everywhere([s for f in found.values() for s in (side(f["trace"], 0.5), -side(f["lambda_max"], 0.5))]),
         _detectable(populations),
         found,
+        question=True,
     )
 
 
@@ -100,7 +104,7 @@ def _magnitude(populations: dict[str, Item], known: dict[tuple[str, str], Item])
         "magnitude-aware PAC-Bayes ranks the gap among the best",
         "among the best of 40 measures (Jiang et al. 2020)",
         "; ".join(f"{d}: τ = {_told(t)}, rank {ranks[d]} of {total[d]}" for d, t in found.items()),
-        all(side(t, 0.0) == 1 and ranks[d] <= total[d] / 4 for d, t in found.items()),
+        every([everywhere([side(t, 0.0) for t in found.values()]), all(ranks[d] <= total[d] / 4 for d in found)]),
         numbers={d: t | {"rank": ranks[d], "of": total[d]} for d, t in found.items()},
     )
 
@@ -111,7 +115,7 @@ def _products(populations: dict[str, Item], known: dict[tuple[str, str], Item]) 
         "the product of spectral norms correlates negatively with the gap",
         "negative (Jiang et al. 2020)",
         "; ".join(f"{d}: τ = {_told(t)}" for d, t in found.items()),
-        all(side(t, 0.0) == -1 for t in found.values()),
+        everywhere([side(t, 0.0) for t in found.values()], -1),
         numbers=found,
     )
 
@@ -130,16 +134,19 @@ def _robust(rows: Sequence[tuple[str, Item]]) -> Claim:
     )
 
 
-def _beyond(rows: Sequence[tuple[str, Item]]) -> Claim:
-    found = {f"{r['measure']} ({d})": r["attacked"]["partial"] for d, r in rows if r["proven"]}
+def _beyond(rows: Sequence[tuple[str, Item]], *, labels: bool) -> Claim:
+    own = {f"{r['measure']} ({d})": r for d, r in rows if r["proven"]}
+    found = {name: r["within_labels"] if labels else r["attacked"]["partial"] for name, r in own.items()}
     kept = {name: rho for name, rho in found.items() if side(rho, 0.0)}
     best = max(found, key=lambda name: abs(found[name]["value"]))
     return Claim(
-        "some measure that survives ranks the gap at fixed learning rate, batch size and training loss",
-        "conditional dependence on the gap (Jiang et al. 2020)",
+        "some measure that survives ranks the gap at fixed learning rate, batch size and training loss"
+        + (", and the share of wrong labels fixed, too" if labels else ""),
+        "not separated" if labels else "conditional dependence on the gap (Jiang et al. 2020)",
         f"{len(kept)} of {len(found)}; the strongest, {best}: partial ρ = {_told(found[best])}",
         bool(kept),
         numbers=kept,
+        question=labels,
     )
 
 

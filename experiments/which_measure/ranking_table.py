@@ -9,18 +9,20 @@ from scipy import stats
 from experiments.common.work import Item
 from experiments.which_measure.networks import FAMILIES
 from landscape.comparison import compare
+from landscape.comparison.partial import CONTROLS
 from landscape.measures import MEASURES
-from landscape.results import Comparison, Estimate, Evaluation, Measurement, Sharpness
+from landscape.results import Comparison, Estimate, Evaluation, Measurement, PartialCorrelation, Sharpness
 
 GENERALIZED, MEMORIZED = "generalized", "memorized"
 
 
-def compared(runs: Sequence[Item], moved: dict[str, str]) -> Comparison:
+def compared(runs: Sequence[Item], moved: dict[str, str], controls: Sequence[str] = CONTROLS) -> Comparison:
     """`landscape compare` of runs that generalized and runs that memorized.
 
     Args:
         runs: of one network and data set.
         moved: measure -> the kind of run that is handed in moved; a measure that is not in it has its values as trained.
+        controls: what the partial correlation holds fixed.
     """
     sides: dict[str, list[Item]] = {
         GENERALIZED: [r for r in runs if is_clean(r)],
@@ -34,7 +36,7 @@ def compared(runs: Sequence[Item], moved: dict[str, str]) -> Comparison:
         test[side] = [Evaluation(Estimate(math.nan), Estimate(r["test_accuracy"])) for r in own]
         settings[side] = [{k: r["item"][k] for k in ("labels", "batch_size", "lr")} for r in own]
     memorized = {side: [side == MEMORIZED] * len(own) for side, own in sides.items()}
-    return compare(groups, test=test, hyperparameters=settings, memorized=memorized)
+    return compare(groups, test=test, hyperparameters=settings, memorized=memorized, controls=controls)
 
 
 def is_clean(run: Item) -> bool:
@@ -73,6 +75,7 @@ def table(runs: Sequence[Item]) -> list[Item]:
     """A row a measure: every statistic as trained and under the attack, what moved it, and whether it survives."""
     choice = adversary(runs)
     found = {"trained": compared(runs, {}), "attacked": compared(runs, choice)}
+    within = compared(runs, choice, (*CONTROLS, "labels")).partial
     rows = []
     for name in choice:
         row: Item = {"measure": name, "proven": set(FAMILIES) <= set(MEASURES[name].invariant_to), "moved": choice[name]}
@@ -80,6 +83,7 @@ def table(runs: Sequence[Item]) -> list[Item]:
         row["largest_change"] = max(changes, default=0.0)
         for when, comparison in found.items():
             row[when] = _statistics(comparison, name)
+        row["within_labels"] = None if row["attacked"] is None else _partial(within[name])
         row["separates"], row["ranks"] = _survives(row, "auc", 0.5), _survives(row, "tau", 0.0)
         rows.append(row)
     return rows
@@ -90,15 +94,20 @@ def _statistics(comparison: Comparison, name: str) -> Item | None:
     if name not in comparison.memorization or name not in comparison.rank_correlation:
         return None
     d, t = comparison.memorization[name], comparison.rank_correlation[name]
-    psi, rho, error = comparison.granulated[name], comparison.partial[name], comparison.sign_error[name]
+    psi, error = comparison.granulated[name], comparison.sign_error[name]
     return {
         "auc": {"value": d.auc, "low": d.auc_low, "high": d.auc_high, "p": d.p, "q": d.q},
         "tau": {"value": t.tau, "low": t.low, "high": t.high, "p": t.p, "q": t.q},
         "psi": {"value": psi.psi, "low": psi.low, "high": psi.high, "by_hyperparameter": psi.by_hyperparameter},
-        "partial": {"value": rho.rho, "low": rho.low, "high": rho.high, "p": rho.p, "q": rho.q, "controls": rho.controls},
+        "partial": _partial(comparison.partial[name]),
         "sign_error": {"value": error.worst, "low": error.low, "high": error.high, "environment": error.environment,
                        "environments": len(error.by_environment)},
     }  # fmt: skip
+
+
+def _partial(found: PartialCorrelation) -> Item:
+    """A partial correlation as a statistic."""
+    return {"value": found.rho, "low": found.low, "high": found.high, "p": found.p, "q": found.q, "controls": found.controls}
 
 
 def side(found: Item, chance: float) -> int:

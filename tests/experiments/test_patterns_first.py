@@ -65,7 +65,7 @@ def test_sensitivity_is_the_l1_norm_of_the_gradient_in_the_input():
 
 
 def test_the_edge_is_where_lambda_max_was_from_first_to_last_time_above_it():
-    run = {"edge": 10.0, "lambda_max": [2.0, 8.0, 10.5, 9.5, 11.0, 4.0, 1.0]}
+    run = {"edge": 10.0, "lambda_max": [2.0, 8.0, 10.5, 9.5, 11.5, 4.0, 1.0]}
     assert at_edge(run) == pytest.approx(1.05)
     assert at_edge(run | {"edge": 20.0}) is None
 

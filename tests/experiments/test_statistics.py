@@ -41,6 +41,9 @@ def test_the_detectable_effect_is_found_eight_times_in_ten():
     drawn = random.normal(effect, spread, (4000, 6))
     power = float(np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05))
     assert power == pytest.approx(0.8, abs=0.03)
+    among = detectable(seen, np.zeros(6), tests=10)
+    drawn = random.normal(among, spread, (4000, 6))
+    assert float(np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.005)) == pytest.approx(0.8, abs=0.03)
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg():

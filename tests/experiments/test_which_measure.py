@@ -80,17 +80,21 @@ def test_who_survives(rows):
 def test_the_claims(rows):
     population = {"generalized": 20, "memorized": 100, "table": list(rows.values())}
     found = judged({"digits": population}, GIVEN)
-    said = {c["claim"][:30]: c for c in found["claims"]}
+    *others, within = found["claims"]
+    said = {c["claim"][:30]: c for c in others}
     held = {name: c["holds"] for name, c in said.items()}
     assert held == {
         "a measure without a proof agai": True,
         "measures proven to survive the": True,
         "trace and λ_max disagree about": True,
         "magnitude-aware PAC-Bayes rank": False,
-        "the product of spectral norms ": False,
+        "the product of spectral norms ": None,
         "no measure orders the gap in e": False,
         "some measure that survives ran": True,
     }
+    assert "share of wrong labels fixed" in within["claim"]
+    # Within one share of wrong labels these gaps are noise.
+    assert within["holds"] is False
     assert found["verdict"] == "mixed"
     assert "an AUC of 0.70" in said["trace and λ_max disagree about"]["detectable"], "Noether's formula for 20 and 100"
     assert {name.split(" ")[0] for name in said["no measure orders the gap in e"]["numbers"]["below one half"]} >= {
