@@ -1,10 +1,6 @@
-"""Keskar et al. 2017 (arXiv:1609.04836): do large batches find sharper minima that test worse, and why?
+"""Run the study, write its results and draw its figure: see `experiments.batch_size`."""
 
-Batch 16 against 10 % and all of the training data, on digits and, with --data, on CIFAR-10 images, to one training loss. Then
-one thing at a time: the learning rate scaled with the batch, equal steps, weight decay, and equal epochs with and without
-weight decay (Li et al. 2018, arXiv:1712.09913).
-"""
-
+import experiments.batch_size as study
 from experiments.batch_size.claims import claims, columns, plus_one
 from experiments.batch_size.figure import draw
 from experiments.batch_size.plan import SMALL, items, items_of_equal_steps, settings
@@ -14,10 +10,8 @@ from experiments.common.document import verdict, write
 from experiments.common.options import options
 from experiments.common.work import each
 
-
-def main() -> None:
-    """Run what is missing, judge, write, draw."""
-    given = options(__doc__)
+if __name__ == "__main__":
+    given = options(study.__doc__)
     if not given.draw:
         planned = settings(given)
         runs = each("batch_size", one, items(planned, given.seeds), given)
@@ -44,7 +38,3 @@ def main() -> None:
         document = {"verdict": judged, "table": columns(runs), "ratios": table, "lines": between, "runs": runs}
         write("batch_size", given, [*runs, *between], document)
     draw()
-
-
-if __name__ == "__main__":
-    main()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from experiments.common.options import Options
-from experiments.control import planned
-from experiments.control_claims import judged
-from experiments.control_front import best_of, chosen_by_halves, dominated_area, on_front, undominated
-from experiments.control_table import CONTROLS, EARLY, areas, label, table
+from experiments.control.claims import judged
+from experiments.control.front import best_of, chosen_by_halves, dominated_area, on_front, undominated
+from experiments.control.runs import planned
+from experiments.control.table import CONTROLS, EARLY, areas, label, table
 
 
 def test_undominated_points_are_those_that_no_other_beats():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.information_claims import ESTIMATES, THRESHOLD, Known
-from experiments.information_networks import data, labels_of, logarithmic, trained, twelve_bits
-from experiments.information_plane import table
+from experiments.information_plane.claims import ESTIMATES, THRESHOLD, Known
+from experiments.information_plane.networks import data, labels_of, logarithmic, trained, twelve_bits
+from experiments.information_plane.table import table
 
 
 def test_no_rotation_of_the_icosahedron_changes_a_label():

@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from experiments.common.options import Options
-from experiments.memorization import planned, table
-from experiments.memorization_claims import CONDITIONS, LEVELS
-from experiments.memorization_claims import judged as verdict_of
+from experiments.memorization.claims import CONDITIONS, LEVELS
+from experiments.memorization.claims import judged as verdict_of
+from experiments.memorization.runs import planned, table
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from experiments import memorized_samples as study
 from experiments.common.options import Options
 from experiments.common.work import Place
+from experiments.memorized_samples import runs as study
+from experiments.memorized_samples.claims import judged
 from landscape import load
 from landscape.tasks import Recipe
 
@@ -34,7 +35,7 @@ def runs_of(values: dict[str, float], spread: float = 0.001) -> list[dict]:
 
 
 def claims(runs: list[dict], peer: list[dict] = ()) -> dict[str, dict]:
-    found = study.judged(runs, {"runs": peer}, GIVEN)["claims"]
+    found = judged(runs, {"runs": peer}, GIVEN)["claims"]
     return {c["claim"].partition(":")[0]: c for c in found}
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import experiments.common.document as document
-from experiments.common.document import Claim, finite, verdict, write
+from experiments.common.document import Claim, claims_held, finite, verdict, write
 from experiments.common.networks import DIGITS
 from experiments.common.options import Options, options
 from experiments.common.work import each
@@ -53,6 +53,33 @@ def test_runs_of_other_images_are_not_taken(tmp_path):
     assert each("study", counted, [], own) == each("study", counted, [], own) == []
     with pytest.raises(SystemExit, match="expected the images with which the runs in"):
         each("study", counted, [], given(tmp_path / "runs", data=f"cifar10:{tmp_path / 'other.safetensors'}"))
+
+
+def test_what_is_judged_again_is_read_from_the_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    monkeypatch.setattr(document, "ROOT", tmp_path)
+    items = [{"n": n, "share": 1 / 3} for n in (1, 2)]
+    ours = given(tmp_path / "runs", processes=1)
+    (tmp_path / "runs").mkdir()
+    done = each("study", counted, items, ours)
+    judged = verdict([Claim("a", "b", "c", True)], scale="small", departures=[])
+    write("study", ours, done, {"verdict": judged, "nested": {"runs": done}})
+    before = json.loads((tmp_path / "study.json").read_text())["how"]
+    again = given(tmp_path / "nowhere", judge=True, processes=7)
+    assert each("study", counted, items, again) == done
+    assert not (tmp_path / "nowhere").exists()
+    write("study", again, [], {"verdict": judged})
+    assert json.loads((tmp_path / "study.json").read_text())["how"] == before, "what is judged again was not made again"
+    write("study", ours, done, {"verdict": judged, "runs": done})
+    with pytest.raises(SystemExit, match="expected all 3 runs in the results of study, found 2"):
+        each("study", counted, [*items, {"n": 9}], again)
+
+
+def test_a_question_of_ours_is_told_beside_the_verdict():
+    claims = [Claim("a", "b", "c", True), Claim("d", "", "e", False, question=True), Claim("f", "", "g", True, question=True)]
+    found = verdict(claims, scale="small", departures=[])
+    assert found["verdict"] == "reproduced"
+    assert claims_held(found) == "1 of 1 claims hold; yes to 1 of 2 questions of ours"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from experiments.common.statistics import (
     paired_p,
     some,
 )
-from experiments.control_front import best_of
-from experiments.control_table import CONTROLS, EARLY, NONE, Row, areas, changed, free, label
+from experiments.control.front import best_of
+from experiments.control.table import CONTROLS, EARLY, NONE, Row, areas, changed, free, label
 
 OTHERS = tuple(c for c in (*CONTROLS, EARLY) if c not in ("weight decay", "dropout"))
 HALF, SURE = 0.5, 0.95

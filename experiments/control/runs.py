@@ -1,13 +1,4 @@
-"""How can memorization be controlled, and at what cost? Seven controls with 40 % of the labels drawn anew.
-
-Weight decay, dropout, SAM, batch size, label smoothing and mixup in three strengths each, and early stopping, on
-scikit-learn's digits and, with --data, on CIFAR-10 images, with perceptrons. All runs of a data set have the same number of
-epochs, in which the baseline fits the wrong labels; nothing stops them before. Two numbers of every run: the share of wrong
-labels that the network reproduces on its training set, and the accuracy on the clean test set.
-
-Early stopping needs labels that are true: one half of the test set chooses the epoch, the other half tells the accuracy, both
-ways. The strengths, from weak to strong, were chosen after trials with another seed, before the runs.
-"""
+"""The runs of the study: every control in three strengths, and early stopping."""
 
 import itertools
 from dataclasses import replace
@@ -16,14 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.common.document import write
 from experiments.common.networks import DIGITS, images
-from experiments.common.options import Options, options
-from experiments.common.work import Item, Place, each
-from experiments.control_claims import judged
-from experiments.control_figure import draw
-from experiments.control_front import chosen_by_halves
-from experiments.control_table import CONTROLS, NONE, areas, table
+from experiments.common.options import Options
+from experiments.common.work import Item, Place
+from experiments.control.front import chosen_by_halves
+from experiments.control.table import CONTROLS, NONE
 from landscape import checkpoints
 from landscape.tasks import Recipe
 
@@ -80,13 +68,3 @@ def one(item: Item, place: Place) -> Item:
         }
         result["history"] = {name: [h[name] for h in history] for name in ("epoch", "wrong_labels_fitted", "test_accuracy")}
     return result
-
-
-if __name__ == "__main__":
-    given = options(__doc__)
-    if not given.draw:
-        runs = each("control", one, planned(given), given)
-        rows = table(runs)
-        found = {d: areas(rows, d) for d in bases(given)}
-        write("control", given, runs, {"verdict": judged(rows, given), "table": rows, "areas": found, "runs": runs})
-    draw()

@@ -1,26 +1,14 @@
-"""Zhang et al. 2017 (arXiv:1611.03530): networks fit labels and images that have nothing in them to learn.
-
-Three parts, on scikit-learn's digits and, with --data, on CIFAR-10 images:
-
-- fit: true labels, labels redrawn with probability 20 to 100 %, shuffled, random and Gaussian pixels, without any
-  regularizer. How long until 99 % of the training set is fitted, and the test accuracy then.
-- regularizers: weight decay, dropout, BatchNorm and augmentation, on true and on random labels.
-- depth: perceptrons of 1 to 5 hidden layers, and ResNets of 8, 14 and 20 layers, with partly redrawn labels.
-
-Everything is trained to a training loss of 0.01, or to the largest number of epochs of its recipe.
-"""
+"""The runs of the study, in three parts, and their table."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from experiments.common.document import write
 from experiments.common.networks import DIGITS, corrupted, images
-from experiments.common.options import Options, options
+from experiments.common.options import Options
 from experiments.common.statistics import mean
-from experiments.common.work import Item, Place, each
-from experiments.memorization_claims import CONDITIONS, DEPTH_LEVELS, DEPTHS, FITTED, REGULARIZERS, RESNETS, judged
-from experiments.memorization_figure import draw
+from experiments.common.work import Item, Place
+from experiments.memorization.claims import CONDITIONS, DEPTH_LEVELS, DEPTHS, FITTED, REGULARIZERS, RESNETS
 from landscape import checkpoints
 from landscape.tasks import Recipe
 
@@ -110,11 +98,3 @@ def table(runs: Sequence[Item]) -> list[Item]:
             row[name] = mean(values).to_json() if len(values) == len(group) else None
         rows.append(row | {"seeds": len(group), "fitted": sum(run["best_train_accuracy"] >= FITTED for run in group)})
     return rows
-
-
-if __name__ == "__main__":
-    given = options(__doc__)
-    if not given.draw:
-        runs = each("memorization", one, planned(given), given)
-        write("memorization", given, runs, {"verdict": judged(runs, given), "table": table(runs), "runs": runs})
-    draw()

@@ -19,7 +19,7 @@ from experiments.common.statistics import (
     paired_p,
 )
 from experiments.common.work import Item
-from experiments.information_networks import WIDTHS
+from experiments.information_plane.networks import WIDTHS
 
 THRESHOLD = 0.2  # bits
 FITTED_FIRST, MEMORIZED = 0.9, 0.99  # of the rise of I(T; Y), at the peak of I(T; X); training accuracy on random labels

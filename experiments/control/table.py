@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.statistics import LEVEL, Interval, adjusted, detectable, difference, mean, paired_p
-from experiments.control_front import dominated_area, on_front
+from experiments.control.front import dominated_area, on_front
 
 NONE, EARLY = "none", "early stopping"
 CONTROLS: dict[str, tuple[str, tuple[Any, ...]]] = {
