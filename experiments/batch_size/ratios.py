@@ -7,32 +7,33 @@ from typing import Any
 import numpy as np
 
 from experiments.batch_size.plan import LARGE, MAIN, SCALED, STEPS
-from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import LEVEL, adjusted, asked, detectable, difference, mean, paired_p
 
 Runs = Sequence[dict[str, Any]]
 Row = dict[str, Any]
+Pairs = Sequence[tuple[float | None, float | None]]
 # Quantities beside the measures that are positive and compared by their ratio.
 SCORES = ("distance", "norm", "steps", "epochs", "train_loss")
-LEVEL = 0.05
 
 
 def rows(runs: Runs) -> list[Row]:
     """The ratios of all quantities, and the differences of test accuracy in points; q-values over all measures of an arm."""
     out: list[Row] = []
-    kinds = {(r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]): r for r in runs}
+    measured: list[tuple[Row, Pairs]] = []
+    kinds = dict.fromkeys((r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]) for r in runs)
     for setting, arm, batch in kinds:
         if batch not in LARGE:
             continue
         pairs = _pairs(runs, setting, arm, batch)
         where = {"setting": setting, "arm": arm, "batch": batch}
         names = dict.fromkeys(name for _, large in pairs for name in large["measures"])
-        tests = sum(len(large["item"]["measures"]) for (_, a, b), large in kinds.items() if a == arm and b in LARGE)
         for name in names:
             # An arm without a small batch of its own takes that of the main arm, which may have more measures.
             values = [(s["measures"].get(name), b["measures"].get(name)) for s, b in pairs]
-            row = ratio(values, tests)
+            row = ratio(values)
             if row is not None:
                 out.append({**where, "quantity": name, "kind": "measure"} | row)
+                measured.append((out[-1], values))
         for name in SCORES:
             row = ratio([(s[name], b[name]) for s, b in pairs])
             if row is not None:
@@ -41,29 +42,35 @@ def rows(runs: Runs) -> list[Row]:
             small, large = zip(*[(100 * s["test_accuracy"], 100 * b["test_accuracy"]) for s, b in pairs], strict=True)
             out.append({**where, "quantity": "test accuracy", "kind": "difference"} | change(small, large))
     for arm in dict.fromkeys(r["arm"] for r in out):
-        tested = [r for r in out if r["arm"] == arm and r["kind"] == "measure"]
-        for row, q in zip(tested, adjusted([r["p"] for r in tested]), strict=True):
-            row["q"] = q
+        tested = [(row, values) for row, values in measured if row["arm"] == arm]
+        found = adjusted([row["p"] for row, _ in tested])
+        for (row, values), q in zip(tested, found, strict=True):
+            row |= {"q": q, "detectable": factor(values, asked(found))}
     return out
 
 
-def ratio(values: Sequence[tuple[float | None, float | None]], tests: int = 1) -> Row | None:
+def ratio(values: Pairs) -> Row | None:
     """Geometric mean of large / small over seeds, with its interval; None unless all numbers are there and positive.
 
-    `detectable` is the smallest factor above 1 that these seeds would have found with probability 0.8, among `tests` of them.
+    `detectable` is that of a single test.
     """
     if not values or not all(s is not None and b is not None and s > 0 and b > 0 for s, b in values):
         return None
     small, large = np.array(values, dtype=float).T
     found = difference(np.log(large), np.log(small))
-    power = detectable(np.log(large), np.log(small), tests=tests)
     return {
         "small": mean(small.tolist()).to_json(),
         "large": mean(large.tolist()).to_json(),
         "ratio": {"value": math.exp(found.value), "low": math.exp(found.low), "high": _exp(found.high), "n": found.n},
         "p": paired_p(np.log(large).tolist(), np.log(small).tolist()),
-        "detectable": _exp(power),
+        "detectable": factor(values, LEVEL),
     }
+
+
+def factor(values: Pairs, level: float) -> float:
+    """The smallest factor above 1 that these seeds would have found with probability 0.8 in a test of this level."""
+    small, large = np.log(np.array(values, dtype=float)).T
+    return _exp(detectable(large, small, level=level))
 
 
 def change(small: Sequence[float], large: Sequence[float]) -> Row:

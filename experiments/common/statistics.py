@@ -73,6 +73,12 @@ def adjusted(p: Sequence[float]) -> list[float]:
     return [] if not len(p) else [float(q) for q in stats.false_discovery_control(list(p), method="bh")]
 
 
+def asked(q: Sequence[float]) -> float:
+    """The p-value that one more of these tests would have needed for a q-value of 5 %: 5 % (k + 1) / m if k of m passed."""
+    passed = sum(x <= LEVEL for x in q)
+    return LEVEL * min(passed + 1, len(q)) / len(q)
+
+
 def direction(found: Interval, q: float = 0.0, equal: float = 0.0) -> int:
     """1 if an interval is above `equal`, -1 if below, 0 if these seeds cannot tell or q is above 5 %."""
     return int(q <= LEVEL and found.low > equal) - int(q <= LEVEL and found.high < equal)
@@ -104,10 +110,10 @@ def everywhere(directions: Sequence[int], sign: int = 1) -> bool | None:
     return every([None if d == 0 else d == sign for d in directions])
 
 
-def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8, tests: int = 1) -> float:
+def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8, level: float = LEVEL) -> float:
     """The smallest mean of a - b that a paired t-test finds with probability `power`, for the spread that was seen.
 
-    With q-values over several tests an effect that is alone among them must pass 5 % / `tests`; in company it may pass sooner.
+    `level` is that of the test: `asked` tells it where q-values are held against 5 %.
     Infinite for fewer than three pairs. The power is the mean over the distribution of the sample's spread, because scipy's
     noncentral t is nan for few pairs and large effects.
     """
@@ -116,7 +122,7 @@ def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8, tests
     if not math.isfinite(spread) or spread == 0:
         return spread
     drawn = np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, n - 1) / (n - 1))
-    critical = drawn * stats.t.ppf(1 - LEVEL / (2 * tests), n - 1)
+    critical = drawn * stats.t.ppf(1 - level / 2, n - 1)
 
     def lacking(effect: float) -> float:
         shift = effect * math.sqrt(n)

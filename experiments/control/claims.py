@@ -9,6 +9,7 @@ from experiments.common.statistics import (
     LEVEL,
     Interval,
     adjusted,
+    asked,
     detectable,
     difference,
     every,
@@ -75,7 +76,7 @@ def _best(rows: Sequence[Row], sets: Sequence[str]) -> list[Claim]:
     pairs = [(d, c) for d in sets for c in known[d] if c != "dropout"]
     more = {pair: difference(known[pair[0]]["dropout"], known[pair[0]][pair[1]]) for pair in pairs}
     q = dict(zip(pairs, adjusted([paired_p(known[d]["dropout"], known[d][c]) for d, c in pairs]), strict=True))
-    seen = max(detectable(known[d]["dropout"], known[d][c], tests=len(pairs)) for d, c in pairs)
+    seen = max(detectable(known[d]["dropout"], known[d][c], level=asked(list(q.values()))) for d, c in pairs)
 
     def claim(text: str, published: str, those: Sequence[tuple[str, str]]) -> Claim:
         surely = {p: more[p].value > 0 and q[p] <= LEVEL for p in those}

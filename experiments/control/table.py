@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.common.statistics import LEVEL, Interval, adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import LEVEL, Interval, adjusted, asked, detectable, difference, mean, paired_p
 from experiments.control.front import dominated_area, on_front
 
 NONE, EARLY = "none", "early stopping"
@@ -48,9 +48,10 @@ def table(runs: Sequence[Row]) -> list[Row]:
                 row[f"{name}_difference"] = difference(row[name], base[name]).to_json()
                 compared.append((row, name, base[name]))
                 p.append(paired_p(row[name], base[name]))
-    for (row, name, without), q in zip(compared, adjusted(p), strict=True):
+    found = adjusted(p)
+    for (row, name, without), q in zip(compared, found, strict=True):
         row[f"{name}_q"] = q
-        row[f"{name}_detectable"] = detectable(row[name], without, tests=len(p))
+        row[f"{name}_detectable"] = detectable(row[name], without, level=asked(found))
     for data in {r["data"] for r in rows}:
         points = {label(r): (r["memorized"], r["tested"]) for r in rows if r["data"] == data}
         often = on_front(points)

@@ -10,6 +10,7 @@ from experiments.common.options import Options
 from experiments.common.statistics import (
     Interval,
     adjusted,
+    asked,
     detectable,
     difference,
     direction,
@@ -172,17 +173,18 @@ def _rectifiers(known: Known) -> Claim:
 
 
 def _difference(known: Known) -> Claim:
-    found, p = {}, []
+    pairs, p = {}, []
     for task in WIDTHS:
         for estimate in ESTIMATES:
             tanh, relu = (
                 np.mean([r["falls"] for r in known.layers(task, activation, "true", estimate)], axis=0)
                 for activation in ("tanh", "relu")
             )
-            tests = len(WIDTHS) * len(ESTIMATES)
-            found[f"{task}, {estimate}"] = (difference(tanh, relu), detectable(tanh, relu, tests=tests))
+            pairs[f"{task}, {estimate}"] = (tanh, relu)
             p.append(paired_p(tanh, relu))
-    q = dict(zip(found, adjusted(p), strict=True))
+    q = dict(zip(pairs, adjusted(p), strict=True))
+    level = asked(list(q.values()))
+    found = {k: (difference(*pair), detectable(*pair, level=level)) for k, pair in pairs.items()}
     return Claim(
         "hidden layers of tanh networks fall more than those of rectifier networks",
         "Saxe et al.: compression comes from the saturation of tanh",

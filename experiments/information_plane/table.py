@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.common.statistics import adjusted, detectable, mean, paired_p
+from experiments.common.statistics import adjusted, asked, detectable, mean, paired_p
 from experiments.common.work import Item
 from experiments.information_plane.claims import ESTIMATES, KDE, NEIGHBOURS, THRESHOLD
 from experiments.information_plane.networks import LABELS, WIDTHS, labels_of
@@ -32,10 +32,11 @@ def table(runs: Sequence[Item]) -> list[Item]:
                         "rise_of_labels": mean((y[:, -1] - y[:, 0]).tolist()).to_json(),
                         "epoch_of_largest": [run["epochs"][k] for k in x.argmax(1)],
                         "saturated": bool((x >= 0.95 * most).all()), "p": paired_p(falls, limit),
-                        "detectable": THRESHOLD + detectable(falls, limit),
                     })  # fmt: skip
-    for row, q in zip(rows, adjusted([r["p"] for r in rows]), strict=True):
+    found = adjusted([r["p"] for r in rows])
+    for row, q in zip(rows, found, strict=True):
         row["q"] = q
+        row["detectable"] = THRESHOLD + detectable(row["falls"], [THRESHOLD] * len(row["falls"]), level=asked(found))
         row["compresses"] = None if row["saturated"] else row["fall"]["low"] > THRESHOLD and q <= 0.05
     return rows
 

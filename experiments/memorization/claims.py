@@ -11,6 +11,7 @@ from experiments.common.options import Options
 from experiments.common.statistics import (
     Interval,
     adjusted,
+    asked,
     detectable,
     difference,
     direction,
@@ -105,7 +106,7 @@ def _chance(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
 def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
     ratios: dict[str, Interval] = {}
     faster: dict[str, Interval] = {}
-    p, p_noise, power = [], [], []
+    p, p_noise, pairs = [], [], []
     censored: dict[str, int] = {}
     for d, n in networks:
         logs = {c: np.log(known.of("epochs_to_fit", part="fit", data=d, network=n, condition=c)) for c in CONDITIONS}
@@ -115,11 +116,12 @@ def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
         for c in CONDITIONS:
             if (count := known.censored(part="fit", data=d, network=n, condition=c)) > 0:
                 censored[f"{d} {n}, {c}"] = count
-        power.append(float(np.exp(detectable(slowest, clean, tests=len(networks)))))
+        pairs.append((slowest, clean))
         for noise in ("random pixels", "gaussian"):
             faster[f"{d} {n}, {noise}"] = difference(logs[noise], slowest)
             p_noise.append(paired_p(logs[noise], slowest))
     q = dict(zip((*ratios, *faster), (*adjusted(p), *adjusted(p_noise)), strict=True))
+    power = max(float(np.exp(detectable(*pair, level=asked(adjusted(p))))) for pair in pairs)
     unfitted = "".join(f"; {count} runs of {k} never fitted and count with all their epochs" for k, count in censored.items())
 
     def told(found: dict[str, Interval]) -> str:
@@ -147,7 +149,7 @@ def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
             "1 to 3.5 times the steps (figure 1b)",
             told(ratios) + f" the epochs (small: surely below {LONGEST:g}){unfitted}",
             everywhere([small(v, q[k]) for k, v in ratios.items()]) if complete("random labels", "clean") else None,
-            f"a factor of {max(power):.2f}",
+            f"a factor of {power:.2f}",
             numbers(ratios),
         ),
         Claim(
@@ -166,12 +168,12 @@ def _declines(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
     order = ("clean", *(f"labels {p:.0%}" for p in LEVELS), "random labels")
     steps: dict[str, list[Interval]] = {}
     p: list[float] = []
-    power: list[float] = []
+    pairs: list[tuple[list[float], list[float]]] = []
     for d, n in networks:
         tests = [known.of("test_accuracy", part="fit", data=d, network=n, condition=c) for c in order]
         steps[f"{d} {n}"] = [difference(b, a) for a, b in itertools.pairwise(tests)]
         p += [paired_p(b, a) for a, b in itertools.pairwise(tests)]
-        power += [detectable(b, a, tests=len(networks) * (len(order) - 1)) for a, b in itertools.pairwise(tests)]
+        pairs += [(b, a) for a, b in itertools.pairwise(tests)]
     flat = adjusted(p)
     q = [flat[i : i + len(order) - 1] for i in range(0, len(flat), len(order) - 1)]
     return Claim(
@@ -182,7 +184,7 @@ def _declines(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
         everywhere(
             [direction(s, x) for v, own in zip(steps.values(), q, strict=True) for s, x in zip(v, own, strict=True)], -1
         ),
-        f"a step of {100 * max(power):.1f} points",
+        f"a step of {100 * max(detectable(*pair, level=asked(flat)) for pair in pairs):.1f} points",
         numbers={
             k: [s.to_json() | {"q": x} for s, x in zip(v, own, strict=True)]
             for (k, v), own in zip(steps.items(), q, strict=True)
@@ -225,14 +227,14 @@ def _depth(known: Runs, runs: Sequence[Item]) -> list[Claim]:
             (r["item"]["data"], r["item"]["network"], r["item"]["level"]) for r in runs if r["item"]["part"] == "depth"
         )
     )
-    slopes, p, power = {}, [], []
+    slopes, p, drawn = {}, [], []
     for d, n, level in kinds:
         depths = RESNETS if n == "resnet" else DEPTHS
         tests = np.array([known.of("test_accuracy", part="depth", data=d, network=n, level=level, depth=k) for k in depths])
         slope = np.polyfit(depths, tests, 1)[0]  # for each seed, accuracy per layer
         slopes[f"{d} {n}, {level:.0%}"] = mean(slope.tolist())
         p.append(paired_p(slope, np.zeros_like(slope)))
-        power.append(detectable(slope, np.zeros_like(slope), tests=len(kinds)))
+        drawn.append(slope)
     q = adjusted(p)
     told = (
         f"{k}: {100 * v.value:+.2f} [{100 * v.low:+.2f}, {100 * v.high:+.2f}], q = {x:.2g}"
@@ -244,7 +246,7 @@ def _depth(known: Runs, runs: Sequence[Item]) -> list[Claim]:
             "an open question of a discussion, without a number",
             "; ".join(told) + " points of test accuracy a layer",
             everywhere([direction(v, x) for v, x in zip(slopes.values(), q, strict=True)]),
-            f"{100 * max(power):.2f} points a layer",
+            f"{100 * max(detectable(s, np.zeros_like(s), level=asked(q)) for s in drawn):.2f} points a layer",
             {k: v.to_json() | {"q": x} for (k, v), x in zip(slopes.items(), q, strict=True)},
             question=True,
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import Interval, adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import Interval, adjusted, asked, detectable, difference, mean, paired_p
 from experiments.common.work import Item
 from experiments.memorized_samples.runs import PEER, SCORES, STRIDE, WRONG
 
@@ -112,7 +112,7 @@ def _published(table: Table, name: str) -> Claim:
 
 def _orders(table: Table) -> list[Claim]:
     """Which score is better, on both data sets, by the mean over the shares of wrong labels, paired by seed."""
-    asked = [
+    orders = [
         ("cumulative_loss", "mean_input_curvature", "the cumulative loss finds more than the input curvature",
          "0.986 against 0.978"),
         ("mean_input_curvature", "input_curvature", "the input curvature finds more averaged over training than at its end",
@@ -122,18 +122,18 @@ def _orders(table: Table) -> list[Claim]:
         ("mean_input_curvature", PEER, "the input curvature finds more than confident learning",
          "0.972 to 0.982 against 0.855 to 0.891"),
     ]  # fmt: skip
-    asked = [row for row in asked if {row[0], row[1]} <= set(table.names)]
-    pairs = {(a, b, d): (table.over_levels(d, a), table.over_levels(d, b)) for a, b, *_ in asked for d in table.data}
+    orders = [row for row in orders if {row[0], row[1]} <= set(table.names)]
+    pairs = {(a, b, d): (table.over_levels(d, a), table.over_levels(d, b)) for a, b, *_ in orders for d in table.data}
     q = dict(zip(pairs, adjusted([paired_p(*values) for values in pairs.values()]), strict=True))
     claims = []
-    for a, b, claim, published in asked:
+    for a, b, claim, published in orders:
         gaps = {d: difference(*pairs[a, b, d]) for d in table.data}
         told = (f"{d}: {v.value:+.3f} [{v.low:+.3f}, {v.high:+.3f}], q = {q[a, b, d]:.2g}" for d, v in gaps.items())
         claims.append(
             Claim(
                 claim, published, "; ".join(told) + " in AUROC, mean of the four shares",
                 _larger([(v, q[a, b, d]) for d, v in gaps.items()]),
-                f"{max(detectable(*pairs[a, b, d], tests=len(pairs)) for d in table.data):.3f} in AUROC",
+                f"{max(detectable(*pairs[a, b, d], level=asked(list(q.values()))) for d in table.data):.3f} in AUROC",
                 {d: v.to_json() | {"q": q[a, b, d]} for d, v in gaps.items()},
                 question=b == "input_curvature",
             )

@@ -11,6 +11,7 @@ from experiments.common.options import Options
 from experiments.common.statistics import (
     Interval,
     adjusted,
+    asked,
     detectable,
     difference,
     direction,
@@ -223,7 +224,7 @@ def _factor(claim: str, published: str, unit: str, logs: dict[str, np.ndarray]) 
         published,
         "; ".join(f"{k}: {v}" for k, v in found.items()) + f" {unit} (largest q = {max(q.values()):.2g})",
         everywhere([direction(v, q[k], 1.0) for k, v in found.items()]),
-        f"a factor of {max(math.exp(detectable(v, zero[k], tests=len(logs))) for k, v in logs.items()):.3g}",
+        f"a factor of {max(math.exp(detectable(v, zero[k], level=asked(list(q.values())))) for k, v in logs.items()):.3g}",
         {k: v.to_json() | {"q": q[k]} for k, v in found.items()},
     )
 
@@ -234,12 +235,13 @@ def _shift(
     """A claim that the first of two paired numbers is the larger one in every condition; told in 1 / `unit`."""
     found = {k: difference(np.multiply(a, unit), np.multiply(b, unit)) for k, (a, b) in pairs.items()}
     q = dict(zip(pairs, adjusted([paired_p(a, b) for a, b in pairs.values()]), strict=True))
+    level = asked(list(q.values()))
     return Claim(
         claim,
         published,
         "; ".join(f"{k}: {v}" for k, v in found.items()) + f" {words} (largest q = {max(q.values()):.2g})",
         everywhere([direction(v, q[k]) for k, v in found.items()]),
-        f"{max(unit * detectable(a, b, tests=len(pairs)) for a, b in pairs.values()):.3g}" + (" points" if unit == 100 else ""),
+        f"{unit * max(detectable(a, b, level=level) for a, b in pairs.values()):.3g}" + (" points" if unit == 100 else ""),
         {k: v.to_json() | {"q": q[k]} for k, v in found.items()},
         key=key,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common.statistics import adjusted, detectable, difference, mean, paired_p
+from experiments.common.statistics import adjusted, asked, detectable, difference, mean, paired_p
 
 
 @pytest.mark.parametrize(("seeds", "share"), [(3, 0.75), (5, 0.92), (10, 0.95)])
@@ -41,9 +41,18 @@ def test_the_detectable_effect_is_found_eight_times_in_ten():
     drawn = random.normal(effect, spread, (4000, 6))
     power = float(np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05))
     assert power == pytest.approx(0.8, abs=0.03)
-    among = detectable(seen, np.zeros(6), tests=10)
+    among = detectable(seen, np.zeros(6), level=0.005)
     drawn = random.normal(among, spread, (4000, 6))
     assert float(np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.005)) == pytest.approx(0.8, abs=0.03)
+
+
+def test_one_more_test_needs_the_level_of_its_rank():
+    q = adjusted([0.001, 0.012, 0.2, 0.9])
+    assert sum(x <= 0.05 for x in q) == 2
+    assert asked(q) == pytest.approx(0.05 * 3 / 4)
+    for p, passes in ((0.037, True), (0.038, False)):
+        assert (adjusted([0.001, 0.012, p, 0.9])[2] <= 0.05) is passes
+    assert asked([0.01]) == 0.05
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg():
