@@ -55,14 +55,14 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
 
 
 def scale(name: str) -> str:
-    """A line on the size of a study, where it departs from its paper, and what it took."""
+    """The size of a study and what it took, and a list of where it departs from its paper."""
     document = read(name)
     found, how = document["verdict"], document["how"]
     time = f"At most {how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
-    told = f"Verdict: **{found['verdict']}**. Scale: {found['scale']}."
-    return f"{told} {_sentences(found['departures'])} {time}, torch {how['torch']}."
+    told = f"Verdict: **{found['verdict']}**, {claims_held(found)}. Scale: {found['scale']}. {time}, torch {how['torch']}."
+    return f"{told}\n\nWhere it departs, and what was chosen:\n\n{_list(found['departures'])}"
 
 
-def _sentences(parts: Sequence[str]) -> str:
-    """Phrases as sentences."""
-    return " ".join(part if part.endswith(".") else f"{part}." for part in parts)
+def _list(parts: Sequence[str]) -> str:
+    """Phrases as sentences in a list."""
+    return "\n".join(f"- {part[0].upper()}{part[1:].removesuffix('.')}." for part in parts)

@@ -18,18 +18,19 @@ NOT_MEASURED = (
 
 def study(given: Options) -> None:
     """Run all bars and write experiments/results/bars.json."""
-    claims, departures, found, work = [], [NOT_MEASURED], {}, []
+    claims, departures, found, runs = [], [NOT_MEASURED], {}, {}
     for name in BARS:
         one, done = bar.run(name, given)
         claims += one.claims
         departures += one.departures
         departures += [one.reason] if one.reason else []
-        found[name] = one.data
-        work += done
+        found[name], runs[name] = one.data, done
     scale = f"{len(given.seeds)} seeds each, on a CPU; a digits network and synthetic data" + (
         ", 1,000 CIFAR-10 images for the edge of stability" if given.data else "; the edge of stability on digits only"
     )
-    write(bar.STUDY, given, work, {"verdict": verdict(claims, scale=scale, departures=departures), "bars": found})
+    work = [run for done in runs.values() for run in done]
+    judged = verdict(claims, scale=scale, departures=departures)
+    write(bar.STUDY, given, work, {"verdict": judged, "bars": found, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -69,14 +69,18 @@ def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def adjusted(p: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg's q-values."""
-    return [] if not len(p) else [float(q) for q in stats.false_discovery_control(list(p), method="bh")]
+    """Benjamini and Hochberg's q-values; a test without a p-value (nan) has none, and does not count among the others."""
+    known = np.isfinite(np.asarray(p, dtype=float))
+    q = np.full(len(known), math.nan)
+    if known.any():
+        q[known] = stats.false_discovery_control(np.asarray(p, dtype=float)[known], method="bh")
+    return [float(x) for x in q]
 
 
 def asked(q: Sequence[float]) -> float:
     """The p-value that one more of these tests would have needed for a q-value of 5 %: 5 % (k + 1) / m if k of m passed."""
-    passed = sum(x <= LEVEL for x in q)
-    return LEVEL * min(passed + 1, len(q)) / len(q)
+    passed, known = sum(x <= LEVEL for x in q), sum(math.isfinite(x) for x in q)
+    return LEVEL * min(passed + 1, known) / known if known else LEVEL
 
 
 def direction(found: Interval, q: float = 0.0, equal: float = 0.0) -> int:

@@ -51,11 +51,13 @@ def _fit(rows: Rows, network: tuple[str, str], conditions: tuple[str, ...]) -> R
 def _time(ax: Axes, rows: Rows) -> None:
     """Epochs until 99 % of the training set is fitted, over the epochs for true labels."""
     for i, network in enumerate(_networks(rows, "fit")):
-        clean = _fit(rows, network, ("clean",))[0]["epochs_to_fit"]["value"]
+        clean = _fit(rows, network, ("clean",))[0]["epochs_to_fit"]
         for start, conditions in ((0, LABELS), (len(LABELS), PIXELS)):
-            found = [r["epochs_to_fit"] for r in _fit(rows, network, conditions)]
-            places = [start + k + 0.1 * (i - 1) for k in range(len(conditions))]
-            scaled = [{k: f[k] / clean for k in ("value", "low", "high")} for f in found]
+            # A condition in which a run never fitted has no time, and no mark.
+            times = [r["epochs_to_fit"] for r in _fit(rows, network, conditions)]
+            found = {k: time for k, time in enumerate(times) if clean and time}
+            places = [start + k + 0.1 * (i - 1) for k in found]
+            scaled = [{k: v and v / clean["value"] for k, v in f.items()} for f in found.values()]
             style: dict[str, Any] = {} if start == 0 else {"ls": "none"}
             band(ax, places, scaled, i, NAMES[network] if start == 0 else "_", **style)
     ax.set_yscale("log", base=2)

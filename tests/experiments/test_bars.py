@@ -183,8 +183,10 @@ def test_claims_of_other_studies_are_taken_over(tmp_path, monkeypatch):
         "holds": True,
         "detectable": "",
         "numbers": {},
+        "question": False,
+        "key": "best AUROC",
     }
-    other = claim | {"claim": "something else"}
+    other = claim | {"claim": "AUROC, something else", "key": ""}
     (tmp_path / "memorized_samples.json").write_text(json.dumps({"verdict": {"claims": [claim, other]}}))
     found = from_studies.bar([], options)
     assert [c.claim for c in found.claims] == ["AUROC of wrong labels (memorized_samples)"]
