@@ -48,8 +48,7 @@ def band(ax: Axes, x: Sequence[float], intervals: Sequence[dict[str, Any]], inde
 
 def finish(figure: Figure, name: str, *, title: str, caption: str) -> None:
     """Title above, caption below in lines as wide as the figure, saved as figures/NAME.png."""
-    lines = (textwrap.fill(line, round(15.5 * figure.get_figwidth())) for line in caption.splitlines())
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7.5, color=GREY)
+    figure.supxlabel(textwrap.fill(caption, round(17.5 * figure.get_figwidth())), x=0.01, ha="left", fontsize=7.5, color=GREY)
     save(figure, FIGURES / name, formats=("png",))
     print(f"drew figures/{name}.png")

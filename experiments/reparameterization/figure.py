@@ -40,9 +40,9 @@ def draw() -> None:
         "reparameterization",
         title="The same function, any sharpness: what rescaling does to clean networks and to ones that memorized",
         caption=f"{len(how['seeds'])} seeds. {found['scale'].partition('; ')[2]}. Top left: geometric means over seeds, clean. "
-        "Top middle: a line for each seed, layer 1 times α and layer 2 divided by it;\n"
+        "Top middle: a line for each seed, layer 1 times α and layer 2 divided by it; "
         "dots: the bound 2 √(tr H₁₁ tr H₂₂) + rest; dashed: clean as trained. Right: for each seed the value as trained (mark) "
-        "and what factors up to 10, and those of the smallest trace, reach (bar).\n"
+        "and what factors up to 10, and those of the smallest trace, reach (bar). "
         "Bottom: the networks of the first seed; a line under another is equal to it. "
         f"Dinh et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
