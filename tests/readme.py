@@ -1,8 +1,8 @@
 """Runs what README.md and docs/*.md show, several pages at once, on the checkpoints that `make demo` left in demo/.
 
 It runs the lines that begin with `$` in blocks marked `console`, and the blocks of Python of a page as one program, from a
-copy of the repository's root, and says how many seconds each took. Before that, the generated tables must be those of the program;
-`--write` renews them.
+copy of the repository's root of its own, and says how many seconds each took. Before that, the generated tables must be those of
+the program; `--write` renews them.
 """
 
 import argparse
