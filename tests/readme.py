@@ -57,8 +57,8 @@ def failures(page: Path, work: Path) -> int:
     """How many of the programs of a page fail, run one after another."""
     programs = [(line, line) for line in commands(page)]
     if python := blocks(page, "python"):
-        (work / f"{page.stem}-page.py").write_text("\n".join(python))
-        programs.append((f"Python of {page.relative_to(ROOT)}", f"python {page.stem}-page.py"))
+        (work / f"{page.parent.name}-{page.stem}.py").write_text("\n".join(python))
+        programs.append((f"Python of {page.relative_to(ROOT)}", f"python {page.parent.name}-{page.stem}.py"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     failed = 0
