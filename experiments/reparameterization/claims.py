@@ -90,8 +90,9 @@ def judged(runs: Sequence[Item], lines: Sequence[Item], given: Options) -> Item:
             "The paper proves its statements and trains nothing; here they are checked on trained networks.",
             f"Measures are those of the first {runs[0]['item']['samples']} training samples, in float64.",
             "Networks that memorized have random labels; all are trained to a loss of 0.01, and compared seed by seed.",
-            "Factors are from 1/10 to 10, but for those that give the smallest trace; larger ones would move measures more. After "
-            "the first result, factors up to 100 for the gains of BatchNorm were added: 10 did not reach the memorizing networks.",
+            "Factors are from 1/10 to 10, but for those that give the smallest trace; larger ones would move measures more. "
+            "After the first result, factors up to 100 for the gains of BatchNorm were added: 10 did not reach the networks that "
+            "memorized.",
         ],
     )
 
