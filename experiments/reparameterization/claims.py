@@ -91,8 +91,8 @@ def judged(runs: Sequence[Item], lines: Sequence[Item], given: Options) -> Item:
             f"Measures are those of the first {runs[0]['item']['samples']} training samples, in float64.",
             "Networks that memorized have random labels; all are trained to a loss of 0.01, and compared seed by seed.",
             "Factors are from 1/10 to 10, but for those that give the smallest trace; larger ones would move measures more. "
-            "After the first result, factors up to 100 for the gains of BatchNorm were added: 10 did not reach the networks that "
-            "memorized.",
+            "After the first result, factors up to 100 for the gains of BatchNorm were added: 10 did not reach the "
+            "networks that memorized.",
         ],
     )
 
