@@ -39,12 +39,13 @@ STUDIES = (
 
 
 def verdict_rows() -> list[tuple[str, ...]]:
-    """For each study: its name, source, question, verdict and how many of its claims hold."""
+    """For each study: its name, source, question, the number that says most, and its verdict with how many claims hold."""
     rows = []
     for study in STUDIES:
         found = read(study.name)["verdict"]
         text = f"{found['verdict']}: {claims_held(found)}"
-        rows.append((f"[`{study.name}`](docs/science.md#{study.name})", study.source, study.question, text))
+        name = f"[`{study.name}`](docs/science.md#{study.name})"
+        rows.append((name, study.source, study.question, found["headline"], text))
     return rows
 
 

@@ -152,7 +152,7 @@ def _result(name: str) -> Callable[[], str]:
 
 def verdict_table() -> str:
     """Every study and its verdict, from its results."""
-    return _table(("study", "after", "question", "verdict"), verdict_rows())
+    return _table(("study", "after", "question", "found", "verdict"), verdict_rows())
 
 
 def _claims(name: str) -> Callable[[], str]:
