@@ -83,8 +83,9 @@ def scale(name: str) -> str:
     """The size of a study and what it took, and a list of where it departs from its paper."""
     document = read(name)
     found, how = document["verdict"], document["how"]
-    time = f"Recorded: {how['core_seconds'] / 60:.0f} core-minutes, without networks that another study had trained, {how['machine']}"
-    told = f"Verdict: **{found['verdict']}**, {claims_held(found)}. Scale: {found['scale']}. {time}, torch {how['torch']}."
+    time = f"Recorded, without networks that another study had trained: {how['core_seconds'] / 60:.0f} core-minutes"
+    told = f"Verdict: **{found['verdict']}**, {claims_held(found)}. Scale: {found['scale']}. "
+    told += f"{time} on {how['machine']}, torch {how['torch']}."
     return f"{told}\n\nWhere it departs, and what was chosen:\n\n{_list(found['departures'])}"
 
 

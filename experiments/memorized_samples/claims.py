@@ -89,7 +89,7 @@ def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
         departures=[
             "Far fewer images than the papers' 50,000, and a perceptron or two convolutions instead of a ResNet-18: "
             "a network of a low test accuracy has not learned what a wrong label contradicts",
-            f"Only the first {given.samples} training images are used; --samples takes more",
+            *([f"Only the first {given.samples} training images are used; --samples takes more"] if given.data else []),
             "The recipes were fixed before the runs, by how many epochs memorize the labels of another seed",
             "Labels are redrawn with probability p / 0.9, so that a share p is really wrong; the number varies with the seed",
             f"The means of input scores are over every {STRIDE}th epoch, cumulative loss and forgetting over every epoch",
