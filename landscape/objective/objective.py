@@ -1,6 +1,6 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,6 +17,7 @@ from landscape.machine.arithmetic import grad_mode
 from landscape.machine.distributed import group
 from landscape.machine.malloc import keep_freed
 from landscape.network.batches import Data, placed, read, split
+from landscape.network.chosen_parameters import as_patterns
 from landscape.network.copy_check import Live, check_copy
 from landscape.network.copying import check_model, converted, owned, unwrapped
 from landscape.network.folding import folded
@@ -40,8 +41,7 @@ class Objective(NetworkAccess):
     own mean; an uneven last batch therefore changes nothing. The model is copied, and left as it was.
 
     Args:
-        model: any `nn.Module`; wrappers (DataParallel, torch.compile) are removed. The weights that vary are those with
-            `requires_grad`, or all if none has it.
+        model: any `nn.Module`; wrappers (DataParallel, torch.compile) are removed.
         loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`. Any function may weight its
             samples or tokens. A loss that is not a mean (a root, a contrastive loss) is computed on all samples at once. See
             `landscape.network.losses.structure`.
@@ -55,6 +55,9 @@ class Objective(NetworkAccess):
             memory. Batches are split if necessary; see `plan`. If memory is tight, glibc is set to return freed memory,
             otherwise to keep it, for the whole process (`landscape.machine.malloc`).
         shard_basis: with several processes, each stores its share of the columns of a Krylov basis.
+        params: the weights that vary, by name; the others are held. A shell pattern ("layer4.*"), the name of a module
+            ("layer4"), or "lora" for the adapter weights of peft; several in a list or separated by commas; "!*.bias" leaves
+            out. Default: those with `requires_grad`, or all if none has it.
 
     Raises:
         UsageError: there are no data, or they shuffle or augment; a label has no output; the loss is a sum, or depends on
@@ -88,7 +91,9 @@ class Objective(NetworkAccess):
         batch_size: int | None = None,
         memory: int | None = None,
         shard_basis: bool = False,
+        params: str | Sequence[str] | None = None,
     ) -> None:
+        self._params = as_patterns(params)
         dt = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
         if dt is None or dt not in DTYPES.values():
             raise UsageError(f"expected dtype float32 or float64, found {dtype}")
@@ -102,7 +107,8 @@ class Objective(NetworkAccess):
             module.training = False  # `eval()` may do more, such as merge an adapter into its base
         raw = read(data, batch_size)
         batches = placed(raw, place, dt)
-        layout = Layout.of(owned(copied, shared=True), batches[0].first(2).inputs)  # a pass may leave state in its copy
+        # A pass may leave state in its copy.
+        layout = Layout.of(owned(copied, shared=True), batches[0].first(2).inputs, self._params)
         copied.requires_grad_(False)
         engine = Engine(copied, MeanLoss(loss).to(place, dt), batches, layout, group=group())
         self._theta: Tensor = layout.flatten(dict(copied.named_parameters()))

@@ -45,6 +45,7 @@ class Variants(ABC):
     _values_checked: bool
     _memory: int | None
     shard_basis: bool
+    _params: tuple[str, ...] | None
     _values_in: torch.dtype | None = None  # dtype of the network's computation for values; None: that of theta
 
     @abstractmethod
@@ -85,6 +86,23 @@ class Variants(ABC):
     def layout(self) -> Layout:
         """Names, shapes, slices and filters of theta."""
         return self._engine.layout
+
+    @property
+    def params(self) -> tuple[str, ...] | None:
+        """The patterns that chose the weights that vary; None if nobody chose."""
+        return self._params
+
+    @property
+    def held(self) -> dict[str, Tensor]:
+        """The weights that do not vary, by name."""
+        return {name: p for name, p in self._engine.model.named_parameters() if name not in self.layout.names}
+
+    @property
+    def varying(self) -> dict[str, Any]:
+        """The number of weights that vary, of those that are held if any is, and the patterns that chose: for the record."""
+        held = sum(p.numel() for p in self.held.values())
+        found: dict[str, Any] = {"weights": self.dim} | ({"held_weights": held} if held else {})
+        return found | ({} if self._params is None else {"params": list(self._params)})
 
     @property
     def samples(self) -> int:
@@ -184,7 +202,9 @@ class Variants(ABC):
     def only(self, *patterns: str) -> Self:
         """The same loss as a function of some parameters, the others fixed: shell patterns on names, e.g. `only("conv1.*")`."""
         layout = self.layout.only(*patterns)
-        return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
+        other = self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
+        other._params = patterns
+        return other
 
     def subset(self, n: int, generator: torch.Generator | None = None) -> Self:
         """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept.
@@ -216,7 +236,11 @@ class Variants(ABC):
         """The same loss, data, dtype and device with another model's weights and buffers."""
         data = [b.raw for b in self._engine.batches]
         budget = {"memory": self._memory, "shard_basis": self.shard_basis}
-        other = type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric, **budget)
+        chosen = None if self._params is None else self.layout.names
+        other = type(self)(
+            model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric, params=chosen, **budget
+        )
+        other._params = self._params
         return other if self.group.size > 1 else other.alone()
 
     def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:

@@ -46,6 +46,7 @@ class Task:
         checkpoint: source of the weights; None for initial ones.
         notices: remarks for the user on how the task was built, one line each.
         extras: other tensors of the checkpoint, e.g. "wrong_labels", the mask of corrupted training labels.
+        params: the weights that vary, by name, as for `Objective`; `--params` replaces them.
 
     Raises:
         UsageError: the model is not an `nn.Module`, the loss is not callable, or the data have another form.
@@ -66,6 +67,7 @@ class Task:
     checkpoint: Source | None = None
     notices: tuple[str, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    params: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -125,6 +127,7 @@ class Task:
         device: str | torch.device = "cpu",
         memory: int | None = None,
         shard_basis: bool = False,
+        params: str | Sequence[str] | None = None,
     ) -> Objective:
         """The task's loss on a split as a function of its weights.
 
@@ -135,6 +138,7 @@ class Task:
             dtype: "float32" or "float64".
             device: device of the computation.
             memory, shard_basis: as for `Objective`.
+            params: the weights that vary, as for `Objective`; None for those of the task.
 
         Raises:
             UsageError: as for `data` and `Objective`.
@@ -149,6 +153,7 @@ class Task:
             batch_size=batch_size,
             memory=memory,
             shard_basis=shard_basis,
+            params=self.params if params is None else params,
         )
 
 

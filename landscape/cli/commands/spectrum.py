@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Naming
+from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Varying
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
@@ -21,7 +21,7 @@ def run(
     terminal: Terminal,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     common: Common,
-    naming: Naming,
+    naming: Varying,
     k: Annotated[
         int, typer.Option("-k", "--eigenvalues", min=1, help="Number of eigenvalues at each end of the spectrum.")
     ] = 5,
