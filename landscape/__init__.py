@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         trace,
     )
     from landscape.memorization import samples
+    from landscape.network.losses.model_loss import ModelLoss
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
     from landscape.spectra import breakdown, eigenpairs, spectral_density
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from landscape.tasks import Task, load
 
 _HOMES = {
+    "ModelLoss": "network.losses.model_loss",
     "Objective": "objective",
     "Task": "tasks",
     "load": "tasks",
@@ -75,6 +77,7 @@ _HOMES = {
 __all__ = [
     "MEASURES",
     "LandscapeError",
+    "ModelLoss",
     "Objective",
     "Task",
     "__version__",

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from landscape.errors import MismatchError
-from landscape.network.chosen_parameters import matching, varying
+from landscape.network.given.chosen_parameters import matching, varying
 from landscape.network.neurons import Filters, by_axes, of_transposed, read_from, watched
 
 Kind = Literal["weight", "bias", "norm"]
@@ -74,7 +74,7 @@ class Layout:
         example: tuple[Any, ...] | Mapping[str, Any] | None = None,
         params: Sequence[str] | None = None,
     ) -> "Layout":
-        """The parameters of a model that vary, shared ones once: see `landscape.network.chosen_parameters.varying`.
+        """The parameters of a model that vary, shared ones once: see `landscape.network.given.chosen_parameters.varying`.
 
         A filter, or neuron, is the set of weights that produce one output: a row of a linear layer's weight, a column of
         GPT-2's Conv1D, an output channel of a convolution (with groups, of one group). The filters of a lookup table are its

@@ -15,9 +15,11 @@ from landscape.curvature.method import Method
 from landscape.errors import UsageError
 from landscape.machine.distributed import ALONE, Group
 from landscape.machine.memory import Plan
-from landscape.network.batches import drawn, epoch, merged, select
+from landscape.network.batches import merged, select
 from landscape.network.copy_check import Live
 from landscape.network.forward_checks import check_weights, weighted
+from landscape.network.given.data_forms import counted_by
+from landscape.network.given.sample_indices import drawn, epoch
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
 from landscape.network.parameters import Layout
 from landscape.results import Evaluation, Spent
@@ -116,6 +118,7 @@ class Variants(ABC):
         Raises:
             UsageError: the batches' targets differ in shape.
         """
+        self._engine.loss.require_outputs("targets")
         parts = [b.target for b in self._engine.batches]
         if any(t.shape[1:] != parts[0].shape[1:] for t in parts):
             raise UsageError("expected targets of one shape, found batches whose targets differ in shape")
@@ -148,7 +151,7 @@ class Variants(ABC):
 
     @property
     def loss(self) -> LossFunction:
-        """The loss as it was given, a function of (output, target)."""
+        """The loss as it was given: a function of (output, target), or a `ModelLoss`."""
         return self._engine.loss.loss
 
     @property
@@ -221,7 +224,8 @@ class Variants(ABC):
         return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
 
     def with_loss(self, loss: LossFunction) -> Self:
-        """Another loss of the same network on the same data."""
+        """Another loss of (output, target) of the same network on the same data."""
+        self._engine.loss.require_outputs("another loss")
         engine = replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype))
         other = self._another(weighted(engine, self._theta), self._theta)
         other._checked = False
@@ -229,6 +233,7 @@ class Variants(ABC):
 
     def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
         """The same loss of transformed outputs, loss(transform(f(x)), y), for instance of normalized logits."""
+        self._engine.loss.require_outputs("a transform of the outputs")
         self._check_values()  # of the original: the transformed loss may not be finite
         return self._another(replace(self._engine, transform=transform), self._theta)
 
@@ -261,6 +266,8 @@ class Variants(ABC):
     def _of(self, rows: Tensor, together: bool = False) -> Self:
         """The same loss on these samples; with `together` in one batch, if their shapes allow it."""
         batches = select(self._engine.batches, rows)
+        loss = self._engine.loss.of_model
+        batches = batches if loss is None else [counted_by(loss, b) for b in batches]
         whole = merged(batches) if together else None
         return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
 

@@ -103,7 +103,7 @@ class Axes:
     def series(self, folder: Path) -> "CheckpointFiles":
         """The checkpoints of a folder."""
         from landscape.checkpoints.series import CheckpointFiles
-        from landscape.network.chosen_parameters import as_patterns
+        from landscape.network.given.chosen_parameters import as_patterns
         from landscape.network.parameters import Layout
 
         if folder not in self._read:
