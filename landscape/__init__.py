@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from landscape.network.losses.model_loss import ModelLoss
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
-    from landscape.spectra import breakdown, eigenpairs, spectral_density
+    from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
 
@@ -60,6 +60,7 @@ _HOMES = {
     "samples": "memorization",
     "breakdown": "spectra",
     "eigenpairs": "spectra",
+    "minibatch_spectra": "spectra",
     "spectral_density": "spectra",
     "information": "information_plane",
     "mutual_information": "information_plane",
@@ -99,6 +100,7 @@ __all__ = [
     "lambda_min",
     "line",
     "load",
+    "minibatch_spectra",
     "mutual_information",
     "plane",
     "rescale",

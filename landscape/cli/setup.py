@@ -160,7 +160,7 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
 
     There is no warning on the test split for a network whose recipe has corrupted training data: chance level is expected.
     """
-    from landscape.results.varying_weights import weights_words
+    from landscape.results.records.varying_weights import weights_words
 
     centre = objective.evaluate()
     text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}".rstrip()

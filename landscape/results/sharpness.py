@@ -9,8 +9,8 @@ from typing import Any
 from landscape.machine.json_values import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.found_symmetries import FoundSymmetries
+from landscape.results.records.varying_weights import weights_words
 from landscape.results.stationarity import Stationarity
-from landscape.results.varying_weights import weights_words
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %, or sd)", "fakeable", "unit")
 LEGEND = (

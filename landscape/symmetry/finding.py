@@ -15,6 +15,7 @@ from landscape.network.graph import Example, Graph, example_for, graph_of
 from landscape.symmetry import weighted_rules, weightless_rules  # noqa: F401  # importing them enters their rules
 from landscape.symmetry.calls import RULES, Call, Use, fixed
 from landscape.symmetry.graph_calls import Leaf, walk
+from landscape.symmetry.held_rows import free_mixings
 from landscape.symmetry.mixing import mixed
 from landscape.symmetry.scale_variables import PINNED, ZERO, Variables
 from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
@@ -90,16 +91,18 @@ def symmetries_of(graph: Graph, trained: frozenset[str] | None = None, *, hold: 
     freed = (exact.labels == PINNED) & (nearly.labels != PINNED)
     more = _collect(graph, nearly, others, np.unique(nearly.labels[freed])) if freed.any() else None
     rest = mixed(graph, trained, frozenset(held))
+    mixings, doubtful = free_mixings(rest.mixings, frozenset(held), graph.tensors)
+    zeros = (f"{name}, a matrix of zeros that is held" for name in held if _no_matrix(graph.tensors[name]))
     factors = tuple(place for place in {**exact.unread, **nearly.unread} if place not in rest.contracted)
     return replace(
         found,
-        mixings=rest.mixings,
+        mixings=mixings,
         shifts=rest.shifts,
         trades=rest.trades,
         centrings=rest.centrings,
         means=rest.means,
         nearly=more,
-        unread=(*rest.unread, *(f"{name}, a matrix of zeros that is held" for name in held if _no_matrix(graph.tensors[name]))),
+        unread=(*rest.unread, *doubtful, *zeros),
         unread_factors=factors,
     )
 

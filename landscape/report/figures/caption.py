@@ -11,7 +11,7 @@ from typing import Any
 from landscape.report.quantities import quantity_name
 from landscape.report.style import label_text, number_of, short
 from landscape.results import UNCONVERGED, Estimate, Sharpness, Slice, SliceCheck
-from landscape.results.varying_weights import weights_words
+from landscape.results.records.varying_weights import weights_words
 
 Provenance = Mapping[str, Any]
 # Axes with a larger cosine (over 6 degrees from a right angle) are reported as not orthogonal.

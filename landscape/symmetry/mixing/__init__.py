@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from landscape.network.graph import Graph
 from landscape.symmetry.mixing.constants import calls_of, centrings_of, shifts_of, trades_of
-from landscape.symmetry.mixing.held_rows import free_mixings
 from landscape.symmetry.mixing.mixed_channels import coordinates_of, mixings_of
 from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Reader, Rows, Shift, Trade
 from landscape.symmetry.mixing.walk import channels_of
@@ -32,15 +31,15 @@ class Found:
 def mixed(graph: Graph, trained: frozenset[str] | None = None, held: frozenset[str] = frozenset()) -> Found:
     """The matrices, shifts and biases that keep the function of a traced network, and the operations that no rule reads.
 
-    `trained` are the parameters that may change, by default all; what changes one of `held` is left out.
+    `trained` are the parameters that may change, by default all; constants that change one of `held` are left out.
     """
     store = channels_of(graph, graph.parameters if trained is None else trained, held)
     coordinates = coordinates_of(store)
-    mixings, doubtful = free_mixings(mixings_of(store, coordinates), held, graph.tensors)
+    mixings = mixings_of(store, coordinates)
     calls = calls_of(store)
     keys, trades = trades_of(store, calls, coordinates.of)
     more, centrings = centrings_of(store, calls)
     once = Counter(mean.shift for mean in store.means)
     means = tuple(mean for mean in store.means if once[mean.shift] == 1 and mean.shift not in held)
     shifts = (*shifts_of(store, calls), *keys, *more)
-    return Found(mixings, shifts, trades, centrings, means, (*store.unread, *doubtful), frozenset(store.contracted))
+    return Found(mixings, shifts, trades, centrings, means, tuple(store.unread), frozenset(store.contracted))
