@@ -186,7 +186,7 @@ class MinibatchSpectra:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Cells: quantity, mean over mini-batches, its 95 % interval, quartiles, range, and of all samples together."""
-        out = []
+        out: list[tuple[str, ...]] = []
         for name, values, mean, whole in (
             ("lambda_max", self.largest, self.mean_largest, self.whole_largest),
             ("lambda_min", self.smallest, self.mean_smallest, self.whole_smallest),
@@ -217,9 +217,10 @@ class MinibatchSpectra:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "MinibatchSpectra":
         """Inverse of `to_json`."""
-        arrays = {name: np.asarray(data[name]) for name in ("largest", "smallest", "residuals", "converged")}
-        whole = {name: Estimate.from_json(data[name]) for name in ("whole_largest", "whole_smallest")}
-        return cls(size=data["size"], samples=data["samples"], matvecs=data["matvecs"], **arrays, **whole)
+        fields: dict[str, Any] = {name: data[name] for name in ("size", "samples", "matvecs")}
+        fields |= {name: np.asarray(data[name]) for name in ("largest", "smallest", "residuals", "converged")}
+        fields |= {name: Estimate.from_json(data[name]) for name in ("whole_largest", "whole_smallest")}
+        return cls(**fields)
 
     def __str__(self) -> str:
         low, high = self.negative.interval() or (0.0, 1.0)

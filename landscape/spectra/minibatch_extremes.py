@@ -25,8 +25,8 @@ def minibatch_spectra(
 
     H_b is the Hessian of the mean loss of the samples of mini-batch b, in eval mode at the same weights. The mini-batches are
     those of a random epoch without replacement; leftover samples are omitted, and a new order is drawn for each further epoch.
-    For a loss that is a mean over samples, lambda_max of all samples is at most the mean of lambda_max(H_b), since lambda_max is
-    convex, and by the same argument lambda_min is at least the mean of lambda_min(H_b).
+    If an epoch leaves no sample out, and the loss is a mean over samples, lambda_max of all samples is at most the mean of
+    lambda_max(H_b), which is convex, and lambda_min at least the mean of lambda_min(H_b).
 
     Args:
         objective: the network on its data.
@@ -36,11 +36,12 @@ def minibatch_spectra(
         generator: of the mini-batches; default seed 0.
 
     Returns:
-        MinibatchSpectra, unit loss / weight^2. The error of a mean over mini-batches is that of drawing them from these samples;
-        those of one epoch share no samples.
+        MinibatchSpectra, unit loss / weight^2. The error of a mean over mini-batches is that of drawing them from these
+        samples; those of one epoch share no samples.
 
     Raises:
-        UsageError: the size is not between 1 and the number of samples, fewer than two mini-batches, or data that cannot be cut.
+        UsageError: the size is not between 1 and the number of samples, there are fewer than two mini-batches, or the data
+            cannot be cut.
         NumericalError: the network fails the pre-flight check, or a product is not finite.
 
     Cost: some 15 to 40 products on `size` samples for each mini-batch, and a Lanczos run on all samples.
@@ -64,7 +65,8 @@ def minibatch_spectra(
         raise UsageError(f"expected at least 2 mini-batches, found {batches}")
     random = generator or torch.Generator().manual_seed(0)
     whole = eigenpairs(objective, 1, "both", tol=max(tol / 10, TOLERANCE[objective.dtype]))  # chooses the method for products
-    rows, start, matvecs = [], whole.vectors, 0
+    rows: list[tuple[np.ndarray, ...]] = []
+    start, matvecs = whole.vectors, 0
     alone = objective.alone()
     with progress.stage("mini-batches", batches) as advance:
         while len(rows) < batches:

@@ -41,10 +41,8 @@ def run(
     per_batch: Annotated[
         bool, typer.Option("--per-batch", help="Also the extreme eigenvalues of mini-batches: how they are distributed.")
     ] = False,
-    minibatch_size: Annotated[
-        int, typer.Option("--minibatch-size", min=1, help="Samples in a mini-batch of --per-batch.")
-    ] = 16,
-    minibatches: Annotated[int, typer.Option("--minibatches", min=2, help="Number of mini-batches of --per-batch.")] = 64,
+    minibatch_size: Annotated[int, typer.Option("--minibatch-size", min=1, help="Samples in one, for --per-batch.")] = 16,
+    minibatches: Annotated[int, typer.Option("--minibatches", min=2, help="How many, for --per-batch.")] = 64,
     shard_basis: SHARD_BASIS = False,
     check: Annotated[
         str | None, typer.Option("--check", help="pyhessian: also compute the eigenvalues with PyHessian, and compare.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def minibatch_dataset(found: MinibatchSpectra) -> "xarray.Dataset":
-    """`lambda_max` and `lambda_min` of every mini-batch, with residuals, along the dimension "minibatch"; attributes for the rest.
+    """`lambda_max` and `lambda_min` of every mini-batch, with residuals, along the dimension "minibatch".
 
     Raises:
         UsageError: xarray is not installed.
@@ -22,7 +22,7 @@ def minibatch_dataset(found: MinibatchSpectra) -> "xarray.Dataset":
     except ModuleNotFoundError as error:
         raise UsageError("expected xarray, found that it is not installed", fix="pip install xarray") from error
     unit = {"units": "loss / weight^2"}
-    columns: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {
+    columns = {
         "lambda_max": ("minibatch", found.largest, unit),
         "lambda_min": ("minibatch", found.smallest, unit),
         "lambda_max_residual": ("minibatch", found.residuals[:, 0], unit),
