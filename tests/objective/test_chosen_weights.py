@@ -1,5 +1,7 @@
 """A subset of the weights: against the dense Hessian restricted to them, and the symmetries that are theirs."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ from landscape.surfaces import interpolation
 
 def mlp(*widths: int) -> nn.Sequential:
     torch.manual_seed(0)
-    layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*layers[:-1]).double()
 
 
