@@ -42,7 +42,7 @@ def test_sharpness_and_spectrum_of_some_weights(network, capfd):
     top = result["measures"]["lambda_max"]["value"]
     assert document["eigenvalues"]["values"][0] == pytest.approx(top, rel=1e-4)
     assert document["minibatches"]["whole_largest"]["value"] == pytest.approx(top, rel=1e-3)
-    rows = list(csv.DictReader((network / "out" / "minibatches.csv").open()))
+    rows = list(csv.DictReader((network / "out" / "minibatches.csv").read_text().splitlines()))
     assert [float(row["lambda_max"]) for row in rows] == document["minibatches"]["largest"]
     assert (network / "out" / "minibatches.png").stat().st_size > 1000
 

@@ -14,9 +14,9 @@ from landscape.network.given.chosen_parameters import varying
 from landscape.surfaces import interpolation
 
 
-def mlp(*widths: int) -> nn.Sequential:
+def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     torch.manual_seed(0)
-    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), activation())]
     return nn.Sequential(*layers[:-1]).double()
 
 
@@ -104,11 +104,10 @@ def test_derived_objectives_keep_the_choice():
 @pytest.mark.parametrize("zero_biases", [False, True], ids=["biases", "biases of 0"])
 def test_factors_found_are_all_that_leave_the_function(params, zero_biases):
     """Their number is the dimension of the changes of the chosen weights that change no output, to first order."""
-    net, (x, _) = mlp(4, 6, 5, 3), data()
+    net, x = mlp(4, 6, 5, 3, activation=nn.LeakyReLU), 3 * torch.randn(150, 4, dtype=torch.float64)  # no neuron is idle
     if zero_biases:
         for name, p in net.named_parameters():
             p.data.mul_(0.0 if name.endswith("bias") else 1.0)
-    x = torch.cat([x, 3 * x.flip(0), -x])
     objective = ls.Objective(net, nn.MSELoss(), (x, torch.zeros(len(x), 3)), dtype="float64", params=params)
     names = objective.layout.names
     slope = jacrev(outputs(net, names, x))(theta_of(net, names)).reshape(-1, objective.dim)

@@ -36,8 +36,8 @@ def doubled(batch):
     """A batch in float64."""
     if isinstance(batch, dict):
         return {k: doubled(t) for k, t in batch.items()}
-    if isinstance(batch, tuple):
-        return tuple(map(doubled, batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(map(doubled, batch))
     return batch.double() if batch.is_floating_point() else batch
 
 
@@ -51,7 +51,11 @@ def dense(net: nn.Module, loss, weighted_batches):
     total = sum(w for _, w in weighted_batches)
     value = sum(w / total * loss(called, doubled(batch)) for batch, w in weighted_batches)
     (slope,) = torch.autograd.grad(value, theta, create_graph=True)
-    return float(value), slope.detach(), torch.stack([torch.autograd.grad(s, theta, retain_graph=True)[0] for s in slope])
+    return (
+        float(value.detach()),
+        slope.detach(),
+        torch.stack([torch.autograd.grad(s, theta, retain_graph=True)[0] for s in slope]),
+    )
 
 
 def agrees(objective, value, slope, bend):
