@@ -104,7 +104,7 @@ def test_derived_objectives_keep_the_choice():
 @pytest.mark.parametrize("zero_biases", [False, True], ids=["biases", "biases of 0"])
 def test_factors_found_are_all_that_leave_the_function(params, zero_biases):
     """Their number is the dimension of the changes of the chosen weights that change no output, to first order."""
-    net, x = mlp(4, 6, 5, 3, activation=nn.LeakyReLU), 3 * torch.randn(150, 4, dtype=torch.float64)  # no neuron is idle
+    net, x = mlp(4, 6, 5, 3, activation=nn.LeakyReLU), 30 * torch.randn(150, 4, dtype=torch.float64)  # every neuron switches
     if zero_biases:
         for name, p in net.named_parameters():
             p.data.mul_(0.0 if name.endswith("bias") else 1.0)
