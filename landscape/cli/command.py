@@ -11,7 +11,7 @@ from typing import Any, TextIO, get_type_hints
 import typer
 
 from landscape.cli import processes, streams
-from landscape.cli.explain import explained, whose
+from landscape.cli.explain import explained, whose, with_the_command
 from landscape.cli.options import Common
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, NumericalError
@@ -83,7 +83,7 @@ def _carried_out(function: Callable[..., None], arguments: dict[str, Any], resul
                 if common.debug:
                     traceback.print_exception(error)
                 if isinstance(error, LandscapeError):
-                    text, code = str(error), error.exit_code
+                    text, code = with_the_command(error, sys.argv[1:]), error.exit_code
                 else:
                     text, code = explained(error)
                 crew.tell(error, text, getattr(error, "table", None) if isinstance(error, LandscapeError) else None)

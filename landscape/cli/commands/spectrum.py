@@ -8,6 +8,7 @@ import typer
 from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
+from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
     from landscape.cli.output_directory import OutputDirectory
@@ -65,7 +66,7 @@ def run(
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
         "per_filter": per_filter,
     }  # fmt: skip
-    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-spectrum"), inputs)
+    folder = OutputDirectory(common.out or Path(f"{bare_name(checkpoint)}-spectrum"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
 
     count = min(k, objective.dim)

@@ -71,6 +71,8 @@ def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters:
         log_axis(ax, "y", floor / 1.5, max(positive) * 1.5)
         if lost:
             note(ax, f"{lost} at or below {floor:.1g}: not drawn", corner="lower right")
+    else:
+        ax.axhline(0, color=GREY, lw=0.8)  # which the limits of the axis then include
     for place in places:
         ax.axvspan(place - 0.32, place + 0.32, color=LIGHT, alpha=0.5, lw=0, zorder=0)
     if filters:

@@ -134,8 +134,12 @@ def figure_slice(
     if part is not piece:
         show_whole_span(ax, piece)
     lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity))]
-    lines += [random_axes_line(piece), check_line(piece)]
+    lines += [random_axes_line(piece), check_line(piece)] if not quantity.startswith("test_") else [CHECKED_ON_TRAINING]
     return finish(ax, f"{named} ({progress})" if progress else named, lines, caption)
+
+
+# Below a figure of test values: centre, curvature and the smallest eigenvalue of the check are those of the training loss.
+CHECKED_ON_TRAINING = "test values: computed at the same points as the training loss, whose surface is the one that was checked"
 
 
 def _made_with(piece: Slice, quantity: str) -> Provenance:
@@ -229,8 +233,9 @@ def figure_measures(
 def figure_effects(comparison: Comparison, *, title: str = "Differences between the groups", caption: bool = True) -> Figure:
     """`draw_effects` with the number of runs and the tests."""
     sizes = ", ".join(f"{name}: {len(runs)} runs" for name, runs in comparison.groups.items())
-    tests = "bars: 95 % intervals; q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"
-    return finish(draw_effects(comparison)[0], title, [sizes, tests, runs_line(comparison.groups)], caption)
+    axes = draw_effects(comparison)
+    tests = f"{_bars(*axes)}q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"
+    return finish(axes[0], title, [sizes, tests, runs_line(comparison.groups)], caption)
 
 
 def figure_correlations(
@@ -239,9 +244,9 @@ def figure_correlations(
     """`draw_correlations` with the number of runs."""
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
-    facts = [f"{runs} runs, assumed independent", "bars: 95 % intervals"]
-    facts += [f"Ψ over {varying}"] if varying else []
-    return finish(draw_correlations(comparison), title, ["; ".join(facts), runs_line(comparison.groups)], caption)
+    ax = draw_correlations(comparison)
+    facts = [f"{_bars(ax)}{runs} runs, assumed independent"] + ([f"Ψ over {varying}"] if varying else [])
+    return finish(ax, title, ["; ".join(facts), runs_line(comparison.groups)], caption)
 
 
 def figure_separation(
@@ -249,9 +254,16 @@ def figure_separation(
 ) -> Figure:
     """`draw_separation` with the number of runs and the tests."""
     sizes = next(iter(comparison.memorization.values())).n if comparison.memorization else (0, 0)
-    facts = f"{sizes[0]} runs that memorized, {sizes[1]} others; bars: 95 % intervals"
+    ax = draw_separation(comparison)
+    facts = f"{_bars(ax)}{sizes[0]} runs that memorized, {sizes[1]} others"
     tests = "q: permutation tests on ranks, Benjamini-Hochberg over all measures"
-    return finish(draw_separation(comparison), title, [facts, tests, runs_line(comparison.groups)], caption)
+    return finish(ax, title, [facts, tests, runs_line(comparison.groups)], caption)
+
+
+def _bars(*axes: Axes) -> str:
+    """What the bars are, if there are any: with too few runs there is no interval to draw."""
+    drawn = any(str(line.get_gid()).startswith("interval ") for ax in axes for line in ax.lines)
+    return "bars: 95 % intervals; " if drawn else ""
 
 
 def figure_history(
