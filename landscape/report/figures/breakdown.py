@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from landscape.errors import UsageError
 from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, asks_for_log, house, log_axis, note, panels, plain
-from landscape.results import Block
+from landscape.results import Block, Breakdown
 
 
 @house
@@ -38,6 +38,19 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
     names = [plain(b.name, 24) for b in layers]
     drawn[1].set_xticks(places, names, rotation=60 if len(layers) > 5 else 0, ha="right" if len(layers) > 5 else "center")
     return drawn
+
+
+def draw_blocks(blocks: Breakdown, ax: Axes | None = None) -> Axes:
+    """`draw_breakdown` of what `ls.breakdown` returns, in a new figure; the upper of its two axes.
+
+    Raises:
+        UsageError: axes are given: two panels are needed.
+    """
+    if ax is not None:
+        raise UsageError(
+            "expected no axes for two panels, found one", fix="leave ax out, or call landscape.report.draw_breakdown"
+        )
+    return draw_breakdown(blocks.layers, blocks.filters)[0]
 
 
 def _traces(ax: Axes, places: np.ndarray, layers: Sequence[Block]) -> None:

@@ -38,6 +38,7 @@ from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
 from landscape.results import (
     Block,
+    Breakdown,
     Certificate,
     CertificateTable,
     Comparison,
@@ -89,6 +90,11 @@ def figure_breakdown(
     state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
     facts = f"{len(layers)} layers, {len(filters)} filters (weights without biases); {state}"
     return finish(draw_breakdown(layers, filters)[0], title, [facts, subject_line(provenance)], caption)
+
+
+def figure_blocks(blocks: Breakdown, caption: bool = True) -> Figure:
+    """`figure_breakdown` of what `ls.breakdown` returns."""
+    return figure_breakdown(blocks.layers, blocks.filters, caption=caption)
 
 
 def figure_ranked_scores(

@@ -1,5 +1,6 @@
 """Eigenpairs and spectral densities of a symmetric operator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from landscape.results.drawing import plotted
 from landscape.results.estimate import Estimate
+from landscape.results.printed import Cells, Printed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 Which = Literal["largest", "smallest", "both"]
 
 
-@dataclass(frozen=True, eq=False)
-class Eigenpairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Eigenpairs(Printed):
     """Extreme eigenpairs of a symmetric operator H on R^P, with their residuals.
 
     Attributes:
@@ -67,16 +69,27 @@ class Eigenpairs:
         empty: Any = np.empty((0, 0))
         return cls(values, empty, residuals, converged, data["matvecs"], data["which"])
 
-    def __str__(self) -> str:
-        rows = (
-            f"{v:>14.6g}  residual {r:.1e}{'' if c else '  NOT CONVERGED'}"
-            for v, r, c in zip(self.values, self.residuals, self.converged, strict=True)
+    def __repr__(self) -> str:
+        return (
+            f"Eigenpairs({self.cells().before[0]}: {', '.join(f'{v:.5g}' for v in self.values[:5])}{', ...' * (len(self) > 5)})"
         )
-        return "\n".join((f"{self.which} eigenvalues, {self.matvecs} products", *rows))
+
+    def cells(self) -> Cells:
+        """Eigenvalues with their residuals."""
+        rows = [
+            (f"{v:.6g}", f"{r:.1e}", "yes" if c else "NO")
+            for v, r, c in zip(self.values, self.residuals, self.converged, strict=True)
+        ]
+        ends = {"both": "largest and smallest"}.get(self.which, self.which)
+        return Cells(("eigenvalue", "residual", "converged"), rows, (f"{ends} eigenvalues, {self.matvecs} products",))
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per eigenvalue."""
+        return _rows({"eigenvalue": self.values, "residual": self.residuals, "converged": self.converged})
 
 
-@dataclass(frozen=True, eq=False)
-class SpectralDensity:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralDensity(Printed):
     """Density of the eigenvalues of H: phi(t) = (1/P) sum_i g_sigma(t - lambda_i), estimated by stochastic Lanczos quadrature.
 
     Attributes:
@@ -122,6 +135,31 @@ class SpectralDensity:
         """Draw the density and its band; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)
 
+    def __repr__(self) -> str:
+        return f"SpectralDensity({self.cells().before[0]})"
+
+    def cells(self) -> Cells:
+        """What the density says in numbers: its ends, its peak, and how much of it is negative."""
+        low, high = self.nodes.min(axis=1), self.nodes.max(axis=1)
+        below = np.where(self.nodes < 0, self.weights, 0.0).sum(axis=1)
+        mean = (self.nodes * self.weights).sum(axis=1)
+        rows = [
+            ("smallest Ritz value", f"{low.min():.5g}", f"{low.min():.4g} to {low.max():.4g}"),
+            ("largest Ritz value", f"{high.max():.5g}", f"{high.min():.4g} to {high.max():.4g}"),
+            ("mean eigenvalue", f"{mean.mean():.5g}", f"{mean.min():.4g} to {mean.max():.4g}"),
+            ("share of negative ones", f"{below.mean():.3g}", f"{below.min():.3g} to {below.max():.3g}"),
+            ("density is highest at", f"{float(self.grid[self.density.argmax()]):.3g}", ""),
+        ]
+        work = f"{self.probes} probes of {self.nodes.shape[1]} steps, {self.matvecs} products"
+        return Cells(
+            ("", "value", "over the probes"), rows, (f"density of {self.dim:,} eigenvalues, {self.scale} scale: {work}",)
+        )
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per point of the grid."""
+        columns = {"eigenvalue": self.grid, "density": self.density, "lower": self.lower, "upper": self.upper}
+        return _rows(columns | {"sigma": np.broadcast_to(self.sigma, self.grid.shape)})
+
     def to_json(self) -> dict[str, Any]:
         """Everything as lists; `resolution` is null if it is unknown."""
         arrays = ("grid", "density", "lower", "upper", "nodes", "weights", "sigma", "resolution")
@@ -134,3 +172,9 @@ class SpectralDensity:
         """Inverse of `to_json`."""
         fields: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**fields)
+
+
+def _rows(columns: Mapping[str, np.ndarray]) -> list[Mapping[str, Any]]:
+    """Columns of the same length as one dictionary a row."""
+    lists = [np.asarray(column).tolist() for column in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
