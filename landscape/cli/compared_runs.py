@@ -175,4 +175,4 @@ def _line(
         terminal.warn(f"no line from {a} to {b}: {error}")
         return
     between = piece.title.replace("between two minima", f"from {a} to {b}, on the data of {a}", 1)
-    runs.lines[f"{a} to {b}"] = replace(piece, title=between)
+    runs.lines[f"{a} to {b}"] = replace(piece, title=between, provenance={**piece.provenance, "ends": [a, b]})

@@ -3,7 +3,7 @@
 import numpy as np
 
 from landscape.errors import UsageError
-from landscape.report.style import plain, wrapped
+from landscape.report.style import plain, short, wrapped
 from landscape.results import Slice
 from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED
 

@@ -1,6 +1,7 @@
 """One network moved along several families of symmetries: which measures survive which."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 

@@ -78,6 +78,24 @@ def test_commands_import_what_they_need(command, options, needed, checkpoint, tm
         assert "scipy" not in there
 
 
+@pytest.mark.parametrize("command", ["inspect", "sharpness", "surface", "init"])
+@pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n", b"<html>"], ids=["missing", "empty", "picture", "page"])
+def test_what_is_no_checkpoint_is_refused_without_torch(command, content, tmp_path):
+    file = tmp_path / "net.pt"
+    if content is not None:
+        file.write_bytes(content)
+    there = imported([command, file], code=2 if not content else 4)
+    assert there.isdisjoint(HEAVY), there & set(HEAVY)
+
+
+@pytest.mark.parametrize("command", ["inspect", "init"])
+def test_help_lists_what_does_something(command):
+    command = typer.main.get_command(one_command(command))
+    listed = {name for option in command.params if not getattr(option, "hidden", False) for name in option.opts}
+    assert listed == {"checkpoint", "--json", "--out", "--debug"}
+    assert "--samples" in {name for option in command.params for name in option.opts}  # accepted like everywhere
+
+
 def test_doctor_draws_nothing_and_learns_nothing():
     """It imports torchvision, to see whether that can be imported here."""
     assert imported(["doctor"]).isdisjoint({"matplotlib", "sklearn", "plotly", "pandas", "scipy.stats"})

@@ -191,7 +191,7 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
     for quantity, barrier in found.barriers.items():
         job.terminal.line(f"{quantity.replace('_', ' ')}: {barrier.words(quantity)}")
     title = found.title.replace("between two minima", f"from {bare_name(job.checkpoint)} to {bare_name(path)}")
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"ends": [bare_name(job.checkpoint), bare_name(path)]}
     if curve is not None:
         # For comparison with the curve.
         straight = interpolation(job.objective, end, run=_points(folder) / "line", **(measured | {"curvature": False}))

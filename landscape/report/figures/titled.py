@@ -171,13 +171,17 @@ def figure_merge_tree(piece: Slice, *, title: str | None = None, caption: bool =
 
 
 def figure_interpolation(
-    piece: Slice, *, ends: tuple[str, str] = ("start", "end"), title: str | None = None, caption: bool = True
+    piece: Slice, *, ends: tuple[str, str] | None = None, title: str | None = None, caption: bool = True
 ) -> Figure:
-    """`draw_interpolation` with the slice's title, network and data, and its check in one line."""
+    """`draw_interpolation` with the slice's title, network and data, and its check in one line.
+
+    The two minima have the names in `ends`, else those in the slice's provenance, else "start" and "end".
+    """
+    names = ends or tuple(piece.provenance.get("ends", ("start", "end")))
     facts = barrier_facts(piece) + (["±: 95 % over samples"] if piece.barriers else [])
     facts += [track_line(track, piece) for track in piece.tracks]
     lines = ["; ".join(facts), subject_line(piece.provenance), check_line(piece)]
-    return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, lines, caption)
+    return finish(draw_interpolation(piece, ends=(names[0], names[1]))[0], title or piece.title, lines, caption)
 
 
 def figure_certificate(

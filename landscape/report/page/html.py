@@ -16,7 +16,7 @@ from landscape.report.figures.history import Run
 from landscape.report.figures.measures import estimate_of
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.surface_section import slice_entry
-from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number
+from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number, told
 from landscape.report.style import label_text, unit_text
 from landscape.results import (
     Block,
@@ -100,8 +100,7 @@ def write_report(
         "provenance": _provenance(shown, names),
         "spectra": _spectra(eigenpairs or {}, densities or {}, captions),
         "blocks": [_blocks(label, *both, captions) for label, both in (blocks or {}).items()],
-        "slices": [slice_entry(piece, captions) for piece in slices],
-        "surfaces": _interactive(slices) if interactive else [],
+        "slices": _slices(slices, captions, interactive),
         "certificates": [
             entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs, captions)
         ],
@@ -222,7 +221,9 @@ def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any
         spent = sum(m.matvecs for m in r.measures.values())
         columns.append(own | dict(flat(r.provenance)) | {"Hessian products": f"{spent:,}"})
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    rows = [(label_text(key), [DASH if c.get(key) is None else label_text(c[key], 300) for c in columns]) for key in keys]
+    rows = [
+        (label_text(key), [DASH if c.get(key) is None else label_text(told(c[key], key), 300) for c in columns]) for key in keys
+    ]
     return {"names": names, "rows": rows}
 
 
@@ -308,7 +309,13 @@ def _history(history: Mapping[str, Run], caption: bool) -> Picture:
     )
 
 
-def _interactive(slices: Sequence[Slice]) -> list[dict[str, str]]:
+def _slices(slices: Sequence[Slice], captions: bool, interactive: bool) -> list[dict[str, Any]]:
+    """One entry per slice; a plane's interactive surface, if asked for, stands first in it."""
+    turned = iter(_interactive(slices) if interactive else [])
+    return [slice_entry(piece, captions) | {"turn": next(turned, None) if piece.dim == 2 else None} for piece in slices]
+
+
+def _interactive(slices: Sequence[Slice]) -> list[str]:
     """Every plane as an interactive surface; plotly is imported only here."""
     try:
         from landscape.report.page.interactive import surfaces
