@@ -111,7 +111,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.view_init(elev=elevation, azim=AZIMUTH)
     ax.set_proj_type("ortho")  # what hides what is then the same at every place
-    ax.set_box_aspect((1, 1, 0.8), zoom=0.92)
+    ax.set_box_aspect((1, 1, 0.8), zoom=0.84)
     return ax
 
 
