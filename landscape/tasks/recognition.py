@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from landscape.checkpoints.fitting.fit import aliases_of, match, tensors_of
 from landscape.checkpoints.fitting.own_loader import OwnLoader
 from landscape.checkpoints.weights import Weights
-from landscape.errors import LandscapeError
+from landscape.errors import LandscapeError, UsageError
 from landscape.machine.files import open_regular
 from landscape.tasks.libraries import in_library, model_by_name
 
@@ -64,11 +66,19 @@ def recognize(weights: Weights, path: str | Path, meta: Mapping[str, Any] | None
     for name, options in _candidates(weights, config, meta or {}):
         with contextlib.suppress(Exception), warnings.catch_warnings():  # constructors may raise anything
             warnings.simplefilter("ignore")
-            model = model_by_name(name, options, device="meta")
+            model = _built(name, options)
             state = tensors_of(model.state_dict(keep_vars=True))
             match(state, aliases_of(state), weights, OwnLoader(model))
             return Recognized(name, options, len(state))
     return None
+
+
+def _built(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """The network without memory, or with it if its constructor computes with tensors, as torchvision's RegNet does."""
+    try:
+        return model_by_name(name, options, device="meta")
+    except UsageError:
+        return model_by_name(name, options)
 
 
 def _candidates(weights: Weights, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
