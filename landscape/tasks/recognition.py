@@ -18,6 +18,7 @@ from landscape.machine.files import open_regular
 from landscape.tasks.libraries import in_library, model_by_name
 
 _LARGEST_CONFIG = 1 << 20  # bytes of a config.json
+_IMAGENET = 1000  # classes of most networks of torchvision, and the default of their constructors
 _HEAD = re.compile(r"(?:fc|head|heads\.head|classifier(?:\.(\d+))?)\.weight")
 _COUNTED = re.compile(r".*(running_mean|running_var|num_batches_tracked)")
 
@@ -84,7 +85,7 @@ def _built(name: str, options: Mapping[str, Any]) -> nn.Module:
 def _candidates(weights: Weights, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Names and options to try, the most certain first."""
     head = _head(weights)
-    classes: dict[str, Any] = {} if head is None or head[0] == 1000 else {"num_classes": head[0]}
+    classes: dict[str, Any] = {} if head is None or head[0] == _IMAGENET else {"num_classes": head[0]}
     for name in (config.get("architecture"), meta.get("arch"), meta.get("model_name")):
         if isinstance(name, str):
             yield from ((full, classes) for library in ("timm", "torchvision") if in_library(full := f"{library}:{name}"))
@@ -97,12 +98,13 @@ def _of_this_size(weights: Weights, classes: int, features: int) -> Iterator[str
     from landscape.tasks.torchvision_import import torchvision
 
     models = torchvision.models
-    below = sum(t.numel() for k, t in weights.state.items() if t.is_floating_point() and not _COUNTED.fullmatch(k))
-    below -= classes * features
+    own = sum(t.numel() for k, t in weights.state.items() if t.is_floating_point() and not _COUNTED.fullmatch(k))
+    own -= classes * features
     for name in models.list_models(module=models):
         for trained in models.get_model_weights(name):
-            size = trained.meta["num_params"] - len(trained.meta["categories"]) * features
-            if size - below in (0, len(trained.meta["categories"]) - classes):  # without and with a bias
+            known = len(trained.meta.get("categories") or ()) or _IMAGENET
+            below = trained.meta.get("num_params", 0) - known * features
+            if below - own in (0, known - classes):  # without and with a bias
                 yield name
                 break
 

@@ -79,7 +79,7 @@ def test_commands_import_what_they_need(command, options, needed, checkpoint, tm
         assert "scipy" not in there
 
 
-@pytest.mark.parametrize("command", ["inspect", "sharpness", "surface", "init"])
+@pytest.mark.parametrize("command", ["inspect", "sharpness"])
 @pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n", b"<html>"], ids=["missing", "empty", "picture", "page"])
 def test_what_is_no_checkpoint_is_refused_without_torch(command, content, tmp_path):
     file = tmp_path / "net.pt"

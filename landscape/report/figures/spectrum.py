@@ -167,11 +167,11 @@ def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
 
 
 def _wide_parts(known: np.ndarray) -> np.ndarray:
-    """A mask without its parts that are narrower than a fiftieth of the axis: single walls say nothing about a curve."""
+    """A mask without its parts that are narrower than a twentieth of the axis: single walls say nothing about a curve."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(int)))
     kept = np.zeros_like(known)
     for start, stop in edges.reshape(-1, 2):
-        kept[start:stop] = (stop - start) * 50 >= len(known)
+        kept[start:stop] = (stop - start) * 20 >= len(known)
     return kept
 
 
