@@ -103,7 +103,7 @@ class CertificateTable(Printed):
 
     def records(self) -> list[Mapping[str, Any]]:
         """One row per measure and family."""
-        return [{"symmetry": family} | row for family, own in self.columns.items() for row in own.records()]
+        return [{"symmetry": family, **row} for family, own in self.columns.items() for row in own.records()]
 
     def plot(self, ax: Any = None, *, caption: bool = False, **options: Any) -> Any:
         """Draw it as a map, measures against families; see `landscape.results.drawing.plotted`."""

@@ -290,7 +290,7 @@ def test_the_height_of_a_barrier_stays_inside_its_panel():
 def test_a_figure_of_test_values_quotes_no_check_of_the_training_loss():
     piece = examples.plane(9, 9)
     piece = replace(piece, values={**piece.values, "test_loss": 2 * piece.values["loss"]})
-    train, test = (" ".join(visible_texts(figure_slice(piece, quantity=q))) for q in ("loss", "test_loss"))
+    train, test = (figure_slice(piece, quantity=q).get_supxlabel() for q in ("loss", "test_loss"))
     assert "checked: " in train
     assert "checked: " not in test
     assert "test values" in test
@@ -309,4 +309,4 @@ def test_bars_are_announced_where_they_are_drawn(runs):
     comparison = compared(3, runs)
     for figure in (figure_effects(comparison), figure_correlations(comparison), figure_separation(comparison)):
         drawn = any(str(line.get_gid()).startswith("interval") for ax in figure.axes for line in ax.lines)
-        assert ("bars: 95 %" in " ".join(visible_texts(figure))) is drawn
+        assert ("bars: 95 %" in figure.get_supxlabel()) is drawn

@@ -28,9 +28,9 @@ def test_a_wall_hides_what_its_shadow_covers():
 
 
 def test_the_camera_rises_until_the_place_is_seen():
-    wall = heights(lambda u, v: np.where(np.abs(v + 1) < 0.04, 0.25, 0.0) + 0 * u, n=401)
+    wall = heights(lambda u, v: np.where(np.abs(v + 1) < 0.04, 0.28, 0.0) + 0 * u, n=401)
     assert wall.elevation(np.array([0.0, -1.5]), -90.0) == ELEVATIONS[0]
-    assert wall.elevation(np.array([0.0, 0.0]), -90.0) == 52  # 0.25 / (1 / 4) is a slope of 45 degrees, which rounds up
+    assert wall.elevation(np.array([0.0, 0.0]), -90.0) == 52  # 0.28 over a distance of 1 / 4 is a slope of 48 degrees
 
 
 def test_heights_are_those_of_the_surface():

@@ -165,7 +165,7 @@ def test_an_axis_says_how_long_a_step_of_one_is():
     piece = examples.plane(5, 5, provenance={"axis_lengths": [1.0, 12.345]})
     ax = draw_slice(piece)
     assert ax.get_xlabel().endswith("(distance in weight space)")
-    assert ax.get_ylabel().endswith("(1 = a distance of 12.35)")
+    assert ax.get_ylabel().endswith("(1 = a distance of 12.3)")
 
 
 def test_a_surface_carries_its_trajectory_at_its_own_height():
@@ -181,9 +181,10 @@ def test_a_surface_carries_its_trajectory_at_its_own_height():
 
 def test_a_checkpoint_behind_a_wall_is_shown_from_above_or_as_a_ring():
     def wall(u, v):
-        return 1 + 3 * np.exp(-(((v + 0.4) / 0.12) ** 2)) + 0 * u
+        return 1 + 3 * np.exp(-(((v + 0.8) / 0.08) ** 2)) + 0 * u
 
-    low, high = draw_slice(examples.plane(31, 31), view="3d"), draw_slice(examples.plane(31, 31, function=wall), view="3d")
+    bowl = examples.plane(31, 31, function=lambda u, v: 1 + u**2 + v**2)
+    low, high = draw_slice(bowl, view="3d"), draw_slice(examples.plane(31, 31, function=wall), view="3d")
     assert low.elev < high.elev
     pit = draw_slice(examples.plane(31, 31, function=lambda u, v: 1 - 0.9 * np.exp(-(u**2 + v**2) / 0.001)), view="3d")
     for ax in (low, high, pit):

@@ -53,6 +53,6 @@ class Heights:
         return np.asarray((np.nan_to_num(surface - ray, nan=-1.0) > 0.01).any(axis=0))
 
     def elevation(self, place: Float[np.ndarray, " 2"], azimuth: float) -> float:
-        """The flattest of the elevations in which the surface does not hide a place; the steepest if it always does."""
+        """The flattest of the elevations in which the surface does not hide a place; the flattest of all if it always does."""
         seen = (e for e in ELEVATIONS if not self.hidden(place[None], e, azimuth)[0])
-        return next(seen, ELEVATIONS[-1])
+        return next(seen, ELEVATIONS[0])

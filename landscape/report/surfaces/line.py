@@ -163,6 +163,7 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
         _remark(ax, f"no barrier: the maximum is at an end, {short(height)}{half}\nabove the mean of both")
         return
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
+    ax.get_ylim()  # updates the transform
     foot, head = ax.transData.transform([(where, mean), (where, mean + height)])[:, 1]
     long = (head - foot) * 72 / ax.figure.dpi >= SHORTEST_ARROW
     style = "<->" if long else "|-|,widthA=0.25,widthB=0.25"  # heads of a shorter arrow would cover it
