@@ -44,7 +44,7 @@ types: .venv/installed
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
 
-# Run the studies and draw their figures: the digits alone, or with DATA=cifar10.safetensors the images too (about two hours on two
+# Run the studies and draw their figures: the digits alone, or with DATA=cifar10.safetensors the images too (hours on two
 # cores). Finished runs are kept in runs/.
 DATA ?=
 

@@ -18,6 +18,8 @@ class Study:
 
 STUDIES = (
     Study("memorization", "Zhang et al. 2017", "Do networks fit labels and images without any rule, and at what price?"),
+    Study("batch_size", "Keskar et al. 2017", "Do large batches find sharper minima that test worse?"),
+    Study("reparameterization", "Dinh et al. 2017", "Which measures can be faked by a rescaled copy of the same network?"),
     Study(
         "symmetries",
         "Dinh et al. 2017, for attention",
@@ -26,18 +28,24 @@ STUDIES = (
     Study("patterns_first", "Arpit et al. 2017", "Are patterns learned before noise is memorized?"),
     Study("information_plane", "Shwartz-Ziv and Tishby 2017; Saxe et al. 2018", "Do hidden layers compress their input?"),
     Study("memorized_samples", "Garg et al. 2024", "Which samples were memorized: are wrong labels found?"),
+    Study(
+        "which_measure",
+        "Jiang et al. 2020; Dziugaite et al. 2020",
+        "Which measure tells memorizing from generalizing networks?",
+    ),
     Study("control", "Arpit et al. 2017; Foret et al. 2021", "What limits memorization, and at what cost in test accuracy?"),
     Study("bars", "several", "Are published numbers within reach of two cores met?"),
 )
 
 
 def verdict_rows() -> list[tuple[str, ...]]:
-    """For each study: its name, source, question, verdict and how many of its claims hold."""
+    """For each study: its name, source, question, the number that says most, and its verdict with how many claims hold."""
     rows = []
     for study in STUDIES:
         found = read(study.name)["verdict"]
         text = f"{found['verdict']}: {claims_held(found)}"
-        rows.append((f"[`{study.name}`](docs/science.md#{study.name})", study.source, study.question, text))
+        name = f"[`{study.name}`](docs/science.md#{study.name})"
+        rows.append((name, study.source, study.question, found["headline"], text))
     return rows
 
 
@@ -46,7 +54,9 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
     words = {True: "yes", False: "no", None: "cannot be told"}
 
     def found(claim: dict[str, Any]) -> str:
-        return claim["ours"] + (f" (could have seen {claim['detectable']})" if claim["detectable"] else "")
+        """A line for every part of what was found."""
+        seen = [f"could have seen {claim['detectable']}"] if claim["detectable"] else []
+        return "<br>".join([*claim["ours"].split("; "), *seen])
 
     return [
         (c["claim"] + (" *(a question of ours)*" if c["question"] else ""), c["published"], found(c), words[c["holds"]])
@@ -54,15 +64,31 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
     ]
 
 
+def keskar_rows() -> list[tuple[str, ...]]:
+    """Keskar et al.'s table and ours: small batch / large batch (10 % of the data)."""
+    names = ("train_accuracy", "test_accuracy", "keskar", "keskar_5e-4", "keskar_subspace", "keskar_subspace_5e-4")
+
+    def cell(pair: Sequence[Any]) -> str:
+        values = [v["value"] if isinstance(v, dict) else v for v in pair]
+        return " / ".join("not measured" if v is None else f"{v:.4g}" for v in values)
+
+    rows = []
+    for row in read("batch_size")["table"]:
+        who = row["network"] + (" (published)" if row["published"] else "")
+        rows.append((who, *(cell(row[name]) for name in names)))
+    return rows
+
+
 def scale(name: str) -> str:
-    """A line on the size of a study, where it departs from its paper, and what it took."""
+    """The size of a study and what it took, and a list of where it departs from its paper."""
     document = read(name)
     found, how = document["verdict"], document["how"]
-    time = f"At most {how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
-    told = f"Verdict: **{found['verdict']}**. Scale: {found['scale']}."
-    return f"{told} {_sentences(found['departures'])} {time}, torch {how['torch']}."
+    time = f"Recorded, without networks that another study had trained: {how['core_seconds'] / 60:.0f} core-minutes"
+    told = f"Verdict: **{found['verdict']}**, {claims_held(found)}. Scale: {found['scale']}. "
+    told += f"{time} on {how['machine']}, torch {how['torch']}."
+    return f"{told}\n\nWhere it departs, and what was chosen:\n\n{_list(found['departures'])}"
 
 
-def _sentences(parts: Sequence[str]) -> str:
-    """Phrases as sentences."""
-    return " ".join(part if part.endswith(".") else f"{part}." for part in parts)
+def _list(parts: Sequence[str]) -> str:
+    """Phrases as sentences in a list."""
+    return "\n".join(f"- {part[0].upper()}{part[1:].removesuffix('.')}." for part in parts)

@@ -18,7 +18,7 @@ class Bar:
 
     Attributes:
         claims: at least one, or none with a `reason`.
-        data: what the figure shows, and the numbers of every run.
+        data: what the figure shows beside the runs.
         departures: where this bar differs from the paper, what was not found, and what was chosen instead.
         reason: why there is no claim.
     """

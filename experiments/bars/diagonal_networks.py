@@ -214,7 +214,6 @@ def bar(done: list[Item], options: Options) -> Bar:
     told = [f"{setting(d['item'])}: " + ", ".join(f"{name} {tau(d, name):.2f}" for name in PUBLISHED) for d in others]
     data: dict[str, Any] = {
         "taus": rows,
-        "runs": main,
         "other settings": [d["item"] | {name: tau(d, name) for name in PUBLISHED} for d in others],
         "largest relative error of mix": max(errors),
         "trained to the loss": f"{finished} of {NETWORKS * len(main)}",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, GREY, canvas, finish
 
 Runs = list[dict[str, Any]]
@@ -15,23 +15,22 @@ PUBLISHED = {"color": "black", "marker": "D", "ms": 5, "ls": "none", "zorder": 5
 def draw() -> None:
     """One panel for each bar that has a picture."""
     document = read("bars")
-    bars, how, found = document["bars"], document["how"], document["verdict"]
+    bars, runs, how, found = (document[part] for part in ("bars", "runs", "how", "verdict"))
     figure, axes = canvas(2, 3, width=10.5, height=3.1)
     _diagonal(axes[0, 0], bars["diagonal_networks"])
-    _spectrum(axes[0, 1], bars["synthetic_spectrum"]["runs"])
-    _classes(axes[0, 2], bars["class_outliers"]["runs"])
-    runs = bars["edge_of_stability"]["runs"]
-    _edge(axes[1, 0], [r for r in runs if r["item"]["data"] == "images"], "1,000 images")
-    _edge(axes[1, 1], [r for r in runs if r["item"]["data"] == "digits"], "1,000 digits")
-    _axes(axes[1, 2], bars["random_axes"]["runs"])
-    held = sum(c["holds"] is True for c in found["claims"])
+    _spectrum(axes[0, 1], runs["synthetic_spectrum"])
+    _classes(axes[0, 2], runs["class_outliers"])
+    edge = runs["edge_of_stability"]
+    _edge(axes[1, 0], [r for r in edge if r["item"]["data"] == "images"], "1,000 images")
+    _edge(axes[1, 1], [r for r in edge if r["item"]["data"] == "digits"], "1,000 digits")
+    _axes(axes[1, 2], runs["random_axes"])
     finish(
         figure,
         "bars",
         title="Published numbers, and what the toolkit measures",
         caption=f"{len(how['seeds'])} seeds. Top left: bars are 95 % intervals of one experiment (a data set and 50 networks "
-        "on it); dots are the data sets. Top middle: the band is simultaneous, 95 %.\nLines are runs, one for each seed. "
-        f"{held} of {len(found['claims'])} claims are inside: {found['verdict']}.",
+        "on it); dots are the data sets. Top middle: the band is simultaneous, 95 %. Lines are runs, one for each seed. "
+        f"{found['verdict'].capitalize()}: {claims_held(found)}.",
     )
 
 

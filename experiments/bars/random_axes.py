@@ -85,15 +85,6 @@ def one(item: Item, place: Place) -> Item:
     }
 
 
-def kept(done: Item, single: bool) -> Item:
-    """Mean and spread over the axes and planes of one saddle, and single axes on request."""
-    found = {k: v for k, v in done.items() if k not in ("curvatures", "lowest of each plane")}
-    curvatures, lowest = np.array(done["curvatures"]), np.array(done["lowest of each plane"])
-    found |= {"mean curvature": float(curvatures.mean()), "deviation": float(curvatures.std(ddof=1))}
-    found |= {"planes like a minimum": float((lowest > 0).mean())}
-    return found | ({"curvatures": done["curvatures"]} if single else {})
-
-
 def bar(done: list[Item], options: Options) -> Bar:
     """Whether the mean curvature is tr H / P, and how many planes of a saddle look like a minimum."""
     claims = []
@@ -119,8 +110,7 @@ def bar(done: list[Item], options: Options) -> Bar:
                 numbers={"planes": hidden.to_json(), "lambda_min over lambda_max": low.to_json()},
             ),
         ]
-    first = options.seeds[0]  # its single axes are drawn; of the others the means are kept
-    return Bar(claims, {"runs": [kept(d, d["item"]["seed"] == first) for d in done]}, (RULE,))
+    return Bar(claims, {}, (RULE,))
 
 
 if __name__ == "__main__":

@@ -68,15 +68,25 @@ def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
+def one_sided_p(a: Sequence[float], b: Sequence[float]) -> float:
+    """p-value that the mean of a - b is not above zero: half of `paired_p` if it is above, and 1 less that half if not."""
+    half = paired_p(a, b) / 2
+    return half if np.mean(np.subtract(a, b)) > 0 else 1 - half
+
+
 def adjusted(p: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg's q-values."""
-    return [] if not len(p) else [float(q) for q in stats.false_discovery_control(list(p), method="bh")]
+    """Benjamini and Hochberg's q-values; a test without a p-value (nan) has none, and does not count among the others."""
+    known = np.isfinite(np.asarray(p, dtype=float))
+    q = np.full(len(known), math.nan)
+    if known.any():
+        q[known] = stats.false_discovery_control(np.asarray(p, dtype=float)[known], method="bh")
+    return [float(x) for x in q]
 
 
 def asked(q: Sequence[float]) -> float:
     """The p-value that one more of these tests would have needed for a q-value of 5 %: 5 % (k + 1) / m if k of m passed."""
-    passed = sum(x <= LEVEL for x in q)
-    return LEVEL * min(passed + 1, len(q)) / len(q)
+    passed, known = sum(x <= LEVEL for x in q), sum(math.isfinite(x) for x in q)
+    return LEVEL * min(passed + 1, known) / known if known else LEVEL
 
 
 def direction(found: Interval, q: float = 0.0, equal: float = 0.0) -> int:

@@ -14,10 +14,15 @@ MEMORIZED, OTHERS = "memorized", "others"
 # Corruptions of `landscape train` that leave no rule from inputs to labels, for some samples or for all. Shuffled pixels are
 # none of them: one permutation of all images, test images too, keeps the rule.
 _LAWLESS = ("labels", "random-labels", "random-pixels", "gaussian")
+_MOST = 0.5  # of the wrong labels
 
 
 def memorizes(recipe: Mapping[str, Any] | None) -> bool | None:
-    """Whether a run's training set can only be fitted by memorizing: its corruption redraws labels or destroys images.
+    """Whether a run memorized: its corruption redraws labels or destroys images, and it fitted most of what is wrong.
+
+    Labels that were redrawn, or images that were destroyed, can only be fitted by memorizing. A run that was stopped or
+    regularized before it did so did not memorize: what counts is the share of wrong labels that it reproduces, or on destroyed
+    images its training accuracy; at least one half. A recipe that records neither goes by its corruption alone.
 
     Args:
         recipe: of the checkpoint.
@@ -33,7 +38,12 @@ def memorizes(recipe: Mapping[str, Any] | None) -> bool | None:
     corruption = training.get("corruption") if isinstance(training, Mapping) else None
     if not isinstance(training, Mapping) or not isinstance(corruption, str):
         return None
-    return corruption in _LAWLESS and training.get("corruption_level") != 0
+    if corruption not in _LAWLESS or training.get("corruption_level") == 0:
+        return False
+    final = (recipe or {}).get("final")
+    shares = (final.get("wrong_labels_fitted"), final.get("train_accuracy")) if isinstance(final, Mapping) else ()
+    fitted = next((s for s in shares if isinstance(s, int | float)), 1.0)
+    return fitted >= _MOST
 
 
 def separation(

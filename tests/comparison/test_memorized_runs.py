@@ -88,5 +88,11 @@ def test_who_memorizes():
     assert told == {"clean": False, "random-labels": True, "shuffled-pixels": False, "random-pixels": True, "gaussian": True}
     assert memorizes(recipe("labels", 0.2)) is True
     assert memorizes(recipe("labels", 0.0)) is False
+    noisy = recipe("labels", 0.4)
+    assert memorizes(noisy | {"final": {"wrong_labels_fitted": 1.0, "train_accuracy": 1.0}}) is True
+    assert memorizes(noisy | {"final": {"wrong_labels_fitted": 0.1, "train_accuracy": 0.64}}) is False, "stopped early"
+    pixels = recipe("gaussian")
+    assert memorizes(pixels | {"final": {"wrong_labels_fitted": None, "train_accuracy": 0.2}}) is False
+    assert memorizes(pixels | {"final": {"wrong_labels_fitted": None, "train_accuracy": 1.0}}) is True
     assert memorizes(None) is None
     assert memorizes({"lr": 0.1}) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common.statistics import adjusted, asked, detectable, difference, mean, paired_p
+from experiments.common.statistics import adjusted, asked, detectable, difference, direction, mean, paired_p
 
 
 @pytest.mark.parametrize(("seeds", "share"), [(3, 0.75), (5, 0.92), (10, 0.95)])
@@ -65,3 +65,6 @@ def test_q_values_are_those_of_benjamini_and_hochberg():
         expected[i] = least
     assert adjusted(p) == pytest.approx(expected)
     assert adjusted([]) == []
+    assert adjusted([0.01, math.nan, 0.04]) == pytest.approx([0.02, math.nan, 0.04], nan_ok=True)
+    assert asked(adjusted([math.nan])) == 0.05
+    assert direction(mean([1.0, math.nan, 2.0]), math.nan) == 0, "a run without a number cannot tell"
