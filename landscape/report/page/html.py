@@ -8,14 +8,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from landscape.errors import UsageError
 from landscape.machine.files import open_regular, write
 from landscape.report.figures import titled
 from landscape.report.figures.caption import provenance_line
 from landscape.report.figures.history import Run
 from landscape.report.figures.measures import estimate_of
 from landscape.report.page.embedded_images import Picture, picture
-from landscape.report.page.surface_section import slice_entry
+from landscape.report.page.surface_section import slice_entries
 from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number, told
 from landscape.report.style import label_text, unit_text
 from landscape.results import (
@@ -100,7 +99,7 @@ def write_report(
         "provenance": _provenance(shown, names),
         "spectra": _spectra(eigenpairs or {}, densities or {}, captions),
         "blocks": [_blocks(label, *both, captions) for label, both in (blocks or {}).items()],
-        "slices": _slices(slices, captions, interactive),
+        "slices": slice_entries(slices, captions, interactive),
         "certificates": [
             entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs, captions)
         ],
@@ -307,19 +306,3 @@ def _history(history: Mapping[str, Run], caption: bool) -> Picture:
         titled.figure_history(history, caption=caption),
         f"Loss and accuracy by epoch of {', '.join(label_text(h, 40) for h in history)}.",
     )
-
-
-def _slices(slices: Sequence[Slice], captions: bool, interactive: bool) -> list[dict[str, Any]]:
-    """One entry per slice; a plane's interactive surface, if asked for, stands first in it."""
-    turned = iter(_interactive(slices) if interactive else [])
-    return [slice_entry(piece, captions) | {"turn": next(turned, None) if piece.dim == 2 else None} for piece in slices]
-
-
-def _interactive(slices: Sequence[Slice]) -> list[str]:
-    """Every plane as an interactive surface; plotly is imported only here."""
-    try:
-        from landscape.report.page.interactive import surfaces
-    except ImportError:
-        problem = "expected plotly for interactive surfaces, found none"
-        raise UsageError(problem, fix="pip install 'landscape-sharpness[report]', or leave interactive out") from None
-    return surfaces([piece for piece in slices if piece.dim == 2])
