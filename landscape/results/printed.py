@@ -1,5 +1,6 @@
 """A result that is a table: as text, as HTML in a notebook, and as a pandas DataFrame, from one description of its cells."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -41,16 +42,16 @@ class Cells:
         )
 
 
-class Printed:
+class Printed(ABC):
     """Base of the results that print as a table; a subclass gives `cells`, and `records` for the numbers behind them."""
 
+    @abstractmethod
     def cells(self) -> Cells:
         """What is printed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def records(self) -> list[Mapping[str, Any]]:
         """The numbers of the table, one dictionary a row; the rows of `to_dataframe`."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.cells().text()
