@@ -135,7 +135,7 @@ def compare(
 
 def _check_runs(name: str, runs: Sequence[Sharpness]) -> None:
     """Raise UsageError for an empty group, or for networks that have not been measured."""
-    if not isinstance(runs, Sequence) or isinstance(runs, str):
+    if not isinstance(runs, list | tuple):
         raise UsageError(
             f"expected a list of runs in group {name}, found {type(runs).__name__}", fix=f"put it in a list: [{name}]"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from landscape.machine.memory import said
+from landscape.machine.sizes import said
 from landscape.report.style import label_text
 from landscape.results import Estimate, PathCheck, Sharpness, SliceCheck
 

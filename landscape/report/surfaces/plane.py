@@ -90,7 +90,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         step = -(-len(levels) // 6)
         ticks = levels[int(np.argmin(np.abs(levels))) % step if field.signed else 0 :: step]
         ax.set_zticks(ticks, [write(10**t if field.log else t) for t in ticks])
-    elevation = ELEVATIONS[0]
+    elevation: float = ELEVATIONS[0]
     if not field.empty:
         seen = Heights(field.x, field.y, heights, *ax.get_zlim())
         ax.computed_zorder = False  # points of the surface are drawn on it, or dotted and hollow where it hides them

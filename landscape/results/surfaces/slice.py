@@ -100,7 +100,9 @@ class Slice(Printed):
 
     def records(self) -> list[Mapping[str, Any]]:
         """One row per point: the coordinates "a" and "b", every quantity, and its standard error as "NAME_stderr"."""
-        columns = {name: np.ravel(np.ma.filled(np.ma.asarray(v, float), np.nan)) for name, v in self.values.items()}
+        columns: dict[str, np.ndarray] = {
+            name: np.ravel(np.ma.filled(np.ma.asarray(v, float), np.nan)) for name, v in self.values.items()
+        }
         columns |= {
             f"{name}_stderr": np.ravel(np.ma.filled(np.ma.asarray(v, float), np.nan)) for name, v in self.stderr.items()
         }
