@@ -177,7 +177,7 @@ def test_a_wide_band_of_test_data_does_not_flatten_the_curves():
     assert bottom <= curves.min() < curves.max() <= top
 
 
-@pytest.mark.parametrize(("share", "style"), [(1.0, "<->"), (0.02, "|-|")])
+@pytest.mark.parametrize(("share", "style"), [(1.0, "<->"), (0.004, "|-|")])
 def test_the_arrow_of_a_barrier_does_not_collapse(share, style):
     piece = examples.interpolation()
     found = piece.barriers["loss"]
