@@ -189,4 +189,4 @@ def test_a_checkpoint_behind_a_wall_is_shown_from_above_or_as_a_ring():
     pit = draw_slice(examples.plane(31, 31, function=lambda u, v: 1 - 0.9 * np.exp(-(u**2 + v**2) / 0.001)), view="3d")
     for ax in (low, high, pit):
         (dot,) = [line for line in ax.lines if line.get_gid() == "centre"]
-        assert dot.get_markerfacecolor() == ("none" if ax is pit else dot.get_color())
+        assert (dot.get_markerfacecolor() == "none") is (ax is pit)
