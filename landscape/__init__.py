@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from landscape.spectra import breakdown, eigenpairs, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
+    from landscape.watching import Watch
 
 _HOMES = {
     "Objective": "objective",
@@ -70,6 +71,7 @@ _HOMES = {
     "certificate": "reparam",
     "compare": "comparison",
     "joined": "machine.torchrun",
+    "Watch": "watching",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "LandscapeError",
     "Objective",
     "Task",
+    "Watch",
     "__version__",
     "adaptive_lambda_max",
     "adaptive_trace",

@@ -40,7 +40,10 @@ def breakable(name: str) -> Markup:
 
 
 # Unit of the sample size or cost of an estimate, by kind.
-_BEHIND = {"t": "probes", "log t": "draws", "samples": "samples", "residual": "products", "lower bound": "evaluations"}
+_BEHIND = {
+    "t": "probes", "log t": "draws", "samples": "samples", "residual": "products", "bracket": "evaluations",
+    "lower bound": "evaluations",
+}  # fmt: skip
 
 
 def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
