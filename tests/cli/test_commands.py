@@ -13,8 +13,8 @@ from torch import nn
 from landscape import checkpoints
 
 COMMANDS = [
-    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "report", "demo",
-    "init", "doctor",
+    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "watch", "report",
+    "demo", "init", "doctor",
 ]  # fmt: skip
 
 
