@@ -13,7 +13,7 @@ except ImportError:
     Callback = object
 
 
-class LightningWatch(Callback):  # type: ignore[misc]  # lightning is not seen by the type checker
+class LightningWatch(Callback):
     """A `Watch` on the batches of `Trainer.fit`; its values also go to the trainer's loggers.
 
     Args:
@@ -48,9 +48,10 @@ class LightningWatch(Callback):  # type: ignore[misc]  # lightning is not seen b
                 logger.log_metrics({f"landscape/{name}": value for name, value in row.items()}, step=step)
 
         own = self._options.get("log", ())
-        options = self._options | {"log": [to_trainer, *([own] if callable(own) else own)]}
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
-        self.watch = Watch(pl_module, *self._given, **({"optimizer": optimizer} | options))
+        loggers = [to_trainer, *([own] if callable(own) else own)]
+        options: dict[str, Any] = {"optimizer": optimizer} | self._options | {"log": loggers}
+        self.watch = Watch(pl_module, *self._given, **options)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Check if one is due at the trainer's step."""

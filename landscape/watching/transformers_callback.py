@@ -12,7 +12,7 @@ except ImportError:
     TrainerCallback = object
 
 
-class TrainerWatch(TrainerCallback):  # type: ignore[misc]  # transformers is not seen by the type checker
+class TrainerWatch(TrainerCallback):
     """A `Watch` on the steps of `Trainer.train`.
 
     Args:
@@ -41,7 +41,8 @@ class TrainerWatch(TrainerCallback):  # type: ignore[misc]  # transformers is no
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Build the watch, once the model is where it is trained."""
-        self.watch = Watch(kwargs["model"], *self._given, **({"optimizer": kwargs.get("optimizer")} | self._options))
+        options: dict[str, Any] = {"optimizer": kwargs.get("optimizer")} | self._options
+        self.watch = Watch(kwargs["model"], *self._given, **options)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check if one is due at the trainer's step."""
