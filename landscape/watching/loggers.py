@@ -61,15 +61,16 @@ def tensorboard(writer: Any) -> Logger:
 
 
 def wandb_run(run: Any) -> Logger:
-    """A run of `wandb.init()`. The values have an axis of their own, "landscape/step", and join the run's next own row.
+    """A run of `wandb.init()`. The values have an axis of their own, "landscape/step", and end the run's present row.
 
-    They are logged without a step and without a new row: rows whose step goes back are dropped by wandb.
+    Where the run's own rows have explicit steps, call the watch after `run.log` of a step: a row that follows for a step that is
+    over is dropped by wandb.
     """
     run.define_metric(f"{PREFIX}step")
     run.define_metric(f"{PREFIX}*", step_metric=f"{PREFIX}step")
 
     def log(step: int, row: Mapping[str, float]) -> None:
-        run.log(_finite(row) | {f"{PREFIX}step": step}, commit=False)
+        run.log(_finite(row) | {f"{PREFIX}step": step})
 
     return log
 
