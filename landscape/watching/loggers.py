@@ -63,8 +63,8 @@ def tensorboard(writer: Any) -> Logger:
 def wandb_run(run: Any) -> Logger:
     """A run of `wandb.init()`. The values have an axis of their own, "landscape/step", and end the run's present row.
 
-    Where the run's own rows have explicit steps, call the watch after `run.log` of a step: a row that follows for a step that is
-    over is dropped by wandb.
+    Where the run's own rows have explicit steps, call the watch after `run.log` of a step: a row for a step that is over is
+    dropped by wandb.
     """
     run.define_metric(f"{PREFIX}step")
     run.define_metric(f"{PREFIX}*", step_metric=f"{PREFIX}step")
