@@ -15,8 +15,8 @@ from landscape import checkpoints
 from landscape.cli.command import idle_options
 
 COMMANDS = [
-    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "report", "demo",
-    "init", "doctor",
+    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "watch", "report",
+    "demo", "init", "doctor",
 ]  # fmt: skip
 
 
