@@ -89,6 +89,14 @@ def test_one_name_means_one_thing():
     assert {name: folders for name, folders in found.items() if len(folders) > 1} == MIRRORED
 
 
+def test_a_name_that_is_imported_late_is_no_module():
+    """Importing a module sets it as an attribute of its package: a function of the same name would be hidden by it."""
+    for init in PACKAGE.rglob("__init__.py"):
+        late = re.findall(r'^    "(\w+)": "', init.read_text(), re.MULTILINE) if "def __getattr__" in init.read_text() else []
+        beside = {path.stem for path in init.parent.iterdir()}
+        assert not beside & set(late), init
+
+
 def test_results_know_their_drawings_by_one_table():
     texts = {path.name: path.read_text() for path in (PACKAGE / "results").rglob("*.py")}
     assert [name for name, text in texts.items() if "landscape.report" in text] == ["drawing.py"]

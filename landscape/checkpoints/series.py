@@ -49,7 +49,7 @@ class CheckpointFiles(Sequence[Tensor]):
 
     Example:
         >>> import tempfile
-        >>> from landscape.checkpoints.save import save
+        >>> from landscape.checkpoints.saving import save
         >>> net = nn.Linear(2, 1, bias=False)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for epoch in (10, 2):
