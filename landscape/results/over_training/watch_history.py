@@ -173,7 +173,7 @@ class WatchHistory:
         checks = f"{len(self)} check{'s' * (len(self) != 1)}"
         if not self.total:
             return f"{checks} in {self.seconds:.3g} s" if self.seconds else checks
-        return f"{checks} in {self.seconds:.3g} of {self.total:.3g} s: {100 * self.share:.2g} % of the time{limit}"
+        return f"{checks} in {self.seconds:.3g} of {self.total:.3g} s: {100 * self.share:.3g} % of the time{limit}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells, the first row its head: step, loss, every measure with its error, and its edge if it has one."""
