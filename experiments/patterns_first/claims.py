@@ -17,6 +17,7 @@ from experiments.common.statistics import (
     direction,
     every,
     everywhere,
+    exp,
     mean,
     paired_p,
     within,
@@ -244,7 +245,7 @@ def _factor(claim: str, published: str, unit: str, logs: dict[str, np.ndarray]) 
         published,
         "; ".join(f"{k}: {v}" for k, v in found.items()) + f" {unit} (largest q = {max(q.values()):.2g})",
         everywhere([direction(v, q[k], 1.0) for k, v in found.items()]),
-        f"a factor of {max(math.exp(detectable(v, zero[k], level=asked(list(q.values())))) for k, v in logs.items()):.3g}",
+        f"a factor of {max(exp(detectable(v, zero[k], level=asked(list(q.values())))) for k, v in logs.items()):.3g}",
         {k: v.to_json() | {"q": q[k]} for k, v in found.items()},
     )
 

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from landscape.errors import UsageError
-from landscape.results import WatchHistory
-from landscape.watching.watcher import Watch
+from landscape.watching.late_watch import LateWatch
 
 try:
     from lightning.pytorch import Callback
@@ -13,7 +11,7 @@ except ImportError:
     Callback = object
 
 
-class LightningWatch(Callback):
+class LightningWatch(LateWatch, Callback):
     """A `Watch` on the batches of `Trainer.fit`; its values also go to the trainer's loggers.
 
     Args:
@@ -28,17 +26,8 @@ class LightningWatch(Callback):
         `Trainer(callbacks=[LightningWatch(nn.CrossEntropyLoss(), (x, y), every=50)]).fit(module, loader)`
     """
 
-    def __init__(self, loss: Any, probe_batch: Any, **options: Any) -> None:
-        if Callback is object:
-            raise UsageError("expected lightning, found none", fix="pip install 'landscape-sharpness[watch]'")
-        self._given = loss, probe_batch
-        self._options = options
-        self.watch: Watch | None = None
-
-    @property
-    def history(self) -> WatchHistory:
-        """All checks so far."""
-        return WatchHistory(()) if self.watch is None else self.watch.history
+    framework = "lightning"
+    installed = Callback is not object
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Build the watch, once the module is where it is trained."""
@@ -51,9 +40,8 @@ class LightningWatch(Callback):
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
         loggers = [to_trainer, *([own] if callable(own) else own)]
         options: dict[str, Any] = {"optimizer": optimizer} | self._options | {"log": loggers}
-        self.watch = Watch(pl_module, *self._given, **options)
+        self.begin(pl_module, options)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Check if one is due at the trainer's step."""
-        if self.watch is not None:
-            self.watch(trainer.global_step)
+        self.check(trainer.global_step)
