@@ -49,11 +49,11 @@ def preconditioned_eigenpair(
 
     Example:
         >>> from torch import nn
-        >>> net = nn.Linear(2, 1, bias=False)
-        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])  # H = diag(4, 1)
-        >>> objective = Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))
-        >>> preconditioned_eigenpair(objective, torch.tensor([8.0, 0.5])).values.tolist()
-        [2.0]
+        >>> net = nn.Linear(2, 1, bias=False).double()
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]]).double()  # H = diag(4, 1)
+        >>> objective = Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1).double()))
+        >>> round(preconditioned_eigenpair(objective, torch.tensor([8.0, 0.5])).values.item(), 6)
+        2.0
     """
     if preconditioner.shape != (objective.dim,) or not bool((preconditioner > 0).all()):
         raise UsageError(
