@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
-    from landscape.watching import Watch
+    from landscape.watching import MemorizationAlarm, Watch
 
 _HOMES = {
     "ModelLoss": "network.losses.model_loss",
@@ -74,12 +74,14 @@ _HOMES = {
     "certificate": "reparam",
     "compare": "comparison",
     "joined": "machine.torchrun",
+    "MemorizationAlarm": "watching",
     "Watch": "watching",
 }
 
 __all__ = [
     "MEASURES",
     "LandscapeError",
+    "MemorizationAlarm",
     "ModelLoss",
     "Objective",
     "Task",

@@ -26,7 +26,8 @@ class CheckpointFiles(Sequence[Tensor]):
     """The flat weights of a series of checkpoint files: `files[i]` reads the i-th.
 
     Files are read by `checkpoints.read` with all its checks, and their names are matched to the network's as in
-    `checkpoints.fit`; the network itself is neither rebuilt nor changed. Buffers are ignored, except by `points`.
+    `checkpoints.fit`; the network itself is neither rebuilt nor changed. Buffers, and weights that are
+    not in the layout, are ignored, except by `points`.
 
     Args:
         source: a folder, whose checkpoints are sorted by name in natural order (epoch-2 before epoch-10): files ending in
@@ -84,6 +85,7 @@ class CheckpointFiles(Sequence[Tensor]):
         self._own = {key: _without_memory(item) for key, item in model_state.items()}
         self._loader = OwnLoader(model)
         self._layout = Layout.of(model) if layout is None else layout
+        self._held = {name for name, _ in model.named_parameters()} - set(self._layout.names)
         self._weights, self._budget = weights, budget
         self._room, self._kept = keep, dict[Path, Tensor]()
 
@@ -107,13 +109,17 @@ class CheckpointFiles(Sequence[Tensor]):
         return tuple(p.stem if p.suffix in SUFFIXES else p.name for p in self.paths)
 
     def points(self) -> Iterator[tuple[Float[Tensor, " P"], dict[str, Tensor]]]:
-        """Flat weights and floating-point buffers, such as BatchNorm's running statistics, of one file after another."""
+        """Flat weights of one file after another, and by name what the layout leaves out.
+
+        That is: floating-point buffers, such as BatchNorm's running statistics, and weights that do not vary.
+        """
         for path in self.paths:
             flat, tensors = self._tensors(path)
-            yield (
-                flat,
-                {k: t for k, t in tensors.items() if not isinstance(self._own[k], nn.Parameter) and t.is_floating_point()},
-            )
+            yield flat, {k: t for k, t in tensors.items() if k in self._held or self._is_buffer(k, t)}
+
+    def _is_buffer(self, name: str, tensor: Tensor) -> bool:
+        """Whether this is a floating-point buffer of the network."""
+        return not isinstance(self._own[name], nn.Parameter) and tensor.is_floating_point()
 
     def _tensors(self, path: Path) -> tuple[Float[Tensor, " P"], dict[str, Tensor]]:
         """The flat weights of one file, and all its tensors under the network's names."""

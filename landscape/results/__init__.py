@@ -8,7 +8,9 @@ from landscape.results.compared.rank_statistics import Granulated, PartialCorrel
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.information import Information, LayerInformation, MutualInformation
-from landscape.results.over_training.watch_history import Alarm, Check, WatchHistory
+from landscape.results.over_training.check import Alarm, Check
+from landscape.results.over_training.memorization_signal import MemorizationSignal
+from landscape.results.over_training.watch_history import WatchHistory
 from landscape.results.passes import Spent
 from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
@@ -57,6 +59,7 @@ __all__ = [
     "Information",
     "LayerInformation",
     "Measurement",
+    "MemorizationSignal",
     "MergeTree",
     "MinibatchSpectra",
     "Minimum",

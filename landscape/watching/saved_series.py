@@ -14,6 +14,7 @@ from landscape.machine import progress
 from landscape.measures import provenance
 from landscape.objective import Objective
 from landscape.results import Check, WatchHistory
+from landscape.watching.memorization_alarm import MemorizationAlarm, with_layers
 from landscape.watching.moment import Moment, Settings, checked, measures_of, units_of
 from landscape.watching.optimizer_state import read
 
@@ -25,6 +26,7 @@ def watched_series(
     measures: Sequence[str] = ("lambda_max",),
     *,
     sgd: dict[str, Any] | None = None,
+    alarm: MemorizationAlarm | None = None,
     tol: float = 3e-3,
     probes: int = 8,
     seed: int = 0,
@@ -38,13 +40,16 @@ def watched_series(
         measures, tol, probes, seed: as for `Watch`. There is no optimizer's state: `preconditioned_lambda_max` is not defined.
         sgd: settings of `torch.optim.SGD` that trained them, for the edge of stability; None for no edge.
 
+        alarm: for label memorization, on the traces of layers, which are then measured too.
+
     Raises:
         UsageError: an unknown measure, or a setting of SGD out of range.
         NumericalError: the loss at the objective's own weights is not finite, or has no second derivative.
 
     Cost: for each point as a check of `Watch`.
     """
-    started, chosen, settings = time.perf_counter(), measures_of(measures), Settings(tol=tol, probes=probes, seed=seed)
+    started, settings = time.perf_counter(), Settings(tol=tol, probes=probes, seed=seed)
+    chosen = measures_of(with_layers(measures, alarm))
     stepping, words = None, ""
     if sgd is not None:
         weight = nn.Parameter(objective.theta)
@@ -61,6 +66,7 @@ def watched_series(
             advance(1)
     return WatchHistory(
         tuple(checks),
+        memorization=None if alarm is None else alarm(WatchHistory(tuple(checks))),
         units=units_of(chosen),
         optimizer=words,
         remarks=tuple(dict.fromkeys(e.reason for c in checks for e in c.measures.values() if e.reason)),

@@ -10,7 +10,8 @@ from torch import nn
 
 from landscape.errors import NumericalError, UsageError
 from landscape.measures import provenance
-from landscape.results import Check, WatchHistory
+from landscape.results import Check, MemorizationSignal, WatchHistory
+from landscape.watching.memorization_alarm import MemorizationAlarm, with_layers
 from landscape.watching.moment import Moment, Settings, checked, lost, measures_of, units_of
 from landscape.watching.optimizer_state import Stepping, read
 from landscape.watching.pace import Pace
@@ -52,6 +53,8 @@ class Watch:
         optimizer: of torch.optim. From it come the edge of stability, the preconditioner and the direction of critical
             sharpness. One whose edge is not known leaves them out, with a remark.
         budget: largest share of the time that watching may take, e.g. 0.05. Checks wait until they fit: see `Pace`.
+        alarm: for label memorization, on the traces of layers, which are then measured too. `memorization` says what it has
+            found so far; loggers get its sum as "memorization_sum".
         log: called with (step, {name: value}) after each check: one function or several; see `landscape.watching.loggers`.
         tol: relative residual of eigenvalues, whose own relative error is about its square.
         probes: random vectors for traces; the same at each check.
@@ -92,6 +95,7 @@ class Watch:
         measures: Sequence[str] = ("lambda_max",),
         optimizer: torch.optim.Optimizer | None = None,
         budget: float | None = None,
+        alarm: MemorizationAlarm | None = None,
         log: Logger | Sequence[Logger] = (),
         tol: float = 3e-3,
         probes: int = 8,
@@ -100,7 +104,8 @@ class Watch:
         **options: Any,
     ) -> None:
         self._pace = Pace(every, budget)
-        self._measures = measures_of(measures)
+        self._measures = measures_of(with_layers(measures, alarm))
+        self._alarm = alarm
         self._loggers = [log] if callable(log) else list(log)
         self._optimizer = optimizer
         self._settings = Settings(tol=tol, probes=probes, seed=seed)
@@ -134,10 +139,18 @@ class Watch:
         seconds = time.perf_counter() - started
         check = replace(check, seconds=seconds)
         self._checks.append(check)
+        row = check.row()
+        if (signal := self.memorization) is not None:
+            row["memorization_sum"] = float(signal.sums[-1])
         for log in self._loggers:
-            log(step, check.row())
+            log(step, row)
         self._pace.checked(step, time.perf_counter() - started)
         return check
+
+    @property
+    def memorization(self) -> MemorizationSignal | None:
+        """What the alarm says after the last check; None without an alarm. Its `sounded` is a step once it has sounded."""
+        return None if self._alarm is None else self._alarm(WatchHistory(tuple(self._checks)))
 
     @property
     def history(self) -> WatchHistory:
@@ -152,6 +165,7 @@ class Watch:
             total=self._pace.total,
             budget=self._pace.budget,
             every=self._pace.every,
+            memorization=self.memorization,
             provenance=provenance(self._probe.base, self._settings.seed) | {"samples": self._probe.base.samples},
         )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming, listed_names
+from landscape.cli.options import CLEAN, Common, Varying, listed_names
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
@@ -21,7 +21,7 @@ def run(
         Path, typer.Argument(metavar="DIR", help="Checkpoints of one training run, in the order of their names.")
     ],
     common: Common,
-    naming: Naming,
+    naming: Varying,
     measures: Annotated[
         str,
         typer.Option(
@@ -29,7 +29,7 @@ def run(
             help="Separated by commas: lambda_max, trace, layer_traces, critical_sharpness, gradient_norm, and those of "
             "landscape sharpness.",
         ),
-    ] = "lambda_max,trace,critical_sharpness",
+    ] = "lambda_max,trace,layer_traces,critical_sharpness",
     every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Take every N-th checkpoint.")] = 1,
     lr: Annotated[
         float | None,
@@ -52,6 +52,7 @@ def run(
     from landscape.cli.setup import objective_of, open_task, task_file
     from landscape.cli.surfaces.requested_axes import path_sha256
     from landscape.measures import provenance
+    from landscape.watching import MemorizationAlarm
     from landscape.watching.moment import measures_of
     from landscape.watching.saved_series import steps_in, watched_series
 
@@ -69,10 +70,11 @@ def run(
         "probes": probes, "checkpoints": {p.name: path_sha256(p) for p in files.paths},
     }  # fmt: skip
     output = OutputDirectory(common.out or Path(f"{folder.name}-watch"), inputs)
-    history = watched_series(objective, files.points(), steps_in(files.names), names, sgd=sgd, probes=probes, seed=common.seed)
-    terminal.table(*printed(history))
-    for line in history.notes():
-        terminal.note(line)
+    history = watched_series(
+        objective, files.points(), steps_in(files.names), names, sgd=sgd, probes=probes, seed=common.seed,
+        alarm=MemorizationAlarm() if "layer_traces" in names else None,
+    )  # fmt: skip
+    printed(terminal, history)
     lost = {name for c in history.checks for name, e in c.measures.items() if not e.converged}
     terminal.unconverged += sorted(lost)
     output.written += write_history(history, output.path / "watch", folder.name, not clean)

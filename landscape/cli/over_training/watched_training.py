@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from landscape.tasks.training.trainer import Trainer
     from landscape.watching import Watch
 
-MEASURES = "lambda_max,trace,critical_sharpness"
+MEASURES = "lambda_max,trace,layer_traces,critical_sharpness"
 # Samples of the training set that are measured: the first ones.
 _PROBE = 1024
 
@@ -41,7 +41,7 @@ class WatchedTraining:
         if self._watch is None:
             from torch import nn
 
-            from landscape.watching import Watch
+            from landscape.watching import MemorizationAlarm, Watch
 
             loss = nn.CrossEntropyLoss(label_smoothing=trainer.recipe.label_smoothing)
             probe = trainer.x[:_PROBE], trainer.y[:_PROBE]
@@ -52,6 +52,7 @@ class WatchedTraining:
                 every=self._every,
                 measures=self._names,
                 optimizer=trainer.optimizer,
+                alarm=MemorizationAlarm() if "layer_traces" in self._names else None,
                 seed=self._seed,
             )
         self._watch(done)
@@ -63,20 +64,23 @@ class WatchedTraining:
             return None
         history = self._watch.history
         written += write_history(history, out.with_name(f"{out.stem}-watch"), f"{out.name}")
-        terminal.table(*printed(history))
-        for line in history.notes():
-            terminal.note(line)
+        printed(terminal, history)
         return history.to_json()
 
 
-def printed(history: "WatchHistory") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows of a history's table."""
-    head, *rows = history.rows()
-    return head, rows
+def printed(terminal: Terminal, history: "WatchHistory") -> None:
+    """Print a history's table, and what stands under it."""
+    cells = history.cells()
+    terminal.table(cells.head, cells.rows)
+    for line in cells.after:
+        terminal.note(line)
 
 
 def write_history(history: "WatchHistory", stem: Path, name: str, caption: bool = True) -> list[Path]:
-    """Write STEM.csv, STEM.json, STEM.png and STEM.pdf; one picture for each measure with an edge, else of the first."""
+    """Write STEM.csv, STEM.json, STEM.png and STEM.pdf; a picture of each measure with an edge, or the first.
+
+    And one of the traces of layers, if the alarm for label memorization listened to them.
+    """
     import json
 
     import numpy as np
@@ -92,7 +96,8 @@ def write_history(history: "WatchHistory", stem: Path, name: str, caption: bool 
     ]
     first = default_measure(history)
     others = [n for n in history.names if n != first and np.isfinite(history.edges(n)).any()]
-    for i, measure in enumerate([first, *others]):
+    layers = ["layer_traces"] if history.memorization is not None and len(history.memorization.layers) else []
+    for i, measure in enumerate([first, *others, *layers]):
         figure = figure_watched(
             history, measure=measure, caption=caption, provenance=dict(history.provenance) | {"checkpoint": name}
         )

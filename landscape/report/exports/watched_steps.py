@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ _LAYER = "trace/"
 
 
 def watched_csv(history: WatchHistory) -> str:
-    """One row for each check: step, loss, seconds; of every measure its value, `_error`, `_converged` and `_edge`.
+    """The rows of `WatchHistory.records` as CSV.
 
     Values are written without rounding; what was not measured is empty, what is not finite is nan or inf.
 
@@ -27,20 +26,11 @@ def watched_csv(history: WatchHistory) -> str:
         >>> watched_csv(WatchHistory((check,))).split()[0]
         'step,loss,seconds,trace,trace_error,trace_converged'
     """
-    columns: dict[str, list[Any]] = {"step": history.steps.tolist(), "loss": history.losses.tolist()}
-    columns["seconds"] = [c.seconds for c in history.checks]
-    for name in history.names:
-        estimates = history.estimates(name)
-        columns[name] = [None if e is None else e.value for e in estimates]
-        columns[f"{name}_error"] = [None if math.isnan(x) else x for x in history.errors(name).tolist()]
-        columns[f"{name}_converged"] = [None if e is None else e.converged for e in estimates]
-        edges = history.edges(name)
-        if np.isfinite(edges).any():
-            columns[f"{name}_edge"] = [None if math.isnan(x) else x for x in edges.tolist()]
+    rows = history.records()
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow(columns)
-    writer.writerows([repr(x) if isinstance(x, float) else x for x in row] for row in zip(*columns.values(), strict=True))
+    writer.writerow(rows[0] if rows else ("step", "loss", "seconds"))
+    writer.writerows([repr(x) if isinstance(x, float) else x for x in row.values()] for row in rows)
     return buffer.getvalue()
 
 

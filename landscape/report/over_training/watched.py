@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
 from landscape.report.figures.titled import finish
+from landscape.report.over_training.layer_curves import LAYERS, draw_layers
 from landscape.report.quantities import quantity_name
 from landscape.report.style import (
     BLUE,
@@ -37,7 +38,7 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
     Args:
         history: what a watch measured.
         ax: axes to draw on; None makes a figure.
-        measure: its name; default: the first with an edge, else the first.
+        measure: its name, or "layer_traces" for those of all layers; default: the first with an edge, else the first.
 
     Returns:
         The axes of the measure.
@@ -46,6 +47,8 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
         UsageError: the history has no such measure, or no check.
     """
     name = measure or default_measure(history)
+    if name == LAYERS:
+        return draw_layers(history, new_axes() if ax is None else ax)
     steps, values, errors, edges = history.steps, history.values(name), history.errors(name), history.edges(name)
     ax = new_axes() if ax is None else ax
     done = np.array([e is not None and e.converged for e in history.estimates(name)])
@@ -118,7 +121,8 @@ def figure_watched(
 ) -> Figure:
     """`draw_watched` with title and caption: optimizer, cost, data."""
     name = measure or default_measure(history)
-    named = title or f"{quantity_name(name)} through training"
+    named = title or f"{'traces of layers' if name == LAYERS else quantity_name(name)} through training"
     facts = "; ".join([*([history.optimizer] if history.optimizer else []), history.time_line()])
-    lines = [facts, subject_line(provenance or history.provenance)]
+    alarm = [str(history.memorization)] if name == LAYERS and history.memorization is not None else []
+    lines = [*alarm, facts, subject_line(provenance or history.provenance)]
     return finish(draw_watched(history, measure=name), named, lines, caption)

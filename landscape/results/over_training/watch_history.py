@@ -1,6 +1,5 @@
 """What was measured through a training run, check by check."""
 
-import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,79 +12,17 @@ from landscape.machine.files import write
 from landscape.machine.json_values import finite_or_none
 from landscape.results.drawing import drawn, plotted
 from landscape.results.estimate import Estimate
+from landscape.results.over_training.check import Alarm, Check
+from landscape.results.over_training.memorization_signal import MemorizationSignal
+from landscape.results.printed import Cells, Printed
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True)
-class Check:
-    """The measures at one step of training.
-
-    Attributes:
-        step: as it was given to the watch.
-        loss: mean loss of the probe batch, in eval mode.
-        measures: name -> Estimate; "trace/LAYER" is the trace of one layer's block.
-        edges: name -> the value above which the optimizer's steps diverge on a quadratic of that curvature, at the learning
-            rate of this step. A measure without one is missing.
-        seconds: time that the check took.
-    """
-
-    step: int
-    loss: float
-    measures: Mapping[str, Estimate]
-    edges: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def row(self) -> dict[str, float]:
-        """Loss, values and edges by name, for a logger: "lambda_max", "lambda_max/edge", ...; values may be nan."""
-        out = {"loss": self.loss} | {name: e.value for name, e in self.measures.items()}
-        return out | {f"{name}/edge": edge for name, edge in self.edges.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary; values that are not finite are null."""
-        return {
-            "step": self.step,
-            "loss": finite_or_none(self.loss),
-            "measures": {name: e.to_json() for name, e in self.measures.items()},
-            "edges": {name: finite_or_none(edge) for name, edge in self.edges.items()},
-            "seconds": self.seconds,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Check":
-        """Inverse of `to_json`; an edge that was not finite is missing."""
-        return cls(
-            data["step"],
-            np.nan if data["loss"] is None else float(data["loss"]),
-            {name: Estimate.from_json(e) for name, e in data["measures"].items()},
-            {name: float(edge) for name, edge in data["edges"].items() if edge is not None},
-            data["seconds"],
-        )
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """A measure above its edge, by more than its error.
-
-    Attributes:
-        step: of the first check at which it was.
-        name: of the measure.
-        value, edge: at that check.
-    """
-
-    step: int
-    name: str
-    value: float
-    edge: float
-
-    def __str__(self) -> str:
-        return f"step {self.step}: {self.name} {self.value:.4g} is above its edge {self.edge:.4g}"
-
-
 @dataclass(frozen=True, eq=False)
-class WatchHistory:
+class WatchHistory(Printed):
     """Measures through a training run. Prints as a table, or as HTML in a notebook; draws, and exports to xarray and CSV.
 
     Attributes:
@@ -97,6 +34,7 @@ class WatchHistory:
         total: time from the start of watching to this history; 0 for checkpoints that were measured after training.
         budget: the share of the time that watching may take; None if it is not limited.
         every: steps between the next two checks, which a budget may have raised.
+        memorization: the alarm for label memorization at the last check; None without one.
         provenance: samples, dtype, device, seed, versions.
     """
 
@@ -108,6 +46,7 @@ class WatchHistory:
     total: float = 0.0
     budget: float | None = None
     every: int = 1
+    memorization: MemorizationSignal | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -175,33 +114,42 @@ class WatchHistory:
             return f"{checks} in {self.seconds:.3g} s" if self.seconds else checks
         return f"{checks} in {self.seconds:.3g} of {self.total:.3g} s: {100 * self.share:.3g} % of the time{limit}"
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """The table's cells, the first row its head: step, loss, every measure with its error, and its edge if it has one."""
+    def cells(self) -> Cells:
+        """A row for each check: step, loss, every measure with its error, and its edge if it has one; no traces of layers."""
         shown = [n for n in self.names if not n.startswith("trace/")]
         edged = [n for n in shown if np.isfinite(self.edges(n)).any()]
         columns = [(n, kind) for n in shown for kind in ("value", "edge") if kind == "value" or n in edged]
         head = ("step", "loss", *(n if kind == "value" else "edge" for n, kind in columns))
-        return [head, *((str(c.step), f"{c.loss:.4g}", *(_cell(c, n, kind) for n, kind in columns)) for c in self.checks)]
+        rows = [(str(c.step), f"{c.loss:.4g}", *(_cell(c, n, kind) for n, kind in columns)) for c in self.checks]
+        return Cells(head, rows, after=self.notes())
 
-    def __str__(self) -> str:
-        table = self.rows()
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join([*lines, *self.notes()])
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row for each check: step, loss, seconds; of every measure its value, `_error`, `_converged` and `_edge`.
+
+        None stands for what was not measured; a value that is not finite is nan or inf.
+        """
+        columns: dict[str, list[Any]] = {"step": self.steps.tolist(), "loss": self.losses.tolist()}
+        columns["seconds"] = [c.seconds for c in self.checks]
+        for name in self.names:
+            estimates = self.estimates(name)
+            columns[name] = [None if e is None else e.value for e in estimates]
+            columns[f"{name}_error"] = _known(self.errors(name))
+            columns[f"{name}_converged"] = [None if e is None else e.converged for e in estimates]
+            if np.isfinite(self.edges(name)).any():
+                columns[f"{name}_edge"] = _known(self.edges(name))
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def notes(self) -> list[str]:
         """What stands under the table."""
         optimizer = [self.optimizer] if self.optimizer else []
-        return [*optimizer, *(f"first at {a}" for a in self.alarms), *self.remarks, self.time_line()]
-
-    def _repr_html_(self) -> str:
-        head, *body = [[html.escape(cell) for cell in row] for row in self.rows()]
-        cells = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in body)
-        notes = "".join(f"<p>{html.escape(line)}</p>" for line in self.notes())
-        return f"<table><tr>{''.join(f'<th>{c}</th>' for c in head)}</tr>{cells}</table>{notes}"
+        memorization = [] if self.memorization is None else [str(self.memorization)]
+        return [*optimizer, *(f"first at {a}" for a in self.alarms), *memorization, *self.remarks, self.time_line()]
 
     def plot(self, ax: "Axes | None" = None, *, measure: str | None = None, caption: bool = False) -> "Axes":
-        """Draw a measure against the step with its error and its edge, by default the first one that has an edge."""
+        """Draw a measure against the step with its error and its edge, by default the first one that has an edge.
+
+        "layer_traces" draws those of all layers, and the alarm for label memorization.
+        """
         return plotted(self, ax, caption, measure=measure)
 
     def to_xarray(self) -> "xarray.Dataset":
@@ -221,6 +169,7 @@ class WatchHistory:
             "checks": [c.to_json() for c in self.checks],
             "units": dict(self.units),
             "alarms": [asdict(a) for a in self.alarms],
+            "memorization": None if self.memorization is None else self.memorization.to_json(),
             "optimizer": self.optimizer,
             "remarks": list(self.remarks),
             "seconds": self.seconds,
@@ -234,10 +183,12 @@ class WatchHistory:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "WatchHistory":
         """Inverse of `to_json`."""
+        signal = data.get("memorization")
         kept = ("units", "optimizer", "seconds", "total", "budget", "every", "provenance")
         return cls(
             tuple(Check.from_json(c) for c in data["checks"]),
             remarks=tuple(data["remarks"]),
+            memorization=None if signal is None else MemorizationSignal.from_json(signal),
             **{name: data[name] for name in kept},
         )
 
@@ -250,3 +201,8 @@ def _cell(check: Check, name: str, kind: str) -> str:
     if e is None:
         return ""
     return f"{e.value:.5g} {e.doubt()}".rstrip() + ("" if e.converged else " NOT CONVERGED")
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    """Plain numbers, None for nan."""
+    return [None if np.isnan(x) else float(x) for x in values]

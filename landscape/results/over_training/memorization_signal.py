@@ -1,0 +1,70 @@
+"""Whether training began to fit wrong labels, as an alarm on the traces of layers says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landscape.machine.json_values import finite_or_none
+
+
+@dataclass(frozen=True, eq=False)
+class MemorizationSignal:
+    """The state of an alarm for label memorization at the last check of a training run.
+
+    Attributes:
+        steps: (n,) steps of the checks.
+        sums: (n,) cumulative sums of the log traces' increments since the alarm began to listen; nan before.
+        threshold: the alarm sounds once a sum is above it.
+        listening: step at which it began to listen, which is when patterns had been learned; None if it has not.
+        sounded: step of the first check at which a sum was above the threshold; None if none was.
+        layers: the layers whose traces count.
+        reason: why it cannot tell; "" if it can.
+    """
+
+    steps: np.ndarray
+    sums: np.ndarray
+    threshold: float
+    listening: int | None = None
+    sounded: int | None = None
+    layers: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def largest(self) -> float:
+        """The largest sum so far; 0 before the alarm listens."""
+        known = self.sums[np.isfinite(self.sums)]
+        return float(known.max()) if len(known) else 0.0
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"memorization alarm: cannot tell, {self.reason}"
+        if self.listening is None:
+            return "memorization alarm: silent, not listening yet: the output layer's trace is still near its peak"
+        largest, layers = np.exp(self.largest), ", ".join(self.layers)
+        told = f"since step {self.listening} the traces of {layers} rose {largest:.3g}-fold from their lowest"
+        limit = f"{np.exp(self.threshold):.3g}-fold"
+        if self.sounded is None:
+            return f"memorization alarm: silent; {told} at most, and it sounds at {limit}"
+        found = f"wrong labels may be being fitted since about step {self.sounded}"
+        return f"memorization alarm: {found}; {told}, and it sounds at {limit}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values; a sum that is not finite is null."""
+        return {
+            "steps": [int(s) for s in self.steps],
+            "sums": [finite_or_none(float(s)) for s in self.sums],
+            "threshold": self.threshold,
+            "listening": self.listening,
+            "sounded": self.sounded,
+            "layers": list(self.layers),
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "MemorizationSignal":
+        """Inverse of `to_json`."""
+        sums = np.array([np.nan if s is None else s for s in data["sums"]], dtype=float)
+        named = {name: data[name] for name in ("threshold", "listening", "sounded", "reason")}
+        return cls(np.array(data["steps"], dtype=np.int64), sums, layers=tuple(data["layers"]), **named)
