@@ -1,11 +1,12 @@
-"""The watched runs of the study: layer traces through training, and when wrong labels were fitted."""
+"""The watched runs of the study: traces of layers through training, and when wrong labels were fitted."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -100,13 +101,25 @@ def one(item: Item, place: Place) -> Item:
 
     with tempfile.TemporaryDirectory() as folder:
         record = train(recipe, out=Path(folder) / "run.safetensors", device=place.device, each_step=watched).record
-    history = watches[0].history
-    epochs, final = record["history"], record["final"]
+    history, evaluated = watches[0].history, {e["epoch"]: e for e in record["history"]}
+    epochs = [item["every"] * i for i in range(len(history))]
+    wrong = [evaluated[e]["wrong_labels_fitted"] if e in evaluated else None for e in epochs]
+    series = {"epochs": told(epochs), "loss": told(history.losses), "wrong": told(wrong)}
+    for name in history.names:  # the alarm needs to know of a trace only whether its interval is above zero
+        values = history.values(name)
+        series[name] = told(np.where(values > np.nan_to_num(history.errors(name)), values, np.nan))
+    final = record["final"]
     return {
-        "epochs": [item["every"] * i for i in range(len(history))],
-        "loss": history.losses.tolist(),
-        "traces": {name: history.values(name).tolist() for name in history.names},
-        "errors": {name: history.errors(name).tolist() for name in history.names},
-        "fitted": [[e["epoch"], e["wrong_labels_fitted"], e["test_accuracy"]] for e in epochs[:: item["every"]]],
-        "final": {k: final[k] for k in ("epochs", "train_loss", "train_accuracy", "test_accuracy", "stopped")},
+        "series": series,
+        "final": {k: final[k] for k in ("epochs", "train_loss", "test_accuracy", "wrong_labels_fitted")},
     }
+
+
+def told(values: Iterable[float | None]) -> str:
+    """Numbers of four digits as one text, nan for what is not known; a list of them would take a line each."""
+    return " ".join("nan" if v is None else f"{v:.4g}" for v in values)
+
+
+def untold(text: str) -> np.ndarray:
+    """Inverse of `told`."""
+    return np.array([float(part) for part in text.split()])
