@@ -1,9 +1,12 @@
 """`landscape train --watch` and `landscape watch DIR` measure one run alike, and leave it as it is."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from in_process import landscape
+
+from landscape.watching import MemorizationAlarm
 
 SMALL = ("train", "digits-mlp", "--epochs", 2, "-M", "widths=[8]", "--samples", 96, "--batch", 32, "--optimizer", "sgd")
 
@@ -55,6 +58,30 @@ def test_the_folder_of_checkpoints_gives_the_same_numbers(run, tmp_path):
     other = json.loads(landscape(*every, "--out", tmp_path / "v", "--json").out)
     assert [c["step"] for c in other["checks"]] == [0, 2]
     assert other["checks"][0]["edges"]["lambda_max"] == pytest.approx(7.6)
+
+
+def test_weights_that_are_held_are_those_of_their_own_checkpoint(run, tmp_path):
+    import landscape as ls
+
+    folder = run[0] / "a-trajectory"
+    arguments = ("watch", folder, "--params", "fc1", "--measures", "lambda_max,layer_traces", "--out", tmp_path / "w", "--json")
+    found = json.loads(landscape(*arguments).out)
+    assert list(found["checks"][0]["measures"]) == ["lambda_max", "trace/fc1"]
+    assert found["provenance"]["params"] == ["fc1"]
+    for check, path in zip(found["checks"], sorted(folder.glob("*.safetensors")), strict=True):
+        alone = replace(ls.load(path), params=["fc1"]).objective()
+        assert check["loss"] == pytest.approx(alone.value().value, rel=1e-6)
+        top = ls.eigenpairs(alone, 1, tol=1e-5).values[0]
+        assert check["measures"]["lambda_max"]["value"] == pytest.approx(float(top), rel=1e-4)
+    assert found["memorization"]["reason"] == "there is one layer only"
+
+
+def test_the_alarm_is_told_in_every_form(run, tmp_path):
+    folder, watched, _, _ = run
+    assert watched["watch"]["memorization"]["threshold"] == pytest.approx(MemorizationAlarm().threshold)
+    assert len(watched["watch"]["memorization"]["sums"]) == 3
+    told = landscape("watch", folder / "a-trajectory", "--measures", "layer_traces", "--out", tmp_path / "w")
+    assert "memorization alarm: " in told.err
 
 
 def test_mistakes(tmp_path):
