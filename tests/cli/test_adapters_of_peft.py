@@ -17,7 +17,7 @@ pytest.importorskip("peft", reason="the extra [architectures] is not installed")
 pytest.importorskip("transformers", reason="the extra [architectures] is not installed")
 
 # Written to task.py too: what a user of the command line would have.
-MODELS = '''
+MODELS = """
 import peft
 import torch
 import transformers
@@ -52,14 +52,14 @@ def data():
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 20, (12, 5), generator=generator)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(12) % 3}
-'''
-TASK = '''
+"""
+TASK = """
 from landscape import Task
 
 
 def task():
     return Task(model=adapted(bert), loss=torch.nn.CrossEntropyLoss(), train=[data()], test=None)
-'''
+"""
 made: dict = {}
 exec(MODELS, made)
 

@@ -91,9 +91,16 @@ def _wandb_rows(file):
     return rows
 
 
-def test_mlflow(tmp_path):
+@pytest.mark.filterwarnings("ignore")  # of MLflow itself, on its database and on files as a store
+@pytest.mark.parametrize("store", ["files", "database"])
+def test_mlflow(tmp_path, monkeypatch, store):
     mlflow = pytest.importorskip("mlflow", reason="the extra [watch] is not installed")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    if store == "files":
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    else:
+        pytest.importorskip("alembic", reason="mlflow-skinny has no database; the package mlflow has")
+        mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("watch", artifact_location=str(tmp_path / "artifacts")))
     with mlflow.start_run() as run:
         logged(loggers.mlflow_run())
