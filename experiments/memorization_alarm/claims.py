@@ -123,8 +123,8 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
     false = Interval(**first["false"])
     claims = [
         Claim(
-            f"with the threshold from {sum(r['item']['part'] == 'chosen' for r in runs)} clean runs, at most {RATE:.0%} of other "
-            "clean runs of these settings sound the alarm",
+            f"with the threshold from {sum(r['item']['part'] == 'chosen' for r in runs)} clean runs, at most {RATE:.0%} of "
+            "other clean runs of these settings sound the alarm",
             f"at most {RATE:.0%} of exchangeable runs (conformal prediction, Vovk et al. 2005)",
             f"{round(false.value * false.n)} of {false.n} runs: {percent(false)}; threshold {limit:g}, a factor of "
             f"{math.exp(limit):.3g}",
@@ -139,7 +139,7 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
             Claim(
                 f"{level}: it sounds before half of the wrong labels are fitted, in at least {ENOUGH:.0%} of runs",
                 "patterns are learned before wrong labels are fitted (Arpit et al. 2017, without a number)",
-                f"{round(found.value * found.n)} of {found.n} runs: {percent(found)}; sounds in {row['sounded']} of {row['runs']}"
+                f"{round(found.value * found.n)} of {found.n} runs: {percent(found)}; sounds at all in {row['sounded']}"
                 + ("" if row["when"] is None else f"; median at {row['when']:.2g} of the epochs to that half")
                 + ("" if row["fitted"] is None else f", with {row['fitted']:.0%} of the wrong labels fitted"),
                 True if found.low >= ENOUGH else False if found.high < ENOUGH else None,
@@ -153,7 +153,7 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
             Claim(
                 "it sounds for perceptrons on 1,000 CIFAR-10 images with wrong labels, which learn hardly a pattern first",
                 "a question of the toolkit's, without a published number",
-                f"{heard} of {noisy} runs with 20 to 80 % of labels redrawn, {wrong} of {clean} clean ones (checked at seven epochs)",
+                f"{heard} of {noisy} runs with 20 to 80 % of labels redrawn, {wrong} of {clean} clean ones (seven checks)",
                 heard > 0.5 * noisy,
                 question=True,
             )
@@ -165,15 +165,15 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
         f"{min(late):.2g} to {max(late):.2g} of the epochs to half of them"
         if late
         else f"{round(false.value * false.n)} of {false.n} clean runs are false alarms; it never sounds",
-        scale=f"{len(runs)} runs on 1,347 digits: perceptrons with two hidden layers of 64-32 to 256-128 units by SGD, momentum "
-        f"or Adam, and {len(others)} other settings; traces of the first {PROBE} samples, checked every 1 to 4 epochs",
+        scale=f"{len(runs)} runs on 1,347 digits: perceptrons with two hidden layers of 64-32 to 256-128 units by SGD, "
+        f"momentum or Adam, and {len(others)} other settings; traces of the first {PROBE} samples, checked every 1 to 4 epochs",
         departures=DEPARTURES,
     )
 
 
 DEPARTURES = [
-    "Neither paper has this alarm: Page's sums are those of quality control, and that the traces of hidden layers rise as wrong "
-    "labels are fitted is a finding of these runs.",
+    "Neither paper has this alarm: Page's sums are those of quality control, and that the traces of hidden layers rise as "
+    "wrong labels are fitted is a finding of these runs.",
     "Clean runs end at a loss of 0.01, noisy ones at 0.1 or after 600 epochs.",
     "A redrawn label may be the right one: of 40 % redrawn, 36 % are wrong.",
 ]
@@ -185,8 +185,8 @@ def _elsewhere(rows: Sequence[Item]) -> Claim:
     heard = [f"{row['labels 40%']['sounded']} of {row['labels 40%']['runs']} noisy" for row in rows]
     answers = [row["false"]["value"] <= RATE and row["labels 40%"]["in_time"]["value"] >= ENOUGH for row in rows]
     return Claim(
-        f"the threshold also holds in other settings: at most {RATE:.0%} false alarms, and in time in at least {ENOUGH:.0%} of runs "
-        "with 40 % of labels redrawn",
+        f"the threshold also holds in other settings: at most {RATE:.0%} false alarms, and in time in at least {ENOUGH:.0%} of "
+        "runs with 40 % of labels redrawn",
         "a question of the toolkit's, without a published number",
         "; ".join(f"{a}, {b}" for a, b in zip(false, heard, strict=True)),
         all(answers),

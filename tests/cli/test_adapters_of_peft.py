@@ -1,4 +1,4 @@
-"""LoRA with the real peft on small transformers of random weights: only the adapters vary, and curvature is a dense reference's."""
+"""LoRA with the real peft on small transformers: only the adapters vary, and curvature is that of a dense Hessian."""
 
 import importlib
 import json
