@@ -31,7 +31,8 @@ def draw() -> None:
         "memorization_alarm",
         title="An alarm for label memorization on the traces of hidden layers",
         caption=f"{found['scale']}. Left: three runs of each kind. Middle: every run; open: those that set the threshold. "
-        f"Right: share of the wrong labels that were fitted when it sounded. {found['verdict'].capitalize()}: {claims_held(found)}.",
+        "Right: share of the wrong labels that were fitted when it sounded. "
+        f"{found['verdict'].capitalize()}: {claims_held(found)}.",
     )
 
 

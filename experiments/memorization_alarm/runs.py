@@ -19,7 +19,7 @@ from landscape.tasks.seeds import stream
 
 LEVELS = ("labels 20%", "labels 40%", "labels 80%")
 # Runs for each seed of the command line: clean ones that set the threshold, clean ones on which it is judged, noisy ones.
-CHOSEN, JUDGED, NOISY, OUTSIDE = 8, 20, 4, 2
+CHOSEN, JUDGED, NOISY, OUTSIDE = 8, 16, 4, {"clean": 2, "labels 40%": 1}
 PROBE = 512  # first training samples, on which the traces are measured
 
 DIGITS = Recipe(network="mlp", data="digits", epochs=600, stop_loss=0.01)
@@ -38,10 +38,10 @@ _SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "batch_size": 64}
 ELSEWHERE: dict[str, dict[str, Any]] = {
     "one hidden layer": _SGD | {"network_options": {"widths": [256]}},
     "four hidden layers": _SGD | {"network_options": {"widths": [96, 96, 96, 96]}},
-    "convolutions, BatchNorm": _SGD | {"network": "digits-cnn", "epochs": 60},
+    "convolutions, BatchNorm": _SGD | {"network": "digits-cnn", "epochs": 40},
     "300 samples": _SGD | {"samples": 300},
     "weight decay 1e-3": _SGD | {"weight_decay": 1e-3, "epochs": 200},
-    "small learning rate": _SGD | {"lr": 0.01, "epochs": 400},
+    "small learning rate": _SGD | {"lr": 0.02, "epochs": 1000},
     "large learning rate": _SGD | {"lr": 0.4},
     "full-batch descent": {"optimizer": "sgd", "lr": 0.2, "batch_size": "full", "epochs": 3000, "stop_loss": 0.05},
 }
@@ -53,7 +53,7 @@ def planned(given: Options) -> list[Item]:
     first, count = given.seeds[0], len(given.seeds)
 
     def add(part: str, condition: str, number: int, recipe: Recipe, every: int) -> None:
-        own = replace(corrupted(recipe, condition), seed=number)
+        own = replace(corrupted(recipe, condition), seed=number, evaluate_every=every)
         if condition != "clean":
             own = replace(own, stop_loss=0.1)  # long after half of the wrong labels are fitted
         items.append({"part": part, "condition": condition, "number": number, "every": every, "recipe": own.to_json()})
@@ -66,9 +66,9 @@ def planned(given: Options) -> list[Item]:
         for number in range(first * runs, (first + count) * runs):
             add(part, condition, offset + number, *drawn(offset + number))
     for i, (part, changes) in enumerate(ELSEWHERE.items()):
-        every = 2 if part != "full-batch descent" else 20
-        for condition in ("clean", "labels 40%"):
-            for number in range(first * OUTSIDE, (first + count) * OUTSIDE):
+        every = {"full-batch descent": 20, "small learning rate": 5}.get(part, 2)
+        for condition, each in OUTSIDE.items():
+            for number in range(first * each, (first + count) * each):
                 add(part, condition, 30_000 + 1000 * i + number, replace(DIGITS, **changes), every)
     return items
 
@@ -103,8 +103,9 @@ def one(item: Item, place: Place) -> Item:
         record = train(recipe, out=Path(folder) / "run.safetensors", device=place.device, each_step=watched).record
     history, evaluated = watches[0].history, {e["epoch"]: e for e in record["history"]}
     epochs = [item["every"] * i for i in range(len(history))]
-    wrong = [evaluated[e]["wrong_labels_fitted"] if e in evaluated else None for e in epochs]
-    series = {"epochs": told(epochs), "loss": told(history.losses), "wrong": told(wrong)}
+    series = {"epochs": told(epochs), "loss": told(history.losses)}
+    for name, key in (("wrong", "wrong_labels_fitted"), ("test", "test_accuracy")):
+        series[name] = told([evaluated[e][key] if e in evaluated else None for e in epochs])
     for name in history.names:  # the alarm needs to know of a trace only whether its interval is above zero
         values = history.values(name)
         series[name] = told(np.where(values > np.nan_to_num(history.errors(name)), values, np.nan))

@@ -10,61 +10,62 @@ from landscape.errors import UsageError
 from landscape.results import MemorizationSignal, WatchHistory
 
 _LAYER = "trace/"
-_LEARNED = 0.9  # of the first loss: a network that has learned nothing yet is not listened to
 
 
 @dataclass(frozen=True)
 class MemorizationAlarm:
     """Tells from the traces of layers when training begins to fit wrong labels.
 
-    Networks learn patterns first (Arpit et al. 2017). With right labels the trace of every layer's block of the Hessian then
-    falls with the loss. With wrong labels the loss still falls as they are fitted, but the traces of the hidden layers
-    rise several-fold. Let m_k be the mean over the hidden layers of the logarithm of their traces at check k, smoothed by
-    a median of three. The alarm is Page's cumulative sum of its increments
+    Networks learn patterns first (Arpit et al. 2017), and the traces of all layers' blocks of the Hessian rise meanwhile. With
+    right labels they fall from then on, with the loss. With wrong labels the loss still falls as these are fitted, but the
+    traces of the hidden layers rise several-fold, and that of the output layer does not. At check k let m_k be the mean over
+    the hidden layers of the logarithm of their traces, o_k that of the output layer, each smoothed by the median of three
+    checks, and
 
-        S_k = max(0, S_(k-1) + m_k - m_(k-1)) = m_k - min_(j <= k) m_j
+        a_k = m_k - max_(j <= k) o_j        S_k = max(0, S_(k-1) + a_k - a_(k-1)),
 
-    from the check on at which it listens: the trace of the output layer is `fall` below its largest, and the loss a tenth
-    below the first. It sounds when S_k exceeds `threshold`. Increments of logarithms do not change if layers are rescaled by
-    constants that keep the function, nor does a sum with reference value 0 depend on how often is checked.
+    Page's cumulative sum of the increments of a: how far the hidden layers rose from their lowest, beyond new records of the
+    output layer. It begins at 0 once the loss is below `learned` of the first, and the alarm sounds when it exceeds
+    `threshold`. Logarithms make it indifferent to a rescaling of layers that keeps the function, and the sum's reference value
+    of 0 to how often is checked.
 
     Args:
-        threshold: of the sum, in logarithms: log 2 is a doubling of the traces since their lowest.
-        fall: share by which the output layer's trace must be below its largest before the alarm listens.
+        threshold: of the sum: log 2 is a doubling of the traces.
+        learned: share of the first loss below which the alarm listens.
         output: name of the output layer; default: the last one.
 
     Raises:
         UsageError: a value out of range.
 
     Accuracy: what was measured on the digits, and where it fails, is in docs/watching.md. It cannot tell runs that fit wrong
-        labels from the first epoch on, without learning patterns before. A layer counts between two checks if the
+        labels from the first epoch on, without learning patterns before. A layer counts from one check to the next if the
         95 % intervals of both its traces are above zero.
 
-    Reference: Page 1954, Biometrika 41, 100; Arpit et al. 2017, arXiv:1706.05394. That layer traces tell memorization is a
-        finding of this project, not of these papers.
+    Reference: Page 1954, Biometrika 41, 100; Arpit et al. 2017, arXiv:1706.05394. That the traces of hidden layers tell
+        memorization is a finding of this project, not of these papers.
 
     Example:
-        Traces that halve and then rise threefold.
+        The hidden layer's trace halves and then triples.
         >>> from landscape.results import Check, Estimate
         >>> hidden, output = [8, 9, 8, 6, 4, 4, 4, 6, 8, 12, 12], [8, 9, 6, 5, 4, 4, 4, 4, 4, 4, 4]
         >>> checks = [Check(10 * k, 1 / (1 + k), {"trace/a": Estimate(h), "trace/b": Estimate(o)})
         ...           for k, (h, o) in enumerate(zip(hidden, output))]
         >>> found = MemorizationAlarm(threshold=0.9)(WatchHistory(tuple(checks)))
         >>> found.listening, found.sounded, round(math.exp(found.largest), 3)
-        (20, 100, 3.0)
+        (10, 100, 3.0)
     """
 
-    threshold: float = 0.8
-    fall: float = 0.15
+    threshold: float = 0.4
+    learned: float = 0.9
     output: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "fall"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"expected {name} as a positive number, found {value!r}", fix="leave it out for the usual one")
-        if self.fall >= 1:
-            raise UsageError(f"expected fall below 1, found {self.fall!r}", fix="0.15 is 15 % below the largest trace")
+        if not (math.isfinite(self.threshold) and self.threshold > 0):
+            raise UsageError(f"expected a positive threshold, found {self.threshold!r}", fix="log 2 = 0.69 is a doubling")
+        if not 0 < self.learned < 1:
+            raise UsageError(
+                f"expected learned between 0 and 1, found {self.learned!r}", fix="0.9 is a tenth below the first loss"
+            )
 
     @classmethod
     def calibrated(
@@ -79,7 +80,7 @@ class MemorizationAlarm:
         Args:
             clean: histories of runs whose labels are right, watched as the others will be.
             rate: largest probability of a false alarm in one run.
-            settings: of the alarm: fall, output.
+            settings: of the alarm: learned, output.
 
         Raises:
             UsageError: too few runs for this rate: 19 are needed for 0.05, or a history without traces of layers.
@@ -105,30 +106,31 @@ class MemorizationAlarm:
         output = names[-1] if self.output is None and names else f"{_LAYER}{self.output}"
         hidden = [name for name in names if name != output]
         silent = MemorizationSignal(history.steps, np.full(len(history), np.nan), self.threshold)
+        if not len(history):
+            return silent
         if output not in names:
-            return replace(silent, reason="no traces of layers" if not names else f"there is no layer {self.output!r}")
+            return replace(silent, reason=f"there is no layer {self.output!r}" if names else "no traces of layers")
         if not hidden:
             return replace(silent, reason="there is one layer only")
-        last, loss = history.values(output), history.losses
-        kept = np.flatnonzero(np.isfinite(last) & np.isfinite(loss))
-        if not len(kept):
+        kept = np.flatnonzero(np.isfinite(history.losses))  # without checks of a training that has diverged
+        logs = {name: _logs(history.values(name)[kept], history.errors(name)[kept]) for name in names}
+        counted = [name for name in hidden if np.isfinite(logs[name]).any()]
+        if not counted or not np.isfinite(logs[output]).any():
+            return replace(silent, reason="no hidden layer, or not the output layer, has a positive trace")
+        learned = history.losses[kept] <= self.learned * history.losses[kept][0]
+        if not learned.any():
             return silent
-        start = listens(last[kept], loss[kept], self.fall)
-        if start is None:
-            return silent
-        logs = np.stack([_logs(history.values(n)[kept], history.errors(n)[kept]) for n in hidden])
-        counted = np.isfinite(logs[:, start:]).any(1)
-        if not counted.any():
-            return replace(silent, reason="no hidden layer has a positive trace")
+        start = int(learned.argmax())
+        above = mean_level(np.stack([logs[name] for name in counted])) - records(logs[output])
         sums = silent.sums.copy()
-        sums[kept[start:]] = [0.0, *page_sums(np.diff(mean_level(logs)[start:]))]
-        above = np.flatnonzero(sums > self.threshold)
+        sums[kept[start:]] = [0.0, *page_sums(np.diff(above[start:]))]
+        heard = np.flatnonzero(sums > self.threshold)
         return replace(
             silent,
             sums=sums,
             listening=int(history.steps[kept[start]]),
-            sounded=int(history.steps[above[0]]) if len(above) else None,
-            layers=tuple(n.removeprefix(_LAYER) for n, c in zip(hidden, counted, strict=True) if c),
+            sounded=int(history.steps[heard[0]]) if len(heard) else None,
+            layers=tuple(name.removeprefix(_LAYER) for name in counted),
         )
 
 
@@ -159,18 +161,6 @@ def page_sums(increments: np.ndarray, reference: float = 0.0) -> np.ndarray:
     return sums
 
 
-def listens(output: np.ndarray, loss: np.ndarray, fall: float) -> int | None:
-    """The first check at which patterns have been learned; None if there is none.
-
-    Args:
-        output: (n,) trace of the output layer, which rises while patterns are learned and then falls.
-        loss: (n,) loss of the probe batch.
-        fall: share by which the trace must be below its largest so far; the loss must be a tenth below the first.
-    """
-    learned = (output <= (1 - fall) * np.maximum.accumulate(output)) & (loss <= _LEARNED * loss[0])
-    return int(learned.argmax()) if learned.any() else None
-
-
 def mean_level(logs: np.ndarray) -> np.ndarray:
     """(n,) mean over layers of log traces up to a constant, smoothed by the median of each and the two before.
 
@@ -182,7 +172,19 @@ def mean_level(logs: np.ndarray) -> np.ndarray:
     known = np.isfinite(steps)
     mean = np.where(known, steps, 0.0).sum(0) / np.maximum(known.sum(0), 1)
     level = np.concatenate([[0.0], np.cumsum(mean)])
-    return np.array([np.median(level[max(0, k - 2) : k + 1]) for k in range(len(level))])
+    return median_of_three(level)
+
+
+def records(logs: np.ndarray) -> np.ndarray:
+    """(n,) the largest so far of smoothed logarithms; nan is skipped, and before the first that is known the record is that."""
+    known = np.where(np.isfinite(logs), logs, -np.inf)
+    known[: int(np.isfinite(logs).argmax())] = logs[np.isfinite(logs)][0]
+    return np.maximum.accumulate(median_of_three(known))
+
+
+def median_of_three(values: np.ndarray) -> np.ndarray:
+    """(n,) the median of each value and the two before it, which a single spike does not move."""
+    return np.array([np.median(values[max(0, k - 2) : k + 1]) for k in range(len(values))])
 
 
 def _logs(traces: np.ndarray, errors: np.ndarray) -> np.ndarray:

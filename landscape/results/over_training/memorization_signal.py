@@ -15,9 +15,9 @@ class MemorizationSignal:
 
     Attributes:
         steps: (n,) steps of the checks.
-        sums: (n,) cumulative sums of the log traces' increments since the alarm began to listen; nan before.
+        sums: (n,) Page's cumulative sums of the log traces' increments since the alarm began to listen; nan before.
         threshold: the alarm sounds once a sum is above it.
-        listening: step at which it began to listen, which is when patterns had been learned; None if it has not.
+        listening: step at which it began to listen, once something had been learned; None if it has not.
         sounded: step of the first check at which a sum was above the threshold; None if none was.
         layers: the layers whose traces count.
         reason: why it cannot tell; "" if it can.
@@ -41,7 +41,7 @@ class MemorizationSignal:
         if self.reason:
             return f"memorization alarm: cannot tell, {self.reason}"
         if self.listening is None:
-            return "memorization alarm: silent, not listening yet: the output layer's trace is still near its peak"
+            return "memorization alarm: silent, not listening yet: the loss is still near the first one"
         largest, layers = np.exp(self.largest), ", ".join(self.layers)
         told = f"since step {self.listening} the traces of {layers} rose {largest:.3g}-fold from their lowest"
         limit = f"{np.exp(self.threshold):.3g}-fold"
