@@ -27,6 +27,11 @@ STUDIES = (
     ),
     Study("patterns_first", "Arpit et al. 2017", "Are patterns learned before noise is memorized?"),
     Study("information_plane", "Shwartz-Ziv and Tishby 2017; Saxe et al. 2018", "Do hidden layers compress their input?"),
+    Study(
+        "memorization_alarm",
+        "Page 1954; Arpit et al. 2017",
+        "Do the traces of layers tell when training begins to fit wrong labels?",
+    ),
     Study("memorized_samples", "Garg et al. 2024", "Which samples were memorized: are wrong labels found?"),
     Study(
         "which_measure",
@@ -77,6 +82,27 @@ def keskar_rows() -> list[tuple[str, ...]]:
         who = row["network"] + (" (published)" if row["published"] else "")
         rows.append((who, *(cell(row[name]) for name in names)))
     return rows
+
+
+def alarm_rows() -> list[tuple[str, ...]]:
+    """For each setting of the alarm's study: false alarms, and at each level in how many runs it sounded in time, and when."""
+
+    def share(found: dict[str, Any], runs: str = "") -> str:
+        ends = f"[{100 * found['low']:.2g}, {100 * found['high']:.3g}]"
+        return f"{round(found['value'] * found['n'])} of {found['n']}{runs}: {100 * found['value']:.3g} % {ends}"
+
+    def detected(row: dict[str, Any], level: str) -> str:
+        if level not in row:
+            return ""
+        found = row[level]
+        when = "" if found["when"] is None else f", at {found['when']:.2g} of the epochs to half of them"
+        return share(found["in_time"], " in time") + when
+
+    levels = ("labels 20%", "labels 40%", "labels 80%")
+    return [
+        (row["setting"], share(row["false"]), *(detected(row, level) for level in levels))
+        for row in read("memorization_alarm")["table"]
+    ]
 
 
 def scale(name: str) -> str:

@@ -174,7 +174,7 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
 DEPARTURES = [
     "Neither paper has this alarm: Page's sums are those of quality control, and that the traces of hidden layers rise as "
     "wrong labels are fitted is a finding of these runs.",
-    "Clean runs end at a loss of 0.01, noisy ones at 0.1 or after 600 epochs.",
+    "Clean runs end at a loss of 0.01, noisy ones at 0.2 or after 600 epochs.",
     "A redrawn label may be the right one: of 40 % redrawn, 36 % are wrong.",
 ]
 

@@ -91,7 +91,8 @@ def run(
     watch_measures: Annotated[
         str | None,
         typer.Option(
-            "--watch-measures", help="Measures separated by commas [lambda_max,trace,critical_sharpness]; implies --watch."
+            "--watch-measures",
+            help="Measures separated by commas [lambda_max,trace,layer_traces,critical_sharpness]; implies --watch.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start again.")] = True,
