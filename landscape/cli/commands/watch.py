@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Sharpness through training, from a folder of checkpoints: a table, a CSV file and a figure with the edge of stability.
 
-    With layer_traces also an alarm for label memorization: whether the traces of hidden layers rose after patterns were learned.
+    With layer_traces also an alarm for label memorization: whether the traces of hidden layers rose as labels were fitted.
 
     Example: landscape watch runs/model-trajectory --measures lambda_max,layer_traces --out watched
     """
