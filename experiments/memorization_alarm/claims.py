@@ -30,9 +30,9 @@ def history(run: Item) -> WatchHistory:
 
 
 def threshold(runs: Sequence[Item]) -> float:
-    """The threshold that at most a share of `RATE` of clean runs exceeds, from those that are there for it; two digits."""
+    """The largest sum of the clean runs that are there for it, rounded up to a tenth."""
     chosen = [history(r) for r in runs if r["item"]["part"] == "chosen"]
-    return math.ceil(100 * ls.MemorizationAlarm.calibrated(chosen, RATE).threshold) / 100
+    return math.ceil(10 * ls.MemorizationAlarm.calibrated(chosen, 1 / (len(chosen) + 1)).threshold) / 10
 
 
 def told(run: Item, alarm: ls.MemorizationAlarm) -> Item:
@@ -120,12 +120,13 @@ def images() -> tuple[int, int, int, int]:
 def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Options) -> Item:
     """The verdict of the study."""
     first, others = rows[0], rows[1:]
+    chosen = sum(r["item"]["part"] == "chosen" for r in runs)
     false = Interval(**first["false"])
     claims = [
         Claim(
-            f"with the threshold from {sum(r['item']['part'] == 'chosen' for r in runs)} clean runs, at most {RATE:.0%} of "
+            f"with the threshold from {chosen} clean runs, at most {RATE:.0%} of "
             "other clean runs of these settings sound the alarm",
-            f"at most {RATE:.0%} of exchangeable runs (conformal prediction, Vovk et al. 2005)",
+            f"at most 1 / {chosen + 1} of runs that are exchangeable with those (conformal prediction, Vovk et al. 2005)",
             f"{round(false.value * false.n)} of {false.n} runs: {percent(false)}; threshold {limit:g}, a factor of "
             f"{math.exp(limit):.3g}",
             True if false.high <= RATE else False if false.low > RATE else None,

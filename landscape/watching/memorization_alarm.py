@@ -10,6 +10,7 @@ from landscape.errors import UsageError
 from landscape.results import MemorizationSignal, WatchHistory
 
 _LAYER = "trace/"
+_SMOOTHED = 5  # checks of a median: sharp spikes of curvature at the edge of stability last one or two
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class MemorizationAlarm:
     Networks learn patterns first (Arpit et al. 2017), and the traces of all layers' blocks of the Hessian rise meanwhile. With
     right labels they fall from then on, with the loss. With wrong labels the loss still falls as these are fitted, but the
     traces of the hidden layers rise several-fold, and that of the output layer does not. At check k let m_k be the mean over
-    the hidden layers of the logarithm of their traces, o_k that of the output layer, each smoothed by the median of three
-    checks, and
+    the hidden layers of the logarithm of their traces, o_k that of the output layer, each smoothed by the median of the
+    last five checks, and
 
         a_k = m_k - max_(j <= k) o_j        S_k = max(0, S_(k-1) + a_k - a_(k-1)),
 
@@ -47,15 +48,16 @@ class MemorizationAlarm:
     Example:
         The hidden layer's trace halves and then triples.
         >>> from landscape.results import Check, Estimate
-        >>> hidden, output = [8, 9, 8, 6, 4, 4, 4, 6, 8, 12, 12], [8, 9, 6, 5, 4, 4, 4, 4, 4, 4, 4]
+        >>> hidden = [8, 9, 8, 6, 4, 4, 4, 4, 4, 6, 8, 12, 12, 12, 12]
+        >>> output = [8, 9, 6, 5, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
         >>> checks = [Check(10 * k, 1 / (1 + k), {"trace/a": Estimate(h), "trace/b": Estimate(o)})
         ...           for k, (h, o) in enumerate(zip(hidden, output))]
         >>> found = MemorizationAlarm(threshold=0.9)(WatchHistory(tuple(checks)))
         >>> found.listening, found.sounded, round(math.exp(found.largest), 3)
-        (10, 100, 3.0)
+        (10, 130, 3.0)
     """
 
-    threshold: float = 0.4
+    threshold: float = 0.5
     learned: float = 0.9
     output: str | None = None
 
@@ -162,7 +164,7 @@ def page_sums(increments: np.ndarray, reference: float = 0.0) -> np.ndarray:
 
 
 def mean_level(logs: np.ndarray) -> np.ndarray:
-    """(n,) mean over layers of log traces up to a constant, smoothed by the median of each and the two before.
+    """(n,) mean over layers of log traces up to a constant, smoothed.
 
     Args:
         logs: (layers, n) logarithms, nan where a trace is not known to be positive; a layer counts from one check to the next
@@ -172,19 +174,19 @@ def mean_level(logs: np.ndarray) -> np.ndarray:
     known = np.isfinite(steps)
     mean = np.where(known, steps, 0.0).sum(0) / np.maximum(known.sum(0), 1)
     level = np.concatenate([[0.0], np.cumsum(mean)])
-    return median_of_three(level)
+    return smoothed(level)
 
 
 def records(logs: np.ndarray) -> np.ndarray:
     """(n,) the largest so far of smoothed logarithms; nan is skipped, and before the first that is known the record is that."""
     known = np.where(np.isfinite(logs), logs, -np.inf)
     known[: int(np.isfinite(logs).argmax())] = logs[np.isfinite(logs)][0]
-    return np.maximum.accumulate(median_of_three(known))
+    return np.maximum.accumulate(smoothed(known))
 
 
-def median_of_three(values: np.ndarray) -> np.ndarray:
-    """(n,) the median of each value and the two before it, which a single spike does not move."""
-    return np.array([np.median(values[max(0, k - 2) : k + 1]) for k in range(len(values))])
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """(n,) the median of each value and the four before it, which a spike of two checks does not move."""
+    return np.array([np.median(values[max(0, k - _SMOOTHED + 1) : k + 1]) for k in range(len(values))])
 
 
 def _logs(traces: np.ndarray, errors: np.ndarray) -> np.ndarray:
