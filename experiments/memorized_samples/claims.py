@@ -81,8 +81,8 @@ def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
     best = {d: claim.numbers for d, claim in zip(table.data, claims, strict=False)}
     return verdict(
         claims,
-        headline="AUROC of wrong labels by the best score, "
-        + "; ".join(f"{d}: {min(v['value'] for v in found['auroc']):.3f} or more" for d, found in best.items()),
+        headline="wrong labels among right ones are found with an AUROC, by the best score, of "
+        + "; ".join(f"{min(v['value'] for v in found['auroc']):.3f} or more on {d}" for d, found in best.items()),
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-256-128-10{images}; "
         f"wrong labels memorized: {min(fitted):.0%} or more in every run, {np.mean(fitted):.0%} on average; "
         f"test accuracy {', '.join(f'{v:.0%} on {d}' for d, v in tests.items())}",
