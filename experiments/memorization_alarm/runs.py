@@ -19,7 +19,7 @@ from landscape.tasks.seeds import stream
 
 LEVELS = ("labels 20%", "labels 40%", "labels 80%")
 # Runs for each seed of the command line: clean ones that set the threshold, clean ones on which it is judged, noisy ones.
-CHOSEN, JUDGED, NOISY, OUTSIDE = 8, 24, 2, {"clean": 2, "labels 40%": 1}
+CHOSEN, JUDGED, NOISY, OUTSIDE = 8, 24, 2, {"clean": 1, "labels 40%": 1}
 PROBE = 512  # first training samples, on which the traces are measured
 
 DIGITS = Recipe(network="mlp", data="digits", epochs=600, stop_loss=0.01)
@@ -41,7 +41,6 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
     "convolutions, BatchNorm": _SGD | {"network": "digits-cnn", "epochs": 40},
     "300 samples": _SGD | {"samples": 300},
     "weight decay 1e-3": _SGD | {"weight_decay": 1e-3, "epochs": 200},
-    "small learning rate": _SGD | {"lr": 0.02, "epochs": 1000},
     "large learning rate": _SGD | {"lr": 0.4},
     "full-batch descent": {"optimizer": "sgd", "lr": 0.2, "batch_size": "full", "epochs": 3000, "stop_loss": 0.05},
 }
@@ -66,7 +65,7 @@ def planned(given: Options) -> list[Item]:
         for number in range(first * runs, (first + count) * runs):
             add(part, condition, offset + number, *drawn(offset + number))
     for i, (part, changes) in enumerate(ELSEWHERE.items()):
-        every = {"full-batch descent": 20, "small learning rate": 5}.get(part, 2)
+        every = 20 if part == "full-batch descent" else 2
         for condition, each in OUTSIDE.items():
             for number in range(first * each, (first + count) * each):
                 add(part, condition, 30_000 + 1000 * i + number, replace(DIGITS, **changes), every)
