@@ -57,7 +57,7 @@ class MemorizationAlarm:
         (10, 130, 3.0)
     """
 
-    threshold: float = 0.5
+    threshold: float = 0.7
     learned: float = 0.9
     output: str | None = None
 
