@@ -19,7 +19,7 @@ from landscape.tasks.seeds import stream
 
 LEVELS = ("labels 20%", "labels 40%", "labels 80%")
 # Runs for each seed of the command line: clean ones that set the threshold, clean ones on which it is judged, noisy ones.
-CHOSEN, JUDGED, NOISY, OUTSIDE = 8, 24, 2, {"clean": 1, "labels 40%": 1}
+CHOSEN, JUDGED, NOISY, OUTSIDE = 8, 24, 4, {"clean": 1, "labels 40%": 1}
 PROBE = 512  # first training samples, on which the traces are measured
 
 DIGITS = Recipe(network="mlp", data="digits", epochs=600, stop_loss=0.01)

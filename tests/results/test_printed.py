@@ -10,15 +10,18 @@ from landscape.errors import UsageError
 from landscape.results import (
     Block,
     Breakdown,
+    Check,
     Eigenpairs,
     Estimate,
     Information,
     LayerInformation,
     Measurement,
+    MemorizationSignal,
     MutualInformation,
     Sharpness,
     Slice,
     SpectralDensity,
+    WatchHistory,
 )
 
 EVIL = "<script>alert(1)</script>"
@@ -58,6 +61,15 @@ RESULTS = {
         Information((LayerInformation(EVIL, 3, "binned", MutualInformation(1.0), MutualInformation(0.9)),), 8, None, {}),
         1,
         {"layer", "inputs", "labels"},
+    ),
+    "history": (
+        WatchHistory(
+            tuple(Check(k, 0.5, {EVIL: Estimate(2.0, 0.1, "t", 8)}, {EVIL: 3.0}) for k in range(4)),
+            remarks=(EVIL,),
+            memorization=MemorizationSignal(np.arange(4), np.zeros(4), 0.5, 1, None, (EVIL,)),
+        ),
+        4,
+        {"step", "loss", EVIL, f"{EVIL}_error", f"{EVIL}_edge"},
     ),
 }  # fmt: skip
 

@@ -148,4 +148,3 @@ def test_a_noisy_digits_run_sounds_and_a_clean_one_does_not():
     assert again.to_json() == noisy.to_json()
     drawn = noisy.plot(measure="layer_traces")
     assert f"memorization alarm: step {signal.sounded}" in [t.get_text() for t in drawn.get_legend().get_texts()]
-    assert len(noisy.to_dataframe()) == len(noisy)

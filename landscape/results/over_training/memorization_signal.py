@@ -1,7 +1,7 @@
 """Whether training began to fit wrong labels, as an alarm on the traces of layers says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ class MemorizationSignal:
         reason: why it cannot tell; "" if it can.
     """
 
-    steps: np.ndarray
-    sums: np.ndarray
+    steps: np.ndarray = field(repr=False)
+    sums: np.ndarray = field(repr=False)
     threshold: float
     listening: int | None = None
     sounded: int | None = None
