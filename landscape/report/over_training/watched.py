@@ -121,7 +121,7 @@ def figure_watched(
 ) -> Figure:
     """`draw_watched` with title and caption: optimizer, cost, data."""
     name = measure or default_measure(history)
-    named = title or f"{'traces of layers' if name == LAYERS else quantity_name(name)} through training"
+    named = title or f"{'Traces of layers' if name == LAYERS else quantity_name(name)} through training"
     facts = "; ".join([*([history.optimizer] if history.optimizer else []), history.time_line()])
     alarm = [str(history.memorization)] if name == LAYERS and history.memorization is not None else []
     lines = [*alarm, facts, subject_line(provenance or history.provenance)]

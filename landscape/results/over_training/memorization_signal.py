@@ -8,6 +8,8 @@ import numpy as np
 
 from landscape.machine.json_values import finite_or_none
 
+_NAMED = 4  # layers; more are counted
+
 
 @dataclass(frozen=True, eq=False)
 class MemorizationSignal:
@@ -42,13 +44,15 @@ class MemorizationSignal:
             return f"memorization alarm: cannot tell, {self.reason}"
         if self.listening is None:
             return "memorization alarm: silent, not listening yet: the loss is still near the first one"
-        largest, layers = np.exp(self.largest), ", ".join(self.layers)
-        told = f"since step {self.listening} the traces of {layers} rose {largest:.3g}-fold from their lowest"
-        limit = f"{np.exp(self.threshold):.3g}-fold"
+        layers = ", ".join(self.layers) if len(self.layers) <= _NAMED else f"{len(self.layers)} hidden layers"
+        rose = f"{np.exp(self.largest):.3g}-fold since step {self.listening}"
+        limit = f"it sounds at {np.exp(self.threshold):.3g}-fold"
         if self.sounded is None:
-            return f"memorization alarm: silent; {told} at most, and it sounds at {limit}"
+            return (
+                f"memorization alarm: silent; over the output layer's record, traces of {layers} rose at most {rose}; {limit}"
+            )
         found = f"wrong labels may be being fitted since about step {self.sounded}"
-        return f"memorization alarm: {found}; {told}, and it sounds at {limit}"
+        return f"memorization alarm: {found}; over the output layer's record, traces of {layers} rose {rose}; {limit}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; a sum that is not finite is null."""
