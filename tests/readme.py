@@ -1,25 +1,101 @@
-"""Runs what README.md and docs/*.md show, page after page, on the checkpoints that `make demo` left in demo/.
+"""Runs what README.md and the pages in docs/ show, page after page.
 
 It runs the lines that begin with `$` in blocks marked `console`, and the blocks of Python of a page as one program, from a copy
-of the repository's root, and says how many seconds each took. Before that, the generated tables must be those of the program;
-`--write` renews them.
+of the repository's root, and says how many seconds each took. A block of Python that begins with `# NAME.py` is that file. Before
+that, the generated tables must be those of the program; `--write` renews them.
+
+Most pages run on the checkpoints that `make demo` left in demo/. Pages that stand alone, those in folders of docs/ and those that use
+experiments/checkpoints/, are run with `--alone`, or by name: what their Python prints must be what their blocks of text show, with
+numbers within 2 %. If a library is missing that only some people have, a page is skipped. The gallery's pages are run by
+docs/make_gallery.py.
 """
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from pages import ROOT, blocks, commands, pages, renewed
+from pages import ROOT, begins_with, blocks, commands, is_alone, pages, renewed, written_files
+
+# Libraries that a page may need and a user may lack.
+OPTIONAL = (
+    "pyhessian", "curvlinops", "hessian_eigenthings", "loss_landscapes", "lightning", "transformers", "accelerate", "peft", "timm",
+    "jsonschema", "plotly", "xarray", "tensorboard", "wandb", "mlflow",
+)  # fmt: skip
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+CLOSE = 0.02  # of a printed number: rounding to its digits, and other sums on another machine
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command or the Python of a page: how it ended ("ok", "FAIL" or "skip"), after how many seconds, and why."""
+
+    name: str
+    outcome: str
+    seconds: float
+    why: str = ""
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the repository's root in a folder, without environments and caches."""
+    ignored = shutil.ignore_patterns(".venv*", ".git", "__pycache__", ".*_cache", "build", "site")
+    shutil.copytree(ROOT, folder / "work", ignore=ignored)
+    return folder / "work"
+
+
+def run(page: Path, work: Path) -> list[Ran]:
+    """Everything that a page shows to be run, in its order; what needs a missing library is skipped."""
+    for name, body in written_files(page).items():
+        (work / name).write_text(body)
+    programs = [(line, line) for line in commands(page)]
+    if python := blocks(page, "python"):
+        (work / "page.py").write_text("\n".join(python))
+        programs.insert(0 if begins_with(page) == "python" and is_alone(page) else len(programs), (_python_of(page), "python page.py"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "MPLBACKEND": "agg"}
+    done = []
+    for name, line in programs:
+        begun = time.perf_counter()
+        ended = subprocess.run(line, shell=True, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
+        missing = re.search(r"^ModuleNotFoundError: No module named '(\w+)", ended.stderr, re.MULTILINE)
+        why = "" if ended.returncode == 0 else ended.stdout[-2000:] + ended.stderr[-2000:]
+        if not why and is_alone(page) and name == _python_of(page):
+            why = difference("".join(blocks(page, "text")), ended.stdout)
+        outcome = "FAIL" if why else "ok"
+        if missing and missing[1] in OPTIONAL:
+            outcome, why = "skip", f"{missing[1]} is not installed"
+        done.append(Ran(name, outcome, time.perf_counter() - begun, why))
+        if outcome == "skip":
+            break
+    return done
+
+
+def _python_of(page: Path) -> str:
+    return f"Python of {page.relative_to(ROOT)}"
+
+
+def difference(shown: str, printed: str) -> str:
+    """How what was printed differs from what a page shows, "" if it does not: equal words, numbers within `CLOSE`."""
+    if not shown:
+        return ""
+    ours, theirs = ([float(n.replace(",", "")) for n in NUMBER.findall(text)] for text in (shown, printed))
+    words = [re.sub(r"\s+", " ", NUMBER.sub("#", text)).strip() for text in (shown, printed)]
+    if words[0] == words[1] and all(abs(a - b) <= CLOSE * max(abs(a), abs(b)) for a, b in zip(ours, theirs, strict=True)):
+        return ""
+    return f"the page shows\n{shown}\nand its Python prints\n{printed}"
 
 
 def main() -> int:
     """0 if everything that the pages show holds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("page", nargs="*", type=Path, help="pages to run; default: all that run on the demo's checkpoints")
+    parser.add_argument("--alone", action="store_true", help="run the pages that stand alone")
     parser.add_argument("--write", action="store_true", help="renew the tables")
     arguments = parser.parse_args()
     if arguments.write:
@@ -30,25 +106,17 @@ def main() -> int:
     if stale:
         print(f"{', '.join(stale)}: the tables are out of date; run: python tests/readme.py --write")
         return 1
+    asked = [page.resolve() for page in arguments.page]
+    chosen = asked or [page for page in pages() if is_alone(page) == arguments.alone and page.parent.name != "gallery"]
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder) / "work"
-        shutil.copytree(ROOT, work, ignore=shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache"))
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "MPLBACKEND": "agg"}
-        for page in pages():
-            programs = [(line, line) for line in commands(page)]
-            if python := blocks(page, "python"):
-                (work / "page.py").write_text("\n".join(python))
-                programs.append((f"Python of {page.relative_to(ROOT)}", "python page.py"))
-            for name, line in programs:
-                begun = time.perf_counter()
-                done = subprocess.run(line, shell=True, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
-                seconds = time.perf_counter() - begun
-                print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {seconds:5.0f} s  {name}", flush=True)
-                if done.returncode:
-                    print(done.stdout[-2000:], done.stderr[-2000:])
-                    failed += 1
+        work = copied(Path(folder))
+        for page in chosen:
+            for ran in run(page, work):
+                print(f"{ran.outcome:4} {ran.seconds:5.0f} s  {ran.name}", flush=True)
+                if ran.why:
+                    print(ran.why)
+                failed += ran.outcome == "FAIL"
     return 1 if failed else 0
 
 
