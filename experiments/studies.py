@@ -18,6 +18,8 @@ class Study:
 
 STUDIES = (
     Study("memorization", "Zhang et al. 2017", "Do networks fit labels and images without any rule, and at what price?"),
+    Study("batch_size", "Keskar et al. 2017", "Do large batches find sharper minima that test worse?"),
+    Study("reparameterization", "Dinh et al. 2017", "Which measures can be faked by a rescaled copy of the same network?"),
     Study(
         "symmetries",
         "Dinh et al. 2017, for attention",
@@ -26,6 +28,11 @@ STUDIES = (
     Study("patterns_first", "Arpit et al. 2017", "Are patterns learned before noise is memorized?"),
     Study("information_plane", "Shwartz-Ziv and Tishby 2017; Saxe et al. 2018", "Do hidden layers compress their input?"),
     Study("memorized_samples", "Garg et al. 2024", "Which samples were memorized: are wrong labels found?"),
+    Study(
+        "which_measure",
+        "Jiang et al. 2020; Dziugaite et al. 2020",
+        "Which measure tells memorizing from generalizing networks?",
+    ),
     Study("control", "Arpit et al. 2017; Foret et al. 2021", "What limits memorization, and at what cost in test accuracy?"),
     Study("bars", "several", "Are published numbers within reach of two cores met?"),
 )
@@ -46,7 +53,9 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
     words = {True: "yes", False: "no", None: "cannot be told"}
 
     def found(claim: dict[str, Any]) -> str:
-        return claim["ours"] + (f" (could have seen {claim['detectable']})" if claim["detectable"] else "")
+        """A line for every part of what was found."""
+        seen = [f"could have seen {claim['detectable']}"] if claim["detectable"] else []
+        return "<br>".join([*claim["ours"].split("; "), *seen])
 
     return [
         (c["claim"] + (" *(a question of ours)*" if c["question"] else ""), c["published"], found(c), words[c["holds"]])

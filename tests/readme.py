@@ -1,8 +1,8 @@
-"""Runs what README.md and the pages in docs/ show, page after page.
+"""Runs what README.md and the pages in docs/ show, several pages at once.
 
-It runs the lines that begin with `$` in blocks marked `console`, and the blocks of Python of a page as one program, from a copy
-of the repository's root, and says how many seconds each took. A block of Python that begins with `# NAME.py` is that file. Before
-that, the generated tables must be those of the program; `--write` renews them.
+It runs the lines that begin with `$` in blocks marked `console`, and the blocks of Python of a page as one program, in a copy
+of the repository, and says how many seconds each took. A block of Python that begins with `# NAME.py` is that file. A page that
+uses what another one made comes after it. Before that, the generated tables must be those of the program; `--write` renews them.
 
 Most pages run on the checkpoints that `make demo` left in demo/. Pages that stand alone, those in folders of docs/ and those that use
 experiments/checkpoints/, are run with `--alone`, or by name: what their Python prints must be what their blocks of text show, with
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +46,7 @@ class Ran:
 
 def copied(folder: Path) -> Path:
     """A copy of the repository's root in a folder, without environments and caches."""
-    ignored = shutil.ignore_patterns(".venv*", ".git", "__pycache__", ".*_cache", "build", "site")
+    ignored = shutil.ignore_patterns(".venv*", ".git", "__pycache__", ".*_cache", "build", "site", "runs")
     shutil.copytree(ROOT, folder / "work", ignore=ignored)
     return folder / "work"
 
@@ -55,10 +57,11 @@ def run(page: Path, work: Path) -> list[Ran]:
         (work / name).write_text(body)
     programs = [(line, line) for line in commands(page)]
     if python := blocks(page, "python"):
-        (work / "page.py").write_text("\n".join(python))
-        programs.insert(0 if begins_with(page) == "python" and is_alone(page) else len(programs), (_python_of(page), "python page.py"))
+        (work / f"{page.parent.name}-{page.stem}.py").write_text("\n".join(python))
+        place = 0 if begins_with(page) == "python" and is_alone(page) else len(programs)
+        programs.insert(place, (_python_of(page), f"python {page.parent.name}-{page.stem}.py"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "MPLBACKEND": "agg"}
+    environment = os.environ | {"PATH": path, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     done = []
     for name, line in programs:
         begun = time.perf_counter()
@@ -76,7 +79,27 @@ def run(page: Path, work: Path) -> list[Ran]:
     return done
 
 
+def waves(chosen: Sequence[Path]) -> list[list[Path]]:
+    """The pages that use only what they made themselves, and the pages that use what others made."""
+    made = {page: {word for line in commands(page) for word in re.findall(r"--out (\S+)", line)} for page in chosen}
+
+    def waits(page: Path) -> bool:
+        words = {word for line in commands(page) for word in line.split()}
+        return any(words & (outputs - made[page]) for outputs in made.values())
+
+    return [[page for page in chosen if waits(page) is last] for last in (False, True)]
+
+
+def told(page: Path, work: Path) -> int:
+    """Run a page and print how it went; the number of programs that failed."""
+    found = run(page, work)
+    for ran in found:
+        print(f"{ran.outcome:4} {ran.seconds:5.0f} s  {ran.name}" + (f"\n{ran.why}" if ran.why else ""), flush=True)
+    return sum(ran.outcome == "FAIL" for ran in found)
+
+
 def _python_of(page: Path) -> str:
+    """The name of a page's program in what is printed."""
     return f"Python of {page.relative_to(ROOT)}"
 
 
@@ -109,14 +132,11 @@ def main() -> int:
     asked = [page.resolve() for page in arguments.page]
     chosen = asked or [page for page in pages() if is_alone(page) == arguments.alone and page.parent.name != "gallery"]
     failed = 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         work = copied(Path(folder))
-        for page in chosen:
-            for ran in run(page, work):
-                print(f"{ran.outcome:4} {ran.seconds:5.0f} s  {ran.name}", flush=True)
-                if ran.why:
-                    print(ran.why)
-                failed += ran.outcome == "FAIL"
+        # Most of a command's time is its start, on one core.
+        for wave in waves(chosen):
+            failed += sum(pool.map(lambda page: told(page, work), wave))
     return 1 if failed else 0
 
 

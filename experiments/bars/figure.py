@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, GREY, canvas, finish
 
 Runs = list[dict[str, Any]]
@@ -24,14 +24,13 @@ def draw() -> None:
     _edge(axes[1, 0], [r for r in edge if r["item"]["data"] == "images"], "1,000 images")
     _edge(axes[1, 1], [r for r in edge if r["item"]["data"] == "digits"], "1,000 digits")
     _axes(axes[1, 2], runs["random_axes"])
-    held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "bars",
         title="Published numbers, and what the toolkit measures",
         caption=f"{len(how['seeds'])} seeds. Top left: bars are 95 % intervals of one experiment (a data set and 50 networks "
-        "on it); dots are the data sets. Top middle: the band is simultaneous, 95 %.\nLines are runs, one for each seed. "
-        f"{held} of {len(found['claims'])} claims are inside: {found['verdict']}.",
+        "on it); dots are the data sets. Top middle: the band is simultaneous, 95 %. Lines are runs, one for each seed. "
+        f"{found['verdict'].capitalize()}: {claims_held(found)}.",
     )
 
 

@@ -47,7 +47,7 @@ def draw() -> None:
         "batch_size",
         title="Large batch (10 % of the data) against batch 16, both trained to a loss of 0.01",
         caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % "
-        "bootstrap intervals; bands are such intervals for means.\n"
+        "bootstrap intervals; bands are such intervals for means. "
         "Open marks: all of the data as one batch. A mark is missing where a run did not come down to the loss. "
         f"Keskar et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )

@@ -1,5 +1,6 @@
 """The look of the studies' figures: one palette, quiet axes, a title, a caption with the verdict."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,8 +47,8 @@ def band(ax: Axes, x: Sequence[float], intervals: Sequence[dict[str, Any]], inde
 
 
 def finish(figure: Figure, name: str, *, title: str, caption: str) -> None:
-    """Title above, caption below, saved as figures/NAME.png."""
+    """Title above, caption below in lines as wide as the figure, saved as figures/NAME.png."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-    figure.supxlabel(caption, x=0.01, ha="left", fontsize=7.5, color=GREY)
+    figure.supxlabel(textwrap.fill(caption, round(17.5 * figure.get_figwidth())), x=0.01, ha="left", fontsize=7.5, color=GREY)
     save(figure, FIGURES / name, formats=("png",))
     print(f"drew figures/{name}.png")

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from experiments.common.document import read
+from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, GREY, MARKERS, band, canvas, finish
 from experiments.common.statistics import mean
 
@@ -30,16 +30,15 @@ def draw() -> None:
     axes[0, 0].legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0.14, 0.0), title="larger marks: stronger")
     axes[0, 0].get_legend().get_title().set_fontsize(7)
     axes[0, 2].legend(fontsize=7, frameon=False, loc="best")
-    held = sum(c["holds"] is True for c in found["claims"])
     finish(
         figure,
         "control",
         title="What limits the memorization of wrong labels, and what it costs in test accuracy (40 % of the labels redrawn)",
         caption=f"Left: means over {len(how['seeds'])} seeds with 95 % intervals; grey steps: the front of the means, what"
         " is below and right of them is beaten. Middle: area of the trade-offs that a control dominates with its strengths, of"
-        "\nall from (all memorized, chance) to (none, 100 %), with 95 % intervals. Right: mean of the baselines, range of the"
+        " all from (all memorized, chance) to (none, 100 %), with 95 % intervals. Right: mean of the baselines, range of the"
         " seeds; vertical lines: where early stopping ends them, by one half of the test set for the other."
-        f"\n{found['scale']}. {len(found['claims'])} claims: {found['verdict']}, {held} hold.",
+        f" {found['scale']}. {found['verdict'].capitalize()}: {claims_held(found)}.",
     )
 
 

@@ -56,9 +56,9 @@ def draw() -> None:
         "information_plane",
         title="Do hidden layers first fit the labels and then compress the input?",
         caption=f"Above: mean over {seeds} seeds, true labels, {ESTIMATES[SHOWN]}; a line is a hidden layer, its number and a "
-        "star where it ends. Below: largest I(T; X) of the training\n"
+        "star where it ends. Below: largest I(T; X) of the training "
         f"minus that at the end, mean over {seeds} seeds with 95 % bootstrap intervals; filled: the layer compresses (interval "
-        "and q beyond 0.2 bits, dotted); grey: within 5 % of log₂ N\n"
+        "and q beyond 0.2 bits, dotted); grey: within 5 % of log₂ N "
         "at every epoch, or random labels that some seed fits by less than 99 %: not judged. "
         f"Shwartz-Ziv and Tishby 2017, Saxe et al. 2018: {found['verdict']}, {claims_held(found)}.",
     )

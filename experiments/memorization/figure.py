@@ -32,7 +32,7 @@ def draw() -> None:
         figure,
         "memorization",
         title="Networks fit what cannot be learned: labels and images without any rule",
-        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {found['scale'].partition('; ')[2]}.\n"
+        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {found['scale'].partition('; ')[2]}. "
         f"Trained to a loss of 0.01. Zhang et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 

@@ -51,9 +51,9 @@ def draw() -> None:
         figure,
         "memorized_samples",
         title="Wrong labels found by scores of single samples",
-        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {size};\n"
-        f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing.\n"
-        f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{peer}.\n"
+        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {size}; "
+        f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing. "
+        f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{peer}. "
         f"Garg et al. 2024: {found['verdict']}, {claims_held(found)}.",
     )
 

@@ -44,8 +44,8 @@ def draw() -> None:
         "patterns_first",
         title="Are patterns learned before noise is memorized?",
         caption=f"Lines are means over {len(how['seeds'])} seeds, bands their 95 % bootstrap intervals; they end where the "
-        f"first seed has reached a loss of 0.01.\n{found['scale'].partition('; ')[2]}. Percentages are of redrawn labels. "
-        "Curvature is that of the whole training loss.\n"
+        f"first seed has reached a loss of 0.01. {found['scale'].partition('; ')[2]}. Percentages are of redrawn labels. "
+        "Curvature is that of the whole training loss. "
         f"Arpit et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 

@@ -40,9 +40,9 @@ def draw() -> None:
         "reparameterization",
         title="The same function, any sharpness: what rescaling does to clean networks and to ones that memorized",
         caption=f"{len(how['seeds'])} seeds. {found['scale'].partition('; ')[2]}. Top left: geometric means over seeds, clean. "
-        "Top middle: a line for each seed, layer 1 times α and layer 2 divided by it;\n"
+        "Top middle: a line for each seed, layer 1 times α and layer 2 divided by it; "
         "dots: the bound 2 √(tr H₁₁ tr H₂₂) + rest; dashed: clean as trained. Right: for each seed the value as trained (mark) "
-        "and what factors up to 10, and those of the smallest trace, reach (bar).\n"
+        "and what factors up to 10, and those of the smallest trace, reach (bar). "
         "Bottom: the networks of the first seed; a line under another is equal to it. "
         f"Dinh et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
@@ -112,6 +112,8 @@ def _faked(ax: Axes, document: Document) -> None:
     names = sorted(rows, key=lambda n: (rows[n]["proven"], list(SHOWN).index(n)))
     for place, name in enumerate(names):
         row = rows[name]
+        if not any(noise["value"] for noise in row["noise"]):
+            ax.text(1.0, place, "  0 for all that memorized", va="center", fontsize=6.5, color=GREY)
         for i, (clean, noise) in enumerate(zip(row["clean"], row["noise"], strict=True)):
             if not noise["value"]:
                 continue
@@ -129,7 +131,7 @@ def _faked(ax: Axes, document: Document) -> None:
     ax.set_yticks(range(len(names)), [SHOWN[n] for n in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set(xscale="log", xlabel="value / memorizing network as trained")
-    ax.set_title("digits: clean (blue) and random labels (orange)", fontsize=9)
+    ax.set_title("digits: clean (blue), random labels (orange)", loc="right", fontsize=8.5)
     ax.tick_params(labelsize=7)
     ax.xaxis.label.set_size(8.5)
     ax.spines[["top", "right"]].set_visible(False)

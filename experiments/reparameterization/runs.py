@@ -34,7 +34,7 @@ PLAIN = (
     ("layer", 0.1, False), ("layer", 0.3, False), ("layer", 3.0, False), ("layer", 10.0, True), ("node", 10.0, False),
     ("shift", 10.0, False), ("flattest layer", None, False), ("flattest node", None, True),
 )  # fmt: skip
-NORMALIZED = tuple((family, 10.0, False) for family in ("norm-out", "norm-in", "bias"))
+NORMALIZED = (*((family, 10.0, False) for family in ("norm-out", "norm-in", "bias")), ("norm-out", 100.0, False))
 # Of the factor with the smallest trace: where the trace must be larger.
 AROUND = (0.25, 0.5, 0.8, 1.25, 2.0, 4.0)
 IMAGES = (("layer", 10.0, False), ("flattest layer", None, False), ("flattest node", None, False))

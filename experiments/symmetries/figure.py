@@ -52,10 +52,10 @@ def caption(document: Document) -> str:
     pair, whole = document["sizes"][PAIR], document["sizes"][ALL]
     return (
         f"Digits in 16 patches, 1 block, 2 heads, training loss 0.01; {len(document['how']['seeds'])} seeds, a mark each; "
-        f"{document['samples']} training samples, float64.\n"
+        f"{document['samples']} training samples, float64. "
         f"Moved at random: along pairs by matrices of condition {pair['condition']:g}; along everything but norm-in by "
-        f"matrices of condition\n{whole['condition']:g} and factors up to {whole['alpha']:g}. "
+        f"matrices of condition {whole['condition']:g} and factors up to {whole['alpha']:g}. "
         f"Outputs changed by at most {document['outputs_change']:.0e} of the largest. "
-        f"Median test accuracy: clean {clean:.1f} %, random labels {noise:.1f} %.\n"
+        f"Median test accuracy: clean {clean:.1f} %, random labels {noise:.1f} %. "
         f"Verdict: {document['verdict']['verdict']}, {claims_held(document['verdict'])}."
     )

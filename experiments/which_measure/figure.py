@@ -1,6 +1,5 @@
 """figures/which_measure.png, drawn from experiments/results/which_measure.json alone."""
 
-import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -52,7 +51,7 @@ def draw() -> None:
         figure,
         "which_measure",
         title="Which measure tells memorizing from generalizing networks, and survives rescaling?",
-        caption=textwrap.fill(caption, round(15.5 * width)),
+        caption=caption,
     )
 
 
