@@ -1,0 +1,61 @@
+"""The documents that commands print, against the JSON Schema in docs/schemas/."""
+
+import json
+from pathlib import Path
+
+import pytest
+from in_process import landscape
+from jsonschema import Draft202012Validator
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "documents.schema.json").read_text())
+NETWORKS = ROOT / "experiments" / "checkpoints"
+FIRST, SECOND = (NETWORKS / f"digits-mlp-clean-{batch}-batch.safetensors" for batch in ("small", "large"))
+FEW = ("--samples", 24)
+
+COMMANDS = {
+    "inspect": ("inspect", FIRST),
+    "information": ("information", FIRST, *FEW),
+    "sharpness": ("sharpness", FIRST, *FEW, "--measures", "trace:probes=4,weight_curvature,keskar:method=climb"),
+    "spectrum": ("spectrum", FIRST, *FEW, "-k", 1, "--probes", 2, "--steps", 6, "--per-layer", "--allow-unconverged"),
+    "surface": ("surface", FIRST, *FEW, "--grid", 3, "--no-test", "--no-random-check"),
+}
+SLOW = {
+    "surface": ("surface", FIRST, *FEW, "--path", f"line:{SECOND}", "--grid", 5),
+    "samples": ("samples", FIRST, *FEW, "--scores", "loss,input_curvature"),
+    "reparam": ("reparam", FIRST, *FEW, "--symmetry", "all", "--sweep", 1, "--measures", "weight_curvature,logit_norm"),
+    "compare": ("compare", FIRST, SECOND, *FEW, "--measures", "weight_curvature", "--grid", 3),
+}
+
+
+def checked(name: str, arguments: tuple[object, ...], folder: Path) -> None:
+    """Run a command and hold its document against the schema; a key without a description is an error."""
+    document = json.loads(landscape(*arguments, "--json", "--out", "out", cwd=folder).out)
+    Draft202012Validator(SCHEMA | {"$ref": f"#/$defs/{name}"}).validate(document)
+    own = [SCHEMA["$defs"][name], *(SCHEMA["$defs"][part["$ref"].rpartition("/")[2]] for part in SCHEMA["$defs"][name].get("allOf", []))]
+    assert set(document) <= {key for schema in own for key in schema["properties"]}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_document_is_as_its_schema_says(name, tmp_path):
+    checked(name, COMMANDS[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_a_document_of_a_longer_command_is_as_its_schema_says(name, tmp_path):
+    checked(name, SLOW[name], tmp_path)
+
+
+def test_the_schema_is_one_and_describes_every_key():
+    Draft202012Validator.check_schema(SCHEMA)
+    for name, schema in SCHEMA["$defs"].items():
+        assert set(schema["required"]) <= set(schema["properties"]), name
+        for key, value in schema["properties"].items():
+            assert value.get("description") or "$ref" in value, f"{name}: {key}"
+
+
+def test_what_is_no_document_is_refused():
+    estimate = Draft202012Validator(SCHEMA | {"$ref": "#/$defs/measurement"})
+    assert not estimate.is_valid({"value": "11"})
+    assert not estimate.is_valid({"value": 1.0, "stderr": None, "kind": "exact", "n": None, "converged": True, "reason": None})
