@@ -1,4 +1,4 @@
-"""A griffe extension for the reference (mkdocs.yml): the docstrings' section `Example:` is the one that griffe calls `Examples:`."""
+"""A griffe extension for the reference (mkdocs.yml): the section `Example:` of docstrings is what griffe calls `Examples:`."""
 
 import re
 from typing import Any

@@ -1,8 +1,9 @@
 """Runs the pages of docs/gallery/ and collects their pictures for the site: `python docs/make_gallery.py [NAME...]`.
 
-Every page shows a command, the same in Python, and a line `Picture: FILE`. Both are run here, in build/gallery/, on the networks
-in experiments/checkpoints/. The command must write FILE, and the Python must draw a figure with the same lines, points and fields; if
-it has others, the build stops. The pictures go to build/gallery/pictures/, where the site takes them from (docs/site_hooks.py).
+Every page shows a command, the same in Python, and a line `Picture: FILE`. Both are run here, in build/gallery/, on the
+networks in experiments/checkpoints/. The command must write FILE, and the Python must draw a figure with the same lines, points
+and fields; if it has others, the build stops. The pictures go to build/gallery/pictures/, where the site takes them from
+(docs/site_hooks.py).
 """
 
 import argparse

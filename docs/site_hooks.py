@@ -1,7 +1,7 @@
 """What mkdocs does for the site beyond showing the pages as they are (`hooks` in mkdocs.yml).
 
-Pages are written for GitHub, where links lead to files of the repository. On the site links to figures/ and to the README lead to
-copies of these; the gallery's pages get their pictures, which docs/make_gallery.py drew.
+Pages are written for GitHub, where links lead to files of the repository. On the site links to figures/, notebooks/ and the
+README lead to what the site has in their place; the gallery's pages get their pictures, which docs/make_gallery.py drew.
 """
 
 import json
@@ -18,15 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "build" / "gallery" / "pictures"
 # Where links that leave docs/ lead on the site; the rest of the repository is not part of it.
 OUTSIDE = {"README.md": "start.md", "docs/README.md": "index.md"}
-COPIED = ("figures", "notebooks", "docs/schemas")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the figures of the repository, the notebooks, and the pictures of the gallery."""
-    for path in sorted(p for p in (ROOT / "figures").glob("*.png")):
-        files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
+    for folder, kind in (("figures", "*.png"), ("notebooks", "*.ipynb")):
+        for path in sorted((ROOT / folder).glob(kind)):
+            files.append(File.generated(config, f"{folder}/{path.name}", abs_src_path=str(path)))
     for path in sorted(PICTURES.glob("*.png")):
         files.append(File.generated(config, f"gallery/{path.name}", abs_src_path=str(path)))
     return files
@@ -69,7 +67,9 @@ def _with_picture(markdown: str, name: str) -> str:
     _picture(f"{name}.png")
     title = markdown.partition("\n")[0].lstrip("# ")
     seconds = json.loads((PICTURES / "times.json").read_text())[name]
-    took = f"Drawn while this site was built: the command took {seconds['command']:.0f} s, the Python {seconds['python']:.0f} s."
+    took = (
+        f"Drawn while this site was built: the command took {seconds['command']:.0f} s, the Python {seconds['python']:.0f} s."
+    )
     return re.sub(r"^Picture: `.+`$", f"![{title}]({name}.png)\n\n*{took}*", markdown, flags=re.MULTILINE)
 
 
@@ -78,5 +78,6 @@ def _grid(markdown: str) -> str:
     tiles = []
     for title, name in re.findall(r"^- \[(.+)\]\(([\w-]+)\.md\)$", markdown, re.MULTILINE):
         _picture(f"{name}-small.png")
-        tiles.append(f'<a class="tile" href="{name}.html"><img src="{name}-small.png" alt="" loading="lazy"><span>{title}</span></a>')
+        picture = f'<img src="{name}-small.png" alt="" loading="lazy">'
+        tiles.append(f'<a class="tile" href="{name}.html">{picture}<span>{title}</span></a>')
     return re.sub(r"(^- .+\n?)+", f'<div class="tiles">\n{"".join(tiles)}\n</div>\n', markdown, count=1, flags=re.MULTILINE)

@@ -61,7 +61,8 @@ def written_files(page: Path) -> dict[str, str]:
 
 def begins_with(page: Path) -> str:
     """What a page shows first to be run: "python" or "console"."""
-    return next((name for name, body in CODE.findall(page.read_text()) if name in ("python", "console") and not FILE.match(body)), "")
+    run = (name for name, body in CODE.findall(page.read_text()) if name in ("python", "console") and not FILE.match(body))
+    return next(run, "")
 
 
 def commands(page: Path) -> list[str]:
@@ -175,8 +176,9 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 def schema_tables() -> str:
     """The documents of the commands, and what they are made of, from the JSON Schema."""
     definitions = json.loads((ROOT / "docs" / "schemas" / "documents.schema.json").read_text())["$defs"]
-    printed = sorted(definitions, key=lambda name: (not definitions[name]["description"].startswith("`"), name))
-    return "\n".join(f"## {name}\n\n{definitions[name]['description']}\n\n{_schema_table(definitions[name])}" for name in printed)
+    names = sorted(definitions, key=lambda name: (not definitions[name]["description"].startswith("`"), name))
+    found = [(name, definitions[name]) for name in names]
+    return "\n".join(f"## {name}\n\n{schema['description']}\n\n{_schema_table(schema)}" for name, schema in found)
 
 
 def _schema_table(schema: dict[str, Any]) -> str:

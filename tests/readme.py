@@ -1,13 +1,14 @@
 """Runs what README.md and the pages in docs/ show, several pages at once.
 
 It runs the lines that begin with `$` in blocks marked `console`, and the blocks of Python of a page as one program, in a copy
-of the repository, and says how many seconds each took. A block of Python that begins with `# NAME.py` is that file. A page that
-uses what another one made comes after it. Before that, the generated tables must be those of the program; `--write` renews them.
+of the repository, and says how many seconds each took. A block of Python that begins with `# NAME.py` is that file. A page
+that uses what another one made comes after it. Before that, the generated tables must be those of the program; `--write`
+renews them.
 
-Most pages run on the checkpoints that `make demo` left in demo/. Pages that stand alone, those in folders of docs/ and those that use
-experiments/checkpoints/, are run with `--alone`, or by name: what their Python prints must be what their blocks of text show, with
-numbers within 2 %. If a library is missing that only some people have, a page is skipped. The gallery's pages are run by
-docs/make_gallery.py.
+Most pages run on the checkpoints that `make demo` left in demo/. Pages that stand alone, those in folders of docs/ and those
+that use experiments/checkpoints/, are run with `--alone`, or by name: what their Python prints must be what their blocks of
+text show, with numbers within 2 %. A page is skipped if a library is missing that only some people have. The gallery's pages
+are run by docs/make_gallery.py.
 """
 
 import argparse
@@ -27,9 +28,12 @@ from pages import ROOT, begins_with, blocks, commands, is_alone, pages, renewed,
 
 # Libraries that a page may need and a user may lack.
 OPTIONAL = (
-    "pyhessian", "curvlinops", "hessian_eigenthings", "loss_landscapes", "lightning", "transformers", "accelerate", "peft", "timm",
-    "jsonschema", "plotly", "xarray", "tensorboard", "wandb", "mlflow",
+    "pyhessian", "curvlinops", "hessian_eigenthings", "loss_landscapes", "lightning", "transformers", "accelerate", "peft",
+    "timm", "jsonschema", "plotly", "xarray", "tensorboard", "wandb", "mlflow",
 )  # fmt: skip
+# Those that import torchvision: it is imported first, with our care for a build that does not fit a CPU's torch.
+CAREFUL = ("torchvision", "lightning", "transformers", "peft", "timm")
+WITH_CARE = "python -c 'from landscape.tasks.torchvision_import import torchvision; import runpy; runpy.run_path(\"{}\")'"
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 CLOSE = 0.02  # of a printed number: rounding to its digits, and other sums on another machine
 
@@ -57,9 +61,11 @@ def run(page: Path, work: Path) -> list[Ran]:
         (work / name).write_text(body)
     programs = [(line, line) for line in commands(page)]
     if python := blocks(page, "python"):
-        (work / f"{page.parent.name}-{page.stem}.py").write_text("\n".join(python))
+        file = work / f"{page.parent.name}-{page.stem}.py"
+        file.write_text("\n".join(python))
+        careful = any(f"import {name}" in page.read_text() or f"from {name}" in page.read_text() for name in CAREFUL)
         place = 0 if begins_with(page) == "python" and is_alone(page) else len(programs)
-        programs.insert(place, (_python_of(page), f"python {page.parent.name}-{page.stem}.py"))
+        programs.insert(place, (_python_of(page), (WITH_CARE if careful else "python {}").format(file.name)))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     done = []

@@ -124,11 +124,11 @@ def test_what_a_page_shows_is_what_its_program_prints():
 
 
 def test_a_page_whose_library_is_missing_is_skipped_and_one_that_fails_is_not(tmp_path):
-    page = ROOT / "docs" / "howto" / "lightning.md"
-    (tmp_path / "lightning.py").write_text("raise ModuleNotFoundError(\"No module named 'lightning'\")")
+    page, library = ROOT / "docs" / "coming-from" / "pyhessian.md", tmp_path / "pyhessian.py"
+    library.write_text("raise ModuleNotFoundError(\"No module named 'pyhessian'\")")
     (ran,) = readme.run(page, tmp_path)
-    assert (ran.outcome, ran.why) == ("skip", "lightning is not installed")
-    (tmp_path / "lightning.py").write_text("raise ValueError('of another kind')")
+    assert (ran.outcome, ran.why) == ("skip", "pyhessian is not installed")
+    library.write_text("raise ValueError('of another kind')")
     (ran,) = readme.run(page, tmp_path)
     assert ran.outcome == "FAIL"
     assert "of another kind" in ran.why

@@ -44,7 +44,9 @@ class Loaded(HTMLParser):
 
 def test_a_loaded_page_is_read(tmp_path):
     page = tmp_path / "page.html"
-    page.write_text('<link rel="stylesheet" href="a.css"><script src="https://x.y/z.js"></script><a id="b" href="c.html#d">e</a>')
+    page.write_text(
+        '<link rel="stylesheet" href="a.css"><script src="https://x.y/z.js"></script><a id="b" href="c.html#d">e</a>'
+    )
     found = Loaded(page)
     assert (found.sources, found.links, found.anchors) == (["a.css", "https://x.y/z.js"], ["c.html#d"], {"b"})
 

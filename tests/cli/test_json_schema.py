@@ -32,8 +32,9 @@ def checked(name: str, arguments: tuple[object, ...], folder: Path) -> None:
     """Run a command and hold its document against the schema; a key without a description is an error."""
     document = json.loads(landscape(*arguments, "--json", "--out", "out", cwd=folder).out)
     Draft202012Validator(SCHEMA | {"$ref": f"#/$defs/{name}"}).validate(document)
-    own = [SCHEMA["$defs"][name], *(SCHEMA["$defs"][part["$ref"].rpartition("/")[2]] for part in SCHEMA["$defs"][name].get("allOf", []))]
-    assert set(document) <= {key for schema in own for key in schema["properties"]}
+    schema = SCHEMA["$defs"][name]
+    parts = [SCHEMA["$defs"][part["$ref"].rpartition("/")[2]] for part in schema.get("allOf", [])]
+    assert set(document) <= {key for part in (schema, *parts) for key in part["properties"]}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
