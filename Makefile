@@ -44,8 +44,8 @@ types: .venv/installed
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
 
-# The documentation as a site in site/, for a browser or `python -m http.server -d site`: run the gallery (about three minutes), then
-# build the pages. A link that leads nowhere is an error.
+# The documentation as a site in site/, for a browser or `python -m http.server -d site`: run the gallery (some minutes), then build
+# the pages. A link that leads nowhere is an error.
 docs: .venv/docs
 	$(BIN)/python docs/make_gallery.py
 	$(BIN)/mkdocs build --quiet

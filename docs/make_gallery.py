@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from io import StringIO
@@ -31,6 +32,10 @@ THUMBNAIL = 640  # pixels wide, twice the width of a tile
 
 sys.path.insert(0, str(ROOT / "tests"))
 from pages import blocks, commands  # noqa: E402  # the tests' reader of pages, which is no package
+
+
+class Broken(Exception):
+    """A page whose command fails, or whose Python draws something else."""
 
 
 def pictured(text: str) -> str | None:
@@ -51,7 +56,7 @@ def run(line: str) -> None:
 
     name, *arguments = shlex.split(line)
     if name != "landscape":
-        raise SystemExit(f"expected a command of landscape, found {line!r}")
+        raise Broken(f"expected a command of landscape, found {line!r}")
     before, sys.argv = sys.argv, [name, *arguments]
     printed = StringIO()
     try:
@@ -59,7 +64,7 @@ def run(line: str) -> None:
             app.run()
     except SystemExit as end:
         if end.code:
-            raise SystemExit(f"exit {end.code}: {line}\n{printed.getvalue()}") from None
+            raise Broken(f"exit {end.code}: {line}\n{printed.getvalue()}") from None
     finally:
         sys.argv = before
 
@@ -113,7 +118,7 @@ def draw(page: Path, pictures: Path) -> dict[str, float]:
         exec(compile("\n".join(blocks(page, "python")), str(page), "exec"), {"__name__": name})
     ended = time.perf_counter()
     if not any(equal(first, second) for first in drawn for second in again):
-        raise SystemExit(f"{page.name}: the Python draws other data than the command")
+        raise Broken("the Python draws other data than the command")
     shutil.copy(str(pictured(text)), pictures / f"{name}.png")
     with Image.open(str(pictured(text))) as image:
         small = image.convert("RGB")
@@ -122,8 +127,8 @@ def draw(page: Path, pictures: Path) -> dict[str, float]:
     return {"command": middle - begun, "python": ended - middle}
 
 
-def main() -> None:
-    """Draw the pages that are named, or all."""
+def main() -> int:
+    """Draw the pages that are named, or all; 0 if every page holds."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("name", nargs="*", help="pages to draw; default: all")
     asked = parser.parse_args().name
@@ -134,16 +139,21 @@ def main() -> None:
     shutil.copytree(ROOT / "experiments" / "checkpoints", networks, dirs_exist_ok=True)
     times = pictures / "times.json"
     seconds = json.loads(times.read_text()) if times.exists() else {}
+    failed: list[str] = []
     with chdir(WORK):
-        for page in pages():
-            if asked and page.stem not in asked:
-                continue
+        for page in (page for page in pages() if not asked or page.stem in asked):
             for old in WORK.glob(f"{page.stem}*"):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-            seconds[page.stem] = draw(page, pictures)
+            try:
+                seconds[page.stem] = draw(page, pictures)
+            except Exception:  # a page may fail in any way; the others are drawn all the same
+                failed.append(page.stem)
+                print(f"FAIL {page.stem}\n{traceback.format_exc(limit=-3)}", flush=True)
+                continue
             print(page.stem, *(f"{k} {v:.2f}" for k, v in seconds[page.stem].items()), flush=True)
             times.write_text(json.dumps(seconds))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

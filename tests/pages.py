@@ -33,7 +33,7 @@ def listed(page: Path) -> Iterator[Path]:
 
 def is_alone(page: Path) -> bool:
     """Whether a page's code runs without the demo and without other pages: on the networks in experiments/checkpoints/."""
-    return "experiments/checkpoints/" in page.read_text() or page.parent.parent == ROOT / "docs"
+    return page == INDEX.parent / "start.md" or page.parent.parent == INDEX.parent
 
 
 def links(page: Path) -> list[str]:

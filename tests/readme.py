@@ -5,10 +5,9 @@ of the repository, and says how many seconds each took. A block of Python that b
 that uses what another one made comes after it. Before that, the generated tables must be those of the program; `--write`
 renews them.
 
-Most pages run on the checkpoints that `make demo` left in demo/. Pages that stand alone, those in folders of docs/ and those
-that use experiments/checkpoints/, are run with `--alone`, or by name: what their Python prints must be what their blocks of
-text show, with numbers within 2 %. A page is skipped if a library is missing that only some people have. The gallery's pages
-are run by docs/make_gallery.py.
+Most pages run on the checkpoints that `make demo` left in demo/. Pages that stand alone, docs/start.md and those in folders of
+docs/, are run with `--alone`, or by name: what their Python prints must be what their blocks of text show, with numbers within
+2 %. A page is skipped if a library is missing that only some people have. The gallery's pages are run by docs/make_gallery.py.
 """
 
 import argparse
