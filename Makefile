@@ -55,7 +55,7 @@ docs: .venv/docs
 	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# Run the studies and draw their figures: the digits alone, or with DATA=cifar10.safetensors the images too (about two hours on two
+# Run the studies and draw their figures: the digits alone, or with DATA=cifar10.safetensors the images too (hours on two
 # cores). Finished runs are kept in runs/.
 DATA ?=
 

@@ -39,12 +39,13 @@ STUDIES = (
 
 
 def verdict_rows() -> list[tuple[str, ...]]:
-    """For each study: its name, source, question, verdict and how many of its claims hold."""
+    """For each study: its name, source, question, the number that says most, and its verdict with how many claims hold."""
     rows = []
     for study in STUDIES:
         found = read(study.name)["verdict"]
         text = f"{found['verdict']}: {claims_held(found)}"
-        rows.append((f"[`{study.name}`](docs/science.md#{study.name})", study.source, study.question, text))
+        name = f"[`{study.name}`](docs/science.md#{study.name})"
+        rows.append((name, study.source, study.question, found["headline"], text))
     return rows
 
 
@@ -63,12 +64,28 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
     ]
 
 
+def keskar_rows() -> list[tuple[str, ...]]:
+    """Keskar et al.'s table and ours: small batch / large batch (10 % of the data)."""
+    names = ("train_accuracy", "test_accuracy", "keskar", "keskar_5e-4", "keskar_subspace", "keskar_subspace_5e-4")
+
+    def cell(pair: Sequence[Any]) -> str:
+        values = [v["value"] if isinstance(v, dict) else v for v in pair]
+        return " / ".join("not measured" if v is None else f"{v:.4g}" for v in values)
+
+    rows = []
+    for row in read("batch_size")["table"]:
+        who = row["network"] + (" (published)" if row["published"] else "")
+        rows.append((who, *(cell(row[name]) for name in names)))
+    return rows
+
+
 def scale(name: str) -> str:
     """The size of a study and what it took, and a list of where it departs from its paper."""
     document = read(name)
     found, how = document["verdict"], document["how"]
-    time = f"At most {how['core_seconds'] / 60:.0f} core-minutes on {how['machine']}"
-    told = f"Verdict: **{found['verdict']}**, {claims_held(found)}. Scale: {found['scale']}. {time}, torch {how['torch']}."
+    time = f"Recorded, without networks that another study had trained: {how['core_seconds'] / 60:.0f} core-minutes"
+    told = f"Verdict: **{found['verdict']}**, {claims_held(found)}. Scale: {found['scale']}. "
+    told += f"{time} on {how['machine']}, torch {how['torch']}."
     return f"{told}\n\nWhere it departs, and what was chosen:\n\n{_list(found['departures'])}"
 
 

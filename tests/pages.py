@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import STUDIES, claim_rows, scale, verdict_rows
+from experiments.studies import STUDIES, claim_rows, keskar_rows, scale, verdict_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
@@ -202,7 +202,13 @@ def _result(name: str) -> Callable[[], str]:
 
 def verdict_table() -> str:
     """Every study and its verdict, from its results."""
-    return _table(("study", "after", "question", "verdict"), verdict_rows())
+    return _table(("study", "after", "question", "found", "verdict"), verdict_rows())
+
+
+def keskar_table() -> str:
+    """The table of Keskar et al. and ours."""
+    box = [f"φ, box {size}, {space}" for space in ("full space", "100 directions") for size in ("1e-3", "5e-4")]
+    return _table(("network", "train, %", "test, %", *box), keskar_rows())
 
 
 def _claims(name: str) -> Callable[[], str]:
@@ -220,6 +226,7 @@ TABLES = {
     "benchmarks": _result("peers.md"),
     "profile": _result("profile.md"),
     "verdicts": verdict_table,
+    "table of Keskar et al.": keskar_table,
     **{f"claims of {study.name}": _claims(study.name) for study in STUDIES},
 }
 

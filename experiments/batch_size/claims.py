@@ -10,6 +10,7 @@ from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, INVARIANT, 
 from experiments.batch_size.ratios import Row, Runs, direction, directions, find, settings
 from experiments.common.document import Claim
 from experiments.common.statistics import detectable, difference, every, everywhere, mean
+from experiments.common.statistics import direction as interval_direction
 
 # Keskar et al. 2017: (small, large batch) of the accuracies in %, and of phi at 1e-3 and 5e-4, in full space and in 100 random
 # directions.
@@ -23,6 +24,13 @@ PUBLISHED: dict[str, tuple[tuple[float, float], ...]] = {
 }
 COLUMNS = ("train_accuracy", "test_accuracy", *PHI)
 SMALLEST = min(large / small for small, large in (row[2] for row in PUBLISHED.values()))
+# The paper's claims on one network: (quantity, claim, published, sign of large against small).
+PAPER = (
+    ("keskar", "a large batch (10 %) is sharper by Keskar's phi, box of 1e-3", "LB/SB of 8.7 to 223 in six networks", 1),
+    ("test accuracy", "a large batch (10 %) tests worse", "0.2 to 5.3 points worse", -1),
+    ("distance", "a large batch (10 %) stays closer to its start",
+     "large batches tend to zoom in on the minimum that is closest to the start", -1),
+)  # fmt: skip
 SEPARATE = {
     SCALED: "with a learning rate that is scaled with the batch (linearly for SGD, by its square root for Adam)",
     STEPS: "after as many steps as the small batch took",
@@ -50,36 +58,44 @@ def columns(runs: Runs) -> list[dict[str, Any]]:
 
 
 def claims(runs: Runs, table: Sequence[Row], lines: Sequence[Row]) -> list[Claim]:
-    """All claims. A setting in which a run did not come down to its loss cannot tell."""
-    out = [
-        _claim(runs, table, "keskar", MAIN, "a large batch (10 %) is sharper by Keskar's phi, box of 1e-3, in every network",
-               "LB/SB of 8.7 to 223 in six networks"),
-        _as_large(runs, table),
-        _claim(runs, table, "test accuracy", MAIN, "a large batch (10 %) tests worse in every network",
-               "0.2 to 5.3 points worse", sign=-1),
-        _claim(runs, table, "distance", MAIN, "a large batch (10 %) stays closer to its start in every network",
-               "large batches tend to zoom in on the minimum that is closest to the start", sign=-1),
-        _steeper(runs, lines),
-        _agree(runs, table),
-    ]  # fmt: skip
-    for arm, words in SEPARATE.items():
-        text = f"a large batch (10 %) is still sharper by phi {words}"
-        out.append(_claim(runs, table, "keskar", arm, text, "not separated", question=True))
-    return [*out, _reversal(runs, table)]
+    """All claims: the paper's for every network by itself, Li's, and questions of ours over all networks."""
+    out = []
+    for name in settings(runs, MAIN):
+        for quantity, text, published, sign in PAPER:
+            rows = {batch: find(table, quantity, arm=MAIN, batch=batch).get(name) for batch in LARGE}
+            out.append(_of_one(name, text, published, rows, sign))
+        out.append(_steeper(name, lines))
+    out += [_reversal(runs, table), _as_large(runs, table), _agree(runs, table)]
+    return out + [_separate(runs, table, arm, words) for arm, words in SEPARATE.items()]
 
 
-def _claim(
-    runs: Runs, table: Sequence[Row], quantity: str, arm: str, claim: str, published: str, sign: int = 1, question: bool = False
-) -> Claim:
-    """A claim on the direction of a quantity with 10 % of the data, in every setting; the whole data are told beside it."""
-    ten, all_ = (find(table, quantity, arm=arm, batch=batch) for batch in LARGE)
-    holds = everywhere(directions(runs, arm, ten), sign)
-    whole = {name: f" (all: {told_row(r)})" for name, r in all_.items()}
-    told = "; ".join(f"{name}: {told_row(r)}{whole.get(name, '')}" for name, r in ten.items())
+def _of_one(name: str, text: str, published: str, rows: dict[str, Row | None], sign: int) -> Claim:
+    """A claim on one network, with 10 % of the data; the whole data are told beside it."""
+    ten, whole = rows["10 %"], rows["all"]
+    if ten is None:
+        return Claim(f"{name}: {text}", published, "a run did not come down to its loss", None)
+    told = told_row(ten) + (f" (all of the data: {told_row(whole)})" if whole else "")
+    answer = everywhere([direction(ten)], sign)
+    return Claim(
+        f"{name}: {text}", published, told, answer, power([ten]), _numbers({k: r for k, r in rows.items() if r is not None})
+    )
+
+
+def _separate(runs: Runs, table: Sequence[Row], arm: str, words: str) -> Claim:
+    """Whether phi is still larger in every network of an arm."""
+    ten = find(table, "keskar", arm=arm, batch="10 %")
     unknown = [name for name in settings(runs, arm) if name not in ten]
-    told += f"; cannot be told, for a run did not come down to its loss: {', '.join(unknown)}" if unknown else ""
-    numbers = {"10 %": _numbers(ten), "all": _numbers(all_)}
-    return Claim(claim, published, told, holds, power(list(ten.values())), numbers, question)
+    told = "; ".join(f"{name}: {told_row(r)}" for name, r in ten.items())
+    told += f"; a run did not come down to its loss: {', '.join(unknown)}" if unknown else ""
+    return Claim(
+        f"a large batch (10 %) is still sharper by phi {words}, in every network that was tried",
+        "not separated",
+        told,
+        everywhere(directions(runs, arm, ten)),
+        power(list(ten.values())),
+        _numbers(ten),
+        question=True,
+    )
 
 
 def _as_large(runs: Runs, table: Sequence[Row]) -> Claim:
@@ -89,37 +105,33 @@ def _as_large(runs: Runs, table: Sequence[Row]) -> Claim:
     reach = [sides.get(name, 0) for name in settings(runs, MAIN)]
     told = "; ".join(f"{name}: {told_row(r)}" for name, r in found.items())
     return Claim(
-        f"the ratio of phi is at least the smallest of the paper, {SMALLEST:.1f}", "8.7 to 223", told, everywhere(reach)
+        f"the ratio of phi is at least the smallest of the paper, {SMALLEST:.1f}, in every network",
+        "8.7 to 223",
+        told,
+        everywhere(reach),
+        question=True,
     )
 
 
-def _steeper(runs: Runs, lines: Sequence[Row]) -> Claim:
+def _steeper(name: str, lines: Sequence[Row]) -> Claim:
     """The loss beyond the two ends of the line between the minima, half its length away."""
-    told, signs, numbers, lowest = [], [], {}, []
-    for setting in settings(runs, MAIN):
-        own = [r for r in lines if (r["item"]["setting"], r["item"]["batch"]) == (setting, "10 %")]
-        pairs = [[_at(r, "loss", place) for r in own] for place in (1.5, -0.5)]
-        if not own or any(v is None or v <= 0 for p in pairs for v in p):
-            signs.append(0)
-            continue
-        large, small = (np.log(np.array(p, dtype=float)).tolist() for p in pairs)
-        found = difference(large, small)
-        signs.append(int(found.low > 0) - int(found.high < 0))
-        numbers[setting] = {
-            "value": math.exp(found.value),
-            "low": math.exp(found.low),
-            "high": math.exp(found.high),
-            "n": found.n,
-        }
-        lowest.append(math.exp(detectable(large, small)))
-        told.append(f"{setting}: {_interval(numbers[setting])}")
+    own = [r for r in lines if (r["item"]["setting"], r["item"]["batch"]) == (name, "10 %")]
+    pairs = [[_at(r, "loss", place) for r in own] for place in (1.5, -0.5)]
+    text = (
+        f"{name}: on the line through both minima the loss rises more beyond the large batch (10 %) than beyond the small one"
+    )
+    published = "large-batch minima are strikingly sharper along the line (figure 3)"
+    if not own or any(v is None or v <= 0 for p in pairs for v in p):
+        return Claim(text, published, "no line for every seed", None)
+    large, small = (np.log(np.array(p, dtype=float)).tolist() for p in pairs)
+    found = difference(large, small).exp()
     return Claim(
-        "on the line through both minima the loss rises more beyond the large batch (10 %) than beyond the small one",
-        "large-batch minima are strikingly sharper along the line (figure 3)",
-        f"loss half the distance beyond the large over that beyond the small: {'; '.join(told)}",
-        everywhere(signs),
-        f"a factor of {max(lowest):.2f}" if lowest else "",
-        numbers,
+        text,
+        published,
+        f"loss half the distance beyond the large over that beyond the small: {found}",
+        everywhere([interval_direction(found, equal=1.0)]),
+        f"a factor of {math.exp(detectable(large, small)):.2f}",
+        found.to_json(),
     )
 
 
@@ -158,6 +170,12 @@ def _reversal(runs: Runs, table: Sequence[Row]) -> Claim:
     )
 
 
+def headline(table: Sequence[Row]) -> str:
+    """The ratio of phi in every network."""
+    found = find(table, "keskar", arm=MAIN, batch="10 %")
+    return "Keskar's phi, large batch over small: " + "; ".join(f"{name} {_interval(r['ratio'])}" for name, r in found.items())
+
+
 def plus_one(table: Sequence[Row]) -> str:
     """How much of phi comes from the "+ 1" of its box, in a sentence."""
     phi, relative = (find(table, name, arm=MAIN, batch="10 %") for name in ("keskar", "keskar_relative"))
@@ -183,6 +201,8 @@ def power(found: Sequence[Row]) -> str:
 def told_row(row: Row) -> str:
     """A ratio or a difference with its interval, and the q-value of a measure."""
     q = f", q = {row['q']:.2g}" if "q" in row else ""
+    if row.get("per_loss"):
+        q += f", per unit of loss {_interval(row['per_loss'])}"
     return (_interval(row["ratio"]) if "ratio" in row else _interval(row["difference"], "+") + " points") + q
 
 
@@ -192,7 +212,7 @@ def _interval(found: dict[str, Any], sign: str = "") -> str:
 
 def _numbers(found: dict[str, Row]) -> dict[str, Any]:
     """What is kept of rows in a claim."""
-    return {name: {k: r[k] for k in ("ratio", "difference", "p", "q") if k in r} for name, r in found.items()}
+    return {name: {k: r[k] for k in ("ratio", "per_loss", "difference", "p", "q") if k in r} for name, r in found.items()}
 
 
 def _at(line: Row, name: str, place: float) -> float | None:

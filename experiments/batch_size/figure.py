@@ -34,21 +34,24 @@ def draw() -> None:
     document = read("batch_size")
     rows = document["ratios"]
     settings = list(dict.fromkeys(r["setting"] for r in rows))
-    figure, axes = canvas(3, 2, width=9.8, height=3.2)
+    figure, axes = canvas(4, 2, width=9.8, height=3.0)
     _measures(axes[0, 0], rows, settings)
     _test(axes[0, 1], rows, settings)
-    _line(axes[1, 0], document["lines"], settings, "loss", "training loss (log)")
-    _line(axes[1, 1], document["lines"], settings, "test_accuracy", "test error (%)")
+    _line(axes[1, 0], document["lines"], settings, "loss", "training loss", "Training loss on the line through both minima")
+    _line(axes[1, 1], document["lines"], settings, "test_accuracy", "test error (%)", "Test error on the same line")
     _controls(axes[2, 0], rows, settings, "keskar", "φ at 1e-3, which rescaling moves")
     _controls(axes[2, 1], rows, settings, "adaptive_trace", "Adaptive trace, which rescaling does not move")
+    _controls(axes[3, 0], rows, settings, "train_loss", "Training loss: where it is not 1, sharpness is not at one loss")
+    _controls(axes[3, 1], rows, settings, "distance", "Distance from the start")
     how, found = document["how"], document["verdict"]
     finish(
         figure,
         "batch_size",
-        title="Large batch (10 % of the data) against batch 16, both trained to a loss of 0.01",
+        title="Large batch (10 % of the data) against batch 16",
         caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % "
         "bootstrap intervals; bands are such intervals for means. "
-        "Open marks: all of the data as one batch. A mark is missing where a run did not come down to the loss. "
+        "Open marks: all of the data as one batch. A mark is missing where an arm was not run, or a run did not come down to "
+        "the loss. "
         f"Keskar et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
 
@@ -85,7 +88,7 @@ def _test(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
     ax.set_title("Test accuracy", loc="left", fontsize=9)
 
 
-def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str) -> None:
+def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str, title: str) -> None:
     """Means over seeds on the line between the minima."""
     for i, setting in enumerate(settings):
         own = [r for r in lines if _is(r["item"], setting=setting, batch="10 %")]
@@ -105,7 +108,8 @@ def _line(ax: Axes, lines: Rows, settings: Sequence[str], name: str, label: str)
         ax.axvline(place, color="#bbbbbb", lw=0.8)
     ax.set_xlabel("position: 0 is the small-batch minimum, 1 the large-batch one")
     ax.set_ylabel(label)
-    ax.set_title("The line through both minima", loc="left", fontsize=9)
+    ax.set_title(title, loc="left", fontsize=9)
+    ax.legend(fontsize=6.5, frameon=False)
 
 
 def _controls(ax: Axes, rows: Rows, settings: Sequence[str], quantity: str, title: str) -> None:

@@ -11,13 +11,19 @@ from experiments.common.statistics import LEVEL, adjusted, asked, detectable, di
 
 Runs = Sequence[dict[str, Any]]
 Row = dict[str, Any]
+# Training losses are the same if the interval of their ratio lies within.
+MATCHED = (0.8, 1.25)
 Pairs = Sequence[tuple[float | None, float | None]]
 # Quantities beside the measures that are positive and compared by their ratio.
 SCORES = ("distance", "norm", "steps", "epochs", "train_loss")
 
 
 def rows(runs: Runs) -> list[Row]:
-    """The ratios of all quantities, and the differences of test accuracy in points; q-values over all measures of an arm."""
+    """The ratios of all quantities, and the differences of test accuracy in points.
+
+    q-values are over all measures of an arm, or over the networks for a score. Where the training losses of the two batches are
+    not the same, a measure has its ratio per unit of loss, too.
+    """
     out: list[Row] = []
     measured: list[tuple[Row, Pairs]] = []
     kinds = dict.fromkeys((r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]) for r in runs)
@@ -27,12 +33,17 @@ def rows(runs: Runs) -> list[Row]:
         pairs = _pairs(runs, setting, arm, batch)
         where = {"setting": setting, "arm": arm, "batch": batch}
         names = dict.fromkeys(name for _, large in pairs for name in large["measures"])
+        losses = [(s["train_loss"], b["train_loss"]) for s, b in pairs]
+        found = ratio(losses)
+        matched = found is not None and MATCHED[0] <= found["ratio"]["low"] and found["ratio"]["high"] <= MATCHED[1]
         for name in names:
             # An arm without a small batch of its own takes that of the main arm, which may have more measures.
             values = [(s["measures"].get(name), b["measures"].get(name)) for s, b in pairs]
             row = ratio(values)
             if row is not None:
-                out.append({**where, "quantity": name, "kind": "measure"} | row)
+                out.append({**where, "quantity": name, "kind": "measure", "matched": matched} | row)
+                if not matched:
+                    out[-1]["per_loss"] = per_loss(values, losses)
                 measured.append((out[-1], values))
         for name in SCORES:
             row = ratio([(s[name], b[name]) for s, b in pairs])
@@ -41,11 +52,15 @@ def rows(runs: Runs) -> list[Row]:
         if pairs:
             small, large = zip(*[(100 * s["test_accuracy"], 100 * b["test_accuracy"]) for s, b in pairs], strict=True)
             out.append({**where, "quantity": "test accuracy", "kind": "difference"} | change(small, large))
+    for arm, name in dict.fromkeys((r["arm"], r["quantity"]) for r in out if r["kind"] != "measure"):
+        own = [r for r in out if (r["arm"], r["quantity"]) == (arm, name)]
+        for row, q in zip(own, adjusted([r["p"] for r in own]), strict=True):
+            row["q"] = q
     for arm in dict.fromkeys(r["arm"] for r in out):
         tested = [(row, values) for row, values in measured if row["arm"] == arm]
-        found = adjusted([row["p"] for row, _ in tested])
-        for (row, values), q in zip(tested, found, strict=True):
-            row |= {"q": q, "detectable": factor(values, asked(found))}
+        known = adjusted([row["p"] for row, _ in tested])
+        for (row, values), q in zip(tested, known, strict=True):
+            row |= {"q": q, "detectable": factor(values, asked(known))}
     return out
 
 
@@ -65,6 +80,14 @@ def ratio(values: Pairs) -> Row | None:
         "p": paired_p(np.log(large).tolist(), np.log(small).tolist()),
         "detectable": factor(values, LEVEL),
     }
+
+
+def per_loss(values: Pairs, losses: Pairs) -> dict[str, Any] | None:
+    """The ratio of a measure over that of the training loss; None if a loss is not positive."""
+    found = ratio(
+        [(s / a, b / c) if s and b and a and c else (None, None) for (s, b), (a, c) in zip(values, losses, strict=True)]
+    )
+    return None if found is None else found["ratio"]
 
 
 def factor(values: Pairs, level: float) -> float:
@@ -91,11 +114,23 @@ def find(table: Sequence[Row], quantity: str, *, arm: str, batch: str) -> dict[s
 
 
 def direction(row: Row) -> int:
-    """1 if large is above small, -1 if below, 0 if these seeds cannot tell; measures must also pass their q-value."""
+    """1 if large is above small, -1 if below, 0 if these seeds cannot tell or the q-value is above 5 %.
+
+    Near a minimum of the cross-entropy curvature grows with the loss. A measure taken at losses that differ counts only if it
+    differs in the same direction per unit of loss.
+    """
     if row.get("q", 0.0) > LEVEL:
         return 0
     known, equal = (row["ratio"], 1.0) if "ratio" in row else (row["difference"], 0.0)
-    return int(known["low"] > equal) - int(known["high"] < equal)
+    sign = _side(known, equal)
+    if "per_loss" in row and (row["per_loss"] is None or _side(row["per_loss"], 1.0) != sign):
+        return 0
+    return sign
+
+
+def _side(found: dict[str, Any], equal: float) -> int:
+    """1 if an interval is above, -1 if below, 0 if it holds the value."""
+    return int(found["low"] > equal) - int(found["high"] < equal)
 
 
 def settings(runs: Runs, arm: str) -> list[str]:

@@ -34,7 +34,6 @@ class Claim:
         detectable: the smallest effect that these seeds would have found with probability 0.8, in the unit of `ours`.
         numbers: what `ours` says, as numbers.
         question: asked by this study and by no paper; told beside the verdict, which does not count it.
-        key: by which another study finds the claim, whatever its words.
     """
 
     claim: str
@@ -44,16 +43,16 @@ class Claim:
     detectable: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
     question: bool = False
-    key: str = ""
 
 
-def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -> dict[str, Any]:
+def verdict(claims: Sequence[Claim], *, headline: str, scale: str, departures: Sequence[str]) -> dict[str, Any]:
     """ "reproduced" if every claim holds, "not reproduced" if none holds and some do not, "mixed" if some hold.
 
     If no claim holds and none is refuted, the verdict is "cannot be told". Questions of ours do not count.
 
     Args:
         claims: at least one that is not a question of ours.
+        headline: the number that says most, in a phrase.
         scale: the size of networks, data and runs, in a phrase.
         departures: where and why the study differs from the paper.
     """
@@ -66,6 +65,7 @@ def verdict(claims: Sequence[Claim], *, scale: str, departures: Sequence[str]) -
         word = "not reproduced" if any(h is False for h in held) else "cannot be told"
     return {
         "verdict": word,
+        "headline": headline,
         "claims": [asdict(c) for c in claims],
         "scale": scale,
         "departures": list(departures),
@@ -102,7 +102,8 @@ def _how(name: str, options: Options, work: Sequence[Mapping[str, Any]], images:
     if options.data is not None and images:
         data["cifar10"] = read_data(options.data).fingerprint
     return {
-        "script": f"python -m experiments.{name} --seeds {len(options.seeds)}" + (" --data PATH" if images else ""),
+        "script": f"python -m experiments.{name} --seeds {len(options.seeds)} --first-seed {options.seeds[0]}"
+        + (f" --data PATH --samples {options.samples} --width {options.width}" if images else ""),
         "seeds": list(options.seeds),
         "samples": options.samples if images else None,
         "width": options.width if images else None,

@@ -68,6 +68,12 @@ def paired_p(a: Sequence[float], b: Sequence[float]) -> float:
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
+def one_sided_p(a: Sequence[float], b: Sequence[float]) -> float:
+    """p-value that the mean of a - b is not above zero: half of `paired_p` if it is above, and 1 less that half if not."""
+    half = paired_p(a, b) / 2
+    return half if np.mean(np.subtract(a, b)) > 0 else 1 - half
+
+
 def adjusted(p: Sequence[float]) -> list[float]:
     """Benjamini and Hochberg's q-values; a test without a p-value (nan) has none, and does not count among the others."""
     known = np.isfinite(np.asarray(p, dtype=float))

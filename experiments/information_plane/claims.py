@@ -95,8 +95,12 @@ def judged(rows: Sequence[Item], runs: Sequence[Item], given: Options) -> dict[s
     """The claims of both papers, from the table."""
     known = Known(rows, runs)
     seeds = len(given.seeds)
+    difference_of = _difference(known)
+    more = [row["value"] for row in difference_of.numbers.values()]
     return verdict(
-        [_fit_then_compress(known), *_every_estimate(known), _rectifiers(known), _difference(known), *_random_labels(known)],
+        [_fit_then_compress(known), *_every_estimate(known), _rectifiers(known), difference_of, *_random_labels(known)],
+        headline=f"I(T; X) of hidden tanh layers falls {min(more):.2g} to {max(more):.2g} bits more than that of rectifiers, "
+        "by estimator and data",
         scale=f"12-10-7-5-4-3-2 on 4,096 patterns and 64-100-20-20-20-10 on 1,797 digits; {seeds} seeds",
         departures=[
             "networks that do not fit their random labels: training accuracy at the end "

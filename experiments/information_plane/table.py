@@ -1,10 +1,11 @@
 """The runs as a table: how far the information of every layer falls, and whether the layer compresses."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.common.statistics import adjusted, asked, detectable, mean, paired_p
+from experiments.common.statistics import adjusted, asked, detectable, mean, one_sided_p
 from experiments.common.work import Item
 from experiments.information_plane.claims import ESTIMATES, KDE, NEIGHBOURS, THRESHOLD
 from experiments.information_plane.networks import LABELS, WIDTHS, labels_of
@@ -31,9 +32,10 @@ def table(runs: Sequence[Item]) -> list[Item]:
                         "rises_at_largest": (y[np.arange(len(y)), x.argmax(1)] - y[:, 0]).tolist(),
                         "rise_of_labels": mean((y[:, -1] - y[:, 0]).tolist()).to_json(),
                         "epoch_of_largest": [run["epochs"][k] for k in x.argmax(1)],
-                        "saturated": bool((x >= 0.95 * most).all()), "p": paired_p(falls, limit),
+                        "saturated": bool((x >= 0.95 * most).all()), "p": one_sided_p(falls, limit),
                     })  # fmt: skip
-    found = adjusted([r["p"] for r in rows])
+    # A layer that is within 5 % of the most at all times is not judged, and does not count among the tests.
+    found = adjusted([math.nan if r["saturated"] else r["p"] for r in rows])
     for row, q in zip(rows, found, strict=True):
         row["q"] = q
         row["detectable"] = THRESHOLD + detectable(row["falls"], [THRESHOLD] * len(row["falls"]), level=asked(found))

@@ -42,13 +42,19 @@ class Runs:
 
     def of(self, number: str, **kind: Any) -> list[float]:
         """The number of every run of this kind; a run that never fitted counts with all of its epochs."""
-        found = [r for r in self.runs if all(r["item"].get(k) == v for k, v in kind.items())]
+        found = self._of_kind(**kind)
         return [r["epochs"] if number == "epochs_to_fit" and r[number] is None else r[number] for r in found]
 
     def censored(self, **kind: Any) -> int:
         """How many runs of this kind never fitted."""
-        found = [r for r in self.runs if all(r["item"].get(k) == v for k, v in kind.items())]
-        return sum(r["epochs_to_fit"] is None for r in found)
+        return sum(r["epochs_to_fit"] is None for r in self._of_kind(**kind))
+
+    def stopped_by_epochs(self, **kind: Any) -> int:
+        """How many runs of this kind ended with their epochs and not at their loss."""
+        return sum(r["stopped"] == "epochs" for r in self._of_kind(**kind))
+
+    def _of_kind(self, **kind: Any) -> list[Item]:
+        return [r for r in self.runs if all(r["item"].get(k) == v for k, v in kind.items())]
 
 
 def judged(runs: Sequence[Item], given: Options) -> Item:
@@ -62,13 +68,20 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
         if given.data
         else ""
     )
+    fit, slower = claims[0].numbers, claims[2].numbers
+    factors = [row["value"] for row in slower.values()]
     return verdict(
         claims,
+        headline=f"all {fit['runs']} runs fit what they are given, at least {fit['lowest_train_accuracy']:.1%} of it; random "
+        f"labels take {min(factors):.2g} to {max(factors):.2g} times the epochs of true ones",
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10{images_used}",
         departures=[
             "Far fewer weights and images than in the paper, so that it runs on two cores; test accuracies are lower.",
             "Runs without a regularizer stop at a training loss of 0.01; the paper trains for a fixed number of epochs.",
             "The claim on depth is not the paper's: it is an open question.",
+            "Networks with BatchNorm are trained in batches of 128: in batches of 32 it is too noisy for random labels.",
+            "Rules and recipes corrected after the first results: networks with a regularizer have more epochs, and what "
+            "ended with them is not counted as refuted; the accuracy is that at the end of training.",
             "Rules corrected while the runs went on: equality is claimed by intervals inside a margin, a small factor is one"
             f" surely below {LONGEST:g} (10 before), several tests are adjusted by q-values, and what"
             " the seeds cannot tell is said so.",
@@ -77,7 +90,7 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
 
 
 def _fits(known: Runs) -> Claim:
-    fit = known.of("best_train_accuracy", part="fit")
+    fit = known.of("train_accuracy", part="fit")
     wrong = [w for w in known.of("wrong_labels_fitted", part="fit") if w is not None]
     return Claim(
         "networks fit true labels, wrong labels and noise images alike",
@@ -193,13 +206,14 @@ def _declines(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
 
 
 def _regularizers(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
-    kept, gains = {}, {}
+    kept, limits, gains = {}, {}, {}
     for d, n in networks:
         for kind in REGULARIZERS[1:]:
             at = {"part": "regularizers", "data": d, "network": n}
-            noise = known.of("best_train_accuracy", **at, regularizer=kind, condition="random labels")
+            noise = known.of("train_accuracy", **at, regularizer=kind, condition="random labels")
             if noise:
                 kept[f"{d} {n}, {kind}"] = min(noise)
+                limits[f"{d} {n}, {kind}"] = known.stopped_by_epochs(**at, regularizer=kind, condition="random labels")
                 own, none = (known.of("test_accuracy", **at, regularizer=k, condition="clean") for k in (kind, "none"))
                 gains[f"{d} {n}, {kind}"] = difference(own, none)
     told = "; ".join(f"{k}: {100 * v.value:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]" for k, v in gains.items())
@@ -207,8 +221,11 @@ def _regularizers(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Clai
         Claim(
             "explicit regularizers do not prevent that random labels are fitted",
             "all but one of the networks fit random labels with weight decay, dropout or crops (appendix)",
-            "; ".join(f"{k}: {v:.1%}" for k, v in kept.items()) + " in the worst seed, within 300 epochs (C1: 60)",
-            all(v >= FITTED for v in kept.values()),
+            "; ".join(f"{k}: {v:.1%}" for k, v in kept.items())
+            + " at the end of training in the worst seed"
+            + "".join(f"; {k}: {count} runs ended with their epochs" for k, count in limits.items() if count),
+            # A run that had no more epochs does not show that more would not have done it.
+            every([True if v >= FITTED else None if limits[k] else False for k, v in kept.items()]),
             numbers=kept,
         ),
         Claim(

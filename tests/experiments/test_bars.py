@@ -1,6 +1,5 @@
 """The mathematics of the published bars, against references that share no code with it."""
 
-import json
 import math
 from collections import deque
 
@@ -11,8 +10,7 @@ from scipy import integrate, optimize
 from torch import nn
 
 import landscape as ls
-from experiments.bars import class_outliers, diagonal_networks, edge_of_stability, from_studies, random_axes, synthetic_spectrum
-from experiments.common.options import Options
+from experiments.bars import class_outliers, diagonal_networks, edge_of_stability, random_axes, synthetic_spectrum
 from experiments.common.work import Place
 from landscape.measures import sam
 from landscape.measures.perturbation.pair_metrics import geometry_of
@@ -169,26 +167,3 @@ def test_the_known_saddle_has_the_hessian_that_is_claimed(tmp_path):
     h = torch.cat((torch.ones(random_axes.UPWARDS), -torch.ones(random_axes.DOWNWARDS))).double()
     v = torch.randn(objective.dim, dtype=torch.float64)
     torch.testing.assert_close(objective.hvp(v), h * v)
-
-
-def test_claims_of_other_studies_are_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(from_studies, "RESULTS", tmp_path)
-    options = Options(None, 1000, 8, (0,), tmp_path, 1, "cpu", False)
-    empty = from_studies.bar([], options)
-    assert (list(empty.claims), "memorized_samples, patterns_first" in empty.reason) == ([], True)
-    claim = {
-        "claim": "AUROC of wrong labels",
-        "published": "0.97",
-        "ours": "0.98",
-        "holds": True,
-        "detectable": "",
-        "numbers": {},
-        "question": False,
-        "key": "best AUROC",
-    }
-    other = claim | {"claim": "AUROC, something else", "key": ""}
-    (tmp_path / "memorized_samples.json").write_text(json.dumps({"verdict": {"claims": [claim, other]}}))
-    found = from_studies.bar([], options)
-    assert [c.claim for c in found.claims] == ["AUROC of wrong labels (memorized_samples)"]
-    assert found.claims[0].holds
-    assert found.reason.endswith("from: patterns_first")

@@ -26,6 +26,7 @@ def test_a_verdict_follows_from_its_claims(name):
     assert found["verdict"] == expected
     assert held
     assert found["scale"]
+    assert any(letter.isdigit() for letter in found["headline"]), "a number"
     assert found["departures"]
     for claim in found["claims"]:
         assert all(claim[part] for part in ("claim", "published", "ours"))

@@ -62,7 +62,7 @@ def test_what_is_judged_again_is_read_from_the_results(tmp_path, monkeypatch):
     ours = given(tmp_path / "runs", processes=1)
     (tmp_path / "runs").mkdir()
     done = each("study", counted, items, ours)
-    judged = verdict([Claim("a", "b", "c", True)], scale="small", departures=[])
+    judged = verdict([Claim("a", "b", "c", True)], headline="1", scale="small", departures=[])
     write("study", ours, done, {"verdict": judged, "nested": {"runs": done}})
     before = json.loads((tmp_path / "study.json").read_text())["how"]
     again = given(tmp_path / "nowhere", judge=True, processes=7)
@@ -77,7 +77,7 @@ def test_what_is_judged_again_is_read_from_the_results(tmp_path, monkeypatch):
 
 def test_a_question_of_ours_is_told_beside_the_verdict():
     claims = [Claim("a", "b", "c", True), Claim("d", "", "e", False, question=True), Claim("f", "", "g", True, question=True)]
-    found = verdict(claims, scale="small", departures=[])
+    found = verdict(claims, headline="1", scale="small", departures=[])
     assert found["verdict"] == "reproduced"
     assert claims_held(found) == "1 of 1 claims hold; yes to 1 of 2 questions of ours"
 
@@ -94,13 +94,16 @@ def test_a_question_of_ours_is_told_beside_the_verdict():
 )
 def test_a_verdict_is_that_of_its_claims(holds, word):
     claims = [Claim("a", "b", "c", h) for h in holds]
-    assert verdict(claims, scale="small", departures=[])["verdict"] == word
+    assert verdict(claims, headline="1", scale="small", departures=[])["verdict"] == word
 
 
 def test_a_document_says_how_it_was_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(document, "RESULTS", tmp_path)
     monkeypatch.setattr(document, "ROOT", tmp_path)
-    found = {"verdict": verdict([Claim("a", "b", "c", None)], scale="small", departures=["d"]), "x": [float("inf"), 1 / 3]}
+    found = {
+        "verdict": verdict([Claim("a", "b", "c", None)], headline="1", scale="small", departures=["d"]),
+        "x": [float("inf"), 1 / 3],
+    }
     write("study", given(tmp_path), [{"seconds": 1.4}, {"seconds": 2.0}], found)
     kept = json.loads((tmp_path / "study.json").read_text())
     assert kept["x"] == [None, 0.333333]
