@@ -48,7 +48,7 @@ readme: .venv/installed
 # the pages. A link that leads nowhere is an error.
 docs: .venv/docs
 	$(BIN)/python docs/make_gallery.py
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "wrote site/index.html"
 
 .venv/docs: .venv/installed

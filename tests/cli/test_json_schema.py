@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from in_process import landscape
-from jsonschema import Draft202012Validator
+
+Draft202012Validator = pytest.importorskip("jsonschema", reason="an extra of dev: pip install jsonschema").Draft202012Validator
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "documents.schema.json").read_text())
