@@ -33,13 +33,15 @@ if TYPE_CHECKING:
         trace,
     )
     from landscape.memorization import samples
+    from landscape.network.losses.model_loss import ModelLoss
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
-    from landscape.spectra import breakdown, eigenpairs, spectral_density
+    from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
 
 _HOMES = {
+    "ModelLoss": "network.losses.model_loss",
     "Objective": "objective",
     "Task": "tasks",
     "load": "tasks",
@@ -58,6 +60,7 @@ _HOMES = {
     "samples": "memorization",
     "breakdown": "spectra",
     "eigenpairs": "spectra",
+    "minibatch_spectra": "spectra",
     "spectral_density": "spectra",
     "information": "information_plane",
     "mutual_information": "information_plane",
@@ -75,6 +78,7 @@ _HOMES = {
 __all__ = [
     "MEASURES",
     "LandscapeError",
+    "ModelLoss",
     "Objective",
     "Task",
     "__version__",
@@ -96,6 +100,7 @@ __all__ = [
     "lambda_min",
     "line",
     "load",
+    "minibatch_spectra",
     "mutual_information",
     "plane",
     "rescale",

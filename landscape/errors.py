@@ -52,6 +52,10 @@ class UsageError(LandscapeError):
     exit_code = 2
 
 
+class NoOutputs(UsageError):
+    """A loss of (model, batch) has no outputs and targets, which this computation needs."""
+
+
 class UnsafeError(LandscapeError):
     """Reading the file would run code that it contains."""
 

@@ -83,6 +83,22 @@ class Naming:
     split: Annotated[str, typer.Option("--split", help="Data to use: train or test.", rich_help_panel=_NAMING)] = "train"
 
 
+@dataclass(frozen=True)
+class Varying(Naming):
+    """`Naming`, and the weights that vary; for every command that computes curvature or moves weights."""
+
+    params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--params",
+            metavar="PATTERN",
+            help="Weights that vary, by name: 'layer4.*', '!*.bias' leaves out, lora for adapters. Repeat for several. "
+            "Default: those with requires_grad.",
+            rich_help_panel=_NAMING,
+        ),
+    ] = None
+
+
 def listed_names(option: str, text: str) -> list[str]:
     """The names of an option that are separated by commas.
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import Common, Naming, Varying
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 from landscape.machine.torchrun import launched, local_gpu
@@ -115,7 +115,7 @@ def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
     )
     for notice in task.notices:
         terminal.note(f"{path.name}: {notice}")
-    return task
+    return replace(task, params=naming.params) if isinstance(naming, Varying) and naming.params else task
 
 
 def objective_of(task: "Task", common: Common, split: str = "train", shard_basis: bool = False) -> "Objective":
@@ -160,12 +160,14 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
 
     There is no warning on the test split for a network whose recipe has corrupted training data: chance level is expected.
     """
+    from landscape.results.records.varying_weights import weights_words
+
     centre = objective.evaluate()
     text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}".rstrip()
     if centre.accuracy is not None:
         low, high = centre.accuracy.interval() or (0.0, 1.0)
         text += f", accuracy {100 * centre.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
-    terminal.line(f"{text}, {objective.samples} sample{'s' * (objective.samples != 1)}, {objective.dim} weights")
+    terminal.line(f"{text}, {objective.samples} sample{'s' * (objective.samples != 1)}, {weights_words(objective.varying)}")
     classes = objective.classes
     training = (task.recipe or {}).get("training") or {}
     if split == "test" and training.get("corruption", "clean") != "clean":

@@ -112,6 +112,7 @@ class Engine(ForwardPass):
 
     def ggnvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse. Cost: 3 + 6k passes."""
+        self.loss.require_outputs("Gauss-Newton products")
         out = torch.zeros_like(v)
         with self.derivatives(theta):
             for batch, share in self.own:

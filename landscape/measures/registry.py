@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from landscape.errors import NumericalError, UsageError, printable
+from landscape.errors import NoOutputs, NumericalError, UsageError, printable
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 from landscape.symmetry.families import FAMILIES, Family
@@ -74,7 +74,7 @@ class Measure:
         """Compute the measure with its settings. If it is not defined or fails, the Estimate is nan with a reason."""
         try:
             return self.function(objective, generator=generator, **self.settings)
-        except NotDefined as error:
+        except (NotDefined, NoOutputs) as error:
             return Estimate(nan, reason=f"not defined: {error}")
         except NumericalError as error:
             objective.group.fail_together(error)

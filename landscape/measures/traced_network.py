@@ -11,7 +11,8 @@ from landscape.symmetry import Symmetries, symmetries_of
 from landscape.symmetry.families import Family
 
 _graphs: WeakKeyDictionary[Objective, Graph] = WeakKeyDictionary()
-_found: WeakKeyDictionary[Objective, Symmetries | str] = WeakKeyDictionary()
+# Of the weights that vary, and of all weights; or why neither is known.
+_found: WeakKeyDictionary[Objective, tuple[Symmetries, Symmetries] | str] = WeakKeyDictionary()
 
 
 def traced(objective: Objective) -> Graph:
@@ -30,12 +31,19 @@ def traced(objective: Objective) -> Graph:
 def symmetries_for(objective: Objective) -> Symmetries | None:
     """The symmetries of the network with its loss, found once for all measures; None if the network cannot be read.
 
-    A shift that moves all outputs of a sample by the same counts only if the loss ignores that.
+    Those that move the weights that vary, and no weight that is held: the symmetries of the loss as a function of theta. A
+    shift that moves all outputs of a sample by the same counts only if the loss ignores that.
 
     Cost: one trace (seconds), at the first call.
     """
     found = _symmetries(objective)
-    return None if isinstance(found, str) else found
+    return None if isinstance(found, str) else found[0]
+
+
+def whole_symmetries(objective: Objective) -> Symmetries | None:
+    """As `symmetries_for`, with the factors that also move weights that are held."""
+    found = _symmetries(objective)
+    return None if isinstance(found, str) else found[1]
 
 
 def known_symmetries(objective: Objective) -> Symmetries:
@@ -47,7 +55,7 @@ def known_symmetries(objective: Objective) -> Symmetries:
     found = _symmetries(objective)
     if isinstance(found, str):
         raise NotDefined(found)
-    return found
+    return found[0]
 
 
 def found_symmetries(objective: Objective) -> FoundSymmetries:
@@ -58,6 +66,13 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
     found = _symmetries(objective)
     if isinstance(found, str):
         return FoundSymmetries(reason=found)
+    inside, whole = _counts(found[0]), _counts(found[1])
+    across = {family: n - inside.get(family, 0) for family, n in whole.items() if n > inside.get(family, 0)}
+    return FoundSymmetries(inside, (*found[0].unread, *found[0].unread_factors), across=across)
+
+
+def _counts(found: Symmetries) -> dict[str, int]:
+    """How many symmetries there are of every family that exists."""
     nearly = () if found.nearly is None else found.nearly.units
     counts = {
         "layer": len(found.units),
@@ -69,7 +84,7 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
         "shift": sum(constant.family == "shift" for constant in found.constants),
         "bias": sum(constant.family == "bias" for constant in found.constants),
     }
-    return FoundSymmetries({family: counts[family] for family in found.families}, (*found.unread, *found.unread_factors))
+    return {family: counts[family] for family in found.families}
 
 
 def share_symmetries(known: Objective, other: Objective) -> None:
@@ -84,7 +99,7 @@ def in_whole_tensors(objective: Objective) -> bool:
     Counterexamples: rescaling one layer scales only some columns of a weight that reads a concatenation, and one third of
     the joint projection of an attention layer. Also False if the network cannot be traced.
     """
-    symmetries = symmetries_for(objective)
+    symmetries = whole_symmetries(objective)  # a certificate moves the weights that are held, too
     if symmetries is None:
         return False
     for unit in symmetries:
@@ -100,7 +115,7 @@ def with_means_of_batchnorm(objective: Objective) -> tuple[Family, ...]:
 
     There the shift changes by a fixed multiple of the gain, so that the change of the weights is linear.
     """
-    found = symmetries_for(objective)
+    found = whole_symmetries(objective)
     others = found is None or found.centrings or found.unread or any(trade.family == "bias" for trade in found.trades)
     return () if others else ("bias",)
 
@@ -112,14 +127,16 @@ def _graph(objective: Objective) -> Graph:
     return _graphs[objective]
 
 
-def _symmetries(objective: Objective) -> Symmetries | str:
-    """The symmetries, found once; or why there are none to know of."""
+def _symmetries(objective: Objective) -> tuple[Symmetries, Symmetries] | str:
+    """The symmetries of the weights that vary, and of all, found once; or why there are none to know of."""
     if objective not in _found:
         try:
-            found = symmetries_of(_graph(objective), frozenset(objective.layout.names))
-            if found.moves_outputs and not objective.ignores_constants():
-                found = found.with_equal_outputs()
-            _found[objective] = found
+            graph, names = _graph(objective), frozenset(objective.layout.names)
+            whole = symmetries_of(graph, names)
+            found = whole if names >= graph.parameters else symmetries_of(graph, names, hold=True)
+            if whole.moves_outputs and not objective.ignores_constants():
+                found, whole = found.with_equal_outputs(), whole.with_equal_outputs()
+            _found[objective] = (found, whole)
         except UsageError as error:
             _found[objective] = error.problem
         except Exception as error:  # a rule met a network it was not made for: its symmetries are then not known

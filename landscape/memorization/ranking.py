@@ -128,7 +128,7 @@ def samples(
         names=None if names is None else tuple(names),
         top=len(order),
         inputs=_inputs(objective, order),
-        provenance={"samples": objective.samples, "weights": objective.dim, "probes": probes, "step": step},
+        provenance={"samples": objective.samples, **objective.varying, "probes": probes, "step": step},
     )
 
 

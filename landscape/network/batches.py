@@ -1,6 +1,6 @@
 """The data of an Objective: a fixed, ordered list of batches, resident on the device."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,8 @@ class Batch:
         target: (B, ...).
         weights: (B,) float64, weights of the samples in the mean; None if all are 1.
         divisible: whether the batch can be split by samples. A batch of graphs cannot: its edges belong to no sample.
+        whole: whether its one argument is the caller's batch, for a loss of (model, batch); see `losses.model_loss`.
+        aligned: whether every tensor of such a batch has a row for each sample, so that it can be cut if that is asked for.
     """
 
     args: tuple[Any, ...]
@@ -36,6 +38,8 @@ class Batch:
     target: Tensor
     weights: Tensor | None = None
     divisible: bool = True
+    whole: bool = False
+    aligned: bool = False
 
     def __len__(self) -> int:
         return len(self.target)
@@ -72,12 +76,14 @@ class Batch:
         return self.kwargs or self.args
 
     @property
-    def raw(self) -> tuple[Any, ...] | dict[str, Any]:
-        """The batch as a caller passes it: (inputs..., target), or a dictionary with "labels"."""
+    def raw(self) -> Any:
+        """The batch as a caller passes it: (inputs..., target), a dictionary with "labels", or anything if it is `whole`."""
+        if self.whole:
+            return self.args[0]
         return {**self.kwargs, "labels": self.target} if self.kwargs else (*self.args, self.target)
 
     def __getitem__(self, rows: Any) -> "Batch":
-        if not self.divisible:
+        if not (self.divisible or self.aligned):
             raise UsageError(
                 "expected a batch that can be split by samples, found one that cannot",
                 fix="leave out the option that splits it",
@@ -103,10 +109,10 @@ def read(data: Data, batch_size: int | None) -> list[Batch]:
     if not sum(len(b) for b in batches):
         raise UsageError("expected data, found no samples", fix="check the split, the path and the filter of the data set")
     if isinstance(data, DataLoader):
-        _check_order(data, batches[0])
+        check_order(data, batches[0], lambda raw: _batch(raw, 0))
     for i, batch in enumerate(batches):
         for t in batch.tensors:
-            _check_stored(t, i)
+            check_stored(t, i)
             if (t.is_floating_point() or t.is_complex()) and not bool(torch.isfinite(t).all()):
                 raise NumericalError(f"expected finite data, found NaN or infinity in batch {i}", fix="clean the data set")
     return [b for b in batches if len(b)]
@@ -131,7 +137,7 @@ def merged(batches: list[Batch]) -> Batch | None:
     """All samples as one batch; None if their shapes or their other arguments differ."""
     if len(batches) == 1:
         return batches[0]
-    if not all(b.divisible for b in batches):
+    if not all(b.divisible or b.aligned for b in batches):
         return None
     leaves, kinds = zip(*(pytree.tree_flatten((b.args, b.kwargs, b.target)) for b in batches), strict=True)
     columns = list(zip(*leaves, strict=True)) if all(k == kinds[0] for k in kinds) else []
@@ -147,7 +153,7 @@ def merged(batches: list[Batch]) -> Batch | None:
     plain = all(b.weights is None for b in batches)
     weights = None if plain else torch.cat([b.sample_weights for b in batches])
     args, kwargs, target = pytree.tree_unflatten(joined, kinds[0])
-    return Batch(args, kwargs, target, weights)
+    return replace(batches[0], args=args, kwargs=kwargs, target=target, weights=weights)
 
 
 def regrouped(batches: list[Batch], size: int) -> list[Batch]:
@@ -230,29 +236,12 @@ def counted(batches: list[Batch], n: int) -> Batch:
     return alive[0][0][alive[0][1][:n]] if whole is None else whole
 
 
-def drawn(n: int, samples: int, generator: torch.Generator | None) -> Tensor:
-    """Ascending indices of n samples: drawn without replacement, or the first n without a generator.
-
-    Raises:
-        UsageError: n is not between 1 and the number of samples.
-    """
-    if not 1 <= n <= samples:
-        raise UsageError(f"expected between 1 and {samples} samples, found {n}", fix=f"pass at most {samples}")
-    return torch.arange(n) if generator is None else torch.randperm(samples, generator=generator)[:n].sort().values
-
-
-def epoch(samples: int, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Ascending indices of the samples in each mini-batch of a random order; up to `size - 1` samples are left out."""
-    order = torch.randperm(samples, generator=generator)
-    return [rows.sort().values for rows in order.split(size) if len(rows) == min(size, samples)]
-
-
 def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:
     """Batches as the caller passed them; (x, y) tensors are split."""
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
         x, y = data
-        _check_stored(x, 0)
-        _check_stored(y, 0)
+        check_stored(x, 0)
+        check_stored(y, 0)
         if len(x) != len(y):
             raise UsageError(f"expected as many targets as inputs, found {len(x)} inputs and {len(y)} targets")
         size = batch_size or 256
@@ -302,7 +291,7 @@ def _opaque(batch: Batch) -> bool:
     )
 
 
-def _check_stored(t: Tensor, number: int) -> None:
+def check_stored(t: Tensor, number: int) -> None:
     """Refuse tensors that cannot be split into batches."""
     if t.is_meta:
         raise UsageError(f"expected data, found a tensor without data (device meta) in batch {number}")
@@ -310,11 +299,11 @@ def _check_stored(t: Tensor, number: int) -> None:
         raise UsageError(f"expected dense tensors, found a sparse or nested one in batch {number}", fix="pass x.to_dense()")
 
 
-def _check_order(loader: DataLoader[Any], first: Batch) -> None:
-    """Refuse a loader that gives different data at its second reading."""
+def check_order(loader: DataLoader[Any], first: Batch, made: Callable[[Any], Batch]) -> None:
+    """Refuse a loader that gives different data at its second reading; `made` converts one of its batches."""
     fix = "pass shuffle=False and transforms without randomness"
     if isinstance(loader.sampler, RandomSampler):
         raise UsageError("expected data in a fixed order, found a DataLoader that shuffles", fix=fix)
-    again = _batch(next(iter(loader)), 0)
+    again = made(next(iter(loader)))
     if not all(torch.equal(a, b) for a, b in zip(first.tensors, again.tensors, strict=True)):
         raise UsageError("expected the same data at every reading, found a DataLoader that shuffles or augments", fix=fix)

@@ -24,9 +24,7 @@ _SAMPLES, _BATCHES = 256, 8
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 
 
-def check_copy(
-    network: ForwardPass, theta: Tensor, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], raw: list[Batch]
-) -> None:
+def check_copy(network: ForwardPass, theta: Tensor, model: nn.Module, loss: Callable[..., Tensor], raw: list[Batch]) -> None:
     """Compare outputs and loss of the copy with those of the caller's model, on the caller's data.
 
     The model is evaluated in eval mode, without gradients with respect to its weights, and left as it was. Its forward hooks
@@ -56,8 +54,12 @@ def check_copy(
         try:
             with _evaluated(model), values():
                 theirs = placed([batch], parameter.device, parameter.dtype)[0].map(Tensor.clone)
-                output = picked(model(*theirs.args, **theirs.kwargs), network.output, len(theirs)).detach()
-                value = float(loss(output, batch.target.to(output.device)))
+                if network.loss.of_model is not None:
+                    output = loss(model, theirs.args[0]).detach()
+                    value = float(output)
+                else:
+                    output = picked(model(*theirs.args, **theirs.kwargs), network.output, len(theirs)).detach()
+                    value = float(loss(output, batch.target.to(output.device)))
         except Exception:  # the copy runs, the model as it is does not: another device, or a dtype its kernels lack
             return
         with values():

@@ -21,7 +21,7 @@ from landscape.machine.distributed import ALONE, Group
 from landscape.network.batches import Batch, between, placed, shares
 from landscape.network.copying import converted, owned
 from landscape.network.folding import Folded
-from landscape.network.functional import called
+from landscape.network.functional import called, holding
 from landscape.network.losses.mean_loss import MeanLoss
 from landscape.network.outputs import picked
 from landscape.network.parameters import Layout
@@ -65,11 +65,20 @@ class ForwardPass:
         batch = batch.map(Tensor.clone) if self.writes else batch
         folded = self.folded if fold else None
         model, params = (self.model, params) if folded is None else (folded.model, folded(params))
-        output = picked(called(model, params, batch), self.output, len(batch))
+        output = self.run(model, params, batch)
         return output if self.transform is None else self.transform(output)
+
+    def run(self, model: nn.Module, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The tensor that the loss takes, of a module at these weights; for a loss of (model, batch), its value."""
+        if self.loss.of_model is None:
+            return picked(called(model, params, batch), self.output, len(batch))
+        given = batch.map(Tensor.detach)  # the function may mark its inputs, to differentiate in them
+        with holding(model, params):
+            return self.loss.of_model(model, given.args[0])
 
     def outputs(self, theta: Float[Tensor, " P"]) -> Tensor:
         """The network's outputs for every sample, (N, ...), on the CPU."""
+        self.loss.require_outputs("the network's outputs")
         params = self.tensors(theta)
         with values():
             return torch.cat([self.forward(params, b).detach().cpu() for b in self.batches])
@@ -107,6 +116,7 @@ class ForwardPass:
 
     def by_input(self, params: dict[str, Tensor]) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
         """For every batch: the network at these weights as a function of its input, the inputs, and the targets."""
+        self.loss.require_outputs("derivatives in the inputs")
         for batch in self.batches:
             if batch.kwargs or len(batch.args) != 1 or not batch.args[0].is_floating_point():
                 raise UsageError(
@@ -145,6 +155,7 @@ class ForwardPass:
 
     def per_sample(self, leaves: dict[str, Tensor], batch: Batch) -> Float[Tensor, " B"]:
         """The loss of every sample, differentiable."""
+        self.loss.require_outputs("the loss of every sample")
         losses = self.loss.per_sample(self.forward(leaves, batch), batch.target, batch.weights)
         if losses is None:
             raise UsageError(

@@ -16,6 +16,7 @@ from landscape.network.forward import ForwardPass, Pass
 from landscape.network.functional import called
 from landscape.network.losses.loss_checks import check_classes, check_loss, takes, with_target
 from landscape.network.losses.mean_loss import MeanLoss
+from landscape.network.losses.model_loss_checks import ready_whole
 from landscape.network.losses.structure import structure
 from landscape.network.outputs import found_at, picked
 from landscape.network.parameters import Layout
@@ -69,6 +70,8 @@ def ready(
     """
     renorms = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None for m in network.model.modules())
     network = replace(network, writes=renorms, fixed=fixed_rows(network.model))
+    if network.loss.of_model is not None:
+        return ready_whole(network, theta, loss, model), None
     first = network.batches[0].first(2)
     unused = owned(network.model, shared=True)
     returned, writes = _first_output(network, theta, first)

@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from landscape.errors import UsageError
 
-_LOGITS = "logits"
+_NAMES = ("logits", "out")  # of Hugging Face's language models, of torchvision's segmentation networks
 
 
 def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
@@ -19,16 +19,17 @@ def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
         takes: whether the loss accepts a tensor.
 
     Returns:
-        None for the output itself, "logits" for that attribute or key, otherwise the index of the tensor among all that are
-        nested in the output.
+        None for the output itself, "logits" or "out" for that attribute or key, otherwise the index of the tensor among all
+        that are nested in the output.
 
     Raises:
         UsageError: the loss accepts none of the tensors, or several.
     """
     if isinstance(output, Tensor):
         return None
-    if isinstance(_logits(output), Tensor):
-        return _LOGITS
+    name = next((name for name in _NAMES if isinstance(_named(output, name), Tensor)), None)
+    if name is not None:
+        return name
     leaves = _tensors(output)
     taken = [i for i, t in enumerate(leaves) if len(leaves) == 1 or (t.is_floating_point() and takes(t))]
     if len(taken) == 1:
@@ -37,13 +38,14 @@ def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
     many = f"{len(taken)} tensors that it takes" if taken else f"{type(output).__name__} with tensors of shape {shapes}"
     raise UsageError(
         f"expected the model to return one tensor that the loss takes, or an object with .logits, found {many}",
-        fix="wrap the model in a module whose forward returns what the loss needs",
+        fix="wrap the model in a module whose forward returns what the loss needs; a loss that the model computes itself is "
+        "ModelLoss(lambda model, batch: model(**batch).loss)",
     )
 
 
 def picked(output: Any, at: int | str | None, samples: int | None = None) -> Tensor:
     """The tensor at that position; if `samples` is given, its first dimension must have that length."""
-    tensor = output if at is None else _logits(output) if at == _LOGITS else _tensors(output)[int(at)]
+    tensor = output if at is None else _named(output, at) if isinstance(at, str) else _tensors(output)[at]
     if not isinstance(tensor, Tensor):
         raise UsageError(f"expected the model to return a tensor as before, found {type(output).__name__}")
     if samples == 1 and tensor.ndim == 0:  # `squeeze` was applied to a single sample
@@ -56,9 +58,9 @@ def picked(output: Any, at: int | str | None, samples: int | None = None) -> Ten
     return tensor
 
 
-def _logits(output: Any) -> Any:
-    """`output.logits` or `output["logits"]`; None without either."""
-    return output.get(_LOGITS) if isinstance(output, dict) else getattr(output, _LOGITS, None)
+def _named(output: Any, name: str) -> Any:
+    """`output.name` or `output["name"]`; None without either."""
+    return output.get(name) if isinstance(output, dict) else getattr(output, name, None)
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal
 
@@ -10,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from landscape.errors import MismatchError, UsageError
+from landscape.errors import MismatchError
+from landscape.network.given.chosen_parameters import matching, varying
 from landscape.network.neurons import Filters, by_axes, of_transposed, read_from, watched
 
 Kind = Literal["weight", "bias", "norm"]
@@ -68,8 +68,13 @@ class Layout:
         self.size = self.entries[-1].stop if self.entries else 0
 
     @classmethod
-    def of(cls, model: nn.Module, example: tuple[Any, ...] | Mapping[str, Any] | None = None) -> "Layout":
-        """The trainable parameters of a model, shared ones once; all parameters if none is marked trainable.
+    def of(
+        cls,
+        model: nn.Module,
+        example: tuple[Any, ...] | Mapping[str, Any] | None = None,
+        params: Sequence[str] | None = None,
+    ) -> "Layout":
+        """The parameters of a model that vary, shared ones once: see `landscape.network.given.chosen_parameters.varying`.
 
         A filter, or neuron, is the set of weights that produce one output: a row of a linear layer's weight, a column of
         GPT-2's Conv1D, an output channel of a convolution (with groups, of one group). The filters of a lookup table are its
@@ -81,9 +86,10 @@ class Layout:
         Args:
             model: the network, in the mode in which it will be used; it is left as it is.
             example: its arguments for a few samples, a tuple or a dictionary of named ones.
+            params: patterns of the names that vary; None for those with `requires_grad`, or all if none has it.
 
         Raises:
-            UsageError: the model has no parameters.
+            UsageError: the model has no parameters, or a pattern matches none.
 
         Cost: with an example, a forward pass and a copy of the weights.
 
@@ -95,16 +101,10 @@ class Layout:
             >>> layout.filters.tolist()
             [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
         """
-        named = dict(model.named_parameters())
-        if not named:
-            raise UsageError(
-                "expected a model with parameters, found none", fix="pass the network itself, after its layers are created"
-            )
-        trainable = {name: p for name, p in named.items() if p.requires_grad} or named
         args, kwargs = ((), example) if isinstance(example, Mapping) else (example or (), {})
         uses = {} if example is None else watched(model, args, kwargs)
         entries, start = [], 0
-        for name, p in trainable.items():
+        for name, p in varying(model, params).items():
             module = model.get_submodule(name.rpartition(".")[0])
             kind: Kind = "norm" if isinstance(module, _NORMS) else "bias" if p.ndim <= 1 else "weight"
             filters = read_from(p.shape, uses.get(name, []), _usual(module, p)) if kind == "weight" else None
@@ -150,17 +150,9 @@ class Layout:
         """The parameters whose name matches a shell pattern, packed into a shorter vector.
 
         Raises:
-            UsageError: a pattern matches nothing; the message lists the names.
+            UsageError: a pattern matches nothing; the message has the nearest names.
         """
-        chosen: set[str] = set()
-        for pattern in patterns:
-            hits = {n for n in self.names if fnmatchcase(n, pattern) or n.startswith(pattern + ".")}
-            if not hits:
-                listed = ", ".join(self.names[:12]) + (", ..." if len(self) > 12 else "")
-                raise UsageError(
-                    f"expected a pattern that matches a parameter, found {pattern!r}", fix=f"the names are {listed}"
-                )
-            chosen |= hits
+        chosen = {name for pattern in patterns for name in matching(self.names, pattern)}
         entries, start = [], 0
         for e in self.entries:
             if e.name in chosen:

@@ -20,15 +20,18 @@ class NetworkAccess(Prepared):
     @property
     def targets(self) -> Tensor:
         """The targets of all samples, (N, ...), on the CPU."""
+        self._engine.loss.require_outputs("targets")
         return torch.cat([b.target.cpu() for b in self._engine.batches])
 
     def layers(self) -> dict[str, bool]:
         """Names for `activations`, and whether each is a nonlinearity or the output; see `landscape.values.activations`."""
+        self._engine.loss.require_outputs("activations of layers")
         self._check_values()
         return layers(self._engine, self._engine.tensors(self._theta))
 
     def activations(self, layer: str) -> Float[Tensor, "N d"]:
         """What a layer, by a name in `layers`, returns for every sample at the trained weights, flattened, on the CPU."""
+        self._engine.loss.require_outputs("activations of layers")
         self._check_values()
         self._spent.forwards += 1
         return activations(self._engine, self._engine.tensors(self._theta), layer)
@@ -44,10 +47,12 @@ class NetworkAccess(Prepared):
     @property
     def example(self) -> tuple[Any, ...] | dict[str, Any]:
         """The model's arguments for the first two samples: a tuple, or a dictionary of named ones."""
+        self._engine.loss.require_outputs("the network's arguments")
         return self._engine.batches[0].first(2).inputs
 
     def plain(self) -> tuple[nn.Module, LossFunction, tuple[Tensor, Tensor]]:
         """A copy of the model in eval mode, the loss, and the data as one batch (x, y), for other tools; needs one input."""
+        self._engine.loss.require_outputs("the network with its outputs and targets")
         return owned(self._engine.model).requires_grad_(True), self.loss, one_input(self._engine.batches)
 
     def by_input(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:

@@ -1,6 +1,6 @@
 """Objective: the loss of a network on fixed data as a function of one flat parameter vector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,6 +21,8 @@ from landscape.network.copy_check import Live, check_copy
 from landscape.network.copying import check_model, converted, owned, unwrapped
 from landscape.network.folding import folded
 from landscape.network.forward_checks import check_weights, ready
+from landscape.network.given.chosen_parameters import as_patterns
+from landscape.network.given.data_forms import as_data, read_whole
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss, standard_error
 from landscape.network.parameters import Layout
 from landscape.objective.fingerprint import fingerprints
@@ -40,13 +42,13 @@ class Objective(NetworkAccess):
     own mean; an uneven last batch therefore changes nothing. The model is copied, and left as it was.
 
     Args:
-        model: any `nn.Module`; wrappers (DataParallel, torch.compile) are removed. The weights that vary are those with
-            `requires_grad`, or all if none has it.
+        model: any `nn.Module`; wrappers (DataParallel, torch.compile) are removed.
         loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`. Any function may weight its
             samples or tokens. A loss that is not a mean (a root, a contrastive loss) is computed on all samples at once. See
-            `landscape.network.losses.structure`.
+            `landscape.network.losses.structure`. Or a `ModelLoss` of (model, batch), for any other loss.
         data: a DataLoader in fixed order, a list of batches (inputs..., target) or dicts with "labels", or tensors (x, y). A
-            list of one batch may hold a whole, such as a graph, whose inputs and target differ in their number of rows.
+            list of one batch may hold a whole, such as a graph, whose inputs and target differ in their number of rows. NumPy
+            arrays, and data sets that can be indexed, are taken as well.
         dtype: "float32" or "float64"; arithmetic is IEEE (TensorFloat-32 off) in both.
         device: where to compute; default: where the model's parameters are.
         metric: (output, target) -> (B,) value per sample; default: accuracy if the targets are class indices.
@@ -55,6 +57,9 @@ class Objective(NetworkAccess):
             memory. Batches are split if necessary; see `plan`. If memory is tight, glibc is set to return freed memory,
             otherwise to keep it, for the whole process (`landscape.machine.malloc`).
         shard_basis: with several processes, each stores its share of the columns of a Krylov basis.
+        params: the weights that vary, by name; the others are held. A shell pattern ("layer4.*"), the name of a module
+            ("layer4"), or "lora" for the adapter weights of peft; several in a list or separated by commas; "!*.bias" leaves
+            out. Default: those with `requires_grad`, or all if none has it.
 
     Raises:
         UsageError: there are no data, or they shuffle or augment; a label has no output; the loss is a sum, or depends on
@@ -88,7 +93,9 @@ class Objective(NetworkAccess):
         batch_size: int | None = None,
         memory: int | None = None,
         shard_basis: bool = False,
+        params: str | Sequence[str] | None = None,
     ) -> None:
+        self._params = as_patterns(params)
         dt = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
         if dt is None or dt not in DTYPES.values():
             raise UsageError(f"expected dtype float32 or float64, found {dtype}")
@@ -100,11 +107,17 @@ class Objective(NetworkAccess):
         copied = converted(owned(model), place, dt)
         for module in copied.modules():
             module.training = False  # `eval()` may do more, such as merge an adapter into its base
-        raw = read(data, batch_size)
+        mean = MeanLoss(loss)
+        data = as_data(data, batch_size)
+        if metric is not None:
+            mean.require_outputs("a metric")
+        raw = read(data, batch_size) if mean.of_model is None else read_whole(data, mean.of_model, batch_size)
         batches = placed(raw, place, dt)
-        layout = Layout.of(owned(copied, shared=True), batches[0].first(2).inputs)  # a pass may leave state in its copy
+        # A pass may leave state in its copy.
+        example = batches[0].first(2).inputs if mean.of_model is None else None
+        layout = Layout.of(owned(copied, shared=True), example, self._params)
         copied.requires_grad_(False)
-        engine = Engine(copied, MeanLoss(loss).to(place, dt), batches, layout, group=group())
+        engine = Engine(copied, mean.to(place, dt), batches, layout, group=group())
         self._theta: Tensor = layout.flatten(dict(copied.named_parameters()))
         check_weights(layout, self._theta)
         # Tensors (x, y) are split here; a single batch is taken as the caller gave it.
@@ -113,7 +126,8 @@ class Objective(NetworkAccess):
         check_copy(engine, self._theta, model, loss, raw)
         if batch_size is not None and engine.loss.comes_apart:
             engine = replace(engine, batches=split(engine.batches, batch_size))
-        self._engine = replace(engine, folded=folded(copied, engine.batches[0].first(2), engine.output))
+        first = engine.batches[0].first(2)
+        self._engine = engine if mean.of_model else replace(engine, folded=folded(copied, first, engine.output))
         self._live = Live(model)
         self._metric, self._spent = metric, Spent()
         self._checked, self._values_checked, self._rounding = False, False, float(torch.finfo(dt).eps)

@@ -120,6 +120,7 @@ class Prepared(Variants):
         Cost: one symbolic trace, seconds.
         """
         engine = self._engine
+        engine.loss.require_outputs("the traced network")
         return graph_of(engine.model, engine.batches[0].first(2).inputs, lambda output: picked(output, engine.output))
 
     @torch.inference_mode(False)
@@ -146,6 +147,7 @@ class Prepared(Variants):
 
         Cost: one forward pass, and a second derivative of the loss alone for each z.
         """
+        self._engine.loss.require_outputs("second derivatives of the loss in the outputs")
         self._check_values()
         self._spent.forwards += 1
         return sample_output_forms(self._engine, self._theta, directions)
@@ -153,6 +155,7 @@ class Prepared(Variants):
     @grad_mode
     def gauss_newton_traces(self) -> Float[Tensor, " N"] | None:
         """tr G_n for every sample n, float64, exact; None if undefined or too costly: see `curvature.per_sample_trace`."""
+        self._engine.loss.require_outputs("Gauss-Newton traces")
         self.preflight()
         self._spent.gradients += 1
         with differentiable():

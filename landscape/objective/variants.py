@@ -15,9 +15,11 @@ from landscape.curvature.method import Method
 from landscape.errors import UsageError
 from landscape.machine.distributed import ALONE, Group
 from landscape.machine.memory import Plan
-from landscape.network.batches import drawn, epoch, merged, select
+from landscape.network.batches import merged, select
 from landscape.network.copy_check import Live
 from landscape.network.forward_checks import check_weights, weighted
+from landscape.network.given.data_forms import counted_by
+from landscape.network.given.sample_indices import drawn, epoch
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
 from landscape.network.parameters import Layout
 from landscape.results import Evaluation, Spent
@@ -45,6 +47,7 @@ class Variants(ABC):
     _values_checked: bool
     _memory: int | None
     shard_basis: bool
+    _params: tuple[str, ...] | None
     _values_in: torch.dtype | None = None  # dtype of the network's computation for values; None: that of theta
 
     @abstractmethod
@@ -87,6 +90,23 @@ class Variants(ABC):
         return self._engine.layout
 
     @property
+    def params(self) -> tuple[str, ...] | None:
+        """The patterns that chose the weights that vary; None if nobody chose."""
+        return self._params
+
+    @property
+    def held(self) -> dict[str, Tensor]:
+        """The weights that do not vary, by name."""
+        return {name: p for name, p in self._engine.model.named_parameters() if name not in self.layout.names}
+
+    @property
+    def varying(self) -> dict[str, Any]:
+        """The number of weights that vary, of those that are held if any is, and the patterns that chose: for the record."""
+        held = sum(p.numel() for p in self.held.values())
+        found: dict[str, Any] = {"weights": self.dim} | ({"held_weights": held} if held else {})
+        return found | ({} if self._params is None else {"params": list(self._params)})
+
+    @property
     def samples(self) -> int:
         """N, the number of data points."""
         return sum(len(b) for b in self._engine.batches)
@@ -98,6 +118,7 @@ class Variants(ABC):
         Raises:
             UsageError: the batches' targets differ in shape.
         """
+        self._engine.loss.require_outputs("targets")
         parts = [b.target for b in self._engine.batches]
         if any(t.shape[1:] != parts[0].shape[1:] for t in parts):
             raise UsageError("expected targets of one shape, found batches whose targets differ in shape")
@@ -130,7 +151,7 @@ class Variants(ABC):
 
     @property
     def loss(self) -> LossFunction:
-        """The loss as it was given, a function of (output, target)."""
+        """The loss as it was given: a function of (output, target), or a `ModelLoss`."""
         return self._engine.loss.loss
 
     @property
@@ -184,7 +205,9 @@ class Variants(ABC):
     def only(self, *patterns: str) -> Self:
         """The same loss as a function of some parameters, the others fixed: shell patterns on names, e.g. `only("conv1.*")`."""
         layout = self.layout.only(*patterns)
-        return self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
+        other = self._derived(replace(self._engine, layout=layout), layout.flatten(self.layout.unflatten(self._theta)))
+        other._params = patterns
+        return other
 
     def subset(self, n: int, generator: torch.Generator | None = None) -> Self:
         """The same loss on n samples: drawn without replacement from `generator`, or the first n; order is kept.
@@ -201,7 +224,8 @@ class Variants(ABC):
         return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
 
     def with_loss(self, loss: LossFunction) -> Self:
-        """Another loss of the same network on the same data."""
+        """Another loss of (output, target) of the same network on the same data."""
+        self._engine.loss.require_outputs("another loss")
         engine = replace(self._engine, loss=MeanLoss(loss).to(self.device, self.dtype))
         other = self._another(weighted(engine, self._theta), self._theta)
         other._checked = False
@@ -209,6 +233,7 @@ class Variants(ABC):
 
     def of_outputs(self, transform: Callable[[Tensor], Tensor]) -> Self:
         """The same loss of transformed outputs, loss(transform(f(x)), y), for instance of normalized logits."""
+        self._engine.loss.require_outputs("a transform of the outputs")
         self._check_values()  # of the original: the transformed loss may not be finite
         return self._another(replace(self._engine, transform=transform), self._theta)
 
@@ -216,7 +241,11 @@ class Variants(ABC):
         """The same loss, data, dtype and device with another model's weights and buffers."""
         data = [b.raw for b in self._engine.batches]
         budget = {"memory": self._memory, "shard_basis": self.shard_basis}
-        other = type(self)(model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric, **budget)
+        chosen = None if self._params is None else self.layout.names
+        other = type(self)(
+            model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric, params=chosen, **budget
+        )
+        other._params = self._params
         return other if self.group.size > 1 else other.alone()
 
     def at(self, theta: Float[Tensor, " P"], buffers: dict[str, Tensor] | None = None) -> Self:
@@ -237,6 +266,8 @@ class Variants(ABC):
     def _of(self, rows: Tensor, together: bool = False) -> Self:
         """The same loss on these samples; with `together` in one batch, if their shapes allow it."""
         batches = select(self._engine.batches, rows)
+        loss = self._engine.loss.of_model
+        batches = batches if loss is None else [counted_by(loss, b) for b in batches]
         whole = merged(batches) if together else None
         return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
 

@@ -13,7 +13,7 @@ from landscape.results.passes import Spent
 from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
-from landscape.results.spectrum import Eigenpairs, SpectralDensity
+from landscape.results.spectrum import Eigenpairs, MinibatchSpectra, SpectralDensity
 from landscape.results.stationarity import Stationarity
 from landscape.results.surfaces.barrier import Barrier
 from landscape.results.surfaces.derivative_check import Derivatives
@@ -53,6 +53,7 @@ __all__ = [
     "LayerInformation",
     "Measurement",
     "MergeTree",
+    "MinibatchSpectra",
     "Minimum",
     "MutualInformation",
     "NormRatios",

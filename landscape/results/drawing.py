@@ -30,6 +30,11 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "axes": ("landscape.report.figures.spectrum", "draw_eigenvalues"),
         "figure": ("landscape.report.figures.titled", "figure_eigenvalues"),
     },
+    "MinibatchSpectra": {
+        "axes": ("landscape.report.figures.spectrum", "draw_minibatch_spectra"),
+        "figure": ("landscape.report.figures.titled", "figure_minibatch_spectra"),
+        "xarray": ("landscape.report.exports.minibatches", "minibatch_dataset"),
+    },
 }
 
 

@@ -15,18 +15,23 @@ class FoundSymmetries:
             normalizations, scales that a normalization takes away, shifts, and biases that can be traded.
         unread: operations that no rule reads, each with its place.
         reason: why the network could not be read at all; None if it was.
+        across: family -> how many more there are that also move weights that are held. They are none of the loss as a function
+            of the weights that vary; but between networks that differ in the others, they could give a number, too.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     reason: str | None = None
+    across: dict[str, int] = field(default_factory=dict)
 
     def line(self) -> str:
         """All of it in one line."""
         if self.reason is not None:
             return f"symmetries not known: {self.reason}"
-        found = ", ".join(f"{family} ({n})" for family, n in self.counts.items())
+        found = _listed(self.counts)
         text = f"symmetries found: {found}" if found else "no symmetries found"
+        if self.across:
+            text += f" among the weights that vary; others also move weights that are held: {_listed(self.across)}"
         if self.unread:
             more = len(self.unread) - _NAMED
             text += f"; not read: {', '.join(self.unread[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
@@ -34,9 +39,13 @@ class FoundSymmetries:
 
     def to_json(self) -> dict[str, Any]:
         """The attributes."""
-        return {"found": self.counts, "unread": list(self.unread), "reason": self.reason}
+        return {"found": self.counts, "unread": list(self.unread), "reason": self.reason, "across": self.across}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "FoundSymmetries":
         """Inverse of `to_json`."""
-        return cls(dict(data["found"]), tuple(data["unread"]), data["reason"])
+        return cls(dict(data["found"]), tuple(data["unread"]), data["reason"], dict(data.get("across", {})))
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{family} ({n})" for family, n in counts.items())

@@ -9,6 +9,7 @@ from typing import Any
 from landscape.machine.json_values import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.found_symmetries import FoundSymmetries
+from landscape.results.records.varying_weights import weights_words
 from landscape.results.stationarity import Stationarity
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %, or sd)", "fakeable", "unit")
@@ -188,7 +189,8 @@ class Sharpness:
         if self.accuracy is not None:
             low, high = self.accuracy.interval() or (0.0, 1.0)
             text += f", accuracy {100 * self.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
-        return f"{text} on {self.samples} samples"
+        text += f" on {self.samples} samples"
+        return f"{text}; {weights_words(self.provenance)} vary" if self.provenance.get("held_weights") else text
 
     def __str__(self) -> str:
         return "\n".join((self.centre(), *aligned([HEAD, *self.rows()]), *self.reasons(), LEGEND))

@@ -297,7 +297,7 @@ def provenance(objective: Objective, test: Objective | None) -> dict[str, Any]:
     """The provenance of a slice: samples, weights, dtype."""
     found = {
         "samples": objective.samples,
-        "weights": objective.dim,
+        **objective.varying,
         "dtype": str(objective.dtype).removeprefix("torch."),
     }
     return found | ({} if test is None else {"test_samples": test.samples})

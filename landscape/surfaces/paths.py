@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import MismatchError, UsageError
+from landscape.errors import UsageError
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
 from landscape.surfaces.axes.chart import Chart, Span, coordinates
+from landscape.surfaces.axes.same_network import check_same_network
 from landscape.surfaces.batchnorm_statistics import BatchNorm, is_normalized, on_path
 from landscape.surfaces.checks.check_path import check_path
 from landscape.surfaces.grid import Seen, identity, prepare, provenance, surveyed
@@ -77,7 +78,7 @@ def interpolation(
 
     Raises:
         MismatchError: the two networks differ in their parameters.
-        UsageError: an unknown `batchnorm`.
+        UsageError: an unknown `batchnorm`, or weights that are held differ.
 
     Cost: one forward pass per point. "recalibrate" with BatchNorm adds one or more passes on the data of `start`, see there. A
         few passes for the check; with `curvature` products per point, as for `line`.
@@ -88,10 +89,7 @@ def interpolation(
     Reference: Goodfellow, Vinyals, Saxe 2015, arXiv:1412.6544; Frankle et al. 2020, arXiv:1912.05671, section 2, for the
         barrier (30 points; on error rates there); Keskar et al. 2017, arXiv:1609.04836, figure 3.
     """
-    if [(e.name, e.shape) for e in start.layout] != [(e.name, e.shape) for e in end.layout]:
-        raise MismatchError(
-            "expected two networks of one architecture, found different parameters", fix="compare like with like"
-        )
+    check_same_network(start, end)
     if curve is not None and not (span[0] >= 0 and span[1] <= 1):
         raise UsageError(
             f"expected a span inside 0 1, the ends of the curve, found {span[0]:g} to {span[1]:g}", fix="pass --span 0 1"

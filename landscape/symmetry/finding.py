@@ -1,6 +1,6 @@
 """Find a network's scaling symmetries by propagating one unknown scale for each channel through its graph."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from landscape.network.graph import Example, Graph, example_for, graph_of
 from landscape.symmetry import weighted_rules, weightless_rules  # noqa: F401  # importing them enters their rules
 from landscape.symmetry.calls import RULES, Call, Use, fixed
 from landscape.symmetry.graph_calls import Leaf, walk
+from landscape.symmetry.held_rows import free_mixings
 from landscape.symmetry.mixing import mixed
 from landscape.symmetry.scale_variables import PINNED, ZERO, Variables
 from landscape.symmetry.symmetries import Pinned, Scaling, Symmetries, Unit
@@ -71,27 +72,55 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
     return symmetries_of(graph_of(model, example_for(model, example)), trained or None)
 
 
-def symmetries_of(graph: Graph, trained: frozenset[str] | None = None) -> Symmetries:
-    """The symmetries of a traced network; see `find_symmetries`. `trained`: parameters that may change, by default all."""
+def symmetries_of(graph: Graph, trained: frozenset[str] | None = None, *, hold: bool = False) -> Symmetries:
+    """The symmetries of a traced network; see `find_symmetries`.
+
+    Args:
+        graph: the traced network.
+        trained: parameters that matrices may mix; by default all.
+        hold: whether nothing may change the other parameters. Buffers, such as BatchNorm's running statistics,
+            follow the weights. An element that is 0 stays 0 under every factor, and holds nothing.
+    """
     exact, nearly = Variables(), Variables(nearly=True)
     ids, others = (_agree(graph, v, _interpret(graph, v)) for v in (exact, nearly))
+    held = () if trained is None or not hold else tuple(graph.parameters - trained)
+    _hold(graph, exact, ids, held)
+    _hold(graph, nearly, others, held)
     found = _collect(graph, exact, ids)
     # Both runs number their variables alike: what is fixed only in the exact one needs an eps of 0.
     freed = (exact.labels == PINNED) & (nearly.labels != PINNED)
     more = _collect(graph, nearly, others, np.unique(nearly.labels[freed])) if freed.any() else None
-    rest = mixed(graph, trained)
+    rest = mixed(graph, trained, frozenset(held))
+    mixings, doubtful = free_mixings(rest.mixings, frozenset(held), graph.tensors)
+    zeros = (f"{name}, a matrix of zeros that is held" for name in held if _no_matrix(graph.tensors[name]))
     factors = tuple(place for place in {**exact.unread, **nearly.unread} if place not in rest.contracted)
     return replace(
         found,
-        mixings=rest.mixings,
+        mixings=mixings,
         shifts=rest.shifts,
         trades=rest.trades,
         centrings=rest.centrings,
         means=rest.means,
         nearly=more,
-        unread=rest.unread,
+        unread=(*rest.unread, *doubtful, *zeros),
         unread_factors=factors,
     )
+
+
+def _no_matrix(t: Tensor) -> bool:
+    """Whether a matrix is 0, so that others may pass it; which ones is not worked out."""
+    return t.ndim > 1 and not bool(t.any())
+
+
+def _hold(graph: Graph, variables: Variables, ids: dict[str, tuple[Tensor, Tensor, float | None]], held: Iterable[str]) -> None:
+    """Require the factor 1 for every element of these parameters, except where it is 0."""
+    for name in held:
+        if name in ids:
+            num, den, _ = ids[name]
+            zero = graph.tensors[name].detach().cpu() == 0
+            if bool(zero.any()):
+                num = num.expand(zero.shape).masked_fill(zero, ZERO)
+            variables.equate(num, den, f"{name} is held")
 
 
 def _interpret(graph: Graph, variables: Variables) -> list[Use]:

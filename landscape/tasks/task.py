@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, Wei
 
 from landscape.errors import UsageError
 from landscape.network.batches import Data
+from landscape.network.given.data_forms import as_data, columns
+from landscape.network.losses.model_loss import as_model_loss
 from landscape.objective.objective import Metric, Objective
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -37,8 +39,10 @@ class Task:
 
     Args:
         model: any `nn.Module`; a checkpoint's weights are loaded into it.
-        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`.
-        train: (x, y) tensors, a DataLoader in fixed order, or a list of batches.
+        loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`; or a `ModelLoss`, which a
+            function of arguments that are called model and batch becomes by itself.
+        train: (x, y) tensors or arrays, a DataLoader in fixed order, a data set that can be indexed, or a list of batches. For
+            a `ModelLoss` also a tensor, or a tuple or dictionary of tensors.
         test: the same for testing, or None.
         metric: (output, target) -> (B,) value per sample; None gives accuracy if the targets are class indices.
         name: name in tables and figures.
@@ -46,6 +50,7 @@ class Task:
         checkpoint: source of the weights; None for initial ones.
         notices: remarks for the user on how the task was built, one line each.
         extras: other tensors of the checkpoint, e.g. "wrong_labels", the mask of corrupted training labels.
+        params: the weights that vary, by name, as for `Objective`; `--params` replaces them.
 
     Raises:
         UsageError: the model is not an `nn.Module`, the loss is not callable, or the data have another form.
@@ -66,6 +71,7 @@ class Task:
     checkpoint: Source | None = None
     notices: tuple[str, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    params: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -77,14 +83,19 @@ class Task:
         if self.metric is not None and not callable(self.metric):
             raise UsageError(f"expected the task's metric to be callable, found {_name(self.metric)}")
         for split in ("train", "test"):
-            data = getattr(self, split)
-            if data is None and split == "test":
+            data = as_data(getattr(self, split))
+            object.__setattr__(self, split, data)
+            if (data is None and split == "test") or self._columns(data):
                 continue
             if not isinstance(data, (DataLoader, Sequence)) or isinstance(data, str):
                 raise UsageError(
                     f"expected {split} data as (x, y) tensors, a DataLoader or a list of batches, found {_name(data)}",
                     fix="a generator can be read only once: pass list(batches)",
                 )
+
+    def _columns(self, data: Any) -> bool:
+        """Whether the data of a `ModelLoss` are tensors with a row for each sample, and no batches yet."""
+        return as_model_loss(self.loss) is not None and columns(data) is not None
 
     @property
     def sha256(self) -> str | None:
@@ -109,11 +120,12 @@ class Task:
                 f"expected {split} data in a fixed order, found a DataLoader that shuffles",
                 fix="pass shuffle=False and transforms without randomness",
             )
-        return data if samples is None else _first(data, samples, split)
+        return data if samples is None else _first(data, samples, split, self._columns(data))
 
     def size(self, split: str = "train") -> int:
         """Number of samples of a split; iterates over a DataLoader."""
-        return _count(self.data(split))
+        data = self.data(split)
+        return _count(data, self._columns(data))
 
     def objective(
         self,
@@ -125,6 +137,7 @@ class Task:
         device: str | torch.device = "cpu",
         memory: int | None = None,
         shard_basis: bool = False,
+        params: str | Sequence[str] | None = None,
     ) -> Objective:
         """The task's loss on a split as a function of its weights.
 
@@ -135,6 +148,7 @@ class Task:
             dtype: "float32" or "float64".
             device: device of the computation.
             memory, shard_basis: as for `Objective`.
+            params: the weights that vary, as for `Objective`; None for those of the task.
 
         Raises:
             UsageError: as for `data` and `Objective`.
@@ -149,18 +163,22 @@ class Task:
             batch_size=batch_size,
             memory=memory,
             shard_basis=shard_basis,
+            params=self.params if params is None else params,
         )
 
 
-def _first(data: Data, samples: int, split: str) -> Data:
-    """The first `samples` samples."""
+def _first(data: Data, samples: int, split: str, whole: bool = False) -> Data:
+    """The first `samples` samples; `whole` as in `_count`."""
     if samples < 1:
-        raise UsageError(f"expected --samples of at least 1, found {samples}", fix=f"the {split} split has {_count(data)}")
-    if _is_pair(data):
-        x, y = data
-        if samples > len(y):
-            raise UsageError(f"expected at most {len(y)} samples, all that the {split} split has, found --samples {samples}")
-        return (x[:samples], y[:samples])
+        raise UsageError(
+            f"expected --samples of at least 1, found {samples}", fix=f"the {split} split has {_count(data, whole)}"
+        )
+    if whole or _is_pair(data):
+        count = _count(data, whole)
+        if samples > count:
+            raise UsageError(f"expected at most {count} samples, all that the {split} split has, found --samples {samples}")
+        cut: Data = _cut(data, samples)
+        return cut
     if isinstance(data, DataLoader):
         _check_repeats(data, split)
     batches: list[Any] = []
@@ -209,8 +227,10 @@ def _cut(batch: Any, rows: int) -> Any:
     return pytree.tree_map_only(Tensor, lambda t: t[:rows], batch)
 
 
-def _count(data: Data) -> int:
-    """Number of samples of any kind of data."""
+def _count(data: Data, whole: bool = False) -> int:
+    """Number of samples of any kind of data; `whole` for tensors of a `ModelLoss` that are no batches yet."""
+    if whole:
+        return _length(data)
     return len(data[1]) if _is_pair(data) else sum(_length(batch) for batch in data)
 
 

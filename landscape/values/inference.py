@@ -21,8 +21,6 @@ from landscape.machine.arithmetic import values
 from landscape.network.batches import Batch, regrouped, split
 from landscape.network.copying import converted, owned
 from landscape.network.forward import ForwardPass
-from landscape.network.functional import called
-from landscape.network.outputs import picked
 
 # Bytes of the largest activation of a batch. Larger ones leave the cache: ResNet-20 takes half as long again with 128 images
 # (8 MiB) as with 64.
@@ -77,7 +75,7 @@ class InferenceNetwork:
     def output(self, network: ForwardPass, ready: dict[str, Tensor], batch: Batch) -> Tensor:
         """The input of the loss for one batch."""
         batch = batch.map(Tensor.clone) if network.writes else batch
-        output = picked(called(self.module, ready, batch), network.output, len(batch)).detach().to(self.own)
+        output = network.run(self.module, ready, batch).detach().to(self.own)
         return output if network.transform is None else network.transform(output)
 
     @property
@@ -131,7 +129,7 @@ def _tried(network: ForwardPass, plain: InferenceNetwork) -> tuple[InferenceNetw
     """Run two samples: sets the widest activation, and channels last if that is worth trying; also returns the output."""
     with _watching(plain.module) as widths:
         output = _two(network, plain)
-    images = any(isinstance(m, _IMAGE) for m in plain.module.modules())
+    images = any(isinstance(m, _IMAGE) for m in plain.module.modules()) and network.loss.of_model is None
     # On a GPU, convolutions in IEEE float32 are faster channels first; in float64 there is no gain.
     last = images and plain.own == torch.float32 and network.batches[0].target.device.type == "cpu"
     return _with(plain, widest=max(widths, default=0), channels_last=last), output

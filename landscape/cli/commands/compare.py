@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming, listed_names
+from landscape.cli.options import CLEAN, Common, Varying, listed_names
 from landscape.cli.output_directory import OutputDirectory
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
@@ -24,7 +24,7 @@ _SIDE_BY_SIDE = 3
 def run(
     terminal: Terminal,
     common: Common,
-    naming: Naming,
+    naming: Varying,
     checkpoints: Annotated[
         list[Path] | None, typer.Argument(metavar="[CKPT...]", help="Checkpoints; each one is a group.")
     ] = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.cli.commands import compare, reparam, report, sharpness, spectrum, surface
-from landscape.cli.options import CLEAN, Common, Naming
+from landscape.cli.options import CLEAN, Common, Varying
 from landscape.cli.surfaces.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 
@@ -40,7 +40,7 @@ def run(terminal: Terminal, common: Common, clean: CLEAN = False) -> None:
 
     files = list(paths.values())
     small = paths["small-batch"]
-    here, kept = Naming(), root / "runs" / "small-batch-trajectory"
+    here, kept = Varying(), root / "runs" / "small-batch-trajectory"
 
     def cut(**options: Any) -> Callable[[Common], None]:
         return lambda c: surface.run(terminal, small, c, here, SurfaceOptions(**options, clean=clean))

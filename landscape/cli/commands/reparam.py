@@ -1,6 +1,7 @@
 """`landscape reparam`: change the weights without changing the function, and compare every measure before and after."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +95,7 @@ def run(
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file
     from landscape.measures import chosen, provenance
-    from landscape.measures.traced_network import symmetries_for
+    from landscape.measures.traced_network import whole_symmetries
     from landscape.reparam import find_symmetries
     from landscape.reparam.moving.move import check
 
@@ -108,8 +109,11 @@ def run(
     task = open_task(checkpoint, naming, terminal)
     if common.dtype == "float64":
         task.model.double()
+    if task.params is not None:
+        terminal.note(f"the task's params ({task.params}) are left aside: a symmetry moves all weights that it needs")
+        task = replace(task, params=None)
     objective = objective_of(task, common, naming.split)
-    symmetries = symmetries_for(objective)
+    symmetries = whole_symmetries(objective)
     if symmetries is None:  # tracing it again says why it cannot be read
         symmetries = find_symmetries(task.model, objective.example)
     families = wanted.among(symmetries.families)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming
+from landscape.cli.options import CLEAN, Common, Varying
 from landscape.cli.terminal import Terminal
 
 NAME = "report"
@@ -18,7 +18,7 @@ def run(
         list[Path], typer.Argument(metavar="DIR/CKPT...", help="Checkpoints, and directories that other commands wrote.")
     ],
     common: Common,
-    naming: Naming,
+    naming: Varying,
     measures: Annotated[
         str | None,
         typer.Option("--measures", help="For checkpoints: all, or names separated by commas. Default: the usual measures."),

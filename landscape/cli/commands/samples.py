@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import CLEAN, Common, Naming, listed_names
+from landscape.cli.options import CLEAN, Common, Varying, listed_names
 from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ def run(
     terminal: Terminal,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     common: Common,
-    naming: Naming,
+    naming: Varying,
     scores: Annotated[
         str | None,
         typer.Option(
@@ -74,6 +75,11 @@ def run(
     asked = wanted_scores(None if scores is None else listed_names("--scores", scores), trajectory is not None)
     task = open_task(checkpoint, naming, terminal)
     objective = objective_of(task, common, naming.split)
+    if naming.params and trajectory is not None:
+        raise UsageError(
+            "expected --params without --trajectory, found both",
+            fix="scores over training are of all weights at every checkpoint: leave one of them out",
+        )
     mask, source = _known(wrong, task, objective, naming.split)
     files = None if trajectory is None else CheckpointFiles(trajectory, task.model, weights=naming.weights, least=2)
     inputs = provenance(objective, common.seed) | task_file(naming) | {

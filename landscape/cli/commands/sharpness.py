@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import SHARD_BASIS, Common, Naming
+from landscape.cli.options import SHARD_BASIS, Common, Naming, Varying
 from landscape.cli.partial_results import Keeping
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, UsageError
@@ -27,7 +27,7 @@ def run(
     terminal: Terminal,
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One or more checkpoints.")],
     common: Common,
-    naming: Naming,
+    naming: Varying,
     measures: Annotated[str | None, typer.Option("--measures", help=MEASURES_HELP)] = None,
     shard_basis: SHARD_BASIS = False,
 ) -> None:
@@ -50,7 +50,7 @@ def run(
         # The other inputs, which belong to one checkpoint each, have their own records; see
         # `landscape.measures.running.saved_measures`.
         inputs = {"command": NAME, "measures": names, "files": [str(path) for path in checkpoints]}
-        inputs |= task_file(naming) | {k: v for k, v in asdict(naming).items() if k != "task"}
+        inputs |= task_file(naming) | {k: v for k, v in asdict(naming).items() if k != "task" and (k != "params" or v)}
         inputs |= {k: getattr(common, k) for k in ("seed", "samples", "dtype")}
         OutputDirectory.allow(common.out, inputs)
         folder = OutputDirectory(common.out, inputs)

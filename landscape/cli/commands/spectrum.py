@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Naming
+from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Varying
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 
@@ -21,7 +21,7 @@ def run(
     terminal: Terminal,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     common: Common,
-    naming: Naming,
+    naming: Varying,
     k: Annotated[
         int, typer.Option("-k", "--eigenvalues", min=1, help="Number of eigenvalues at each end of the spectrum.")
     ] = 5,
@@ -38,6 +38,11 @@ def run(
     per_filter: Annotated[
         bool, typer.Option("--per-filter", help="Also those of each filter and neuron; about ten products each.")
     ] = False,
+    per_batch: Annotated[
+        bool, typer.Option("--per-batch", help="Also the extreme eigenvalues of mini-batches: how they are distributed.")
+    ] = False,
+    minibatch_size: Annotated[int, typer.Option("--minibatch-size", min=1, help="Samples in one, for --per-batch.")] = 16,
+    minibatches: Annotated[int, typer.Option("--minibatches", min=2, help="How many, for --per-batch.")] = 64,
     shard_basis: SHARD_BASIS = False,
     check: Annotated[
         str | None, typer.Option("--check", help="pyhessian: also compute the eigenvalues with PyHessian, and compare.")
@@ -50,9 +55,11 @@ def run(
     """
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, seeded, task_file, work_lines
+    from landscape.machine.files import write
     from landscape.measures import provenance
-    from landscape.report import figure_breakdown, figure_density, save
-    from landscape.spectra import spectrum, uses
+    from landscape.report import figure_breakdown, figure_density, figure_minibatch_spectra, save
+    from landscape.report.exports.spreadsheet import minibatches_csv
+    from landscape.spectra import minibatch_spectra, spectrum, uses
 
     if scale != "log" and scale != "linear":
         raise UsageError(f"expected --scale log or linear, found {scale!r}")
@@ -64,6 +71,7 @@ def run(
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
         "per_filter": per_filter,
+        **({"minibatch_size": minibatch_size, "minibatches": minibatches} if per_batch else {}),
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-spectrum"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
@@ -93,6 +101,17 @@ def run(
             *blocks, title=f"Curvature by layer, {checkpoint.name}", provenance=made_from, caption=not clean
         )
         folder.written += save(figure, folder.path / "blocks")
+    if per_batch:
+        found = minibatch_spectra(objective, minibatch_size, batches=minibatches, generator=seeded(common.seed))
+        terminal.table(_BATCH_HEAD, found.rows())
+        terminal.line(str(found).splitlines()[-1].strip())
+        terminal.unconverged += [] if found.converged.all() else ["eigenvalues of mini-batches"]
+        document["minibatches"] = found.to_json()
+        write(folder.file("minibatches.csv"), minibatches_csv(found).encode())
+        figure = figure_minibatch_spectra(
+            found, title=f"Curvature of mini-batches, {checkpoint.name}", provenance=made_from, caption=not clean
+        )
+        folder.written += save(figure, folder.path / "minibatches")
     if check is not None:
         document["check"] = _pyhessian(terminal, objective, pairs, count)
     figure = figure_density(
@@ -105,6 +124,7 @@ def run(
     terminal.written(folder.written)
 
 
+_BATCH_HEAD = ("", "mean over mini-batches", "95 %", "quartiles", "range", "all samples")
 _BLOCK_HEAD = ("weights", "trace", "", "lambda_max", "")
 _SHOWN = 15
 

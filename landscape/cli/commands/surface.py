@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import Common, Naming
+from landscape.cli.options import Common, Varying
 from landscape.cli.surfaces.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 from landscape.errors import MalformedError
@@ -27,7 +27,7 @@ class Job:
 
     checkpoint: Path
     common: Common
-    naming: Naming
+    naming: Varying
     options: SurfaceOptions
     task: "Task"
     objective: "Objective"
@@ -39,7 +39,7 @@ def run(
     terminal: Terminal,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     common: Common,
-    naming: Naming,
+    naming: Varying,
     options: SurfaceOptions,
 ) -> None:
     """The loss around a minimum, or along a path to another, with a check of axes, norms, centre and curvature.

@@ -81,8 +81,10 @@ def _pca(asked: Request) -> "list[Direction]":
 
 def _to(asked: Request) -> "list[Direction]":
     from landscape.surfaces import toward
+    from landscape.surfaces.axes.same_network import check_same_network
 
     other = asked.axes.other(asked.named)
+    check_same_network(asked.objective, other)
     return [toward(asked.objective, other.theta, f"to {asked.named.name}", other.buffers) for _ in asked.places]
 
 

@@ -103,9 +103,14 @@ class Axes:
     def series(self, folder: Path) -> "CheckpointFiles":
         """The checkpoints of a folder."""
         from landscape.checkpoints.series import CheckpointFiles
+        from landscape.network.given.chosen_parameters import as_patterns
+        from landscape.network.parameters import Layout
 
         if folder not in self._read:
-            self._read[folder] = CheckpointFiles(folder, self.task.model, weights=self.naming.weights)
+            layout = Layout.of(self.task.model, params=as_patterns(self.task.params))
+            self._read[folder] = CheckpointFiles(folder, self.task.model, layout, weights=self.naming.weights)
+            if self.task.params is not None:
+                self.terminal.note(f"{folder.name}: only the movement of the weights that vary; the others stay as they are")
         return self._read[folder]
 
 

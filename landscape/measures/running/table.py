@@ -78,7 +78,7 @@ def provenance(objective: Objective, seed: int) -> dict[str, object]:
     """The settings and versions needed to reproduce a number."""
     return {
         "seed": seed,
-        "weights": objective.dim,
+        **objective.varying,
         "dtype": str(objective.dtype).removeprefix("torch."),
         "device": str(objective.device) if objective.group.size == 1 else objective.device.type,
         "mode": "eval; BatchNorm with its running statistics; biases and norm layers included",

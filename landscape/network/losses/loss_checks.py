@@ -44,6 +44,7 @@ def with_target(loss: MeanLoss, batch: Batch, output: Tensor) -> Batch:
         elif target.dtype == torch.bool:
             raise UsageError("expected class indices, found boolean targets", fix="pass y.long()")
         elif target.shape[1:] != wanted[1:]:
+            check_classes_first(output, target)
             raise UsageError(
                 f"expected class indices of shape (N{''.join(f', {n}' for n in wanted[1:])}), found (N"
                 f"{''.join(f', {n}' for n in target.shape[1:])})",
@@ -142,6 +143,18 @@ def _asked_again(
     return (original if original.requires_grad else value), not same
 
 
+def check_classes_first(output: Tensor, target: Tensor) -> None:
+    """Refuse outputs whose classes are on the last dimension, as a language model's; the loss takes them on the second."""
+    if output.ndim < 3 or output.shape[1:-1] != target.shape[1:]:
+        return
+    found = f"(N, {', '.join(map(str, output.shape[1:]))}) for targets of (N, {', '.join(map(str, target.shape[1:]))})"
+    raise UsageError(
+        f"expected outputs with the classes on their second dimension, found {found}",
+        fix="flatten in the loss: lambda output, y: cross_entropy(output.flatten(0, -2), y.flatten()); to predict the next "
+        "token shift as well: cross_entropy(output[:, :-1].flatten(0, 1), y[:, 1:].flatten())",
+    )
+
+
 def check_classes(network: ForwardPass, output: Tensor) -> int | None:
     """Number of classes if targets are certainly class indices; refuse labels without an output."""
     if not network.loss.takes_classes or any(b.target.is_floating_point() for b in network.batches):
@@ -149,6 +162,8 @@ def check_classes(network: ForwardPass, output: Tensor) -> int | None:
     for i, batch in enumerate(network.batches):
         labels = batch.target[batch.target != network.loss.ignore_index]
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < output.shape[1]:
+            if 0 <= int(labels.min()) <= int(labels.max()) < output.shape[-1]:
+                check_classes_first(output, batch.target)
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UsageError(
                 f"expected labels from 0 to {output.shape[1] - 1}, found {wrong} in batch {i}",

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landscape.errors import UsageError
+from landscape.errors import NoOutputs, UsageError
 from landscape.network.copying import converted, owned
 from landscape.network.identity.closures import with_tensors
+from landscape.network.losses.model_loss import as_model_loss
 from landscape.network.losses.sample_losses import LossFunction, each
 from landscape.network.losses.structure import Structure
 
@@ -36,7 +37,7 @@ class MeanLoss:
     """A user's loss, and how it combines its samples.
 
     Args:
-        loss: a PyTorch loss module with reduction="mean", or any function (output, target) -> scalar.
+        loss: a PyTorch loss module with reduction="mean", any function (output, target) -> scalar, or a `ModelLoss`.
         structure: how a loss other than PyTorch's combines its samples, see `landscape.network.losses.structure`; None if
             that has not been determined.
 
@@ -46,7 +47,8 @@ class MeanLoss:
 
     def __init__(self, loss: LossFunction, structure: Structure | None = None) -> None:
         kind = next((module for function, module in _FUNCTIONS.items() if function is loss), None)
-        self.loss: LossFunction = kind() if kind is not None else loss
+        self.of_model = as_model_loss(loss)
+        self.loss: LossFunction = kind() if kind is not None else self.of_model or loss  # type: ignore[assignment]  # see `run`
         self.structure = structure
         self._split: nn.Module | None = None
         if self._is(*_CLASS_WEIGHTED, *_ELEMENTWISE):
@@ -70,6 +72,18 @@ class MeanLoss:
         if not isinstance(self.loss, nn.Module):
             return MeanLoss(with_tensors(self.loss, device, dtype), self.structure)
         return MeanLoss(converted(owned(self.loss), device, dtype), self.structure)
+
+    def require_outputs(self, what: str) -> None:
+        """Refuse a loss of (model, batch) for what is computed from outputs and targets.
+
+        Raises:
+            NoOutputs: it is one.
+        """
+        if self.of_model is not None:
+            raise NoOutputs(
+                f"expected a loss of (output, target) for {what}, found one of (model, batch), whose outputs and targets are "
+                "not known"
+            )
 
     @property
     def ignore_index(self) -> int | None:
@@ -107,12 +121,12 @@ class MeanLoss:
         return counted.reshape(len(target), -1).sum(1)
 
     def mean(self, output: Tensor, target: Tensor) -> Tensor:
-        """The batch's loss, a differentiable scalar; 0 if all targets are ignored.
+        """The batch's loss, a differentiable scalar; 0 if all targets are ignored. A loss of (model, batch) is the output.
 
         Raises:
             UsageError: the loss did not return a scalar.
         """
-        value = self.loss(output, target)
+        value = output if self.of_model is not None else self.loss(output, target)
         if not isinstance(value, Tensor) or value.numel() != 1:
             found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise UsageError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.report.exports.exported_variables import variables
-from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, SampleScores, Slice
+from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, MinibatchSpectra, SampleScores, Slice
 
 _GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
 _OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
@@ -87,6 +87,17 @@ def blocks_csv(blocks: Sequence[Block]) -> str:
         row: dict[str, Any] = {"layer": b.layer, "filter": b.filter, "weights": b.weights}
         row |= {"trace": _number(b.trace.value), "trace_stderr": _number(b.trace.stderr)}
         row |= {"lambda_max": _number(b.lambda_max.value), "lambda_max_residual": _number(b.lambda_max.stderr)}
+        rows.append(row)
+    return _written(rows)
+
+
+def minibatches_csv(found: MinibatchSpectra) -> str:
+    """One row per mini-batch: lambda_max and lambda_min with their residuals, and whether they converged."""
+    rows: list[dict[str, Any]] = []
+    for i in range(len(found)):
+        row: dict[str, Any] = {"minibatch": i, "lambda_max": _number(float(found.largest[i]))}
+        row |= {"lambda_max_residual": _number(float(found.residuals[i, 0])), "lambda_min": _number(float(found.smallest[i]))}
+        row |= {"lambda_min_residual": _number(float(found.residuals[i, 1])), "converged": bool(found.converged[i].all())}
         rows.append(row)
     return _written(rows)
 

@@ -11,6 +11,7 @@ from typing import Any
 from landscape.report.quantities import quantity_name
 from landscape.report.style import label_text, number_of, short
 from landscape.results import UNCONVERGED, Estimate, Sharpness, Slice, SliceCheck
+from landscape.results.records.varying_weights import weights_words
 
 Provenance = Mapping[str, Any]
 # Axes with a larger cosine (over 6 degrees from a right angle) are reported as not orthogonal.
@@ -112,6 +113,8 @@ def _subject(provenance: Provenance) -> list[str]:
     if provenance.get("samples") is not None:
         samples = provenance["samples"]
         parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
+    if provenance.get("held_weights"):
+        parts.append(weights_words(provenance))
     if provenance.get("batchnorm"):
         parts.append(f"BatchNorm: {provenance['batchnorm']}")
     return [label_text(p, 60) for p in parts]

@@ -16,7 +16,7 @@ from landscape.report.style import (
     new_axes,
     short,
 )
-from landscape.results import Eigenpairs, SpectralDensity
+from landscape.results import Eigenpairs, MinibatchSpectra, SpectralDensity
 
 EIGENVALUE = "eigenvalue λ of the Hessian (loss / weight²)"
 
@@ -129,6 +129,33 @@ def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
     ax.set_ylabel(f"eigenvalue λ (loss / weight²){both_sides}")
     legend_above(ax, ax.get_legend_handles_labels()[0])
     return ax
+
+
+@house
+def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> Axes:
+    """Draw how lambda_max and lambda_min are distributed over mini-batches, as histograms; lines for all samples together."""
+    ax = new_axes() if ax is None else ax
+    log = asks_for_log([found.largest.tolist()]) and bool((found.largest > 0).all())
+    for values, whole, color, name in (
+        (found.smallest, found.whole_smallest.value, VERMILLION, "λ_min"),
+        (found.largest, found.whole_largest.value, BLUE, "λ_max"),
+    ):
+        bins = np.histogram_bin_edges(np.arcsinh(values / _unit(found)) if log else values, bins="auto")
+        edges = np.sinh(bins) * _unit(found) if log else bins
+        ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=f"{name} of {len(found)} mini-batches of {found.size}")
+        ax.axvline(whole, color=color, lw=1.3, ls="--", label=f"{name} of all {found.samples} samples")
+    if log:
+        ax.set_xscale("symlog", linthresh=_unit(found), linscale=0.5)
+        _symlog_ticks(ax, _unit(found))
+    ax.axvline(0, color=GREY, lw=0.8)
+    ax.set(xlabel=EIGENVALUE, ylabel="mini-batches")
+    legend_above(ax, ax.get_legend_handles_labels()[0])
+    return ax
+
+
+def _unit(found: MinibatchSpectra) -> float:
+    """Where the symmetric logarithm of mini-batches' eigenvalues becomes linear: below the smallest lambda_max."""
+    return float(found.largest.min())
 
 
 def _ranks(pairs: Eigenpairs) -> np.ndarray:

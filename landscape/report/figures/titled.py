@@ -31,7 +31,7 @@ from landscape.report.figures.on_axes import (
     draw_slice,
 )
 from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
-from landscape.report.figures.spectrum import resolution
+from landscape.report.figures.spectrum import draw_minibatch_spectra, resolution
 from landscape.report.quantities import quantity_name
 from landscape.report.style import GREY, house, settle, unit_text, wrapped
 from landscape.report.surfaces.coarse import preview, show_whole_span
@@ -42,6 +42,7 @@ from landscape.results import (
     CertificateTable,
     Comparison,
     Eigenpairs,
+    MinibatchSpectra,
     SampleScores,
     Sharpness,
     Slice,
@@ -74,6 +75,21 @@ def figure_eigenvalues(
     lost = int((~pairs.converged).sum())
     check = f"{lost} of {len(pairs)} NOT converged; checked: residuals" if lost else "checked: residuals, all converged"
     return finish(draw_eigenvalues(pairs), title, [subject_line(provenance), check], caption)
+
+
+def figure_minibatch_spectra(
+    found: MinibatchSpectra,
+    *,
+    title: str = "Curvature of mini-batches",
+    provenance: Provenance | None = None,
+    caption: bool = True,
+) -> Figure:
+    """`draw_minibatch_spectra` with title, the share of saddles, and caption."""
+    low, high = found.negative.interval() or (0.0, 1.0)
+    saddles = f"λ_min below 0 in {found.negative.value:.0%} of them [{low:.0%}, {high:.0%}]"
+    lost = int((~found.converged).any(1).sum())
+    state = f"{lost} of {len(found)} mini-batches NOT converged" if lost else "all eigenvalues converged"
+    return finish(draw_minibatch_spectra(found), title, [f"{saddles}; {state}", subject_line(provenance)], caption)
 
 
 def figure_breakdown(

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import MalformedError, MismatchError, NumericalError, UsageError
+from landscape.errors import MalformedError, NumericalError, UsageError
 from landscape.machine import progress
 from landscape.objective import Objective
+from landscape.surfaces.axes.same_network import check_same_network
 
 Kind = Literal["bezier", "polygon"]
 
@@ -235,10 +236,7 @@ def train_curve(
 
 def _check(start: Objective, end: Objective, bends: int, steps: int, batch_size: int, lr: float) -> None:
     """Check the arguments of `train_curve`."""
-    if [(e.name, e.shape) for e in start.layout] != [(e.name, e.shape) for e in end.layout]:
-        raise MismatchError(
-            "expected two networks of one architecture, found different parameters", fix="compare like with like"
-        )
+    check_same_network(start, end)
     for name, value in (("bends", bends), ("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise UsageError(f"expected {name} of at least 1, found {value}")

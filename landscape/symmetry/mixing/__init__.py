@@ -28,15 +28,18 @@ class Found:
     contracted: frozenset[str]
 
 
-def mixed(graph: Graph, trained: frozenset[str] | None = None) -> Found:
-    """The matrices, shifts and biases that keep the function of a traced network, and the operations that no rule reads."""
-    store = channels_of(graph, graph.parameters if trained is None else trained)
+def mixed(graph: Graph, trained: frozenset[str] | None = None, held: frozenset[str] = frozenset()) -> Found:
+    """The matrices, shifts and biases that keep the function of a traced network, and the operations that no rule reads.
+
+    `trained` are the parameters that may change, by default all; constants that change one of `held` are left out.
+    """
+    store = channels_of(graph, graph.parameters if trained is None else trained, held)
     coordinates = coordinates_of(store)
     mixings = mixings_of(store, coordinates)
     calls = calls_of(store)
     keys, trades = trades_of(store, calls, coordinates.of)
     more, centrings = centrings_of(store, calls)
     once = Counter(mean.shift for mean in store.means)
-    means = tuple(mean for mean in store.means if once[mean.shift] == 1)
+    means = tuple(mean for mean in store.means if once[mean.shift] == 1 and mean.shift not in held)
     shifts = (*shifts_of(store, calls), *keys, *more)
     return Found(mixings, shifts, trades, centrings, means, tuple(store.unread), frozenset(store.contracted))

@@ -87,6 +87,7 @@ class Channels:
         direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
         uses: how many operations read the channels of a call.
         frozen: parameters that are not trained.
+        held: parameters that may not change.
         shared: parameters that several calls use.
         even_gains: parameters of which all elements are equal.
         pinned: those of them of which one use is neither a linear map nor a sum.
@@ -119,6 +120,7 @@ class Channels:
     uses: Counter[int] = field(default_factory=Counter)
     beside: list[tuple[int, str]] = field(default_factory=list)
     frozen: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
     even_gains: frozenset[str] = frozenset()
     pinned: set[str] = field(default_factory=set)

@@ -26,7 +26,7 @@ def shifts_of(store: Channels, calls: dict[str, set[int]]) -> tuple[Shift, ...]:
         for vector in _vectors(store, outputs):
             for entry in store.entries:
                 whole = len(entry.channels) == len(vector) and set(entry.channels.tolist()) == set(vector.tolist())
-                if whole and not entry.reads and entry.name in once and all(ignored[c] for c in vector.tolist()):
+                if whole and not entry.reads and entry.name in once - store.held and all(ignored[c] for c in vector.tolist()):
                     rows[entry.name] = entry.index
         if rows:
             what = "all outputs by one number, if the loss ignores that" if outputs else "what only LayerNorms read"
@@ -74,14 +74,14 @@ def centrings_of(store: Channels, calls: dict[str, set[int]]) -> tuple[tuple[Shi
         while vector in single and vector not in store.centred:
             vector, times = single[vector]
             factor *= times
-        if vector not in store.centred or entry.name not in once:
+        if vector not in store.centred or entry.name not in once - store.held:
             continue
         shift = store.centred[vector]
         gains = [store.gain.get(c) for c in vector]
         name = f"{entry.name}: reads what a LayerNorm has centred"
         if shift is None and not any(gains):
             shifts.append(Shift(name, {entry.name: entry.index}, uniform=True))
-        elif shift is None or bias is not None:
+        elif shift is None or (bias is not None and bias.name not in store.held):
             centring = Centring(name, entry.name, entry.index, factor=factor)
             if all(gain is not None for gain in gains):
                 positions = torch.tensor([gain[1] for gain in gains if gain is not None])
@@ -113,13 +113,15 @@ def trades_of(store: Channels, calls: dict[str, set[int]], of: Numbers) -> tuple
     sources = [
         _Source(entry, g)
         for entry in store.entries
-        if entry.constant and not entry.reads and entry.name in once | tied
+        if entry.constant and not entry.reads and entry.name in (once | tied) - store.held
         for g in np.unique(group[entry.channels]).tolist()
     ]
     flow = _flow(store, group, sources)
     strict = {int(group[c]) for c in store.fixed}
     for taken in store.taken:
-        if taken.reader is not None and not {taken.reader.bias, taken.reader.weight} <= once:
+        if taken.reader is not None and taken.reader.bias in store.held:
+            strict.update(int(g) for g in group[taken.channels])
+        elif taken.reader is not None and not {taken.reader.bias, taken.reader.weight} <= once:
             # One bias would have to take away what every call of it reads.
             strict.update(int(g) for g in group[taken.channels])
             if any(abs(flow[g]).any() for g in group[taken.channels]):

@@ -14,12 +14,15 @@ from landscape.symmetry.mixing.steps import RULES, Step, settle
 from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque
 
 
-def channels_of(graph: Graph, trained: frozenset[str]) -> Channels:
-    """What every channel of the network is written by, read by and mixed with; `trained` are the parameters that may change."""
+def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = frozenset()) -> Channels:
+    """What every channel of the network is written by, read by and mixed with.
+
+    `trained` are the parameters that may change, `held` those that constants must leave as they are.
+    """
     even = frozenset(
         n for n in graph.parameters if graph.tensors[n].ndim == 1 and bool((graph.tensors[n] == graph.tensors[n][:1]).all())
     )
-    store = Channels(frozen=graph.parameters - trained, shared=_shared(graph), even_gains=even)
+    store = Channels(frozen=graph.parameters - trained, held=held, shared=_shared(graph), even_gains=even)
 
     def follow(op: Any, args: dict[str, Any], shapes: list[torch.Size], where: str) -> Any:
         step, before = Step(op, args, shapes, where, store), len(store.entries)

@@ -1,0 +1,1 @@
+"""What a result records of how it was made, in words."""
