@@ -32,18 +32,21 @@ class LandscapeError(Exception):
     Args:
         problem: what was expected and what was found, one line.
         fix: what the user can do about it, one line.
+        options: words of the command line that would mend it, such as ("--model", "torchvision:resnet18"); `fix` says "add" and
+            them, and the command line prints the whole command instead.
     """
 
     exit_code = 1
 
-    def __init__(self, problem: str, *, fix: str | None = None) -> None:
+    def __init__(self, problem: str, *, fix: str | None = None, options: tuple[str, ...] = ()) -> None:
         self.problem = printable(problem, limit=2000)
         self.fix = None if fix is None else printable(fix, limit=2000)
+        self.options = options
         super().__init__(self.problem if self.fix is None else f"{self.problem}; {self.fix}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross a process boundary (checkpoints are parsed in a child process), so they must pickle with their fix.
-        return (_rebuild, (type(self), self.problem, self.fix))
+        return (_rebuild, (type(self), self.problem, self.fix, self.options))
 
 
 class UsageError(LandscapeError):
@@ -108,5 +111,5 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def _rebuild(kind: type[LandscapeError], problem: str, fix: str | None) -> LandscapeError:
-    return kind(problem, fix=fix)
+def _rebuild(kind: type[LandscapeError], problem: str, fix: str | None, options: tuple[str, ...]) -> LandscapeError:
+    return kind(problem, fix=fix, options=options)

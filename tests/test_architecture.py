@@ -18,7 +18,7 @@ LAYERS = [contract for contract in CONTRACTS["contracts"] if contract["type"] ==
 # Names of modules and folders that stand in several places on purpose. A command, the result that it prints and the figure of
 # that result have one name, and so have a result and the function that computes it.
 MIRRORED = {
-    "breakdown": {"results", "report/figures"},
+    "breakdown": {"results/spectra", "report/figures"},
     "certificate": {"results", "report/figures"},
     "compare": {"comparison", "cli/commands"},
     "comparison": {".", "results/compared"},
@@ -29,7 +29,8 @@ MIRRORED = {
     "report": {".", "cli/commands"},
     "running": {"measures", "surfaces"},
     "sharpness": {"results", "cli/commands"},
-    "spectrum": {"results", "report/figures", "cli/commands"},
+    "spectra": {".", "results"},
+    "spectrum": {"results/spectra", "report/figures", "cli/commands"},
     "stationarity": {"results", "measures/running"},
     "surfaces": {".", "results", "report", "cli"},
 }

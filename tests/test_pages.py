@@ -26,6 +26,7 @@ from pages import (
 )
 
 PAGES = sorted({README, *(ROOT / "docs").rglob("*.md")})
+ROOT_OPTIONS = {"--help", "--version", "--install-completion", "--show-completion"}  # of `landscape` itself
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
@@ -62,7 +63,7 @@ def test_a_generated_table_stands_once_and_is_that_of_the_program(name):
 @every_page
 def test_commands_and_options_exist(page):
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    anywhere = {o for c in program().values() for p in c.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+    anywhere = {o for c in program().values() for p in c.params for o in (*p.opts, *p.secondary_opts)} | ROOT_OPTIONS
     for line in mentioned(page):
         first, *words = shlex.split(line)
         if first == "make":

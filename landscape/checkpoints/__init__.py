@@ -1,11 +1,31 @@
-"""Read checkpoints safely as plain tensors, select the weights in a file, and load them into a model."""
+"""Read checkpoints safely as plain tensors, select the weights in a file, and load them into a model.
 
-from landscape.checkpoints.checkpoint import Checkpoint, read
-from landscape.checkpoints.describe import CandidateSummary, Description, TensorRow, describe
-from landscape.checkpoints.fitting.fit import fit
-from landscape.checkpoints.save import save
-from landscape.checkpoints.series import CheckpointFiles
-from landscape.checkpoints.weights import Weights
+Names are imported on first use, so that a file that is missing or no checkpoint is refused without importing torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from landscape.checkpoints.checkpoint import Checkpoint, read
+    from landscape.checkpoints.describe import CandidateSummary, Description, TensorRow, describe
+    from landscape.checkpoints.fitting.fit import fit
+    from landscape.checkpoints.save import save
+    from landscape.checkpoints.series import CheckpointFiles
+    from landscape.checkpoints.weights import Weights
+
+_HOME = {
+    "Checkpoint": "checkpoint",
+    "read": "checkpoint",
+    "CandidateSummary": "describe",
+    "Description": "describe",
+    "TensorRow": "describe",
+    "describe": "describe",
+    "fit": "fitting.fit",
+    "save": "save",
+    "CheckpointFiles": "series",
+    "Weights": "weights",
+}
 
 __all__ = [
     "CandidateSummary",
@@ -19,3 +39,11 @@ __all__ = [
     "read",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -31,10 +31,8 @@ def one_command(name: str) -> typer.Typer:
 
 
 def all_commands() -> typer.Typer:
-    """`landscape` with all its commands, for `landscape --help` and for unknown commands."""
-    app = typer.Typer(
-        help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=_CONTEXT
-    )
+    """`landscape` with all its commands, for `landscape --help`, unknown commands, and a shell that completes a line."""
+    app = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_CONTEXT)
     for name in COMMANDS:
         app.registered_commands += one_command(name).registered_commands
     app.callback()(root)

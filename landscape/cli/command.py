@@ -1,17 +1,20 @@
 """Turn a plain function into a command: expand the shared options, turn errors into one line and an exit code."""
 
+import copy
 import functools
 import inspect
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, TextIO, get_type_hints
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, TextIO, get_args, get_type_hints
 
 import typer
 
 from landscape.cli import processes, streams
-from landscape.cli.explain import explained, whose
+from landscape.cli.explain import explained, whose, with_the_command
 from landscape.cli.options import Common
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, NumericalError
@@ -29,10 +32,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = list(inspect.signature(function).parameters.values())[1:]
     groups = {p.name: hints[p.name] for p in parameters if is_dataclass(hints[p.name])}
     flat: list[inspect.Parameter] = []
+    idle = idle_options(sys.modules[function.__module__])
     for p in parameters:
         if p.name in groups:
             flat += [
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+                inspect.Parameter(
+                    f.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=f.default,
+                    annotation=_hidden(f.type) if f.name in idle else f.type,
+                )
                 for f in fields(groups[p.name])
             ]
         else:
@@ -56,6 +65,35 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _look_at_checkpoints(arguments: dict[str, Any]) -> None:
+    """Refuse what is no checkpoint among the arguments, within a fraction of the time that importing torch takes."""
+    from landscape.checkpoints.reading.formats import check_look
+
+    given = arguments.get("checkpoint") or arguments.get("checkpoints") or ()
+    for path in [given] if isinstance(given, Path) else given:
+        check_look(path)
+
+
+def _tell_idle(terminal: Terminal, common: Common, module: ModuleType) -> None:
+    """Say of a shared option that it has no effect on this command, if it was given."""
+    for f in fields(common):
+        if f.name in idle_options(module) and getattr(common, f.name) != f.default:
+            terminal.note(f"--{f.name.replace('_', '-')} has no effect on {module.NAME}")
+
+
+def idle_options(module: ModuleType) -> frozenset[str]:
+    """The shared options that do nothing in a command: accepted like everywhere, and not in its help."""
+    return getattr(module, "IDLE", frozenset())
+
+
+def _hidden(annotation: Any) -> Any:
+    """The annotation of an option, left out of the help."""
+    kind, option = get_args(annotation)
+    option = copy.copy(option)
+    option.hidden = True
+    return Annotated[kind, option]
+
+
 def _carried_out(function: Callable[..., None], arguments: dict[str, Any], results: TextIO) -> int:
     """Run the body of a command, report its errors, and return the exit code."""
     common: Common = arguments["common"]
@@ -66,6 +104,8 @@ def _carried_out(function: Callable[..., None], arguments: dict[str, Any], resul
             try:
                 crew.join(sys.modules[function.__module__].NAME)
                 crew.compare(arguments)
+                _look_at_checkpoints(arguments)
+                _tell_idle(terminal, common, sys.modules[function.__module__])
                 with terminal.progress():
                     function(terminal, **arguments)
                     crew.wait()
@@ -83,7 +123,7 @@ def _carried_out(function: Callable[..., None], arguments: dict[str, Any], resul
                 if common.debug:
                     traceback.print_exception(error)
                 if isinstance(error, LandscapeError):
-                    text, code = str(error), error.exit_code
+                    text, code = with_the_command(error, sys.argv[1:]), error.exit_code
                 else:
                     text, code = explained(error)
                 crew.tell(error, text, getattr(error, "table", None) if isinstance(error, LandscapeError) else None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from landscape.cli.options import Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, MismatchError, UsageError
+from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
     from landscape.objective import Objective
@@ -85,7 +86,7 @@ def grouped(checkpoints: list[Path], groups: list[str]) -> dict[str, list[Path]]
         if not out[name]:
             raise UsageError(f"expected files that match {pattern!r}, found none", fix="quote the pattern and check the path")
     for path in checkpoints:
-        name = path.stem if path.stem not in out else str(path)
+        name = bare_name(path) if bare_name(path) not in out else str(path)
         out.setdefault(name, []).append(path)
     if sum(map(len, out.values())) < 2:
         raise UsageError("expected at least two checkpoints to compare, found fewer", fix="name two files, or two groups")
@@ -143,7 +144,7 @@ def gather(
         runs.hyperparameters.setdefault(group, []).append(hyperparameters(task.recipe))
         runs.memorized.setdefault(group, []).append(memorizes(task.recipe))
         if lines is not None and (first or (len(files) == 1 and len(runs.sharpness[group]) == 2)):
-            name = group if len(files) > 1 else path.stem
+            name = group if len(files) > 1 else bare_name(path)
             if before is not None:
                 _line(terminal, runs, before, (name, train), lines)
             before = name, train, test
@@ -174,4 +175,4 @@ def _line(
         terminal.warn(f"no line from {a} to {b}: {error}")
         return
     between = piece.title.replace("between two minima", f"from {a} to {b}, on the data of {a}", 1)
-    runs.lines[f"{a} to {b}"] = replace(piece, title=between)
+    runs.lines[f"{a} to {b}"] = replace(piece, title=between, provenance={**piece.provenance, "ends": [a, b]})

@@ -1,11 +1,13 @@
 """Unexpected errors: tell whether the system, the user's code or landscape caused one; return one line and an exit code."""
 
 import re
+import shlex
 import sysconfig
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from landscape.errors import is_out_of_memory
+from landscape.errors import LandscapeError, is_out_of_memory
 
 _OWN = Path(__file__).resolve().parent.parent
 _STANDARD = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
@@ -37,6 +39,28 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         return f"expected the operating system to carry out a request, found {first}; check the disk and the path", 2
     return f"expected no error inside landscape, found {what}; run again with --debug and report it", 1
+
+
+def with_the_command(error: LandscapeError, words: Sequence[str]) -> str:
+    """The error's line, with the whole command that would work instead of the options to add, if the error knows them.
+
+    Args:
+        error: an error.
+        words: the command as it was called, without the program's name.
+    """
+    if not error.options:
+        return str(error)
+    named = {word for word in error.options if word.startswith("-")}
+    kept: list[str] = []
+    old = iter(words)
+    for word in old:
+        name, equals, _ = word.partition("=")
+        if name not in named:
+            kept.append(word)
+        elif not equals:
+            next(old, None)  # the value of an option that is given anew
+    command = shlex.join(["landscape", *kept, *error.options])
+    return str(error).replace(f"add {shlex.join(error.options)}", f"run: {command}")
 
 
 def whose(error: BaseException) -> str | None:

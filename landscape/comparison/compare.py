@@ -90,8 +90,7 @@ def compare(
         (-1.0, 0.375, 2.0, True)
     """
     for name, runs in groups.items():
-        if not runs:
-            raise UsageError(f"expected runs in group {name}, found none")
+        _check_runs(name, runs)
         for other in (gaps, train, test, hyperparameters, memorized):
             if other is not None and len(other.get(name, ())) != len(runs):
                 raise UsageError(f"expected {len(runs)} entries for group {name}, found {len(other.get(name, ()))}")
@@ -132,6 +131,22 @@ def compare(
         comparison = replace(comparison, **ranks._asdict())
     warnings, notes = remarks(comparison)
     return replace(comparison, warnings=tuple(warnings), remarks=(*warnings, *notes))
+
+
+def _check_runs(name: str, runs: Sequence[Sharpness]) -> None:
+    """Raise UsageError for an empty group, or for networks that have not been measured."""
+    if not isinstance(runs, list | tuple):
+        raise UsageError(
+            f"expected a list of runs in group {name}, found {type(runs).__name__}", fix=f"put it in a list: [{name}]"
+        )
+    if not runs:
+        raise UsageError(f"expected runs in group {name}, found none")
+    for run in runs:
+        if not isinstance(run, Sharpness):
+            raise UsageError(
+                f"expected measured runs (Sharpness) in group {name}, found {type(run).__name__}",
+                fix="measure each first: ls.sharpness(objective)",
+            )
 
 
 def _scores(

@@ -13,7 +13,8 @@ from landscape.information_plane.kernel_bounds import kernel_bounds
 from landscape.information_plane.nearest_neighbours import nearest_neighbours
 from landscape.linalg.probes import default_generator
 from landscape.machine import progress
-from landscape.machine.memory import allowed, said
+from landscape.machine.memory import allowed
+from landscape.machine.sizes import said
 from landscape.objective import Objective
 from landscape.results import Information, LayerInformation, MutualInformation
 

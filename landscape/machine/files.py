@@ -39,6 +39,23 @@ class NotRegularError(OSError):
         self.mode = mode
 
 
+# Endings of checkpoints, tables and archives, which no title needs.
+_ENDINGS = {".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl", ".safetensors", ".index", ".json", ".npz"}
+
+
+def bare_name(path: str | Path) -> str:
+    """The name of a checkpoint or folder without the ending of its format; a dot inside the name, as in "lr0.1", is kept.
+
+    Example:
+        >>> bare_name("runs/lr0.1"), bare_name("runs/lr0.1.pth"), bare_name("a/model.safetensors.index.json")
+        ('lr0.1', 'lr0.1', 'model')
+    """
+    name = Path(path).name
+    while (ending := Path(name).suffix.lower()) in _ENDINGS:
+        name = name[: -len(ending)]
+    return name
+
+
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading bytes. Pipes, devices and folders are refused: reading them may block or never end.
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from landscape.errors import UsageError
+from landscape.machine.sizes import said
 
 # Share of the free memory that a run takes by default.
 _SHARE = 0.8
@@ -50,17 +51,6 @@ def parsed(text: str) -> int:
     if match is None or match[2].lower() not in units or not 0 < float(match[1]) * units[match[2].lower()] < _MOST:
         raise UsageError(f"expected a memory size, found {text!r}", fix="for example 512MiB, 8GiB, 8GB, or plain bytes")
     return int(float(match[1]) * units[match[2].lower()])
-
-
-def said(size: float) -> str:
-    """A size in bytes as text for people.
-
-    Example:
-        >>> said(3 << 20), said(700 << 20), said(1.2 * 2**30), said(80 << 30)
-        ('3 MiB', '700 MiB', '1.2 GiB', '80 GiB')
-    """
-    gib = size / 2**30
-    return f"{max(size / 2**20, 1):.0f} MiB" if gib < 0.98 else f"{gib:.1f} GiB" if gib < 10 else f"{gib:.0f} GiB"
 
 
 def allowed(device: torch.device) -> int:

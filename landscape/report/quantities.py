@@ -3,7 +3,7 @@
 import numpy as np
 
 from landscape.errors import UsageError
-from landscape.report.style import plain, wrapped
+from landscape.report.style import plain, short, wrapped
 from landscape.results import Slice
 from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED
 
@@ -84,5 +84,13 @@ def scaled(error: np.ndarray | None, scale: float) -> np.ndarray | None:
 
 def step_label(piece: Slice, i: int, width: int = 62) -> str:
     """Label of axis `i`: the direction's name and its unit; the unit is not broken over lines."""
-    name, unit = wrapped(piece.axes[i], width), "(step; 1 = full vector)"
+    name, unit = wrapped(piece.axes[i], width), _unit_of_axis(piece, i)
     return f"{name}{' ' if len(name.split(chr(10))[-1]) + len(unit) < width else chr(10)}{unit}"
+
+
+def _unit_of_axis(piece: Slice, i: int) -> str:
+    """What a step of 1 along an axis is: a distance of 1 for a unit vector, else the whole vector, with its length if known."""
+    lengths = piece.provenance.get("axis_lengths")
+    if not lengths:
+        return "(1 = the whole vector)"
+    return "(distance in weight space)" if abs(lengths[i] - 1) < 1e-5 else f"(1 = a distance of {short(lengths[i])})"

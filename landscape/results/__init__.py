@@ -1,6 +1,5 @@
 """Immutable results: a value, its error, its status and its cost. They depend on numpy and JSON, not on networks."""
 
-from landscape.results.breakdown import Block
 from landscape.results.certificate import Certificate, CertificateRow
 from landscape.results.certificate_table import CertificateTable
 from landscape.results.compared.comparison import Comparison
@@ -13,7 +12,9 @@ from landscape.results.passes import Spent
 from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
 from landscape.results.sharpness import Measurement, Sharpness
-from landscape.results.spectrum import Eigenpairs, MinibatchSpectra, SpectralDensity
+from landscape.results.spectra.breakdown import Block, Breakdown
+from landscape.results.spectra.minibatch_spectra import MinibatchSpectra
+from landscape.results.spectra.spectrum import Eigenpairs, SpectralDensity
 from landscape.results.stationarity import Stationarity
 from landscape.results.surfaces.barrier import Barrier
 from landscape.results.surfaces.derivative_check import Derivatives
@@ -35,6 +36,7 @@ __all__ = [
     "UNCONVERGED",
     "Barrier",
     "Block",
+    "Breakdown",
     "Certificate",
     "CertificateRow",
     "CertificateTable",

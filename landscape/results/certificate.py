@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from landscape.machine.json_values import finite_or_none
 from landscape.results.estimate import Estimate
-from landscape.results.sharpness import aligned
+from landscape.results.printed import Cells, Printed
 
 Verdict = Literal["invariant", "moved", "within doubt", "unmoved here", "CLAIM BROKEN", "not comparable", "not defined"]
 
@@ -56,7 +57,7 @@ class CertificateRow:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Printed):
     """Evidence that two networks compute the same function, with every measure of both.
 
     Attributes:
@@ -124,8 +125,17 @@ class Certificate:
             f"{self.samples} samples"
         )
 
-    def __str__(self) -> str:
-        return "\n".join((self.function_line(), *aligned([HEAD, *self.table()]), self.verdict_line()))
+    def cells(self) -> Cells:
+        """Whether the function is the same, the measures before and after, and the verdict."""
+        return Cells(HEAD, self.table(), (self.function_line(),), (self.verdict_line(),))
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per measure."""
+        return [
+            {"measure": r.name, "before": r.before.value, "after": r.after.value, "ratio": r.ratio, "verdict": r.verdict}
+            | {"claimed_invariant": r.claimed}
+            for r in self.rows
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

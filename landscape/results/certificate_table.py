@@ -1,13 +1,14 @@
 """One network moved along several families of symmetries: which measures survive which."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from landscape.errors import UsageError
 from landscape.results.certificate import Certificate, CertificateRow, Verdict
 from landscape.results.drawing import plotted
-from landscape.results.sharpness import aligned
+from landscape.results.printed import Cells, Printed
 
 WORDS: dict[Verdict, str] = {
     "invariant": "ok",
@@ -21,7 +22,7 @@ WORDS: dict[Verdict, str] = {
 
 
 @dataclass(frozen=True)
-class CertificateTable:
+class CertificateTable(Printed):
     """Certificates of one network, one for each family of symmetries that it was moved along. Prints as a table.
 
     Attributes:
@@ -96,8 +97,13 @@ class CertificateTable:
         width = max(map(len, self.columns))
         return [f"{family.ljust(width)}  {certificate.function_line()}" for family, certificate in self.columns.items()]
 
-    def __str__(self) -> str:
-        return "\n".join((*self.function_lines(), *aligned([self.head, *self.table()]), self.headline()))
+    def cells(self) -> Cells:
+        """Whether the functions are the same, the ratios, and the headline."""
+        return Cells(self.head, self.table(), self.function_lines(), (self.headline(),))
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per measure and family."""
+        return [{"symmetry": family, **row} for family, own in self.columns.items() for row in own.records()]
 
     def plot(self, ax: Any = None, *, caption: bool = False, **options: Any) -> Any:
         """Draw it as a map, measures against families; see `landscape.results.drawing.plotted`."""

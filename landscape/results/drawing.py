@@ -26,6 +26,10 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "axes": ("landscape.report.figures.spectrum", "draw_density"),
         "figure": ("landscape.report.figures.titled", "figure_density"),
     },
+    "Breakdown": {
+        "axes": ("landscape.report.figures.breakdown", "draw_blocks"),
+        "figure": ("landscape.report.figures.titled", "figure_blocks"),
+    },
     "Eigenpairs": {
         "axes": ("landscape.report.figures.spectrum", "draw_eigenvalues"),
         "figure": ("landscape.report.figures.titled", "figure_eigenvalues"),

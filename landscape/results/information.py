@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from landscape.machine.json_values import finite_or_none, number_or_nan
+from landscape.results.printed import Cells, Printed
 
 _ROUNDING = 0.05  # bits; the random error of knn
 
@@ -67,7 +68,7 @@ class LayerInformation:
 
 
 @dataclass(frozen=True)
-class Information:
+class Information(Printed):
     """Mutual information of layers with inputs and labels: a network's place in the information plane.
 
     Attributes:
@@ -123,11 +124,17 @@ class Information:
         rows = tuple(LayerInformation.from_json(row) for row in data["layers"])
         return cls(rows, data["samples"], data["label_entropy"], data["settings"], data["provenance"])
 
-    def __str__(self) -> str:
-        table = [self.HEAD, *(row.row() for row in self.rows)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.HEAD))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join([*lines, *self.notes()])
+    def cells(self) -> Cells:
+        """One row per layer and estimator, then what to know before trusting them."""
+        return Cells(self.HEAD, [row.row() for row in self.rows], after=self.notes())
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per layer and estimator, in bits."""
+        return [
+            {"layer": r.layer, "units": r.units, "estimator": r.estimator, "inputs": r.whole.inputs, "labels": r.whole.labels}
+            | {"inputs_half": r.half.inputs, "labels_half": r.half.labels}
+            for r in self.rows
+        ]
 
 
 def _some(names: list[str]) -> str:

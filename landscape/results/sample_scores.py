@@ -10,6 +10,7 @@ import numpy as np
 from landscape.errors import UsageError
 from landscape.machine.json_values import finite_or_none, number_or_nan
 from landscape.results.drawing import plotted
+from landscape.results.printed import Cells, Printed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ class Detection:
 
 
 @dataclass(frozen=True, eq=False)
-class SampleScores:
+class SampleScores(Printed):
     """Scores of every sample, ranked by one of them; prints as a table of the highest.
 
     Attributes:
@@ -114,17 +115,25 @@ class SampleScores:
         ordered = sorted(self.detection.items(), key=lambda item: -item[1].auroc)
         return [(name, str(found)) for name, found in ordered]
 
-    def __str__(self) -> str:
-        table = [self.head, *self.rows()]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.head))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+    def cells(self) -> Cells:
+        """The highest ranked samples, how well the scores find wrong labels, and what is missing."""
+        after: list[str] = []
         if self.detection:
             first = next(iter(self.detection.values()))
-            lines += ["", f"AUROC for {first.wrong} wrong samples among {len(self)}"]
-            lines += [f"{name}  {text}" for name, text in self.detection_rows()]
-        lines += [f"{name}: not defined: {why}" for name, why in self.missing.items()]
-        lines += [f"{name}: NOT CONVERGED: {why}" for name, why in self.unconverged.items()]
-        return "\n".join(lines)
+            after = ["", f"AUROC for {first.wrong} wrong samples among {len(self)}"]
+            after += [f"{name}  {text}" for name, text in self.detection_rows()]
+        after += [f"{name}: not defined: {why}" for name, why in self.missing.items()]
+        after += [f"{name}: NOT CONVERGED: {why}" for name, why in self.unconverged.items()]
+        return Cells(self.head, self.rows(), after=after)
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per sample, the highest ranked first."""
+        out: list[Mapping[str, Any]] = []
+        for rank, i in enumerate(self.ranking().tolist(), 1):
+            own = {"rank": rank, "sample": i, "label": self.label(self.targets, i), "predicted": self.label(self.predicted, i)}
+            own |= {} if self.wrong is None else {"wrong": bool(self.wrong[i])}
+            out.append(own | {name: float(values[i]) for name, values in self.scores.items()})
+        return out
 
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the ranking score sorted; with `caption` the highest ranked samples, if they are images."""

@@ -1,14 +1,14 @@
 """The measures of one checkpoint, as `landscape sharpness` prints and writes them."""
 
-import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from landscape.machine.json_values import finite_or_none
 from landscape.results.estimate import Estimate
 from landscape.results.found_symmetries import FoundSymmetries
+from landscape.results.printed import Cells, Printed
 from landscape.results.records.varying_weights import weights_words
 from landscape.results.stationarity import Stationarity
 
@@ -113,7 +113,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Sharpness(Printed):
     """All measures of one network on one data set. Prints as a table, or as HTML in a notebook.
 
     Attributes:
@@ -142,6 +142,13 @@ class Sharpness:
 
     def __getitem__(self, name: str) -> Estimate:
         return self.measures[name].estimate
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.measures)
+
+    def keys(self) -> KeysView[str]:
+        """Names of the measures, so that `dict(result)` is name -> Estimate."""
+        return self.measures.keys()
 
     @property
     def unconverged(self) -> list[str]:
@@ -192,14 +199,19 @@ class Sharpness:
         text += f" on {self.samples} samples"
         return f"{text}; {weights_words(self.provenance)} vary" if self.provenance.get("held_weights") else text
 
-    def __str__(self) -> str:
-        return "\n".join((self.centre(), *aligned([HEAD, *self.rows()]), *self.reasons(), LEGEND))
+    def cells(self) -> Cells:
+        """Loss and accuracy, the table of the measures, and what is to be said under it."""
+        return Cells(HEAD, self.rows(), (self.centre(),), (*self.reasons(), LEGEND))
 
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{h}</th>" for h in HEAD)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows())
-        why = "".join(f"<p>{html.escape(reason)}</p>" for reason in self.reasons())
-        return f"<p>{html.escape(self.centre())}</p><table><tr>{head}</tr>{body}</table>{why}<p>{html.escape(LEGEND)}</p>"
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per measure; `low` and `high` are the method's 95 % interval, as far as it is known."""
+        out: list[Mapping[str, Any]] = []
+        for name, m in self.measures.items():
+            e, bounds = m.estimate, m.estimate.interval() or (None, None)
+            own = {"measure": name, "value": e.value, "low": bounds[0], "high": bounds[1], "data_stderr": e.data_stderr}
+            own |= {"kind": e.kind, "converged": e.converged, "fakeable_by": m.mark if m.defined else "", "unit": m.unit}
+            out.append(own | {"products": m.matvecs, "seconds": m.seconds})
+        return out
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the "results" list of the command line's JSON."""
@@ -235,9 +247,3 @@ def joint_mark(measurements: Sequence[Measurement]) -> str:
     unknown = tuple(dict.fromkeys(family for m in measurements for family in m.unknown if family not in fakeable_by))
     survives = tuple(dict.fromkeys(family for m in measurements for family in m.survives if family not in fakeable_by))
     return replace(measurements[0], fakeable_by=fakeable_by, survives=survives, unknown=unknown).mark
-
-
-def aligned(table: list[tuple[str, ...]]) -> list[str]:
-    """Rows of cells as lines of plain text with aligned columns."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]

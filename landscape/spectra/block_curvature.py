@@ -9,7 +9,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.linalg.probes import default_generator
 from landscape.objective import Objective
-from landscape.results import Block
+from landscape.results import Block, Breakdown
 from landscape.spectra.hessian_spectrum import eigenpairs
 
 
@@ -20,7 +20,7 @@ def breakdown(
     probes: int = 64,
     tol: float = 1e-3,
     generator: torch.Generator | None = None,
-) -> list[Block]:
+) -> Breakdown:
     """Trace and largest eigenvalue of the Hessian's diagonal blocks, for layers and optionally for filters.
 
     A layer's block contains all parameters of one module. A filter's contains the weights of one output channel of a
@@ -35,7 +35,8 @@ def breakdown(
         generator: of probes and start vectors; default seed 0.
 
     Returns:
-        Blocks of the layers in the order of the network, then those of the filters.
+        Blocks of the layers in the order of the network, then those of the filters; prints, plots, and gives a
+        DataFrame.
 
     Raises:
         UsageError: there are fewer than 2 probes.
@@ -65,14 +66,14 @@ def breakdown(
         forms = sweep.sections[:, [name[0] == layer for name in names]].sum(1)
         out.append(Block(layer, None, part.dim, linalg.mean_estimate(forms), eigenpairs(part, generator=random).estimate(0)))
     if not filters:
-        return out
+        return Breakdown(out)
     numbers = [i for i, name in enumerate(names) if name[1] is not None]
     blocks = [torch.nonzero(ids == i)[:, 0].to(objective.device) for i in numbers]
     traces = sweep.section_traces()
     tops = linalg.block_eigenvalues(objective.hvp, objective.dim, blocks, tol=tol, together=together, **options)
     for i, block, top in zip(numbers, blocks, tops, strict=True):
         out.append(Block(*names[i], len(block), traces[i], top))
-    return out
+    return Breakdown(out)
 
 
 def _sections(objective: Objective) -> tuple[list[tuple[str, int | None]], Int[Tensor, " P"]]:

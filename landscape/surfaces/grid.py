@@ -196,7 +196,9 @@ def _slice(
     empty = Slice(
         chart.axes, chart.coordinates, {}, {}, None,
         title + (f", BatchNorm: {WORDS[batchnorm]}" if normalized else ""),
-        provenance(objective, test) | {"seed": seed} | ({"batchnorm": WORDS[batchnorm]} if normalized else {}),
+        provenance(objective, test)
+        | {"seed": seed, "axis_lengths": [float(d.vector.double().norm()) for d in directions]}
+        | ({"batchnorm": WORDS[batchnorm]} if normalized else {}),
     )  # fmt: skip
     recalibrated = normalized and batchnorm == "recalibrate"
     with run.computing():

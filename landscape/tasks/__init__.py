@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from landscape.tasks.data.by_name import read_data
     from landscape.tasks.data.corruption import CONDITIONS, corrupt
     from landscape.tasks.data.dataset import KINDS, DataSet
-    from landscape.tasks.libraries import parse_options
+    from landscape.tasks.libraries import model_by_name, parse_options
     from landscape.tasks.loading import load, resolve
     from landscape.tasks.networks import NETWORKS, build
     from landscape.tasks.task import Source, Task
@@ -25,6 +25,7 @@ _HOME = {
     "KINDS": "data.dataset",
     "DataSet": "data.dataset",
     "read_data": "data.by_name",
+    "model_by_name": "libraries",
     "parse_options": "libraries",
     "load": "loading",
     "resolve": "loading",
@@ -59,6 +60,7 @@ __all__ = [
     "corrupt",
     "customise",
     "load",
+    "model_by_name",
     "parse_options",
     "read_data",
     "resolve",

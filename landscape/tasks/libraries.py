@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,20 +19,54 @@ _LONGEST = 4096  # most characters of an option's value; a list of a few hundred
 _DOWNLOADS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
 
 
-def model_by_name(name: str, options: Mapping[str, Any]) -> nn.Module:
+def full_name(name: str) -> str:
+    """The name with its library, for one that no built-in network has: "resnet18" is "torchvision:resnet18".
+
+    torchvision comes before timm, which has many of its names too.
+
+    Raises:
+        UsageError: neither has a network of this name.
+    """
+    if ":" in name or name in networks.NETWORKS:
+        return name
+    full = next((full for library in ("torchvision", "timm") if in_library(full := f"{library}:{name}")), None)
+    if full is None:
+        from landscape.tasks.torchvision_import import torchvision
+
+        known = [*networks.NETWORKS, *torchvision.models.list_models(module=torchvision.models)]
+        near = ", ".join(difflib.get_close_matches(name, known, n=3) or networks.NETWORKS)
+        raise UsageError(
+            f"expected a built-in network or one of torchvision, timm:NAME or hf:FOLDER, found {name!r}",
+            fix=f"did you mean {near}?",
+        )
+    return full
+
+
+def in_library(name: str) -> bool:
+    """Whether "torchvision:NAME" or "timm:NAME" is a network of that library, as installed here."""
+    from landscape.tasks.torchvision_import import torchvision
+
+    library, _, model = name.partition(":")
+    if library == "torchvision":
+        return model in torchvision.models.list_models(module=torchvision.models)
+    return importlib.util.find_spec("timm") is not None and bool(importlib.import_module("timm").is_model(model))
+
+
+def model_by_name(name: str, options: Mapping[str, Any], device: str = "cpu") -> nn.Module:
     """A model with new random weights: a built-in one ("resnet20") or another library's ("torchvision:resnet18").
 
     Args:
         name: `NETWORK`, `torchvision:NAME`, `timm:NAME`, or `hf:FOLDER` with the folder of a Hugging Face image classifier's
             config.json.
         options: the constructor's keyword arguments.
+        device: "cpu", or "meta" for a model without memory.
 
     Raises:
         UsageError: no such library or model, an option that the constructor does not accept, or one that would download.
     """
     library, colon, model = name.partition(":")
     if not colon:
-        return networks.build(name, **options)
+        return networks.build(name, device=device, **options)
     maker = _LIBRARIES.get(library)
     if maker is None or not model:
         raise UsageError(
@@ -44,7 +79,7 @@ def model_by_name(name: str, options: Mapping[str, Any]) -> nn.Module:
                 f"expected a model without {key}, found {key}={options[key]!r}", fix="weights come from the checkpoint"
             )
     # Constructors draw their weights from the global generator, whose state is restored.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         try:
             return maker(model, options)
         except LandscapeError:

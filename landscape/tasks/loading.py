@@ -1,5 +1,6 @@
 """Build a Task from a checkpoint, or from names."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from landscape import checkpoints
+from landscape.checkpoints.architecture import guess
 from landscape.checkpoints.fitting.adapter import is_adapter
 from landscape.errors import MismatchError, UsageError, printable
 from landscape.machine.agreement import check_alike
 from landscape.machine.distributed import group
+from landscape.machine.files import bare_name
 from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import Corrupted
-from landscape.tasks.data.dataset import DataSet, DataSpec
-from landscape.tasks.libraries import model_by_name
+from landscape.tasks.data.dataset import KINDS, DataSet, DataSpec
+from landscape.tasks.libraries import full_name, model_by_name
 from landscape.tasks.networks import build
+from landscape.tasks.recognition import Recognized, recognize
 from landscape.tasks.task import Source, Task
 from landscape.tasks.training.by_recipe import SCHEMA, corruption_of, located
 from landscape.tasks.training.network_for_data import WEIGHT_DTYPES, network_options, options_for
@@ -65,7 +69,7 @@ def load(
     record: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
     if task is None and model is None:
-        record = _record(path, checkpoint.recipe)
+        record = _record(path, checkpoint, chosen, data)
         built, notices = _recorded(record, checkpoint.extras, data, chosen.state)
     else:
         if isinstance(model, str) and is_adapter(chosen.state):
@@ -73,11 +77,21 @@ def load(
                 f"expected the weights of a whole network for --model {model}, found an adapter, whose base would be random",
                 fix="build the base with its own weights in a task.py, or save the merged network (merge_and_unload)",
             )
+        if isinstance(model, str) and task is None and data is None:
+            raise _without_data(path, model, model_kwargs or {}, recognize(chosen, path, checkpoint.meta))
         built = resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
-    fitted = checkpoints.fit(built.model, chosen)
+    try:
+        fitted = checkpoints.fit(built.model, chosen)
+    except MismatchError as error:
+        found = recognize(chosen, path, checkpoint.meta) if isinstance(model, str) else None
+        if found is None:
+            raise
+        mended = MismatchError(error.problem, fix=f"add {shlex.join(found.arguments)}, which they fit", options=found.arguments)
+        mended.table = error.table
+        raise mended from None
     return replace(
         built,
-        name=built.name or (f"{record['training']['data']}-{record['training']['network']}" if record else Path(path).stem),
+        name=built.name or (f"{record['training']['data']}-{record['training']['network']}" if record else bare_name(path)),
         recipe=built.recipe if built.recipe is not None else record,
         checkpoint=Source(str(path), checkpoint.sha256, chosen.name),
         notices=_unique(*built.notices, *notices, *checkpoint.notices, *chosen.notices, *fitted),
@@ -122,6 +136,7 @@ def resolve(
         raise UsageError(
             f"expected --task FILE, or --model NAME with --data KIND:PATH; found no {missing}", fix=f"add {missing}"
         )
+    model = full_name(model) if isinstance(model, str) else model
     found = read_data(data)
     options = dict(model_kwargs or {})
     if isinstance(model, str) and ":" not in model:
@@ -156,18 +171,43 @@ def _corrupted_task(net: nn.Module, data: DataSet, used: Corrupted, dtype: torch
     return _task(net, (data.prepare(used.x, dtype), used.y), test, name)
 
 
-def _record(path: str | Path, recipe: Any) -> Mapping[str, Any]:
-    """The checkpoint's record of its training."""
+# What to write for KIND:PATH, where no data were named.
+_DATA = f", with KIND:PATH one of {', '.join(f'{kind}:PATH' for kind in KINDS if kind != 'digits')}"
+
+
+def _record(
+    path: str | Path, checkpoint: checkpoints.Checkpoint, chosen: checkpoints.Weights, data: str | None
+) -> Mapping[str, Any]:
+    """The checkpoint's record of its training; without one, the error that says what is missing and what the weights fit."""
+    recipe = checkpoint.recipe
     if not isinstance(recipe, Mapping) or "training" not in recipe:
+        found = recognize(chosen, path, checkpoint.meta)
+        unnamed = f"expected the model and data of {path} to be given, found a checkpoint that does not name them"
+        if found is None:
+            looks = guess({name: tuple(t.shape) for name, t in chosen.state.items()})
+            raise UsageError(
+                unnamed + (f" (by its names and shapes: {looks})" if looks else ""),
+                fix=f"add --model NAME --data KIND:PATH, or --task task.py, which landscape init {path} writes to be filled in",
+            )
+        fits = f"its {found.tensors} tensors fit" if found.tensors else "the config.json beside it is that of"
+        options = (*found.arguments, "--data", data or "KIND:PATH")
         raise UsageError(
-            f"expected the model and data of {path} to be given, found a checkpoint that does not name them",
-            fix="add --task task.py, or --model NAME --data KIND:PATH",
+            f"{unnamed}; {fits} {found.model}", fix=f"add {shlex.join(options)}" + ("" if data else _DATA), options=options
         )
     if recipe.get("schema") != SCHEMA:
         raise UsageError(
             f"expected a recipe of schema {SCHEMA}, found {recipe.get('schema')!r}", fix="use the version that wrote it"
         )
     return recipe
+
+
+def _without_data(path: str | Path, model: str, options: Mapping[str, Any], found: Recognized | None) -> UsageError:
+    """The error for a model without data, with the options of the model that the weights fit."""
+    given = ("--model", model, *(word for key, value in options.items() for word in ("-M", f"{key}={value}")))
+    words = (*(found.arguments if found is not None and found.model == full_name(model) else given), "--data", "KIND:PATH")
+    return UsageError(
+        f"expected data for the model of {path}, found no --data", fix=f"add {shlex.join(words)}{_DATA}", options=words
+    )
 
 
 def _recorded(

@@ -1,5 +1,6 @@
 """What a fresh interpreter has imported when a command is done: modules are counted, since times are noisy."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,40 @@ def test_commands_import_what_they_need(command, options, needed, checkpoint, tm
     assert "torch" in there
     if command == "inspect":
         assert "scipy" not in there
+
+
+@pytest.mark.parametrize("command", ["inspect", "sharpness"])
+@pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n", b"<html>"], ids=["missing", "empty", "picture", "page"])
+def test_what_is_no_checkpoint_is_refused_without_torch(command, content, tmp_path):
+    file = tmp_path / "net.pt"
+    if content is not None:
+        file.write_bytes(content)
+    there = imported([command, file], code=2 if not content else 4)
+    assert there.isdisjoint(HEAVY), there & set(HEAVY)
+
+
+@pytest.mark.parametrize("command", ["inspect", "init"])
+def test_help_lists_what_does_something(command):
+    command = typer.main.get_command(one_command(command))
+    listed = {name for option in command.params if not getattr(option, "hidden", False) for name in option.opts}
+    assert listed == {"checkpoint", "--json", "--out", "--debug"}
+    assert "--samples" in {name for option in command.params for name in option.opts}  # accepted like everywhere
+
+
+def test_the_options_of_the_program_itself():
+    options = {name for option in typer.main.get_command(all_commands()).params for name in option.opts}
+    assert {"--version", "--install-completion", "--show-completion"} <= options
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("landscape sha", "sharpness"), ("landscape sharpness --meas", "--measures"), ("landscape in", "init")],
+)
+def test_a_shell_completes_commands_and_options(typed, offered):
+    words = {"_LANDSCAPE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    line = "import sys; sys.argv = ['landscape']; from landscape.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, timeout=300, env=os.environ | words)
+    assert offered in done.stdout.split(), done.stderr
 
 
 def test_doctor_draws_nothing_and_learns_nothing():

@@ -286,3 +286,12 @@ def test_the_advice_on_points_is_enough():
     points = int(caught.value.fix.split(">= ")[1].split(",")[0])
     density = spectral_density(lambda v: v * diagonal, 5, sigma=1e-3, points=points)
     assert np.trapezoid(density.density, density.grid) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("steps", [6, 60])
+def test_few_steps_put_no_mass_far_beyond_the_largest_eigenvalue(steps):
+    diagonal = torch.cat([torch.linspace(-0.02, 0.02, 180, dtype=torch.float64), torch.tensor([1.0, 4.0, 30.0]).double()])
+    density = spectral_density(lambda v: v * diagonal, 183, probes=4, steps=steps, scale="log", dtype=torch.float64)
+    beyond = density.grid > 30 * 2.2  # three widths of the kernel
+    assert np.trapezoid(density.density[beyond], density.grid[beyond]) < 0.002 * 3 / 183
+    assert abs(np.trapezoid(density.density, density.grid) - 1) < 1e-3

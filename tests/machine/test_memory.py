@@ -13,7 +13,8 @@ from torch import nn
 from landscape.curvature.footprint import Live
 from landscape.errors import UsageError
 from landscape.machine import memory
-from landscape.machine.memory import Affine, Basis, Plan, allowed, parsed, plan, said
+from landscape.machine.memory import Affine, Basis, Plan, allowed, parsed, plan
+from landscape.machine.sizes import said
 from landscape.measures import sharpness
 from landscape.objective import Objective
 from landscape.spectra import eigenpairs, spectral_density, spectrum

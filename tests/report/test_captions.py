@@ -21,6 +21,7 @@ from landscape.report import (
     figure_interpolation,
     figure_measures,
     figure_merge_tree,
+    figure_separation,
     figure_slice,
     write_report,
 )
@@ -284,3 +285,28 @@ def test_the_height_of_a_barrier_stays_inside_its_panel():
             box = label.get_window_extent()
             assert ax.bbox.y1 >= box.y1
             assert not ax.get_legend().get_window_extent().overlaps(box)
+
+
+def test_a_figure_of_test_values_quotes_no_check_of_the_training_loss():
+    piece = examples.plane(9, 9)
+    piece = replace(piece, values={**piece.values, "test_loss": 2 * piece.values["loss"]})
+    train, test = (figure_slice(piece, quantity=q).get_supxlabel() for q in ("loss", "test_loss"))
+    assert "checked: " in train
+    assert "checked: " not in test
+    assert "test values" in test
+
+
+def test_the_lower_axis_of_the_blocks_starts_at_zero():
+    blocks = [
+        Block(f"l{i}", None, 9, Estimate(5.0 + i, 0.1, "t", 8), Estimate(2.0 + 0.3 * i, 1e-3, "residual", 8)) for i in range(4)
+    ]
+    for ax in figure_breakdown(blocks).axes:
+        assert ax.get_ylim()[0] <= 0
+
+
+@pytest.mark.parametrize("runs", [6, 3])
+def test_bars_are_announced_where_they_are_drawn(runs):
+    comparison = compared(3, runs)
+    for figure in (figure_effects(comparison), figure_correlations(comparison), figure_separation(comparison)):
+        drawn = any(str(line.get_gid()).startswith("interval") for ax in figure.axes for line in ax.lines)
+        assert ("bars: 95 %" in figure.get_supxlabel()) is drawn

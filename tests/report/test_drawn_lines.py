@@ -162,3 +162,26 @@ def test_interpolation_wants_a_line_and_enough_axes():
         draw_interpolation(examples.plane(5, 5))
     with pytest.raises(UsageError, match="expected 2 axes, found 0"):
         draw_interpolation(examples.interpolation(), [])
+
+
+def test_a_wide_band_of_test_data_does_not_flatten_the_curves():
+    piece = examples.interpolation()
+    low = {k: 0.05 * v + 0.3 if "loss" in k else v for k, v in piece.values.items()}
+    found = piece.barriers["loss"]
+    small = Barrier(0.05 * found.height, 0.001, found.at, 0.05 * found.ends + 0.3)
+    stderr = {**piece.stderr, "test_loss": np.full(41, 5.0)}
+    ax = draw_interpolation(replace(piece, values=low, stderr=stderr, barriers={"loss": small}))[0]
+    bottom, top = ax.get_ylim()
+    curves = np.concatenate([low["loss"], low["test_loss"]])
+    assert np.ptp(curves) >= 0.4 * (top - bottom)
+    assert bottom <= curves.min() < curves.max() <= top
+
+
+@pytest.mark.parametrize(("share", "style"), [(1.0, "<->"), (0.004, "|-|")])
+def test_the_arrow_of_a_barrier_does_not_collapse(share, style):
+    piece = examples.interpolation()
+    found = piece.barriers["loss"]
+    top = share * found.height
+    axes = draw_interpolation(replace(piece, barriers={"loss": Barrier(top, 0.001, found.at, found.ends)}))
+    arrow = next(text.arrow_patch for text in axes[0].texts if getattr(text, "arrow_patch", None) is not None)
+    assert type(arrow.get_arrowstyle()).__name__ == {"<->": "CurveAB", "|-|": "BarAB"}[style]

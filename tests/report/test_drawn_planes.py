@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from landscape.errors import UsageError
 from landscape.report import draw_slice
 from landscape.report.surfaces.plane import draw_contour
+from landscape.results.surfaces.track import Track
 
 
 def lines_of(ax):
@@ -58,7 +59,7 @@ def test_surface_has_the_height_of_the_function():
     x, y, z = ax.collections[0]._faces.reshape(-1, 3).T  # the polygons before projection; matplotlib has no public way to them
     assert len(z) == 4 * 7 * 4
     np.testing.assert_allclose(z, x + 10 * y)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == tuple(f"{n}\n(step; 1 = full vector)" for n in examples.plane().axes)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == tuple(f"{n}\n(1 = the whole vector)" for n in examples.plane().axes)
 
 
 def test_log_surface_labels_values_not_logarithms():
@@ -156,5 +157,36 @@ def test_bad_requests_say_what_was_found():
 
 def test_the_result_draws_itself():
     ax = examples.plane(5, 5).plot()
-    assert ax.get_xlabel() == "random, seed 0, filter norm (step; 1 = full vector)"
+    assert ax.get_xlabel() == "random, seed 0, filter norm (1 = the whole vector)"
     assert ax._repr_png_().startswith(b"\x89PNG")
+
+
+def test_an_axis_says_how_long_a_step_of_one_is():
+    piece = examples.plane(5, 5, provenance={"axis_lengths": [1.0, 12.345]})
+    ax = draw_slice(piece)
+    assert ax.get_xlabel().endswith("(distance in weight space)")
+    assert ax.get_ylabel().endswith("(1 = a distance of 12.3)")
+
+
+def test_a_surface_carries_its_trajectory_at_its_own_height():
+    places = np.array([[0.9, 0.8], [0.4, 0.5], [0.0, 0.0]])
+    track = Track("training", ("0", "1", "2"), places, np.zeros(3), 1.0)
+    ax = draw_slice(examples.plane(5, 5, function=lambda u, v: 1 + u + 2 * v + 3, tracks=(track,)), view="3d")
+    (line,) = [line for line in ax.lines if line.get_gid() == "track training"]
+    x, y, z = (np.asarray(c, float) for c in line.get_data_3d())
+    np.testing.assert_allclose(z, x + 2 * y + 4)  # a plane hides nothing of itself
+    assert (x[0], y[0], x[-1], y[-1]) == (0.9, 0.8, 0.0, 0.0)
+    assert "training" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_a_checkpoint_behind_a_wall_is_shown_from_above_or_as_a_ring():
+    def wall(u, v):
+        return 1 + 3 * np.exp(-(((v + 0.8) / 0.08) ** 2)) + 0 * u
+
+    bowl = examples.plane(31, 31, function=lambda u, v: 1 + u**2 + v**2)
+    low, high = draw_slice(bowl, view="3d"), draw_slice(examples.plane(31, 31, function=wall), view="3d")
+    assert low.elev < high.elev
+    pit = draw_slice(examples.plane(31, 31, function=lambda u, v: 1 - 0.9 * np.exp(-(u**2 + v**2) / 0.001)), view="3d")
+    for ax in (low, high, pit):
+        (dot,) = [line for line in ax.lines if line.get_gid() == "centre"]
+        assert (dot.get_markerfacecolor() == "none") is (ax is pit)

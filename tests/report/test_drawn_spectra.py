@@ -7,6 +7,7 @@ import pytest
 import report_examples as examples
 
 from landscape.report import draw_density, draw_eigenvalues, figure_density
+from landscape.report.figures.spectrum import _wide_parts
 
 
 def test_density_band_and_scale():
@@ -132,3 +133,10 @@ def test_smallest_end_counts_from_below():
 def test_the_caption_says_the_method_and_the_samples():
     footer = figure_density(examples.density(), provenance={"samples": 30, "seed": 3}).get_supxlabel()
     assert footer == "stochastic Lanczos quadrature: 8 probes × 29 steps, 17,226 weights\n30 samples"
+
+
+def test_single_walls_of_the_band_are_not_filled():
+    parts = np.array([True] * 3 + [False] * 97 + [True, False] + [True] * 40)
+    assert _wide_parts(parts).tolist() == [False] * 102 + [True] * 40
+    assert not _wide_parts(np.array([False] * 60 + [True] + [False] * 60)).any()
+    assert _wide_parts(np.ones(10, bool)).all()

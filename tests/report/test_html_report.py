@@ -12,7 +12,7 @@ import report_examples as examples
 
 from landscape.errors import UsageError
 from landscape.report import write_report
-from landscape.report.page.table_cells import cell, check_verdict, labels
+from landscape.report.page.table_cells import breakable, cell, check_verdict, labels
 from landscape.results import Barrier, Block, Estimate, NormRatios, Slice
 
 SIDES = {"small": 1.0, "large": 2.0}
@@ -294,7 +294,8 @@ def test_interactive_surfaces_carry_their_script(tmp_path):
 def test_interactive_rows_are_axis_two():
     interactive = pytest.importorskip("landscape.report.page.interactive", reason="the report extra is not installed")
     piece = examples.plane(3, 5, ((-1, 2), (-3, 1)), lambda u, v: u + 10 * v - 0 * u)
-    (surface,) = interactive._figure(piece, "loss").data
+    surface, centre = interactive._figure(piece, "loss").data
+    assert centre.z[0] >= 0
     x, y = np.meshgrid(surface.x, surface.y)
     np.testing.assert_allclose(surface.z, x + 10 * y)
 
@@ -395,8 +396,45 @@ def test_interactive_surfaces_carry_tracks_and_previews():
 
     from landscape.report.page import interactive
 
-    surface, track = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
+    surface, track, centre = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
+    assert (centre.name, centre.x[0], centre.y[0]) == ("checkpoint", 0, 0)
+    assert np.isfinite(centre.z).all()
     assert surface.z.shape == (8, 8)
     np.testing.assert_array_equal(np.stack([track.x, track.y], axis=1), path().coordinates)
     assert np.isfinite(track.z).all()
     assert track.text[0] == "epoch 0: 2.3 off the plane"
+
+
+def test_a_plane_is_turned_before_its_pictures(tmp_path):
+    pytest.importorskip("plotly", reason="the report extra is not installed")
+    pieces = [examples.line(), examples.plane(5, 5)]
+    text = write_report(tmp_path / "a.html", title="t", slices=pieces, interactive=True).read_text()
+    section = text[text.index('<section id="surfaces">') :]
+    heading = section.index("Loss surface around")
+    assert heading < section.index('class="turn"') < section.index("<img", heading)
+
+
+def test_the_ends_of_a_line_have_the_names_of_its_figure(tmp_path, monkeypatch):
+    from landscape.report.page import surface_section
+
+    drawn = []
+    monkeypatch.setattr(surface_section, "picture", lambda figure, words: drawn.append(figure))
+    piece = examples.interpolation()
+    surface_section.slice_entry(replace(piece, provenance={**piece.provenance, "ends": ["lr0.1", "lr0.5"]}))
+    assert "0: lr0.1, 1: lr0.5" in drawn[0].axes[0].get_xlabel()
+
+
+def test_settings_are_told_in_words(tmp_path):
+    one = examples.sharpness("a")
+    told = {"memory": {"budget": 3 << 30, "bases": [{"vectors": 4, "bytes": 5 << 20}]}, "span": (-1.0, 1.0), "keep": True}
+    page = Page(write_report(tmp_path / "a.html", title="t", sharpness=[replace(one, provenance=told)]).read_text())
+    for words in ("3.0 GiB", "vectors: 4, bytes: 5 MiB", "-1, 1", "yes"):
+        assert words in page.words
+    assert "{" not in page.words
+    assert str(3 << 30) not in page.words
+
+
+def test_names_break_between_words_only():
+    assert str(breakable("small_batch/final.pt")) == "small_<wbr>batch/<wbr>final.<wbr>pt"
+    assert str(breakable("<generalization")) == "&lt;generalization"
+    assert str(breakable("0123456789abcdef" * 2)).count("<wbr>") >= 3

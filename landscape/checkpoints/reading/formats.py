@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from landscape.errors import MalformedError, UsageError
+from landscape.errors import MalformedError, UsageError, printable
 from landscape.machine import files
 
 Kind = Literal["safetensors", "zip", "legacy pickle", "tar"]
@@ -64,6 +64,20 @@ def open_checkpoint(path: str | Path) -> tuple[BinaryIO, int]:
         file.close()
         raise UsageError(f"expected a checkpoint, found an empty file (0 bytes): {path}", fix="save or download it again")
     return file, size
+
+
+def check_look(path: str | Path) -> None:
+    """Refuse a file that cannot be a checkpoint by its first bytes, before anything that reads tensors is imported.
+
+    A directory is not looked into.
+
+    Raises:
+        UsageError, MalformedError: as `open_checkpoint` and `sniff`.
+    """
+    if not os.path.isdir(path):
+        file, size = open_checkpoint(path)
+        with file:
+            sniff(file, size, printable(Path(path).name, limit=120))
 
 
 def sniff(file: BinaryIO, size: int, name: str) -> Kind:

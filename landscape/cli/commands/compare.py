@@ -262,7 +262,6 @@ def _write(
         folder.written += save(figure_separation(comparison, caption=caption), folder.path / "memorization")
     if comparison.rank_correlation:
         folder.written += save(figure_correlations(comparison, caption=caption), folder.path / "correlation")
-    for i, (name, piece) in enumerate(lines.items(), 1):
-        ends = name.split(" to ", 1)
-        folder.written += save(figure_interpolation(piece, ends=(ends[0], ends[1]), caption=caption), folder.path / f"line-{i}")
+    for i, piece in enumerate(lines.values(), 1):
+        folder.written += save(figure_interpolation(piece, caption=caption), folder.path / f"line-{i}")
     terminal.written(folder.written)

@@ -12,6 +12,7 @@ from landscape.errors import printable
 from landscape.machine.json_values import plain
 
 NAME = "inspect"
+IDLE = frozenset({"seed", "device", "dtype", "samples", "batch_size", "memory", "allow_unconverged"})
 
 
 def run(
@@ -25,9 +26,6 @@ def run(
     """
     from landscape.checkpoints import describe, read
 
-    for name in ("samples", "batch_size"):
-        if getattr(common, name) is not None:
-            terminal.note(f"--{name.replace('_', '-')} has no effect on inspect, which reads no data")
     description = describe(read(checkpoint))
     terminal.line(f"{description.path}: {description.format}, {description.size:,} bytes, sha256 {description.sha256}")
     for candidate in description.candidates:

@@ -11,6 +11,7 @@ from landscape.cli.moves.asked_families import asked
 from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import NumericalError
+from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
     from landscape.cli.moves.certified_moves import Line
@@ -123,7 +124,7 @@ def run(
         "node": node, "layer": layer, "target": target, "sweep": sweep, "measures": names, "symmetry": list(families),
         "condition": wanted.ratio, "attack": attack,
     }  # fmt: skip
-    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-reparam"), inputs)
+    folder = OutputDirectory(common.out or Path(f"{bare_name(checkpoint)}-reparam"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
     for text in str(symmetries).splitlines():
         terminal.line(text)

@@ -8,6 +8,7 @@ import typer
 from landscape.cli.options import CLEAN, Common, Varying, listed_names
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
+from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,7 @@ def run(
         "trajectory": None if files is None else {p.name: path_sha256(p) for p in files.paths},
         "wrong": None if mask is None else mask.nonzero().flatten().tolist(),
     }  # fmt: skip
-    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-samples"), inputs)
+    folder = OutputDirectory(common.out or Path(f"{bare_name(checkpoint)}-samples"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
     if mask is not None:
         terminal.note(f"{int(mask.sum())} of {len(mask)} samples are known to be wrong, from {source}")

@@ -8,6 +8,7 @@ import typer
 from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Varying
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
+from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
     from landscape.cli.output_directory import OutputDirectory
@@ -73,7 +74,7 @@ def run(
         "per_filter": per_filter,
         **({"minibatch_size": minibatch_size, "minibatches": minibatches} if per_batch else {}),
     }  # fmt: skip
-    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-spectrum"), inputs)
+    folder = OutputDirectory(common.out or Path(f"{bare_name(checkpoint)}-spectrum"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
 
     count = min(k, objective.dim)

@@ -10,6 +10,7 @@ from landscape.cli.options import Common, Varying
 from landscape.cli.surfaces.surface_options import SurfaceOptions
 from landscape.cli.terminal import Terminal
 from landscape.errors import MalformedError
+from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
     from landscape.cli.output_directory import OutputDirectory
@@ -67,7 +68,7 @@ def run(
     }  # fmt: skip
     inputs = made_with | options.record() | {"command": NAME}
     inputs.pop("processes", None)  # a run may continue with another number of processes
-    folder = OutputDirectory(common.out or Path(f"{checkpoint.stem}-surface"), inputs)
+    folder = OutputDirectory(common.out or Path(f"{bare_name(checkpoint)}-surface"), inputs)
     centre_line(job.objective, task, checkpoint.name, naming.split, terminal)
     job, points = _settled(job, folder)
     _forecast(job, points)
@@ -163,7 +164,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     else:
         both, two = (directions[0], directions[1]), (spans[0], spans[1])
         found = plane(objective, both, span=two, grid=grid, seed=job.common.seed, **measured, **kept)
-    return replace(found, tracks=tracks, title=found.title.replace("the trained weights", job.checkpoint.stem))
+    return replace(found, tracks=tracks, title=found.title.replace("the trained weights", bare_name(job.checkpoint)))
 
 
 def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: int) -> "Slice":
@@ -189,8 +190,8 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
     )
     for quantity, barrier in found.barriers.items():
         job.terminal.line(f"{quantity.replace('_', ' ')}: {barrier.words(quantity)}")
-    title = found.title.replace("between two minima", f"from {job.checkpoint.stem} to {path.stem}")
-    told: dict[str, Any] = {}
+    title = found.title.replace("between two minima", f"from {bare_name(job.checkpoint)} to {bare_name(path)}")
+    told: dict[str, Any] = {"ends": [bare_name(job.checkpoint), bare_name(path)]}
     if curve is not None:
         # For comparison with the curve.
         straight = interpolation(job.objective, end, run=_points(folder) / "line", **(measured | {"curvature": False}))

@@ -9,7 +9,7 @@ from landscape.cli.options import Common, Naming
 from landscape.cli.surfaces.axis_kinds import Asked, Request
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, UsageError
-from landscape.machine.files import open_regular
+from landscape.machine.files import bare_name, open_regular
 
 if TYPE_CHECKING:
     from landscape.checkpoints.series import CheckpointFiles
@@ -69,7 +69,9 @@ class Axes:
             named = self._named("CKPT")
             if named:
                 points = [self.other(p).theta for p in named]
-                out.append(project(objective, directions, points, [p.stem for p in named], label="checkpoints", path=False))
+                out.append(
+                    project(objective, directions, points, [bare_name(p) for p in named], label="checkpoints", path=False)
+                )
             return {"tracks": [t.to_json() for t in out]}
 
         return tuple(Track.from_json(t) for t in agreed(kept, "tracks", found)["tracks"])

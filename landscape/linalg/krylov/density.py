@@ -19,6 +19,9 @@ from landscape.results import SpectralDensity
 
 # The grid reaches this many sigma beyond the outermost nodes; the kernel's mass outside is 2e-9.
 MARGIN = 6.0
+# Largest default width on the log scale, in u: a factor of 1.28 in t. A wider kernel, as few steps would ask for, puts mass a
+# decade beyond the largest eigenvalue, where there is none; that few steps do not resolve this finely is what the band says.
+WIDEST = 0.25
 # Level of the band for the whole curve: Student's interval at every point, its tails divided by the number of steps
 # (Bonferroni). A pointwise level is not enough: a spectrum that is one narrow bulk is right or wrong as a whole.
 LEVEL = 0.95
@@ -56,7 +59,7 @@ def spectral_density(
         scale: "linear", or "log": symmetric logarithm.
         points: number of grid points; the grid covers all nodes of all probes and six sigma more on both sides.
         sigma: width of the kernel, in the unit of H (linear) or of u (log). Default: range of the nodes / steps, near the
-            resolution of an m-point rule.
+            resolution of an m-point rule; on the log scale at most 0.25.
         linthresh: where the log scale becomes linear. Default: the resolution around zero, at least max |node| * 1e-4.
         memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit.
         seen: called with each probe's Krylov basis before it is released: its outer Ritz vectors are a start for `eigenpairs`.
@@ -126,7 +129,7 @@ def spectral_density(
         slope = np.ones(points)
     else:
         linthresh = linthresh or max(1e-4 * largest, float(around(rules, np.zeros(1))[0])) or 1.0
-        grid, sigma = _grid(np.arcsinh(nodes / linthresh), sigma, points, 0.1)
+        grid, sigma = _grid(np.arcsinh(nodes / linthresh), sigma, points, 0.1, WIDEST)
         slope = linthresh * np.cosh(grid)  # dt/du
     places = grid if linthresh is None else linthresh * np.sinh(grid)
 
@@ -195,13 +198,15 @@ def _quadratures(
     return rules
 
 
-def _grid(nodes: np.ndarray, sigma: float | None, points: int, fallback: float) -> tuple[np.ndarray, float]:
-    """Uniform grid over all nodes, and the width of the kernel, in any coordinate."""
+def _grid(
+    nodes: np.ndarray, sigma: float | None, points: int, fallback: float, widest: float = np.inf
+) -> tuple[np.ndarray, float]:
+    """Uniform grid over all nodes, and the width of the kernel, in any coordinate; the default width is at most `widest`."""
     low, high = float(nodes.min()), float(nodes.max())
     span = high - low
     if sigma is None:
         # Rounding can leave a relative spread of some 1e-7 between nodes of a single eigenvalue.
-        sigma = span / nodes.shape[1] if span > 1e-5 * max(abs(low), abs(high)) else fallback
+        sigma = min(span / nodes.shape[1], widest) if span > 1e-5 * max(abs(low), abs(high)) else fallback
     grid = np.linspace(low - MARGIN * sigma, high + MARGIN * sigma, points)
     step = grid[1] - grid[0]
     if step > sigma:

@@ -14,7 +14,7 @@ from landscape.linalg.products import MatVec, Products, gram, norm, rotate_rows
 from landscape.linalg.vector_store import Place, orthonormal_rows
 from landscape.machine import progress
 from landscape.results import Eigenpairs
-from landscape.results.spectrum import Which
+from landscape.results.spectra.spectrum import Which
 
 # Above this multiple of the rounding error, products count as exactly linear.
 _LOOSE = 1000

@@ -56,7 +56,7 @@ def measure_all(
     steps = {m.name: max(1, round(seconds[m.name])) if seconds and not plan else 1 for m in measures}
     passes = {} if plan is None else {m.name: plan.passes[m.name] for m in todo}
     remaining = None if plan is None else Remaining(passes, plan.each, lambda: objective.spent)
-    label = "measures, in forecast seconds" if seconds and not plan else "measures"
+    label = "measuring, seconds of work" if seconds and not plan else "measures"
     with progress.stage(label, sum(steps.values())) as advance, ExitStack() as stack:
         if remaining is not None:
             stack.enter_context(progress.ticking(lambda: _learn(remaining, advance)))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from landscape.errors import UsageError
 from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, asks_for_log, house, log_axis, note, panels, plain
-from landscape.results import Block
+from landscape.results import Block, Breakdown
 
 
 @house
@@ -38,6 +38,19 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
     names = [plain(b.name, 24) for b in layers]
     drawn[1].set_xticks(places, names, rotation=60 if len(layers) > 5 else 0, ha="right" if len(layers) > 5 else "center")
     return drawn
+
+
+def draw_blocks(blocks: Breakdown, ax: Axes | None = None) -> Axes:
+    """`draw_breakdown` of what `ls.breakdown` returns, in a new figure; the upper of its two axes.
+
+    Raises:
+        UsageError: axes are given: two panels are needed.
+    """
+    if ax is not None:
+        raise UsageError(
+            "expected no axes for two panels, found one", fix="leave ax out, or call landscape.report.draw_breakdown"
+        )
+    return draw_breakdown(blocks.layers, blocks.filters)[0]
 
 
 def _traces(ax: Axes, places: np.ndarray, layers: Sequence[Block]) -> None:
@@ -71,6 +84,8 @@ def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters:
         log_axis(ax, "y", floor / 1.5, max(positive) * 1.5)
         if lost:
             note(ax, f"{lost} at or below {floor:.1g}: not drawn", corner="lower right")
+    else:
+        ax.axhline(0, color=GREY, lw=0.8)  # which the limits of the axis then include
     for place in places:
         ax.axvspan(place - 0.32, place + 0.32, color=LIGHT, alpha=0.5, lw=0, zorder=0)
     if filters:

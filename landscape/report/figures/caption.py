@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from landscape.report.quantities import quantity_name
 from landscape.report.style import label_text, number_of, short
-from landscape.results import UNCONVERGED, Estimate, Sharpness, Slice, SliceCheck
+from landscape.results import UNCONVERGED, Estimate, SampleScores, Sharpness, Slice, SliceCheck
 from landscape.results.records.varying_weights import weights_words
 
 Provenance = Mapping[str, Any]
@@ -118,3 +120,19 @@ def _subject(provenance: Provenance) -> list[str]:
     if provenance.get("batchnorm"):
         parts.append(f"BatchNorm: {provenance['batchnorm']}")
     return [label_text(p, 60) for p in parts]
+
+
+def detection_line(found: SampleScores) -> str:
+    """AUROC of the ranking score, and of the best one if that is another; "" if nothing is known to be wrong."""
+    best = found.best()
+    if best is None:
+        return ""
+    own = found.detection.get(found.by)
+    parts = [f"{found.by} {own}" if own is not None else "", "" if best[0] == found.by else f"best: {best[0]} {best[1]}"]
+    return f"AUROC for {best[1].wrong} wrong labels, 95 % interval over samples: {'; '.join(p for p in parts if p)}"
+
+
+def bars_line(*axes: Axes) -> str:
+    """What the bars are, if there are any: with too few runs there is no interval to draw."""
+    drawn = any(str(line.get_gid()).startswith("interval ") for ax in axes for line in ax.lines)
+    return "bars: 95 % intervals; " if drawn else ""

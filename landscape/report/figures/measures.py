@@ -114,7 +114,9 @@ def draw_measures(
             f"expected measures out of loss, accuracy, {', '.join(known)}, found {unknown[0]!r}", fix="choose one of them"
         )
     if axes is None:
-        handles = _legend([p for name in names for p in _points(groups, name, scores.get(name))[0]], comparison)
+        points = [p for name in names for p in _points(groups, name, scores.get(name))[0]]
+        boxed = [v for name in names for v in _values(comparison, name).values()]
+        handles = _legend(points, any(v.is_interval for v in boxed))
         axes = _panels_under_a_legend(len(names), columns, 2.2 + _label_room(list(groups)), handles)
     if len(axes) < len(names):
         raise UsageError(f"expected {len(names)} axes, found {len(axes)}", fix="give one for each measure")
@@ -122,7 +124,7 @@ def draw_measures(
     for ax, name in zip(drawn, names, strict=True):
         _panel(ax, groups, name, scores.get(name))
         if comparison is not None:
-            _boxes(ax, list(groups), comparison.conditions.get(name) or comparison.table.get(name) or {}, _scale(name))
+            _boxes(ax, list(groups), _values(comparison, name), _scale(name))
             tests = [d for d in comparison.differences if d.name == name]
             if len(tests) == 1:
                 ax.set_xlabel(f"q = {tests[0].q:.2g}", fontsize=8, color=BLACK if tests[0].found else GREY)
@@ -147,11 +149,15 @@ def _panels_under_a_legend(count: int, columns: int, height: float, handles: lis
     return list(axes)
 
 
-def _legend(points: "list[_Point]", comparison: Comparison | None) -> list[Artist]:
+def _values(comparison: Comparison | None, name: str) -> Mapping[str, GroupValue]:
+    """The median of a measure in each group; empty without a comparison."""
+    return {} if comparison is None else comparison.conditions.get(name) or comparison.table.get(name) or {}
+
+
+def _legend(points: "list[_Point]", boxes: bool) -> list[Artist]:
     """Legend of the bars, lines and markers that occur."""
     finite = [p for p in points if np.isfinite(p.value)]
     sizes = Counter(p.group for p in finite)
-    boxes = comparison is not None and any(v.is_interval for values in comparison.table.values() for v in values.values())
     bounds = any(p.estimate.kind == "lower bound" for p in finite)
     mark: dict[str, Any] = {"ls": "", "color": GREY}
     handles = [

@@ -39,8 +39,8 @@ def draw_slice(piece: Slice, ax: Axes | None = None, *, quantity: str = "loss", 
     bars of their residuals. The test quantity is drawn dashed beside the training one. For quantity="loss" the accuracy, if the
     slice has it, is drawn on a second axis. A plane is drawn as filled contours or as a surface, eigenvalues of both signs in
     colours that diverge from zero. The scale is logarithmic if all values are positive and the largest is over 100 times the
-    smallest. Points that are not finite, failed or were not computed have separate markers and are counted. Tracks and minima
-    of the merge tree are drawn on lines and contours, not in three dimensions.
+    smallest. Points that are not finite, failed or were not computed have separate markers and are counted. Tracks are
+    drawn too; in three dimensions at the height of the surface under them. Minima of the merge tree are drawn on contours.
 
     Args:
         piece: the slice.
@@ -60,7 +60,7 @@ def draw_slice(piece: Slice, ax: Axes | None = None, *, quantity: str = "loss", 
         >>> a = np.linspace(-1, 1, 5)
         >>> bowl = Slice(("u", "v"), (a, a), {"loss": a[:, None] ** 2 + 3 * a**2}, {}, None, "bowl", {})
         >>> draw_slice(bowl).get_xlabel()
-        'u (step; 1 = full vector)'
+        'u (1 = the whole vector)'
     """
     if piece.dim == 1:
         return draw_line(piece, ax, quantity)

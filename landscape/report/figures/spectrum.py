@@ -181,15 +181,25 @@ def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
     if density.resolution is None:
         label, known = "95 % band over probes", np.full(grid.shape, True)
     else:
-        label, known = "95 % band: probes and quadrature", lower > floor
+        label, known = "95 % band: probes and quadrature", _wide_parts(lower > floor)
     low, high = np.maximum(lower, floor / 100), np.maximum(upper, floor / 100)
-    ax.fill_between(grid, low, high, where=known.tolist(), color=BLUE, alpha=0.25, lw=0, label=label)
+    if known.any():
+        ax.fill_between(grid, low, high, where=known.tolist(), color=BLUE, alpha=0.25, lw=0, label=label)
     if known.all():
         return
     beyond = ~known
     beyond[1:] |= ~known[:-1]  # the line meets the band
     beyond[:-1] |= ~known[1:]
     ax.plot(grid, np.where(beyond, high, np.nan), color=BLUE, lw=0.8, ls=":", label="upper bound, where the lower is 0")
+
+
+def _wide_parts(known: np.ndarray) -> np.ndarray:
+    """A mask without its parts that are narrower than a twentieth of the axis: single walls say nothing about a curve."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(int)))
+    kept = np.zeros_like(known)
+    for start, stop in edges.reshape(-1, 2):
+        kept[start:stop] = (stop - start) * 20 >= len(known)
+    return kept
 
 
 def resolution(density: SpectralDensity) -> list[str]:

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from landscape.report.figures.caption import (
     Provenance,
     barrier_facts,
+    bars_line,
     check_line,
+    detection_line,
     random_axes_line,
     runs_line,
     slice_facts,
@@ -38,6 +40,7 @@ from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
 from landscape.results import (
     Block,
+    Breakdown,
     Certificate,
     CertificateTable,
     Comparison,
@@ -107,12 +110,17 @@ def figure_breakdown(
     return finish(draw_breakdown(layers, filters)[0], title, [facts, subject_line(provenance)], caption)
 
 
+def figure_blocks(blocks: Breakdown, caption: bool = True) -> Figure:
+    """`figure_breakdown` of what `ls.breakdown` returns."""
+    return figure_breakdown(blocks.layers, blocks.filters, caption=caption)
+
+
 def figure_ranked_scores(
     found: SampleScores, *, title: str | None = None, provenance: Provenance | None = None, caption: bool = True
 ) -> Figure:
     """`draw_ranked_scores` with title, how well the score finds wrong labels, and caption."""
     named = title or f"Samples ranked by {found.by}"
-    return finish(draw_ranked_scores(found), named, [_detected(found), subject_line(provenance)], caption)
+    return finish(draw_ranked_scores(found), named, [detection_line(found), subject_line(provenance)], caption)
 
 
 def figure_samples(
@@ -124,17 +132,7 @@ def figure_samples(
     facts = f"in order of rank; the last line of each is the score ({unit_text(found.units[found.by])})"
     facts += "" if found.wrong is None else "; framed: known to be wrong"
     named = title or f"Samples ranked highest by {found.by}"
-    return finish(draw_ranked_images(found)[0], named, [facts, _detected(found), subject_line(provenance)], caption)
-
-
-def _detected(found: SampleScores) -> str:
-    """AUROC of the ranking score, and of the best one if that is another; "" if nothing is known to be wrong."""
-    best = found.best()
-    if best is None:
-        return ""
-    own = found.detection.get(found.by)
-    parts = [f"{found.by} {own}" if own is not None else "", "" if best[0] == found.by else f"best: {best[0]} {best[1]}"]
-    return f"AUROC for {best[1].wrong} wrong labels, 95 % interval over samples: {'; '.join(p for p in parts if p)}"
+    return finish(draw_ranked_images(found)[0], named, [facts, detection_line(found), subject_line(provenance)], caption)
 
 
 def figure_slice(
@@ -150,8 +148,12 @@ def figure_slice(
     if part is not piece:
         show_whole_span(ax, piece)
     lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity))]
-    lines += [random_axes_line(piece), check_line(piece)]
+    lines += [random_axes_line(piece), check_line(piece)] if not quantity.startswith("test_") else [CHECKED_ON_TRAINING]
     return finish(ax, f"{named} ({progress})" if progress else named, lines, caption)
+
+
+# Below a figure of test values: centre, curvature and the smallest eigenvalue of the check are those of the training loss.
+CHECKED_ON_TRAINING = "test values: computed at the same points as the training loss, whose surface is the one that was checked"
 
 
 def _made_with(piece: Slice, quantity: str) -> Provenance:
@@ -177,13 +179,17 @@ def figure_merge_tree(piece: Slice, *, title: str | None = None, caption: bool =
 
 
 def figure_interpolation(
-    piece: Slice, *, ends: tuple[str, str] = ("start", "end"), title: str | None = None, caption: bool = True
+    piece: Slice, *, ends: tuple[str, str] | None = None, title: str | None = None, caption: bool = True
 ) -> Figure:
-    """`draw_interpolation` with the slice's title, network and data, and its check in one line."""
+    """`draw_interpolation` with the slice's title, network and data, and its check in one line.
+
+    The two minima have the names in `ends`, else those in the slice's provenance, else "start" and "end".
+    """
+    names = ends or tuple(piece.provenance.get("ends", ("start", "end")))
     facts = barrier_facts(piece) + (["±: 95 % over samples"] if piece.barriers else [])
     facts += [track_line(track, piece) for track in piece.tracks]
     lines = ["; ".join(facts), subject_line(piece.provenance), check_line(piece)]
-    return finish(draw_interpolation(piece, ends=ends)[0], title or piece.title, lines, caption)
+    return finish(draw_interpolation(piece, ends=(names[0], names[1]))[0], title or piece.title, lines, caption)
 
 
 def figure_certificate(
@@ -245,8 +251,9 @@ def figure_measures(
 def figure_effects(comparison: Comparison, *, title: str = "Differences between the groups", caption: bool = True) -> Figure:
     """`draw_effects` with the number of runs and the tests."""
     sizes = ", ".join(f"{name}: {len(runs)} runs" for name, runs in comparison.groups.items())
-    tests = "bars: 95 % intervals; q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"
-    return finish(draw_effects(comparison)[0], title, [sizes, tests, runs_line(comparison.groups)], caption)
+    axes = draw_effects(comparison)
+    tests = f"{bars_line(*axes)}q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"
+    return finish(axes[0], title, [sizes, tests, runs_line(comparison.groups)], caption)
 
 
 def figure_correlations(
@@ -255,9 +262,9 @@ def figure_correlations(
     """`draw_correlations` with the number of runs."""
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
-    facts = [f"{runs} runs, assumed independent", "bars: 95 % intervals"]
-    facts += [f"Ψ over {varying}"] if varying else []
-    return finish(draw_correlations(comparison), title, ["; ".join(facts), runs_line(comparison.groups)], caption)
+    ax = draw_correlations(comparison)
+    facts = [f"{bars_line(ax)}{runs} runs, assumed independent"] + ([f"Ψ over {varying}"] if varying else [])
+    return finish(ax, title, ["; ".join(facts), runs_line(comparison.groups)], caption)
 
 
 def figure_separation(
@@ -265,9 +272,10 @@ def figure_separation(
 ) -> Figure:
     """`draw_separation` with the number of runs and the tests."""
     sizes = next(iter(comparison.memorization.values())).n if comparison.memorization else (0, 0)
-    facts = f"{sizes[0]} runs that memorized, {sizes[1]} others; bars: 95 % intervals"
+    ax = draw_separation(comparison)
+    facts = f"{bars_line(ax)}{sizes[0]} runs that memorized, {sizes[1]} others"
     tests = "q: permutation tests on ranks, Benjamini-Hochberg over all measures"
-    return finish(draw_separation(comparison), title, [facts, tests, runs_line(comparison.groups)], caption)
+    return finish(ax, title, [facts, tests, runs_line(comparison.groups)], caption)
 
 
 def figure_history(

@@ -8,15 +8,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from landscape.errors import UsageError
 from landscape.machine.files import open_regular, write
 from landscape.report.figures import titled
 from landscape.report.figures.caption import provenance_line
 from landscape.report.figures.history import Run
 from landscape.report.figures.measures import estimate_of
 from landscape.report.page.embedded_images import Picture, picture
-from landscape.report.page.surface_section import slice_entry
-from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number
+from landscape.report.page.surface_section import slice_entries
+from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number, told
 from landscape.report.style import label_text, unit_text
 from landscape.results import (
     Block,
@@ -100,8 +99,7 @@ def write_report(
         "provenance": _provenance(shown, names),
         "spectra": _spectra(eigenpairs or {}, densities or {}, captions),
         "blocks": [_blocks(label, *both, captions) for label, both in (blocks or {}).items()],
-        "slices": [slice_entry(piece, captions) for piece in slices],
-        "surfaces": _interactive(slices) if interactive else [],
+        "slices": slice_entries(slices, captions, interactive),
         "certificates": [
             entry for name, pairs in (certificates or {}).items() for entry in _certificates(name, pairs, captions)
         ],
@@ -222,7 +220,9 @@ def _provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any
         spent = sum(m.matvecs for m in r.measures.values())
         columns.append(own | dict(flat(r.provenance)) | {"Hessian products": f"{spent:,}"})
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    rows = [(label_text(key), [DASH if c.get(key) is None else label_text(c[key], 300) for c in columns]) for key in keys]
+    rows = [
+        (label_text(key), [DASH if c.get(key) is None else label_text(told(c[key], key), 300) for c in columns]) for key in keys
+    ]
     return {"names": names, "rows": rows}
 
 
@@ -306,13 +306,3 @@ def _history(history: Mapping[str, Run], caption: bool) -> Picture:
         titled.figure_history(history, caption=caption),
         f"Loss and accuracy by epoch of {', '.join(label_text(h, 40) for h in history)}.",
     )
-
-
-def _interactive(slices: Sequence[Slice]) -> list[dict[str, str]]:
-    """Every plane as an interactive surface; plotly is imported only here."""
-    try:
-        from landscape.report.page.interactive import surfaces
-    except ImportError:
-        problem = "expected plotly for interactive surfaces, found none"
-        raise UsageError(problem, fix="pip install 'landscape-sharpness[report]', or leave interactive out") from None
-    return surfaces([piece for piece in slices if piece.dim == 2])

@@ -16,8 +16,8 @@ from landscape.results import Slice
 BUTTONS = ["toImage", "zoom3d", "pan3d", "orbitRotation", "tableRotation", "resetCameraDefault3d"]
 
 
-def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[dict[str, str]]:
-    """A title and an HTML fragment for each plane; the first contains plotly's script, so that nothing is loaded.
+def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[str]:
+    """An HTML fragment for each plane; the first contains plotly's script, so that nothing is loaded.
 
     Args:
         planes: slices along two axes.
@@ -34,7 +34,7 @@ def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[dict[str, 
             default_height="560px",
             config={"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]},
         )
-        out.append({"title": label_text(piece.title, 160), "fragment": fragment})
+        out.append(fragment)
     return out
 
 
@@ -68,9 +68,26 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
     camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
     scene |= {"camera": camera, "aspectmode": "cube"}
     return graph.Figure(
-        [surface, *_tracks(piece, z)],
+        [surface, *_tracks(piece, z), *_checkpoint(piece, z)],
         {"scene": scene, "margin": {"l": 0, "r": 0, "t": 10, "b": 0}, "font": {"size": 11}, "showlegend": False},
     )
+
+
+def _checkpoint(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
+    """The checkpoint at the origin, as in the figures; none if it is outside the plane or its loss is not finite."""
+    x, y = (np.asarray(c, float) for c in piece.coordinates)
+    if not all(float(c.min()) <= 0 <= float(c.max()) for c in (x, y)):
+        return []
+    height = RegularGridInterpolator((x, y), z)(np.zeros((1, 2)))
+    if not np.isfinite(height[0]):
+        return []
+    return [
+        graph.Scatter3d(
+            x=[0], y=[0], z=height + 0.02 * float(np.nanmax(z) - np.nanmin(z)), mode="markers", name="checkpoint",
+            hovertemplate="checkpoint<extra></extra>",
+            marker={"size": 6, "color": VERMILLION, "line": {"color": "white", "width": 2}},
+        )
+    ]  # fmt: skip
 
 
 def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:

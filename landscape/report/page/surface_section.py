@@ -1,7 +1,9 @@
 """A slice of the loss surface in the HTML report: figures, check and facts."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from landscape.errors import UsageError
 from landscape.report.figures import titled
 from landscape.report.figures.caption import provenance_line
 from landscape.report.page.embedded_images import Picture, picture
@@ -12,6 +14,22 @@ from landscape.report.surfaces.coarse import preview
 from landscape.report.surfaces.tracks import track_line
 from landscape.results import Slice
 from landscape.results.surfaces.slice import STATUS
+
+
+def slice_entries(slices: Sequence[Slice], captions: bool, interactive: bool) -> list[dict[str, Any]]:
+    """One entry per slice; a plane's interactive surface, if asked for, stands first in it."""
+    turned = iter(_interactive(slices) if interactive else [])
+    return [slice_entry(piece, captions) | {"turn": next(turned, None) if piece.dim == 2 else None} for piece in slices]
+
+
+def _interactive(slices: Sequence[Slice]) -> list[str]:
+    """Every plane as an interactive surface; plotly is imported only here."""
+    try:
+        from landscape.report.page.interactive import surfaces
+    except ImportError:
+        problem = "expected plotly for interactive surfaces, found none"
+        raise UsageError(problem, fix="pip install 'landscape-sharpness[report]', or leave interactive out") from None
+    return surfaces([piece for piece in slices if piece.dim == 2])
 
 
 def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:

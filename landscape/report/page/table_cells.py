@@ -1,12 +1,14 @@
 """Table cells of the HTML report: numbers with intervals, names, verdicts."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from landscape.machine.sizes import said
 from landscape.report.style import label_text
 from landscape.results import Estimate, PathCheck, Sharpness, SliceCheck
 
@@ -35,8 +37,38 @@ def number(x: float, digits: int = 4) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """The escaped name, with line breaks allowed after underscores and slashes."""
-    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
+    """The escaped name, with line breaks allowed after underscores, slashes and dots, and in digests; never inside a word."""
+    parts = re.split(r"(?<=[_/.])|(?<=[0-9a-f]{8})(?=[0-9a-f]{8})", name)
+    return Markup("<wbr>").join(escape(part) for part in parts if part)
+
+
+# Settings that are a number of bytes, by the last part of their name.
+_BYTES = ("budget", "forecast", "graphs", "bytes")
+
+
+def told(value: object, name: str = "") -> str:
+    """A setting in words: numbers of a list with commas, amounts of memory in MiB or GiB, yes or no.
+
+    Example:
+        >>> told([1, 0.5]), told(True), told((("a", 2),)), told(None), told(3 << 20, "memory.budget")
+        ('1, 0.5', 'yes', 'a: 2', '—', '3 MiB')
+    """
+    if value is None:
+        return DASH
+    if name.rpartition(".")[2] in _BYTES and isinstance(value, int) and not isinstance(value, bool):
+        return said(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {told(v, str(key))}" for key, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        pairs = [v for v in value if isinstance(v, list | tuple) and len(v) == 2 and isinstance(v[0], str)]
+        if pairs and len(pairs) == len(value):
+            return ", ".join(f"{key}: {told(v)}" for key, v in pairs)
+        return ", ".join(told(v) if not isinstance(v, list | tuple) else f"({told(v)})" for v in value) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
 
 
 # Unit of the sample size or cost of an estimate, by kind.

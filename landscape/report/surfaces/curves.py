@@ -60,13 +60,30 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
     if log:
         smallest, largest = (f([f(v) for v in finite if v.size]) for f in (min, max))
         log_axis(ax, "y", float(smallest) / 1.6, float(largest) * 1.6)
-    elif quantities[0] in SIGNED and any((v < 0).any() for v in finite) and any((v > 0).any() for v in finite):
+    else:
+        _room_for_curves(ax, finite, [q for q in quantities if bands and not is_eigenvalue(q)])
+    if not log and quantities[0] in SIGNED and any((v < 0).any() for v in finite) and any((v > 0).any() for v in finite):
         ax.axhline(0, color=GREY, lw=0.9, zorder=1, gid="zero")
     ax.set_ylabel(
         quantity_label(quantities[0]) if len(quantities) == 1 else quantity_label(quantities[0].removeprefix("test_"))
     )
     for quantity in quantities:
         _mark_gaps(ax, x, states(piece, quantity), quantity_name(quantity))
+
+
+def _room_for_curves(ax: Axes, curves: Sequence[np.ndarray], banded: Sequence[str]) -> None:
+    """Cut the axis where bands are much wider than the curves: the curves fill at least half of its height.
+
+    A band over few samples can be ten times as wide as the curve that it belongs to, which would then look flat.
+    """
+    known = np.concatenate([c for c in curves if c.size] or [np.zeros(0)])
+    if not banded or not known.size or not np.ptp(known):
+        return
+    low, high = float(known.min()), float(known.max())
+    bottom, top = ax.get_ylim()
+    room = (high - low) / 2
+    if bottom < low - room or top > high + room:
+        ax.set_ylim(max(bottom, low - room), min(top, high + room))
 
 
 def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:

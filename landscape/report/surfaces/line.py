@@ -12,6 +12,7 @@ from landscape.report.surfaces.curves import NORMAL_95, band_handles, draw_curve
 from landscape.report.surfaces.tracks import ticks_of_tracks
 from landscape.results import Slice, SliceCheck
 
+SHORTEST_ARROW = 16.0  # points: the two heads of an arrow take ten
 LABEL_SHARE = 0.25  # share of a panel's height for the two-line label of the barrier, under a legend of four lines
 
 
@@ -162,7 +163,11 @@ def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
         _remark(ax, f"no barrier: the maximum is at an end, {short(height)}{half}\nabove the mean of both")
         return
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
-    arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
+    ax.get_ylim()  # updates the transform
+    foot, head = ax.transData.transform([(where, mean), (where, mean + height)])[:, 1]
+    long = (head - foot) * 72 / ax.figure.dpi >= SHORTEST_ARROW
+    style = "<->" if long else "|-|,widthA=0.25,widthB=0.25"  # heads of a shorter arrow would cover it
+    arrow = {"arrowstyle": style, "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (where, mean + height), (where, mean), arrowprops=arrow)
     ax.annotate(
         f"barrier {short(height)}{half.replace(' ±', chr(10) + '±')}",  # narrow, beside the names of the ends

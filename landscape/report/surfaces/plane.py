@@ -1,6 +1,7 @@
 """Drawing of a slice along two directions, as contours and in three dimensions."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,15 @@ from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the t
 
 from landscape.errors import UsageError
 from landscape.report.quantities import GAPS, quantity_label, step_label
-from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, short, tick_text
+from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, plain, short, tick_text
+from landscape.report.surfaces.depth import ELEVATIONS, Heights
 from landscape.report.surfaces.field import Field, edges
 from landscape.report.surfaces.minima import mark_minima
-from landscape.report.surfaces.tracks import draw_tracks
+from landscape.report.surfaces.tracks import PATHS, draw_tracks, finely
 from landscape.results import Slice
 from landscape.results.surfaces.slice import FAILED, MISSING, NOT_FINITE
 
+AZIMUTH = -62.0  # of the eye of a surface in three dimensions, in degrees
 FINEST = 80  # polygons along an axis of a surface; more are not visible in print and take minutes to draw
 LABEL_DISTANCE = 19.0  # points between the centres of two contour labels
 LABEL_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
@@ -87,22 +90,15 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         step = -(-len(levels) // 6)
         ticks = levels[int(np.argmin(np.abs(levels))) % step if field.signed else 0 :: step]
         ax.set_zticks(ticks, [write(10**t if field.log else t) for t in ticks])
-    if field.holds_origin:
-        i, j = int(np.argmin(np.abs(field.x))), int(np.argmin(np.abs(field.y)))
-        if np.isfinite(heights[j, i]):
-            # Drawn above the surface, which would hide the centre of a minimum.
-            ax.computed_zorder = False
-            ax.plot(
-                [field.x[i]],
-                [field.y[j]],
-                [heights[j, i]],
-                "o",
-                color=VERMILLION,
-                mec="white",
-                ms=5.5,
-                zorder=9,
-                label="checkpoint",
-            )
+    elevation: float = ELEVATIONS[0]
+    if not field.empty:
+        seen = Heights(field.x, field.y, heights, *ax.get_zlim())
+        ax.computed_zorder = False  # points of the surface are drawn on it, or dotted and hollow where it hides them
+        if field.holds_origin and np.isfinite(seen.at(np.zeros((1, 2))))[0]:
+            elevation = seen.elevation(np.zeros(2), AZIMUTH)
+        _tracks_in_space(ax, piece, seen, elevation)
+        if field.holds_origin:
+            _centre_in_space(ax, seen, elevation)
     if field.remarks():
         ax.plot([], [], [], ls="", label=", ".join(field.remarks()) + " (left out)")
     if ax.get_legend_handles_labels()[0]:
@@ -113,9 +109,53 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.tick_params(labelsize=7.5, pad=1)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.view_init(elev=28, azim=-62)
-    ax.set_box_aspect((1, 1, 0.8), zoom=0.92)
+    ax.view_init(elev=elevation, azim=AZIMUTH)
+    ax.set_proj_type("ortho")  # what hides what is then the same at every place
+    ax.set_box_aspect((1, 1, 0.8), zoom=0.84)
     return ax
+
+
+def _centre_in_space(ax: Axes3D, seen: Heights, elevation: float) -> None:
+    """The checkpoint as a disc on the surface; a ring if the surface hides it from every elevation."""
+    behind = bool(seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH)[0])
+    style = {"mfc": "none", "mec": VERMILLION, "mew": 1.4} if behind else {"mfc": VERMILLION, "mec": "white"}
+    label = "checkpoint, behind the surface" if behind else "checkpoint"
+    ax.plot([0], [0], seen.at(np.zeros((1, 2))), "o", ms=5.5, zorder=9, label=label, gid="centre", ls="", **style)
+
+
+def _tracks_in_space(ax: Axes3D, piece: Slice, seen: Heights, elevation: float) -> None:
+    """Every track on the surface, at the height of the surface under it; a path is dotted where the surface hides it."""
+    for track, colour in zip(piece.tracks, cycle(PATHS)):
+        places = finely(np.asarray(track.coordinates, float)) if track.path else np.asarray(track.coordinates, float)
+        heights, name = seen.at(places), plain(track.label)
+        hidden = seen.hidden(places, elevation, AZIMUTH)
+        if track.path:
+            rim: list[AbstractPathEffect] = [withStroke(linewidth=2.8, foreground=BLACK)]
+            shown = np.where(hidden, np.nan, heights)
+            ax.plot(*places.T, heights, color=BLACK, lw=0.9, ls=":", zorder=7, gid=f"hidden {name}")
+            ax.plot(
+                *places.T,
+                shown,
+                color=colour,
+                lw=1.4,
+                zorder=8,
+                path_effects=rim,
+                label=plain(track.label, 40),
+                gid=f"track {name}",
+            )
+        else:
+            ax.plot(
+                *places.T,
+                heights,
+                "D",
+                color=colour,
+                mec=BLACK,
+                ms=4.5,
+                ls="",
+                zorder=8,
+                label=plain(track.label, 40),
+                gid=f"track {name}",
+            )
 
 
 def _fill(ax: Axes, field: Field, quantity: str) -> None:

@@ -52,6 +52,18 @@ def track_line(track: Track, piece: Slice) -> str:
     return f"{label} of {count}: {words}" if track.path else f"{label} ({count}): {words}"
 
 
+def finely(places: np.ndarray, steps: int = 12) -> np.ndarray:
+    """Points on the straight pieces between the points of a path, so that it follows a curved surface.
+
+    Example:
+        >>> finely(np.array([[0.0, 0.0], [1.0, 2.0]]), 2).tolist()
+        [[0.0, 0.0], [0.5, 1.0], [1.0, 2.0]]
+    """
+    times = np.arange(len(places))
+    fine = np.linspace(0, len(places) - 1, (len(places) - 1) * steps + 1)
+    return np.stack([np.interp(fine, times, column) for column in places.T], axis=1)
+
+
 def draw_tracks(ax: Axes, piece: Slice) -> list[Line2D]:
     """Draw every track on a plane, a path or named checkpoints. Returns the legend's entries."""
     handles = []

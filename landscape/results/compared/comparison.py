@@ -8,11 +8,12 @@ from landscape.machine.json_values import plain
 from landscape.results.compared.group_statistics import Difference, GroupValue
 from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
 from landscape.results.estimate import Estimate
+from landscape.results.printed import Cells, Printed
 from landscape.results.sharpness import Sharpness
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Printed):
     """Measures of groups of checkpoints, their differences, and their correlation with the generalization gap.
 
     Attributes:
@@ -111,10 +112,17 @@ class Comparison:
             for name, d in self.memorization.items()
         ]
 
-    def __str__(self) -> str:
-        from landscape.results.sharpness import aligned
+    def cells(self) -> Cells:
+        """The medians of the groups and the rank correlation, then the remarks."""
+        return Cells(("", *self.groups, "tau"), self.rows(), after=self.remarks)
 
-        return "\n".join((*aligned([("", *self.groups, "tau"), *self.rows()]), *self.remarks))
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per quantity and group: the median, and its interval or the range of the runs."""
+        return [
+            {"quantity": name, "group": group, "median": v.median, "low": v.low, "high": v.high, "runs": v.n}
+            for name, values in (*self.conditions.items(), *self.table.items())
+            for group, v in values.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

@@ -1,12 +1,15 @@
 """Values of the loss on a line, a plane or a path."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from landscape.machine.json_values import plain
 from landscape.results.drawing import drawn, plotted
+from landscape.results.printed import Cells, Printed
 from landscape.results.surfaces.barrier import Barrier
 from landscape.results.surfaces.merge_tree import MergeTree
 from landscape.results.surfaces.path_check import PathCheck
@@ -24,7 +27,7 @@ STATUS = ("missing", "done", "not finite", "failed", "not converged")
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
+class Slice(Printed):
     """Values of the objective on theta + a d1 (+ b d2), or along a path between two minima.
 
     Attributes:
@@ -83,6 +86,31 @@ class Slice:
             ranges.append(f"{name} {finite.min():.4g} to {finite.max():.4g}" if finite.size else f"{name}: no finite value")
         check = "" if self.check is None else ", check passed" if self.check.passed else ", CHECK FAILED"
         return f"Slice({self.title}; {shape} points; {', '.join(ranges)}{check})"
+
+    def cells(self) -> Cells:
+        """The range of every quantity, and the check."""
+        rows = []
+        for name in self.values:
+            known = np.ma.masked_invalid(self.known(name)).compressed()
+            ends = (f"{known.min():.5g}", f"{known.max():.5g}") if known.size else ("no finite value", "")
+            rows.append((name, *ends, f"{known.size:,} of {self.values[name].size:,}"))
+        grid = " × ".join(f"{len(c)} points along {name}" for name, c in zip(self.axes, self.coordinates, strict=True))
+        checks = () if self.check is None else tuple(f"check: {line}" for line in self.check.lines())
+        return Cells(("quantity", "smallest", "largest", "finite points"), rows, (self.title, grid), checks)
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per point: the coordinates "a" and "b", every quantity, and its standard error as "NAME_stderr"."""
+        columns: dict[str, np.ndarray] = {
+            name: np.ravel(np.ma.filled(np.ma.asarray(v, float), np.nan)) for name, v in self.values.items()
+        }
+        columns |= {
+            f"{name}_stderr": np.ravel(np.ma.filled(np.ma.asarray(v, float), np.nan)) for name, v in self.stderr.items()
+        }
+        places = product(*(c.tolist() for c in self.coordinates))
+        return [
+            dict(zip("ab", place, strict=False)) | {name: float(column[k]) for name, column in columns.items()}
+            for k, place in enumerate(places)
+        ]
 
     @property
     def dim(self) -> int:

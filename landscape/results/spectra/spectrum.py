@@ -1,23 +1,24 @@
-"""Eigenpairs and spectral densities of a symmetric operator, and extreme eigenvalues over mini-batches."""
+"""Eigenpairs and spectral densities of a symmetric operator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from landscape.results.drawing import drawn, plotted
+from landscape.results.drawing import plotted
 from landscape.results.estimate import Estimate
+from landscape.results.printed import Cells, Printed, rows_of
 
 if TYPE_CHECKING:
-    import xarray
     from matplotlib.axes import Axes
     from torch import Tensor
 
 Which = Literal["largest", "smallest", "both"]
 
 
-@dataclass(frozen=True, eq=False)
-class Eigenpairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Eigenpairs(Printed):
     """Extreme eigenpairs of a symmetric operator H on R^P, with their residuals.
 
     Attributes:
@@ -68,16 +69,27 @@ class Eigenpairs:
         empty: Any = np.empty((0, 0))
         return cls(values, empty, residuals, converged, data["matvecs"], data["which"])
 
-    def __str__(self) -> str:
-        rows = (
-            f"{v:>14.6g}  residual {r:.1e}{'' if c else '  NOT CONVERGED'}"
-            for v, r, c in zip(self.values, self.residuals, self.converged, strict=True)
+    def __repr__(self) -> str:
+        return (
+            f"Eigenpairs({self.cells().before[0]}: {', '.join(f'{v:.5g}' for v in self.values[:5])}{', ...' * (len(self) > 5)})"
         )
-        return "\n".join((f"{self.which} eigenvalues, {self.matvecs} products", *rows))
+
+    def cells(self) -> Cells:
+        """Eigenvalues with their residuals."""
+        rows = [
+            (f"{v:.6g}", f"{r:.1e}", "yes" if c else "NO")
+            for v, r, c in zip(self.values, self.residuals, self.converged, strict=True)
+        ]
+        ends = {"both": "largest and smallest"}.get(self.which, self.which)
+        return Cells(("eigenvalue", "residual", "converged"), rows, (f"{ends} eigenvalues, {self.matvecs} products",))
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per eigenvalue."""
+        return rows_of({"eigenvalue": self.values, "residual": self.residuals, "converged": self.converged})
 
 
-@dataclass(frozen=True, eq=False)
-class SpectralDensity:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralDensity(Printed):
     """Density of the eigenvalues of H: phi(t) = (1/P) sum_i g_sigma(t - lambda_i), estimated by stochastic Lanczos quadrature.
 
     Attributes:
@@ -123,6 +135,31 @@ class SpectralDensity:
         """Draw the density and its band; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)
 
+    def __repr__(self) -> str:
+        return f"SpectralDensity({self.cells().before[0]})"
+
+    def cells(self) -> Cells:
+        """What the density says in numbers: its ends, its peak, and how much of it is negative."""
+        low, high = self.nodes.min(axis=1), self.nodes.max(axis=1)
+        below = np.where(self.nodes < 0, self.weights, 0.0).sum(axis=1)
+        mean = (self.nodes * self.weights).sum(axis=1)
+        rows = [
+            ("smallest Ritz value", f"{low.min():.5g}", f"{low.min():.4g} to {low.max():.4g}"),
+            ("largest Ritz value", f"{high.max():.5g}", f"{high.min():.4g} to {high.max():.4g}"),
+            ("mean eigenvalue", f"{mean.mean():.5g}", f"{mean.min():.4g} to {mean.max():.4g}"),
+            ("share of negative ones", f"{below.mean():.3g}", f"{below.min():.3g} to {below.max():.3g}"),
+            ("density is highest at", f"{float(self.grid[self.density.argmax()]):.3g}", ""),
+        ]
+        work = f"{self.probes} probes of {self.nodes.shape[1]} steps, {self.matvecs} products"
+        return Cells(
+            ("", "value", "over the probes"), rows, (f"density of {self.dim:,} eigenvalues, {self.scale} scale: {work}",)
+        )
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row per point of the grid."""
+        columns = {"eigenvalue": self.grid, "density": self.density, "lower": self.lower, "upper": self.upper}
+        return rows_of(columns | {"sigma": np.broadcast_to(self.sigma, self.grid.shape)})
+
     def to_json(self) -> dict[str, Any]:
         """Everything as lists; `resolution` is null if it is unknown."""
         arrays = ("grid", "density", "lower", "upper", "nodes", "weights", "sigma", "resolution")
@@ -135,97 +172,3 @@ class SpectralDensity:
         """Inverse of `to_json`."""
         fields: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**fields)
-
-
-@dataclass(frozen=True, eq=False)
-class MinibatchSpectra:
-    """Extreme eigenvalues of the Hessians of b mini-batches of one size, and of all samples together.
-
-    Attributes:
-        size: samples in a mini-batch.
-        samples: samples that the mini-batches were drawn from.
-        largest, smallest: (b,) lambda_max and lambda_min of every mini-batch.
-        residuals, converged: (b, 2) of both.
-        whole_largest, whole_smallest: those of the Hessian of all samples.
-        matvecs: products on a mini-batch, and those on all samples.
-    """
-
-    size: int
-    samples: int
-    largest: np.ndarray
-    smallest: np.ndarray
-    residuals: np.ndarray
-    converged: np.ndarray
-    whole_largest: Estimate
-    whole_smallest: Estimate
-    matvecs: int
-
-    def __len__(self) -> int:
-        return len(self.largest)
-
-    @property
-    def mean_largest(self) -> Estimate:
-        """Mean of lambda_max over the mini-batches, with the error of drawing them."""
-        return self._mean(self.largest)
-
-    @property
-    def mean_smallest(self) -> Estimate:
-        """Mean of lambda_min over the mini-batches, with the error of drawing them."""
-        return self._mean(self.smallest)
-
-    @property
-    def negative(self) -> Estimate:
-        """Share of the mini-batches whose lambda_min is below zero by more than its residual."""
-        below = self.smallest < -self.residuals[:, 1]
-        return Estimate(float(below.mean()), None, "proportion", len(self))
-
-    def _mean(self, values: np.ndarray) -> Estimate:
-        lost = int((~self.converged).any(1).sum())
-        reason = f"{lost} of {len(self)} mini-batches did not converge" if lost else None
-        return Estimate(float(values.mean()), float(values.std(ddof=1) / len(self) ** 0.5), "t", len(self), not lost, reason)
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """Cells: quantity, mean over mini-batches, its 95 % interval, quartiles, range, and of all samples together."""
-        out: list[tuple[str, ...]] = []
-        for name, values, mean, whole in (
-            ("lambda_max", self.largest, self.mean_largest, self.whole_largest),
-            ("lambda_min", self.smallest, self.mean_smallest, self.whole_smallest),
-        ):
-            low, mid, high = np.quantile(values, (0.25, 0.5, 0.75))
-            ends = f"{values.min():.4g} to {values.max():.4g}"
-            out.append(
-                (name, f"{mean.value:.5g}", mean.doubt(), f"{low:.4g}, {mid:.4g}, {high:.4g}", ends, f"{whole.value:.5g}")
-            )
-        return out
-
-    def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
-        """Draw both distributions; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
-        return plotted(self, ax, caption)
-
-    def to_xarray(self) -> "xarray.Dataset":
-        """Both eigenvalues of every mini-batch, with their residuals."""
-        found: xarray.Dataset = drawn(self, "xarray")
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        arrays = {name: np.asarray(getattr(self, name)).tolist() for name in ("largest", "smallest", "residuals", "converged")}
-        estimates = ("whole_largest", "whole_smallest", "mean_largest", "mean_smallest", "negative")
-        own: dict[str, Any] = {"size": self.size, "samples": self.samples, "matvecs": self.matvecs}
-        return own | arrays | {name: getattr(self, name).to_json() for name in estimates}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "MinibatchSpectra":
-        """Inverse of `to_json`."""
-        fields: dict[str, Any] = {name: data[name] for name in ("size", "samples", "matvecs")}
-        fields |= {name: np.asarray(data[name]) for name in ("largest", "smallest", "residuals", "converged")}
-        fields |= {name: Estimate.from_json(data[name]) for name in ("whole_largest", "whole_smallest")}
-        return cls(**fields)
-
-    def __str__(self) -> str:
-        low, high = self.negative.interval() or (0.0, 1.0)
-        lines = [f"{len(self)} mini-batches of {self.size} of {self.samples} samples"]
-        for name, mean, doubt, quartiles, ends, whole in self.rows():
-            lines.append(f"  {name} mean {mean} {doubt}, quartiles {quartiles}, {ends}, all samples {whole}")
-        lines.append(f"  lambda_min below 0 in {100 * self.negative.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of them")
-        return "\n".join(lines)

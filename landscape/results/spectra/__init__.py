@@ -1,0 +1,1 @@
+"""Eigenvalues, their density, and the blocks of single layers."""

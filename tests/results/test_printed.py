@@ -1,0 +1,111 @@
+"""Every result prints as a table, in a notebook as HTML with escaped names, and gives its numbers as a DataFrame."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import landscape as ls
+from landscape.errors import UsageError
+from landscape.results import (
+    Block,
+    Breakdown,
+    Eigenpairs,
+    Estimate,
+    Information,
+    LayerInformation,
+    Measurement,
+    MutualInformation,
+    Sharpness,
+    Slice,
+    SpectralDensity,
+)
+
+EVIL = "<script>alert(1)</script>"
+
+
+def density():
+    grid, nodes = np.linspace(-1, 5, 40), np.array([[-1.0, 1.0, 4.0], [-0.5, 2.0, 4.5]])
+    one = np.exp(-(grid**2))
+    return SpectralDensity(grid, one, 0.5 * one, 2 * one, nodes, np.full((2, 3), 1 / 3), 0.1 * one, "linear", None, 900, 6)
+
+
+def measured(name=EVIL):
+    spot = {name: Measurement(Estimate(2.0, 0.1, "t", 8), "loss", ()), "trace": Measurement(Estimate(3.0), "loss", ())}
+    return Sharpness(Estimate(0.1), None, spot, 10)
+
+
+def blocks():
+    whole, top = Estimate(3.0, 0.2, "t", 8), Estimate(1.5, 1e-3, "residual", 20)
+    return Breakdown([Block(EVIL, None, 10, whole, top), Block(EVIL, 0, 5, whole, top)])
+
+
+RESULTS = {
+    "sharpness": (measured(), 2, {"measure", "value", "low", "high", "unit"}),
+    "eigenpairs": (
+        Eigenpairs(np.array([3.0, 1.0]), np.zeros((2, 2)), np.array([1e-3, 1e-2]), np.array([True, False]), 9, "largest"),
+        2,
+        {"eigenvalue", "residual", "converged"},
+    ),
+    "density": (density(), 40, {"eigenvalue", "density", "lower", "upper", "sigma"}),
+    "breakdown": (blocks(), 2, {"layer", "filter", "trace", "lambda_max"}),
+    "slice": (
+        Slice((EVIL, "v"), (np.arange(2.0), np.arange(3.0)), {"loss": np.arange(6.0).reshape(2, 3)}, {}, None, EVIL, {}),
+        6,
+        {"a", "b", "loss"},
+    ),
+    "information": (
+        Information((LayerInformation(EVIL, 3, "binned", MutualInformation(1.0), MutualInformation(0.9)),), 8, None, {}),
+        1,
+        {"layer", "inputs", "labels"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("result", "rows", "columns"), RESULTS.values(), ids=RESULTS)
+def test_a_result_prints_shortly_and_gives_its_numbers(result, rows, columns):
+    assert len(str(result).splitlines()) < 20
+    assert "array(" not in str(result) + repr(result)[:2000]
+    html = result._repr_html_()
+    assert "<table>" in html
+    assert "<script" not in html
+    pytest.importorskip("pandas")
+    table = result.to_dataframe()
+    assert len(table) == rows
+    assert columns <= set(table.columns)
+
+
+def test_the_table_of_a_plane_keeps_the_order_of_its_axes():
+    pytest.importorskip("pandas")
+    table = RESULTS["slice"][0].to_dataframe()
+    assert table.loc[(table.a == 1) & (table.b == 2), "loss"].item() == 5.0
+
+
+def test_a_density_says_its_ends():
+    text = str(density())
+    assert "900 eigenvalues" in text
+    assert "-1 " in text
+    assert "4.5 " in text
+
+
+def test_a_result_of_measures_is_a_dictionary():
+    assert dict(measured("sam")) == {"sam": Estimate(2.0, 0.1, "t", 8), "trace": Estimate(3.0)}
+    assert list(measured("sam")) == ["sam", "trace"]
+
+
+@pytest.mark.parametrize("name", ["eigenpairs", "density", "breakdown"])
+def test_a_spectrum_has_a_picture(name):
+    assert RESULTS[name][0].plot().get_figure() is not None
+    assert RESULTS[name][0].plot(caption=True).get_figure() is not None
+
+
+def test_without_pandas_the_refusal_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"pip install 'landscape-sharpness\[pandas\]'"):
+        density().to_dataframe()
+
+
+@pytest.mark.parametrize("runs", [[object()], object()], ids=["a list of networks", "a network"])
+def test_networks_that_are_not_measured_cannot_be_compared(runs):
+    with pytest.raises(UsageError, match=r"expected .*runs.* in group a, found object"):
+        ls.compare({"a": runs, "b": [measured("sam")]})
