@@ -132,7 +132,5 @@ def flat(provenance: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str,
     for key, value in provenance.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{key}", ", ".join(map(str, value))
         else:
             yield f"{prefix}{key}", value
