@@ -66,6 +66,7 @@ experiments: .venv/installed
 # Make the other figures of README.md and docs/*.md: architecture, demo.
 figures: .venv/installed demo
 	$(BIN)/python docs/draw_architecture.py
+	$(BIN)/python docs/draw_watching.py
 	$(BIN)/landscape reparam demo/runs/small-batch.safetensors --measures all --sweep 3 --samples 512 --out build/reparam-all
 	cp build/reparam-all/certificate.png figures/certificate.png
 	cp demo/plane/surface-contour.png figures/demo-plane.png

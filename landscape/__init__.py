@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
+    from landscape.watching import Watch
 
 _HOMES = {
     "ModelLoss": "network.losses.model_loss",
@@ -73,6 +74,7 @@ _HOMES = {
     "certificate": "reparam",
     "compare": "comparison",
     "joined": "machine.torchrun",
+    "Watch": "watching",
 }
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "ModelLoss",
     "Objective",
     "Task",
+    "Watch",
     "__version__",
     "adaptive_lambda_max",
     "adaptive_trace",

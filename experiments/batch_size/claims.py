@@ -1,6 +1,5 @@
 """What Keskar et al. claim, what they did not separate, and what these runs say of it: fixed before the runs."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, INVARIANT, LARGE, MAIN, PHI, SCALED, STEPS
 from experiments.batch_size.ratios import Row, Runs, direction, directions, find, settings
 from experiments.common.document import Claim
-from experiments.common.statistics import detectable, difference, every, everywhere, mean
+from experiments.common.statistics import detectable, difference, every, everywhere, exp, mean
 from experiments.common.statistics import direction as interval_direction
 
 # Keskar et al. 2017: (small, large batch) of the accuracies in %, and of phi at 1e-3 and 5e-4, in full space and in 100 random
@@ -130,7 +129,7 @@ def _steeper(name: str, lines: Sequence[Row]) -> Claim:
         published,
         f"loss half the distance beyond the large over that beyond the small: {found}",
         everywhere([interval_direction(found, equal=1.0)]),
-        f"a factor of {math.exp(detectable(large, small)):.2f}",
+        f"a factor of {exp(detectable(large, small)):.2f}",
         found.to_json(),
     )
 

@@ -1,13 +1,12 @@
 """Large batch over small batch, paired by seed: one row for every setting, arm, batch and quantity."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.batch_size.plan import LARGE, MAIN, SCALED, STEPS
-from experiments.common.statistics import LEVEL, adjusted, asked, detectable, difference, mean, paired_p
+from experiments.common.statistics import LEVEL, adjusted, asked, detectable, difference, exp, mean, paired_p
 
 Runs = Sequence[dict[str, Any]]
 Row = dict[str, Any]
@@ -72,11 +71,10 @@ def ratio(values: Pairs) -> Row | None:
     if not values or not all(s is not None and b is not None and s > 0 and b > 0 for s, b in values):
         return None
     small, large = np.array(values, dtype=float).T
-    found = difference(np.log(large), np.log(small))
     return {
         "small": mean(small.tolist()).to_json(),
         "large": mean(large.tolist()).to_json(),
-        "ratio": {"value": math.exp(found.value), "low": math.exp(found.low), "high": _exp(found.high), "n": found.n},
+        "ratio": difference(np.log(large), np.log(small)).exp().to_json(),
         "p": paired_p(np.log(large).tolist(), np.log(small).tolist()),
         "detectable": factor(values, LEVEL),
     }
@@ -93,7 +91,7 @@ def per_loss(values: Pairs, losses: Pairs) -> dict[str, Any] | None:
 def factor(values: Pairs, level: float) -> float:
     """The smallest factor above 1 that these seeds would have found with probability 0.8 in a test of this level."""
     small, large = np.log(np.array(values, dtype=float)).T
-    return _exp(detectable(large, small, level=level))
+    return exp(detectable(large, small, level=level))
 
 
 def change(small: Sequence[float], large: Sequence[float]) -> Row:
@@ -154,8 +152,3 @@ def _pairs(runs: Runs, setting: str, arm: str, batch: str) -> list[tuple[dict[st
     seeds = sorted({seed for _, seed in found})
     both = [(found["16", s], found["large", s]) for s in seeds if ("16", s) in found and ("large", s) in found]
     return both if all(s["fitted"] and b["fitted"] for s, b in both) else []
-
-
-def _exp(x: float) -> float:
-    """exp, infinite where it overflows."""
-    return math.exp(x) if x < 700 else math.inf

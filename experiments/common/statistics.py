@@ -25,11 +25,16 @@ class Interval:
 
     def exp(self) -> "Interval":
         """The interval of a factor, where this is that of its logarithm."""
-        return Interval(math.exp(self.value), math.exp(self.low), math.exp(self.high), self.n)
+        return Interval(exp(self.value), exp(self.low), exp(self.high), self.n)
 
     def to_json(self) -> dict[str, float | int]:
         """Plain dictionary."""
         return asdict(self)
+
+
+def exp(x: float) -> float:
+    """e^x, infinite where it overflows."""
+    return math.exp(x) if x < 700 else math.inf
 
 
 def mean(values: Sequence[float]) -> Interval:

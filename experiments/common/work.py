@@ -72,7 +72,7 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
         For each item, in their order: {"item": ..., "seconds": ..., **result}, as they stand in the document of the study.
     """
     if options.judge:
-        return _judged_before(study, items)
+        return _judged_before(study, items, options)
     _same_images(options)
     place = Place(options.runs, options.data, options.device)
     module = function.__module__ if function.__module__ != "__main__" else f"experiments.{study}"
@@ -98,8 +98,14 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
     return [finite(json.loads(path.read_text())) for path in paths]
 
 
-def _judged_before(study: str, items: Sequence[Item]) -> list[Item]:
-    """The results for the items in the document of a study."""
+def _judged_before(study: str, items: Sequence[Item], options: Options) -> list[Item]:
+    """The results for the items in the document of a study, which must have been made with the same options."""
+    how = read(study)["how"]
+    same = how["seeds"] == list(options.seeds)
+    if "cifar10" in how["data"]:
+        same &= options.data is not None and (how["samples"], how["width"]) == (options.samples, options.width)
+    if not same:
+        sys.exit(f"expected the options with which the results were made, found others; run: {how['script']} --judge")
     known: dict[str, Item] = {}
 
     def gather(value: Any) -> None:

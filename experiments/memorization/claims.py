@@ -17,6 +17,7 @@ from experiments.common.statistics import (
     direction,
     every,
     everywhere,
+    exp,
     mean,
     paired_p,
     within,
@@ -134,7 +135,7 @@ def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
             faster[f"{d} {n}, {noise}"] = difference(logs[noise], slowest)
             p_noise.append(paired_p(logs[noise], slowest))
     q = dict(zip((*ratios, *faster), (*adjusted(p), *adjusted(p_noise)), strict=True))
-    power = max(float(np.exp(detectable(*pair, level=asked(adjusted(p))))) for pair in pairs)
+    power = max(exp(detectable(*pair, level=asked(adjusted(p)))) for pair in pairs)
     unfitted = "".join(f"; {count} runs of {k} never fitted and count with all their epochs" for k, count in censored.items())
 
     def told(found: dict[str, Interval]) -> str:

@@ -88,7 +88,7 @@ def _test(ax: Axes, rows: Rows) -> None:
     ax.annotate("chance", (-0.3, 11.5), fontsize=7)
     ax.axvline(len(LABELS) - 0.5, color="#bbbbbb", lw=0.8)
     ax.set_xticks(range(9), ["0", "20", "40", "60", "80", "100", "shuffled", "random", "Gaussian"], fontsize=7)
-    ax.set_xlabel("% of labels redrawn            pixels (true labels)", loc="left")
+    ax.set_xlabel("% of labels redrawn; right of the line pixels, with true labels")
     ax.set_ylabel("test accuracy, %")
     ax.set_title("Test accuracy at the end of training", loc="left", fontsize=9)
 

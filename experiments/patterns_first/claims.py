@@ -17,6 +17,7 @@ from experiments.common.statistics import (
     direction,
     every,
     everywhere,
+    exp,
     mean,
     paired_p,
     within,
@@ -67,7 +68,7 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
     return verdict(
         claims,
         headline="half of the wrong labels are fitted later than half of the right ones, "
-        + "; ".join(f"{name}: {min(v):.2g} to {max(v):.2g} times the epochs" for name, v in later.items()),
+        + "; ".join(f"{name}: {min(v):.3g} to {max(v):.3g} times the epochs" for name, v in later.items()),
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10{pictures}",
         departures=[
             "Networks and data sets are far smaller than in the paper.",
@@ -244,7 +245,7 @@ def _factor(claim: str, published: str, unit: str, logs: dict[str, np.ndarray]) 
         published,
         "; ".join(f"{k}: {v}" for k, v in found.items()) + f" {unit} (largest q = {max(q.values()):.2g})",
         everywhere([direction(v, q[k], 1.0) for k, v in found.items()]),
-        f"a factor of {max(math.exp(detectable(v, zero[k], level=asked(list(q.values())))) for k, v in logs.items()):.3g}",
+        f"a factor of {max(exp(detectable(v, zero[k], level=asked(list(q.values())))) for k, v in logs.items()):.3g}",
         {k: v.to_json() | {"q": q[k]} for k, v in found.items()},
     )
 

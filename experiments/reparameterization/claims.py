@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import detectable, direction, everywhere, mean
+from experiments.common.statistics import detectable, direction, everywhere, exp, mean
 from experiments.common.work import Item
 from experiments.reparameterization.runs import CONDITIONS
 
@@ -174,7 +174,7 @@ def _flatter(known: dict[str, list[Pair]]) -> Claim:
         "no number; the smallest trace over all factors is the minimum of a convex function: what is below it is impossible",
         "trace over that of the clean network: " + "; ".join(f"{k}: {v}" for k, v in told.items()),
         everywhere([direction(v, equal=1.0) for k, v in told.items() if k.endswith("one a neuron")], sign=-1),
-        f"a factor of {max(math.exp(detectable(v, [0.0] * len(v))) for v in found.values()):.3g}",
+        f"a factor of {max(exp(detectable(v, [0.0] * len(v))) for v in found.values()):.3g}",
         {k: v.to_json() for k, v in told.items()},
         question=True,
     )

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from landscape.checkpoints.checkpoint import Checkpoint, read
-    from landscape.checkpoints.describe import CandidateSummary, Description, TensorRow, describe
+    from landscape.checkpoints.description import CandidateSummary, Description, TensorRow, describe
     from landscape.checkpoints.fitting.fit import fit
-    from landscape.checkpoints.save import save
+    from landscape.checkpoints.saving import save
     from landscape.checkpoints.series import CheckpointFiles
     from landscape.checkpoints.weights import Weights
 
 _HOME = {
     "Checkpoint": "checkpoint",
     "read": "checkpoint",
-    "CandidateSummary": "describe",
-    "Description": "describe",
-    "TensorRow": "describe",
-    "describe": "describe",
+    "CandidateSummary": "description",
+    "Description": "description",
+    "TensorRow": "description",
+    "describe": "description",
     "fit": "fitting.fit",
-    "save": "save",
+    "save": "saving",
     "CheckpointFiles": "series",
     "Weights": "weights",
 }

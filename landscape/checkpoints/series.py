@@ -49,7 +49,7 @@ class CheckpointFiles(Sequence[Tensor]):
 
     Example:
         >>> import tempfile
-        >>> from landscape.checkpoints.save import save
+        >>> from landscape.checkpoints.saving import save
         >>> net = nn.Linear(2, 1, bias=False)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for epoch in (10, 2):
@@ -71,7 +71,7 @@ class CheckpointFiles(Sequence[Tensor]):
         keep: int = 1 << 28,
     ) -> None:
         folder = isinstance(source, str | os.PathLike)
-        self.paths = _found(Path(source)) if isinstance(source, str | os.PathLike) else tuple(Path(p) for p in source)
+        self.paths = checkpoint_paths(Path(source)) if isinstance(source, str | os.PathLike) else tuple(Path(p) for p in source)
         if len(self.paths) < least:
             where = f" in {source}" if folder else ""
             raise UsageError(
@@ -153,8 +153,12 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return parts, name
 
 
-def _found(folder: Path) -> tuple[Path, ...]:
-    """The checkpoints of a folder, in natural order."""
+def checkpoint_paths(folder: Path) -> tuple[Path, ...]:
+    """The checkpoints of a folder, in natural order.
+
+    Raises:
+        UsageError: the folder cannot be read.
+    """
     try:
         entries = [folder / name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError as error:

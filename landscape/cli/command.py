@@ -66,12 +66,23 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _look_at_checkpoints(arguments: dict[str, Any]) -> None:
-    """Refuse what is no checkpoint among the arguments, within a fraction of the time that importing torch takes."""
+    """Refuse arguments none of which is a checkpoint, within a fraction of the time that importing torch takes.
+
+    Of several the command tells which are none, and does the others.
+    """
     from landscape.checkpoints.reading.formats import check_look
 
     given = arguments.get("checkpoint") or arguments.get("checkpoints") or ()
+    refused = []
     for path in [given] if isinstance(given, Path) else given:
-        check_look(path)
+        try:
+            check_look(path)
+        except LandscapeError as error:
+            refused.append(error)
+        else:
+            return
+    if refused:
+        raise refused[0]
 
 
 def _tell_idle(terminal: Terminal, common: Common, module: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 # isort: split  (the order from here on is the order of every table)
 from landscape.measures.hessian.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
+from landscape.measures.hessian.preconditioned import preconditioned_eigenpair
 from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure
 from landscape.measures.running.measuring import measure_all
 from landscape.measures.running.saved_measures import Kept
@@ -28,6 +29,9 @@ from landscape.measures.perturbation.adaptive_sharpness import (
     adaptive_worst_m,
     first_order_adaptive_linf,
 )
+
+# isort: split
+from landscape.measures.perturbation.critical_sharpness import critical_sharpness, critical_sharpness_along
 
 # isort: split
 from landscape.measures.perturbation.geodesic_sharpness import geodesic_sharpness, geodesic_trace
@@ -79,6 +83,8 @@ __all__ = [
     "asam_published",
     "chosen",
     "critical_sample_ratio",
+    "critical_sharpness",
+    "critical_sharpness_along",
     "empirical_fisher_lambda_max",
     "empirical_fisher_trace",
     "first_order_adaptive_linf",
@@ -106,6 +112,7 @@ __all__ = [
     "pac_bayes",
     "pac_bayes_magnitude",
     "path_norm",
+    "preconditioned_eigenpair",
     "provenance",
     "relative_flatness",
     "room",

@@ -183,7 +183,7 @@ def _slack(a: Estimate, b: Estimate, dtype: torch.dtype) -> float:
         return slack
     if "lower bound" in (a.kind, b.kind):
         slack = max(slack, _maximisation(dtype) * size)
-    if a.kind == "residual":
+    if a.kind in ("residual", "bracket"):
         slack += sum(e.stderr or 0.0 for e in (a, b))
     if a.kind == "proportion":  # one sample at a decision boundary may change its class
         slack += 1 / (a.n or 1)
@@ -199,7 +199,7 @@ def _doubt(estimate: Estimate) -> float:
     """Half-width of the method's 95 % interval, which a change must exceed to count as a change."""
     if estimate.kind == "lower bound":
         return _MAXIMISATION / 2 * abs(estimate.value)
-    if estimate.kind not in ("t", "log t", "residual"):
+    if estimate.kind not in ("t", "log t", "residual", "bracket"):
         return 0.0  # the samples are the same before and after, so sampling error does not matter
     bounds = estimate.interval()
     return 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2

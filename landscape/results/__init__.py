@@ -8,6 +8,7 @@ from landscape.results.compared.rank_statistics import Granulated, PartialCorrel
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.information import Information, LayerInformation, MutualInformation
+from landscape.results.over_training.watch_history import Alarm, Check, WatchHistory
 from landscape.results.passes import Spent
 from landscape.results.sample_scores import Detection, SampleScores
 from landscape.results.sampling import Sampling
@@ -34,12 +35,14 @@ __all__ = [
     "NOT_FINITE",
     "STATUS",
     "UNCONVERGED",
+    "Alarm",
     "Barrier",
     "Block",
     "Breakdown",
     "Certificate",
     "CertificateRow",
     "CertificateTable",
+    "Check",
     "Comparison",
     "Derivatives",
     "Detection",
@@ -74,4 +77,5 @@ __all__ = [
     "Spent",
     "Stationarity",
     "Track",
+    "WatchHistory",
 ]

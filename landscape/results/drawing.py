@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from landscape.errors import UsageError
 
-Form = Literal["axes", "figure", "xarray"]
+Form = Literal["axes", "figure", "xarray", "csv"]
 
 # Type of result -> form -> module and function; the function's first argument is the result.
 _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
@@ -38,6 +38,12 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "axes": ("landscape.report.figures.spectrum", "draw_minibatch_spectra"),
         "figure": ("landscape.report.figures.titled", "figure_minibatch_spectra"),
         "xarray": ("landscape.report.exports.minibatches", "minibatch_dataset"),
+    },
+    "WatchHistory": {
+        "axes": ("landscape.report.over_training.watched", "draw_watched"),
+        "figure": ("landscape.report.over_training.watched", "figure_watched"),
+        "xarray": ("landscape.report.exports.watched_steps", "watched_dataset"),
+        "csv": ("landscape.report.exports.watched_steps", "watched_csv"),
     },
 }
 

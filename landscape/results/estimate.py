@@ -10,7 +10,7 @@ from scipy.special import ndtri, stdtrit
 from landscape.machine.json_values import finite_or_none
 from landscape.results.sampling import Sampling
 
-Kind = Literal["exact", "t", "log t", "samples", "proportion", "residual", "lower bound"]
+Kind = Literal["exact", "t", "log t", "samples", "proportion", "residual", "bracket", "lower bound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Estimate:
               and has positive width for shares of 0 and 1.
             - "residual": an eigenvalue; `stderr` is the true residual norm ||Hv - lambda v||, and an eigenvalue of H lies
               within that distance of `value`. `n` is the number of matrix-vector products.
+            - "bracket": `value` -/+ `stderr` are the ends of the interval to which a search in `n` evaluations has narrowed it.
             - "lower bound": the best value that a maximisation found in `n` function evaluations; the maximum is at least this.
         n: number of probes, samples, products or evaluations used.
         converged: False if the method stopped before its own criterion held.
@@ -53,7 +54,7 @@ class Estimate:
     sampling: Sampling | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """Confidence interval at `level` (a strict bound for "residual"; one-sided for "lower bound").
+        """Confidence interval at `level` (strict for "residual" and "bracket"; one-sided for "lower bound").
 
         Example:
             >>> Estimate(10.0, stderr=1.0, kind="t", n=5).interval()[1].__round__(3)
@@ -70,7 +71,7 @@ class Estimate:
         if self.kind == "log t":
             factor = math.exp(self.stderr / self.value * float(stdtrit((self.n or 2) - 1, 0.5 + level / 2)))
             return (self.value / factor, self.value * factor)
-        if self.kind == "residual":
+        if self.kind in ("residual", "bracket"):
             width = self.stderr
         elif self.kind == "t":
             if self.n is None or self.n < 2:

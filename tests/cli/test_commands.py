@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from in_process import landscape
 from torch import nn
 
 from landscape import checkpoints
+from landscape.cli.command import idle_options
 
 COMMANDS = [
-    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "report", "demo",
-    "init", "doctor",
+    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "watch", "report",
+    "demo", "init", "doctor",
 ]  # fmt: skip
 
 
@@ -35,8 +37,10 @@ def test_help_of_every_command_shows_an_example():
         assert name in top
         text = landscape(name, "--help").out
         assert "Example: landscape" in text
-        for option in ("--json", "--seed", "--device", "--dtype", "--samples", "--batch-size", "--out"):
-            assert option in text, name
+        idle = {option.replace("_", "-") for option in idle_options(import_module(f"landscape.cli.commands.{name}"))}
+        for option in {"json", "seed", "device", "dtype", "samples", "batch-size", "out"} - idle:
+            assert f"--{option}" in text, name
+        assert not [option for option in idle if f"--{option} " in text], name
 
 
 def test_a_checkpoint_starts_from_the_eigenvectors_of_the_one_before(runs):

@@ -86,14 +86,15 @@ def test_what_is_no_checkpoint_is_refused_without_torch(command, content, tmp_pa
     if content is not None:
         file.write_bytes(content)
     there = imported([command, file], code=2 if not content else 4)
-    assert there.isdisjoint(HEAVY), there & set(HEAVY)
+    unwanted = set(HEAVY) - {"pydantic"}  # typer converts arguments by it
+    assert there.isdisjoint(unwanted), there & unwanted
 
 
-@pytest.mark.parametrize("command", ["inspect", "init"])
-def test_help_lists_what_does_something(command):
+@pytest.mark.parametrize(("command", "own"), [("inspect", set()), ("init", {"--data", "--weights"})])
+def test_help_lists_what_does_something(command, own):
     command = typer.main.get_command(one_command(command))
     listed = {name for option in command.params if not getattr(option, "hidden", False) for name in option.opts}
-    assert listed == {"checkpoint", "--json", "--out", "--debug"}
+    assert listed == {"checkpoint", "--json", "--out", "--debug"} | own
     assert "--samples" in {name for option in command.params for name in option.opts}  # accepted like everywhere
 
 

@@ -13,13 +13,11 @@ from experiments.studies import STUDIES
 
 
 @pytest.mark.parametrize("name", [study.name for study in STUDIES])
-def test_a_document_is_what_its_runs_say(name, tmp_path, monkeypatch, capsys):
+def test_a_document_is_what_its_runs_say(name, monkeypatch, capsys):
     how, written = read(name)["how"], {}
-    images = tmp_path / "images"
-    images.touch()
     options = ["--judge", "--seeds", str(len(how["seeds"])), "--first-seed", str(how["seeds"][0])]
     if "--data" in how["script"]:
-        options += ["--data", str(images), "--samples", str(how["samples"]), "--width", str(how["width"])]
+        options += ["--data", "images", "--samples", str(how["samples"]), "--width", str(how["width"])]
     monkeypatch.setattr(sys, "argv", [name, *options])
     monkeypatch.setattr(document, "write_file", lambda path, data: written.update({path.name: data}))
     monkeypatch.setattr(drawing, "save", lambda *arguments, **options: written.update({"figure": b""}))

@@ -71,6 +71,8 @@ def test_what_is_judged_again_is_read_from_the_results(tmp_path, monkeypatch):
     write("study", again, [], {"verdict": judged})
     assert json.loads((tmp_path / "study.json").read_text())["how"] == before, "what is judged again was not made again"
     write("study", ours, done, {"verdict": judged, "runs": done})
+    with pytest.raises(SystemExit, match="expected the options with which the results were made, found others; run: python"):
+        each("study", counted, items, given(tmp_path, judge=True, seeds=(0, 1, 2)))
     with pytest.raises(SystemExit, match="expected all 3 runs in the results of study, found 2"):
         each("study", counted, [*items, {"n": 9}], again)
 

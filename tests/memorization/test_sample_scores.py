@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import landscape as ls
 from landscape.checkpoints import CheckpointFiles
-from landscape.checkpoints.save import save
+from landscape.checkpoints.saving import save
 from landscape.errors import UsageError
 from landscape.memorization import SCORES, samples
 from landscape.results import SampleScores

@@ -138,7 +138,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, monkeypatch, wh
     real = states.write
     with monkeypatch.context() as patch:
         patch.setattr(states, "write", full)
-        patch.setattr(sys.modules["landscape.checkpoints.save"], "write", full)
+        patch.setattr(sys.modules["landscape.checkpoints.saving"], "write", full)
         with pytest.raises(UsageError, match="No space left on device"):
             train(SMALL, out=out, save_every=0.0, keep_every=1)
     folder = tmp_path / "a-trajectory"

@@ -78,6 +78,22 @@ def run(
             " `landscape surface OUT --directions pca:FOLDER`.",
         ),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Measure sharpness through training: STEM-watch.csv, .json and .png beside the checkpoint."
+        ),
+    ] = False,
+    watch_every: Annotated[
+        int | None,
+        typer.Option("--watch-every", min=1, metavar="STEPS", help="Steps between two measurements [100]; implies --watch."),
+    ] = None,
+    watch_measures: Annotated[
+        str | None,
+        typer.Option(
+            "--watch-measures", help="Measures separated by commas [lambda_max,trace,critical_sharpness]; implies --watch."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start again.")] = True,
 ) -> None:
     """Train a built-in network on clean or corrupted data. After an interruption the same command continues.
@@ -111,6 +127,11 @@ def run(
         dtype=common.dtype,
     )
     out = common.out or Path("runs") / f"{task}-{recipe.corruption}-{common.seed}.safetensors"
+    watching = None
+    if watch or watch_every is not None or watch_measures is not None:
+        from landscape.cli.over_training.watched_training import WatchedTraining
+
+        watching = WatchedTraining(watch_every or 100, watch_measures, common.seed)
     result = train(
         recipe,
         out=out,
@@ -119,12 +140,17 @@ def run(
         device=device_of(common.device),
         samples=common.samples,
         keep_every=keep_every,
+        each_step=watching,
     )
     summary = result.summary()
     terminal.table(("", task), [(name, _shown(value)) for name, value in summary.items()])
     kept = None if result.trajectory is None else str(result.trajectory)
-    terminal.document({"schema": 1, "checkpoint": str(result.path), "trajectory": kept, **summary})
-    terminal.written([result.path] if result.trajectory is None else [result.path, result.trajectory])
+    written = [result.path] if result.trajectory is None else [result.path, result.trajectory]
+    document = {"schema": 1, "checkpoint": str(result.path), "trajectory": kept, **summary}
+    if watching is not None:
+        document["watch"] = watching.told(terminal, out, written)
+    terminal.document(document)
+    terminal.written(written)
 
 
 def _batch(text: str | None, size: int | None) -> int | float | str | None:

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from landscape.errors import UsageError
 from landscape.report.figures.breakdown import draw_breakdown
 from landscape.report.figures.certificate import draw_certificate
-from landscape.report.figures.history import draw_history
 from landscape.report.figures.measures import draw_measures
 from landscape.report.figures.spectrum import draw_density, draw_eigenvalues
+from landscape.report.over_training.history import draw_history
 from landscape.report.style import house
 from landscape.report.surfaces.line import draw_interpolation, draw_line
 from landscape.report.surfaces.minima import draw_merge_tree

@@ -20,7 +20,6 @@ from landscape.report.figures.caption import (
 from landscape.report.figures.certificate_map import draw_certificate_map
 from landscape.report.figures.certificate_panels import draw_certificate_panels, left_out
 from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
-from landscape.report.figures.history import Run
 from landscape.report.figures.on_axes import (
     draw_breakdown,
     draw_certificate,
@@ -34,6 +33,7 @@ from landscape.report.figures.on_axes import (
 )
 from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
 from landscape.report.figures.spectrum import draw_minibatch_spectra, resolution
+from landscape.report.over_training.history import Run
 from landscape.report.quantities import quantity_name
 from landscape.report.style import GREY, house, settle, unit_text, wrapped
 from landscape.report.surfaces.coarse import preview, show_whole_span

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from landscape.machine.files import open_regular, write
 from landscape.report.figures import titled
 from landscape.report.figures.caption import provenance_line
-from landscape.report.figures.history import Run
 from landscape.report.figures.measures import estimate_of
+from landscape.report.over_training.history import Run
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.surface_section import slice_entries
 from landscape.report.page.table_cells import DASH, breakable, cell, flat, labels, number, told

@@ -72,7 +72,10 @@ def told(value: object, name: str = "") -> str:
 
 
 # Unit of the sample size or cost of an estimate, by kind.
-_BEHIND = {"t": "probes", "log t": "draws", "samples": "samples", "residual": "products", "lower bound": "evaluations"}
+_BEHIND = {
+    "t": "probes", "log t": "draws", "samples": "samples", "residual": "products", "bracket": "evaluations",
+    "lower bound": "evaluations",
+}  # fmt: skip
 
 
 def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:

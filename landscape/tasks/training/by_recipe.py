@@ -63,6 +63,7 @@ def train(
     progress: Callable[[Record], None] | None = None,
     save_every: float = 5.0,
     keep_every: int | None = None,
+    each_step: Callable[[Trainer, int], None] | None = None,
 ) -> Trained:
     """Train a network and write a self-describing checkpoint.
 
@@ -90,6 +91,8 @@ def train(
         keep_every: also save the weights before the first epoch, after every `keep_every` epochs, and at the end, each as a
             checkpoint `STEM-trajectory/epoch-0000.safetensors`, where STEM is `out` without its suffix. This does not change
             the run.
+        each_step: called with the trainer and the number of steps done, before the first and after every step; it must not
+            change any state, as a `landscape.watching.Watch` does not.
 
     Returns:
         The path and the description of the checkpoint; usable as a path.
@@ -150,9 +153,13 @@ def train(
             if keep_every is not None and (last or trainer.epoch % keep_every == 0):
                 keep(out, trainer.model, description, trainer.epoch)
 
+        def watch(done: int) -> None:
+            if each_step is not None:
+                each_step(trainer, done)
+
         try:
             with reporting.stage(f"training {recipe.network}", total=recipe.epochs) as advance:
-                trainer.run(progress, advance, save, save_every, keep_weights)
+                trainer.run(progress, advance, save, save_every, keep_weights, watch)
         except NumericalError:  # after any other error, such as a full disk, the saved state remains
             discard_snapshot(out)
             if keep_every is not None:

@@ -101,10 +101,12 @@ class Trainer:
         save: Callable[[], None],
         save_every: float,
         keep: Callable[[bool], None],
+        each_step: Callable[[int], None] = lambda done: None,
     ) -> None:
         """Train to the end, calling `save` every `save_every` seconds, and `keep` before the first and after every epoch.
 
-        The argument of `keep` is whether this was the last epoch; `keep` must not change any state.
+        The argument of `keep` is whether this was the last epoch, that of `each_step`, which is called before the first and
+        after every step, the number of steps done. Neither may change any state.
 
         Raises:
             NumericalError: the training loss is not finite.
@@ -114,12 +116,14 @@ class Trainer:
         done = bool(self.history) and self._reached(self.history[-1])
         if self.epoch == 0 and self.step == 0:
             keep(False)
+            each_step(0)
         while self.epoch < self.recipe.epochs and not done:
             batches, draws, mixes = self._begin_epoch()
             self.model.train()
             while self.step < len(batches):
                 self._update(batches[self.step], draws, mixes[self.step], self.step / len(batches))
                 self.step += 1
+                each_step(self.epoch * len(batches) + self.step)
                 self.seconds = before + time.monotonic() - started
                 if time.monotonic() - saved >= save_every:
                     save()

@@ -1,0 +1,88 @@
+"""`landscape watch`: sharpness through a training run, from the checkpoints that it left."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from landscape.cli.options import CLEAN, Common, Naming, listed_names
+from landscape.cli.terminal import Terminal
+from landscape.errors import UsageError
+
+if TYPE_CHECKING:
+    from landscape.tasks import Task
+
+NAME = "watch"
+
+
+def run(
+    terminal: Terminal,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Checkpoints of one training run, in the order of their names.")
+    ],
+    common: Common,
+    naming: Naming,
+    measures: Annotated[
+        str,
+        typer.Option(
+            "--measures",
+            help="Separated by commas: lambda_max, trace, layer_traces, critical_sharpness, gradient_norm, and those of "
+            "landscape sharpness.",
+        ),
+    ] = "lambda_max,trace,critical_sharpness",
+    every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Take every N-th checkpoint.")] = 1,
+    lr: Annotated[
+        float | None,
+        typer.Option("--lr", help="Learning rate of SGD, for the edge of stability 2 / lr. Default: the recipe's."),
+    ] = None,
+    momentum: Annotated[
+        float, typer.Option("--momentum", help="With --lr: momentum of SGD, which raises the edge to (2 + 2 momentum) / lr.")
+    ] = 0.0,
+    probes: Annotated[int, typer.Option("--probes", min=2, help="Random probes of the traces.")] = 8,
+    clean: CLEAN = False,
+) -> None:
+    """Sharpness through training, from a folder of checkpoints: a table, a CSV file and a figure with the edge of stability.
+
+    Example: landscape watch runs/model-trajectory --measures lambda_max,layer_traces --out watched
+    """
+    from landscape.checkpoints import CheckpointFiles
+    from landscape.checkpoints.series import checkpoint_paths
+    from landscape.cli.output_directory import OutputDirectory
+    from landscape.cli.over_training.watched_training import printed, write_history
+    from landscape.cli.setup import objective_of, open_task, task_file
+    from landscape.cli.surfaces.requested_axes import path_sha256
+    from landscape.measures import provenance
+    from landscape.watching.moment import measures_of
+    from landscape.watching.saved_series import steps_in, watched_series
+
+    names = listed_names("--measures", measures)
+    measures_of(names)
+    there = checkpoint_paths(folder)
+    if not there:
+        raise UsageError(f"expected a folder of checkpoints, found none in {folder}", fix="landscape train TASK --keep-every 1")
+    task = open_task(there[-1], naming, terminal)
+    objective = objective_of(task, common, naming.split)
+    files = CheckpointFiles(folder, task.model, objective.layout, weights=naming.weights, least=2)[::every]
+    sgd = {"lr": lr, "momentum": momentum} if lr is not None else _recipe(task)
+    inputs = provenance(objective, common.seed) | task_file(naming) | {
+        "command": NAME, "split": naming.split, "samples": objective.samples, "measures": names, "sgd": sgd,
+        "probes": probes, "checkpoints": {p.name: path_sha256(p) for p in files.paths},
+    }  # fmt: skip
+    output = OutputDirectory(common.out or Path(f"{folder.name}-watch"), inputs)
+    history = watched_series(objective, files.points(), steps_in(files.names), names, sgd=sgd, probes=probes, seed=common.seed)
+    terminal.table(*printed(history))
+    for line in history.notes():
+        terminal.note(line)
+    lost = {name for c in history.checks for name, e in c.measures.items() if not e.converged}
+    terminal.unconverged += sorted(lost)
+    output.written += write_history(history, output.path / "watch", folder.name, not clean)
+    terminal.document({"schema": 1, "folder": str(folder), "task": task.name, **history.to_json(), "provenance": inputs})
+    terminal.written(output.written)
+
+
+def _recipe(task: "Task") -> dict[str, Any] | None:
+    """The settings of SGD in the recipe of `landscape train`, where the learning rate is constant; else None."""
+    recipe = (task.recipe or {}).get("training") or {}
+    if recipe.get("optimizer") != "sgd" or recipe.get("schedule", "none") != "none":
+        return None
+    return {"lr": recipe["lr"], "momentum": recipe.get("momentum") or 0.0, "weight_decay": recipe.get("weight_decay") or 0.0}

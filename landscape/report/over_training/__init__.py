@@ -1,0 +1,1 @@
+"""Figures of what changes through a training run."""

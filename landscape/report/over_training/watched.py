@@ -1,0 +1,124 @@
+"""Drawing of a measure through a training run, against the edge of stability of its optimizer."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from landscape.errors import UsageError
+from landscape.report.figures.caption import Provenance, subject_line
+from landscape.report.figures.titled import finish
+from landscape.report.quantities import quantity_name
+from landscape.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    asks_for_log,
+    house,
+    legend_above,
+    log_axis,
+    new_axes,
+    short,
+    unit_text,
+)
+from landscape.results import WatchHistory
+
+
+@house
+def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
+    """Draw a measure against the step of training, with its error, its edge and the loss of the probe batch.
+
+    The edge, dashed, is the value above which the optimizer's steps diverge on a quadratic of that curvature. Error bars are
+    the intervals of the estimates (for an eigenvalue its residual). A hollow marker did not converge. A dotted line
+    is where the measure was first above its edge. The loss has an axis of its own at the right.
+
+    Args:
+        history: what a watch measured.
+        ax: axes to draw on; None makes a figure.
+        measure: its name; default: the first with an edge, else the first.
+
+    Returns:
+        The axes of the measure.
+
+    Raises:
+        UsageError: the history has no such measure, or no check.
+    """
+    name = measure or default_measure(history)
+    steps, values, errors, edges = history.steps, history.values(name), history.errors(name), history.edges(name)
+    ax = new_axes() if ax is None else ax
+    done = np.array([e is not None and e.converged for e in history.estimates(name)])
+    finite = np.isfinite(values)
+    log = asks_for_log([values, edges])
+    label = quantity_name(name)
+    ax.plot(steps[finite], values[finite], color=BLUE, lw=1.2, zorder=2)
+    for chosen, face, words in ((done & finite, BLUE, label), (~done & finite, "white", f"{label}, NOT converged")):
+        if chosen.any():
+            bars = np.where(np.isfinite(errors), errors, 0.0)[chosen]
+            style: dict[str, Any] = {"color": BLUE, "mfc": face, "ms": 3.2, "elinewidth": 0.9, "capsize": 1.5, "zorder": 3}
+            ax.errorbar(steps[chosen], values[chosen], yerr=bars, fmt="o", label=words, **style)
+    if np.isfinite(edges).any():
+        last = float(edges[np.isfinite(edges)][-1])
+        ax.plot(steps, edges, color=VERMILLION, ls="--", lw=1.2, label=f"edge of stability: {short(last)}", zorder=2)
+    for alarm in history.alarms:
+        if alarm.name == name:
+            ax.axvline(alarm.step, color=GREEN, lw=1.1, ls=":", label=f"first above it: step {alarm.step}")
+    if log:
+        known = np.concatenate([values[finite], edges[np.isfinite(edges)]])
+        log_axis(ax, "y", known.min() / 1.6, known.max() * 1.6)
+    elif finite.any() and values[finite].min() >= 0:
+        ax.set_ylim(bottom=0)
+    ax.set_xlabel("step of training")
+    unit = history.units.get(name)
+    ax.set_ylabel(label if unit is None else f"{label} ({unit_text(unit)})")
+    handles = ax.get_legend_handles_labels()[0] + _loss(history, ax)
+    legend_above(ax, handles)
+    return ax
+
+
+def _loss(history: WatchHistory, ax: Axes) -> list[object]:
+    """The probe's loss on a second axis, thin and grey."""
+    losses = history.losses
+    finite = np.isfinite(losses)
+    if not finite.any():
+        return []
+    other = ax.twinx()
+    (line,) = other.plot(history.steps[finite], losses[finite], color=GREY, lw=0.9, label="loss of the probe batch, right axis")
+    if asks_for_log([losses[finite]]):
+        log_axis(other, "y", losses[finite].min() / 1.6, losses[finite].max() * 1.6)
+    else:
+        other.set_ylim(0 if losses[finite].min() >= 0 else None, None)
+    other.set_ylabel("loss", color=GREY)
+    other.tick_params(axis="y", colors=GREY)
+    other.spines["right"].set(visible=True, color=GREY)
+    other.grid(visible=False)
+    return [line]
+
+
+def default_measure(history: WatchHistory) -> str:
+    """The first measure with an edge, else the first.
+
+    Raises:
+        UsageError: there is no check.
+    """
+    if not history.names:
+        raise UsageError("expected a history with a check, found an empty one", fix="call the watch in the training loop")
+    edged = [name for name in history.names if np.isfinite(history.edges(name)).any()]
+    return (edged or list(history.names))[0]
+
+
+def figure_watched(
+    history: WatchHistory,
+    *,
+    measure: str | None = None,
+    title: str | None = None,
+    provenance: Provenance | None = None,
+    caption: bool = True,
+) -> Figure:
+    """`draw_watched` with title and caption: optimizer, cost, data."""
+    name = measure or default_measure(history)
+    named = title or f"{quantity_name(name)} through training"
+    facts = "; ".join([*([history.optimizer] if history.optimizer else []), history.time_line()])
+    lines = [facts, subject_line(provenance or history.provenance)]
+    return finish(draw_watched(history, measure=name), named, lines, caption)

@@ -1,0 +1,1 @@
+"""What changes through a training run."""

@@ -1,0 +1,321 @@
+"""A watch leaves the training as it is, keeps to its budget, and measures what dense references measure."""
+
+import copy
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector
+
+import landscape as ls
+from landscape.errors import UsageError
+from landscape.objective import Objective
+from landscape.results import Check, Estimate, WatchHistory
+from landscape.watching import Watch, pace
+from tests.clock import FakeClock
+from tests.reference import dense_hessian
+
+ALL = [
+    "lambda_max",
+    "preconditioned_lambda_max",
+    "trace",
+    "layer_traces",
+    "critical_sharpness",
+    "gradient_norm",
+    "weight_curvature",
+]
+
+
+def network(seed: int = 0) -> nn.Module:
+    """Dropout draws random numbers and BatchNorm keeps statistics: both would show a watch that meddles."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+    net[4].bias.requires_grad_(False)
+    return net
+
+
+def data(seed: int = 1, n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 6, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+def trained(watched: bool, steps: int = 12) -> dict[str, object]:
+    """Everything that a training run leaves behind; its order of samples and its noise come from the global generators."""
+    random.seed(3)
+    np.random.seed(4)  # noqa: NPY002 - the global state is what a watch must leave alone
+    net, loss, (x, y) = network(), nn.CrossEntropyLoss(), data()
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.01)
+    watch = Watch(net, loss, (x, y), every=3, measures=ALL, optimizer=optimizer) if watched else None
+    seen: list[object] = []
+    for step in range(steps):
+        net.train(step % 5 != 4)  # now and then in eval mode, as after an evaluation
+        rows = torch.randperm(len(x))[:16]
+        optimizer.zero_grad(set_to_none=step % 2 == 0)
+        noisy = x[rows] + 0.01 * random.random() + 0.01 * float(np.random.rand())  # noqa: NPY002 - as above
+        loss(net(noisy), y[rows]).backward()
+        optimizer.step()
+        if watch is not None:
+            watch(step)
+        seen += [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()]  # noqa: NPY002 - as above
+        seen += [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+        seen += [m.training for m in net.modules()] + [p.requires_grad for p in net.parameters()]
+        seen += [torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype()]
+    if watch is not None:
+        assert len(watch.history) == 4
+        assert all(np.isfinite(watch.history.values(name)[1:]).all() for name in watch.history.names)
+    state = [t.clone() for t in net.state_dict().values()]
+    return {"weights": state, "optimizer": optimizer.state_dict(), "seen": seen, "hooks": [len(vars(m)) for m in net.modules()]}
+
+
+def same(a: object, b: object) -> bool:
+    """Equal to the bit, inside lists and dictionaries too."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_a_watched_run_is_the_same_run_to_the_bit():
+    plain, watched = trained(False), trained(True)
+    for part in plain:
+        assert same(plain[part], watched[part]), part
+
+
+def test_the_comparison_sees_a_random_number_that_a_watch_would_draw():
+    plain = trained(False)
+    other = copy.deepcopy(plain)
+    other["seen"][0] = other["seen"][0].clone()  # type: ignore[index]
+    other["seen"][0][9] += 1  # type: ignore[index]
+    assert not same(plain["seen"], other["seen"])
+
+
+def test_every_check_equals_a_dense_reference_at_its_weights():
+    net, loss, (x, y) = network(2).double(), nn.CrossEntropyLoss(), data(3)
+    net.requires_grad_(True)
+    x = x.double()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    watch = Watch(net, loss, (x, y), every=4, measures=["lambda_max", "trace"], tol=1e-8, probes=64, dtype="float64")
+    hessians = {}
+    for step in range(9):
+        optimizer.zero_grad()
+        loss(net(x), y).backward()
+        optimizer.step()
+        if watch(step) is not None:
+            hessians[step] = dense_hessian(net, loss, x, y)
+    history = watch.history
+    assert history.steps.tolist() == [0, 4, 8]
+    tops = [np.linalg.eigvalsh(h)[-1] for h in hessians.values()]
+    np.testing.assert_allclose(history.values("lambda_max"), tops, rtol=1e-8)
+    traces = np.array([np.trace(h) for h in hessians.values()])
+    assert (np.abs(history.values("trace") - traces) < 2 * history.errors("trace")).all()
+    assert len({round(t, 6) for t in tops}) == 3, "the weights moved"
+
+
+def test_traces_of_layers_add_up_and_later_eigenvalues_start_from_the_last():
+    net, loss, batch = network(4), nn.CrossEntropyLoss(), data(5, 200)
+    watch = Watch(net, loss, batch, every=1, measures=["lambda_max", "trace", "layer_traces"], tol=1e-4)
+    first, second = watch(0), watch(1)
+    assert first is not None
+    assert second is not None
+    assert first.measures["lambda_max"].n > second.measures["lambda_max"].n
+    layers = [e.value for name, e in first.measures.items() if name.startswith("trace/")]
+    assert len(layers) == 4
+    assert sum(layers) == pytest.approx(first.measures["trace"].value, rel=1e-6)
+
+
+def test_batch_statistics_are_those_of_training():
+    net, loss, (x, y) = network(6).double(), nn.CrossEntropyLoss(), data(7)
+    net[3].p = 0.0
+    watch = Watch(net, loss, (x.double(), y), measures=["gradient_norm"], batch_statistics=True, dtype="float64")
+    loss(net.train()(x.double()), y).backward()
+    expected = torch.cat([p.grad.flatten() for p in net.parameters() if p.requires_grad]).norm()
+    check = watch(0)
+    assert check is not None
+    assert check.measures["gradient_norm"].value == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_a_preconditioner_of_training_beside_statistics_of_eval_mode_is_remarked():
+    """Adam never divides by less than eps what in training has no gradient: in eval mode it has curvature all the same."""
+    net, loss, (x, y) = network(9), nn.CrossEntropyLoss(), data()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(net(x), y).backward()
+        optimizer.step()
+    watches = [
+        Watch(net, loss, (x, y), measures=["preconditioned_lambda_max"], optimizer=optimizer, batch_statistics=own)
+        for own in (False, True)
+    ]
+    tops = [watch(0).measures["preconditioned_lambda_max"].value for watch in watches]
+    assert tops[0] > 1000 * tops[1]
+    assert ["batch_statistics=True" in str(watch.history) for watch in watches] == [True, False]
+
+
+class _Slow:
+    """The real products, each of which takes a second on the fake clock."""
+
+    def __init__(self, clock: FakeClock, hvp: object) -> None:
+        self.clock, self.hvp = clock, hvp
+
+    def __get__(self, objective: Objective, kind: type) -> object:
+        def product(v: torch.Tensor) -> torch.Tensor:
+            self.clock.sleep(len(v.reshape(-1, objective.dim)))
+            return self.hvp(objective, v)
+
+        return product
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    clock = FakeClock()
+    monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr("landscape.watching.watcher.time", clock)
+    monkeypatch.setattr(Objective, "hvp", _Slow(clock, Objective.hvp))
+    return clock
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.3])
+def test_a_budget_is_kept_by_checking_less_often(clock: FakeClock, budget: float):
+    net, loss, (x, y) = network(), nn.CrossEntropyLoss(), data()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    watch = Watch(net, loss, (x, y), every=2, budget=budget)
+    for step in range(round(120 / budget)):
+        optimizer.zero_grad()
+        if step % 40 == 0:
+            loss(net(x), y).backward()
+            optimizer.step()
+        clock.sleep(1.0)  # a step
+        check = watch(step)
+        if check is not None and step > 0:
+            assert watch.history.share <= 1.05 * budget  # a check may take longer than those before
+    history = watch.history
+    assert 0.8 * budget < history.share <= 1.02 * budget
+    assert history.seconds == pytest.approx(sum(c.seconds for c in history.checks))
+    assert history.every > 2
+    gaps = np.diff(history.steps)[3:]
+    assert abs(np.median(gaps) / history.every - 1) < 0.35
+    assert f"of the {100 * budget:g} % allowed" in str(history)
+
+
+def test_without_a_budget_every_is_every(clock: FakeClock):
+    net, batch = network(), data()
+    watch = Watch(net, nn.CrossEntropyLoss(), batch, every=7)
+    for step in [*range(20), 5, 6]:
+        watch(step)
+    assert watch.history.steps.tolist() == [0, 7, 14]
+    assert watch.history.every == 7
+
+
+def test_a_loss_that_explodes_does_not_stop_the_training():
+    net, loss, batch = network(), nn.CrossEntropyLoss(), data()
+    watch = Watch(net, loss, batch, every=1, measures=["lambda_max", "critical_sharpness", "layer_traces", "keskar:eps=1e-4"])
+    assert watch(0) is not None
+    with torch.no_grad():
+        net[6].weight.fill_(torch.nan)
+    check = watch(1)
+    assert check is not None
+    assert np.isnan(check.loss)
+    assert all(np.isnan(e.value) and e.reason for e in check.measures.values())
+    json.dumps(watch.history.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"every": 0}, "expected every as 1 step or more, found 0"),
+        ({"budget": 5}, "expected a budget between 0 and 1, found 5"),
+        ({"measures": ["sharp"]}, "expected measures to watch, found 'sharp'; choose among lambda_max"),
+        ({"measures": ["keskar:eps=x"]}, "expected a number from 0 for keskar:eps, found 'x'"),
+    ],
+)
+def test_mistakes_are_told_before_training(options: dict[str, object], words: str):
+    with pytest.raises(UsageError, match=words):
+        Watch(network(), nn.CrossEntropyLoss(), data(), **options)
+
+
+def test_batches_of_every_form():
+    net, (x, y) = network(8), data()
+    found = []
+    for batch in ((x, y), [x, y], [(x[:30], y[:30]), (x[30:], y[30:])], {"input": x, "labels": y}):
+        check = Watch(net, nn.CrossEntropyLoss(), [batch] if isinstance(batch, list) and batch[0] is x else batch)(0)
+        assert check is not None
+        found.append(check.loss)
+    assert found == pytest.approx([found[0]] * 4, rel=1e-6)
+
+
+def test_a_history_prints_draws_and_survives_json_csv_and_xarray(tmp_path):
+    xarray = pytest.importorskip("xarray", reason="the extra [xarray] is not installed")
+    net, loss, (x, y) = network(), nn.CrossEntropyLoss(), data()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    rows: list[tuple[int, dict[str, float]]] = []
+    watch = ls.Watch(
+        net, loss, (x, y), every=2, measures=["lambda_max", "layer_traces", "critical_sharpness"], optimizer=optimizer,
+        log=lambda step, row: rows.append((step, dict(row))),
+    )  # fmt: skip
+    for step in range(5):
+        optimizer.zero_grad()
+        loss(net(x), y).backward()
+        optimizer.step()
+        watch(step)
+    history = watch.history
+    assert [step for step, _ in rows] == [0, 2, 4]
+    assert rows[1][1]["lambda_max"] == history.values("lambda_max")[1]
+    assert rows[1][1]["lambda_max/edge"] == 4.0
+    again = WatchHistory.from_json(json.loads(json.dumps(history.to_json(), allow_nan=False)))
+    assert again.to_json() == history.to_json()
+    text = str(history)
+    assert "SGD, lr 0.5" in text
+    assert text.count("\n") == 5
+    assert "<td>" in history._repr_html_()
+    frame = history.to_xarray()
+    assert isinstance(frame, xarray.Dataset)
+    assert frame.layer_traces.sel(layer="6").values.tolist() == history.values("trace/6").tolist()
+    assert frame.lambda_max.attrs["units"] == "loss / weight^2"
+    lines = history.to_csv(tmp_path / "history.csv").split()
+    assert (tmp_path / "history.csv").read_text().split() == lines
+    assert len(lines) == 4
+    assert dict(zip(lines[0].split(","), lines[2].split(","), strict=True))["lambda_max"] == repr(
+        float(history.values("lambda_max")[1])
+    )
+    axes = history.plot(caption=True)
+    assert "edge of stability: 4" in [t.get_text() for t in axes.get_legend().get_texts()]
+    with pytest.raises(UsageError, match="expected a measure of this history, found 'trace'"):
+        history.plot(measure="trace")
+    with pytest.raises(UsageError, match="expected a history with a check"):
+        WatchHistory(()).plot()
+
+
+def test_alarms_are_where_a_measure_is_first_above_its_edge_by_more_than_its_error():
+    tops = [(1.9, 0.2), (2.1, 0.2), (2.3, 0.2), (2.5, 0.2)]
+    checks = tuple(
+        Check(step, 1.0, {"lambda_max": Estimate(v, e, "residual"), "trace": Estimate(9.0)}, {"lambda_max": 2.0})
+        for step, (v, e) in enumerate(tops)
+    )
+    history = WatchHistory(checks)
+    assert [(a.step, a.name, a.value, a.edge) for a in history.alarms] == [(2, "lambda_max", 2.3, 2.0)]
+    assert "first at step 2: lambda_max 2.3 is above its edge 2" in str(history)
+    assert "first above it: step 2" in [t.get_text() for t in history.plot().get_legend().get_texts()]
+    assert WatchHistory(checks[:2]).alarms == ()
+
+
+def test_weights_of_a_live_network_are_read_and_not_held():
+    net, batch = network(), data()
+    watch = Watch(net, nn.CrossEntropyLoss(), batch, every=1, measures=["gradient_norm"])
+    before = parameters_to_vector(net.parameters()).clone()
+    first = watch(0)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1.5)
+    second = watch(1)
+    assert first is not None
+    assert second is not None
+    assert first.loss != second.loss
+    assert torch.equal(parameters_to_vector(net.parameters()), 1.5 * before)
