@@ -74,10 +74,18 @@ def _with_picture(markdown: str, name: str) -> str:
 
 
 def _grid(markdown: str) -> str:
-    """The gallery's list of pages as a grid of small pictures."""
+    """The gallery's lists of pages as grids of small pictures."""
+    return re.sub(r"(?:^- \[.+\]\(.+\)\n?)+", lambda found: _tiles(found[0]), markdown, flags=re.MULTILINE)
+
+
+def _tiles(items: str) -> str:
+    """A list of links as a grid: pages of the gallery with their small pictures, studies with their figures."""
     tiles = []
-    for title, name in re.findall(r"^- \[(.+)\]\(([\w-]+)\.md\)$", markdown, re.MULTILINE):
-        _picture(f"{name}-small.png")
-        picture = f'<img src="{name}-small.png" alt="" loading="lazy">'
-        tiles.append(f'<a class="tile" href="{name}.html">{picture}<span>{title}</span></a>')
-    return re.sub(r"(^- .+\n?)+", f'<div class="tiles">\n{"".join(tiles)}\n</div>\n', markdown, count=1, flags=re.MULTILINE)
+    for title, target in re.findall(r"^- \[(.+)\]\((.+)\)$", items, re.MULTILINE):
+        page, _, anchor = target.partition("#")
+        name = page.removesuffix(".md")
+        picture = f"../figures/{anchor}.png" if anchor else _picture(f"{name}-small.png").name
+        image = f'<img src="{picture}" alt="" loading="lazy">'
+        address = f"{name}.html" + (f"#{anchor}" if anchor else "")
+        tiles.append(f'<a class="tile" href="{address}">{image}<span>{title}</span></a>')
+    return f'<div class="tiles">\n{"".join(tiles)}\n</div>\n'

@@ -15,24 +15,33 @@ FIRST, SECOND = (NETWORKS / f"digits-mlp-clean-{batch}-batch.safetensors" for ba
 FEW = ("--samples", 24)
 
 COMMANDS = {
+    "init": ("init", FIRST),
     "inspect": ("inspect", FIRST),
-    "information": ("information", FIRST, *FEW),
     "sharpness": ("sharpness", FIRST, *FEW, "--measures", "trace:probes=4,weight_curvature,keskar:method=climb"),
     "spectrum": ("spectrum", FIRST, *FEW, "-k", 1, "--probes", 2, "--steps", 6, "--per-layer", "--allow-unconverged"),
 }
 SLOW = {
+    "information": ("information", FIRST, *FEW),
     "plane": ("surface", FIRST, *FEW, "--grid", 3, "--no-test", "--no-random-check"),
     "path": ("surface", FIRST, *FEW, "--path", f"line:{SECOND}", "--grid", 5),
     "samples": ("samples", FIRST, *FEW, "--scores", "loss,input_curvature"),
     "reparam": ("reparam", FIRST, *FEW, "--symmetry", "all", "--sweep", 1, "--measures", "weight_curvature,logit_norm"),
     "compare": ("compare", FIRST, SECOND, *FEW, "--measures", "weight_curvature", "--grid", 3),
+    "report": ("report", FIRST, *FEW, "--measures", "weight_curvature"),
+    "doctor": ("doctor",),
 }
 
 
 def checked(arguments: tuple[object, ...], folder: Path) -> None:
     """Run a command and hold its document against the schema; a key without a description is an error."""
     name = str(arguments[0])
-    document = json.loads(landscape(*arguments, "--json", "--out", "out", cwd=folder).out)
+    out = {"report": "report.html", "train": "run.safetensors", "init": "task.py"}.get(name, "out")
+    document = json.loads(landscape(*arguments, "--json", "--out", out, cwd=folder).out)
+    held(document, name)
+
+
+def held(document: dict[str, object], name: str) -> None:
+    """Hold a document against a definition of the schema."""
     Draft202012Validator(SCHEMA | {"$ref": f"#/$defs/{name}"}).validate(document)
     schema = SCHEMA["$defs"][name]
     parts = [SCHEMA["$defs"][part["$ref"].rpartition("/")[2]] for part in schema.get("allOf", [])]
@@ -42,6 +51,15 @@ def checked(arguments: tuple[object, ...], folder: Path) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_document_is_as_its_schema_says(name, tmp_path):
     checked(COMMANDS[name], tmp_path)
+
+
+def test_the_documents_of_a_watched_run_are_as_their_schemas_say(tmp_path):
+    training = ("--epochs", 1, "--samples", 48, "--keep-every", 1, "--watch-every", 3)
+    checked(("train", "digits-mlp", *training, "--watch-measures", "lambda_max,layer_traces,critical_sharpness"), tmp_path)
+    checked(("watch", "run-trajectory", "--samples", 24, "--measures", "lambda_max", "--lr", 10), tmp_path)
+    for file in ("run-watch.json", "out/watch.json"):
+        held(json.loads((tmp_path / file).read_text()), "watch_history")
+    assert json.loads((tmp_path / "out" / "watch.json").read_text())["alarms"], "at this learning rate the curvature is above its edge"
 
 
 @pytest.mark.slow
