@@ -1,7 +1,8 @@
 """What mkdocs does for the site beyond showing the pages as they are (`hooks` in mkdocs.yml).
 
 Pages are written for GitHub, where links lead to files of the repository. On the site links to figures/, notebooks/ and the
-README lead to what the site has in their place; the gallery's pages get their pictures, which docs/make_gallery.py drew.
+README lead to what the site has in their place; notebooks are pages, too; the gallery's pages get their pictures, which
+docs/make_gallery.py drew.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from posixpath import relpath
 from typing import Any
 
+import notebook_pages
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -25,6 +27,11 @@ def on_files(files: Files, config: Any) -> Files:
     for folder, kind in (("figures", "*.png"), ("notebooks", "*.ipynb")):
         for path in sorted((ROOT / folder).glob(kind)):
             files.append(File.generated(config, f"{folder}/{path.name}", abs_src_path=str(path)))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        markdown, pictures = notebook_pages.page(path)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=markdown))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=picture))
     for path in sorted(PICTURES.glob("*.png")):
         files.append(File.generated(config, f"gallery/{path.name}", abs_src_path=str(path)))
     return files
@@ -48,7 +55,7 @@ def _led(link: re.Match[str], folder: Path) -> str:
     if inside in OUTSIDE:
         found, anchor = OUTSIDE[inside], anchor if inside == "README.md" else ""
     elif inside.startswith(("figures/", "notebooks/")):
-        found = inside
+        found = inside.removesuffix(".ipynb") + ".md" if inside.endswith(".ipynb") else inside
     else:
         return link[0]
     return f"]({relpath(found, folder.as_posix())}{anchor})"

@@ -40,7 +40,9 @@ def test_every_page_is_listed_once():
 
 def test_every_page_has_its_place_on_the_site():
     places = re.findall(r"([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2], re.MULTILINE)
-    assert sorted(ROOT / "docs" / place for place in places) == [p for p in PAGES if p not in (README, INDEX)]
+    notebooks = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {place for place in places if place.startswith("notebooks/")} == notebooks
+    assert sorted(ROOT / "docs" / p for p in places if p not in notebooks) == [p for p in PAGES if p not in (README, INDEX)]
 
 
 @every_page
