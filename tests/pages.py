@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import STUDIES, claim_rows, keskar_rows, scale, verdict_rows
+from experiments.studies import STUDIES, claim_rows, keskar_rows, scale, summary, verdict_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
@@ -213,7 +213,9 @@ def keskar_table() -> str:
 
 def _claims(name: str) -> Callable[[], str]:
     """The claims of a study and what was found, from its results."""
-    return lambda: _table(("claim", "published", "here", "holds"), claim_rows(name)) + f"\n{scale(name)}\n"
+    return lambda: "\n".join(
+        [summary(name), "", _table(("claim", "published", "here", "holds"), claim_rows(name)), scale(name), ""]
+    )
 
 
 TABLES = {
