@@ -182,7 +182,9 @@ def schema_tables() -> str:
 
 
 def _schema_table(schema: dict[str, Any]) -> str:
-    """The keys of one definition."""
+    """The keys of one definition, after the definitions whose keys it has, too."""
+    parts = [part["$ref"].rpartition("/")[2] for part in schema.get("allOf", ())]
+    also = "".join(f"The keys of [{name}](#{name}), and these:\n\n" for name in parts)
     rows = []
     for key, value in schema["properties"].items():
         inner = value.get("items", {}).get("$ref") or value.get("additionalProperties", {}).get("$ref") or value.get("$ref", "")
@@ -192,7 +194,7 @@ def _schema_table(schema: dict[str, Any]) -> str:
         kind = " or ".join([kinds] if isinstance(kinds, str) else kinds) + (f" of [{of}](#{of})" if of else "")
         optional = "" if key in schema["required"] else " (not always)"
         rows.append((f"`{key}`{optional}", kind, value.get("description", "")))
-    return _table(("key", "type", "content"), rows)
+    return also + _table(("key", "type", "content"), rows)
 
 
 def _result(name: str) -> Callable[[], str]:
