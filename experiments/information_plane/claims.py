@@ -119,8 +119,8 @@ def judged(rows: Sequence[Item], runs: Sequence[Item], given: Options) -> dict[s
             "Adam with 0.002 for 300 epochs (digits: 1,000) instead of 0.0004 for 8,000 to 10,000: the time of two cores",
             "rectifiers start with He's variance and biases of 0.1, because networks with layers of three units otherwise die",
             "images: digits of 8 x 8 pixels and 100-20-20-20 hidden units instead of MNIST and 1024-20-20-20",
-            "the estimator of nearest neighbours is the one that scikit-learn has for single features, written out for layers of "
-            "many units; on one unit the tests hold it to scikit-learn's",
+            "the estimator of nearest neighbours is the one that scikit-learn has for single features, written out for layers "
+            "of many units; on one unit the tests hold it to scikit-learn's",
             f"kernel bounds on {KDE:,} and neighbours on {NEIGHBOURS} of the samples; I(T; X) is at most log2 of that",
         ],
     )
