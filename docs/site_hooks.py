@@ -77,7 +77,7 @@ def _with_picture(markdown: str, name: str) -> str:
     took = (
         f"Drawn while this site was built: the command took {seconds['command']:.0f} s, the Python {seconds['python']:.0f} s."
     )
-    return re.sub(r"^Picture: `.+`$", f"![{title}]({name}.png)\n\n*{took}*", markdown, flags=re.MULTILINE)
+    return re.sub(r"^Picture: `.+`$", f"![{title}]({name}.png){{ .drawn }}\n\n*{took}*", markdown, flags=re.MULTILINE)
 
 
 def _grid(markdown: str) -> str:
