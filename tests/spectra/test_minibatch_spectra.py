@@ -55,6 +55,8 @@ def test_means_shares_and_forms(case):
     assert found.mean_largest.value == pytest.approx(found.largest.mean())
     assert found.mean_largest.stderr == pytest.approx(found.largest.std(ddof=1) / COUNT**0.5)
     assert found.negative.value == np.mean(found.smallest < 0)
+    low, high = found.negative.interval()
+    assert 0 < high - low < 1
     again = MinibatchSpectra.from_json(json.loads(json.dumps(found.to_json())))
     assert np.array_equal(again.largest, found.largest)
     assert str(again) == str(found)

@@ -55,7 +55,7 @@ class MinibatchSpectra(Printed):
     def negative(self) -> Estimate:
         """Share of the mini-batches whose lambda_min is below zero by more than its residual."""
         below = self.smallest < -self.residuals[:, 1]
-        return Estimate(float(below.mean()), None, "proportion", len(self))
+        return Estimate(float(below.mean()), float(below.std() / len(self) ** 0.5), "proportion", len(self))
 
     def _mean(self, values: np.ndarray) -> Estimate:
         lost = int((~self.converged).any(1).sum())
