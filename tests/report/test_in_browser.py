@@ -177,6 +177,16 @@ def test_sorting_keeps_rows_together_and_missing_values_last(opened):
     assert page.locator(f"{table} th[aria-sort=descending]").count() == 1
 
 
+def test_a_column_of_names_sorts_as_text(opened):
+    page = opened()
+    table = "#information table"
+    for text in (["relu1", "relu2"], ["relu2", "relu1"]):
+        page.locator(f"{table} thead th").first.get_by_role("button").click()
+        assert column(page, table, 0) == text
+    page.locator(f"{table} thead th").nth(2).get_by_role("button").click()
+    assert set(column(page, table, 2)) == {"kde_lower"}
+
+
 def saved(page, button):
     """Name and bytes of what a button saves."""
     with page.expect_download() as waiting:
@@ -383,7 +393,9 @@ def test_without_scripts_all_is_there_to_read(opened):
 
 
 def test_without_webgl_the_picture_stays(chromium, opened):
-    browser = chromium.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-3d-apis"])
+    browser = chromium.browser_type.launch(
+        executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-3d-apis"]
+    )
     try:
         page = opened(browser=browser)
         page.locator("figure.lead").first.scroll_into_view_if_needed()

@@ -70,6 +70,10 @@ def run(
     turned = find_spec("plotly") is not None if interactive is None else interactive
     if not turned and interactive is None and any(piece.dim == 2 for piece in found["slices"]):
         terminal.note("surfaces are pictures; to turn them: pip install 'landscape-sharpness[report]'")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"expected to write {out}, found: {error.strerror}", fix="choose another --out") from None
     write_report(out, title=title, sharpness=sharpness, interactive=turned, captions=not clean, **found)
     counts = {"sharpness": len(sharpness)} | {name: len(things) for name, things in found.items()}
     terminal.document({"schema": 1, "report": str(out), "holds": counts})

@@ -65,8 +65,8 @@ def write_report(
 
     Figures and their data are embedded. The content security policy forbids loading anything and running any script but the
     page's own. It opens from disk, follows the browser's light or dark setting and can be printed. Tables can be sorted; every
-    figure can be saved as PNG and its data as CSV; without scripts all is there to read. All names are escaped. There is no time
-    stamp: equal results give equal bytes.
+    figure can be saved as PNG and its data as CSV; without scripts all is there to read. All names are escaped. There is no
+    time stamp: equal results give equal bytes.
 
     Args:
         path: the file to write.
@@ -167,7 +167,7 @@ def _plotly() -> str:
 
 
 def _policy(scripts: Mapping[str, str]) -> str:
-    """The content security policy: nothing is loaded, and only these scripts run. Plotly compiles shaders from text it makes."""
+    """The content security policy: nothing is loaded, only these scripts run. Plotly evaluates text that it makes."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.values()]
     rules = ["default-src 'none'", "style-src 'unsafe-inline'", "img-src data: blob:", "base-uri 'none'", "form-action 'none'"]
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)

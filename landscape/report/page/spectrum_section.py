@@ -25,7 +25,9 @@ def spectra(
         entry: dict[str, Any] = {"name": name, "pictures": [], "pairs": None, "minibatches": None}
         if density is not None:
             ends = f"Ritz values from {number(float(density.nodes.min()))} to {number(float(density.nodes.max()))}"
-            words = f"Density of the Hessian's eigenvalues of {name} on a {density.scale} axis; {density.probes} probes, {ends}."
+            words = (
+                f"Density of the Hessian's eigenvalues of {name} on a {density.scale} axis; {density.probes} probes, {ends}."
+            )
             figure = titled.figure_density(density, eigenpairs=pairs, caption=caption)
             entry["pictures"].append(picture(figure, words, f"density {label}", records_csv(density.records())))
         if pairs is not None and len(pairs):

@@ -24,8 +24,8 @@ function save(content, name) {
 function key(cell) {
   const text = cell.textContent.trim();
   if (!cell.classList.contains("number")) return text;
-  const found = text.match(/[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?/i);
-  return found ? Number(found[0].replaceAll(",", "")) : NaN;
+  const found = text.match(/^(?:[≥±]|residual|bracket)?\s*([-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?)/i);
+  return found ? Number(found[1].replaceAll(",", "")) : text;
 }
 
 function compared(a, b) {
@@ -33,7 +33,7 @@ function compared(a, b) {
   return String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
-const isMissing = (k) => (typeof k === "number" ? Number.isNaN(k) : k === "" || k.startsWith("—"));
+const isMissing = (k) => typeof k === "string" && /^$|^[—–-]/.test(k);
 
 function sort(table, column, direction, original) {
   let rows = original;
