@@ -96,7 +96,7 @@ def _pictures(piece: Slice, caption: bool) -> list[Picture]:
 
 
 def _words(piece: Slice, quantity: str) -> str:
-    """A figure of a slice in words: the span, the value at the checkpoint, the smallest and the largest value and their places."""
+    """A figure of a slice in words: the span, the value at the checkpoint, the smallest and the largest value, and where."""
     spans = " and ".join(
         f"{label_text(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
     )
