@@ -431,12 +431,16 @@ def test_interactive_surfaces_carry_tracks_and_previews():
 
     from landscape.report.page import interactive
 
-    surface, track, centre = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
+    surface, line, track, centre = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
     assert (centre.name, centre.x[0], centre.y[0]) == ("checkpoint", 0, 0)
     assert np.isfinite(centre.z).all()
     assert surface.z.shape == (8, 8)
     np.testing.assert_array_equal(np.stack([track.x, track.y], axis=1), path().coordinates)
     assert np.isfinite(track.z).all()
+    # The line between the points stays at the height of the surface, in small steps.
+    assert len(line.x) == 20 * (len(track.x) - 1) + 1
+    np.testing.assert_array_equal(line.x[::20], track.x)
+    np.testing.assert_allclose(line.z[::20], track.z)
     assert track.text[0] == "epoch 0: 2.3 off the plane"
 
 

@@ -135,14 +135,17 @@ def eye(page):
     return page.evaluate("() => { const e = document.querySelector('.turn').layout.scene.camera.eye; return [e.x, e.y, e.z] }")
 
 
-def test_it_opens_in_two_seconds(opened):
-    """The best of three: the machine may do other things. The surface is drawn later, when it comes near the window."""
-    took = []
-    for _ in range(3):
-        page = opened()
-        took.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
-        assert page.locator(".turned").count() == 0
-    assert min(took) < 2000
+def test_it_opens_in_two_seconds(chromium, file):
+    """In processor time of the page, whatever else the machine does. The surface is drawn later, near the window."""
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    counts = page.context.new_cdp_session(page)
+    counts.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto(file.as_uri())
+    found = {metric["name"]: metric["value"] for metric in counts.send("Performance.getMetrics")["metrics"]}
+    assert page.locator(".turned").count() == 0
+    page.close()
+    assert 0 < found["TaskDuration"] < 2
+    assert file.stat().st_size < 6e6
 
 
 def test_a_press_on_a_heading_sorts(opened):

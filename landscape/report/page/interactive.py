@@ -1,6 +1,7 @@
 """Interactive surfaces. This module imports plotly, so it is imported only for interactive reports."""
 
 from html import escape
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as graph
@@ -48,7 +49,7 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         hovertemplate="%{x:.3g}, %{y:.3g}: %{customdata}<extra></extra>",
     )
     # plotly interprets some HTML in texts, so names are escaped.
-    names = [escape(label_text(name, 60)) for name in piece.axes]
+    names = ["<br>".join(map(escape, wrap(label_text(name, 60), 24))) for name in piece.axes]
     scene: dict[str, object] = {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}, "zaxis": axis}
     camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
     scene |= {"camera": camera, "aspectmode": "cube"}
@@ -88,12 +89,24 @@ def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
             f"{escape(label_text(name, 40))}: {short(float(d))} off the plane"
             for name, d in zip(track.names, track.distances, strict=True)
         ]
+        if track.path:
+            x, y = (between := _finely(places)).T
+            out.append(
+                graph.Scatter3d(
+                    x=x, y=y, z=height(between) + lift, mode="lines", hoverinfo="skip", line={"color": "black", "width": 4}
+                )
+            )  # fmt: skip
         x, y = places.T
         out.append(
             graph.Scatter3d(
-                x=x, y=y, z=height(places) + lift, mode="lines+markers" if track.path else "markers", text=words,
-                hovertemplate="%{text}<extra></extra>", line={"color": "black", "width": 4},
+                x=x, y=y, z=height(places) + lift, mode="markers", text=words, hovertemplate="%{text}<extra></extra>",
                 marker={"size": 3.5 if track.path else 5, "color": VERMILLION, "line": {"color": "black", "width": 1}},
             )
         )  # fmt: skip
     return out
+
+
+def _finely(places: np.ndarray, parts: int = 20) -> np.ndarray:
+    """Points along the straight lines between places, so that a line over the surface does not cut through it."""
+    at = np.arange((len(places) - 1) * parts + 1) / parts
+    return np.stack([np.interp(at, np.arange(len(places)), column) for column in places.T], axis=1)
