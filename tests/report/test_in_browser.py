@@ -20,9 +20,7 @@ pytest.importorskip("plotly", reason="the report extra is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 
-# WebGL is drawn by the CPU here, which takes seconds for a surface.
-ARGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-PATIENCE = 180_000  # ms
+PATIENCE = 180_000  # ms; WebGL is drawn by the CPU here, which takes seconds for a surface
 CONTROLS = "a, button, [tabindex='0']"
 
 
@@ -81,20 +79,32 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A headless browser."""
+    """A function that launches headless browsers with some arguments."""
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield browser
-        browser.close()
+        launched = []
+
+        def launch(*arguments):
+            launched.append(running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *arguments]))
+            return launched[-1]
+
+        yield launch
+        for browser in launched:
+            browser.close()
+
+
+@pytest.fixture(scope="module")
+def plain(chromium):
+    """A browser without WebGL, where surfaces stay pictures: for all that is not about turning them."""
+    return chromium("--disable-gpu", "--disable-3d-apis")
 
 
 @pytest.fixture
-def opened(chromium, file):
+def opened(plain, file):
     """A function that opens the report in a new window of a width, with options of the window; it fails on any error there."""
     problems, contexts = [], []
 
-    def open_page(width=1400, path=file, browser=chromium, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+    def open_page(width=1400, path=file, **options):
+        context = plain.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
@@ -113,7 +123,7 @@ def opened(chromium, file):
 @pytest.fixture(scope="module")
 def surface(chromium, file):
     """A window with the surface drawn and scrolled into view, for the tests that turn it; drawing it takes seconds."""
-    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    page = chromium("--use-angle=swiftshader", "--enable-unsafe-swiftshader").new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(PATIENCE)
     page.goto(file.as_uri())
     page.locator(".turn").scroll_into_view_if_needed()
@@ -135,9 +145,9 @@ def eye(page):
     return page.evaluate("() => { const e = document.querySelector('.turn').layout.scene.camera.eye; return [e.x, e.y, e.z] }")
 
 
-def test_it_opens_in_two_seconds(chromium, file):
+def test_it_opens_in_two_seconds(surface, file):
     """In processor time of the page, whatever else the machine does. The surface is drawn later, near the window."""
-    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    page = surface.context.browser.new_page(viewport={"width": 1400, "height": 900})
     counts = page.context.new_cdp_session(page)
     counts.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(file.as_uri())
@@ -198,8 +208,8 @@ def saved(page, button):
     return waiting.value.suggested_filename, waiting.value.path().read_bytes()
 
 
-def test_every_figure_is_saved_as_a_picture_and_as_numbers(surface):
-    page = surface
+def test_every_figure_is_saved_as_a_picture_and_as_numbers(opened):
+    page = opened()
     figures = page.locator("figure")
     assert figures.count() == 13
     names = []
@@ -207,9 +217,8 @@ def test_every_figure_is_saved_as_a_picture_and_as_numbers(surface):
         name, picture = saved(page, figure.get_by_role("button", name=re.compile("^PNG")))
         assert picture.startswith(b"\x89PNG")
         width, height = (int.from_bytes(picture[i : i + 4]) for i in (16, 20))
-        image = figure.locator("img").first
-        if figure.locator(".turn").count() == 0:
-            assert (width, height) == tuple(3 * int(image.get_attribute(side)) for side in ("width", "height"))
+        image = figure.locator("img")
+        assert (width, height) == tuple(3 * int(image.get_attribute(side)) for side in ("width", "height"))
         table_name, table = saved(page, figure.get_by_role("button", name=re.compile("^CSV")))
         rows = list(csv.reader(io.StringIO(table.decode())))
         assert len(rows) > 1
@@ -342,6 +351,8 @@ def test_light_and_dark(opened):
 def tabbed(page):
     """What every press of Tab reaches from the first link on, up to the end of the page: place, outline, name."""
     page.locator(".skip").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")  # from here on a browser shows the focus, whatever was clicked before
     found = []
     while True:
         found.append(
@@ -396,18 +407,13 @@ def test_without_scripts_all_is_there_to_read(opened):
     assert page.locator("figure.lead img:visible").count() == 3
 
 
-def test_without_webgl_the_picture_stays(chromium, opened):
-    browser = chromium.browser_type.launch(
-        executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-3d-apis"]
-    )
-    try:
-        page = opened(browser=browser)
-        page.locator("figure.lead").first.scroll_into_view_if_needed()
-        page.wait_for_timeout(500)
-        assert page.locator("figure.lead img").first.is_visible()
-        assert page.locator(".turned").count() == 0
-    finally:
-        browser.close()
+def test_without_webgl_the_picture_stays(opened):
+    page = opened()
+    page.locator("figure.lead").first.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    assert page.locator("figure.lead img").first.is_visible()
+    assert page.locator(".turned").count() == 0
+    assert page.locator(".turning:visible").count() == 0
 
 
 def test_a_hostile_name_runs_nothing(opened, tmp_path):

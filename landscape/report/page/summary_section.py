@@ -11,7 +11,7 @@ from landscape.report.page.figure_data import groups_csv
 from landscape.report.page.table_cells import DASH, cell, flat, told
 from landscape.report.style import label_text, unit_text
 from landscape.results import Comparison, Sharpness
-from landscape.results.sharpness import joint_mark
+from landscape.results.sharpness import joint_mark, unequal_losses
 
 
 def summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
@@ -33,7 +33,8 @@ def summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | 
     alike = len(set(found.values())) == 1
     told = list(found.values())[:1] if alike else [f"{name}: {line}" for name, line in found.items()]
     lost = [f"{name}: {label_text(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
-    return {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes, "symmetries": told}
+    own = {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes, "symmetries": told}
+    return own | {"losses": unequal_losses(results)}
 
 
 def by_group(
