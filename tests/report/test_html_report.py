@@ -422,7 +422,7 @@ def test_a_slice_says_its_gaps_its_tracks_and_its_minima(tmp_path):
     assert "loss: 2,537 missing of 2,601 points" in page.words
     assert "preview: 8 × 8 of 51 × 51 points" in page.words
     words = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
-    assert [w.split(" over ")[0].split(" of ")[0] for w in words[2:4]] == ["λ_min", "Persistence"]
+    assert [w.split(" over ")[0].split(" of ")[0] for w in words[2:4]] == ["lambda_min", "Persistence"]
 
 
 def test_interactive_surfaces_carry_tracks_and_previews():

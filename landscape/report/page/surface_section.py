@@ -101,7 +101,7 @@ def _words(piece: Slice, quantity: str) -> str:
         f"{label_text(a, 80)} from {c.min():g} to {c.max():g}" for a, c in zip(piece.axes, piece.coordinates, strict=True)
     )
     own = quantity_name(quantity) + (" of the Hessian" if is_eigenvalue(quantity) else "")
-    told = f"{own[0].upper() if own[0].isascii() else own[0]}{own[1:]} over {spans}"
+    told = f"{own if '_' in own else own[0].upper() + own[1:]} over {spans}"
     values, _ = shown(piece, quantity)
     known = np.ma.masked_invalid(values)
     if not known.count():
