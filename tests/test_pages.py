@@ -82,3 +82,14 @@ def test_commands_are_found(tmp_path):
 def test_every_command_is_shown_to_be_run():
     shown = {line.split()[1] for page in pages() for line in commands(page) if line.startswith("landscape ")}
     assert shown == set(program()) - {"demo"}  # that one made what they run on
+
+
+def test_the_citation_names_the_version_and_the_licence():
+    from landscape.version import __version__
+
+    text = (ROOT / "CITATION.cff").read_text()
+    fields = dict(line.split(": ", 1) for line in text.splitlines() if line[:1].isalpha() and ": " in line)
+    assert fields["cff-version"] == "1.2.0"
+    assert fields["version"] == __version__
+    assert fields["license"] == "MIT"
+    assert "  - name: The landscape developers" in text
