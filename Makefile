@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 TEST = $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-portable test-gpu lint types readme experiments figures bench clean
+.PHONY: demo test test-slow test-portable test-gpu lint types readme docs experiments figures bench clean
 
 demo: .venv/installed
 	$(BIN)/landscape demo --out demo
@@ -43,6 +43,17 @@ types: .venv/installed
 # Run every command in README.md and docs/*.md on the output of `make demo`, and compare their tables with the program's.
 readme: .venv/installed
 	$(BIN)/python tests/readme.py
+
+# The documentation as a site in site/, for a browser or `python -m http.server -d site`: run the gallery (some minutes), then build
+# the pages. A link that leads nowhere is an error.
+docs: .venv/docs
+	$(BIN)/python docs/make_gallery.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "wrote site/index.html"
+
+.venv/docs: .venv/installed
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # Run the studies and draw their figures: the digits alone, or with DATA=cifar10.safetensors the images too (hours on two
 # cores). Finished runs are kept in runs/.
@@ -87,4 +98,4 @@ bench: .venv/peers .venv-landscaper/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-landscaper build *.egg-info
+	rm -rf .venv .venv-landscaper build site *.egg-info

@@ -79,13 +79,18 @@ def keskar_rows() -> list[tuple[str, ...]]:
     return rows
 
 
+def summary(name: str) -> str:
+    """What a study found, in one sentence, and its verdict."""
+    found = read(name)["verdict"]
+    return f"**In short:** {found['headline']}. Verdict: **{found['verdict']}**, {claims_held(found)}."
+
+
 def scale(name: str) -> str:
     """The size of a study and what it took, and a list of where it departs from its paper."""
     document = read(name)
     found, how = document["verdict"], document["how"]
-    time = f"Recorded, without networks that another study had trained: {how['core_seconds'] / 60:.0f} core-minutes"
-    told = f"Verdict: **{found['verdict']}**, {claims_held(found)}. Scale: {found['scale']}. "
-    told += f"{time} on {how['machine']}, torch {how['torch']}."
+    time = f"{how['core_seconds'] / 60:.0f} core-minutes, without networks that another study had trained,"
+    told = f"Scale: {found['scale']}. It took {time} on {how['machine']}, torch {how['torch']}."
     return f"{told}\n\nWhere it departs, and what was chosen:\n\n{_list(found['departures'])}"
 
 

@@ -17,6 +17,7 @@ from landscape.version import __version__
 if TYPE_CHECKING:
     from landscape.comparison import compare
     from landscape.information_plane import information, mutual_information
+    from landscape.machine.shown_progress import progress
     from landscape.machine.torchrun import joined
     from landscape.measures import (
         MEASURES,
@@ -74,6 +75,7 @@ _HOMES = {
     "certificate": "reparam",
     "compare": "comparison",
     "joined": "machine.torchrun",
+    "progress": "machine.shown_progress",
     "Watch": "watching",
 }
 
@@ -106,6 +108,7 @@ __all__ = [
     "minibatch_spectra",
     "mutual_information",
     "plane",
+    "progress",
     "rescale",
     "sam",
     "samples",

@@ -7,6 +7,7 @@ variables `make test-portable` sets other numbers of threads (LANDSCAPE_TEST_THR
 import gc
 import os
 import random
+import signal
 
 import pytest
 import shape_checks
@@ -16,6 +17,8 @@ from hypothesis import settings
 THREADS = os.environ.get("LANDSCAPE_TEST_THREADS", "1")
 os.environ["OMP_NUM_THREADS"] = THREADS
 torch.set_num_threads(int(THREADS))
+# The background jobs of a shell ignore it, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples at every run, and no deadline: machines are noisy.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")

@@ -1,23 +1,39 @@
-"""README.md and docs/*.md as text: which pages there are, their links and code, and the tables made from the program."""
+"""README.md and the pages in docs/ as text: which there are, their links and code, and the tables made from the program."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import STUDIES, claim_rows, keskar_rows, scale, verdict_rows
+from experiments.studies import STUDIES, claim_rows, keskar_rows, scale, summary, verdict_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
 CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"# (\w+\.py)\n")
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 
 
 def pages() -> list[Path]:
     """README, the list of pages, and the pages in its order: later ones use what the commands of earlier ones wrote."""
-    listed = [(INDEX.parent / target).resolve() for target in links(INDEX) if "/" not in target]
-    return list(dict.fromkeys([README, INDEX, *listed]))
+    return list(dict.fromkeys([README, INDEX, *listed(INDEX)]))
+
+
+def listed(page: Path) -> Iterator[Path]:
+    """The pages that a list of pages names, in its order; those of a folder follow the folder's own list."""
+    for target in links(page):
+        path = (page.parent / target).resolve()
+        if path.suffix == ".md" and path.is_relative_to(page.parent.resolve()):
+            yield path
+            if path.name == "README.md":
+                yield from listed(path)
+
+
+def is_alone(page: Path) -> bool:
+    """Whether a page's code runs without the demo and without other pages: on the networks in experiments/checkpoints/."""
+    return page == INDEX.parent / "start.md" or page.parent.parent == INDEX.parent
 
 
 def links(page: Path) -> list[str]:
@@ -33,8 +49,20 @@ def headings(page: Path) -> list[str]:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Blocks of code in a language."""
-    return [body for name, body in CODE.findall(page.read_text()) if name == language]
+    """Blocks of code in a language, without the files among them."""
+    return [body for name, body in CODE.findall(page.read_text()) if name == language and not FILE.match(body)]
+
+
+def written_files(page: Path) -> dict[str, str]:
+    """Blocks of Python that a page shows as files, by the name in their first line: `# NAME.py`."""
+    bodies = [body for name, body in CODE.findall(page.read_text()) if name == "python"]
+    return {found[1]: body for body in bodies if (found := FILE.match(body))}
+
+
+def begins_with(page: Path) -> str:
+    """What a page shows first to be run: "python" or "console"."""
+    run = (name for name, body in CODE.findall(page.read_text()) if name in ("python", "console") and not FILE.match(body))
+    return next(run, "")
 
 
 def commands(page: Path) -> list[str]:
@@ -145,6 +173,30 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[2:]]) + "\n"
 
 
+def schema_tables() -> str:
+    """The documents of the commands, and what they are made of, from the JSON Schema."""
+    definitions = json.loads((ROOT / "docs" / "schemas" / "documents.schema.json").read_text())["$defs"]
+    names = sorted(definitions, key=lambda name: (not definitions[name]["description"].startswith("`"), name))
+    found = [(name, definitions[name]) for name in names]
+    return "\n".join(f"## {name}\n\n{schema['description']}\n\n{_schema_table(schema)}" for name, schema in found)
+
+
+def _schema_table(schema: dict[str, Any]) -> str:
+    """The keys of one definition, after the definitions whose keys it has, too."""
+    parts = [part["$ref"].rpartition("/")[2] for part in schema.get("allOf", ())]
+    also = "".join(f"The keys of [{name}](#{name}), and these:\n\n" for name in parts)
+    rows = []
+    for key, value in schema["properties"].items():
+        inner = value.get("items", {}).get("$ref") or value.get("additionalProperties", {}).get("$ref") or value.get("$ref", "")
+        options = [v.get("$ref", "") for v in value.get("anyOf", [])]
+        of = (inner or next(filter(None, options), "")).rpartition("/")[2]
+        kinds = value.get("type", "const" if "const" in value else "object" if of else "any")
+        kind = " or ".join([kinds] if isinstance(kinds, str) else kinds) + (f" of [{of}](#{of})" if of else "")
+        optional = "" if key in schema["required"] else " (not always)"
+        rows.append((f"`{key}`{optional}", kind, value.get("description", "")))
+    return also + _table(("key", "type", "content"), rows)
+
+
 def _result(name: str) -> Callable[[], str]:
     """What a benchmark wrote."""
     return lambda: (ROOT / "benchmarks" / "results" / name).read_text()
@@ -163,7 +215,9 @@ def keskar_table() -> str:
 
 def _claims(name: str) -> Callable[[], str]:
     """The claims of a study and what was found, from its results."""
-    return lambda: _table(("claim", "published", "here", "holds"), claim_rows(name)) + f"\n{scale(name)}\n"
+    return lambda: "\n".join(
+        [summary(name), "", _table(("claim", "published", "here", "holds"), claim_rows(name)), scale(name), ""]
+    )
 
 
 TABLES = {
@@ -172,6 +226,7 @@ TABLES = {
     "measures": measure_table,
     "scores": score_table,
     "options": option_tables,
+    "schemas": schema_tables,
     "benchmarks": _result("peers.md"),
     "profile": _result("profile.md"),
     "verdicts": verdict_table,

@@ -5,9 +5,27 @@ import shlex
 from pathlib import Path
 
 import pytest
-from pages import INDEX, README, ROOT, TABLES, blocks, commands, headings, links, mentioned, pages, program, renewed
+import readme
+from pages import (
+    INDEX,
+    README,
+    ROOT,
+    TABLES,
+    begins_with,
+    blocks,
+    commands,
+    headings,
+    is_alone,
+    links,
+    listed,
+    mentioned,
+    pages,
+    program,
+    renewed,
+    written_files,
+)
 
-PAGES = sorted({README, *(ROOT / "docs").glob("*.md")})
+PAGES = sorted({README, *(ROOT / "docs").rglob("*.md")})
 ROOT_OPTIONS = {"--help", "--version", "--install-completion", "--show-completion"}  # of `landscape` itself
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
@@ -17,8 +35,14 @@ def test_the_readme_is_read_in_a_minute():
 
 
 def test_every_page_is_listed_once():
-    listed = [(INDEX.parent / target).resolve() for target in links(INDEX)]
-    assert sorted(listed) == [p for p in PAGES if p != INDEX]
+    assert sorted([README, *listed(INDEX)]) == [p for p in PAGES if p != INDEX]
+
+
+def test_every_page_has_its_place_on_the_site():
+    places = re.findall(r"([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2], re.MULTILINE)
+    notebooks = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {place for place in places if place.startswith("notebooks/")} == notebooks
+    assert sorted(ROOT / "docs" / p for p in places if p not in notebooks) == [p for p in PAGES if p not in (README, INDEX)]
 
 
 @every_page
@@ -62,10 +86,12 @@ def test_modules_that_are_run_exist(page):
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
 
-def test_output_in_the_readme_is_the_demos():
-    shown = blocks(README, "text")
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "index.md"], ids=lambda p: p.name)
+def test_output_on_first_pages_is_the_demos(page):
+    shown = blocks(page, "text")
     assert shown
-    assert all(text in (ROOT / "docs" / "demo.md").read_text() for text in shown)
+    printed = (ROOT / "docs" / "demo.md").read_text().splitlines()
+    assert all(line in printed for text in shown for line in text.splitlines())
 
 
 def test_commands_are_found(tmp_path):
@@ -93,3 +119,48 @@ def test_the_citation_names_the_version_and_the_licence():
     assert fields["version"] == __version__
     assert fields["license"] == "MIT"
     assert "  - name: The landscape developers" in text
+
+
+def test_files_that_a_page_shows_are_no_part_of_its_program(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\n# net.py\nx = 1\n```\n```python\nimport net\n```\n```console\n$ landscape doctor\n```\n")
+    assert blocks(page, "python") == ["import net\n"]
+    assert written_files(page) == {"net.py": "# net.py\nx = 1\n"}
+    assert begins_with(page) == "python"
+
+
+def test_what_a_page_shows_is_what_its_program_prints():
+    assert readme.difference("", "anything") == ""
+    assert readme.difference("trace 11.0 ± 1.50\n", "trace   11.1 ± 1.51\n") == ""
+    assert "11.5" in readme.difference("trace 11.0\n", "trace 11.5\n")
+    assert "yes" in readme.difference("minimum: no\n", "minimum: yes\n")
+    assert "a" in readme.difference("a 1\n", "a 1 2\n")
+
+
+def test_a_page_whose_library_is_missing_is_skipped_and_one_that_fails_is_not(tmp_path):
+    page, library = ROOT / "docs" / "coming-from" / "pyhessian.md", tmp_path / "pyhessian.py"
+    library.write_text("raise ModuleNotFoundError(\"No module named 'pyhessian'\")")
+    (ran,) = readme.run(page, tmp_path)
+    assert (ran.outcome, ran.why) == ("skip", "pyhessian is not installed")
+    library.write_text("raise ValueError('of another kind')")
+    (ran,) = readme.run(page, tmp_path)
+    assert ran.outcome == "FAIL"
+    assert "of another kind" in ran.why
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the repository that pages may write into."""
+    return readme.copied(tmp_path_factory.mktemp("pages"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [p for p in pages() if is_alone(p) and p.parent.name != "gallery"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_the_code_of_a_page_that_stands_alone_runs(page, copy):
+    ran = readme.run(page, copy)
+    failed = [f"{r.name}\n{r.why}" for r in ran if r.outcome == "FAIL"]
+    assert not failed, "\n".join(failed)
+    if ran and ran[-1].outcome == "skip":
+        pytest.skip(ran[-1].why)

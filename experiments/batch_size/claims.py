@@ -172,7 +172,9 @@ def _reversal(runs: Runs, table: Sequence[Row]) -> Claim:
 def headline(table: Sequence[Row]) -> str:
     """The ratio of phi in every network."""
     found = find(table, "keskar", arm=MAIN, batch="10 %")
-    return "Keskar's phi, large batch over small: " + "; ".join(f"{name} {_interval(r['ratio'])}" for name, r in found.items())
+    return "sharpness of minima of large batches over those of small ones, by Keskar's phi: " + "; ".join(
+        f"{name} {_interval(r['ratio'])}" for name, r in found.items()
+    )
 
 
 def plus_one(table: Sequence[Row]) -> str:

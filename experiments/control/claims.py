@@ -35,8 +35,10 @@ def judged(rows: Sequence[Row], given: Options) -> dict[str, Any]:
     claims = [_explicit(rows), _dropout(rows, sets), *_best(rows, sets), _mixup(rows, sets), *_helpful(rows, sets)]
     return verdict(
         [*claims, _free(rows, sets), _least(rows, sets)],
-        headline="best whole trade-off of memorized share and test accuracy, "
-        + "; ".join(f"{d}: {name} ({100 * value:.0f} % of the area)" for d, (name, value) in _best_areas(rows, sets).items()),
+        headline="few wrong labels memorized at a high test accuracy is got best by "
+        + "; ".join(
+            f"{name} on {d} ({100 * value:.0f} % of the ideal area)" for d, (name, value) in _best_areas(rows, sets).items()
+        ),
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-256-128-10, 80 epochs{used}; 40 % of the labels redrawn",
         departures=[
             "Perceptrons on few images, so that it runs on two cores; the papers train deep convolutional networks.",

@@ -15,7 +15,7 @@ from landscape.results import MutualInformation
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "bits": {"epochs": 300, "batch": 256, "lr": 2e-3},
-    "digits": {"epochs": 200, "batch": 64, "lr": 2e-3},
+    "digits": {"epochs": 1000, "batch": 256, "lr": 2e-3},
 }
 MEASURED = 12  # epochs
 

@@ -81,8 +81,9 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
             "Runs without a regularizer stop at a training loss of 0.01; the paper trains for a fixed number of epochs.",
             "The claim on depth is not the paper's: it is an open question.",
             "Networks with BatchNorm are trained in batches of 128: in batches of 32 it is too noisy for random labels.",
-            "Rules and recipes corrected after the first results: networks with a regularizer have more epochs, and what "
-            "ended with them is not counted as refuted; the accuracy is that at the end of training.",
+            "Rules and recipes corrected after the first results: networks with a regularizer have more epochs and a learning "
+            "rate that falls to 0, and what ended with them is not counted as refuted; the accuracy is that at the end of "
+            "training.",
             "Rules corrected while the runs went on: equality is claimed by intervals inside a margin, a small factor is one"
             f" surely below {LONGEST:g} (10 before), several tests are adjusted by q-values, and what"
             " the seeds cannot tell is said so.",

@@ -81,8 +81,8 @@ def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
     best = {d: claim.numbers for d, claim in zip(table.data, claims, strict=False)}
     return verdict(
         claims,
-        headline="AUROC of wrong labels by the best score, "
-        + "; ".join(f"{d}: {min(v['value'] for v in found['auroc']):.3f} or more" for d, found in best.items()),
+        headline="wrong labels among right ones are found with an AUROC, by the best score, of "
+        + "; ".join(f"{min(v['value'] for v in found['auroc']):.3f} or more on {d}" for d, found in best.items()),
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-256-128-10{images}; "
         f"wrong labels memorized: {min(fitted):.0%} or more in every run, {np.mean(fitted):.0%} on average; "
         f"test accuracy {', '.join(f'{v:.0%} on {d}' for d, v in tests.items())}",
@@ -95,9 +95,10 @@ def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
             f"The means of input scores are over every {STRIDE}th epoch, cumulative loss and forgetting over every epoch",
             "Input curvature is the squared norm over h squared, on normalized inputs, h = 1e-3, 10 signs",
             "No augmentation and no weight decay",
-            "Confident learning has the same recipe, which was chosen to memorize; one that stops early may do better",
-            "Rules changed after the first results: scores that differ by less than 0.005 are as good as each other, and a "
-            "published number is reached if the whole interval is",
+            "Confident learning has the same recipe, and stops in every fold at the epoch with the smallest loss on what is "
+            "left out; the figure has its end of training, too, which was compared before",
+            "Rules changed after the first results: scores that differ by less than 0.005 are as good as each other, a "
+            "published number is reached if the whole interval is, and confident learning stops early",
         ],
     )
 

@@ -10,7 +10,7 @@ from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
 # Scores over training, at the end of training, and the peer; colours and markers in this order.
 OVER = ("cumulative_loss", "mean_loss_sensitivity", "mean_input_curvature", "forgetting")
 END = ("loss", "loss_sensitivity", "input_curvature", "gauss_newton_trace", "top_curvature")
-PEER = "confident learning"
+PEER, PEER_AT_END = "confident learning", "confident learning, at the end of training"
 NAMES = {
     "cumulative_loss": "cumulative loss",
     "mean_loss_sensitivity": "loss sensitivity ‖∂ℓ/∂x‖₁",
@@ -21,7 +21,8 @@ NAMES = {
     "input_curvature": "input curvature",
     "gauss_newton_trace": "trace of Gauss-Newton, tr G",
     "top_curvature": "curvature along top eigenvector, vᵀHv",
-    PEER: "confident learning (cleanlab)",
+    PEER: "confident learning (cleanlab), stopped early",
+    PEER_AT_END: "confident learning (cleanlab)",
 }
 DATA = {"digits": "digits", "cifar10": "CIFAR-10 images"}
 BAR = 0.97
@@ -34,8 +35,11 @@ def draw() -> None:
     sets = list(dict.fromkeys(r["data"] for r in rows))
     figure, axes = canvas(len(sets), 2, width=9.6, height=3.1, sharey=True, sharex=True)
     for i, data in enumerate(sets):
-        for ax, names, title in ((axes[i, 0], OVER, "over training"), (axes[i, 1], END, "at the end of training")):
-            _panel(ax, [r for r in rows if r["data"] == data], names)
+        for ax, names, peer, title in (
+            (axes[i, 0], OVER, PEER, "over training"),
+            (axes[i, 1], END, PEER_AT_END, "at the end of training"),
+        ):
+            _panel(ax, [r for r in rows if r["data"] == data], names, peer)
             ax.set_title(f"{DATA[data]}, scores {title}", loc="left", fontsize=9)
         if data == "cifar10":
             _published(axes[i, 0], found["claims"])
@@ -66,14 +70,14 @@ def _published(ax: Axes, claims: list[dict[str, Any]]) -> None:
             ax.plot(range(len(values)), values, color=COLOURS[i], marker=MARKERS[i], mfc="white", ms=5, lw=0.7, ls=":")
 
 
-def _panel(ax: Axes, rows: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+def _panel(ax: Axes, rows: list[dict[str, Any]], names: tuple[str, ...], peer: str) -> None:
     """Some scores and the peer on one data set."""
     shares = sorted({r["wrong"] for r in rows})
     places = range(len(shares))
-    for i, name in enumerate((*names, PEER)):
+    for i, name in enumerate((*names, peer)):
         known = {r["wrong"]: r["auroc"] for r in rows if r["score"] == name}
         if len(known) == len(shares):
-            style: dict[str, Any] = {"color": "#444444", "marker": "x", "ls": "--"} if name == PEER else {}
+            style: dict[str, Any] = {"color": "#444444", "marker": "x", "ls": "--"} if name == peer else {}
             shift = 0.06 * (i - len(names) / 2)
             band(ax, [p + shift for p in places], [known[s] for s in shares], i, NAMES[name], **style)
     ax.axhline(BAR, color="black", lw=0.8, ls="--")

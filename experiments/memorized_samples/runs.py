@@ -29,7 +29,7 @@ EVERY_EPOCH, SOME_EPOCHS = ["cumulative_loss", "forgetting"], ["mean_loss_sensit
 SCORES = [*EVERY_EPOCH, *SOME_EPOCHS, *AT_THE_END]
 # Epochs between two checkpoints of the means of the input scores, which cost as much as ten epochs of training each.
 STRIDE = 5
-PEER = "confident learning"
+PEER, PEER_AT_END = "confident learning", "confident learning, at the end of training"
 
 
 def recipes(given: Options) -> dict[str, Recipe]:
@@ -77,15 +77,16 @@ def one(item: Item, place: Place) -> Item:
     }
 
 
-def confident_learning(item: Item, place: Place) -> Item:
-    """AUROC of cleanlab's label quality, from probabilities out of sample."""
+def confident_learning_out_of_sample(item: Item, place: Place) -> Item:
+    """AUROC of cleanlab's label quality, from probabilities out of sample: by the recipe of the run, which memorizes, and by
+    the epoch at which the loss on the fold that is left out is smallest."""
     from cleanlab.rank import get_label_quality_scores
 
     recipe = Recipe(**item["recipe"])
     task = place.task(recipe, keep_every=1)
     x, y = task.data("train")
     folds = np.random.default_rng(item["seed"]).permutation(len(y)) % FOLDS
-    probabilities = np.zeros((len(y), CLASSES))
+    probabilities = {name: np.zeros((len(y), CLASSES)) for name in (PEER, PEER_AT_END)}
     for k in range(FOLDS):
         inside, outside = torch.from_numpy(folds != k), torch.from_numpy(folds == k)
         with tempfile.TemporaryDirectory() as folder:
@@ -95,18 +96,17 @@ def confident_learning(item: Item, place: Place) -> Item:
                 {name: t.contiguous() for name, t in tensors.items()}, data, {"classes": ",".join(map(str, range(CLASSES)))}
             )
             plain = replace(recipe, data="safetensors", samples=None, corruption="clean", corruption_level=None)
-            run = train(plain, out=f"{folder}/fold-run.safetensors", data_path=data, device=place.device)
-            outputs = ls.load(run.path, data=f"safetensors:{data}").objective("test").outputs()
-            probabilities[folds == k] = outputs.double().softmax(1).numpy()
-    wrong = task.extras["wrong_labels"].numpy()
-    quality = {
-        PEER: get_label_quality_scores(y.numpy(), probabilities),
-        f"{PEER}, adjusted": get_label_quality_scores(y.numpy(), probabilities, adjust_pred_probs=True),
-    }
-    found = {name: detection(-scores, wrong) for name, scores in quality.items()}
+            plain = replace(plain, evaluate_every=1)
+            run = train(plain, out=f"{folder}/run.safetensors", data_path=data, device=place.device, keep_every=1)
+            best = min(run.record["history"], key=lambda h: h["test_loss"])["epoch"]
+            for name, path in ((PEER, f"{run.trajectory}/epoch-{best:04d}.safetensors"), (PEER_AT_END, run.path)):
+                outputs = ls.load(path, data=f"safetensors:{data}").objective("test").outputs()
+                probabilities[name][folds == k] = outputs.double().softmax(1).numpy()
+    wrong, labels = task.extras["wrong_labels"].numpy(), y.numpy()
+    found = {name: detection(-get_label_quality_scores(labels, p), wrong) for name, p in probabilities.items()}
     return {
         "auroc": {name: {"value": d.auroc, "low": d.low, "high": d.high} for name, d in found.items()},
-        "accuracy_out_of_sample": float((probabilities.argmax(1) == y.numpy()).mean()),
+        "accuracy_out_of_sample": {name: float((p.argmax(1) == labels).mean()) for name, p in probabilities.items()},
         "cleanlab": version("cleanlab"),
     }
 
@@ -118,7 +118,10 @@ def peer_runs(items: Sequence[Item], given: Options) -> Item:
         return kept
     try:
         own = [item | {"peer": f"cleanlab {version('cleanlab')}"} for item in items]
-        found = {"cleanlab": version("cleanlab"), "runs": each("memorized_samples", confident_learning, own, given)}
+        found = {
+            "cleanlab": version("cleanlab"),
+            "runs": each("memorized_samples", confident_learning_out_of_sample, own, given),
+        }
     except PackageNotFoundError:
         kept = read("memorized_samples")["peer"] if Path(RESULTS / "memorized_samples.json").exists() else {}
         known = {_key(run["item"]): run for run in kept.get("runs", [])}

@@ -67,8 +67,8 @@ def judged(runs: Sequence[Item], given: Options) -> Item:
     }
     return verdict(
         claims,
-        headline="half of the wrong labels are fitted later than half of the right ones, "
-        + "; ".join(f"{name}: {min(v):.3g} to {max(v):.3g} times the epochs" for name, v in later.items()),
+        headline="half of the wrong labels are fitted later than half of the right ones: after "
+        + "; ".join(f"{min(v):.3g} to {max(v):.3g} times the epochs on {name}" for name, v in later.items()),
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10{pictures}",
         departures=[
             "Networks and data sets are far smaller than in the paper.",

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, canvas, finish
@@ -138,6 +138,7 @@ def _finish(ax: Axes, loc: str = "best", ncols: int = 1) -> None:
     ax.set(xscale="log", xlabel="epoch")
     ax.xaxis.set_major_formatter("{x:g}")
     if ax.get_yscale() == "log":
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=6.5, loc=loc, ncols=ncols, handlelength=1.8, labelspacing=0.3)

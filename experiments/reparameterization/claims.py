@@ -87,8 +87,8 @@ def judged(runs: Sequence[Item], lines: Sequence[Item], given: Options) -> Item:
     fixed = [r for r in rows if r["proven"]]
     return verdict(
         claims,
-        headline=f"clean networks look sharper than memorizing ones by {sum(sharper)} of {len(sharper)} "
-        f"(network, measure); {sum(map(_moved, fixed))} of {len(fixed)} with a proof moved",
+        headline=f"rescaled, a clean network looks sharper than one that memorized in {sum(sharper)} of {len(sharper)} pairs "
+        f"of network and measure; {sum(map(_moved, fixed))} of {len(fixed)} measures with a proof moved",
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-128-64-10 with and without BatchNorm{pictures}",
         departures=[
             "The paper proves its statements and trains nothing; here they are checked on trained networks.",

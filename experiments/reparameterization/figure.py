@@ -38,7 +38,7 @@ def draw() -> None:
     finish(
         figure,
         "reparameterization",
-        title="The same function, any sharpness: what rescaling does to clean networks and to ones that memorized",
+        title="The same function, as sharp as one likes: what rescaling does to clean networks and to ones that memorized",
         caption=f"{len(how['seeds'])} seeds. {found['scale'].partition('; ')[2]}. Top left: geometric means over seeds, clean. "
         "Top middle: a line for each seed, layer 1 times α and layer 2 divided by it; "
         "dots: the bound 2 √(tr H₁₁ tr H₂₂) + rest; dashed: clean as trained. Right: for each seed the value as trained (mark) "

@@ -58,7 +58,8 @@ def judged(rows: Sequence[Item], seeds: int) -> Item:
     ]
     return verdict(
         claims,
-        headline=f"{len(faked)} of {len(open_)} measures without a proof are faked in every seed; {len(broken)} with one moved",
+        headline=f"a clean transformer looks sharper than one that memorized by {len(faked)} of {len(open_)} measures without "
+        f"a proof, in every seed; {len(broken)} with a proof moved",
         scale=f"{seeds} seeds; 512 digits in 16 patches, 1 block, 2 heads; measured on {SAMPLES} training samples in float64",
         departures=["The paper treats rectified networks; this is its argument for the symmetries of attention."],
     )

@@ -1,5 +1,6 @@
 """Loss surfaces: directions, charts, runs that can be interrupted and continued, paths between minima, and checks."""
 
+from landscape.surfaces.axes.chart import fitted_span
 from landscape.surfaces.axes.curve import Curve, train_curve
 from landscape.surfaces.axes.directions import Direction, eigenvector_directions, orthogonal_to, random_direction, toward
 from landscape.surfaces.axes.trajectory import project, trajectory_directions
@@ -15,6 +16,7 @@ __all__ = [
     "SurfaceForecast",
     "agreed",
     "eigenvector_directions",
+    "fitted_span",
     "forecast_surface",
     "interpolation",
     "line",

@@ -100,8 +100,7 @@ def test_two_at_once_share_the_work(place):
 )
 def test_told_to_stop_it_says_how_to_go_on_and_does(place, signals, name):
     longer = ("--grid", "71", *FEW)  # so that a machine that is slow to send the signals is still in time
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # a shell's background jobs ignore it
-    process = started("surface", "0.safetensors", *longer, "--out", name, cwd=place, preexec_fn=heard)
+    process = started("surface", "0.safetensors", *longer, "--out", name, cwd=place)
     in_the_middle(process, place / name)
     for s in signals:
         process.send_signal(s)

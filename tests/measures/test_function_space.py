@@ -271,6 +271,7 @@ def test_rescaling_changes_none_of_them():
             assert set(measure.invariant_to) >= {"layer", "node"}
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """95 % intervals on 400 fresh draws of 50 samples; the truths by integration over x uniform on [-1, 1]."""
     net = nn.Sequential(linear(torch.tensor([[1.0], [-1.0]])))  # f = (x, -x), target 0: length sqrt(2) |x|, margin x

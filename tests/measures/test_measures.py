@@ -107,6 +107,7 @@ def test_quadratic_forms_equal_the_dense_ones(case):
         assert estimate.data_stderr is None or estimate.data_stderr > 0, name
 
 
+@pytest.mark.slow
 def test_intervals_of_probes_cover_the_truth():
     """95 % intervals over 300 seeds: between 92 and 98.5 % of them hold the truth."""
     model, loss, x, y = CASES[0].make(0)
@@ -130,6 +131,7 @@ def test_intervals_of_probes_cover_the_truth():
         assert 0.92 <= hits / 300 <= 0.985, (name, hits / 300)
 
 
+@pytest.mark.slow
 def test_data_error_is_the_scatter_over_fresh_samples():
     """60 draws of 200 samples scatter as `data_stderr` says; as chunks of one objective they share what is prepared once."""
     names = [

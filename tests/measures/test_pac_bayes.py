@@ -31,6 +31,7 @@ def sigma_of(drop: float, w: torch.Tensor, scale: torch.Tensor) -> float:
     return brentq(lambda s: norm.cdf(-gap / (s * noise)).mean() - drop, 1e-3, 1e3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [pac_bayes, pac_bayes_magnitude])
 def test_intervals_cover_the_closed_form(function):
     objective, model = classifier()

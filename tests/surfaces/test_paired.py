@@ -119,6 +119,7 @@ def drawn() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 LOW, HIGH = 0.920, 0.978
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1, 3, 4])
 @pytest.mark.parametrize("name", ["loss", "accuracy"])
 def test_the_paired_band_covers_the_true_difference(drawn, name, place):

@@ -146,6 +146,7 @@ def test_barrier_and_its_error_are_those_of_the_samples_differences():
             assert found.stderr == pytest.approx(float(difference.std() / len(difference) ** 0.5))
 
 
+@pytest.mark.slow
 def test_the_error_covers_the_barrier_of_other_samples():
     """A network and itself with its units in another order, on noisy targets of its own: a hill between two equal ends."""
     with torch.random.fork_rng(devices=[]):

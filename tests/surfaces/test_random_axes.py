@@ -129,6 +129,7 @@ def test_measured_expected_and_eigenvalues_are_those_of_the_dense_hessian(norm, 
     assert found.lowest == pytest.approx(np.linalg.eigvalsh(basis.T @ hessian @ basis)[0], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_expectation_covers_the_truth():
     """tr H of random symmetric matrices: the 95 % interval of 16 probes holds it about 19 times of 20."""
     g, inside = np.random.default_rng(0), 0

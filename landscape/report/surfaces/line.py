@@ -103,7 +103,9 @@ def draw_interpolation(
                 )
         ax.set_xlim(x.min(), x.max())
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.set_xlabel(f"position a  ({short(at[0])}: {plain(ends[0], 22)}, {short(at[1])}: {plain(ends[1], 22)})")
+        names = [f"{short(place)}: {plain(name, 22)}" for place, name in zip(at, ends, strict=True)]
+        long = len(names[0]) + len(names[1]) > 30
+        ax.set_xlabel(f"position a\n({names[0]},\n{names[1]})" if long else f"position a  ({names[0]}, {names[1]})")
         legend_above(ax, [*ax.get_legend_handles_labels()[0], *band_handles(piece, group)])
         if group[0] == "loss":
             _annotate_barrier(ax, piece, at)

@@ -54,8 +54,8 @@ class MinibatchSpectra(Printed):
     @property
     def negative(self) -> Estimate:
         """Share of the mini-batches whose lambda_min is below zero by more than its residual."""
-        share = float((self.smallest < -self.residuals[:, 1]).mean())
-        return Estimate(share, (share * (1 - share) / len(self)) ** 0.5, "proportion", len(self))
+        below = self.smallest < -self.residuals[:, 1]
+        return Estimate(float(below.mean()), float(below.std() / len(self) ** 0.5), "proportion", len(self))
 
     def _mean(self, values: np.ndarray) -> Estimate:
         lost = int((~self.converged).any(1).sum())
