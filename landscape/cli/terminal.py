@@ -172,7 +172,7 @@ class _Lines:
         self.done[handle] += steps
         now = time.monotonic()
         self.paces[handle].add(steps, now)
-        label, total, started = self.stages[handle]
+        _, total, started = self.stages[handle]
         if now - self.spoken < _PLAIN_SECONDS or now - started < 1 or self.done[handle] == total:
             return
         self.spoken = now

@@ -266,6 +266,6 @@ def unequal_losses(results: Sequence[Sharpness]) -> str | None:
     low, high = min(losses), max(losses)
     factor = f" (factor {high / low:.3g})" if low > 0 else ""
     return (
-        f"the losses range from {low:.4g} to {high:.4g}{factor}: curvature changes with the loss, so these measures do not tell "
-        "which minimum is sharper; compare checkpoints of equal training loss, or curvature per unit of loss"
+        f"the losses range from {low:.4g} to {high:.4g}{factor}: curvature changes with the loss, so these measures do not "
+        "tell which minimum is sharper; compare checkpoints of equal training loss, or curvature per unit of loss"
     )

@@ -1,4 +1,4 @@
-"""A loss of (model, batch) that is not given as `ModelLoss` is told from one with wrong targets, whatever its arguments' names."""
+"""A loss of (model, batch) that is not given as `ModelLoss` is told from one with wrong targets, by what it does."""
 
 import pytest
 import torch
