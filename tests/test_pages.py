@@ -110,6 +110,17 @@ def test_every_command_is_shown_to_be_run():
     assert shown == set(program()) - {"demo"}  # that one made what they run on
 
 
+def test_the_citation_names_the_version_and_the_licence():
+    from landscape.version import __version__
+
+    text = (ROOT / "CITATION.cff").read_text()
+    fields = dict(line.split(": ", 1) for line in text.splitlines() if line[:1].isalpha() and ": " in line)
+    assert fields["cff-version"] == "1.2.0"
+    assert fields["version"] == __version__
+    assert fields["license"] == "MIT"
+    assert "  - name: The landscape developers" in text
+
+
 def test_files_that_a_page_shows_are_no_part_of_its_program(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\n# net.py\nx = 1\n```\n```python\nimport net\n```\n```console\n$ landscape doctor\n```\n")

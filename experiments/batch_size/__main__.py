@@ -30,7 +30,7 @@ if __name__ == "__main__":
                 "quarter, a network counts as sharper only if it is so per unit of loss, too.",
                 "Rules changed after the first results: every network is judged by itself, sharpness at unequal loss is told "
                 "per unit of loss, and the size of the effect is a question of ours.",
-                "Li's reversal is tried with perceptrons.",
+                "Li's reversal is tried on digits.",
                 "Adam is the paper's optimizer; SGD has momentum 0.9. The learning rate is the same for all batches, but where "
                 "it is scaled; the paper does not say.",
                 "phi is maximised by climbs from corner to corner, which find more than the ten iterations of L-BFGS-B of the "

@@ -105,7 +105,7 @@ def settings(given: Options) -> tuple[Setting, ...]:
     if given.data is not None:
         n = given.samples
         found += [
-            Setting("images, MLP, Adam", images("mlp", given), n, min(n, 512), SOME, (*controls, EPOCHS, EPOCHS_DECAY)),
+            Setting("images, MLP, Adam", images("mlp", given), n, min(n, 512), SOME, controls),
             Setting("images, C1, Adam", images("c1", given), n, min(n, 256), SOME, controls),
         ]
     return tuple(found)

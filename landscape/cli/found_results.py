@@ -1,6 +1,6 @@
 """Read back the results that other commands wrote, for a report."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,16 @@ def collect(directories: Iterable[Path]) -> Found:
         MalformedError: a file that one of the commands wrote cannot be read.
     """
     found: Found = {
-        "sharpness": [], "groups": {}, "comparisons": [], "eigenpairs": {}, "densities": {}, "blocks": {}, "slices": [],
-        "certificates": {}, "commands": [],
-    }  # fmt: skip
-    readers: dict[str, Callable[[Found, dict[str, Any]], None]] = {
-        "sharpness.json": _sharpness, "comparison.json": _comparison, "spectrum.json": _spectrum,
-        "surface.json": _surface, "certificate.json": _certificate,
+        "sharpness": [], "groups": {}, "comparisons": [], "eigenpairs": {}, "densities": {}, "minibatches": {}, "blocks": {},
+        "slices": [], "certificates": {}, "watches": {}, "samples": {}, "information": {}, "commands": [],
     }  # fmt: skip
     for directory in directories:
         for path in sorted(directory.rglob("*.json")):
-            reader = readers.get(path.name)
+            reader = _reader(path)
             if reader is None:
                 continue
             try:
-                reader(found, read_json(path))
+                reader(found, read_json(path), path)
             except KeyError as error:
                 raise _no_result(path, f"one without {error}") from error
             except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -38,6 +34,28 @@ def collect(directories: Iterable[Path]) -> Found:
             except OSError as error:
                 raise _no_result(path, error.strerror or str(error)) from error
     return found
+
+
+def left_out(directories: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Directories without anything for a report, each with why: no result at all, or one of another command."""
+    out = []
+    for directory in directories:
+        folders = sorted(path.parent for path in directory.rglob("run.json"))
+        for folder in folders:
+            if not any(map(_reader, folder.glob("*.json"))):
+                out.append((folder, f"landscape {_command(folder)} writes nothing that a report shows"))
+        if not folders and not any(map(_reader, directory.rglob("*.json"))):
+            out.append((directory, "no command of landscape wrote a result there"))
+    return out
+
+
+def _command(folder: Path) -> str:
+    """The command that wrote to a directory, by its record."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError):
+        return "(unknown command)"
+    return str(record.get("command", "(unknown command)")) if isinstance(record, Mapping) else "(unknown command)"
 
 
 def _no_result(path: Path, found: str) -> MalformedError:
@@ -49,13 +67,13 @@ def _label(document: dict[str, Any]) -> str:
     return f"{Path(document['checkpoint']).name} ({document['sha256'][:8]})"
 
 
-def _sharpness(found: Found, document: dict[str, Any]) -> None:
+def _sharpness(found: Found, document: dict[str, Any], path: Path) -> None:
     from landscape.results import Sharpness
 
     found["sharpness"] += [Sharpness.from_json(r) for r in document["results"]]
 
 
-def _comparison(found: Found, document: dict[str, Any]) -> None:
+def _comparison(found: Found, document: dict[str, Any], path: Path) -> None:
     from landscape.results import Comparison, Slice
 
     comparison = Comparison.from_json(document)
@@ -64,23 +82,25 @@ def _comparison(found: Found, document: dict[str, Any]) -> None:
     found["slices"] += [Slice.from_json(s) for s in document["lines"].values()]
 
 
-def _spectrum(found: Found, document: dict[str, Any]) -> None:
-    from landscape.results import Block, Eigenpairs, SpectralDensity
+def _spectrum(found: Found, document: dict[str, Any], path: Path) -> None:
+    from landscape.results import Block, Eigenpairs, MinibatchSpectra, SpectralDensity
 
     found["eigenpairs"][_label(document)] = Eigenpairs.from_json(document["eigenvalues"])
     found["densities"][_label(document)] = SpectralDensity.from_json(document["density"])
     if "layers" in document:
         layers, filters = ([Block.from_json(b) for b in document.get(key, ())] for key in ("layers", "filters"))
         found["blocks"][_label(document)] = (layers, filters)
+    if "minibatches" in document:
+        found["minibatches"][_label(document)] = MinibatchSpectra.from_json(document["minibatches"])
 
 
-def _surface(found: Found, document: dict[str, Any]) -> None:
+def _surface(found: Found, document: dict[str, Any], path: Path) -> None:
     from landscape.results import Slice
 
     found["slices"].append(Slice.from_json(document))
 
 
-def _certificate(found: Found, document: dict[str, Any]) -> None:
+def _certificate(found: Found, document: dict[str, Any], path: Path) -> None:
     from landscape.results import Certificate
 
     node, families = document.get("node"), document.get("families", {})
@@ -92,3 +112,34 @@ def _certificate(found: Found, document: dict[str, Any]) -> None:
         # Two runs of the command may contain the same point.
         if (entry["alpha"], certificate.to_json()) not in ((alpha, c.to_json()) for alpha, c in pairs):
             pairs.append((entry["alpha"], certificate))
+
+
+def _watch(found: Found, document: dict[str, Any], path: Path) -> None:
+    from landscape.results import WatchHistory
+
+    # `landscape watch` writes DIR/watch.json, `landscape train --watch` STEM-watch.json.
+    label = path.parent.name if path.name == "watch.json" else path.name.removesuffix("-watch.json")
+    found["watches"][label if label not in found["watches"] else str(path)] = WatchHistory.from_json(document)
+
+
+def _samples(found: Found, document: dict[str, Any], path: Path) -> None:
+    from landscape.results import SampleScores
+
+    found["samples"][_label(document)] = SampleScores.from_json(document)
+
+
+def _information(found: Found, document: dict[str, Any], path: Path) -> None:
+    from landscape.results import Information
+
+    found["information"][_label(document)] = Information.from_json(document)
+
+
+_READERS: dict[str, Callable[[Found, dict[str, Any], Path], None]] = {
+    "sharpness.json": _sharpness, "comparison.json": _comparison, "spectrum.json": _spectrum, "surface.json": _surface,
+    "certificate.json": _certificate, "watch.json": _watch, "samples.json": _samples, "information.json": _information,
+}  # fmt: skip
+
+
+def _reader(path: Path) -> Callable[[Found, dict[str, Any], Path], None] | None:
+    """The function that reads a result; None for another file."""
+    return _watch if path.name.endswith("-watch.json") else _READERS.get(path.name)

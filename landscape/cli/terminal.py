@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -106,14 +107,18 @@ class Terminal:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         class Left(TimeRemainingColumn):
-            """The remaining time that the work itself reports, else an estimate from its steps."""
+            """The remaining time of the outermost stage that knows one, as it reports it, else from its steps."""
 
             def render(self, task: "Task") -> "Text":
-                said: str | None = task.fields.get("left")
-                return Text(said) if said else Text("left at most ") + super().render(task)
+                first = next((t for t in bars.tasks if t.fields.get("left") or t.time_remaining is not None), None)
+                if first is None or task.id != first.id:
+                    return Text("")
+                said: Told | None = task.fields.get("left")
+                return Text(said.words(time.monotonic())) if said else Text("left at most ") + super().render(task)
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left())
-        with Progress(*columns, console=self.err, transient=True) as bars, progress.listening(_Bars(bars, self.note)):
+        bars = Progress(*columns, console=self.err, transient=True)
+        with bars, progress.listening(_Bars(bars, self.note)):
             yield
 
 
@@ -141,17 +146,17 @@ class _Bars:
         self.bars.remove_task(handle)  # type: ignore[arg-type]  # as above
 
     def left(self, handle: int, seconds: float, low: float, high: float) -> None:
-        self.bars.update(handle, left=left_words(seconds, low, high))  # type: ignore[arg-type]  # as above
+        self.bars.update(handle, left=Told(seconds, low, high, time.monotonic()))  # type: ignore[arg-type]  # as above
 
 
 class _Lines:
-    """Progress as a line every ten seconds, for logs."""
+    """Progress as a line every ten seconds, for logs. Of nested stages only one has a time: the outermost that knows it."""
 
     def __init__(self, console: Console, remark: Callable[[str], None]) -> None:
         self.console, self.remark = console, remark
         self.stages: dict[int, tuple[str, int | None, float]] = {}
         self.done: dict[int, int] = {}
-        self.known: dict[int, str] = {}  # the remaining time that a stage itself reports
+        self.known: dict[int, Told] = {}  # the remaining time that a stage itself reports
         self.paces: dict[int, Pace] = {}
         self.spoken = time.monotonic()
         self.last = 0
@@ -167,29 +172,57 @@ class _Lines:
         self.done[handle] += steps
         now = time.monotonic()
         self.paces[handle].add(steps, now)
-        label, total, started = self.stages[handle]
+        _, total, started = self.stages[handle]
         if now - self.spoken < _PLAIN_SECONDS or now - started < 1 or self.done[handle] == total:
             return
         self.spoken = now
-        text = f"{label}: {self.done[handle]}"
-        if total and (left := self.paces[handle].left(total - self.done[handle])) is not None:
-            text += f" of at most {total}, {now - started:.0f} s, at most {left:.0f} s left"
-        told = [f"{self.stages[h][0]}: {self.done[h]} of {self.stages[h][1]}, {words}" for h, words in self.known.items()]
-        self.console.print(escape(printable("; ".join([*told, text] if handle not in self.known else told))))
+        told = {h: words for h in self.stages if (words := self._time(h, now))}
+        timed = next(iter(told), None)
+        parts = [self._count(h) + (f", {told[h]}" if h == timed else "") for h in self.stages if h in (timed, handle)]
+        self.console.print(escape(printable("; ".join(parts))))
+
+    def _count(self, handle: int) -> str:
+        """How far a stage is."""
+        label, total, _ = self.stages[handle]
+        bound = "" if not total else f" of {total}" if handle in self.known else f" of at most {total}"
+        return f"{label}: {self.done[handle]}{bound}"
+
+    def _time(self, handle: int, now: float) -> str:
+        """The remaining time of a stage as it reports it, else from its steps; "" before the first of them."""
+        if handle in self.known:
+            return self.known[handle].words(now)
+        _, total, started = self.stages[handle]
+        left = self.paces[handle].left(total - self.done[handle]) if total else None
+        return "" if left is None else f"{now - started:.0f} s, at most {left:.0f} s left"
 
     def finish(self, handle: int) -> None:
         del self.done[handle], self.stages[handle], self.paces[handle]
         self.known.pop(handle, None)
 
     def left(self, handle: int, seconds: float, low: float, high: float) -> None:
-        self.known[handle] = left_words(seconds, low, high)
+        self.known[handle] = Told(seconds, low, high, time.monotonic())
 
 
-def left_words(seconds: float, low: float, high: float) -> str:
-    """An estimate of the remaining time, with its range.
+@dataclass(frozen=True)
+class Told:
+    """An estimate of the remaining time, with its range, and when it was made."""
 
-    Example:
-        >>> left_words(200.0, 100.0, 400.0)
-        'about 3 min left (2 min to 7 min)'
-    """
-    return f"about {progress.duration(seconds)} left ({progress.duration(low)} to {progress.duration(high)})"
+    seconds: float
+    low: float
+    high: float
+    at: float
+
+    def words(self, now: float) -> str:
+        """The time that is left of it.
+
+        Example:
+            >>> Told(200.0, 100.0, 400.0, at=0.0).words(50.0)
+            'about 2 min left (50 s to 6 min)'
+            >>> Told(2.0, 1.0, 4.0, at=0.0).words(3.0)
+            'longer than forecast'
+        """
+        likely, low, high = (max(x - (now - self.at), 0.0) for x in (self.seconds, self.low, self.high))
+        if likely <= 0 < self.seconds:
+            return "longer than forecast"
+        ends = f"{progress.duration(low)} to" if low > 0 else "at most"
+        return f"about {progress.duration(likely)} left ({ends} {progress.duration(high)})"

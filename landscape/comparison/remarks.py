@@ -6,9 +6,7 @@ from collections import Counter
 from landscape.comparison.correlation import ENOUGH as ENOUGH_FOR_TAU
 from landscape.comparison.difference import ENOUGH, smallest_p
 from landscape.results import FALSE_DISCOVERY, Comparison
-
-# Factor between the largest and smallest training loss above which their range is reported; a convention, not a test.
-WIDE = 1.5
+from landscape.results.sharpness import WIDE
 
 
 def remarks(comparison: Comparison) -> tuple[list[str], list[str]]:

@@ -16,9 +16,9 @@ SIGNED = ("lambda_max", "lambda_min")
 _LABELS = {
     "loss": "loss (mean per sample)",
     "accuracy": "accuracy (%)",
-    "lambda_max": "λ_max (loss / weight²)",
-    "lambda_min": "λ_min (loss / weight²)",
-    "lambda_ratio": "|λ_min / λ_max|",
+    "lambda_max": "lambda_max (loss / weight²)",
+    "lambda_min": "lambda_min (loss / weight²)",
+    "lambda_ratio": "|lambda_min / lambda_max|",
 }
 
 
@@ -27,7 +27,7 @@ def quantity_label(quantity: str) -> str:
 
     Example:
         >>> quantity_label("test_accuracy"), quantity_label("lambda_ratio")
-        ('test accuracy (%)', '|λ_min / λ_max|')
+        ('test accuracy (%)', '|lambda_min / lambda_max|')
     """
     kind = quantity.removeprefix("test_")
     if kind not in _LABELS:
@@ -36,14 +36,14 @@ def quantity_label(quantity: str) -> str:
 
 
 def quantity_name(quantity: str) -> str:
-    """Name of a quantity, without its unit.
+    """Name of a quantity, without its unit; a measure has the name that it has in tables.
 
     Example:
         >>> quantity_name("test_loss"), quantity_name("lambda_min")
-        ('test loss', 'λ_min')
+        ('test loss', 'lambda_min')
     """
     label = quantity_label(quantity)
-    return label.split(" (")[0] if quantity.removeprefix("test_") in _LABELS else plain(quantity.replace("_", " "))
+    return label.split(" (")[0] if quantity.removeprefix("test_") in _LABELS else plain(quantity)
 
 
 def is_eigenvalue(quantity: str) -> bool:

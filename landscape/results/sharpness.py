@@ -25,6 +25,10 @@ _FIRST, _LATER = ("layer", "node"), ("pair", "rotation", "norm-out", "norm-in", 
 _LISTED = 3  # families that are named in the table, one by one
 
 
+# Factor between the largest and smallest loss above which their range is reported; a convention, not a test.
+WIDE = 1.5
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One measure of one network: an Estimate, its unit, its invariance and its cost.
@@ -247,3 +251,21 @@ def joint_mark(measurements: Sequence[Measurement]) -> str:
     unknown = tuple(dict.fromkeys(family for m in measurements for family in m.unknown if family not in fakeable_by))
     survives = tuple(dict.fromkeys(family for m in measurements for family in m.survives if family not in fakeable_by))
     return replace(measurements[0], fakeable_by=fakeable_by, survives=survives, unknown=unknown).mark
+
+
+def unequal_losses(results: Sequence[Sharpness]) -> str | None:
+    """What to know before comparing networks whose losses differ by more than a factor of `WIDE`, in one line; else None.
+
+    Example:
+        >>> unequal_losses([Sharpness(Estimate(x), None, {}, 1) for x in (0.01, 0.5)]).partition(":")[0]
+        'the losses range from 0.01 to 0.5 (factor 50)'
+    """
+    losses = [r.loss.value for r in results if math.isfinite(r.loss.value)]
+    if len(losses) < 2 or max(losses) <= WIDE * max(min(losses), 0.0):
+        return None
+    low, high = min(losses), max(losses)
+    factor = f" (factor {high / low:.3g})" if low > 0 else ""
+    return (
+        f"the losses range from {low:.4g} to {high:.4g}{factor}: curvature changes with the loss, so these measures do not "
+        "tell which minimum is sharper; compare checkpoints of equal training loss, or curvature per unit of loss"
+    )

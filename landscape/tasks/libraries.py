@@ -145,6 +145,8 @@ def _timm(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 def _hugging_face(name: str, options: Mapping[str, Any]) -> nn.Module:
     """An image classifier of transformers, from a local config; it returns plain logits."""
+    from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - transformers imports it too
+
     config_file = Path(name) / "config.json"
     if config_file.exists() and not config_file.is_file():
         raise UsageError(f"expected a file config.json in {name}, found something else", fix="pass --model hf:FOLDER")

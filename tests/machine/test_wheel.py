@@ -1,6 +1,7 @@
 """A wheel built from this tree works in an environment that has nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,14 @@ def done(*command: object, cwd: Path, **extra: str) -> str:
 @pytest.mark.slow
 def test_a_wheel_in_an_empty_environment(tmp_path):
     """Takes minutes, most of them pip's: PyTorch is installed anew."""
-    done(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
+    tree = tmp_path / "tree"  # a build leaves its folder in the tree, and a later one would take what lies there
+    shutil.copytree(ROOT / "landscape", tree / "landscape", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    source = {str(p.relative_to(tree)) for p in (tree / "landscape").rglob("*") if p.is_file()}
+    done(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, tree, cwd=tmp_path)
     (wheel,) = tmp_path.glob("landscape_sharpness-*.whl")
-    inside = set(ZipFile(wheel).namelist())
-    source = {str(p.relative_to(ROOT)) for p in (ROOT / "landscape").rglob("*") if p.suffix in (".py", ".j2")}
-    assert source <= inside
-    assert not [name for name in inside if name.startswith("tests/")]
+    assert {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name} == source
     done(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     binaries = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin")
     pinned = ("--constraint", ROOT / "constraints.txt")
@@ -40,4 +43,4 @@ def test_a_wheel_in_an_empty_environment(tmp_path):
     )
     done(program, "surface", "net.safetensors", "--grid", 3, "--samples", 32, "--out", "plane", cwd=tmp_path)
     done(program, "report", "plane", "--interactive", "--out", "report.html", cwd=tmp_path)
-    assert "Plotly.newPlot" in (tmp_path / "report.html").read_text()
+    assert 'class="turn"' in (tmp_path / "report.html").read_text()

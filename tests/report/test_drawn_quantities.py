@@ -97,9 +97,9 @@ def test_a_path_between_minima_shows_the_difference_to_its_start():
 @pytest.mark.parametrize(
     ("quantity", "label"),
     [
-        ("lambda_max", "λ_max (loss / weight²)"),
-        ("lambda_min", "λ_min (loss / weight²)"),
-        ("lambda_ratio", "|λ_min / λ_max|"),
+        ("lambda_max", "lambda_max (loss / weight²)"),
+        ("lambda_min", "lambda_min (loss / weight²)"),
+        ("lambda_ratio", "|lambda_min / lambda_max|"),
         ("test_loss", "test loss (mean per sample)"),
         ("test_accuracy", "test accuracy (%)"),
         ("own_$x$", r"own_\$x\$"),
@@ -162,10 +162,10 @@ def test_one_sign_or_no_meaning_of_zero_keeps_the_even_map(quantity, function):
 def test_ratio_maps_take_a_log_scale_where_the_range_asks():
     ax = draw_slice(plane_of("lambda_ratio", lambda u, v: 10.0 ** (2 * u + v - 3)), quantity="lambda_ratio")
     bar = next(a for a in ax.get_figure().axes if a is not ax)
-    assert bar.get_ylabel() == "|λ_min / λ_max|, log scale"
+    assert bar.get_ylabel() == "|lambda_min / lambda_max|, log scale"
     assert any(isinstance(c.norm, LogNorm) for c in ax.collections)
     title = figure_slice(plane_of("lambda_ratio", lambda u, v: 1 + u * v), quantity="lambda_ratio").get_suptitle()
-    assert title == "Loss surface around clean-b16: |λ_min / λ_max|"
+    assert title == "Loss surface around clean-b16: |lambda_min / lambda_max|"
 
 
 def test_the_treatment_of_batchnorm_stands_in_the_footer():

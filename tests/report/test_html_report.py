@@ -1,6 +1,9 @@
 """The HTML report: one file, nothing loaded, everything shown as text, every number with its doubt."""
 
 import base64
+import gzip
+import hashlib
+import json
 import re
 import sys
 from dataclasses import replace
@@ -11,7 +14,7 @@ import pytest
 import report_examples as examples
 
 from landscape.errors import UsageError
-from landscape.report import write_report
+from landscape.report import slice_csv, write_report
 from landscape.report.page.table_cells import breakable, cell, check_verdict, labels
 from landscape.results import Barrier, Block, Estimate, NormRatios, Slice
 
@@ -73,8 +76,10 @@ def test_page_is_well_formed_and_has_every_section(full):
     page = Page(full)
     assert full.lstrip().startswith("<!DOCTYPE html>")
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
-    assert ids == ["summary", "provenance", "training", "spectrum", "surfaces", "certificates", "reading", "commands"]
-    assert [a["href"] for a in page.all("a")] == [f"#{name}" for name in ids]
+    sections = ["summary", "surfaces", "training", "spectrum", "certificates", "provenance", "reading", "commands"]
+    assert [attrs["id"] for attrs in page.all("section")] == sections
+    assert [a["href"] for a in page.all("a")] == [f"#{name}" for name in ("content", *sections)]
+    assert len(ids) == len(set(ids))
     assert page.all("html")[0]["lang"] == "en"
     assert "Digits & noise" in page.words
 
@@ -84,14 +89,37 @@ def test_page_loads_nothing(full):
     for _, attrs in page.tags:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
             assert attrs.get(name, "#").startswith(("data:image/", "#"))
-    assert not page.all("script")
     assert not page.all("link")
     style = "".join(data for tag, data in page.texts if tag == "style")
     assert "url(" not in style
     assert "@import" not in style
     policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
-    assert "script-src" not in policy
+    own = scripts(full)
+    assert len(own) == 1
+    digest = base64.b64encode(hashlib.sha256(own[0].encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+
+
+def scripts(text):
+    """The scripts that a browser runs; others are texts that the page keeps."""
+    return re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+
+
+def kept(text):
+    """The texts that a page keeps compressed, by their id."""
+    found = re.findall(r'<script type="text/plain" id="(stored-\d+)">(\S+)</script>', text)
+    return {name: gzip.decompress(base64.b64decode(content)).decode() for name, content in found}
+
+
+def test_the_numbers_of_a_figure_are_kept_once(full):
+    """Both pictures of a plane and its surface have the same numbers."""
+    texts = kept(full)
+    asked = re.findall(r'data-stored="(stored-\d+)"', full)
+    assert set(asked) == set(texts)
+    assert len(asked) == len(Page(full).all("figure")) == 9
+    assert len(texts) == 8
+    assert sum(text == slice_csv(examples.plane(45, 45)) for text in texts.values()) == 1
 
 
 def test_pictures_inside_load_nothing_either(full):
@@ -178,7 +206,8 @@ def test_names_from_outside_are_shown_as_text(tmp_path):
         commands=[HOSTILE],
     ).read_text()
     page = Page(text)
-    assert not page.all("script")
+    assert len(scripts(text)) == 1
+    assert all(attrs.get("type", "text/plain") == "text/plain" for attrs in page.all("script"))
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert "<script>alert(1)</script>{{ 7 * 7 }}{% raw %}" in page.words
     assert "49" not in page.all("title")
@@ -283,12 +312,18 @@ def test_interactive_surfaces_carry_their_script(tmp_path):
     piece = Slice((HOSTILE, "v"), (np.arange(3.0), np.arange(4.0)), {"loss": loss}, {}, None, HOSTILE, {})
     text = write_report(tmp_path / "a.html", title="t", slices=[piece, piece, examples.line()], interactive=True).read_text()
     page = Page(text)
-    assert len(page.all("script")) == 4  # the settings and the library once, and a call for each of the two surfaces
-    assert not any("src" in script for script in page.all("script"))
-    calls = [data for tag, data in page.texts if tag == "script" and "Plotly.newPlot" in data and len(data) < 10**5]
-    assert len(calls) == 2
+    surfaces = [attrs["data-stored"] for attrs in page.all("div") if attrs.get("class") == "turn"]
+    assert len(surfaces) == 2
+    texts = kept(text)
+    drawn = [json.loads(texts[name]) for name in surfaces]
+    assert drawn[0] == drawn[1]
+    assert drawn[0]["layout"]["scene"]["xaxis"]["title"]["text"].startswith("&lt;script&gt;")
+    library = texts[page.all("body")[0]["data-plotly"]]
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    for script in (*scripts(text), library):
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert len(text) < 3e6
     assert "alert(1)</script>" not in text
-    assert [attrs["id"] for _, attrs in page.tags if attrs.get("id", "").startswith("surface-")] == ["surface-1", "surface-2"]
 
 
 def test_interactive_rows_are_axis_two():
@@ -387,7 +422,7 @@ def test_a_slice_says_its_gaps_its_tracks_and_its_minima(tmp_path):
     assert "loss: 2,537 missing of 2,601 points" in page.words
     assert "preview: 8 × 8 of 51 × 51 points" in page.words
     words = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
-    assert [w.split(" over ")[0].split(" of ")[0] for w in words[2:4]] == ["λ_min", "Persistence"]
+    assert [w.split(" over ")[0].split(" of ")[0] for w in words[2:4]] == ["lambda_min", "Persistence"]
 
 
 def test_interactive_surfaces_carry_tracks_and_previews():
@@ -396,12 +431,16 @@ def test_interactive_surfaces_carry_tracks_and_previews():
 
     from landscape.report.page import interactive
 
-    surface, track, centre = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
+    surface, line, track, centre = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
     assert (centre.name, centre.x[0], centre.y[0]) == ("checkpoint", 0, 0)
     assert np.isfinite(centre.z).all()
     assert surface.z.shape == (8, 8)
     np.testing.assert_array_equal(np.stack([track.x, track.y], axis=1), path().coordinates)
     assert np.isfinite(track.z).all()
+    # The line between the points stays at the height of the surface, in small steps.
+    assert len(line.x) == 20 * (len(track.x) - 1) + 1
+    np.testing.assert_array_equal(line.x[::20], track.x)
+    np.testing.assert_allclose(line.z[::20], track.z)
     assert track.text[0] == "epoch 0: 2.3 off the plane"
 
 
@@ -409,16 +448,16 @@ def test_a_plane_is_turned_before_its_pictures(tmp_path):
     pytest.importorskip("plotly", reason="the report extra is not installed")
     pieces = [examples.line(), examples.plane(5, 5)]
     text = write_report(tmp_path / "a.html", title="t", slices=pieces, interactive=True).read_text()
-    section = text[text.index('<section id="surfaces">') :]
+    section = text[text.index('<section id="surfaces"') :]
     heading = section.index("Loss surface around")
-    assert heading < section.index('class="turn"') < section.index("<img", heading)
+    assert heading < section.index('class="turn"') < section.index("Contours. ") < section.index("Loss along one direction")
 
 
 def test_the_ends_of_a_line_have_the_names_of_its_figure(tmp_path, monkeypatch):
     from landscape.report.page import surface_section
 
     drawn = []
-    monkeypatch.setattr(surface_section, "picture", lambda figure, words: drawn.append(figure))
+    monkeypatch.setattr(surface_section, "picture", lambda figure, *rest: drawn.append(figure))
     piece = examples.interpolation()
     surface_section.slice_entry(replace(piece, provenance={**piece.provenance, "ends": ["lr0.1", "lr0.5"]}))
     assert "0: lr0.1, 1: lr0.5" in drawn[0].axes[0].get_xlabel()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from torch.func import functional_call, hessian
 
@@ -55,8 +56,9 @@ def test_means_shares_and_forms(case):
     assert found.mean_largest.value == pytest.approx(found.largest.mean())
     assert found.mean_largest.stderr == pytest.approx(found.largest.std(ddof=1) / COUNT**0.5)
     assert found.negative.value == np.mean(found.smallest < 0)
-    low, high = found.negative.interval()
-    assert 0 < high - low < 1
+    hits = int((found.smallest < 0).sum())
+    wilson = stats.binomtest(hits, len(found)).proportion_ci(0.95, method="wilson")
+    assert found.negative.interval() == pytest.approx(tuple(wilson))
     again = MinibatchSpectra.from_json(json.loads(json.dumps(found.to_json())))
     assert np.array_equal(again.largest, found.largest)
     assert str(again) == str(found)

@@ -169,7 +169,7 @@ def test_a_saddle_of_many_rises_and_few_falls_looks_like_a_minimum(dim, dtype):
     assert all(a.expected.value / a.length**2 == pytest.approx(380 / 404, rel=1e-5) for a in random.axes.values())
     assert sum("A SADDLE LOOKS LIKE A MINIMUM" in text for text in found.check.lines()) == 1
     assert found.check.passed, "the picture is right; it only shows little"
-    assert "λ_min −5: A SADDLE LOOKS LIKE A MINIMUM" in figure_slice(found).get_supxlabel().replace("\n", " ")
+    assert "lambda_min −5: A SADDLE LOOKS LIKE A MINIMUM" in figure_slice(found).get_supxlabel().replace("\n", " ")
     assert "a saddle looks like a minimum" in slice_entry(found)["check"]["words"]
     assert found.to_json()["check"]["random"]["hidden_saddle"] is True
 

@@ -1,6 +1,7 @@
 """`landscape report`: write one self-contained HTML file."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,12 @@ def run(
         typer.Option("--measures", help="For checkpoints: all, or names separated by commas. Default: the usual measures."),
     ] = None,
     interactive: Annotated[
-        bool, typer.Option("--interactive", help="Add surfaces that can be rotated with the mouse (needs plotly).")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--interactive/--no-interactive",
+            help="Whether surfaces can be turned, by mouse or keyboard; adds 2 MB. Default: if plotly is installed.",
+        ),
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Sharpness report",
     clean: CLEAN = False,
 ) -> None:
@@ -34,7 +39,7 @@ def run(
     Example: landscape report runs/model.safetensors model-surface --out report.html
     """
     from landscape.cli.commands.sharpness import listed, measured
-    from landscape.cli.found_results import collect
+    from landscape.cli.found_results import collect, left_out
     from landscape.errors import UsageError
     from landscape.measures import chosen
     from landscape.report import is_report, write_report
@@ -51,7 +56,10 @@ def run(
     for path in paths:
         if not path.exists():
             raise UsageError(f"expected a checkpoint or a directory, found nothing at {path}", fix="check the path")
-    found = collect([p for p in paths if p.is_dir()])
+    directories = [p for p in paths if p.is_dir()]
+    found = collect(directories)
+    for folder, why in left_out(directories):
+        terminal.warn(f"{folder} is not in the report: {why}")
     sharpness: list[Any] = list(found.pop("sharpness"))
     sharpness += [replace(measured(terminal, p, common, naming, names), directions=None) for p in paths if not p.is_dir()]
     if not sharpness and not any(found.values()):
@@ -59,7 +67,14 @@ def run(
             "expected results, found none in these directories",
             fix="run landscape sharpness, spectrum, surface or reparam with --out first",
         )
-    write_report(out, title=title, sharpness=sharpness, interactive=interactive, captions=not clean, **found)
+    turned = find_spec("plotly") is not None if interactive is None else interactive
+    if not turned and interactive is None and any(piece.dim == 2 for piece in found["slices"]):
+        terminal.note("surfaces are pictures; to turn them: pip install 'landscape-sharpness[report]'")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"expected to write {out}, found: {error.strerror}", fix="choose another --out") from None
+    write_report(out, title=title, sharpness=sharpness, interactive=turned, captions=not clean, **found)
     counts = {"sharpness": len(sharpness)} | {name: len(things) for name, things in found.items()}
     terminal.document({"schema": 1, "report": str(out), "holds": counts})
     terminal.written([out])

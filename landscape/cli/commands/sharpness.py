@@ -41,7 +41,7 @@ def run(
     from landscape.cli.setup import task_file
     from landscape.machine.distributed import group
     from landscape.measures import chosen
-    from landscape.results.sharpness import LEGEND
+    from landscape.results.sharpness import LEGEND, unequal_losses
 
     names = listed(measures)
     chosen(names)  # reports an unknown name before any work
@@ -83,6 +83,8 @@ def run(
             raise
     if results:
         terminal.line(LEGEND)
+    if line := unequal_losses(results):
+        terminal.warn(line)
     document = {"schema": SCHEMA, "results": [r.to_json() for r in results]}
     if results:
         terminal.document(document)

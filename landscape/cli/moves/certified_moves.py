@@ -1,5 +1,6 @@
 """Move a network along families of symmetries, measure it before and at every point, and print the certificates."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,7 @@ def certify(
     from landscape.machine import progress
     from landscape.machine.progress import duration
     from landscape.measures import measure_all
+    from landscape.measures.running.remaining_time import UNSURE
     from landscape.measures.running.time_forecast import forecast
     from landscape.reparam import certificate
 
@@ -110,11 +112,15 @@ def certify(
             line.other = _moved(task, objective, symmetries, line, line.alphas[0], layers, seed)
     points = sum(len(line.alphas) for line in lines)
     expected = forecast(objective, names)
-    terminal.note(
-        f"forecast: {len(expected.seconds)} measures of {points + 1} networks, about {duration(expected.total * (points + 1))}"
-    )
+    whole = expected.total * (points + 1)
+    terminal.note(f"forecast: {len(expected.seconds)} measures of {points + 1} networks, about {duration(whole)}")
     with progress.stage("networks", points + 1) as advance:
+        advance.left(whole, whole / UNSURE, whole * UNSURE)
+        started = time.perf_counter()
         before = measure_all(objective, names, seed=seed, plan=expected)
+        each = time.perf_counter() - started
+        # The forecast of one network is uncertain; the time of the next ones is much like that of the first.
+        advance.left(each * points, each * points / 1.5, each * points * 1.5)
         advance(1)
         for line in lines:
             for i, alpha in enumerate(line.alphas):

@@ -78,10 +78,15 @@ def check_loss(
         twice = [loss.mean(output, target) for _ in range(2)]
     except UsageError:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # PyTorch's errors about shapes, not a NameError
-        if is_out_of_memory(error):
-            raise
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:  # about shapes, not a NameError
         first = str(error).partition("\n")[0]
+        if isinstance(error, (TypeError, AttributeError)) and first.startswith("'Tensor' object "):
+            raise UsageError(
+                f"expected a loss of (output, target), found one that uses an argument as no tensor can be used: {first}",
+                fix="if its arguments are the model and a batch, pass landscape.ModelLoss(loss)",
+            ) from error
+        if isinstance(error, AttributeError) or is_out_of_memory(error):
+            raise
         raise UsageError(
             f"expected a loss that takes outputs of shape {tuple(output.shape)} and targets of shape {tuple(target.shape)}, "
             f"{str(target.dtype).removeprefix('torch.')}, found {type(error).__name__}: {first}",

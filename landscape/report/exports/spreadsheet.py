@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def runs_csv(comparison: Comparison) -> str:
                 if name in measures:
                     row[f"{name}_converged"] = None if e is None else e.converged
             rows.append(row)
-    return _written(rows)
+    return records_csv(rows)
 
 
 def statistics_csv(comparison: Comparison) -> str:
@@ -77,7 +77,7 @@ def statistics_csv(comparison: Comparison) -> str:
                 psi = comparison.granulated.get(name)
                 row["remark"] = comparison.left_out.get(name, psi.reason if psi is not None else None)
                 rows.append(row)
-    return _written(rows)
+    return records_csv(rows)
 
 
 def blocks_csv(blocks: Sequence[Block]) -> str:
@@ -88,7 +88,7 @@ def blocks_csv(blocks: Sequence[Block]) -> str:
         row |= {"trace": _number(b.trace.value), "trace_stderr": _number(b.trace.stderr)}
         row |= {"lambda_max": _number(b.lambda_max.value), "lambda_max_residual": _number(b.lambda_max.stderr)}
         rows.append(row)
-    return _written(rows)
+    return records_csv(rows)
 
 
 def minibatches_csv(found: MinibatchSpectra) -> str:
@@ -99,7 +99,7 @@ def minibatches_csv(found: MinibatchSpectra) -> str:
         row |= {"lambda_max_residual": _number(float(found.residuals[i, 0])), "lambda_min": _number(float(found.smallest[i]))}
         row |= {"lambda_min_residual": _number(float(found.residuals[i, 1])), "converged": bool(found.converged[i].all())}
         rows.append(row)
-    return _written(rows)
+    return records_csv(rows)
 
 
 def samples_csv(found: SampleScores) -> str:
@@ -118,7 +118,7 @@ def samples_csv(found: SampleScores) -> str:
         row: dict[str, Any] = {"rank": rank, "sample": i}
         row |= {name: None if values is None else values[i].item() for name, values in columns.items()}
         rows.append(row | {name: _number(float(values[i])) for name, values in found.scores.items()})
-    return _written(rows)
+    return records_csv(rows)
 
 
 def slice_csv(piece: Slice) -> str:
@@ -144,7 +144,7 @@ def slice_csv(piece: Slice) -> str:
         for v in found.quantities:
             row[v.name] = STATUS[v.values[index]] if "flag_values" in v.attributes else _number(v.values[index])
         rows.append(row)
-    return _written(rows)
+    return records_csv(rows)
 
 
 def _cells(group: str, v: GroupValue) -> tuple[Any, ...]:
@@ -175,8 +175,8 @@ def _inert(cell: Any) -> Any:
     return cell
 
 
-def _written(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV (RFC 4180) with a header; no cell is a formula."""
+def records_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV (RFC 4180) with a header; a value that a row lacks is empty; no cell is a formula."""
     head = list(dict.fromkeys(k for row in rows for k in row))
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)

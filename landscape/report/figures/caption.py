@@ -82,7 +82,7 @@ def random_axes_line(piece: Slice) -> str:
         return ""
     measured = " and ".join(short(axis.measured) for axis in found.axes.values())
     expected = " and ".join(dict.fromkeys(_with_error(axis.expected) for axis in found.axes.values()))
-    line = f"random axes: curvature {measured}, expected {expected}; λ_min {short(found.lambda_min.value, 2)}"
+    line = f"random axes: curvature {measured}, expected {expected}; lambda_min {short(found.lambda_min.value, 2)}"
     return line + (": A SADDLE LOOKS LIKE A MINIMUM" if found.hidden_saddle else "")
 
 

@@ -137,8 +137,8 @@ def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> A
     ax = new_axes() if ax is None else ax
     log = asks_for_log([found.largest.tolist()]) and bool((found.largest > 0).all())
     for values, whole, color, name in (
-        (found.smallest, found.whole_smallest.value, VERMILLION, "λ_min"),
-        (found.largest, found.whole_largest.value, BLUE, "λ_max"),
+        (found.smallest, found.whole_smallest.value, VERMILLION, "lambda_min"),
+        (found.largest, found.whole_largest.value, BLUE, "lambda_max"),
     ):
         bins = np.histogram_bin_edges(np.arcsinh(values / _unit(found)) if log else values, bins="auto")
         edges = np.sinh(bins) * _unit(found) if log else bins

@@ -89,7 +89,7 @@ def figure_minibatch_spectra(
 ) -> Figure:
     """`draw_minibatch_spectra` with title, the share of saddles, and caption."""
     low, high = found.negative.interval() or (0.0, 1.0)
-    saddles = f"λ_min below 0 in {found.negative.value:.0%} of them [{low:.0%}, {high:.0%}]"
+    saddles = f"lambda_min below 0 in {found.negative.value:.0%} of them [{low:.0%}, {high:.0%}]"
     lost = int((~found.converged).any(1).sum())
     state = f"{lost} of {len(found)} mini-batches NOT converged" if lost else "all eigenvalues converged"
     return finish(draw_minibatch_spectra(found), title, [f"{saddles}; {state}", subject_line(provenance)], caption)

@@ -31,7 +31,7 @@ def draw_history(history: Mapping[str, Run], axes: Sequence[Axes] | None = None)
     Raises:
         UsageError: no run has a loss or an accuracy.
     """
-    runs = {label: _by_column(run) for label, run in history.items()}
+    runs = {label: by_column(run) for label, run in history.items()}
     wanted = [what for what in ("loss", "accuracy") if any(_columns(run, what) for run in runs.values())]
     if not wanted:
         raise UsageError("expected a history with a loss or an accuracy, found neither", fix='name a column "train_loss"')
@@ -65,7 +65,7 @@ def _name(label: str) -> str:
     return plain(f" {label}" if label.startswith("_") else label, 24)
 
 
-def _by_column(run: Run) -> dict[str, Sequence[float | None]]:
+def by_column(run: Run) -> dict[str, Sequence[float | None]]:
     """The run as columns, without empty ones."""
     names = list(run) if isinstance(run, Mapping) else list(dict.fromkeys(key for record in run for key in record))
     columns = {name: run[name] if isinstance(run, Mapping) else [record.get(name) for record in run] for name in names}

@@ -1,41 +1,27 @@
-"""Interactive surfaces. The only module that imports plotly; it is imported only for interactive reports."""
+"""Interactive surfaces. This module imports plotly, so it is imported only for interactive reports."""
 
-from collections.abc import Sequence
 from html import escape
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as graph
-from plotly.io import to_html
 from scipy.interpolate import RegularGridInterpolator
 
-from landscape.report.quantities import quantity_label, shown
+from landscape.report.quantities import quantity_name, shown
 from landscape.report.style import FIELD, VERMILLION, asks_for_log, label_text, log_ticks, short, tick_text
 from landscape.report.surfaces.coarse import preview
 from landscape.results import Slice
 
-BUTTONS = ["toImage", "zoom3d", "pan3d", "orbitRotation", "tableRotation", "resetCameraDefault3d"]
 
-
-def surfaces(planes: Sequence[Slice], quantity: str = "loss") -> list[str]:
-    """An HTML fragment for each plane; the first contains plotly's script, so that nothing is loaded.
+def surface_json(piece: Slice, quantity: str = "loss") -> str:
+    """A plane as plotly's JSON: data and layout.
 
     Args:
-        planes: slices along two axes.
-        quantity: a quantity of the slices.
+        piece: a slice along two axes.
+        quantity: a quantity of the slice.
     """
-    out = []
-    for i, piece in enumerate(planes):
-        fragment = to_html(
-            _figure(piece, quantity),
-            full_html=False,
-            include_plotlyjs=i == 0,
-            include_mathjax=False,
-            div_id=f"surface-{i + 1}",
-            default_height="560px",
-            config={"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]},
-        )
-        out.append(fragment)
-    return out
+    text: str = _figure(piece, quantity).to_json()
+    return text
 
 
 def _figure(piece: Slice, quantity: str) -> graph.Figure:
@@ -43,13 +29,13 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
     piece, _ = preview(piece, quantity)
     values, _ = shown(piece, quantity)
     z = np.where(np.isfinite(np.ma.filled(values, np.nan)), np.ma.filled(values, np.nan), np.nan)
-    axis: dict[str, object] = {"title": {"text": quantity_label(quantity)}}
+    axis: dict[str, object] = {"title": {"text": quantity_name(quantity)}}
     if asks_for_log([z]):
         ticks = log_ticks(float(np.nanmin(z)), float(np.nanmax(z)))
         write = tick_text(ticks[0], ticks[-1])
         z = np.log10(z)
         axis |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [write(t) for t in ticks]}
-        axis["title"] = {"text": f"{quantity_label(quantity)}, log scale"}
+        axis["title"] = {"text": f"{quantity_name(quantity)}, log scale"}
     x, y = (np.asarray(c, float) for c in piece.coordinates)
     texts = [[short(float(v)) for v in row] for row in np.ma.filled(values, np.nan).T]
     # plotly expects y along the rows, as matplotlib does.
@@ -63,7 +49,7 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         hovertemplate="%{x:.3g}, %{y:.3g}: %{customdata}<extra></extra>",
     )
     # plotly interprets some HTML in texts, so names are escaped.
-    names = [escape(label_text(name, 60)) for name in piece.axes]
+    names = ["<br>".join(map(escape, wrap(label_text(name, 60), 24))) for name in piece.axes]
     scene: dict[str, object] = {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}, "zaxis": axis}
     camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
     scene |= {"camera": camera, "aspectmode": "cube"}
@@ -103,12 +89,24 @@ def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
             f"{escape(label_text(name, 40))}: {short(float(d))} off the plane"
             for name, d in zip(track.names, track.distances, strict=True)
         ]
+        if track.path:
+            x, y = (between := _finely(places)).T
+            out.append(
+                graph.Scatter3d(
+                    x=x, y=y, z=height(between) + lift, mode="lines", hoverinfo="skip", line={"color": "black", "width": 4}
+                )
+            )  # fmt: skip
         x, y = places.T
         out.append(
             graph.Scatter3d(
-                x=x, y=y, z=height(places) + lift, mode="lines+markers" if track.path else "markers", text=words,
-                hovertemplate="%{text}<extra></extra>", line={"color": "black", "width": 4},
+                x=x, y=y, z=height(places) + lift, mode="markers", text=words, hovertemplate="%{text}<extra></extra>",
                 marker={"size": 3.5 if track.path else 5, "color": VERMILLION, "line": {"color": "black", "width": 1}},
             )
         )  # fmt: skip
     return out
+
+
+def _finely(places: np.ndarray, parts: int = 20) -> np.ndarray:
+    """Points along the straight lines between places, so that a line over the surface does not cut through it."""
+    at = np.arange((len(places) - 1) * parts + 1) / parts
+    return np.stack([np.interp(at, np.arange(len(places)), column) for column in places.T], axis=1)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -36,10 +36,35 @@ def number(x: float, digits: int = 4) -> str:
     return f"{x:.{digits}g}" if math.isfinite(x) else DASH
 
 
+# A number that a browser would break at the hyphen of its exponent.
+_POWER = re.compile(r"((?:\d+\.)?\d+e[-+]\d+)")
+
+
+def unbroken(text: str) -> Markup:
+    """The escaped text, with numbers such as 6e-11 kept on one line.
+
+    Example:
+        >>> str(unbroken("by 6e-11 < 1"))
+        'by <span class="unbroken">6e-11</span> &lt; 1'
+    """
+    return _joined(text, escape)
+
+
 def breakable(name: str) -> Markup:
     """The escaped name, with line breaks allowed after underscores, slashes and dots, and in digests; never inside a word."""
-    parts = re.split(r"(?<=[_/.])|(?<=[0-9a-f]{8})(?=[0-9a-f]{8})", name)
-    return Markup("<wbr>").join(escape(part) for part in parts if part)
+
+    def broken(part: str) -> Markup:
+        pieces = re.split(r"(?<=[_/])|(?<=\.)(?!\d)|(?<=[0-9a-f]{8})(?=[0-9a-f]{8})", part)
+        return Markup("<wbr>").join(escape(piece) for piece in pieces if piece)
+
+    return _joined(name, broken)
+
+
+def _joined(text: str, others: Callable[[str], Markup]) -> Markup:
+    """Powers of ten in an element that does not break, everything between them as `others` makes it."""
+    parts = _POWER.split(text)
+    kept = (Markup('<span class="unbroken">{}</span>').format(part) if i % 2 else others(part) for i, part in enumerate(parts))
+    return Markup("").join(kept)
 
 
 # Settings that are a number of bytes, by the last part of their name.

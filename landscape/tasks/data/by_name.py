@@ -124,7 +124,10 @@ def _safetensors(spec: DataSpec) -> DataSet:
     names = next((f for f in forms if f[0] in tensors and f[1] in tensors), None)
     if names is None:
         found = ", ".join(printable(name, limit=40) for name in sorted(tensors)[:8]) or "nothing"
-        raise UsageError(f"expected tensors train_x and train_y (or train_images and train_labels) in {path}, found {found}")
+        raise UsageError(
+            f"expected tensors train_x and train_y (or train_images and train_labels) in {path}, found {found}",
+            fix='write them under these names: safetensors.torch.save_file({"train_x": inputs, "train_y": labels}, path)',
+        )
     train_x, train_y, test_x, test_y = (tensors.get(name) for name in names)
     assert train_x is not None
     assert train_y is not None

@@ -1,0 +1,50 @@
+"""What changed through training in the HTML report: loss and accuracy by epoch, measures by step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from landscape.report.exports.watched_steps import watched_csv
+from landscape.report.figures import titled
+from landscape.report.over_training.history import Run
+from landscape.report.over_training.watched import default_measure, figure_watched
+from landscape.report.page.embedded_images import Picture, picture
+from landscape.report.page.figure_data import history_csv
+from landscape.report.page.table_cells import number
+from landscape.report.quantities import quantity_name
+from landscape.report.style import label_text
+from landscape.results import WatchHistory
+
+# Rows of the table; of a longer history every n-th check is shown, the figure and its data have all.
+_MOST_ROWS = 24
+
+
+def epochs(history: Mapping[str, Run], caption: bool) -> Picture:
+    """Figure of loss and accuracy during training."""
+    words = f"Loss and accuracy by epoch of {', '.join(label_text(h, 40) for h in history)}."
+    return picture(titled.figure_history(history, caption=caption), words, "training", history_csv(history))
+
+
+def watched(label: str, history: WatchHistory, caption: bool) -> dict[str, Any]:
+    """A watched run: figures of the measures with an edge, else of the first; the table of checks."""
+    entry: dict[str, Any] = {"name": label_text(label), "pictures": [], "head": (), "rows": [], "lines": []}
+    if not history.checks:
+        return entry | {"lines": ["no step was measured"]}
+    first = default_measure(history)
+    edged = [n for n in history.names if n != first and np.isfinite(history.edges(n)).any()]
+    data = watched_csv(history)
+    for name in (first, *edged):
+        values = history.values(name)
+        known = values[np.isfinite(values)]
+        ends = f", from {number(float(known[0]))} to {number(float(known[-1]))}" if known.size else ""
+        words = f"{quantity_name(name)} at {len(history)} steps of training of {label_text(label)}{ends}."
+        made_of = dict(history.provenance) | {"checkpoint": label}
+        figure = figure_watched(history, measure=name, provenance=made_of, caption=caption)
+        entry["pictures"].append(picture(figure, words, f"{name} through training {label}", data))
+    head, *rows = history.rows()
+    stride = 1 + (len(rows) - 1) // _MOST_ROWS
+    lines = [f"every {stride}th of {len(rows)} checks"] if stride > 1 else []
+    lines += [label_text(line, 400) for line in history.notes()]
+    shown = rows[::-1][::stride][::-1]
+    return entry | {"head": [label_text(h) for h in head], "rows": [[label_text(c) for c in r] for r in shown], "lines": lines}
