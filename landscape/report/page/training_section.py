@@ -42,7 +42,8 @@ def watched(label: str, history: WatchHistory, caption: bool) -> dict[str, Any]:
         made_of = dict(history.provenance) | {"checkpoint": label}
         figure = figure_watched(history, measure=name, provenance=made_of, caption=caption)
         entry["pictures"].append(picture(figure, words, f"{name} through training {label}", data))
-    head, *rows = history.rows()
+    cells = history.cells()
+    head, rows = cells.head, list(cells.rows)
     stride = 1 + (len(rows) - 1) // _MOST_ROWS
     lines = [f"every {stride}th of {len(rows)} checks"] if stride > 1 else []
     lines += [label_text(line, 400) for line in history.notes()]
