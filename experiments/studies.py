@@ -48,7 +48,7 @@ def verdict_rows() -> list[tuple[str, ...]]:
     rows = []
     for study in STUDIES:
         found = read(study.name)["verdict"]
-        text = f"{found['verdict']}: {claims_held(found)}"
+        text = f"{found['verdict']}: {claims_held(found).partition('; ')[0]}"
         name = f"[`{study.name}`](docs/science.md#{study.name})"
         rows.append((name, study.source, study.question, found["headline"], text))
     return rows
@@ -61,12 +61,29 @@ def claim_rows(name: str) -> list[tuple[str, ...]]:
     def found(claim: dict[str, Any]) -> str:
         """A line for every part of what was found."""
         seen = [f"could have seen {claim['detectable']}"] if claim["detectable"] else []
-        return "<br>".join([*claim["ours"].split("; "), *seen])
+        return "<br>".join([*parts(claim["ours"]), *seen])
 
     return [
         (c["claim"] + (" *(a question of ours)*" if c["question"] else ""), c["published"], found(c), words[c["holds"]])
         for c in read(name)["verdict"]["claims"]
     ]
+
+
+def parts(text: str) -> list[str]:
+    """A text cut at its semicolons, but for those inside brackets.
+
+    Example:
+        >>> parts("I(T; X) falls; it is 2 [1, 3]")
+        ['I(T; X) falls', 'it is 2 [1, 3]']
+    """
+    found, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == ";" and depth == 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return [part.strip() for part in found]
 
 
 def keskar_rows() -> list[tuple[str, ...]]:
@@ -120,6 +137,12 @@ def scale(name: str) -> str:
     return f"{told}\n\nWhere it departs, and what was chosen:\n\n{_list(found['departures'])}"
 
 
-def _list(parts: Sequence[str]) -> str:
+def time_of_all() -> str:
+    """What all studies took together."""
+    minutes = sum(read(study.name)["how"]["core_seconds"] for study in STUDIES) / 60
+    return f"All studies together took {minutes / 60:.1f} hours of one core."
+
+
+def _list(phrases: Sequence[str]) -> str:
     """Phrases as sentences in a list."""
-    return "\n".join(f"- {part[0].upper()}{part[1:].removesuffix('.')}." for part in parts)
+    return "\n".join(f"- {part[0].upper()}{part[1:].removesuffix('.')}." for part in phrases)

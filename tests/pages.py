@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import STUDIES, alarm_rows, claim_rows, keskar_rows, scale, summary, verdict_rows
+from experiments.studies import STUDIES, alarm_rows, claim_rows, keskar_rows, scale, summary, time_of_all, verdict_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
@@ -235,6 +235,7 @@ TABLES = {
     "benchmarks": _result("peers.md"),
     "profile": _result("profile.md"),
     "verdicts": verdict_table,
+    "time of the studies": lambda: f"{time_of_all()}\n",
     "table of Keskar et al.": keskar_table,
     "rates of the alarm": alarm_table,
     **{f"claims of {study.name}": _claims(study.name) for study in STUDIES},

@@ -30,8 +30,12 @@ def study(given: Options) -> None:
         ", 1,000 CIFAR-10 images for the edge of stability" if given.data else "; the edge of stability on digits only"
     )
     work = [run for done in runs.values() for run in done]
-    inside = sum(claim.holds is True for claim in claims)
-    headline = f"{inside} of {len(claims)} published numbers are inside our intervals, or ours inside theirs"
+    met, own = ([c.holds for c in claims if c.question is question] for question in (False, True))
+    headline = (
+        f"{met.count(True)} of {len(met)} published numbers of experiments are met, {met.count(None)} cannot be told; of "
+        f"{len(own)} checks "
+        f"of theory, of the solver and of what is published without a number {own.count(True)} hold"
+    )
     judged = verdict(claims, headline=headline, scale=scale, departures=departures)
     write(bar.STUDY, given, work, {"verdict": judged, "bars": found, "runs": runs})
 

@@ -81,6 +81,7 @@ def bar(done: list[Item], options: Options) -> Bar:
             f"largest relative error of the first {CLASSES + 2}: {error:.1e} against LAPACK in float64 (bound 1e-6)",
             error <= 1e-6,
             numbers={"error": error},
+            question=True,
         ),
     ]
     departures = [

@@ -152,6 +152,7 @@ def bar(done: list[Item], options: Options) -> Bar:
                 told,
                 holds,
                 numbers=numbers,
+                question=kind is DIGITS,
             )
         )
     departures = [

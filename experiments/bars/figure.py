@@ -27,8 +27,9 @@ def draw() -> None:
     finish(
         figure,
         "bars",
-        title="Published numbers, and what the toolkit measures",
-        caption=f"{len(how['seeds'])} seeds. Top left: bars are 95 % intervals of one experiment (a data set and 50 networks "
+        title="Published numbers and theory, and what the toolkit measures",
+        caption=f"{len(how['seeds'])} seeds, of the images at most 3. Top left: bars are 95 % intervals of one experiment (a "
+        f"data set and 50 networks "
         "on it); dots are the data sets. Top middle: the band is simultaneous, 95 %. Lines are runs, one for each seed. "
         f"{found['verdict'].capitalize()}: {claims_held(found)}.",
     )

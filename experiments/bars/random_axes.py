@@ -100,6 +100,7 @@ def bar(done: list[Item], options: Options) -> Bar:
                 f"ratio {ratio} ({len(runs)} x {2 * PLANES} axes; within {MARGIN:.0%})",
                 statistics.within(ratio, 1 - MARGIN, 1 + MARGIN),
                 numbers={"ratio": ratio.to_json()},
+                question=True,
             ),
             Claim(
                 f"in most random planes a saddle ({kind}) looks like a minimum",
@@ -108,6 +109,7 @@ def bar(done: list[Item], options: Options) -> Bar:
                 f"upwards in all directions, while lambda_min is {low} of lambda_max",
                 hidden.low > 0.5 and low.high < 0,
                 numbers={"planes": hidden.to_json(), "lambda_min over lambda_max": low.to_json()},
+                question=True,
             ),
         ]
     return Bar(claims, {}, (RULE,))

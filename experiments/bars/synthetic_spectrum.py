@@ -14,14 +14,14 @@ from scipy import stats
 
 from experiments.bars.bar import Bar, alone
 from experiments.common import statistics
-from experiments.common.document import Claim
+from experiments.common.document import KEPT, Claim
 from experiments.common.options import Options
 from experiments.common.work import Item, Place
 from landscape import linalg
 
 SIZE, SPIKES, STEPS, PROBES = 2000, (5.0, 4.0, 3.0), 128, 10
 # What counts as "exact" and as "over the histogram"; the paper gives no number.
-EXACT, CLOSE, NEAR = 1e-6, 0.01, 0.02
+CLOSE, NEAR = 0.01, 0.02
 POINTS = 600  # of the curves that are kept for the figure
 
 
@@ -95,19 +95,21 @@ def one(item: Item, place: Place) -> Item:
 
 def bar(done: list[Item], options: Options) -> Bar:
     """Whether the outliers are exact, where theory says, and the density over the histogram."""
-    errors = [max(abs(a - b) for a, b in zip(d["outliers"], d["exact outliers"], strict=True)) for d in done]
+    errors = [max(abs(a / b - 1) for a, b in zip(d["outliers"], d["exact outliers"], strict=True)) for d in done]
     distances = statistics.mean([d["distance"] / d["range"] for d in done])
     inside = min(d["inside the band"] for d in done)
     theory = [shifted(s) for s in SPIKES]
     places = [located([d["outliers"][i] for d in done]) for i in range(len(SPIKES))]
-    exact = all(d["converged"] for d in done) and max(errors) <= EXACT
+    exact = all(d["converged"] for d in done) and max(errors) <= KEPT
     claims = [
         Claim(
             "outliers of the spiked matrix are found exactly",
             "exact (drawn without a number)",
-            f"largest error {max(errors):.1e} against LAPACK in float64, {len(done)} matrices (exact: at most {EXACT:g})",
+            f"largest relative error {max(errors):.1e} against LAPACK in float64, {len(done)} matrices (exact: at most "
+            f"{KEPT:g}, for six digits are kept)",
             exact,
             numbers={"errors": errors},
+            question=True,
         ),
         Claim(
             "the spikes 5, 4, 3 have their eigenvalues where free probability says",
@@ -126,6 +128,7 @@ def bar(done: list[Item], options: Options) -> Bar:
             f"density at least {100 * inside:.3g} % lies in the 95 % band",
             distances.high <= CLOSE,
             numbers={"distance": distances.to_json(), "inside the band": [d["inside the band"] for d in done]},
+            question=True,
         ),
     ]
     departures = [

@@ -1,4 +1,4 @@
-"""What Keskar et al. claim, what they did not separate, and what these runs say of it: fixed before the runs."""
+"""What Keskar et al. claim, what they did not separate, and what these runs say of it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, INVARIANT, LARGE, MAIN, PHI, SCALED, STEPS
-from experiments.batch_size.ratios import Row, Runs, direction, directions, find, settings
+from experiments.batch_size.ratios import Row, Runs, direction, directions, find, readings, settings
 from experiments.common.document import Claim
-from experiments.common.statistics import detectable, difference, every, everywhere, exp, mean
+from experiments.common.statistics import adjusted, asked, detectable, difference, every, everywhere, exp, mean, paired_p
 from experiments.common.statistics import direction as interval_direction
 
 # Keskar et al. 2017: (small, large batch) of the accuracies in %, and of phi at 1e-3 and 5e-4, in full space and in 100 random
@@ -59,11 +59,14 @@ def columns(runs: Runs) -> list[dict[str, Any]]:
 def claims(runs: Runs, table: Sequence[Row], lines: Sequence[Row]) -> list[Claim]:
     """All claims: the paper's for every network by itself, Li's, and questions of ours over all networks."""
     out = []
+    ends = {name: _beyond(name, lines) for name in settings(runs, MAIN)}
+    known = [name for name, pair in ends.items() if pair]
+    q = dict(zip(known, adjusted([paired_p(*ends[name]) for name in known]), strict=True))
     for name in settings(runs, MAIN):
         for quantity, text, published, sign in PAPER:
             rows = {batch: find(table, quantity, arm=MAIN, batch=batch).get(name) for batch in LARGE}
             out.append(_of_one(name, text, published, rows, sign))
-        out.append(_steeper(name, lines))
+        out.append(_steeper(name, ends[name], q))
     out += [_reversal(runs, table), _as_large(runs, table), _agree(runs, table)]
     return out + [_separate(runs, table, arm, words) for arm, words in SEPARATE.items()]
 
@@ -112,25 +115,31 @@ def _as_large(runs: Runs, table: Sequence[Row]) -> Claim:
     )
 
 
-def _steeper(name: str, lines: Sequence[Row]) -> Claim:
-    """The loss beyond the two ends of the line between the minima, half its length away."""
+def _beyond(name: str, lines: Sequence[Row]) -> list[list[float]]:
+    """For every seed, the logarithms of the loss half the distance beyond the large and the small batch; [] if not for all."""
     own = [r for r in lines if (r["item"]["setting"], r["item"]["batch"]) == (name, "10 %")]
     pairs = [[_at(r, "loss", place) for r in own] for place in (1.5, -0.5)]
+    if not own or any(v is None or v <= 0 for p in pairs for v in p):
+        return []
+    return [np.log(np.array(p, dtype=float)).tolist() for p in pairs]
+
+
+def _steeper(name: str, ends: list[list[float]], q: dict[str, float]) -> Claim:
+    """The loss beyond the two ends of the line between the minima, half its length away."""
     text = (
         f"{name}: on the line through both minima the loss rises more beyond the large batch (10 %) than beyond the small one"
     )
     published = "large-batch minima are strikingly sharper along the line (figure 3)"
-    if not own or any(v is None or v <= 0 for p in pairs for v in p):
+    if not ends:
         return Claim(text, published, "no line for every seed", None)
-    large, small = (np.log(np.array(p, dtype=float)).tolist() for p in pairs)
-    found = difference(large, small).exp()
+    found = difference(*ends).exp()
     return Claim(
         text,
         published,
-        f"loss half the distance beyond the large over that beyond the small: {found}",
-        everywhere([interval_direction(found, equal=1.0)]),
-        f"a factor of {exp(detectable(large, small)):.2f}",
-        found.to_json(),
+        f"loss half the distance beyond the large over that beyond the small: {found}, q = {q[name]:.2g}",
+        everywhere([interval_direction(found, q[name], equal=1.0)]),
+        f"a factor of {exp(detectable(*ends, level=asked(list(q.values())))):.2f}",
+        found.to_json() | {"q": q[name]},
     )
 
 
@@ -157,13 +166,19 @@ def _agree(runs: Runs, table: Sequence[Row]) -> Claim:
 def _reversal(runs: Runs, table: Sequence[Row]) -> Claim:
     """Li et al.: for equal epochs, the large batch looks sharper without weight decay, the small one with it."""
     arms = {arm: find(table, "keskar", arm=arm, batch="10 %") for arm in (EPOCHS, EPOCHS_DECAY)}
-    parts = [everywhere(directions(runs, arm, arms[arm]), sign) for arm, sign in ((EPOCHS, 1), (EPOCHS_DECAY, -1))]
+    signs = {EPOCHS: 1, EPOCHS_DECAY: -1}
+    # As measured and per unit of loss: what neither says is refuted, though the two contradict each other.
+    answers = {
+        reading: every([everywhere([readings(row)[reading] for row in arms[arm].values()], s) for arm, s in signs.items()])
+        for reading in ("as measured", "per unit of loss")
+    }
+    told_alike = set(answers.values())
     told = [f"{arm}: {told_row(r)}" for arm, found in arms.items() for r in found.values()]
     return Claim(
         "for equal epochs the large batch (10 %) is sharper by phi without weight decay, and the small one with it",
         "Li et al. 2018, VGG-9, batch 128 against 8192: the picture of the interpolation flips",
         "; ".join(told),
-        every(parts),
+        told_alike.pop() if len(told_alike) == 1 else None,
         power([r for found in arms.values() for r in found.values()]),
         {arm: _numbers(found) for arm, found in arms.items()},
     )

@@ -25,6 +25,7 @@ def rows(runs: Runs) -> list[Row]:
     """
     out: list[Row] = []
     measured: list[tuple[Row, Pairs]] = []
+    spread: dict[int, Pairs] = {}
     kinds = dict.fromkeys((r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]) for r in runs)
     for setting, arm, batch in kinds:
         if batch not in LARGE:
@@ -48,13 +49,18 @@ def rows(runs: Runs) -> list[Row]:
             row = ratio([(s[name], b[name]) for s, b in pairs])
             if row is not None:
                 out.append({**where, "quantity": name, "kind": "score"} | row)
+                spread[id(out[-1])] = [(s[name], b[name]) for s, b in pairs]
         if pairs:
             small, large = zip(*[(100 * s["test_accuracy"], 100 * b["test_accuracy"]) for s, b in pairs], strict=True)
             out.append({**where, "quantity": "test accuracy", "kind": "difference"} | change(small, large))
+            spread[id(out[-1])] = list(zip(small, large, strict=True))
     for arm, name in dict.fromkeys((r["arm"], r["quantity"]) for r in out if r["kind"] != "measure"):
         own = [r for r in out if (r["arm"], r["quantity"]) == (arm, name)]
-        for row, q in zip(own, adjusted([r["p"] for r in own]), strict=True):
+        found_q = adjusted([r["p"] for r in own])
+        for row, q in zip(own, found_q, strict=True):
+            values, level = spread[id(row)], asked(found_q)
             row["q"] = q
+            row["detectable"] = factor(values, level) if "ratio" in row else _points(values, level)
     for arm in dict.fromkeys(r["arm"] for r in out):
         tested = [(row, values) for row, values in measured if row["arm"] == arm]
         known = adjusted([row["p"] for row, _ in tested])
@@ -64,10 +70,7 @@ def rows(runs: Runs) -> list[Row]:
 
 
 def ratio(values: Pairs) -> Row | None:
-    """Geometric mean of large / small over seeds, with its interval; None unless all numbers are there and positive.
-
-    `detectable` is that of a single test.
-    """
+    """Geometric mean of large / small over seeds, with its interval; None unless all numbers are there and positive."""
     if not values or not all(s is not None and b is not None and s > 0 and b > 0 for s, b in values):
         return None
     small, large = np.array(values, dtype=float).T
@@ -76,7 +79,6 @@ def ratio(values: Pairs) -> Row | None:
         "large": mean(large.tolist()).to_json(),
         "ratio": difference(np.log(large), np.log(small)).exp().to_json(),
         "p": paired_p(np.log(large).tolist(), np.log(small).tolist()),
-        "detectable": factor(values, LEVEL),
     }
 
 
@@ -101,8 +103,13 @@ def change(small: Sequence[float], large: Sequence[float]) -> Row:
         "large": mean(large).to_json(),
         "difference": difference(large, small).to_json(),
         "p": paired_p(large, small),
-        "detectable": detectable(large, small),
     }
+
+
+def _points(values: Pairs, level: float) -> float:
+    """The smallest difference that these seeds would have found with probability 0.8 in a test of this level."""
+    small, large = zip(*values, strict=True)
+    return detectable(large, small, level=level)
 
 
 def find(table: Sequence[Row], quantity: str, *, arm: str, batch: str) -> dict[str, Row]:
@@ -124,6 +131,12 @@ def direction(row: Row) -> int:
     if "per_loss" in row and (row["per_loss"] is None or _side(row["per_loss"], 1.0) != sign):
         return 0
     return sign
+
+
+def readings(row: Row) -> dict[str, int]:
+    """The direction of a ratio as it was measured, and per unit of loss; the same where the losses are."""
+    sign = 0 if row["q"] > LEVEL else _side(row["ratio"], 1.0)
+    return {"as measured": sign, "per unit of loss": _side(row["per_loss"], 1.0) if row.get("per_loss") else sign}
 
 
 def _side(found: dict[str, Any], equal: float) -> int:

@@ -20,6 +20,9 @@ from landscape.tasks import read_data
 
 RESULTS, FIGURES = ROOT / "experiments" / "results", ROOT / "figures"
 SCHEMA = 2
+OWN = "questions of ours"
+# Numbers in results have six digits: two that differ by less than this, relatively, are not told apart.
+KEPT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,19 @@ class Claim:
 def verdict(claims: Sequence[Claim], *, headline: str, scale: str, departures: Sequence[str]) -> dict[str, Any]:
     """ "reproduced" if every claim holds, "not reproduced" if none holds and some do not, "mixed" if some hold.
 
-    If no claim holds and none is refuted, the verdict is "cannot be told". Questions of ours do not count.
+    If no claim holds and none is refuted, the verdict is "cannot be told". Questions of ours do not count; a study that has
+    nothing else has no verdict on a paper, and says "questions of ours".
 
     Args:
-        claims: at least one that is not a question of ours.
+        claims: at least one.
         headline: the number that says most, in a phrase.
         scale: the size of networks, data and runs, in a phrase.
         departures: where and why the study differs from the paper.
     """
     held = [c.holds for c in claims if not c.question]
-    if all(h is True for h in held):
+    if not held:
+        word = OWN
+    elif all(h is True for h in held):
         word = "reproduced"
     elif any(h is True for h in held):
         word = "mixed"
@@ -113,7 +119,8 @@ def _how(name: str, options: Options, work: Sequence[Mapping[str, Any]], images:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
-        "machine": f"{_processor()}, {options.processes} processes of one thread, {options.device}",
+        "machine": f"{_processor()}, {options.processes} process{'es' * (options.processes > 1)} of one thread, "
+        f"{options.device}",
         "core_seconds": round(sum(w["seconds"] for w in work)),
     }
 
@@ -130,8 +137,9 @@ def read(name: str) -> dict[str, Any]:
 def claims_held(found: Mapping[str, Any]) -> str:
     """How many claims of a verdict hold, as "2 of 8 claims hold", and how many questions of ours are answered with yes."""
     claims, questions = ([c["holds"] for c in found["claims"] if c["question"] is own] for own in (False, True))
-    told = f"{claims.count(True)} of {len(claims)} claims hold"
-    return told + (f"; yes to {questions.count(True)} of {len(questions)} questions of ours" if questions else "")
+    told = [f"{claims.count(True)} of {len(claims)} claims hold"] if claims else []
+    told += [f"yes to {questions.count(True)} of {len(questions)} questions of ours"] if questions else []
+    return "; ".join(told)
 
 
 def finite(value: Any) -> Any:

@@ -35,8 +35,12 @@ class Options:
     draw: bool = False
 
 
-def options(description: str | None, *, seeds: int = 5, samples: int = 1000, width: int = 8) -> Options:
-    """Read the command line; the arguments are the study's defaults."""
+def options(description: str | None, *, seeds: int = 5, samples: int = 1000, width: int = 8, images: bool = True) -> Options:
+    """Read the command line; the arguments are the study's defaults, and whether it has images at all.
+
+    A study without images takes the options of one with them, so that all studies have one command line, and says that it does
+    not use them.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", help="CIFAR-10: a safetensors file, a folder, or a spec such as cifar10:PATH (default: digits alone)"
@@ -61,6 +65,9 @@ def options(description: str | None, *, seeds: int = 5, samples: int = 1000, wid
     if given.first_seed < 0:
         parser.error(f"expected --first-seed of at least 0, found {given.first_seed}")
     data = given.data
+    if not images and data is not None:
+        print("this study has no images, and its networks are trained on the CPU: --data and its options are not used")
+        data = None
     if data is not None:
         data = data if data.startswith("cifar10:") else f"cifar10:{data}"
         if not given.judge and not Path(data.removeprefix("cifar10:").partition(",")[0]).exists():

@@ -34,9 +34,10 @@ def draw() -> None:
         figure,
         "control",
         title="What limits the memorization of wrong labels, and what it costs in test accuracy (40 % of the labels redrawn)",
-        caption=f"Left: means over {len(how['seeds'])} seeds with 95 % intervals; grey steps: the front of the means, what"
-        " is below and right of them is beaten. Middle: area of the trade-offs that a control dominates with its strengths, of"
-        " all from (all memorized, chance) to (none, 100 %), with 95 % intervals. Right: mean of the baselines, range of the"
+        caption=f"Left: means over {len(how['seeds'])} seeds with 95 % intervals; grey steps: the best that any"
+        " setting reaches in the mean. Middle: of all pairs of a memorized share and a test accuracy above chance, the part "
+        "that"
+        " one of a control's strengths beats in both, with 95 % intervals. Right: mean of the baselines, range of the"
         " seeds; vertical lines: where early stopping ends them, by one half of the test set for the other."
         f" {found['scale']}. {found['verdict'].capitalize()}: {claims_held(found)}.",
     )

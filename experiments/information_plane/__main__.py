@@ -10,7 +10,7 @@ from experiments.information_plane.runs import one, planned
 from experiments.information_plane.table import entropies, table
 
 if __name__ == "__main__":
-    given = options(study.__doc__)
+    given = options(study.__doc__, seeds=10, images=False)
     if not given.draw:
         found = each("information_plane", one, planned(given), given)
         rows = table(found)
@@ -19,5 +19,6 @@ if __name__ == "__main__":
             given,
             found,
             {"verdict": judged(rows, found, given), "table": rows, "entropy": entropies(), "runs": found},
+            images=False,
         )
     draw()

@@ -12,8 +12,8 @@ from experiments.memorization.claims import CONDITIONS, DEPTH_LEVELS, DEPTHS, FI
 from landscape import checkpoints
 from landscape.tasks import Recipe
 
-# With a regularizer the training loss may never come down to 0.01; then the run ends here. Its learning rate falls to 0 by
-# then, for the accuracy of a network that is trained on with noise depends on the epoch at which one looks.
+# With a regularizer the training loss may never come down to 0.01; then the run ends here, at a learning rate of 0, for the
+# accuracy of a network that is trained on with noise depends on the epoch at which one looks.
 REGULARIZED_EPOCHS = {"mlp": 1500, "c1": 400}
 
 

@@ -10,7 +10,7 @@ from experiments.memorization_alarm.figure import draw
 from experiments.memorization_alarm.runs import one, planned
 
 if __name__ == "__main__":
-    given = options(study.__doc__)
+    given = options(study.__doc__, images=False)
     if not given.draw:
         runs = each("memorization_alarm", one, planned(given), given)
         limit = threshold(runs)

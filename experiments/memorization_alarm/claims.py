@@ -131,6 +131,7 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
             f"{math.exp(limit):.3g}",
             True if false.high <= RATE else False if false.low > RATE else None,
             numbers=first["false"],
+            question=True,
         )
     ]
     for level in LEVELS:
@@ -145,6 +146,7 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
                 + ("" if row["fitted"] is None else f", with {row['fitted']:.0%} of the wrong labels fitted"),
                 True if found.low >= ENOUGH else False if found.high < ENOUGH else None,
                 numbers=row,
+                question=True,
             )
         )
     claims.append(_elsewhere(others))

@@ -15,7 +15,6 @@ from experiments.common.statistics import (
     difference,
     direction,
     every,
-    everywhere,
     mean,
     paired_p,
     within,
@@ -95,8 +94,10 @@ def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
             f"The means of input scores are over every {STRIDE}th epoch, cumulative loss and forgetting over every epoch",
             "Input curvature is the squared norm over h squared, on normalized inputs, h = 1e-3, 10 signs",
             "No augmentation and no weight decay",
-            "Confident learning has the same recipe, and stops in every fold at the epoch with the smallest loss on what is "
-            "left out; the figure has its end of training, too, which was compared before",
+            "Confident learning is cleanlab's label quality, the probability of the label out of sample. It has the same "
+            "recipe, and stops in every fold at the epoch with the smallest loss on what is "
+            "left out, which is also the fold that it then scores, in its favour; the figure has its end of training, too, "
+            "which was compared before",
             "Rules changed after the first results: scores that differ by less than 0.005 are as good as each other, a "
             "published number is reached if the whole interval is, and confident learning stops early",
         ],
@@ -161,5 +162,5 @@ def _orders(table: Table) -> list[Claim]:
 
 
 def _larger(found: Sequence[tuple[Interval, float]]) -> bool | None:
-    """Whether all differences are surely positive and no smaller than `MARGIN`; False if one is surely negative; else None."""
-    return everywhere([direction(v, q) if abs(v.value) >= MARGIN else 0 for v, q in found])
+    """Whether all differences are surely positive and no smaller than `MARGIN`; False if one is surely not; else None."""
+    return every([False if v.high < MARGIN else True if direction(v, q) == 1 and v.value >= MARGIN else None for v, q in found])

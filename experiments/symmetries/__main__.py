@@ -9,7 +9,7 @@ from experiments.symmetries.figure import draw
 from experiments.symmetries.runs import SAMPLES, SIZES, one, planned
 
 if __name__ == "__main__":
-    given = options(study.__doc__)
+    given = options(study.__doc__, images=False)
     if not given.draw:
         runs = each("symmetries", one, planned(given), given)
         networks = [network for run in runs for network in run["networks"]]

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from experiments.common.document import Claim, verdict
+from experiments.common.document import KEPT, Claim, verdict
 from experiments.common.work import Item
 from experiments.symmetries.figure import ALL, CLEAN, NOISE, PAIR
-from experiments.symmetries.runs import MEASURES, SAME, SAMPLES
+from experiments.symmetries.runs import MEASURES, SAMPLES
 
 
 def compared(networks: Sequence[Item]) -> list[Item]:
@@ -35,9 +35,9 @@ def judged(rows: Sequence[Item], seeds: int) -> Item:
     open_ = [row for row in rows if not row[PAIR]["survives"]]
     faked = [row["measure"] for row in open_ if row[PAIR]["above_random_labels"] == seeds]
     claimed = [(row, arm) for arm in (PAIR, ALL) for row in rows if row[arm]["survives"]]
-    broken = [f"{row['measure']} ({arm})" for row, arm in claimed if row[arm]["largest_change"] > SAME]
+    broken = [f"{row['measure']} ({arm})" for row, arm in claimed if row[arm]["largest_change"] > KEPT]
     still = {
-        arm: [row["measure"] for row, a in claimed if a == arm and row[arm]["largest_change"] <= SAME] for arm in (PAIR, ALL)
+        arm: [row["measure"] for row, a in claimed if a == arm and row[arm]["largest_change"] <= KEPT] for arm in (PAIR, ALL)
     }
     claims = [
         Claim(
@@ -46,6 +46,7 @@ def judged(rows: Sequence[Item], seeds: int) -> Item:
             f"{len(faked)} of {len(open_)} such measures, in all of {seeds} seeds",
             len(faked) == len(open_),
             numbers={"faked": faked, "can be faked": [row["measure"] for row in open_]},
+            question=True,
         ),
         Claim(
             "measures that are proven to survive a family of symmetries do not move along it",
@@ -61,5 +62,8 @@ def judged(rows: Sequence[Item], seeds: int) -> Item:
         headline=f"a clean transformer looks sharper than one that memorized by {len(faked)} of {len(open_)} measures without "
         f"a proof, in every seed; {len(broken)} with a proof moved",
         scale=f"{seeds} seeds; 512 digits in 16 patches, 1 block, 2 heads; measured on {SAMPLES} training samples in float64",
-        departures=["The paper treats rectified networks; this is its argument for the symmetries of attention."],
+        departures=[
+            "The paper treats rectified networks; this is its argument for the symmetries of attention, which no paper claims.",
+            f"A measure has not moved if it is the same to the six digits that are kept ({KEPT:g}).",
+        ],
     )

@@ -21,7 +21,7 @@ MEASURES = [
     "input_margin", "output_curvature",
 ]  # fmt: skip
 SAMPLES = 256
-# Largest relative change of a measure that has not moved, and of the outputs, up to a constant that the loss ignores.
+# Largest relative change of the outputs, up to a constant that the loss ignores.
 SAME = 1e-6
 # Factors between 1/alpha and alpha, and the condition number of the matrices. All families together, at the sizes of the pairs,
 # give weights so uneven that finite differences no longer confirm the derivatives.
