@@ -22,9 +22,9 @@ def test_a_verdict_follows_from_its_claims(name):
     found = read(name)["verdict"]
     held = [claim["holds"] for claim in found["claims"] if not claim["question"]]
     without = "not reproduced" if False in held else "cannot be told"
-    expected = "reproduced" if all(h is True for h in held) else "mixed" if True in held else without
-    assert found["verdict"] == expected
-    assert held
+    of_claims = "reproduced" if all(h is True for h in held) else "mixed" if True in held else without
+    assert found["verdict"] == (of_claims if held else "questions of ours")
+    assert found["claims"]
     assert found["scale"]
     assert any(letter.isdigit() for letter in found["headline"]), "a number"
     assert found["departures"]
