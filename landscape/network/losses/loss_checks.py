@@ -80,7 +80,7 @@ def check_loss(
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:  # about shapes, not a NameError
         first = str(error).partition("\n")[0]
-        if isinstance(error, (TypeError, AttributeError)) and first.startswith("'Tensor' object "):
+        if _takes_model(error, model):
             raise UsageError(
                 f"expected a loss of (output, target), found one that uses an argument as no tensor can be used: {first}",
                 fix="if its arguments are the model and a batch, pass landscape.ModelLoss(loss)",
@@ -175,3 +175,10 @@ def check_classes(network: ForwardPass, output: Tensor) -> int | None:
                 fix="give the model as many classes as the data have",
             )
     return int(output.shape[1])
+
+
+def _takes_model(error: Exception, model: nn.Module) -> bool:
+    """Whether a loss failed for treating an output as the model: it called it, or asked it for what only the model has."""
+    if isinstance(error, AttributeError):
+        return error.name is not None and not hasattr(Tensor, error.name) and hasattr(model, error.name)
+    return isinstance(error, TypeError) and str(error) == "'Tensor' object is not callable"
