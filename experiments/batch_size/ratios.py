@@ -23,9 +23,7 @@ def rows(runs: Runs) -> list[Row]:
     q-values are over all measures of an arm, or over the networks for a score. Where the training losses of the two batches are
     not the same, a measure has its ratio per unit of loss, too.
     """
-    out: list[Row] = []
-    measured: list[tuple[Row, Pairs]] = []
-    spread: dict[int, Pairs] = {}
+    out: list[tuple[Row, Pairs]] = []
     kinds = dict.fromkeys((r["item"]["setting"], r["item"]["arm"], r["item"]["batch"]) for r in runs)
     for setting, arm, batch in kinds:
         if batch not in LARGE:
@@ -41,32 +39,25 @@ def rows(runs: Runs) -> list[Row]:
             values = [(s["measures"].get(name), b["measures"].get(name)) for s, b in pairs]
             row = ratio(values)
             if row is not None:
-                out.append({**where, "quantity": name, "kind": "measure", "matched": matched} | row)
-                if not matched:
-                    out[-1]["per_loss"] = per_loss(values, losses)
-                measured.append((out[-1], values))
+                beside = {} if matched else {"per_loss": per_loss(values, losses)}
+                out.append(({**where, "quantity": name, "kind": "measure", "matched": matched} | row | beside, values))
         for name in SCORES:
-            row = ratio([(s[name], b[name]) for s, b in pairs])
+            values = [(s[name], b[name]) for s, b in pairs]
+            row = ratio(values)
             if row is not None:
-                out.append({**where, "quantity": name, "kind": "score"} | row)
-                spread[id(out[-1])] = [(s[name], b[name]) for s, b in pairs]
+                out.append(({**where, "quantity": name, "kind": "score"} | row, values))
         if pairs:
             small, large = zip(*[(100 * s["test_accuracy"], 100 * b["test_accuracy"]) for s, b in pairs], strict=True)
-            out.append({**where, "quantity": "test accuracy", "kind": "difference"} | change(small, large))
-            spread[id(out[-1])] = list(zip(small, large, strict=True))
-    for arm, name in dict.fromkeys((r["arm"], r["quantity"]) for r in out if r["kind"] != "measure"):
-        own = [r for r in out if (r["arm"], r["quantity"]) == (arm, name)]
-        found_q = adjusted([r["p"] for r in own])
-        for row, q in zip(own, found_q, strict=True):
-            values, level = spread[id(row)], asked(found_q)
-            row["q"] = q
-            row["detectable"] = factor(values, level) if "ratio" in row else _points(values, level)
-    for arm in dict.fromkeys(r["arm"] for r in out):
-        tested = [(row, values) for row, values in measured if row["arm"] == arm]
-        known = adjusted([row["p"] for row, _ in tested])
-        for (row, values), q in zip(tested, known, strict=True):
-            row |= {"q": q, "detectable": factor(values, asked(known))}
-    return out
+            row = {**where, "quantity": "test accuracy", "kind": "difference"} | change(small, large)
+            out.append((row, list(zip(small, large, strict=True))))
+    tests: dict[tuple[str, str], list[tuple[Row, Pairs]]] = {}
+    for row, values in out:
+        tests.setdefault((row["arm"], "" if row["kind"] == "measure" else row["quantity"]), []).append((row, values))
+    for own in tests.values():
+        known = adjusted([row["p"] for row, _ in own])
+        for (row, values), q in zip(own, known, strict=True):
+            row |= {"q": q, "detectable": smallest(values, asked(known), logarithmic="ratio" in row)}
+    return [row for row, _ in out]
 
 
 def ratio(values: Pairs) -> Row | None:
@@ -90,12 +81,6 @@ def per_loss(values: Pairs, losses: Pairs) -> dict[str, Any] | None:
     return None if found is None else found["ratio"]
 
 
-def factor(values: Pairs, level: float) -> float:
-    """The smallest factor above 1 that these seeds would have found with probability 0.8 in a test of this level."""
-    small, large = np.log(np.array(values, dtype=float)).T
-    return exp(detectable(large, small, level=level))
-
-
 def change(small: Sequence[float], large: Sequence[float]) -> Row:
     """Mean of large - small over seeds, with its interval."""
     return {
@@ -106,10 +91,13 @@ def change(small: Sequence[float], large: Sequence[float]) -> Row:
     }
 
 
-def _points(values: Pairs, level: float) -> float:
-    """The smallest difference that these seeds would have found with probability 0.8 in a test of this level."""
-    small, large = zip(*values, strict=True)
-    return detectable(large, small, level=level)
+def smallest(values: Pairs, level: float, *, logarithmic: bool) -> float:
+    """The smallest effect that these seeds would have found with probability 0.8 in a test of this level.
+
+    That is a difference, or if `logarithmic` a factor above 1.
+    """
+    small, large = np.array(values, dtype=float).T
+    return exp(detectable(np.log(large), np.log(small), level=level)) if logarithmic else detectable(large, small, level=level)
 
 
 def find(table: Sequence[Row], quantity: str, *, arm: str, batch: str) -> dict[str, Row]:
@@ -124,19 +112,17 @@ def direction(row: Row) -> int:
     Near a minimum of the cross-entropy curvature grows with the loss. A measure taken at losses that differ counts only if it
     differs in the same direction per unit of loss.
     """
-    if row.get("q", 0.0) > LEVEL:
-        return 0
-    known, equal = (row["ratio"], 1.0) if "ratio" in row else (row["difference"], 0.0)
-    sign = _side(known, equal)
-    if "per_loss" in row and (row["per_loss"] is None or _side(row["per_loss"], 1.0) != sign):
-        return 0
-    return sign
+    signs = set(readings(row).values())
+    return signs.pop() if len(signs) == 1 else 0
 
 
 def readings(row: Row) -> dict[str, int]:
-    """The direction of a ratio as it was measured, and per unit of loss; the same where the losses are."""
-    sign = 0 if row["q"] > LEVEL else _side(row["ratio"], 1.0)
-    return {"as measured": sign, "per unit of loss": _side(row["per_loss"], 1.0) if row.get("per_loss") else sign}
+    """The direction as it was measured, and per unit of loss; the same where the losses are."""
+    known, equal = (row["ratio"], 1.0) if "ratio" in row else (row["difference"], 0.0)
+    sign = 0 if row.get("q", 0.0) > LEVEL else _side(known, equal)
+    if "per_loss" not in row:
+        return {"as measured": sign, "per unit of loss": sign}
+    return {"as measured": sign, "per unit of loss": 0 if row["per_loss"] is None else _side(row["per_loss"], 1.0)}
 
 
 def _side(found: dict[str, Any], equal: float) -> int:

@@ -6,11 +6,12 @@ from matplotlib.axes import Axes
 
 from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
+from experiments.memorized_samples.claims import BAR
+from experiments.memorized_samples.runs import PEER, PEER_AT_END
 
 # Scores over training, at the end of training, and the peer; colours and markers in this order.
 OVER = ("cumulative_loss", "mean_loss_sensitivity", "mean_input_curvature", "forgetting")
 END = ("loss", "loss_sensitivity", "input_curvature", "gauss_newton_trace", "top_curvature")
-PEER, PEER_AT_END = "confident learning", "confident learning, at the end of training"
 NAMES = {
     "cumulative_loss": "cumulative loss",
     "mean_loss_sensitivity": "loss sensitivity ‖∂ℓ/∂x‖₁",
@@ -25,7 +26,6 @@ NAMES = {
     PEER_AT_END: "confident learning (cleanlab)",
 }
 DATA = {"digits": "digits", "cifar10": "CIFAR-10 images"}
-BAR = 0.97
 
 
 def draw() -> None:
