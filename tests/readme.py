@@ -48,8 +48,13 @@ class Ran:
 
 
 def copied(folder: Path) -> Path:
-    """A copy of the repository's root in a folder, without environments and caches."""
-    ignored = shutil.ignore_patterns(".venv*", ".git", "__pycache__", ".*_cache", "build", "site", "runs")
+    """A copy of the repository's root in a folder, without environments, caches and what it built itself; demo/runs stays."""
+    everywhere = shutil.ignore_patterns("__pycache__", ".*_cache")
+    at_the_root = shutil.ignore_patterns(".venv*", ".git", "build", "site", "runs")
+
+    def ignored(place: str, names: list[str]) -> set[str]:
+        return everywhere(place, names) | (at_the_root(place, names) if Path(place) == ROOT else set())
+
     shutil.copytree(ROOT, folder / "work", ignore=ignored)
     return folder / "work"
 
