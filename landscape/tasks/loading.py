@@ -19,10 +19,12 @@ from landscape.machine.files import bare_name
 from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import Corrupted
 from landscape.tasks.data.dataset import KINDS, DataSet, DataSpec
+from landscape.tasks.hugging_face import TEXT, role_of, with_adapter
 from landscape.tasks.libraries import full_name, model_by_name
 from landscape.tasks.networks import build
 from landscape.tasks.recognition import Recognized, recognize
 from landscape.tasks.task import Source, Task
+from landscape.tasks.text_task import text_task
 from landscape.tasks.training.by_recipe import SCHEMA, corruption_of, located
 from landscape.tasks.training.network_for_data import WEIGHT_DTYPES, network_options, options_for
 from landscape.tasks.training.recipe import Recipe
@@ -68,22 +70,26 @@ def load(
     chosen = checkpoint.weights(weights)
     record: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
+    adapter = False
     if task is None and model is None:
         record = _record(path, checkpoint, chosen, data)
         built, notices = _recorded(record, checkpoint.extras, data, chosen.state)
     else:
-        if isinstance(model, str) and is_adapter(chosen.state):
+        adapter = isinstance(model, str) and is_adapter(chosen.state)
+        if adapter and not str(model).startswith("hf:"):
             raise MismatchError(
                 f"expected the weights of a whole network for --model {model}, found an adapter, whose base would be random",
                 fix="build the base with its own weights in a task.py, or save the merged network (merge_and_unload)",
             )
         if isinstance(model, str) and task is None and data is None:
-            raise _without_data(path, model, model_kwargs or {}, recognize(chosen, path, checkpoint.meta))
+            raise _without_data(path, model, model_kwargs or {}, recognize(chosen, checkpoint.path, checkpoint.meta))
         built = resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
+        if adapter:
+            built = _with_adapter(built, str(model).removeprefix("hf:"), chosen)
     try:
         fitted = checkpoints.fit(built.model, chosen)
     except MismatchError as error:
-        found = recognize(chosen, path, checkpoint.meta) if isinstance(model, str) else None
+        found = recognize(chosen, checkpoint.path, checkpoint.meta) if isinstance(model, str) and not adapter else None
         if found is None:
             raise
         mended = MismatchError(error.problem, fix=f"add {shlex.join(found.arguments)}, which they fit", options=found.arguments)
@@ -137,7 +143,10 @@ def resolve(
             f"expected --task FILE, or --model NAME with --data KIND:PATH; found no {missing}", fix=f"add {missing}"
         )
     model = full_name(model) if isinstance(model, str) else model
-    found = read_data(data)
+    spec = DataSpec.parse(data)
+    if spec.kind == "text":
+        return text_task(model, model_kwargs or {}, spec)
+    found = read_data(spec)
     options = dict(model_kwargs or {})
     if isinstance(model, str) and ":" not in model:
         options = network_options(model, tuple(found.train_x.shape[1:]), len(found.classes)) | options
@@ -145,6 +154,8 @@ def resolve(
     if isinstance(model, nn.Module) and options:
         raise UsageError("expected model options with the name of a model, found a module that is already built")
     net = model if isinstance(model, nn.Module) else model_by_name(model, options)
+    if isinstance(model, str) and model.startswith("hf:") and (role := role_of(net.config.architectures)) in TEXT:
+        raise UsageError(f"expected text for a {role}, found {spec.kind}", fix="pass --data text:FILE")
     built = _task(net, found.train(), found.test(), model if isinstance(model, str) else type(model).__name__)
     _try(built, found)
     return built
@@ -181,19 +192,24 @@ def _record(
     """The checkpoint's record of its training; without one, the error that says what is missing and what the weights fit."""
     recipe = checkpoint.recipe
     if not isinstance(recipe, Mapping) or "training" not in recipe:
-        found = recognize(chosen, path, checkpoint.meta)
+        found = recognize(chosen, checkpoint.path, checkpoint.meta)
         unnamed = f"expected the model and data of {path} to be given, found a checkpoint that does not name them"
         if found is None:
             looks = guess({name: tuple(t.shape) for name, t in chosen.state.items()})
+            if is_adapter(chosen.state):
+                words = ("--model", "hf:BASE", "--data", data or "text:FILE.txt")
+                raise UsageError(
+                    f"{unnamed}; it is an adapter" + _base_of(chosen.adapter),
+                    fix=f"add {shlex.join(words)}, with BASE the folder of the model that it was trained on",
+                )
             raise UsageError(
                 unnamed + (f" (by its names and shapes: {looks})" if looks else ""),
                 fix=f"add --model NAME --data KIND:PATH, or --task task.py, which landscape init {path} writes to be filled in",
             )
         fits = f"its {found.tensors} tensors fit" if found.tensors else "the config.json beside it is that of"
-        options = (*found.arguments, "--data", data or "KIND:PATH")
-        raise UsageError(
-            f"{unnamed}; {fits} {found.model}", fix=f"add {shlex.join(options)}" + ("" if data else _DATA), options=options
-        )
+        options = (*found.arguments, "--data", data or found.data)
+        known = "" if data or found.data != "KIND:PATH" else _DATA
+        raise UsageError(f"{unnamed}; {fits} {found.model}", fix=f"add {shlex.join(options)}{known}", options=options)
     if recipe.get("schema") != SCHEMA:
         raise UsageError(
             f"expected a recipe of schema {SCHEMA}, found {recipe.get('schema')!r}", fix="use the version that wrote it"
@@ -204,10 +220,27 @@ def _record(
 def _without_data(path: str | Path, model: str, options: Mapping[str, Any], found: Recognized | None) -> UsageError:
     """The error for a model without data, with the options of the model that the weights fit."""
     given = ("--model", model, *(word for key, value in options.items() for word in ("-M", f"{key}={value}")))
-    words = (*(found.arguments if found is not None and found.model == full_name(model) else given), "--data", "KIND:PATH")
+    form = "KIND:PATH" if found is None else found.data
+    words = (*(found.arguments if found is not None and found.model == full_name(model) else given), "--data", form)
+    known = _DATA if form == "KIND:PATH" else ""
     return UsageError(
-        f"expected data for the model of {path}, found no --data", fix=f"add {shlex.join(words)}{_DATA}", options=words
+        f"expected data for the model of {path}, found no --data", fix=f"add {shlex.join(words)}{known}", options=words
     )
+
+
+def _base_of(config: Mapping[str, Any] | None) -> str:
+    """What an adapter's configuration calls its base, for a message: it is not opened."""
+    name = (config or {}).get("base_model_name_or_path")
+    return f" of {printable(name, limit=100)!r}" if isinstance(name, str) and name else ""
+
+
+def _with_adapter(task: Task, folder: str, chosen: checkpoints.Weights) -> Task:
+    """The task with its model's own weights, read from its folder, and an adapter on it whose weights are still to be loaded."""
+    base = checkpoints.read(folder)
+    weights = base.weights()
+    fitted = checkpoints.fit(task.model, weights)
+    told = (*base.notices, *fitted, f"the base is that of {folder}, sha256 {base.sha256[:12]}")
+    return replace(task, model=with_adapter(task.model, chosen.adapter), notices=_unique(*task.notices, *told))
 
 
 def _recorded(

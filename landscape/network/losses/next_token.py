@@ -43,9 +43,7 @@ class NextTokenLoss(nn.Module):
     def forward(self, output: Any, labels: Tensor) -> Tensor:
         """The mean over the tokens of a batch."""
         logits = output if isinstance(output, Tensor) else output.logits
-        return F.cross_entropy(
-            logits[:, :-1].flatten(0, 1), following(labels).flatten().long(), ignore_index=self.ignore_index
-        )
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), following(labels).flatten().long(), ignore_index=self.ignore_index)
 
     @property
     def inner(self) -> nn.CrossEntropyLoss:
