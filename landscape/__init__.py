@@ -87,6 +87,7 @@ __all__ = [
     "LandscapeError",
     "MemorizationAlarm",
     "ModelLoss",
+    "NextTokenLoss",
     "Objective",
     "Task",
     "Watch",

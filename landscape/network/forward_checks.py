@@ -75,8 +75,8 @@ def ready(
     first = network.batches[0].first(2)
     unused = owned(network.model, shared=True)
     returned, writes = _first_output(network, theta, first)
-    position: Position = found_at(returned, lambda t: takes(network.loss, t, first.target))
-    position = Following(position) if isinstance(network.output, Following) else position
+    found = found_at(returned, lambda t: takes(network.loss, t, first.target))
+    position: Position = Following(found) if isinstance(network.output, Following) else found
     network = replace(network, output=position, writes=renorms or writes)
     output = picked(returned, position, len(first)).detach()
     if len(more := network.batches[0].first(3)) > len(first):

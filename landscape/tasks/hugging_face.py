@@ -18,7 +18,7 @@ from landscape.errors import UsageError, first_line, printable
 Role = Literal["causal language model", "sequence classifier", "image classifier"]
 
 # What takes tokens.
-TEXT: tuple[Role, ...] = ("causal language model", "sequence classifier")
+TEXT: tuple[Role | None, ...] = ("causal language model", "sequence classifier")
 # What a class of transformers is called by its head; GPT-2's is older than the rule.
 _HEADS: tuple[tuple[str, Role], ...] = (
     ("ForCausalLM", "causal language model"),

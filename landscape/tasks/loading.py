@@ -154,7 +154,7 @@ def resolve(
     if isinstance(model, nn.Module) and options:
         raise UsageError("expected model options with the name of a model, found a module that is already built")
     net = model if isinstance(model, nn.Module) else model_by_name(model, options)
-    if isinstance(model, str) and model.startswith("hf:") and (role := role_of(net.config.architectures)) in TEXT:
+    if (role := role_of(getattr(net.config, "architectures", None)) if hasattr(net, "config") else None) in TEXT:
         raise UsageError(f"expected text for a {role}, found {spec.kind}", fix="pass --data text:FILE")
     built = _task(net, found.train(), found.test(), model if isinstance(model, str) else type(model).__name__)
     _try(built, found)
@@ -235,7 +235,7 @@ def _base_of(config: Mapping[str, Any] | None) -> str:
 
 
 def _with_adapter(task: Task, folder: str, chosen: checkpoints.Weights) -> Task:
-    """The task with its model's own weights, read from its folder, and an adapter on it whose weights are still to be loaded."""
+    """The task with its model's own weights, from its folder, and an adapter on it whose weights are still to be loaded."""
     base = checkpoints.read(folder)
     weights = base.weights()
     fitted = checkpoints.fit(task.model, weights)

@@ -30,9 +30,10 @@ def text_task(model: str | nn.Module, options: Mapping[str, Any], spec: DataSpec
     Raises:
         UsageError: another model, no tokenizer, or text that does not go with them.
     """
+    given = model if isinstance(model, str) else "a module"
     if not isinstance(model, str) or not model.startswith("hf:"):
         raise UsageError(
-            f"expected --model hf:FOLDER for text, whose tokenizer the folder holds, found {model if isinstance(model, str) else 'a module'}",
+            f"expected --model hf:FOLDER for text, whose tokenizer the folder holds, found {given}",
             fix="or write a task.py whose data are tokens",
         )
     net = model_by_name(model, options)
@@ -49,8 +50,8 @@ def text_task(model: str | nn.Module, options: Mapping[str, Any], spec: DataSpec
     notices = []
     if count := experts_of(net):
         notices.append(
-            f"a mixture of {count} experts: derivatives are taken with every token at the experts that it has at these weights, "
-            "for the choice is piecewise constant; the loss of the router is left out"
+            f"a mixture of {count} experts: derivatives are taken with every token at the experts that it has at these "
+            "weights, for the choice is piecewise constant; the loss of the router is left out"
         )
     if role == "causal language model":
         texts = blocks(spec, tokenizer, **sizes)

@@ -76,8 +76,8 @@ def blocks(spec: DataSpec, tokenizer: Any, *, words: int, places: int | None) ->
     counted = sum(map(len, pieces)) - len(pieces)
     whole = f"{documents} document{'s' * (documents != 1)}, " if documents != 1 else ""
     notice = (
-        f"{whole}{tokens:,} tokens in {len(pieces):,} blocks of {'up to ' * (padded > 0)}{width}, {counted:,} of them predicted; "
-        "a sample is a block, and the loss a mean over predicted tokens"
+        f"{whole}{tokens:,} tokens in {len(pieces):,} blocks of {'up to ' * (padded > 0)}{width}, {counted:,} tokens of these "
+        "predicted; a sample is a block, and the loss a mean over predicted tokens"
     )
     return Texts(_batches({"input_ids": ids, "labels": labels}, width * words), notice)
 
@@ -100,8 +100,8 @@ def labelled(
     """
     if spec.path is not None and spec.path.suffix != ".jsonl":
         raise UsageError(
-            f'expected a .jsonl file for a classifier, with {{"text": ..., "label": ...}} in every line, found {spec.path.name}',
-            fix="write one line for each text",
+            f"expected a .jsonl file for a classifier, found {spec.path.name}",
+            fix='write {"text": ..., "label": ...} in a line for each text',
         )
     size = _block(spec, places)
     texts, labels = [], []
@@ -207,7 +207,7 @@ def _label(label: Any, number: int, named: dict[str, int]) -> int:
         return label
     known = ", ".join(f"{index} ({printable(name, limit=20)})" for name, index in list(named.items())[:4])
     raise UsageError(
-        f'expected "label" in line {number} as one of {len(named)} classes of the model, found {printable(str(label), limit=40)}',
+        f'expected "label" in line {number} as one of the {len(named)} classes, found {printable(str(label), limit=40)}',
         fix=f"the model's are {known}{', ...' if len(named) > 4 else ''}",
     )
 
