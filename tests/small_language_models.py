@@ -91,7 +91,7 @@ def sequences(count: int = 5, length: int = 9) -> dict[str, Tensor]:
 
 def text(lines: int = 60) -> str:
     """Lines of random words."""
-    words = "the a cat dog sees runs red blue big small tree house over under river stone".split()
+    words = ["the", "a", "cat", "dog", "sees", "runs", "red", "blue", "big", "small", "tree", "house", "over", "river"]
     draw = random.Random(0)
     return "\n".join(" ".join(draw.choice(words) for _ in range(draw.randint(3, 12))) + "." for _ in range(lines)) + "\n"
 

@@ -118,7 +118,7 @@ def test_what_needs_a_model_of_transformers(tmp_path):
     (tmp_path / "a.txt").write_text(text())
     with pytest.raises(UsageError, match="expected text with the model whose tokenizer reads it"):
         read_data(f"text:{tmp_path / 'a.txt'}")
-    with pytest.raises(UsageError, match="expected --model hf:FOLDER for text, .*, found mlp"):
+    with pytest.raises(UsageError, match=r"expected --model hf:FOLDER for text, .*, found mlp"):
         resolve(model="mlp", data=f"text:{tmp_path / 'a.txt'}")
 
 
@@ -150,7 +150,7 @@ def test_data_and_model_that_do_not_go_together(folders):
 def test_a_folder_that_lacks_something(folders, tmp_path):
     data = f"text:{folders / 'a.txt'}"
     small("gpt2").save_pretrained(tmp_path / "bare")
-    with pytest.raises(UsageError, match="expected a tokenizer in .*, found none"):
+    with pytest.raises(UsageError, match=r"expected a tokenizer in .*, found none"):
         resolve(model=f"hf:{tmp_path / 'bare'}", data=data)
     config = json.loads((tmp_path / "bare" / "config.json").read_text())
     for change, message in (

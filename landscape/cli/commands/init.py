@@ -64,7 +64,8 @@ def run(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="The checkpoint to write a task file for.")],
     common: Common,
     data: Annotated[
-        str | None, typer.Option("--data", help="digits, cifar10:PATH, imagefolder:PATH or safetensors:PATH, to be written in.")
+        str | None,
+        typer.Option("--data", help="digits, cifar10:PATH, imagefolder:PATH, safetensors:PATH or text:PATH, to be written in."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option("--weights", help="Name of the weights, if the file holds several sets.")
