@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from landscape import checkpoints
-from landscape.checkpoints.architecture import guess
 from landscape.checkpoints.fitting.adapter import is_adapter
 from landscape.errors import MismatchError, UsageError, printable
 from landscape.machine.agreement import check_alike
@@ -18,11 +17,13 @@ from landscape.machine.distributed import group
 from landscape.machine.files import bare_name
 from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import Corrupted
-from landscape.tasks.data.dataset import KINDS, DataSet, DataSpec
-from landscape.tasks.hugging_face import TEXT, role_of, with_adapter
+from landscape.tasks.data.dataset import DataSet, DataSpec
+from landscape.tasks.folder_weights import on_its_base, streamed
+from landscape.tasks.hugging_face import TEXT, role_of
 from landscape.tasks.libraries import full_name, model_by_name
+from landscape.tasks.names_to_add import unnamed, without_data
 from landscape.tasks.networks import build
-from landscape.tasks.recognition import Recognized, recognize
+from landscape.tasks.recognition import recognize
 from landscape.tasks.task import Source, Task
 from landscape.tasks.text_task import text_task
 from landscape.tasks.training.by_recipe import SCHEMA, corruption_of, located
@@ -65,6 +66,11 @@ def load(
         MismatchError: the weights do not fit the model.
         NumericalError: the weights are not finite.
     """
+    built: Task | None = None
+    if isinstance(model, str) and model.startswith("hf:") and data is not None and task is None and weights is None:
+        built = resolve(model=model, model_kwargs=model_kwargs, data=data)
+        if (whole := streamed(Path(path), built)) is not None:
+            return whole
     checkpoint = checkpoints.read(path)
     check_alike(group(), {"checkpoint": checkpoint.sha256})
     chosen = checkpoint.weights(weights)
@@ -82,10 +88,10 @@ def load(
                 fix="build the base with its own weights in a task.py, or save the merged network (merge_and_unload)",
             )
         if isinstance(model, str) and task is None and data is None:
-            raise _without_data(path, model, model_kwargs or {}, recognize(chosen, checkpoint.path, checkpoint.meta))
-        built = resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
+            raise without_data(path, model, model_kwargs or {}, recognize(chosen, checkpoint.path, checkpoint.meta))
+        built = built or resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
         if adapter:
-            built = _with_adapter(built, str(model).removeprefix("hf:"), chosen)
+            built = on_its_base(built, str(model).removeprefix("hf:"), chosen)
     try:
         fitted = checkpoints.fit(built.model, chosen)
     except MismatchError as error:
@@ -182,65 +188,18 @@ def _corrupted_task(net: nn.Module, data: DataSet, used: Corrupted, dtype: torch
     return _task(net, (data.prepare(used.x, dtype), used.y), test, name)
 
 
-# What to write for KIND:PATH, where no data were named.
-_DATA = f", with KIND:PATH one of {', '.join(f'{kind}:PATH' for kind in KINDS if kind != 'digits')}"
-
-
 def _record(
     path: str | Path, checkpoint: checkpoints.Checkpoint, chosen: checkpoints.Weights, data: str | None
 ) -> Mapping[str, Any]:
     """The checkpoint's record of its training; without one, the error that says what is missing and what the weights fit."""
     recipe = checkpoint.recipe
     if not isinstance(recipe, Mapping) or "training" not in recipe:
-        found = recognize(chosen, checkpoint.path, checkpoint.meta)
-        unnamed = f"expected the model and data of {path} to be given, found a checkpoint that does not name them"
-        if found is None:
-            looks = guess({name: tuple(t.shape) for name, t in chosen.state.items()})
-            if is_adapter(chosen.state):
-                words = ("--model", "hf:BASE", "--data", data or "text:FILE.txt")
-                raise UsageError(
-                    f"{unnamed}; it is an adapter" + _base_of(chosen.adapter),
-                    fix=f"add {shlex.join(words)}, with BASE the folder of the model that it was trained on",
-                )
-            raise UsageError(
-                unnamed + (f" (by its names and shapes: {looks})" if looks else ""),
-                fix=f"add --model NAME --data KIND:PATH, or --task task.py, which landscape init {path} writes to be filled in",
-            )
-        fits = f"its {found.tensors} tensors fit" if found.tensors else "the config.json beside it is that of"
-        options = (*found.arguments, "--data", data or found.data)
-        known = "" if data or found.data != "KIND:PATH" else _DATA
-        raise UsageError(f"{unnamed}; {fits} {found.model}", fix=f"add {shlex.join(options)}{known}", options=options)
+        raise unnamed(path, checkpoint, chosen, data)
     if recipe.get("schema") != SCHEMA:
         raise UsageError(
             f"expected a recipe of schema {SCHEMA}, found {recipe.get('schema')!r}", fix="use the version that wrote it"
         )
     return recipe
-
-
-def _without_data(path: str | Path, model: str, options: Mapping[str, Any], found: Recognized | None) -> UsageError:
-    """The error for a model without data, with the options of the model that the weights fit."""
-    given = ("--model", model, *(word for key, value in options.items() for word in ("-M", f"{key}={value}")))
-    form = "KIND:PATH" if found is None else found.data
-    words = (*(found.arguments if found is not None and found.model == full_name(model) else given), "--data", form)
-    known = _DATA if form == "KIND:PATH" else ""
-    return UsageError(
-        f"expected data for the model of {path}, found no --data", fix=f"add {shlex.join(words)}{known}", options=words
-    )
-
-
-def _base_of(config: Mapping[str, Any] | None) -> str:
-    """What an adapter's configuration calls its base, for a message: it is not opened."""
-    name = (config or {}).get("base_model_name_or_path")
-    return f" of {printable(name, limit=100)!r}" if isinstance(name, str) and name else ""
-
-
-def _with_adapter(task: Task, folder: str, chosen: checkpoints.Weights) -> Task:
-    """The task with its model's own weights, from its folder, and an adapter on it whose weights are still to be loaded."""
-    base = checkpoints.read(folder)
-    weights = base.weights()
-    fitted = checkpoints.fit(task.model, weights)
-    told = (*base.notices, *fitted, f"the base is that of {folder}, sha256 {base.sha256[:12]}")
-    return replace(task, model=with_adapter(task.model, chosen.adapter), notices=_unique(*task.notices, *told))
 
 
 def _recorded(
