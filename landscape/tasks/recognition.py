@@ -18,6 +18,7 @@ from landscape.machine.files import open_regular
 from landscape.tasks.hugging_face import role_of
 from landscape.tasks.libraries import in_library, model_by_name
 
+NEXT_TOKENS = "text:FILE.txt"  # the data of a causal language model
 _LARGEST_CONFIG = 1 << 20  # bytes of a config.json
 _IMAGENET = 1000  # classes of most networks of torchvision, and the default of their constructors
 _HEAD = re.compile(r"(?:fc|head|heads\.head|classifier(?:\.(\d+))?)\.weight")
@@ -67,9 +68,7 @@ def recognize(weights: Weights, path: str | Path, meta: Mapping[str, Any] | None
     config = _config(Path(path))
     role = role_of(config.get("architectures"))
     if role is not None:
-        data = (
-            "KIND:PATH" if role == "image classifier" else "text:FILE.txt" if role.startswith("causal") else "text:FILE.jsonl"
-        )
+        data = {"image classifier": "KIND:PATH", "causal language model": NEXT_TOKENS}.get(role, "text:FILE.jsonl")
         return Recognized(f"hf:{Path(path).parent}", data=data)
     for name, options in _candidates(weights, config, meta or {}):
         with contextlib.suppress(Exception), warnings.catch_warnings():  # constructors may raise anything

@@ -53,6 +53,20 @@ def test_sharpness_of_a_folder(place):
     assert f"perplexity {torch.exp(loss):.4g}" in done.err
 
 
+def test_a_task_file_that_runs_unchanged(place, tmp_path):
+    text_of = f"text:{place / 'a.txt'},block=24"
+    done = landscape("init", place / "model", "--data", text_of, "--out", "task.py", cwd=tmp_path)
+    command = done.out.partition("run: landscape ")[2].split()
+    assert command == ["sharpness", str(place / "model"), "--task", "task.py"]
+    quick = ("--measures", "logit_norm", "--json")
+    named = landscape("sharpness", place / "model", "--model", f"hf:{place / 'model'}", "--data", text_of, *quick)
+    one, two = (json.loads(d.out)["results"][0] for d in (landscape(*command, *quick, cwd=tmp_path), named))
+    assert one["loss"] == two["loss"]
+    assert one["measures"]["logit_norm"]["value"] == two["measures"]["logit_norm"]["value"]
+    done = landscape("init", place / "model", "--data", "digits", "--out", "other.py", cwd=tmp_path, code=2)
+    assert "as text:FILE.txt, found digits" in done.error
+
+
 def test_a_folder_alone_prints_the_whole_command(place):
     done = landscape("sharpness", place / "model", code=2)
     assert f"run: landscape sharpness {place / 'model'} --model hf:{place / 'model'} --data text:FILE.txt" in done.err
