@@ -67,6 +67,17 @@ def test_a_task_file_that_runs_unchanged(place, tmp_path):
     assert "as text:FILE.txt, found digits" in done.error
 
 
+def test_inspect_says_what_the_folder_says(place):
+    done = landscape("inspect", place / "model")
+    for line in (
+        'meta.config.architectures: ["Qwen2ForCausalLM"]',
+        'meta.config.dtype: "bfloat16"',
+        "meta.config.tie_word_embeddings: true",
+        'meta.tokenizer: "tokenizer.json"',
+    ):
+        assert line in done.out.splitlines()
+
+
 def test_a_folder_alone_prints_the_whole_command(place):
     done = landscape("sharpness", place / "model", code=2)
     assert f"run: landscape sharpness {place / 'model'} --model hf:{place / 'model'} --data text:FILE.txt" in done.err
