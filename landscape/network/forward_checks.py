@@ -18,7 +18,7 @@ from landscape.network.losses.loss_checks import check_classes, check_loss, take
 from landscape.network.losses.mean_loss import MeanLoss
 from landscape.network.losses.model_loss_checks import ready_whole
 from landscape.network.losses.structure import structure
-from landscape.network.outputs import found_at, picked
+from landscape.network.outputs import Following, Position, found_at, picked
 from landscape.network.parameters import Layout
 
 _SAMPLES = 8
@@ -75,7 +75,8 @@ def ready(
     first = network.batches[0].first(2)
     unused = owned(network.model, shared=True)
     returned, writes = _first_output(network, theta, first)
-    position = found_at(returned, lambda t: takes(network.loss, t, first.target))
+    found = found_at(returned, lambda t: takes(network.loss, t, first.target))
+    position: Position = Following(found) if isinstance(network.output, Following) else found
     network = replace(network, output=position, writes=renorms or writes)
     output = picked(returned, position, len(first)).detach()
     if len(more := network.batches[0].first(3)) > len(first):
