@@ -49,22 +49,28 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
 
     A linear layer whose outputs reach the loss as they are, in whatever order, is differentiated together with it. Any other use of
     the outputs, such as a soft cap before the loss, has PyTorch's derivatives.
+
+    Attributes:
+        used: whether anything has been computed in blocks.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.used = False
         self._logits = WeakTensorKeyDictionary()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        ours: Any = NotImplemented
         if func is F.scaled_dot_product_attention:
-            out = long_attention(*args, **kwargs)
-            return func(*args, **kwargs) if out is NotImplemented else out
-        if func is F.cross_entropy:
-            found = cross_entropy(*args, **kwargs, head=self._head(*args, **kwargs))
-            return func(*args, **kwargs) if found is NotImplemented else found
+            ours = long_attention(*args, **kwargs)
+        elif func is F.cross_entropy:
+            ours = cross_entropy(*args, **kwargs, head=self._head(*args, **kwargs))
+        if ours is not NotImplemented:
+            self.used = True
+            return ours
         out = func(*args, **kwargs)
         if func is F.linear or func in _MATMULS:
             self._note(func, out, *args, **kwargs)

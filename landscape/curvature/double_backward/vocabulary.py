@@ -19,6 +19,9 @@ from landscape.curvature.double_backward.row_blocks import blocks
 
 # Fewest classes for which this pays: with fewer, what surrounds the loss dominates memory and time.
 CLASSES = 1024
+# Tokens of a block. Each block's part of the derivative is added to that of the whole weight matrix, which with fewer tokens takes
+# as long as the products.
+TOKENS = 512
 
 
 class Head(NamedTuple):
@@ -166,46 +169,55 @@ class _Head(Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, w: Tensor, b: Tensor | None, targets: Targets) -> Tensor:
-        needs_h, needs_w, needs_b, _ = ctx.needs_input_grad
-        total, value = torch.empty_like(h[:, 0]), h.new_zeros(())
-        to_h, to_w = torch.empty_like(h) if needs_h else None, torch.zeros_like(w) if needs_w else None
-        to_b = torch.zeros_like(b) if b is not None and needs_b else None
-        for part in blocks(len(h), len(w) * w.element_size()):
+        needs_w, needs_b = ctx.needs_input_grad[1], b is not None and ctx.needs_input_grad[2]
+        labels, counts, smooth = targets.labels, targets.counts, targets.smoothing
+        total, mean, value = torch.empty_like(h[:, 0]), torch.empty_like(h), h.new_zeros(())
+        to_w = torch.zeros_like(w) if needs_w else None
+        to_b = torch.zeros_like(b) if needs_b and b is not None else None
+        for part in blocks(len(h), 1, TOKENS):
             z = F.linear(h[part], w, b)
             total[part], losses = _losses(z, targets, part)
-            value += losses @ targets.counts[part]
-            slopes = _slopes(z, total[part], targets, part)
-            if to_h is not None:
-                torch.mm(slopes, w, out=to_h[part])
+            value += losses @ counts[part]
+            p = z.sub_(total[part, None]).exp_()
+            torch.mm(p, w, out=mean[part])
             if to_w is not None:
-                to_w.addmm_(slopes.mT, h[part])
+                to_w.addmm_(p.mT, h[part] * counts[part, None])
             if to_b is not None:
-                to_b += slopes.sum(0)
-        ctx.save_for_backward(h, w, b, total, to_h, to_w, to_b)
+                to_b.addmv_(p.mT, counts[part])
+        to_h = _above(mean, w, targets).mul_(counts[:, None]) if ctx.needs_input_grad[0] else None
+        if to_w is not None:
+            to_w.index_add_(0, labels, h * counts[:, None], alpha=smooth - 1)
+            if smooth:
+                to_w.sub_(smooth / len(w) * (counts @ h))
+        if to_b is not None:
+            to_b.index_add_(0, labels, counts, alpha=smooth - 1)
+            if smooth:
+                to_b.sub_(smooth / len(w) * counts.sum())
+        ctx.save_for_backward(h, w, b, total, mean, to_h, to_w, to_b)
         ctx.targets = targets
         return value
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        h, w, b, total, *slopes = ctx.saved_tensors
+        h, w, b, total, mean, *slopes = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return (*(None if t is None else g * t for t in slopes), None)
-        return (*_HeadSlope.apply(g, h, w, b, total, *slopes, ctx.targets), None)
+        return (*_HeadSlope.apply(g, h, w, b, total, mean, *slopes, ctx.targets), None)
 
 
 class _HeadSlope(Function):
     """(g, h, W, b) -> g G W, g G^T h and g G^T 1 with G = c (p - q), which `_Head` has computed for g = 1.
 
-    For cotangents (s, S, r) of the three, z moves along zdot = s W^T + h S^T + r, and with B = c (p * zdot - p <p, zdot>) h gets
-    g (B W + G S), W gets g (B^T h + G^T s), b gets g B^T 1.
+    For cotangents (s, S, r) of the three, z moves along zdot = s W^T + h S^T + r. With B = c (p * zdot - p <p, zdot>), h gets
+    g (B W + G S), W gets g (B^T h + G^T s), and b gets g B^T 1.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, g: Tensor, h: Tensor, w: Tensor, b: Tensor | None, total: Tensor, *rest: Any
+        ctx: Any, g: Tensor, h: Tensor, w: Tensor, b: Tensor | None, total: Tensor, mean: Tensor, *rest: Any
     ) -> tuple[Tensor | None, ...]:
         *slopes, targets = rest
-        ctx.save_for_backward(g, h, w, b, total, *(slopes if ctx.needs_input_grad[0] else ()))
+        ctx.save_for_backward(g, h, w, b, total, mean, *(slopes if ctx.needs_input_grad[0] else ()))
         ctx.targets = targets
         ctx.set_materialize_grads(False)
         return tuple(None if t is None else g * t for t in slopes)
@@ -213,13 +225,19 @@ class _HeadSlope(Function):
     @staticmethod
     @last
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        g, h, w, b, total, *slopes = ctx.saved_tensors
-        targets, needs = ctx.targets, ctx.needs_input_grad
-
-        to_g = None
+        g, h, w, b, total, mean, *slopes = ctx.saved_tensors
+        to_g, needs = None, ctx.needs_input_grad
         if needs[0]:
             to_g = sum(((u * t).sum() for u, t in zip(cotangents, slopes, strict=True) if u is not None), torch.zeros_like(g))
-        return to_g, *_bend(h, w, b, total, targets, g, cotangents, needs[1:4]), *(None for _ in needs[4:])
+        targets = ctx.targets._replace(counts=ctx.targets.counts * g)
+        return to_g, *_bend(h, w, b, total, mean, targets, cotangents, needs[1:4]), *(None for _ in needs[4:])
+
+
+def _above(mean: Tensor, matrix: Tensor, targets: Targets) -> Tensor:
+    """(p - q) M of every token, where `mean` is p M."""
+    smooth = targets.smoothing
+    above = torch.sub(mean, matrix[targets.labels], alpha=1 - smooth)
+    return above.sub_(matrix.mean(0), alpha=smooth) if smooth else above
 
 
 def _bend(
@@ -227,49 +245,48 @@ def _bend(
     w: Tensor,
     b: Tensor | None,
     total: Tensor,
+    mean: Tensor,
     targets: Targets,
-    g: Tensor,
-    cotangents: tuple[Tensor | None, Tensor | None, Tensor | None],
+    cotangents: tuple[Tensor | None, ...],
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What h, W and b get in `_HeadSlope`.
+    """What h, W and b get in `_HeadSlope`, where `mean` is p W and c has the factor g.
 
-    Both halves of one block are used: p under the logits, and B under zdot, so that three matrix products serve both.
+    p and E = p * zdot are the two halves of one block, so that one product gives both logits and s W^T, and one gives all that W
+    gets but for its targets: B = c (E - p m) with m = <p, zdot> of each row, so that B^T h + (c p)^T s = E^T (c h) + p^T c (s - m h).
     """
     s, step, r = cotangents
-    labels, counts, smooth = targets.labels, targets.counts * g, targets.smoothing
+    labels, counts, smooth = targets.labels, targets.counts[:, None], targets.smoothing
     to_h, to_w = torch.zeros_like(h) if needs[0] else None, torch.zeros_like(w) if needs[1] else None
     to_b = torch.zeros_like(b) if b is not None and needs[2] else None
-    for part in blocks(len(h), 2 * len(w) * w.element_size()):
-        x, n = h[part], len(h[part])
-        moved = x if s is None else torch.cat((x, s[part]))
-        both = w.new_zeros(2 * n, len(w)) if s is None else moved @ w.mT
-        if s is None:
-            torch.mm(x, w.mT, out=both[:n])
+    stepped = None if step is None else torch.empty_like(h)  # p S
+    for part in blocks(len(h), 1, TOKENS):
+        x, n, c = h[part], part.stop - part.start, counts[part]
+        both = torch.cat((x, torch.zeros_like(x) if s is None else s[part])) @ w.mT
         p, along = both[:n], both[n:]
-        if b is not None:
-            p += b
-        p.sub_(total[part, None]).exp_()
+        p.sub_(total[part, None]) if b is None else p.add_(b).sub_(total[part, None])
+        p.exp_()
         if step is not None:
             along.addmm_(x, step.mT)
         if r is not None:
             along += r
-        _bent(p, along)
-        both.view(2, n, -1).mul_(counts[part, None])
+        along.mul_(p)
+        level = along.sum(1, keepdim=True)
+        if stepped is not None and step is not None:
+            torch.mm(p, step, out=stepped[part])
         if to_h is not None:
-            to_h[part] = along @ w if step is None else (along @ w).addmm_(p, step)
+            to_h[part] = (along @ w).addcmul_(mean[part], level, value=-1)
         if to_w is not None:
-            to_w.addmm_(along.mT, x) if s is None else to_w.addmm_(both.mT, torch.cat((s[part], x)))
+            moved = x * level.neg() if s is None else torch.addcmul(s[part], x, level, value=-1)
+            to_w.addmm_(both.mT, torch.cat((moved, x)).mul_(c.repeat(2, 1)))
         if to_b is not None:
-            to_b += along.sum(0)
-    # What G has beside c p: its targets, and the uniform distribution of smoothed ones.
-    share = (1 - smooth) * counts[:, None]
-    if to_h is not None and step is not None:
-        to_h.sub_(step[labels].mul_(share))
-        if smooth:
-            to_h.sub_(smooth * counts[:, None] * step.mean(0))
+            to_b.addmv_(both.mT, torch.cat((-level, torch.ones_like(level))).mul_(c.repeat(2, 1))[:, 0])
+    if to_h is not None:
+        if stepped is not None and step is not None:
+            to_h += _above(stepped, step, targets)
+        to_h *= counts
     if to_w is not None and s is not None:
-        to_w.index_add_(0, labels, s * share, alpha=-1)
+        to_w.index_add_(0, labels, s * counts, alpha=smooth - 1)
         if smooth:
-            to_w.sub_(smooth / len(w) * (counts @ s))
+            to_w.sub_(smooth / len(w) * (targets.counts @ s))
     return to_h, to_w, to_b
