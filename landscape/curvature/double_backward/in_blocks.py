@@ -18,9 +18,12 @@ from landscape.curvature.double_backward.long_attention import long_attention
 from landscape.curvature.double_backward.vocabulary import CLASSES, Head, cross_entropy
 
 _MATMULS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
-# Functions that rearrange what they are given, and functions that return it as it is unless the dtype changes.
-_VIEWS = {
+# Functions that give the same elements in the same order another shape, or move and select dimensions, or return what they are
+# given unless the dtype changes.
+_SHAPES = {
     Tensor.view, Tensor.reshape, torch.reshape, Tensor.flatten, torch.flatten, Tensor.unflatten, torch.unflatten,
+}  # fmt: skip
+_VIEWS = {
     Tensor.transpose, torch.transpose, Tensor.swapaxes, torch.swapaxes, Tensor.permute, torch.permute,
     Tensor.movedim, torch.movedim, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
     Tensor.narrow, torch.narrow, Tensor.select, torch.select, Tensor.mT.__get__, Tensor.T.__get__,
@@ -74,7 +77,7 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         out = func(*args, **kwargs)
         if func is F.linear or func in _MATMULS:
             self._note(func, out, *args, **kwargs)
-        elif (func in _VIEWS or func in _COPIES or func is Tensor.__getitem__) and self._logits:
+        elif self._logits and (func in _VIEWS or func in _SHAPES or func in _COPIES or func is Tensor.__getitem__):
             self._follow(func, out, args, kwargs)
         return out
 
@@ -102,8 +105,14 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
             i is None or i is Ellipsis or isinstance(i, int | slice) for i in (args[1] if isinstance(args[1], tuple) else (args[1],))
         ):
             return
-        rows = func(known.rows, *args[1:], **kwargs)
-        if rows.shape == out.shape:
+        try:  # without a copy, which would be as large as the logits
+            rows = known.rows.view(out.shape) if func in _SHAPES else func(known.rows, *args[1:], **kwargs)
+        except RuntimeError:  # the outputs were joined with other dimensions
+            return
+        outputs = len(known.head.weight)
+        along = next((i for i in range(rows.ndim) if rows.shape[i] == outputs and rows.stride(i) == 0), None)
+        if along is not None and rows.shape == out.shape:
+            rows = rows.select(along, 0).contiguous().unsqueeze(along).expand(out.shape)
             self._logits[out] = _Logits(known.head, rows, out._version)
 
     def _head(self, *args: Any, **kwargs: Any) -> tuple[Head, Tensor] | None:
