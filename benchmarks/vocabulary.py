@@ -1,9 +1,9 @@
 """Hessian-vector products where the vocabulary, or the sequence, dominates: `python -m benchmarks.vocabulary`.
 
 Two cases: a small GPT with 50,257 tokens, whose logits are larger than everything else, and one with few tokens and long
-sequences, whose attention scores are. Every run is a process of its own, so that its peak memory is its own; the tools take turns,
-so that a busy minute of the machine falls on all of them. Times are those of a product after the first, by the clock and as
-processor time of all threads, which other programs disturb less. All products are of the same vector, and are compared with ours.
+sequences, whose attention scores are. Every run is a process of its own, so that its peak memory is its own; the tools take
+turns, so that a busy minute of the machine falls on all of them. Times are those of a product after the first, by the clock and
+as processor time of all threads, which other programs disturb less. All products are of one vector, and are compared with ours.
 """
 
 import argparse
@@ -163,7 +163,14 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         for tool in asked.tools:
             rows.append(_row(case, tool, runs))
             print(said(rows[-1]), flush=True)
-    return {"schema": 1, "landscape": ls.__version__, "machine": machine(), "rounds": asked.rounds, "shrink": asked.shrink, "rows": rows}
+    return {
+        "schema": 1,
+        "landscape": ls.__version__,
+        "machine": machine(),
+        "rounds": asked.rounds,
+        "shrink": asked.shrink,
+        "rows": rows,
+    }
 
 
 def _row(case: str, tool: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

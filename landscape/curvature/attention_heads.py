@@ -1,8 +1,9 @@
 """The heads of a network's attention layers: which weights the layer's output depends on through each head alone.
 
-Heads are found by tracing, not by name. The network runs with a stand-in for attention that keeps apart what each head reads, once
-with each head alone and once with none. The weights of the layer that then have a derivative belong to the head: its rows of the
-query, key and value projections, wherever a layer stores them, and its columns of the output projection if that is in the layer.
+Heads are found by tracing, not by name. The network runs with a stand-in for attention that keeps apart what each head reads,
+once with each head alone and once with none. The weights of the layer that then have a derivative belong to the head: its rows of
+the query, key and value projections, wherever a layer stores them, and its columns of the output projection if that is in the
+layer.
 """
 
 import math
@@ -16,7 +17,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-
 from torch.utils import _pytree as pytree
 
 from landscape.curvature.engine import Engine
@@ -93,7 +93,7 @@ def _owned(model: nn.Module, layout: Layout) -> dict[str, list[str]]:
 
 @dataclass(eq=False)
 class _Trace:
-    """What a run with stand-ins showed: outputs and numbers of heads by attention layer, and layers that were not understood."""
+    """What a run with stand-ins showed: outputs and heads of each attention layer, and layers that were not understood."""
 
     outputs: dict[str, list[Tensor]]
     heads: dict[str, int]

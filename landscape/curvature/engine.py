@@ -24,7 +24,6 @@ from landscape.network.batches import Batch
 from landscape.network.forward import ForwardPass
 from landscape.network.functional import holding
 
-
 FEW = 8
 
 

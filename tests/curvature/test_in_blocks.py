@@ -1,4 +1,4 @@
-"""Losses over a vocabulary and long attention in blocks, held to PyTorch's own double backward, and the memory that they take."""
+"""Losses over a vocabulary and long attention in blocks, held to PyTorch's own double backward, and their memory."""
 
 import math
 from collections.abc import Callable
@@ -108,11 +108,21 @@ def test_cross_entropy_and_its_head(head, options, labels) -> None:
 
 @pytest.mark.parametrize("held", [0, 1, 2])
 def test_with_one_input_held(held) -> None:
-    agree(lambda h, w, b: F.cross_entropy(F.linear(h, w, b).mT, PADDED), drawn((2, N, 5), (V, 5), (V,)), "_HeadBackward", held=held)
+    agree(
+        lambda h, w, b: F.cross_entropy(F.linear(h, w, b).mT, PADDED),
+        drawn((2, N, 5), (V, 5), (V,)),
+        "_HeadBackward",
+        held=held,
+    )
 
 
 def test_in_float32() -> None:
-    agree(lambda h, w: F.cross_entropy((h @ w.mT).float().mT, PADDED), drawn((2, N, 5), (V, 5), dtype=torch.float32), "_HeadBackward", 2e-5)
+    agree(
+        lambda h, w: F.cross_entropy((h @ w.mT).float().mT, PADDED),
+        drawn((2, N, 5), (V, 5), dtype=torch.float32),
+        "_HeadBackward",
+        2e-5,
+    )
 
 
 def test_logits_that_something_else_reads_too() -> None:
@@ -121,6 +131,39 @@ def test_logits_that_something_else_reads_too() -> None:
         return F.cross_entropy(z.mT, LABELS) + 1e-2 * z.logsumexp(-1).square().mean()
 
     agree(f, drawn((2, N, 5), (V, 5)), "_HeadBackward")
+
+
+def test_logits_whose_gradient_is_changed_or_cut_are_not_followed() -> None:
+    def hooked(h: Tensor, w: Tensor) -> Tensor:
+        z = h @ w.mT
+        z.register_hook(lambda g: 2 * g)
+        return F.cross_entropy(z.mT, LABELS)
+
+    def cut(h: Tensor, w: Tensor) -> Tensor:
+        with torch.no_grad():
+            z = (h @ w.mT).mT
+        y = F.linear(h, w)
+        with torch.no_grad():
+            y = y.mT
+        return F.cross_entropy(z, LABELS) + F.cross_entropy(y, LABELS) + h.sin().sum() * w.cos().sum()
+
+    agree(hooked, drawn((2, N, 5), (V, 5)), "_LogitsBackward")
+    (found, names), (truth, _) = (twice(cut, drawn((2, N, 5), (V, 5)), ours) for ours in (True, False))
+    assert "_HeadBackward" not in names
+    for a, b in zip(found, truth, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_arguments_by_name() -> None:
+    agree(
+        lambda h, w: F.cross_entropy(input=F.linear(input=h, weight=w).mT, target=PADDED),
+        drawn((2, N, 5), (V, 5)), "_LogitsBackward",
+    )  # fmt: skip
+    agree(
+        lambda h, w: F.cross_entropy(input=F.linear(h, w, bias=None).mT, target=PADDED),
+        drawn((2, N, 5), (V, 5)),
+        "_HeadBackward",
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +226,9 @@ def test_attention_in_float32_and_without_gradient_of_a_value() -> None:
     agree(lambda q, k, v: bowl(attend(q, k, v)), drawn(*QKV), "_AttentionBackward", held=0)
 
 
-@pytest.mark.parametrize("shapes", [((4, 9, 3),) * 3, ((2, 4, 5, 3), *QKV[1:]), ((2, 4, 9, 3), (2, 4, 5, 3), (2, 4, 5, 3))], ids=str)
+@pytest.mark.parametrize(
+    "shapes", [((4, 9, 3),) * 3, ((2, 4, 5, 3), *QKV[1:]), ((2, 4, 9, 3), (2, 4, 5, 3), (2, 4, 5, 3))], ids=str
+)
 def test_attention_of_other_shapes(shapes) -> None:
     agree(lambda q, k, v: bowl(F.scaled_dot_product_attention(q, k, v, is_causal=True)), drawn(*shapes), "_AttentionBackward")
 
@@ -198,7 +243,9 @@ def test_attention_that_is_left_to_pytorch() -> None:
     assert not replaced.used
 
 
-@pytest.mark.parametrize("f", [lambda h, w: F.cross_entropy((h @ w.mT).mT, LABELS), lambda h, w: bowl(F.scaled_dot_product_attention(h, h, h))])
+@pytest.mark.parametrize(
+    "f", [lambda h, w: F.cross_entropy((h @ w.mT).mT, LABELS), lambda h, w: bowl(F.scaled_dot_product_attention(h, h, h))]
+)
 def test_a_third_derivative_is_refused(f) -> None:
     h, w = (x.requires_grad_() for x in drawn((2, N, 5), (V, 5)))
     with in_blocks():
@@ -251,7 +298,9 @@ def test_a_loss_that_the_model_computes_itself() -> None:
 
     def own(model, batch):
         z = model(batch["x"]).transpose(1, 2)
-        return F.cross_entropy(z[:, :-1].reshape(-1, V), batch["y"][:, :-1].reshape(-1), reduction="sum") / (batch["y"] >= 0).sum()
+        return (
+            F.cross_entropy(z[:, :-1].reshape(-1, V), batch["y"][:, :-1].reshape(-1), reduction="sum") / (batch["y"] >= 0).sum()
+        )
 
     found = Objective(model, ls.ModelLoss(own), [{"x": x, "y": y}], dtype="float64")
     v = drawn((1, found.dim), seed=1)[0]
@@ -270,7 +319,7 @@ def test_the_check_before_the_first_product_tests_what_is_computed_in_blocks(mon
         return 1.5 * to_h, to_w, to_b
 
     monkeypatch.setattr(vocabulary, "_bend", wrong)
-    with pytest.raises(NumericalError, match="symmetric Hessian|finite difference"):
+    with pytest.raises(NumericalError, match=r"symmetric Hessian|finite difference"):
         Objective(Gpt(), nn.CrossEntropyLoss(), text()).preflight()
 
 

@@ -28,7 +28,11 @@ class Attend(nn.Module):
             self.qkv.weight = nn.Parameter(self.qkv.weight.detach().T.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.addmm(self.qkv.bias, x.flatten(0, 1), self.qkv.weight).unflatten(0, x.shape[:2]) if self.stored == "transposed" else self.qkv(x)
+        y = (
+            torch.addmm(self.qkv.bias, x.flatten(0, 1), self.qkv.weight).unflatten(0, x.shape[:2])
+            if self.stored == "transposed"
+            else self.qkv(x)
+        )
         if self.stored == "interleaved":
             q, k, v = y.unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
         else:

@@ -107,7 +107,11 @@ def run(
             )
             folder.written += save(drawn, folder.path / "heads")
         figure = figure_breakdown(
-            blocks.layers, blocks.filters, title=f"Curvature by layer, {checkpoint.name}", provenance=made_from, caption=not clean
+            blocks.layers,
+            blocks.filters,
+            title=f"Curvature by layer, {checkpoint.name}",
+            provenance=made_from,
+            caption=not clean,
         )
         folder.written += save(figure, folder.path / "blocks")
     if per_batch:
@@ -177,9 +181,13 @@ def _heads(terminal: Terminal, objective: "Objective", blocks: "Breakdown") -> N
         terminal.table(("head", *_BLOCK_HEAD), [b.row() for b in blocks.heads])
         most = max(b.shared for b in blocks.heads)
         if most:
-            terminal.line(f"up to {most} weights of a head are those of other heads, too (shared keys and values): each has them")
+            terminal.line(
+                f"up to {most} weights of a head are those of other heads, too (shared keys and values): each has them"
+            )
     elif not unread:
-        terminal.warn("no attention layer found: attention is found as scaled_dot_product_attention, MultiheadAttention or a softmax")
+        terminal.warn(
+            "no attention layer found: attention is found as scaled_dot_product_attention, MultiheadAttention or a softmax"
+        )
     for line in unread:
         terminal.warn(f"heads not read: {line}")
 

@@ -1,7 +1,7 @@
 """The context in which losses over a vocabulary and attention over long sequences are computed in blocks.
 
-Unlike the other replacements, these are used for every graph of a gradient, whatever the method: the tensors that they avoid would
-dominate the memory of the network. They are part of what the pre-flight checks test.
+Unlike the other replacements, these are used for every graph of a gradient, whatever the method: the tensors that they avoid
+would dominate the memory of the network. They are part of what the pre-flight checks test.
 """
 
 import functools
@@ -26,7 +26,8 @@ _SHAPES = {
 _VIEWS = {
     Tensor.transpose, torch.transpose, Tensor.swapaxes, torch.swapaxes, Tensor.permute, torch.permute,
     Tensor.movedim, torch.movedim, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
-    Tensor.narrow, torch.narrow, Tensor.select, torch.select, Tensor.mT.__get__, Tensor.T.__get__,
+    Tensor.narrow, torch.narrow, Tensor.select, torch.select,
+    Tensor.mT.__get__, Tensor.T.__get__,  # type: ignore[attr-defined]  # properties of the class
 }  # fmt: skip
 _COPIES = {
     Tensor.contiguous, Tensor.clone, torch.clone, Tensor.float, Tensor.double, Tensor.to, Tensor.type_as, Tensor.view_as,
@@ -50,8 +51,8 @@ class _Logits(NamedTuple):
 class in_blocks(TorchFunctionMode):  # a context, used like a function
     """Compute cross-entropy of many classes and attention over many keys in blocks, inside the block.
 
-    A linear layer whose outputs reach the loss as they are, in whatever order, is differentiated together with it. Any other use of
-    the outputs, such as a soft cap before the loss, has PyTorch's derivatives.
+    A linear layer whose outputs reach the loss as they are, in whatever order, is differentiated together with it. Any other use
+    of the outputs, such as a soft cap before the loss, has PyTorch's derivatives.
 
     Attributes:
         used: whether anything has been computed in blocks.
@@ -70,12 +71,14 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         if func is F.scaled_dot_product_attention:
             ours = long_attention(*args, **kwargs)
         elif func is F.cross_entropy:
-            ours = cross_entropy(*args, **kwargs, head=self._head(*args, **kwargs))
+            if "input" in kwargs:
+                args, kwargs = (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
+            ours = functools.partial(cross_entropy, head=self._head(args[0]))(*args, **kwargs)
         if ours is not NotImplemented:
             self.used = True
             return ours
         out = func(*args, **kwargs)
-        if func is F.linear or func in _MATMULS:
+        if (func is F.linear or func in _MATMULS) and len(args) > 1 and kwargs.keys() <= {"bias"}:
             self._note(func, out, *args, **kwargs)
         elif self._logits and (func in _VIEWS or func in _SHAPES or func in _COPIES or func is Tensor.__getitem__):
             self._follow(func, out, args, kwargs)
@@ -94,15 +97,16 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
     def _follow(self, func: Callable[..., Any], out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember what a rearrangement of such outputs consists of."""
         source = args[0] if args else None
-        known = self._logits.get(source) if isinstance(source, Tensor) else None
-        if known is None or not isinstance(out, Tensor) or out is source or source._version != known.version:
+        known = self._known(source)
+        if known is None or source is None or not isinstance(out, Tensor) or out is source or not out.requires_grad:
             return
         if func in _COPIES:
-            if out.dtype == source.dtype and out.shape == source.shape:
+            if (out.dtype, out.shape, out.device) == (source.dtype, source.shape, source.device):
                 self._logits[out] = _Logits(known.head, known.rows, out._version)
             return
         if func is Tensor.__getitem__ and not all(
-            i is None or i is Ellipsis or isinstance(i, int | slice) for i in (args[1] if isinstance(args[1], tuple) else (args[1],))
+            i is None or i is Ellipsis or isinstance(i, int | slice)
+            for i in (args[1] if isinstance(args[1], tuple) else (args[1],))
         ):
             return
         try:  # without a copy, which would be as large as the logits
@@ -115,11 +119,15 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
             rows = rows.select(along, 0).contiguous().unsqueeze(along).expand(out.shape)
             self._logits[out] = _Logits(known.head, rows, out._version)
 
-    def _head(self, *args: Any, **kwargs: Any) -> tuple[Head, Tensor] | None:
-        """The layer that gives the logits of a call of cross-entropy, and the row of its input behind each target."""
-        logits = args[0] if args else kwargs.get("input")
-        known = self._logits.get(logits) if isinstance(logits, Tensor) else None
-        if known is None or logits._version != known.version or logits.ndim < 2:
+    def _known(self, t: Any) -> _Logits | None:
+        """What is known of a tensor, unless it has been written to or a hook changes its gradient."""
+        known: _Logits | None = self._logits.get(t) if isinstance(t, Tensor) else None
+        return None if known is None or t._version != known.version or t._backward_hooks else known
+
+    def _head(self, logits: Any) -> tuple[Head, Tensor] | None:
+        """The layer that gives these logits, classes along dimension 1, and the row of its input behind each target."""
+        known = self._known(logits)
+        if known is None or known.rows.ndim < 2:
             return None
         rows = known.rows
         if rows.shape[1] != len(known.head.weight) or rows.stride(1) != 0:

@@ -1,13 +1,13 @@
 """Attention whose memory grows with the sequence instead of its square, with a second derivative in closed form.
 
-Queries, keys, values, the output and log sum exp of each row of scores are kept. The scores are recomputed in blocks of rows, each
-of some queries and all their keys. With S = c q k^T + mask, P = softmax(S), O = P v, the cotangent g of O, and D = <g, O> of each
-row, the derivatives are
+Queries, keys, values, the output and log sum exp of each row of scores are kept. The scores are recomputed in blocks of rows,
+each of some queries and all their keys. With S = c q k^T + mask, P = softmax(S), O = P v, the cotangent g of O, and D = <g, O>
+of each row, the derivatives are
 
     dS = P * (g v^T - D), dq = c dS k, dk = c dS^T q, dv = P^T g.
 
-For cotangents s, t, r of dq, dk, dv the scores move along Z = c (s k^T + q t^T). With m = <P, Z> and A = (P * Z) v + P r of each
-row, g gets A - m O, v gets (P * (Z - m))^T g, and with
+For cotangents s, t, r of dq, dk, dv the scores move along Z = c (s k^T + q t^T). With m = <P, Z> and A = (P * Z) v + P r of
+each row, g gets A - m O, v gets (P * (Z - m))^T g, and with
 
     B = P * ((Z - m) * (g v^T - D) + g r^T - <g, A> + m D)
 
@@ -25,8 +25,8 @@ from torch.autograd import Function
 from landscape.curvature.double_backward.differentiation_limit import last
 from landscape.curvature.double_backward.row_blocks import blocks
 
-# Fewest keys for which the scores are recomputed; with fewer they take little memory. Measured on a CPU, blocks are as fast from 256
-# keys on.
+# Fewest keys for which the scores are recomputed; with fewer they take little memory. Measured on a CPU, blocks are as fast from
+# 256 keys on.
 KEYS = 256
 # Bytes of a block of scores, some five of which exist at a time: on a CPU they stay in its cache, a GPU needs larger ones.
 _BYTES = {"cpu": 4 << 20}
@@ -61,8 +61,8 @@ def long_attention(
 ) -> Tensor:
     """softmax(q k^T scale + mask) v of (B, H, T, D) or (B, T, D) tensors.
 
-    Dropout, a mask that is differentiated, few keys, and shapes that need to be broadcast are left to PyTorch. A query that sees no
-    key gets 0, as from PyTorch.
+    Dropout, a mask that is differentiated, few keys, and shapes that need to be broadcast are left to PyTorch. A query that sees
+    no key gets 0, as from PyTorch.
     """
     if query.ndim not in (3, 4) or not query.ndim == key.ndim == value.ndim or key.shape[-2] < KEYS:
         return NotImplemented
@@ -70,8 +70,8 @@ def long_attention(
         mask = attn_mask if attn_mask is None or attn_mask.ndim < 3 else attn_mask[None]
         if attn_mask is not None and attn_mask.ndim > 3:
             return NotImplemented
-        four = (t[None] for t in (query, key, value))
-        result = long_attention(*four, mask, dropout_p, is_causal, scale, enable_gqa)
+        q, k, v = (t[None] for t in (query, key, value))
+        result = long_attention(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa)
         return result if result is NotImplemented else result[0]
     shared = query.shape[1] // max(1, key.shape[1]) if enable_gqa else 1
     if (
@@ -168,7 +168,8 @@ class _AttentionSlope(Function):
     @staticmethod
     @last
     def backward(ctx: Any, s: Tensor | None, t: Tensor | None, r: Tensor | None) -> Any:
-        return (*_bent(*ctx.saved_tensors, ctx.scores, s, t, r), None, None, None)
+        g, q, k, v, out, total = ctx.saved_tensors
+        return (*_bent(g, q, k, v, out, total, ctx.scores, s, t, r), None, None, None)
 
 
 def _bent(

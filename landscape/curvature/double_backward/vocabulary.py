@@ -2,8 +2,8 @@
 
 With logits z = h W^T + b of a token, p = softmax(z) and the token's target distribution q, the mean loss sum_t c_t l_t has the
 derivative G = c (p - q) in z, and G has the derivative c (p * zdot - p <p, zdot>) along zdot. PyTorch builds that of some ten
-tensors of the shape of z, tokens by classes. Here, blocks of tokens are recomputed from h, W and log sum exp(z), and no tensor of
-that shape is kept for a second derivative.
+tensors of the shape of z, tokens by classes. Here, blocks of tokens are recomputed from h, W and log sum exp(z), and no tensor
+of that shape is kept for a second derivative.
 """
 
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ from landscape.curvature.double_backward.row_blocks import blocks
 
 # Fewest classes for which this pays: with fewer, what surrounds the loss dominates memory and time.
 CLASSES = 1024
-# Tokens of a block. Each block's part of the derivative is added to that of the whole weight matrix, which with fewer tokens takes
-# as long as the products.
+# Tokens of a block. Each block's part of the derivative is added to that of the whole weight matrix, which with fewer tokens
+# takes as long as the products.
 TOKENS = 512
 
 
@@ -64,8 +64,8 @@ def cross_entropy(
 ) -> Tensor:
     """Mean or sum over targets of -log softmax(logits)[target], classes along dimension 1.
 
-    Targets that are distributions, smoothed labels with class weights, losses of each target and few classes are left to PyTorch,
-    as is a batch whose targets are all ignored.
+    Targets that are distributions, smoothed labels with class weights, losses of each target and few classes are left to
+    PyTorch, as is a batch whose targets are all ignored.
 
     Args:
         head: the linear layer that gives the logits, and for every target the row of its input; None if unknown.
@@ -253,7 +253,7 @@ def _bend(
     """What h, W and b get in `_HeadSlope`, where `mean` is p W and c has the factor g.
 
     p and E = p * zdot are the two halves of one block, so that one product gives both logits and s W^T, and one gives all that W
-    gets but for its targets: B = c (E - p m) with m = <p, zdot> of each row, so that B^T h + (c p)^T s = E^T (c h) + p^T c (s - m h).
+    gets but for its targets: B = c (E - p m) with m = <p, zdot> of each row, and B^T h + (c p)^T s = E^T (c h) + p^T c (s - m h).
     """
     s, step, r = cotangents
     labels, counts, smooth = targets.labels, targets.counts[:, None], targets.smoothing

@@ -20,8 +20,8 @@ _WRITTEN = 8  # most heads of a layer whose numbers are written into the cells
 def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the largest eigenvalue, the trace and the share of the top eigenvector of every head as colours.
 
-    Rows are attention layers from top to bottom, columns heads. A value that is negative anywhere has colours that diverge from 0;
-    a layer with fewer heads has empty cells.
+    Rows are attention layers from top to bottom, columns heads. A quantity that is negative anywhere has colours that diverge
+    from 0; a layer with fewer heads has empty cells.
 
     Args:
         heads: the heads' blocks, in the order of their layers.
@@ -73,11 +73,17 @@ def _field(ax: Axes, field: np.ndarray) -> None:
         if np.isfinite(value):
             r, g, b, _ = image.cmap(image.norm(value))
             dark = 0.3 * r + 0.59 * g + 0.11 * b < 0.5
-            ax.text(column, row, short(float(value), 2), ha="center", va="center", fontsize=6, color="white" if dark else "black")
+            ax.text(
+                column, row, short(float(value), 2), ha="center", va="center", fontsize=6, color="white" if dark else "black"
+            )
 
 
 def figure_heads(
-    heads: Sequence[Block], *, title: str = "Curvature by attention head", provenance: Provenance | None = None, caption: bool = True
+    heads: Sequence[Block],
+    *,
+    title: str = "Curvature by attention head",
+    provenance: Provenance | None = None,
+    caption: bool = True,
 ) -> Figure:
     """`draw_heads` with title and caption."""
     lost = sum(not b.lambda_max.converged for b in heads)

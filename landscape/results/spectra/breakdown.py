@@ -63,9 +63,9 @@ class Block:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Block":
         """Inverse of `to_json`."""
-        estimates = (Estimate.from_json(data[key]) for key in ("trace", "lambda_max"))
-        rest = (data.get("head"), data.get("shared", 0), data.get("share"))
-        return cls(data["layer"], data.get("filter"), data["weights"], *estimates, *rest)
+        trace, top = (Estimate.from_json(data[key]) for key in ("trace", "lambda_max"))
+        rest = {key: data[key] for key in ("head", "shared", "share") if key in data}
+        return cls(data["layer"], data.get("filter"), data["weights"], trace, top, **rest)
 
 
 class Breakdown(Printed, tuple[Block, ...]):
