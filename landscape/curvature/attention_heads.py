@@ -1,9 +1,9 @@
 """The heads of a network's attention layers: which weights the layer's output depends on through each head alone.
 
 Heads are found by tracing, not by name. The network runs with a stand-in for attention that keeps apart what each head reads,
-once with each head alone and once with none. The weights of the layer that then have a derivative belong to the head: its rows of
-the query, key and value projections, wherever a layer stores them, and its columns of the output projection if that is in the
-layer.
+once with each head alone and once with none. The weights of the layer that then have a derivative belong to the head: its rows
+of the query, key and value projections, wherever a layer stores them, and its columns of the output projection if the layer has
+that.
 """
 
 import math

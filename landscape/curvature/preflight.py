@@ -1,9 +1,9 @@
 """Checks before the first derivative: derivatives exist, the Hessian is symmetric, and both agree with finite differences.
 
 The checks run on some 8 samples (fewer of large ones), spread over the data, in float64, where rounding and the kinks of
-rectifiers cannot hide a mistake. They fall back to the Objective's dtype for a network that requires it. If a network computes internally in float32
-whatever its dtype, its rounding error is measured first, and the tolerances follow it. Values are checked by
-`landscape.network.forward_checks`.
+rectifiers cannot hide a mistake. They fall back to the Objective's dtype for a network that requires it. If a network computes
+internally in float32 whatever its dtype, its rounding error is measured first, and the tolerances follow it. Values are checked
+by `landscape.network.forward_checks`.
 """
 
 import math

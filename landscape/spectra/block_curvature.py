@@ -28,10 +28,12 @@ def breakdown(
 
     A layer's block contains all parameters of one module. A filter's contains the weights of one output channel of a
     convolution or one neuron of a linear layer, without its bias. A head's contains the weights of its attention layer that the
-    layer's output depends on through that head: its rows of the projections of queries, keys and values, and its columns of the
-    output projection if the same module has it. Keys and values that several heads share (grouped queries) are in the block of
-    each of them. The traces of all blocks come from one sweep of probes; those of the layers sum to tr H. The largest eigenvalue
-    of a block is at most that of H. The share of a block in the top eigenvector v of H, |v| = 1, is the sum of v_i^2 over the block.
+    layer's output depends on through that head: its rows of the projections of queries, keys and values, and its columns of
+    the output projection if the same module has it. Keys and values that several heads share (grouped queries) are in the block
+    of each of them.
+
+    The traces of all blocks come from one sweep of probes; those of the layers sum to tr H. The largest eigenvalue of a block
+    is at most that of H. The share of a block in the top eigenvector v of H, |v| = 1, is the sum of v_i^2 over the block.
 
     Args:
         objective: the network on its data.

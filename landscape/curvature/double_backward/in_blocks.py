@@ -51,8 +51,8 @@ class _Logits(NamedTuple):
 class in_blocks(TorchFunctionMode):  # a context, used like a function
     """Compute cross-entropy of many classes and attention over many keys in blocks, inside the block.
 
-    A linear layer whose outputs reach the loss as they are, in whatever order, is differentiated together with it. Any other use
-    of the outputs, such as a soft cap before the loss, has PyTorch's derivatives.
+    A linear layer whose outputs reach the loss as they are, in whatever order, is differentiated together with it. Any other
+    use of the outputs, such as a soft cap before the loss, has PyTorch's derivatives.
 
     Attributes:
         used: whether anything has been computed in blocks.
@@ -88,7 +88,7 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         """Remember a layer with many outputs."""
         if not isinstance(out, Tensor) or not isinstance(matrix, Tensor) or matrix.ndim != 2 or out.ndim < 2:
             return
-        if out.shape[-1] < CLASSES or not out.requires_grad:
+        if out.shape[-1] < CLASSES or out.grad_fn is None:
             return
         weight = matrix if func is F.linear else matrix.mT
         rows = torch.arange(out.numel() // out.shape[-1], device=out.device).view(*out.shape[:-1], 1).expand(out.shape)
@@ -98,7 +98,7 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         """Remember what a rearrangement of such outputs consists of."""
         source = args[0] if args else None
         known = self._known(source)
-        if known is None or source is None or not isinstance(out, Tensor) or out is source or not out.requires_grad:
+        if known is None or source is None or not isinstance(out, Tensor) or out is source or out.grad_fn is None:
             return
         if func in _COPIES:
             if (out.dtype, out.shape, out.device) == (source.dtype, source.shape, source.device):

@@ -25,8 +25,8 @@ from torch.autograd import Function
 from landscape.curvature.double_backward.differentiation_limit import last
 from landscape.curvature.double_backward.row_blocks import blocks
 
-# Fewest keys for which the scores are recomputed; with fewer they take little memory. Measured on a CPU, blocks are as fast from
-# 256 keys on.
+# Fewest keys for which the scores are recomputed; with fewer they take little memory. Measured on a CPU, blocks are as fast
+# from 256 keys on.
 KEYS = 256
 # Bytes of a block of scores, some five of which exist at a time: on a CPU they stay in its cache, a GPU needs larger ones.
 _BYTES = {"cpu": 4 << 20}
@@ -61,8 +61,8 @@ def long_attention(
 ) -> Tensor:
     """softmax(q k^T scale + mask) v of (B, H, T, D) or (B, T, D) tensors.
 
-    Dropout, a mask that is differentiated, few keys, and shapes that need to be broadcast are left to PyTorch. A query that sees
-    no key gets 0, as from PyTorch.
+    Dropout, a mask that is differentiated, few keys, and shapes that need to be broadcast are left to PyTorch. A query that
+    sees no key gets 0, as from PyTorch.
     """
     if query.ndim not in (3, 4) or not query.ndim == key.ndim == value.ndim or key.shape[-2] < KEYS:
         return NotImplemented

@@ -252,8 +252,8 @@ def _bend(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """What h, W and b get in `_HeadSlope`, where `mean` is p W and c has the factor g.
 
-    p and E = p * zdot are the two halves of one block, so that one product gives both logits and s W^T, and one gives all that W
-    gets but for its targets: B = c (E - p m) with m = <p, zdot> of each row, and B^T h + (c p)^T s = E^T (c h) + p^T c (s - m h).
+    p and E = p * zdot are the two halves of one block, so that one product gives both logits and s W^T, and one gives all that
+    W gets but for its targets: B = c (E - p m), m = <p, zdot> of each row, and B^T h + (c p)^T s = E^T (c h) + p^T c (s - m h).
     """
     s, step, r = cotangents
     labels, counts, smooth = targets.labels, targets.counts[:, None], targets.smoothing

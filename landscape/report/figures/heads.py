@@ -42,7 +42,7 @@ def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> li
     quantities = {
         "Largest eigenvalue": [b.lambda_max.value for b in heads],
         "Trace": [b.trace.value for b in heads],
-        "Share of the top eigenvector": [np.nan if b.share is None else b.share for b in heads],
+        "Top eigenvector's share": [np.nan if b.share is None else b.share for b in heads],
     }
     for i, (ax, (title, values)) in enumerate(zip(drawn, quantities.items(), strict=True)):
         field = np.full((len(layers), columns), np.nan)

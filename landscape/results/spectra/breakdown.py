@@ -54,7 +54,7 @@ class Block:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""
-        own = {"layer": self.layer, "filter": self.filter, "weights": self.weights}
+        own: dict[str, Any] = {"layer": self.layer, "filter": self.filter, "weights": self.weights}
         own |= {"trace": self.trace.to_json(), "lambda_max": self.lambda_max.to_json()}
         if self.head is not None:
             own |= {"head": self.head, "shared": self.shared}
@@ -110,8 +110,6 @@ class Breakdown(Printed, tuple[Block, ...]):
 
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the traces of the layers and the largest eigenvalues of layers and filters, in two panels of a new figure.
-
-        Heads: `landscape.report.figure_heads`.
 
         Returns the upper panel; `ax` must be left out, for one panel cannot hold two units.
         """
