@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from landscape.network.losses.model_loss import ModelLoss
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
+    from landscape.sharded import ShardedObjective
     from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
@@ -77,6 +78,7 @@ _HOMES = {
     "joined": "machine.torchrun",
     "MemorizationAlarm": "watching",
     "progress": "machine.shown_progress",
+    "ShardedObjective": "sharded",
     "Watch": "watching",
 }
 
@@ -86,6 +88,7 @@ __all__ = [
     "MemorizationAlarm",
     "ModelLoss",
     "Objective",
+    "ShardedObjective",
     "Task",
     "Watch",
     "__version__",
