@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from landscape.checkpoints import shards
-from landscape.checkpoints.distributed.distributed_folder import METADATA, read_folder
+from landscape.checkpoints.parallel.distributed_folder import METADATA, read_folder
 from landscape.checkpoints.reading import safetensors_file
 from landscape.checkpoints.reading.contents import Contents
 from landscape.checkpoints.reading.formats import Kind, open_checkpoint, sniff

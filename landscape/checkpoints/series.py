@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from landscape.checkpoints import shards
 from landscape.checkpoints.checkpoint import read
-from landscape.checkpoints.distributed.distributed_folder import METADATA
 from landscape.checkpoints.fitting.fit import aliases_of, match, tensors_of
 from landscape.checkpoints.fitting.own_loader import OwnLoader
+from landscape.checkpoints.parallel.distributed_folder import METADATA
 from landscape.errors import LandscapeError, MismatchError, UsageError, printable
 from landscape.machine import progress
 from landscape.network.parameters import Layout

@@ -143,6 +143,7 @@ def checked(kind: str, dtype: torch.dtype, mesh) -> dict[str, object]:
     assert actual <= error, (kind, dtype, actual, error)
     assert error <= (1e-6 if fine else 0.05) * float(true.norm()), (error, float(true.norm()))
 
+    error_of = error / float(true.norm())
     exact = torch.linalg.eigvalsh(matrix).flip(0)
     pairs = objective.eigenpairs(2, which="both", tol=1e-6 if fine else 5e-3)
     assert pairs.converged.all(), pairs
@@ -187,6 +188,8 @@ def checked(kind: str, dtype: torch.dtype, mesh) -> dict[str, object]:
     assert net.training
     assert all(p.grad is None for p in net.parameters())
     seen = {
+        "stated": error_of,
+        "actual": actual / float(true.norm()),
         "value": value,
         "hvp": counted.counts,
         "modules": len(layers) + 1,

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from landscape.checkpoints.reading import messages, safetensors_file
 from landscape.checkpoints.reading.contents import Contents
-from landscape.checkpoints.reading.formats import Kind
+from landscape.checkpoints.reading.formats import Kind, Part
 from landscape.errors import MalformedError, UnsafeError, UsageError, printable
 
 _START = 120  # seconds to import torch on a slow disk
@@ -19,7 +19,7 @@ _BYTES_PER_SECOND = 20_000_000
 _METADATA_PER_SECOND = 200_000  # of pickled objects, an opcode every three bytes
 
 
-def parse_apart(file: BinaryIO, kind: Kind, size: int, budget: int, *more: str) -> Contents:
+def parse_apart(file: BinaryIO, kind: Kind | Part, size: int, budget: int, *more: str) -> Contents:
     """Parse an open file in a child process. `more` are further arguments of the child.
 
     Raises:
@@ -33,7 +33,9 @@ def parse_apart(file: BinaryIO, kind: Kind, size: int, budget: int, *more: str) 
         return take(answer, status, printable(last, limit=200))
 
 
-def run_child(file: BinaryIO, kind: Kind, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO, *more: str) -> int:
+def run_child(
+    file: BinaryIO, kind: Kind | Part, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO, *more: str
+) -> int:
     """Run the child to its end; returns its exit status, negative for a signal as in subprocess."""
     seconds = _PARSE + size // (_METADATA_PER_SECOND if kind == "distributed metadata" else _BYTES_PER_SECOND)
     arguments = [kind, str(budget), str(seconds), *more]

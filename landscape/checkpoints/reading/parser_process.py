@@ -15,11 +15,11 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from landscape.checkpoints.distributed.saved_metadata import plan
-from landscape.checkpoints.distributed.shard_parts import parts
+from landscape.checkpoints.parallel.saved_metadata import plan
+from landscape.checkpoints.parallel.shard_parts import parts
 from landscape.checkpoints.reading import messages, safetensors_file
 from landscape.checkpoints.reading.contents import Contents
-from landscape.checkpoints.reading.formats import Kind
+from landscape.checkpoints.reading.formats import Kind, Part
 from landscape.checkpoints.reading.parse import parse
 from landscape.errors import LandscapeError, MalformedError, UsageError, is_out_of_memory, printable
 
@@ -41,10 +41,10 @@ def main() -> None:
     limit(budget, seconds)
     guard()
     with os.fdopen(0, "rb", closefd=False) as file, os.fdopen(answer_to, "wb") as out:
-        answer(file, cast(Kind, kind), budget, out, *sys.argv[4:])
+        answer(file, cast(Kind | Part, kind), budget, out, *sys.argv[4:])
 
 
-def answer(file: BinaryIO, kind: Kind, budget: int, out: BinaryIO, *more: str) -> None:
+def answer(file: BinaryIO, kind: Kind | Part, budget: int, out: BinaryIO, *more: str) -> None:
     """Parse a file, and write its content or the error."""
     try:
         size = file.seek(0, os.SEEK_END)
@@ -66,7 +66,7 @@ def answer(file: BinaryIO, kind: Kind, budget: int, out: BinaryIO, *more: str) -
         os._exit(0)  # skips flushing the buffer of `out`, which would fail again
 
 
-def _read(file: BinaryIO, kind: Kind, size: int, budget: int, *more: str) -> Contents:
+def _read(file: BinaryIO, kind: Kind | Part, size: int, budget: int, *more: str) -> Contents:
     """The contents of a file of torch.save, or of a file of a distributed checkpoint."""
     if kind == "distributed metadata":
         return plan(file, size, budget)

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from landscape.checkpoints.distributed.saved_metadata import bad
+from landscape.checkpoints.parallel.saved_metadata import bad
 from landscape.checkpoints.reading.contents import Contents
 from landscape.checkpoints.reading.parse import parse_value
 from landscape.errors import printable

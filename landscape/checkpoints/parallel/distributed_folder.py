@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from landscape.checkpoints.distributed.saved_metadata import bad
+from landscape.checkpoints.parallel.saved_metadata import bad
 from landscape.checkpoints.reading.contents import NOT_WEIGHTS, Contents
 from landscape.checkpoints.reading.formats import open_checkpoint
 from landscape.checkpoints.reading.isolate import parse_apart
