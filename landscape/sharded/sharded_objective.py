@@ -62,10 +62,11 @@ class ShardedObjective:
         beyond the training step: five vectors of P / processes, and the Krylov basis of `eigenpairs`.
 
     Example:
-        >>> ShardedObjective(nn.Linear(2, 1), nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)))
-        Traceback (most recent call last):
-        ...
-        landscape.errors.UsageError: expected torch.distributed to be initialized, found that it is not; start with torchrun ...
+        >>> try:
+        ...     ShardedObjective(nn.Linear(2, 1), nn.MSELoss(), (torch.ones(4, 2), torch.ones(4, 1)))
+        ... except UsageError as error:
+        ...     print(error.fix)
+        start with torchrun and fully_shard
     """
 
     def __init__(

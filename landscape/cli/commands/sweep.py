@@ -87,7 +87,7 @@ def run(
         terminal.document({"schema": 1, "results": [], "failed": [], "jobs": jobs})
         return
     records, claims = Records(place, begun), Claims(place / "claims")
-    work = _Work(terminal, common, naming, names, output, records)
+    work = _Work(terminal, common, naming, names, output, records, len(items))
     try:
         survey(items, records, claims, work.holds, work.measure)
     except KeyboardInterrupt:
@@ -114,17 +114,18 @@ class _Work:
     """Measures the checkpoints of a sweep one after another, each as `landscape sharpness` does alone."""
 
     def __init__(
-        self, terminal: Terminal, common: Common, naming: Varying, names: Any, output: Any, records: "Records"
+        self, terminal: Terminal, common: Common, naming: Varying, names: Any, output: Any, records: "Records", total: int
     ) -> None:
         self.terminal, self.common, self.naming, self.names = terminal, common, naming, names
         self.output, self.records = output, records
-        self._holds: dict[str, bool] = {}  # by digest of code and data
+        self.total, self._holds = total, dict[str, bool]()  # whether a digest of code and data holds
 
     def measure(self, item: "Item", done: int) -> dict[str, Any]:
         """The record of a checkpoint: its measures, or why it has none."""
         from landscape.cli.explain import explained
 
         version = item.version()
+        self.terminal.note(f"measuring {item.path}; {done} of {self.total} are done")
         try:
             return self._measured(item) | {"version": version}
         except LandscapeError as error:
