@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from landscape.network.losses.next_token import NextTokenLoss
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
+    from landscape.sharded import ShardedObjective
     from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
@@ -79,6 +80,7 @@ _HOMES = {
     "joined": "machine.torchrun",
     "MemorizationAlarm": "watching",
     "progress": "machine.shown_progress",
+    "ShardedObjective": "sharded",
     "Watch": "watching",
 }
 
@@ -89,6 +91,7 @@ __all__ = [
     "ModelLoss",
     "NextTokenLoss",
     "Objective",
+    "ShardedObjective",
     "Task",
     "Watch",
     "__version__",

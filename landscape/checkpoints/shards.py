@@ -1,7 +1,8 @@
-"""Checkpoints in directories: an index of safetensors shards, or torch's distributed format (refused)."""
+"""Checkpoints in directories: an index of safetensors shards; folders of other tools, refused with what converts them."""
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ INDEX = "model.safetensors.index.json"
 SUFFIX = ".safetensors.index.json"
 _MAX_INDEX = 100_000_000
 _MAX_SHARDS = 10_000
+_ZERO = re.compile(r"(bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+")
+_MEGATRON = re.compile(r"mp_rank_\d+(_\d+)*")
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,14 @@ def resolve(directory: Path) -> Path:
     """The file to read for a directory.
 
     Raises:
-        UnsafeError: it is a distributed checkpoint, whose metadata is a pickle.
+        UnsafeError: it is a checkpoint of DeepSpeed or Megatron, which only their own programs put together.
         UsageError: the directory does not determine which file to read.
     """
     try:
         names = set(os.listdir(directory))
     except OSError as error:
         raise UsageError(f"expected a readable directory, found {error.strerror}: {directory}") from None
-    if ".metadata" in names:
-        raise UnsafeError(
-            f"expected weights, found a distributed checkpoint, whose .metadata is a pickle: {directory}",
-            fix="if you trust it, run: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR NEW.pt",
-        )
+    _refuse_tools(directory, names)
     indexes = sorted(name for name in names if name.endswith(SUFFIX))
     if INDEX in names or len(indexes) == 1:
         return directory / (INDEX if INDEX in names else indexes[0])
@@ -51,6 +50,23 @@ def resolve(directory: Path) -> Path:
         if name in names:
             return directory / name
     raise UsageError(f"expected a checkpoint file, found a directory without {INDEX}: {directory}", fix="pass one file of it")
+
+
+def _refuse_tools(directory: Path, names: set[str]) -> None:
+    """Refuse folders whose parts only another tool's own program puts together, with the command that does."""
+    if names & {"zero_to_fp32.py", "latest"} or any(_ZERO.match(name) for name in names):
+        root, tag = (directory, "") if "zero_to_fp32.py" in names or "latest" in names else (directory.parent, directory.name)
+        own = (root / "zero_to_fp32.py").exists()
+        program = str(root / "zero_to_fp32.py") if own else "-m deepspeed.utils.zero_to_fp32"
+        raise UnsafeError(
+            f"expected weights, found a DeepSpeed ZeRO checkpoint, whose parts need code to be put together: {directory}",
+            fix=f"if you trust it, run: python {program} {root} OUT{f' -t {tag}' if tag else ''}, and pass OUT",
+        )
+    if "latest_checkpointed_iteration.txt" in names or any(_MEGATRON.fullmatch(name) for name in names):
+        raise UnsafeError(
+            f"expected weights, found a Megatron checkpoint, whose ranks hold parts of each weight: {directory}",
+            fix="convert it with Megatron's tools/checkpoint/convert.py, or pass a folder that it saved as torch_dist",
+        )
 
 
 def read_shards(index: Path, *, budget: int) -> Shards:
