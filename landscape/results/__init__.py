@@ -25,7 +25,8 @@ from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 from landscape.results.surfaces.path_check import PathCheck
 from landscape.results.surfaces.precision_deviation import Deviation
 from landscape.results.surfaces.random_axes import RandomAxes, RandomAxis
-from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
+from landscape.results.surfaces.refinement import Refinement
+from landscape.results.surfaces.slice import DONE, FAILED, INTERPOLATED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
 from landscape.results.surfaces.slice_check import NormRatios, SliceCheck
 from landscape.results.surfaces.track import Track
 
@@ -33,6 +34,7 @@ __all__ = [
     "DONE",
     "FAILED",
     "FALSE_DISCOVERY",
+    "INTERPOLATED",
     "MISSING",
     "NOT_FINITE",
     "STATUS",
@@ -70,6 +72,7 @@ __all__ = [
     "RandomAxes",
     "RandomAxis",
     "RankCorrelation",
+    "Refinement",
     "SampleScores",
     "Sampling",
     "Sharpness",
