@@ -17,6 +17,7 @@ SAFETY = 0.3  # share of the tolerance up to which the two splines may be apart
 GROWTH = 0.1  # new points of a round, as a share of the known ones
 HELD_OUT, SHARE = 40, 1 / 8  # points held out at least, but of a small grid no more than this share of the interpolated ones
 _MOST = 0.7  # share of known points from which on all are computed
+_BESIDE = 1.5  # a point this much further from one without a finite value than from one with may be without, too
 _AROUND = 2.5  # steps around a point that was missed
 
 
@@ -89,9 +90,10 @@ def _apart(known: Known, rest: np.ndarray) -> np.ndarray:
         finite = known.finite(quantity)
         if finite.any():
             worst = np.maximum(worst, known.apart(quantity, rest))
-        if not finite.all():
-            nearest = nearest_distance(known.places[known.numbers], known.places[rest])[1]
-            worst[~finite[nearest]] = np.inf
+        if finite.any() and not finite.all():
+            at = known.places[known.numbers]
+            lost, good = (nearest_distance(at[mask], known.places[rest])[0] for mask in (~finite, finite))
+            worst[lost <= _BESIDE * good + _step(known.chart)] = np.inf
     return worst
 
 
