@@ -7,7 +7,7 @@
    (`rounds`). So a narrow minimum in a wide plane is resolved, and the flat rest is not. A point next to one without a finite
    value is computed.
 3. When no point is left, 40 or more interpolated ones drawn at random (of a small grid an eighth) are computed, and the
-   smallest and the largest. If one is off by more than the tolerance, its surroundings are computed, and it goes on at 2. Else what was
-   held out is the stated error.
+   smallest and the largest. If one is off by more than the tolerance, its surroundings are computed, and it goes on at 2.
+   Else what was held out is the stated error.
 4. The rest is interpolated (`between_points`) and has a status of its own.
 """
