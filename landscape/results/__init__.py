@@ -26,7 +26,8 @@ from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 from landscape.results.surfaces.path_check import PathCheck
 from landscape.results.surfaces.precision_deviation import Deviation
 from landscape.results.surfaces.random_axes import RandomAxes, RandomAxis
-from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
+from landscape.results.surfaces.refinement import Refinement
+from landscape.results.surfaces.slice import DONE, FAILED, INTERPOLATED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
 from landscape.results.surfaces.slice_check import NormRatios, SliceCheck
 from landscape.results.surfaces.track import Track
 
@@ -34,6 +35,7 @@ __all__ = [
     "DONE",
     "FAILED",
     "FALSE_DISCOVERY",
+    "INTERPOLATED",
     "MISSING",
     "NOT_FINITE",
     "ORDERS",
@@ -72,6 +74,7 @@ __all__ = [
     "RandomAxes",
     "RandomAxis",
     "RankCorrelation",
+    "Refinement",
     "SampleScores",
     "Sampling",
     "Sharpness",

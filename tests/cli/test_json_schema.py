@@ -24,6 +24,7 @@ COMMANDS = {
 SLOW = {
     "information": ("information", FIRST, *FEW),
     "plane": ("surface", FIRST, *FEW, "--grid", 3, "--no-test", "--no-random-check"),
+    "refined": ("surface", FIRST, *FEW, "--grid", 15, "--no-random-check", "--tolerance", 1, "--precision", "bfloat16"),
     "path": ("surface", FIRST, *FEW, "--path", f"line:{SECOND}", "--grid", 5),
     "samples": ("samples", FIRST, *FEW, "--scores", "loss,input_curvature"),
     "reparam": ("reparam", FIRST, *FEW, "--symmetry", "all", "--sweep", 1, "--measures", "weight_curvature,logit_norm"),

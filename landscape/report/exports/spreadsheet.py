@@ -125,7 +125,7 @@ def slice_csv(piece: Slice) -> str:
     """One row per point, axis 2 varying fastest: indices, coordinates, every quantity with errors and status.
 
     Columns are named as in `landscape.report.exports.exported_variables`, and `index_1`, `index_2` count from 0. A status is
-    text: missing, done, not finite, failed or not converged. Floats are written without rounding.
+    text: missing, done, not finite, failed, not converged or interpolated. Floats are written without rounding.
 
     Raises:
         UsageError: the slice has no quantity.
