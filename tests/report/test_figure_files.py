@@ -15,8 +15,8 @@ from matplotlib.text import Text
 from landscape.errors import UsageError
 from landscape.report import figure_certificate, figure_slice, save
 from landscape.report.figure_files import render, write
-from landscape.report.figures.titled import finish
 from landscape.report.style import asks_for_log, label_text, log_ticks, new_axes, plain, short, unit_text, wrapped
+from landscape.report.words_around import finish
 
 
 @pytest.mark.parametrize("format", ["png", "pdf", "svg"])

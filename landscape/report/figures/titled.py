@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from landscape.report.figures.caption import (
@@ -35,9 +34,10 @@ from landscape.report.figures.ranked_samples import are_images, draw_ranked_imag
 from landscape.report.figures.spectrum import draw_minibatch_spectra, resolution
 from landscape.report.over_training.history import Run
 from landscape.report.quantities import quantity_name
-from landscape.report.style import GREY, house, settle, unit_text, wrapped
+from landscape.report.style import unit_text
 from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
+from landscape.report.words_around import finish
 from landscape.results import (
     Block,
     Breakdown,
@@ -288,29 +288,3 @@ def figure_history(
 def worst_function(certificates: Sequence[Certificate]) -> Certificate:
     """The certificate with the largest change of outputs; those that failed to keep the function come first."""
     return max(certificates, key=lambda c: (not c.same_function, c.max_delta_logit / (c.logit_scale or 1.0)))
-
-
-@house
-def finish(ax: Axes, title: str, lines: Sequence[str] = (), caption: bool = True) -> Figure:
-    """Add title and caption to the figure of `ax` and freeze its layout.
-
-    Args:
-        ax: any axes of the figure.
-        title: written above.
-        lines: written below in small grey type, one paragraph each; empty ones are left out.
-        caption: False omits title and lines, for a paper with its own caption.
-    """
-    figure = ax.get_figure()
-    assert isinstance(figure, Figure)
-    if not caption:
-        return settle(figure)
-    width = figure.get_figwidth()
-    heading = wrapped(title, int(width * 11))
-    figure.suptitle(heading, x=0.012, ha="left", fontsize=10.5)
-    footer = "\n".join(wrapped(line, int(width * 21), 1000) for line in lines if line)
-    if footer:
-        figure.supxlabel(footer, x=0.012, ha="left", fontsize=6.5, color=GREY, linespacing=1.35)
-    # The axes keep their size: the figure grows by the height of title and caption.
-    extra = 0.17 * (heading.count("\n") + 1) + (0.13 * (footer.count("\n") + 1) if footer else 0.0)
-    figure.set_figheight(figure.get_figheight() + extra)
-    return settle(figure)
