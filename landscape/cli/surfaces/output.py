@@ -35,7 +35,7 @@ def finish(
         terminal.line(f"evaluation: {found.provenance['evaluation']}")
     for quantity, deviation in found.deviations.items():
         terminal.line(f"{quantity.replace('_', ' ')}: {deviation.line}")
-    for text in found.check.lines() if found.check else ():
+    for text in found.check_lines():
         terminal.line(f"check: {text}")
     if found.check is not None and not found.check.passed:
         terminal.unconverged.append("the check of the surface")

@@ -72,7 +72,7 @@ def barrier_facts(piece: Slice) -> list[str]:
 
 def check_line(piece: Slice) -> str:
     """The slice's check in one line; an incomplete slice has no check."""
-    return "NOT CHECKED: unfinished" if piece.check is None else str(piece.check.summary())
+    return str(piece.check_summary())
 
 
 def random_axes_line(piece: Slice) -> str:

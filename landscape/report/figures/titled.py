@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from matplotlib.figure import Figure
 
@@ -185,11 +186,11 @@ def figure_interpolation(
 
     The two minima have the names in `ends`, else those in the slice's provenance, else "start" and "end".
     """
-    names = ends or tuple(piece.provenance.get("ends", ("start", "end")))
+    piece = piece if ends is None else replace(piece, provenance={**piece.provenance, "ends": list(ends)})
     facts = barrier_facts(piece) + (["±: 95 % over samples"] if piece.barriers else [])
     facts += [track_line(track, piece) for track in piece.tracks]
     lines = ["; ".join(facts), subject_line(piece.provenance), check_line(piece)]
-    return finish(draw_interpolation(piece, ends=(names[0], names[1]))[0], title or piece.title, lines, caption)
+    return finish(draw_interpolation(piece)[0], title or piece.title, lines, caption)
 
 
 def figure_certificate(
