@@ -35,7 +35,7 @@ from landscape.report.figures.ranked_samples import are_images, draw_ranked_imag
 from landscape.report.figures.spectrum import draw_minibatch_spectra, resolution
 from landscape.report.over_training.history import Run
 from landscape.report.quantities import quantity_name
-from landscape.report.style import unit_text
+from landscape.report.style import number_of, unit_text
 from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
 from landscape.report.words_around import finish
@@ -63,7 +63,8 @@ def figure_density(
     caption: bool = True,
 ) -> Figure:
     """`draw_density` with title and caption."""
-    work = f"{density.probes} probes × {density.nodes.shape[1]} steps, {density.dim:,} weights"
+    probes, steps = number_of(density.probes, "probe"), number_of(density.nodes.shape[1], "step")
+    work = f"{probes} × {steps}, {number_of(density.dim, 'weight')}"
     facts = "; ".join([f"stochastic Lanczos quadrature: {work}", *resolution(density)])
     return finish(draw_density(density, eigenpairs=eigenpairs), title, [facts, subject_line(provenance)], caption)
 
@@ -107,7 +108,8 @@ def figure_breakdown(
     """`draw_breakdown` with title and caption."""
     lost = sum(not b.lambda_max.converged for b in (*layers, *filters))
     state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
-    facts = f"{len(layers)} layers, {len(filters)} filters (weights without biases); {state}"
+    counts = ", ".join([number_of(len(layers), "layer"), *([number_of(len(filters), "filter")] if filters else [])])
+    facts = f"{counts} (weights without biases); {state}"
     return finish(draw_breakdown(layers, filters)[0], title, [facts, subject_line(provenance)], caption)
 
 
@@ -251,7 +253,7 @@ def figure_measures(
 
 def figure_effects(comparison: Comparison, *, title: str = "Differences between the groups", caption: bool = True) -> Figure:
     """`draw_effects` with the number of runs and the tests."""
-    sizes = ", ".join(f"{name}: {len(runs)} runs" for name, runs in comparison.groups.items())
+    sizes = ", ".join(f"{name}: {number_of(len(runs), 'run')}" for name, runs in comparison.groups.items())
     axes = draw_effects(comparison)
     tests = f"{bars_line(*axes)}q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"
     return finish(axes[0], title, [sizes, tests, runs_line(comparison.groups)], caption)
@@ -264,7 +266,7 @@ def figure_correlations(
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
     ax = draw_correlations(comparison)
-    facts = [f"{bars_line(ax)}{runs} runs, assumed independent"] + ([f"Ψ over {varying}"] if varying else [])
+    facts = [f"{bars_line(ax)}{number_of(runs, 'run')}, assumed independent"] + ([f"Ψ over {varying}"] if varying else [])
     return finish(ax, title, ["; ".join(facts), runs_line(comparison.groups)], caption)
 
 
@@ -274,7 +276,7 @@ def figure_separation(
     """`draw_separation` with the number of runs and the tests."""
     sizes = next(iter(comparison.memorization.values())).n if comparison.memorization else (0, 0)
     ax = draw_separation(comparison)
-    facts = f"{bars_line(ax)}{sizes[0]} runs that memorized, {sizes[1]} others"
+    facts = f"{bars_line(ax)}{number_of(sizes[0], 'run')} that memorized, {number_of(sizes[1], 'other')}"
     tests = "q: permutation tests on ranks, Benjamini-Hochberg over all measures"
     return finish(ax, title, [facts, tests, runs_line(comparison.groups)], caption)
 
