@@ -288,6 +288,14 @@ def test_a_figure_of_test_values_quotes_no_check_of_the_training_loss():
     assert "test values" in test
 
 
+def test_blocks_are_counted_and_shaded_only_where_filters_are_spread():
+    one, filters = LAYERS[:1], [replace(LAYERS[0], filter=i) for i in range(1)]
+    assert caption(figure_breakdown(one)) == "1 layer (weights without biases); all eigenvalues converged"
+    assert caption(figure_breakdown(LAYERS, filters)).startswith("2 layers, 1 filter (weights without biases)")
+    assert [len(ax.patches) for ax in figure_breakdown(LAYERS).axes] == [0, 0]
+    assert [len(ax.patches) for ax in figure_breakdown(LAYERS, filters).axes] == [0, 2]
+
+
 def test_the_lower_axis_of_the_blocks_starts_at_zero():
     blocks = [
         Block(f"l{i}", None, 9, Estimate(5.0 + i, 0.1, "t", 8), Estimate(2.0 + 0.3 * i, 1e-3, "residual", 8)) for i in range(4)

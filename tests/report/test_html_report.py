@@ -16,6 +16,7 @@ import report_examples as examples
 from landscape.errors import UsageError
 from landscape.report import slice_csv, write_report
 from landscape.report.page.table_cells import breakable, cell, check_verdict, labels
+from landscape.report.surfaces.depth import ELEVATIONS
 from landscape.results import Barrier, Block, Estimate, NormRatios, Slice
 
 SIDES = {"small": 1.0, "large": 2.0}
@@ -333,6 +334,35 @@ def test_interactive_rows_are_axis_two():
     assert centre.z[0] >= 0
     x, y = np.meshgrid(surface.x, surface.y)
     np.testing.assert_allclose(surface.z, x + 10 * y)
+
+
+@pytest.mark.parametrize("steep", [0.3, 40.0, 200.0])
+def test_the_checkpoint_is_seen_in_the_first_view_of_a_surface_to_turn(steep):
+    """No point of the bowl lies above the ray from its bottom to the eye; a flatter eye would not do, if there is one."""
+    interactive = pytest.importorskip("landscape.report.page.interactive", reason="the report extra is not installed")
+
+    def bowl(u, v):
+        return 1 + steep * (u**2 + v**2) ** 1.5
+
+    lengths = {"axis_lengths": [1.0, 22.61]}
+    piece = examples.plane(41, 41, function=bowl, provenance=lengths)
+    figure = interactive._figure(piece, "loss")
+    scene, eye = figure.layout.scene, figure.layout.scene.camera.eye
+    box = np.array([scene.aspectratio.x / 2, scene.aspectratio.y / 2])  # lengths of 1 on the floor
+    low, high = scene.zaxis.range
+    up, around = np.arctan2(eye.z, np.hypot(eye.x, eye.y)), np.arctan2(eye.y, eye.x)
+    way = np.linspace(0, 0.5 / max(abs(np.cos(around)), abs(np.sin(around))), 500)[:, None] * scene.aspectratio.x
+    u, v = (way * [np.cos(around), np.sin(around)] / box).T
+    z = np.log10(bowl(u, v)) if "log" in figure.data[0].colorbar.title.text else bowl(u, v)
+    above = (z - z[0]) * scene.aspectratio.z / (high - low)
+    seen = {e: bool((above <= way[:, 0] * np.tan(np.radians(e)) + 0.02).all()) for e in ELEVATIONS}
+    chosen = round(float(np.degrees(up)))
+    assert seen[chosen]
+    assert not any(seen[e] for e in ELEVATIONS if e < chosen - 8)  # by one step it may be more careful than this ray
+    assert scene.camera.projection.type == "orthographic"
+    assert "checkpoint" in [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert scene.xaxis.title.text.endswith("(distance in weight space)")
+    assert scene.yaxis.title.text.endswith("(1 = a distance of 22.6)")
 
 
 def test_interactive_without_plotly_says_how_to_get_it(tmp_path, monkeypatch):

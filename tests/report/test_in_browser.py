@@ -10,8 +10,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import report_examples as examples
+from matplotlib.colors import to_rgb
 
 from landscape.report import slice_csv, write_report
+from landscape.report.style import VERMILLION
 from landscape.results import Check, Estimate, Information, LayerInformation, MinibatchSpectra, MutualInformation, WatchHistory
 from landscape.results import SampleScores as Scores
 
@@ -145,6 +147,11 @@ def eye(page):
     return page.evaluate("() => { const e = document.querySelector('.turn').layout.scene.camera.eye; return [e.x, e.y, e.z] }")
 
 
+def size(page):
+    """How large the box of the surface is drawn."""
+    return page.evaluate("() => document.querySelector('.turn').layout.scene.aspectratio.x")
+
+
 def test_it_opens_in_two_seconds(surface, file):
     """In processor time of the page, whatever else the machine does. The surface is drawn later, near the window."""
     page = surface.context.browser.new_page(viewport={"width": 1400, "height": 900})
@@ -247,7 +254,7 @@ def test_the_picture_is_not_empty(opened):
 
 
 def test_the_surface_is_turned_by_keys_buttons_and_mouse(surface):
-    start = eye(surface)
+    start, full = eye(surface), size(surface)
     place = surface.locator(".turn")
     place.focus()
     surface.keyboard.press("ArrowLeft")
@@ -257,8 +264,12 @@ def test_the_surface_is_turned_by_keys_buttons_and_mouse(surface):
     surface.keyboard.press("ArrowUp")
     assert eye(surface)[2] > start[2]
     surface.keyboard.press("+")
-    assert np.linalg.norm(eye(surface)) == pytest.approx(np.linalg.norm(start) / 1.15)
+    assert size(surface) == pytest.approx(1.15 * full)
+    surface.keyboard.press("-")
+    assert size(surface) == pytest.approx(full)
+    surface.keyboard.press("+")
     surface.keyboard.press("Home")
+    assert size(surface) == pytest.approx(full)
     assert eye(surface) == pytest.approx(start)
     surface.get_by_role("button", name="Look from lower").click()
     assert eye(surface)[2] < start[2]
@@ -274,6 +285,26 @@ def test_the_surface_is_turned_by_keys_buttons_and_mouse(surface):
         "x => Math.abs(document.querySelector('.turn').layout.scene.camera.eye.x - x) > 1e-3", arg=start[0]
     )
     surface.get_by_role("button", name="Reset the view").click()
+
+
+def test_the_checkpoint_is_seen_in_the_first_view(chromium, tmp_path):
+    """A bowl so steep that from a low eye its rim hides the bottom: the dot's colour is on the screen all the same."""
+    from matplotlib.image import imread
+
+    bowl = examples.plane(25, 25, function=lambda u, v: 0.01 + 40 * (u**2 + v**2) ** 1.5)
+    page = chromium("--use-angle=swiftshader", "--enable-unsafe-swiftshader").new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(write_report(tmp_path / "bowl.html", title="t", slices=[bowl], interactive=True).as_uri())
+    page.locator(".turn").scroll_into_view_if_needed()
+    page.wait_for_selector(".turned .turn[data-state=built]")
+    figure = page.locator("figure.lead").first
+    _, picture = saved(page, figure.get_by_role("button", name=re.compile("^PNG")))
+    page.close()
+    pixels = imread(io.BytesIO(picture), format="png")[..., :3]
+    dot = np.abs(pixels - np.array(to_rgb(VERMILLION))).max(axis=2) < 0.06
+    rows, columns = pixels.shape[:2]
+    dot[: rows // 8, : columns // 3] = False  # the legend
+    assert dot.sum() > 60  # a disc of 6 pixels at three times the size has 250
 
 
 def test_the_turned_view_is_what_is_saved(surface):

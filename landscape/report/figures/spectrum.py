@@ -148,6 +148,7 @@ def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> A
     ):
         bins = np.histogram_bin_edges(np.arcsinh(values / _unit(found)) if log else values, bins="auto")
         edges = np.sinh(bins) * _unit(found) if log else bins
+        edges[[0, -1]] = min(edges[0], values.min()), max(edges[-1], values.max())  # which rounding may leave outside
         ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=f"{name} of {len(found)} mini-batches of {found.size}")
         ax.axvline(whole, color=color, lw=1.3, ls="--", label=f"{name} of all {found.samples:,} samples")
     if log:
