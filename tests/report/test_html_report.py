@@ -495,11 +495,17 @@ def test_the_ends_of_a_line_have_the_names_of_its_figure(tmp_path, monkeypatch):
 
 def test_settings_are_told_in_words(tmp_path):
     one = examples.sharpness("a")
-    told = {"memory": {"budget": 3 << 30, "bases": [{"vectors": 4, "bytes": 5 << 20}]}, "span": (-1.0, 1.0), "keep": True}
+    told = {
+        "memory": {"budget": 3 << 30, "bases": [{"vectors": 4, "where": "disk", "bytes": 5 << 20}]},
+        "keep": True,
+        "span": (-1.0, 1.0),
+        "products": "plain",
+    }
     page = Page(write_report(tmp_path / "a.html", title="t", sharpness=[replace(one, provenance=told)]).read_text())
-    for words in ("3.0 GiB", "vectors: 4, bytes: 5 MiB", "-1, 1", "yes"):
+    for words in ("memory limit3.0 GiB", "Krylov bases4 vectors, 5 MiB, on disk", "-1, 1", "yes"):
         assert words in page.words
-    assert "{" not in page.words
+    for words in ("{", "plain", "memory.", "products:", "where: "):
+        assert words not in page.words
     assert str(3 << 30) not in page.words
 
 

@@ -109,7 +109,8 @@ def band_handles(ax: Axes, piece: Slice, quantities: Sequence[str]) -> list[Arti
 def _cut(ax: Axes) -> bool:
     """Whether a band reaches beyond the axes."""
     low, high = ax.get_ylim()
-    bands = [c.get_paths()[0].vertices[:, 1] for c in ax.collections if str(c.get_gid()).startswith("band ") and c.get_paths()]
+    drawn = (c for c in ax.collections if str(c.get_gid()).startswith("band ") and c.get_paths())
+    bands = [np.asarray(c.get_paths()[0].vertices)[:, 1] for c in drawn]
     return any(float(np.min(v)) < low or float(np.max(v)) > high for v in bands)
 
 

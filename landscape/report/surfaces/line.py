@@ -1,6 +1,7 @@
 """Drawing of a slice along one direction and of the path between two minima."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -108,8 +109,9 @@ def draw_interpolation(
         _name_ends(ax, piece.ends, at)
         ax.set_xlabel("position a")
         barrier = _barrier(ax, piece, at) if group[0] == "loss" else []
-        legend_above(ax, [*ax.get_legend_handles_labels()[0], *band_handles(ax, piece, group), *barrier])
-        lines = max(lines, sum(1 + text.get_text().count("\n") for text in ax.get_legend().get_texts()))
+        handles = [*ax.get_legend_handles_labels()[0], *band_handles(ax, piece, group), *barrier]
+        legend_above(ax, handles)
+        lines = max(lines, sum(1 + str(h.get_label()).count("\n") for h in handles))
     if own and lines > LEGEND:
         figure = axes[0].get_figure(root=True)
         assert figure is not None  # new_figure made it
@@ -141,6 +143,7 @@ def _name_ends(ax: Axes, ends: tuple[str, str], at: tuple[float, float]) -> None
     names = [name for _, name in named]
     # Names at the ends of the axis stand inwards, others in the middle of their line; two that would meet stand in two lines.
     shares = [(place - low) / (high - low) for place, _ in named]
+    sides: list[Literal["left", "center", "right"]]
     sides = ["left" if share < 0.05 else "right" if share > 0.95 else "center" for share in shares]
     if len(names) == 2:
         inches = ax.get_position().width * ax.get_figure().get_figwidth()  # type: ignore[union-attr]  # axes have a figure

@@ -111,7 +111,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.set_ylabel(step_label(piece, 1, 30), labelpad=9, fontsize=8)
     # Numbers are centred beside their ticks, so half of the widest keeps them off; 5 points are there without any pad.
     pad = max(36 * max(map(partial(width_of, points=7.5), names), default=0.0) - 5, 1.0)
-    ax.set_zlabel(quantity_label(quantity) + (", log scale" if field.log else ""), labelpad=max(pad, 6.0), fontsize=8)
+    ax.set_zlabel(quantity_label(quantity) + (", log scale" if field.log else ""), labelpad=max(2 * pad - 4, 6.0), fontsize=8)
     ax.tick_params(labelsize=7.5, pad=1)
     ax.tick_params(axis="z", pad=pad)
     ax.xaxis.set_major_locator(MaxNLocator(5))
