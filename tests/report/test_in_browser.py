@@ -14,7 +14,6 @@ from matplotlib.colors import to_rgb
 
 from landscape.report import slice_csv, write_report
 from landscape.report.style import VERMILLION
-from landscape.results import Check, Estimate, Information, LayerInformation, MinibatchSpectra, MutualInformation, WatchHistory
 from landscape.results import SampleScores as Scores
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -26,32 +25,9 @@ PATIENCE = 180_000  # ms; WebGL is drawn by the CPU here, which takes seconds fo
 CONTROLS = "a, button, [tabindex='0']"
 
 
-def minibatches():
-    """Eight mini-batches with known eigenvalues."""
-    large, small = np.linspace(2, 9, 8), np.linspace(-1, 0.5, 8)
-    return MinibatchSpectra(
-        16, 128, large, small, np.full((8, 2), 1e-6), np.ones((8, 2), bool), Estimate(4.0), Estimate(-0.1), 400
-    )
-
-
-def watched():
-    """A run that crosses its edge at the third check."""
-    values = (5.0, 20.0, 60.0, 51.0)
-    checks = [Check(100 * i, 2.0 / (i + 1), {"lambda_max": Estimate(v, 1e-4, "residual", 20)}, {"lambda_max": 50.0}, 0.1)
-              for i, v in enumerate(values)]  # fmt: skip
-    return WatchHistory(tuple(checks), {"lambda_max": "loss / weight^2"}, "SGD, lr 0.04", provenance={"samples": 1024})
-
-
 def scores():
     """Thirty samples with one score."""
     return Scores({"input_curvature": np.arange(30.0)}, {"input_curvature": "loss / input^2"}, "input_curvature", top=8)
-
-
-def bits():
-    """Two layers by one estimator."""
-    rows = [LayerInformation(f"relu{i}", 64, "kde_lower", MutualInformation(5.0 - i, 3.0), MutualInformation(4.5 - i, 2.9))
-            for i in (1, 2)]  # fmt: skip
-    return Information(tuple(rows), 256, 3.3, {"noise": 1e-3})
 
 
 def everything():
@@ -61,13 +37,13 @@ def everything():
         "sharpness": seven,
         "eigenpairs": {"clean-b16": examples.eigenpairs("both")},
         "densities": {"clean-b16": examples.density()},
-        "minibatches": {"clean-b16": minibatches()},
+        "minibatches": {"clean-b16": examples.minibatches()},
         "slices": [examples.interpolation(), examples.line(), examples.plane(25, 25)],
         "certificates": {"clean-b16": [(a, examples.certificate(a)) for a in (1.0, 10.0)]},
         "history": examples.history(),
-        "watches": {"digits-watch": watched()},
+        "watches": {"digits-watch": examples.watched()},
         "samples": {"clean-b16": scores()},
-        "information": {"clean-b16": bits()},
+        "information": {"clean-b16": examples.bits()},
         "commands": ["landscape sharpness runs/*/final.pt --seed 0"],
     }
 

@@ -109,7 +109,10 @@ def draw_interpolation(
         _name_ends(ax, piece.ends, at)
         ax.set_xlabel("position a")
         barrier = _barrier(ax, piece, at) if group[0] == "loss" else []
-        handles = [*ax.get_legend_handles_labels()[0], *band_handles(ax, piece, group), *barrier]
+        handles = [*ax.get_legend_handles_labels()[0], *band_handles(ax, piece, group)]
+        for handle in handles:
+            handle.set_label(fitted(handle.get_label(), _inches(ax), 8))
+        handles += barrier
         legend_above(ax, handles)
         lines = max(lines, sum(1 + str(h.get_label()).count("\n") for h in handles))
     if own and lines > LEGEND:
@@ -199,5 +202,9 @@ def _barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> list[Artist]:
 
 def _remark(ax: Axes, text: str) -> list[Artist]:
     """A legend entry of words alone, in lines that fit the axes."""
-    inches = ax.get_position().width * ax.get_figure().get_figwidth()  # type: ignore[union-attr]  # axes have a figure
-    return [Line2D([], [], ls="", label=fitted(text, inches - 0.1, 8))]
+    return [Line2D([], [], ls="", label=fitted(text, _inches(ax), 8))]
+
+
+def _inches(ax: Axes) -> float:
+    """Room for the words of a legend above the axes."""
+    return ax.get_position().width * ax.get_figure().get_figwidth() - 0.1  # type: ignore[union-attr]  # axes have a figure
