@@ -5,6 +5,7 @@ from landscape.results.certificate_table import CertificateTable
 from landscape.results.compared.comparison import Comparison
 from landscape.results.compared.group_statistics import FALSE_DISCOVERY, Difference, GroupValue
 from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
+from landscape.results.compared.sweep import ORDERS, Sweep, Unmeasured
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.information import Information, LayerInformation, MutualInformation
@@ -35,6 +36,7 @@ __all__ = [
     "FALSE_DISCOVERY",
     "MISSING",
     "NOT_FINITE",
+    "ORDERS",
     "STATUS",
     "UNCONVERGED",
     "Alarm",
@@ -79,6 +81,8 @@ __all__ = [
     "SpectralDensity",
     "Spent",
     "Stationarity",
+    "Sweep",
     "Track",
+    "Unmeasured",
     "WatchHistory",
 ]

@@ -18,6 +18,7 @@ COMMANDS = {
     "init": ("init", FIRST),
     "inspect": ("inspect", FIRST),
     "sharpness": ("sharpness", FIRST, *FEW, "--measures", "trace:probes=4,weight_curvature,keskar:method=climb"),
+    "sweep": ("sweep", FIRST, *FEW, "--measures", "weight_curvature"),
     "spectrum": ("spectrum", FIRST, *FEW, "-k", 1, "--probes", 2, "--steps", 6, "--per-layer", "--allow-unconverged"),
 }
 SLOW = {
