@@ -144,7 +144,7 @@ def test_nothing_written_is_cut_or_overlaps(gallery):
 
 def test_every_axis_of_the_gallery_has_a_label(gallery):
     for name, figure in gallery:
-        if name == "sample_images":  # pictures without axes
+        if name in ("sample_images", "certificate_panels"):  # no axes; one label for all panels
             continue
         for ax in (ax for ax in figure.axes if ax.axison):  # the others hold a legend
             named = [t.get_text() for t in (ax if ax.get_yticklabels() else figure.axes[0]).get_yticklabels()]
