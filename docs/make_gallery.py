@@ -1,9 +1,9 @@
 """Runs the pages of docs/gallery/ and collects their pictures for the site: `python docs/make_gallery.py [NAME...]`.
 
 Every page shows a command, the same in Python, and a line `Picture: FILE`. Both are run here, in build/gallery/, on the
-networks in experiments/checkpoints/. The command must write FILE, and the Python must draw a figure with the same lines, points
-and fields; if it has others, the build stops. The pictures go to build/gallery/pictures/, where the site takes them from
-(docs/site_hooks.py).
+networks in experiments/checkpoints/. The command must write FILE, and the Python must save NAME.png, a figure with the same
+lines, points, fields, bars and areas; if it has others, the build stops. The pictures go to build/gallery/pictures/, where the
+site takes them from (docs/site_hooks.py).
 """
 
 import argparse
@@ -15,14 +15,18 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,15 +74,19 @@ def run(line: str) -> None:
 
 
 def content(figure: Figure) -> list[np.ndarray]:
-    """The data of a figure: what its lines, points and fields show, without titles, captions and legends."""
-    found = []
-    for artist in (artist for axes in figure.axes for artist in axes.get_children()):
-        for get in ("get_xydata", "get_array", "get_offsets"):
-            values = getattr(artist, get, lambda: None)()
-            if values is not None and np.size(values) > 1:
-                found.append(np.ma.filled(np.ma.asarray(values, float), np.nan))
-                break
-    return found
+    """The data of a figure: what its lines, points, fields, bars and areas show, without titles, captions and legends."""
+    found: list[Any] = []
+    for artist in (artist for axes in figure.axes for artist in axes.get_children() if artist is not axes.patch):
+        if isinstance(artist, Line2D):
+            found.append(artist.get_xydata())
+        elif isinstance(artist, Patch):  # a bar, the outline of a histogram
+            found.append(artist.get_patch_transform().transform_path(artist.get_path()).vertices)
+        elif isinstance(artist, Collection):
+            found += [artist.get_array(), artist.get_offsets(), *(path.vertices for path in artist.get_paths())]
+        elif isinstance(artist, ScalarMappable):  # an image
+            found.append(artist.get_array())
+    known = (np.ma.filled(np.ma.asarray(values, float), np.nan) for values in found if values is not None)
+    return [values for values in known if values.size > 1]
 
 
 def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -90,20 +98,31 @@ def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 
 
 @contextmanager
-def saved_figures() -> Iterator[list[list[np.ndarray]]]:
-    """The contents of all figures that are saved meanwhile."""
-    found: list[list[np.ndarray]] = []
+def saved_figures() -> Iterator[dict[bytes, list[np.ndarray]]]:
+    """The contents of all figures that are saved meanwhile, by the bytes of their files."""
+    found: dict[bytes, list[np.ndarray]] = {}
     own = Figure.savefig
 
-    def savefig(figure: Figure, *arguments: Any, **options: Any) -> None:
-        own(figure, *arguments, **options)
-        found.append(content(figure))
+    def savefig(figure: Figure, target: Any, *arguments: Any, **options: Any) -> None:
+        own(figure, target, *arguments, **options)
+        found[target.getvalue() if isinstance(target, BytesIO) else Path(target).read_bytes()] = content(figure)
 
     Figure.savefig = savefig  # type: ignore[method-assign]  # for the length of this block
     try:
         yield found
     finally:
         Figure.savefig = own  # type: ignore[method-assign]
+
+
+def saved_as(file: Path, figures: Mapping[bytes, list[np.ndarray]]) -> list[np.ndarray]:
+    """The content of the figure that stands in a file.
+
+    Raises:
+        Broken: the file is missing, or none of these figures was saved there last.
+    """
+    if not file.exists() or (found := figures.get(file.read_bytes())) is None:
+        raise Broken(f"expected a figure saved as {file}, found none")
+    return found
 
 
 def draw(page: Path, pictures: Path) -> dict[str, float]:
@@ -117,10 +136,11 @@ def draw(page: Path, pictures: Path) -> dict[str, float]:
     with redirect_stdout(StringIO()), saved_figures() as again:
         exec(compile("\n".join(blocks(page, "python")), str(page), "exec"), {"__name__": name})
     ended = time.perf_counter()
-    if not any(equal(first, second) for first in drawn for second in again):
+    picture = Path(str(pictured(text)))
+    if not equal(saved_as(picture, drawn), saved_as(Path(f"{name}.png"), again)):
         raise Broken("the Python draws other data than the command")
-    shutil.copy(str(pictured(text)), pictures / f"{name}.png")
-    with Image.open(str(pictured(text))) as image:
+    shutil.copy(picture, pictures / f"{name}.png")
+    with Image.open(picture) as image:
         small = image.convert("RGB")
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         small.quantize(128).save(pictures / f"{name}-small.png", optimize=True)

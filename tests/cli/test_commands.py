@@ -49,7 +49,7 @@ def test_a_checkpoint_starts_from_the_eigenvectors_of_the_one_before(runs):
     both = json.loads(landscape("sharpness", runs / "0.safetensors", runs / "1.safetensors", *names).out)["results"]
     alone = json.loads(landscape("sharpness", runs / "1.safetensors", *names).out)["results"][0]
     assert "start" not in both[0]["provenance"]
-    assert both[1]["provenance"]["start"] == "eigenvectors of a neighbour"
+    assert both[1]["provenance"]["start"] == "eigenvectors of a similar checkpoint"
     for name, one in alone["measures"].items():
         other = both[1]["measures"][name]
         assert other["converged"]

@@ -45,7 +45,7 @@ def test_values_are_those_of_a_cold_start_and_products_are_saved():
     spent = [sum(m.matvecs for r in runs[1:] for m in r.measures.values()) for runs in (cold, warm)]
     assert spent[1] < 0.95 * spent[0]
     assert "start" not in warm[0].provenance
-    assert warm[1].provenance["start"] == "eigenvectors of a neighbour"
+    assert warm[1].provenance["start"] == "eigenvectors of a similar checkpoint"
 
 
 def test_the_order_of_the_checkpoints_moves_no_value():

@@ -9,6 +9,10 @@ import report_examples as examples
 
 from landscape.report import figure_files
 from landscape.report.figures import titled
+from landscape.report.figures.information import figure_information
+from landscape.report.over_training.watched import figure_watched
+from landscape.results import Estimate, RandomAxes
+from landscape.results.surfaces.random_axes import RandomAxis
 
 
 def slices():
@@ -37,6 +41,47 @@ def slices():
     yield "lambda_min_3d", titled.figure_slice(signed, quantity="lambda_min", view="3d")
     ratio = plane_of("lambda_ratio", lambda u, v: 10.0 ** (2 * u + v - 3))
     yield "lambda_ratio", titled.figure_slice(ratio, quantity="lambda_ratio")
+
+
+WIDE = "A-RUN-WITH-A-LONG-NAME-IN-WIDE-CAPITALS-MMMWWW"
+
+
+def wide():
+    """(name, figure) of what is widest: a saddle that hides, and names in capitals."""
+    from test_drawn_lines import flat_beside_test
+
+    plane = examples.plane(9, 9)
+    error = Estimate(0.361, 0.03, "t", 64)
+    axes = {str(i): RandomAxis(0.405, replace(error, value=0.418), 0.05, 22.6) for i in (1, 2)}
+    low, high = Estimate(-0.024, 1e-6, "residual", 56), Estimate(1.9, 1e-6, "residual", 56)
+    hidden = replace(plane.check, random=RandomAxes(axes, 0.3, low, high))
+    said = {"checkpoint": f"{WIDE}.pt", "task": WIDE, "split": "train", "samples": 1347, "axis_lengths": [22.6, 22.6]}
+    saddle = replace(plane, check=hidden, provenance=said, title=f"Loss on a plane through {WIDE} and {WIDE}")
+    for view in ("contour", "3d"):
+        yield f"wide_{view}", titled.figure_slice(saddle, view=view)
+    yield "wide_line", titled.figure_slice(replace(examples.line(), provenance=said, title=WIDE, axes=(f"from {WIDE}",)))
+    yield "wide_path", titled.figure_interpolation(flat_beside_test(), ends=(WIDE, f"{WIDE}-2"), title=f"From {WIDE} to {WIDE}")
+    yield "own_panels", titled.figure_interpolation(flat_beside_test())
+    groups = {f"{WIDE}-{i}": [examples.sharpness(f"a{i}{j}", 1.0 + i, j) for j in range(3)] for i in range(2)}
+    yield "wide_measures", titled.figure_measures(groups, measures=["trace", "keskar"])
+
+
+def others():
+    """(name, figure) of the other results."""
+    from test_captions import BOTH, LAYERS
+    from test_drawn_comparisons import compared
+    from test_drawn_samples import scores
+
+    yield from wide()
+    yield "breakdown", titled.figure_breakdown(LAYERS, [replace(LAYERS[0], filter=i) for i in range(3)])
+    yield "breakdown_one", titled.figure_breakdown(LAYERS[:1], provenance=examples.PROVENANCE)
+    yield "minibatches", titled.figure_minibatch_spectra(examples.minibatches(), provenance=examples.PROVENANCE)
+    yield "samples", titled.figure_samples(scores())
+    yield "sample_images", titled.figure_samples(scores(np.random.default_rng(0).random((3, 1, 8, 8))))
+    yield "certificate_panels", titled.figure_certificate(BOTH)
+    yield "separation", titled.figure_separation(compared(3))
+    yield "watched", figure_watched(examples.watched())
+    yield "information", figure_information(examples.bits())
 
 
 def pictures():
@@ -95,6 +140,7 @@ def pictures():
     yield "comparison_effects", titled.figure_effects(compared(3))
     yield "comparison_effects_two", titled.figure_effects(compared(2))
     yield "comparison_correlations", titled.figure_correlations(compared(3))
+    yield from others()
     yield "history", titled.figure_history(examples.history(), provenance=examples.PROVENANCE)
 
 

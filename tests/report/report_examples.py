@@ -8,10 +8,15 @@ from landscape.results import (
     Barrier,
     Certificate,
     CertificateRow,
+    Check,
     Derivatives,
     Eigenpairs,
     Estimate,
+    Information,
+    LayerInformation,
     Measurement,
+    MinibatchSpectra,
+    MutualInformation,
     NormRatios,
     PathCheck,
     Sampling,
@@ -19,6 +24,7 @@ from landscape.results import (
     Slice,
     SliceCheck,
     SpectralDensity,
+    WatchHistory,
 )
 
 PROVENANCE = {
@@ -236,3 +242,26 @@ def history():
     clean |= {"train_accuracy": 1 - 0.9 * np.exp(-e / 6), "test_accuracy": 0.96 - 0.86 * np.exp(-e / 6)}
     noise |= {"train_accuracy": 1 - 0.9 / (1 + np.exp((e - 33) / 5)), "test_accuracy": np.full(60, 0.1)}
     return {"clean": clean, "random labels": noise}
+
+
+def minibatches():
+    """Eight mini-batches with known eigenvalues."""
+    large, small = np.linspace(2, 9, 8), np.linspace(-1, 0.5, 8)
+    return MinibatchSpectra(
+        16, 128, large, small, np.full((8, 2), 1e-6), np.ones((8, 2), bool), Estimate(4.0), Estimate(-0.1), 400
+    )
+
+
+def watched():
+    """A run that crosses its edge at the third check."""
+    values = (5.0, 20.0, 60.0, 51.0)
+    checks = [Check(100 * i, 2.0 / (i + 1), {"lambda_max": Estimate(v, 1e-4, "residual", 20)}, {"lambda_max": 50.0}, 0.1)
+              for i, v in enumerate(values)]  # fmt: skip
+    return WatchHistory(tuple(checks), {"lambda_max": "loss / weight^2"}, "SGD, lr 0.04", provenance={"samples": 1024})
+
+
+def bits():
+    """Two layers by one estimator."""
+    rows = [LayerInformation(f"relu{i}", 64, "kde_lower", MutualInformation(5.0 - i, 3.0), MutualInformation(4.5 - i, 2.9))
+            for i in (1, 2)]  # fmt: skip
+    return Information(tuple(rows), 256, 3.3, {"noise": 1e-3})

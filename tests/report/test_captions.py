@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import report_examples as examples
-from matplotlib.text import Text
 from test_drawn_comparisons import compared
 from test_drawn_minima import valleys
 from test_figure_files import visible_texts
@@ -265,26 +264,19 @@ def test_a_page_of_clean_pictures_has_the_same_words(tmp_path):
     assert pages[0][1] != pages[1][1]
 
 
-def test_the_height_of_a_barrier_stays_inside_its_panel():
-    """Above it is the legend, of four lines here; the hill is the highest place of the panel."""
-    a = np.linspace(0, 1, 21)
-    whole = examples.interpolation()
-    for lift, scale in ((-0.01, "log"), (5.0, "linear")):
-        values = {k: np.interp(a, whole.coordinates[0], v) + lift for k, v in whole.values.items() if "loss" in k}
-        barriers = {"loss": replace(whole.barriers["loss"], ends=whole.barriers["loss"].ends + lift)}
-        errors = {k: np.full(21, 0.02) for k in values}
-        piece = replace(
-            whole, coordinates=(a,), values=values, stderr=errors, paired=errors, status={}, barriers=barriers
-        )  # fmt: skip
-        for options in ({}, {"caption": False}):
-            figure = figure_interpolation(piece, ends=("small batch", "large batch"), **options)
-            figure.draw_without_rendering()
-            (ax,) = figure.axes
-            assert ax.get_yscale() == scale
-            (label,) = [t for t in ax.texts if isinstance(t, Text) and "barrier" in t.get_text()]
-            box = label.get_window_extent()
-            assert ax.bbox.y1 >= box.y1
-            assert not ax.get_legend().get_window_extent().overlaps(box)
+def test_the_ends_of_a_path_have_their_names_in_check_caption_and_page():
+    piece = examples.interpolation()
+    named = replace(piece, provenance={**piece.provenance, "ends": ["small", "large"]})
+    line = "checked: small, large, path, slopes, curvature"
+    assert caption(figure_interpolation(named)).endswith(line)
+    assert caption(figure_interpolation(piece, ends=("small", "large"))).endswith(line)
+    lost = replace(named, check=replace(named.check, exact=(True, False)))
+    entry = slice_entry(lost)["check"]
+    assert entry["lines"][1].startswith("large: checkpoint's loss ")
+    assert entry["words"] == "large, the end of the path, differs from its checkpoint's loss"
+    assert not [text for text in entry["lines"] if "start" in text]
+    twice = replace(piece, provenance={"ends": ["final", "final"]})
+    assert caption(figure_interpolation(twice)).endswith("checked: final (start), final (end), path, slopes, curvature")
 
 
 def test_a_figure_of_test_values_quotes_no_check_of_the_training_loss():
@@ -294,6 +286,14 @@ def test_a_figure_of_test_values_quotes_no_check_of_the_training_loss():
     assert "checked: " in train
     assert "checked: " not in test
     assert "test values" in test
+
+
+def test_blocks_are_counted_and_shaded_only_where_filters_are_spread():
+    one, filters = LAYERS[:1], [replace(LAYERS[0], filter=i) for i in range(1)]
+    assert caption(figure_breakdown(one)) == "1 layer (weights without biases); all eigenvalues converged"
+    assert caption(figure_breakdown(LAYERS, filters)).startswith("2 layers, 1 filter (weights without biases)")
+    assert [len(ax.patches) for ax in figure_breakdown(LAYERS).axes] == [0, 0]
+    assert [len(ax.patches) for ax in figure_breakdown(LAYERS, filters).axes] == [0, 2]
 
 
 def test_the_lower_axis_of_the_blocks_starts_at_zero():

@@ -1,5 +1,6 @@
 """Contours and surfaces: the right value at the right place, and nothing hidden."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
-from landscape.report import draw_slice
+from landscape.report import draw_slice, figure_slice
 from landscape.report.surfaces.plane import draw_contour
 from landscape.results.surfaces.track import Track
 
@@ -166,6 +167,34 @@ def test_an_axis_says_how_long_a_step_of_one_is():
     ax = draw_slice(piece)
     assert ax.get_xlabel().endswith("(distance in weight space)")
     assert ax.get_ylabel().endswith("(1 = a distance of 12.3)")
+
+
+def test_no_label_of_a_contour_lies_under_a_path():
+    """Every label of the plane without a path that its path would cross is gone, and only labels near the path are."""
+    places = np.array([[0.9, 0.8], [0.4, -0.6], [0.0, 0.0]])
+    bare = draw_slice(examples.plane(41, 41))
+    ax = draw_slice(examples.plane(41, 41, tracks=(Track("training", ("0", "1", "2"), places, np.zeros(3), 1.0),)))
+    ax.get_figure().draw_without_rendering()
+    (line,) = [line for line in ax.lines if line.get_gid() == "track training"]
+    path = ax.transData.transform(np.concatenate([np.linspace(a, b, 200) for a, b in itertools.pairwise(line.get_xydata())]))
+    labels = [t for t in ax.texts if t.get_gid() is None]
+    for text in labels:
+        assert not any(text.get_window_extent().contains(*p) for p in path), text
+    assert 0 < len(labels) < len(bare.texts)
+
+
+@pytest.mark.parametrize("function", [lambda u, v: 0.003 + u**2 + v**2, lambda u, v: 12345.0 + u + 0 * v])
+def test_numbers_of_the_vertical_axis_stand_off_their_ticks(function):
+    figure = figure_slice(examples.plane(9, 9, function=function), view="3d")
+    figure.dpi = 180
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    low, high = ax.get_zlim()
+    seen = [t for t in ax.zaxis.get_major_ticks() if low <= t.get_loc() <= high]
+    widest = max((t.label1.get_window_extent() for t in seen), key=lambda box: box.width)
+    ends = [t.tick1line.get_window_extent().x1 for t in seen]
+    assert min(t.label1.get_window_extent().x0 for t in seen) > max(ends)
+    assert not ax.zaxis.label.get_window_extent().overlaps(widest)
 
 
 def test_a_surface_carries_its_trajectory_at_its_own_height():

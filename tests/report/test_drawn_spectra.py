@@ -7,7 +7,8 @@ import pytest
 import report_examples as examples
 
 from landscape.report import draw_density, draw_eigenvalues, figure_density
-from landscape.report.figures.spectrum import _wide_parts
+from landscape.report.figures.spectrum import _wide_parts, draw_minibatch_spectra
+from landscape.results import Estimate, MinibatchSpectra
 
 
 def test_density_band_and_scale():
@@ -100,6 +101,23 @@ def test_eigenvalues_on_a_density_are_hollow_where_not_converged():
     assert [len(m.get_xdata()) for m in marks] == [7, 1]
     assert marks[1].get_markerfacecolor() == "white"
     assert marks[1].get_xdata()[0] == pairs.values[7]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-4, 1e-2, 1.0])
+def test_both_histograms_of_mini_batches_are_seen(scale):
+    """Whatever the ratio of the two ends: each fills some of the width, and counts every mini-batch once."""
+    draws = np.random.default_rng(0)
+    largest, smallest = draws.uniform(0.2, 5, 64), -scale * draws.lognormal(0, 0.7, 64)
+    found = MinibatchSpectra(
+        16, 1347, largest, smallest, np.full((64, 2), 1e-9), np.ones((64, 2), bool), Estimate(0.6), Estimate(-scale / 3), 9
+    )  # fmt: skip
+    ax = draw_minibatch_spectra(found)
+    ax.get_figure().draw_without_rendering()
+    for bars in ax.containers:
+        boxes = [bar.get_window_extent() for bar in bars if bar.get_height()]
+        assert max(b.x1 for b in boxes) - min(b.x0 for b in boxes) > 0.02 * ax.bbox.width
+        assert sum(bar.get_height() for bar in bars) == 64
+        assert all(ax.bbox.x0 <= b.x0 and b.x1 <= ax.bbox.x1 for b in boxes)
 
 
 def test_eigenvalues_stand_at_their_rank_with_their_residual():

@@ -16,6 +16,7 @@ import report_examples as examples
 from landscape.errors import UsageError
 from landscape.report import slice_csv, write_report
 from landscape.report.page.table_cells import breakable, cell, check_verdict, labels
+from landscape.report.surfaces.depth import ELEVATIONS
 from landscape.results import Barrier, Block, Estimate, NormRatios, Slice
 
 SIDES = {"small": 1.0, "large": 2.0}
@@ -335,6 +336,35 @@ def test_interactive_rows_are_axis_two():
     np.testing.assert_allclose(surface.z, x + 10 * y)
 
 
+@pytest.mark.parametrize("steep", [0.3, 40.0, 200.0])
+def test_the_checkpoint_is_seen_in_the_first_view_of_a_surface_to_turn(steep):
+    """No point of the bowl lies above the ray from its bottom to the eye; a flatter eye would not do, if there is one."""
+    interactive = pytest.importorskip("landscape.report.page.interactive", reason="the report extra is not installed")
+
+    def bowl(u, v):
+        return 1 + steep * (u**2 + v**2) ** 1.5
+
+    lengths = {"axis_lengths": [1.0, 22.61]}
+    piece = examples.plane(41, 41, function=bowl, provenance=lengths)
+    figure = interactive._figure(piece, "loss")
+    scene, eye = figure.layout.scene, figure.layout.scene.camera.eye
+    box = np.array([scene.aspectratio.x / 2, scene.aspectratio.y / 2])  # lengths of 1 on the floor
+    low, high = scene.zaxis.range
+    up, around = np.arctan2(eye.z, np.hypot(eye.x, eye.y)), np.arctan2(eye.y, eye.x)
+    way = np.linspace(0, 0.5 / max(abs(np.cos(around)), abs(np.sin(around))), 500)[:, None] * scene.aspectratio.x
+    u, v = (way * [np.cos(around), np.sin(around)] / box).T
+    z = np.log10(bowl(u, v)) if "log" in figure.data[0].colorbar.title.text else bowl(u, v)
+    above = (z - z[0]) * scene.aspectratio.z / (high - low)
+    seen = {e: bool((above <= way[:, 0] * np.tan(np.radians(e)) + 0.02).all()) for e in ELEVATIONS}
+    chosen = round(float(np.degrees(up)))
+    assert seen[chosen]
+    assert not any(seen[e] for e in ELEVATIONS if e < chosen - 8)  # by one step it may be more careful than this ray
+    assert scene.camera.projection.type == "orthographic"
+    assert "checkpoint" in [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert scene.xaxis.title.text.endswith("(distance in weight space)")
+    assert scene.yaxis.title.text.endswith("(1 = a distance of 22.6)")
+
+
 def test_interactive_without_plotly_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "landscape.report.page.interactive", raising=False)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
@@ -460,16 +490,22 @@ def test_the_ends_of_a_line_have_the_names_of_its_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(surface_section, "picture", lambda figure, *rest: drawn.append(figure))
     piece = examples.interpolation()
     surface_section.slice_entry(replace(piece, provenance={**piece.provenance, "ends": ["lr0.1", "lr0.5"]}))
-    assert "0: lr0.1, 1: lr0.5" in drawn[0].axes[0].get_xlabel()
+    assert [t.get_text() for t in drawn[0].axes[0].get_xticklabels(minor=True)] == ["lr0.1", "lr0.5"]
 
 
 def test_settings_are_told_in_words(tmp_path):
     one = examples.sharpness("a")
-    told = {"memory": {"budget": 3 << 30, "bases": [{"vectors": 4, "bytes": 5 << 20}]}, "span": (-1.0, 1.0), "keep": True}
+    told = {
+        "memory": {"budget": 3 << 30, "bases": [{"vectors": 4, "where": "disk", "bytes": 5 << 20}]},
+        "keep": True,
+        "span": (-1.0, 1.0),
+        "products": "plain",
+    }
     page = Page(write_report(tmp_path / "a.html", title="t", sharpness=[replace(one, provenance=told)]).read_text())
-    for words in ("3.0 GiB", "vectors: 4, bytes: 5 MiB", "-1, 1", "yes"):
+    for words in ("memory limit3.0 GiB", "Krylov bases4 vectors, 5 MiB, on disk", "-1, 1", "yes"):
         assert words in page.words
-    assert "{" not in page.words
+    for words in ("{", "plain", "memory.", "products:", "where: "):
+        assert words not in page.words
     assert str(3 << 30) not in page.words
 
 

@@ -10,9 +10,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import report_examples as examples
+from matplotlib.colors import to_rgb
 
 from landscape.report import slice_csv, write_report
-from landscape.results import Check, Estimate, Information, LayerInformation, MinibatchSpectra, MutualInformation, WatchHistory
+from landscape.report.style import VERMILLION
 from landscape.results import SampleScores as Scores
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -24,32 +25,9 @@ PATIENCE = 180_000  # ms; WebGL is drawn by the CPU here, which takes seconds fo
 CONTROLS = "a, button, [tabindex='0']"
 
 
-def minibatches():
-    """Eight mini-batches with known eigenvalues."""
-    large, small = np.linspace(2, 9, 8), np.linspace(-1, 0.5, 8)
-    return MinibatchSpectra(
-        16, 128, large, small, np.full((8, 2), 1e-6), np.ones((8, 2), bool), Estimate(4.0), Estimate(-0.1), 400
-    )
-
-
-def watched():
-    """A run that crosses its edge at the third check."""
-    values = (5.0, 20.0, 60.0, 51.0)
-    checks = [Check(100 * i, 2.0 / (i + 1), {"lambda_max": Estimate(v, 1e-4, "residual", 20)}, {"lambda_max": 50.0}, 0.1)
-              for i, v in enumerate(values)]  # fmt: skip
-    return WatchHistory(tuple(checks), {"lambda_max": "loss / weight^2"}, "SGD, lr 0.04", provenance={"samples": 1024})
-
-
 def scores():
     """Thirty samples with one score."""
     return Scores({"input_curvature": np.arange(30.0)}, {"input_curvature": "loss / input^2"}, "input_curvature", top=8)
-
-
-def bits():
-    """Two layers by one estimator."""
-    rows = [LayerInformation(f"relu{i}", 64, "kde_lower", MutualInformation(5.0 - i, 3.0), MutualInformation(4.5 - i, 2.9))
-            for i in (1, 2)]  # fmt: skip
-    return Information(tuple(rows), 256, 3.3, {"noise": 1e-3})
 
 
 def everything():
@@ -59,13 +37,13 @@ def everything():
         "sharpness": seven,
         "eigenpairs": {"clean-b16": examples.eigenpairs("both")},
         "densities": {"clean-b16": examples.density()},
-        "minibatches": {"clean-b16": minibatches()},
+        "minibatches": {"clean-b16": examples.minibatches()},
         "slices": [examples.interpolation(), examples.line(), examples.plane(25, 25)],
         "certificates": {"clean-b16": [(a, examples.certificate(a)) for a in (1.0, 10.0)]},
         "history": examples.history(),
-        "watches": {"digits-watch": watched()},
+        "watches": {"digits-watch": examples.watched()},
         "samples": {"clean-b16": scores()},
-        "information": {"clean-b16": bits()},
+        "information": {"clean-b16": examples.bits()},
         "commands": ["landscape sharpness runs/*/final.pt --seed 0"],
     }
 
@@ -143,6 +121,11 @@ def column(page, table, index):
 def eye(page):
     """Where the surface is seen from."""
     return page.evaluate("() => { const e = document.querySelector('.turn').layout.scene.camera.eye; return [e.x, e.y, e.z] }")
+
+
+def size(page):
+    """How large the box of the surface is drawn."""
+    return page.evaluate("() => document.querySelector('.turn').layout.scene.aspectratio.x")
 
 
 def test_it_opens_in_two_seconds(surface, file):
@@ -247,7 +230,7 @@ def test_the_picture_is_not_empty(opened):
 
 
 def test_the_surface_is_turned_by_keys_buttons_and_mouse(surface):
-    start = eye(surface)
+    start, full = eye(surface), size(surface)
     place = surface.locator(".turn")
     place.focus()
     surface.keyboard.press("ArrowLeft")
@@ -257,8 +240,12 @@ def test_the_surface_is_turned_by_keys_buttons_and_mouse(surface):
     surface.keyboard.press("ArrowUp")
     assert eye(surface)[2] > start[2]
     surface.keyboard.press("+")
-    assert np.linalg.norm(eye(surface)) == pytest.approx(np.linalg.norm(start) / 1.15)
+    assert size(surface) == pytest.approx(1.15 * full)
+    surface.keyboard.press("-")
+    assert size(surface) == pytest.approx(full)
+    surface.keyboard.press("+")
     surface.keyboard.press("Home")
+    assert size(surface) == pytest.approx(full)
     assert eye(surface) == pytest.approx(start)
     surface.get_by_role("button", name="Look from lower").click()
     assert eye(surface)[2] < start[2]
@@ -274,6 +261,26 @@ def test_the_surface_is_turned_by_keys_buttons_and_mouse(surface):
         "x => Math.abs(document.querySelector('.turn').layout.scene.camera.eye.x - x) > 1e-3", arg=start[0]
     )
     surface.get_by_role("button", name="Reset the view").click()
+
+
+def test_the_checkpoint_is_seen_in_the_first_view(chromium, tmp_path):
+    """A bowl so steep that from a low eye its rim hides the bottom: the dot's colour is on the screen all the same."""
+    from matplotlib.image import imread
+
+    bowl = examples.plane(25, 25, function=lambda u, v: 0.01 + 40 * (u**2 + v**2) ** 1.5)
+    page = chromium("--use-angle=swiftshader", "--enable-unsafe-swiftshader").new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(write_report(tmp_path / "bowl.html", title="t", slices=[bowl], interactive=True).as_uri())
+    page.locator(".turn").scroll_into_view_if_needed()
+    page.wait_for_selector(".turned .turn[data-state=built]")
+    figure = page.locator("figure.lead").first
+    _, picture = saved(page, figure.get_by_role("button", name=re.compile("^PNG")))
+    page.close()
+    pixels = imread(io.BytesIO(picture), format="png")[..., :3]
+    dot = np.abs(pixels - np.array(to_rgb(VERMILLION))).max(axis=2) < 0.06
+    rows, columns = pixels.shape[:2]
+    dot[: rows // 8, : columns // 3] = False  # the legend
+    assert dot.sum() > 60  # a disc of 6 pixels at three times the size has 250
 
 
 def test_the_turned_view_is_what_is_saved(surface):

@@ -219,7 +219,8 @@ def _tell(terminal: Terminal, comparison: "Comparison", lines: "dict[str, Slice]
                 extreme = f"{'lowest' if accuracy else 'highest'} at an end, a = {barrier.at:.3g}"
                 terminal.line(f"{name}: no barrier in {what}: {extreme}; {height} from the mean of both ends")
             else:
-                terminal.line(f"{name}: barrier in {what}: {height}, at a = {barrier.at:.3g}")
+                found, beyond = ("no barrier", " beyond its error") if barrier.within_error else ("barrier", "")
+                terminal.line(f"{name}: {found} in {what}{beyond}: {height}, at a = {barrier.at:.3g}")
         if "batchnorm" in piece.provenance:
             terminal.line(f"{name}: BatchNorm {piece.provenance['batchnorm']}")
     for remark in comparison.remarks[len(comparison.warnings) :]:

@@ -38,7 +38,7 @@ def finish(
     if found.refinement is not None:
         for quantity in found.refinement.points:
             terminal.line(f"{quantity.replace('_', ' ')}: {found.refinement.line(quantity)}")
-    for text in found.check.lines() if found.check else ():
+    for text in found.check_lines():
         terminal.line(f"check: {text}")
     if found.check is not None and not found.check.passed:
         terminal.unconverged.append("the check of the surface")

@@ -67,7 +67,7 @@ def sharpness(
         accuracy=centre.accuracy,
         measures=found,
         samples=objective.samples,
-        provenance=provenance(objective, seed) | ({"start": "eigenvectors of a neighbour"} if warm else {}),
+        provenance=provenance(objective, seed) | ({"start": "eigenvectors of a similar checkpoint"} if warm else {}),
         minimum=stationarity(objective, found, seed=seed) if derived else None,
         symmetries=found_symmetries(objective) if asked else None,
         directions=directions_of(objective),

@@ -16,7 +16,7 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
 
     Args:
         layers: the layers' blocks, in order.
-        filters: blocks of filters, drawn as small dots in the column of their layer.
+        filters: blocks of filters, drawn as small dots in the column of their layer, which is then shaded.
         axes: two axes; None makes a figure.
 
     Returns:
@@ -86,9 +86,9 @@ def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters:
             note(ax, f"{lost} at or below {floor:.1g}: not drawn", corner="lower right")
     else:
         ax.axhline(0, color=GREY, lw=0.8)  # which the limits of the axis then include
-    for place in places:
-        ax.axvspan(place - 0.32, place + 0.32, color=LIGHT, alpha=0.5, lw=0, zorder=0)
-    if filters:
+    if filters:  # a column for each layer, over which its filters are spread
+        for place in places:
+            ax.axvspan(place - 0.32, place + 0.32, color=LIGHT, alpha=0.5, lw=0, zorder=0)
         ax.plot(x, y, ".", color=VERMILLION, ms=3, alpha=0.7, label="one filter or neuron")
     ax.plot(places, tops, "s", color=BLUE, ms=5, label="whole layer")
     ax.set_title("Largest eigenvalue of each block")

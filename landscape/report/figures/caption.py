@@ -74,7 +74,7 @@ def barrier_facts(piece: Slice) -> list[str]:
 
 def check_line(piece: Slice) -> str:
     """The slice's check in one line; an incomplete slice has no check."""
-    return "NOT CHECKED: unfinished" if piece.check is None else str(piece.check.summary())
+    return str(piece.check_summary())
 
 
 def random_axes_line(piece: Slice) -> str:
@@ -116,7 +116,7 @@ def _subject(provenance: Provenance) -> list[str]:
     parts += [data] if data else []
     if provenance.get("samples") is not None:
         samples = provenance["samples"]
-        parts.append(f"{samples:,} samples" if isinstance(samples, int) else f"{samples} samples")
+        parts.append(number_of(samples, "sample") if isinstance(samples, int) else f"{samples} samples")
     if provenance.get("held_weights"):
         parts.append(weights_words(provenance))
     if provenance.get("batchnorm"):
@@ -131,7 +131,9 @@ def detection_line(found: SampleScores) -> str:
         return ""
     own = found.detection.get(found.by)
     parts = [f"{found.by} {own}" if own is not None else "", "" if best[0] == found.by else f"best: {best[0]} {best[1]}"]
-    return f"AUROC for {best[1].wrong} wrong labels, 95 % interval over samples: {'; '.join(p for p in parts if p)}"
+    return (
+        f"AUROC for {number_of(best[1].wrong, 'wrong label')}, 95 % interval over samples: {'; '.join(p for p in parts if p)}"
+    )
 
 
 def bars_line(*axes: Axes) -> str:

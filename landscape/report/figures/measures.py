@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from landscape.errors import UsageError
+from landscape.report.measured_text import fitted
 from landscape.report.style import (
     BLACK,
     CATEGORIES,
@@ -27,7 +28,6 @@ from landscape.report.style import (
     note,
     plain,
     unit_text,
-    wrapped,
 )
 from landscape.results import Comparison, Estimate, GroupValue, Sharpness
 from landscape.results.sharpness import joint_mark
@@ -220,7 +220,9 @@ def _panel(
     if _rotated(list(groups)):
         ax.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
     else:
-        ax.set_xticks(range(len(labels)), [wrapped(label, 14, 48) for label in groups])
+        inches = ax.get_position().width * ax.get_figure().get_figwidth()  # type: ignore[union-attr]  # axes have a figure
+        room = max(0.9 * inches / len(labels), 0.4)
+        ax.set_xticks(range(len(labels)), [fitted(label, room, 8, longest=48) for label in groups])
     ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.grid(axis="x", visible=False)
     mark, unit = _mark_and_unit(groups, name)

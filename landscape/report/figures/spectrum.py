@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from landscape.report.style import (
     BLACK,
@@ -14,6 +15,7 @@ from landscape.report.style import (
     legend_above,
     log_axis,
     new_axes,
+    number_of,
     short,
 )
 from landscape.results import Eigenpairs, MinibatchSpectra, SpectralDensity
@@ -54,7 +56,7 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
     floor, ceiling = _density_range(density)
     under = floor / 100  # below the axis, in place of zero
     _band(ax, density, floor)
-    ax.plot(grid, np.maximum(mean, under), color=BLUE, label=f"mean of {density.probes} probes", lw=1.3)
+    ax.plot(grid, np.maximum(mean, under), color=BLUE, label=f"mean of {number_of(density.probes, 'probe')}", lw=1.3)
     ends = np.concatenate([density.nodes.min(axis=1), density.nodes.max(axis=1)])
     ax.plot(
         ends,
@@ -133,29 +135,46 @@ def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
 
 @house
 def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> Axes:
-    """Draw how lambda_max and lambda_min are distributed over mini-batches, as histograms; lines for all samples together."""
+    """Draw how lambda_max and lambda_min are distributed over mini-batches, as histograms; lines for all samples together.
+
+    The axis is a symmetric logarithm if lambda_max alone spans more than two decades, or if one of the two histograms would be
+    narrower than a hundredth of a linear axis, where nobody would see it.
+    """
     ax = new_axes() if ax is None else ax
-    log = asks_for_log([found.largest.tolist()]) and bool((found.largest > 0).all())
+    log = bool((found.largest > 0).all()) and (asks_for_log([found.largest.tolist()]) or _too_narrow(found))
     for values, whole, color, name in (
         (found.smallest, found.whole_smallest.value, VERMILLION, "lambda_min"),
         (found.largest, found.whole_largest.value, BLUE, "lambda_max"),
     ):
         bins = np.histogram_bin_edges(np.arcsinh(values / _unit(found)) if log else values, bins="auto")
         edges = np.sinh(bins) * _unit(found) if log else bins
+        edges[[0, -1]] = min(edges[0], values.min()), max(edges[-1], values.max())  # which rounding may leave outside
         ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=f"{name} of {len(found)} mini-batches of {found.size}")
-        ax.axvline(whole, color=color, lw=1.3, ls="--", label=f"{name} of all {found.samples} samples")
+        ax.axvline(whole, color=color, lw=1.3, ls="--", label=f"{name} of all {found.samples:,} samples")
     if log:
         ax.set_xscale("symlog", linthresh=_unit(found), linscale=0.5)
+        ends = [*found.smallest, *found.largest, found.whole_smallest.value, found.whole_largest.value, 0.0]
+        low, high = np.arcsinh(np.array([min(ends), max(ends)]) / _unit(found))
+        ax.set_xlim(*(np.sinh([low - 0.4, high + 0.4]) * _unit(found)))
         _symlog_ticks(ax, _unit(found))
     ax.axvline(0, color=GREY, lw=0.8)
-    ax.set(xlabel=EIGENVALUE, ylabel="mini-batches")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel=EIGENVALUE + ("\nlog scale on both sides of 0" if log else ""), ylabel="mini-batches")
     legend_above(ax, ax.get_legend_handles_labels()[0])
     return ax
 
 
+def _too_narrow(found: MinibatchSpectra) -> bool:
+    """Whether one end's values would fill less than a hundredth of a linear axis."""
+    spreads = [float(np.ptp(values)) for values in (found.smallest, found.largest)]
+    ends = [*found.smallest, *found.largest, found.whole_smallest.value, found.whole_largest.value, 0.0]
+    return min(spreads) * DECADES_ASK < float(np.ptp(ends))
+
+
 def _unit(found: MinibatchSpectra) -> float:
-    """Where the symmetric logarithm of mini-batches' eigenvalues becomes linear: below the smallest lambda_max."""
-    return float(found.largest.min())
+    """Where the symmetric logarithm of mini-batches' eigenvalues becomes linear: below every lambda_max and |lambda_min|."""
+    sizes = np.abs([*found.smallest, *found.largest])
+    return float(sizes[sizes > 1e-9 * sizes.max()].min())
 
 
 def _ranks(pairs: Eigenpairs) -> np.ndarray:

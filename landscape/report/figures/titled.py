@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from landscape.report.figures.caption import (
@@ -35,9 +35,10 @@ from landscape.report.figures.ranked_samples import are_images, draw_ranked_imag
 from landscape.report.figures.spectrum import draw_minibatch_spectra, resolution
 from landscape.report.over_training.history import Run
 from landscape.report.quantities import quantity_name
-from landscape.report.style import GREY, house, settle, unit_text, wrapped
+from landscape.report.style import number_of, unit_text
 from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
+from landscape.report.words_around import finish
 from landscape.results import (
     Block,
     Breakdown,
@@ -62,7 +63,8 @@ def figure_density(
     caption: bool = True,
 ) -> Figure:
     """`draw_density` with title and caption."""
-    work = f"{density.probes} probes × {density.nodes.shape[1]} steps, {density.dim:,} weights"
+    probes, steps = number_of(density.probes, "probe"), number_of(density.nodes.shape[1], "step")
+    work = f"{probes} × {steps}, {number_of(density.dim, 'weight')}"
     facts = "; ".join([f"stochastic Lanczos quadrature: {work}", *resolution(density)])
     return finish(draw_density(density, eigenpairs=eigenpairs), title, [facts, subject_line(provenance)], caption)
 
@@ -106,7 +108,8 @@ def figure_breakdown(
     """`draw_breakdown` with title and caption."""
     lost = sum(not b.lambda_max.converged for b in (*layers, *filters))
     state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
-    facts = f"{len(layers)} layers, {len(filters)} filters (weights without biases); {state}"
+    counts = ", ".join([number_of(len(layers), "layer"), *([number_of(len(filters), "filter")] if filters else [])])
+    facts = f"{counts} (weights without biases); {state}"
     return finish(draw_breakdown(layers, filters)[0], title, [facts, subject_line(provenance)], caption)
 
 
@@ -185,11 +188,11 @@ def figure_interpolation(
 
     The two minima have the names in `ends`, else those in the slice's provenance, else "start" and "end".
     """
-    names = ends or tuple(piece.provenance.get("ends", ("start", "end")))
+    piece = piece if ends is None else replace(piece, provenance={**piece.provenance, "ends": list(ends)})
     facts = barrier_facts(piece) + (["±: 95 % over samples"] if piece.barriers else [])
     facts += [track_line(track, piece) for track in piece.tracks]
     lines = ["; ".join(facts), subject_line(piece.provenance), check_line(piece)]
-    return finish(draw_interpolation(piece, ends=(names[0], names[1]))[0], title or piece.title, lines, caption)
+    return finish(draw_interpolation(piece)[0], title or piece.title, lines, caption)
 
 
 def figure_certificate(
@@ -250,7 +253,7 @@ def figure_measures(
 
 def figure_effects(comparison: Comparison, *, title: str = "Differences between the groups", caption: bool = True) -> Figure:
     """`draw_effects` with the number of runs and the tests."""
-    sizes = ", ".join(f"{name}: {len(runs)} runs" for name, runs in comparison.groups.items())
+    sizes = ", ".join(f"{name}: {number_of(len(runs), 'run')}" for name, runs in comparison.groups.items())
     axes = draw_effects(comparison)
     tests = f"{bars_line(*axes)}q: permutation tests on ranks, Benjamini-Hochberg over all measures and pairs"
     return finish(axes[0], title, [sizes, tests, runs_line(comparison.groups)], caption)
@@ -263,7 +266,7 @@ def figure_correlations(
     runs = sum(map(len, comparison.groups.values()))
     varying = ", ".join(dict.fromkeys(k for g in comparison.granulated.values() for k in g.by_hyperparameter))
     ax = draw_correlations(comparison)
-    facts = [f"{bars_line(ax)}{runs} runs, assumed independent"] + ([f"Ψ over {varying}"] if varying else [])
+    facts = [f"{bars_line(ax)}{number_of(runs, 'run')}, assumed independent"] + ([f"Ψ over {varying}"] if varying else [])
     return finish(ax, title, ["; ".join(facts), runs_line(comparison.groups)], caption)
 
 
@@ -273,7 +276,7 @@ def figure_separation(
     """`draw_separation` with the number of runs and the tests."""
     sizes = next(iter(comparison.memorization.values())).n if comparison.memorization else (0, 0)
     ax = draw_separation(comparison)
-    facts = f"{bars_line(ax)}{sizes[0]} runs that memorized, {sizes[1]} others"
+    facts = f"{bars_line(ax)}{number_of(sizes[0], 'run')} that memorized, {number_of(sizes[1], 'other')}"
     tests = "q: permutation tests on ranks, Benjamini-Hochberg over all measures"
     return finish(ax, title, [facts, tests, runs_line(comparison.groups)], caption)
 
@@ -288,29 +291,3 @@ def figure_history(
 def worst_function(certificates: Sequence[Certificate]) -> Certificate:
     """The certificate with the largest change of outputs; those that failed to keep the function come first."""
     return max(certificates, key=lambda c: (not c.same_function, c.max_delta_logit / (c.logit_scale or 1.0)))
-
-
-@house
-def finish(ax: Axes, title: str, lines: Sequence[str] = (), caption: bool = True) -> Figure:
-    """Add title and caption to the figure of `ax` and freeze its layout.
-
-    Args:
-        ax: any axes of the figure.
-        title: written above.
-        lines: written below in small grey type, one paragraph each; empty ones are left out.
-        caption: False omits title and lines, for a paper with its own caption.
-    """
-    figure = ax.get_figure()
-    assert isinstance(figure, Figure)
-    if not caption:
-        return settle(figure)
-    width = figure.get_figwidth()
-    heading = wrapped(title, int(width * 11))
-    figure.suptitle(heading, x=0.012, ha="left", fontsize=10.5)
-    footer = "\n".join(wrapped(line, int(width * 21), 1000) for line in lines if line)
-    if footer:
-        figure.supxlabel(footer, x=0.012, ha="left", fontsize=6.5, color=GREY, linespacing=1.35)
-    # The axes keep their size: the figure grows by the height of title and caption.
-    extra = 0.17 * (heading.count("\n") + 1) + (0.13 * (footer.count("\n") + 1) if footer else 0.0)
-    figure.set_figheight(figure.get_figheight() + extra)
-    return settle(figure)

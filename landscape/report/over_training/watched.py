@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
-from landscape.report.figures.titled import finish
 from landscape.report.over_training.layer_curves import LAYERS, draw_layers
 from landscape.report.quantities import quantity_name
 from landscape.report.style import (
@@ -24,6 +23,7 @@ from landscape.report.style import (
     short,
     unit_text,
 )
+from landscape.report.words_around import finish
 from landscape.results import WatchHistory
 
 

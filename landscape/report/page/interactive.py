@@ -1,16 +1,22 @@
 """Interactive surfaces. This module imports plotly, so it is imported only for interactive reports."""
 
 from html import escape
-from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as graph
 from scipy.interpolate import RegularGridInterpolator
 
-from landscape.report.quantities import quantity_name, shown
+from landscape.report.quantities import quantity_name, shown, step_label
 from landscape.report.style import FIELD, VERMILLION, asks_for_log, label_text, log_ticks, short, tick_text
 from landscape.report.surfaces.coarse import preview
+from landscape.report.surfaces.depth import ELEVATIONS, Heights
+from landscape.report.surfaces.plane import AZIMUTH
+from landscape.report.surfaces.tracks import finely
 from landscape.results import Slice
+
+TALL = 0.8  # height of the box, whose sides have length 1, as in the figure
+TITLE = 48  # characters in a line of an axis title; plotly writes a third line over the numbers
+SIZE = 1.15  # of the box in the frame; in parallel projection the distance of the eye does not matter
 
 
 def surface_json(piece: Slice, quantity: str = "loss") -> str:
@@ -29,13 +35,17 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
     piece, _ = preview(piece, quantity)
     values, _ = shown(piece, quantity)
     z = np.where(np.isfinite(np.ma.filled(values, np.nan)), np.ma.filled(values, np.nan), np.nan)
-    axis: dict[str, object] = {"title": {"text": quantity_name(quantity)}}
+    # The colour bar names the quantity: plotly writes the title of a vertical axis over its numbers.
+    axis: dict[str, object] = {"title": {"text": ""}}
+    bar: dict[str, object] = {"title": {"text": _written(quantity_name(quantity))}, "len": 0.7, "thickness": 12, "x": 0.98}
     if asks_for_log([z]):
         ticks = log_ticks(float(np.nanmin(z)), float(np.nanmax(z)))
+        ticks = ticks[:: -(-len(ticks) // 6)]
         write = tick_text(ticks[0], ticks[-1])
         z = np.log10(z)
-        axis |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [write(t) for t in ticks]}
-        axis["title"] = {"text": f"{quantity_name(quantity)}, log scale"}
+        named = {"tickvals": np.log10(ticks).tolist(), "ticktext": [write(t) for t in ticks]}
+        axis |= named
+        bar |= named | {"title": {"text": _written(f"{quantity_name(quantity)},\nlog scale")}}
     x, y = (np.asarray(c, float) for c in piece.coordinates)
     texts = [[short(float(v)) for v in row] for row in np.ma.filled(values, np.nan).T]
     # plotly expects y along the rows, as matplotlib does.
@@ -44,36 +54,80 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         y=y,
         z=z.T,
         colorscale=FIELD,
-        showscale=False,
+        colorbar=bar,
         customdata=texts,
         hovertemplate="%{x:.3g}, %{y:.3g}: %{customdata}<extra></extra>",
     )
-    # plotly interprets some HTML in texts, so names are escaped.
-    names = ["<br>".join(map(escape, wrap(label_text(name, 60), 24))) for name in piece.axes]
-    scene: dict[str, object] = {"xaxis": {"title": {"text": names[0]}}, "yaxis": {"title": {"text": names[1]}}, "zaxis": axis}
-    camera = {"eye": {"x": -1.3, "y": -1.75, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}}
-    scene |= {"camera": camera, "aspectmode": "cube"}
+    known = z[np.isfinite(z)] if np.isfinite(z).any() else np.zeros(1)
+    margin = 0.04 * float(np.ptp(known)) or 0.5
+    seen = Heights(x, y, z.T, float(known.min()) - margin, float(known.max()) + margin, TALL)
+    elevation: float = ELEVATIONS[0]
+    if (centre := _centre(piece, seen)) is not None:
+        elevation = seen.elevation(np.zeros(2), AZIMUTH)
+    scene: dict[str, object] = {
+        "xaxis": _axis(step_label(piece, 0, TITLE), x),
+        "yaxis": _axis(step_label(piece, 1, TITLE), y),
+        "zaxis": axis | {"range": [seen.low, seen.high], "tickangle": 0},
+        "camera": _camera(elevation),
+        "aspectmode": "manual",
+        "aspectratio": {"x": SIZE, "y": SIZE, "z": SIZE * TALL},
+    }
+    legend = {
+        "x": 0.02,
+        "y": 0.98,
+        "xanchor": "left",
+        "yanchor": "top",
+        "itemsizing": "constant",
+        "font": {"size": 12},
+    }
     return graph.Figure(
-        [surface, *_tracks(piece, z), *_checkpoint(piece, z)],
-        {"scene": scene, "margin": {"l": 0, "r": 0, "t": 10, "b": 0}, "font": {"size": 11}, "showlegend": False},
-    )
+        [surface, *_tracks(piece, z), *([] if centre is None else [_checkpoint(seen, centre, elevation)])],
+        {
+            "scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "font": {"size": 11}, "showlegend": True,
+            "legend": legend,
+        },
+    )  # fmt: skip
 
 
-def _checkpoint(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
-    """The checkpoint at the origin, as in the figures; none if it is outside the plane or its loss is not finite."""
-    x, y = (np.asarray(c, float) for c in piece.coordinates)
-    if not all(float(c.min()) <= 0 <= float(c.max()) for c in (x, y)):
-        return []
-    height = RegularGridInterpolator((x, y), z)(np.zeros((1, 2)))
-    if not np.isfinite(height[0]):
-        return []
-    return [
-        graph.Scatter3d(
-            x=[0], y=[0], z=height + 0.02 * float(np.nanmax(z) - np.nanmin(z)), mode="markers", name="checkpoint",
-            hovertemplate="checkpoint<extra></extra>",
-            marker={"size": 6, "color": VERMILLION, "line": {"color": "white", "width": 2}},
-        )
-    ]  # fmt: skip
+def _axis(label: str, places: np.ndarray) -> dict[str, object]:
+    """An axis of the floor, from the first to the last place."""
+    title = {"text": _written(label), "font": {"size": 12}}
+    return {"title": title, "range": [float(places.min()), float(places.max())], "nticks": 6, "tickangle": 0}
+
+
+def _camera(elevation: float) -> dict[str, object]:
+    """The eye where the figure has it. In parallel projection what hides what is the same at every distance."""
+    up, around = np.radians([elevation, AZIMUTH])
+    x, y, z = 2 * np.array([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)])
+    return {
+        "eye": {"x": float(x), "y": float(y), "z": float(z)},
+        "center": {"x": 0, "y": 0, "z": 0},
+        "projection": {"type": "orthographic"},
+    }
+
+
+def _written(text: str) -> str:
+    """A label of a figure as plotly takes it, which interprets some HTML and no backslashes."""
+    return "<br>".join(map(escape, text.replace("\\$", "$").split("\n")))
+
+
+def _centre(piece: Slice, seen: Heights) -> float | None:
+    """The height at the checkpoint; None if it is outside the plane or its loss is not finite."""
+    if not all(float(np.min(c)) <= 0 <= float(np.max(c)) for c in piece.coordinates):
+        return None
+    height = float(seen.at(np.zeros((1, 2)))[0])
+    return height if np.isfinite(height) else None
+
+
+def _checkpoint(seen: Heights, height: float, elevation: float) -> graph.Scatter3d:
+    """The checkpoint on the surface, as in the figure, with its name in the legend."""
+    behind = bool(seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH)[0])
+    return graph.Scatter3d(
+        x=[0], y=[0], z=[height + 0.02 * (seen.high - seen.low)], mode="markers",
+        name="checkpoint, behind the surface" if behind else "checkpoint",
+        hovertemplate="checkpoint<extra></extra>",
+        marker={"size": 6, "color": VERMILLION, "line": {"color": "white", "width": 2}},
+    )  # fmt: skip
 
 
 def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
@@ -89,24 +143,19 @@ def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
             f"{escape(label_text(name, 40))}: {short(float(d))} off the plane"
             for name, d in zip(track.names, track.distances, strict=True)
         ]
+        name = escape(label_text(track.label, 40))
         if track.path:
-            x, y = (between := _finely(places)).T
+            x, y = (between := finely(places, 20)).T
+            line = {"color": "black", "width": 4}
             out.append(
-                graph.Scatter3d(
-                    x=x, y=y, z=height(between) + lift, mode="lines", hoverinfo="skip", line={"color": "black", "width": 4}
-                )
-            )  # fmt: skip
+                graph.Scatter3d(x=x, y=y, z=height(between) + lift, mode="lines", hoverinfo="skip", name=name, line=line)
+            )
         x, y = places.T
         out.append(
             graph.Scatter3d(
-                x=x, y=y, z=height(places) + lift, mode="markers", text=words, hovertemplate="%{text}<extra></extra>",
+                x=x, y=y, z=height(places) + lift, mode="markers", name=name, showlegend=not track.path,
+                text=words, hovertemplate="%{text}<extra></extra>",
                 marker={"size": 3.5 if track.path else 5, "color": VERMILLION, "line": {"color": "black", "width": 1}},
             )
         )  # fmt: skip
     return out
-
-
-def _finely(places: np.ndarray, parts: int = 20) -> np.ndarray:
-    """Points along the straight lines between places, so that a line over the surface does not cut through it."""
-    at = np.arange((len(places) - 1) * parts + 1) / parts
-    return np.stack([np.interp(at, np.arange(len(places)), column) for column in places.T], axis=1)

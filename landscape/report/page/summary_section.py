@@ -1,6 +1,6 @@
 """Measures of the checkpoints in the HTML report: summary, comparison of groups, provenance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from landscape.report.exports.spreadsheet import statistics_csv
@@ -9,7 +9,7 @@ from landscape.report.figures.measures import estimate_of
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.figure_data import groups_csv
 from landscape.report.page.table_cells import DASH, cell, flat, told
-from landscape.report.style import label_text, unit_text
+from landscape.report.style import label_text, number_of, unit_text
 from landscape.results import Comparison, Sharpness
 from landscape.results.sharpness import joint_mark, unequal_losses
 
@@ -90,6 +90,49 @@ def compared(comparison: Comparison, caption: bool) -> dict[str, Any]:
     }
 
 
+# What entries of the provenance are called on the page. The record of a run has more, for continuing it.
+_NAMED = {
+    "mode": "network in",
+    "numpy": "NumPy",
+    "torch": "PyTorch",
+    "start": "Lanczos runs start from",
+    "products": "Hessian products made faster by",
+    "memory.budget": "memory limit",
+    "memory.forecast": "memory needed, forecast",
+    "memory.graphs": "memory of graphs",
+    "memory.graphs_kept": "graphs kept between products",
+    "memory.batch_size": "samples per forward pass",
+    "memory.block": "vectors multiplied together",
+    "memory.bases": "Krylov bases",
+}
+_UNTOLD = {("products", "plain")}  # nothing made them faster
+
+
+def entries(settings: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Name and value of every entry of a provenance, in words.
+
+    Example:
+        >>> dict(entries({"products": "plain", "memory": {"bases": [{"vectors": 512, "where": "device", "bytes": 34 << 20}]}}))
+        {'Krylov bases': '512 vectors, 34 MiB, on the device'}
+    """
+    for key, value in flat(settings):
+        if value is None:
+            yield _NAMED.get(key, key), None
+        elif (
+            key == "memory.bases" and isinstance(value, list) and all(isinstance(b, Mapping) and "vectors" in b for b in value)
+        ):
+            yield _NAMED[key], "; ".join(map(_basis, value)) or "none"
+        elif (key, value) not in _UNTOLD:
+            yield _NAMED.get(key, key), told(value, key)
+
+
+def _basis(settings: Mapping[str, Any]) -> str:
+    """A Krylov basis in words: its vectors, memory and place."""
+    place = {"device": "on the device", "host": "in main memory", "disk": "on disk"}.get(settings.get("where", ""))
+    size = told(settings["bytes"], "bytes") if "bytes" in settings else None
+    return ", ".join(filter(None, [number_of(settings["vectors"], "vector"), size, place]))
+
+
 def provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
     """Provenance of each checkpoint's results; missing entries are dashes."""
     if not results:
@@ -98,9 +141,7 @@ def provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any]
     for r in results:
         own = {"checkpoint": r.checkpoint, "sha256": r.sha256, "task": r.task, "samples": f"{r.samples:,}"}
         spent = sum(m.matvecs for m in r.measures.values())
-        columns.append(own | dict(flat(r.provenance)) | {"Hessian products": f"{spent:,}"})
+        columns.append(own | dict(entries(r.provenance)) | {"Hessian products": f"{spent:,}"})
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    rows = [
-        (label_text(key), [DASH if c.get(key) is None else label_text(told(c[key], key), 300) for c in columns]) for key in keys
-    ]
+    rows = [(label_text(key), [DASH if c.get(key) is None else label_text(c[key], 300) for c in columns]) for key in keys]
     return {"names": names, "rows": rows}

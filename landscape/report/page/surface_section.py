@@ -50,8 +50,8 @@ def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
     """Title, check, facts and figures of a slice; the first of them, `lead`, stands beside the check."""
     entry: dict[str, Any] = {"title": label_text(piece.title, 160), "check": None, "facts": _facts(piece)}
     if piece.check is not None:
-        right, words = check_verdict(piece.check)
-        entry["check"] = {"right": right, "words": words, "lines": piece.check.lines()}
+        right, words = check_verdict(piece.check, piece.check_summary().failed if piece.path else ())
+        entry["check"] = {"right": right, "words": words, "lines": piece.check_lines()}
     lead, *others = _pictures(piece, caption)
     return entry | {"lead": lead, "pictures": others}
 

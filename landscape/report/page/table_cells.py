@@ -145,12 +145,12 @@ def _of_samples(e: Estimate, scale: float) -> str:
     return f"sd {number((error or 0.0) * scale, 2)}{carried}"
 
 
-def check_verdict(check: SliceCheck | PathCheck) -> tuple[bool, str]:
-    """Whether the check passed, and the failures or a summary."""
+def check_verdict(check: SliceCheck | PathCheck, problems: Sequence[str] = ()) -> tuple[bool, str]:
+    """Whether the check passed, and the failures, in the words of `problems` if given, or a summary."""
     right = "ends and values" if isinstance(check, PathCheck) else "centre, values and norms"
     derivatives = check.derivatives
     compared = "too small to be compared" if derivatives.unresolved else "not compared" if derivatives.reason else "right"
-    words = "; ".join(check.problems) or f"{right} are right; curvatures are {compared}"
+    words = "; ".join(problems or check.problems) or f"{right} are right; curvatures are {compared}"
     hidden = isinstance(check, SliceCheck) and check.random is not None and check.random.hidden_saddle
     return check.passed, words + ("; a saddle looks like a minimum on these axes" if hidden else "")
 

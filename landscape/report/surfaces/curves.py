@@ -19,7 +19,7 @@ from landscape.report.quantities import (
     shown,
     states,
 )
-from landscape.report.style import BLACK, GREY, PURPLE, asks_for_log, log_axis
+from landscape.report.style import BLACK, GREY, PURPLE, asks_for_log, log_axis, plain
 from landscape.results import Slice
 from landscape.results.surfaces.slice import FAILED, INTERPOLATED, MISSING, NOT_FINITE
 
@@ -63,7 +63,8 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
         smallest, largest = (f([f(v) for v in finite if v.size]) for f in (min, max))
         log_axis(ax, "y", float(smallest) / 1.6, float(largest) * 1.6)
     else:
-        _room_for_curves(ax, finite, [q for q in quantities if bands and not is_eigenvalue(q)])
+        banded = [q for q in quantities if bands and not is_eigenvalue(q)]
+        _room_for_curves(ax, finite + [_paired_ends(ax, q) for q in banded], banded)
     if not log and quantities[0] in SIGNED and any((v < 0).any() for v in finite) and any((v > 0).any() for v in finite):
         ax.axhline(0, color=GREY, lw=0.9, zorder=1, gid="zero")
     ax.set_ylabel(
@@ -73,10 +74,17 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
         _mark_gaps(ax, x, states(piece, quantity), quantity_name(quantity))
 
 
-def _room_for_curves(ax: Axes, curves: Sequence[np.ndarray], banded: Sequence[str]) -> None:
-    """Cut the axis where bands are much wider than the curves: the curves fill at least half of its height.
+def _paired_ends(ax: Axes, quantity: str) -> np.ndarray:
+    """The lower and upper end of the band of the difference, where it is drawn."""
+    bands = (c for c in ax.collections if c.get_gid() == f"paired {quantity}" and c.get_paths())
+    return np.concatenate([np.zeros(0), *(np.asarray(c.get_paths()[0].vertices)[:, 1] for c in bands)])
 
-    A band over few samples can be ten times as wide as the curve that it belongs to, which would then look flat.
+
+def _room_for_curves(ax: Axes, curves: Sequence[np.ndarray], banded: Sequence[str]) -> None:
+    """Cut the axis where bands over samples are much wider than the curves, which fill at least half of its height.
+
+    A band over few samples can be ten times as wide as the curve that it belongs to, which would then look flat. The band of
+    the difference, which says what of the curve is more than noise, is never cut: it is given as one of the curves.
     """
     known = np.concatenate([c for c in curves if c.size] or [np.zeros(0)])
     if not banded or not known.size or not np.ptp(known):
@@ -88,15 +96,24 @@ def _room_for_curves(ax: Axes, curves: Sequence[np.ndarray], banded: Sequence[st
         ax.set_ylim(max(bottom, low - room), min(top, high + room))
 
 
-def band_handles(piece: Slice, quantities: Sequence[str]) -> list[Artist]:
-    """Legend entries of the bands of these quantities."""
-    centre = "start" if piece.path else "checkpoint"
+def band_handles(ax: Axes, piece: Slice, quantities: Sequence[str]) -> list[Artist]:
+    """Legend entries of the bands of these quantities; a band that is wider than the axes is said to be cut."""
+    first = plain(piece.ends[0], 22)
+    centre = "the checkpoint" if not piece.path else "the start" if first == "start" else first
     own = any(q in piece.stderr and not is_eigenvalue(q) for q in quantities)
     light, both = (Patch(facecolor=GREY, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
-    light.set_label("95 % over samples")
-    both.set_label(f"95 % of the difference to the {centre}")
+    light.set_label("95 % over samples" + (", cut at the edge" if _cut(ax) else ""))
+    both.set_label(f"95 % of the difference to {centre}")
     paired = any(q in piece.paired for q in quantities)
     return [band for band, there in ((light, own), (both, paired)) if there]
+
+
+def _cut(ax: Axes) -> bool:
+    """Whether a band reaches beyond the axes."""
+    low, high = ax.get_ylim()
+    drawn = (c for c in ax.collections if str(c.get_gid()).startswith("band ") and c.get_paths())
+    bands = [np.asarray(c.get_paths()[0].vertices)[:, 1] for c in drawn]
+    return any(float(np.min(v)) < low or float(np.max(v)) > high for v in bands)
 
 
 def _ends(y: np.ma.MaskedArray, half: np.ndarray, log: bool, quantity: str) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:

@@ -1,19 +1,37 @@
 """Drawing of a slice along one direction and of the path between two minima."""
 
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from landscape.errors import UsageError
+from landscape.report.measured_text import fitted, width_of
 from landscape.report.quantities import shown, step_label
-from landscape.report.style import BLACK, BLUE, GREY, VERMILLION, house, legend_above, new_axes, panels, plain, short
+from landscape.report.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    VERMILLION,
+    asks_for_log,
+    house,
+    legend_above,
+    new_axes,
+    panels,
+    plain,
+    short,
+)
 from landscape.report.surfaces.curves import NORMAL_95, band_handles, draw_curves
 from landscape.report.surfaces.tracks import ticks_of_tracks
 from landscape.results import Slice, SliceCheck
 
 SHORTEST_ARROW = 16.0  # points: the two heads of an arrow take ten
-LABEL_SHARE = 0.25  # share of a panel's height for the two-line label of the barrier, under a legend of four lines
+LEGEND = 4  # lines of a legend above a panel; more make the figure higher, and not the panel lower
+FLATTEST = 0.25  # share of the axis that each of two curves takes if both share a panel
 
 
 def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
@@ -38,7 +56,7 @@ def draw_line(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     if not piece.path and x.min() <= 0 <= x.max():
         ax.axvline(0, color=GREY, lw=0.9, ls=":", zorder=1)
         handles += _centre(ax, piece, quantity)
-    handles += band_handles(piece, together)
+    handles += band_handles(ax, piece, together)
     handles += ticks_of_tracks(ax, piece)
     ax.set_xlim(x.min(), x.max())
     ax.set_xlabel(step_label(piece, 0))
@@ -51,65 +69,95 @@ def draw_interpolation(
     piece: Slice,
     axes: "list[Axes] | None" = None,
     *,
-    ends: tuple[str, str] = ("start", "end"),
+    ends: tuple[str, str] | None = None,
     at: tuple[float, float] = (0.0, 1.0),
 ) -> list[Axes]:
     """Draw the path between two minima: loss in one panel, accuracy in another, training and test data in each.
 
-    The barrier is sup L(a) over the path minus the mean of L at its ends (Frankle et al. 2020, arXiv:1912.05671, for the
-    error). The barrier of the training loss, from the slice's `barriers`, is written in the loss panel.
+    Training and test data have panels of their own if one of their losses would be flat beside the other. The barrier is
+    sup L(a) over the path minus the mean of L at its ends (Frankle et al. 2020, arXiv:1912.05671, for the error). That of the
+    training loss, from the slice's `barriers`, is an arrow, with its height in the legend; one within its error, or too small
+    for an arrow, is in the legend only.
 
     Args:
         piece: a line; its coordinate is `at[0]` at one minimum and `at[1]` at the other.
         axes: one per panel (loss; accuracy if the slice has it); None makes a figure.
-        ends: names of the two minima.
+        ends: names of the two minima; None takes those that the slice has.
         at: their coordinates.
 
     Returns:
-        The axes of the panels.
+        The axes of the panels: loss, test loss if it has its own, accuracy, test accuracy.
 
     Raises:
         UsageError: the slice is not a line.
     """
     if piece.dim != 1:
         raise UsageError(f"expected a line (one axis), found a slice of {piece.dim} axes", fix="draw it with draw_slice")
-    groups = [[q for q in pair if q in piece.values] for pair in (("loss", "test_loss"), ("accuracy", "test_accuracy"))]
-    groups = [g for g in groups if g]
-    axes = panels(len(groups), len(groups), width=3.5 if len(groups) > 1 else 5.5, height=3.2) if axes is None else list(axes)
+    pairs = [[q for q in pair if q in piece.values] for pair in (("loss", "test_loss"), ("accuracy", "test_accuracy"))]
+    piece = piece if ends is None else replace(piece, provenance={**piece.provenance, "ends": list(ends)})
+    groups, own = [g for g in pairs if g], axes is None
+    if own and not _share_a_panel(piece):
+        groups = [[q] for g in groups for q in g]
+    axes = panels(len(groups), 2, width=3.5 if len(groups) > 1 else 5.5, height=3.2) if axes is None else list(axes)
     if len(axes) < len(groups):
         raise UsageError(f"expected {len(groups)} axes, found {len(axes)}", fix="give one for loss and one for accuracy")
     x = np.asarray(piece.coordinates[0], float)
+    lines = 0
     for ax, group in zip(axes, groups, strict=False):
-        draw_curves(ax, piece, group, BLUE, VERMILLION)
-        if group[0] == "loss":
-            _room_for_barrier(ax, piece, at)
-        for place, name in zip(at, ends, strict=True):
-            if x.min() <= place <= x.max():
-                ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
-                before = place - x.min() > x.max() - place
-                high = _is_high(ax, piece, group[0], place)  # the name is written on the other side
-                ax.annotate(
-                    plain(name, 22),
-                    (place, 0 if high else 1),
-                    (-3 if before else 3, 3 if high else -2),
-                    xycoords=("data", "axes fraction"),
-                    textcoords="offset points",
-                    rotation=90,
-                    ha="right" if before else "left",
-                    va="bottom" if high else "top",
-                    fontsize=7.5,
-                    color=GREY,
-                    bbox={"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85},
-                )
+        draw_curves(ax, piece, group, *(VERMILLION if q.startswith("test_") else BLUE for q in group))
         ax.set_xlim(x.min(), x.max())
-        ax.xaxis.set_major_locator(MaxNLocator(5))
-        names = [f"{short(place)}: {plain(name, 22)}" for place, name in zip(at, ends, strict=True)]
-        long = len(names[0]) + len(names[1]) > 30
-        ax.set_xlabel(f"position a\n({names[0]},\n{names[1]})" if long else f"position a  ({names[0]}, {names[1]})")
-        legend_above(ax, [*ax.get_legend_handles_labels()[0], *band_handles(piece, group)])
-        if group[0] == "loss":
-            _annotate_barrier(ax, piece, at)
+        _name_ends(ax, piece.ends, at)
+        ax.set_xlabel("position a")
+        barrier = _barrier(ax, piece, at) if group[0] == "loss" else []
+        handles = [*ax.get_legend_handles_labels()[0], *band_handles(ax, piece, group)]
+        for handle in handles:
+            handle.set_label(fitted(handle.get_label(), _inches(ax), 8))
+        handles += barrier
+        legend_above(ax, handles)
+        lines = max(lines, sum(1 + str(h.get_label()).count("\n") for h in handles))
+    if own and lines > LEGEND:
+        figure = axes[0].get_figure(root=True)
+        assert figure is not None  # new_figure made it
+        figure.set_figheight(figure.get_figheight() + 0.16 * (lines - LEGEND) * -(-len(groups) // 2))
     return axes
+
+
+def _share_a_panel(piece: Slice) -> bool:
+    """Whether training and test loss are both seen on one axis: each takes a share of it, alone or with its band."""
+    both = [np.ma.masked_invalid(shown(piece, q)[0]) for q in ("loss", "test_loss") if q in piece.values]
+    if len(both) < 2 or not all(v.count() for v in both) or asks_for_log([v.compressed() for v in both]):
+        return True
+    extents = []
+    for quantity, values in zip(("loss", "test_loss"), both, strict=True):
+        error = piece.paired.get(quantity)
+        half = 0.0 if error is None else NORMAL_95 * np.nan_to_num(np.ma.filled(np.ma.asarray(error, float), 0.0))
+        extents.append((float((values - half).min()), float((values + half).max())))
+    whole = max(high for _, high in extents) - min(low for low, _ in extents)
+    return all(high - low >= FLATTEST * whole for low, high in extents)
+
+
+def _name_ends(ax: Axes, ends: tuple[str, str], at: tuple[float, float]) -> None:
+    """A dashed line at each end, with its name under the numbers of the axis, where it covers no curve."""
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    named = [(place, plain(name, 22)) for place, name in zip(at, ends, strict=True) if low <= place <= high]
+    for place, _ in named:
+        ax.axvline(place, color=GREY, lw=0.9, ls="--", zorder=1)
+    names = [name for _, name in named]
+    # Names at the ends of the axis stand inwards, others in the middle of their line; two that would meet stand in two lines.
+    shares = [(place - low) / (high - low) for place, _ in named]
+    sides: list[Literal["left", "center", "right"]]
+    sides = ["left" if share < 0.05 else "right" if share > 0.95 else "center" for share in shares]
+    if len(names) == 2:
+        inches = ax.get_position().width * ax.get_figure().get_figwidth()  # type: ignore[union-attr]  # axes have a figure
+        taken = sum(width_of(n, 7.5) * (0.5 if side == "center" else 1) for n, side in zip(names, sides, strict=True))
+        if taken + 0.15 > 0.9 * inches * abs(shares[1] - shares[0]):
+            names[1] = f"\n{names[1]}"
+    ax.xaxis.remove_overlapping_locs = False  # the names are labels of minor ticks at the same places
+    ax.set_xticks([place for place, _ in named], names, minor=True)
+    ax.tick_params(axis="x", which="minor", length=0, pad=15, labelsize=7.5, labelcolor=GREY)
+    for label, side in zip(ax.get_xticklabels(minor=True), sides, strict=True):
+        label.set_horizontalalignment(side)
 
 
 def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
@@ -123,83 +171,40 @@ def _centre(ax: Axes, piece: Slice, quantity: str) -> list[Artist]:
     return [*ax.plot([0], [y], "o", mfc="white", mec=BLACK, mew=1.2, ms=6, zorder=5, label="checkpoint")]
 
 
-def _has_barrier(piece: Slice, at: tuple[float, float]) -> bool:
-    """Whether the barrier of the loss is finite, positive and attained inside the path."""
-    found = piece.barriers.get("loss")
-    return found is not None and bool(np.isfinite([found.height, found.ends]).all()) and found.height > 0 and found.at not in at
+def _barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> list[Artist]:
+    """The barrier of the loss as a legend entry, with an arrow from the mean of the ends to the maximum of the path.
 
-
-def _top(piece: Slice, place: float) -> float:
-    """The larger of training and test loss at the grid point nearest to `place`."""
-    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - place)))
-    curves = [float(piece.values[q][i]) for q in ("loss", "test_loss") if q in piece.values]
-    return max(c for c in curves if np.isfinite(c))
-
-
-def _room_for_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
-    """Raise the upper limit of the axis so that the label of the barrier fits inside; the legend is above the axes."""
-    if not _has_barrier(piece, at):
-        return
-    low, high = ax.get_ylim()
-    scale = ax.yaxis.get_transform()
-    foot, top, end = scale.transform([low, _top(piece, piece.barriers["loss"].at), high])
-    needed = foot + (top - foot) / (1 - LABEL_SHARE)
-    if needed > end:
-        ax.set_ylim(low, float(scale.inverted().transform([needed])[0]))
-
-
-def _annotate_barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> None:
-    """Draw an arrow from the mean of the ends to the maximum of the path, with the height of the barrier."""
+    There is no arrow without a barrier, nor for one within its error or shorter than the heads of an arrow.
+    """
     found = piece.barriers.get("loss")
     if found is None:
-        return
-    if not np.isfinite([found.height, found.ends]).all():
-        _remark(ax, found.words("loss"))
-        return
+        return []
     height, where, mean = found.height, found.at, found.ends
-    if height <= 0:
-        _remark(ax, "no barrier: the loss never exceeds the mean of its ends")
-        return
     half = "" if found.stderr is None else f" ± {short(NORMAL_95 * found.stderr, 2)}"
+    told = f"{short(height)}{half}"
+    if not np.isfinite([height, mean]).all():
+        return _remark(ax, found.words("loss"))
+    if height <= 0:
+        return _remark(ax, "no barrier: the loss never exceeds the mean of its ends")
     if where in at:
-        _remark(ax, f"no barrier: the maximum is at an end, {short(height)}{half}\nabove the mean of both")
-        return
+        return _remark(ax, f"no barrier: the maximum is at an end, {told} above the mean of both")
+    if found.within_error:
+        return _remark(ax, f"no barrier beyond its error: {told}")
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     ax.get_ylim()  # updates the transform
     foot, head = ax.transData.transform([(where, mean), (where, mean + height)])[:, 1]
-    long = (head - foot) * 72 / ax.figure.dpi >= SHORTEST_ARROW
-    style = "<->" if long else "|-|,widthA=0.25,widthB=0.25"  # heads of a shorter arrow would cover it
-    arrow = {"arrowstyle": style, "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
+    if (head - foot) * 72 / ax.figure.dpi < SHORTEST_ARROW:
+        return _remark(ax, f"barrier {told}, at {where:.3g}")
+    arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (where, mean + height), (where, mean), arrowprops=arrow)
-    ax.annotate(
-        f"barrier {short(height)}{half.replace(' ±', chr(10) + '±')}",  # narrow, beside the names of the ends
-        (where, _top(piece, where)),
-        (0, 6),
-        textcoords="offset points",
-        ha=_inward(ax, where),
-        fontsize=8,
-        bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.85},
-        zorder=6,
-    )
+    return [Line2D([], [], ls="", marker=r"$\updownarrow$", ms=9, mew=0.2, color=BLACK, label=f"barrier {told}")]
 
 
-def _is_high(ax: Axes, piece: Slice, quantity: str, place: float) -> bool:
-    """Whether the curve is in the upper half of the axes at the grid point nearest to `place`."""
-    i = int(np.argmin(np.abs(np.asarray(piece.coordinates[0], float) - place)))
-    ax.get_ylim()  # updates the transform
-    height = ax.transAxes.inverted().transform(
-        ax.transData.transform((place, np.ma.filled(shown(piece, quantity)[0], np.nan)[i]))
-    )
-    return bool(height[1] > 0.5)
+def _remark(ax: Axes, text: str) -> list[Artist]:
+    """A legend entry of words alone, in lines that fit the axes."""
+    return [Line2D([], [], ls="", label=fitted(text, _inches(ax), 8))]
 
 
-def _remark(ax: Axes, text: str) -> None:
-    """Write a remark below the axis label."""
-    ax.set_xlabel(f"{ax.get_xlabel()}\n{text}")
-
-
-def _inward(ax: Axes, x: float) -> str:
-    """Alignment that keeps a label at x inside the axes."""
-    low, high = ax.get_xlim()
-    place = (x - low) / (high - low)
-    return "left" if place < 0.3 else "right" if place > 0.7 else "center"
+def _inches(ax: Axes) -> float:
+    """Room for the words of a legend above the axes."""
+    return ax.get_position().width * ax.get_figure().get_figwidth() - 0.1  # type: ignore[union-attr]  # axes have a figure

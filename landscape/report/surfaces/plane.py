@@ -1,6 +1,7 @@
 """Drawing of a slice along two directions, as contours and in three dimensions."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the toolkit has no types
 
 from landscape.errors import UsageError
+from landscape.report.measured_text import width_of
 from landscape.report.quantities import GAPS, quantity_label, states, step_label
 from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, plain, short, tick_text
 from landscape.report.surfaces.depth import ELEVATIONS, Heights
@@ -40,7 +42,7 @@ def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.set_xlim(field.x.min(), field.x.max())
     ax.set_ylim(field.y.min(), field.y.max())
     if not field.empty:
-        _fill(ax, field, quantity)
+        _fill(ax, field, quantity, [finely(np.asarray(t.coordinates, float)) for t in piece.tracks if t.path])
     handles = _mark_cells(ax, field) + _mark_computed(ax, piece, quantity)
     if field.holds_origin:
         ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=11)
@@ -73,6 +75,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         ax.set_xlim(field.x.min(), field.x.max())
         ax.set_ylim(field.y.min(), field.y.max())
         ax.set_zticks([])
+        names = []
     else:
         levels = np.log10(field.levels()) if field.log else field.levels()
         x, y = np.meshgrid(field.x, field.y)
@@ -89,7 +92,8 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         write = tick_text(10 ** levels[0], 10 ** levels[-1]) if field.log else short
         step = -(-len(levels) // 6)
         ticks = levels[int(np.argmin(np.abs(levels))) % step if field.signed else 0 :: step]
-        ax.set_zticks(ticks, [write(10**t if field.log else t) for t in ticks])
+        names = [write(10**t if field.log else t) for t in ticks]
+        ax.set_zticks(ticks, names)
     elevation: float = ELEVATIONS[0]
     if not field.empty:
         seen = Heights(field.x, field.y, heights, *ax.get_zlim())
@@ -105,8 +109,11 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         ax.legend(loc="upper left", handlelength=0.8)
     ax.set_xlabel(step_label(piece, 0, 30), labelpad=9, fontsize=8)
     ax.set_ylabel(step_label(piece, 1, 30), labelpad=9, fontsize=8)
-    ax.set_zlabel(quantity_label(quantity) + (", log scale" if field.log else ""), labelpad=6, fontsize=8)
+    # Numbers are centred beside their ticks, so half of the widest keeps them off; 5 points are there without any pad.
+    pad = max(36 * max(map(partial(width_of, points=7.5), names), default=0.0) - 5, 1.0)
+    ax.set_zlabel(quantity_label(quantity) + (", log scale" if field.log else ""), labelpad=max(2 * pad - 4, 6.0), fontsize=8)
     ax.tick_params(labelsize=7.5, pad=1)
+    ax.tick_params(axis="z", pad=pad)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.view_init(elev=elevation, azim=AZIMUTH)
@@ -158,8 +165,8 @@ def _tracks_in_space(ax: Axes3D, piece: Slice, seen: Heights, elevation: float) 
             )
 
 
-def _fill(ax: Axes, field: Field, quantity: str) -> None:
-    """Draw filled contours, labelled contour lines and the colour bar."""
+def _fill(ax: Axes, field: Field, quantity: str, paths: Sequence[np.ndarray] = ()) -> None:
+    """Draw filled contours, labelled contour lines and the colour bar; no label where a path will be drawn."""
     levels = field.levels()
     norm = field.norm(levels)
     z = np.ma.masked_invalid(field.z)
@@ -175,7 +182,7 @@ def _fill(ax: Axes, field: Field, quantity: str) -> None:
     if len(levels) > 2:
         lines = ax.contour(field.x, field.y, z, levels=levels, colors=BLACK, linewidths=0.6, alpha=0.75, zorder=3)
         ax.clabel(lines, fmt=write, fontsize=7, inline=False, colors=BLACK, zorder=4)
-        _thin_labels(ax, lines.labelTexts)
+        _thin_labels(ax, lines.labelTexts, paths)
     if field.signed:
         ax.contour(field.x, field.y, z, levels=[0.0], colors=BLACK, linewidths=1.5, zorder=3).set_gid("zero")
     bar = ax.get_figure().colorbar(filled, ax=ax, shrink=0.92, pad=0.02, aspect=28)  # type: ignore[union-attr]  # axes have a figure
@@ -185,8 +192,8 @@ def _fill(ax: Axes, field: Field, quantity: str) -> None:
     bar.set_label(quantity_label(quantity) + (", log scale" if field.log else ""))
 
 
-def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
-    """Outline the labels of contour lines in white; remove those too close to the border, the centre or another label.
+def _thin_labels(ax: Axes, labels: Sequence[Text], paths: Sequence[np.ndarray]) -> None:
+    """Outline the labels of contour lines in white; remove those too close to the border, the centre, a path or another label.
 
     The colour bar labels every level.
     """
@@ -194,10 +201,19 @@ def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
     # Distances in points on a panel of about 270 points, the size in this package's figures.
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     size = 270 / (high - low)
+    lines = [path * size for path in paths]
+    ends = [line[i] for line in lines for i in (0, -1)]  # where "start" and "end" are written
     for text in labels:
         place = np.asarray(text.get_position(), float) * size
         to_border = np.minimum(place - low * size, high * size - place).min()
-        if to_border < LABEL_DISTANCE / 2 or min(np.hypot(*(place - other)) for other in kept) < LABEL_DISTANCE:
+        on_path = any(np.hypot(*(line - place).T).min() < LABEL_DISTANCE * 0.7 for line in lines)
+        near_end = any(np.hypot(*(end - place)) < 2 * LABEL_DISTANCE for end in ends)
+        if (
+            on_path
+            or near_end
+            or to_border < LABEL_DISTANCE / 2
+            or min(np.hypot(*(place - other)) for other in kept) < LABEL_DISTANCE
+        ):
             text.remove()
         else:
             kept.append(place)

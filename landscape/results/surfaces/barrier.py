@@ -29,6 +29,11 @@ class Barrier:
     ends: float
     reason: str = ""
 
+    @property
+    def within_error(self) -> bool:
+        """Whether the 95 % interval of the height reaches down to 0: the samples do not show a barrier."""
+        return self.stderr is not None and 0 < self.height <= 1.96 * self.stderr
+
     def text(self, scale: float = 1.0) -> str:
         """Height and half-width of its 95 % interval, both multiplied by `scale`."""
         if self.reason:
@@ -46,6 +51,8 @@ class Barrier:
         Example:
             >>> Barrier(0.25, 0.01, 0.5, 0.1).words("loss"), Barrier(0.02, None, 1.0, 0.9).words("accuracy")
             ('barrier 0.25 ± 0.02, at 0.5', 'no barrier: extreme at an end, 2 points from the mean of both ends')
+            >>> Barrier(0.01, 0.02, 0.5, 0.1).words("loss")
+            'no barrier beyond its error: 0.01 ± 0.039, at 0.5'
         """
         accuracy = quantity.endswith("accuracy")
         height = self.text(100.0) + " points" if accuracy else self.text()
@@ -55,7 +62,7 @@ class Barrier:
             return "no barrier"
         if self.at in (0.0, 1.0):
             return f"no barrier: extreme at an end, {height} from the mean of both ends"
-        return f"barrier {height}, at {self.at:.3g}"
+        return f"{'no barrier beyond its error:' if self.within_error else 'barrier'} {height}, at {self.at:.3g}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; a height that is infinite or unknown is null."""

@@ -9,7 +9,7 @@ from landscape.results.surfaces.check_summary import CheckSummary
 from landscape.results.surfaces.derivative_check import Derivatives
 from landscape.results.surfaces.slice_check import SAME
 
-_ENDS = ("start", "end")
+ENDS = ("start", "end")  # of a path whose networks have no names
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class PathCheck:
         """The failed parts of the check, in words."""
         return [*self.summary().failed]
 
-    def summary(self) -> CheckSummary:
-        """The check in one line: start, end, path (recomputed values), slopes, curvature."""
+    def summary(self, names: tuple[str, str] = ENDS) -> CheckSummary:
+        """The check in one line: both ends by their names, path (recomputed values), slopes, curvature."""
         found = CheckSummary()
-        for name, exact in zip(_ENDS, self.exact, strict=True):
+        for name, end, exact in zip(names, ENDS, self.exact, strict=True):
+            where = f"the {end} of the path" if name == end else f"{name}, the {end} of the path,"
             found += CheckSummary.part(
                 name,
-                f"the {name} of the path differs from its checkpoint's loss" if exact is False else None,
+                f"{where} differs from its checkpoint's loss" if exact is False else None,
                 "not among the values of the path" if exact is None else None,
             )
         wrong = self.recomputed is not None and not self.recomputed <= SAME
@@ -64,8 +65,8 @@ class PathCheck:
         )
         return found + path + self.derivatives.summary()
 
-    def lines(self) -> list[str]:
-        """The results of the checks as text, one per line."""
+    def lines(self, names: tuple[str, str] = ENDS) -> list[str]:
+        """The results of the checks as text, one per line; the ends of the path have these names."""
         said = {True: "equal to the bit", False: "DIFFERENT", None: "not among the values of the path"}
         rounded = f" in {self.precision}" if self.precision else ""
         stored = [""] * 2
@@ -73,12 +74,12 @@ class PathCheck:
             stored = [f" under re-estimated statistics (as stored: {loss:.6g})" for loss in self.own_ends]
         out = [
             f"{name}: checkpoint's loss {loss:.6g}{rounded}{under}, {said[exact]}"
-            for name, loss, exact, under in zip(_ENDS, self.ends, self.exact, stored, strict=True)
+            for name, loss, exact, under in zip(names, self.ends, self.exact, stored, strict=True)
         ]
         if self.recomputed is not None:
             out.append(f"path: values computed anew differ by {self.recomputed:.1g} of the largest")
         out += self.derivatives.lines(f" at {self.place:.3g}")
-        return out + [f"WRONG: {problem}" for problem in self.problems]
+        return out + [f"WRONG: {problem}" for problem in self.summary(names).failed]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; numbers that are not finite are null."""

@@ -11,8 +11,9 @@ from landscape.machine.json_values import plain
 from landscape.results.drawing import drawn, plotted
 from landscape.results.printed import Cells, Printed
 from landscape.results.surfaces.barrier import Barrier
+from landscape.results.surfaces.check_summary import CheckSummary
 from landscape.results.surfaces.merge_tree import MergeTree
-from landscape.results.surfaces.path_check import PathCheck
+from landscape.results.surfaces.path_check import ENDS, PathCheck
 from landscape.results.surfaces.precision_deviation import Deviation
 from landscape.results.surfaces.refinement import Refinement
 from landscape.results.surfaces.slice_check import SliceCheck
@@ -41,7 +42,7 @@ class Slice(Printed):
         stderr: the same names -> standard error over samples, if there is one; for an eigenvalue, its residual.
         check: the checks of the slice; None for an unfinished one.
         title: title of the figure.
-        provenance: checkpoint, seed, samples, dtype, versions.
+        provenance: checkpoint, seed, samples, dtype, versions; of a path also "ends", the names of its two networks.
         barriers: quantity -> Barrier, for a path between two minima.
         paired: the same names -> standard error over samples of the difference from the centre (for a path: from its start),
             from paired differences. It is smaller than `stderr`, and shows whether a bump is significant.
@@ -99,7 +100,7 @@ class Slice(Printed):
             rows.append((name, *ends, f"{known.size:,} of {self.values[name].size:,}"))
         grid = " × ".join(f"{len(c)} points along {name}" for name, c in zip(self.axes, self.coordinates, strict=True))
         notes = [] if self.refinement is None else [f"{q}: {self.refinement.line(q)}" for q in self.refinement.points]
-        notes += [] if self.check is None else [f"check: {line}" for line in self.check.lines()]
+        notes += [f"check: {line}" for line in self.check_lines()]
         return Cells(("quantity", "smallest", "largest", "finite points"), rows, (self.title, grid), tuple(notes))
 
     def records(self) -> list[Mapping[str, Any]]:
@@ -120,6 +121,24 @@ class Slice(Printed):
     def dim(self) -> int:
         """1 for a line, 2 for a plane."""
         return len(self.axes)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The names of the two networks of a path: what the provenance has as "ends", else "start" and "end"."""
+        first, last = self.provenance.get("ends", ENDS)
+        return (first, last) if first != last else (f"{first} ({ENDS[0]})", f"{last} ({ENDS[1]})")
+
+    def check_lines(self) -> list[str]:
+        """The results of the check as text, one per line; none for an unfinished slice."""
+        if self.check is None:
+            return []
+        return self.check.lines(self.ends) if isinstance(self.check, PathCheck) else self.check.lines()
+
+    def check_summary(self) -> CheckSummary:
+        """The parts of the check that passed, failed and were not made; for an unfinished slice, none."""
+        if self.check is None:
+            return CheckSummary(unmade=("unfinished",))
+        return self.check.summary(self.ends) if isinstance(self.check, PathCheck) else self.check.summary()
 
     def count(self, status: int) -> int:
         """Number of values with this status, over all quantities."""

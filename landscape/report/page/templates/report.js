@@ -117,8 +117,8 @@ async function build(place) {
   place.dataset.state = "building";
   const Plotly = await plotly();
   const { data, layout } = JSON.parse(await stored(place.dataset.stored));
-  place.start = structuredClone(layout.scene.camera);
-  layout.scene.camera = place.camera ?? layout.scene.camera;
+  place.start = viewOf(layout);
+  if (place.view) Object.assign(layout.scene, place.view);
   await Plotly.newPlot(place, data, layout, { displayModeBar: false, responsive: true });
   place.closest("figure").classList.add("turned");
   place.closest("figure").querySelector(".turning").hidden = false;
@@ -127,8 +127,11 @@ async function build(place) {
   if (built.length > MOST_SURFACES) drop(built.shift());
 }
 
+// The view in parallel projection: where the eye is, and how large the box.
+const viewOf = ({ scene }) => structuredClone({ camera: scene.camera, aspectratio: scene.aspectratio });
+
 function drop(place) {
-  place.camera = structuredClone(place.layout.scene.camera);
+  place.view = viewOf(place.layout);
   window.Plotly.purge(place);
   place.closest("figure").classList.remove("turned");
   delete place.dataset.state;
@@ -136,19 +139,19 @@ function drop(place) {
 
 function turn(place, action) {
   if (place.dataset.state !== "built") return;
-  const camera = structuredClone(place.layout.scene.camera);
+  const { camera, aspectratio } = action === "back" ? structuredClone(place.start) : viewOf(place.layout);
   const { x, y, z } = camera.eye;
   let around = Math.atan2(y, x);
   let up = Math.atan2(z, Math.hypot(x, y));
-  let far = Math.hypot(x, y, z);
+  const far = Math.hypot(x, y, z);
+  const larger = { nearer: 1.15, farther: 1 / 1.15 }[action] ?? 1;
   if (action === "left") around -= STEP;
   if (action === "right") around += STEP;
   if (action === "up") up = Math.min(up + STEP, Math.PI / 2 - 0.01);
   if (action === "down") up = Math.max(up - STEP, 0.01 - Math.PI / 2);
-  if (action === "nearer") far /= 1.15;
-  if (action === "farther") far *= 1.15;
   camera.eye = { x: far * Math.cos(up) * Math.cos(around), y: far * Math.cos(up) * Math.sin(around), z: far * Math.sin(up) };
-  window.Plotly.relayout(place, { "scene.camera": action === "back" ? structuredClone(place.start) : camera });
+  for (const side of ["x", "y", "z"]) aspectratio[side] *= larger;
+  window.Plotly.relayout(place, { "scene.camera": camera, "scene.aspectratio": aspectratio });
 }
 
 const KEYS = {
