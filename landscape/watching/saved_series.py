@@ -39,7 +39,6 @@ def watched_series(
         steps: number of each point.
         measures, tol, probes, seed: as for `Watch`. There is no optimizer's state: `preconditioned_lambda_max` is not defined.
         sgd: settings of `torch.optim.SGD` that trained them, for the edge of stability; None for no edge.
-
         alarm: for label memorization, on the traces of layers, which are then measured too.
 
     Raises:

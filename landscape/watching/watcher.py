@@ -20,7 +20,6 @@ from landscape.watching.probe import Probe, untouched
 Logger = Callable[[int, Mapping[str, float]], None]
 
 
-# `batchnorms` are the layers with running statistics, which a probe with batch statistics has none of.
 _RUNNING = (
     "a bias before a BatchNorm has no gradient in training, so that its preconditioner is eps, but has curvature in eval mode: "
     "preconditioned_lambda_max needs batch_statistics=True"
@@ -67,9 +66,9 @@ class Watch:
         UsageError: an argument of `Objective`, `every`, `budget` or a measure is wrong.
         NumericalError: the loss at the present weights is not finite, or has no second derivative.
 
-    Cost: a check is one forward pass and a copy of the model, and 6 to 15 Hessian-vector products for an eigenvalue, `probes`
-        products for all traces, a gradient and about 8 forward passes for critical sharpness. Steps without a check cost a
-        comparison of two numbers, and one reading of the clock while a budget defers a check.
+    Cost: a check is a forward pass (none if a measure takes a gradient) and a copy of the model, and 6 to 15 Hessian-vector products for an eigenvalue, `probes`
+        products for all traces, and for critical sharpness a gradient and 6 forward passes, about 8 at the first check. Steps
+        without a check cost a comparison of two numbers, and one reading of the clock while a budget defers a check.
 
     Example:
         L = 2 w^2 has curvature 4 all along.
@@ -116,6 +115,7 @@ class Watch:
         self._memory: dict[str, Any] = {}
         self._checks: list[Check] = []
         self._remarks: list[str] = []
+        # A probe with batch statistics has no layer with running ones.
         if "preconditioned_lambda_max" in self._measures and self._probe.base.batchnorms:
             self._remark(_RUNNING)
         self._stepping = self._read()
