@@ -148,9 +148,7 @@ def _critical_sharpness(at: Moment) -> Found:
     first = at.memory.get("critical step")
     if not isinstance(first, float):
         first = first_step(value, slope)
-    found = critical_sharpness_along(
-        objective, direction, slope=slope, start=first, value=value, halvings=at.settings.halvings
-    )
+    found = critical_sharpness_along(objective, direction, slope=slope, start=first, value=value, halvings=at.settings.halvings)
     if math.isfinite(found.value):
         at.memory["critical step"] = 2 / found.value / math.sqrt(2)  # the bracket [eta, 2 eta] with the last one in its middle
     return {"critical_sharpness": found}

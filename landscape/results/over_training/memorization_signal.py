@@ -23,6 +23,7 @@ class MemorizationSignal:
         sounded: step of the first check at which a sum was above the threshold; None if none was.
         layers: the layers whose traces count.
         reason: why it cannot tell; "" if it can.
+        counted: what the steps count: see `WatchHistory`.
     """
 
     steps: np.ndarray = field(repr=False)
@@ -32,6 +33,7 @@ class MemorizationSignal:
     sounded: int | None = None
     layers: tuple[str, ...] = ()
     reason: str = ""
+    counted: str = "step"
 
     @property
     def largest(self) -> float:
@@ -45,14 +47,15 @@ class MemorizationSignal:
         if self.listening is None:
             return "memorization alarm: silent, not listening yet: the loss is still near the first one"
         layers = ", ".join(self.layers) if len(self.layers) <= _NAMED else f"{len(self.layers)} hidden layers"
-        rose = f"{np.exp(self.largest):.3g}-fold since step {self.listening}"
+        factor = f"{np.exp(self.largest):.3g}"
+        since = f"since {self.counted} {self.listening}"
         limit = f"it sounds at {np.exp(self.threshold):.3g}-fold"
         if self.sounded is None:
-            return (
-                f"memorization alarm: silent; over the output layer's record, traces of {layers} rose at most {rose}; {limit}"
-            )
-        found = f"wrong labels may be being fitted since about step {self.sounded}"
-        return f"memorization alarm: {found}; over the output layer's record, traces of {layers} rose {rose}; {limit}"
+            rose = f"rose at most {factor}-fold" if factor != "1" else "did not rise"
+            return f"memorization alarm: silent; over the output layer's record, traces of {layers} {rose} {since}; {limit}"
+        found = f"wrong labels may be being fitted since about {self.counted} {self.sounded}"
+        rose = f"rose {factor}-fold {since}"
+        return f"memorization alarm: {found}; over the output layer's record, traces of {layers} {rose}; {limit}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; a sum that is not finite is null."""
@@ -64,6 +67,7 @@ class MemorizationSignal:
             "sounded": self.sounded,
             "layers": list(self.layers),
             "reason": self.reason,
+            "counted": self.counted,
         }
 
     @classmethod
@@ -71,4 +75,5 @@ class MemorizationSignal:
         """Inverse of `to_json`."""
         sums = np.array([np.nan if s is None else s for s in data["sums"]], dtype=float)
         named = {name: data[name] for name in ("threshold", "listening", "sounded", "reason")}
-        return cls(np.array(data["steps"], dtype=np.int64), sums, layers=tuple(data["layers"]), **named)
+        counted = data.get("counted", "step")
+        return cls(np.array(data["steps"], dtype=np.int64), sums, layers=tuple(data["layers"]), counted=counted, **named)
