@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from landscape.machine.json_values import finite_or_none
+from landscape.results.drawing import plotted
+from landscape.results.printed import Cells, Printed, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _NAMED = 4  # layers; more are counted
 
 
 @dataclass(frozen=True, eq=False)
-class MemorizationSignal:
+class MemorizationSignal(Printed):
     """The state of an alarm for label memorization at the last check of a training run.
 
     Attributes:
@@ -56,6 +61,19 @@ class MemorizationSignal:
         found = f"wrong labels may be being fitted since about {self.counted} {self.sounded}"
         rose = f"rose {factor}-fold {since}"
         return f"memorization alarm: {found}; over the output layer's record, traces of {layers} {rose}; {limit}"
+
+    def cells(self) -> Cells:
+        """A row for each check at which it listened, then what it says."""
+        rows = [(str(s), f"{x:.4g}", f"{np.exp(x):.3g}-fold") for s, x in zip(self.steps, self.sums, strict=True) if x == x]
+        return Cells((self.counted, "sum", "rise"), rows, after=(str(self),))
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row for each check: its number and the sum, nan before the alarm listened."""
+        return rows_of({self.counted: self.steps, "sum": self.sums})
+
+    def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
+        """Draw the sums against the threshold."""
+        return plotted(self, ax, caption)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; a sum that is not finite is null."""
