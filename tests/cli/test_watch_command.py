@@ -35,6 +35,20 @@ def test_a_watched_run_is_the_same_run(run):
     assert "watch" not in plain
 
 
+def test_with_adam_what_has_an_edge_is_measured_of_the_chosen_weights_within_a_budget(tmp_path):
+    adam = ("train", "digits-mlp", "--epochs", 2, "-M", "widths=[8]", "--samples", 96, "--batch", 32, "--optimizer", "adam")
+    asked = ("--watch-every", 1, "--watch-params", "fc1", "--watch-budget", 1, "--out", tmp_path / "a.safetensors", "--json")
+    history = json.loads(landscape(*adam, *asked).out)["watch"]
+    last = history["checks"][-1]
+    assert last["step"] > 0
+    assert last["edges"]["preconditioned_lambda_max"] > 0
+    assert last["measures"]["preconditioned_lambda_max"]["value"] > 0
+    assert [name for name in last["measures"] if name.startswith("trace/")] == ["trace/fc1"]
+    assert history["budget"] == 1
+    assert history["provenance"]["params"] == ["fc1"]
+    assert "expected a budget between 0 and 1, found 5" in landscape(*adam, "--watch-budget", 5, code=2).error
+
+
 def test_a_finished_run_has_nothing_to_watch(run):
     again = landscape(*run[3])
     assert json.loads(again.out)["watch"] is None

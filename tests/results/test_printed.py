@@ -67,7 +67,9 @@ RESULTS = {
         1,
         {"layer", "inputs", "labels"},
     ),
-    "comparison": (ls.compare({"a": [measured(), measured()], "b": [measured(), measured()]}), 6, {"quantity", "group", "median"}),
+    "comparison": (
+        ls.compare({"a": [measured(), measured()], "b": [measured(), measured()]}), 6, {"quantity", "group", "median"},
+    ),
     "certificate": (
         Certificate((CertificateRow(EVIL, Estimate(1.0), Estimate(4.0), False, "moved"),), "layer", 0.0, 1.0, True, 8, {}),
         1,

@@ -98,7 +98,9 @@ def run(
         weights=chosen.weights,
         architecture=_quoted(chosen.architecture or "not recognized"),
         entries="\n".join(f"    {_quoted(row.key)}  {row.shape}" for row in chosen.rows[:12]),
-        imports="\n".join(["from landscape import Task", *(f"from landscape.tasks import {n}" for n in sorted(names))]),
+        imports="\n".join(
+            ["from landscape import Task", *([f"from landscape.tasks import {', '.join(sorted(names))}"] if names else [])]
+        ),
         model=_OWN_MODEL
         if found is None
         else _KNOWN_MODEL.format(

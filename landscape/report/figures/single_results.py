@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from landscape.report.figures.caption import subject_line
 from landscape.report.figures.certificate import draw_certificate
 from landscape.report.figures.measures import draw_measures
-from landscape.report.figures.titled import figure_certificate, figure_measures
+from landscape.report.figures.titled import figure_measures, finish
 from landscape.report.style import house
 from landscape.results import Certificate, Comparison, Sharpness
 
@@ -47,8 +48,10 @@ def draw_one_certificate(certificate: Certificate, ax: Axes | None = None) -> Ax
 
 def figure_one_certificate(certificate: Certificate, *, caption: bool = True) -> Figure:
     """`draw_one_certificate` with the largest change of the network's outputs."""
-    figure = figure_certificate([(1.0, certificate)], title="Measures after / before", caption=caption)
-    return figure
+    check = certificate.function_line()
+    told = f"checked: {check}" if certificate.same_function else f"FAILED: {check}"
+    lines = [certificate.verdict_line(), subject_line(certificate.provenance), told]
+    return finish(draw_one_certificate(certificate), "Measures after / before", lines, caption)
 
 
 def _name(result: Sharpness) -> str:

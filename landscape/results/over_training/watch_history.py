@@ -129,7 +129,7 @@ class WatchHistory(Printed):
         return Cells(head, rows, after=self.notes())
 
     def records(self) -> list[Mapping[str, Any]]:
-        """One row for each check: number, named by `counted`, loss, seconds; of every measure value, `_error`, `_converged` and `_edge`.
+        """One row for each check: its number, loss, seconds; of every measure value, `_error`, `_converged`, `_edge`.
 
         None stands for what was not measured; a value that is not finite is nan or inf.
         """
