@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     )
     from landscape.memorization import samples
     from landscape.network.losses.model_loss import ModelLoss
+    from landscape.network.losses.next_token import NextTokenLoss
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
+    from landscape.sharded import ShardedObjective
     from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
     from landscape.surfaces import interpolation, line, plane, train_curve
     from landscape.tasks import Task, load
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ModelLoss": "network.losses.model_loss",
+    "NextTokenLoss": "network.losses.next_token",
     "Objective": "objective",
     "Task": "tasks",
     "load": "tasks",
@@ -77,6 +80,7 @@ _HOMES = {
     "joined": "machine.torchrun",
     "MemorizationAlarm": "watching",
     "progress": "machine.shown_progress",
+    "ShardedObjective": "sharded",
     "Watch": "watching",
 }
 
@@ -85,7 +89,9 @@ __all__ = [
     "LandscapeError",
     "MemorizationAlarm",
     "ModelLoss",
+    "NextTokenLoss",
     "Objective",
+    "ShardedObjective",
     "Task",
     "Watch",
     "__version__",

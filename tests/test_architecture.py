@@ -33,6 +33,7 @@ MIRRORED = {
     "spectra": {".", "results"},
     "spectrum": {"results/spectra", "report/figures", "cli/commands"},
     "stationarity": {"results", "measures/running"},
+    "sweep": {"results/compared", "cli/commands"},
     "surfaces": {".", "results", "report", "cli"},
 }
 

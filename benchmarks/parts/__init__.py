@@ -15,6 +15,7 @@ PARTS = {
     "trace": "Trace to a 95 % interval of ±{percent:g} %",
     "density": "Spectral density from ten probes",
     "surface": "Points of a plane a second",
+    "refinement": "Points of a plane of 51 × 51 a second, with a tolerance of 0.25 standard errors",
     "keskar": "Keskar's ε-sharpness in full space",
     "start": "`--help`",
 }
@@ -25,6 +26,7 @@ SIZES = {
     "trace": {"mlp": 512, "resnet20": 32, "vit": 32, "gpt": 64},
     "density": {"mlp": 512, "resnet20": 16, "vit": 16, "gpt": 32},
     "surface": {"mlp": 1024, "resnet20": 256, "vit": 128, "gpt": 128},
+    "refinement": {"mlp": 1024, "resnet20": 256, "vit": 128, "gpt": 128},
     "keskar": {"mlp": 512, "resnet20": 64, "vit": 32, "gpt": 64},
 }
 # Points on each axis of a plane by default: where a point takes a fraction of a millisecond nobody draws 81 of them.

@@ -29,7 +29,7 @@ def run(case: Case, options: Options) -> Iterator[Row]:
     case = case.first(options.size("surface", case.name))
     grid, few = options.axis(case.name), SMALL if not options.quick else 3
     objective = ls.Objective(case.model, case.loss, case.batches())
-    directions = _directions(case)
+    directions = random_directions(case)
 
     def plane(points: int, **more: Any) -> Callable[[], Any]:
         ours = tuple(Direction(f"d{i}", d) for i, d in enumerate(directions, 1))
@@ -108,7 +108,7 @@ def places(points: int) -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
 
 
-def _directions(case: Case) -> tuple[Tensor, Tensor]:
+def random_directions(case: Case) -> tuple[Tensor, Tensor]:
     """Two random directions, a tenth of the length of every tensor of weights; biases and norm layers stay."""
     g = torch.Generator().manual_seed(5)
     found = []

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from landscape.checkpoints import shards
+from landscape.checkpoints.parallel.distributed_folder import METADATA, read_folder
 from landscape.checkpoints.reading import safetensors_file
 from landscape.checkpoints.reading.contents import Contents
 from landscape.checkpoints.reading.formats import Kind, open_checkpoint, sniff
 from landscape.checkpoints.reading.isolate import parse_apart
-from landscape.checkpoints.weights import Weights, choose
+from landscape.checkpoints.weights import TOP, Weights, choose
 from landscape.errors import MalformedError, UsageError, printable
 from landscape.machine import progress
 from landscape.network.identity.hashes import content, sha256
@@ -36,8 +37,10 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        sha256: of the file's bytes; for a sharded checkpoint, of the index and its shards in the order of their names.
-        format: "safetensors", "sharded safetensors", "torch zip" or "torch legacy pickle".
+        sha256: of the file's bytes; for a sharded or distributed checkpoint, of the index or metadata and of its shards in the
+            order of their names.
+        format: "safetensors", "sharded safetensors", "torch zip", "torch legacy pickle", or "torch distributed checkpoint in N
+            files".
         size: bytes on disk.
         candidates: every set of weights in the file, by its key; "(top level)" if the file itself is one.
         unusable: why a tensor of a candidate cannot be a weight; the tensor is then on the `meta` device, with its shape.
@@ -90,7 +93,8 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
     limits on memory and time; only plain tensors and JSON are returned from it.
 
     Args:
-        path: a file of torch.save or safetensors, `model.safetensors.index.json`, or a directory that contains one.
+        path: a file of torch.save or safetensors, `model.safetensors.index.json`, a directory that contains one, or one that
+            `torch.distributed.checkpoint` wrote.
         budget: most bytes that the tensors may take; default: half of this machine's memory.
 
     Returns:
@@ -106,8 +110,12 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
         One pass over the file for its hash and one to read it; about 2 s to start the child, which safetensors does not need.
     """
     path = Path(path)
-    budget = min(_default_budget() if budget is None else budget, 1 << 48)
+    budget = min(default_budget() if budget is None else budget, 1 << 48)
     if os.path.isdir(path):  # unlike Path.is_dir, False without permission
+        if os.path.lexists(path / METADATA):
+            held = read_folder(path, budget=budget)
+            form = f"torch distributed checkpoint in {held.files} file{'s' * (held.files != 1)}"
+            return _checkpoint(path, held.sha256, form, held.size, held.contents)
         path = shards.resolve(path)
     if path.name.endswith(shards.SUFFIX):
         sharded = shards.read_shards(path, budget=budget)
@@ -159,7 +167,7 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
         held = f"{len(extras)} extra tensors" if extras else "no tensors"
         raise MalformedError(f"expected weights, found no weights; the file holds {held}", fix="save model.state_dict()")
     unusable = {key: f"of {item.dtype}" for key, item in state.items() if item.dtype.is_complex}
-    name = "state_dict" if recipe is not None else "(top level)"
+    name = "state_dict" if recipe is not None else TOP
     return Contents({name: state}, {name: unusable} if unusable else {}, meta, extras, recipe)
 
 
@@ -196,7 +204,7 @@ def _file_hash(file: BinaryIO, size: int, name: str) -> str:
     return digest.hexdigest()
 
 
-def _default_budget() -> int:
+def default_budget() -> int:
     """Half of the machine's memory, or 4 GiB if it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -15,6 +15,7 @@ from landscape.checkpoints import shards
 from landscape.checkpoints.checkpoint import read
 from landscape.checkpoints.fitting.fit import aliases_of, match, tensors_of
 from landscape.checkpoints.fitting.own_loader import OwnLoader
+from landscape.checkpoints.parallel.distributed_folder import METADATA
 from landscape.errors import LandscapeError, MismatchError, UsageError, printable
 from landscape.machine import progress
 from landscape.network.parameters import Layout
@@ -31,7 +32,8 @@ class CheckpointFiles(Sequence[Tensor]):
 
     Args:
         source: a folder, whose checkpoints are sorted by name in natural order (epoch-2 before epoch-10): files ending in
-            .safetensors, .pt, .pth, .ckpt or .th, and subfolders that contain a `model.safetensors` or an index of shards;
+            .safetensors, .pt, .pth, .ckpt or .th, and subfolders that contain a `model.safetensors`, an index of shards or the
+            `.metadata` of a distributed checkpoint;
             hidden ones are ignored. Or paths, in the order given.
         model: the network that the weights belong to; its names and shapes are recorded once.
         layout: which parameters to read, and their order in the flat vector; default: all trainable ones.
@@ -175,12 +177,12 @@ def checkpoint_paths(folder: Path) -> tuple[Path, ...]:
 
 
 def _sharded(path: Path) -> bool:
-    """Whether a subfolder contains weights saved by a Hugging Face library."""
+    """Whether a subfolder contains weights saved by a Hugging Face library, or by torch.distributed.checkpoint."""
     try:
         names = os.listdir(path) if os.path.isdir(path) else []
     except OSError:
         return False
-    return any(name == "model.safetensors" or name.endswith(shards.SUFFIX) for name in names)
+    return any(name in ("model.safetensors", METADATA) or name.endswith(shards.SUFFIX) for name in names)
 
 
 def _renamed(error: LandscapeError, path: Path) -> NoReturn:

@@ -15,8 +15,8 @@ _HELP = (
 )
 
 COMMANDS = (
-    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "train", "watch", "report",
-    "demo", "init", "doctor",
+    "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "sweep", "train", "watch",
+    "report", "demo", "init", "doctor",
 )  # fmt: skip
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 

@@ -37,9 +37,11 @@ def collect(directories: Iterable[Path]) -> Found:
 
 
 def left_out(directories: Iterable[Path]) -> list[tuple[Path, str]]:
-    """Directories without anything for a report, each with why: no result at all, or one of another command."""
+    """What a report cannot show, and why: a directory without results, or of another command; a checkpoint that failed."""
     out = []
     for directory in directories:
+        for path in sorted(directory.rglob("sweep.json")):
+            out += [(Path(entry["checkpoint"]), str(entry["error"])) for entry in read_json(path)["failed"]]
         folders = sorted(path.parent for path in directory.rglob("run.json"))
         for folder in folders:
             if not any(map(_reader, folder.glob("*.json"))):
@@ -71,6 +73,12 @@ def _sharpness(found: Found, document: dict[str, Any], path: Path) -> None:
     from landscape.results import Sharpness
 
     found["sharpness"] += [Sharpness.from_json(r) for r in document["results"]]
+
+
+def _sweep(found: Found, document: dict[str, Any], path: Path) -> None:
+    from landscape.results import Sweep
+
+    found["sharpness"] += Sweep.from_json(document).results
 
 
 def _comparison(found: Found, document: dict[str, Any], path: Path) -> None:
@@ -135,8 +143,9 @@ def _information(found: Found, document: dict[str, Any], path: Path) -> None:
 
 
 _READERS: dict[str, Callable[[Found, dict[str, Any], Path], None]] = {
-    "sharpness.json": _sharpness, "comparison.json": _comparison, "spectrum.json": _spectrum, "surface.json": _surface,
-    "certificate.json": _certificate, "watch.json": _watch, "samples.json": _samples, "information.json": _information,
+    "sharpness.json": _sharpness, "sweep.json": _sweep, "comparison.json": _comparison, "spectrum.json": _spectrum,
+    "surface.json": _surface, "certificate.json": _certificate, "watch.json": _watch, "samples.json": _samples,
+    "information.json": _information,
 }  # fmt: skip
 
 

@@ -21,13 +21,13 @@ class Keeping:
 
     Attributes:
         directory: output directory of the command; None saves nothing.
-        number: index of the checkpoint in the command.
+        number: index of the checkpoint in the command, or another name of its folder.
         last: whether this is the last checkpoint, so that no other one starts from its eigenvectors.
         so_far: the measures computed when the run was interrupted.
     """
 
     directory: "OutputDirectory | None"
-    number: int
+    number: int | str
     last: bool
     so_far: "Sharpness | None" = None
     _kept: "Kept | None" = field(default=None, init=False)

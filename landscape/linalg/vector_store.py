@@ -66,11 +66,14 @@ class Place:
             unnamed memory-mapped file, which disappears with the process however that ends.
         folder: of the file; default $TMPDIR, else /var/tmp, else the system's default.
         group: each process stores its share of the columns; input and output vectors are complete in each process.
+        own: number of columns of this process, where input and output vectors are not complete but these columns only, as of
+            weights that are sharded themselves; None for complete vectors.
     """
 
     where: Where = "device"
     folder: Path | None = None
     group: Group = Alone()
+    own: int | None = None
 
 
 class Rows:
@@ -98,7 +101,11 @@ class Rows:
         self.sizes = [share + (rank < more) for rank in range(self.group.size)]
         begin = sum(self.sizes[: self.group.rank])
         self.columns = slice(begin, begin + self.sizes[self.group.rank])
-        shape = (count, self.sizes[self.group.rank])
+        self._complete = place.own is None
+        if place.own is not None:
+            self.columns = slice(0, place.own)
+        self.width = dim if place.own is None else place.own  # of input and output vectors
+        shape = (count, self.columns.stop - self.columns.start)
         self._store: _Memory = (
             _Disk(shape, dtype, place.folder)
             if place.where == "disk"
@@ -164,6 +171,8 @@ class Rows:
         return self._whole(parts)
 
     def _whole(self, parts: Tensor) -> Tensor:
+        if not self._complete:
+            return parts.to(self.device)
         return self.group.concat(parts.to(self.device), self.sizes)
 
     def _sum(self, t: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import numpy as np
 from landscape.errors import UsageError
 from landscape.report.style import plain, short, wrapped
 from landscape.results import Slice
-from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, UNCONVERGED
+from landscape.results.surfaces.slice import DONE, FAILED, INTERPOLATED, MISSING, NOT_FINITE, UNCONVERGED
 
 # Legend labels of points without a value, in the order of the legend.
 GAPS = {NOT_FINITE: "not finite", FAILED: "failed", MISSING: "not computed"}
@@ -57,7 +57,7 @@ def scale_of(quantity: str) -> float:
 
 
 def states(piece: Slice, quantity: str) -> np.ndarray:
-    """MISSING, DONE, NOT_FINITE, FAILED or UNCONVERGED of every point: the slice's status, corrected by the values.
+    """The status of every point (`landscape.results.STATUS`): the slice's, corrected by the values.
 
     A masked value counts as missing and a nan or infinite one as not finite, whatever the status.
     """
@@ -67,7 +67,8 @@ def states(piece: Slice, quantity: str) -> np.ndarray:
     raw = np.ma.asarray(piece.values[quantity])
     found = np.where(np.ma.getmaskarray(raw), MISSING, np.where(np.isfinite(raw.data), DONE, NOT_FINITE))
     stated = np.asarray(piece.status[quantity])
-    return np.where(np.isin(stated, (MISSING, FAILED)) | ((stated == UNCONVERGED) & (found == DONE)), stated, found)
+    kept = np.isin(stated, (UNCONVERGED, INTERPOLATED)) & (found == DONE)
+    return np.where(np.isin(stated, (MISSING, FAILED)) | kept, stated, found)
 
 
 def shown(piece: Slice, quantity: str) -> tuple[np.ma.MaskedArray, np.ndarray | None]:

@@ -5,6 +5,7 @@ from landscape.results.certificate_table import CertificateTable
 from landscape.results.compared.comparison import Comparison
 from landscape.results.compared.group_statistics import FALSE_DISCOVERY, Difference, GroupValue
 from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
+from landscape.results.compared.sweep import ORDERS, Sweep, Unmeasured
 from landscape.results.estimate import Estimate, Evaluation
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.information import Information, LayerInformation, MutualInformation
@@ -25,7 +26,8 @@ from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 from landscape.results.surfaces.path_check import PathCheck
 from landscape.results.surfaces.precision_deviation import Deviation
 from landscape.results.surfaces.random_axes import RandomAxes, RandomAxis
-from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
+from landscape.results.surfaces.refinement import Refinement
+from landscape.results.surfaces.slice import DONE, FAILED, INTERPOLATED, MISSING, NOT_FINITE, STATUS, UNCONVERGED, Slice
 from landscape.results.surfaces.slice_check import NormRatios, SliceCheck
 from landscape.results.surfaces.track import Track
 
@@ -33,8 +35,10 @@ __all__ = [
     "DONE",
     "FAILED",
     "FALSE_DISCOVERY",
+    "INTERPOLATED",
     "MISSING",
     "NOT_FINITE",
+    "ORDERS",
     "STATUS",
     "UNCONVERGED",
     "Alarm",
@@ -70,6 +74,7 @@ __all__ = [
     "RandomAxes",
     "RandomAxis",
     "RankCorrelation",
+    "Refinement",
     "SampleScores",
     "Sampling",
     "Sharpness",
@@ -79,6 +84,8 @@ __all__ = [
     "SpectralDensity",
     "Spent",
     "Stationarity",
+    "Sweep",
     "Track",
+    "Unmeasured",
     "WatchHistory",
 ]

@@ -1,34 +1,28 @@
 """Evaluation of an Objective on a line or a plane through its trained weights."""
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import NumericalError
 from landscape.objective import Objective
 from landscape.results import Slice
 from landscape.surfaces.axes.chart import Chart, Place, Span, coordinates
 from landscape.surfaces.axes.directions import Direction, check_apart, random_direction
 from landscape.surfaces.batchnorm_statistics import WORDS, BatchNorm, is_normalized, on_plane
-from landscape.surfaces.checks.check_slice import check_slice
-from landscape.surfaces.running.measurement import Extremes, Part, filled
-from landscape.surfaces.running.point_loop import recheck, survey
+from landscape.surfaces.checks.check_slice import check_slice, recomputed_places
+from landscape.surfaces.refining.next_points import Tolerance
+from landscape.surfaces.running.measurement import Extremes, Losses
 from landscape.surfaces.running.run_directory import Run, digest
 from landscape.surfaces.running.settings import settled_products
 from landscape.surfaces.running.sharing import shared_folder
 from landscape.surfaces.running.value_sources import Drawn
+from landscape.surfaces.slice_values import Seen, identity, prepare, provenance, surveyed, varied
 from landscape.surfaces.topology import merge_tree
-
-Seen = Callable[[Slice], None]
-
-_SHOW = 3.0  # seconds between two previews of an unfinished slice
 
 
 def line(
@@ -42,6 +36,7 @@ def line(
     batchnorm: BatchNorm = "eval",
     curvature: bool = False,
     precision: str | None = None,
+    tolerance: float | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
     random_check: bool = True,
@@ -62,6 +57,9 @@ def line(
         precision: "bfloat16" runs the forward passes in bfloat16, which is several times faster on processors with matrix
             units for it. Losses, sums, eigenvalues and the check's derivatives stay in float32. The deviation of the losses is
             measured at some points, and is in the title and in `deviations`. Default: the objective's dtype.
+        tolerance: compute only points that interpolation would miss by more than this many standard errors over samples
+            (eigenvalues: 4 % of |lambda_max| each), and interpolate the others (`landscape.surfaces.refining`), which have a
+            status of their own. `refinement` says how far off they are at points held out. Default: every point is computed.
         run: a folder in which every point is saved as soon as it is computed. The same call with the same folder continues an
             interrupted run, and several processes may share a folder. The results are the same to the bit on the same kind of
             machine if the network's kernels are deterministic. A continued run first computes one point again and is refused
@@ -74,14 +72,17 @@ def line(
         whose computation failed has the status FAILED.
 
     Raises:
-        UsageError: fewer than two points; a span that is not finite or not increasing; a folder with another surface (the
+        UsageError: fewer than two points; a span that is not finite or not increasing; a tolerance that is not above 0, or a
+            loss without a standard error to measure it in; a folder with another surface (the
             message says what differs), or with a point that differs from its value now; a precision that the network does not
             support.
         NumericalError: every point failed.
 
     Cost: one forward pass per point, two with "recalibrate", and a few for the check; bfloat16 adds 9 to 13 in float32. Random
         axes add 40 to 120 Hessian-vector products on at most 1,024 samples (`random_check`). With
-        `curvature` 10 to 50 Hessian-vector products per point; each point starts from its neighbour's eigenvectors. Small
+        `curvature` 10 to 50 Hessian-vector products per point; each point starts from its neighbour's eigenvectors (with a
+        tolerance anew, for about twice as many). Planes of 51 x 51 with a tolerance of 0.25 computed a tenth (perceptron) to a
+        quarter (ResNet) of their points. Small
         networks, whose time is dominated by overhead, are evaluated at up to 32 points at once
         (`landscape.values.stacked_points`). A killed process loses the points that it was computing: up to 32, which take a
         fraction of a second, or one.
@@ -103,7 +104,8 @@ def line(
         [0.0, 1.0, 4.0]
     """
     directions = (direction or random_direction(objective, seed=seed),)
-    return _slice(objective, directions, (span,), (grid,), test, seed, batchnorm, curvature, precision, run, seen, random_check)
+    asked = _Asked(test, seed, batchnorm, curvature, precision, tolerance, random_check)
+    return _slice(objective, directions, (span,), (grid,), asked, run, seen)
 
 
 def plane(
@@ -117,6 +119,7 @@ def plane(
     batchnorm: BatchNorm = "eval",
     curvature: bool = False,
     precision: str | None = None,
+    tolerance: float | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
     random_check: bool = True,
@@ -131,7 +134,7 @@ def plane(
             nearly orthogonal; the check prints their cosine, and `orthogonal_to` orthogonalizes them.
         span: span of both axes, or one for each.
         grid: points on each axis.
-        seed, test, batchnorm, curvature, precision, run, seen, random_check: as for `line`.
+        seed, test, batchnorm, curvature, precision, tolerance, run, seen, random_check: as for `line`.
 
     Returns:
         Slice, as for `line`; a finished one has the merge tree of its loss.
@@ -159,7 +162,21 @@ def plane(
     check_apart(*directions)
     spans = span if isinstance(span[0], Sequence) else (span, span)
     grids = (grid, grid) if isinstance(grid, int) else grid
-    return _slice(objective, directions, spans, grids, test, seed, batchnorm, curvature, precision, run, seen, random_check)
+    asked = _Asked(test, seed, batchnorm, curvature, precision, tolerance, random_check)
+    return _slice(objective, directions, spans, grids, asked, run, seen)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is computed at the points; see `line`."""
+
+    test: Objective | None
+    seed: int
+    batchnorm: BatchNorm
+    curvature: bool
+    precision: str | None
+    tolerance: float | None
+    random_check: bool
 
 
 def _slice(
@@ -167,27 +184,21 @@ def _slice(
     directions: tuple[Direction, ...],
     spans: tuple[Span, ...],
     grids: tuple[int, ...],
-    test: Objective | None,
-    seed: int,
-    batchnorm: BatchNorm,
-    curvature: bool,
-    precision: str | None,
+    asked: _Asked,
     folder: str | Path | None,
     seen: Seen | None,
-    random_check: bool,
 ) -> Slice:
-    """Evaluate all points of the grid and check the result."""
+    """Evaluate the points of the grid and check the result."""
+    test, batchnorm = asked.test, asked.batchnorm
     if objective.group.size > 1:  # processes divide the points, not the samples
         with shared_folder(objective.group, folder) as place:
-            tested, watch = None if test is None else test.alone(), seen if objective.group.rank == 0 else None
-            alone = objective.alone()
-            return _slice(
-                alone, directions, spans, grids, tested, seed, batchnorm, curvature, precision, place, watch, random_check
-            )
+            watch = seen if objective.group.rank == 0 else None
+            alone = replace(asked, test=None if test is None else test.alone())
+            return _slice(objective.alone(), directions, spans, grids, alone, place, watch)
     prepare(objective)
     chart = flat_chart(objective, directions, spans, grids, batchnorm)
-    inputs = identity(objective, test, batchnorm, spans, grids) | {"curvature": curvature}
-    inputs |= {"precision": precision} if precision else {}
+    tolerance = None if asked.tolerance is None else Tolerance(asked.tolerance, asked.seed)
+    inputs = identity(objective, test, batchnorm, spans, grids) | varied(asked.curvature, asked.precision, tolerance)
     for i, d in enumerate(directions, 1):
         inputs[f"axis {i}"] = digest(d.vector, *([] if batchnorm != "interpolate" else (d.buffers or {}).values()))
     run = Run(None if folder is None else Path(folder), inputs)
@@ -197,68 +208,24 @@ def _slice(
         chart.axes, chart.coordinates, {}, {}, None,
         title + (f", BatchNorm: {WORDS[batchnorm]}" if normalized else ""),
         provenance(objective, test)
-        | {"seed": seed, "axis_lengths": [float(d.vector.double().norm()) for d in directions]}
+        | {"seed": asked.seed, "axis_lengths": [float(d.vector.double().norm()) for d in directions]}
         | ({"batchnorm": WORDS[batchnorm]} if normalized else {}),
     )  # fmt: skip
     recalibrated = normalized and batchnorm == "recalibrate"
     with run.computing():
-        drawn = Drawn.of(objective, test, precision, chart, run, recalibrated)
-        parts: list[Part] = [drawn.losses]
-        if curvature:
-            parts.append(Extremes(chart, settled_products(objective, run), run))
-        found = surveyed(drawn.named(empty), chart, parts, run, seen)
+        drawn = Drawn.of(objective, test, asked.precision, chart, run, recalibrated)
+        parts: list[Losses | Extremes] = [drawn.losses]
+        if asked.curvature:
+            parts.append(Extremes(chart, settled_products(objective, run), run, warm=tolerance is None))
+        again = [int(np.ravel_multi_index(place, chart.shape)) for place in recomputed_places(chart.shape)]
+        found = surveyed(drawn.named(empty), chart, parts, run, seen, tolerance, again)
         run.drop_all_vectors()
         found = drawn.compared(found, run)
-        check = check_slice(objective, directions, chart, found.values["loss"], recalibrated, drawn.objective, random_check)
+        check = check_slice(
+            objective, directions, chart, found.values["loss"], recalibrated, drawn.objective, asked.random_check
+        )
     tree = merge_tree(found) if found.dim == 2 and found.complete else None
     return replace(found, check=check, merge_tree=tree)
-
-
-def prepare(objective: Objective) -> None:
-    """Choose the batch sizes now, because the last bits of values depend on them: they must not depend on earlier calls.
-
-    A network without second derivatives has a surface, too, so errors of the preflight check are ignored here. A problem with
-    its values is reported at the first point.
-    """
-    with suppress(NumericalError):
-        objective.preflight()
-
-
-def surveyed(empty: Slice, chart: Chart, parts: Sequence[Part], run: Run, seen: Seen | None) -> Slice:
-    """Compute all points of all parts and return them as a slice.
-
-    Raises:
-        NumericalError: every point failed.
-        UsageError: a saved point differs from its value now.
-    """
-
-    def so_far() -> Slice:
-        return filled(empty, chart, parts, run.journal.records)
-
-    watched = None if seen is None else _rarely(lambda: seen(so_far()))
-    if parts:  # the first part is the loss: one cheap point shows a change of any input
-        recheck(parts[0], run.journal, chart)
-    for part in parts:
-        survey(part, run.journal, watched)
-    found = so_far()
-    if not found.values:
-        reason = next((r["failed"] for r in run.journal.records.values() if "failed" in r), "no point")
-        raise NumericalError(f"expected points that can be computed, found that all failed: {reason}")
-    return found
-
-
-def _rarely(show: Callable[[], None]) -> Callable[[], None]:
-    """Call `show` every few seconds, and less often if it is slow, so that it takes at most a tenth of the time."""
-    ready = time.monotonic() + 0.5
-
-    def maybe() -> None:
-        nonlocal ready
-        started = time.monotonic()
-        if started >= ready:
-            show()
-            ready = time.monotonic() + max(_SHOW, 10 * (time.monotonic() - started))
-
-    return maybe
 
 
 def flat_chart(
@@ -276,30 +243,3 @@ def flat_chart(
     axes = tuple(coordinates(s, g) for s, g in zip(spans, grids, strict=True))
     statistics = on_plane(objective, [d.buffers for d in directions], batchnorm)
     return Chart(tuple(d.name for d in directions), axes, weights, statistics, (0.0,) * len(axes))
-
-
-def identity(
-    objective: Objective, test: Objective | None, batchnorm: str, spans: Sequence[Span], grids: Sequence[int]
-) -> dict[str, Any]:
-    """The inputs that determine a surface's values, apart from its axes, as text and digests."""
-    parts = objective.fingerprints | ({} if test is None else {"test data": test.fingerprints["data"]})
-    return parts | {
-        "samples": objective.samples,
-        "test samples": None if test is None else test.samples,
-        "micro-batches": str(objective.batch_sizes),
-        "span": [[float(x) for x in s] for s in spans],
-        "grid": list(grids),
-        "dtype": str(objective.dtype),
-        "device": objective.device.type,
-        "batchnorm": batchnorm,
-    }
-
-
-def provenance(objective: Objective, test: Objective | None) -> dict[str, Any]:
-    """The provenance of a slice: samples, weights, dtype."""
-    found = {
-        "samples": objective.samples,
-        **objective.varying,
-        "dtype": str(objective.dtype).removeprefix("torch."),
-    }
-    return found | ({} if test is None else {"test_samples": test.samples})

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.objective import Objective
-from landscape.results import DONE, FAILED, MISSING, Barrier, Slice
+from landscape.results import DONE, FAILED, INTERPOLATED, MISSING, Barrier, Slice
 from landscape.surfaces.axes.chart import Chart, Span, coordinates
 from landscape.surfaces.axes.same_network import check_same_network
 from landscape.surfaces.batchnorm_statistics import BatchNorm, is_normalized, on_path
 from landscape.surfaces.checks.check_path import check_path
-from landscape.surfaces.grid import Seen, identity, prepare, provenance, surveyed
-from landscape.surfaces.running.measurement import Extremes, Losses, Part, errors_of_means
+from landscape.surfaces.refining.next_points import Tolerance
+from landscape.surfaces.running.measurement import Extremes, Losses, errors_of_means
 from landscape.surfaces.running.run_directory import Run, digest
 from landscape.surfaces.running.settings import settled_products
 from landscape.surfaces.running.sharing import shared_folder
 from landscape.surfaces.running.value_sources import Drawn
+from landscape.surfaces.slice_values import Seen, identity, prepare, provenance, surveyed, varied
 
 if TYPE_CHECKING:
     from landscape.surfaces.axes.curve import Curve
@@ -48,6 +49,7 @@ def interpolation(
     curve: "Curve | None" = None,
     curvature: bool = False,
     precision: str | None = None,
+    tolerance: float | None = None,
     run: str | Path | None = None,
     seen: Seen | None = None,
 ) -> Slice:
@@ -68,7 +70,7 @@ def interpolation(
             are cut at zero); "eval" uses those of the start except at the end. With the last two the statistics do not match
             the weights, and this may cause much of the barrier. Other buffers are interpolated.
         curve: a path between the two from `train_curve`; default the straight line.
-        curvature, precision, run, seen: as for `line`.
+        curvature, precision, tolerance, run, seen: as for `line`.
 
     Returns:
         Slice with its check (`landscape.results.PathCheck`), and a Barrier for each quantity if 0 and 1 are on the grid; it has
@@ -99,7 +101,7 @@ def interpolation(
             tested, watch = None if test is None else test.alone(), seen if start.group.rank == 0 else None
             return interpolation(
                 start.alone(), end.alone(), span=span, grid=grid, test=tested, batchnorm=batchnorm, curve=curve,
-                curvature=curvature, precision=precision, run=place, seen=watch,
+                curvature=curvature, precision=precision, tolerance=tolerance, run=place, seen=watch,
             )  # fmt: skip
     prepare(start)
     theta0, theta1 = start.theta, end.theta.to(start.theta)
@@ -116,8 +118,8 @@ def interpolation(
     )  # fmt: skip
     shape = {} if curve is None else {"curve": digest(curve.control)}
     ends = {"end": digest(theta1, *end.buffers.values())}
-    inputs = identity(start, test, batchnorm, (span,), (grid,)) | {"curvature": curvature} | ends | shape
-    inputs |= {"precision": precision} if precision else {}
+    allowed = None if tolerance is None else Tolerance(tolerance)
+    inputs = identity(start, test, batchnorm, (span,), (grid,)) | varied(curvature, precision, allowed) | ends | shape
     title = f"Loss on {'the line' if curve is None else f'a trained {curve.kind} curve'} between two minima"
     facts: dict[str, Any] = provenance(start, test) | {"distance": float((theta1 - theta0).norm())}
     normalized = is_normalized(start)
@@ -127,11 +129,11 @@ def interpolation(
     kept = Run(None if run is None else Path(run), inputs)
     with kept.computing():
         drawn = Drawn.of(start, test, precision, chart, kept, normalized and batchnorm == "recalibrate")
-        parts: list[Part] = [drawn.losses]
+        parts: list[Losses | Extremes] = [drawn.losses]
         if curvature:
-            parts.append(Extremes(chart, settled_products(start, kept), kept))
+            parts.append(Extremes(chart, settled_products(start, kept), kept, warm=allowed is None))
         empty = Slice(chart.axes, chart.coordinates, {}, {}, None, title, facts, path=True)
-        found = surveyed(drawn.named(empty), chart, parts, kept, seen)
+        found = surveyed(drawn.named(empty), chart, parts, kept, seen, allowed)
         kept.drop_all_vectors()
         found = drawn.compared(found, kept)
         heights = {q: _barrier(q, found, chart, drawn.losses) for q in found.values if q.endswith(_OF_BARRIERS)}
@@ -155,7 +157,7 @@ def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barri
     gaps = [f"{n} of {len(between)} points {word}" for state, word in _GAPS if (n := int((between == state).sum()))]
     if gaps:  # the highest point may be among them
         return Barrier(math.nan, None, math.nan, ends, " and ".join(gaps))
-    lost = i + np.flatnonzero(between != DONE)
+    lost = i + np.flatnonzero(~np.isin(between, (DONE, INTERPOLATED)))
     if len(lost):
         return Barrier(np.inf, None, float(at[lost[0]]), ends)
     sign = -1.0 if kind == "accuracy" else 1.0

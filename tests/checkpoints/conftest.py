@@ -32,9 +32,11 @@ class ForkServer:
                 env=isolate._environment(),
             )
 
-    def run_child(self, file: BinaryIO, kind: str, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO) -> int:
+    def run_child(
+        self, file: BinaryIO, kind: str, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO, *more: str
+    ) -> int:
         file.seek(0)
-        message = json.dumps([kind, str(budget), "60"]).encode()
+        message = json.dumps([kind, str(budget), "60", *more]).encode()
         socket.send_fds(self.connection, [message], [file.fileno(), answer.fileno(), complaints.fileno()])
         reply = self.connection.recv(64)
         assert reply, "the fork server died"

@@ -243,13 +243,12 @@ def test_a_real_exported_program_is_code(tmp_path: Path, refuse: Refuse) -> None
     refuse(tmp_path / "m.pt2", 3, "export.*this is code")
 
 
-def test_a_distributed_checkpoint_is_refused(tmp_path: Path, refuse: Refuse, canary: Path) -> None:
+def test_hostile_metadata_of_a_distributed_checkpoint_is_refused(tmp_path: Path, refuse: Refuse, canary: Path) -> None:
     directory = tmp_path / "dcp"
     directory.mkdir()
     (directory / ".metadata").write_bytes(pickle.dumps(hostile.Evil(canary)))
     (directory / "__0_0.distcp").write_bytes(b"\0")
-    error = refuse(directory, 3, r"\.metadata is a pickle")
-    assert "dcp_to_torch" in error.fix
+    refuse(directory, 3, "reading it could run code")
 
 
 def test_names_of_classes_in_hyper_parameters_stay_data(place: Place, canary: Path) -> None:

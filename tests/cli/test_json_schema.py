@@ -18,11 +18,13 @@ COMMANDS = {
     "init": ("init", FIRST),
     "inspect": ("inspect", FIRST),
     "sharpness": ("sharpness", FIRST, *FEW, "--measures", "trace:probes=4,weight_curvature,keskar:method=climb"),
+    "sweep": ("sweep", FIRST, *FEW, "--measures", "weight_curvature"),
     "spectrum": ("spectrum", FIRST, *FEW, "-k", 1, "--probes", 2, "--steps", 6, "--per-layer", "--allow-unconverged"),
 }
 SLOW = {
     "information": ("information", FIRST, *FEW),
     "plane": ("surface", FIRST, *FEW, "--grid", 3, "--no-test", "--no-random-check"),
+    "refined": ("surface", FIRST, *FEW, "--grid", 15, "--no-random-check", "--tolerance", 1, "--precision", "bfloat16"),
     "path": ("surface", FIRST, *FEW, "--path", f"line:{SECOND}", "--grid", 5),
     "samples": ("samples", FIRST, *FEW, "--scores", "loss,input_curvature"),
     "reparam": ("reparam", FIRST, *FEW, "--symmetry", "all", "--sweep", 1, "--measures", "weight_curvature,logit_norm"),

@@ -456,8 +456,8 @@ def test_values_that_are_not_finite_are_kept_as_they_are(tmp_path):
 
 
 def test_what_is_unfinished_can_be_looked_at(monkeypatch):
-    monkeypatch.setattr("landscape.surfaces.grid._SHOW", 0.0)
-    monkeypatch.setattr("landscape.surfaces.grid._rarely", lambda show: show)
+    monkeypatch.setattr("landscape.surfaces.slice_values._SHOW", 0.0)
+    monkeypatch.setattr("landscape.surfaces.slice_values._rarely", lambda show: show)
     objective = Objective(network(), nn.CrossEntropyLoss(), data(), dtype="float64")
     pieces: list[Slice] = []
     whole = plane(objective, grid=(9, 9), curvature=True, seen=pieces.append)

@@ -37,7 +37,7 @@ USUAL_KEYS = (
     "student",
     "teacher",
 )
-_NOT_WEIGHTS = ("optim", "sched", "scaler", "callback", "loop", "rng", "hist", "metric", "loss")
+NOT_WEIGHTS = ("optim", "sched", "scaler", "callback", "loop", "rng", "hist", "metric", "loss")
 _DEPTH = 40  # levels of metadata; deeper ones are cut
 _NODES = 200_000
 _Found = tuple[dict[str, Any], list[Any]]  # tensors by name, and keys of other entries
@@ -137,7 +137,7 @@ def _search(
     names = USUAL_KEYS if usual else tuple(key for key in content if isinstance(key, str))
     for name in names:
         inner = content.get(name)
-        if not isinstance(inner, dict) or (not usual and any(word in name.lower() for word in _NOT_WEIGHTS)):
+        if not isinstance(inner, dict) or (not usual and any(word in name.lower() for word in NOT_WEIGHTS)):
             continue
         tensors, rest = _weights(inner)
         if tensors and len(tensors) >= len(rest):

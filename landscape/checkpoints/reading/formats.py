@@ -11,6 +11,8 @@ from landscape.errors import MalformedError, UsageError, printable
 from landscape.machine import files
 
 Kind = Literal["safetensors", "zip", "legacy pickle", "tar"]
+# Files of a folder of torch.distributed.checkpoint; they are known by their names.
+Part = Literal["distributed metadata", "distributed parts"]
 
 _LOOK = 4096
 _PICKLE_OPENERS = frozenset(b"(]})NIJKMGLFSUTVXcl d\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f")

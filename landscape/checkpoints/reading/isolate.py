@@ -10,32 +10,36 @@ from typing import BinaryIO
 
 from landscape.checkpoints.reading import messages, safetensors_file
 from landscape.checkpoints.reading.contents import Contents
-from landscape.checkpoints.reading.formats import Kind
+from landscape.checkpoints.reading.formats import Kind, Part
 from landscape.errors import MalformedError, UnsafeError, UsageError, printable
 
 _START = 120  # seconds to import torch on a slow disk
 _PARSE = 60  # seconds of processor time for any file, plus time by size
 _BYTES_PER_SECOND = 20_000_000
+_METADATA_PER_SECOND = 200_000  # of pickled objects, an opcode every three bytes
 
 
-def parse_apart(file: BinaryIO, kind: Kind, size: int, budget: int) -> Contents:
-    """Parse an open file in a child process.
+def parse_apart(file: BinaryIO, kind: Kind | Part, size: int, budget: int, *more: str) -> Contents:
+    """Parse an open file in a child process. `more` are further arguments of the child.
 
     Raises:
         LandscapeError: the error that the child found, or that the child was stopped by the file.
     """
     # Both files are unnamed, so nothing remains if a process is killed.
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
-        status = run_child(file, kind, size, budget, answer, complaints)
+        status = run_child(file, kind, size, budget, answer, complaints, *more)
         complaints.seek(0)
         last = complaints.read(1 << 20).decode("utf-8", "replace").strip().split("\n")[-1]
         return take(answer, status, printable(last, limit=200))
 
 
-def run_child(file: BinaryIO, kind: Kind, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO) -> int:
+def run_child(
+    file: BinaryIO, kind: Kind | Part, size: int, budget: int, answer: BinaryIO, complaints: BinaryIO, *more: str
+) -> int:
     """Run the child to its end; returns its exit status, negative for a signal as in subprocess."""
-    seconds = _PARSE + size // _BYTES_PER_SECOND
-    command = [sys.executable, "-P", "-m", "landscape.checkpoints.reading.parser_process", kind, str(budget), str(seconds)]
+    seconds = _PARSE + size // (_METADATA_PER_SECOND if kind == "distributed metadata" else _BYTES_PER_SECOND)
+    arguments = [kind, str(budget), str(seconds), *more]
+    command = [sys.executable, "-P", "-m", "landscape.checkpoints.reading.parser_process", *arguments]
     file.seek(0)
     try:
         done = subprocess.run(

@@ -32,6 +32,16 @@ def parse(file: BinaryIO, kind: Kind, size: int, budget: int) -> Contents:
     return result
 
 
+def parse_value(file: BinaryIO, size: int, budget: int) -> Any:
+    """What a file in torch's zip format holds, checked and loaded as by `parse`, but not sorted.
+
+    Raises:
+        LandscapeError: the file is refused; the message says why.
+    """
+    _check_zip(file, size, budget)
+    return _load(file)
+
+
 def _check_zip(file: BinaryIO, size: int, budget: int) -> list[str]:
     """Check the container, and then the pickle against the container's records."""
     container = archive.check(file, size)

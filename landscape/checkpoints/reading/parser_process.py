@@ -1,6 +1,6 @@
 """The child process that parses every format except safetensors.
 
-It is started as `python -P -m landscape.checkpoints.reading.parser_process KIND BUDGET SECONDS`.
+It is started as `python -P -m landscape.checkpoints.reading.parser_process KIND BUDGET SECONDS [LIST]`.
 
 Standard input is the checkpoint; standard output is the answer, a safetensors stream of the tensors with everything else as
 JSON in its metadata. The process limits its memory, time and output, and stops if anything tries to start a program, open a
@@ -15,8 +15,11 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from landscape.checkpoints.parallel.saved_metadata import plan
+from landscape.checkpoints.parallel.shard_parts import parts
 from landscape.checkpoints.reading import messages, safetensors_file
-from landscape.checkpoints.reading.formats import Kind
+from landscape.checkpoints.reading.contents import Contents
+from landscape.checkpoints.reading.formats import Kind, Part
 from landscape.checkpoints.reading.parse import parse
 from landscape.errors import LandscapeError, MalformedError, UsageError, is_out_of_memory, printable
 
@@ -38,14 +41,14 @@ def main() -> None:
     limit(budget, seconds)
     guard()
     with os.fdopen(0, "rb", closefd=False) as file, os.fdopen(answer_to, "wb") as out:
-        answer(file, cast(Kind, kind), budget, out)
+        answer(file, cast(Kind | Part, kind), budget, out, *sys.argv[4:])
 
 
-def answer(file: BinaryIO, kind: Kind, budget: int, out: BinaryIO) -> None:
+def answer(file: BinaryIO, kind: Kind | Part, budget: int, out: BinaryIO, *more: str) -> None:
     """Parse a file, and write its content or the error."""
     try:
         size = file.seek(0, os.SEEK_END)
-        tensors, report = messages.pack(parse(file, kind, size, budget))
+        tensors, report = messages.pack(_read(file, kind, size, budget, *more))
     except LandscapeError as error:
         tensors, report = {}, {"error": [type(error).__name__, error.problem, error.fix]}
     except (Exception, MemoryError) as error:  # any other error from a hostile file means that it is malformed
@@ -61,6 +64,13 @@ def answer(file: BinaryIO, kind: Kind, budget: int, out: BinaryIO) -> None:
         os.ftruncate(out.fileno(), 0)
         os.pwrite(out.fileno(), short.getvalue(), 0)
         os._exit(0)  # skips flushing the buffer of `out`, which would fail again
+
+
+def _read(file: BinaryIO, kind: Kind | Part, size: int, budget: int, *more: str) -> Contents:
+    """The contents of a file of torch.save, or of a file of a distributed checkpoint."""
+    if kind == "distributed metadata":
+        return plan(file, size, budget)
+    return parts(file, budget, *more) if kind == "distributed parts" else parse(file, kind, size, budget)
 
 
 def limit(budget: int, seconds: int) -> None:

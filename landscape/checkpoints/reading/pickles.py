@@ -41,14 +41,20 @@ class Findings:
     protocol: int = 0
 
 
-def examine(file: BinaryIO, *, budget: int) -> Findings:
+def examine(file: BinaryIO, *, budget: int, more: frozenset[str] = frozenset(), protocol: int = 2) -> Findings:
     """Dry-run the pickle at the file's position, and leave the file after it.
+
+    Args:
+        file: an open file.
+        budget: most bytes that the pickle may declare.
+        more: further names that it may use; what they would make is a `Made` with its state.
+        protocol: highest protocol of its opcodes.
 
     Raises:
         UnsafeError: it refers to a name that is not plain data, whatever else is wrong with it.
         MalformedError: it is broken, or declares more than `budget` bytes.
     """
-    machine = _Machine(file, budget)
+    machine = _Machine(file, budget, ALLOWED | more)
     try:
         machine.run()
     except _BROKEN as error:
@@ -59,16 +65,16 @@ def examine(file: BinaryIO, *, budget: int) -> Findings:
         raise
     machine.refuse_foreign()
     findings = machine.findings
-    if findings.protocol > 2:
-        raise bad(f"pickle protocol 2, as torch.save writes it, found opcodes of protocol {findings.protocol}")
+    if findings.protocol > protocol:
+        raise bad(f"pickle protocol {protocol}, as torch writes it, found opcodes of protocol {findings.protocol}")
     return findings
 
 
 class _Machine:
     """The stack machine; one method for each group of opcodes."""
 
-    def __init__(self, file: BinaryIO, budget: int) -> None:
-        self.file, self.ledger = file, Ledger(budget)
+    def __init__(self, file: BinaryIO, budget: int, allowed: frozenset[str]) -> None:
+        self.file, self.ledger, self.allowed = file, Ledger(budget), allowed
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -160,7 +166,7 @@ class _Machine:
 
     def name(self, module: str, name: str) -> None:
         full = f"{_RENAMED.get(module, module)}.{name}"
-        if full not in ALLOWED:
+        if full not in self.allowed:
             self.findings.foreign.append(full)
         self.stack.append(Global(full))
 

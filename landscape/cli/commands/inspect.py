@@ -17,7 +17,7 @@ IDLE = frozenset({"seed", "device", "dtype", "samples", "batch_size", "memory", 
 
 def run(
     terminal: Terminal,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a directory of sharded safetensors.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint: a file, or a directory of shards.")],
     common: Common,
 ) -> None:
     """List the contents of a checkpoint: weights, shapes, digest, likely architecture. No code from the file runs.

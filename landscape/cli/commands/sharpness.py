@@ -133,10 +133,12 @@ def measured_at(
     names: str | list[str] | None,
     start: "Sharpness | None" = None,
     keeping: "Keeping | None" = None,
+    printed: bool = True,
 ) -> "Sharpness":
     """`measured`, for a checkpoint that is already open and the data of `--split`.
 
-    If the run is interrupted, the table shows the measures computed so far, and `keeping` stores them.
+    If the run is interrupted, the table shows the measures computed so far, and `keeping` stores them. Without `printed` there
+    is no table.
     """
     from landscape.cli.setup import centre_line, work_lines
     from landscape.measures import forecast, provenance, room, sharpness
@@ -148,10 +150,11 @@ def measured_at(
         bases, vectors = room(objective, names)
         return work_lines(objective, terminal, *bases, vectors=vectors)
 
-    made_with = {"split": naming.split}
+    made_with: dict[str, Any] = {"split": naming.split}
     keeping = keeping or Keeping(None, 0, last=True)
     kept = keeping.opened(objective, terminal, {"checkpoint": path.name, "sha256": task.sha256, **made_with}, common.seed)
     objective, told = (objective, work(objective)) if kept is None else kept.method(objective, work)
+    told = told | ({"notices": list(task.notices)} if task.notices else {})
     plan = forecast(objective, names)
     if plan.total > _WORTH_SAYING:
         terminal.note(f"forecast: {plan}")
@@ -171,11 +174,13 @@ def measured_at(
             keeping.so_far = Sharpness(
                 centre.loss, centre.accuracy, done, objective.samples, provenance=made, **known
             )  # fmt: skip
-            _tell(terminal, keeping.so_far)
+            if printed:
+                _tell(terminal, keeping.so_far)
             terminal.note(f"{path.name}: interrupted after {len(done)} of {len(plan.seconds)} measures")
         raise
     result = replace(result, provenance=result.provenance | made_with | told, **known)
-    _tell(terminal, result)
+    if printed:
+        _tell(terminal, result)
     terminal.unconverged += [f"{name} of {path.name}" for name in result.unconverged]
     return result
 

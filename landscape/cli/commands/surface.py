@@ -103,7 +103,8 @@ def _forecast(job: Job, grid: int) -> None:
         beside.append(f"training the curve about {duration(taken)}")
     names = {one.name for one in options.asked} | ({"pca"} if options.trajectory else set())
     beside += [kind.before for name, kind in KINDS.items() if name in names and kind.before]
-    job.terminal.note(f"forecast: {found.line()}" + (f"; before them {' and '.join(beside)}" if beside else ""))
+    fewer = ", fewer with --tolerance" if options.tolerance is not None else ""
+    job.terminal.note(f"forecast: {found.line()}{fewer}" + (f"; before them {' and '.join(beside)}" if beside else ""))
 
 
 def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
@@ -156,7 +157,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     spans = axes.spans(tracks, grid) if options.span is None else [options.span] * len(directions)
     measured: dict[str, Any] = {
         "test": job.test, "batchnorm": options.statistics(job.naming.split), "curvature": options.curvature,
-        "precision": options.precision, "random_check": options.random_check,
+        "precision": options.precision, "tolerance": options.tolerance, "random_check": options.random_check,
     }  # fmt: skip
     kept: dict[str, Any] = {"run": _points(folder), "seen": lambda piece: draw_unfinished(piece, folder, not options.clean)}
     if len(directions) == 1:
@@ -178,7 +179,7 @@ def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: i
     measured: dict[str, Any] = {
         "span": job.options.span or (0.0, 1.0), "grid": grid, "test": job.test,
         "batchnorm": job.options.statistics(job.naming.split), "curvature": job.options.curvature,
-        "precision": job.options.precision,
+        "precision": job.options.precision, "tolerance": job.options.tolerance,
     }  # fmt: skip
     found = interpolation(
         job.objective,

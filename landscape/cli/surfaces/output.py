@@ -35,6 +35,9 @@ def finish(
         terminal.line(f"evaluation: {found.provenance['evaluation']}")
     for quantity, deviation in found.deviations.items():
         terminal.line(f"{quantity.replace('_', ' ')}: {deviation.line}")
+    if found.refinement is not None:
+        for quantity in found.refinement.points:
+            terminal.line(f"{quantity.replace('_', ' ')}: {found.refinement.line(quantity)}")
     for text in found.check.lines() if found.check else ():
         terminal.line(f"check: {text}")
     if found.check is not None and not found.check.passed:

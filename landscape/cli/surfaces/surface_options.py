@@ -97,6 +97,15 @@ class SurfaceOptions:
             rich_help_panel=_COST,
         ),
     ] = None
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            help="Compute only points that interpolation would miss by more than this many standard errors over samples, "
+            "such as 0.25, and interpolate the others. Points held out say how far off they are. Default: compute all.",
+            rich_help_panel=_COST,
+        ),
+    ] = None
     persistence: Annotated[
         float | None,
         typer.Option(
@@ -142,6 +151,8 @@ class SurfaceOptions:
         coordinates(self.span or (0.0, 1.0), 2 if self.grid is None else self.grid)
         if self.precision not in (None, "float32", "float64", "bfloat16"):
             raise UsageError(f"expected --precision float32 or bfloat16, found {self.precision!r}")
+        if self.tolerance is not None and not 0 < self.tolerance < float("inf"):
+            raise UsageError(f"expected a --tolerance above 0 standard errors, found {self.tolerance:g}", fix="pass 0.25")
         if self.norm not in ("filter", "layer", "none"):
             raise UsageError(f"expected --norm filter, layer or none, found {self.norm!r}")
         if not set(self.held) <= {"bias", "norm"}:
@@ -214,7 +225,13 @@ class SurfaceOptions:
 
     def record(self) -> dict[str, Any]:
         """The options that determine the points and their values, without those that only change the presentation."""
-        left_out = ("persistence", "with_test", "clean", "random_check", *(() if self.precision else ("precision",)))
+        left_out = (
+            "persistence",
+            "with_test",
+            "clean",
+            "random_check",
+            *(n for n in ("precision", "tolerance") if getattr(self, n) is None),
+        )
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
 

@@ -122,7 +122,7 @@ def eigenpairs(
         if dim <= min(small, basis_size) and dim + wanted <= max_matvecs:
             vectors, scale = _dense(products, high, low)
         else:
-            run = _ThickRestart(products, min(basis_size, dim), high, low, max_matvecs, generator, place)
+            run = ThickRestart(products, min(basis_size, dim), high, low, max_matvecs, generator, place)
             return run.solve(hint, tol, sweep if k > 1 else 0, which)
         values, residuals, _ = _rayleigh_ritz(products, vectors)
     scale = max(scale, float(np.abs(values).max()))
@@ -156,8 +156,17 @@ def _rayleigh_ritz(products: Products, rows: Float[Tensor, "k P"]) -> tuple[np.n
     return values, np.array([norm(r) for r in residuals]), residuals
 
 
-class _ThickRestart:
-    """State of a thick-restart Lanczos run: the basis, the wanted pairs and the budget."""
+class ThickRestart:
+    """State of a thick-restart Lanczos run: the basis, the wanted pairs and the budget.
+
+    Args:
+        products: the operator.
+        size: rows of the basis before a restart.
+        high, low: pairs wanted at each end.
+        max_matvecs: bound on all products, of which one for each wanted pair is left for its residual.
+        generator: of the random vectors.
+        place: where the basis is stored.
+    """
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ class KrylovBasis:
         """A random next row orthogonal to all rows."""
         end = self.locked + self.size
         while True:
-            w = self.store.part(random_rows(1, self.dim, "gaussian", self.generator, self.dtype, self.device)[0])
+            w = self.store.part(random_rows(1, self.store.width, "gaussian", self.generator, self.dtype, self.device)[0])
             for _ in range(2):  # in a nearly exhausted space the first pass cancels most digits
                 w, _ = self.store.orthogonalize(w / self.store.norm(w), end)
             # With one dimension left the draw may lie almost inside the span: draw again instead of keeping rounding error.

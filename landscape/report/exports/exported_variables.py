@@ -76,7 +76,8 @@ def variables(piece: Slice) -> SliceVariables:
 
     A quantity q becomes the variables `q`; `q_stderr`, its standard error over samples (of an eigenvalue its residual);
     `q_paired_stderr`, that of its difference to the centre; and `q_status`: 0 missing, 1 done, 2 not finite, 3 failed, 4 not
-    converged. Where the status is missing or failed, values and errors are NaN; other values that are not finite are kept.
+    converged, 5 interpolated. Where the status is missing or failed, values and errors are NaN; other values that are not
+    finite are kept.
 
     Args:
         piece: a line, a path or a plane.
@@ -185,6 +186,8 @@ def _attributes(piece: Slice) -> dict[str, Attribute]:
         found["barriers"] = _json({quantity: b.to_json() for quantity, b in piece.barriers.items()})
     if piece.deviations:
         found["deviations"] = _json({quantity: d.to_json() for quantity, d in piece.deviations.items()})
+    if piece.refinement is not None:
+        found["refinement"] = _json(piece.refinement.to_json())
     if piece.merge_tree is not None:
         found["merge_tree"] = _json(piece.merge_tree.to_json())
     if piece.tracks:

@@ -50,11 +50,13 @@ def provenance_line(provenance: Provenance) -> str:
 
 
 def slice_facts(piece: Slice, quantity: str) -> list[str]:
-    """Remarks on a line or plane: axes that are not orthogonal, points that did not converge."""
+    """Remarks on a line or plane: axes that are not orthogonal, points that are interpolated or did not converge."""
     facts = []
     cosine = getattr(piece.check, "cosine", None)
     if cosine is not None and abs(cosine) > _ORTHOGONAL:
         facts.append(f"axes not orthogonal: cosine {short(cosine, 2)}")
+    if piece.refinement is not None and quantity in piece.refinement.points:
+        facts.append(piece.refinement.line(quantity))
     lost = int((piece.status[quantity] == UNCONVERGED).sum())
     if lost:
         facts.append(f"{lost} of {piece.values[quantity].size} points NOT converged: see the residuals")

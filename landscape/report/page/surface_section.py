@@ -59,6 +59,8 @@ def slice_entry(piece: Slice, caption: bool = True) -> dict[str, Any]:
 def _facts(piece: Slice) -> list[str]:
     """Barriers, deviations, incomplete points, tracks, number of minima, provenance."""
     facts = _barriers(piece) + [f"{quantity_name(q)}: {d.line}" for q, d in piece.deviations.items()]
+    if piece.refinement is not None:
+        facts += [f"{quantity_name(q)}: {piece.refinement.line(q)}" for q in piece.refinement.points]
     for name in piece.values:
         state = states(piece, name)
         counts = [f"{int((state == i).sum()):,} {STATUS[i]}" for i in range(len(STATUS)) if i != 1 and (state == i).any()]

@@ -21,7 +21,7 @@ from landscape.report.quantities import (
 )
 from landscape.report.style import BLACK, GREY, PURPLE, asks_for_log, log_axis
 from landscape.results import Slice
-from landscape.results.surfaces.slice import FAILED, MISSING, NOT_FINITE
+from landscape.results.surfaces.slice import FAILED, INTERPOLATED, MISSING, NOT_FINITE
 
 # From a standard error over samples to half the width of a 95 % interval.
 NORMAL_95 = 1.96
@@ -45,8 +45,10 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
         colour = colours[i % len(colours)]
         y = np.ma.masked_invalid(values)
         name = quantity_name(quantity) if test or len(quantities) == 1 else f"train {quantity_name(quantity)}"
-        marker = "." if len(x) <= 51 or y.count() <= 51 else ""
-        ax.plot(x, y, color=colour, ls="--" if test else "-", marker=marker, ms=3.5, label=name)
+        computed = np.flatnonzero(states(piece, quantity) != INTERPOLATED)  # what is interpolated has no mark
+        marker = "." if len(x) <= 51 or y.count() <= 51 or len(computed) < len(x) else ""
+        name += ", dots computed" if len(computed) < len(x) else ""
+        ax.plot(x, y, color=colour, ls="--" if test else "-", marker=marker, ms=3.5, markevery=computed.tolist(), label=name)
         if is_eigenvalue(quantity):
             _residuals(ax, x, y, error, colour, quantity)
             continue

@@ -16,14 +16,14 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the toolkit has no types
 
 from landscape.errors import UsageError
-from landscape.report.quantities import GAPS, quantity_label, step_label
+from landscape.report.quantities import GAPS, quantity_label, states, step_label
 from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, plain, short, tick_text
 from landscape.report.surfaces.depth import ELEVATIONS, Heights
 from landscape.report.surfaces.field import Field, edges
 from landscape.report.surfaces.minima import mark_minima
 from landscape.report.surfaces.tracks import PATHS, draw_tracks, finely
 from landscape.results import Slice
-from landscape.results.surfaces.slice import FAILED, MISSING, NOT_FINITE
+from landscape.results.surfaces.slice import FAILED, INTERPOLATED, MISSING, NOT_FINITE
 
 AZIMUTH = -62.0  # of the eye of a surface in three dimensions, in degrees
 FINEST = 80  # polygons along an axis of a surface; more are not visible in print and take minutes to draw
@@ -41,7 +41,7 @@ def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.set_ylim(field.y.min(), field.y.max())
     if not field.empty:
         _fill(ax, field, quantity)
-    handles = _mark_cells(ax, field)
+    handles = _mark_cells(ax, field) + _mark_computed(ax, piece, quantity)
     if field.holds_origin:
         ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=11)
         ax.plot([0], [0], "+", color=VERMILLION, ms=10, mew=1.8, zorder=11, gid="centre")
@@ -202,6 +202,18 @@ def _thin_labels(ax: Axes, labels: Sequence[Text]) -> None:
         else:
             kept.append(place)
             text.set_path_effects(LABEL_HALO)
+
+
+def _mark_computed(ax: Axes, piece: Slice, quantity: str) -> list[Line2D | Patch]:
+    """A dot at every computed point of a plane that is interpolated between them."""
+    between = states(piece, quantity) == INTERPOLATED
+    if not between.any():
+        return []
+    i, j = np.nonzero(~between)
+    look: dict[str, Any] = {"ls": "", "marker": ".", "color": BLACK, "ms": 1.8, "mew": 0, "alpha": 0.75}
+    ax.plot(piece.coordinates[0][i], piece.coordinates[1][j], zorder=4, gid="computed", **look)
+    label = f"computed: {len(i):,} of {between.size:,}, interpolated between"
+    return [Line2D([], [], label=label, **(look | {"ms": 5}))]
 
 
 def _mark_cells(ax: Axes, field: Field) -> list[Line2D | Patch]:

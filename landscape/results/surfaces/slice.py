@@ -14,6 +14,7 @@ from landscape.results.surfaces.barrier import Barrier
 from landscape.results.surfaces.merge_tree import MergeTree
 from landscape.results.surfaces.path_check import PathCheck
 from landscape.results.surfaces.precision_deviation import Deviation
+from landscape.results.surfaces.refinement import Refinement
 from landscape.results.surfaces.slice_check import SliceCheck
 from landscape.results.surfaces.track import Track
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-# Status of a point: not computed, finite, not finite, failed, or not converged.
-MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED = range(5)
-STATUS = ("missing", "done", "not finite", "failed", "not converged")
+# Status of a point: not computed, finite, not finite, failed, not converged, or interpolated between computed points.
+MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED, INTERPOLATED = range(6)
+STATUS = ("missing", "done", "not finite", "failed", "not converged", "interpolated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,11 @@ class Slice(Printed):
         paired: the same names -> standard error over samples of the difference from the centre (for a path: from its start),
             from paired differences. It is smaller than `stderr`, and shows whether a bump is significant.
         status: the same names -> (n_1, ...) of MISSING, DONE, NOT_FINITE, FAILED, UNCONVERGED (an eigenvalue with a
-            large residual).
+            large residual), INTERPOLATED (a surface with a tolerance).
         tracks: projections of trajectories and other checkpoints.
         merge_tree: the minima of the loss and the passes between them, for a finished plane.
         deviations: quantity -> Deviation from full precision, for a surface in bfloat16.
+        refinement: which points were computed and how far off the interpolated ones are, for a surface with a tolerance.
         path: whether the single axis is a path between two networks, at 0 and 1; else the checkpoint is at 0.
     """
 
@@ -66,6 +68,7 @@ class Slice(Printed):
     merge_tree: MergeTree | None = None
     path: bool = False
     deviations: dict[str, Deviation] = field(default_factory=dict)
+    refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
         status = dict(self.status)
@@ -95,8 +98,9 @@ class Slice(Printed):
             ends = (f"{known.min():.5g}", f"{known.max():.5g}") if known.size else ("no finite value", "")
             rows.append((name, *ends, f"{known.size:,} of {self.values[name].size:,}"))
         grid = " × ".join(f"{len(c)} points along {name}" for name, c in zip(self.axes, self.coordinates, strict=True))
-        checks = () if self.check is None else tuple(f"check: {line}" for line in self.check.lines())
-        return Cells(("quantity", "smallest", "largest", "finite points"), rows, (self.title, grid), checks)
+        notes = [] if self.refinement is None else [f"{q}: {self.refinement.line(q)}" for q in self.refinement.points]
+        notes += [] if self.check is None else [f"check: {line}" for line in self.check.lines()]
+        return Cells(("quantity", "smallest", "largest", "finite points"), rows, (self.title, grid), tuple(notes))
 
     def records(self) -> list[Mapping[str, Any]]:
         """One row per point: the coordinates "a" and "b", every quantity, and its standard error as "NAME_stderr"."""
@@ -159,6 +163,7 @@ class Slice(Printed):
 
         found: dict[str, Any] = {"barriers": {k: b.to_json() for k, b in self.barriers.items()}} if self.barriers else {}
         found |= {"deviations": {k: d.to_json() for k, d in self.deviations.items()}} if self.deviations else {}
+        found |= {"refinement": self.refinement.to_json()} if self.refinement is not None else {}
         found |= {"merge_tree": self.merge_tree.to_json()} if self.merge_tree is not None else {}
         found |= {"tracks": [t.to_json() for t in self.tracks]} if self.tracks else {}
         return found | {
@@ -203,4 +208,5 @@ class Slice(Printed):
             MergeTree.from_json(data["merge_tree"]) if data.get("merge_tree") else None,
             bool(data.get("path", barriers)),
             {k: Deviation.from_json(d) for k, d in data.get("deviations", {}).items()},
+            Refinement.from_json(data["refinement"]) if data.get("refinement") else None,
         )

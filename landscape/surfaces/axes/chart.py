@@ -1,7 +1,7 @@
 """A chart: a grid of coordinates and the weights at each point. Lines, planes and curves are charts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,7 +65,10 @@ class Chart:
             >>> flat.stacks(1), flat.stacks(4)
             ([(0,), (2,), (4,), (1,), (3,)], [(2,), (0, 4, 1, 3)])
         """
-        order = [k for level in self.levels() for k in level]
+        return self.grouped([k for level in self.levels() for k in level], size)
+
+    def grouped(self, order: Sequence[int], size: int) -> list[tuple[int, ...]]:
+        """These points in groups of at most `size`; points that are saved networks form their own."""
         if size == 1:
             return [(k,) for k in order]
         saved = {self.centre, *self.ends}

@@ -20,7 +20,7 @@ from landscape.surfaces.checks.check_derivatives import (
 )
 from landscape.surfaces.checks.check_random_axes import check_random_axes
 
-__all__ = ["check_slice", "checked_samples", "difference"]
+__all__ = ["check_slice", "checked_samples", "difference", "recomputed_places"]
 
 
 def check_slice(
@@ -87,20 +87,24 @@ def difference(found: list[float], again: list[float]) -> float | None:
     return float(np.abs(np.subtract(found, again)).max() / max(1e-3, np.abs(again).max())) if found else None
 
 
-def _recomputed(objective: Objective, directions: tuple[Direction, ...], chart: Chart, loss: np.ndarray) -> float | None:
-    """Relative difference between values on the grid and recomputed ones.
+def recomputed_places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The grid points that the check computes again.
 
-    The points are chosen without the symmetries of a quadratic: its values there change if axes are swapped or the grid is
-    shifted.
+    They are chosen without the symmetries of a quadratic: its values there change if axes are swapped or the grid is shifted.
     """
-    far, near, half = ([f(n) for n in loss.shape] for f in (lambda n: n - 1 - n // 8, lambda n: n // 4, lambda n: n // 2))
+    far, near, half = ([f(n) for n in shape] for f in (lambda n: n - 1 - n // 8, lambda n: n // 4, lambda n: n // 2))
     places: list[tuple[int, ...]]
-    if loss.ndim == 2:
-        places = [(near[0], far[1]), (far[0], loss.shape[1] - 1 - near[1]), (half[0], far[1])]
+    if len(shape) == 2:
+        places = [(near[0], far[1]), (far[0], shape[1] - 1 - near[1]), (half[0], far[1])]
     else:
         places = [(near[0],), (far[0],)]
+    return list(dict.fromkeys(places))
+
+
+def _recomputed(objective: Objective, directions: tuple[Direction, ...], chart: Chart, loss: np.ndarray) -> float | None:
+    """Relative difference between values on the grid and recomputed ones."""
     found, again = [], []
-    for index in dict.fromkeys(places):
+    for index in recomputed_places(loss.shape):
         if np.isfinite(loss[index]):
             at = tuple(float(c[i]) for c, i in zip(chart.coordinates, index, strict=True))
             theta = objective.theta + sum(a * d.vector for a, d in zip(at, directions, strict=True))

@@ -47,6 +47,22 @@ class Part(Protocol):
         """The point that must be computed before this one, if any; only for points that are measured alone."""
 
 
+class Some:
+    """A part at some of its points, which are measured independently of one another."""
+
+    def __init__(self, whole: "Losses | Extremes", numbers: Sequence[int]) -> None:
+        self.whole, self.name = whole, whole.name
+        self.units: list[Unit] = whole.chart.grouped(numbers, whole.together)
+        self.order = [k for unit in self.units for k in unit]
+
+    def wants(self, number: int) -> None:
+        """Points do not depend on one another."""
+
+    def __call__(self, unit: Unit) -> list[Record]:
+        """The values at a group of these points."""
+        return self.whole(unit)
+
+
 class Losses:
     """Loss and accuracy, on training and test data, with the same samples at every point.
 
@@ -119,6 +135,8 @@ class Extremes:
         chart: the points.
         objective: the network on its data.
         run: stores the eigenvectors.
+        warm: start from neighbours; else every point starts anew, which takes about twice the products, and no point waits
+            for another.
 
     Accuracy: an eigenvalue lies within the residual of the value. It is the extreme one, except that a slightly more extreme
         one (by a few per cent of the largest) may be missed if its eigenvector is orthogonal to the neighbour's.
@@ -126,13 +144,13 @@ class Extremes:
     Reference: Li et al. 2018, arXiv:1712.09913, section 6, for the map.
     """
 
-    name = "curvature"
+    name, together = "curvature", 1
 
-    def __init__(self, chart: Chart, objective: Objective, run: Run) -> None:
+    def __init__(self, chart: Chart, objective: Objective, run: Run, warm: bool = True) -> None:
         self.chart, self.objective, self.run = chart, objective, run
         self.order = chart.outwards()
         self.units: list[Unit] = [(k,) for k in self.order]
-        self.parents = {k: chart.parent(k) for k in self.order}
+        self.parents = {k: chart.parent(k) if warm else None for k in self.order}
         self.children: dict[int, set[int]] = {}
         for k, parent in self.parents.items():
             if parent is not None:

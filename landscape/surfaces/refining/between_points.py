@@ -1,0 +1,66 @@
+"""The interpolated points of a slice."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from landscape.results import INTERPOLATED, MISSING, Refinement, Slice
+from landscape.surfaces.refining.known_values import Known
+from landscape.surfaces.refining.next_points import Tolerance
+from landscape.surfaces.refining.smooth_fit import interpolated_linearly
+
+
+def interpolated(piece: Slice, known: Known, tolerance: Tolerance) -> Slice:
+    """A slice with values and standard errors where they were not computed, and what the points held out say of them.
+
+    Eigenvalues have no residual there. |lambda_min / lambda_max| is the ratio of both.
+    """
+    size = known.chart.size
+    rest = np.setdiff1d(np.arange(size), known.numbers)
+    own = [q for q in known.values if q in piece.values and known.finite(q).any()]
+    values = {q: _with(piece.values[q], rest, known.between(q, rest)) for q in own}
+    if "lambda_ratio" in values:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.abs(values["lambda_min"] / values["lambda_max"]).ravel()
+        values["lambda_ratio"] = _with(piece.values["lambda_ratio"], rest, ratio[rest])
+    errors = [
+        {q: _with(of[q], rest, _errors_between(of[q], known, rest)) for q in own if q in of and not q.startswith("lambda")}
+        for of in (piece.stderr, piece.paired)
+    ]
+    status = {}
+    for q in own:
+        column = piece.status[q].copy()
+        column[column == MISSING] = INTERPOLATED
+        status[q] = column
+    before = piece.refinement or Refinement(tolerance.errors, {}, {})
+    found = replace(
+        before,
+        points={**before.points, **dict.fromkeys(own, (size - len(rest), len(rest)))},
+        held_out={**before.held_out, **known.held_out()},
+    )
+    return replace(
+        piece,
+        values=piece.values | values,
+        stderr=piece.stderr | errors[0],
+        paired=piece.paired | errors[1],
+        status=piece.status | status,
+        refinement=found,
+    )
+
+
+def _errors_between(errors: np.ndarray, known: Known, rest: np.ndarray) -> np.ndarray:
+    """Standard errors at the points between, from the logarithms of those at the known points."""
+    own = errors.ravel()[known.numbers]
+    use = np.isfinite(own)
+    if not use.any():
+        return np.full(len(rest), np.nan)
+    logarithms = np.log(np.maximum(own[use], np.finfo(float).tiny))
+    found = interpolated_linearly(known.places[known.numbers[use]], logarithms, known.places[rest])
+    return np.exp(np.clip(found, logarithms.min(), logarithms.max()))
+
+
+def _with(column: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A column with values at some points."""
+    flat = column.ravel().copy()
+    flat[at] = values
+    return flat.reshape(column.shape)

@@ -1,0 +1,133 @@
+"""The computed values of a surface, the errors that its tolerance is measured in, and what they say about points held out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from landscape.errors import NumericalError, UsageError
+from landscape.machine.json_values import number_or_nan
+from landscape.results.surfaces.refinement import EIGENVALUE_ERROR, HeldOut
+from landscape.surfaces.axes.chart import Chart
+from landscape.surfaces.refining.smooth_fit import Fit, fit, interpolated_linearly
+from landscape.surfaces.running.point_records import Record
+
+BOUNDED = ("loss", "test_loss", "lambda_max", "lambda_min")  # the quantities that the tolerance holds for
+_FLOOR = 1e-5  # an error below this share of the value is below the rounding of float32 losses
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """The values of a surface at some of its points.
+
+    Attributes:
+        chart: the grid.
+        numbers: the points.
+        held: those of them that were held out, the last to be computed.
+        values: quantity -> (n,) values; nan where there is none.
+        errors: quantity -> (n,) what the tolerance is measured in; only the quantities that it holds for.
+    """
+
+    chart: Chart
+    numbers: np.ndarray
+    held: tuple[int, ...]
+    values: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, chart: Chart, name: str, numbers: Sequence[int], held: Sequence[int], records: Mapping[str, Record]) -> "Known":
+        """The values of one kind of measurement.
+
+        Raises:
+            NumericalError: no point has a value.
+            UsageError: the losses have no standard error.
+        """
+        rows: dict[str, np.ndarray] = {}
+        found = [records.get(f"{name}:{k}", {}) for k in numbers]
+        for i, record in enumerate(found):
+            for quantity, row in record.get("values", {}).items():
+                rows.setdefault(quantity, np.full((2, len(numbers)), np.nan))[:, i] = [number_or_nan(x) for x in row[:2]]
+        values = {q: row[0] for q, row in rows.items()}
+        if not any(np.isfinite(v).any() for v in values.values()):
+            reason = next((r["failed"] for r in found if "failed" in r), "no finite value")
+            raise NumericalError(f"expected points that can be computed, found that all failed: {reason}")
+        errors = {q: _errors(q, rows, values) for q in BOUNDED if q in values}
+        return cls(chart, np.array(numbers, int), tuple(held), values, errors)
+
+    def spline(self, quantity: str, at: np.ndarray, without_held: bool = False) -> Fit:
+        """A bounded quantity at the points `at`, from the known ones with finite values."""
+        use = self.finite(quantity, without_held)
+        return fit(self.places[self.numbers[use]], self.values[quantity][use], self.places[at])
+
+    def between(self, quantity: str, at: np.ndarray, without_held: bool = False) -> np.ndarray:
+        """Any quantity at the points `at`; one that is not bounded, such as an accuracy, lies between its known values."""
+        if quantity in self.errors:
+            return self.spline(quantity, at, without_held).values
+        use = self.finite(quantity, without_held)
+        own = self.values[quantity][use]
+        return np.clip(interpolated_linearly(self.places[self.numbers[use]], own, self.places[at]), own.min(), own.max())
+
+    def apart(self, quantity: str, at: np.ndarray) -> np.ndarray:
+        """How far the two splines are apart, in errors."""
+        use = self.finite(quantity)
+        errors = interpolated_linearly(self.places[self.numbers[use]], np.log(self.errors[quantity][use]), self.places[at])
+        return self.spline(quantity, at).apart / np.exp(errors)
+
+    def finite(self, quantity: str, without_held: bool = False) -> np.ndarray:
+        """Mask over the known points: those with a finite value."""
+        good = np.isfinite(self.values[quantity])
+        return good & ~np.isin(self.numbers, self.held) if without_held else good
+
+    def off(self) -> dict[int, float]:
+        """How far each point held out is from what the others say, in errors; infinite where it has no value."""
+        found = dict.fromkeys(self.held, 0.0)
+        at = np.array(self.held, int)
+        for quantity in self.errors if self.held else ():
+            exact, errors = (of[quantity][self._order] for of in (self.values, self.errors))
+            ratios = np.abs(self.between(quantity, at, without_held=True) - exact) / errors
+            for k, ratio in zip(self.held, ratios, strict=True):
+                found[k] = max(found[k], float(ratio) if np.isfinite(ratio) else np.inf)
+        return found
+
+    def held_out(self) -> dict[str, HeldOut]:
+        """What the points held out say about each quantity."""
+        found: dict[str, HeldOut] = {}
+        for quantity, values in self.values.items() if self.held else ():
+            exact = values[self._order]
+            good = np.isfinite(exact)
+            if not good.any():
+                continue
+            at = np.array(self.held, int)[good]
+            errors = self.errors[quantity][self._order][good] if quantity in self.errors else None
+            places = [self.chart.place(int(k)) for k in at]
+            found[quantity] = HeldOut.of(self.between(quantity, at, without_held=True), exact[good], errors, places)
+        return found
+
+    @property
+    def places(self) -> np.ndarray:
+        """(size, d) places of all points of the chart, in a unit cube."""
+        index = np.unravel_index(np.arange(self.chart.size), self.chart.shape)
+        return np.stack(index, axis=1) / (np.array(self.chart.shape) - 1)
+
+    @property
+    def _order(self) -> np.ndarray:
+        """Where the points held out stand among the known ones."""
+        where = {int(k): i for i, k in enumerate(self.numbers)}
+        return np.array([where[k] for k in self.held], int)
+
+
+def _errors(quantity: str, rows: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The errors that the tolerance is measured in: standard errors over samples, for eigenvalues a share of |lambda_max|.
+
+    Raises:
+        UsageError: a loss has no standard error.
+    """
+    own = values[quantity]
+    errors = EIGENVALUE_ERROR * np.abs(values["lambda_max"]) if quantity.startswith("lambda") else rows[quantity][1]
+    if not np.isfinite(errors[np.isfinite(own)]).all():
+        raise UsageError(
+            f"expected a {quantity.replace('_', ' ')} with a standard error over samples, which the tolerance is measured in, "
+            "found one without",
+            fix="leave the tolerance out, or use a loss that is a mean over more than one sample",
+        )
+    return np.maximum(errors, _FLOOR * np.abs(own) + 1e-12)

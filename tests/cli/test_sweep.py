@@ -1,0 +1,221 @@
+"""`landscape sweep`: every row is what `landscape sharpness` gives, and nothing is computed twice or mixed."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from in_process import landscape
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from landscape.results import ORDERS, Estimate, Sharpness, Sweep, Unmeasured
+
+NAMES = "trace:probes=4,weight_curvature"
+TASK = """
+import torch
+from landscape import Task
+
+def task():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    data = torch.load("data.pt", weights_only=True)
+    return Task(model=model, loss=torch.nn.CrossEntropyLoss(), train=(data["x"], data["y"]))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three checkpoints of one small network, its task and its data."""
+    generator = torch.Generator().manual_seed(0)
+    for seed in (10, 2, 1):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        (tmp_path / "runs" / f"{seed}").mkdir(parents=True)
+        save_file(net.state_dict(), tmp_path / "runs" / f"{seed}" / "net.safetensors")
+    (tmp_path / "task.py").write_text(TASK)
+    x = torch.randn(32, 3, generator=generator)
+    torch.save({"x": x, "y": (x[:, 0] > 0).long()}, tmp_path / "data.pt")
+    return tmp_path
+
+
+def sweep(folder: Path, *more: object, code: int = 0):
+    done = landscape(
+        "sweep",
+        "runs/*/net.safetensors",
+        "--task",
+        "task.py",
+        "--measures",
+        NAMES,
+        "--out",
+        "o",
+        "--json",
+        *more,
+        cwd=folder,
+        code=code,
+    )
+    return json.loads(done.out), done
+
+
+def timeless(document):
+    """A document without what the clock and the free memory decide."""
+    if isinstance(document, dict):
+        return {k: timeless(v) for k, v in document.items() if k not in ("seconds", "memory")}
+    return [timeless(v) for v in document] if isinstance(document, list) else document
+
+
+def records(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in (folder / "o" / "items").iterdir()}
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "o" / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_is_what_sharpness_gives(folder):
+    document, done = sweep(folder)
+    paths = [f"runs/{seed}/net.safetensors" for seed in (1, 2, 10)]
+    assert [r["checkpoint"] for r in document["results"]] == paths  # in natural order
+    for path, row in zip(paths, document["results"], strict=True):
+        alone = landscape("sharpness", path, "--task", "task.py", "--measures", NAMES, "--json", cwd=folder)
+        assert timeless(row) == timeless(json.loads(alone.out)["results"][0])
+        assert list(row["measures"]) == ["trace:probes=4", "weight_curvature"]
+    assert json.loads((folder / "o" / "sweep.json").read_text()) == document
+    rows = table(folder)
+    assert [float(r["weight_curvature"]) for r in rows] == [
+        r["measures"]["weight_curvature"]["value"] for r in document["results"]
+    ]
+    assert "not measured" not in done.err
+    sorted_, _ = sweep(folder, "--sort", "loss")
+    losses = [r["loss"]["value"] for r in sorted_["results"]]
+    assert losses == sorted(losses, reverse=True)
+    assert not list((folder / "o" / "claims").iterdir())
+    assert not list((folder / "o" / "measures").iterdir())
+
+
+def test_nothing_is_computed_twice_and_what_changed_is_computed_anew(folder):
+    first, _ = sweep(folder)
+    before = records(folder)
+    again, _ = sweep(folder)
+    assert again == first
+    assert records(folder) == before
+    path = folder / "runs" / "2" / "net.safetensors"
+    os.utime(path)  # touched: read again, and found to be the same
+    assert sweep(folder)[0] == first
+    tensors = load_file(path)
+    save_file({k: 2 * t for k, t in tensors.items()}, path)
+    changed, _ = sweep(folder)
+    assert [a == b for a, b in zip(changed["results"], first["results"], strict=True)] == [True, False, True]
+    save_file(tensors, path)
+    assert timeless(sweep(folder)[0]) == timeless(first)
+
+
+def test_other_settings_and_other_data_never_mix(folder):
+    first, _ = sweep(folder)
+    fewer, _ = sweep(folder, "--samples", 8)
+    assert {r["samples"] for r in fewer["results"]} == {8}
+    before = records(folder)
+    assert sweep(folder)[0] == first  # the first settings are still there
+    assert records(folder) == before
+    data = torch.load(folder / "data.pt", weights_only=True)
+    torch.save(data | {"x": 3 * data["x"]}, folder / "data.pt")
+    other, _ = sweep(folder)
+    alone = landscape("sharpness", "runs/1/net.safetensors", "--task", "task.py", "--measures", NAMES, "--json", cwd=folder)
+    assert timeless(other["results"][0]) == timeless(json.loads(alone.out)["results"][0])
+    assert all(a["loss"]["value"] != b["loss"]["value"] for a, b in zip(other["results"], first["results"], strict=True))
+    more = folder / "runs" / "3"
+    shutil.copytree(folder / "runs" / "1", more)
+    grown, _ = sweep(folder)
+    assert [r["checkpoint"] for r in grown["results"]][2] == "runs/3/net.safetensors"
+    assert grown["results"][0] == other["results"][0]
+
+
+def test_a_checkpoint_that_fails_is_a_row_with_its_reason(folder):
+    for name in ("4", "5", "6"):
+        (folder / "runs" / name).mkdir()
+    (folder / "runs" / "4" / "net.safetensors").write_bytes(b"junk")
+    save_file({"0.weight": torch.ones(2, 2)}, folder / "runs" / "5" / "net.safetensors")
+    bad = load_file(folder / "runs" / "1" / "net.safetensors")
+    bad["0.bias"][0] = float("nan")
+    save_file(bad, folder / "runs" / "6" / "net.safetensors")
+    document, done = sweep(folder, code=4)
+    assert len(document["results"]) == 3
+    assert [(f["checkpoint"], f["exit_code"]) for f in document["failed"]] == [
+        ("runs/4/net.safetensors", 4), ("runs/5/net.safetensors", 5), ("runs/6/net.safetensors", 6),
+    ]  # fmt: skip
+    assert "found 3 that cannot, first runs/4/net.safetensors" in done.error
+    rows = table(folder)
+    assert [bool(r["error"]) for r in rows] == [False] * 3 + [True] * 3
+    shutil.copy(folder / "runs" / "1" / "net.safetensors", folder / "runs" / "4" / "net.safetensors")
+    assert len(sweep(folder, code=5)[0]["results"]) == 4
+    told = landscape("report", "o", "--out", "r.html", "--json", cwd=folder)
+    assert json.loads(told.out)["holds"]["sharpness"] == 4
+    assert "runs/5/net.safetensors is not in the report" in told.err
+
+
+def test_errors_of_the_users_own_code_are_rows_and_are_tried_again(folder):
+    data = (folder / "data.pt").rename(folder / "moved.pt")
+    document, _ = sweep(folder, code=2)
+    assert not document["results"]
+    assert len(document["failed"]) == 3
+    data.rename(folder / "data.pt")
+    assert len(sweep(folder)[0]["results"]) == 3
+
+
+def test_mistakes(folder):
+    assert "match 'none/*', found none" in sweep_error(folder, "none/*")
+    assert "--sort with a column" in sweep_error(folder, "runs/*/net.safetensors", "--sort", "sharpest")
+    (folder / "o").mkdir()
+    (folder / "o" / "mine.txt").touch()
+    assert "mine.txt in it" in sweep_error(folder, "runs/*/net.safetensors")
+
+
+def sweep_error(folder: Path, *words: str) -> str:
+    return landscape("sweep", *words, "--task", "task.py", "--out", "o", cwd=folder, code=2).error
+
+
+def test_a_sweep_is_a_table_that_sorts():
+    rows = [Sharpness(Estimate(x), None, {}, 1, checkpoint=name) for x, name in ((1.0, "a"), (2.0, "b"))]
+    table = Sweep(rows, [Unmeasured("c", "found nothing", 4)])
+    assert "c: not measured: found nothing" in str(table)
+    assert [r.checkpoint for r in table.sorted_by("loss").results] == ["b", "a"]
+    assert Sweep.from_json(table.to_json()).to_json() == table.to_json()
+    assert "checkpoint" in ORDERS
+    with pytest.raises(Exception, match="a column to sort by, found 'trace'"):
+        table.sorted_by("trace")
+
+
+@pytest.mark.slow  # three processes, one after another
+def test_slurm_submits_an_array_of_this_command(folder):
+    """Really, with submitit's processes on this machine in the place of SLURM."""
+    pytest.importorskip("submitit", reason="an extra: pip install submitit")
+    words = ["sweep", "runs/*/net.safetensors", "--task", "task.py", "--measures", NAMES, "--out", "o", "--json", "--slurm"]
+    options = ["--workers", "2", "--slurm-option", "cluster=local", "--slurm-option=timeout_min=5"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-m", "landscape", *words, *options]
+    submitted = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert submitted.returncode == 0, submitted.stderr
+    assert len(json.loads(submitted.stdout)["jobs"]) == 2
+    last = time.monotonic() + 120
+    while not (folder / "o" / "sweep.json").exists() and time.monotonic() < last:
+        time.sleep(0.2)
+    logs = "".join(p.read_text() for p in sorted((folder / "o" / "slurm").rglob("*_log.*")))
+    assert (folder / "o" / "sweep.json").exists(), logs
+    before = records(folder)
+    found, _ = sweep(folder)
+    assert len(found["results"]) == 3
+    assert records(folder) == before
+    told = landscape(*words, "--slurm-option", "cluster=nowhere", cwd=folder, code=2)
+    assert "submit 4 jobs, found ValueError" in told.error
+
+
+def test_slurm_without_submitit_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    told = landscape("sweep", "runs/*/net.safetensors", "--task", "task.py", "--slurm", "--out", "o", cwd=folder, code=2)
+    assert "pip install 'landscape-sharpness[slurm]'" in told.error
