@@ -40,16 +40,16 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "xarray": ("landscape.report.exports.minibatches", "minibatch_dataset"),
     },
     "Sharpness": {
-        "axes": ("landscape.report.figures.single_results", "draw_sharpness"),
-        "figure": ("landscape.report.figures.single_results", "figure_sharpness"),
+        "axes": ("landscape.report.single_results", "draw_sharpness"),
+        "figure": ("landscape.report.single_results", "figure_sharpness"),
     },
     "Comparison": {
-        "axes": ("landscape.report.figures.single_results", "draw_comparison"),
-        "figure": ("landscape.report.figures.single_results", "figure_comparison"),
+        "axes": ("landscape.report.single_results", "draw_comparison"),
+        "figure": ("landscape.report.single_results", "figure_comparison"),
     },
     "Certificate": {
-        "axes": ("landscape.report.figures.single_results", "draw_one_certificate"),
-        "figure": ("landscape.report.figures.single_results", "figure_one_certificate"),
+        "axes": ("landscape.report.single_results", "draw_one_certificate"),
+        "figure": ("landscape.report.single_results", "figure_one_certificate"),
     },
     "Information": {
         "axes": ("landscape.report.figures.information", "draw_information"),
