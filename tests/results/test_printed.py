@@ -112,7 +112,7 @@ WITHOUT_PICTURE = {"FoundSymmetries"}  # counts of families
 
 def test_every_result_that_prints_is_here():
     printed = {n for n in results.__all__ if isinstance(k := getattr(results, n), type) and issubclass(k, Printed)}
-    elsewhere = {"CertificateTable", "MinibatchSpectra", "SampleScores"}  # in the tests of their own files
+    elsewhere = {"CertificateTable", "MinibatchSpectra", "SampleScores", "Sweep"}  # in the tests of their own files
     assert {type(r).__name__ for r, _, _ in RESULTS.values()} | elsewhere == printed
     assert all(hasattr(getattr(results, n), "plot") for n in printed - WITHOUT_PICTURE)
 
