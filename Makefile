@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 TEST = $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-portable test-gpu lint types readme docs experiments figures bench clean
+.PHONY: demo test test-slow test-extras test-portable test-gpu lint types readme docs experiments figures bench clean
 
 demo: .venv/installed
 	$(BIN)/landscape demo --out demo
@@ -16,6 +16,17 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow"
+
+# The tests that `make test` and `make test-slow` skip where an extra is not installed: callbacks, loggers, notebooks, the site,
+# models of other libraries. Installs the extras first (some minutes). What is skipped all the same is listed at the end.
+EXTRA_TESTS := tests/watching tests/test_notebooks.py tests/test_site.py tests/symmetry tests/cli/test_adapters_of_peft.py
+
+test-extras: .venv/extras
+	$(BIN)/python -m pytest -m "not gpu" -rs $(EXTRA_TESTS)
+
+.venv/extras: .venv/installed
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[watch,notebooks,docs,architectures]'
+	touch $@
 
 # Numerical tests under other instruction sets, numbers of threads and orders of tests, one setting per line.
 # FOLDERS=tests runs all tests.

@@ -89,6 +89,11 @@ def compare(
         >>> trace.delta, round(trace.ratio, 3), round(trace.p * 252, 6), trace.found
         (-1.0, 0.375, 2.0, True)
     """
+    if not isinstance(groups, Mapping):
+        raise UsageError(
+            f"expected groups as a dictionary, found {type(groups).__name__}",
+            fix='pass {"small": [ls.sharpness(objective), ...], "large": [...]}',
+        )
     for name, runs in groups.items():
         _check_runs(name, runs)
         for other in (gaps, train, test, hyperparameters, memorized):

@@ -11,13 +11,12 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, RandomSampler
 
 from landscape.errors import NumericalError, UsageError
+from landscape.network.given.single_batch import TARGET_KEYS, one_batch, without_targets
 
 Data = DataLoader[Any] | Sequence[Any] | tuple[Tensor, Tensor]
 
 # Bytes of data above which batches are not merged, since merging copies them.
 _COPIED = 1 << 28
-
-_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def read(data: Data, batch_size: int | None) -> list[Batch]:
     """Read the data once, in order.
 
     Args:
-        data: a DataLoader, a list of batches ((inputs..., target) tuples or dictionaries with "labels"), or two tensors (x, y).
-        batch_size: size of the batches that (x, y) tensors are split into (default 256).
+        data: a DataLoader, a list of batches ((inputs..., target) tuples or dictionaries with "labels"), or one such batch.
+        batch_size: size of the batches that one batch is split into (default 256).
 
     Raises:
         UsageError: there are no data, a batch is not (inputs, target), or a loader shuffles or augments.
@@ -246,10 +245,12 @@ def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:
             raise UsageError(f"expected as many targets as inputs, found {len(x)} inputs and {len(y)} targets")
         size = batch_size or 256
         return ((x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
+    if one_batch(data):
+        return (part.raw for part in split([_batch(data, 0)], batch_size or 256))
     if not isinstance(data, (DataLoader, Sequence)):
         raise UsageError(
             f"expected a DataLoader, a list of batches or two tensors (x, y), found {type(data).__name__}",
-            fix="a generator can be read only once: pass list(batches)",
+            fix=without_targets(data),
         )
     return data
 
@@ -257,7 +258,7 @@ def _iterate(data: Data, batch_size: int | None) -> Iterable[Any]:
 def _batch(raw: Any, number: int) -> Batch:
     """Convert one batch of the caller's to model arguments and target."""
     if isinstance(raw, Mapping):
-        key = next((k for k in _TARGET_KEYS if k in raw), None)
+        key = next((k for k in TARGET_KEYS if k in raw), None)
         if key is not None:
             return _aligned(Batch((), {k: v for k, v in raw.items() if k != key}, torch.as_tensor(raw[key])), number)
     elif isinstance(raw, Sequence) and len(raw) >= 2 and isinstance(raw[-1], Tensor):

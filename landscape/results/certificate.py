@@ -4,11 +4,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from landscape.machine.json_values import finite_or_none
+from landscape.results.drawing import plotted
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Verdict = Literal["invariant", "moved", "within doubt", "unmoved here", "CLAIM BROKEN", "not comparable", "not defined"]
 
@@ -136,6 +140,10 @@ class Certificate(Printed):
             | {"claimed_invariant": r.claimed}
             for r in self.rows
         ]
+
+    def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
+        """Draw every measure's ratio after / before, a row each."""
+        return plotted(self, ax, caption)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

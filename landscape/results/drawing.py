@@ -39,6 +39,26 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "figure": ("landscape.report.figures.titled", "figure_minibatch_spectra"),
         "xarray": ("landscape.report.exports.minibatches", "minibatch_dataset"),
     },
+    "Sharpness": {
+        "axes": ("landscape.report.single_results", "draw_sharpness"),
+        "figure": ("landscape.report.single_results", "figure_sharpness"),
+    },
+    "Comparison": {
+        "axes": ("landscape.report.single_results", "draw_comparison"),
+        "figure": ("landscape.report.single_results", "figure_comparison"),
+    },
+    "Certificate": {
+        "axes": ("landscape.report.single_results", "draw_one_certificate"),
+        "figure": ("landscape.report.single_results", "figure_one_certificate"),
+    },
+    "Information": {
+        "axes": ("landscape.report.figures.information", "draw_information"),
+        "figure": ("landscape.report.figures.information", "figure_information"),
+    },
+    "MemorizationSignal": {
+        "axes": ("landscape.report.over_training.alarm_sums", "draw_alarm"),
+        "figure": ("landscape.report.over_training.alarm_sums", "figure_alarm"),
+    },
     "WatchHistory": {
         "axes": ("landscape.report.over_training.watched", "draw_watched"),
         "figure": ("landscape.report.over_training.watched", "figure_watched"),
@@ -77,3 +97,16 @@ def plotted(result: object, ax: Any, caption: bool, **options: Any) -> Any:
     if ax is not None:
         raise UsageError("expected caption=True without ax, found both", fix="leave ax out: a caption needs its own figure")
     return drawn(result, "figure", **options).axes[0]
+
+
+def panels(result: object, axes: Any, caption: bool, **options: Any) -> Any:
+    """As `plotted`, for a drawing of several axes: a list of them, one a panel.
+
+    Raises:
+        UsageError: both `axes` and `caption` are given.
+    """
+    if not caption:
+        return drawn(result, "axes", axes, **options)
+    if axes is not None:
+        raise UsageError("expected caption=True without axes, found both", fix="leave axes out: a caption needs its own figure")
+    return list(drawn(result, "figure", **options).axes)

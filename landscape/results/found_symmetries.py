@@ -1,13 +1,16 @@
 """The symmetries of one network, as a line under its table of measures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from landscape.results.printed import Cells, Printed
 
 _NAMED = 3  # operations that are named, out of those that could not be read
 
 
 @dataclass(frozen=True)
-class FoundSymmetries:
+class FoundSymmetries(Printed):
     """The changes of the weights that keep the function of one network, by family.
 
     Attributes:
@@ -36,6 +39,20 @@ class FoundSymmetries:
             more = len(self.unread) - _NAMED
             text += f"; not read: {', '.join(self.unread[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
         return text
+
+    def __str__(self) -> str:
+        return self.line()
+
+    def cells(self) -> Cells:
+        """A row for each family, then all of it in one line."""
+        families = dict.fromkeys((*self.counts, *self.across))
+        rows = [(f, str(self.counts.get(f, 0)), str(self.across.get(f, 0))) for f in families]
+        return Cells(("family", "found", "also move held weights"), rows, after=(self.line(),))
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """One row for each family."""
+        families = dict.fromkeys((*self.counts, *self.across))
+        return [{"family": f, "found": self.counts.get(f, 0), "across": self.across.get(f, 0)} for f in families]
 
     def to_json(self) -> dict[str, Any]:
         """The attributes."""

@@ -1,12 +1,16 @@
 """Mutual information of a network's layers with its inputs and its labels."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landscape.machine.json_values import finite_or_none, number_or_nan
+from landscape.results.drawing import panels
 from landscape.results.printed import Cells, Printed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _ROUNDING = 0.05  # bits; the random error of knn
 
@@ -105,6 +109,11 @@ class Information(Printed):
             lines.append(f"I(T;X) of {_some(full)} is within 5 % of log2 N: it counts the samples, not what the layer keeps")
         lines.append("no interval: the bias from the number of samples exceeds the sampling error; compare with `from half`")
         return lines
+
+    def plot(self, axes: "Sequence[Axes] | None" = None, *, caption: bool = False) -> "list[Axes]":
+        """Draw what each layer tells of the inputs and of the labels, a panel for each kind of estimator."""
+        found: list[Axes] = panels(self, axes, caption)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

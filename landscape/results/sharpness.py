@@ -3,14 +3,18 @@
 import math
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landscape.machine.json_values import finite_or_none
+from landscape.results.drawing import panels
 from landscape.results.estimate import Estimate
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.printed import Cells, Printed
 from landscape.results.records.varying_weights import weights_words
 from landscape.results.stationarity import Stationarity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEAD = ("measure", "value", "method (95 %)", "data (95 %, or sd)", "fakeable", "unit")
 LEGEND = (
@@ -216,6 +220,19 @@ class Sharpness(Printed):
             own |= {"kind": e.kind, "converged": e.converged, "fakeable_by": m.mark if m.defined else "", "unit": m.unit}
             out.append(own | {"products": m.matvecs, "seconds": m.seconds})
         return out
+
+    def plot(
+        self, axes: "Sequence[Axes] | None" = None, *, measures: "Sequence[str] | None" = None, caption: bool = False
+    ) -> "list[Axes]":
+        """Draw the loss and every measure with its interval, one panel each.
+
+        Args:
+            axes: one for each panel; None makes a figure.
+            measures: names of measures; default: all.
+            caption: whether the new figure has a title and its provenance.
+        """
+        found: list[Axes] = panels(self, axes, caption, measures=measures)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the "results" list of the command line's JSON."""

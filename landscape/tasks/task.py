@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, Wei
 from landscape.errors import UsageError
 from landscape.network.batches import Data
 from landscape.network.given.data_forms import as_data, columns
+from landscape.network.given.single_batch import one_batch
 from landscape.network.losses.model_loss import as_model_loss
 from landscape.objective.objective import Metric, Objective
 
@@ -87,7 +88,9 @@ class Task:
             object.__setattr__(self, split, data)
             if (data is None and split == "test") or self._columns(data):
                 continue
-            if not isinstance(data, (DataLoader, Sequence)) or isinstance(data, str):
+            if one_batch(data) and not (isinstance(data, tuple) and len(data) == 2):
+                object.__setattr__(self, split, [data])
+            elif not isinstance(data, (DataLoader, Sequence)) or isinstance(data, str):
                 raise UsageError(
                     f"expected {split} data as (x, y) tensors, a DataLoader or a list of batches, found {_name(data)}",
                     fix="a generator can be read only once: pass list(batches)",

@@ -15,7 +15,7 @@ class LightningWatch(LateWatch, Callback):
     """A `Watch` on the batches of `Trainer.fit`; its values also go to the trainer's loggers.
 
     Args:
-        loss: (output of the module's forward, target) -> scalar mean.
+        loss: (output of the module's forward, target) -> scalar mean, or a `ModelLoss` of the module and a batch.
         probe_batch: as for `Watch`.
         options: of `Watch`: every, measures, budget, ... The optimizer is the trainer's first.
 

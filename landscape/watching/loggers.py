@@ -1,7 +1,8 @@
 """Where a watch writes its numbers: a CSV file, TensorBoard, Weights & Biases, MLflow.
 
-A logger is any function of (step, {name: value}). These hand on finite values alone: a number that is not finite is missing
-there, because MLflow turns an infinity into 1.8e308. The names get a prefix, by which a dashboard groups them.
+A logger is any function of (step, {name: value}). The CSV file has every value, inf and nan too. The three services get
+finite values alone: a number that is not finite is missing there, because MLflow turns an infinity into 1.8e308. Their names
+get a prefix, by which a dashboard groups them.
 """
 
 import csv

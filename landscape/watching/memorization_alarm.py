@@ -107,7 +107,7 @@ class MemorizationAlarm:
         names = [name for name in history.names if name.startswith(_LAYER)]
         output = names[-1] if self.output is None and names else f"{_LAYER}{self.output}"
         hidden = [name for name in names if name != output]
-        silent = MemorizationSignal(history.steps, np.full(len(history), np.nan), self.threshold)
+        silent = MemorizationSignal(history.steps, np.full(len(history), np.nan), self.threshold, counted=history.counted)
         if not len(history):
             return silent
         if output not in names:

@@ -12,6 +12,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.errors import LandscapeError, UsageError, first_line
 from landscape.measures import MEASURES, Measure, NotDefined, chosen, critical_sharpness_along, preconditioned_eigenpair
+from landscape.measures.perturbation.critical_sharpness import first_step
 from landscape.objective import Objective
 from landscape.results import Check, Estimate
 from landscape.spectra import eigenpairs
@@ -61,6 +62,11 @@ class Moment:
     def slope(self) -> tuple[float, Tensor]:
         """The probe batch's loss, and its gradient (P,)."""
         return self.objective.value_and_gradient()
+
+    @property
+    def loss(self) -> float:
+        """The probe batch's loss. Cost: a forward pass, or none once there is a slope."""
+        return self.slope[0] if "slope" in self.__dict__ else self.objective.value().value
 
     @cached_property
     def sweep(self) -> tuple[list[str], linalg.ProbeSweep]:
@@ -141,9 +147,8 @@ def _critical_sharpness(at: Moment) -> Found:
     slope = float((direction.double() * gradient.double()).sum())
     first = at.memory.get("critical step")
     if not isinstance(first, float):
-        lr = 0.0 if at.stepping is None else at.stepping.lr
-        first = lr or (abs(value) / -slope if slope < 0 else 0.0) or 1.0  # the step at which a straight line reaches zero
-    found = critical_sharpness_along(objective, direction, slope=slope, start=first, halvings=at.settings.halvings)
+        first = first_step(value, slope)
+    found = critical_sharpness_along(objective, direction, slope=slope, start=first, value=value, halvings=at.settings.halvings)
     if math.isfinite(found.value):
         at.memory["critical step"] = 2 / found.value / math.sqrt(2)  # the bracket [eta, 2 eta] with the last one in its middle
     return {"critical_sharpness": found}
@@ -199,7 +204,7 @@ def checked(at: Moment, step: int, measures: Sequence[str | Measure]) -> Check:
             found[str(m)] = Estimate(math.nan, reason=f"not defined: {error}")
         except (LandscapeError, RuntimeError, np.linalg.LinAlgError) as error:
             found[str(m)] = Estimate(math.nan, converged=False, reason=first_line(error))
-    return Check(step, at.objective.value().value, found, _edges(at.stepping, found))
+    return Check(step, at.loss, found, _edges(at.stepping, found))
 
 
 def lost(step: int, measures: Sequence[str | Measure], reason: str) -> Check:

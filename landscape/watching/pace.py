@@ -14,6 +14,8 @@ class Pace:
     included, is at most that share of the time since the beginning. The first check is always due, for its cost is not known
     before: a run keeps to its budget once it has lasted for the cost of the first two checks divided by the budget.
 
+    A counter that goes back, as one does that starts again with each epoch, is counted on from where it was.
+
     Args:
         every: steps between two checks, at least.
         budget: largest share of the time; None for no limit.
@@ -32,8 +34,10 @@ class Pace:
         self.spent = 0.0  # seconds
         self._recent: deque[float] = deque(maxlen=5)  # seconds of the last checks
         self._speed = 0.0  # steps a second between the last two checks
-        self._last: int | None = None
+        self._last: int | None = None  # step of the last check
         self._last_time = self.begun
+        self._seen: int | None = None  # the last number given, and what is added to it to count on
+        self._added = 0
 
     @property
     def _expected(self) -> float:
@@ -45,8 +49,15 @@ class Pace:
         """Seconds since the beginning."""
         return time.perf_counter() - self.begun
 
+    def counted(self, step: int) -> int:
+        """The number of a step: as given, and one more than the last one where a counter went back."""
+        if self._seen is not None and step < self._seen:
+            self._added += self._seen + 1 - step
+        self._seen = step
+        return step + self._added
+
     def due(self, step: int) -> bool:
-        """Whether to check at this step; a step that was seen before is not."""
+        """Whether to check at this step, as `counted` numbers it."""
         if self._last is None:
             return True
         if step < self._last + self.asked:

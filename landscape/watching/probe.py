@@ -1,13 +1,13 @@
 """The loss of a network in training on a fixed batch: built once, then read off the network's weights at each check."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from landscape.network.copying import owned, unwrapped
 from landscape.objective import Objective
@@ -20,8 +20,7 @@ class Probe:
     check of the training evaluates it at a snapshot of weights and buffers.
 
     Args:
-        model, loss, batch, options: as for `Objective`, except that one batch may be given by itself: a tuple
-            (inputs..., target) or a dictionary with "labels".
+        model, loss, batch, options: as for `Objective`.
         batch_statistics: whether BatchNorm normalizes by the statistics of the batch, as in training, or by its running ones.
 
     Raises:
@@ -32,7 +31,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, loss: Any, batch: Any, *, batch_statistics: bool = False, **options: Any) -> None:
         self.model = unwrapped(model)
-        running = Objective(owned(self.model), loss, _as_data(batch), **options).alone()
+        running = Objective(owned(self.model), loss, batch, **options).alone()
         running.preflight()
         self._base = running.batch_normalized() if batch_statistics and running.batchnorms else running
         _ = self._base.plan  # memory and method are chosen here, once: what `at` derives keeps them
@@ -69,9 +68,3 @@ def untouched(device: torch.device) -> Iterator[None]:
         torch.set_rng_state(states[2])
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
-
-
-def _as_data(batch: Any) -> Any:
-    """A batch as the data of an Objective: (x, y) tensors, a list or a loader as they are, any other batch as a list of one."""
-    pair = isinstance(batch, tuple) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)
-    return [batch] if isinstance(batch, Mapping) or (isinstance(batch, tuple) and not pair) else batch

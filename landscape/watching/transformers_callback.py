@@ -14,7 +14,8 @@ class TrainerWatch(LateWatch, TrainerCallback):
     """A `Watch` on the steps of `Trainer.train`.
 
     Args:
-        loss: (logits, labels) -> scalar mean.
+        loss: (logits, labels) -> scalar mean, or the model's own,
+            `ModelLoss(lambda model, batch: model(**batch).loss)`; language models need that: it shifts the labels.
         probe_batch: as for `Watch`: a dictionary of the model's arguments with "labels", or a list of them.
         options: of `Watch`: every, measures, budget, log, ... The optimizer is the trainer's.
 

@@ -20,7 +20,6 @@ from landscape.watching.probe import Probe, untouched
 Logger = Callable[[int, Mapping[str, float]], None]
 
 
-# `batchnorms` are the layers with running statistics, which a probe with batch statistics has none of.
 _RUNNING = (
     "a bias before a BatchNorm has no gradient in training, so that its preconditioner is eps, but has curvature in eval mode: "
     "preconditioned_lambda_max needs batch_statistics=True"
@@ -44,15 +43,17 @@ class Watch:
 
     Args:
         model: the network that is trained; DataParallel, DistributedDataParallel and torch.compile are unwrapped.
-        loss: as for `Objective`: (output, target) -> scalar mean over samples.
-        probe_batch: the data to measure on: (x, y) tensors, a batch (inputs..., target), a dictionary with "labels", a list
-            of batches or a loader in fixed order. Its samples should have the labels, and the preprocessing, that are trained.
+        loss: as for `Objective`: (output, target) -> scalar mean over samples, or a `ModelLoss` of (model, batch).
+        probe_batch: the data to measure on, as for `Objective`: (x, y) tensors or arrays, a batch (inputs..., target), a
+            dictionary with "labels" whose other keys are arguments of the model, a list of batches, a data set or a loader in
+            fixed order. Its samples should have the labels, and the preprocessing, that are trained.
         every: steps between two checks, at least.
         measures: "lambda_max", "preconditioned_lambda_max" (needs `optimizer`), "trace", "layer_traces", "critical_sharpness",
             "gradient_norm", and every name in `ls.MEASURES`.
         optimizer: of torch.optim. From it come the edge of stability, the preconditioner and the direction of critical
             sharpness. One whose edge is not known leaves them out, with a remark.
-        budget: largest share of the time that watching may take, e.g. 0.05. Checks wait until they fit: see `Pace`.
+        budget: largest share of the time that watching may take, e.g. 0.05. Checks after the first wait until they fit, so that
+            it holds once a run has lasted for the time of its first checks divided by it.
         alarm: for label memorization, on the traces of layers, which are then measured too. `memorization` says what it has
             found so far; loggers get its sum as "memorization_sum".
         log: called with (step, {name: value}) after each check: one function or several; see `landscape.watching.loggers`.
@@ -67,9 +68,10 @@ class Watch:
         UsageError: an argument of `Objective`, `every`, `budget` or a measure is wrong.
         NumericalError: the loss at the present weights is not finite, or has no second derivative.
 
-    Cost: a check is one forward pass and a copy of the model, and 6 to 15 Hessian-vector products for an eigenvalue, `probes`
-        products for all traces, a gradient and about 8 forward passes for critical sharpness. Steps without a check cost a
-        comparison of two numbers, and one reading of the clock while a budget defers a check.
+    Cost: a check is a forward pass (none if a measure takes a gradient) and a copy of the model, and 6 to 15 Hessian-vector
+        products for an eigenvalue, `probes` products for all traces, and for critical sharpness a gradient and 6 forward
+        passes, about 8 at the first check. Steps without a check cost a comparison of two numbers, and one reading of the clock
+        while a budget defers a check.
 
     Example:
         L = 2 w^2 has curvature 4 all along.
@@ -116,13 +118,21 @@ class Watch:
         self._memory: dict[str, Any] = {}
         self._checks: list[Check] = []
         self._remarks: list[str] = []
+        # A probe with batch statistics has no layer with running ones.
         if "preconditioned_lambda_max" in self._measures and self._probe.base.batchnorms:
             self._remark(_RUNNING)
         self._stepping = self._read()
         self._pace.paid(self._pace.total)
 
     def __call__(self, step: int) -> Check | None:
-        """Measure if a check is due at this step; returns it, or None."""
+        """Measure if a check is due at this step; returns it, or None.
+
+        Args:
+            step: of training, counted through all epochs. A counter that goes back is counted on, with a remark.
+        """
+        given, step = step, self._pace.counted(step)
+        if given != step:
+            self._remark("the counter of steps went back: they are counted on from there, through all epochs")
         if not self._pace.due(step):
             return None
         self._wait()

@@ -78,3 +78,19 @@ def test_what_is_missing_is_to_be_filled_in(folder):
     done = landscape("init", "own.safetensors", "--out", "half.py", "--data", "digits", cwd=folder)
     assert "add your model to half.py" in done.out
     assert "read_data('digits')" in (folder / "half.py").read_text()
+
+
+def test_a_checkpoint_that_names_its_model_and_data_needs_no_file(folder):
+    landscape("train", "digits-mlp", "--epochs", 1, "-M", "widths=[4]", "--samples", 64, "--out", "own.safetensors", cwd=folder)
+    refused = landscape("init", "own.safetensors", cwd=folder, code=2).error
+    assert refused.endswith("it needs no task file; run: landscape sharpness own.safetensors")
+    assert not (folder / "task.py").exists()
+    landscape(*refused.partition("run: landscape ")[2].split(), "--measures", "logit_norm", cwd=folder)
+
+
+def test_what_is_imported_from_one_place_is_imported_once(folder):
+    net = torchvision.models.get_model(SMALL, num_classes=7)
+    save_file(net.state_dict(), folder / "net.safetensors")
+    landscape("init", "net.safetensors", "--data", "safetensors:data.safetensors", "--out", "task.py", cwd=folder)
+    lines = [line for line in (folder / "task.py").read_text().splitlines() if line.startswith("from landscape")]
+    assert lines == ["from landscape import Task", "from landscape.tasks import model_by_name, read_data"]

@@ -35,6 +35,20 @@ def test_a_watched_run_is_the_same_run(run):
     assert "watch" not in plain
 
 
+def test_with_adam_what_has_an_edge_is_measured_of_the_chosen_weights_within_a_budget(tmp_path):
+    adam = ("train", "digits-mlp", "--epochs", 2, "-M", "widths=[8]", "--samples", 96, "--batch", 32, "--optimizer", "adam")
+    asked = ("--watch-every", 1, "--watch-params", "fc1", "--watch-budget", 1, "--out", tmp_path / "a.safetensors", "--json")
+    history = json.loads(landscape(*adam, *asked).out)["watch"]
+    last = history["checks"][-1]
+    assert last["step"] > 0
+    assert last["edges"]["preconditioned_lambda_max"] > 0
+    assert last["measures"]["preconditioned_lambda_max"]["value"] > 0
+    assert [name for name in last["measures"] if name.startswith("trace/")] == ["trace/fc1"]
+    assert history["budget"] == 1
+    assert history["provenance"]["params"] == ["fc1"]
+    assert "expected a budget between 0 and 1, found 5" in landscape(*adam, "--watch-budget", 5, code=2).error
+
+
 def test_a_finished_run_has_nothing_to_watch(run):
     again = landscape(*run[3])
     assert json.loads(again.out)["watch"] is None
@@ -58,6 +72,49 @@ def test_the_folder_of_checkpoints_gives_the_same_numbers(run, tmp_path):
     other = json.loads(landscape(*every, "--out", tmp_path / "v", "--json").out)
     assert [c["step"] for c in other["checks"]] == [0, 2]
     assert other["checks"][0]["edges"]["lambda_max"] == pytest.approx(7.6)
+
+
+def test_momentum_alone_changes_the_edge_of_the_recipe_or_is_refused(run, tmp_path):
+    folder = run[0] / "a-trajectory"
+    edges = {}
+    for momentum in (None, 0.5):
+        asked = () if momentum is None else ("--momentum", momentum)
+        told = landscape("watch", folder, "--measures", "lambda_max", *asked, "--out", tmp_path / f"m{momentum}", "--json")
+        edges[momentum] = json.loads(told.out)["checks"][0]["edges"]["lambda_max"]
+    import landscape as ls
+
+    used = ls.load(sorted(folder.glob("*.safetensors"))[0]).recipe["training"]
+    assert edges[None] == pytest.approx((2 + 2 * (used["momentum"] or 0.0)) / used["lr"])
+    assert edges[0.5] == pytest.approx(3 / used["lr"])
+    refused = landscape("watch", folder, "--momentum", 1.7, code=2).error
+    assert "expected a momentum from 0 to less than 1, found 1.7" in refused
+    assert "expected a positive learning rate, found 0" in landscape("watch", folder, "--lr", 0, code=2).error
+    adam = ("train", "digits-mlp", "--epochs", 1, "-M", "widths=[4]", "--samples", 64, "--optimizer", "adam", "--keep-every", 1)
+    landscape(*adam, "--out", tmp_path / "adam.safetensors")
+    refused = landscape("watch", tmp_path / "adam-trajectory", "--momentum", 0.9, code=2).error
+    assert "expected --lr with --momentum" in refused
+
+
+def test_epochs_are_called_epochs_everywhere(run, tmp_path):
+    from landscape.report.over_training.watched import draw_watched
+    from landscape.results import WatchHistory
+
+    out = tmp_path / "w"
+    arguments = ("watch", run[0] / "a-trajectory", "--measures", "lambda_max,layer_traces", "--lr", 1e4, "--out", out, "--json")
+    told = landscape(*arguments)
+    history = WatchHistory.from_json(json.loads(told.out))
+    assert history.counted == "epoch"
+    assert history.cells().head[0] == "epoch"
+    assert "first at epoch 0: lambda_max" in str(history)
+    assert " step" not in str(history)
+    assert (out / "watch.csv").read_text().startswith("epoch,loss,")
+    assert json.loads((out / "watch.json").read_text())["counted"] == "epoch"
+    for measure in ("lambda_max", "layer_traces"):
+        axes = draw_watched(history, measure=measure)
+        axes.figure.canvas.draw()
+        assert axes.get_xlabel() == "epoch of training"
+        assert all(float(t).is_integer() for t in axes.get_xticks())
+        assert not any("step" in t.get_text() for t in axes.get_legend().get_texts())
 
 
 def test_weights_that_are_held_are_those_of_their_own_checkpoint(run, tmp_path):

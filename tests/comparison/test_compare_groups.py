@@ -186,6 +186,8 @@ def test_excluded_runs_are_kept_on_record():
 
 
 def test_bad_requests():
+    with pytest.raises(UsageError, match="expected groups as a dictionary, found list; pass"):
+        compare([object(), object()])
     with pytest.raises(UsageError, match="expected runs in group a, found none"):
         compare({"a": []})
     with pytest.raises(UsageError, match="expected 5 entries for group a, found 2"):

@@ -8,6 +8,7 @@ from torch import nn
 from landscape.errors import UsageError
 from landscape.measures import MEASURES, NotDefined, critical_sharpness, critical_sharpness_along
 from landscape.objective import Objective
+from landscape.watching import Watch
 from tests.cases import CASES
 from tests.reference import dense_hessian, dense_loss
 
@@ -55,15 +56,60 @@ def test_on_a_quadratic_it_is_the_curvature_along_the_direction():
     assert abs(other.value - bend / -slope) <= other.stderr
 
 
-def test_a_warm_start_takes_seven_passes():
+class Counted(nn.Linear):
+    """A linear map that counts the samples it sees, its copies too; passes of two samples try how a network is run."""
+
+    samples = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Counted.samples += len(x) if len(x) > 2 else 0
+        return super().forward(x)
+
+
+def test_a_check_of_a_watch_takes_a_gradient_and_six_passes_and_the_first_one_about_two_more():
+    torch.manual_seed(0)
+    net, loss, batch = Counted(4, 2), nn.MSELoss(), (torch.randn(9, 4), torch.randn(9, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+    watch = Watch(net, loss, batch, every=1, measures=["critical_sharpness"], optimizer=optimizer)
+    found = []
+    for step in range(3):
+        Counted.samples = 0
+        watch(step)
+        found.append(Counted.samples / 9)
+        optimizer.zero_grad()
+        loss(net(batch[0]), batch[1]).backward()
+        optimizer.step()
+    assert found[1:] == [1 + 6, 1 + 6]
+    assert found[0] <= 1 + 9
+    assert [e.n for e in watch.history.estimates("critical_sharpness")] == [calls - 1 for calls in found]
+
+
+def test_the_forecast_is_what_it_takes_on_average():
+    taken = []
+    for seed in (0, 1):
+        for case in CASES:
+            model, loss, x, y = case.make(seed)
+            objective = Objective(model, loss, (x, y))
+            objective.value_and_gradient()  # with the checks before a first derivative
+            before = objective.spent
+            found = critical_sharpness(objective)
+            assert objective.spent.forwards - before.forwards == found.n
+            assert objective.spent.gradients - before.gradients == 1
+            taken.append(found.n)
+    forecast = MEASURES["critical_sharpness"].work(objective, {"halvings": 4})["critical_sharpness"]
+    assert forecast.gradients == 1
+    assert abs(np.mean(taken) - forecast.forwards) < 0.5
+
+
+def test_a_loss_that_is_known_is_not_evaluated_again():
     model, loss, x, y = CASES[0].make(1)
     objective = Objective(model, loss, (x, y))
-    gradient = objective.gradient()
-    slope = -float(gradient.square().sum())
-    first = critical_sharpness_along(objective, -gradient, slope=slope, start=1e-6)
-    again = critical_sharpness_along(objective, -gradient, slope=slope, start=2 / first.value / 2**0.5)
-    assert first.n > 7 >= again.n
-    assert abs(first.value - again.value) <= first.stderr + again.stderr
+    value, gradient = objective.value_and_gradient()
+    settings = {"slope": -float(gradient.square().sum()), "start": 1e-3}
+    without = critical_sharpness_along(objective, -gradient, **settings)
+    known = critical_sharpness_along(objective, -gradient, value=value, **settings)
+    assert known.n == without.n - 1
+    assert known.value == without.value
 
 
 def test_what_has_no_critical_step_is_said():

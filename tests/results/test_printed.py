@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 import landscape as ls
+from landscape import results
 from landscape.errors import UsageError
 from landscape.results import (
     Block,
     Breakdown,
+    Certificate,
+    CertificateRow,
     Check,
     Eigenpairs,
     Estimate,
+    FoundSymmetries,
     Information,
     LayerInformation,
     Measurement,
@@ -23,6 +27,7 @@ from landscape.results import (
     SpectralDensity,
     WatchHistory,
 )
+from landscape.results.printed import Printed
 
 EVIL = "<script>alert(1)</script>"
 
@@ -62,6 +67,20 @@ RESULTS = {
         1,
         {"layer", "inputs", "labels"},
     ),
+    "comparison": (
+        ls.compare({"a": [measured(), measured()], "b": [measured(), measured()]}), 6, {"quantity", "group", "median"},
+    ),
+    "certificate": (
+        Certificate((CertificateRow(EVIL, Estimate(1.0), Estimate(4.0), False, "moved"),), "layer", 0.0, 1.0, True, 8, {}),
+        1,
+        {"measure", "before", "after", "ratio"},
+    ),
+    "alarm": (
+        MemorizationSignal(np.arange(4), np.array([np.nan, 0.0, 0.4, 0.8]), 0.5, 1, 3, (EVIL,), counted="epoch"),
+        4,
+        {"epoch", "sum"},
+    ),
+    "symmetries": (FoundSymmetries({EVIL: 2}, across={"pair": 1}), 2, {"family", "found", "across"}),
     "history": (
         WatchHistory(
             tuple(Check(k, 0.5, {EVIL: Estimate(2.0, 0.1, "t", 8)}, {EVIL: 3.0}) for k in range(4)),
@@ -85,6 +104,37 @@ def test_a_result_prints_shortly_and_gives_its_numbers(result, rows, columns):
     table = result.to_dataframe()
     assert len(table) == rows
     assert columns <= set(table.columns)
+
+
+# What has no picture of its own, and why.
+WITHOUT_PICTURE = {"FoundSymmetries", "Sweep"}  # counts of families; a table of any number of checkpoints
+
+
+def test_every_result_that_prints_is_here():
+    printed = {n for n in results.__all__ if isinstance(k := getattr(results, n), type) and issubclass(k, Printed)}
+    elsewhere = {"CertificateTable", "MinibatchSpectra", "SampleScores", "Sweep"}  # in the tests of their own files
+    assert {type(r).__name__ for r, _, _ in RESULTS.values()} | elsewhere == printed
+    assert all(hasattr(getattr(results, n), "plot") for n in printed - WITHOUT_PICTURE)
+
+
+@pytest.mark.parametrize("name", ["sharpness", "comparison", "certificate", "information", "alarm"])
+def test_a_result_draws_itself_with_and_without_a_caption(name):
+    result = RESULTS[name][0]
+    for caption in (False, True):
+        found = result.plot(caption=caption)
+        axes = found if isinstance(found, list) else [found]
+        assert sum(len(ax.lines) + len(ax.collections) + len(ax.patches) for ax in axes) > 0
+        assert all(ax.figure is axes[0].figure for ax in axes)
+    with pytest.raises(UsageError, match="expected caption=True without ax"):
+        result.plot(found, caption=True)
+
+
+def test_the_picture_of_one_network_has_its_values():
+    axes = measured("sam").plot(measures=["sam"])
+    drawn = [y for ax in axes for line in ax.lines for y in np.atleast_1d(line.get_ydata())]
+    assert 2.0 in drawn
+    certificate = RESULTS["certificate"][0].plot()
+    assert any(4.0 in np.atleast_1d(line.get_xdata()) for line in certificate.lines)
 
 
 def test_the_table_of_a_plane_keeps_the_order_of_its_axes():

@@ -57,6 +57,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
         log(step, row)
     log(30, {"loss": 0.125})
     run.finish()
+    wandb.teardown()  # its service writes the file out as it ends
     (file,) = tmp_path.rglob("*.wandb")
     rows = _wandb_rows(file)
     assert [(r["landscape/step"], r.get("landscape/lambda_max")) for r in rows] == [

@@ -12,7 +12,7 @@ from torch import nn
 
 import landscape as ls
 from landscape.errors import UsageError
-from landscape.results import Check, Estimate, WatchHistory
+from landscape.results import Check, Estimate, MemorizationSignal, WatchHistory
 from landscape.tasks import read_data
 from landscape.watching.memorization_alarm import page_sums
 
@@ -78,6 +78,15 @@ def test_a_calibrated_alarm_errs_as_often_as_asked_on_simulated_runs():
     assert low <= 0.1 <= high
     with pytest.raises(UsageError, match=r"expected 9 clean runs for a rate of 0\.1, found 8"):
         ls.MemorizationAlarm.calibrated([run(random) for _ in range(8)], rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("sums", "words"), [([0.0, 1e-4], "a did not rise since epoch 3"), ([0.0, 0.3], "rose at most 1.35-fold")]
+)
+def test_a_silent_alarm_says_whether_the_traces_rose(sums, words):
+    signal = MemorizationSignal(np.array([3, 4]), np.array(sums), 0.7, listening=3, layers=("a",), counted="epoch")
+    assert words in str(signal)
+    assert str(MemorizationSignal.from_json(signal.to_json())) == str(signal)
 
 
 def test_later_checks_do_not_change_what_was_said_before():

@@ -3,12 +3,15 @@
 import copy
 import json
 import random
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector
+from torch.utils.data import DataLoader, TensorDataset
 
 import landscape as ls
 from landscape.errors import UsageError
@@ -208,10 +211,51 @@ def test_a_budget_is_kept_by_checking_less_often(clock: FakeClock, budget: float
 def test_without_a_budget_every_is_every(clock: FakeClock):
     net, batch = network(), data()
     watch = Watch(net, nn.CrossEntropyLoss(), batch, every=7)
-    for step in [*range(20), 5, 6]:
+    for step in range(20):
         watch(step)
+    assert watch(19) is None
     assert watch.history.steps.tolist() == [0, 7, 14]
     assert watch.history.every == 7
+    assert "went back" not in str(watch.history)
+
+
+def test_a_counter_that_starts_again_with_each_epoch_is_counted_on():
+    watch = Watch(network(), nn.CrossEntropyLoss(), data(), every=7, measures=["gradient_norm"])
+    for _ in range(3):
+        for step in range(10):
+            watch(step)
+    assert watch.history.steps.tolist() == [0, 7, 14, 21, 28]
+    assert str(watch.history).count("went back") == 1
+
+
+def test_a_budget_is_kept_on_the_real_clock():
+    """What is claimed holds whenever the machine is slow: a check begins only if the time before it leaves room for it."""
+    budget, begun, found = 0.25, time.perf_counter(), []
+    net, batch = network(), data()
+    watch = Watch(net, nn.CrossEntropyLoss(), batch, every=1, budget=budget, measures=["trace"])
+    step = 0
+    while len(found) < 6 or watch.history.share > budget:
+        time.sleep(1e-3)
+        before, spent = time.perf_counter(), watch.history.seconds
+        if watch(step) is not None:
+            after = time.perf_counter()
+            found.append((spent, before, after, watch.history.checks[-1].seconds))
+        step += 1
+        assert time.perf_counter() - begun < 120
+    for spent, _, after, _ in found[1:]:
+        assert spent <= budget * (after - begun)
+    assert len(found) < step
+    told = [seconds / (after - before) for _, before, after, seconds in found]
+    assert max(told) <= 1
+    assert np.median(told) > 0.5, "a check counts the time that it took"
+
+
+def test_what_a_first_check_takes_beyond_the_budget_is_said():
+    check = Check(0, 1.0, {"trace": Estimate(1.0)}, seconds=0.6)
+    early = WatchHistory((check,), seconds=0.6, total=0.8, budget=0.05)
+    assert early.time_line() == "1 check in 0.6 of 0.8 s: 75 % of the time; the 5 % allowed are kept from 12 s on"
+    later = WatchHistory((check,), seconds=0.6, total=12.0, budget=0.05)
+    assert later.time_line() == "1 check in 0.6 of 12 s: 5 % of the time of the 5 % allowed"
 
 
 def test_a_loss_that_explodes_does_not_stop_the_training():
@@ -244,11 +288,63 @@ def test_mistakes_are_told_before_training(options: dict[str, object], words: st
 def test_batches_of_every_form():
     net, (x, y) = network(8), data()
     found = []
-    for batch in ((x, y), [x, y], [(x[:30], y[:30]), (x[30:], y[30:])], {"input": x, "labels": y}):
-        check = Watch(net, nn.CrossEntropyLoss(), [batch] if isinstance(batch, list) and batch[0] is x else batch)(0)
+    forms = [
+        (x, y), [(x, y)], [[x, y]], [(x[:30], y[:30]), (x[30:], y[30:])], (x.numpy(), y.numpy()), {"input": x, "labels": y},
+        {"input": x.numpy(), "labels": y.numpy()}, [{"input": x, "labels": y}], TensorDataset(x, y),
+        DataLoader(TensorDataset(x, y), batch_size=16),
+    ]  # fmt: skip
+    for batch in forms:
+        check = Watch(net, nn.CrossEntropyLoss(), batch, measures=["gradient_norm"])(0)
         assert check is not None
-        found.append(check.loss)
-    assert found == pytest.approx([found[0]] * 4, rel=1e-6)
+        objective = Objective(net, nn.CrossEntropyLoss(), batch)
+        assert objective.samples == len(x)
+        found += [check.loss, objective.value().value]
+    assert found == pytest.approx([found[0]] * len(found), rel=1e-6)
+
+
+class Sum(nn.Module):
+    """Two inputs, which a batch gives by place or by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return self.layer(left + right)
+
+
+def test_one_batch_of_several_inputs_is_taken_alike():
+    torch.manual_seed(0)
+    net, (x, y) = Sum(), data()
+    found = []
+    for batch in ((x, 2 * x, y), [(x, 2 * x, y)], {"left": x, "right": 2 * x, "labels": y}):
+        found.append(Objective(net, nn.CrossEntropyLoss(), batch, batch_size=16).value().value)
+        found.append(Watch(net, nn.CrossEntropyLoss(), batch, measures=["gradient_norm"])(0).loss)
+    assert found == pytest.approx([found[0]] * 6, rel=1e-6)
+
+
+def test_a_loss_of_the_model_and_unequal_parts_of_a_batch_is_taken_alike():
+    net, (x, _) = network(), data()
+    loss = ls.ModelLoss(lambda model, batch: model(batch["inside"]).square().mean() + model(batch["border"]).square().mean())
+    batch = {"inside": x, "border": x[:7]}
+    values = [Objective(net, loss, form).value().value for form in (batch, [batch])]
+    watched = [Watch(net, loss, form, measures=["gradient_norm"])(0).loss for form in (batch, [batch])]
+    assert values + watched == pytest.approx([values[0]] * 4, rel=1e-6)
+    with pytest.raises(UsageError, match="to cut into batches, found other numbers of rows"):
+        Objective(net, loss, batch, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (lambda x: x, "for an autoencoder"),
+        (lambda x: {"x": x, "weight": x}, "name its target 'labels' .*it has x, weight"),
+        (iter, "a generator can be read only once"),
+    ],
+)
+def test_data_without_targets_are_told_what_is_missing(form: Callable[[torch.Tensor], object], words: str):
+    with pytest.raises(UsageError, match=words):
+        Objective(network(), nn.MSELoss(), form(data()[0]))
 
 
 def test_a_history_prints_draws_and_survives_json_csv_and_xarray(tmp_path):

@@ -91,6 +91,11 @@ def run(
         raise UsageError(f"expected a new file, found an existing one at {target}", fix="choose another --out, or move it away")
     spec = None if data is None else _absolute(data)
     content = read(checkpoint)
+    if data is None and weights is None and (content.recipe or {}).get("training"):
+        raise UsageError(
+            "expected a checkpoint that lacks its model or data, found one that names both: it needs no task file",
+            fix=f"run: {shlex.join(['landscape', 'sharpness', str(checkpoint)])}",
+        )
     description = describe(content)
     if not description.candidates:
         raise MalformedError(f"expected weights in {checkpoint}, found none", fix="see landscape inspect")
@@ -118,7 +123,7 @@ def run(
         imports="\n".join(
             [
                 f"from landscape import {'NextTokenLoss, ' if loss == 'NextTokenLoss()' else ''}Task",
-                *(f"from landscape.tasks import {n}" for n in sorted(names)),
+                *([f"from landscape.tasks import {', '.join(sorted(names))}"] if names else []),
             ]
         ),
         model=_OWN_MODEL

@@ -92,7 +92,24 @@ def run(
         str | None,
         typer.Option(
             "--watch-measures",
-            help="Measures separated by commas [lambda_max,trace,layer_traces,critical_sharpness]; implies --watch.",
+            help="Measures separated by commas [lambda_max,trace,layer_traces,critical_sharpness, with Adam also "
+            "preconditioned_lambda_max]; implies --watch.",
+        ),
+    ] = None,
+    watch_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--watch-budget",
+            metavar="SHARE",
+            help="Largest share of the time for measurements, e.g. 0.05: they wait until they fit; implies --watch.",
+        ),
+    ] = None,
+    watch_params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--watch-params",
+            metavar="PATTERN",
+            help="Weights whose curvature is measured, as --params of other commands; all are trained. Implies --watch.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start again.")] = True,
@@ -129,10 +146,10 @@ def run(
     )
     out = common.out or Path("runs") / f"{task}-{recipe.corruption}-{common.seed}.safetensors"
     watching = None
-    if watch or watch_every is not None or watch_measures is not None:
+    if watch or any(asked is not None for asked in (watch_every, watch_measures, watch_budget, watch_params)):
         from landscape.cli.over_training.watched_training import WatchedTraining
 
-        watching = WatchedTraining(watch_every or 100, watch_measures, common.seed)
+        watching = WatchedTraining(watch_every or 100, watch_measures, common.seed, budget=watch_budget, params=watch_params)
     result = train(
         recipe,
         out=out,

@@ -33,11 +33,18 @@ def run(
     every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Take every N-th checkpoint.")] = 1,
     lr: Annotated[
         float | None,
-        typer.Option("--lr", help="Learning rate of SGD, for the edge of stability 2 / lr. Default: the recipe's."),
+        typer.Option(
+            "--lr",
+            help="Learning rate of SGD, for the edge of stability 2 / lr. Default: the constant one of a recipe of SGD.",
+        ),
     ] = None,
     momentum: Annotated[
-        float, typer.Option("--momentum", help="With --lr: momentum of SGD, which raises the edge to (2 + 2 momentum) / lr.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            "--momentum",
+            help="Momentum of SGD, which raises the edge to (2 + 2 momentum) / lr. Default: the recipe's, with --lr none.",
+        ),
+    ] = None,
     probes: Annotated[int, typer.Option("--probes", min=2, help="Random probes of the traces.")] = 8,
     clean: CLEAN = False,
 ) -> None:
@@ -56,24 +63,26 @@ def run(
     from landscape.measures import provenance
     from landscape.watching import MemorizationAlarm
     from landscape.watching.moment import measures_of
-    from landscape.watching.saved_series import steps_in, watched_series
+    from landscape.watching.saved_series import check_sgd, steps_in, watched_series
 
     names = listed_names("--measures", measures)
     measures_of(names)
+    check_sgd({"lr": lr, "momentum": momentum})
     there = checkpoint_paths(folder)
     if not there:
         raise UsageError(f"expected a folder of checkpoints, found none in {folder}", fix="landscape train TASK --keep-every 1")
     task = open_task(there[-1], naming, terminal)
     objective = objective_of(task, common, naming.split)
     files = CheckpointFiles(folder, task.model, objective.layout, weights=naming.weights, least=2)[::every]
-    sgd = {"lr": lr, "momentum": momentum} if lr is not None else _recipe(task)
+    sgd = _sgd(task, lr, momentum)
     inputs = provenance(objective, common.seed) | task_file(naming) | {
         "command": NAME, "split": naming.split, "samples": objective.samples, "measures": names, "sgd": sgd,
         "probes": probes, "checkpoints": {p.name: path_sha256(p) for p in files.paths},
     }  # fmt: skip
     output = OutputDirectory(common.out or Path(f"{folder.name}-watch"), inputs)
+    numbers, counted = steps_in(files.names)
     history = watched_series(
-        objective, files.points(), steps_in(files.names), names, sgd=sgd, probes=probes, seed=common.seed,
+        objective, files.points(), numbers, names, counted=counted, sgd=sgd, probes=probes, seed=common.seed,
         alarm=MemorizationAlarm() if "layer_traces" in names else None,
     )  # fmt: skip
     printed(terminal, history)
@@ -84,9 +93,21 @@ def run(
     terminal.written(output.written)
 
 
-def _recipe(task: "Task") -> dict[str, Any] | None:
-    """The settings of SGD in the recipe of `landscape train`, where the learning rate is constant; else None."""
+def _sgd(task: "Task", lr: float | None, momentum: float | None) -> dict[str, Any] | None:
+    """The settings of SGD that give the edge: as asked, else of the recipe of `landscape train` if it is SGD of one rate.
+
+    Raises:
+        UsageError: a momentum without any learning rate.
+    """
+    if lr is not None:
+        return {"lr": lr, "momentum": momentum or 0.0}
     recipe = (task.recipe or {}).get("training") or {}
-    if recipe.get("optimizer") != "sgd" or recipe.get("schedule", "none") != "none":
+    known = recipe.get("optimizer") == "sgd" and recipe.get("schedule", "none") == "none"
+    if momentum is not None and not known:
+        raise UsageError(
+            "expected --lr with --momentum, found none in the file: it names no SGD with a constant rate", fix="add --lr"
+        )
+    if not known:
         return None
-    return {"lr": recipe["lr"], "momentum": recipe.get("momentum") or 0.0, "weight_decay": recipe.get("weight_decay") or 0.0}
+    used = recipe.get("momentum") if momentum is None else momentum
+    return {"lr": recipe["lr"], "momentum": used or 0.0, "weight_decay": recipe.get("weight_decay") or 0.0}

@@ -21,17 +21,29 @@ class WatchedTraining:
 
     Args:
         every: steps between two checks.
-        measures: names separated by commas; None for `MEASURES`.
+        measures: names separated by commas; None for `MEASURES`, and with an adaptive optimizer the measure that has an edge.
         seed: of the random vectors.
+        budget, params: as for `Watch`.
 
     Raises:
-        UsageError: an unknown measure.
+        UsageError: an unknown measure, or a budget out of range.
     """
 
-    def __init__(self, every: int, measures: str | None, seed: int) -> None:
+    def __init__(
+        self,
+        every: int,
+        measures: str | None,
+        seed: int,
+        *,
+        budget: float | None = None,
+        params: list[str] | None = None,
+    ) -> None:
         from landscape.watching.moment import measures_of
+        from landscape.watching.pace import Pace
 
-        self._every, self._seed = every, seed
+        Pace(every, budget)
+        self._every, self._seed, self._budget, self._params = every, seed, budget, params
+        self._usual = measures is None
         self._names = listed_names("--watch-measures", measures or MEASURES)
         measures_of(self._names)
         self._watch: Watch | None = None
@@ -43,6 +55,8 @@ class WatchedTraining:
 
             from landscape.watching import MemorizationAlarm, Watch
 
+            if self._usual and trainer.recipe.optimizer == "adam":
+                self._names.insert(1, "preconditioned_lambda_max")
             loss = nn.CrossEntropyLoss(label_smoothing=trainer.recipe.label_smoothing)
             probe = trainer.x[:_PROBE], trainer.y[:_PROBE]
             self._watch = Watch(
@@ -54,6 +68,8 @@ class WatchedTraining:
                 optimizer=trainer.optimizer,
                 alarm=MemorizationAlarm() if "layer_traces" in self._names else None,
                 seed=self._seed,
+                budget=self._budget,
+                params=self._params,
             )
         self._watch(done)
 

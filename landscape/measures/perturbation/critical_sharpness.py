@@ -40,7 +40,8 @@ def critical_sharpness(objective: Objective, *, halvings: int = 4, generator: to
     Returns:
         Kind "bracket": 2 / eta_c lies within `stderr`; `n` is the number of forward passes.
 
-    Cost: one gradient, and forward passes: one at w, two or more until the step is bracketed, one for each halving.
+    Cost: one gradient, and halvings + 2 forward passes if the first step is at most a factor of 2 below eta_c; each doubling or
+        halving of it that is needed beyond that is one more, about two as a rule.
 
     Accuracy: the half-width is 2^-(halvings + 1), 3 % for four, of the value. It is a bound where the loss along the direction
     falls and then rises once within the bracket; a rise and fall at steps shorter than those tried is not seen.
@@ -60,11 +61,27 @@ def critical_sharpness(objective: Objective, *, halvings: int = 4, generator: to
     square = float(gradient.double().square().sum())
     if not square > 0:
         raise NotDefined("the gradient is zero", fix="there is no direction to step along")
-    return critical_sharpness_along(objective, -gradient, slope=-square, start=abs(value) / square or 1.0, halvings=halvings)
+    first = first_step(value, -square)
+    return critical_sharpness_along(objective, -gradient, slope=-square, start=first, value=value, halvings=halvings)
+
+
+def first_step(value: float, slope: float) -> float:
+    """A first step to try: sqrt(8) times that at which a straight line reaches zero; 1 if there is none.
+
+    On a quadratic whose minimum is zero eta_c is 4 times that step, in the middle of the bracket [eta, 2 eta].
+    """
+    step = math.sqrt(8) * abs(value) / -slope if slope < 0 else 0.0
+    return step if 0 < step < math.inf else 1.0
 
 
 def critical_sharpness_along(
-    objective: Objective, direction: Float[Tensor, " P"], *, slope: float, start: float, halvings: int = 4
+    objective: Objective,
+    direction: Float[Tensor, " P"],
+    *,
+    slope: float,
+    start: float,
+    value: float | None = None,
+    halvings: int = 4,
 ) -> Estimate:
     """2 / eta_c along any direction d, eta_c = min {eta > 0: L(w + eta d) > L(w)}.
 
@@ -72,7 +89,8 @@ def critical_sharpness_along(
         objective: the network on its data.
         direction: (P,) d, such as an optimizer's update divided by its learning rate.
         slope: g^T d, the derivative of the loss along d; it must be negative.
-        start: the first step tried. At the last eta_c of a training run two passes bracket the new one.
+        start: the first step tried. Near the last eta_c of a training run two passes bracket the new one.
+        value: L(w), if it is known, as it is with a gradient; else it takes one more pass.
         halvings: bisections of the bracket.
 
     Returns:
@@ -87,7 +105,8 @@ def critical_sharpness_along(
         raise UsageError(f"expected a first step > 0 and halvings >= 0, found {start} and {halvings}", fix="start at 1")
     if not slope < 0:
         raise NotDefined("the loss does not fall along this direction", fix="critical sharpness needs one along which it does")
-    theta, base, tried = objective.theta, objective.value().value, 1
+    theta, tried = objective.theta, int(value is None)
+    base = objective.value().value if value is None else value
 
     def rises(step: float) -> bool:
         nonlocal tried

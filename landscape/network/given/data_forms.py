@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from landscape.errors import NumericalError, UsageError
 from landscape.network.batches import Batch, check_order, check_stored
+from landscape.network.given.single_batch import one_batch
 from landscape.network.losses.model_loss import ModelLoss
 
 _BATCH = 256  # samples of a data set that are read at a time
@@ -45,8 +46,8 @@ def read_whole(data: Any, loss: ModelLoss, batch_size: int | None) -> list[Batch
     """Read the data of a `ModelLoss` once, in order; every batch is one that the loss takes as a whole.
 
     Args:
-        data: a DataLoader, a list of batches of any form, or a tensor, tuple or dictionary of tensors with a row for each
-            sample, which are one batch, or batches of `batch_size`.
+        data: a DataLoader, a list of batches of any form, or one batch: a tensor, tuple or dictionary. One whose tensors have
+            a row for each sample is cut into batches of `batch_size`, if that is given.
         loss: it weights the batches.
         batch_size: for tensors.
 
@@ -55,16 +56,23 @@ def read_whole(data: Any, loss: ModelLoss, batch_size: int | None) -> list[Batch
         NumericalError: an input is not finite.
     """
     whole = columns(data)
-    if whole is not None:
+    if whole is None and (isinstance(data, Mapping) or one_batch(data)):
+        if batch_size is not None:
+            raise UsageError(
+                "expected tensors with a row for each sample to cut into batches, found other numbers of rows",
+                fix="leave the batch size out, or pass a list of batches",
+            )
+        raw: Iterable[Any] = [data]
+    elif whole is not None:
         size = batch_size or max(1, len(whole[0]))
         if size < 1:
             raise UsageError(f"expected a batch size of at least 1, found {batch_size}", fix="pass --batch-size 128")
-        raw: Iterable[Any] = (rows(data, slice(i, i + size)) for i in range(0, len(whole[0]), size))
+        raw = (rows(data, slice(i, i + size)) for i in range(0, len(whole[0]), size))
     elif isinstance(data, DataLoader | Sequence) and not isinstance(data, str):
         raw = data
     else:
         raise UsageError(
-            f"expected a DataLoader, a list of batches or tensors, found {type(data).__name__}",
+            f"expected a DataLoader, a list of batches or one batch of tensors, found {type(data).__name__}",
             fix="a generator can be read only once: pass list(batches)",
         )
     batches = [_batch(part, i) for i, part in enumerate(raw)]

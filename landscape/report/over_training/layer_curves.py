@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from landscape.errors import UsageError
 from landscape.report.style import BLACK, CATEGORIES, GREY, label_text, legend_above, log_axis, unit_text
@@ -10,6 +11,12 @@ from landscape.results import WatchHistory
 LAYERS = "layer_traces"
 _PREFIX = "trace/"
 _NAMED = 8  # layers with a colour and a name; of more, the ends are named and all are grey
+
+
+def number_axis(ax: Axes, counted: str) -> None:
+    """Name the axis of checks by what is counted, and put its ticks on whole numbers."""
+    ax.set_xlabel("checkpoint" if counted == "checkpoint" else f"{counted} of training")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def draw_layers(history: WatchHistory, ax: Axes) -> Axes:
@@ -36,11 +43,11 @@ def draw_layers(history: WatchHistory, ax: Axes) -> Axes:
             ax.plot(steps, shown, color=CATEGORIES[i > 0], lw=1.6, label=label_text(name), zorder=3)
     signal = history.memorization
     if signal is not None and signal.listening is not None:
-        ax.axvline(signal.listening, color=BLACK, lw=0.9, ls=":", label=f"alarm listens: step {signal.listening}")
+        ax.axvline(signal.listening, color=BLACK, lw=0.9, ls=":", label=f"alarm listens: {signal.counted} {signal.listening}")
     if signal is not None and signal.sounded is not None:
-        ax.axvline(signal.sounded, color=BLACK, lw=1.3, label=f"memorization alarm: step {signal.sounded}")
+        ax.axvline(signal.sounded, color=BLACK, lw=1.3, label=f"memorization alarm: {signal.counted} {signal.sounded}")
     log_axis(ax, "y", above.min() / 1.6, above.max() * 1.6)
-    ax.set_xlabel("step of training")
+    number_axis(ax, history.counted)
     ax.set_ylabel(f"trace of a layer ({unit_text(history.units.get(LAYERS, 'loss / weight^2'))})")
     legend_above(ax, ax.get_legend_handles_labels()[0])
     return ax

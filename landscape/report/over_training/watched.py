@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
-from landscape.report.over_training.layer_curves import LAYERS, draw_layers
+from landscape.report.over_training.layer_curves import LAYERS, draw_layers, number_axis
 from landscape.report.quantities import quantity_name
 from landscape.report.style import (
     BLUE,
@@ -29,7 +29,7 @@ from landscape.results import WatchHistory
 
 @house
 def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
-    """Draw a measure against the step of training, with its error, its edge and the loss of the probe batch.
+    """Draw a measure against the step (or epoch) of training, with its error, its edge and the loss of the probe batch.
 
     The edge, dashed, is the value above which the optimizer's steps diverge on a quadratic of that curvature. Error bars are
     the intervals of the estimates (for an eigenvalue its residual). A hollow marker did not converge. A dotted line
@@ -66,13 +66,13 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
         ax.plot(steps, edges, color=VERMILLION, ls="--", lw=1.2, label=f"edge of stability: {short(last)}", zorder=2)
     for alarm in history.alarms:
         if alarm.name == name:
-            ax.axvline(alarm.step, color=GREEN, lw=1.1, ls=":", label=f"first above it: step {alarm.step}")
+            ax.axvline(alarm.step, color=GREEN, lw=1.1, ls=":", label=f"first above it: {alarm.counted} {alarm.step}")
     if log:
         known = np.concatenate([values[finite], edges[np.isfinite(edges)]])
         log_axis(ax, "y", known.min() / 1.6, known.max() * 1.6)
     elif finite.any() and values[finite].min() >= 0:
         ax.set_ylim(bottom=0)
-    ax.set_xlabel("step of training")
+    number_axis(ax, history.counted)
     unit = history.units.get(name)
     ax.set_ylabel(label if unit is None else f"{label} ({unit_text(unit)})")
     handles = ax.get_legend_handles_labels()[0] + _loss(history, ax)

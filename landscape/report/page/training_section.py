@@ -1,4 +1,4 @@
-"""What changed through training in the HTML report: loss and accuracy by epoch, measures by step."""
+"""What changed through training in the HTML report: loss and accuracy by epoch, measures by step or epoch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,8 @@ def watched(label: str, history: WatchHistory, caption: bool) -> dict[str, Any]:
     """A watched run: figures of the measures with an edge, else of the first; the table of checks."""
     entry: dict[str, Any] = {"name": label_text(label), "pictures": [], "head": (), "rows": [], "lines": []}
     if not history.checks:
-        return entry | {"lines": ["no step was measured"]}
+        return entry | {"lines": ["nothing was measured"]}
+    plural = "checkpoints" if history.counted == "checkpoint" else f"{history.counted}s of training"
     first = default_measure(history)
     edged = [n for n in history.names if n != first and np.isfinite(history.edges(n)).any()]
     data = watched_csv(history)
@@ -38,7 +39,7 @@ def watched(label: str, history: WatchHistory, caption: bool) -> dict[str, Any]:
         values = history.values(name)
         known = values[np.isfinite(values)]
         ends = f", from {number(float(known[0]))} to {number(float(known[-1]))}" if known.size else ""
-        words = f"{quantity_name(name)} at {len(history)} steps of training of {label_text(label)}{ends}."
+        words = f"{quantity_name(name)} at {len(history)} {plural} of {label_text(label)}{ends}."
         made_of = dict(history.provenance) | {"checkpoint": label}
         figure = figure_watched(history, measure=name, provenance=made_of, caption=caption)
         entry["pictures"].append(picture(figure, words, f"{name} through training {label}", data))

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landscape.machine.json_values import plain
 from landscape.results.compared.group_statistics import Difference, GroupValue
 from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
+from landscape.results.drawing import panels
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed
 from landscape.results.sharpness import Sharpness
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,19 @@ class Comparison(Printed):
             for name, values in (*self.conditions.items(), *self.table.items())
             for group, v in values.items()
         ]
+
+    def plot(
+        self, axes: "Sequence[Axes] | None" = None, *, measures: "Sequence[str] | None" = None, caption: bool = False
+    ) -> "list[Axes]":
+        """Draw every measure of the groups, one panel each, with the medians' intervals and the q-value of two groups.
+
+        Args:
+            axes: one for each panel; None makes a figure.
+            measures: names of measures; default: all.
+            caption: whether the new figure has a title and its provenance.
+        """
+        found: list[Axes] = panels(self, axes, caption, measures=measures)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

@@ -64,12 +64,14 @@ class Alarm:
         step: of the first check at which it was.
         name: of the measure.
         value, edge: at that check.
+        counted: what `step` counts.
     """
 
     step: int
     name: str
     value: float
     edge: float
+    counted: str = "step"
 
     def __str__(self) -> str:
-        return f"step {self.step}: {self.name} {self.value:.4g} is above its edge {self.edge:.4g}"
+        return f"{self.counted} {self.step}: {self.name} {self.value:.4g} is above its edge {self.edge:.4g}"

@@ -1,7 +1,7 @@
 """What was measured through a training run, check by check."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class WatchHistory(Printed):
         total: time from the start of watching to this history; 0 for checkpoints that were measured after training.
         budget: the share of the time that watching may take; None if it is not limited.
         every: steps between the next two checks, which a budget may have raised.
+        counted: what the numbers of the checks count: "step", or for checkpoints "epoch" or "checkpoint".
         memorization: the alarm for label memorization at the last check; None without one.
         provenance: samples, dtype, device, seed, versions.
     """
@@ -46,6 +47,7 @@ class WatchHistory(Printed):
     total: float = 0.0
     budget: float | None = None
     every: int = 1
+    counted: str = "step"
     memorization: MemorizationSignal | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -98,7 +100,8 @@ class WatchHistory(Printed):
             above = self.values(name) - np.nan_to_num(self.errors(name)) > self.edges(name)
             if above.any():
                 i = int(above.argmax())
-                found.append(Alarm(int(self.steps[i]), name, float(self.values(name)[i]), float(self.edges(name)[i])))
+                value, edge = float(self.values(name)[i]), float(self.edges(name)[i])
+                found.append(Alarm(int(self.steps[i]), name, value, edge, self.counted))
         return tuple(found)
 
     @property
@@ -109,26 +112,28 @@ class WatchHistory(Printed):
     def time_line(self) -> str:
         """How many checks there were, and what they cost, in one line."""
         limit = "" if self.budget is None else f" of the {100 * self.budget:g} % allowed"
+        if self.budget is not None and self.share > self.budget:  # the first check is made whatever it costs
+            limit = f"; the {100 * self.budget:g} % allowed are kept from {self.seconds / self.budget:.3g} s on"
         checks = f"{len(self)} check{'s' * (len(self) != 1)}"
         if not self.total:
             return f"{checks} in {self.seconds:.3g} s" if self.seconds else checks
         return f"{checks} in {self.seconds:.3g} of {self.total:.3g} s: {100 * self.share:.3g} % of the time{limit}"
 
     def cells(self) -> Cells:
-        """A row for each check: step, loss, every measure with its error, and its edge if it has one; no traces of layers."""
+        """A row for each check: number, loss, every measure with its error, and its edge if it has one; no traces of layers."""
         shown = [n for n in self.names if not n.startswith("trace/")]
         edged = [n for n in shown if np.isfinite(self.edges(n)).any()]
         columns = [(n, kind) for n in shown for kind in ("value", "edge") if kind == "value" or n in edged]
-        head = ("step", "loss", *(n if kind == "value" else "edge" for n, kind in columns))
+        head = (self.counted, "loss", *(n if kind == "value" else "edge" for n, kind in columns))
         rows = [(str(c.step), f"{c.loss:.4g}", *(_cell(c, n, kind) for n, kind in columns)) for c in self.checks]
         return Cells(head, rows, after=self.notes())
 
     def records(self) -> list[Mapping[str, Any]]:
-        """One row for each check: step, loss, seconds; of every measure its value, `_error`, `_converged` and `_edge`.
+        """One row for each check: its number, loss, seconds; of every measure value, `_error`, `_converged`, `_edge`.
 
         None stands for what was not measured; a value that is not finite is nan or inf.
         """
-        columns: dict[str, list[Any]] = {"step": self.steps.tolist(), "loss": self.losses.tolist()}
+        columns: dict[str, list[Any]] = {self.counted: self.steps.tolist(), "loss": self.losses.tolist()}
         columns["seconds"] = [c.seconds for c in self.checks]
         for name in self.names:
             estimates = self.estimates(name)
@@ -153,7 +158,7 @@ class WatchHistory(Printed):
         return plotted(self, ax, caption, measure=measure)
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Measures, errors and edges over "step" (traces of layers over "step" and "layer"); needs xarray."""
+        """Measures, errors and edges over `counted`, e.g. "step" (traces of layers also over "layer"); needs xarray."""
         return drawn(self, "xarray")
 
     def to_csv(self, path: str | Path | None = None) -> str:
@@ -168,7 +173,7 @@ class WatchHistory(Printed):
         return {
             "checks": [c.to_json() for c in self.checks],
             "units": dict(self.units),
-            "alarms": [asdict(a) for a in self.alarms],
+            "alarms": [{"step": a.step, "name": a.name, "value": a.value, "edge": a.edge} for a in self.alarms],
             "memorization": None if self.memorization is None else self.memorization.to_json(),
             "optimizer": self.optimizer,
             "remarks": list(self.remarks),
@@ -177,6 +182,7 @@ class WatchHistory(Printed):
             "share": finite_or_none(self.share),
             "budget": self.budget,
             "every": self.every,
+            "counted": self.counted,
             "provenance": dict(self.provenance),
         }
 
@@ -189,6 +195,7 @@ class WatchHistory(Printed):
             tuple(Check.from_json(c) for c in data["checks"]),
             remarks=tuple(data["remarks"]),
             memorization=None if signal is None else MemorizationSignal.from_json(signal),
+            counted=data.get("counted", "step"),
             **{name: data[name] for name in kept},
         )
 
