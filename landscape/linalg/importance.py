@@ -1,4 +1,4 @@
-"""Sums of many terms by importance: the heaviest exactly, the others by draws in proportion to a weight that is known of all."""
+"""Sums of many terms by importance: the heaviest exactly, the others by draws in proportion to weights that are known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ class Terms:
     def __init__(
         self, weights: Float[np.ndarray, " M"], find: Callable[[Int[np.ndarray, " k"]], Float[np.ndarray, "k q"]], seed: int
     ) -> None:
+        self.length = len(weights)
         alive = np.flatnonzero(weights > 0)
         self.order = alive[np.argsort(-weights[alive], kind="stable")]
         self.weights = weights[self.order]
@@ -152,6 +153,6 @@ class Redrawn(Terms):
 
 def combined(*parts: Part) -> Part:
     """The sum of independent estimates; degrees of freedom after Welch and Satterthwaite, for the first quantity."""
-    value, variance = sum(p.value for p in parts), sum(p.variance for p in parts)
+    value, variance = np.sum([p.value for p in parts], axis=0), np.sum([p.variance for p in parts], axis=0)
     below = sum(float(p.variance[0]) ** 2 / p.freedom for p in parts)
-    return Part(np.asarray(value), np.asarray(variance), float(variance[0]) ** 2 / below if below > 0 else np.inf)
+    return Part(value, variance, float(variance[0]) ** 2 / below if below > 0 else np.inf)

@@ -167,10 +167,9 @@ class Prepared(Variants):
 
     @grad_mode
     def pairs(self) -> Pairs | None:
-        """The pairs (sample, factor of its loss's curvature in the outputs) whose squared gradients are the Gauss-Newton matrix.
+        """The pairs (sample, factor of its loss's curvature in the outputs) whose squared gradients sum to tr G.
 
-        None where the loss has no curvature in outputs of a known form; see `landscape.curvature.pairs`. What is found for
-        single samples is counted by `counting`.
+        None where the loss has no curvature in outputs of a known form; see `landscape.curvature.pairs`.
 
         Cost: one forward pass.
         """

@@ -5,8 +5,8 @@ tensor W by itself. Weights and inputs are. A linear operation (sum, mean, paddi
 piecewise linear one (ReLU, a maximum, a pooling): away from the kinks, a null set, it is linear. A product of two values (a
 linear map, a convolution, a gain) keeps it where no weight tensor enters both: as a function of W one of the two is constant.
 So d2 output / dW2 = 0 for the block of every weight tensor, and the diagonal block of H - G, which is the sum over outputs of
-d loss / d output times it, vanishes with all its entries: diag H = diag G. Anything else that a weight enters (a softmax, a GELU,
-a division by a norm), or a tensor that is used twice in a row, ends the claim.
+d loss / d output times it, vanishes with all its entries: diag H = diag G. Anything else that a weight enters (a softmax, a
+GELU, a division by a norm), or a tensor that is used twice in a row, ends the claim.
 
 Reference: Botev, Ritter, Barber 2017, arXiv:1706.03662, for the layers of a fully connected network.
 """
@@ -22,24 +22,21 @@ from landscape.machine.dispatch_mode import DispatchMode
 from landscape.symmetry.operation_kinds import AVERAGES, MAXIMA, RECTIFYING, SHAPE_ONLY
 
 _PIECEWISE = frozenset(
-    {*RECTIFYING, *MAXIMA}
-    | set(
-        "hardtanh relu6 hardsigmoid hardshrink softshrink max min amax amin maximum minimum aminmax sort topk median msort "
-        "cummax cummin fmax fmin".split()  # noqa: SIM905  # a list of names
-    )
-) - {"prelu"}
+    """
+    hardtanh relu6 hardsigmoid hardshrink softshrink max min amax amin maximum minimum aminmax sort topk median msort cummax
+    cummin fmax fmin
+    """.split()  # noqa: SIM905  # a list of quoted names is harder to read
+).union(RECTIFYING - {"prelu", "rrelu"}, MAXIMA)
 # Linear in everything that they are given, or in all but the positions.
 _LINEAR = frozenset(
-    {*AVERAGES}
-    | set(
-        "add sub rsub neg positive sum mean cumsum nansum trace cat stack clone contiguous copy _to_copy lift_fresh lift_fresh_copy "
-        "_unsafe_view _reshape_copy view_copy index index_select gather take embedding embedding_renorm constant_pad_nd pad "
-        "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d roll flip repeat "
-        "tril triu masked_fill where scatter scatter_add index_add index_put index_copy slice_scatter select_scatter "
-        "diagonal_scatter as_strided_scatter im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle fill fill_ "
-        "masked_select diag_embed block_diag unfold_copy native_dropout _pad_enum complex real imag _conj view_as_real".split()  # noqa: SIM905  # as above
-    )
-)
+    """
+    add sub rsub neg positive sum mean cumsum nansum trace cat stack clone contiguous copy _to_copy lift_fresh lift_fresh_copy
+    _unsafe_view _reshape_copy view_copy index index_select gather take embedding constant_pad_nd pad reflection_pad1d
+    reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d roll flip repeat tril triu
+    masked_fill where scatter scatter_add index_add index_put index_copy slice_scatter select_scatter diagonal_scatter
+    as_strided_scatter im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle fill masked_select diag_embed block_diag unfold_copy
+    """.split()  # noqa: SIM905  # as above
+).union(AVERAGES)
 # Linear in these arguments by position, of which no two may depend on the same tensor; the ones behind are added.
 _PRODUCTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "mul": ((0, 1), ()),

@@ -76,9 +76,8 @@ class Factors:
             u = self.vectors[rows, numbers].double().flatten(1) * size[:, None]
         return u.view(len(rows), *self.output.shape[1:]).to(self.output.dtype)
 
-
     def mixed(self, rows: Int[Tensor, " k"], signs: Float[Tensor, "k K"]) -> Float[Tensor, "k ..."]:
-        """sum_k e_k sqrt(a_nk) u_nk with random signs e, whose square is A_n in the mean; for a curvature without negative part."""
+        """sum_k e_k sqrt(a_nk) u_nk with random signs e, whose square is A_n in the mean; for A without negative part."""
         shape = (len(rows), *self.output.shape[1:])
         if self.kind == "softmax":
             p = self.output[rows].double().softmax(self.axis)

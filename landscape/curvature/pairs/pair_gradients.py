@@ -57,13 +57,15 @@ class Pairs:
         return None if factors is None else cls(engine, theta, factors)
 
     def rows(self, pairs: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "k P"]]]:
-        """J_n^T sqrt|a| u of these pairs, some at a time: positions in `pairs`, gradients. Cost: a gradient of a sample each."""
+        """J_n^T sqrt|a| u of these pairs, some at a time: positions in `pairs`, gradients. Cost: a sample's gradient each."""
         samples = self.sample[pairs]
         numbers = pairs - self._first[samples]
         for at, batch, u in self._gathered(samples, lambda f, rows, inside: f.directions(rows, inside), numbers):
             yield at, self._gradients(batch, u)
 
-    def mixed_rows(self, numbers: np.ndarray, samples: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, Float[Tensor, "k P"]]]:
+    def mixed_rows(
+        self, numbers: np.ndarray, samples: np.ndarray, seed: int
+    ) -> Iterator[tuple[np.ndarray, Float[Tensor, "k P"]]]:
         """J_n^T A_n^(1/2) e for draws by number, each of one sample with random signs e of its own; some at a time."""
 
         def direction(f: Factors, rows: Tensor, mine: Tensor) -> Tensor:
@@ -81,9 +83,7 @@ class Pairs:
         for at, batch, u in self._gathered(samples, lambda f, rows, _: f.residual[rows], samples):
             yield at, self._gradients(batch, u)
 
-    def residual_product(
-        self, samples: np.ndarray, factors: np.ndarray, z: Float[Tensor, "k P"]
-    ) -> Float[Tensor, "k P"]:
+    def residual_product(self, samples: np.ndarray, factors: np.ndarray, z: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """sum_n factor_n (H_n - G_n) z over these samples, H_n - G_n the part of a sample in that of the mean loss.
 
         H - G = sum_n sum_k (d loss / d output_nk) d2 output_nk / d weights^2 is the Hessian of the outputs, each times the
