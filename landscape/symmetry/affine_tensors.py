@@ -34,7 +34,8 @@ _LINEAR = frozenset(
     _unsafe_view _reshape_copy view_copy index index_select gather take embedding constant_pad_nd pad reflection_pad1d
     reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d roll flip repeat tril triu
     masked_fill where scatter scatter_add index_add index_put index_copy slice_scatter select_scatter diagonal_scatter
-    as_strided_scatter im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle fill masked_select diag_embed block_diag unfold_copy
+    as_strided_scatter im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle fill masked_select diag_embed block_diag
+    unfold_copy
     """.split()  # noqa: SIM905  # as above
 ).union(AVERAGES)
 # Linear in these arguments by position, of which no two may depend on the same tensor; the ones behind are added.

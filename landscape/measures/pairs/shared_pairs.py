@@ -18,8 +18,8 @@ from landscape.symmetry.affine_tensors import breaks
 MANY = 64
 # Samples that share a random vector in a draw of H - G.
 TOGETHER = 16
-# Coordinates on which a vanishing diagonal of H - G is checked, samples of the check, and the share of a row it may have.
-_COORDINATES, _CHECKED, _ROUNDING = 6, 4, 1e-3
+# Samples on which a vanishing block of H - G is checked, and the share of a row that it may have.
+_CHECKED, _ROUNDING = 4, 1e-3
 
 Squares = Callable[[Tensor], Tensor]
 
@@ -92,7 +92,7 @@ class Shared:
         return self._rests[mark]
 
     def is_affine(self) -> bool:
-        """Whether diag(H - G) = 0: by the operations of the network, and checked on random coordinates."""
+        """Whether diag(H - G) = 0: by the operations of the network, and checked on two weight tensors."""
         if self.affine is None:
             found = self.objective.watched(breaks)
             self.reason = f"not affine in every weight tensor: {', '.join(found[:3])}" if found else ""
@@ -103,22 +103,28 @@ class Shared:
         return self.affine
 
     def _vanishes(self) -> bool:
-        """Whether random coordinates of the few samples with the largest residuals have no second derivative in H - G."""
+        """Whether blocks of H - G vanish for the samples with the largest residuals: those of two tensors, along random vectors.
+
+        The largest tensor is one of them, the other is drawn.
+        """
         objective, pairs = self.objective, self.pairs
         samples = np.sort(np.argsort(-pairs.residuals, kind="stable")[:_CHECKED])
         g = torch.Generator().manual_seed(self.seed)
-        at = torch.randint(objective.dim, (_COORDINATES,), generator=g)
-        z = torch.zeros(_COORDINATES, objective.dim, dtype=objective.dtype, device=objective.device)
-        z[torch.arange(_COORDINATES), at] = 1.0
+        entries = list(objective.layout)
+        largest = max(range(len(entries)), key=lambda i: entries[i].stop - entries[i].start)
+        other = int(torch.randint(len(entries), (1,), generator=g))
+        parts = [slice(entries[i].start, entries[i].stop) for i in dict.fromkeys((largest, other))]
+        z = torch.zeros(len(parts), objective.dim, dtype=objective.dtype, device=objective.device)
+        for row, part in zip(z, parts, strict=True):
+            row[part] = torch.randn(part.stop - part.start, generator=g).to(z)
 
         def work(_: np.ndarray) -> np.ndarray:
             rows = pairs.residual_product(samples, np.ones(len(samples)), z)
-            own, length = rows[torch.arange(_COORDINATES), at].abs(), rows.norm(dim=1)
-            return (own - _ROUNDING * length).double().cpu().numpy()[None]
+            own = [float(row[part].norm()) - _ROUNDING * float(row.norm()) for row, part in zip(rows, parts, strict=True)]
+            return np.array([own])
 
-        found = objective.shared_out(
-            work, np.zeros(1, dtype=np.int64), products=_COORDINATES * len(samples) / objective.samples
-        )
+        share = len(parts) * len(samples) / objective.samples
+        found = objective.shared_out(work, np.zeros(1, dtype=np.int64), products=share)
         return bool((found <= 1e-30).all())
 
 
