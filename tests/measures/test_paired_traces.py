@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from landscape.errors import UsageError
 from landscape.measures import chosen, empirical_fisher_trace, gauss_newton_trace, measure_all, trace
-from landscape.measures.pairs.pair_plan import DEFAULT
+from landscape.measures.paired.pair_plan import DEFAULT
 from landscape.objective import Objective
 
 MEASURES = [
@@ -125,7 +125,7 @@ def test_a_token_is_a_sample_of_its_own(last):
 def test_samples_with_many_pairs_are_drawn_with_random_signs(monkeypatch):
     model, loss, x, y = tokens(last=False)
     truth, found = np.trace(dense_hessian(model, loss, x, y)), []
-    monkeypatch.setattr("landscape.measures.pairs.shared_pairs.MANY", 10)
+    monkeypatch.setattr("landscape.measures.paired.shared_pairs.MANY", 10)
     for seed in range(25):
         objective = Objective(model, loss, (x, y), dtype="float64", batch_size=4)
         found.append(trace(objective, relative_error=0.15, generator=torch.Generator().manual_seed(seed)))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from landscape.errors import UsageError
-from landscape.measures.pairs.paired_traces import trace_to, trace_work
+from landscape.measures.paired.paired_traces import trace_to, trace_work
 from landscape.measures.registry import HOMOGENEOUS, PLAIN, NotDefined, measure
 from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work, with_data_error
 from landscape.measures.traced_network import with_means_of_batchnorm

@@ -16,8 +16,8 @@ from landscape import linalg
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.machine import progress
-from landscape.measures.pairs.pair_plan import of_terms
-from landscape.measures.pairs.shared_pairs import Shared
+from landscape.measures.paired.pair_plan import of_terms
+from landscape.measures.paired.shared_pairs import Shared
 from landscape.measures.registry import NotDefined, measure
 from landscape.measures.running.shared_computations import DATA_PROBES, with_data_error
 from landscape.measures.traced_network import in_whole_tensors

@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from landscape.measures.pairs.paired_traces import trace_to, trace_work
+from landscape.measures.paired.paired_traces import trace_to, trace_work
 from landscape.measures.registry import measure
 from landscape.measures.running.coordinates import Coordinates
 from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work

@@ -3,7 +3,7 @@
 import torch
 
 from landscape.linalg.probes import default_generator
-from landscape.measures.pairs.paired_traces import trace_to, trace_work
+from landscape.measures.paired.paired_traces import trace_to, trace_work
 from landscape.measures.registry import ELEMENTWISE, HOMOGENEOUS, PLAIN, measure
 from landscape.measures.running.shared_computations import layer_norms, sweep, sweep_work, with_data_error
 from landscape.measures.traced_network import in_whole_tensors, with_means_of_batchnorm
@@ -52,7 +52,7 @@ def trace(
 
     Cost: one product per probe; shared with `frobenius` for the same generator. To a relative error a forward pass, and some 50
         to 1,000 gradients of single samples; where H has another trace than the Gauss-Newton matrix G, products of 16 samples,
-        at least 8. See `landscape.measures.pairs.paired_traces`.
+        at least 8. See `landscape.measures.paired.paired_traces`.
 
     Accuracy: variance (2 / probes)(||H||_F^2 - sum H_ii^2), unbiased.
 

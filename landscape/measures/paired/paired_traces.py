@@ -19,8 +19,8 @@ from landscape import linalg
 from landscape.errors import UsageError
 from landscape.linalg.importance import Terms
 from landscape.linalg.probes import default_generator
-from landscape.measures.pairs.pair_plan import DEFAULT, of_terms
-from landscape.measures.pairs.shared_pairs import Shared, square
+from landscape.measures.paired.pair_plan import DEFAULT, of_terms
+from landscape.measures.paired.shared_pairs import Shared, square
 from landscape.measures.registry import Work
 from landscape.measures.running.coordinates import Coordinates
 from landscape.measures.running.shared_computations import (

@@ -6,19 +6,21 @@ from dataclasses import replace
 import numpy as np
 
 from landscape.linalg.importance import PILOT, Part, Redrawn, Terms, combined
-from landscape.measures.pairs.shared_pairs import Rests, Shared
+from landscape.measures.paired.shared_pairs import Rests, Shared
 from landscape.results import Estimate, Sampling
 
 # Relative error where none is asked for.
 DEFAULT = 0.05
-# Draws of H - G in the pilot.
-_FIRST = 8
+# Draws of H - G in the pilot; their distribution is skewed, so that fewer would not tell its spread.
+_FIRST = 16
 # Forward passes of a sample that one pair, one sample of a draw of H - G, and a product of H take.
 _PAIR, _DRAW, _PRODUCT = 3.5, 10.0, 6.0
 # Products of H to 5 % on a Krylov space, and probes of the rest; their number grows with the square of the accuracy.
 _KRYLOV, _PROBES = 15, 15
 # The spread that a pilot finds is taken to be larger, since 16 draws know it to 18 %.
 _CAUTION = 1.2
+# The same for draws of H - G.
+_MORE_CAUTION = 1.4
 # Rounds in which a number of draws that did not suffice is raised.
 _ROUNDS = 3
 # Products of H - G from which the trial of the fastest method pays.
@@ -74,7 +76,7 @@ def _planned(
         spread = _spread(terms.ratios(heavy, PILOT)[:, place])
     other = Part(np.zeros(1), np.zeros(1), np.inf) if rests is None else rests.first(_FIRST)
     deviation = goal * abs(float(pilot.value[0] + other.value[0])) / 2.05
-    noise = _CAUTION * math.sqrt(float(other.variance[0]) * _FIRST)
+    noise = _MORE_CAUTION * math.sqrt(float(other.variance[0]) * _FIRST)
     if single and heavy < every:
         # The number found exactly follows from the plain trace alone, so that all measures find the same.
         first = _spread(terms.ratios(heavy, PILOT)[:, 0])

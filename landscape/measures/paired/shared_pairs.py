@@ -17,7 +17,7 @@ from landscape.symmetry.affine_tensors import breaks
 # Pairs of a sample above which one draw mixes all of them.
 MANY = 64
 # Samples that share a random vector in a draw of H - G.
-TOGETHER = 16
+TOGETHER = 8
 # Samples on which a vanishing block of H - G is checked, and the share of a row that it may have.
 _CHECKED, _ROUNDING = 4, 1e-3
 
@@ -103,7 +103,7 @@ class Shared:
         return self.affine
 
     def _vanishes(self) -> bool:
-        """Whether blocks of H - G vanish for the samples with the largest residuals: those of two tensors, along random vectors.
+        """Whether blocks of H - G vanish for the samples of the largest residuals: those of two tensors, along random vectors.
 
         The largest tensor is one of them, the other is drawn.
         """
