@@ -2,7 +2,8 @@
 
 A peer's trace of 1,024 images to 1 % takes hours here, so its time is counted: the products that its best estimator needs, from
 the spread that its samples have on the benchmark's own number of samples (`benchmarks.peers.plan`), times the seconds of one of
-its products, measured beside ours in this run on at most 128 samples and scaled to their number. Where more than 48 products of
+its products, measured beside ours in this run on at most 128 samples and scaled to their number: processor seconds of one
+thread, on which other programs have little effect. Where more than 48 products of
 Hutch++ and XTrace would be needed, Hutchinson's number stands. Ours is the whole call, run.
 """
 
@@ -30,12 +31,12 @@ OUT = ROOT / "benchmarks" / "results" / "trace_accuracy.json"
 
 
 def seconds(work: Callable[[], Any], rounds: int = 2) -> tuple[float, Any]:
-    """The faster of a few rounds, and what the last one returned."""
+    """Processor seconds of the faster of a few rounds, and what the last one returned; other programs do not count."""
     times, found = [], None
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = time.process_time()
         found = work()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times), found
 
 
@@ -57,21 +58,22 @@ def compare(name: str, samples: list[int], accuracies: list[float], fresh: bool)
         checks, _ = seconds(objective.preflight, 1)
         few = case.first(BATCH)
         peer = Curvlinops(few)
-        v = torch.randn(4, case.weights, generator=torch.Generator().manual_seed(0))
+        v = torch.randn(2, case.weights, generator=torch.Generator().manual_seed(0))
         forward, _ = seconds(objective.value)
         for accuracy in accuracies:
             seeds = iter(range(100))
             ours, found = seconds(
                 lambda o=objective, a=accuracy, s=seeds: ls.trace(
                     o, relative_error=a, generator=torch.Generator().manual_seed(next(s))
-                )
+                ),
+                2 if n < 1024 else 1,
             )
             with at_work():
                 each, _ = seconds(lambda p=peer, v=v: p.many(v))
             plan = plans[accuracy]
             counts = {"hutchinson": plan.hutchinson, "hutch++": plan.hutchpp, "xtrace": plan.xtrace}
             best = min(counts, key=lambda c: counts[c] or np.inf)
-            theirs = each / len(v) * case.samples / few.samples * (counts[best] or 0)
+            theirs = each / len(v) * case.samples / few.samples * float(counts[best] or 0)
             low, high = found.interval() or (found.value, found.value)
             rows.append({
                 "network": name, "trained": not fresh, "samples": case.samples, "accuracy": accuracy, "value": found.value,
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="networks as initialised")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     document = json.loads(asked.out.read_text()) if asked.out.exists() else {"schema": 1, "machine": machine(), "rows": []}
     keys = ("network", "trained", "samples", "accuracy")
     for name in asked.networks:
