@@ -102,7 +102,7 @@ class Terms:
         if heavy == len(self):
             return Part(np.asarray(exact, dtype=float), np.zeros_like(exact), np.inf)
         ratios, rest = self.ratios(heavy, draws), self.rest(heavy)
-        return Part(exact + rest * ratios.mean(0), rest**2 * ratios.var(0, ddof=1) / draws, draws - 1.0)
+        return Part(exact + rest * ratios.mean(0), rest**2 * variance_of_mean(ratios), draws - 1.0)
 
     def heaviest(self, spread: float, deviation: float) -> int:
         """How many to find exactly, for the least terms in all: c + (spread W_c / deviation)^2.
@@ -149,6 +149,17 @@ class Redrawn(Terms):
     def heaviest(self, spread: float, deviation: float) -> int:
         """None."""
         return 0
+
+
+def variance_of_mean(draws: Float[np.ndarray, "n q"]) -> Float[np.ndarray, " q"]:
+    """Variance of a mean of n draws that may be skewed: s^2 / n, and (2 mean / n)^2 for what they may not have shown.
+
+    In n draws an event of probability 3 / n goes unseen one time in twenty (rule of three). The second term is that of such an
+    event of the size of the mean; it goes with 1 / n, so that it counts for few draws only. Student's interval alone covers
+    too little there: the ratios of the lightest terms are skewed, and their spread is small where the rare large one is missed.
+    """
+    n = len(draws)
+    return draws.var(0, ddof=1) / n + (2.0 * draws.mean(0) / n) ** 2
 
 
 def combined(*parts: Part) -> Part:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.pairs.pair_gradients import Pairs
-from landscape.linalg.importance import Part, Redrawn, Terms
+from landscape.linalg.importance import Part, Redrawn, Terms, variance_of_mean
 from landscape.measures.running.memo import once
 from landscape.measures.running.shared_computations import Weight, coordinates_of, layer_norms
 from landscape.objective import Objective
@@ -147,7 +147,7 @@ class Rests:
             found = self.objective.shared_out(lambda items: np.stack([self._one(int(i)) for i in items]), fresh, products=share)
             self.values = np.concatenate([self.values, found[:, 0]])
         known = self.values[:count]
-        return Part(known.mean(keepdims=True), known.var(ddof=1, keepdims=True) / count, count - 1.0)
+        return Part(known.mean(keepdims=True), variance_of_mean(known[:, None]), count - 1.0)
 
     def _one(self, number: int) -> np.ndarray:
         g = torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 2 + 1 & 0x7FFF_FFFF_FFFF_FFFF)
