@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.common.document import claims_held, read
+from experiments.common.document import OWN, claims_held, read
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def alarm_rows() -> list[tuple[str, ...]]:
 def summary(name: str) -> str:
     """What a study found, in one sentence, and its verdict."""
     found = read(name)["verdict"]
-    return f"**In short:** {found['headline']}. Verdict: **{found['verdict']}**, {claims_held(found)}."
+    judged = "No claim of a paper is judged here" if found["verdict"] == OWN else f"Verdict: **{found['verdict']}**"
+    return f"**In short:** {found['headline']}. {judged}: {claims_held(found)}."
 
 
 def scale(name: str) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from landscape.memorization import samples
     from landscape.network.losses.model_loss import ModelLoss
+    from landscape.network.losses.next_token import NextTokenLoss
     from landscape.objective import Objective
     from landscape.reparam import certificate, find_symmetries, rescale
     from landscape.spectra import breakdown, eigenpairs, minibatch_spectra, spectral_density
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ModelLoss": "network.losses.model_loss",
+    "NextTokenLoss": "network.losses.next_token",
     "Objective": "objective",
     "Task": "tasks",
     "load": "tasks",
@@ -85,6 +87,7 @@ __all__ = [
     "LandscapeError",
     "MemorizationAlarm",
     "ModelLoss",
+    "NextTokenLoss",
     "Objective",
     "Task",
     "Watch",

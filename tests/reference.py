@@ -33,7 +33,7 @@ def dense_hessian(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor) -> np
     (torch 2.13).
     """
     function, theta = dense_loss(model, loss, x, y)
-    return torch.func.jacrev(torch.func.grad(function))(theta).numpy()
+    return torch.func.jacrev(torch.func.grad(function))(theta).detach().numpy()
 
 
 def dense_gauss_newton(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor) -> np.ndarray:
@@ -56,7 +56,7 @@ def sample_gradients(model: nn.Module, loss: nn.Module, x: Tensor, y: Tensor) ->
     classes = getattr(loss, "weight", None)
     for i in range(len(x)):
         function, theta = dense_loss(model, loss, x[i : i + 1], y[i : i + 1])
-        g = torch.func.grad(function)(theta).numpy()
+        g = torch.func.grad(function)(theta).detach().numpy()
         w = 1.0 if classes is None else float(classes[y[i]])
         total, weight = total + w * np.outer(g, g), weight + w
     return total / weight

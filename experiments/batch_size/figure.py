@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from experiments.batch_size.plan import DECAY, EPOCHS, EPOCHS_DECAY, MAIN, SCALED, STEPS
 from experiments.common.document import claims_held, read
@@ -122,6 +123,8 @@ def _controls(ax: Axes, rows: Rows, settings: Sequence[str], quantity: str, titl
             _marks(ax, [p for p, _ in places], [r for _, r in places], i, "_", mfc=fill)
     ax.axhline(1, color=GREY, lw=0.8)
     ax.set_yscale("log", base=2)
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(2, subs=(1.0, 1.5) if high < 8 * low else (1.0,)))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
     ax.set_ylabel("large / small batch")

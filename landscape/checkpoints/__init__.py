@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from landscape.checkpoints.fitting.fit import fit
     from landscape.checkpoints.saving import save
     from landscape.checkpoints.series import CheckpointFiles
+    from landscape.checkpoints.streaming import Streamed, stream
     from landscape.checkpoints.weights import Weights
 
 _HOME = {
@@ -24,6 +25,8 @@ _HOME = {
     "fit": "fitting.fit",
     "save": "saving",
     "CheckpointFiles": "series",
+    "Streamed": "streaming",
+    "stream": "streaming",
     "Weights": "weights",
 }
 
@@ -32,12 +35,14 @@ __all__ = [
     "Checkpoint",
     "CheckpointFiles",
     "Description",
+    "Streamed",
     "TensorRow",
     "Weights",
     "describe",
     "fit",
     "read",
     "save",
+    "stream",
 ]
 
 

@@ -13,7 +13,7 @@ from landscape.checkpoints.reading import safetensors_file
 from landscape.checkpoints.reading.contents import Contents
 from landscape.checkpoints.reading.formats import Kind, open_checkpoint, sniff
 from landscape.checkpoints.reading.isolate import parse_apart
-from landscape.checkpoints.weights import Weights, choose
+from landscape.checkpoints.weights import TOP, Weights, choose
 from landscape.errors import MalformedError, UsageError, printable
 from landscape.machine import progress
 from landscape.network.identity.hashes import content, sha256
@@ -106,7 +106,7 @@ def read(path: str | os.PathLike[str], *, budget: int | None = None) -> Checkpoi
         One pass over the file for its hash and one to read it; about 2 s to start the child, which safetensors does not need.
     """
     path = Path(path)
-    budget = min(_default_budget() if budget is None else budget, 1 << 48)
+    budget = min(default_budget() if budget is None else budget, 1 << 48)
     if os.path.isdir(path):  # unlike Path.is_dir, False without permission
         path = shards.resolve(path)
     if path.name.endswith(shards.SUFFIX):
@@ -159,7 +159,7 @@ def _flat(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Contents:
         held = f"{len(extras)} extra tensors" if extras else "no tensors"
         raise MalformedError(f"expected weights, found no weights; the file holds {held}", fix="save model.state_dict()")
     unusable = {key: f"of {item.dtype}" for key, item in state.items() if item.dtype.is_complex}
-    name = "state_dict" if recipe is not None else "(top level)"
+    name = "state_dict" if recipe is not None else TOP
     return Contents({name: state}, {name: unusable} if unusable else {}, meta, extras, recipe)
 
 
@@ -196,7 +196,7 @@ def _file_hash(file: BinaryIO, size: int, name: str) -> str:
     return digest.hexdigest()
 
 
-def _default_budget() -> int:
+def default_budget() -> int:
     """Half of the machine's memory, or 4 GiB if it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,14 +1,21 @@
 """The description of a checkpoint that `landscape inspect` prints."""
 
+import contextlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from landscape.checkpoints.architecture import guess
 from landscape.checkpoints.checkpoint import Checkpoint
+from landscape.checkpoints.reading.safetensors_file import parse_json
 from landscape.checkpoints.weights import strip
 from landscape.errors import LandscapeError
+from landscape.machine.files import open_regular
+
+_LARGEST_CONFIG = 1 << 20  # bytes
+_CONFIG = ("architectures", "model_type", "dtype", "torch_dtype", "tie_word_embeddings", "num_hidden_layers", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Description:
         candidates: the sets of weights.
         extras: tensors besides the weights, in a file that `save` wrote.
         recipe: how the weights were made, in a file that `save` wrote.
-        meta: everything else, as JSON values.
+        meta: everything else, as JSON values; of a folder of transformers also what its config.json says, and its tokenizer.
         notices: what was copied or left out while reading.
     """
 
@@ -94,9 +101,22 @@ def describe(checkpoint: Checkpoint) -> Description:
         candidates=tuple(_candidate(checkpoint, name) for name in checkpoint.candidates),
         extras=tuple(_row(key, item, {}) for key, item in checkpoint.extras.items()),
         recipe=checkpoint.recipe,
-        meta=checkpoint.meta,
+        meta=checkpoint.meta | _beside(checkpoint.path),
         notices=checkpoint.notices,
     )
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What the folder that transformers saved says of its model: entries of config.json, and the file of the tokenizer."""
+    file = path.with_name("config.json")
+    if not path.name.startswith("model") or not file.is_file() or file.stat().st_size > _LARGEST_CONFIG:
+        return {}
+    with contextlib.suppress(LandscapeError, OSError), open_regular(file) as opened:
+        config = parse_json(opened.read(), file.name)
+        found = {f"config.{name}": config[name] for name in _CONFIG if name in config}
+        tokenizer = path.with_name("tokenizer.json")
+        return found | ({"tokenizer": tokenizer.name} if found and tokenizer.is_file() else {})
+    return {}
 
 
 def _candidate(checkpoint: Checkpoint, name: str) -> CandidateSummary:

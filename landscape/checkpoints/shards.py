@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -59,6 +60,36 @@ def read_shards(index: Path, *, budget: int) -> Shards:
         MalformedError: a name leaves the directory, a shard is missing, or a tensor is in two shards or in none.
         UsageError: the shards have more bytes than `budget`.
     """
+    raw, weight_map = read_index(index, budget=budget)
+    names = sorted(set(weight_map.values()))
+    total = 0
+    headers: dict[str, safetensors_file.Header] = {}
+    for name in names:
+        file, size = open_shard(index.parent, name)
+        with file:
+            total += size
+            if total > budget:
+                raise UsageError(f"expected at most {budget} bytes (the memory budget), found {total}", fix="raise the budget")
+            headers[name] = safetensors_file.read_header(file, size, budget=budget)
+    check_map(headers, weight_map)
+    digest = hashlib.sha256(raw)
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        file, size = open_shard(index.parent, name)
+        with file:
+            tensors |= safetensors_file.read_tensors(file, headers[name])
+            file.seek(0)
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return Shards({key: tensors[key] for key in weight_map}, digest.hexdigest(), total + len(raw))
+
+
+def read_index(index: Path, *, budget: int) -> tuple[bytes, dict[str, str]]:
+    """The bytes of an index, and the file of every tensor.
+
+    Raises:
+        MalformedError: it maps something else, too many files, or is too large.
+    """
     file, size = open_checkpoint(index)
     with file:
         if size > _MAX_INDEX or size * 32 > budget:
@@ -67,35 +98,31 @@ def read_shards(index: Path, *, budget: int) -> Shards:
     weight_map = safetensors_file.parse_json(raw, "the index").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(name, str) for name in weight_map.values()):
         raise _bad("weight_map to map every tensor to a file, found something else")
-    names = sorted(set(weight_map.values()))
-    if len(names) > _MAX_SHARDS:
-        raise _bad(f"at most {_MAX_SHARDS} shards, found {len(names)}")
-    digest = hashlib.sha256(raw)
-    tensors: dict[str, Tensor] = {}
-    total = 0
-    for name in names:
-        file, size = _open_shard(index.parent, name)
-        with file:
-            total += size
-            if total > budget:
-                raise UsageError(f"expected at most {budget} bytes (the memory budget), found {total}", fix="raise the budget")
-            header = safetensors_file.read_header(file, size, budget=budget)
-            for key in header.entries:
-                if key in tensors:
-                    raise _bad(f"every tensor in one shard, found '{printable(key, limit=80)}' in two")
-                if weight_map.get(key) != name:
-                    raise _bad(f"the tensors that the index names, found '{printable(key, limit=80)}' in another shard")
-            tensors |= safetensors_file.read_tensors(file, header)
-            file.seek(0)
-            while block := file.read(1 << 20):
-                digest.update(block)
-    missing = next((key for key in weight_map if key not in tensors), None)
+    if len(set(weight_map.values())) > _MAX_SHARDS:
+        raise _bad(f"at most {_MAX_SHARDS} shards, found {len(set(weight_map.values()))}")
+    return raw, weight_map
+
+
+def check_map(headers: Mapping[str, safetensors_file.Header], weight_map: Mapping[str, str]) -> None:
+    """Check that the shards hold the tensors that the index names, each in its own.
+
+    Raises:
+        MalformedError: a tensor is in two shards, in another one, or in none.
+    """
+    seen: set[str] = set()
+    for name, header in headers.items():
+        for key in header.entries:
+            if key in seen:
+                raise _bad(f"every tensor in one shard, found '{printable(key, limit=80)}' in two")
+            if weight_map.get(key) != name:
+                raise _bad(f"the tensors that the index names, found '{printable(key, limit=80)}' in another shard")
+            seen.add(key)
+    missing = next((key for key in weight_map if key not in seen), None)
     if missing is not None:
         raise _bad(f"'{printable(missing, limit=80)}' in its shard, found no such tensor")
-    return Shards({key: tensors[key] for key in weight_map}, digest.hexdigest(), total + len(raw))
 
 
-def _open_shard(directory: Path, name: str) -> tuple[BinaryIO, int]:
+def open_shard(directory: Path, name: str) -> tuple[BinaryIO, int]:
     """Open a shard in the directory itself; a link out of the directory is refused."""
     shown = printable(name, limit=80)
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0:") or len(name.encode("utf-8", "surrogatepass")) > 255:

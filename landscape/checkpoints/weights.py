@@ -12,7 +12,8 @@ from landscape.errors import MalformedError, MismatchError, NumericalError, Usag
 
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile; they nest in any order
 _ATTRIBUTES = ("model.", "net.")  # usual attributes of the network in a LightningModule
-_HALF = (torch.float16, torch.bfloat16)
+TOP = "(top level)"  # the name of the only set of weights of a file
+HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (torch.float32, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)
 
@@ -64,16 +65,21 @@ def choose(
     ready = {}
     halves: Counter[str] = Counter()
     for key, tensor in state.items():
-        _check_dtype(key, tensor)
-        if tensor.dtype in _HALF:
+        check_dtype(key, tensor)
+        if tensor.dtype in HALF:
             halves[str(tensor.dtype).removeprefix("torch.")] += 1
         if id(tensor) not in converted:
-            converted[id(tensor)] = tensor.float() if tensor.dtype in _HALF else tensor
+            converted[id(tensor)] = tensor.float() if tensor.dtype in HALF else tensor
         ready[key] = converted[id(tensor)]
-    _check_finite(ready)
-    notices += [f"{count} tensors of {kind} upcast to float32" for kind, count in halves.items()]
-    notices += _dead_filters(ready)
+    check_finite(ready)
+    notices += conversions(halves)
+    notices += dead_filters(ready)
     return Weights(ready, name, tuple(notices), prefix)
+
+
+def conversions(halves: Mapping[str, int]) -> list[str]:
+    """Notices of the tensors that a file has in half precision, by dtype."""
+    return [f"{count} tensors of {kind} upcast to float32" for kind, count in halves.items()]
 
 
 def strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
@@ -118,9 +124,9 @@ def _split(key: str) -> tuple[tuple[str, ...], str]:
     return tuple(wrappers), key
 
 
-def _check_dtype(key: str, tensor: Tensor) -> None:
+def check_dtype(key: str, tensor: Tensor) -> None:
     """Refuse values that are weights only together with a scale: int8, float8 and packed bytes."""
-    if tensor.dtype in (*_HALF, *_FLOATS, *_INDICES):
+    if tensor.dtype in (*HALF, *_FLOATS, *_INDICES):
         return
     if tensor.dtype is torch.uint8 and bool((tensor <= 1).all()):
         return  # a mask from before torch had booleans, such as GPT-2's attn.bias
@@ -130,7 +136,7 @@ def _check_dtype(key: str, tensor: Tensor) -> None:
     )
 
 
-def _check_finite(state: dict[str, Tensor]) -> None:
+def check_finite(state: dict[str, Tensor]) -> None:
     """Refuse NaN and infinity; the message names the tensors."""
     broken = [key for key, tensor in state.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
     if broken:
@@ -140,7 +146,7 @@ def _check_finite(state: dict[str, Tensor]) -> None:
         )
 
 
-def _dead_filters(state: dict[str, Tensor]) -> list[str]:
+def dead_filters(state: dict[str, Tensor]) -> list[str]:
     """A notice of weights that have filters of norm zero, in which filter-normalized directions are zero."""
     affected = []
     for key, tensor in state.items():

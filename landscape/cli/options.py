@@ -74,7 +74,9 @@ class Naming:
     ] = None
     data: Annotated[
         str | None,
-        typer.Option("--data", help="digits, cifar10:PATH, imagefolder:PATH or safetensors:PATH.", rich_help_panel=_NAMING),
+        typer.Option(
+            "--data", help="digits, cifar10:PATH, imagefolder:PATH, safetensors:PATH or text:PATH.", rich_help_panel=_NAMING
+        ),
     ] = None
     weights: Annotated[
         str | None,

@@ -158,15 +158,24 @@ def test_objective(task: "Task", common: Common) -> "Objective | None":
     return objective_of(task, replace(common, samples=samples), "test")
 
 
+# A loss whose exponential says nothing, and would overflow not far above.
+_PERPLEXING = 100.0
+
+
 def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> "Evaluation":
     """Print loss and accuracy at the checkpoint, and warn if the accuracy is at chance level.
 
     There is no warning on the test split for a network whose recipe has corrupted training data: chance level is expected.
     """
+    from math import exp
+
+    from landscape.network.losses.next_token import NextTokenLoss
     from landscape.results.records.varying_weights import weights_words
 
     centre = objective.evaluate()
     text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}".rstrip()
+    if isinstance(task.loss, NextTokenLoss) and centre.loss.value < _PERPLEXING:
+        text += f", perplexity {exp(centre.loss.value):.4g}"
     if centre.accuracy is not None:
         low, high = centre.accuracy.interval() or (0.0, 1.0)
         text += f", accuracy {100 * centre.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"

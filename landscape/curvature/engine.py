@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.curvature.double_backward import twice_differentiable
+from landscape.curvature.double_backward.in_blocks import in_blocks
 from landscape.curvature.kept_graphs import BUDGET, FirstOrder, Kept, saved_bytes
 from landscape.curvature.method import PLAIN, TOGETHER, Method
 from landscape.curvature.reverse_mode import grad, pusher, vjp, vjps
@@ -22,6 +23,8 @@ from landscape.machine.memory import Affine
 from landscape.network.batches import Batch
 from landscape.network.forward import ForwardPass
 from landscape.network.functional import holding
+
+FEW = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +35,15 @@ class Engine(ForwardPass):
         method: how graphs for second derivatives are built.
         room: bytes of first-order graphs that may be kept between products.
         held: bytes of such a graph by the number of samples, if measured.
+        few: samples on which products are checked and timed before the first one; fewer where each takes much memory.
     """
 
     method: Method = PLAIN
     room: int = BUDGET
     held: Affine | None = None
+    few: int = FEW
     _kept: Kept = field(init=False, default_factory=Kept, repr=False)
+    _small: set[int] = field(init=False, default_factory=set, repr=False)  # batches, by identity, without anything large
 
     def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Mean loss and its gradient; with several processes, this one's part of both. Cost: 3 forward passes."""
@@ -45,7 +51,8 @@ class Engine(ForwardPass):
         with self.derivatives(theta):
             for batch, share in self.own:
                 leaves = self.leaves(theta)
-                loss = self.loss.mean(self.forward(leaves, batch), batch.target)
+                with self._large_in_blocks(batch):
+                    loss = self.loss.mean(self.forward(leaves, batch), batch.target)
                 total += share * self._flat(grad(loss, leaves))
                 value += share * float(loss.detach())
         return value, total
@@ -77,7 +84,7 @@ class Engine(ForwardPass):
 
     def _slope(self, leaves: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The gradient of a batch's loss as a function of the leaves, by this engine's method."""
-        with self.method.graph():
+        with self.method.graph(), self._large_in_blocks(batch):
             output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
             loss = self.loss.mean(output, batch.target)
         return grad(loss, leaves, create_graph=True)
@@ -117,7 +124,8 @@ class Engine(ForwardPass):
         with self.derivatives(theta):
             for batch, share in self.own:
                 leaves = self.leaves(theta)
-                output = self.forward(leaves, batch)
+                with self._large_in_blocks(batch):
+                    output = self.forward(leaves, batch)
                 push = pusher(output, leaves)
                 bend = self.loss_curvature(output, batch)
                 for i, row in enumerate(v):
@@ -147,8 +155,21 @@ class Engine(ForwardPass):
     def loss_curvature(self, output: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
         """The map u -> (d2 loss / d output2) u for the batch's mean loss."""
         point = output.detach().requires_grad_()
-        slope = grad(self.loss.mean(point, batch.target), {"output": point}, create_graph=True)
+        with in_blocks():
+            loss = self.loss.mean(point, batch.target)
+        slope = grad(loss, {"output": point}, create_graph=True)
         return lambda u: vjp(slope, {"output": point}, {"output": u})["output"]
+
+    @contextmanager
+    def _large_in_blocks(self, batch: Batch) -> Iterator[None]:
+        """Losses over a vocabulary and long attention in blocks; without a context where a batch was seen to have neither."""
+        if id(batch) in self._small:
+            yield
+            return
+        with in_blocks() as replaced:
+            yield
+        if not replaced.used:
+            self._small.add(id(batch))
 
     @contextmanager
     def derivatives(self, theta: Float[Tensor, " P"]) -> Iterator[None]:

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from landscape.curvature.engine import Engine
+from landscape.curvature.engine import FEW, Engine
 from landscape.curvature.method import PLAIN, TOGETHER
 from landscape.errors import UsageError
-from landscape.machine.arithmetic import grad_mode
+from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.dispatch_mode import DispatchMode
 from landscape.machine.distributed import ALONE
 from landscape.machine.malloc import return_freed
@@ -33,6 +33,8 @@ _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
 _JOINED = 4 << 20
 # On a GPU, whose allocator rounds up, products on fewer bytes than this are measured on more samples.
 _SMALL = 16 << 20
+# Bytes that the check in float64 on a few samples may take; with larger samples it is made on fewer of them, at least one.
+_CHECKED = 1 << 30
 
 
 class Live(DispatchMode):
@@ -93,6 +95,9 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
     except Exception:  # the check that follows reports why the network cannot be differentiated
         peak = held = Affine(0.0, 0.0)
     divisible = engine.divisible
+    wide = 8 / theta.element_size()
+    room = max(_CHECKED - wide * peak.once, 0.0)
+    engine = replace(engine, few=FEW if not divisible or not peak.each else min(max(int(room / (wide * peak.each)), 1), FEW))
     if divisible and not norms and held.each:  # BatchNorm in training mode needs the caller's batches
         engine = replace(engine, batches=_joined(engine, theta, held))
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
@@ -107,7 +112,8 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
             sizes,
             len(theta),
             row,
-            check=8 / theta.element_size(),
+            check=wide,
+            few=engine.few,
             cut=divisible,
             host=host,
         )
@@ -187,6 +193,8 @@ def _product(engine: Engine, theta: Tensor, batch: Batch) -> tuple[float, float]
         held = live.now
         del graphs
         trial.hvp(theta, rows)
+        with values():  # without derivatives the loss is not computed in blocks
+            trial.loss.mean(trial.forward(trial.tensors(theta), batch), batch.target)
     return live.peak, held
 
 

@@ -1,9 +1,9 @@
 """Checks before the first derivative: derivatives exist, the Hessian is symmetric, and both agree with finite differences.
 
-The checks run on some 8 samples, spread over the data, in float64, where rounding and the kinks of rectifiers cannot hide a
-mistake. They fall back to the Objective's dtype for a network that requires it. If a network computes internally in float32
-whatever its dtype, its rounding error is measured first, and the tolerances follow it. Values are checked by
-`landscape.network.forward_checks`.
+The checks run on some 8 samples (fewer of large ones), spread over the data, in float64, where rounding and the kinks of
+rectifiers cannot hide a mistake. They fall back to the Objective's dtype for a network that requires it. If a network computes
+internally in float32 whatever its dtype, its rounding error is measured first, and the tolerances follow it. Values are checked
+by `landscape.network.forward_checks`.
 """
 
 import math
@@ -22,7 +22,6 @@ from landscape.machine.distributed import ALONE
 from landscape.network.batches import counted
 from landscape.network.rounding import EXACT, Uncast, dtype_rounding, output_rounding
 
-SAMPLES = 8
 # From few kinks of a rectifier within a step to hardly any; below the last step, rounding in float64 would dominate.
 _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
 # Steps for losses, whose rounding errors count for more.
@@ -46,13 +45,13 @@ def check_engine(engine: Engine) -> float:
     Cost: some 20 gradients and up to 8 losses on 8 samples, or on a full batch if 8 samples have no second derivative, since
         some kernels have one for larger inputs only.
     """
-    sizes = [SAMPLES, max(map(len, engine.batches))]
+    sizes = [engine.few, max(map(len, engine.batches))]
     for samples in sizes:
         probe = replace(engine, batches=[counted(engine.batches, samples)], group=ALONE, folded=None, method=PLAIN, held=None)
         try:
             return _checked(probe)
         except _NoDerivative as error:
-            if samples == sizes[-1] or sizes[-1] <= SAMPLES:
+            if samples == sizes[-1] or sizes[-1] <= engine.few:
                 raise NumericalError(error.problem, fix=error.fix) from error.__cause__
     raise AssertionError  # the last size returns or raises
 

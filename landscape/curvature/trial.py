@@ -13,8 +13,8 @@ from landscape.machine.arithmetic import grad_mode
 from landscape.machine.distributed import ALONE
 from landscape.network.batches import counted
 
-# Samples on which the trial times a product, and on which it checks it in float64.
-_TIMED, _CHECKED = 16, 8
+# Samples on which the trial times a product, for each on which it checks it in float64.
+_TIMED = 2
 # A method that is expected to be slower must be faster by this factor to be chosen; smaller differences are noise, and the same
 # command should choose the same method twice.
 _MARGIN = 1.25
@@ -46,10 +46,10 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     Cost: some 25 gradients on 16 samples.
     """
     alone = replace(engine, group=ALONE)
-    timed = replace(alone, batches=[counted(engine.batches, _TIMED)], held=None)
+    timed = replace(alone, batches=[counted(engine.batches, _TIMED * engine.few)], held=None)
     direction = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
     try:
-        truth = _Truth(replace(alone, batches=[counted(engine.batches, _CHECKED)]), theta, direction)
+        truth = _Truth(replace(alone, batches=[counted(engine.batches, engine.few)]), theta, direction)
     except RuntimeError:  # so few samples have no second derivative to compare with
         return PLAIN
     # Used if none of the candidates works, as for a network that reads its images with `view`.

@@ -230,6 +230,7 @@ def plan(
     row: int,
     *,
     check: float,
+    few: int,
     cut: bool,
     host: int,
 ) -> Plan:
@@ -240,7 +241,8 @@ def plan(
         peak: peak bytes of a product on a batch, graph included.
         held: bytes of the graph alone.
         sizes: samples in each batch of one process.
-        check: width of the numbers in the check on the first eight samples, relative to the others.
+        check: width of the numbers in the check on the first samples, relative to the others.
+        few: number of these samples.
         cut: whether batches may be made smaller.
 
     Raises:
@@ -252,7 +254,7 @@ def plan(
     graphs = max(room - max(wish, least_vectors), room // 2)
 
     def needed(batch: int) -> float:
-        return max(peak.of(batch), check * peak.of(min(batch, 8)))
+        return max(peak.of(batch), check * peak.of(min(batch, few)))
 
     def all_held(batch: int) -> float:
         return sum(-(-n // batch) * held.once + held.each * n for n in sizes)

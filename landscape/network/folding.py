@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from landscape.network.batches import Batch
 from landscape.network.copying import owned
 from landscape.network.functional import called
-from landscape.network.outputs import picked
+from landscape.network.outputs import Position, picked
 
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # Relative difference that rounding may cause between the two networks; a wrong fold differs in the first digit.
@@ -70,7 +70,7 @@ class Folded:
         return out
 
 
-def folded(model: nn.Module, batch: Batch, at: int | str | None = None) -> Folded | None:
+def folded(model: nn.Module, batch: Batch, at: Position = None) -> Folded | None:
     """Fold each BatchNorm into the linear map before it. Pairs are found by observing one pass and verified by another.
 
     Args:
@@ -91,7 +91,7 @@ def folded(model: nn.Module, batch: Batch, at: int | str | None = None) -> Folde
     return result
 
 
-def _checked(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch, at: int | str | None) -> Folded | None:
+def _checked(model: nn.Module, pairs: list[tuple[str, str]], batch: Batch, at: Position) -> Folded | None:
     """The fold of these pairs, if it computes the network's outputs at random BatchNorm parameters and statistics."""
     if not pairs:
         return None

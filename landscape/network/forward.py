@@ -23,7 +23,7 @@ from landscape.network.copying import converted, owned
 from landscape.network.folding import Folded
 from landscape.network.functional import called, holding
 from landscape.network.losses.mean_loss import MeanLoss
-from landscape.network.outputs import picked
+from landscape.network.outputs import Position, picked
 from landscape.network.parameters import Layout
 
 # ForwardPass or a subclass.
@@ -56,7 +56,7 @@ class ForwardPass:
     transform: Callable[[Tensor], Tensor] | None = None
     folded: Folded | None = None
     group: Group = ALONE
-    output: int | str | None = None
+    output: Position = None
     fixed: Mapping[str, tuple[Int[Tensor, " rows"], Tensor]] = field(default_factory=dict)
     writes: bool = False
 

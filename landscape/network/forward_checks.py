@@ -18,10 +18,12 @@ from landscape.network.losses.loss_checks import check_classes, check_loss, take
 from landscape.network.losses.mean_loss import MeanLoss
 from landscape.network.losses.model_loss_checks import ready_whole
 from landscape.network.losses.structure import structure
-from landscape.network.outputs import found_at, picked
+from landscape.network.outputs import Following, Position, found_at, picked
 from landscape.network.parameters import Layout
 
 _SAMPLES = 8
+# Bytes of the outputs of these samples above which two samples are checked; every layer's output is kept for the comparison.
+_LARGE = 64 << 20
 _WHOLE = "data that cannot be split by samples, such as a graph, go in a list of one batch"
 
 
@@ -75,7 +77,8 @@ def ready(
     first = network.batches[0].first(2)
     unused = owned(network.model, shared=True)
     returned, writes = _first_output(network, theta, first)
-    position = found_at(returned, lambda t: takes(network.loss, t, first.target))
+    found = found_at(returned, lambda t: takes(network.loss, t, first.target))
+    position: Position = Following(found) if isinstance(network.output, Following) else found
     network = replace(network, output=position, writes=renorms or writes)
     output = picked(returned, position, len(first)).detach()
     if len(more := network.batches[0].first(3)) > len(first):
@@ -132,11 +135,14 @@ def check_values(network: Pass, theta: Tensor, one_batch: bool) -> Pass:
     Raises:
         NumericalError: a check failed; the message names the module if it is known.
 
-    Cost: four forward passes of 8 samples.
+    Cost: four forward passes of 8 samples, or of two with outputs of many bytes.
     """
     batch = counted(network.batches, _SAMPLES)
     params = network.tensors(theta)
     first, seen = _traced(network, params, batch)
+    if batch.divisible and len(batch) > 2 and first.nbytes > _LARGE:
+        batch = counted(network.batches, 2)
+        first, seen = _traced(network, params, batch)
     second, again = _traced(network, params, batch)
     if not torch.equal(first, second):
         culprit = next((name for name in seen if not torch.equal(seen[name], again[name])), type(network.model).__name__)

@@ -1,6 +1,8 @@
 """A network as a list of ATen calls, the input of every rule about scales and paths."""
 
+import contextlib
 import functools
+import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,7 +53,8 @@ def graph_of(model: nn.Module, example: Example, outputs: Callable[[Any], Tensor
         network.forward = _picking(network.forward, outputs)
     args, kwargs = arguments(example)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # What export cannot follow, such as the choice of experts, it also prints, as code.
+        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # PyTorch's own deprecation warnings
             program = torch.export.export(network, args, kwargs, strict=False)
             # An empty table makes `relu_` and `x[:, 0] += 1` functional, and beyond that decomposes only views and what acts

@@ -1,6 +1,7 @@
 """The tensor that the loss takes, among everything that a network returns."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +10,17 @@ from torch.utils import _pytree as pytree
 from landscape.errors import UsageError
 
 _NAMES = ("logits", "out")  # of Hugging Face's language models, of torchvision's segmentation networks
+
+
+@dataclass(frozen=True)
+class Following:
+    """Logits (B, T, V) at a position, without the last and with the classes second: (B, V, T - 1), for the next tokens."""
+
+    at: int | str | None = None
+
+
+# Where the tensor is that the loss takes; see `found_at`.
+Position = int | str | Following | None
 
 
 def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
@@ -43,8 +55,16 @@ def found_at(output: Any, takes: Callable[[Tensor], bool]) -> int | str | None:
     )
 
 
-def picked(output: Any, at: int | str | None, samples: int | None = None) -> Tensor:
+def picked(output: Any, at: Position, samples: int | None = None) -> Tensor:
     """The tensor at that position; if `samples` is given, its first dimension must have that length."""
+    if isinstance(at, Following):
+        logits = picked(output, at.at, samples)
+        if logits.ndim != 3:
+            raise UsageError(
+                f"expected logits (N, T, V) for the loss of the next token, found shape {tuple(logits.shape)}",
+                fix="NextTokenLoss is for causal language models; a classifier takes torch.nn.CrossEntropyLoss()",
+            )
+        return logits[:, :-1].transpose(1, 2)
     tensor = output if at is None else _named(output, at) if isinstance(at, str) else _tensors(output)[at]
     if not isinstance(tensor, Tensor):
         raise UsageError(f"expected the model to return a tensor as before, found {type(output).__name__}")

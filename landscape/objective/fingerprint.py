@@ -11,6 +11,7 @@ from landscape.network.batches import Batch
 from landscape.network.forward import ForwardPass
 from landscape.network.identity.definition import definition, layers
 from landscape.network.identity.hashes import content, named_tensors, sha256, whole_tensors
+from landscape.network.outputs import Following
 
 
 def fingerprints(network: ForwardPass, theta: Tensor, metric: Callable[..., Any] | None) -> dict[str, str]:
@@ -46,9 +47,14 @@ def fingerprints(network: ForwardPass, theta: Tensor, metric: Callable[..., Any]
         "weights": sha256([*whole_tensors([theta]), *named_tensors(held)]),
         "buffers": sha256(named_tensors(dict(network.model.named_buffers()))),
         "data": _data(network.batches),
-        "loss": sha256([definition(network.loss.loss), definition(network.transform)]),
+        "loss": sha256([definition(network.loss.loss), definition(network.transform), *_next(network)]),
         "metric": definition(metric),
     }
+
+
+def _next(network: ForwardPass) -> list[str]:
+    """What tells the loss of the next token from cross-entropy of the same logits."""
+    return ["next token"] if isinstance(network.output, Following) else []
 
 
 def _data(batches: list[Batch]) -> str:

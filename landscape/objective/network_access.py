@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from landscape.curvature.attention_heads import Head, attention_heads
 from landscape.network.batches import one_input
 from landscape.network.copying import owned
 from landscape.network.losses.mean_loss import LossFunction
@@ -35,6 +36,12 @@ class NetworkAccess(Prepared):
         self._check_values()
         self._spent.forwards += 1
         return activations(self._engine, self._engine.tensors(self._theta), layer)
+
+    def attention_heads(self) -> tuple[list[Head], list[str]]:
+        """The weights of every attention head, and the layers whose heads cannot be read: see `curvature.attention_heads`."""
+        self.preflight()
+        self._spent.gradients += 1
+        return attention_heads(self._engine, self._theta)
 
     def outputs(self, *, dtype: str | None = None) -> Tensor:
         """The network's outputs at the trained weights for all samples, (N, ...), on the CPU; in another dtype on request."""

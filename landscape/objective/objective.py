@@ -23,7 +23,10 @@ from landscape.network.folding import folded
 from landscape.network.forward_checks import check_weights, ready
 from landscape.network.given.chosen_parameters import as_patterns
 from landscape.network.given.data_forms import as_data, read_whole
+from landscape.network.given.library_settings import settle
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss, standard_error
+from landscape.network.losses.next_token import NextTokenLoss, shifted
+from landscape.network.outputs import Following
 from landscape.network.parameters import Layout
 from landscape.objective.fingerprint import fingerprints
 from landscape.objective.network_access import NetworkAccess
@@ -45,7 +48,8 @@ class Objective(NetworkAccess):
         model: any `nn.Module`; wrappers (DataParallel, torch.compile) are removed.
         loss: (output, target) -> scalar mean over samples, e.g. `torch.nn.CrossEntropyLoss()`. Any function may weight its
             samples or tokens. A loss that is not a mean (a root, a contrastive loss) is computed on all samples at once. See
-            `landscape.network.losses.structure`. Or a `ModelLoss` of (model, batch), for any other loss.
+            `landscape.network.losses.structure`. A causal language model takes `NextTokenLoss()`. Or a `ModelLoss` of (model,
+            batch), for any other loss.
         data: a DataLoader in fixed order, a list of batches (inputs..., target) or dicts with "labels", or tensors (x, y). A
             list of one batch may hold a whole, such as a graph, whose inputs and target differ in their number of rows. NumPy
             arrays, and data sets that can be indexed, are taken as well.
@@ -105,19 +109,24 @@ class Objective(NetworkAccess):
         if place.type == "cpu":
             keep_freed()
         copied = converted(owned(model), place, dt)
+        settle(copied)
         for module in copied.modules():
             module.training = False  # `eval()` may do more, such as merge an adapter into its base
+        next_token = isinstance(loss, NextTokenLoss)
+        loss = loss.inner if isinstance(loss, NextTokenLoss) else loss
         mean = MeanLoss(loss)
         data = as_data(data, batch_size)
         if metric is not None:
             mean.require_outputs("a metric")
         raw = read(data, batch_size) if mean.of_model is None else read_whole(data, mean.of_model, batch_size)
+        raw = list(map(shifted, raw)) if next_token else raw
         batches = placed(raw, place, dt)
         # A pass may leave state in its copy.
         example = batches[0].first(2).inputs if mean.of_model is None else None
         layout = Layout.of(owned(copied, shared=True), example, self._params)
         copied.requires_grad_(False)
-        engine = Engine(copied, mean.to(place, dt), batches, layout, group=group())
+        output = Following() if next_token else None
+        engine = Engine(copied, mean.to(place, dt), batches, layout, group=group(), output=output)
         self._theta: Tensor = layout.flatten(dict(copied.named_parameters()))
         check_weights(layout, self._theta)
         # Tensors (x, y) are split here; a single batch is taken as the caller gave it.

@@ -15,7 +15,7 @@ from landscape.curvature.method import Method
 from landscape.curvature.pairs.pair_gradients import Pairs
 from landscape.curvature.per_sample import sample_output_forms
 from landscape.curvature.per_sample_trace import sample_gauss_newton_traces
-from landscape.curvature.preflight import SAMPLES, check_engine
+from landscape.curvature.preflight import check_engine
 from landscape.curvature.reverse_mode import differentiable
 from landscape.curvature.trial import chosen
 from landscape.errors import NumericalError, is_out_of_memory
@@ -104,7 +104,7 @@ class Prepared(Variants):
 
     def _check_alike(self) -> None:
         """Check that the evaluated loss is the one that is differentiated."""
-        sample = replace(self._engine, batches=[counted(self._engine.batches, SAMPLES)], group=ALONE)
+        sample = replace(self._engine, batches=[counted(self._engine.batches, self._engine.few)], group=ALONE)
         value = evaluated(sample, sample.tensors(self._theta), None).loss.value
         with differentiable():
             other, slope = sample.gradient(self._theta)

@@ -4,6 +4,7 @@ from landscape.report.exports.export import export_slice
 from landscape.report.exports.spreadsheet import samples_csv, slice_csv
 from landscape.report.figure_files import save
 from landscape.report.figures.effects import draw_correlations, draw_effects, draw_separation
+from landscape.report.figures.heads import draw_heads, figure_heads
 from landscape.report.figures.information import draw_information, figure_information
 from landscape.report.figures.on_axes import (
     draw_breakdown,
@@ -47,6 +48,7 @@ __all__ = [
     "draw_density",
     "draw_effects",
     "draw_eigenvalues",
+    "draw_heads",
     "draw_history",
     "draw_information",
     "draw_interpolation",
@@ -64,6 +66,7 @@ __all__ = [
     "figure_density",
     "figure_effects",
     "figure_eigenvalues",
+    "figure_heads",
     "figure_history",
     "figure_information",
     "figure_interpolation",

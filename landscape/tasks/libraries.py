@@ -5,15 +5,15 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from landscape.errors import LandscapeError, UsageError
 from landscape.tasks import networks
+from landscape.tasks.hugging_face import model_in
 
 _LONGEST = 4096  # most characters of an option's value; a list of a few hundred layer widths is shorter
 _DOWNLOADS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
@@ -56,8 +56,8 @@ def model_by_name(name: str, options: Mapping[str, Any], device: str = "cpu") ->
     """A model with new random weights: a built-in one ("resnet20") or another library's ("torchvision:resnet18").
 
     Args:
-        name: `NETWORK`, `torchvision:NAME`, `timm:NAME`, or `hf:FOLDER` with the folder of a Hugging Face image classifier's
-            config.json.
+        name: `NETWORK`, `torchvision:NAME`, `timm:NAME`, or `hf:FOLDER` with the config.json of a model of transformers:
+            a causal language model, or a classifier of sequences or images.
         options: the constructor's keyword arguments.
         device: "cpu", or "meta" for a model without memory.
 
@@ -143,34 +143,10 @@ def _timm(name: str, options: Mapping[str, Any]) -> nn.Module:
     return timm.create_model(name, pretrained=False, **options)
 
 
-def _hugging_face(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """An image classifier of transformers, from a local config; it returns plain logits."""
-    from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - transformers imports it too
-
-    config_file = Path(name) / "config.json"
-    if config_file.exists() and not config_file.is_file():
-        raise UsageError(f"expected a file config.json in {name}, found something else", fix="pass --model hf:FOLDER")
-    transformers = _optional("transformers", "hf")
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"expected a local Hugging Face model folder, found: {_line(error)}", fix="pass --model hf:FOLDER"
-        ) from error
-    model = transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-
-    def logits(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-        return getattr(output, "logits", output)
-
-    # A hook instead of a wrapper, so that the names of the weights stay those of the checkpoint.
-    model.register_forward_hook(logits)
-    return model
-
-
 _LIBRARIES: dict[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
     "torchvision": _torchvision,
     "timm": _timm,
-    "hf": _hugging_face,
+    "hf": model_in,
 }
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from landscape import checkpoints
-from landscape.checkpoints.architecture import guess
 from landscape.checkpoints.fitting.adapter import is_adapter
 from landscape.errors import MismatchError, UsageError, printable
 from landscape.machine.agreement import check_alike
@@ -18,11 +17,15 @@ from landscape.machine.distributed import group
 from landscape.machine.files import bare_name
 from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import Corrupted
-from landscape.tasks.data.dataset import KINDS, DataSet, DataSpec
+from landscape.tasks.data.dataset import DataSet, DataSpec
+from landscape.tasks.folder_weights import on_its_base, streamed
+from landscape.tasks.hugging_face import TEXT, role_of
 from landscape.tasks.libraries import full_name, model_by_name
+from landscape.tasks.names_to_add import unnamed, without_data
 from landscape.tasks.networks import build
-from landscape.tasks.recognition import Recognized, recognize
+from landscape.tasks.recognition import recognize
 from landscape.tasks.task import Source, Task
+from landscape.tasks.text_task import text_task
 from landscape.tasks.training.by_recipe import SCHEMA, corruption_of, located
 from landscape.tasks.training.network_for_data import WEIGHT_DTYPES, network_options, options_for
 from landscape.tasks.training.recipe import Recipe
@@ -63,27 +66,36 @@ def load(
         MismatchError: the weights do not fit the model.
         NumericalError: the weights are not finite.
     """
+    built: Task | None = None
+    if isinstance(model, str) and model.startswith("hf:") and data is not None and task is None and weights is None:
+        built = resolve(model=model, model_kwargs=model_kwargs, data=data)
+        if (whole := streamed(Path(path), built)) is not None:
+            return whole
     checkpoint = checkpoints.read(path)
     check_alike(group(), {"checkpoint": checkpoint.sha256})
     chosen = checkpoint.weights(weights)
     record: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
+    adapter = False
     if task is None and model is None:
         record = _record(path, checkpoint, chosen, data)
         built, notices = _recorded(record, checkpoint.extras, data, chosen.state)
     else:
-        if isinstance(model, str) and is_adapter(chosen.state):
+        adapter = isinstance(model, str) and is_adapter(chosen.state)
+        if adapter and not str(model).startswith("hf:"):
             raise MismatchError(
                 f"expected the weights of a whole network for --model {model}, found an adapter, whose base would be random",
                 fix="build the base with its own weights in a task.py, or save the merged network (merge_and_unload)",
             )
         if isinstance(model, str) and task is None and data is None:
-            raise _without_data(path, model, model_kwargs or {}, recognize(chosen, path, checkpoint.meta))
-        built = resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
+            raise without_data(path, model, model_kwargs or {}, recognize(chosen, checkpoint.path, checkpoint.meta))
+        built = built or resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
+        if adapter:
+            built = on_its_base(built, str(model).removeprefix("hf:"), chosen)
     try:
         fitted = checkpoints.fit(built.model, chosen)
     except MismatchError as error:
-        found = recognize(chosen, path, checkpoint.meta) if isinstance(model, str) else None
+        found = recognize(chosen, checkpoint.path, checkpoint.meta) if isinstance(model, str) and not adapter else None
         if found is None:
             raise
         mended = MismatchError(error.problem, fix=f"add {shlex.join(found.arguments)}, which they fit", options=found.arguments)
@@ -137,7 +149,10 @@ def resolve(
             f"expected --task FILE, or --model NAME with --data KIND:PATH; found no {missing}", fix=f"add {missing}"
         )
     model = full_name(model) if isinstance(model, str) else model
-    found = read_data(data)
+    spec = DataSpec.parse(data)
+    if spec.kind == "text":
+        return text_task(model, model_kwargs or {}, spec)
+    found = read_data(spec)
     options = dict(model_kwargs or {})
     if isinstance(model, str) and ":" not in model:
         options = network_options(model, tuple(found.train_x.shape[1:]), len(found.classes)) | options
@@ -145,6 +160,8 @@ def resolve(
     if isinstance(model, nn.Module) and options:
         raise UsageError("expected model options with the name of a model, found a module that is already built")
     net = model if isinstance(model, nn.Module) else model_by_name(model, options)
+    if (role := role_of(getattr(net.config, "architectures", None)) if hasattr(net, "config") else None) in TEXT:
+        raise UsageError(f"expected text for a {role}, found {spec.kind}", fix="pass --data text:FILE")
     built = _task(net, found.train(), found.test(), model if isinstance(model, str) else type(model).__name__)
     _try(built, found)
     return built
@@ -171,43 +188,18 @@ def _corrupted_task(net: nn.Module, data: DataSet, used: Corrupted, dtype: torch
     return _task(net, (data.prepare(used.x, dtype), used.y), test, name)
 
 
-# What to write for KIND:PATH, where no data were named.
-_DATA = f", with KIND:PATH one of {', '.join(f'{kind}:PATH' for kind in KINDS if kind != 'digits')}"
-
-
 def _record(
     path: str | Path, checkpoint: checkpoints.Checkpoint, chosen: checkpoints.Weights, data: str | None
 ) -> Mapping[str, Any]:
     """The checkpoint's record of its training; without one, the error that says what is missing and what the weights fit."""
     recipe = checkpoint.recipe
     if not isinstance(recipe, Mapping) or "training" not in recipe:
-        found = recognize(chosen, path, checkpoint.meta)
-        unnamed = f"expected the model and data of {path} to be given, found a checkpoint that does not name them"
-        if found is None:
-            looks = guess({name: tuple(t.shape) for name, t in chosen.state.items()})
-            raise UsageError(
-                unnamed + (f" (by its names and shapes: {looks})" if looks else ""),
-                fix=f"add --model NAME --data KIND:PATH, or --task task.py, which landscape init {path} writes to be filled in",
-            )
-        fits = f"its {found.tensors} tensors fit" if found.tensors else "the config.json beside it is that of"
-        options = (*found.arguments, "--data", data or "KIND:PATH")
-        raise UsageError(
-            f"{unnamed}; {fits} {found.model}", fix=f"add {shlex.join(options)}" + ("" if data else _DATA), options=options
-        )
+        raise unnamed(path, checkpoint, chosen, data)
     if recipe.get("schema") != SCHEMA:
         raise UsageError(
             f"expected a recipe of schema {SCHEMA}, found {recipe.get('schema')!r}", fix="use the version that wrote it"
         )
     return recipe
-
-
-def _without_data(path: str | Path, model: str, options: Mapping[str, Any], found: Recognized | None) -> UsageError:
-    """The error for a model without data, with the options of the model that the weights fit."""
-    given = ("--model", model, *(word for key, value in options.items() for word in ("-M", f"{key}={value}")))
-    words = (*(found.arguments if found is not None and found.model == full_name(model) else given), "--data", "KIND:PATH")
-    return UsageError(
-        f"expected data for the model of {path}, found no --data", fix=f"add {shlex.join(words)}{_DATA}", options=words
-    )
 
 
 def _recorded(

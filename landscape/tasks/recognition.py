@@ -15,8 +15,10 @@ from landscape.checkpoints.fitting.own_loader import OwnLoader
 from landscape.checkpoints.weights import Weights
 from landscape.errors import LandscapeError, UsageError
 from landscape.machine.files import open_regular
+from landscape.tasks.hugging_face import role_of
 from landscape.tasks.libraries import in_library, model_by_name
 
+NEXT_TOKENS = "text:FILE.txt"  # the data of a causal language model
 _LARGEST_CONFIG = 1 << 20  # bytes of a config.json
 _IMAGENET = 1000  # classes of most networks of torchvision, and the default of their constructors
 _HEAD = re.compile(r"(?:fc|head|heads\.head|classifier(?:\.(\d+))?)\.weight")
@@ -34,11 +36,13 @@ class Recognized:
         options: the arguments of the model, for `-M`.
         tensors: number of tensors that were compared; 0 for a Hugging Face folder, whose network is not built, since a foreign
             configuration may ask for one of any size.
+        data: the form of its data, for `--data`.
     """
 
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
     tensors: int = 0
+    data: str = "KIND:PATH"
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -62,8 +66,10 @@ def recognize(weights: Weights, path: str | Path, meta: Mapping[str, Any] | None
         The network is built once on the meta device, some 0.1 s, and torchvision is imported.
     """
     config = _config(Path(path))
-    if str((config.get("architectures") or [""])[0]).endswith("ForImageClassification"):
-        return Recognized(f"hf:{Path(path).parent}")
+    role = role_of(config.get("architectures"))
+    if role is not None:
+        data = {"image classifier": "KIND:PATH", "causal language model": NEXT_TOKENS}.get(role, "text:FILE.jsonl")
+        return Recognized(f"hf:{Path(path).parent}", data=data)
     for name, options in _candidates(weights, config, meta or {}):
         with contextlib.suppress(Exception), warnings.catch_warnings():  # constructors may raise anything
             warnings.simplefilter("ignore")

@@ -117,7 +117,7 @@ def test_no_plan_exceeds_its_budget_and_a_refusal_says_what_would_do(budget, fix
     peak, held = Affine(once, 2 * each), Affine(once // 2, each)
 
     def made(budget):
-        return plan(budget, fixed, peak, held, sizes, dim, 4 * dim, check=2, cut=cut, host=0)
+        return plan(budget, fixed, peak, held, sizes, dim, 4 * dim, check=2, few=8, cut=cut, host=0)
 
     try:
         found = made(budget)
@@ -144,7 +144,7 @@ def test_no_plan_exceeds_its_budget_and_a_refusal_says_what_would_do(budget, fix
 def test_a_plan_keeps_graphs_where_they_fit_and_halves_batches_where_not():
     def made(mib):
         peak, held = Affine(0, 2 * MIB), Affine(0, MIB)
-        return plan(int(mib * MIB), 100 * MIB, peak, held, [256, 256], 1000, 4000, check=2, cut=True, host=0)
+        return plan(int(mib * MIB), 100 * MIB, peak, held, [256, 256], 1000, 4000, check=2, few=8, cut=True, host=0)
 
     assert (made(2000).kept, made(2000).batch) == (True, 256)
     roomy, tight, tiny = made(800), made(400), made(120)

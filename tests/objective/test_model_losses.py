@@ -197,5 +197,5 @@ def test_outputs_of_other_forms():
     alone = ls.Objective(net.one, nn.CrossEntropyLoss(), (x, y)).value().value
     assert ls.Objective(net, nn.CrossEntropyLoss(), (x, y)).value().value == pytest.approx(alone)
     tokens = torch.arange(20).view(4, 5) % 9
-    with pytest.raises(UsageError, match=r"classes on their second dimension, found \(N, 5, 9\).*flatten.*shift"):
+    with pytest.raises(UsageError, match=r"found \(N, 5, 9\) for .*; to predict the next token pass landscape\.NextTokenLoss"):
         ls.Objective(Language(), nn.CrossEntropyLoss(), (tokens, tokens))

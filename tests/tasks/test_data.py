@@ -204,7 +204,7 @@ def test_altered_python_batches_are_not_unpickled(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("mnist", "expected data as one of digits, cifar10, imagefolder, safetensors, found 'mnist'"),
+        ("mnist", "expected data as one of digits, cifar10, imagefolder, safetensors, text, found 'mnist'"),
         ("cifar10", "expected a path for cifar10 data, found none"),
         ("digits:here", "expected digits without a path, found 'here'"),
         ("digits,size=3", "expected options of digits (none), found 'size'"),

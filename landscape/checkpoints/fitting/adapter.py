@@ -19,6 +19,8 @@ _OTHER_FORMS = (
     "kasa_config", "megatron_config", "arrow_config",
 )  # fmt: skip
 
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+
 
 def is_adapter(state: Mapping[str, Tensor]) -> bool:
     """Whether the tensors are those of an adapter without its base network."""
@@ -55,13 +57,8 @@ def merged(
 
     Reference: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     """
-    if not isinstance(config, Mapping):
-        raise _refused("no adapter_config.json beside it")
-    if config.get("peft_type") != "LORA":
-        raise _refused(f"one of type {printable(str(config.get('peft_type')), limit=40)}")
-    unsupported = next((name for name in _OTHER_FORMS if config.get(name)), None)
-    if unsupported is not None:
-        raise _refused(f"one with {unsupported}")
+    check_plain(config)
+    assert config is not None  # as checked
     alpha, power = config.get("lora_alpha"), 0.5 if config.get("use_rslora") else 1.0
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise _refused("no number for lora_alpha")
@@ -83,6 +80,27 @@ def merged(
         kept[key] = item
     notice = f"a LoRA adapter added to {len(pairs)} of the model's own weights; {len(whole)} more are the adapter's, "
     return kept, notice + f"{len(model_state) - len(pairs) - len(whole)} are as the task made them"
+
+
+def check_plain(config: Mapping[str, Any] | None, patterns: bool = False) -> None:
+    """Refuse an adapter whose update of a weight is not scale · B A, by its configuration.
+
+    Args:
+        config: the content of `adapter_config.json`.
+        patterns: whether ranks and scales may differ between layers, which PEFT itself builds.
+
+    Raises:
+        MismatchError: it is of another kind, or there is none.
+    """
+    if not isinstance(config, Mapping):
+        raise _refused("no adapter_config.json beside it")
+    if config.get("peft_type") != "LORA":
+        raise _refused(f"one of type {printable(str(config.get('peft_type')), limit=40)}")
+    unsupported = next((name for name in _OTHER_FORMS if config.get(name) and not (patterns and name in _PATTERNS)), None)
+    if unsupported == "use_dora":
+        raise _refused("one with use_dora, whose norm of the weight PEFT leaves out of the gradient")
+    if unsupported is not None:
+        raise _refused(f"one with {unsupported}")
 
 
 def _updated(

@@ -97,8 +97,8 @@ def match(
         tried = [(naming.state, naming.notices)]
         while tried:
             state, notices = tried.pop(0)
-            filled, more = _fill(state, model_state, aliases)
-            table = _disagreements(filled, model_state, aliases)
+            filled, more = fill(state, model_state, aliases)
+            table = disagreements(filled, model_state, aliases)
             if not table:
                 kept = {key: filled[key] for key in model_state}
                 return kept, [*notices, *more, *_conversions(kept, model_state)]
@@ -110,7 +110,7 @@ def match(
     raise _mismatch(best[1], len(weights.state), len(model_state))
 
 
-def _fill(
+def fill(
     state: dict[str, Tensor], model_state: dict[str, Tensor], aliases: dict[str, str]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Add tensors that a file may lack (other names of tied tensors, computed buffers); drop those that no model needs."""
@@ -168,7 +168,7 @@ def aliases_of(model_state: dict[str, Tensor]) -> dict[str, str]:
     return aliases
 
 
-def _disagreements(
+def disagreements(
     state: dict[str, Tensor], model_state: dict[str, Tensor], aliases: dict[str, str]
 ) -> list[tuple[str, str, str]]:
     """Rows (name, in the file, in the model) for all differences, the most informative first."""

@@ -23,9 +23,7 @@ Its first entries are
 {entries}
 """
 
-import torch
-
-{imports}
+{torch}{imports}
 
 
 def task():
@@ -33,8 +31,8 @@ def task():
 
 {data}
 
-    # 3. The loss that training minimised, averaged over the samples.
-    loss = torch.nn.CrossEntropyLoss()
+    # 3. The loss that training minimised, averaged over {over}.
+    loss = {loss}
 
     return Task(model=model, loss=loss, train=train, test=test)
 '''
@@ -58,13 +56,23 @@ _KNOWN_DATA = """\
     data = read_data({data!r})
     train, test = data.train(), data.test()"""
 
+_MODEL_OF_TEXT = """\
+    # 1. The network that the checkpoint's config.json describes; the checkpoint's values replace its own.
+    given = resolve(model={name!r}, data={data!r})
+    model = given.model"""
+_TEXT = """\
+    # 2. The text, by the tokenizer in that folder: batches of dictionaries with tokens and "labels", -100 where nothing counts.
+    #    Other tokens, in a fixed order, take their place as [{{"input_ids": ids, "labels": labels}}, ...].
+    train, test = given.train, None"""
+
 
 def run(
     terminal: Terminal,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="The checkpoint to write a task file for.")],
     common: Common,
     data: Annotated[
-        str | None, typer.Option("--data", help="digits, cifar10:PATH, imagefolder:PATH or safetensors:PATH, to be written in.")
+        str | None,
+        typer.Option("--data", help="digits, cifar10:PATH, imagefolder:PATH, safetensors:PATH or text:PATH, to be written in."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option("--weights", help="Name of the weights, if the file holds several sets.")
@@ -76,7 +84,7 @@ def run(
     """
     from landscape.checkpoints import describe, read
     from landscape.machine.files import write
-    from landscape.tasks.recognition import recognize
+    from landscape.tasks.recognition import NEXT_TOKENS, recognize
 
     target = common.out or Path("task.py")
     if target.exists():
@@ -89,8 +97,14 @@ def run(
     chosen = next((c for c in description.candidates if c.name == weights), description.candidates[0])
     if weights is not None and chosen.name != weights:
         content.weights(weights)  # says which there are
-    found = None if chosen.problem else recognize(content.weights(chosen.name), checkpoint.absolute(), content.meta)
-    names = [name for name, used in (("read_data", spec), ("model_by_name", found)) if used]
+    found = None if chosen.problem else recognize(content.weights(chosen.name), content.path.absolute(), content.meta)
+    of_text = found is not None and found.data.startswith("text:")
+    pixels = spec is not None and not spec.startswith("text:")
+    if spec is not None and found is not None and of_text == pixels:
+        raise UsageError(f"expected data for {found.model} as {found.data}, found {data}", fix="leave --data out, or change it")
+    used = {"resolve": of_text, "read_data": spec and not of_text, "model_by_name": found and not of_text}
+    names = [name for name, there in used.items() if there]
+    loss = "NextTokenLoss()" if found is not None and found.data == NEXT_TOKENS else "torch.nn.CrossEntropyLoss()"
     text = _TEMPLATE.format(
         checkpoint=_quoted(str(checkpoint)),
         file=_quoted(str(target)),
@@ -98,15 +112,25 @@ def run(
         weights=chosen.weights,
         architecture=_quoted(chosen.architecture or "not recognized"),
         entries="\n".join(f"    {_quoted(row.key)}  {row.shape}" for row in chosen.rows[:12]),
-        imports="\n".join(["from landscape import Task", *(f"from landscape.tasks import {n}" for n in sorted(names))]),
+        torch="" if loss == "NextTokenLoss()" else "import torch\n\n",
+        loss=loss,
+        over="the tokens that count" if loss == "NextTokenLoss()" else "the samples",
+        imports="\n".join(
+            [
+                f"from landscape import {'NextTokenLoss, ' if loss == 'NextTokenLoss()' else ''}Task",
+                *(f"from landscape.tasks import {n}" for n in sorted(names)),
+            ]
+        ),
         model=_OWN_MODEL
         if found is None
+        else _MODEL_OF_TEXT.format(name=found.model, data=spec or found.data)
+        if of_text
         else _KNOWN_MODEL.format(
             tensors=f"{found.tensors} tensors" if found.tensors else "config.json",
             name=found.model,
             options=dict(found.options),
         ),
-        data=_OWN_DATA if spec is None else _KNOWN_DATA.format(data=spec),
+        data=_TEXT.format() if of_text else _OWN_DATA if spec is None else _KNOWN_DATA.format(data=spec),
     )
     write(target, text.encode())
     several = ["--weights", chosen.name] if len(description.candidates) > 1 else []

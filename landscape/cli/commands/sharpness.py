@@ -171,10 +171,11 @@ def measured_at(
         bases, vectors = room(objective, names)
         return work_lines(objective, terminal, *bases, vectors=vectors)
 
-    made_with = {"split": naming.split}
+    made_with: dict[str, Any] = {"split": naming.split}
     keeping = keeping or Keeping(None, 0, last=True)
     kept = keeping.opened(objective, terminal, {"checkpoint": path.name, "sha256": task.sha256, **made_with}, common.seed)
     objective, told = (objective, work(objective)) if kept is None else kept.method(objective, work)
+    told = told | ({"notices": list(task.notices)} if task.notices else {})
     plan = forecast(objective, names)
     if plan.total > _WORTH_SAYING:
         terminal.note(f"forecast: {plan}")

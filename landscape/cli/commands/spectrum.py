@@ -13,7 +13,7 @@ from landscape.machine.files import bare_name
 if TYPE_CHECKING:
     from landscape.cli.output_directory import OutputDirectory
     from landscape.objective import Objective
-    from landscape.results import Block, Eigenpairs
+    from landscape.results import Breakdown, Eigenpairs
 
 NAME = "spectrum"
 
@@ -34,10 +34,13 @@ def run(
     ] = 80,
     scale: Annotated[str, typer.Option("--scale", help="Eigenvalue axis of the figure: log (symmetric) or linear.")] = "log",
     per_layer: Annotated[
-        bool, typer.Option("--per-layer", help="Also the trace and largest eigenvalue of each layer's diagonal block.")
+        bool, typer.Option("--per-layer", help="Also trace, largest eigenvalue and part in the top eigenvector of each layer.")
     ] = False,
     per_filter: Annotated[
         bool, typer.Option("--per-filter", help="Also those of each filter and neuron; about ten products each.")
+    ] = False,
+    per_head: Annotated[
+        bool, typer.Option("--per-head", help="Also those of each attention head; about ten products each.")
     ] = False,
     per_batch: Annotated[
         bool, typer.Option("--per-batch", help="Also the extreme eigenvalues of mini-batches: how they are distributed.")
@@ -58,7 +61,7 @@ def run(
     from landscape.cli.setup import centre_line, objective_of, open_task, seeded, task_file, work_lines
     from landscape.machine.files import write
     from landscape.measures import provenance
-    from landscape.report import figure_breakdown, figure_density, figure_minibatch_spectra, save
+    from landscape.report import figure_breakdown, figure_density, figure_heads, figure_minibatch_spectra, save
     from landscape.report.exports.spreadsheet import minibatches_csv
     from landscape.spectra import minibatch_spectra, spectrum, uses
 
@@ -71,7 +74,7 @@ def run(
     inputs = provenance(objective, common.seed) | task_file(naming) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
-        "per_filter": per_filter,
+        "per_filter": per_filter, **({"per_head": True} if per_head else {}),
         **({"minibatch_size": minibatch_size, "minibatches": minibatches} if per_batch else {}),
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{bare_name(checkpoint)}-spectrum"), inputs)
@@ -96,10 +99,19 @@ def run(
         "provenance": inputs | work,
     }  # fmt: skip
     made_from = inputs | {"checkpoint": checkpoint.name, "task": task.name}
-    if per_layer or per_filter:
-        blocks = _blocks(terminal, objective, common.seed, per_filter, folder, document)
+    if per_layer or per_filter or per_head:
+        blocks = _blocks(terminal, objective, common.seed, per_filter, per_head, pairs, folder, document)
+        if blocks.heads:
+            drawn = figure_heads(
+                blocks.heads, title=f"Curvature by head, {checkpoint.name}", provenance=made_from, caption=not clean
+            )
+            folder.written += save(drawn, folder.path / "heads")
         figure = figure_breakdown(
-            *blocks, title=f"Curvature by layer, {checkpoint.name}", provenance=made_from, caption=not clean
+            blocks.layers,
+            blocks.filters,
+            title=f"Curvature by layer, {checkpoint.name}",
+            provenance=made_from,
+            caption=not clean,
         )
         folder.written += save(figure, folder.path / "blocks")
     if per_batch:
@@ -126,7 +138,7 @@ def run(
 
 
 _BATCH_HEAD = ("", "mean over mini-batches", "95 %", "quartiles", "range", "all samples")
-_BLOCK_HEAD = ("weights", "trace", "", "lambda_max", "")
+_BLOCK_HEAD = ("weights", "trace", "", "lambda_max", "", "of top eigenvector")
 _SHOWN = 15
 
 
@@ -135,26 +147,49 @@ def _blocks(
     objective: "Objective",
     seed: int,
     filters: bool,
+    heads: bool,
+    pairs: "Eigenpairs",
     folder: "OutputDirectory",
     document: dict[str, Any],
-) -> "tuple[list[Block], list[Block]]":
-    """Trace and largest eigenvalue of each layer's, or filter's, diagonal block of H: table, CSV, JSON."""
+) -> "Breakdown":
+    """Curvature of each layer's, filter's or head's diagonal block of H: table, CSV, JSON."""
     from landscape.cli.setup import seeded
     from landscape.machine.files import write
     from landscape.report.exports.spreadsheet import blocks_csv
     from landscape.spectra.block_curvature import breakdown
 
-    blocks = breakdown(objective, filters=filters, generator=seeded(seed))
-    layers, small = [b for b in blocks if b.filter is None], [b for b in blocks if b.filter is not None]
-    terminal.table(("layer", *_BLOCK_HEAD), [b.row() for b in layers])
-    document["layers"] = [b.to_json() for b in layers]
+    blocks = breakdown(objective, filters=filters, heads=heads, top=pairs, generator=seeded(seed))
+    small = blocks.filters
+    terminal.table(("layer", *_BLOCK_HEAD), [b.row() for b in blocks.layers])
+    document["layers"] = [b.to_json() for b in blocks.layers]
+    if heads:
+        _heads(terminal, objective, blocks)
+        document["heads"] = [b.to_json() for b in blocks.heads]
     if small:
         top = sorted(small, key=lambda b: -b.lambda_max.value)[:_SHOWN]
         terminal.table((f"sharpest filters of {len(small)}", *_BLOCK_HEAD), [b.row() for b in top])
         document["filters"] = [b.to_json() for b in small]
-    terminal.unconverged += [f"lambda_max of {b.name}" for b in (*layers, *small) if not b.lambda_max.converged]
+    terminal.unconverged += [f"lambda_max of {b.name}" for b in blocks if not b.lambda_max.converged]
     write(folder.file("blocks.csv"), blocks_csv(blocks).encode())
-    return layers, small
+    return blocks
+
+
+def _heads(terminal: Terminal, objective: "Objective", blocks: "Breakdown") -> None:
+    """The table of the heads, how shared weights are counted, and the layers whose heads cannot be read."""
+    unread = objective.attention_heads()[1]
+    if blocks.heads:
+        terminal.table(("head", *_BLOCK_HEAD), [b.row() for b in blocks.heads])
+        most = max(b.shared for b in blocks.heads)
+        if most:
+            terminal.line(
+                f"up to {most} weights of a head are those of other heads, too (shared keys and values): each has them"
+            )
+    elif not unread:
+        terminal.warn(
+            "no attention layer found: attention is found as scaled_dot_product_attention, MultiheadAttention or a softmax"
+        )
+    for line in unread:
+        terminal.warn(f"heads not read: {line}")
 
 
 def _pyhessian(terminal: Terminal, objective: "Objective", pairs: "Eigenpairs", k: int) -> dict[str, Any]:

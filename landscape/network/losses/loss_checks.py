@@ -155,8 +155,8 @@ def check_classes_first(output: Tensor, target: Tensor) -> None:
     found = f"(N, {', '.join(map(str, output.shape[1:]))}) for targets of (N, {', '.join(map(str, target.shape[1:]))})"
     raise UsageError(
         f"expected outputs with the classes on their second dimension, found {found}",
-        fix="flatten in the loss: lambda output, y: cross_entropy(output.flatten(0, -2), y.flatten()); to predict the next "
-        "token shift as well: cross_entropy(output[:, :-1].flatten(0, 1), y[:, 1:].flatten())",
+        fix="to predict the next token pass landscape.NextTokenLoss(); else flatten in the loss: lambda output, y: "
+        "cross_entropy(output.flatten(0, -2), y.flatten())",
     )
 
 

@@ -81,13 +81,13 @@ def statistics_csv(comparison: Comparison) -> str:
 
 
 def blocks_csv(blocks: Sequence[Block]) -> str:
-    """One row per layer or filter: number of weights, trace and largest eigenvalue, with their errors."""
+    """One row per layer, filter or head: weights, trace and largest eigenvalue with errors, share of the top eigenvector."""
     rows: list[dict[str, Any]] = []
     for b in blocks:
-        row: dict[str, Any] = {"layer": b.layer, "filter": b.filter, "weights": b.weights}
+        row: dict[str, Any] = {"layer": b.layer, "filter": b.filter, "head": b.head, "weights": b.weights, "shared": b.shared}
         row |= {"trace": _number(b.trace.value), "trace_stderr": _number(b.trace.stderr)}
         row |= {"lambda_max": _number(b.lambda_max.value), "lambda_max_residual": _number(b.lambda_max.stderr)}
-        rows.append(row)
+        rows.append(row | {"top_eigenvector_share": _number(b.share)})
     return records_csv(rows)
 
 

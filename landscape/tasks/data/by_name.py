@@ -49,6 +49,8 @@ def read_data(text: str | DataSpec) -> DataSet:
         ((1347, 1, 8, 8), 450)
     """
     spec = DataSpec.parse(text) if isinstance(text, str) else text
+    if spec.kind == "text":
+        raise UsageError("expected text with the model whose tokenizer reads it, found text alone", fix="add --model hf:FOLDER")
     if spec.kind != "digits" and spec.path is None:
         raise UsageError(f"expected a path for {spec.kind} data, found none", fix=f"write --data {spec.kind}:PATH")
     data = _READERS[spec.kind](spec)

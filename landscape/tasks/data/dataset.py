@@ -18,11 +18,13 @@ KINDS: dict[str, str] = {
     "cifar10": "CIFAR-10 at PATH: a safetensors file, class folders, or the original cifar-10-batches-py",
     "imagefolder": "images at PATH in class folders, with or without train/ and test/ or val/ above them",
     "safetensors": "tensors train_x, train_y, test_x, test_y (or train_images, ...) in the file PATH",
+    "text": "text in the file PATH, for a model of transformers with its tokenizer (--model hf:FOLDER)",
 }
 _OPTIONS = {
     "cifar10": ("normalize", "limit"),
     "imagefolder": ("normalize", "limit", "size"),
     "safetensors": ("normalize", "limit"),
+    "text": ("block", "documents", "limit"),
 }
 
 

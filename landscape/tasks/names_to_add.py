@@ -1,0 +1,56 @@
+"""What to add to a command whose checkpoint does not say which model and data it belongs to."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from landscape import checkpoints
+from landscape.checkpoints.architecture import guess
+from landscape.checkpoints.fitting.adapter import is_adapter
+from landscape.errors import UsageError, printable
+from landscape.tasks.data.dataset import KINDS
+from landscape.tasks.libraries import full_name
+from landscape.tasks.recognition import Recognized, recognize
+
+# What to write for KIND:PATH, where no data were named.
+DATA = f", with KIND:PATH one of {', '.join(f'{kind}:PATH' for kind in KINDS if kind != 'digits')}"
+
+
+def unnamed(path: str | Path, checkpoint: checkpoints.Checkpoint, chosen: checkpoints.Weights, data: str | None) -> UsageError:
+    """The error for a checkpoint without a record of its training, with the model that its weights fit."""
+    found = recognize(chosen, checkpoint.path, checkpoint.meta)
+    told = f"expected the model and data of {path} to be given, found a checkpoint that does not name them"
+    if found is None:
+        looks = guess({name: tuple(t.shape) for name, t in chosen.state.items()})
+        if is_adapter(chosen.state):
+            words = ("--model", "hf:BASE", "--data", data or "text:FILE.txt")
+            return UsageError(
+                f"{told}; it is an adapter" + base_of(chosen.adapter),
+                fix=f"add {shlex.join(words)}, with BASE the folder of the model that it was trained on",
+            )
+        return UsageError(
+            told + (f" (by its names and shapes: {looks})" if looks else ""),
+            fix=f"add --model NAME --data KIND:PATH, or --task task.py, which landscape init {path} writes to be filled in",
+        )
+    fits = f"its {found.tensors} tensors fit" if found.tensors else "the config.json beside it is that of"
+    options = (*found.arguments, "--data", data or found.data)
+    known = "" if data or found.data != "KIND:PATH" else DATA
+    return UsageError(f"{told}; {fits} {found.model}", fix=f"add {shlex.join(options)}{known}", options=options)
+
+
+def without_data(path: str | Path, model: str, options: Mapping[str, Any], found: Recognized | None) -> UsageError:
+    """The error for a model without data, with the options of the model that the weights fit."""
+    given = ("--model", model, *(word for key, value in options.items() for word in ("-M", f"{key}={value}")))
+    form = "KIND:PATH" if found is None else found.data
+    words = (*(found.arguments if found is not None and found.model == full_name(model) else given), "--data", form)
+    known = DATA if form == "KIND:PATH" else ""
+    return UsageError(
+        f"expected data for the model of {path}, found no --data", fix=f"add {shlex.join(words)}{known}", options=words
+    )
+
+
+def base_of(config: Mapping[str, Any] | None) -> str:
+    """What an adapter's configuration calls its base, for a message: it is not opened."""
+    name = (config or {}).get("base_model_name_or_path")
+    return f" of {printable(name, limit=100)!r}" if isinstance(name, str) and name else ""
