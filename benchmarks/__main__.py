@@ -30,6 +30,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, help="for every part; default: each part's own, from 16 to 1024")
     parser.add_argument("--repeats", type=int, default=5, help="counted rounds at most (5)")
     parser.add_argument("--budget", type=float, default=25.0, help="seconds after which a part begins no further round (25)")
+    parser.add_argument("--accuracy", type=float, default=0.05, help="relative half-width of the trace's interval (0.05)")
     parser.add_argument("--limit", type=float, help="seconds for one job of a peer; default: 16 times ours, at least 20")
     parser.add_argument("--steps", type=int, help="Lanczos steps of the density; default: by network, from 10 to 80")
     parser.add_argument("--grid", type=int, help="points on each axis of our plane; default: 9, for the MLP 49")
@@ -60,7 +61,7 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
         torch.set_num_threads(asked.threads)
     options = Options(
         samples=asked.samples, repeats=1 if asked.quick else asked.repeats, budget=2.0 if asked.quick else asked.budget,
-        limit=asked.limit, k=4 if asked.quick else 10, accuracy=0.3 if asked.quick else 0.05, steps=asked.steps,
+        limit=asked.limit, k=4 if asked.quick else 10, accuracy=0.3 if asked.quick else asked.accuracy, steps=asked.steps,
         grid=asked.grid, quick=asked.quick, landscaper=asked.landscaper,
     )  # fmt: skip
     before = machine()

@@ -8,7 +8,6 @@ import landscape as ls
 from benchmarks.cases import Case
 from benchmarks.peers.session import Density, Pairs, Session, Trace
 from benchmarks.timing import Meter
-from landscape.linalg import trace_within
 
 
 class Landscape(Session):
@@ -48,17 +47,16 @@ class Landscape(Session):
         return Pairs(found.values, found.vectors, self.objective.spent.products - before)
 
     def trace(self, accuracy: float, plan: object, meter: Meter) -> Trace:
-        """To the accuracy asked, by itself: the plan is for tools that cannot.
+        """The whole call, to the accuracy asked, by itself: the plan is for tools that cannot.
 
-        What `ls.trace` computes beside it, the error from having only these samples, no peer gives: it is left out.
+        The error from having only these samples is in it, which no peer gives.
         """
         self.forget()
-        before, objective = self.objective.spent.products, self.objective
-        estimate = trace_within(
-            objective.hvp, objective.dim, relative_error=accuracy, generator=self._fresh(), dtype=objective.dtype
-        )
-        low, high = estimate.interval()
-        return Trace(estimate.value, (high - low) / 2, self.objective.spent.products - before, "stops by itself")
+        before = self.objective.spent.products
+        estimate = ls.trace(self.objective, relative_error=accuracy, generator=self._fresh())
+        low, high = estimate.interval() or (estimate.value, estimate.value)
+        products = round(self.objective.spent.products - before)
+        return Trace(estimate.value, (high - low) / 2, products, estimate.reason or "stops by itself")
 
     def density(self, probes: int, steps: int, meter: Meter) -> Density:
         """Stochastic Lanczos quadrature, all probes in one pass over the data."""

@@ -167,11 +167,19 @@ def _like(old: Any, text: str, what: str) -> Any:
     """A setting's new value, converted to the type of the old one."""
     if isinstance(old, str):
         return text
+    if isinstance(old, bool) and text.lower() in ("true", "false", "yes", "no"):
+        return text.lower() in ("true", "yes")
+    if isinstance(old, bool) and text in ("0", "1"):
+        return text == "1"
     try:
+        if isinstance(old, bool):
+            raise ValueError
         number = int(text) if old is None else type(old)(text)
     except ValueError:
         number = nan
     if not 0 <= number < (_MANY if isinstance(number, int) else inf):
         found = printable(text, limit=40)
+        if isinstance(old, bool):
+            raise UsageError(f"expected yes or no for {what}, found {found!r}", fix=f"for example {what}=yes")
         raise UsageError(f"expected a number from 0 for {what}, found {found!r}", fix=f"for example {what}={old or 100}")
     return number

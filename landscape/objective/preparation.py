@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Self
+from typing import Self, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from landscape.curvature.footprint import planned
 from landscape.curvature.input_gradients import input_gradients
 from landscape.curvature.method import Method
+from landscape.curvature.pairs.pair_gradients import Pairs
 from landscape.curvature.per_sample import sample_output_forms
 from landscape.curvature.per_sample_trace import sample_gauss_newton_traces
 from landscape.curvature.preflight import check_engine
@@ -31,6 +33,8 @@ from landscape.values.evaluation import evaluated
 
 # What of an Objective determines its derivatives besides the weights; see `landscape.objective.fingerprint`.
 _OPERATIONS = ("network", "data", "loss")
+T = TypeVar("T")
+
 _FEW = 8  # samples whose loss is asked whether it ignores a constant
 
 
@@ -160,6 +164,60 @@ class Prepared(Variants):
         self._spent.gradients += 1
         with differentiable():
             return sample_gauss_newton_traces(self._engine, self._theta)
+
+    @grad_mode
+    def pairs(self) -> Pairs | None:
+        """The pairs (sample, factor of its loss's curvature in the outputs) whose squared gradients sum to tr G.
+
+        None where the loss has no curvature in outputs of a known form; see `landscape.curvature.pairs`.
+
+        Cost: one forward pass.
+        """
+        self.preflight()
+        self._spent.forwards += 1
+        with differentiable():
+            return Pairs.of(self._engine, self._theta)
+
+    @grad_mode
+    def shared_out(
+        self, work: Callable[[np.ndarray], np.ndarray], items: np.ndarray, gradients: float = 0.0, products: float = 0.0
+    ) -> np.ndarray:
+        """`work` on these items, each process on its part; every process gets all results, the same bits.
+
+        Args:
+            work: items (k,) -> (k, q) float64.
+            items: whole numbers, the same in every process.
+            gradients, products: passes over all data that the work takes, to be counted.
+        """
+        self._spent.gradients += gradients
+        self._spent.sweeps += products
+        self._spent.products += products
+        if self.group.size == 1:
+            with differentiable():
+                return work(items)
+        part = self.group.part(len(items))
+        wide = self.group.agreed(work(items[:1]).shape[1])
+        like = torch.zeros(len(items), wide, dtype=torch.float64, device=self.device)
+
+        def own() -> Tensor:
+            whole = like.clone()
+            if len(items[part]):
+                with differentiable():
+                    whole[part] = torch.from_numpy(work(items[part])).to(whole)
+            return whole
+
+        return self.group.total(own, like, torch.from_numpy(items).to(like)).cpu().numpy()
+
+    @grad_mode
+    def watched(self, look: Callable[[Callable[[dict[str, Tensor]], Tensor], dict[str, Tensor]], T]) -> T:
+        """`look(run, weights)`, with `run` the network on two samples as a function of the weights that vary.
+
+        Cost: that of `look`, on two samples.
+        """
+        engine = self._engine
+        batch = counted(engine.batches, 2)
+        with engine.derivatives(self._theta):
+            return look(lambda weights: engine.forward(weights, batch, fold=False), engine.tensors(self._theta))
 
     def input_gradients(self) -> Iterator[tuple[Callable[[Tensor], Float[Tensor, "B ..."]], Float[Tensor, "B ..."]]]:
         """For every batch: x -> the gradient of every sample's loss in its own input, and the inputs (B, ...).

@@ -190,9 +190,14 @@ class Sharpness(Printed):
         """What is to be said under the table, a line each.
 
         Why the weights are not at a minimum, if so; the network's symmetries, and which measures survive them all; then every
-        measure that is not defined for this network.
+        measure that is not defined for this network, and how a trace was found where a way was chosen.
         """
         out = [f"{name}: {m.estimate.reason}" for name, m in self.measures.items() if not m.defined and m.estimate.converged]
+        out += [
+            f"{name}: {m.estimate.reason}"
+            for name, m in self.measures.items()
+            if m.defined and m.estimate.converged and m.estimate.reason and "exact" in m.settings
+        ]
         if self.symmetries is not None:
             out = [self.symmetries.line(), f"survive all of them: {', '.join(self.honest) or 'none of these measures'}", *out]
         line = None if self.minimum is None else self.minimum.line()

@@ -98,10 +98,14 @@ def solved(objective: ls.Objective) -> dict[str, Tensor]:
     """What is found by many products."""
     pairs = ls.eigenpairs(objective, k=4)
     trace = ls.trace(objective, probes=8)
+    paired = ls.trace(objective, relative_error=0.1)
+    flatness = ls.measures.relative_flatness(objective, exact=True)
     density = ls.spectral_density(objective, probes=3, steps=12)
     return {
         "eigenvalues": torch.as_tensor(pairs.values), "eigenvectors": torch.as_tensor(pairs.vectors).abs(),
-        "trace": torch.tensor([trace.value, trace.stderr]), "density": torch.as_tensor(density.density),
+        "trace": torch.tensor([trace.value, trace.stderr]),
+        "paired": torch.tensor([paired.value, paired.stderr or 0.0, paired.data_stderr, flatness.value]),
+        "density": torch.as_tensor(density.density),
     }  # fmt: skip
 
 

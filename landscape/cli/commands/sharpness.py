@@ -29,6 +29,13 @@ def run(
     common: Common,
     naming: Varying,
     measures: Annotated[str | None, typer.Option("--measures", help=MEASURES_HELP)] = None,
+    trace_error: Annotated[
+        float | None,
+        typer.Option("--trace-error", help="Relative error of all traces (95 %), such as 0.05, instead of a number of probes."),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="All traces from every sample and output: without error where that is all of them.")
+    ] = False,
     shard_basis: SHARD_BASIS = False,
 ) -> None:
     """How sharp is this minimum? Every measure with its error, and which symmetries of the network could have faked it.
@@ -43,7 +50,7 @@ def run(
     from landscape.measures import chosen
     from landscape.results.sharpness import LEGEND, unequal_losses
 
-    names = listed(measures)
+    names = with_accuracy(listed(measures), trace_error, exact)
     chosen(names)  # reports an unknown name before any work
     folder = None
     if common.out is not None:
@@ -103,6 +110,22 @@ def listed(measures: str | None) -> str | list[str] | None:
     if not names:
         raise UsageError(f"expected names of measures, found {measures!r}", fix="leave --measures out for the usual ones")
     return names
+
+
+def with_accuracy(names: str | list[str] | None, trace_error: float | None, exact: bool) -> str | list[str] | None:
+    """The names of measures, with these settings for every trace among them."""
+    from landscape.measures import chosen
+
+    if trace_error is not None and not trace_error > 0:
+        raise UsageError(f"expected --trace-error above 0, found {trace_error:g}", fix="0.05 is five per cent")
+    wanted = {"relative_error": trace_error, "exact": "yes" if exact else None}
+    text = "".join(f":{key}={value}" for key, value in wanted.items() if value is not None)
+    if not text:
+        return names
+    found = chosen(names)
+    if not any(wanted.keys() <= m.settings.keys() for m in found):
+        raise UsageError("expected a trace among the measures for --trace-error or --exact, found none")
+    return [m.name + text if wanted.keys() <= m.settings.keys() else m.name for m in found]
 
 
 def measured(

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from landscape.errors import UsageError
+from landscape.measures.paired.paired_traces import trace_to, trace_work
 from landscape.measures.registry import HOMOGENEOUS, PLAIN, NotDefined, measure
-from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work, sweep_work, trace_of, with_data_error
+from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work, with_data_error
 from landscape.measures.traced_network import with_means_of_batchnorm
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
@@ -22,8 +23,15 @@ _EMPIRICAL = "Kunstner et al. 2019, arXiv:1905.12558"
 _of_matrix = partial(measure, unit="loss / weight^2", invariant_to=PLAIN, default=False)
 
 
-@_of_matrix("gauss_newton_trace", reference=_GGN, work=sweep_work("plain", "ggn"))
-def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
+@_of_matrix("gauss_newton_trace", reference=_GGN, work=trace_work("plain", "ggn"))
+def gauss_newton_trace(
+    objective: Objective,
+    *,
+    probes: int = 32,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
+) -> Estimate:
     """Trace of the generalized Gauss-Newton matrix G = mean J_n^T (d2 loss / d output2) J_n.
 
     The part of the Hessian that comes from the curvature of the loss; positive semidefinite for a loss that is convex in the
@@ -32,12 +40,13 @@ def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: tor
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
+        relative_error, exact: as for `trace`; `exact` takes one gradient of every sample for each of its outputs.
         generator: generator of the probes; default seed 0.
 
     Returns:
         Kind "t", as for `trace`; `data_stderr` is the sampling error.
 
-    Cost: one Gauss-Newton product per probe.
+    Cost: one Gauss-Newton product per probe; to a relative error as for `trace`.
 
     Example:
         >>> net = nn.Linear(2, 1, bias=False)
@@ -45,7 +54,7 @@ def gauss_newton_trace(objective: Objective, *, probes: int = 32, generator: tor
         >>> gauss_newton_trace(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))).value
         5.0
     """
-    return trace_of(objective, probes, generator, curvature="ggn")
+    return trace_to(objective, probes, generator, curvature="ggn", relative_error=relative_error, exact=exact)
 
 
 @_of_matrix("gauss_newton_lambda_max", reference=_GGN, work=extremes_work("plain", "ggn"))
@@ -54,8 +63,15 @@ def gauss_newton_lambda_max(objective: Objective, *, generator: torch.Generator 
     return eigenvalue_of(objective, 0, generator, curvature="ggn")
 
 
-@_of_matrix("fisher_trace", reference=_FISHER, work=sweep_work("plain", "ggn"))
-def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
+@_of_matrix("fisher_trace", reference=_FISHER, work=trace_work("plain", "ggn"))
+def fisher_trace(
+    objective: Objective,
+    *,
+    probes: int = 32,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
+) -> Estimate:
     """Trace of the Fisher information, F = mean over samples of E_{y ~ p(y | x_n)} grad log p grad log p^T.
 
     The labels are drawn from the model, not taken from the data. For cross-entropy F is the Gauss-Newton matrix of the plain
@@ -69,7 +85,8 @@ def fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Gen
 
     Cost: one product per probe.
     """
-    return trace_of(_likelihood(objective), probes, generator, curvature="ggn")
+    objective = _likelihood(objective)
+    return trace_to(objective, probes, generator, curvature="ggn", relative_error=relative_error, exact=exact)
 
 
 @_of_matrix("fisher_lambda_max", reference=_FISHER, work=extremes_work("plain", "ggn"))
@@ -78,8 +95,15 @@ def fisher_lambda_max(objective: Objective, *, generator: torch.Generator | None
     return eigenvalue_of(_likelihood(objective), 0, generator, curvature="ggn")
 
 
-@_of_matrix("empirical_fisher_trace", unit="loss^2 / weight^2", reference=_EMPIRICAL, work=sweep_work("plain", "fisher"))
-def empirical_fisher_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
+@_of_matrix("empirical_fisher_trace", unit="loss^2 / weight^2", reference=_EMPIRICAL, work=trace_work("plain", "fisher"))
+def empirical_fisher_trace(
+    objective: Objective,
+    *,
+    probes: int = 32,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
+) -> Estimate:
     """Trace of the empirical Fisher matrix, the mean over samples of ||g_n||^2 with g_n the gradient of a sample's loss.
 
     It uses the labels of the data instead of the model's, so it is not the Fisher information (Kunstner et al. 2019). It is
@@ -93,7 +117,7 @@ def empirical_fisher_trace(objective: Objective, *, probes: int = 32, generator:
     Cost: one product per probe.
     """
     with _by_sample():
-        return trace_of(objective, probes, generator, curvature="fisher")
+        return trace_to(objective, probes, generator, curvature="fisher", relative_error=relative_error, exact=exact)
 
 
 @_of_matrix(

@@ -1,17 +1,23 @@
 """Relative flatness: curvature weighted by the scalar products of neurons' weights, without the Hessian of a layer."""
 
+import math
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import stdtrit
 from torch import Tensor
 
 from landscape import linalg
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.machine import progress
+from landscape.measures.paired.pair_plan import of_terms
+from landscape.measures.paired.shared_pairs import Shared
 from landscape.measures.registry import NotDefined, measure
 from landscape.measures.running.shared_computations import DATA_PROBES, with_data_error
 from landscape.measures.traced_network import in_whole_tensors
@@ -19,10 +25,13 @@ from landscape.network.parameters import Entry
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 
-_BLOCK = 8
+# Probes together, and the most for a relative error.
+_BLOCK, _MOST = 8, 2000
 
 
 def _work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, Spent]:
+    if settings["relative_error"] or settings["exact"]:
+        return {("pairs",): Spent(forwards=1), "relative flatness": Spent(gradients=100 / objective.samples)}
     probes = settings["probes"] + 3 * DATA_PROBES
     return {"relative flatness": Spent(sweeps=probes / _BLOCK, products=probes)}
 
@@ -37,7 +46,13 @@ def _work(objective: Objective, settings: Mapping[str, Any]) -> dict[Hashable, S
     only_if=in_whole_tensors,
 )
 def relative_flatness(
-    objective: Objective, *, layers: str = "*", probes: int = 32, generator: torch.Generator | None = None
+    objective: Objective,
+    *,
+    layers: str = "*",
+    probes: int = 32,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
 ) -> Estimate:
     """Petzka's relative flatness, summed over layers: sum over neurons s, s' of <w_s, w_s'> tr H_ss'.
 
@@ -50,6 +65,7 @@ def relative_flatness(
         objective: the network on its data.
         layers: shell pattern for the names of weight tensors; "*" sums over all, a name selects one, as in the paper.
         probes: number of random vectors, at least 2.
+        relative_error, exact: as for `trace`, by the same pairs: a gradient adds ||W^T g||^2 of every layer.
         generator: generator of the probes; default seed 0.
 
     Returns:
@@ -84,14 +100,56 @@ def relative_flatness(
     random = default_generator(generator)
     draw = _probes(objective, weights)
     fresh = torch.Generator().manual_seed(random.initial_seed() + 1)
-    forms = []
-    with progress.stage("relative flatness", probes) as advance:
-        for begin in range(0, probes, _BLOCK):
-            v = torch.stack([draw(random) for _ in range(min(_BLOCK, probes - begin))])
-            forms.append((v.double() * objective.hvp(v).double()).sum(1).cpu())
-            advance(len(v))
-    estimate = linalg.mean_estimate(torch.cat(forms).numpy())
+    if relative_error or exact:
+        found = _paired(objective, weights, draw, layers, random, relative_error, exact)
+        if found is not None:
+            return found
+    forms: list[float] = []
+
+    def more(count: int) -> None:
+        with progress.stage("relative flatness", count) as advance:
+            for begin in range(0, count, _BLOCK):
+                v = torch.stack([draw(random) for _ in range(min(_BLOCK, count - begin))])
+                forms.extend((v.double() * objective.hvp(v).double()).sum(1).tolist())
+                advance(len(v))
+
+    more(probes)
+    goal = relative_error * abs(float(np.mean(forms)))
+    if goal:  # Stein's second stage
+        half = float(stdtrit(probes - 1, 0.975)) * float(np.std(forms, ddof=1))
+        more(min(math.ceil((half / goal) ** 2), _MOST) - probes)
+    estimate = linalg.mean_estimate(np.array(forms))
+    if goal:
+        low, high = estimate.interval() or (0.0, 0.0)
+        reached = high - low <= 2.5 * relative_error * abs(estimate.value)
+        estimate = replace(estimate, converged=reached, reason=f"probes: {len(forms)}")
     return with_data_error(objective, estimate, [draw(fresh) for _ in range(DATA_PROBES)])
+
+
+def _paired(
+    objective: Objective,
+    weights: list[Entry],
+    draw: Callable[[torch.Generator], Tensor],
+    layers: str,
+    random: torch.Generator,
+    relative_error: float,
+    exact: bool,
+) -> Estimate | None:
+    """From pairs: tr((W W^T x I) g g^T) = ||W^T g||^2. A block of H is that of G if the outputs are affine in its tensor."""
+    shared = Shared.of(objective, random)
+    if shared is None:
+        return None
+    theta = objective.theta
+    places = [e.start + e.filters.order().to(theta.device) for e in weights if e.filters is not None]
+
+    def squares(rows: Float[Tensor, "k P"]) -> Float[Tensor, "k 1"]:
+        parts = [torch.einsum("sd,kse->kde", theta[at], rows[:, at]).double().square().sum((1, 2)) for at in places]
+        return torch.stack(parts).sum(0)[:, None]
+
+    mark = ("relative flatness", layers)
+    terms, rests = shared.in_units(mark, squares, exact), None if shared.is_affine() else shared.rests(mark, draw)
+    name = "exact diagonal" if rests is None else "control variate"
+    return of_terms(shared, terms, 0, rests, name, relative_error, exact)
 
 
 def _probes(objective: Objective, weights: list[Entry]) -> Callable[[torch.Generator], Float[Tensor, " P"]]:

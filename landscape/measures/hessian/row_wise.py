@@ -12,9 +12,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from landscape.measures.paired.paired_traces import trace_to, trace_work
 from landscape.measures.registry import measure
 from landscape.measures.running.coordinates import Coordinates
-from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work, sweep_work, trace_of
+from landscape.measures.running.shared_computations import eigenvalue_of, extremes_work
 from landscape.measures.traced_network import known_symmetries, symmetries_for
 from landscape.network.parameters import Layout
 from landscape.objective import Objective
@@ -28,8 +29,8 @@ _coordinates: WeakKeyDictionary[Objective, Tensor | Coordinates] = WeakKeyDictio
 
 
 def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
-    """A sweep of probes; that of `adaptive_trace` where no weights are in a pair."""
-    return sweep_work(_kind(objective))(objective, settings)
+    """That of `adaptive_trace` where no weights are in a pair."""
+    return trace_work(_kind(objective))(objective, settings)
 
 
 def _eigenvalue_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
@@ -45,7 +46,14 @@ def _eigenvalue_work(objective: Objective, settings: Mapping[str, Any]) -> Mappi
     "2025, arXiv:2505.05409",
     work=_trace_work,
 )
-def row_trace(objective: Objective, *, probes: int = 64, generator: torch.Generator | None = None) -> Estimate:
+def row_trace(
+    objective: Objective,
+    *,
+    probes: int = 64,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
+) -> Estimate:
     """Trace of the Hessian in units of rows: sum over groups S of w_S^T H_SS w_S, a group being a row of a pair, or one weight.
 
     A pair is two linear maps with nothing between them, such as the queries and keys of a head. Its channels may be mixed by
@@ -63,11 +71,12 @@ def row_trace(objective: Objective, *, probes: int = 64, generator: torch.Genera
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
+        relative_error, exact: as for `trace`.
         generator: generator of the probes; default seed 0.
 
     Returns:
-        Kind "t", unit of the loss; `data_stderr` is the sampling error. The estimate itself is invariant: the probes are random
-        signs u of the groups, and u (T w) = T (u w).
+        Kind "t", or as for `trace`; unit of the loss; `data_stderr` is the sampling error. The estimate itself is
+        invariant: the probes are random signs u of the groups, and u (T w) = T (u w).
 
     Raises:
         NotDefined: the network cannot be traced, so that its pairs are not known.
@@ -86,7 +95,7 @@ def row_trace(objective: Objective, *, probes: int = 64, generator: torch.Genera
         >>> row_trace(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))).value
         52.0
     """
-    return trace_of(objective, probes, generator, _in_rows(objective))
+    return trace_to(objective, probes, generator, _in_rows(objective), relative_error=relative_error, exact=exact)
 
 
 @measure(

@@ -1,39 +1,16 @@
 """Trace and Frobenius norm of the Hessian, and traces in units of the weights, from random probes."""
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import torch
 
-from landscape import linalg
-from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator
+from landscape.measures.paired.paired_traces import trace_to, trace_work
 from landscape.measures.registry import ELEMENTWISE, HOMOGENEOUS, PLAIN, measure
-from landscape.measures.running.shared_computations import (
-    data_probes,
-    layer_norms,
-    sweep,
-    sweep_work,
-    trace_of,
-    with_data_error,
-)
+from landscape.measures.running.shared_computations import layer_norms, sweep, sweep_work, with_data_error
 from landscape.measures.traced_network import in_whole_tensors, with_means_of_batchnorm
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
-from landscape.spectra import krylov
 
 _PROBES = 64
-# Typical number of products for `trace` with a relative error of a few per cent.
-_WITHIN = 30
-
-
-def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
-    """A sweep of probes; with a relative error, a Lanczos run and a few probes."""
-    of_all = sweep_work("plain")(objective, settings)
-    if not settings["relative_error"]:
-        return of_all
-    work: dict[Hashable, Spent] = {("within", settings["relative_error"]): Spent(sweeps=_WITHIN * 2 / 3, products=_WITHIN)}
-    return work | {key: cost for key, cost in of_all.items() if isinstance(key, tuple) and key[0] == "samples"}
 
 
 @measure(
@@ -41,10 +18,15 @@ def _trace_work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Ha
     unit="loss / weight^2",
     invariant_to=PLAIN,
     reference="Hutchinson 1990; Yao et al. 2020, arXiv:1912.07145",
-    work=_trace_work,
+    work=trace_work("plain"),
 )
 def trace(
-    objective: Objective, *, probes: int = _PROBES, relative_error: float = 0.0, generator: torch.Generator | None = None
+    objective: Objective,
+    *,
+    probes: int = _PROBES,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
 ) -> Estimate:
     """Trace of the Hessian of the mean loss.
 
@@ -54,18 +36,23 @@ def trace(
     Args:
         objective: the network on its data.
         probes: number of random vectors z, at least 2.
-        relative_error: target half-width of the 95 % interval, relative to the trace. The number of products then follows
-            from it, and `probes` is ignored. 0 uses `probes` probes.
+        relative_error: target half-width of the 95 % interval, relative to the trace. The way that takes least is then chosen
+            after a pilot, and `probes` is ignored. 0 uses `probes` probes.
+        exact: take all pairs of a sample and a factor of its loss's curvature, so that tr G has no error; H - G has that of
+            `relative_error` (0.05 if 0), unless it has no trace.
         generator: generator of the probes; default seed 0.
 
     Returns:
-        Kind "t": mean over probes, standard error with ddof = 1, Student's interval. `data_stderr` is the sampling error.
+        Kind "t": Student's interval with ddof = 1. Kind "exact" where all pairs were taken and nothing else counts. To a
+        relative error `reason` names the way: "exact diagonal", "control variate" or "probes". `data_stderr` is the sampling
+        error.
 
     Raises:
         UsageError: fewer than 2 probes, or a negative relative error.
 
-    Cost: one product per probe; shared with `frobenius` for the same generator. A relative error of 0.05 takes 25 to 40
-        products in all; see `landscape.linalg.trace_within`.
+    Cost: one product per probe; shared with `frobenius` for the same generator. To a relative error a forward pass, and some 50
+        to 1,000 gradients of single samples; where H has another trace than the Gauss-Newton matrix G, products of 16 samples,
+        at least 8. See `landscape.measures.paired.paired_traces`.
 
     Accuracy: variance (2 / probes)(||H||_F^2 - sum H_ii^2), unbiased.
 
@@ -76,23 +63,7 @@ def trace(
         >>> trace(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 1)))).value
         5.0
     """
-    if relative_error < 0:
-        raise UsageError(f"expected a relative error of at least 0, found {relative_error:g}", fix="0.05 is five per cent")
-    if not relative_error:
-        return trace_of(objective, probes, generator)
-    random = default_generator(generator)
-    rows = data_probes(objective, random)
-    within = linalg.trace_within(
-        objective.hvp,
-        objective.dim,
-        relative_error=relative_error,
-        block=objective.plan.block,
-        **krylov(objective, 1),
-        generator=random,
-        dtype=objective.dtype,
-        device=objective.device,
-    )
-    return with_data_error(objective, within, rows)
+    return trace_to(objective, probes, generator, relative_error=relative_error, exact=exact)
 
 
 @measure("frobenius", unit="loss / weight^2", invariant_to=PLAIN, reference="Hutchinson 1990", work=sweep_work("plain"))
@@ -120,9 +91,16 @@ def frobenius(objective: Objective, *, probes: int = _PROBES, generator: torch.G
     unit="loss",
     invariant_to=ELEMENTWISE,
     reference="Andriushchenko et al. 2023, arXiv:2302.07011; Tsuzuku et al. 2020, arXiv:1901.04653",
-    work=sweep_work("adaptive"),
+    work=trace_work("adaptive"),
 )
-def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: torch.Generator | None = None) -> Estimate:
+def adaptive_trace(
+    objective: Objective,
+    *,
+    probes: int = _PROBES,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
+) -> Estimate:
     """Trace of the Hessian in units of the weights, sum_i w_i^2 H_ii.
 
     Second-order form of average-case elementwise adaptive sharpness: E[L(w + rho |w| z) - L(w)] = (rho^2 / 2) sum_i w_i^2
@@ -131,15 +109,16 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     Args:
         objective: the network on its data.
         probes: number of random vectors, at least 2.
+        relative_error, exact: as for `trace`, whose pairs are shared.
         generator: generator of the probes; default seed 0.
 
     Returns:
-        Kind "t", unit of the loss.
+        Kind "t", or as for `trace`; unit of the loss.
 
     Cost: one product with diag(|w|) H diag(|w|) per probe. A weighted sum over the products of `trace` would have the same
     mean, but larger noise that changes under rescaling, so that the estimate would not be invariant.
     """
-    return trace_of(objective, probes, generator, objective.theta.abs())
+    return trace_to(objective, probes, generator, objective.theta.abs(), relative_error=relative_error, exact=exact)
 
 
 @measure(
@@ -147,11 +126,18 @@ def adaptive_trace(objective: Objective, *, probes: int = _PROBES, generator: to
     unit="loss",
     invariant_to=("layer",),
     reference="Rangamani et al. 2019, arXiv:1902.02434",
-    work=sweep_work("layer"),
+    work=trace_work("layer"),
     default=False,
     only_if=in_whole_tensors,
 )
-def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: torch.Generator | None = None) -> Estimate:
+def layer_relative_trace(
+    objective: Objective,
+    *,
+    probes: int = 32,
+    relative_error: float = 0.0,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
+) -> Estimate:
     """Trace of the Hessian in units of the layers' norms, sum over tensors t of ||W_t||^2 tr H_tt.
 
     The average-case counterpart of `layer_relative_lambda_max`: the growth of the loss if each parameter tensor changes at
@@ -162,7 +148,7 @@ def layer_relative_trace(objective: Objective, *, probes: int = 32, generator: t
     Cost: one product with D H D per probe. A weighted sum over the products of `trace` would have the same mean, but noise
     that changes under rescaling.
     """
-    return trace_of(objective, probes, generator, layer_norms(objective))
+    return trace_to(objective, probes, generator, layer_norms(objective), relative_error=relative_error, exact=exact)
 
 
 @measure(

@@ -1,0 +1,142 @@
+"""How many pairs are found exactly, how many are drawn, and how many draws of H - G: the least work for an accuracy."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from landscape.linalg.importance import PILOT, Part, Redrawn, Terms, combined
+from landscape.measures.paired.shared_pairs import Rests, Shared
+from landscape.results import Estimate, Sampling
+
+# Relative error where none is asked for.
+DEFAULT = 0.05
+# Draws of H - G in the pilot; their distribution is skewed, so that fewer would not tell its spread.
+_FIRST = 16
+# Forward passes of a sample that one pair, one sample of a draw of H - G, and a product of H take.
+_PAIR, _DRAW, _PRODUCT = 3.5, 10.0, 6.0
+# Products of H to 5 % on a Krylov space, and probes of the rest; their number grows with the square of the accuracy.
+_KRYLOV, _PROBES = 15, 15
+# The spread that a pilot finds is taken to be larger, since 16 draws know it to 18 %.
+_CAUTION = 1.2
+# The same for draws of H - G.
+_MORE_CAUTION = 1.4
+# Rounds in which a number of draws that did not suffice is raised.
+_ROUNDS = 3
+# Products of H - G from which the trial of the fastest method pays.
+_WORTH_A_TRIAL = 48
+
+
+def of_terms(
+    shared: Shared, terms: Terms, place: int, rests: Rests | None, name: str, relative_error: float, exact: bool
+) -> Estimate | None:
+    """One quantity from its terms and its draws of H - G; None where probes of H would be cheaper."""
+    goal = relative_error or DEFAULT
+    plan = _planned(shared, terms, place, rests, goal, exact)
+    if plan is None:
+        return None
+    heavy, draws, count = plan
+    for last in range(_ROUNDS):
+        parts = [_only(terms.estimate(heavy, draws), place), *([] if rests is None else [rests.first(count)])]
+        whole = combined(*parts)
+        value, deviation = float(whole.value[0]), math.sqrt(float(whole.variance[0]))
+        half = deviation * (whole.interval_factor() if deviation else 0.0)
+        if half <= goal * abs(value) or last == _ROUNDS - 1:
+            break
+        more = min(4.0, 1.1 * (half / max(goal * abs(value), 1e-300)) ** 2)
+        draws = math.ceil(draws * more) if parts[0].variance[0] > 0 else draws
+        count = math.ceil(count * more) if len(parts) > 1 and parts[1].variance[0] > 0.05 * whole.variance[0] else count
+    drawn = "" if heavy == len(terms) else f", {draws} drawn"
+    kind = "samples" if name == "samples" else "pairs"
+    took = f"{draws} samples drawn" if isinstance(terms, Redrawn) else f"{heavy} of {len(terms)} {kind} exactly{drawn}"
+    remark = (took if name == kind else f"{name}: {took}") + ("" if rests is None else f"; H - G: {count} draws")
+    if deviation == 0:
+        estimate = Estimate(value, None, "exact", heavy, reason=remark)
+    else:
+        reached = half <= 1.25 * goal * abs(value)
+        n = max(2, 1 + int(min(whole.freedom, 1e9)))
+        lost = "" if reached or not value else f"; a half-width of {half / abs(value):.1%}"
+        estimate = Estimate(value, deviation, "t", n, reached, remark + lost)
+    return _with_data_error(shared, terms, place, heavy, draws, parts, estimate)
+
+
+def _planned(
+    shared: Shared, terms: Terms, place: int, rests: Rests | None, goal: float, exact: bool
+) -> tuple[int, int, int] | None:
+    """Pairs to find exactly, pairs to draw and draws of H - G; None if probes of H take less."""
+    objective, every = shared.objective, len(terms)
+    single = not isinstance(terms, Redrawn)
+    if single and (every <= 4 * PILOT or exact):
+        heavy = every
+        pilot = _only(terms.estimate(every, 0), place)
+        spread = 0.0
+    else:
+        heavy = min(PILOT, every) if single else 0
+        pilot = _only(terms.estimate(heavy, PILOT), place)
+        spread = _spread(terms.ratios(heavy, PILOT)[:, place])
+    other = Part(np.zeros(1), np.zeros(1), np.inf) if rests is None else rests.first(_FIRST)
+    deviation = goal * abs(float(pilot.value[0] + other.value[0])) / 2.05
+    noise = _MORE_CAUTION * math.sqrt(float(other.variance[0]) * _FIRST)
+    if single and heavy < every:
+        # The number found exactly follows from the plain trace alone, so that all measures find the same.
+        first = _spread(terms.ratios(heavy, PILOT)[:, 0])
+        size = goal * abs(float(terms.estimate(heavy, PILOT).value[0])) / 2.05
+        heavy = terms.heaviest(first, size * (1.0 if rests is None else math.sqrt(0.5)))
+    # The least cost of a given variance: draws in proportion to the deviation over the root of the cost (Neyman 1934).
+    sides = [(spread * terms.rest(heavy), _PAIR), (noise, _DRAW * (1 if rests is None else rests.together))]
+    root = sum(s * math.sqrt(c) for s, c in sides) / max(deviation, 1e-300) ** 2
+    draws, count = (math.ceil(min(s / math.sqrt(c) * root, 1e12)) for s, c in sides)
+    draws = max(draws, PILOT) if heavy < every else 0
+    if single and heavy + draws >= every:
+        heavy, draws = every, 0
+        root = sides[1][0] / max(deviation, 1e-300)
+        count = math.ceil(min(root**2, 1e12))
+    count = 0 if rests is None else max(count, _FIRST)
+    if rests is not None:
+        cost = _PAIR * (heavy + draws) + sides[1][1] * count
+        probes = _PRODUCT * objective.samples * (_KRYLOV + _PROBES * (0.05 / goal) ** 2)
+        if cost > probes:
+            return None
+        if count > _WORTH_A_TRIAL:
+            _ = objective.plan  # chooses the fastest way to compute products
+            shared.pairs.engine = replace(shared.pairs.engine, method=objective.method)
+    heavy, draws, count = objective.group.agreed((heavy, draws, count))
+    return heavy, draws, count
+
+
+def _spread(ratios: np.ndarray) -> float:
+    """Standard deviation of a draw, with caution."""
+    return _CAUTION * max(float(ratios.std(ddof=1)), 0.02 * abs(float(ratios.mean())))
+
+
+def _with_data_error(
+    shared: Shared, terms: Terms, place: int, heavy: int, draws: int, parts: list[Part], estimate: Estimate
+) -> Estimate:
+    """Attach the sampling error: what every sample adds to the trace.
+
+    Of a pair that was found it is known. The others have their weight times the mean ratio of the draws; half of them are
+    moved up and half down by the ratio's deviation, so that their squares have the right mean too. tr(H - G) is shared out by
+    the residuals.
+    """
+    pairs = shared.pairs
+    each = np.zeros(len(pairs.residuals))
+    found = terms.of(np.arange(heavy))[:, place] if heavy else np.zeros(0)
+    owner = pairs.sample if terms.length == len(pairs.sample) else np.arange(len(each))
+    np.add.at(each, owner[terms.order[:heavy]], found)
+    if heavy < len(terms):
+        ratios = terms.ratios(heavy, draws)[:, place]
+        others = np.bincount(owner[terms.order[heavy:]], terms.weights[heavy:], len(each))
+        side = np.ones(len(each)) if not isinstance(terms, Redrawn) else np.zeros(len(each))  # there it is mostly of the signs
+        side[np.argsort(-others, kind="stable")[1::2]] *= -1.0
+        each += others * (ratios.mean() + side * ratios.std(ddof=1))
+    if len(parts) > 1 and pairs.residuals.sum() > 0:
+        each += float(parts[1].value[0]) * pairs.residuals / pairs.residuals.sum()
+    weights = pairs.counted
+    values = np.where(weights > 0, each * weights.sum() / np.where(weights > 0, weights, 1.0), 0.0)
+    sampling = Sampling.of(values[None], weights)
+    return replace(estimate, data_stderr=None if sampling is None else sampling.stderr, sampling=sampling)
+
+
+def _only(part: Part, place: int) -> Part:
+    """One quantity of an estimate."""
+    return Part(part.value[place : place + 1], part.variance[place : place + 1], part.freedom)
