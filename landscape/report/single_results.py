@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from landscape.report.figures.caption import subject_line
 from landscape.report.figures.certificate import draw_certificate
 from landscape.report.figures.measures import draw_measures
-from landscape.report.figures.titled import figure_measures, finish
+from landscape.report.figures.titled import figure_measures
 from landscape.report.style import house
+from landscape.report.words_around import finish
 from landscape.results import Certificate, Comparison, Sharpness
 
 

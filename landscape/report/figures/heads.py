@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
 from landscape.report.figures.caption import subject_line
-from landscape.report.figures.titled import Provenance, finish
+from landscape.report.figures.titled import Provenance
 from landscape.report.style import DIVERGING, FIELD, LIGHT, house, panels, plain, short
+from landscape.report.words_around import finish
 from landscape.results import Block
 
 _WRITTEN = 8  # most heads of a layer whose numbers are written into the cells
