@@ -171,6 +171,21 @@ def plain(text: object, longest: int = 120) -> str:
     return re.sub(r"(?<!\\)\$", r"\\$", label_text(text, longest))
 
 
+def ending(name: str, longest: int) -> str:
+    """The end of the dotted name of a module, where the names of a network differ.
+
+    Example:
+        >>> ending("model.layers.0.self_attn.q_proj", 24), ending("fc1", 24)
+        ('…0.self_attn.q_proj', 'fc1')
+    """
+    if len(name) <= longest:
+        return name
+    parts = name.split(".")
+    while len(parts) > 1 and len(".".join(parts)) >= longest:
+        parts = parts[1:]
+    return "…" + ".".join(parts)[-longest + 1 :]
+
+
 def wrapped(text: object, width: int, longest: int = 240) -> str:
     """`plain` text in lines of at most `width` characters."""
     whole = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", plain(text, longest))

@@ -6,7 +6,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from landscape.errors import UsageError
-from landscape.report.style import BLACK, BLUE, GREY, LIGHT, VERMILLION, asks_for_log, house, log_axis, note, panels, plain
+from landscape.report.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    LIGHT,
+    VERMILLION,
+    asks_for_log,
+    ending,
+    house,
+    log_axis,
+    note,
+    panels,
+    plain,
+)
 from landscape.results import Block, Breakdown
 
 
@@ -35,7 +48,7 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
         ax.set_xlim(-0.6, len(layers) - 0.4)
         ax.grid(axis="x", visible=False)
         ax.set_xticks(places, [""] * len(layers))
-    names = [plain(b.name, 24) for b in layers]
+    names = [plain(ending(b.name, 24)) for b in layers]
     drawn[1].set_xticks(places, names, rotation=60 if len(layers) > 5 else 0, ha="right" if len(layers) > 5 else "center")
     return drawn
 
