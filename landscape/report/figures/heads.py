@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from landscape.errors import UsageError
 from landscape.report.figures.caption import subject_line
 from landscape.report.figures.titled import Provenance
-from landscape.report.style import DIVERGING, FIELD, LIGHT, house, panels, plain, short
+from landscape.report.style import DIVERGING, FIELD, LIGHT, ending, house, panels, plain, short
 from landscape.report.words_around import finish
 from landscape.results import Block
 
@@ -32,10 +32,14 @@ def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> li
         The three axes.
 
     Raises:
-        UsageError: no head.
+        UsageError: no head, or a block that is none.
     """
     if not heads:
         raise UsageError("expected at least one attention head, found none")
+    if any(b.head is None for b in heads):
+        raise UsageError(
+            "expected attention heads alone, found other blocks", fix="pass breakdown(objective, heads=True).heads"
+        )
     layers = list(dict.fromkeys(b.layer for b in heads))
     columns = 1 + max(b.head or 0 for b in heads)
     wide, high = max(2.6, 0.9 + 0.4 * columns), max(1.7, 0.9 + 0.3 * len(layers))
@@ -52,7 +56,9 @@ def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> li
         _field(ax, field)
         ax.set_title(title)
         ax.set_xlabel("head")
-        ax.set_yticks(range(len(layers)), [plain(name or "(model)", 28) for name in layers] if i == 0 else [""] * len(layers))
+        ax.set_yticks(
+            range(len(layers)), [plain(ending(name or "(model)", 28)) for name in layers] if i == 0 else [""] * len(layers)
+        )
     return drawn
 
 
