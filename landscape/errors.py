@@ -113,3 +113,18 @@ def first_line(error: BaseException) -> str:
 
 def _rebuild(kind: type[LandscapeError], problem: str, fix: str | None, options: tuple[str, ...]) -> LandscapeError:
     return kind(problem, fix=fix, options=options)
+
+
+def meant(name: str, known: "list[str]") -> str:
+    """What to do about an unknown name: the names that it resembles, or else all.
+
+    Example:
+        >>> meant("lamda_max", ["lambda_max", "lambda_min", "trace"])
+        'choose lambda_max'
+        >>> meant("sharpness", ["lambda_max", "trace"])
+        'choose among lambda_max, trace'
+    """
+    from difflib import get_close_matches
+
+    like = get_close_matches(name, known, cutoff=0.75)
+    return f"choose {' or '.join(like)}" if like else f"choose among {', '.join(known)}"

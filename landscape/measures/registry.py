@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from landscape.errors import NoOutputs, NumericalError, UsageError, printable
+from landscape.errors import NoOutputs, NumericalError, UsageError, meant, printable
 from landscape.objective import Objective
 from landscape.results import Estimate, Spent
 from landscape.symmetry.families import FAMILIES, Family
@@ -158,7 +158,7 @@ def chosen(names: str | Sequence[str] | None = None) -> list[Measure]:
     for text in wanted:
         name, colon, settings = text.partition(":")
         if name not in MEASURES:
-            raise UsageError(f"expected a measure, found {name!r}", fix=f"choose among {', '.join(MEASURES)}, or all")
+            raise UsageError(f"expected a measure, found {name!r}", fix=meant(name, [*MEASURES, "all"]))
         out.append(MEASURES[name].with_settings(settings) if colon else MEASURES[name])
     return out
 

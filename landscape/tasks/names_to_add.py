@@ -9,7 +9,7 @@ from landscape import checkpoints
 from landscape.checkpoints.architecture import guess
 from landscape.checkpoints.fitting.adapter import is_adapter
 from landscape.errors import UsageError, printable
-from landscape.tasks.data.dataset import KINDS
+from landscape.tasks.data.dataset import KINDS, with_kind
 from landscape.tasks.libraries import full_name
 from landscape.tasks.recognition import Recognized, recognize
 
@@ -19,6 +19,7 @@ DATA = f", with KIND:PATH one of {', '.join(f'{kind}:PATH' for kind in KINDS if 
 
 def unnamed(path: str | Path, checkpoint: checkpoints.Checkpoint, chosen: checkpoints.Weights, data: str | None) -> UsageError:
     """The error for a checkpoint without a record of its training, with the model that its weights fit."""
+    data = None if data is None else with_kind(data)
     found = recognize(chosen, checkpoint.path, checkpoint.meta)
     told = f"expected the model and data of {path} to be given, found a checkpoint that does not name them"
     if found is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape import linalg
-from landscape.errors import LandscapeError, UsageError, first_line
+from landscape.errors import LandscapeError, UsageError, first_line, meant
 from landscape.measures import MEASURES, Measure, NotDefined, chosen, critical_sharpness_along, preconditioned_eigenpair
 from landscape.measures.perturbation.critical_sharpness import first_step
 from landscape.objective import Objective
@@ -182,10 +182,8 @@ def measures_of(names: Sequence[str]) -> list[str | Measure]:
     listed = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     known = set(OWN) | set(MEASURES)
     if unknown := [n for n in listed if n.partition(":")[0] not in known]:
-        extra = ", ".join(n for n in OWN if n not in MEASURES)
-        raise UsageError(
-            f"expected measures to watch, found {unknown[0]!r}", fix=f"choose among {', '.join(MEASURES)}, {extra}"
-        )
+        every = [*MEASURES, *(n for n in OWN if n not in MEASURES)]
+        raise UsageError(f"expected measures to watch, found {unknown[0]!r}", fix=meant(unknown[0], every))
     return [name if name in OWN else chosen([name])[0] for name in listed]
 
 

@@ -54,8 +54,10 @@ class DataSpec:
             rest = rest[: match.start()]
         kind, _, path = rest.partition(":")
         if kind not in KINDS:
+            meant = with_kind(text)
             raise UsageError(
-                f"expected data as one of {', '.join(KINDS)}, found {text!r}", fix="for instance --data cifar10:PATH"
+                f"expected data as one of {', '.join(KINDS)}, found {text!r}",
+                fix=f"for instance --data {'cifar10:PATH' if meant == text else meant}",
             )
         for key, _ in options:
             if key not in _OPTIONS.get(kind, ()):
@@ -73,6 +75,21 @@ class DataSpec:
     def without_path(self) -> str:
         """Kind and options, which do not change if the data are moved."""
         return str(replace(self, path=None))
+
+
+def with_kind(text: str) -> str:
+    """Data as given, with the kind that a path without one must be of: a safetensors file, text, or a folder of images.
+
+    Example:
+        >>> with_kind("images.safetensors"), with_kind("digits"), with_kind("notes.txt")
+        ('safetensors:images.safetensors', 'digits', 'text:notes.txt')
+    """
+    if text.partition(":")[0] in KINDS:
+        return text
+    path = Path(text.partition(",")[0])
+    kinds = {".safetensors": "safetensors", ".txt": "text", ".jsonl": "text"}
+    kind = "imagefolder" if path.is_dir() else kinds.get(path.suffix)
+    return text if kind is None else f"{kind}:{text}"
 
 
 @dataclass(frozen=True, eq=False)
