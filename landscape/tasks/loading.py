@@ -18,7 +18,7 @@ from landscape.machine.files import bare_name
 from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import Corrupted
 from landscape.tasks.data.dataset import DataSet, DataSpec
-from landscape.tasks.folder_weights import on_its_base, streamed
+from landscape.tasks.folder_weights import base_digest, on_its_base, streamed
 from landscape.tasks.hugging_face import TEXT, role_of
 from landscape.tasks.libraries import full_name, model_by_name
 from landscape.tasks.names_to_add import unnamed, without_data
@@ -92,6 +92,7 @@ def load(
         built = built or resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
         if adapter:
             built = on_its_base(built, str(model).removeprefix("hf:"), chosen)
+    base = base_digest(built.model, chosen)
     try:
         fitted = checkpoints.fit(built.model, chosen)
     except MismatchError as error:
@@ -106,6 +107,7 @@ def load(
         name=built.name or (f"{record['training']['data']}-{record['training']['network']}" if record else bare_name(path)),
         recipe=built.recipe if built.recipe is not None else record,
         checkpoint=Source(str(path), checkpoint.sha256, chosen.name),
+        base=base,
         notices=_unique(*built.notices, *notices, *checkpoint.notices, *chosen.notices, *fitted),
         extras=built.extras or checkpoint.extras,
     )

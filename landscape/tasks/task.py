@@ -52,6 +52,7 @@ class Task:
         notices: remarks for the user on how the task was built, one line each.
         extras: other tensors of the checkpoint, e.g. "wrong_labels", the mask of corrupted training labels.
         params: the weights that vary, by name, as for `Objective`; `--params` replaces them.
+        base: SHA-256 of the weights that the checkpoint is an adapter of; None where it holds a whole network.
 
     Raises:
         UsageError: the model is not an `nn.Module`, the loss is not callable, or the data have another form.
@@ -73,6 +74,7 @@ class Task:
     notices: tuple[str, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     params: str | Sequence[str] | None = None
+    base: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):

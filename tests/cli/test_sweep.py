@@ -44,10 +44,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def sweep(folder: Path, *more: object, code: int = 0):
+def sweep(folder: Path, *more: object, code: int = 0, pattern: str = "runs/*/net.safetensors"):
     done = landscape(
         "sweep",
-        "runs/*/net.safetensors",
+        pattern,
         "--task",
         "task.py",
         "--measures",
@@ -134,6 +134,56 @@ def test_other_settings_and_other_data_never_mix(folder):
     grown, _ = sweep(folder)
     assert [r["checkpoint"] for r in grown["results"]][2] == "runs/3/net.safetensors"
     assert grown["results"][0] == other["results"][0]
+
+
+ADAPTED = """
+import torch
+from landscape import Task
+
+def task():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    model.load_state_dict(torch.load("base.pt", weights_only=True))
+    data = torch.load("data.pt", weights_only=True)
+    return Task(model=model, loss=torch.nn.CrossEntropyLoss(), train=(data["x"], data["y"]))
+"""
+
+
+def test_adapters_are_measured_anew_once_their_base_changes(folder):
+    (folder / "task.py").write_text(ADAPTED)
+    base = load_file(folder / "runs" / "1" / "net.safetensors")
+    torch.save(base, folder / "base.pt")
+    config = {"peft_type": "LORA", "lora_alpha": 1, "r": 1}
+    for seed in (1, 2, 10):
+        torch.manual_seed(seed)
+        factors = {"lora_A": torch.randn(1, 3), "lora_B": torch.randn(4, 1)}
+        place = folder / "runs" / str(seed)
+        save_file({f"base_model.model.0.{k}.weight": t for k, t in factors.items()}, place / "adapter_model.safetensors")
+        (place / "adapter_config.json").write_text(json.dumps(config))
+
+    def swept():
+        return sweep(folder, pattern="runs/*/adapter_model.safetensors")[0]
+
+    def measured(seed: int):
+        path = f"runs/{seed}/adapter_model.safetensors"
+        alone = landscape("sharpness", path, "--task", "task.py", "--measures", NAMES, "--json", cwd=folder)
+        return timeless(json.loads(alone.out)["results"][0])
+
+    first = swept()
+    before = records(folder)
+    assert swept() == first
+    assert records(folder) == before
+    torch.save({k: 2 * t for k, t in base.items()}, folder / "base.pt")
+    other = swept()
+    assert timeless(other["results"][1]) == measured(2)
+    assert all(a["loss"]["value"] != b["loss"]["value"] for a, b in zip(other["results"], first["results"], strict=True))
+    os.utime(folder / "runs" / "2" / "adapter_model.safetensors")  # touched, and the base is the former one again
+    torch.save(base, folder / "base.pt")
+    assert timeless(swept()) == timeless(first)
+    (folder / "runs" / "2" / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 2}))
+    scaled = swept()
+    assert timeless(scaled["results"][1]) == measured(2)
+    assert [a == b for a, b in zip(scaled["results"], swept()["results"], strict=True)] == [True] * 3
+    assert scaled["results"][1]["loss"]["value"] != first["results"][1]["loss"]["value"]
 
 
 def test_a_checkpoint_that_fails_is_a_row_with_its_reason(folder):

@@ -1,6 +1,7 @@
 """Text as blocks of tokens and as labelled texts: what is a sample, what counts, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,13 @@ def test_an_adapter_stands_on_the_weights_of_its_base(folders, tmp_path):
         n for n, _ in task.model.named_parameters() if "lora_" in n
     }
     assert any("the base is that of" in notice for notice in task.notices)
+    assert load(tmp_path, model=f"hf:{folders / 'gpt2'}", data=data).base == task.base
+    base = transformers.GPT2LMHeadModel.from_pretrained(folders / "gpt2")
+    base.transformer.wte.weight.data.mul_(1.01)
+    shutil.copytree(folders / "gpt2", tmp_path / "other")
+    base.save_pretrained(tmp_path / "other")
+    other = load(tmp_path, model=f"hf:{tmp_path / 'other'}", data=data)
+    assert (other.sha256, other.base == task.base) == (task.sha256, False)
     with pytest.raises(UsageError, match=r"it is an adapter of .*; add --model hf:BASE --data text:FILE\.txt"):
         load(tmp_path)
     with pytest.raises(UsageError, match="expected the folder of a whole model, found an adapter"):

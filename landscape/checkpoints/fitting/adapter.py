@@ -37,6 +37,21 @@ def of_the_base(key: str) -> bool:
     return not _ANY.search(key) and ".modules_to_save." not in key
 
 
+def held(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's tensors that an adapter leaves as they are, by name: those of its base, without what it replaces whole."""
+    brought = {_plain(key) for key in state}
+    return {
+        key: item
+        for key, item in model_state.items()
+        if of_the_base(key) and ".original_module." not in key and _plain(key) not in brought
+    }
+
+
+def _plain(key: str) -> str:
+    """A name without what PEFT adds to it."""
+    return key.removeprefix(_PREFIX).replace(".base_layer.", ".")
+
+
 def merged(
     state: dict[str, Tensor], model_state: dict[str, Tensor], config: Mapping[str, Any] | None
 ) -> tuple[dict[str, Tensor], str]:

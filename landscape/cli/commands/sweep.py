@@ -142,7 +142,7 @@ class _Work:
         digest = record["inputs"]
         if digest not in self._holds:
             try:
-                self._holds[digest] = _inputs(self._opened(item)[1]) == digest
+                self._holds[digest] = _inputs(*self._opened(item)) == digest
             except (Exception, SystemExit):
                 return False  # measuring it will tell
         return self._holds[digest]
@@ -160,7 +160,7 @@ class _Work:
         from landscape.cli.partial_results import Keeping
 
         task, objective = self._opened(item)
-        inputs = _inputs(objective)
+        inputs = _inputs(task, objective)
         self._holds[inputs] = True
         before = self.records.known(item) or {}
         if "result" in before and (before["sha256"], before["inputs"]) == (task.sha256, inputs):
@@ -188,11 +188,16 @@ def _settings(common: Common, naming: Varying, names: Any) -> dict[str, Any]:
     return named | own | versions | {"measures": names, "device": torch.device(device_of(common.device)).type}
 
 
-def _inputs(objective: "Objective") -> str:
-    """Digest of what a record depends on besides the checkpoint's file and the options: the network's code, loss and data."""
+def _inputs(task: "Task", objective: "Objective") -> str:
+    """Digest of what a record depends on besides the checkpoint's file and the options.
+
+    It is that of the network's code, the loss, the data, and for an adapter the weights of its base.
+    """
     from landscape.network.identity.hashes import sha256
 
-    return sha256([f"{k} {v}" for k, v in sorted(objective.fingerprints.items()) if k not in ("weights", "buffers")])
+    parts = {k: v for k, v in objective.fingerprints.items() if k not in ("weights", "buffers")}
+    parts |= {} if task.base is None else {"base": task.base}
+    return sha256([f"{k} {v}" for k, v in sorted(parts.items())])
 
 
 def _found(items: "list[Item]", records: "Records") -> "Sweep":

@@ -17,6 +17,7 @@ from landscape.machine.json_values import plain
 
 _LARGEST = 64 << 20  # bytes of one record
 _ITEMS = "items"
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")  # files whose settings stand in another one beside them
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Item:
         """Digest of name, size, times and number of the checkpoint's file or files: another one once they are written anew."""
         inside = self.path.parent if self.path.name.endswith(SUFFIX) else self.path
         files = sorted(p for p in inside.rglob("*") if p.is_file()) if inside.is_dir() else [self.path]
+        if self.path.name in _ADAPTERS:
+            files.append(self.path.with_name("adapter_config.json"))
         told: list[list[str | int | None]] = []
         for path in files:
             try:
