@@ -46,7 +46,7 @@ def fingerprints(network: ForwardPass, theta: Tensor, metric: Callable[..., Any]
         "network": sha256([repr(layout), *layers(network.model)]),
         "weights": sha256([*whole_tensors([theta]), *named_tensors(held)]),
         "buffers": sha256(named_tensors(dict(network.model.named_buffers()))),
-        "data": _data(network.batches),
+        "data": data_digest(network.batches),
         "loss": sha256([definition(network.loss.loss), definition(network.transform), *_next(network)]),
         "metric": definition(metric),
     }
@@ -57,8 +57,8 @@ def _next(network: ForwardPass) -> list[str]:
     return ["next token"] if isinstance(network.output, Following) else []
 
 
-def _data(batches: list[Batch]) -> str:
-    """Hash of all samples in order, for any batching: one stream for each input, with a header where its type changes."""
+def data_digest(batches: list[Batch]) -> str:
+    """SHA-256 of all samples in order, for any batching: one stream for each input, with a header where its type changes."""
     digests: dict[str, Any] = {}
     headers: dict[str, str] = {}
     seen = 0

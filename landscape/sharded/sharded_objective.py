@@ -14,8 +14,10 @@ from landscape.machine.arithmetic import exact_math
 from landscape.machine.distributed import Group
 from landscape.network.batches import Batch, Data, placed, read
 from landscape.network.given.data_forms import as_data, read_whole
+from landscape.network.identity.hashes import sha256
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
 from landscape.network.outputs import found_at, picked
+from landscape.objective.fingerprint import data_digest
 from landscape.results import Eigenpairs, Estimate, Slice
 from landscape.results.spectra.spectrum import Which
 from landscape.sharded.finite_differences import DifferenceProducts
@@ -48,7 +50,7 @@ class ShardedObjective:
 
     Raises:
         UsageError: torch.distributed is not initialized, the weights are not sharded so, the loss is another function of
-            (output, target), or processes were given different data.
+            (output, target), or processes were given different data, in their content, their order or their batches.
         NumericalError: the data or the loss at the weights are not finite, or the gradient does not agree with a difference of
             losses.
 
@@ -106,7 +108,8 @@ class ShardedObjective:
         self.gradients = self.forwards = 0
         self._output: int | str | None = None
         told = {"weights": str(self.dim), "data": f"{len(batches)} batches of total weight {self._total:.17g}"}
-        check_alike(self.members, told)
+        sizes = repr([(len(batch), w) for batch, w in counted])  # a batch is one process's, found by its number
+        check_alike(self.members, told | {"samples": sha256([data_digest(batches), sizes])})
         self._check()
 
     def value(self, theta: Float[Tensor, " own"] | None = None) -> Estimate:

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import landscape as ls
 from landscape.errors import NumericalError, UsageError
@@ -207,11 +208,18 @@ def mistakes(mesh) -> None:
     net, loss, batches = task("mlp", torch.float64)
     other = sharded(mesh)
     other.set_gradient_divide_factor(1.0)
+    x, y = (torch.cat([b[i] for b in batches])[:20] for i in (0, 1))
+    spread = DistributedSampler(TensorDataset(x, y), dist.get_world_size(), dist.get_rank(), shuffle=False, drop_last=True)
+    own = DataLoader(TensorDataset(x, y), batch_size=3, sampler=spread)  # as in training: equal counts, other samples
+    cuts = [0, 5 + dist.get_rank(), 12, 20]
+    resized = [(x[a:b], y[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
     for model, given, pairs, kind, words in (
         (net, loss, batches, UsageError, "weights that are sharded, found none"),
         (sharded(mesh, half=True), loss, batches, UsageError, "float32 or of float64, found torch.float16"),
         (sharded(mesh), lambda o, y: F.cross_entropy(o, y), batches, UsageError, "PyTorch's losses or a ModelLoss"),
         (sharded(mesh), loss, batches[: 2 + dist.get_rank()], UsageError, "the same input in all"),
+        (sharded(mesh), loss, own, UsageError, r"the same input in all .* with another samples"),
+        (sharded(mesh), loss, resized, UsageError, r"the same input in all .* with another samples"),
         (other, loss, batches, NumericalError, "times it along the gradient"),
     ):
         with pytest.raises(kind, match=words):
