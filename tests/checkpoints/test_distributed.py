@@ -109,11 +109,12 @@ def test_parts_are_put_together(tmp_path: Path) -> None:
 
 
 def test_two_sets_of_weights_are_two_candidates(tmp_path: Path) -> None:
-    state = {"model": net(0).state_dict(), "ema": net(1).state_dict(), "step": torch.tensor(3)}
-    save(state, tmp_path / "two")
-    found = checkpoints.read(tmp_path / "two")
-    assert sorted(found.candidates) == ["ema", "model"]
-    assert equal(found.weights("ema").state, net(1).state_dict())
+    state = {"model": net(0).state_dict(), "ema": net(1).state_dict()}
+    for name, more in (("alone", {}), ("beside", {"step": torch.tensor(3)})):
+        save(state | more, tmp_path / name)
+        found = checkpoints.read(tmp_path / name)
+        assert sorted(found.candidates) == ["ema", "model"]
+        assert equal(found.weights("ema").state, net(1).state_dict())
 
 
 def test_an_optimizer_alone_is_no_checkpoint_of_weights(tmp_path: Path, refuse: Refuse) -> None:

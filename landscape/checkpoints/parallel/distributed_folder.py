@@ -106,7 +106,7 @@ def _chosen(tensors: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str,
             found.setdefault(".".join(outer) or _TOP, {})[key] = entry
     loose = found.get(_TOP, {})
     if len(found) > 1 and not any(entry["size"] for entry in loose.values()):
-        del found[_TOP]  # a step counter beside the dictionary of weights
+        found.pop(_TOP, None)  # a step counter beside the dictionary of weights
     if not found:
         held = ", ".join(printable(name, limit=40) for name in list(tensors)[:8]) or "nothing"
         raise MalformedError(
