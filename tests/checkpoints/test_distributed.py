@@ -18,6 +18,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import metadata as names
 from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.checkpoint.stateful import Stateful
 
 from landscape import checkpoints
 from landscape.errors import LandscapeError, UsageError
@@ -115,6 +117,38 @@ def test_two_sets_of_weights_are_two_candidates(tmp_path: Path) -> None:
         found = checkpoints.read(tmp_path / name)
         assert sorted(found.candidates) == ["ema", "model"]
         assert equal(found.weights("ema").state, net(1).state_dict())
+
+
+class AppState(Stateful):
+    """PyTorch's recipe: the network and its optimizer as one object."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        return {"model": model, "optim": optimizer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+def test_the_app_state_of_pytorchs_recipe(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    save({"app": AppState(model, optimizer)}, tmp_path / "app")
+    assert any("optim.state" in key for key in plan(tmp_path / "app").state_dict_metadata)
+    found = checkpoints.read(tmp_path / "app")
+    assert list(found.candidates) == ["app.model"]
+    assert equal(found.weights().state, model.state_dict())
+    assert not any("optim" in notice for notice in found.notices)
+
+
+def test_a_layer_with_the_name_of_a_loss_is_a_weight(tmp_path: Path) -> None:
+    save({"model": {"loss": {"w": torch.ones(2)}}, "ema": {"hist.w": torch.ones(3)}}, tmp_path / "l")
+    assert checkpoints.read(tmp_path / "l").candidates.keys() == {"model.loss", "ema"}
 
 
 def test_an_optimizer_alone_is_no_checkpoint_of_weights(tmp_path: Path, refuse: Refuse) -> None:

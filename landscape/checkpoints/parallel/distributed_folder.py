@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.checkpoints.parallel.saved_metadata import bad
-from landscape.checkpoints.reading.contents import NOT_WEIGHTS, Contents
+from landscape.checkpoints.reading.contents import NOT_WEIGHTS, USUAL_KEYS, Contents
 from landscape.checkpoints.reading.formats import open_checkpoint
 from landscape.checkpoints.reading.isolate import parse_apart
 from landscape.checkpoints.reading.safetensors_file import NAMES
@@ -116,9 +116,23 @@ def _chosen(tensors: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str,
 
 
 def _is_state(path: list[str]) -> bool:
-    """Whether an entry belongs to an optimizer, a schedule or the like, by the first key that leads to it."""
-    first = path[0].lower() if len(path) > 1 else path[0].lower().partition(".")[0] if path[0].startswith("optim") else ""
-    return any(word in first for word in NOT_WEIGHTS)
+    """Whether an entry belongs to an optimizer, a schedule or the like, by the keys that lead to it.
+
+    Below a usual key of weights nothing does: a network may have a layer that is called `loss`.
+    """
+    if len(path) == 1:
+        return path[0].startswith("optim") and _not_weights(path[0].partition(".")[0])
+    for key in path[:-1]:
+        if key in USUAL_KEYS:
+            return False
+        if _not_weights(key):
+            return True
+    return False
+
+
+def _not_weights(key: str) -> bool:
+    """Whether a key has a word of what a checkpoint holds besides weights."""
+    return any(word in key.lower() for word in NOT_WEIGHTS)
 
 
 def _check_parts(key: str, entry: dict[str, Any]) -> None:
