@@ -1,6 +1,7 @@
 """Weights of safetensors files copied into a model one after another, so that a file and the model are never held both."""
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from landscape.checkpoints import shards
 from landscape.checkpoints.checkpoint import default_budget
 from landscape.checkpoints.fitting.adapter import is_adapter
 from landscape.checkpoints.fitting.fit import aliases_of, disagreements, fill, tensors_of
+from landscape.checkpoints.parallel.distributed_folder import METADATA
 from landscape.checkpoints.reading import safetensors_file
 from landscape.checkpoints.reading.formats import open_checkpoint
 from landscape.checkpoints.reading.safetensors_file import Entry, Header
@@ -45,6 +47,8 @@ def stream(path: Path, model: nn.Module) -> Streamed | None:
 
     Cost: memory for the largest tensor, in the file's precision and in the model's; two readings of the files.
     """
+    if os.path.lexists(path / METADATA):  # parts of torch.distributed.checkpoint
+        return None
     path = shards.resolve(path) if path.is_dir() else path
     budget = default_budget()
     raw, weight_map, files = b"", None, [path.name]

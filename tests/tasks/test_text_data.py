@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from small_language_models import library, saved, small, text, tokenizer
 
+from landscape import checkpoints
 from landscape.errors import MalformedError, MismatchError, UsageError
 from landscape.tasks import load, read_data, resolve
 from landscape.tasks.data.dataset import DataSpec
@@ -198,6 +200,17 @@ def test_an_adapter_stands_on_the_weights_of_its_base(folders, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
     with pytest.raises(MismatchError, match="found one with use_dora, whose norm of the weight PEFT leaves out"):
         load(tmp_path, model=f"hf:{folders / 'gpt2'}", data=data)
+
+
+def test_a_distributed_checkpoint_is_loaded_into_the_model_of_a_folder(folders, tmp_path):
+    trained = library().GPT2LMHeadModel.from_pretrained(folders / "gpt2")
+    trained.transformer.h[0].mlp.c_fc.weight.data.mul_(1.5)
+    dcp.save({"model": trained.state_dict()}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    data = f"text:{folders / 'a.txt'},block=16"
+    task = load(tmp_path / "dcp", model=f"hf:{folders / 'gpt2'}", data=data)
+    ids = task.train[0]["input_ids"][:2]
+    assert torch.equal(task.model.eval()(input_ids=ids).logits, trained.eval()(input_ids=ids).logits)
+    assert task.sha256 == checkpoints.read(tmp_path / "dcp").sha256
 
 
 def test_experts_are_told(tmp_path):
