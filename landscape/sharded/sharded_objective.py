@@ -16,7 +16,8 @@ from landscape.network.batches import Batch, Data, placed, read
 from landscape.network.given.data_forms import as_data, read_whole
 from landscape.network.identity.hashes import sha256
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
-from landscape.network.outputs import found_at, picked
+from landscape.network.losses.next_token import NextTokenLoss, shifted
+from landscape.network.outputs import Following, found_at, picked
 from landscape.objective.fingerprint import data_digest
 from landscape.results import Eigenpairs, Estimate, Slice
 from landscape.results.spectra.spectrum import Which
@@ -43,7 +44,8 @@ class ShardedObjective:
     Args:
         model: wrapped by `torch.distributed.fsdp.fully_shard` on a mesh of one dimension with all processes; weights float32 or
             float64. The weights with `requires_grad` vary.
-        loss: one of PyTorch's losses with reduction="mean", or a `ModelLoss` of (model, batch).
+        loss: one of PyTorch's losses with reduction="mean", `NextTokenLoss` for a causal language model, or a `ModelLoss` of
+            (model, batch).
         data: as for `Objective`, the same in each process. At least as many batches as processes keep all busy.
         batch_size: of the batches into which tensors (x, y) are cut; default 256.
         step: of the differences of gradients, in the norm of the weights; None to choose it.
@@ -87,10 +89,12 @@ class ShardedObjective:
                 "expected torch.distributed to be initialized, found that it is not", fix="start with torchrun and fully_shard"
             )
         self.members = Group(dist.get_rank(), dist.get_world_size())
-        self._model, self._mean, self._step = model, MeanLoss(loss), step
+        self._next_token = isinstance(loss, NextTokenLoss)
+        self._model, self._step = model, step
+        self._mean = MeanLoss(loss.inner if isinstance(loss, NextTokenLoss) else loss)
         if not self._mean.known and self._mean.of_model is None:
             raise UsageError(
-                "expected one of PyTorch's losses or a ModelLoss, found a function of (output, target), whose weights of "
+                "expected one of PyTorch's losses, NextTokenLoss or a ModelLoss, found a function of (output, target), whose weights of "
                 "samples are not known",
                 fix="wrap it: ModelLoss(lambda model, batch: ..., weight=...)",
             )
@@ -99,6 +103,7 @@ class ShardedObjective:
         self._mean = self._mean.to(self.weights.device, self.weights.dtype)
         given = as_data(data, batch_size)
         raw = read(given, batch_size) if self._mean.of_model is None else read_whole(given, self._mean.of_model, batch_size)
+        raw = list(map(shifted, raw)) if self._next_token else raw
         batches = placed(raw, self.weights.device, self.weights.dtype)
         counted = [(batch, self._weight(batch)) for batch in batches]
         self._batches = [(batch, w) for batch, w in counted if w > 0]
@@ -235,7 +240,7 @@ class ShardedObjective:
         output = self._model(*batch.args, **batch.kwargs)
         if not isinstance(output, Tensor) and self._output is None:
             self._output = found_at(output, lambda t: len(t) == len(batch))
-        return self._mean.mean(picked(output, self._output), batch.target)
+        return self._mean.mean(picked(output, Following(self._output) if self._next_token else self._output), batch.target)
 
     def _check(self) -> None:
         """The loss is finite, and the gradient is its derivative: a divided or unreduced gradient is neither.

@@ -7,6 +7,7 @@ import json
 import sys
 import warnings
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -212,11 +213,17 @@ def mistakes(mesh) -> None:
     spread = DistributedSampler(TensorDataset(x, y), dist.get_world_size(), dist.get_rank(), shuffle=False, drop_last=True)
     own = DataLoader(TensorDataset(x, y), batch_size=3, sampler=spread)  # as in training: equal counts, other samples
     cuts = [0, 5 + dist.get_rank(), 12, 20]
-    resized = [(x[a:b], y[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    resized = [(x[a:b], y[a:b]) for a, b in pairwise(cuts)]
     for model, given, pairs, kind, words in (
         (net, loss, batches, UsageError, "weights that are sharded, found none"),
         (sharded(mesh, half=True), loss, batches, UsageError, "float32 or of float64, found torch.float16"),
-        (sharded(mesh), lambda o, y: F.cross_entropy(o, y), batches, UsageError, "PyTorch's losses or a ModelLoss"),
+        (
+            sharded(mesh),
+            lambda o, y: F.cross_entropy(o, y),
+            batches,
+            UsageError,
+            "PyTorch's losses, NextTokenLoss or a ModelLoss",
+        ),
         (sharded(mesh), loss, batches[: 2 + dist.get_rank()], UsageError, "the same input in all"),
         (sharded(mesh), loss, own, UsageError, r"the same input in all .* with another samples"),
         (sharded(mesh), loss, resized, UsageError, r"the same input in all .* with another samples"),
@@ -235,6 +242,43 @@ def model_loss(mesh) -> None:
     assert torch.allclose(a.gradient(), b.gradient(), rtol=1e-12)
 
 
+class Logits(nn.Module):
+    """Logits (B, T, V) as an attribute of what is returned, beside what the loss does not take: as transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Gpt()
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        logits = self.net(input_ids).transpose(1, 2)
+        return {"cache": logits.detach().mean(), "logits": logits}
+
+
+def next_token(mesh) -> None:
+    """A language model with padded labels: the loss of pooled tokens, its gradient and products are those of `Objective`."""
+    torch.manual_seed(4)
+    ids = torch.randint(0, 11, (7, 6))
+    labels = ids.clone()
+    labels[1, 3:], labels[4, 1:] = -100, -100
+    data = [{"input_ids": ids[i : i + 2], "labels": labels[i : i + 2]} for i in range(0, 7, 2)]
+
+    def network() -> nn.Module:
+        torch.manual_seed(3)
+        return Logits().double()
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        single = ls.Objective(network(), ls.NextTokenLoss(), data, dtype="float64")
+        out = network().eval()(ids)["logits"][:, :-1]
+        pooled = F.cross_entropy(out.flatten(0, 1), labels[:, 1:].flatten())
+        net = network()
+        fully_shard(net, mesh=mesh)
+        objective = ls.ShardedObjective(net, ls.NextTokenLoss(), data)
+        assert abs(objective.value().value - float(pooled)) < 1e-12
+        near(whole(objective, objective.gradient()), single.gradient(), 1e-11)
+        v = objective.weights.random(5, "gaussian")
+        near(whole(objective, objective.hvp(v)), single.hvp(whole(objective, v)), 1e-7)
+
+
 def sharded(mesh, half: bool = False) -> nn.Module:
     net = task("mlp", torch.float16 if half else torch.float64)[0]
     fully_shard(net, mesh=mesh)
@@ -251,6 +295,7 @@ def main() -> None:
     }
     mistakes(mesh)
     model_loss(mesh)
+    next_token(mesh)
     if dist.get_rank() == 0:
         with open(sys.argv[1], "w") as file:
             json.dump(found, file)
