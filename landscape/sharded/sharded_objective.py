@@ -94,8 +94,8 @@ class ShardedObjective:
         self._mean = MeanLoss(loss.inner if isinstance(loss, NextTokenLoss) else loss)
         if not self._mean.known and self._mean.of_model is None:
             raise UsageError(
-                "expected one of PyTorch's losses, NextTokenLoss or a ModelLoss, found a function of (output, target), whose weights of "
-                "samples are not known",
+                "expected one of PyTorch's losses, NextTokenLoss or a ModelLoss, found a function of (output, target), whose "
+                "weights of samples are not known",
                 fix="wrap it: ModelLoss(lambda model, batch: ..., weight=...)",
             )
         self.weights = LocalWeights(model, self.members)

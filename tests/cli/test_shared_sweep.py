@@ -171,6 +171,7 @@ def test_a_checkpoint_at_which_processes_die_is_left_for_last_and_given_up(tmp_p
         done.clear()
     given_up = records.done(items[0])
     assert "3 were ended from outside" in given_up["failed"]["error"]
+    assert f"delete {tmp_path}/3/items/{items[0].id}.record to try again" in given_up["failed"]["error"]
     assert not list((tmp_path / "claims").iterdir())
     later = Records(tmp_path / "3")
     survey(items, later, claims, lambda item, record: True, measure)

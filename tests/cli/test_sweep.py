@@ -209,6 +209,23 @@ def test_a_checkpoint_that_fails_is_a_row_with_its_reason(folder):
     assert "runs/5/net.safetensors is not in the report" in told.err
 
 
+def test_what_is_given_up_is_not_said_to_be_tried_again(folder):
+    sweep(folder)
+    path = next(p for p in (folder / "o" / "items").iterdir() if b"runs/1/net" in p.read_bytes())
+    path.unlink()
+    for i in range(3):
+        (folder / "o" / "claims" / f"{path.stem}.lost-{i}").touch()
+    document, done = sweep(folder, code=1)
+    (given_up,) = document["failed"]
+    assert f"delete {path.relative_to(folder)} to try again" in given_up["error"]
+    assert done.error.endswith("the other rows are complete")
+    (folder / "runs" / "2" / "net.safetensors").write_bytes(b"junk")
+    assert "found 2 that cannot" in (told := sweep(folder, code=1)[1].error)
+    assert told.endswith("the same command tries 1 of them again")
+    path.unlink()
+    assert len(sweep(folder, code=4)[0]["results"]) == 2
+
+
 def test_errors_of_the_users_own_code_are_rows_and_are_tried_again(folder):
     data = (folder / "data.pt").rename(folder / "moved.pt")
     document, _ = sweep(folder, code=2)

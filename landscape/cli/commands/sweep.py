@@ -104,9 +104,11 @@ def run(
     terminal.unconverged = [f"{name} of {r.checkpoint}" for r in found.results for name in r.unconverged]
     if found.failed:
         first, count = found.failed[0], len(found.failed)
+        again = count - sum(bool((records.done(item) or {}).get("lost")) for item in items)
+        which = "" if not again else f"; the same command tries {'these' if again == count else f'{again} of them'} again"
         raise _ERRORS.get(first.exit_code, LandscapeError)(
             f"expected to measure {len(items)} checkpoints, found {count} that cannot, first {first.checkpoint}: {first.error}",
-            fix="the other rows are complete; the same command tries these again",
+            fix=f"the other rows are complete{which}",
         )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from landscape.cli.sweeps.claims import Claims
@@ -62,7 +63,7 @@ def survey(
                         records.trust(item, record)
                         continue
                     worked = True
-                    records.keep(item, _lost(item, claims) or measure(item, reported))
+                    records.keep(item, _lost(item, claims, records.path(item)) or measure(item, reported))
                     claims.forget(item.id)
                 finally:
                     claims.release()
@@ -74,13 +75,13 @@ def survey(
                 time.sleep(_LOOK)
 
 
-def _lost(item: Item, claims: Claims) -> dict[str, Any] | None:
+def _lost(item: Item, claims: Claims, record: Path) -> dict[str, Any] | None:
     """The record of an item at which too many processes died; None for another."""
     lost = claims.lost(item.id)
     if lost < _TRIES:
         return None
     text = (
         f"expected a process to finish, found that {lost} were ended from outside while they measured it, as for want of "
-        "memory; give it more memory, or a smaller --batch-size, and delete its record to try again"
+        f"memory; give it more memory, or a smaller --batch-size, and delete {record} to try again"
     )
     return {"version": item.version(), "failed": {"error": text, "exit_code": 1}, "lost": True}

@@ -95,7 +95,7 @@ class Records:
     def known(self, item: Item) -> dict[str, Any] | None:
         """The record of an item, of any version of its file; None without one, or if it is damaged."""
         try:
-            with open_regular(self._path(item)) as file:
+            with open_regular(self.path(item)) as file:
                 return unsealed(file.read(_LARGEST))
         except OSError:
             return None
@@ -127,8 +127,9 @@ class Records:
         """
         whole = json.loads(json.dumps(plain(record | {"checkpoint": str(item.path), "at": time.time()})))
         self._folder.mkdir(parents=True, exist_ok=True)
-        write(self._path(item), sealed(whole))
+        write(self.path(item), sealed(whole))
         self.trust(item, whole)
 
-    def _path(self, item: Item) -> Path:
+    def path(self, item: Item) -> Path:
+        """The file of an item's record."""
         return self._folder / f"{item.id}.record"
