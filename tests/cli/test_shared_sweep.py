@@ -96,7 +96,7 @@ def _pid(path: Path) -> int:
 
     try:
         return int((unsealed(path.read_bytes()) or {}).get("process", 0))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return 0
 
 
@@ -176,6 +176,66 @@ def test_a_checkpoint_at_which_processes_die_is_left_for_last_and_given_up(tmp_p
     later = Records(tmp_path / "3")
     survey(items, later, claims, lambda item, record: True, measure)
     assert not done, "the next command does not die of it"
+
+
+def test_deaths_before_a_measure_that_was_kept_do_not_count(tmp_path):
+    (tmp_path / "a").touch()
+    (item,) = items_of([str(tmp_path / "a")], {})
+    claims, records = Claims(tmp_path / "claims"), Records(tmp_path)
+    measured = []
+
+    def measure(item, count):
+        measured.append(item)
+        return {"version": item.version(), "result": {}}
+
+    def died(kept: int, number: int) -> None:
+        for i in range(number):
+            mine = {"host": claims_module.HOST, "process": 1, "token": f"{kept}{i}" * 8, "kept": kept}
+            (tmp_path / "claims" / f"{item.id}.lost-{kept}{i}").write_bytes(sealed(mine))
+
+    died(0, 3)
+    died(1, 2)
+    assert [claims.lost(item.id, kept) for kept in (0, 1, 2)] == [5, 2, 0]
+    survey([item], records, claims, lambda item, record: True, measure, kept=lambda item: 1)
+    assert measured == [item]
+    died(1, 3)
+    records = Records(tmp_path / "other")
+    survey([item], records, claims, lambda item, record: True, measure, kept=lambda item: 1)
+    assert "3 were ended from outside" in records.done(item)["failed"]["error"]
+
+
+# A job as submitit runs it: the handler of its signal asks for the next submission, and leaves in the middle of the command.
+JOB = """
+import os, signal, sys
+from landscape.cli.sweeps.slurm_workers import Worker
+
+worker = Worker(sys.argv[1:])
+
+def handler(*_):
+    worker.stop()
+    sys.exit(7)
+
+signal.signal(signal.SIGUSR2, handler)
+worker()
+"""
+
+
+@pytest.mark.slow  # starts processes, each of which imports PyTorch
+def test_a_job_that_is_preempted_gives_its_claim_up(tmp_path):
+    (tmp_path / "runs").mkdir()
+    save_file(nn.Linear(2, 2).state_dict(), tmp_path / "runs" / "0.safetensors")
+    (tmp_path / "task.py").write_text(TASK.replace("def task():", "def task():\n    import time; time.sleep(120)"))
+    words = ("sweep", "runs/*.safetensors", "--task", "task.py", "--measures", "weight_curvature", "--out", "o", "--json")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    claims = tmp_path / "o" / "claims"
+    with subprocess.Popen([sys.executable, "-c", JOB, *words], cwd=tmp_path, env=environment, start_new_session=True) as job:
+        waits_for(lambda: claims.exists() and _pid(next(claims.iterdir(), claims)) > 0)
+        command = _pid(next(claims.iterdir()))
+        os.killpg(job.pid, signal.SIGUSR2)  # to all of its processes, as SLURM may
+        assert job.wait(60) == 7
+    assert not list(claims.iterdir())
+    with pytest.raises(ProcessLookupError):
+        os.kill(command, 0)
 
 
 def test_a_damaged_record_is_made_again(tmp_path):

@@ -89,7 +89,7 @@ def run(
     records, claims = Records(place, begun), Claims(place / "claims")
     work = _Work(terminal, common, naming, names, output, records, len(items))
     try:
-        survey(items, records, claims, work.holds, work.measure)
+        survey(items, records, claims, work.holds, work.measure, work.kept)
     except KeyboardInterrupt:
         found = _found(items, records)
         _tell(terminal, found)
@@ -148,6 +148,10 @@ class _Work:
             except (Exception, SystemExit):
                 return False  # measuring it will tell
         return self._holds[digest]
+
+    def kept(self, item: "Item") -> int:
+        """How many measures of a checkpoint that is not done are kept."""
+        return sum(1 for _ in (self.output.place / "measures").glob(f"{item.id[:16]}-*/*.record"))
 
     def _opened(self, item: "Item") -> "tuple[Task, Objective]":
         from landscape.cli.setup import objective_of, open_task

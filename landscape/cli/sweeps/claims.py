@@ -44,8 +44,8 @@ class Claims:
         except OSError as error:
             raise unwritable(folder, error) from None
 
-    def take(self, item: str) -> bool:
-        """Claim an item; False if a living process has it.
+    def take(self, item: str, kept: int = 0) -> bool:
+        """Claim an item, of which so many results are kept already; False if a living process has it.
 
         Raises:
             UsageError: the folder cannot be written.
@@ -60,7 +60,7 @@ class Claims:
         except OSError as error:
             raise unwritable(path, error) from None
         with os.fdopen(handle, "wb") as file:
-            file.write(sealed({"host": HOST, "process": os.getpid(), "token": self._token}))
+            file.write(sealed({"host": HOST, "process": os.getpid(), "token": self._token, "kept": kept}))
         self._held = path
         self._stop.clear()
         self._beating = threading.Thread(target=self._beat, args=(path, self._stop), daemon=True)
@@ -80,9 +80,10 @@ class Claims:
             with suppress(OSError):
                 held.unlink()
 
-    def lost(self, item: str) -> int:
-        """How many processes died while they held this item."""
-        return sum(1 for _ in self.folder.glob(f"{item}.lost-*"))
+    def lost(self, item: str, kept: int = 0) -> int:
+        """How many processes died while they held this item, since the last of the results that are kept of it."""
+        claims = (_content(path) or {} for path in self.folder.glob(f"{item}.lost-*"))
+        return sum(1 for claim in claims if claim.get("kept", kept) >= kept)
 
     def forget(self, item: str) -> None:
         """Remove what is left of processes that died while they held this item."""

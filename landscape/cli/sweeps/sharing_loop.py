@@ -19,6 +19,7 @@ def survey(
     claims: Claims,
     holds: Callable[[Item, dict[str, Any]], bool],
     measure: Callable[[Item, int], dict[str, Any]],
+    kept: Callable[[Item], int] = lambda item: 0,
 ) -> None:
     """Measure every checkpoint that no process has measured, until all are done.
 
@@ -28,6 +29,8 @@ def survey(
         claims: of this process.
         holds: whether the record of an item still holds, the network's code and the data being what they were.
         measure: returns the record of an item, measures or reason. Called with the number of checkpoints done before.
+        kept: how many measures of an item that is not done are kept. A process that died before the last of them is not
+            held against the item: those that continue after it get further.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -54,8 +57,8 @@ def survey(
                 return
             worked = False
             # A checkpoint at which a process died may end this one, too: the others first.
-            for item in sorted(open_, key=lambda item: claims.lost(item.id)):
-                if not claims.take(item.id):
+            for item in sorted(open_, key=lambda item: claims.lost(item.id, kept(item))):
+                if not claims.take(item.id, kept(item)):
                     continue
                 try:
                     record = records.current(item)
@@ -63,7 +66,9 @@ def survey(
                         records.trust(item, record)
                         continue
                     worked = True
-                    records.keep(item, _lost(item, claims, records.path(item)) or measure(item, reported))
+                    records.keep(
+                        item, _lost(item, claims.lost(item.id, kept(item)), records.path(item)) or measure(item, reported)
+                    )
                     claims.forget(item.id)
                 finally:
                     claims.release()
@@ -75,9 +80,8 @@ def survey(
                 time.sleep(_LOOK)
 
 
-def _lost(item: Item, claims: Claims, record: Path) -> dict[str, Any] | None:
+def _lost(item: Item, lost: int, record: Path) -> dict[str, Any] | None:
     """The record of an item at which too many processes died; None for another."""
-    lost = claims.lost(item.id)
     if lost < _TRIES:
         return None
     text = (

@@ -1,7 +1,10 @@
 """Several processes that run one command as an array of jobs, through submitit: on SLURM, or on this machine to try it."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +13,9 @@ from landscape.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     import submitit
+
+
+_GRACE = 20.0  # seconds for a command to stop; submitit's signal comes 90 s before SLURM ends a job, 30 s on this machine
 
 
 class Worker:
@@ -21,23 +27,47 @@ class Worker:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> str:
-        """Run it, with its output in the job's log.
+        """Run it, with its output in the job's log. However this ends, the command has ended before.
 
         Raises:
             RuntimeError: it does not end with 0; submitit stores this.
         """
-        done = subprocess.run([sys.executable, "-m", "landscape", *self.words])
-        if done.returncode:
-            raise RuntimeError(f"landscape {' '.join(self.words)} ended with exit code {done.returncode}")
+        self._process = subprocess.Popen([sys.executable, "-m", "landscape", *self.words], preexec_fn=_deaf)
+        try:
+            # Not `wait`: it holds a lock, and submitit calls `checkpoint` in the middle of it.
+            while (code := self._process.poll()) is None:
+                time.sleep(0.1)
+        finally:
+            self.stop()
+        if code:
+            raise RuntimeError(f"landscape {' '.join(self.words)} ended with exit code {code}")
         return "done"
 
+    def stop(self) -> None:
+        """Ask the command to end, so that it gives up its claim, and wait for it; after 20 s it is killed."""
+        process, last = self._process, time.monotonic() + _GRACE
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        while process.poll() is None and time.monotonic() < last:
+            time.sleep(0.1)
+        process.kill()
+
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
-        """The same command again: it continues where it was."""
+        """The same command again: it continues where it was. submitit calls this in its handler of the job's signal."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(self)
+        self.stop()
+        return submitit.helpers.DelayedSubmission(Worker(self.words))
+
+
+def _deaf() -> None:
+    """Let the command ignore the signal that a job gets before its end: SLURM may send it to all processes of the job."""
+    name = f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"
+    signal.signal(getattr(signal, name, signal.SIGUSR2), signal.SIG_IGN)
 
 
 def submit(words: Sequence[str], folder: Path, workers: int, options: Sequence[str]) -> list[str]:
