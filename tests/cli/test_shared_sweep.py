@@ -123,12 +123,14 @@ def test_a_claim_is_free_once_its_owner_is_gone_or_silent(tmp_path, monkeypatch)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     mine = Claims(tmp_path)
-    record = {"host": claims_module.HOST, "process": gone.pid, "token": "ab" * 8}
+    record = {"host": claims_module.MACHINE, "process": gone.pid, "token": "ab" * 8}
     (tmp_path / "a.claim").write_bytes(sealed(record))
     assert mine.take("a")
     assert mine.lost("a") == 1
     mine.release()
     mine.forget("a")
+    (tmp_path / "c.claim").write_bytes(sealed(record | {"host": claims_module.HOST}))  # of another container, if need be
+    assert not mine.take("c")
     (tmp_path / "b.claim").write_bytes(sealed(record | {"host": "elsewhere"}))
     assert not mine.take("b")
     monkeypatch.setattr(claims_module, "SILENCE", 0.2)
@@ -190,7 +192,7 @@ def test_deaths_before_a_measure_that_was_kept_do_not_count(tmp_path):
 
     def died(kept: int, number: int) -> None:
         for i in range(number):
-            mine = {"host": claims_module.HOST, "process": 1, "token": f"{kept}{i}" * 8, "kept": kept}
+            mine = {"host": claims_module.MACHINE, "process": 1, "token": f"{kept}{i}" * 8, "kept": kept}
             (tmp_path / "claims" / f"{item.id}.lost-{kept}{i}").write_bytes(sealed(mine))
 
     died(0, 3)

@@ -17,13 +17,29 @@ BEAT = 10.0  # seconds between two touches of a claim
 SILENCE = 180.0
 
 
+def _machine() -> str:
+    """What a process number belongs to: the host's name, its boot, and the namespace of processes, where the system tells them.
+
+    Containers may have one name, and process numbers of their own.
+    """
+    told = [HOST]
+    with suppress(OSError):
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        told.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(told)
+
+
+MACHINE = _machine()
+
+
 class Claims:
     """The claims of one process on items of a shared folder; it holds one at a time.
 
     A claim is a file that is created exclusively. Of processes that want one item at the same time, one gets it. A claim whose
     owner has died is renamed, so that it counts as lost, and the item is free again. The owner has died if its process is gone
-    (on the same machine), or if the claim was not touched for `SILENCE` seconds. A process that was only suspended for so long
-    may do the same item as another one: results must therefore be files that are written whole.
+    (on the same machine, in the same container), or if the claim was not touched for `SILENCE` seconds. A process that was only
+    suspended for so long may do the same item as another one: results must therefore be files that are written whole.
 
     Args:
         folder: folder of the claims, created if missing.
@@ -60,7 +76,7 @@ class Claims:
         except OSError as error:
             raise unwritable(path, error) from None
         with os.fdopen(handle, "wb") as file:
-            file.write(sealed({"host": HOST, "process": os.getpid(), "token": self._token, "kept": kept}))
+            file.write(sealed({"host": MACHINE, "process": os.getpid(), "token": self._token, "kept": kept}))
         self._held = path
         self._stop.clear()
         self._beating = threading.Thread(target=self._beat, args=(path, self._stop), daemon=True)
@@ -110,7 +126,7 @@ class Claims:
         before, since = self._seen.get(item, (-1, 0.0))
         if touched != before:
             before, since = self._seen[item] = touched, time.monotonic()
-        gone = owner.get("host") == HOST and not _runs(owner.get("process"))
+        gone = owner.get("host") == MACHINE and not _runs(owner.get("process"))
         if not gone and time.monotonic() - since < SILENCE:
             return False
         token = str(owner.get("token", "unreadable"))[:16]
