@@ -18,10 +18,11 @@ _BOTH = 1.25
 
 
 class Product(NamedTuple):
-    """A product Hv, and the norm of its error."""
+    """A product Hv, the norm of its error, and v^T D(h) v of the plain difference that it was made from."""
 
     vector: Tensor
     error: float
+    form: float
 
 
 class DifferenceProducts:
@@ -81,14 +82,15 @@ class DifferenceProducts:
         return torch.stack(rows)
 
     def with_error(self, v: Float[Tensor, " own"]) -> Product:
-        """(4 D(h) - D(2h)) / 3, and 1.25 ||D(h) - D(2h)|| as its error. Cost: four gradients."""
+        """(4 D(h) - D(2h)) / 3, 1.25 ||D(h) - D(2h)|| as its error, and v^T D(h) v. Cost: four gradients."""
         length = self._weights.norm(v)
         if length == 0:
-            return Product(torch.zeros_like(v), 0.0)
+            return Product(torch.zeros_like(v), 0.0, 0.0)
         near, far = (self._difference(v, length, h) for h in (self.step, 2 * self.step))
         self.count += 2
         error = _BOTH * self._weights.norm(near - far)
-        return Product(near.mul_(4.0).sub_(far).div_(3.0), error)
+        (form,) = self._weights.dots((v, near))
+        return Product(near.mul_(4.0).sub_(far).div_(3.0), error, form)
 
     def _difference(self, v: Tensor, length: float, step: float) -> Tensor:
         """D(step) v."""

@@ -77,7 +77,7 @@ def eigenpairs(
         vectors = run.krylov.rows.clone()
         values, residuals = [], []
         for v in vectors:
-            image, error = products.with_error(v)
+            image, error, _ = products.with_error(v)
             quotient, square = objective.weights.dots((v, image), (v, v))
             values.append(quotient / square)
             residuals.append(objective.weights.norm(image - values[-1] * v) + error)
@@ -111,9 +111,9 @@ def trace(objective: "ShardedObjective", *, probes: int = 16, seed: int = 0) -> 
         for i in range(probes):
             z = weights.random(seed * 1_000_003 + i, "rademacher")
             if i < 2:
-                image, _ = products.with_error(z)
+                image, _, form = products.with_error(z)
                 forms.append(weights.dots((z, image))[0])
-                errors.append(abs(forms[-1] - weights.dots((z, objective.hvp(z)))[0]))
+                errors.append(abs(forms[-1] - form))
             else:
                 forms.append(weights.dots((z, objective.hvp(z)))[0])
             advance(1)

@@ -139,12 +139,14 @@ def checked(kind: str, dtype: torch.dtype, mesh) -> dict[str, object]:
     v = objective.weights.random(5, "gaussian")
     tolerance = 1e-8 if fine else 2e-2
     near(whole(objective, objective.hvp(v)).double(), matrix @ whole(objective, v).double(), tolerance)
-    image, error = objective.products.with_error(v)
+    image, error, form = objective.products.with_error(v)
     true = matrix @ whole(objective, v).double()
     actual = float((whole(objective, image).double() - true).norm())
     assert actual <= error, (kind, dtype, actual, error)
     assert error <= (1e-6 if fine else 0.05) * float(true.norm()), (error, float(true.norm()))
 
+    plain_form = objective.weights.dots((v, objective.hvp(v)))[0]
+    assert abs(form - plain_form) <= (1e-12 if fine else 1e-5) * abs(plain_form)
     error_of = error / float(true.norm())
     exact = torch.linalg.eigvalsh(matrix).flip(0)
     pairs = objective.eigenpairs(2, which="both", tol=1e-6 if fine else 5e-3)
@@ -158,7 +160,9 @@ def checked(kind: str, dtype: torch.dtype, mesh) -> dict[str, object]:
     top = objective.lambda_max()
     assert abs(top.value - float(exact[0])) <= top.stderr + 1e-9
 
+    before_trace = objective.gradients
     trace = objective.trace(probes=8)
+    assert objective.gradients - before_trace == 2 * 8 + 4, "the stated cost"
     probes = [whole(objective, objective.weights.random(i, "rademacher")).double() for i in range(8)]
     forms = np.array([float(z @ matrix @ z) for z in probes])
     assert abs(trace.value - forms.mean()) <= (1e-7 if fine else 0.03) * abs(forms).max()
