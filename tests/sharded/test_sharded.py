@@ -39,6 +39,9 @@ def test_everything_is_the_dense_answer_for_two_and_three_processes(tmp_path):
         difference = torch.tensor(found["piece"]) - torch.tensor(three[kind]["piece"])
         assert float(difference.abs().max()) < (1e-10 if exact else 1e-4)
         for run_ in (found, three[kind]):
+            # The figures of docs/memory-and-processes.md.
+            assert run_["stated"] < (1e-9 if exact else 1e-4)
+            assert 0.6 * run_["stated"] < run_["actual"] <= run_["stated"]
             passes = 2 * run_["steps"]  # two gradients; the root stays whole between forward and backward
             assert run_["hvp"]["_reduce_scatter_base_"] == passes * run_["modules"]
             assert run_["hvp"]["_allgather_base_"] == passes * (2 * run_["modules"] - 1)
