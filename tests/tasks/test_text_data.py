@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_language_models import library, saved, small, text, tokenizer
+from small_language_models import MODELS, library, saved, small, text, tokenizer
 
 from landscape.errors import MalformedError, MismatchError, UsageError
 from landscape.tasks import load, read_data, resolve
@@ -197,3 +197,26 @@ def test_experts_are_told(tmp_path):
     (tmp_path / "a.txt").write_text(text())
     task = resolve(model=f"hf:{tmp_path / 'moe'}", data=f"text:{tmp_path / 'a.txt'},block=16")
     assert any(notice.startswith("a mixture of 4 experts: derivatives are taken with every token") for notice in task.notices)
+
+
+@pytest.mark.parametrize("kind", ["BertLMHeadModel", "RobertaForCausalLM"])
+def test_a_model_that_sees_the_next_token_is_no_language_model(tmp_path, kind):
+    transformers, words = library(), tokenizer()
+    config = getattr(transformers, kind).config_class(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=12,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    getattr(transformers, kind)(config).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    (tmp_path / "a.txt").write_text(text())
+    names = {"model": f"hf:{tmp_path / 'model'}", "data": f"text:{tmp_path / 'a.txt'},block=16"}
+    with pytest.raises(UsageError, match="found one in .* whose predictions depend on later tokens; pass -M is_decoder=True"):
+        resolve(**names)
+    resolve(**names, model_kwargs={"is_decoder": True})
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "bert"])
+def test_causal_models_are_taken_for_such(tmp_path, name):
+    saved(tmp_path / "model", name)
+    (tmp_path / "a.txt").write_text(text())
+    resolve(model=f"hf:{tmp_path / 'model'}", data=f"text:{tmp_path / 'a.txt'},block=16")
