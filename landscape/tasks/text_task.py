@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import UsageError, first_line
+from landscape.errors import UsageError, first_line, printable
 from landscape.network.losses.next_token import NextTokenLoss
 from landscape.tasks.data.dataset import DataSpec
 from landscape.tasks.data.text import blocks, labelled
@@ -63,6 +63,7 @@ def text_task(model: str | nn.Module, options: Mapping[str, Any], spec: DataSpec
         _check_causal(net, texts.batches[0], embedding.num_embeddings, model)
         loss: nn.Module = NextTokenLoss()
     else:
+        _check_single_label(config, model)
         named = {str(name): int(index) for name, index in (config.label2id or {}).items()}
         texts = labelled(spec, tokenizer, **sizes, named=named, padding=config.pad_token_id)
         loss = nn.CrossEntropyLoss()
@@ -73,6 +74,16 @@ def _places(config: Any) -> int | None:
     """The longest input that a model takes."""
     found = next((n for name in _PLACES if isinstance(n := getattr(config, name, None), int) and n > 0), None)
     return found if found is None or config.model_type not in ("roberta", "xlm-roberta", "camembert") else found - 2
+
+
+def _check_single_label(config: Any, name: str) -> None:
+    """Refuse a classifier that was not trained with cross-entropy of one label for each text, by its configuration."""
+    kind = getattr(config, "problem_type", None)
+    if kind not in (None, "single_label_classification") or (kind is None and config.num_labels == 1):
+        found = "one output, which is a regression," if kind is None else f"problem_type {printable(str(kind), limit=40)}"
+        raise UsageError(
+            f"expected a classifier with one label for each text, found {found} in {name}", fix="write a task.py with its loss"
+        )
 
 
 def _check_causal(net: nn.Module, batch: Mapping[str, Tensor], words: int, name: str) -> None:

@@ -210,7 +210,7 @@ def test_a_model_that_sees_the_next_token_is_no_language_model(tmp_path, kind):
     words.save_pretrained(tmp_path / "model")
     (tmp_path / "a.txt").write_text(text())
     names = {"model": f"hf:{tmp_path / 'model'}", "data": f"text:{tmp_path / 'a.txt'},block=16"}
-    with pytest.raises(UsageError, match="found one in .* whose predictions depend on later tokens; pass -M is_decoder=True"):
+    with pytest.raises(UsageError, match=r"found one in .* whose predictions depend on later tokens; pass -M is_decoder=True"):
         resolve(**names)
     resolve(**names, model_kwargs={"is_decoder": True})
 
@@ -220,3 +220,24 @@ def test_causal_models_are_taken_for_such(tmp_path, name):
     saved(tmp_path / "model", name)
     (tmp_path / "a.txt").write_text(text())
     resolve(model=f"hf:{tmp_path / 'model'}", data=f"text:{tmp_path / 'a.txt'},block=16")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, "found problem_type multi_label_classification in"),
+        ({"problem_type": "regression"}, "found problem_type regression in"),
+        ({"num_labels": 1}, "found one output, which is a regression, in"),
+        ({"problem_type": "single_label_classification"}, None),
+    ],
+)
+def test_a_classifier_with_another_loss_is_refused(tmp_path, options, message):
+    saved(tmp_path / "model", "bert", **options)
+    rows = [{"text": line, "label": 0} for line in text(3).splitlines()]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    names = {"model": f"hf:{tmp_path / 'model'}", "data": f"text:{tmp_path / 'a.jsonl'}"}
+    if message is None:
+        assert isinstance(resolve(**names).loss, torch.nn.CrossEntropyLoss)
+        return
+    with pytest.raises(UsageError, match=rf"one label for each text, {message} .*; write a task\.py with its loss"):
+        resolve(**names)

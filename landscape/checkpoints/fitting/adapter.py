@@ -107,8 +107,8 @@ def check_plain(config: Mapping[str, Any] | None, patterns: bool = False) -> Non
     if isinstance(began, str) and began.lower() not in _BEGINNINGS:
         raise _refused(
             f"one that began as {printable(began, limit=40)}, which changes the weights of the base",
-            fix="convert it with model.save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL) of peft, where "
-            "INITIAL holds the adapter before training, or save the merged network (merge_and_unload)",
+            fix="convert it with model.save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL), where "
+            "INITIAL is the adapter as it began, or save the merged network (merge_and_unload)",
         )
 
 
