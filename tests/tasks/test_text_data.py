@@ -57,6 +57,13 @@ def test_no_block_holds_two_documents(tmp_path, words):
     assert torch.equal(found(words, tmp_path / "a.jsonl")["labels"], batch["labels"])
 
 
+def test_lines_end_at_line_feeds_alone(tmp_path, words):
+    lines = ["the cat\fsees", "a red\u2028dog\x85 runs", "a tree\x1c over"]
+    (tmp_path / "a.txt").write_bytes("\r\n".join([*lines, "", " "]).encode())
+    batch = found(words, tmp_path / "a.txt", ",documents=lines")
+    assert [[t for t in row if t != -100] for row in batch["labels"].tolist()] == [words(line)["input_ids"] for line in lines]
+
+
 def test_the_longest_block_is_the_model_s(tmp_path, words):
     (tmp_path / "a.txt").write_text(text())
     assert found(words, tmp_path / "a.txt", places=16)["labels"].shape[1] == 16

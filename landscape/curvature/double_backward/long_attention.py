@@ -174,8 +174,8 @@ class _AttentionSlope(Function):
     @staticmethod
     @last
     def backward(ctx: Any, s: Tensor | None, t: Tensor | None, r: Tensor | None) -> Any:
-        *tensors, mask = ctx.saved_tensors
-        return (*_bent(*tensors, ctx.scores._replace(mask=mask), s, t, r), None, None, None, None)
+        g, q, k, v, out, total, mask = ctx.saved_tensors
+        return (*_bent(g, q, k, v, out, total, ctx.scores._replace(mask=mask), s, t, r), None, None, None, None)
 
 
 def _bent(
