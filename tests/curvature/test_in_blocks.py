@@ -311,6 +311,9 @@ def test_attention_that_is_left_to_pytorch() -> None:
         F.scaled_dot_product_attention(q, k, v, dropout_p=0.5)
         F.scaled_dot_product_attention(q, k, v, bias)
         F.scaled_dot_product_attention(q, k[:1], v[:1])
+        with torch.autocast("cpu", torch.bfloat16):
+            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    assert y.dtype == torch.bfloat16
     assert not replaced.used
 
 
