@@ -9,9 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape import linalg
-from landscape.curvature.attention_heads import Head
 from landscape.linalg.probes import default_generator
-from landscape.objective import Objective
+from landscape.objective import Head, Objective
 from landscape.results import Block, Breakdown, Eigenpairs
 from landscape.spectra.hessian_spectrum import eigenpairs
 
