@@ -104,6 +104,26 @@ class Pairs:
                     total[i] += engine.layout.flatten(bent)
         return total
 
+    def residual_blocks(self, samples: np.ndarray, generator: torch.Generator) -> list[tuple[float, float]]:
+        """Norms of (H_n - G_n) z within a weight tensor and in all of them, z random in that tensor and 0 in the others.
+
+        A pair for every tensor, of the sum over these samples, or over those of one shape. Cost: 3 + 6k forward passes of these samples for k tensors.
+        """
+        engine, method = self.engine, self.engine.method
+        out = []
+        z = {n: torch.randn(t.shape, generator=generator).to(t) for n, t in engine.tensors(self.theta).items()}
+        for _, batch, u in self._gathered(samples, lambda f, rows, _: f.residual[rows], samples, len(samples)):
+            with engine.derivatives(self.theta):
+                leaves = engine.leaves(self.theta)
+                with method.graph():
+                    output = engine.forward(leaves, method.laid_out(batch), method.folded)
+                slope = grad((output * u).sum(), leaves, create_graph=True)
+                for name in leaves:
+                    bent = vjp({name: slope[name]}, leaves, {name: z[name]})
+                    squares = {n: float(t.double().square().sum()) for n, t in bent.items()}
+                    out.append((squares[name] ** 0.5, sum(squares.values()) ** 0.5))
+        return out
+
     def _gathered(
         self,
         samples: np.ndarray,

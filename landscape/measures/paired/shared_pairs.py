@@ -18,8 +18,9 @@ from landscape.symmetry.affine_tensors import breaks
 MANY = 64
 # Samples that share a random vector in a draw of H - G.
 TOGETHER = 8
-# Samples on which a vanishing block of H - G is checked, and the share of a row that it may have.
-_CHECKED, _ROUNDING = 4, 1e-3
+# Samples on which vanishing blocks of H - G are checked, half as many for more tensors than that; the share of a row that a
+# block may have.
+_CHECKED, _MANY_TENSORS, _ROUNDING = 4, 32, 1e-3
 
 Squares = Callable[[Tensor], Tensor]
 
@@ -92,7 +93,7 @@ class Shared:
         return self._rests[mark]
 
     def is_affine(self) -> bool:
-        """Whether diag(H - G) = 0: by the operations of the network, and checked on two weight tensors."""
+        """Whether diag(H - G) = 0: by the operations of the network, and checked on every weight tensor."""
         if self.affine is None:
             found = self.objective.watched(breaks)
             self.reason = f"not affine in every weight tensor: {', '.join(found[:3])}" if found else ""
@@ -103,27 +104,17 @@ class Shared:
         return self.affine
 
     def _vanishes(self) -> bool:
-        """Whether blocks of H - G vanish for the samples of the largest residuals: those of two tensors, along random vectors.
-
-        The largest tensor is one of them, the other is drawn.
-        """
+        """Whether the block of H - G of every tensor vanishes along a random vector, for the samples of the largest residuals."""
         objective, pairs = self.objective, self.pairs
-        samples = np.sort(np.argsort(-pairs.residuals, kind="stable")[:_CHECKED])
-        g = torch.Generator().manual_seed(self.seed)
-        entries = list(objective.layout)
-        largest = max(range(len(entries)), key=lambda i: entries[i].stop - entries[i].start)
-        other = int(torch.randint(len(entries), (1,), generator=g))
-        parts = [slice(entries[i].start, entries[i].stop) for i in dict.fromkeys((largest, other))]
-        z = torch.zeros(len(parts), objective.dim, dtype=objective.dtype, device=objective.device)
-        for row, part in zip(z, parts, strict=True):
-            row[part] = torch.randn(part.stop - part.start, generator=g).to(z)
+        tensors = len(objective.layout)
+        few = _CHECKED if tensors <= _MANY_TENSORS else _CHECKED // 2
+        samples = np.sort(np.argsort(-pairs.residuals, kind="stable")[:few])
 
         def work(_: np.ndarray) -> np.ndarray:
-            rows = pairs.residual_product(samples, np.ones(len(samples)), z)
-            own = [float(row[part].norm()) - _ROUNDING * float(row.norm()) for row, part in zip(rows, parts, strict=True)]
-            return np.array([own])
+            blocks = pairs.residual_blocks(samples, torch.Generator().manual_seed(self.seed))
+            return np.array([[own - _ROUNDING * whole for own, whole in blocks]])
 
-        share = len(parts) * len(samples) / objective.samples
+        share = tensors * len(samples) / objective.samples
         found = objective.shared_out(work, np.zeros(1, dtype=np.int64), products=share)
         return bool((found <= 1e-30).all())
 
