@@ -141,6 +141,7 @@ def test_the_operations_tell_what_second_derivatives_say(name):
     assert (largest < 1e-12) == affine
 
 
+@pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter")
 @pytest.mark.parametrize("reduce", ["multiply", "sum", "amax"])
 def test_an_operation_with_a_choice_of_how_to_reduce_counts_as_not_read(reduce):
     model = Scattered(reduce)

@@ -45,13 +45,15 @@ class Shared:
     _rests: dict[object, "Rests"] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, objective: Objective, generator: torch.Generator) -> "Shared | None":
-        """Those of the generator's seed; None where the loss has no pairs."""
+    def of(cls, objective: Objective, generator: torch.Generator) -> "Shared | str":
+        """Those of the generator's seed; or why there are no pairs."""
 
-        def begin() -> "Shared | None":
+        def begin() -> "Shared | str":
             pairs = objective.pairs()
-            if pairs is None or not pairs.weights.sum() > 0 or not np.isfinite(pairs.weights).all():
-                return None
+            if isinstance(pairs, str):
+                return pairs
+            if not pairs.weights.sum() > 0 or not np.isfinite(pairs.weights).all():
+                return "the loss has no curvature in the outputs"
             size, norms = objective.theta.abs(), layer_norms(objective)
 
             def squares(rows: Tensor) -> Tensor:
@@ -125,26 +127,28 @@ class Rests:
     def __init__(self, objective: Objective, pairs: Pairs, draw: Callable[[torch.Generator], Tensor], seed: int) -> None:
         self.objective, self.pairs, self.draw, self.seed = objective, pairs, draw, seed
         self.together = min(TOGETHER, objective.samples)
-        self.sums = np.cumsum(pairs.residuals)
+        self.weights = pairs.residuals * pairs.sizes
+        self.sums = np.cumsum(self.weights)
         self.values = np.zeros(0)
 
-    def first(self, count: int) -> Part:
-        """The mean of the first draws."""
+    def mean(self, count: int, after: int = 0) -> Part:
+        """The mean of so many draws, of those after the first ones; draws of another number are independent of them."""
         if self.sums[-1] == 0:  # every sample is fitted exactly
             return Part(np.zeros(1), np.zeros(1), np.inf)
-        if count > len(self.values):
-            share = (count - len(self.values)) * self.together / self.objective.samples
-            fresh = np.arange(len(self.values), count)
+        last = after + count
+        if last > len(self.values):
+            share = (last - len(self.values)) * self.together / self.objective.samples
+            fresh = np.arange(len(self.values), last)
             found = self.objective.shared_out(lambda items: np.stack([self._one(int(i)) for i in items]), fresh, products=share)
             self.values = np.concatenate([self.values, found[:, 0]])
-        known = self.values[:count]
+        known = self.values[after:last]
         return Part(known.mean(keepdims=True), variance_of_mean(known[:, None]), count - 1.0)
 
     def _one(self, number: int) -> np.ndarray:
         g = torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 2 + 1 & 0x7FFF_FFFF_FFFF_FFFF)
         at = torch.rand(self.together, generator=g, dtype=torch.float64).numpy() * self.sums[-1]
         samples = np.clip(np.searchsorted(self.sums, at, side="right"), 0, len(self.sums) - 1)
-        factors = self.sums[-1] / (self.together * self.pairs.residuals[samples])
+        factors = self.sums[-1] / (self.together * self.weights[samples])
         z = self.draw(g)[None]
         bent = self.pairs.residual_product(samples, factors, z)
         return np.array([float((z.double() * bent.double()).sum())])
