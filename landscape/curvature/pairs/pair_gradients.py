@@ -112,7 +112,8 @@ class Pairs:
     def residual_blocks(self, samples: np.ndarray, generator: torch.Generator) -> list[tuple[float, float]]:
         """Norms of (H_n - G_n) z within a weight tensor and in all of them, z random in that tensor and 0 in the others.
 
-        A pair for every tensor, of the sum over these samples, or over those of one shape. Cost: 3 + 6k forward passes of these samples for k tensors.
+        A pair for every tensor, of the sum over these samples, or over those of one shape. Cost: 3 + 6k forward passes of these
+        samples for k tensors.
         """
         engine, method = self.engine, self.engine.method
         out = []

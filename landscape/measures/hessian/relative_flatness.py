@@ -100,12 +100,12 @@ def relative_flatness(
     random = default_generator(generator)
     draw = _probes(objective, weights)
     fresh = torch.Generator().manual_seed(random.initial_seed() + 1)
-    lost = ""
+    inexact = ""
     if relative_error or exact:
         found = _paired(objective, weights, draw, layers, random, relative_error, exact)
         if isinstance(found, Estimate):
             return found
-        lost = f"not exact: {found}; " if exact else ""
+        inexact = f"not exact: {found}; " if exact else ""
     forms: list[float] = []
 
     def more(count: int) -> None:
@@ -125,8 +125,8 @@ def relative_flatness(
         low, high = estimate.interval() or (0.0, 0.0)
         reached = high - low <= 2.5 * relative_error * abs(estimate.value)
         estimate = replace(estimate, converged=reached, reason=f"probes: {len(forms)}")
-    if lost:
-        estimate = replace(estimate, reason=lost + (estimate.reason or f"probes: {len(forms)}"))
+    if inexact:
+        estimate = replace(estimate, reason=inexact + (estimate.reason or f"probes: {len(forms)}"))
     return with_data_error(objective, estimate, [draw(fresh) for _ in range(DATA_PROBES)])
 
 

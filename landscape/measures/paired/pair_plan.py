@@ -68,7 +68,7 @@ def _planned(
     """Pairs to find exactly, pairs to draw and draws of H - G; or that probes of H take less."""
     objective, every = shared.objective, len(terms)
     single = not isinstance(terms, Redrawn)
-    if single and (exact or PILOT + LEAST >= _ALL * every):
+    if single and (exact or _ALL * every <= PILOT + LEAST):
         heavy = every
         pilot = _only(terms.estimate(every, 0), place)
         spread = 0.0

@@ -114,9 +114,10 @@ def paired_trace(
 ) -> Estimate | str:
     """Trace of B^T H B, or of B^T G B, with a 95 % interval whose half-width is `relative_error` of the value.
 
-    A pilot of 16 of the heaviest pairs and 32 draws of the others, and where H - G counts of 16 draws of it, tells what each way
-    would cost, and is not used again. `reason` names the one that was taken: "exact diagonal" (diag H = diag G), "control variate" (G by pairs, H - G
-    by probes) or, for G itself, "pairs". All pairs are taken where that is asked for (`exact`) or costs no more.
+    A pilot of 16 of the heaviest pairs and 32 draws of the others, and where H - G counts of 16 draws of it, tells what each
+    way would cost; its draws are not used again. `reason` names the way that was taken: "exact diagonal" (diag H = diag G),
+    "control variate" (G by pairs, H - G by probes) or, for G itself, "pairs". All pairs are taken where that is asked for
+    (`exact`) or costs hardly more.
 
     Args:
         objective: the network on its data.

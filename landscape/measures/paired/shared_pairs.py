@@ -106,7 +106,7 @@ class Shared:
         return self.affine
 
     def _vanishes(self) -> bool:
-        """Whether the block of H - G of every tensor vanishes along a random vector, for the samples of the largest residuals."""
+        """Whether every tensor's block of H - G vanishes along a random vector, for the samples of the largest residuals."""
         objective, pairs = self.objective, self.pairs
         tensors = len(objective.layout)
         few = _CHECKED if tensors <= _MANY_TENSORS else _CHECKED // 2
