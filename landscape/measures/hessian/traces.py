@@ -39,7 +39,8 @@ def trace(
         relative_error: target half-width of the 95 % interval, relative to the trace. The way that takes least is then chosen
             after a pilot, and `probes` is ignored. 0 uses `probes` probes.
         exact: take all pairs of a sample and a factor of its loss's curvature, so that tr G has no error; H - G has that of
-            `relative_error` (0.05 if 0), unless it has no trace. Where the loss has no pairs `reason` says "not exact" and why.
+            `relative_error` (0.05 if 0), or what four times the work of probes gives (`converged` tells), unless it has none.
+            Where the loss has no pairs `reason` says "not exact" and why.
         generator: generator of the probes; default seed 0.
 
     Returns:
