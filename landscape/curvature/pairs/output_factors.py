@@ -117,7 +117,7 @@ def factors_of(engine: Engine, theta: Float[Tensor, " P"]) -> list[Factors] | st
         if is_exhausted(error):
             raise
     sizes = Sizes(engine)
-    sizes.weigh(engine, theta, engine.batches[0])
+    sizes.weigh(engine, theta)
     for batch in engine.batches:
         with engine.derivatives(theta), torch.no_grad(), sizes.watching(len(batch)) as seen:
             output = engine.forward(engine.tensors(theta), method.laid_out(batch)).contiguous()

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
 from landscape.errors import is_exhausted
-from landscape.network.batches import Batch
+from landscape.network.batches import Batch, merged
 
 # Samples whose derivatives weigh the layers against each other.
 FEW = 8
@@ -58,9 +59,9 @@ class Sizes:
             for handle in handles:
                 handle.remove()
 
-    def weigh(self, engine: Engine, theta: Float[Tensor, " P"], batch: Batch) -> None:
+    def weigh(self, engine: Engine, theta: Float[Tensor, " P"]) -> None:
         """Find the layers' shares c_l on a few samples. Cost: a gradient of these."""
-        batch = batch.first(FEW)
+        batch = _spread(engine.batches)
         outputs: list[tuple[str, Tensor]] = []
 
         def keep(name: str, output: Any) -> None:
@@ -95,6 +96,15 @@ class Sizes:
             return torch.ones(count, dtype=torch.float64)
         size = torch.stack([self.shares[name] * own for name, own in found.items()]).sum(0)
         return torch.where(torch.isfinite(size) & (size > 0), size, torch.ones_like(size))
+
+
+def _spread(batches: list[Batch]) -> Batch:
+    """Samples at equal distances in all data, however they come in batches; those of one batch if shapes differ."""
+    ends = np.cumsum([len(b) for b in batches])
+    places = np.unique(np.linspace(0, ends[-1] - 1, FEW).round().astype(np.int64))
+    home = np.searchsorted(ends, places, side="right")
+    parts = [batches[b][torch.from_numpy(places[home == b] - (ends[b] - len(batches[b])))] for b in np.unique(home)]
+    return merged(parts) or parts[0]
 
 
 def _width(layer: nn.Module, h: Tensor) -> float:
