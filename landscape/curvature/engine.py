@@ -124,7 +124,7 @@ class Engine(ForwardPass):
         with self.derivatives(theta):
             for batch, share in self.own:
                 leaves = self.leaves(theta)
-                with self._large_in_blocks(batch):
+                with in_blocks():  # without the loss, so that it does not tell whether anything is large
                     output = self.forward(leaves, batch)
                 push = pusher(output, leaves)
                 bend = self.loss_curvature(output, batch)
@@ -162,7 +162,10 @@ class Engine(ForwardPass):
 
     @contextmanager
     def _large_in_blocks(self, batch: Batch) -> Iterator[None]:
-        """Losses over a vocabulary and long attention in blocks; without a context where a batch was seen to have neither."""
+        """Losses over a vocabulary and long attention in blocks; without a context where a batch was seen to have neither.
+
+        For passes from the weights to the loss: only those see everything.
+        """
         if id(batch) in self._small:
             yield
             return

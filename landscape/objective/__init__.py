@@ -1,5 +1,6 @@
 """The loss of a network as a function of its weights: values, gradients and curvature products."""
 
+from landscape.curvature.attention_heads import Head
 from landscape.objective.objective import Objective
 
-__all__ = ["Objective"]
+__all__ = ["Head", "Objective"]

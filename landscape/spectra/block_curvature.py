@@ -1,5 +1,6 @@
 """Curvature by layer, filter and attention head: trace and largest eigenvalue of each diagonal block of the Hessian."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from landscape import linalg
 from landscape.linalg.probes import default_generator
-from landscape.objective import Objective
+from landscape.objective import Head, Objective
 from landscape.results import Block, Breakdown, Eigenpairs
 from landscape.spectra.hessian_spectrum import eigenpairs
 
@@ -18,7 +19,7 @@ def breakdown(
     objective: Objective,
     *,
     filters: bool = False,
-    heads: bool = False,
+    heads: bool | Sequence[Head] = False,
     top: Eigenpairs | None = None,
     probes: int = 64,
     tol: float = 1e-3,
@@ -38,7 +39,7 @@ def breakdown(
     Args:
         objective: the network on its data.
         filters: whether to include every filter and neuron.
-        heads: whether to include every attention head, see `Objective.attention_heads`.
+        heads: whether to include every attention head, see `Objective.attention_heads`; or heads that it has found.
         top: eigenpairs of the Hessian, of which the one of the largest eigenvalue gives the shares; None computes it.
         probes: random vectors for the traces, at least 2.
         tol: relative residual of a filter's or head's eigenvalue.
@@ -68,37 +69,38 @@ def breakdown(
     options: dict[str, Any] = {"generator": random, "dtype": objective.dtype, "device": objective.device}
     layers = list(objective.layout.layers)
     names, ids = _sections(objective)
-    found = objective.attention_heads()[0] if heads else []
-    members = torch.zeros(len(found), objective.dim, dtype=torch.bool)
-    for row, head in zip(members, found, strict=True):
-        row[head.weights] = True
+    found = list(heads) if not isinstance(heads, bool) else objective.attention_heads()[0] if heads else []
     # Sections of the sweep may not overlap: a part of one that is in other heads is a section of its own.
-    parts, ids = torch.unique(torch.stack((ids.cpu(), *members.long())), dim=1, return_inverse=True)
-    owner, within = parts[0].tolist(), parts[1:].bool().numpy()
+    owner, within = _refined(ids, len(names), [head.weights.cpu() for head in found])
     together = objective.plan.block
     sweep = linalg.quadratic_forms(objective.hvp, objective.dim, probes=probes, block=together, sections=ids, **options)
+    forms = np.pad(sweep.sections, ((0, 0), (0, len(owner) - sweep.sections.shape[1])))  # the last tensors may be empty
     values = eigenpairs(objective, 1, generator=default_generator(None)) if top is None else top
     leading = values.vectors[int(np.argmax(values.values))].cpu().double().square()
+    shares = torch.bincount(ids, weights=leading, minlength=len(owner)).numpy()
+    place = {layer: i for i, layer in enumerate(layers)}
+    layer_of = np.array([place[layer] for layer, _ in names])[owner]
     out = []
-    for layer in layers:
+    for i, layer in enumerate(layers):
         part = objective.only(*(e.name for e in objective.layout.layers[layer]))
-        inside = np.array([names[i][0] == layer for i in owner])
-        share = float(leading[torch.from_numpy(inside)[ids]].sum())
-        trace, largest = linalg.mean_estimate(sweep.sections[:, inside].sum(1)), eigenpairs(part, generator=random).estimate(0)
-        out.append(Block(layer, None, part.dim, trace, largest, share=share))
-    chosen: list[tuple[np.ndarray, dict[str, Any]]] = []  # the sections of every further block, and what it is
+        inside = np.flatnonzero(layer_of == i)
+        trace, largest = linalg.mean_estimate(forms[:, inside].sum(1)), eigenpairs(part, generator=random).estimate(0)
+        out.append(Block(layer, None, part.dim, trace, largest, share=float(shares[inside].sum())))
+    chosen: list[tuple[np.ndarray, Tensor, dict[str, Any]]] = []  # sections and weights of every further block, and what it is
     if filters:
-        for i, (layer, number) in enumerate(names):
+        whole = torch.from_numpy(owner)[ids]
+        weights = whole.argsort(stable=True).split(whole.bincount(minlength=len(names)).tolist())
+        sections = np.split(owner.argsort(kind="stable"), np.bincount(owner).cumsum()[:-1])
+        for (layer, number), block, inside in zip(names, weights, sections, strict=True):
             if number is not None:
-                chosen.append((np.array([i == o for o in owner]), {"layer": layer, "filter": number}))
+                chosen.append((inside, block, {"layer": layer, "filter": number}))
     for head, inside in zip(found, within, strict=True):
-        chosen.append((inside, {"layer": head.layer, "filter": None, "head": head.number, "shared": head.shared}))
-    blocks = [torch.from_numpy(inside)[ids].nonzero()[:, 0] for inside, _ in chosen]
-    on_device = [block.to(objective.device) for block in blocks]
+        chosen.append((inside, head.weights, {"layer": head.layer, "filter": None, "head": head.number, "shared": head.shared}))
+    on_device = [block.to(objective.device) for _, block, _ in chosen]
     tops = linalg.block_eigenvalues(objective.hvp, objective.dim, on_device, tol=tol, together=together, **options)
-    for block, (inside, what), largest in zip(blocks, chosen, tops, strict=True):
-        trace = linalg.mean_estimate(sweep.sections[:, inside].sum(1))
-        out.append(Block(**what, weights=len(block), trace=trace, lambda_max=largest, share=float(leading[block].sum())))
+    for (inside, block, what), largest in zip(chosen, tops, strict=True):
+        trace = linalg.mean_estimate(forms[:, inside].sum(1))
+        out.append(Block(**what, weights=len(block), trace=trace, lambda_max=largest, share=float(shares[inside].sum())))
     return Breakdown(out)
 
 
@@ -116,4 +118,38 @@ def _sections(objective: Objective) -> tuple[list[tuple[str, int | None]], Int[T
         if e.filters is None:
             ids[e.start : e.stop] = len(names)
             names.append((e.layer, None))
-    return names, ids
+    return names, ids.cpu()
+
+
+def _refined(ids: Int[Tensor, " P"], count: int, heads: list[Int[Tensor, " n"]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Divide sections, in place, so that each is within a head or outside of it.
+
+    Args:
+        ids: (P,) the section of each weight; overwritten.
+        count: of the sections.
+        heads: positions of each head's weights, without repetitions.
+
+    Returns:
+        (s,) the section that each came from, and the sections of each head.
+
+    Cost: a sort of each head's weights.
+    """
+    sizes, owner = ids.bincount(minlength=count).tolist(), list(range(count))
+    holders: list[list[int]] = [[] for _ in range(count)]
+    for h, weights in enumerate(heads):
+        touched, place, inside = ids[weights].unique(return_inverse=True, return_counts=True)
+        now = touched.tolist()
+        for i, (section, n) in enumerate(zip(touched.tolist(), inside.tolist(), strict=True)):
+            if n < sizes[section]:  # the part in this head becomes a section
+                now[i] = len(owner)
+                sizes[section] -= n
+                sizes.append(n)
+                owner.append(owner[section])
+                holders.append(list(holders[section]))
+            holders[now[i]].append(h)
+        ids[weights] = torch.tensor(now, dtype=ids.dtype)[place]
+    within: list[list[int]] = [[] for _ in heads]
+    for section, held in enumerate(holders):
+        for h in held:
+            within[h].append(section)
+    return np.array(owner, dtype=np.int64), [np.array(sections, dtype=np.int64) for sections in within]

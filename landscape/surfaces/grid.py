@@ -217,7 +217,8 @@ def _slice(
         parts: list[Losses | Extremes] = [drawn.losses]
         if asked.curvature:
             parts.append(Extremes(chart, settled_products(objective, run), run, warm=tolerance is None))
-        again = [int(np.ravel_multi_index(place, chart.shape)) for place in recomputed_places(chart.shape)]
+        compared = [] if drawn.exact is None else drawn.exact.order
+        again = compared + [int(np.ravel_multi_index(place, chart.shape)) for place in recomputed_places(chart.shape)]
         found = surveyed(drawn.named(empty), chart, parts, run, seen, tolerance, again)
         run.drop_all_vectors()
         found = drawn.compared(found, run)

@@ -133,7 +133,8 @@ def interpolation(
         if curvature:
             parts.append(Extremes(chart, settled_products(start, kept), kept, warm=allowed is None))
         empty = Slice(chart.axes, chart.coordinates, {}, {}, None, title, facts, path=True)
-        found = surveyed(drawn.named(empty), chart, parts, kept, seen, allowed)
+        compared = () if drawn.exact is None else drawn.exact.order
+        found = surveyed(drawn.named(empty), chart, parts, kept, seen, allowed, compared)
         kept.drop_all_vectors()
         found = drawn.compared(found, kept)
         heights = {q: _barrier(q, found, chart, drawn.losses) for q in found.values if q.endswith(_OF_BARRIERS)}
@@ -160,10 +161,16 @@ def _barrier(quantity: str, piece: Slice, chart: Chart, losses: Losses) -> Barri
     lost = i + np.flatnonzero(~np.isin(between, (DONE, INTERPOLATED)))
     if len(lost):
         return Barrier(np.inf, None, float(at[lost[0]]), ends)
+    objective = losses.objectives["test_" if quantity != kind else ""]
+    if kind == "accuracy" and (between == INTERPOLATED).any():
+        return Barrier(math.nan, None, math.nan, ends, "accuracies are interpolated, without a bound: leave the tolerance out")
     sign = -1.0 if kind == "accuracy" else 1.0
     heights = sign * (values[i : j + 1] - ends)
-    top = i + int(np.argmax(heights))
-    objective = losses.objectives["test_" if quantity != kind else ""]
+    computed = between != INTERPOLATED
+    while not computed[top := int(np.argmax(heights))]:  # the highest point is computed
+        heights[top] = sign * (objective.evaluate(*chart.at(chart.place(i + top))).loss.value - ends)
+        computed[top] = True
+    top += i
     each = [objective.evaluate(*chart.at(chart.place(k))).each for k in (top, i, j)]
     stderr = None
     if all(kind in e for e in each):

@@ -10,6 +10,8 @@ from torch import nn
 from torch.func import functional_call, hessian
 
 import landscape as ls
+from landscape.checkpoints.fitting.adapter import check_plain
+from landscape.errors import MismatchError
 
 # Both libraries import torchvision, which beside a CPU build of torch needs its missing operators tolerated.
 importlib.import_module("landscape.tasks.torchvision_import")
@@ -117,3 +119,37 @@ def test_the_command_line_on_a_folder_that_peft_saved(tmp_path):
     (result,) = found["results"]
     assert result["measures"]["lambda_max"]["value"] == pytest.approx(float(values[-1]), rel=1e-4)
     assert result["provenance"]["params"] == ["lora"]
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+@pytest.mark.parametrize("began", [True, "gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora"])
+def test_adapters_that_began_by_changing_their_base_are_refused_until_converted(began, tmp_path):
+    peft = importlib.import_module("peft")
+    torch.manual_seed(0)
+    base, targets = made["bert"]()
+    before = {n: p.clone() for n, p in base.state_dict().items()}
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=began))
+    now = {n.removeprefix("base_model.model.").replace(".base_layer", ""): p for n, p in model.state_dict().items()}
+    moved = any(not torch.equal(p, now[n]) for n, p in before.items())
+    assert moved == (began in ("pissa", "pissa_niter_4", "olora"))
+    model.peft_config["default"].init_lora_weights = True  # as PEFT asks for, before it saves the beginning
+    model.save_pretrained(str(tmp_path / "initial"))
+    model.peft_config["default"].init_lora_weights = began
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.add_(0.1 * torch.randn_like(p) if "lora_" in name else 0)
+    model.save_pretrained(str(tmp_path / "saved"))
+    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    if not moved:
+        check_plain(config)
+        return
+    with pytest.raises(MismatchError, match=rf"that began as {began}, .*path_initial_model_for_weight_conversion=INITIAL"):
+        check_plain(config)
+    model.save_pretrained(str(tmp_path / "plain"), path_initial_model_for_weight_conversion=str(tmp_path / "initial"))
+    check_plain(json.loads((tmp_path / "plain" / "adapter_config.json").read_text()), patterns=True)
+    # What was converted is right on the base as it was.
+    fresh = made["bert"]()[0]
+    fresh.load_state_dict(before)
+    converted = peft.PeftModel.from_pretrained(fresh, str(tmp_path / "plain"))
+    inputs = {n: t for n, t in made["data"]().items() if n != "labels"}
+    torch.testing.assert_close(converted.eval()(**inputs).logits, model.eval()(**inputs).logits, rtol=1e-4, atol=1e-5)

@@ -154,6 +154,77 @@ def test_logits_whose_gradient_is_changed_or_cut_are_not_followed() -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_layer_whose_tensors_are_written_to_is_not_followed(which) -> None:
+    """Input, matrix or bias changes before the loss; the gradient of all else is PyTorch's."""
+
+    def f(*xs: Tensor) -> Tensor:
+        used = [x.detach().clone() if i == which else x for i, x in enumerate(xs)]
+        z = F.linear(*used)
+        used[which].mul_(3)
+        return F.cross_entropy(z.mT, LABELS) + sum(x.sin().sum() for x in xs)
+
+    h, w, b = (x.requires_grad_() for x in drawn((2, N, 5), (V, 5), (V,)))
+    with in_blocks():
+        value = f(h, w, b)
+    assert "_LogitsBackward" in nodes(value)
+    if which == 2:  # PyTorch saves the others, and refuses
+        agree(f, [h.detach(), w.detach(), b.detach()], "_LogitsBackward")
+
+
+def test_labels_that_are_written_to_after_the_loss() -> None:
+    def f(h: Tensor, w: Tensor) -> Tensor:
+        labels = LABELS.clone()
+        loss = F.cross_entropy((h @ w.mT).mT.clone(), labels)
+        reused.append(labels)
+        return loss
+
+    reused: list[Tensor] = []
+    h, w = (x.requires_grad_() for x in drawn((2, N, 5), (V, 5)))
+    with in_blocks():
+        value = f(h, w)
+    reused[0].zero_()
+    (slope,) = torch.autograd.grad(value, h, create_graph=True)
+    found = torch.autograd.grad(slope.sin().sum(), w)[0]
+    (slope,) = torch.autograd.grad(f(h, w), h, create_graph=True)
+    torch.testing.assert_close(found, torch.autograd.grad(slope.sin().sum(), w)[0], rtol=1e-9, atol=1e-12)
+
+
+class Cast(nn.Module):
+    """A head in autocast, with a float32 layer before it."""
+
+    def __init__(self, loss: bool = False) -> None:
+        super().__init__()
+        self.first, self.head, self.loss = nn.Linear(5, 8), nn.Linear(8, V), loss
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        x = self.first(x).tanh()
+        with torch.autocast("cpu", torch.bfloat16):
+            z = self.head(x)
+            return z if y is None else F.cross_entropy(z, y)
+
+
+def test_a_head_in_autocast_has_pytorchs_derivatives() -> None:
+    torch.manual_seed(0)
+    model, (x,), y = Cast(), drawn((12, 5), dtype=torch.float32), torch.arange(12) % V
+    found = []
+    for context in (in_blocks(), nullcontext()):
+        with context:
+            losses = F.cross_entropy(model(x).float(), y), model(x, y)
+        assert not {"_HeadBackward"} & (nodes(losses[0]) | nodes(losses[1]))
+        found.append([g for loss in losses for g in torch.autograd.grad(loss, list(model.parameters()))])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3 * float(b.abs().max()))
+    for a, b in zip(found[0][4:], found[1][4:], strict=True):
+        assert torch.equal(a, b)  # inside autocast nothing is replaced
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, y))
+    plain = replace(objective._engine)
+    plain._small.update(map(id, plain.batches))
+    v = drawn((1, objective.dim), seed=1, dtype=torch.float32)[0]
+    truth = plain.hvp(objective.theta, v)
+    torch.testing.assert_close(objective._engine.hvp(objective.theta, v), truth, rtol=0, atol=0.02 * float(truth.abs().max()))
+
+
 def test_arguments_by_name() -> None:
     agree(
         lambda h, w: F.cross_entropy(input=F.linear(input=h, weight=w).mT, target=PADDED),
@@ -240,7 +311,37 @@ def test_attention_that_is_left_to_pytorch() -> None:
         F.scaled_dot_product_attention(q, k, v, dropout_p=0.5)
         F.scaled_dot_product_attention(q, k, v, bias)
         F.scaled_dot_product_attention(q, k[:1], v[:1])
+        with torch.autocast("cpu", torch.bfloat16):
+            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    assert y.dtype == torch.bfloat16
     assert not replaced.used
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_mask_that_is_written_to_between_layers(wide) -> None:
+    """A small mask is copied; of one that is larger than the queries, the change is told instead of a wrong derivative."""
+
+    def f(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = drawn((2, 4, 9, 9) if wide else (2, 1, 1, 9), seed=5)[0]
+        y = F.scaled_dot_product_attention(q, k, v, mask)
+        mask.zero_()
+        return bowl(F.scaled_dot_product_attention(y[..., :3], k, v, mask))
+
+    if wide:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            twice(f, drawn(*QKV), True)
+    else:
+        agree(f, drawn(*QKV), "_AttentionBackward")
+
+
+def test_more_keys_than_queries_for_grouped_heads_is_told_by_pytorch() -> None:
+    q, k = (t.requires_grad_() for t in drawn((2, 2, 9, 3), (2, 4, 9, 3)))
+    messages = []
+    for context in (in_blocks(), nullcontext()):
+        with context, pytest.raises(RuntimeError) as error:
+            F.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +392,24 @@ def test_products_of_a_language_model_are_the_dense_hessians() -> None:
         expected = ls.Objective(model, lambda z, t: F.nll_loss(z.log_softmax(1), t), [(x, y)], dtype="float64")
     torch.testing.assert_close(objective.gradient(), expected.gradient(), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(objective.ggnvp(v), expected.ggnvp(v), rtol=1e-9, atol=1e-10)
+
+
+def test_gauss_newton_products_leave_later_passes_in_blocks(monkeypatch) -> None:
+    """They end at the outputs, and must not mark a batch as one without anything large."""
+    counted = []
+    right = vocabulary._Head.apply
+    monkeypatch.setattr(vocabulary._Head, "apply", lambda *args: counted.append(1) or right(*args))
+    torch.manual_seed(0)
+    x, y = drawn((6, 5))[0], torch.arange(6) % V  # no attention: only the loss is large
+    objective = Objective(nn.Linear(5, V), nn.CrossEntropyLoss(), (x, y), dtype="float64")
+    engine, v = objective._engine, drawn((1, objective.dim), seed=1)[0]
+    engine.ggnvp(objective.theta, v)
+    assert not counted
+    engine.gradient(objective.theta)
+    assert len(counted) == 1
+    engine.hvp(objective.theta, v)
+    assert len(counted) > 1
+    assert not engine._small
 
 
 def test_a_loss_that_the_model_computes_itself() -> None:

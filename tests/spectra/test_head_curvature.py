@@ -13,6 +13,7 @@ import landscape as ls
 from landscape.objective import Objective
 from landscape.report import figure_heads
 from landscape.results import Block
+from landscape.spectra.block_curvature import _refined
 
 WIDTH, TOKENS, WORDS = 8, 5, 7
 
@@ -202,3 +203,26 @@ def test_the_picture_has_all_heads_and_says_what_is_shared() -> None:
     assert [ax.get_title("left") for ax in fields] == ["Largest eigenvalue", "Trace", "Top eigenvector's share"]
     assert all(ax.images[0].get_array().shape == (1, 4) and len(ax.texts) == 4 for ax in fields)
     assert f"up to {4 * WIDTH} weights" in figure._supxlabel.get_text()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sections_divided_by_heads_are_the_distinct_memberships(seed) -> None:
+    """By one head at a time, as by the distinct columns of the table of all heads and weights."""
+    g = torch.Generator().manual_seed(seed)
+    sections = torch.randint(0, 5, (200,), generator=g)
+    members = torch.rand(4, 200, generator=g) < torch.tensor([0.1, 0.5, 0.9, 1.0])[:, None]
+    ids = sections.clone()
+    owner, within = _refined(ids, 5, [row.nonzero()[:, 0] for row in members])
+    assert len(torch.stack((sections, *members.long())).unique(dim=1)[0]) == len(ids.unique()) == len(owner)
+    assert torch.equal(torch.from_numpy(owner)[ids], sections)
+    for row, inside in zip(members, within, strict=True):
+        assert torch.equal(torch.isin(ids, torch.from_numpy(inside)), row)
+
+
+def test_heads_that_were_found_are_not_traced_again(monkeypatch) -> None:
+    found, _ = objective(Grouped())
+    first = ls.breakdown(found, heads=True, probes=2).heads
+    heads, _ = found.attention_heads()
+    monkeypatch.setattr(Objective, "attention_heads", None)
+    again = ls.breakdown(found, heads=heads, probes=2).heads
+    assert [(b.name, b.weights, b.trace.value) for b in again] == [(b.name, b.weights, b.trace.value) for b in first]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_language_models import library, saved, small, text, tokenizer
+from small_language_models import MODELS, library, saved, small, text, tokenizer
 
 from landscape.errors import MalformedError, MismatchError, UsageError
 from landscape.tasks import load, read_data, resolve
@@ -55,6 +55,13 @@ def test_no_block_holds_two_documents(tmp_path, words):
     assert len(batch["labels"]) == 5
     assert [[t for t in row if t != -100] for row in batch["labels"].tolist()] == [words(line)["input_ids"] for line in lines]
     assert torch.equal(found(words, tmp_path / "a.jsonl")["labels"], batch["labels"])
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path, words):
+    lines = ["the cat\fsees", "a red\u2028dog\x85 runs", "a tree\x1c over"]
+    (tmp_path / "a.txt").write_bytes("\r\n".join([*lines, "", " "]).encode())
+    batch = found(words, tmp_path / "a.txt", ",documents=lines")
+    assert [[t for t in row if t != -100] for row in batch["labels"].tolist()] == [words(line)["input_ids"] for line in lines]
 
 
 def test_the_longest_block_is_the_model_s(tmp_path, words):
@@ -197,3 +204,47 @@ def test_experts_are_told(tmp_path):
     (tmp_path / "a.txt").write_text(text())
     task = resolve(model=f"hf:{tmp_path / 'moe'}", data=f"text:{tmp_path / 'a.txt'},block=16")
     assert any(notice.startswith("a mixture of 4 experts: derivatives are taken with every token") for notice in task.notices)
+
+
+@pytest.mark.parametrize("kind", ["BertLMHeadModel", "RobertaForCausalLM"])
+def test_a_model_that_sees_the_next_token_is_no_language_model(tmp_path, kind):
+    transformers, words = library(), tokenizer()
+    config = getattr(transformers, kind).config_class(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=12,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    getattr(transformers, kind)(config).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    (tmp_path / "a.txt").write_text(text())
+    names = {"model": f"hf:{tmp_path / 'model'}", "data": f"text:{tmp_path / 'a.txt'},block=16"}
+    with pytest.raises(UsageError, match=r"found one in .* whose predictions depend on later tokens; pass -M is_decoder=True"):
+        resolve(**names)
+    resolve(**names, model_kwargs={"is_decoder": True})
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "bert"])
+def test_causal_models_are_taken_for_such(tmp_path, name):
+    saved(tmp_path / "model", name)
+    (tmp_path / "a.txt").write_text(text())
+    resolve(model=f"hf:{tmp_path / 'model'}", data=f"text:{tmp_path / 'a.txt'},block=16")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, "found problem_type multi_label_classification in"),
+        ({"problem_type": "regression"}, "found problem_type regression in"),
+        ({"num_labels": 1}, "found one output, which is a regression, in"),
+        ({"problem_type": "single_label_classification"}, None),
+    ],
+)
+def test_a_classifier_with_another_loss_is_refused(tmp_path, options, message):
+    saved(tmp_path / "model", "bert", **options)
+    rows = [{"text": line, "label": 0} for line in text(3).splitlines()]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    names = {"model": f"hf:{tmp_path / 'model'}", "data": f"text:{tmp_path / 'a.jsonl'}"}
+    if message is None:
+        assert isinstance(resolve(**names).loss, torch.nn.CrossEntropyLoss)
+        return
+    with pytest.raises(UsageError, match=rf"one label for each text, {message} .*; write a task\.py with its loss"):
+        resolve(**names)

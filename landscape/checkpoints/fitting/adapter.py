@@ -20,6 +20,8 @@ _OTHER_FORMS = (
 )  # fmt: skip
 
 _PATTERNS = ("rank_pattern", "alpha_pattern")
+# Ways to begin that leave the base's weights as they are. Others, such as PiSSA and OLoRA, take a part out of them.
+_BEGINNINGS = ("gaussian", "eva", "orthogonal")
 
 
 def is_adapter(state: Mapping[str, Tensor]) -> bool:
@@ -101,6 +103,13 @@ def check_plain(config: Mapping[str, Any] | None, patterns: bool = False) -> Non
         raise _refused("one with use_dora, whose norm of the weight PEFT leaves out of the gradient")
     if unsupported is not None:
         raise _refused(f"one with {unsupported}")
+    began = config.get("init_lora_weights")
+    if isinstance(began, str) and began.lower() not in _BEGINNINGS:
+        raise _refused(
+            f"one that began as {printable(began, limit=40)}, which changes the weights of the base",
+            fix="convert it with model.save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL), where "
+            "INITIAL is the adapter as it began, or save the merged network (merge_and_unload)",
+        )
 
 
 def _updated(
@@ -120,9 +129,9 @@ def _updated(
     return (weight.detach().double() + scale * product.to(weight.device)).to(weight.dtype)
 
 
-def _refused(found: str) -> MismatchError:
+def _refused(found: str, fix: str | None = None) -> MismatchError:
     """The error for an adapter that cannot be applied."""
     return MismatchError(
         f"expected a plain LoRA adapter of the model's layers, with its configuration, found {found}",
-        fix="wrap the base with peft.get_peft_model in task.py, or save the merged network (merge_and_unload)",
+        fix=fix or "wrap the base with peft.get_peft_model in task.py, or save the merged network (merge_and_unload)",
     )

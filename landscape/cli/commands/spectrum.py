@@ -158,12 +158,13 @@ def _blocks(
     from landscape.report.exports.spreadsheet import blocks_csv
     from landscape.spectra.block_curvature import breakdown
 
-    blocks = breakdown(objective, filters=filters, heads=heads, top=pairs, generator=seeded(seed))
+    found, unread = objective.attention_heads() if heads else ([], [])
+    blocks = breakdown(objective, filters=filters, heads=found, top=pairs, generator=seeded(seed))
     small = blocks.filters
     terminal.table(("layer", *_BLOCK_HEAD), [b.row() for b in blocks.layers])
     document["layers"] = [b.to_json() for b in blocks.layers]
     if heads:
-        _heads(terminal, objective, blocks)
+        _heads(terminal, unread, blocks)
         document["heads"] = [b.to_json() for b in blocks.heads]
     if small:
         top = sorted(small, key=lambda b: -b.lambda_max.value)[:_SHOWN]
@@ -174,9 +175,8 @@ def _blocks(
     return blocks
 
 
-def _heads(terminal: Terminal, objective: "Objective", blocks: "Breakdown") -> None:
+def _heads(terminal: Terminal, unread: list[str], blocks: "Breakdown") -> None:
     """The table of the heads, how shared weights are counted, and the layers whose heads cannot be read."""
-    unread = objective.attention_heads()[1]
     if blocks.heads:
         terminal.table(("head", *_BLOCK_HEAD), [b.row() for b in blocks.heads])
         most = max(b.shared for b in blocks.heads)

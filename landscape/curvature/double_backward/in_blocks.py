@@ -40,12 +40,12 @@ class _Logits(NamedTuple):
     Attributes:
         head: the layer.
         rows: in the tensor's shape, the row of the layer's input behind every element; no stride along the outputs.
-        version: of the tensor when it was made; another one if it has been written to.
+        versions: of the tensor and of the layer's tensors when it was made; others if one has been written to.
     """
 
     head: Head
     rows: Tensor
-    version: int
+    versions: tuple[int | None, ...]
 
 
 class in_blocks(TorchFunctionMode):  # a context, used like a function
@@ -69,8 +69,8 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         kwargs = kwargs or {}
         ours: Any = NotImplemented
         if func is F.scaled_dot_product_attention:
-            ours = long_attention(*args, **kwargs)
-        elif func is F.cross_entropy:
+            ours = NotImplemented if _autocast(args, kwargs) else long_attention(*args, **kwargs)
+        elif func is F.cross_entropy and not _autocast(args, kwargs):
             if "input" in kwargs:
                 args, kwargs = (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
             ours = functools.partial(cross_entropy, head=self._head(args[0]))(*args, **kwargs)
@@ -90,9 +90,12 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
             return
         if out.shape[-1] < CLASSES or out.grad_fn is None:
             return
+        if any(t.dtype != out.dtype for t in (x, matrix, bias) if t is not None):
+            return  # cast on the way, as in autocast: the layer has been computed in another dtype
         weight = matrix if func is F.linear else matrix.mT
         rows = torch.arange(out.numel() // out.shape[-1], device=out.device).view(*out.shape[:-1], 1).expand(out.shape)
-        self._logits[out] = _Logits(Head(x.reshape(-1, x.shape[-1]), weight, bias), rows, out._version)
+        head = Head(x.reshape(-1, x.shape[-1]), weight, bias)
+        self._logits[out] = _Logits(head, rows, _versions(out, head))
 
     def _follow(self, func: Callable[..., Any], out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember what a rearrangement of such outputs consists of."""
@@ -102,7 +105,7 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
             return
         if func in _COPIES:
             if (out.dtype, out.shape, out.device) == (source.dtype, source.shape, source.device):
-                self._logits[out] = _Logits(known.head, known.rows, out._version)
+                self._logits[out] = _Logits(known.head, known.rows, _versions(out, known.head))
             return
         if func is Tensor.__getitem__ and not all(
             i is None or i is Ellipsis or isinstance(i, int | slice)
@@ -117,12 +120,12 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         along = next((i for i in range(rows.ndim) if rows.shape[i] == outputs and rows.stride(i) == 0), None)
         if along is not None and rows.shape == out.shape:
             rows = rows.select(along, 0).contiguous().unsqueeze(along).expand(out.shape)
-            self._logits[out] = _Logits(known.head, rows, out._version)
+            self._logits[out] = _Logits(known.head, rows, _versions(out, known.head))
 
     def _known(self, t: Any) -> _Logits | None:
-        """What is known of a tensor, unless it has been written to or a hook changes its gradient."""
+        """What is known of a tensor, unless it or its layer has been written to or a hook changes its gradient."""
         known: _Logits | None = self._logits.get(t) if isinstance(t, Tensor) else None
-        return None if known is None or t._version != known.version or t._backward_hooks else known
+        return None if known is None or _versions(t, known.head) != known.versions or t._backward_hooks else known
 
     def _head(self, logits: Any) -> tuple[Head, Tensor] | None:
         """The layer that gives these logits, classes along dimension 1, and the row of its input behind each target."""
@@ -133,3 +136,13 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         if rows.shape[1] != len(known.head.weight) or rows.stride(1) != 0:
             return None
         return known.head, rows.select(1, 0)
+
+
+def _versions(out: Tensor, head: Head) -> tuple[int | None, ...]:
+    """How often an output and the tensors of its layer have been written to."""
+    return tuple(None if t is None or t.is_inference() else t._version for t in (out, *head))
+
+
+def _autocast(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether PyTorch would choose the dtype of a function that is called with these arguments."""
+    return any(isinstance(t, Tensor) and torch.is_autocast_enabled(t.device.type) for t in (*args[:1], *kwargs.values()))

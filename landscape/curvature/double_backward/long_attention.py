@@ -40,6 +40,7 @@ class Scores(NamedTuple):
         scale: factor c of q k^T.
         causal: whether a query sees no later key.
         mask: True where a query sees a key, or a number to add; of a shape that broadcasts to (B, H, T, T'); None for none.
+            Between passes it is with the saved tensors, not here.
         heads: (key heads, query heads that share each).
     """
 
@@ -77,13 +78,16 @@ def long_attention(
     if (
         dropout_p
         or not len(query) == len(key) == len(value)
-        or not key.shape[1] == value.shape[1] == query.shape[1] / shared
+        or not key.shape[1] * shared == value.shape[1] * shared == query.shape[1]
         or key.shape[2] != value.shape[2]
         or (attn_mask is not None and (attn_mask.requires_grad or is_causal))
     ):
         return NotImplemented
     c = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return _Attention.apply(query, key, value, Scores(c, is_causal, attn_mask, (key.shape[1], shared)))
+    # Networks may write to a mask between layers. A small one is copied; of a larger one autograd refuses the change.
+    small = attn_mask is not None and attn_mask.numel() * attn_mask.element_size() <= query.nbytes
+    mask = attn_mask.clone() if small and attn_mask is not None else attn_mask
+    return _Attention.apply(query, key, value, mask, Scores(c, is_causal, None, (key.shape[1], shared)))
 
 
 def _parts(q: Tensor, k: Tensor, scores: Scores) -> Iterator[tuple[slice, int]]:
@@ -129,7 +133,8 @@ class _Attention(Function):
     """O = softmax(c q k^T + mask) v."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
+        ctx.scores, scores = scores, scores._replace(mask=mask)
         out, total = q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(q.shape[:3])
         for part, seen in _parts(q, k, scores):
             s = _scores(q, k[:, :, :seen], part, scores)
@@ -137,21 +142,23 @@ class _Attention(Function):
             level = torch.where(level == -math.inf, 0.0, level)  # a query that sees no key has weights of 0
             total[:, :, part] = _back(level, scores)
             out[:, :, part] = _back(s.sub_(level[..., None]).exp_() @ v[:, :, :seen], scores)
-        ctx.save_for_backward(q, k, v, out, total)
-        ctx.scores = scores
+        ctx.save_for_backward(q, k, v, out, total, mask)
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        q, k, v, out, total = ctx.saved_tensors
-        return (*_AttentionSlope.apply(g, q, k, v, out.detach(), total, ctx.scores), None)
+        q, k, v, out, total, mask = ctx.saved_tensors
+        return (*_AttentionSlope.apply(g, q, k, v, out.detach(), total, mask, ctx.scores), None, None)
 
 
 class _AttentionSlope(Function):
     """(g, q, k, v) -> dq, dk, dv. Output and log sum exp are functions of q, k, v, and their part is in what those get."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, total: Tensor, scores: Scores) -> Any:
+    def forward(
+        ctx: Any, g: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, total: Tensor, mask: Tensor | None, scores: Scores
+    ) -> Any:
+        ctx.scores, scores = scores, scores._replace(mask=mask)
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for part, seen in _parts(q, k, scores):
             keys, p = k[:, :, :seen], _weights(q, k[:, :, :seen], total, part, scores)
@@ -160,16 +167,15 @@ class _AttentionSlope(Function):
             bend = (rows @ v[:, :, :seen].mT).sub_((rows * _rows(out, part, scores)).sum(-1, keepdim=True)).mul_(p)
             to_q[:, :, part] = _back((bend @ keys).mul_(scores.scale), scores)
             to_k[:, :, :seen] += (bend.mT @ _rows(q, part, scores)).mul_(scores.scale)
-        ctx.save_for_backward(g, q, k, v, out, total)
-        ctx.scores = scores
+        ctx.save_for_backward(g, q, k, v, out, total, mask)
         ctx.set_materialize_grads(False)
         return to_q, to_k, to_v
 
     @staticmethod
     @last
     def backward(ctx: Any, s: Tensor | None, t: Tensor | None, r: Tensor | None) -> Any:
-        g, q, k, v, out, total = ctx.saved_tensors
-        return (*_bent(g, q, k, v, out, total, ctx.scores, s, t, r), None, None, None)
+        g, q, k, v, out, total, mask = ctx.saved_tensors
+        return (*_bent(g, q, k, v, out, total, ctx.scores._replace(mask=mask), s, t, r), None, None, None, None)
 
 
 def _bent(

@@ -85,7 +85,7 @@ def cross_entropy(
     if not len(kept):
         return NotImplemented
     every = len(kept) == len(labels)
-    labels = labels if every else labels[kept]
+    labels = labels.clone() if every else labels[kept]  # the caller may write to its own
     if bool(((labels < 0) | (labels >= logits.shape[1])).any()):
         return NotImplemented  # PyTorch says what is wrong
     counts = logits.new_ones(len(labels)) if weight is None else weight.to(logits)[labels]

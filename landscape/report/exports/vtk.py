@@ -19,9 +19,10 @@ def vtk(piece: Slice) -> bytes:
     """The slice as VTK XML (.vtr): a rectilinear grid of n_1 x n_2 x 1 points, or n_1 x 1 x 1 of a line.
 
     The grid's x is axis 1, its y axis 2; coordinates are not rounded. Every quantity, its standard errors and its status (0
-    missing, 1 done, 2 not finite, 3 failed, 4 not converged) are point data, with units. Points whose loss is missing or failed
-    are hidden (`vtkGhostType`), so that ParaView leaves a hole there. A loss that is not finite is kept: remove it with the
-    filter Threshold on `loss_status` before warping. Title, provenance, check, tracks and the rest are field data.
+    missing, 1 done, 2 not finite, 3 failed, 4 not converged, 5 interpolated) are point data, with units. Points whose loss is
+    missing or failed are hidden (`vtkGhostType`), so that ParaView leaves a hole there. A loss that is not finite is kept:
+    remove it with the filter Threshold on `loss_status` before warping. Title, provenance, check, tracks and the rest are field
+    data.
 
     The grid is flat. In ParaView, "Warp By Scalar" uses any quantity as height, with a chosen scale; "Calculator" takes its
     logarithm.

@@ -6,13 +6,13 @@ import numpy as np
 import plotly.graph_objects as graph
 from scipy.interpolate import RegularGridInterpolator
 
-from landscape.report.quantities import quantity_name, shown, step_label
+from landscape.report.quantities import quantity_name, shown, states, step_label
 from landscape.report.style import FIELD, VERMILLION, asks_for_log, label_text, log_ticks, short, tick_text
 from landscape.report.surfaces.coarse import preview
 from landscape.report.surfaces.depth import ELEVATIONS, Heights
 from landscape.report.surfaces.plane import AZIMUTH
 from landscape.report.surfaces.tracks import finely
-from landscape.results import Slice
+from landscape.results import INTERPOLATED, Slice
 
 TALL = 0.8  # height of the box, whose sides have length 1, as in the figure
 TITLE = 48  # characters in a line of an axis title; plotly writes a third line over the numbers
@@ -47,7 +47,9 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         axis |= named
         bar |= named | {"title": {"text": _written(f"{quantity_name(quantity)},\nlog scale")}}
     x, y = (np.asarray(c, float) for c in piece.coordinates)
-    texts = [[short(float(v)) for v in row] for row in np.ma.filled(values, np.nan).T]
+    between = states(piece, quantity).T == INTERPOLATED
+    told = zip(np.ma.filled(values, np.nan).T, between, strict=True)
+    texts = [[short(float(v)) + ", interpolated" * bool(b) for v, b in zip(*rows, strict=True)] for rows in told]
     # plotly expects y along the rows, as matplotlib does.
     surface = graph.Surface(
         x=x,

@@ -104,16 +104,22 @@ class Slice(Printed):
         return Cells(("quantity", "smallest", "largest", "finite points"), rows, (self.title, grid), tuple(notes))
 
     def records(self) -> list[Mapping[str, Any]]:
-        """One row per point: the coordinates "a" and "b", every quantity, and its standard error as "NAME_stderr"."""
+        """One row per point: the coordinates "a" and "b", every quantity, and its standard error as "NAME_stderr".
+
+        With a tolerance also "NAME_status": "done" where it was computed, "interpolated" between.
+        """
         columns: dict[str, np.ndarray] = {
             name: np.ravel(np.ma.filled(np.ma.asarray(v, float), np.nan)) for name, v in self.values.items()
         }
         columns |= {
             f"{name}_stderr": np.ravel(np.ma.filled(np.ma.asarray(v, float), np.nan)) for name, v in self.stderr.items()
         }
+        states = {} if self.refinement is None else {f"{name}_status": np.ravel(v) for name, v in self.status.items()}
         places = product(*(c.tolist() for c in self.coordinates))
         return [
-            dict(zip("ab", place, strict=False)) | {name: float(column[k]) for name, column in columns.items()}
+            dict(zip("ab", place, strict=False))
+            | {name: float(column[k]) for name, column in columns.items()}
+            | {name: STATUS[column[k]] for name, column in states.items()}
             for k, place in enumerate(places)
         ]
 

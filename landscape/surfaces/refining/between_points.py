@@ -49,14 +49,16 @@ def interpolated(piece: Slice, known: Known, tolerance: Tolerance) -> Slice:
 
 
 def _errors_between(errors: np.ndarray, known: Known, rest: np.ndarray) -> np.ndarray:
-    """Standard errors at the points between, from the logarithms of those at the known points."""
+    """Standard errors at the points between: from their logarithms, or where some are 0 from their squares."""
     own = errors.ravel()[known.numbers]
     use = np.isfinite(own)
     if not use.any():
         return np.full(len(rest), np.nan)
-    logarithms = np.log(np.maximum(own[use], np.finfo(float).tiny))
-    found = interpolated_linearly(known.places[known.numbers[use]], logarithms, known.places[rest])
-    return np.exp(np.clip(found, logarithms.min(), logarithms.max()))
+    positive = bool((own[use] > 0).all())
+    kept = np.log(own[use]) if positive else own[use] ** 2
+    found = interpolated_linearly(known.places[known.numbers[use]], kept, known.places[rest])
+    found = np.clip(found, kept.min(), kept.max())
+    return np.exp(found) if positive else np.sqrt(found)
 
 
 def _with(column: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from landscape.errors import NumericalError, UsageError
 from landscape.machine.json_values import number_or_nan
 from landscape.results.surfaces.refinement import EIGENVALUE_ERROR, HeldOut
 from landscape.surfaces.axes.chart import Chart
-from landscape.surfaces.refining.smooth_fit import Fit, fit, interpolated_linearly
+from landscape.surfaces.refining.smooth_fit import Fit, fit, interpolated_linearly, suits_logarithms
 from landscape.surfaces.running.point_records import Record
 
 BOUNDED = ("loss", "test_loss", "lambda_max", "lambda_min")  # the quantities that the tolerance holds for
@@ -23,7 +24,9 @@ class Known:
     Attributes:
         chart: the grid.
         numbers: the points.
-        held: those of them that were held out, the last to be computed.
+        held: those of the last round that were drawn at random and held out.
+        extremes: those of the last round that had the smallest and the largest interpolated value; judged like `held`.
+        rounds: how often points were held out.
         values: quantity -> (n,) values; nan where there is none.
         errors: quantity -> (n,) what the tolerance is measured in; only the quantities that it holds for.
     """
@@ -31,33 +34,46 @@ class Known:
     chart: Chart
     numbers: np.ndarray
     held: tuple[int, ...]
+    extremes: tuple[int, ...]
+    rounds: int
     values: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, chart: Chart, name: str, numbers: Sequence[int], held: Sequence[int], records: Mapping[str, Record]) -> "Known":
+    def of(cls, chart: Chart, name: str, rounds: Sequence[Mapping[str, list[int]]], records: Mapping[str, Record]) -> "Known":
         """The values of one kind of measurement.
+
+        Args:
+            chart: the grid.
+            name: of the measurement.
+            rounds: for each round its "points", and which of them were "held out" or "extremes".
+            records: those of the points. An eigenvalue that did not converge counts as none.
 
         Raises:
             NumericalError: no point has a value.
             UsageError: the losses have no standard error.
         """
+        numbers = [k for one in rounds for k in one["points"]]
         rows: dict[str, np.ndarray] = {}
         found = [records.get(f"{name}:{k}", {}) for k in numbers]
         for i, record in enumerate(found):
             for quantity, row in record.get("values", {}).items():
-                rows.setdefault(quantity, np.full((2, len(numbers)), np.nan))[:, i] = [number_or_nan(x) for x in row[:2]]
+                column = rows.setdefault(quantity, np.full((2, len(numbers)), np.nan))
+                if quantity not in record.get("unconverged", ()):
+                    column[:, i] = [number_or_nan(x) for x in row[:2]]
         values = {q: row[0] for q, row in rows.items()}
         if not any(np.isfinite(v).any() for v in values.values()):
             reason = next((r["failed"] for r in found if "failed" in r), "no finite value")
             raise NumericalError(f"expected points that can be computed, found that all failed: {reason}")
         errors = {q: _errors(q, rows, values) for q in BOUNDED if q in values}
-        return cls(chart, np.array(numbers, int), tuple(held), values, errors)
+        last, tries = rounds[-1], sum(bool(one["held out"]) for one in rounds)
+        return cls(chart, np.array(numbers, int), tuple(last["held out"]), tuple(last["extremes"]), tries, values, errors)
 
     def spline(self, quantity: str, at: np.ndarray, without_held: bool = False) -> Fit:
         """A bounded quantity at the points `at`, from the known ones with finite values."""
         use = self.finite(quantity, without_held)
-        return fit(self.places[self.numbers[use]], self.values[quantity][use], self.places[at])
+        known = self.places[self.numbers[use]]
+        return fit(known, self.values[quantity][use], self.places[at], quantity in self.logarithmic)
 
     def between(self, quantity: str, at: np.ndarray, without_held: bool = False) -> np.ndarray:
         """Any quantity at the points `at`; one that is not bounded, such as an accuracy, lies between its known values."""
@@ -76,16 +92,29 @@ class Known:
     def finite(self, quantity: str, without_held: bool = False) -> np.ndarray:
         """Mask over the known points: those with a finite value."""
         good = np.isfinite(self.values[quantity])
-        return good & ~np.isin(self.numbers, self.held) if without_held else good
+        return good & ~np.isin(self.numbers, (*self.held, *self.extremes)) if without_held else good
+
+    @cached_property
+    def logarithmic(self) -> frozenset[str]:
+        """The bounded quantities whose logarithms are interpolated: one choice for all points, which those held out share."""
+        rest = np.setdiff1d(np.arange(self.chart.size), self.numbers)
+        found = set()
+        for quantity in self.errors:
+            use = self.finite(quantity, without_held=True)
+            if (self.values[quantity][self.finite(quantity)] > 0).all() and use.any():
+                known = self.places[self.numbers[use]]
+                found |= {quantity} if suits_logarithms(known, self.values[quantity][use], self.places[rest]) else set()
+        return frozenset(found)
 
     def off(self) -> dict[int, float]:
-        """How far each point held out is from what the others say, in errors; infinite where it has no value."""
-        found = dict.fromkeys(self.held, 0.0)
-        at = np.array(self.held, int)
-        for quantity in self.errors if self.held else ():
-            exact, errors = (of[quantity][self._order] for of in (self.values, self.errors))
+        """How far points held out and extremes are from what the others say, in errors; infinite where one has no value."""
+        judged = (*self.held, *self.extremes)
+        found = dict.fromkeys(judged, 0.0)
+        at, where = np.array(judged, int), self._where(judged)
+        for quantity in self.errors if judged else ():
+            exact, errors = (of[quantity][where] for of in (self.values, self.errors))
             ratios = np.abs(self.between(quantity, at, without_held=True) - exact) / errors
-            for k, ratio in zip(self.held, ratios, strict=True):
+            for k, ratio in zip(judged, ratios, strict=True):
                 found[k] = max(found[k], float(ratio) if np.isfinite(ratio) else np.inf)
         return found
 
@@ -93,27 +122,27 @@ class Known:
         """What the points held out say about each quantity."""
         found: dict[str, HeldOut] = {}
         for quantity, values in self.values.items() if self.held else ():
-            exact = values[self._order]
+            exact = values[self._where(self.held)]
             good = np.isfinite(exact)
             if not good.any():
                 continue
             at = np.array(self.held, int)[good]
-            errors = self.errors[quantity][self._order][good] if quantity in self.errors else None
+            errors = self.errors[quantity][self._where(self.held)][good] if quantity in self.errors else None
             places = [self.chart.place(int(k)) for k in at]
-            found[quantity] = HeldOut.of(self.between(quantity, at, without_held=True), exact[good], errors, places)
+            predicted = self.between(quantity, at, without_held=True)
+            found[quantity] = HeldOut.of(predicted, exact[good], errors, places, self.rounds)
         return found
 
-    @property
+    @cached_property
     def places(self) -> np.ndarray:
         """(size, d) places of all points of the chart, in a unit cube."""
         index = np.unravel_index(np.arange(self.chart.size), self.chart.shape)
         return np.stack(index, axis=1) / (np.array(self.chart.shape) - 1)
 
-    @property
-    def _order(self) -> np.ndarray:
-        """Where the points held out stand among the known ones."""
-        where = {int(k): i for i, k in enumerate(self.numbers)}
-        return np.array([where[k] for k in self.held], int)
+    def _where(self, numbers: Sequence[int]) -> np.ndarray:
+        """Where points stand among the known ones."""
+        at = {int(k): i for i, k in enumerate(self.numbers)}
+        return np.array([at[k] for k in numbers], int)
 
 
 def _errors(quantity: str, rows: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -13,9 +13,11 @@ from landscape.surfaces.refining.smooth_fit import nearest_distance
 
 LATTICE = 11  # points of the first lattice on each axis
 NEAR = 3  # steps around the centre, where a minimum is narrowest, that are all computed
-SAFETY = 0.3  # share of the tolerance up to which the two splines may be apart
+SAFETY = 0.2  # share of the tolerance up to which the two splines may be apart
+KEPT = 0.6  # share of the tolerance up to which points held out may be off: what was not held out may be further off
 GROWTH = 0.1  # new points of a round, as a share of the known ones
 HELD_OUT, SHARE = 40, 1 / 8  # points held out at least, but of a small grid no more than this share of the interpolated ones
+_FEWEST = 4  # points on an axis, and a third of the finite values, that splines need
 _MOST = 0.7  # share of known points from which on all are computed
 _BESIDE = 1.5  # a point this much further from one without a finite value than from one with may be without, too
 _AROUND = 2.5  # steps around a point that was missed
@@ -52,8 +54,10 @@ def first_points(chart: Chart, needed: Sequence[int]) -> list[int]:
     return [k for level in chart.levels() for k in level if k in numbers]
 
 
-def next_points(known: Known, tolerance: Tolerance, together: int = 1) -> tuple[list[int], list[int]]:
-    """The points to compute next, and those of them that are held out; none if the last held out were within the tolerance.
+def next_points(known: Known, tolerance: Tolerance, together: int = 1) -> tuple[list[int], list[int], list[int]]:
+    """The points to compute next; which of them are held out, and which are extremes. None if the last ones were right.
+
+    All of the rest are computed where splines cannot help: few points on an axis, few finite values, or most points known.
 
     Args:
         known: the computed values.
@@ -62,25 +66,35 @@ def next_points(known: Known, tolerance: Tolerance, together: int = 1) -> tuple[
     """
     chart = known.chart
     rest = np.setdiff1d(np.arange(chart.size), known.numbers)
-    if not len(rest) or len(known.numbers) > _MOST * chart.size:
-        return rest.tolist(), []
+    few = min(chart.shape) < _FEWEST or any(known.finite(q).sum() < 3 * _FEWEST for q in known.errors)
+    if few or not len(rest) or len(known.numbers) > _MOST * chart.size:
+        return rest.tolist(), [], []
+    try:
+        return _next(known, rest, tolerance, together)
+    except np.linalg.LinAlgError:  # the finite points lie on a line
+        return rest.tolist(), [], []
+
+
+def _next(known: Known, rest: np.ndarray, tolerance: Tolerance, together: int) -> tuple[list[int], list[int], list[int]]:
+    """`next_points` where splines exist."""
     worst = _apart(known, rest)
-    missed = [k for k, off in known.off().items() if off > tolerance.errors]
+    missed = [k for k, off in known.off().items() if off > KEPT * tolerance.errors]
     if missed:
         distance = nearest_distance(known.places[missed], known.places[rest])[0]
-        worst[distance <= _AROUND * _step(chart)] = np.inf
+        worst[distance <= _AROUND * _step(known.chart)] = np.inf
     confirmed = bool(known.held) and not missed
-    # Points held out that were right confirm the splines, unless they are now further apart than the tolerance.
-    bad = worst > (1.0 if confirmed else SAFETY) * tolerance.errors
+    # Points held out that were right confirm the splines, unless they are now further apart than that.
+    bad = worst > (KEPT if confirmed else SAFETY) * tolerance.errors
     if bad.any():
         most = max(8, int(GROWTH * len(known.numbers)))
-        return rest[_spaced(known, rest, worst, bad, _rounded_up(most, together))].tolist(), []
+        return rest[_spaced(known, rest, worst, bad, _rounded_up(most, together))].tolist(), [], []
     if confirmed:
-        return [], []
+        return [], [], []
     draw = np.random.default_rng([tolerance.seed, len(known.numbers)])
     size = min(_rounded_up(HELD_OUT, together), max(8, int(SHARE * len(rest))), len(rest))
     held = sorted(draw.choice(rest, size, replace=False).tolist())
-    return [*held, *sorted(_extremes(known, rest) - set(held))], held
+    extremes = sorted(_extremes(known, rest) - set(held))
+    return [*held, *extremes], held, extremes
 
 
 def _apart(known: Known, rest: np.ndarray) -> np.ndarray:

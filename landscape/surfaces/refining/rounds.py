@@ -11,6 +11,8 @@ from landscape.surfaces.running.measurement import Extremes, Losses, Some
 from landscape.surfaces.running.point_loop import recheck, survey
 from landscape.surfaces.running.run_directory import Run, agreed
 
+_KINDS = ("points", "held out", "extremes")
+
 
 def refined(
     part: Losses | Extremes,
@@ -32,23 +34,24 @@ def refined(
         UsageError: losses without a standard error to measure the tolerance in; a saved point differs from its value now.
         NumericalError: every point of the first lattice failed.
     """
-    numbers: list[int] = []
-    held: list[int] = []
+    rounds: list[dict[str, list[int]]] = []
     while True:
-        known = Known.of(chart, part.name, numbers, held, run.journal.records) if numbers else None
+        count = sum(len(one["points"]) for one in rounds)
+        known = Known.of(chart, part.name, rounds, run.journal.records) if rounds else None
 
         def choose(known: Known | None = known) -> dict[str, Any]:
-            new = (first_points(chart, needed), []) if known is None else next_points(known, tolerance, part.together)
-            return dict(zip(("points", "held out"), new, strict=True))
+            if known is None:
+                return dict(zip(_KINDS, (first_points(chart, needed), [], []), strict=True))
+            return dict(zip(_KINDS, next_points(known, tolerance, part.together), strict=True))
 
-        chosen = _stored(run, f"{part.name}-after-{len(numbers)}-points", choose, chart.size)
+        chosen = _stored(run, f"{part.name}-after-{count}-points", choose, chart.size)
         if known is not None and not chosen["points"]:
             return known
         some = Some(part, chosen["points"])
-        if not numbers:
+        if not rounds:
             recheck(some, run.journal, chart)
         survey(some, run.journal, seen)
-        numbers, held = numbers + chosen["points"], chosen["held out"]
+        rounds.append(chosen)
 
 
 def _stored(run: Run, name: str, choose: Callable[[], dict[str, Any]], size: int) -> dict[str, list[int]]:
@@ -58,7 +61,7 @@ def _stored(run: Run, name: str, choose: Callable[[], dict[str, Any]], size: int
         MalformedError: the file is damaged.
     """
     found = choose() if run.folder is None else agreed(run.folder, name, choose)
-    lists = [found.get(kind) for kind in ("points", "held out")]
+    lists = [found.get(kind) for kind in _KINDS]
     if not all(isinstance(one, list) and all(isinstance(k, int) and 0 <= k < size for k in one) for one in lists):
         raise MalformedError(f"expected lists of points in {name}.json, found {found}", fix=f"delete {run.folder}")
     return found

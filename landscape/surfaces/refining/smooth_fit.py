@@ -26,13 +26,22 @@ class Fit:
     apart: np.ndarray
 
 
-def fit(places: Float[np.ndarray, "n d"], values: Float[np.ndarray, " n"], at: Float[np.ndarray, "m d"]) -> Fit:
-    """Interpolate values by polyharmonic splines, or their logarithms if all are positive and the splines agree better there.
+def fit(
+    places: Float[np.ndarray, "n d"],
+    values: Float[np.ndarray, " n"],
+    at: Float[np.ndarray, "m d"],
+    logarithms: bool = False,
+) -> Fit:
+    """Interpolate values by polyharmonic splines.
 
     Args:
         places: points with known values, in units in which the grid is a unit cube.
         values: finite.
         at: points where values are wanted.
+        logarithms: interpolate the logarithms of positive values.
+
+    Raises:
+        np.linalg.LinAlgError: the points lie on a line, or too close together.
 
     Cost: O(n^3 + n m) for up to 3,000 points; beyond that each value is taken from its 100 nearest points.
 
@@ -49,15 +58,19 @@ def fit(places: Float[np.ndarray, "n d"], values: Float[np.ndarray, " n"], at: F
     """
     if not len(at):
         return Fit(np.zeros(0), np.zeros(0))
-    plain = _pair(places, values, at)
-    if not (values > 0).all():
-        return Fit(plain[1], np.abs(plain[0] - plain[1]))
-    with np.errstate(over="ignore"):
-        logged = np.exp(_pair(places, np.log(values), at))
-    found = [Fit(pair[1], np.abs(pair[0] - pair[1])) for pair in (logged, plain)]
-    if not np.isfinite(logged).all():
-        return found[1]
-    return min(found, key=lambda one: float(np.median(one.apart)))
+    known = np.log(values) if logarithms else values
+    pair = np.stack([RBFInterpolator(places, known, _near(places), kernel=kernel)(at) for kernel in _KERNELS])
+    if logarithms:
+        pair = np.exp(np.minimum(pair, 700.0))  # a spline may overshoot; exp(710) is infinite
+    return Fit(pair[1], np.abs(pair[0] - pair[1]))
+
+
+def suits_logarithms(places: Float[np.ndarray, "n d"], values: Float[np.ndarray, " n"], at: Float[np.ndarray, "m d"]) -> bool:
+    """Whether the splines of the logarithms agree better than those of the values, at half of the points or more."""
+    if not len(at) or not (values > 0).all():
+        return False
+    logged, plain = (float(np.median(fit(places, values, at, kind).apart)) for kind in (True, False))
+    return logged <= plain
 
 
 def interpolated_linearly(
@@ -70,11 +83,6 @@ def interpolated_linearly(
 def nearest_distance(places: Float[np.ndarray, "n d"], at: Float[np.ndarray, "m d"]) -> tuple[np.ndarray, np.ndarray]:
     """Distance of each point from the nearest of `places`, and that one's index."""
     return cKDTree(places).query(at)
-
-
-def _pair(places: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """(2, m) values of both splines."""
-    return np.stack([RBFInterpolator(places, values, _near(places), kernel=kernel)(at) for kernel in _KERNELS])
 
 
 def _near(places: np.ndarray) -> int | None:

@@ -182,7 +182,9 @@ def _documents(spec: DataSpec) -> Iterator[str]:
         yield from (_text(row, number, spec) for number, row in _rows(spec))
         return
     text = _read(spec)
-    yield from ([line for line in text.splitlines() if line.strip()] if how == "lines" else [text] if text.strip() else [])
+    # Lines end at "\n" and "\r\n" alone: form feeds and the separators of Unicode are part of a text.
+    found = [line.removesuffix("\r") for line in text.split("\n")] if how == "lines" else [text]
+    yield from (document for document in found if document.strip())
 
 
 def _rows(spec: DataSpec) -> Iterator[tuple[int, dict[str, Any]]]:
