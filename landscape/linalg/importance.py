@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from scipy.special import stdtrit
 
-# Terms that a pilot finds exactly, and draws that it makes of the others. A mean of fewer draws has no interval to rely on.
+# Terms that a pilot finds exactly; it draws twice as many of the others.
 PILOT = 16
+# The fewest draws of an estimate: with fewer, the rare large term is missed too often for the interval to cover.
+LEAST = 64
 # Heaviest terms among which the number to be found exactly is chosen.
 _MOST_HEAVY = 1 << 14
 # Draws are made in blocks of this size, so that more of them begin with the same.
@@ -62,7 +64,7 @@ class Terms:
         self._sums = np.concatenate([[0.0], np.cumsum(self.weights)])
         self._find, self._seed = find, seed
         self._known: dict[int, Float[np.ndarray, " q"]] = {}
-        self._streams: dict[int, list[np.ndarray]] = {}
+        self._streams: dict[tuple[int, int], list[np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.order)
@@ -81,27 +83,31 @@ class Terms:
             self._known.update(zip(missing[by_index].tolist(), values, strict=True))
         return np.stack([self._known[int(r)] for r in ranks])
 
-    def drawn(self, heavy: int, draws: int) -> Int[np.ndarray, " k"]:
-        """The first draws from all but the heaviest: their places. The same, however many are asked for later."""
-        stream = self._streams.setdefault(heavy, [])
+    def drawn(self, heavy: int, draws: int, stage: int = 0) -> Int[np.ndarray, " k"]:
+        """The first draws from all but the heaviest: their places. The same, however many are asked for later.
+
+        Draws of another stage are independent: those of a pilot that says how many to make are not among those that are made.
+        """
+        stream = self._streams.setdefault((heavy, stage), [])
         while len(stream) * _BLOCK < draws:
-            g = torch.Generator().manual_seed((self._seed * 1_000_003 + heavy) * 4_099 + len(stream) & 0x7FFF_FFFF_FFFF_FFFF)
+            key = ((self._seed * 1_000_003 + heavy) * 4_099 + len(stream)) * 2 + stage
+            g = torch.Generator().manual_seed(key & 0x7FFF_FFFF_FFFF_FFFF)
             at = self._sums[heavy] + torch.rand(_BLOCK, generator=g, dtype=torch.float64).numpy() * self.rest(heavy)
             found = np.searchsorted(self._sums, at, side="right") - 1
             stream.append(np.clip(found, heavy, len(self) - 1))
         return np.concatenate(stream)[:draws]
 
-    def ratios(self, heavy: int, draws: int) -> Float[np.ndarray, "k q"]:
+    def ratios(self, heavy: int, draws: int, stage: int = 0) -> Float[np.ndarray, "k q"]:
         """x / w of the first draws."""
-        at = self.drawn(heavy, draws)
+        at = self.drawn(heavy, draws, stage)
         return self.of(at) / self.weights[at][:, None]
 
-    def estimate(self, heavy: int, draws: int) -> Part:
+    def estimate(self, heavy: int, draws: int, stage: int = 0) -> Part:
         """The sum, from the heaviest and the first draws of the others; exact where there are no others."""
         exact = self.of(np.arange(heavy)).sum(0) if heavy else 0.0
         if heavy == len(self):
             return Part(np.asarray(exact, dtype=float), np.zeros_like(exact), np.inf)
-        ratios, rest = self.ratios(heavy, draws), self.rest(heavy)
+        ratios, rest = self.ratios(heavy, draws, stage), self.rest(heavy)
         return Part(exact + rest * ratios.mean(0), rest**2 * variance_of_mean(ratios), draws - 1.0)
 
     def heaviest(self, spread: float, deviation: float) -> int:
@@ -114,7 +120,7 @@ class Terms:
         first, last = min(PILOT, len(self)), min(len(self), _MOST_HEAVY)
         heavy = np.arange(first, last + 1)
         rest = self._sums[-1] - self._sums[heavy]
-        draws = np.maximum(np.where(heavy < len(self), PILOT, 0), (spread * rest / max(deviation, 1e-300)) ** 2)
+        draws = np.maximum(np.where(heavy < len(self), LEAST, 0), (spread * rest / max(deviation, 1e-300)) ** 2)
         return int(heavy[np.argmin(heavy + draws)])
 
 
@@ -135,16 +141,17 @@ class Redrawn(Terms):
         seed: int,
     ) -> None:
         super().__init__(weights, lambda indices: find(indices, indices), seed)
-        self._again, self._seen = find, np.zeros((0, 0))
+        self._again, self._seen = find, [np.zeros((0, 0))] * 2
 
-    def ratios(self, heavy: int, draws: int) -> Float[np.ndarray, "k q"]:
+    def ratios(self, heavy: int, draws: int, stage: int = 0) -> Float[np.ndarray, "k q"]:
         """x / w of the first draws."""
-        if draws > len(self._seen):
-            fresh = np.arange(len(self._seen), draws)
-            at = self.drawn(0, draws)[fresh]
-            found = self._again(fresh, self.order[at]) / self.weights[at][:, None]
-            self._seen = np.concatenate([self._seen, found]) if len(self._seen) else found
-        return self._seen[:draws]
+        seen = self._seen[stage]
+        if draws > len(seen):
+            fresh = np.arange(len(seen), draws)
+            at = self.drawn(0, draws, stage)[fresh]
+            found = self._again(fresh * 2 + stage, self.order[at]) / self.weights[at][:, None]
+            seen = self._seen[stage] = np.concatenate([seen, found]) if len(seen) else found
+        return seen[:draws]
 
     def heaviest(self, spread: float, deviation: float) -> int:
         """None."""

@@ -6,7 +6,8 @@ piecewise linear one (ReLU, a maximum, a pooling): away from the kinks, a null s
 linear map, a convolution, a gain) keeps it where no weight tensor enters both: as a function of W one of the two is constant.
 So d2 output / dW2 = 0 for the block of every weight tensor, and the diagonal block of H - G, which is the sum over outputs of
 d loss / d output times it, vanishes with all its entries: diag H = diag G. Anything else that a weight enters (a softmax, a
-GELU, a division by a norm), or a tensor that is used twice in a row, ends the claim.
+GELU, a division by a norm), or a tensor that is used twice in a row, ends the claim. So does everything with complex values,
+whose size is a norm, and every operation with a choice of how to reduce, which may multiply.
 
 Reference: Botev, Ritter, Barber 2017, arXiv:1706.03662, for the layers of a fully connected network.
 """
@@ -122,6 +123,11 @@ class AffineTensors(DispatchMode):
         mutates: bool,
     ) -> bool:
         """Whether an operation keeps the claim for what it returns."""
+        tensors = [t for t in (*pytree.tree_leaves(args), *outputs) if isinstance(t, Tensor)]
+        if any(t.is_complex() for t in tensors):
+            return False  # |z| is a norm of two real values; products mix them
+        if any(a.name in ("reduce", "reduction") for a in func._schema.arguments):
+            return False  # "multiply" and "prod" multiply what is already there
         name = str(getattr(func, "overloadpacket", func)).removeprefix("aten.").rstrip("_")
         if not mutates and outputs and all(_place(t) in inputs for t in outputs):
             return True  # a view

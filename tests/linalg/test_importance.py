@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from landscape.linalg.importance import PILOT, Redrawn, Terms, combined
+from landscape.linalg.importance import LEAST, PILOT, Redrawn, Terms, combined
 
 
 def heavy_tailed(seed=0, n=400):
@@ -53,14 +53,22 @@ def test_more_draws_begin_with_the_same():
     assert not np.array_equal(Terms(weights, lambda i: values[i], 6).drawn(10, 20), few)
 
 
+def test_draws_of_a_pilot_are_others():
+    weights, values = heavy_tailed()
+    terms = Terms(weights, lambda i: values[i], 5)
+    pilot, fresh = terms.drawn(10, 64), terms.drawn(10, 64, 1)
+    assert (pilot == fresh).mean() < 0.5
+    assert terms.estimate(10, 64).value[0] != terms.estimate(10, 64, 1).value[0]
+
+
 def test_the_number_of_heavy_ones_is_the_cheapest():
     weights, values = heavy_tailed()
     terms = Terms(weights, lambda i: values[i], 0)
-    spread, deviation = 0.4, 0.02 * values[:, 0].sum()
+    spread, deviation = 0.4, 0.003 * values[:, 0].sum()
     heavy = terms.heaviest(spread, deviation)
 
     def cost(c):
-        return c + max(PILOT, (spread * terms.rest(c) / deviation) ** 2)
+        return c + max(LEAST, (spread * terms.rest(c) / deviation) ** 2)
 
     assert cost(heavy) <= min(cost(c) for c in range(PILOT, len(terms))) + 1e-9
 

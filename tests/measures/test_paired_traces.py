@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from landscape.errors import UsageError
-from landscape.measures import chosen, empirical_fisher_trace, gauss_newton_trace, measure_all, trace
-from landscape.measures.paired.pair_plan import DEFAULT
+from landscape.linalg.importance import LEAST
+from landscape.measures import chosen, empirical_fisher_trace, gauss_newton_trace, measure_all, relative_flatness, trace
+from landscape.measures.paired.pair_plan import DEFAULT, of_terms
+from landscape.measures.paired.shared_pairs import Shared, square
 from landscape.objective import Objective
 
 MEASURES = [
@@ -214,21 +216,89 @@ def test_options_are_read():
     assert empirical_fisher_trace(objective, relative_error=DEFAULT).kind in ("t", "exact")
 
 
+def uneven(loss, samples, sigma, activation=nn.ReLU):
+    """Inputs whose sizes are spread log-normally; under the squared error the loss gives all samples the same weight."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = torch.randn(samples, 8) * torch.exp(sigma * torch.randn(samples, 1))
+        wide = 1 if loss == "mse" else 3
+        y = torch.randn(samples, 1) if loss == "mse" else torch.randint(0, 3, (samples,))
+        model = nn.Sequential(nn.Linear(8, 10), activation(), nn.Linear(10, wide)).eval()
+    return model, nn.MSELoss() if loss == "mse" else nn.CrossEntropyLoss(), x, y
+
+
+def covered(model, loss, x, y, accuracy, seeds):
+    """How many intervals hold the dense trace, and the estimates."""
+    truth, inside, found = np.trace(dense_hessian(model, loss, x, y)), 0, []
+    for seed in range(seeds):
+        objective = Objective(model, loss, (x, y), dtype="float64")
+        found.append(trace(objective, relative_error=accuracy, generator=torch.Generator().manual_seed(seed)))
+        low, high = found[-1].interval() or (truth, truth)
+        inside += low <= truth <= high
+    return inside, found
+
+
+def test_intervals_cover_where_the_loss_does_not_tell_the_size_of_a_sample():
+    inside, found = covered(*uneven("mse", 300, 1.0), 0.05, 20)
+    assert inside >= 18, inside
+    assert {e.kind for e in found} == {"t"}  # 64 draws at least
+    assert all(int(e.reason.split(", ")[1].split()[0]) >= LEAST for e in found)
+    assert all(e.converged for e in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "sigma"), [("mse", 0.5), ("mse", 1.0), ("mse", 1.5), ("ce", 1.0)])
+def test_intervals_cover_for_uneven_samples_over_many_seeds(loss, sigma):
+    inside, found = covered(*uneven(loss, 2000 if sigma == 1.5 else 300, sigma), 0.05, 100)
+    assert inside >= 90, inside
+    assert sum(e.converged for e in found) >= 95
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+def test_no_more_terms_are_found_than_there_are(sigma):
+    """As where 26,736 draws were made of 5,000 pairs: the weights are put out of order, so that the spread is large."""
+    model, loss, x, y = uneven("mse", 400, sigma)
+    objective = Objective(model, loss, (x, y), dtype="float64")
+    pairs = objective.pairs()
+    pairs.weights = np.random.default_rng(0).permutation(pairs.weights)
+    shared = Shared(objective, pairs, 0, lambda rows: square(rows)[:, None])
+    terms, place = shared.of_weight(None, exact=False)
+    found = of_terms(shared, terms, place, None, "pairs", 0.01, exact=False)
+    assert found.kind == "exact"
+    assert found.value == pytest.approx(dense_trace(model, loss, x, y), rel=1e-9)
+
+
+def test_exact_is_kept_where_probes_would_cost_less():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 30)).eval()
+        x, y = torch.randn(24, 6), torch.randint(0, 30, (24,))
+    loss = nn.CrossEntropyLoss()
+    for name, measure in (("trace", trace), ("relative_flatness", relative_flatness)):
+        found = measure(Objective(model, loss, (x, y), dtype="float64"), exact=True, relative_error=0.4)
+        assert found.reason.startswith(f"control variate: {24 * 30} of {24 * 30} pairs exactly; H - G: "), found.reason
+        low, high = found.interval(0.9999)
+        assert low <= Dense(model, loss, x, y)[name] <= high
+
+
+@pytest.mark.parametrize("name", ["trace", "relative_flatness", "empirical_fisher_trace"])
+def test_exact_says_why_it_is_not(name, monkeypatch):
+    model, loss, x, y = learned(nn.ReLU, steps=20)
+    monkeypatch.setattr("landscape.curvature.pairs.output_factors.MOST_PAIRS", 100)
+    found = chosen([f"{name}:exact=yes"])[0](Objective(model, loss, (x, y)), torch.Generator().manual_seed(0))
+    assert found.kind == "t"
+    assert found.reason.startswith("not exact: more than 100 outputs of all samples; probes"), found.reason
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU, nn.Tanh])
 @pytest.mark.parametrize(("labels", "steps"), [("clean", 300), ("random", 300), ("clean", 0)])
 def test_intervals_cover_over_many_seeds(activation, labels, steps):
     """95 of 100 in the mean: 57 of 60, with a standard deviation of 1.7."""
     model, loss, x, y = learned(activation, labels, steps)
-    truth = np.trace(dense_hessian(model, loss, x, y))
     if steps == 0 and activation is nn.GELU:
         pytest.skip("its trace is nearly zero beside ||H||_F, so that no way reaches an accuracy relative to it")
-    inside, wide = 0, []
-    for seed in range(60):
-        objective = Objective(model, loss, (x, y), dtype="float64")
-        found = trace(objective, relative_error=0.1, generator=torch.Generator().manual_seed(seed))
-        low, high = found.interval() or (truth, truth)
-        inside += low <= truth <= high
-        wide.append((high - low) / 2 / abs(found.value))
+    inside, found = covered(model, loss, x, y, 0.1, 60)
     assert inside >= 53, inside
-    assert np.median(wide) <= 0.105
+    widths = [(high - low) / 2 / abs(e.value) for e in found for low, high in [e.interval() or (0.0, 0.0)]]
+    assert np.median(widths) <= 0.105

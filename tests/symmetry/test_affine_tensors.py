@@ -8,6 +8,8 @@ from reference import dense_gauss_newton, dense_hessian
 from torch import nn
 from torch.nn import functional as F
 
+from landscape.measures.paired.shared_pairs import Shared
+from landscape.objective import Objective
 from landscape.symmetry.affine_tensors import breaks
 
 
@@ -71,6 +73,32 @@ class Normed(nn.Module):
         return F.linear(x, self.w.weight / self.w.weight.norm())
 
 
+class Complex(nn.Module):
+    """The size of complex numbers, which is a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.head = nn.Linear(4, 8), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.view_as_complex(self.w(x).view(-1, 4, 2)).abs())
+
+
+class Scattered(nn.Module):
+    """Values of a layer are multiplied into others of it."""
+
+    def __init__(self, reduce: str) -> None:
+        super().__init__()
+        self.w, self.head, self.reduce = nn.Linear(4, 4), nn.Linear(4, 3), reduce
+
+    def forward(self, x):
+        h = self.w(x)
+        at = torch.arange(4).flip(0).expand(len(x), 4)
+        if self.reduce == "multiply":
+            return self.head(torch.scatter(h, 1, at, h, reduce="multiply"))
+        return self.head(h.scatter_reduce(1, at, h, reduce=self.reduce))
+
+
 def plain(*inner):
     return lambda: nn.Sequential(nn.Linear(4, 6), *inner, nn.Linear(6, 3))
 
@@ -91,6 +119,8 @@ NETWORKS = {
     "gate behind one layer": (lambda: Gated(True), False),
     "in place": (InPlace, False),
     "normed": (Normed, False),
+    "complex": (Complex, False),
+    "scatter_reduce, prod": (lambda: Scattered("prod"), False),
 }
 
 
@@ -109,6 +139,26 @@ def test_the_operations_tell_what_second_derivatives_say(name):
         part = slice(start, start := start + p.numel())
         largest = max(largest, float(np.abs(rest[part, part]).max()))
     assert (largest < 1e-12) == affine
+
+
+@pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter")
+@pytest.mark.parametrize("reduce", ["multiply", "sum", "amax"])
+def test_an_operation_with_a_choice_of_how_to_reduce_counts_as_not_read(reduce):
+    model = Scattered(reduce)
+    assert breaks(lambda w: torch.func.functional_call(model, w, (torch.randn(2, 4),)), dict(model.named_parameters()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_second_derivatives_look_at_every_tensor(seed, monkeypatch):
+    """Even where the operations were misread: the curved tensor is the smaller one of two."""
+    torch.manual_seed(0)
+    model = Complex()
+    model.head = nn.Linear(4, 40)
+    objective = Objective(model, nn.CrossEntropyLoss(), (torch.randn(12, 4), torch.randint(0, 40, (12,))), dtype="float64")
+    monkeypatch.setattr("landscape.measures.paired.shared_pairs.breaks", lambda *_: [])
+    shared = Shared.of(objective, torch.Generator().manual_seed(seed))
+    assert not shared.is_affine()
+    assert "second derivatives do not" in shared.reason
 
 
 def test_a_weight_that_is_held_may_enter_anything():

@@ -1,7 +1,7 @@
 """The loss's curvature in the outputs as a sum of squares: A_n = sum_k a_nk u_nk u_nk^T, one term for each pair (n, k)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.method import Method, takes_images
+from landscape.curvature.pairs.sample_sizes import Sizes
 from landscape.curvature.reverse_mode import grad, vjp
 from landscape.errors import is_exhausted
 from landscape.network.batches import Batch
@@ -38,6 +39,7 @@ class Factors:
         scale: (B, ...) the diagonal; or s, of length 1 along the axis; or (B, K) the eigenvalues; float64.
         axis: of the softmax.
         vectors: (B, K, ...) the eigenvectors.
+        sizes: (B,) what the squares of a sample's derivatives in the weights are roughly proportional to, above 0; float64.
     """
 
     kind: Kind
@@ -46,6 +48,7 @@ class Factors:
     scale: Tensor
     axis: int = 1
     vectors: Tensor | None = None
+    sizes: Tensor | None = None
 
     @property
     def weights(self) -> Float[Tensor, "B K"]:
@@ -93,8 +96,8 @@ class Factors:
         return u.view(shape).to(self.output.dtype)
 
 
-def factors_of(engine: Engine, theta: Float[Tensor, " P"]) -> list[Factors] | None:
-    """The pairs of every batch; None if samples cannot be taken apart, a form is not known, or there are too many.
+def factors_of(engine: Engine, theta: Float[Tensor, " P"]) -> list[Factors] | str:
+    """The pairs of every batch; or why there are none: samples cannot be taken apart, a form is not known, or too many.
 
     The form is found by products of A with random vectors, of the loss alone in float64; it must hold in every batch. So class
     weights, smoothed labels, ignored tokens and functions of a user's own need no rule.
@@ -102,7 +105,7 @@ def factors_of(engine: Engine, theta: Float[Tensor, " P"]) -> list[Factors] | No
     Cost: a forward pass over the data.
     """
     if engine.loss.of_model is not None or not engine.divisible:
-        return None
+        return "the samples of a batch cannot be taken apart"
     method = Method(channels_last=takes_images(engine.batches[0]))
     total = sum(float(b.sample_weights.sum()) for b in engine.batches)
     out: list[Factors] = []
@@ -113,16 +116,20 @@ def factors_of(engine: Engine, theta: Float[Tensor, " P"]) -> list[Factors] | No
     except Exception as error:  # a loss of one's own may raise anything
         if is_exhausted(error):
             raise
+    sizes = Sizes(engine)
+    sizes.weigh(engine, theta)
     for batch in engine.batches:
-        with engine.derivatives(theta), torch.no_grad():
+        with engine.derivatives(theta), torch.no_grad(), sizes.watching(len(batch)) as seen:
             output = engine.forward(engine.tensors(theta), method.laid_out(batch)).contiguous()
         held += output.numel()
-        if held > MOST_PAIRS or output.ndim < 1 or len(output) != len(batch):
-            return None
+        if held > MOST_PAIRS:
+            return f"more than {MOST_PAIRS:,} outputs of all samples"
+        if output.ndim < 1 or len(output) != len(batch):
+            return "the outputs have no row for every sample"
         found = _factors(engine.loss, precise, output, batch, total, out[-1] if out else None)
         if found is None:
-            return None
-        out.append(found)
+            return "the loss is no mean over samples, or its curvature in their outputs has no known form"
+        out.append(replace(found, sizes=sizes.of(seen, len(batch))))
     return out
 
 

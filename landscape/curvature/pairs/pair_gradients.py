@@ -22,8 +22,9 @@ class Pairs:
     """The pairs of all data, and what is differentiated for single ones.
 
     Attributes:
-        weights: (M,) float64, |a| ||u||^2 of every pair, to which the trace of its part of the Gauss-Newton matrix is roughly
-            proportional; 0 for pairs of samples that do not count.
+        sizes: (N,) what the squares of a sample's derivatives in the weights are roughly proportional to; see `Sizes`.
+        weights: (M,) float64, |a| ||u||^2 of every pair times its sample's size, to which the trace of its part of the
+            Gauss-Newton matrix is roughly proportional; 0 for pairs of samples that do not count.
         signs: (M,) of a; -1 where a loss is not convex in the outputs.
         sample: (M,) the sample of each pair.
         by_sample: (N,) the sum of a sample's weights.
@@ -35,11 +36,15 @@ class Pairs:
         self.engine, self.theta, self.factors = engine, theta, factors
         signed = [f.weights for f in factors]
         flat = torch.cat([w.flatten() for w in signed]).cpu().numpy()
-        self.weights, self.signs = np.abs(flat), np.where(flat < 0, -1.0, 1.0)
+        self.signs = np.where(flat < 0, -1.0, 1.0)
         self._starts = np.cumsum([0, *(len(w) for w in signed)])  # first sample of every batch
         each = np.concatenate([np.full(len(w), w.shape[1]) for w in signed])
         self._first = np.cumsum([0, *each])  # first pair of every sample
         self.sample = np.repeat(np.arange(len(each)), each)
+        self.sizes = (
+            torch.cat([torch.ones(len(f.output)) if f.sizes is None else f.sizes.cpu() for f in factors]).double().numpy()
+        )
+        self.weights = np.abs(flat) * self.sizes[self.sample]
         self.residuals = torch.cat([f.residual.flatten(1).double().norm(dim=1) for f in factors]).cpu().numpy()
         self.counted = torch.cat([b.sample_weights for b in engine.batches]).cpu().numpy()
         self.by_sample = np.add.reduceat(self.weights, self._first[:-1]) if len(each) else np.zeros(0)
@@ -51,10 +56,10 @@ class Pairs:
         return int(np.diff(self._first).max())
 
     @classmethod
-    def of(cls, engine: Engine, theta: Float[Tensor, " P"]) -> "Pairs | None":
-        """The pairs of an engine's data; None as for `factors_of`."""
+    def of(cls, engine: Engine, theta: Float[Tensor, " P"]) -> "Pairs | str":
+        """The pairs of an engine's data; or why there are none, as for `factors_of`."""
         factors = factors_of(engine, theta)
-        return None if factors is None else cls(engine, theta, factors)
+        return factors if isinstance(factors, str) else cls(engine, theta, factors)
 
     def rows(self, pairs: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "k P"]]]:
         """J_n^T sqrt|a| u of these pairs, some at a time: positions in `pairs`, gradients. Cost: a sample's gradient each."""
@@ -103,6 +108,27 @@ class Pairs:
                     bent = vjp(slope, leaves, engine.layout.unflatten(row))
                     total[i] += engine.layout.flatten(bent)
         return total
+
+    def residual_blocks(self, samples: np.ndarray, generator: torch.Generator) -> list[tuple[float, float]]:
+        """Norms of (H_n - G_n) z within a weight tensor and in all of them, z random in that tensor and 0 in the others.
+
+        A pair for every tensor, of the sum over these samples, or over those of one shape. Cost: 3 + 6k forward passes of these
+        samples for k tensors.
+        """
+        engine, method = self.engine, self.engine.method
+        out = []
+        z = {n: torch.randn(t.shape, generator=generator).to(t) for n, t in engine.tensors(self.theta).items()}
+        for _, batch, u in self._gathered(samples, lambda f, rows, _: f.residual[rows], samples, len(samples)):
+            with engine.derivatives(self.theta):
+                leaves = engine.leaves(self.theta)
+                with method.graph():
+                    output = engine.forward(leaves, method.laid_out(batch), method.folded)
+                slope = grad((output * u).sum(), leaves, create_graph=True)
+                for name in leaves:
+                    bent = vjp({name: slope[name]}, leaves, {name: z[name]})
+                    squares = {n: float(t.double().square().sum()) for n, t in bent.items()}
+                    out.append((squares[name] ** 0.5, sum(squares.values()) ** 0.5))
+        return out
 
     def _gathered(
         self,

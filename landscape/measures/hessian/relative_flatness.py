@@ -100,10 +100,12 @@ def relative_flatness(
     random = default_generator(generator)
     draw = _probes(objective, weights)
     fresh = torch.Generator().manual_seed(random.initial_seed() + 1)
+    inexact = ""
     if relative_error or exact:
         found = _paired(objective, weights, draw, layers, random, relative_error, exact)
-        if found is not None:
+        if isinstance(found, Estimate):
             return found
+        inexact = f"not exact: {found}; " if exact else ""
     forms: list[float] = []
 
     def more(count: int) -> None:
@@ -123,6 +125,8 @@ def relative_flatness(
         low, high = estimate.interval() or (0.0, 0.0)
         reached = high - low <= 2.5 * relative_error * abs(estimate.value)
         estimate = replace(estimate, converged=reached, reason=f"probes: {len(forms)}")
+    if inexact:
+        estimate = replace(estimate, reason=inexact + (estimate.reason or f"probes: {len(forms)}"))
     return with_data_error(objective, estimate, [draw(fresh) for _ in range(DATA_PROBES)])
 
 
@@ -134,11 +138,11 @@ def _paired(
     random: torch.Generator,
     relative_error: float,
     exact: bool,
-) -> Estimate | None:
+) -> Estimate | str:
     """From pairs: tr((W W^T x I) g g^T) = ||W^T g||^2. A block of H is that of G if the outputs are affine in its tensor."""
     shared = Shared.of(objective, random)
-    if shared is None:
-        return None
+    if isinstance(shared, str):
+        return shared
     theta = objective.theta
     places = [e.start + e.filters.order().to(theta.device) for e in weights if e.filters is not None]
 

@@ -39,7 +39,8 @@ def trace(
         relative_error: target half-width of the 95 % interval, relative to the trace. The way that takes least is then chosen
             after a pilot, and `probes` is ignored. 0 uses `probes` probes.
         exact: take all pairs of a sample and a factor of its loss's curvature, so that tr G has no error; H - G has that of
-            `relative_error` (0.05 if 0), unless it has no trace.
+            `relative_error` (0.05 if 0), or what four times the work of probes gives (`converged` tells), unless it has none.
+            Where the loss has no pairs `reason` says "not exact" and why.
         generator: generator of the probes; default seed 0.
 
     Returns:
@@ -50,9 +51,9 @@ def trace(
     Raises:
         UsageError: fewer than 2 probes, or a negative relative error.
 
-    Cost: one product per probe; shared with `frobenius` for the same generator. To a relative error a forward pass, and some 50
-        to 1,000 gradients of single samples; where H has another trace than the Gauss-Newton matrix G, products of 16 samples,
-        at least 8. See `landscape.measures.paired.paired_traces`.
+    Cost: one product per probe; shared with `frobenius` for the same generator. To a relative error a forward pass, and some
+        100 to 1,000 gradients of single samples; where H has another trace than the Gauss-Newton matrix G, products of 8
+        samples, at least 32. See `landscape.measures.paired.paired_traces`.
 
     Accuracy: variance (2 / probes)(||H||_F^2 - sum H_ii^2), unbiased.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from landscape.linalg.importance import PILOT, Part, Redrawn, Terms, combined
+from landscape.linalg.importance import LEAST, PILOT, Part, Redrawn, Terms, combined
 from landscape.measures.paired.shared_pairs import Rests, Shared
 from landscape.results import Estimate, Sampling
 
@@ -17,35 +17,37 @@ _FIRST = 16
 _PAIR, _DRAW, _PRODUCT = 3.5, 10.0, 6.0
 # Products of H to 5 % on a Krylov space, and probes of the rest; their number grows with the square of the accuracy.
 _KRYLOV, _PROBES = 15, 15
-# The spread that a pilot finds is taken to be larger, since 16 draws know it to 18 %.
+# The spread that a pilot finds is taken to be larger, since 32 draws know it to 13 %.
 _CAUTION = 1.2
 # The same for draws of H - G.
 _MORE_CAUTION = 1.4
-# Rounds in which a number of draws that did not suffice is raised.
-_ROUNDS = 3
+# Draws of the pilot.
+_DRAWS = 2 * PILOT
+# Share of all terms from which on all are found: then nothing is left to be wrong about.
+_ALL = 0.8
+# Work with exact pairs and draws of H - G, in units of that of probes of H.
+_MOST = 4.0
 # Products of H - G from which the trial of the fastest method pays.
 _WORTH_A_TRIAL = 48
 
 
 def of_terms(
     shared: Shared, terms: Terms, place: int, rests: Rests | None, name: str, relative_error: float, exact: bool
-) -> Estimate | None:
-    """One quantity from its terms and its draws of H - G; None where probes of H would be cheaper."""
+) -> Estimate | str:
+    """One quantity from its terms and its draws of H - G; or that probes of H would be cheaper.
+
+    How many of each is decided by a pilot, none of whose draws are used again, and not changed after looking at the result: an
+    estimate that is stopped when its interval is narrow enough is stopped when it has not seen the large terms.
+    """
     goal = relative_error or DEFAULT
     plan = _planned(shared, terms, place, rests, goal, exact)
-    if plan is None:
-        return None
+    if isinstance(plan, str):
+        return plan
     heavy, draws, count = plan
-    for last in range(_ROUNDS):
-        parts = [_only(terms.estimate(heavy, draws), place), *([] if rests is None else [rests.first(count)])]
-        whole = combined(*parts)
-        value, deviation = float(whole.value[0]), math.sqrt(float(whole.variance[0]))
-        half = deviation * (whole.interval_factor() if deviation else 0.0)
-        if half <= goal * abs(value) or last == _ROUNDS - 1:
-            break
-        more = min(4.0, 1.1 * (half / max(goal * abs(value), 1e-300)) ** 2)
-        draws = math.ceil(draws * more) if parts[0].variance[0] > 0 else draws
-        count = math.ceil(count * more) if len(parts) > 1 and parts[1].variance[0] > 0.05 * whole.variance[0] else count
+    parts = [_only(terms.estimate(heavy, draws, 1), place), *([] if rests is None else [rests.mean(count, _FIRST)])]
+    whole = combined(*parts)
+    value, deviation = float(whole.value[0]), math.sqrt(float(whole.variance[0]))
+    half = deviation * (whole.interval_factor() if deviation else 0.0)
     drawn = "" if heavy == len(terms) else f", {draws} drawn"
     kind = "samples" if name == "samples" else "pairs"
     took = f"{draws} samples drawn" if isinstance(terms, Redrawn) else f"{heavy} of {len(terms)} {kind} exactly{drawn}"
@@ -62,41 +64,44 @@ def of_terms(
 
 def _planned(
     shared: Shared, terms: Terms, place: int, rests: Rests | None, goal: float, exact: bool
-) -> tuple[int, int, int] | None:
-    """Pairs to find exactly, pairs to draw and draws of H - G; None if probes of H take less."""
+) -> tuple[int, int, int] | str:
+    """Pairs to find exactly, pairs to draw and draws of H - G; or that probes of H take less."""
     objective, every = shared.objective, len(terms)
     single = not isinstance(terms, Redrawn)
-    if single and (every <= 4 * PILOT or exact):
+    if single and (exact or _ALL * every <= PILOT + LEAST):
         heavy = every
         pilot = _only(terms.estimate(every, 0), place)
         spread = 0.0
     else:
-        heavy = min(PILOT, every) if single else 0
-        pilot = _only(terms.estimate(heavy, PILOT), place)
-        spread = _spread(terms.ratios(heavy, PILOT)[:, place])
-    other = Part(np.zeros(1), np.zeros(1), np.inf) if rests is None else rests.first(_FIRST)
+        heavy = PILOT if single else 0
+        pilot = _only(terms.estimate(heavy, _DRAWS), place)
+        spread = _spread(terms.ratios(heavy, _DRAWS)[:, place])
+    other = Part(np.zeros(1), np.zeros(1), np.inf) if rests is None else rests.mean(_FIRST)
     deviation = goal * abs(float(pilot.value[0] + other.value[0])) / 2.05
     noise = _MORE_CAUTION * math.sqrt(float(other.variance[0]) * _FIRST)
     if single and heavy < every:
         # The number found exactly follows from the plain trace alone, so that all measures find the same.
-        first = _spread(terms.ratios(heavy, PILOT)[:, 0])
-        size = goal * abs(float(terms.estimate(heavy, PILOT).value[0])) / 2.05
+        first = _spread(terms.ratios(heavy, _DRAWS)[:, 0])
+        size = goal * abs(float(terms.estimate(heavy, _DRAWS).value[0])) / 2.05
         heavy = terms.heaviest(first, size * (1.0 if rests is None else math.sqrt(0.5)))
     # The least cost of a given variance: draws in proportion to the deviation over the root of the cost (Neyman 1934).
     sides = [(spread * terms.rest(heavy), _PAIR), (noise, _DRAW * (1 if rests is None else rests.together))]
     root = sum(s * math.sqrt(c) for s, c in sides) / max(deviation, 1e-300) ** 2
     draws, count = (math.ceil(min(s / math.sqrt(c) * root, 1e12)) for s, c in sides)
-    draws = max(draws, PILOT) if heavy < every else 0
-    if single and heavy + draws >= every:
+    draws = max(draws, LEAST) if heavy < every else 0
+    if single and heavy + draws >= _ALL * every:
         heavy, draws = every, 0
         root = sides[1][0] / max(deviation, 1e-300)
         count = math.ceil(min(root**2, 1e12))
+    probes = _PRODUCT * objective.samples * (_KRYLOV + _PROBES * (0.05 / goal) ** 2)
+    if not single:
+        draws = min(draws, max(LEAST, math.ceil(_MOST * probes / _PAIR)))
     count = 0 if rests is None else max(count, _FIRST)
     if rests is not None:
-        cost = _PAIR * (heavy + draws) + sides[1][1] * count
-        probes = _PRODUCT * objective.samples * (_KRYLOV + _PROBES * (0.05 / goal) ** 2)
-        if cost > probes:
-            return None
+        if exact:
+            count = min(count, max(_FIRST, math.ceil(_MOST * probes / sides[1][1])))
+        elif _PAIR * (heavy + draws) + sides[1][1] * count > probes:
+            return "probes of H take less"
         if count > _WORTH_A_TRIAL:
             _ = objective.plan  # chooses the fastest way to compute products
             shared.pairs.engine = replace(shared.pairs.engine, method=objective.method)
@@ -116,7 +121,7 @@ def _with_data_error(
 
     Of a pair that was found it is known. The others have their weight times the mean ratio of the draws; half of them are
     moved up and half down by the ratio's deviation, so that their squares have the right mean too. tr(H - G) is shared out by
-    the residuals.
+    the residuals times the sizes.
     """
     pairs = shared.pairs
     each = np.zeros(len(pairs.residuals))
@@ -124,13 +129,14 @@ def _with_data_error(
     owner = pairs.sample if terms.length == len(pairs.sample) else np.arange(len(each))
     np.add.at(each, owner[terms.order[:heavy]], found)
     if heavy < len(terms):
-        ratios = terms.ratios(heavy, draws)[:, place]
+        ratios = terms.ratios(heavy, draws, 1)[:, place]
         others = np.bincount(owner[terms.order[heavy:]], terms.weights[heavy:], len(each))
         side = np.ones(len(each)) if not isinstance(terms, Redrawn) else np.zeros(len(each))  # there it is mostly of the signs
         side[np.argsort(-others, kind="stable")[1::2]] *= -1.0
         each += others * (ratios.mean() + side * ratios.std(ddof=1))
-    if len(parts) > 1 and pairs.residuals.sum() > 0:
-        each += float(parts[1].value[0]) * pairs.residuals / pairs.residuals.sum()
+    bends = pairs.residuals * pairs.sizes
+    if len(parts) > 1 and bends.sum() > 0:
+        each += float(parts[1].value[0]) * bends / bends.sum()
     weights = pairs.counted
     values = np.where(weights > 0, each * weights.sum() / np.where(weights > 0, weights, 1.0), 0.0)
     sampling = Sampling.of(values[None], weights)

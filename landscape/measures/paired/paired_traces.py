@@ -71,7 +71,7 @@ def trace_to(
             objective, random, weight, relative_error=relative_error, exact=exact, gauss_newton=curvature == "ggn"
         )
     )
-    if found is not None:
+    if isinstance(found, Estimate):
         return found
     units = coordinates_of(objective, weight)
     rows = data_probes(objective, random, weight)
@@ -85,7 +85,8 @@ def trace_to(
         dtype=objective.dtype,
         device=objective.device,
     )
-    named = replace(within, reason=within.reason or "probes: a Krylov space, and the rest by random vectors")
+    said = within.reason or "probes: a Krylov space, and the rest by random vectors"
+    named = replace(within, reason=f"not exact: {found}; {said}" if exact else said)
     return with_data_error(objective, named, rows, curvature)
 
 
@@ -110,12 +111,13 @@ def paired_trace(
     relative_error: float,
     exact: bool = False,
     gauss_newton: bool = False,
-) -> Estimate | None:
+) -> Estimate | str:
     """Trace of B^T H B, or of B^T G B, with a 95 % interval whose half-width is `relative_error` of the value.
 
-    A pilot of 16 of the heaviest pairs and 16 draws of the others, and where H - G counts of 8 draws of it, tells what each way
-    would cost. `reason` names the one that was taken: "exact diagonal" (diag H = diag G), "control variate" (G by pairs, H - G
-    by probes) or, for G itself, "pairs". All pairs are taken where that is asked for (`exact`) or costs no more.
+    A pilot of 16 of the heaviest pairs and 32 draws of the others, and where H - G counts of 16 draws of it, tells what each
+    way would cost; its draws are not used again. `reason` names the way that was taken: "exact diagonal" (diag H = diag G),
+    "control variate" (G by pairs, H - G by probes) or, for G itself, "pairs". All pairs are taken where that is asked for
+    (`exact`) or costs hardly more.
 
     Args:
         objective: the network on its data.
@@ -126,15 +128,15 @@ def paired_trace(
         gauss_newton: the trace of G instead of H.
 
     Returns:
-        Estimate of kind "exact" or "t", with the sampling error from the same pass; None where there are no pairs, or probes of
-        H would be cheaper.
+        Estimate of kind "exact" or "t", with the sampling error from the same pass; the reason where there are no pairs, or
+        probes of H would be cheaper (not with `exact`).
 
-    Cost: a forward pass, a gradient of a single sample for each pair, a product of 16 samples for each draw of H - G.
+    Cost: a forward pass, a gradient of a single sample for each pair, a product of 8 samples for each draw of H - G.
     """
     random = default_generator(generator)
     shared = Shared.of(objective, random)
-    if shared is None:
-        return None
+    if isinstance(shared, str):
+        return shared
     terms, place = shared.of_weight(weight, exact)
     units = coordinates_of(objective, weight)
 
@@ -149,11 +151,11 @@ def paired_trace(
     return of_terms(shared, terms, place, rests, name, relative_error, exact)
 
 
-def empirical_trace(objective: Objective, random: torch.Generator, relative_error: float, exact: bool) -> Estimate | None:
+def empirical_trace(objective: Objective, random: torch.Generator, relative_error: float, exact: bool) -> Estimate | str:
     """Trace of the empirical Fisher matrix: the term of a sample is the square of its gradient."""
     shared = Shared.of(objective, random)
-    if shared is None:
-        return None
+    if isinstance(shared, str):
+        return shared
     pairs = shared.pairs
     total = pairs.counted.sum()
     own = np.where(pairs.counted > 0, total / np.where(pairs.counted > 0, pairs.counted, 1.0), 0.0)
@@ -167,7 +169,7 @@ def empirical_trace(objective: Objective, random: torch.Generator, relative_erro
     def find(samples: np.ndarray) -> np.ndarray:
         return objective.shared_out(work, samples, gradients=len(samples) / objective.samples)
 
-    terms = Terms(pairs.residuals**2 * own, find, shared.seed)
+    terms = Terms(pairs.residuals**2 * own * pairs.sizes, find, shared.seed)
     if not len(terms):
         return Estimate(0.0, None, "exact", 0, reason="no sample has a gradient")
     return of_terms(shared, terms, 0, None, "samples", relative_error, exact)

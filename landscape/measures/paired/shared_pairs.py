@@ -18,8 +18,9 @@ from landscape.symmetry.affine_tensors import breaks
 MANY = 64
 # Samples that share a random vector in a draw of H - G.
 TOGETHER = 8
-# Samples on which a vanishing block of H - G is checked, and the share of a row that it may have.
-_CHECKED, _ROUNDING = 4, 1e-3
+# Samples on which vanishing blocks of H - G are checked, half as many for more tensors than that; the share of a row that a
+# block may have.
+_CHECKED, _MANY_TENSORS, _ROUNDING = 4, 32, 1e-3
 
 Squares = Callable[[Tensor], Tensor]
 
@@ -44,13 +45,15 @@ class Shared:
     _rests: dict[object, "Rests"] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, objective: Objective, generator: torch.Generator) -> "Shared | None":
-        """Those of the generator's seed; None where the loss has no pairs."""
+    def of(cls, objective: Objective, generator: torch.Generator) -> "Shared | str":
+        """Those of the generator's seed; or why there are no pairs."""
 
-        def begin() -> "Shared | None":
+        def begin() -> "Shared | str":
             pairs = objective.pairs()
-            if pairs is None or not pairs.weights.sum() > 0 or not np.isfinite(pairs.weights).all():
-                return None
+            if isinstance(pairs, str):
+                return pairs
+            if not pairs.weights.sum() > 0 or not np.isfinite(pairs.weights).all():
+                return "the loss has no curvature in the outputs"
             size, norms = objective.theta.abs(), layer_norms(objective)
 
             def squares(rows: Tensor) -> Tensor:
@@ -92,7 +95,7 @@ class Shared:
         return self._rests[mark]
 
     def is_affine(self) -> bool:
-        """Whether diag(H - G) = 0: by the operations of the network, and checked on two weight tensors."""
+        """Whether diag(H - G) = 0: by the operations of the network, and checked on every weight tensor."""
         if self.affine is None:
             found = self.objective.watched(breaks)
             self.reason = f"not affine in every weight tensor: {', '.join(found[:3])}" if found else ""
@@ -103,27 +106,17 @@ class Shared:
         return self.affine
 
     def _vanishes(self) -> bool:
-        """Whether blocks of H - G vanish for the samples of the largest residuals: those of two tensors, along random vectors.
-
-        The largest tensor is one of them, the other is drawn.
-        """
+        """Whether every tensor's block of H - G vanishes along a random vector, for the samples of the largest residuals."""
         objective, pairs = self.objective, self.pairs
-        samples = np.sort(np.argsort(-pairs.residuals, kind="stable")[:_CHECKED])
-        g = torch.Generator().manual_seed(self.seed)
-        entries = list(objective.layout)
-        largest = max(range(len(entries)), key=lambda i: entries[i].stop - entries[i].start)
-        other = int(torch.randint(len(entries), (1,), generator=g))
-        parts = [slice(entries[i].start, entries[i].stop) for i in dict.fromkeys((largest, other))]
-        z = torch.zeros(len(parts), objective.dim, dtype=objective.dtype, device=objective.device)
-        for row, part in zip(z, parts, strict=True):
-            row[part] = torch.randn(part.stop - part.start, generator=g).to(z)
+        tensors = len(objective.layout)
+        few = _CHECKED if tensors <= _MANY_TENSORS else _CHECKED // 2
+        samples = np.sort(np.argsort(-pairs.residuals, kind="stable")[:few])
 
         def work(_: np.ndarray) -> np.ndarray:
-            rows = pairs.residual_product(samples, np.ones(len(samples)), z)
-            own = [float(row[part].norm()) - _ROUNDING * float(row.norm()) for row, part in zip(rows, parts, strict=True)]
-            return np.array([own])
+            blocks = pairs.residual_blocks(samples, torch.Generator().manual_seed(self.seed))
+            return np.array([[own - _ROUNDING * whole for own, whole in blocks]])
 
-        share = len(parts) * len(samples) / objective.samples
+        share = tensors * len(samples) / objective.samples
         found = objective.shared_out(work, np.zeros(1, dtype=np.int64), products=share)
         return bool((found <= 1e-30).all())
 
@@ -134,26 +127,28 @@ class Rests:
     def __init__(self, objective: Objective, pairs: Pairs, draw: Callable[[torch.Generator], Tensor], seed: int) -> None:
         self.objective, self.pairs, self.draw, self.seed = objective, pairs, draw, seed
         self.together = min(TOGETHER, objective.samples)
-        self.sums = np.cumsum(pairs.residuals)
+        self.weights = pairs.residuals * pairs.sizes
+        self.sums = np.cumsum(self.weights)
         self.values = np.zeros(0)
 
-    def first(self, count: int) -> Part:
-        """The mean of the first draws."""
+    def mean(self, count: int, after: int = 0) -> Part:
+        """The mean of so many draws, of those after the first ones; draws of another number are independent of them."""
         if self.sums[-1] == 0:  # every sample is fitted exactly
             return Part(np.zeros(1), np.zeros(1), np.inf)
-        if count > len(self.values):
-            share = (count - len(self.values)) * self.together / self.objective.samples
-            fresh = np.arange(len(self.values), count)
+        last = after + count
+        if last > len(self.values):
+            share = (last - len(self.values)) * self.together / self.objective.samples
+            fresh = np.arange(len(self.values), last)
             found = self.objective.shared_out(lambda items: np.stack([self._one(int(i)) for i in items]), fresh, products=share)
             self.values = np.concatenate([self.values, found[:, 0]])
-        known = self.values[:count]
+        known = self.values[after:last]
         return Part(known.mean(keepdims=True), variance_of_mean(known[:, None]), count - 1.0)
 
     def _one(self, number: int) -> np.ndarray:
         g = torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 2 + 1 & 0x7FFF_FFFF_FFFF_FFFF)
         at = torch.rand(self.together, generator=g, dtype=torch.float64).numpy() * self.sums[-1]
         samples = np.clip(np.searchsorted(self.sums, at, side="right"), 0, len(self.sums) - 1)
-        factors = self.sums[-1] / (self.together * self.pairs.residuals[samples])
+        factors = self.sums[-1] / (self.together * self.weights[samples])
         z = self.draw(g)[None]
         bent = self.pairs.residual_product(samples, factors, z)
         return np.array([float((z.double() * bent.double()).sum())])
