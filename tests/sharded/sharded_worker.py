@@ -1,6 +1,6 @@
 """One of several gloo processes: a network sharded by `fully_shard`, held against its dense Hessian in float64.
 
-Started by test_sharded.py under torchrun. Every process checks its own part; an error ends all of them.
+Started by test_sharded_objective.py under torchrun. Every process checks its own part; an error ends all of them.
 """
 
 import json

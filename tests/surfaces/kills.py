@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cases import CASES
 
 from landscape.objective import Objective
-from landscape.surfaces import grid, plane
+from landscape.surfaces import plane, slice_values
 from landscape.surfaces.running import measurement
 from landscape.surfaces.running.journal import Journal
 from landscape.surfaces.running.journal_segments import is_compacted
@@ -199,12 +199,12 @@ def counted(counter: Counter) -> None:
 
         setattr(kind, name, counting)
 
-    def comparing(*arguments, real=grid.recheck):
+    def comparing(*arguments, real=slice_values.recheck):
         counter.paused = True  # a point that is only compared with what is recorded is none that is begun
         real(*arguments)
         counter.paused = False
 
-    grid.recheck = comparing
+    slice_values.recheck = comparing
 
 
 def recorded(folder: str, pid: int, stacks: dict[str, list[str]]) -> int:

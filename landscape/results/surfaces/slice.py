@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from landscape.errors import printable
 from landscape.machine.json_values import plain
 from landscape.results.drawing import drawn, plotted
 from landscape.results.printed import Cells, Printed
@@ -131,7 +132,7 @@ class Slice(Printed):
     @property
     def ends(self) -> tuple[str, str]:
         """The names of the two networks of a path: what the provenance has as "ends", else "start" and "end"."""
-        first, last = self.provenance.get("ends", ENDS)
+        first, last = (printable(str(name)) for name in self.provenance.get("ends", ENDS))
         return (first, last) if first != last else (f"{first} ({ENDS[0]})", f"{last} ({ENDS[1]})")
 
     def check_lines(self) -> list[str]:
