@@ -14,7 +14,7 @@ from landscape.measures import MEASURES, NotDefined, adaptive_average, keskar, k
 from landscape.objective import Objective
 
 BY_NAME = {str(n): n for n in NETWORKS}
-# Losses with several maxima far apart: one climb from the centre ends 4, 26 and 11 % below the best, or less, as rounding has it.
+# Losses with several maxima far apart: one climb from the centre ends 4, 26 and 11 % below the best on one processor.
 HARD = ["perceptron-overfitted-float64", "deep-overfitted-float32", "residual-overfitted-float32"]
 
 

@@ -1,4 +1,4 @@
-"""One of several gloo processes: the memory that a Lanczos run takes beyond a training step. Started by test_sharded_objective.py."""
+"""One of several gloo processes: what a Lanczos run takes beyond a training step. Started by test_sharded_objective.py."""
 
 import json
 import resource
