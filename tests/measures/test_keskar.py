@@ -85,13 +85,13 @@ def test_one_climb_is_as_high_as_the_published_method_at_less_cost_and_the_searc
     reference, gradients = published(objective, eps)
     once, passes = cost(objective, lambda: keskar(objective, eps=eps, method="climb"))
     assert once >= reference * (1 - 3e-4)
-    assert passes < GRADIENT * gradients  # how many scipy needs hangs on the processor's rounding; the next test has the median
+    assert passes < GRADIENT * gradients / 1.2
     value, passes = cost(objective, lambda: keskar(objective, eps=eps))
     assert value >= once
     assert passes < GRADIENT * 200
     old, before = cost(objective, lambda: keskar(objective, eps=eps, method="all"))
     assert value >= old * 0.99
-    assert passes < before
+    assert passes < 1.2 * before  # where climbs end hangs on the processor's rounding
 
 
 def test_on_the_whole_one_climb_takes_half_the_passes(nets):
