@@ -11,7 +11,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from landscape.checkpoints.reading import safetensors_file
-from landscape.checkpoints.reading.formats import open_checkpoint
+from landscape.checkpoints.reading.formats import open_beside, open_checkpoint
 from landscape.errors import MalformedError, UnsafeError, UsageError, printable
 
 INDEX = "model.safetensors.index.json"
@@ -140,15 +140,7 @@ def check_map(headers: Mapping[str, safetensors_file.Header], weight_map: Mappin
 
 def open_shard(directory: Path, name: str) -> tuple[BinaryIO, int]:
     """Open a shard in the directory itself; a link out of the directory is refused."""
-    shown = printable(name, limit=80)
-    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0:") or len(name.encode("utf-8", "surrogatepass")) > 255:
-        raise _bad(f"names of files beside the index, found '{shown}'")
-    path = directory / name
-    if not path.exists():
-        raise _bad(f"the shard '{shown}' beside the index, found none")
-    if path.resolve().parent != directory.resolve():
-        raise _bad(f"shards beside the index, found '{shown}', a link that leads out of its directory")
-    return open_checkpoint(path)
+    return open_beside(directory, name, ("shard", "the index", "directory"), _bad)
 
 
 def _bad(sentence: str) -> MalformedError:

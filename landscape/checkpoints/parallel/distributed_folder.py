@@ -3,18 +3,17 @@
 import hashlib
 import json
 import math
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from landscape.checkpoints.parallel.saved_metadata import bad
 from landscape.checkpoints.reading.contents import NOT_WEIGHTS, USUAL_KEYS, Contents
-from landscape.checkpoints.reading.formats import open_checkpoint
+from landscape.checkpoints.reading.formats import open_beside, open_checkpoint
 from landscape.checkpoints.reading.isolate import parse_apart
 from landscape.checkpoints.reading.safetensors_file import NAMES
 from landscape.errors import MalformedError, UsageError, printable
@@ -176,7 +175,7 @@ def _take(folder: Path, name: str, end: int, asked: list[tuple[Tensor, dict[str,
         (key, chunk["position"], chunk["length"], str(target.dtype).removeprefix("torch."), chunk["sizes"])
         for target, chunk, key in asked
     ]
-    file, size = _open_file(folder, name)
+    file, size = open_beside(folder, name, ("file", ".metadata", "folder"), bad)
     if size < end:
         file.close()
         raise bad(f"{end} bytes in '{printable(name, limit=80)}', found a file of {size} bytes")
@@ -192,16 +191,3 @@ def _take(folder: Path, name: str, end: int, asked: list[tuple[Tensor, dict[str,
         while block := file.read(1 << 24):
             digest.update(block)
     return size
-
-
-def _open_file(folder: Path, name: str) -> tuple[BinaryIO, int]:
-    """Open a file in the folder itself; a name or a link that leads out of it is refused."""
-    shown = printable(name, limit=80)
-    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0:") or len(os.fsencode(name)) > 255:
-        raise bad(f"names of files beside .metadata, found '{shown}'")
-    path = folder / name
-    if not path.exists():
-        raise bad(f"the file '{shown}' beside .metadata, found none")
-    if path.resolve().parent != folder.resolve():
-        raise bad(f"files beside .metadata, found '{shown}', a link that leads out of its folder")
-    return open_checkpoint(path)

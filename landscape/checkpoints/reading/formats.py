@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -115,6 +116,27 @@ def sniff(file: BinaryIO, size: int, name: str) -> Kind:
         f"expected safetensors or a torch.save file, found bytes of no known format ({head[:8].hex(' ')}): {name}",
         fix="save or download it again",
     )
+
+
+def open_beside(
+    folder: Path, name: str, words: tuple[str, str, str], bad: Callable[[str], MalformedError]
+) -> tuple[BinaryIO, int]:
+    """Open a file in the folder itself, as a file beside it names it; a name or a link that leads out of it is refused.
+
+    Args:
+        folder, name: the folder, and the name as it was found.
+        words: for messages: what the file is, what it lies beside, and what the folder is called.
+        bad: the error for what was expected and found.
+    """
+    shown, (what, beside, place) = printable(name, limit=80), words
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0:") or len(name.encode("utf-8", "surrogatepass")) > 255:
+        raise bad(f"names of files beside {beside}, found '{shown}'")
+    path = folder / name
+    if not path.exists():
+        raise bad(f"the {what} '{shown}' beside {beside}, found none")
+    if path.resolve().parent != folder.resolve():
+        raise bad(f"{what}s beside {beside}, found '{shown}', a link that leads out of its {place}")
+    return open_checkpoint(path)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
