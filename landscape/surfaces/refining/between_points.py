@@ -15,8 +15,7 @@ def interpolated(piece: Slice, known: Known, tolerance: Tolerance) -> Slice:
 
     Eigenvalues have no residual there. |lambda_min / lambda_max| is the ratio of both.
     """
-    size = known.chart.size
-    rest = np.setdiff1d(np.arange(size), known.numbers)
+    rest = known.rest
     own = [q for q in known.values if q in piece.values and known.finite(q).any()]
     values = {q: _with(piece.values[q], rest, known.between(q, rest)) for q in own}
     if "lambda_ratio" in values:
@@ -35,7 +34,7 @@ def interpolated(piece: Slice, known: Known, tolerance: Tolerance) -> Slice:
     before = piece.refinement or Refinement(tolerance.errors, {}, {})
     found = replace(
         before,
-        points={**before.points, **dict.fromkeys(own, (size - len(rest), len(rest)))},
+        points={**before.points, **dict.fromkeys(own, (len(known.numbers), len(rest)))},
         held_out={**before.held_out, **known.held_out()},
     )
     return replace(

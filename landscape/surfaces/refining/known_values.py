@@ -97,13 +97,12 @@ class Known:
     @cached_property
     def logarithmic(self) -> frozenset[str]:
         """The bounded quantities whose logarithms are interpolated: one choice for all points, which those held out share."""
-        rest = np.setdiff1d(np.arange(self.chart.size), self.numbers)
         found = set()
         for quantity in self.errors:
             use = self.finite(quantity, without_held=True)
             if (self.values[quantity][self.finite(quantity)] > 0).all() and use.any():
                 known = self.places[self.numbers[use]]
-                found |= {quantity} if suits_logarithms(known, self.values[quantity][use], self.places[rest]) else set()
+                found |= {quantity} if suits_logarithms(known, self.values[quantity][use], self.places[self.rest]) else set()
         return frozenset(found)
 
     def off(self) -> dict[int, float]:
@@ -132,6 +131,11 @@ class Known:
             predicted = self.between(quantity, at, without_held=True)
             found[quantity] = HeldOut.of(predicted, exact[good], errors, places, self.rounds)
         return found
+
+    @cached_property
+    def rest(self) -> np.ndarray:
+        """The points that are not known."""
+        return np.setdiff1d(np.arange(self.chart.size), self.numbers)
 
     @cached_property
     def places(self) -> np.ndarray:

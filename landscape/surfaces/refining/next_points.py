@@ -64,20 +64,19 @@ def next_points(known: Known, tolerance: Tolerance, together: int = 1) -> tuple[
         tolerance: what the others may be off by.
         together: points that are evaluated at once; a round fills such groups.
     """
-    chart = known.chart
-    rest = np.setdiff1d(np.arange(chart.size), known.numbers)
+    chart, rest = known.chart, known.rest
     few = min(chart.shape) < _FEWEST or any(known.finite(q).sum() < 3 * _FEWEST for q in known.errors)
     if few or not len(rest) or len(known.numbers) > _MOST * chart.size:
         return rest.tolist(), [], []
     try:
-        return _next(known, rest, tolerance, together)
+        return _next(known, tolerance, together)
     except np.linalg.LinAlgError:  # the finite points lie on a line
         return rest.tolist(), [], []
 
 
-def _next(known: Known, rest: np.ndarray, tolerance: Tolerance, together: int) -> tuple[list[int], list[int], list[int]]:
-    """`next_points` where splines exist."""
-    worst = _apart(known, rest)
+def _next(known: Known, tolerance: Tolerance, together: int) -> tuple[list[int], list[int], list[int]]:
+    """`next_points` where every bounded quantity has splines."""
+    rest, worst = known.rest, _apart(known)
     missed = [k for k, off in known.off().items() if off > KEPT * tolerance.errors]
     if missed:
         distance = nearest_distance(known.places[missed], known.places[rest])[0]
@@ -87,33 +86,33 @@ def _next(known: Known, rest: np.ndarray, tolerance: Tolerance, together: int) -
     bad = worst > (KEPT if confirmed else SAFETY) * tolerance.errors
     if bad.any():
         most = max(8, int(GROWTH * len(known.numbers)))
-        return rest[_spaced(known, rest, worst, bad, _rounded_up(most, together))].tolist(), [], []
+        return rest[_spaced(known, worst, bad, _rounded_up(most, together))].tolist(), [], []
     if confirmed:
         return [], [], []
     draw = np.random.default_rng([tolerance.seed, len(known.numbers)])
     size = min(_rounded_up(HELD_OUT, together), max(8, int(SHARE * len(rest))), len(rest))
     held = sorted(draw.choice(rest, size, replace=False).tolist())
-    extremes = sorted(_extremes(known, rest) - set(held))
+    extremes = sorted(_extremes(known) - set(held))
     return [*held, *extremes], held, extremes
 
 
-def _apart(known: Known, rest: np.ndarray) -> np.ndarray:
+def _apart(known: Known) -> np.ndarray:
     """How far the two splines are apart at each remaining point, in errors; infinite next to a point without a value."""
+    rest = known.rest
     worst = np.zeros(len(rest))
     for quantity in known.errors:
+        worst = np.maximum(worst, known.apart(quantity, rest))
         finite = known.finite(quantity)
-        if finite.any():
-            worst = np.maximum(worst, known.apart(quantity, rest))
-        if finite.any() and not finite.all():
+        if not finite.all():
             at = known.places[known.numbers]
             lost, good = (nearest_distance(at[mask], known.places[rest])[0] for mask in (~finite, finite))
             worst[lost <= _BESIDE * good + _step(known.chart)] = np.inf
     return worst
 
 
-def _spaced(known: Known, rest: np.ndarray, worst: np.ndarray, bad: np.ndarray, most: int) -> list[int]:
-    """Indices into `rest`: the worst points, at most `most`, each as far from the others as it is from the known ones."""
-    places = known.places
+def _spaced(known: Known, worst: np.ndarray, bad: np.ndarray, most: int) -> list[int]:
+    """Indices into `known.rest`: the worst points, at most `most`, each as far from the others as it is from the known ones."""
+    places, rest = known.places, known.rest
     own = nearest_distance(places[known.numbers], places[rest])[0]
     free = bad.copy()
     chosen: list[int] = []
@@ -127,15 +126,13 @@ def _spaced(known: Known, rest: np.ndarray, worst: np.ndarray, bad: np.ndarray, 
     return chosen
 
 
-def _extremes(known: Known, rest: np.ndarray) -> set[int]:
+def _extremes(known: Known) -> set[int]:
     """The points of the smallest and the largest interpolated value, where they exceed the computed ones."""
-    found: set[int] = set()
+    rest, found = known.rest, set[int]()
     for quantity in known.errors:
-        finite = known.finite(quantity)
-        if finite.any():
-            own, between = known.values[quantity][finite], known.between(quantity, rest)
-            found |= {int(rest[np.argmin(between)])} if between.min() < own.min() else set()
-            found |= {int(rest[np.argmax(between)])} if between.max() > own.max() else set()
+        own, between = known.values[quantity][known.finite(quantity)], known.between(quantity, rest)
+        found |= {int(rest[np.argmin(between)])} if between.min() < own.min() else set()
+        found |= {int(rest[np.argmax(between)])} if between.max() > own.max() else set()
     return found
 
 
