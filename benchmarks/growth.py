@@ -1,8 +1,8 @@
 """How time and memory grow with the weights and with the samples, from 10^4 to 10^8 weights: `python -m benchmarks.growth`.
 
 A ReLU perceptron with four equal hidden layers. Every size is a process of its own, so that its peak memory is its own; what
-the process takes before it has a network is subtracted. In theory one more Hessian-vector product, a point of a surface and λ_max
-(at an equal number of products) cost a constant plus a multiple of weights x samples, and memory a multiple of weights +
+the process takes before it has a network is subtracted. In theory one more Hessian-vector product, a point of a surface and
+λ_max (at an equal number of products) cost a constant plus a multiple of weights x samples, and memory a multiple of weights +
 samples x width: slopes of at most 1 in the logarithms. The slope that is printed and drawn is that of the two largest sizes.
 """
 
@@ -162,8 +162,8 @@ def main(words: list[str] | None = None) -> None:
             rows.append(r := json.loads(said.splitlines()[-1]))
             print(
                 f"{r['weights']:>11,} weights {r['samples']:>6} samples: product {r['product']:.3g} s, "
-                f"point {r['point']:.3g} s, λ_max {r['lambda_max']:.3g} s with {r['products']} products, {r['bytes'] / 2**30:.2f} GiB, with λ_max "
-                f"{r['bytes_lambda_max'] / 2**30:.2f} GiB",
+                f"point {r['point']:.3g} s, λ_max {r['lambda_max']:.3g} s with {r['products']} products, "
+                f"{r['bytes'] / 2**30:.2f} GiB, with λ_max {r['bytes_lambda_max'] / 2**30:.2f} GiB",
                 flush=True,
             )
         document["rows"][along] = rows
