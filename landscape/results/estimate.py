@@ -93,6 +93,44 @@ class Estimate:
         low, high = self.interval(level) or (self.value, self.value)
         return self.sampling.interval(self.value, (self.value - low, high - self.value), level)
 
+    def columns(self) -> dict[str, float | None]:
+        """Both errors as numbers for a table of values: "method_low", "method_high", "data_low", "data_high", "data_stderr".
+
+        The method's interval is that of the computation alone, on these samples. The data's is the sampling error with the
+        method's included, see `data_interval`; `data_stderr` is there where it has no interval, too. None where unknown.
+
+        Example:
+            >>> Estimate(2.0, stderr=0.5, kind="residual", data_stderr=3.0).columns()
+            {'method_low': 1.5, 'method_high': 2.5, 'data_low': None, 'data_high': None, 'data_stderr': 3.0}
+        """
+        sampled = self.kind in ("samples", "proportion")
+        method = (None if sampled else self.interval()) or (None, None)
+        data = self.data_interval() or (None, None)
+        error = self.stderr if sampled else self.data_stderr
+        return {
+            "method_low": method[0], "method_high": method[1],
+            "data_low": data[0], "data_high": data[1], "data_stderr": error,
+        }  # fmt: skip
+
+    def larger_doubt(self) -> str:
+        """The larger one of the method's and the data's error, with a word which: "sd 1.5 (data)", "± 0.3 (method)" or "".
+
+        An interval from the data includes the method's error.
+
+        Example:
+            >>> Estimate(14.9, stderr=3.1e-6, kind="residual", data_stderr=1.54).larger_doubt()
+            'sd 1.5 (data)'
+            >>> Estimate(14.9, stderr=0.25, kind="bracket", data_stderr=0.1).larger_doubt()
+            '± 0.25 (method)'
+        """
+        data, (low, high) = self.data_doubt(), self.interval() or (self.value, self.value)
+        own = max(high - self.value, self.value - low)
+        if data and (self.data_interval() is not None or self.kind in ("samples", "lower bound")):
+            return f"{data} (data)"
+        if data and (self.data_stderr or 0.0) >= own:
+            return f"{data} (data)"
+        return f"± {own:.2g} (method)" if 0 < own < math.inf else ""
+
     def data_doubt(self) -> str:
         """The sampling error as text: "[8.1, 13.2]", "sd 0.4", "sd 0.4, 7 samples carry it" or ""."""
         bounds = self.data_interval()

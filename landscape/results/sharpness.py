@@ -217,11 +217,11 @@ class Sharpness(Printed):
         return Cells(HEAD, self.rows(), (self.centre(),), (*self.reasons(), LEGEND))
 
     def records(self) -> list[Mapping[str, Any]]:
-        """One row per measure; `low` and `high` are the method's 95 % interval, as far as it is known."""
+        """One row per measure, with the interval of the method apart from that of the data; see `Estimate.columns`."""
         out: list[Mapping[str, Any]] = []
         for name, m in self.measures.items():
-            e, bounds = m.estimate, m.estimate.interval() or (None, None)
-            own = {"measure": name, "value": e.value, "low": bounds[0], "high": bounds[1], "data_stderr": e.data_stderr}
+            e = m.estimate
+            own: dict[str, Any] = {"measure": name, "value": e.value} | e.columns()
             own |= {"kind": e.kind, "converged": e.converged, "fakeable_by": m.mark if m.defined else "", "unit": m.unit}
             out.append(own | {"products": m.matvecs, "seconds": m.seconds})
         return out

@@ -61,6 +61,22 @@ class Stationarity:
             out.append("the trace is negative")
         return tuple(out)
 
+    def short(self) -> str:
+        """The reasons in a few words, for a row of a table; "" without one.
+
+        Example:
+            >>> Stationarity(1.0, negative_curvature=0.114).short()
+            'no: lambda_min -11 %'
+        """
+        curved = f"lambda_min -{100 * (self.negative_curvature or 0.0):.2g} %"
+        wanted = {
+            "slope": self._still_learning,
+            curved: (self.negative_curvature or 0.0) > _SADDLE,
+            "trace < 0": bool(self.negative_trace),
+        }
+        found = [words for words, holds in wanted.items() if holds]
+        return f"no: {', '.join(found)}" if found else ""
+
     @property
     def is_minimum(self) -> bool:
         """Whether there is no evidence against a minimum."""

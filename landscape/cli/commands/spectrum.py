@@ -60,7 +60,7 @@ def run(
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, seeded, task_file, work_lines
     from landscape.machine.files import write
-    from landscape.measures import provenance
+    from landscape.measures import provenance, stationarity
     from landscape.report import figure_breakdown, figure_density, figure_heads, figure_minibatch_spectra, save
     from landscape.report.exports.spreadsheet import minibatches_csv
     from landscape.spectra import minibatch_spectra, spectrum, uses
@@ -91,11 +91,17 @@ def run(
     ]
     terminal.table(("eigenvalue", "residual", "converged"), rows)
     terminal.line(f"{density.matvecs} Hessian-vector products for the density, {pairs.matvecs} more for the eigenvalues")
+    minimum = stationarity(
+        objective, {"lambda_max": pairs.estimate(0), "lambda_min": pairs.estimate(len(pairs) - 1)}, seed=common.seed
+    )
+    if line := minimum.line():
+        terminal.line(line)
     if not pairs.converged.all():
         terminal.unconverged.append("eigenvalues")
     document: dict[str, Any] = {
         "schema": 1, "checkpoint": str(checkpoint), "sha256": task.sha256, "task": task.name, "samples": objective.samples,
         "eigenvalues": pairs.to_json(), "density": density.to_json(),
+        "minimum": minimum.to_json(),
         "provenance": inputs | work,
     }  # fmt: skip
     made_from = inputs | {"checkpoint": checkpoint.name, "task": task.name}

@@ -1,5 +1,6 @@
 """Test of whether the weights are at a minimum of the loss, which measures of a minimum's curvature assume."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -7,17 +8,17 @@ import torch
 from landscape.errors import LandscapeError
 from landscape.linalg.probes import random_rows
 from landscape.objective import Objective
-from landscape.results import Measurement, Stationarity
+from landscape.results import Estimate, Stationarity
 
 _PROBES = 4  # gives the trace of the samples' covariance to about ten per cent, enough for a comparison of magnitudes
 
 
-def stationarity(objective: Objective, measures: Mapping[str, Measurement] | None = None, *, seed: int = 0) -> Stationarity:
+def stationarity(objective: Objective, found: Mapping[str, Estimate] | None = None, *, seed: int = 0) -> Stationarity:
     """Gradient and curvature at the trained weights, as evidence on whether they are a minimum.
 
     Args:
         objective: the network on its data.
-        measures: "lambda_max", "lambda_min" and "trace" are used if they are given and converged.
+        found: "lambda_max", "lambda_min" and "trace" of the Hessian are used if they are given, defined and converged.
         seed: seed of the probes.
 
     Returns:
@@ -38,7 +39,7 @@ def stationarity(objective: Objective, measures: Mapping[str, Measurement] | Non
         except (LandscapeError, RuntimeError):
             bend = 0.0
         decrease = square**2 / (2 * bend) / value if bend else None
-    curvature, trace = _curvature(measures or {})
+    curvature, trace = _curvature(found or {})
     return Stationarity(
         gradient_norm=square**0.5,
         gradient_stderr=None if noise is None else (noise[0]) ** 0.5,
@@ -67,9 +68,9 @@ def _noise(objective: Objective, square: float, seed: int) -> tuple[float, float
     return max(float((w.square() * squares).sum()) - square * float(w.square().sum()), 0.0), spread
 
 
-def _curvature(measures: Mapping[str, Measurement]) -> tuple[float | None, bool | None]:
+def _curvature(estimates: Mapping[str, Estimate]) -> tuple[float | None, bool | None]:
     """-lambda_min / lambda_max, and whether the trace is negative; None for those that were not measured."""
-    found = {n: m.estimate for n, m in measures.items() if m.defined and m.estimate.converged}
+    found = {name: e for name, e in estimates.items() if e.converged and not math.isnan(e.value)}
     top, bottom, trace = (found.get(name) for name in ("lambda_max", "lambda_min", "trace"))
     ratio = None
     if top is not None and bottom is not None:

@@ -68,7 +68,7 @@ def sharpness(
         measures=found,
         samples=objective.samples,
         provenance=provenance(objective, seed) | ({"start": "eigenvectors of a similar checkpoint"} if warm else {}),
-        minimum=stationarity(objective, found, seed=seed) if derived else None,
+        minimum=stationarity(objective, {name: m.estimate for name, m in found.items()}, seed=seed) if derived else None,
         symmetries=found_symmetries(objective) if asked else None,
         directions=directions_of(objective),
     )

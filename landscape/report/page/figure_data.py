@@ -17,8 +17,7 @@ def groups_csv(groups: Mapping[str, Sequence[Sharpness]]) -> str:
             own = {"group": group, "checkpoint": r.checkpoint, "sha256": r.sha256}
             for name, e in (("loss", r.loss), ("accuracy", r.accuracy)):
                 if e is not None:
-                    low, high = e.interval() or (None, None)
-                    rows.append(own | {"measure": name, "value": e.value, "low": low, "high": high})
+                    rows.append(own | {"measure": name, "value": e.value} | e.columns())
             rows += [own | dict(record) for record in r.records()]
     return records_csv(rows)
 

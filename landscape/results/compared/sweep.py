@@ -8,7 +8,7 @@ from typing import Any
 from landscape.errors import UsageError
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed
-from landscape.results.sharpness import Measurement, Sharpness
+from landscape.results.sharpness import Measurement, Sharpness, joint_mark
 
 # What rows can be sorted by, besides the measures.
 ORDERS = ("checkpoint", "loss", "accuracy")
@@ -81,26 +81,48 @@ class Sweep(Printed):
 
     def cells(self) -> Cells:
         """A row for each checkpoint, and a line for each that could not be measured."""
-        rows = []
+        rows, judged = [], any(r.minimum is not None for r in self.results)
         for r in self.results:
             measured = [_cell(r.measures[name]) if name in r.measures else "" for name in self.measures]
             accuracy = "" if r.accuracy is None else f"{100 * r.accuracy.value:.2f} %"
-            rows.append((r.checkpoint or "", f"{r.loss.value:.5g}", accuracy, *measured))
+            minimum = ("" if r.minimum is None else r.minimum.short(),) if judged else ()
+            loss = f"{r.loss.value:.5g} {r.loss.larger_doubt()}".rstrip()
+            rows.append((r.checkpoint or "", loss, accuracy, *minimum, *measured))
+        head = ("checkpoint", "loss", "accuracy", *(("at a minimum",) if judged else ()), *self.measures)
         failed = [f"{f.checkpoint}: not measured: {f.error}" for f in self.failed]
         legend = [SWEEP_LEGEND] if self.results else []
-        return Cells(("checkpoint", "loss", "accuracy", *self.measures) if rows else (), rows, (), (*failed, *legend))
+        return Cells(head if rows else (), rows, (), (*failed, *self._marks(), *legend))
+
+    def _marks(self) -> list[str]:
+        """What could have faked each measure in any of the rows, in one line."""
+        told = []
+        for name in self.measures:
+            found = [r.measures[name] for r in self.results if name in r.measures and r.measures[name].defined]
+            if found:
+                told.append(f"{name}: {joint_mark(found)}")
+        return [f"fakeable: {'; '.join(told)}"] if told else []
 
     def records(self) -> list[Mapping[str, Any]]:
-        """One row for each checkpoint; a measure's `..._low` and `..._high` are the method's 95 % interval, if it is known."""
+        """One row for each checkpoint. Of each number the value, and:
+
+        - `..._method_low`, `..._method_high`: 95 % interval of the computation, on these samples; no confidence interval for
+          other samples.
+        - `..._data_low`, `..._data_high`: 95 % interval over samples, which includes the method's error; `..._data_stderr`:
+          standard error over samples, also where there is no interval. Empty where unknown.
+        - Of measures `..._converged`, and `..._fakeable`: what could have faked it.
+
+        `not_a_minimum` says why the weights are not at a minimum: empty without evidence against one, or if nothing asked.
+        """
         out: list[Mapping[str, Any]] = []
         for r in self.results:
             row: dict[str, Any] = {"checkpoint": r.checkpoint, "sha256": r.sha256, "error": "", "samples": r.samples}
+            row["not_a_minimum"] = "" if r.minimum is None else "; ".join(r.minimum.reasons)
             for name, e in self._numbers(r).items():
-                low, high = (e.interval() if e is not None else None) or (None, None)
-                row |= {name: None if e is None else e.value, f"{name}_low": low, f"{name}_high": high}
+                errors = (e or Estimate(math.nan)).columns()
+                row |= {name: None if e is None else e.value} | {f"{name}_{key}": error for key, error in errors.items()}
                 if name in r.measures:
                     m = r.measures[name]
-                    row |= {f"{name}_data_stderr": m.estimate.data_stderr, f"{name}_converged": m.estimate.converged}
+                    row |= {f"{name}_converged": m.estimate.converged}
                     row |= {f"{name}_fakeable": m.mark if m.defined else "not defined"}
             out.append(row)
         return [*out, *({"checkpoint": f.checkpoint, "sha256": None, "error": f.error} for f in self.failed)]
@@ -115,19 +137,20 @@ class Sweep(Printed):
         return cls([Sharpness.from_json(r) for r in data["results"]], [Unmeasured(**f) for f in data["failed"]])
 
 
-SWEEP_LEGEND = "±: 95 % interval of the method, or residual of an eigenvalue; ≥: lower bound of a maximum; !: did not converge"
+SWEEP_LEGEND = (
+    "behind a value the larger of its two errors. method: of the computation (95 %, or the residual of an eigenvalue). data: "
+    "sampling error, a 95 % interval with the method's error included, or sd, its standard deviation. ≥: lower bound of a "
+    "maximum; !: did not converge. at a minimum: what speaks against it. fakeable: symmetries of the networks that could have "
+    "given the value; both errors and marks of each row are in sweep.csv"
+)
 
 
 def _cell(m: Measurement) -> str:
-    """A value with the error of its method, short enough for a column."""
+    """A value with the larger of its errors, short enough for a column."""
     e = m.estimate
     if not e.converged:
         return f"{e.value:.5g} !"
     if not m.defined:
         return "–"
-    bounds = e.interval()
-    if e.kind == "lower bound":
-        return f"≥ {e.value:.5g}"
-    if bounds is None or e.kind in ("exact", "samples", "proportion"):
-        return f"{e.value:.5g}"
-    return f"{e.value:.5g} ± {max(bounds[1] - e.value, e.value - bounds[0]):.2g}"
+    bound = "≥ " if e.kind == "lower bound" else ""
+    return f"{bound}{e.value:.5g} {e.larger_doubt()}".rstrip()
