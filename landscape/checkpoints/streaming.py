@@ -18,7 +18,7 @@ from landscape.checkpoints.parallel.distributed_folder import METADATA
 from landscape.checkpoints.reading import safetensors_file
 from landscape.checkpoints.reading.formats import open_checkpoint
 from landscape.checkpoints.reading.safetensors_file import Entry, Header
-from landscape.checkpoints.weights import HALF, check_dtype, check_finite, conversions, dead_filters
+from landscape.checkpoints.weights import HALF, check_dtype, check_finite, conversions
 from landscape.machine import progress
 
 
@@ -74,7 +74,6 @@ def stream(path: Path, model: nn.Module) -> Streamed | None:
     kept, notices = fitted
     digest = hashlib.sha256(raw)
     halves: Counter[str] = Counter()
-    dead: list[str] = []
     for name in files:
         file, _ = opened(name)
         with file, torch.no_grad():
@@ -87,12 +86,11 @@ def stream(path: Path, model: nn.Module) -> Streamed | None:
                         model_state[key].detach().copy_(tensor)
                     if tensor.dtype in HALF:
                         halves[str(tensor.dtype).removeprefix("torch.")] += 1
-                    dead += dead_filters({key: tensor})
                     advance(1)
             file.seek(0)
             while block := file.read(1 << 20):
                 digest.update(block)
-    return Streamed(digest.hexdigest(), (*conversions(halves), *dead[:1], *notices))
+    return Streamed(digest.hexdigest(), (*conversions(halves), *notices))
 
 
 def _header(opened: tuple[BinaryIO, int], budget: int) -> Header:

@@ -73,7 +73,6 @@ def choose(
         ready[key] = converted[id(tensor)]
     check_finite(ready)
     notices += conversions(halves)
-    notices += dead_filters(ready)
     return Weights(ready, name, tuple(notices), prefix)
 
 
@@ -146,7 +145,7 @@ def check_finite(state: dict[str, Tensor]) -> None:
         )
 
 
-def dead_filters(state: dict[str, Tensor]) -> list[str]:
+def dead_filters(state: Mapping[str, Tensor]) -> list[str]:
     """A notice of weights that have filters of norm zero, in which filter-normalized directions are zero."""
     affected = []
     for key, tensor in state.items():

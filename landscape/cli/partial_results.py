@@ -49,9 +49,6 @@ class Keeping:
         self._kept = kept
         for problem in kept.problems:
             terminal.warn(problem)
-        if kept.measurements:
-            listed = ", ".join(kept.measurements)
-            terminal.note(f"{inputs['checkpoint']}: read from an earlier run, not computed again: {listed}")
         return kept
 
     def done(self) -> None:

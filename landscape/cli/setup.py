@@ -114,7 +114,7 @@ def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
         weights=naming.weights,
     )
     for notice in task.notices:
-        terminal.note(f"{path.name}: {notice}")
+        terminal.detail(notice, path.name)
     return replace(task, params=naming.params) if isinstance(naming, Varying) and naming.params else task
 
 
@@ -143,9 +143,9 @@ def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vect
     """
     from landscape.curvature.method import PLAIN
 
-    terminal.note(objective.plan.line(*bases, vectors=vectors))
+    terminal.detail(objective.plan.line(*bases, vectors=vectors))
     if objective.method != PLAIN:
-        terminal.note(f"products with the Hessian: {objective.method.name}; the same values in less time")
+        terminal.detail(f"products with the Hessian: {objective.method.name}; the same values in less time")
     return {"memory": objective.plan.to_json(*bases, vectors=vectors), "products": objective.method.name}
 
 

@@ -1,6 +1,8 @@
 """Output of a command: tables, lines, warnings and progress for a person, one JSON document for a program."""
 
 import json
+import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
 _PLAIN_SECONDS = 10.0
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 _ROWS = 10  # most rows of the table below an error
 
@@ -47,6 +50,8 @@ class Terminal:
         self.err = _console(stderr=True, quiet=silent)
         self.unconverged: list[str] = []
         self._document: dict[str, Any] | None = None
+        self._details: set[str] = set()  # of the subject at hand, and of the one before, with rounded numbers
+        self._before: set[str] = set()
 
     def line(self, text: str = "") -> None:
         """Print a line of results; `line()` prints an empty one."""
@@ -55,6 +60,22 @@ class Terminal:
     def note(self, text: str) -> None:
         """Print a remark on stderr."""
         self.err.print(f"[dim]note: {escape(printable(text))}[/]")
+
+    def detail(self, text: str, subject: str = "") -> None:
+        """Print a remark on how something is measured; of many in a row, one that holds for the one before is not said again.
+
+        Args:
+            text: the same but for numbers that round to the same digit counts as said.
+            subject: what it is about, such as the name of a file; printed before it.
+        """
+        about = _NUMBER.sub(lambda found: f"{float(found[0].replace(',', '')):.0e}", text)
+        self._details.add(about)
+        if about not in self._before:
+            self.note(f"{subject}: {text}" if subject else text)
+
+    def next_subject(self) -> None:
+        """The next of many that are measured alike begins; see `detail`."""
+        self._before, self._details = self._details, set()
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr: something to check before trusting the numbers."""
@@ -110,7 +131,7 @@ class Terminal:
             """The remaining time of the outermost stage that knows one, as it reports it, else from its steps."""
 
             def render(self, task: "Task") -> "Text":
-                first = next((t for t in bars.tasks if t.fields.get("left") or t.time_remaining is not None), None)
+                first = next((t for t in bars.tasks if _known(t) or (not t.fields.get("left") and t.time_remaining is not None)), None)
                 if first is None or task.id != first.id:
                     return Text("")
                 said: Told | None = task.fields.get("left")
@@ -120,6 +141,12 @@ class Terminal:
         bars = Progress(*columns, console=self.err, transient=True)
         with bars, progress.listening(_Bars(bars, self.note)):
             yield
+
+
+def _known(task: "Task") -> bool:
+    """Whether a stage itself knows its remaining time."""
+    said: Told | None = task.fields.get("left")
+    return said is not None and said.known
 
 
 def _console(*, stderr: bool, quiet: bool, file: TextIO | None = None) -> Console:
@@ -212,8 +239,13 @@ class Told:
     high: float
     at: float
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an estimate: a search without a known end has none."""
+        return not math.isnan(self.seconds)
+
     def words(self, now: float) -> str:
-        """The time that is left of it.
+        """The time that is left of it; "" if it is not known.
 
         Example:
             >>> Told(200.0, 100.0, 400.0, at=0.0).words(50.0)
@@ -221,6 +253,8 @@ class Told:
             >>> Told(2.0, 1.0, 4.0, at=0.0).words(3.0)
             'longer than forecast'
         """
+        if not self.known:
+            return ""
         likely, low, high = (max(x - (now - self.at), 0.0) for x in (self.seconds, self.low, self.high))
         if likely <= 0 < self.seconds:
             return "longer than forecast"

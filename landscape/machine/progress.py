@@ -27,7 +27,7 @@ class Listener(Protocol):
         """Show a remark about the work."""
 
     def left(self, handle: int, seconds: float, low: float, high: float) -> None:
-        """A better estimate of the stage's remaining time than its steps give, with its range."""
+        """A better estimate of the stage's remaining time than its steps give, with its range; nan if nobody knows."""
 
 
 class Advance:

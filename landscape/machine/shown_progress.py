@@ -1,6 +1,7 @@
 """Progress of long computations in Python: a line that is renewed, in a notebook or on a terminal."""
 
 import importlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +58,10 @@ class _Line:
         self._stages[handle] = (label, total, done, pace)
         pace.add(steps, now)
         left = None if total is None else pace.left(max(total - done, 0))
-        self._renew(f"{label}: {_bar(done, total)}" + ("" if left is None else f", at most {duration(left)} left"))
+        around = "".join(
+            f"{outer} {before} of {bound}, " for h, (outer, bound, before, _) in self._stages.items() if h < handle and bound
+        )
+        self._renew(f"{around}{label}: {_bar(done, total)}" + ("" if left is None else f", at most {duration(left)} left"))
 
     def finish(self, handle: int) -> None:
         del self._stages[handle]
@@ -66,6 +70,8 @@ class _Line:
         self._show(text)
 
     def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+        if math.isnan(seconds):
+            return  # the search that runs shows its evaluations
         self._renew(f"{self._stages[handle][0]}: about {duration(seconds)} left ({duration(low)} to {duration(high)})")
 
     def _renew(self, text: str) -> None:

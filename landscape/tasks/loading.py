@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape import checkpoints
-from landscape.checkpoints.fitting.adapter import is_adapter
+from landscape.checkpoints.fitting.adapter import BASE_OF_TASK, is_adapter
 from landscape.errors import MismatchError, UsageError, printable
 from landscape.machine.agreement import check_alike
 from landscape.machine.distributed import group
@@ -91,7 +91,7 @@ def load(
             raise without_data(path, model, model_kwargs or {}, recognize(chosen, checkpoint.path, checkpoint.meta))
         built = built or resolve(task=task, model=model, model_kwargs=model_kwargs, data=data)
         if adapter:
-            built = on_its_base(built, str(model).removeprefix("hf:"), chosen)
+            built = on_its_base(built, str(model).removeprefix("hf:"), chosen)  # which says whose the base's weights are
     base = base_digest(built.model, chosen)
     try:
         fitted = checkpoints.fit(built.model, chosen)
@@ -102,13 +102,14 @@ def load(
         mended = MismatchError(error.problem, fix=f"add {shlex.join(found.arguments)}, which they fit", options=found.arguments)
         mended.table = error.table
         raise mended from None
+    told = [notice for notice in fitted if not (adapter and notice == BASE_OF_TASK)]
     return replace(
         built,
         name=built.name or (f"{record['training']['data']}-{record['training']['network']}" if record else bare_name(path)),
         recipe=built.recipe if built.recipe is not None else record,
         checkpoint=Source(str(path), checkpoint.sha256, chosen.name),
         base=base,
-        notices=_unique(*built.notices, *notices, *checkpoint.notices, *chosen.notices, *fitted),
+        notices=_unique(*built.notices, *notices, *checkpoint.notices, *chosen.notices, *told),
         extras=built.extras or checkpoint.extras,
     )
 

@@ -142,7 +142,7 @@ def test_a_module_that_renames_what_it_loads() -> None:
     kernel = torch.arange(6.0).reshape(2, 3)
     model = nn.Sequential(Renaming(2, 3))
     notices = fit(model, weights({"0.kernel": kernel, "0.bias": torch.ones(3)}))
-    assert notices == ("names taken as the model's own load_state_dict does",)
+    assert notices == ("the file's names of weights are converted to the model's by the model's own load_state_dict",)
     assert torch.equal(model[0].weight, kernel.T)
     model = nn.Sequential(Renaming(2, 3))
     with pytest.raises(MismatchError, match=r"0\.bias: missing in the file"):
@@ -243,7 +243,7 @@ def test_an_adapter_is_added_to_its_base(rslora: bool, scale: float) -> None:
     assert abs(model[0].weight.detach().numpy() - wanted).max() < 1e-6
     assert torch.equal(model[3].weight, file["base_model.model.3.weight"])
     assert torch.equal(model[1].weight, base["1.weight"])
-    assert "1 of the model's own weights; 2 more are the adapter's, 3 are as the task made them" in notices[0]
+    assert "1 of the model's own weights; 2 more are the adapter's, 3 are those of the base, as the task made it" in notices[0]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_transformers_of_version_5_under_the_names_of_version_4(tmp_path: Path) 
     first, second = (transformers.ViTForImageClassification(config).eval() for _ in range(2))
     first.save_pretrained(tmp_path)
     notices = fit(second, read(tmp_path).weights())
-    assert notices == ("names taken as the loader of transformers does",)
+    assert notices == ("the file's names of weights are converted to the model's by the loader of transformers",)
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(first(x).logits, second(x).logits)
     state = load_file(tmp_path / "model.safetensors")
@@ -306,7 +306,7 @@ def test_peft_on_both_sides(tmp_path: Path) -> None:
     x = torch.randn(5, 4)
     notices = fit(second, read(tmp_path).weights())
     assert torch.equal(first(x), second(x))
-    assert "of the base as the task made them: the file holds the adapter alone" in notices[-1]
+    assert notices == ("the adapter's weights are those of the file, its base is as the task made it",)
     fit(base, read(tmp_path).weights())
     torch.testing.assert_close(first(x), base(x))
     half = load_file(tmp_path / "adapter_model.safetensors")
@@ -326,7 +326,7 @@ def test_timm_knows_its_authors_names() -> None:
         for key, item in state.items()
     } | {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16, dtype=torch.int64)}
     notices = fit(second, weights(authors))
-    assert notices == ("names taken as timm's filter for this model does",)
+    assert notices == ("the file's names of weights are converted to the model's by timm's filter for this model",)
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(first(x), second(x))
     small, large = (timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=3, img_size=n) for n in (32, 64))

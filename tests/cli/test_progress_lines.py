@@ -1,6 +1,7 @@
 """Progress in a log: of nested stages one line, with one remaining time."""
 
 import io
+import math
 
 import pytest
 from clock import FakeClock
@@ -48,6 +49,27 @@ def test_a_forecast_that_is_over_says_so(log):
         clock.now += 12
         inner(8)
     assert lines() == ["networks: 0 of 3, longer than forecast; probes: 8 of at most 64"]
+
+
+def test_a_search_whose_end_nobody_knows_counts_to_its_limit(log):
+    clock, lines = log
+    with progress.stage("measures", 3) as measures, progress.stage("maximisation", 100) as inner:
+        measures.left(20.0, 10.0, 40.0)
+        measures.left(math.nan, math.nan, math.nan)
+        for _ in range(2):
+            clock.now += 6
+            inner(10)
+    assert lines() == ["maximisation: 20 of at most 100, 12 s, at most 48 s left"]
+
+
+def test_a_bar_without_a_known_end_leaves_the_time_to_the_search(monkeypatch):
+    shown = terminal.Terminal(json=False)
+    text = io.StringIO()
+    shown.err = Console(file=text, force_terminal=True, width=160, color_system=None)
+    with shown.progress(), progress.stage("measures", 3) as measures, progress.stage("maximisation", 100) as inner:
+        measures.left(math.nan, math.nan, math.nan)
+        inner(10)
+    assert "nan" not in text.getvalue()
 
 
 def test_steps_alone_give_a_bound(log):

@@ -1,5 +1,6 @@
 """The time that is left, on a clock of our own: what a pass really takes is learnt while measures run."""
 
+import itertools
 import json
 import random
 
@@ -100,6 +101,37 @@ def test_the_range_is_a_factor_of_two_at_first_and_narrows():
     (_, left, low, high), (*_, lower, upper) = seen[0], seen[-30]
     assert (left / low, high / left) == pytest.approx((UNSURE, UNSURE))
     assert upper / lower < high / low
+
+
+@pytest.mark.parametrize("needed", [10, 22, 90])
+def test_a_search_without_a_known_end_says_a_range_that_holds_the_next_or_no_time(needed):
+    """Not 18 s, 2.3 s, 3.8 s and 20 s, each within a range that leaves out the next."""
+    machine = Machine(EACH)
+    remaining = Remaining({"keskar": PASSES["keskar"]}, EACH, lambda: machine.spent, lambda: machine.now)
+    remaining.begin("keskar")
+    said, open_ = [(machine.now, *remaining.left())], []
+    for _ in range(needed):
+        machine.work(Spent(gradients=1))
+        remaining.look()
+        open_.append(remaining.open)
+        if not remaining.open:
+            said.append((machine.now, *remaining.left()))
+    for (before, _, low, high), (now, left, *_) in itertools.pairwise(said):
+        assert low <= left + now - before <= high
+    assert open_ == [n > 0.9 * 22 for n in range(1, needed + 1)]
+    remaining.end()
+    assert not remaining.open
+
+
+def test_what_comes_after_a_long_search_is_still_told():
+    machine = Machine(EACH)
+    passes = {"sam": PASSES["sam"], "lambda_max": PASSES["lambda_max"]}
+    remaining = Remaining(passes, EACH, lambda: machine.spent, lambda: machine.now)
+    remaining.begin("sam")
+    machine.work(Spent(gradients=12))
+    remaining.look()
+    assert not remaining.open  # the run of Lanczos is most of the time, and known
+    assert remaining.left()[0] > PASSES["lambda_max"].seconds(EACH)
 
 
 def test_time_without_passes_and_passes_without_time():

@@ -10,6 +10,8 @@ from torch import Tensor
 from landscape.errors import MismatchError, printable
 
 _PREFIX = "base_model.model."
+# Notice for an adapter that was added to a network whose base the task built, with weights of whatever origin.
+BASE_OF_TASK = "the adapter's weights are those of the file, its base is as the task made it"
 _LORA = re.compile(r"(.+)\.lora_([AB])\.weight")
 _ANY = re.compile(r"\.(lora_|ia3_|oft_|boft_|hada_|lokr_|vera_|loha_)")
 # Options with which the update is not scale · B A; each must be off.
@@ -96,7 +98,7 @@ def merged(
             raise _refused(f"'{printable(key, limit=80)}', which the model does not have in this shape")
         kept[key] = item
     notice = f"a LoRA adapter added to {len(pairs)} of the model's own weights; {len(whole)} more are the adapter's, "
-    return kept, notice + f"{len(model_state) - len(pairs) - len(whole)} are as the task made them"
+    return kept, notice + f"{len(model_state) - len(pairs) - len(whole)} are those of the base, as the task made it"
 
 
 def check_plain(config: Mapping[str, Any] | None, patterns: bool = False) -> None:

@@ -35,7 +35,7 @@ def fit(model: nn.Module, weights: Weights) -> tuple[str, ...]:
         weights: the result of `Checkpoint.weights`.
 
     Returns:
-        Notices: what was left out, filled in or converted.
+        Notices: what was left out, kept of the model, or converted. A tied weight is one weight, and no notice.
 
     Raises:
         MismatchError: names or shapes disagree; its `table` lists (name, in the file, in the model).
@@ -105,7 +105,7 @@ def match(
             if best is None or len(table) < best[0]:
                 best = (len(table), table)
             if state is naming.state and naming.ask:
-                tried += [(renamed, (*notices, notice)) for renamed, notice in loader(state)]
+                tried += [(renamed, (*notices, *more)) for renamed, more in loader(state)]
     assert best is not None  # the first naming is the unchanged one
     raise _mismatch(best[1], len(weights.state), len(model_state))
 
@@ -119,8 +119,6 @@ def fill(
     tied = [key for key in model_state if key not in filled and aliases[key] in by_first]
     for key in tied:
         filled[key] = state[by_first[aliases[key]]]
-    if tied:
-        notices.append(f"filled in {len(tied)} tied tensors that the file leaves out: {', '.join(tied[:_SHOWN])}")
     computed = [key for key, item in model_state.items() if key not in filled and _computed(key, item)]
     filled |= {key: model_state[key].detach() for key in computed}
     counters = [key for key in computed if key.rpartition(".")[2] == "num_batches_tracked"]
@@ -138,7 +136,7 @@ def fill(
         base = [key for key in model_state if key not in filled and adapter.of_the_base(key)]
         if all(key in model_state for key in state):  # the whole adapter, as PEFT's own loader took it
             filled |= {key: model_state[key].detach() for key in base}
-            notices.append(f"kept {len(base)} tensors of the base as the task made them: the file holds the adapter alone")
+            notices.append(adapter.BASE_OF_TASK)
     return filled, notices
 
 

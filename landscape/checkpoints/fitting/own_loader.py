@@ -28,8 +28,10 @@ class OwnLoader:
     def __init__(self, model: nn.Module) -> None:
         self._shadow = _without_memory(model)
 
-    def __call__(self, state: State) -> list[tuple[State, str]]:
-        """The tensors under the model's own names, with a notice: one result for each loader that changes the names.
+    def __call__(self, state: State) -> list[tuple[State, tuple[str, ...]]]:
+        """The tensors under the model's own names, with notices: one result for each loader that changes the names.
+
+        PEFT's names stand for an adapter that the file leaves unnamed, which is how it saves one: no notice.
 
         Tensors unknown to a loader keep their names; those that it did not load are absent.
         """
@@ -41,7 +43,8 @@ class OwnLoader:
                     warnings.simplefilter("ignore")
                     renamed = ask(self._shadow, dict(state))
                     if renamed is not None and renamed.keys() != state.keys():
-                        results.append((renamed, f"names taken as {name} does"))
+                        told = () if ask is _peft else (f"the file's names of weights are converted to the model's by {name}",)
+                        results.append((renamed, told))
         return results
 
 

@@ -20,6 +20,8 @@ NAME = "sharpness"
 SCHEMA = 1
 # A forecast shorter than this many seconds is not printed.
 _WORTH_SAYING = 5.0
+# One longer than this many seconds comes with what would shorten it.
+_LONG = 120.0
 MEASURES_HELP = "all, or names separated by commas, with optional settings: keskar:eps=1e-4. Default: the usual measures."
 
 
@@ -164,7 +166,7 @@ def measured_at(
     is no table.
     """
     from landscape.cli.setup import centre_line, work_lines
-    from landscape.measures import forecast, provenance, room, sharpness
+    from landscape.measures import chosen, forecast, provenance, room, sharpness
     from landscape.results import Measurement, Sharpness
 
     centre = centre_line(objective, task, path.name, naming.split, terminal)
@@ -176,11 +178,16 @@ def measured_at(
     made_with: dict[str, Any] = {"split": naming.split}
     keeping = keeping or Keeping(None, 0, last=True)
     kept = keeping.opened(objective, terminal, {"checkpoint": path.name, "sha256": task.sha256, **made_with}, common.seed)
+    wanted = [m.name for m in chosen(names)]
+    if kept is not None and (there := [name for name in wanted if name in kept.measurements]):
+        terminal.note(f"{path.name}: kept: {len(there)} of {len(wanted)} measures, not computed again: {', '.join(there)}")
     objective, told = (objective, work(objective)) if kept is None else kept.method(objective, work)
     told = told | ({"notices": list(task.notices)} if task.notices else {})
     plan = forecast(objective, names)
     if plan.total > _WORTH_SAYING:
-        terminal.note(f"forecast: {plan}")
+        terminal.detail(f"forecast: {plan}")
+    if plan.total > _LONG and (shorter := plan.shorter(objective)):
+        terminal.detail(f"to shorten: {'; '.join(shorter)}")
     known: dict[str, Any] = {"checkpoint": str(path), "sha256": task.sha256, "task": task.name}
     done: dict[str, Measurement] = {}
 

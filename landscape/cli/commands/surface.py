@@ -140,6 +140,7 @@ def _settled(job: Job, folder: "OutputDirectory") -> tuple[Job, int]:
 
 def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slice":
     """A line or a plane."""
+    from landscape.checkpoints.weights import dead_filters
     from landscape.cli.surfaces.output import draw_unfinished
     from landscape.surfaces import line, plane, store_directions, stored_directions
 
@@ -153,6 +154,9 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
         )  # another process may have stored them first
     for direction in directions:
         job.terminal.line(f"axis: {direction.name}")
+    if options.norm == "filter" and any(one.name == "random" for one in options.asked):
+        for notice in dead_filters({e.name: objective.theta[e.start : e.stop].view(e.shape) for e in objective.layout}):
+            job.terminal.note(notice)
     tracks = axes.tracks(objective, directions, _points(folder))
     spans = axes.spans(tracks, grid) if options.span is None else [options.span] * len(directions)
     measured: dict[str, Any] = {

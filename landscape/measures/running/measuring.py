@@ -1,5 +1,6 @@
 """Measures of one network, computed one after another: progress, passes spent, and what is saved."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -69,7 +70,7 @@ def measure_all(
                 out[m.name] = _measured(m, objective, seed, kept, marks)
                 if remaining is not None:
                     remaining.end()
-                    advance.left(*remaining.left())
+                    _say(remaining, advance)
             if seen is not None:
                 seen(m.name, out[m.name])
             advance(steps[m.name])
@@ -79,7 +80,12 @@ def measure_all(
 def _learn(remaining: Remaining, advance: progress.Advance) -> None:
     """Update the estimate of the remaining time and report it."""
     remaining.look()
-    advance.left(*remaining.left())
+    _say(remaining, advance)
+
+
+def _say(remaining: Remaining, advance: progress.Advance) -> None:
+    """Report the remaining time, or that it is not known: the search that runs then counts its evaluations, to its limit."""
+    advance.left(*((math.nan,) * 3 if remaining.open else remaining.left()))
 
 
 def _measured(m: Measure, objective: Objective, seed: int, kept: Kept | None, marks: bool) -> Measurement:

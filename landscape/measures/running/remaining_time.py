@@ -77,14 +77,36 @@ class Remaining:
         self._current = None
 
     def left(self) -> tuple[float, float, float]:
-        """Estimate of the remaining seconds, and its range."""
+        """Estimate of the remaining seconds, and its range. The range of a measure that runs is that of its whole time."""
         # Kinds of passes not seen yet may be as fast as forecast, or slower by the observed factor; the estimate is in between.
         slower = sum(self._seen) / sum(self._forecast)
         likely, mean = self._left(slower**0.5)
         low, high = sorted((self._left(1.0)[0], self._left(slower)[0]))
         squares = math.log(UNSURE) ** 2 + sum((log - mean) ** 2 for log, _ in self._ratios)
         factor = math.exp(math.sqrt(squares / (1 + len(self._ratios))))
-        return likely, min(low, likely) / factor, max(high, likely) * factor
+        low, high = min(low, likely) / factor, max(high, likely) * factor
+        if self._current is None:
+            return likely, low, high
+        needed, expected, rest = self._running()
+        # What remains of it is small just before its forecast is used up, and no less uncertain for that.
+        return likely, min(low, rest / factor + max(expected / factor - needed, 0.0)), max(high, rest + factor * expected - needed)
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody knows the end: a run or search that stops by its own criterion is at its forecast or past it, and has
+        taken more than all that comes after it.
+        """
+        if self._current is None:
+            return False
+        needed, expected, rest = self._running()
+        return needed > _NEARLY * expected and needed > rest
+
+    def _running(self) -> tuple[float, float, float]:
+        """Seconds of the current measure so far and as expected in all, and of the measures after it."""
+        rest = [self._cost(passes) for passes in self._to_come.values()]
+        factor = math.exp(self._taught(self._ratios, rest))
+        assert self._current is not None
+        return self._needed(), factor * self._cost(self._current), factor * sum(rest)
 
     def _left(self, unseen: float) -> tuple[float, float]:
         """Remaining seconds if unseen kinds of passes are slower by the factor `unseen`; mean log of the correction factor."""

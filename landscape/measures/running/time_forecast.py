@@ -1,5 +1,6 @@
 """Forecast of the time that measures take."""
 
+import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from landscape.results import Spent
 
 _SAMPLES = 256
 _BLOCK = 4
+_SHORT = 60.0  # seconds that fewer samples are to take
+_FEWEST = 4  # log2 of the fewest samples that are offered
+_MAIN = ("lambda_max", "trace")  # the measures that are offered instead of many
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,20 @@ class Forecast:
     each: Spent
     seconds: dict[str, float]
     passes: dict[str, Spent] = field(default_factory=dict)
+
+    def shorter(self, objective: Objective) -> list[str]:
+        """Options of the command line with which the run would take less time, with the time; none if nothing would.
+
+        Passes take time in proportion to the samples, and fewer measures make fewer passes.
+        """
+        out, n = [], objective.samples
+        fewer = 1 << max(int(math.log2(max(n * _SHORT / max(self.total, _SHORT), 1))), _FEWEST)
+        if fewer < n:
+            out.append(f"--samples {fewer} would take about {duration(self.total * fewer / n)}")
+        spent, _ = _passes(objective, _MAIN)
+        if spent.seconds(self.each) < self.total / 2:
+            out.append(f"--measures {','.join(_MAIN)} about {duration(spent.seconds(self.each))}")
+        return out
 
     @property
     def total(self) -> float:
@@ -62,6 +80,12 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
     Cost: a forward pass, a gradient and five products on at most 256 samples, twice.
     """
     each = _timed(objective)
+    spent, passes = _passes(objective, names)
+    return Forecast(spent, each, {name: own.seconds(each) for name, own in passes.items()}, passes)
+
+
+def _passes(objective: Objective, names: str | Sequence[str] | None) -> tuple[Spent, dict[str, Spent]]:
+    """Passes over the data in all, and of each measure; shared computations count for the first that needs them."""
     known: set[Hashable] = set()
     spent, passes = Spent(), {}
     for m in chosen(names):
@@ -72,7 +96,7 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
                 own += cost
         spent += own
         passes[m.name] = own
-    return Forecast(spent, each, {name: own.seconds(each) for name, own in passes.items()}, passes)
+    return spent, passes
 
 
 def room(objective: Objective, names: str | Sequence[str] | None = None) -> tuple[list[Basis], int]:
