@@ -41,6 +41,10 @@ def explained(error: BaseException) -> tuple[str, int]:
     return f"expected no error inside landscape, found {what}; run again with --debug and report it", 1
 
 
+# Options that an error offers only to those who gave none.
+_OFFERED = ("--samples",)
+
+
 def with_the_command(error: LandscapeError, words: Sequence[str]) -> str:
     """The error's line, with the whole command that would work instead of the options to add, if the error knows them.
 
@@ -50,7 +54,12 @@ def with_the_command(error: LandscapeError, words: Sequence[str]) -> str:
     """
     if not error.options:
         return str(error)
-    named = {word for word in error.options if word.startswith("-")}
+    options = list(error.options)
+    given = {word.partition("=")[0] for word in words}
+    for name in _OFFERED:
+        if name in options and name in given:  # the value that was given stays
+            del options[options.index(name) : options.index(name) + 2]
+    named = {word for word in options if word.startswith("-")}
     kept: list[str] = []
     old = iter(words)
     for word in old:
@@ -59,7 +68,7 @@ def with_the_command(error: LandscapeError, words: Sequence[str]) -> str:
             kept.append(word)
         elif not equals:
             next(old, None)  # the value of an option that is given anew
-    command = shlex.join(["landscape", *kept, *error.options])
+    command = shlex.join(["landscape", *kept, *options])
     return str(error).replace(f"add {shlex.join(error.options)}", f"run: {command}")
 
 

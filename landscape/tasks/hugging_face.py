@@ -80,9 +80,11 @@ def model_in(folder: str, options: Mapping[str, Any]) -> nn.Module:
         )
     role = role_of(config.architectures) or ("image classifier" if not config.architectures else None)
     if role is None:
+        name = printable(str(config.architectures[0]), limit=60)
+        masked = ", a masked language model: it guesses hidden tokens from both sides, and has no loss of the next token"
         raise UsageError(
-            f"expected a model for causal language modelling, sequence or image classification in {folder}, found "
-            f"{printable(str(config.architectures[0]), limit=60)}",
+            f"expected a model for causal language modelling, sequence or image classification in {folder}, found {name}"
+            + masked * name.endswith("ForMaskedLM"),
             fix="build it in a task.py, with its loss",
         )
     if getattr(config, "_attn_implementation", None) not in (None, "eager", "sdpa"):

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,11 @@ def full_name(name: str) -> str:
     """
     if ":" in name or name in networks.NETWORKS:
         return name
+    if (Path(name) / "config.json").is_file():
+        raise UsageError(
+            f"expected a built-in network, torchvision:NAME, timm:NAME or hf:FOLDER, found {name!r}, a folder with a config.json",
+            fix=f"did you mean hf:{name}?",
+        )
     full = next((full for library in ("torchvision", "timm") if in_library(full := f"{library}:{name}")), None)
     if full is None:
         from landscape.tasks.torchvision_import import torchvision

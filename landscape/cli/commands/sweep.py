@@ -94,7 +94,7 @@ def run(
         found = _found(items, records)
         _tell(terminal, found)
         terminal.document({"schema": 1, **found.to_json(), "interrupted": True})
-        terminal.note(f"finished checkpoints are saved in {out}: the same command continues from them")
+        terminal.note(work.saved(items))
         raise
     found = _found(items, records).sorted_by(sort)
     _tell(terminal, found)
@@ -120,6 +120,7 @@ class _Work:
     ) -> None:
         self.terminal, self.common, self.naming, self.names = terminal, common, naming, names
         self.output, self.records = output, records
+        self.current: Item | None = None
         self.total, self._holds = total, dict[str, bool]()  # whether a digest of code and data holds
 
     def measure(self, item: "Item", done: int) -> dict[str, Any]:
@@ -127,6 +128,8 @@ class _Work:
         from landscape.cli.explain import explained
 
         version = item.version()
+        self.terminal.next_subject()
+        self.current = item
         self.terminal.note(f"measuring {item.path}; {done} of {self.total} are done")
         try:
             return self._measured(item) | {"version": version}
@@ -148,6 +151,18 @@ class _Work:
             except (Exception, SystemExit):
                 return False  # measuring it will tell
         return self._holds[digest]
+
+    def saved(self, items: "list[Item]") -> str:
+        """What an interrupted sweep has saved, and that the same command goes on from there."""
+        from landscape.measures import chosen
+
+        done = sum(self.records.done(item) is not None for item in items)
+        parts = [f"{done} of {len(items)} checkpoints"] if done else []
+        if self.current is not None and self.records.done(self.current) is None and (some := self.kept(self.current)):
+            parts.append(f"{some} of {len(chosen(self.names))} measures of {self.current.path}")
+        if not parts:
+            return "no checkpoint and no measure was finished: the same command starts again"
+        return f"saved in {self.output.path}: {' and '.join(parts)}; the same command continues from there"
 
     def kept(self, item: "Item") -> int:
         """How many measures of a checkpoint that is not done are kept."""

@@ -80,6 +80,11 @@ def matching(names: Mapping[str, str] | Iterable[str], pattern: str) -> set[str]
     """
     found = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
     hits = {own for name, own in found.items() if _matches(name, pattern)}
+    if not hits and pattern == LORA:
+        raise UsageError(
+            "expected LoRA adapters for --params lora, found that this model has no LoRA adapters; its own weights would vary",
+            fix="leave it out, or pass the adapter's folder as the checkpoint and its base with --model hf:BASE",
+        )
     if not hits:
         raise UsageError(
             f"expected a pattern that matches a parameter, found {printable(pattern, limit=60)!r}",
