@@ -53,8 +53,9 @@ def load(
         task: "task.py", "task.py:function", or a Task.
         model: a built-in network or "torchvision:NAME", "timm:NAME", "hf:FOLDER"; or a module, which is loaded in place.
         model_kwargs: keyword arguments of the model, or of the task file's function.
-        data: "digits", "cifar10:PATH", "imagefolder:PATH", "safetensors:PATH". For a checkpoint of `landscape train` this names
-            the path of its data. Other data than those of its training are used without corruption, with a notice.
+        data: "digits", "cifar10:PATH", "imagefolder:PATH", "safetensors:PATH", or "text:PATH" with options such as
+            "text:book.txt,block=128" for a model "hf:FOLDER". For a checkpoint of `landscape train` this names the path of its
+            data. Other data than those of its training are used without corruption, with a notice.
         weights: name of the weights, if the file holds several sets.
 
     Returns:

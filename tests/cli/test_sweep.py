@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from in_process import landscape
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from landscape.results import ORDERS, Estimate, Sharpness, Sweep, Unmeasured
+from landscape.results import ORDERS, Estimate, Measurement, Sharpness, Stationarity, Sweep, Unmeasured
 
 NAMES = "trace:probes=4,weight_curvature"
 TASK = """
@@ -256,6 +257,64 @@ def test_a_sweep_is_a_table_that_sorts():
     assert "checkpoint" in ORDERS
     with pytest.raises(Exception, match="a column to sort by, found 'trace'"):
         table.sorted_by("trace")
+
+
+def test_the_larger_error_stands_behind_a_value_with_its_name():
+    """Not `14.903 ± 3.1e-06`, the residual of the solver, where other samples would move it by 1.5."""
+    top = Estimate(14.903, 3.1e-6, "residual", data_stderr=1.54)
+    bottom = Estimate(-1.699, 2.2e-6, "residual", data_stderr=1.2)
+    trace = Estimate(164.0, 30.0, "t", n=8, data_stderr=1.0)
+    layer = {"fakeable_by": ("layer",), "unknown": ()}
+    measures = {
+        "lambda_max": Measurement(top, "loss", (), **layer), "lambda_min": Measurement(bottom, "loss", ("layer",), unknown=()),
+        "trace": Measurement(trace, "loss", (), **layer),
+    }  # fmt: skip
+    saddle = Stationarity(0.1, negative_curvature=0.114)
+    loss = Estimate(3.2, 0.1, "samples", n=8)
+    rows = Sweep([Sharpness(loss, None, measures, 8, checkpoint="a", minimum=saddle)])
+    head, cells = rows.cells().head, rows.cells().rows[0]
+    told = dict(zip(head, cells, strict=True))
+    assert told["lambda_max"] == "14.903 sd 1.5 (data)"
+    assert told["trace"].startswith("164 ± 71")
+    assert told["trace"].endswith("(method)")
+    assert told["loss"] == "3.2 [3.004, 3.396] (data)"
+    assert told["at a minimum"] == "no: lambda_min -11 %"
+    assert "fakeable: lambda_max: layer; lambda_min: no; trace: layer" in rows.cells().after
+    (record,) = rows.records()
+    assert (record["lambda_max_method_low"], record["lambda_max_method_high"]) == top.interval()
+    assert (record["lambda_max_data_low"], record["lambda_max_data_stderr"]) == (None, 1.54)
+    assert record["loss_method_low"] is None
+    assert (record["loss_data_low"], record["loss_data_high"]) == loss.interval()
+    assert record["not_a_minimum"] == "lambda_min is -11 % of lambda_max"
+    assert not any(key.endswith(("_low", "_high")) and "_method_" not in key and "_data_" not in key for key in record)
+
+
+def test_a_note_is_said_again_only_when_it_changes(folder):
+    _, done = sweep(folder)
+    assert done.err.count("note: memory: about") == 1
+    assert done.err.count("note: measuring") == 3
+
+
+def test_an_interrupted_sweep_says_what_it_has_and_what_it_goes_on_from(folder, monkeypatch):
+    from landscape.measures.running import measuring
+
+    found = measuring._measured
+    asked = []
+
+    def measured(m, *rest):
+        asked.append(m.name)
+        if len(asked) == 4:  # the second one of the second checkpoint
+            os.kill(os.getpid(), signal.SIGINT)
+        return found(m, *rest)
+
+    monkeypatch.setattr(measuring, "_measured", measured)
+    _, done = sweep(folder, code=130)
+    assert "saved in o: 1 of 3 checkpoints and 1 of 2 measures of runs/2/net.safetensors; the same command continues" in done.err
+    document, again = sweep(folder)
+    assert "net.safetensors: kept: 1 of 2 measures, not computed again: trace:probes=4" in again.err
+    assert len(document["results"]) == 3
+    names = [name.partition(":")[0] for name in asked]
+    assert names == ["trace", "weight_curvature"] * 2 + ["weight_curvature", "trace", "weight_curvature"]
 
 
 @pytest.mark.slow  # three processes, one after another

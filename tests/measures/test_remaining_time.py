@@ -198,6 +198,19 @@ def test_an_objective_whose_products_cost_ten_times_the_forecast(monkeypatch):
     assert all(0.5 <= ratio <= 2 for ratio, *_ in late), late
 
 
+def test_a_long_run_says_what_would_shorten_it():
+    data = (torch.randn(500, 2), torch.arange(500) % 2)
+    objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), data)
+    each = Spent(0.1, 0.3, 0.5, 0.2)
+    plan = Forecast(Spent(), each, {"all": 780.0})
+    fewer, main = plan.shorter(objective)
+    assert fewer == "--samples 32 would take about 50 s"  # 780 s * 32 / 500
+    own = {"lambda_max": chosen(["lambda_max"])[0], "trace": chosen(["trace"])[0]}
+    seconds = sum(cost.seconds(each) for m in own.values() for cost in m.work(objective, m.settings).values())
+    assert main == f"--measures lambda_max,trace about {progress.duration(seconds)}"
+    assert not Forecast(Spent(), each, {"trace": 20.0}).shorter(objective)[1:]  # no more than half of it saved
+
+
 def test_nothing_is_heard_without_a_listener_and_chosen_names_are_all_forecast():
     data = (torch.randn(10, 2), torch.arange(10) % 2)
     objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), data)
