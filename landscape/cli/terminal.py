@@ -131,7 +131,9 @@ class Terminal:
             """The remaining time of the outermost stage that knows one, as it reports it, else from its steps."""
 
             def render(self, task: "Task") -> "Text":
-                first = next((t for t in bars.tasks if _known(t) or (not t.fields.get("left") and t.time_remaining is not None)), None)
+                first = next(
+                    (t for t in bars.tasks if _known(t) or (not t.fields.get("left") and t.time_remaining is not None)), None
+                )
                 if first is None or task.id != first.id:
                     return Text("")
                 said: Told | None = task.fields.get("left")

@@ -115,7 +115,7 @@ class Estimate:
     def larger_doubt(self) -> str:
         """The larger one of the method's and the data's error, with a word which: "sd 1.5 (data)", "± 0.3 (method)" or "".
 
-        An interval from the data includes the method's error.
+        An interval from the data includes the method's error. A standard deviation counts 1.96 times, as at 95 %.
 
         Example:
             >>> Estimate(14.9, stderr=3.1e-6, kind="residual", data_stderr=1.54).larger_doubt()
@@ -127,7 +127,7 @@ class Estimate:
         own = max(high - self.value, self.value - low)
         if data and (self.data_interval() is not None or self.kind in ("samples", "lower bound")):
             return f"{data} (data)"
-        if data and (self.data_stderr or 0.0) >= own:
+        if data and float(ndtri(0.975)) * (self.data_stderr or 0.0) >= own:
             return f"{data} (data)"
         return f"± {own:.2g} (method)" if 0 < own < math.inf else ""
 

@@ -52,7 +52,9 @@ def on_its_base(task: Task, folder: str, chosen: checkpoints.Weights) -> Task:
         read = checkpoints.read(folder)
         told = (*read.notices, *checkpoints.fit(task.model, read.weights()))
         base = replace(task, checkpoint=Source(folder, read.sha256, TOP), notices=(*task.notices, *told))
-    notice = f"the base's weights are those of {folder} (sha256 {(base.sha256 or '')[:12]}), the adapter's those of the checkpoint"
+    notice = (
+        f"the base's weights are those of {folder} (sha256 {(base.sha256 or '')[:12]}), the adapter's those of the checkpoint"
+    )
     return replace(base, model=with_adapter(task.model, chosen.adapter), checkpoint=None, notices=(*base.notices, notice))
 
 

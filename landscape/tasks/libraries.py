@@ -32,7 +32,8 @@ def full_name(name: str) -> str:
         return name
     if (Path(name) / "config.json").is_file():
         raise UsageError(
-            f"expected a built-in network, torchvision:NAME, timm:NAME or hf:FOLDER, found {name!r}, a folder with a config.json",
+            f"expected a built-in network, torchvision:NAME, timm:NAME or hf:FOLDER, found {name!r}, a folder of a "
+            "model with its config.json",
             fix=f"did you mean hf:{name}?",
         )
     full = next((full for library in ("torchvision", "timm") if in_library(full := f"{library}:{name}")), None)

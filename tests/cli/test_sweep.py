@@ -289,6 +289,23 @@ def test_the_larger_error_stands_behind_a_value_with_its_name():
     assert not any(key.endswith(("_low", "_high")) and "_method_" not in key and "_data_" not in key for key in record)
 
 
+def test_sharpness_spectrum_and_sweep_say_alike_that_this_is_no_minimum(folder):
+    """By one mechanism, from the same eigenvalues: of an untrained network."""
+    common = ("--task", "task.py", "--json")
+    path, names = "runs/1/net.safetensors", ("--measures", "lambda_max,lambda_min")
+    alone = landscape("sharpness", path, *common, *names, cwd=folder)
+    spectrum = landscape("spectrum", path, *common, "-k", 1, "--probes", 2, "--steps", 5, "--out", "s", cwd=folder)
+    swept = landscape("sweep", path, *common, *names, "--out", "o", cwd=folder)
+    row = json.loads(alone.out)["results"][0]
+    values = [row["measures"][name]["value"] for name in ("lambda_max", "lambda_min")]
+    reason = f"lambda_min is -{-100 * values[1] / values[0]:.2g} % of lambda_max"
+    assert values[1] < -0.1 * values[0]
+    assert all(reason in done.err and "not at a minimum" in done.err for done in (alone, spectrum))
+    assert f"lambda_min -{-100 * values[1] / values[0]:.2g} %" in swept.err
+    assert reason in json.loads(spectrum.out)["minimum"]["reasons"]
+    assert reason in table(folder)[0]["not_a_minimum"]
+
+
 def test_a_note_is_said_again_only_when_it_changes(folder):
     _, done = sweep(folder)
     assert done.err.count("note: memory: about") == 1
@@ -309,7 +326,9 @@ def test_an_interrupted_sweep_says_what_it_has_and_what_it_goes_on_from(folder, 
 
     monkeypatch.setattr(measuring, "_measured", measured)
     _, done = sweep(folder, code=130)
-    assert "saved in o: 1 of 3 checkpoints and 1 of 2 measures of runs/2/net.safetensors; the same command continues" in done.err
+    assert (
+        "saved in o: 1 of 3 checkpoints and 1 of 2 measures of runs/2/net.safetensors; the same command continues" in done.err
+    )
     document, again = sweep(folder)
     assert "net.safetensors: kept: 1 of 2 measures, not computed again: trace:probes=4" in again.err
     assert len(document["results"]) == 3

@@ -49,7 +49,7 @@ def blocks():
 
 
 RESULTS = {
-    "sharpness": (measured(), 2, {"measure", "value", "method_low", "method_high", "data_low", "data_high", "data_stderr", "unit"}),
+    "sharpness": (measured(), 2, {"measure", "value", "method_low", "data_high", "data_stderr", "unit"}),
     "eigenpairs": (
         Eigenpairs(np.array([3.0, 1.0]), np.zeros((2, 2)), np.array([1e-3, 1e-2]), np.array([True, False]), 9, "largest"),
         2,

@@ -17,16 +17,15 @@ def test_probes_and_filters_go_through_eight_at_once():
     torch.manual_seed(0)
     objective = ls.Objective(nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)), nn.CrossEntropyLoss(), data)
     steps: dict[str, int] = {}
+    labels: list[tuple[str, int | None]] = []
 
     class Listener:
-        labels: list[tuple[str, int | None]] = []
-
         def start(self, label: str, total: int | None) -> int:
-            self.labels.append((label, total))
-            return len(self.labels) - 1
+            labels.append((label, total))
+            return len(labels) - 1
 
         def advance(self, handle: int, done: int) -> None:
-            steps[self.labels[handle][0]] = steps.get(self.labels[handle][0], 0) + done
+            steps[labels[handle][0]] = steps.get(labels[handle][0], 0) + done
 
         def finish(self, handle: int) -> None: ...
         def remark(self, text: str) -> None: ...
@@ -41,7 +40,7 @@ def test_probes_and_filters_go_through_eight_at_once():
     assert spent.products == 16 + top + layers + alone
     assert spent.sweeps <= 16 / 8 + top + layers + alone / 3
     assert (steps["probes"], steps["layers"], steps["blocks"]) == (16, 2, 11)
-    assert {("layers", 2), ("blocks", 11)} <= set(Listener.labels)
+    assert {("layers", 2), ("blocks", 11)} <= set(labels)
 
 
 def test_a_line_in_python_says_how_many_layers_are_done(monkeypatch):

@@ -148,7 +148,9 @@ def test_a_folder_alone_says_how_to_go_on(folders):
     assert error.value.options == ("--model", f"hf:{folders / 'gpt2'}", "--data", "text:FILE.txt", "--samples", "64")
     with pytest.raises(UsageError, match=r"the config\.json beside it is that of hf:"):
         load(folders / "gpt2" / "model.safetensors")
-    with pytest.raises(UsageError, match=r"found '.*gpt2', a folder with a config\.json; did you mean hf:.*gpt2\?$"):
+    with pytest.raises(
+        UsageError, match=r"found '.*gpt2', a folder of a model with its config\.json; did you mean hf:.*gpt2\?$"
+    ):
         load(folders / "gpt2", model=str(folders / "gpt2"), data=f"text:{folders / 'a.txt'}")
     with pytest.raises(UsageError, match=r"found no --data; add .* --data text:FILE\.jsonl --samples 64$"):
         load(folders / "bert", model=f"hf:{folders / 'bert'}")
@@ -169,7 +171,10 @@ def test_a_folder_that_lacks_something(folders, tmp_path):
     config = json.loads((tmp_path / "bare" / "config.json").read_text())
     for change, message in (
         ({"architectures": ["T5ForConditionalGeneration"]}, "found T5ForConditionalGeneration; build it in a task.py"),
-        ({"architectures": ["BertForMaskedLM"]}, "found BertForMaskedLM, a masked language model: .* no loss of the next token"),
+        (
+            {"architectures": ["BertForMaskedLM"]},
+            "found BertForMaskedLM, a masked language model: .* no loss of the next token",
+        ),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "expected float weights in .*, found a quantized model"),
         ({"model_type": "new", "auto_map": {"AutoConfig": "new.New"}}, "expected a local Hugging Face model folder"),
     ):
@@ -207,7 +212,7 @@ def test_an_adapter_stands_on_the_weights_of_its_base(folders, tmp_path):
     assert (other.sha256, other.base == task.base) == (task.sha256, False)
     adapter = json.loads((tmp_path / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(folders / "gpt2")
-    with pytest.raises(UsageError, match="it is an adapter of the folder .*, which is there; add --model hf:") as error:
+    with pytest.raises(UsageError, match=r"it is an adapter of the folder .*, which is there; add --model hf:") as error:
         load(tmp_path)
     assert error.value.options == ("--model", f"hf:{folders / 'gpt2'}", "--data", "text:FILE.txt", "--samples", "64")
     moved = adapter | {"base_model_name_or_path": "somebody/gpt2"}

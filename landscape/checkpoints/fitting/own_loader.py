@@ -35,7 +35,7 @@ class OwnLoader:
 
         Tensors unknown to a loader keep their names; those that it did not load are absent.
         """
-        results = []
+        results: list[tuple[State, tuple[str, ...]]] = []
         if self._shadow is not None:
             for name, ask in _LOADERS:
                 # A library's loader may fail in any way on a foreign model; then it does not apply.

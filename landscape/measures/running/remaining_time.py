@@ -89,7 +89,11 @@ class Remaining:
             return likely, low, high
         needed, expected, rest = self._running()
         # What remains of it is small just before its forecast is used up, and no less uncertain for that.
-        return likely, min(low, rest / factor + max(expected / factor - needed, 0.0)), max(high, rest + factor * expected - needed)
+        return (
+            likely,
+            min(low, rest / factor + max(expected / factor - needed, 0.0)),
+            max(high, rest + factor * expected - needed),
+        )
 
     @property
     def open(self) -> bool:

@@ -82,7 +82,7 @@ def matching(names: Mapping[str, str] | Iterable[str], pattern: str) -> set[str]
     hits = {own for name, own in found.items() if _matches(name, pattern)}
     if not hits and pattern == LORA:
         raise UsageError(
-            "expected LoRA adapters for --params lora, found that this model has no LoRA adapters; its own weights would vary",
+            "expected weights of LoRA for --params lora, found none: this model has no LoRA adapters",
             fix="leave it out, or pass the adapter's folder as the checkpoint and its base with --model hf:BASE",
         )
     if not hits:

@@ -145,7 +145,9 @@ def _block(spec: DataSpec, places: int | None) -> int:
     text = dict(spec.options).get("block")
     size = min(BLOCK, places or BLOCK) if text is None else _count("block", text)
     if size < 2:
-        raise UsageError(f"expected blocks of at least 2 tokens, found block={size}", fix="the first token of a block is not predicted")
+        raise UsageError(
+            f"expected blocks of at least 2 tokens, found block={size}", fix="the first token of a block is not predicted"
+        )
     if places is not None and size > places:
         raise UsageError(
             f"expected blocks of at most {places} tokens, all that the model takes, found block={size}",
