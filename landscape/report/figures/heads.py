@@ -21,8 +21,9 @@ _WRITTEN = 8  # most heads of a layer whose numbers are written into the cells
 def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the largest eigenvalue, the trace and the share of the top eigenvector of every head as colours.
 
-    Where there is room the numbers stand in the cells, the trace with its 95 % error of the computation. Rows are attention layers from top to bottom, columns heads. A quantity that is negative anywhere has colours that diverge
-    from 0; a layer with fewer heads has empty cells.
+    Where there is room the numbers stand in the cells, the trace with its 95 % error of the computation. Rows are attention
+    layers from top to bottom, columns heads. A quantity that is negative anywhere has colours that diverge from 0; a layer with
+    fewer heads has empty cells.
 
     Args:
         heads: the heads' blocks, in the order of their layers.
