@@ -185,7 +185,10 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
         text += f", perplexity {exp(centre.loss.value):.4g}"
     if centre.accuracy is not None:
         text += f", accuracy {centre.accuracy.percent()}"
-    terminal.line(f"{text}, {objective.samples} sample{'s' * (objective.samples != 1)}, {weights_words(objective.varying)}")
+    text += f", {objective.samples} sample{'s' * (objective.samples != 1)}"
+    if isinstance(task.loss, NextTokenLoss):
+        text += f", {task.loss.counted(task.data(split, objective.samples)):,} predicted tokens"
+    terminal.line(f"{text}, {weights_words(objective.varying)}")
     order = sorted_by_class(task.data(split), objective.samples)
     if order is not None:
         terminal.warn(
