@@ -26,7 +26,8 @@ class FirstOrder:
 
 @dataclass(eq=False)
 class Kept(Generic[Graph]):
-    """The graphs at one point of weight space, if all of them fit the budget. Only one network at a time keeps graphs, those of one matrix.
+    """The graphs at one point of weight space, if all of them fit the budget. Only one network at a time keeps
+    graphs, those of one matrix.
 
     Attributes:
         fits: whether to keep the graphs; None if not yet determined.
