@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.cases import Case
 from benchmarks.parts import Options
-from benchmarks.parts.hvp import gradient
+from benchmarks.parts.hvp import deviation, gradient
 from benchmarks.parts.tools import at_work, opened
 from benchmarks.record import Row, absent, row
 from benchmarks.reference import weighted_jacobian_product
@@ -47,13 +47,9 @@ def run(case: Case, options: Options) -> Iterator[Row]:
         for tool in able:
             for count, words in ((1, "one more"), (MANY, "each of eight")):
                 found = times[f"{tool.name}/{count}"]
-                off = (
-                    {}
-                    if found.result is None
-                    else {"deviation": float((found.result[0].double() - truth).norm() / truth.norm())}
-                )
+                off = {} if found.result is None else {"deviation": deviation(found.result[0], truth)}
                 # Round by round, so that what slowed a round down counts on both sides.
                 same = len(found.seconds) == len(times[unit].seconds)
                 per = [s * count for s in times[unit].seconds] if same else times[unit].median * count
-                yield row("matrices", case.name, f"{name}, {words}", tool.name, found, per=per, unit="gradients", note=tool.layout,
-                          samples=case.samples, **off)  # fmt: skip
+                yield row("matrices", case.name, f"{name}, {words}", tool.name, found, per=per, unit="gradients",
+                          note=tool.layout, samples=case.samples, **off)  # fmt: skip
