@@ -52,9 +52,12 @@ def test_the_calls_are_those_of_export(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(graphs, "sequential_calls", lambda *_: None)
     traced = graph_of(network, x)
     assert _rows(read) == _rows(traced)
-    assert set(read.leaves.values()) == set(traced.leaves.values()) and read.parameters == traced.parameters
+    assert set(read.leaves.values()) == set(traced.leaves.values())
+    assert read.parameters == traced.parameters
     assert all(isinstance(node.meta["val"], Tensor | tuple) for node in read.nodes if node.op != "output")
-    assert read.tensors.keys() == traced.tensors.keys() and not read.constants and not traced.constants
+    assert read.tensors.keys() == traced.tensors.keys()
+    assert not read.constants
+    assert not traced.constants
 
 
 class Scaled(nn.Linear):
@@ -71,9 +74,15 @@ def test_everything_else_is_left_to_export() -> None:
     tied[1].weight = tied[0].weight
     layer = nn.Linear(4, 4)
     others = [
-        hooked, replaced, tied, nn.Sequential(layer, nn.ReLU(), layer), nn.Sequential(Scaled(4, 4)), nn.Sequential(nn.Softmax(1)),
-        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))), nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)),
-    ]  # fmt: skip
+        hooked,
+        replaced,
+        tied,
+        nn.Sequential(layer, nn.ReLU(), layer),
+        nn.Sequential(Scaled(4, 4)),
+        nn.Sequential(nn.Softmax(1)),
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)),
+    ]
     for network in others:
         assert sequential_calls(network.eval(), torch.randn(2, 4)) is None, network
     flattened = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
@@ -82,4 +91,5 @@ def test_everything_else_is_left_to_export() -> None:
     rectifier = nn.ReLU()  # without weights it may come twice
     twice = nn.Sequential(nn.Linear(4, 4), rectifier, nn.Linear(4, 4), rectifier).eval()
     calls = sequential_calls(twice, torch.randn(2, 4))
-    assert calls is not None and sum(node.op == "call_function" for node in calls.nodes) == 4
+    assert calls is not None
+    assert sum(node.op == "call_function" for node in calls.nodes) == 4
