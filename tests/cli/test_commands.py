@@ -258,9 +258,11 @@ def test_inspect_lists_the_ends_of_a_large_network_and_all_on_request(tmp_path):
 
 
 def test_doctor_checks_this_machine():
-    text = landscape("doctor").out
-    assert "largest relative difference" in text
-    assert "gradients)" in text
+    done = landscape("doctor")
+    assert "largest relative difference" in done.out
+    assert "gradients)" in done.out
+    fails = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode != 0
+    assert ("is built for another torch" in done.err) == fails
 
 
 def test_controls_of_memorization_reach_the_recipe(tmp_path):

@@ -51,6 +51,7 @@ def test_sharpness_of_a_folder(place):
     tied = sum(p.numel() for p in plain.parameters())  # the embedding once
     assert result["provenance"]["weights"] + result["provenance"]["held_weights"] == tied
     assert f"perplexity {torch.exp(loss):.4g}" in done.err
+    assert f"{counted:,} predicted tokens" in done.err
 
 
 def test_a_task_file_that_runs_unchanged(place, tmp_path):
