@@ -117,6 +117,8 @@ def _missing(probe: Engine, error: Exception) -> _NoDerivative:
 
 def _check(probe: Engine, noise: float, exact: bool) -> None:
     theta = probe.layout.flatten(dict(probe.model.named_parameters()))
+    if exact:  # the network is a copy made for this check
+        one_copy(probe, theta)
     _check_graph(probe, theta)
     value, gradient = probe.gradient(theta)
     if not (torch.isfinite(gradient).all() and abs(value) < float("inf")):
@@ -126,11 +128,18 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
         )
     if exact and noise < EXACT:
         _check_gradient(probe, theta, value, gradient)
+    slope = float((_sizes(probe, theta).mul_(gradient)).norm())
+    del gradient
+    # One product after another: of a large network every vector counts.
     generator = torch.Generator().manual_seed(0)
-    u, v = torch.randn(2, probe.layout.size, generator=generator, dtype=torch.float64).to(theta)
-    hu, hv = probe.hvp(theta, torch.stack((u, v)))
-    scale = float((hu.norm() * v.norm() + hv.norm() * u.norm()).double()) + 1e-30
-    skew = abs(float(u @ hv) - float(v @ hu)) / scale
+    u, v = (torch.randn(probe.layout.size, generator=generator, dtype=torch.float64).to(theta) for _ in range(2))
+    product = probe.hvp(theta, u[None])[0]
+    back, scale = float(v @ product), float(product.norm().double()) * float(v.norm().double())
+    del product
+    product = probe.hvp(theta, v[None])[0]
+    forth, scale = float(u @ product), scale + float(product.norm().double()) * float(u.norm().double()) + 1e-30
+    del product, u
+    skew = abs(forth - back) / scale
     if not math.isfinite(skew):
         raise NumericalError(
             "expected finite Hessian-vector products, found that they overflow",
@@ -142,7 +151,15 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             fix="a custom backward in the network or the loss is wrong, or a double backward of PyTorch's is",
         )
     if exact:
-        _check_difference(probe, theta, gradient, v, noise)
+        _check_difference(probe, theta, slope, v, noise)
+
+
+def one_copy(probe: Engine, theta: Tensor) -> None:
+    """Make the parameters of a network views of theta, so that the weights are in memory once."""
+    named = dict(probe.model.named_parameters())
+    if not probe.writes:
+        for name, view in probe.layout.unflatten(theta).items():
+            named[name].data = view
 
 
 def _check_graph(probe: Engine, theta: Tensor) -> None:
@@ -211,23 +228,24 @@ def _sizes(probe: Engine, theta: Tensor) -> Tensor:
     return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
 
 
-def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor, noise: float) -> None:
-    """Compare Hv with central differences of gradients.
+def _check_difference(probe: Engine, theta: Tensor, slope: float, v: Tensor, noise: float) -> None:
+    """Compare Hv with central differences of gradients; v is overwritten. `slope`: norm of the gradient in units of the weights.
 
     Steps proportional to each weight (or, if it is zero, to its tensor's size) are equivalent at all points of a scaling
     symmetry. A rectifier's kink between two points spoils one difference; a wrong second derivative spoils all. If the network
     rounds more coarsely than its dtype, the steps are chosen such that this noise is small.
     """
     size = _sizes(probe, theta)
-    w = size * v
-    product = size * probe.hvp(theta, w[None])[0]
-    scale = float(product.norm() + 1e-6 * (size * gradient).norm() + 1e-12)
+    w = v.mul_(size)
+    product = probe.hvp(theta, w[None])[0].mul_(size)
+    scale = float(product.norm()) + 1e-6 * slope + 1e-12
     exact = noise < EXACT
     steps = _STEPS if exact else tuple(noise**0.5 * k for k in (30.0, 10.0, 3.0, 1.0))
     errors = []
     for step in steps:
-        difference = size * (probe.gradient(theta + step * w)[1] - probe.gradient(theta - step * w)[1]) / (2 * step)
-        errors.append(float((difference - product).norm()) / scale)
+        difference = probe.gradient(theta.add(w, alpha=step))[1]
+        difference.sub_(probe.gradient(theta.sub(w, alpha=step))[1]).mul_(size).div_(2 * step)
+        errors.append(float(difference.sub_(product).norm()) / scale)
         if errors[-1] < (_APART if exact else _APART_ROUNDED):
             return
     cause = ", or its forward pass changes its weights" if probe.writes else ""

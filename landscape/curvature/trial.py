@@ -8,6 +8,7 @@ from torch import Tensor
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.method import PLAIN, TOGETHER, Method, takes_images
+from landscape.curvature.preflight import one_copy
 from landscape.errors import is_about_dtype
 from landscape.machine.arithmetic import grad_mode
 from landscape.machine.distributed import ALONE
@@ -18,6 +19,8 @@ _TIMED = 2
 # A method that is expected to be slower must be faster by this factor to be chosen; smaller differences are noise, and the same
 # command should choose the same method twice.
 _MARGIN = 1.25
+# Seconds of a product above which it is timed once.
+_LONG = 0.3
 # Bytes of all graphs below which Python overhead dominates. There timings would say little, and the method with the least
 # overhead for each vector is chosen without a trial.
 _SMALL = 16 << 20
@@ -88,7 +91,8 @@ def _seconds(engine: Engine, theta: Tensor, direction: Tensor, method: Method) -
     trial, k = replace(engine, method=method), 2 if method.together else 1
     times = []
     try:
-        for _ in range(3):  # the first builds the graph
+        # The first builds the graph. Of short ones, the faster of two others counts; long ones say the same each time.
+        while len(times) < 2 or (len(times) < 3 and times[-1] < _LONG):
             _wait(theta)
             started = time.perf_counter()
             trial.hvp(theta, direction.expand(k, -1))
@@ -110,6 +114,7 @@ class _Truth:
 
     def __init__(self, engine: Engine, theta: Tensor, direction: Tensor) -> None:
         self.engine, self.theta, self.direction = engine.to(torch.float64), theta.double(), direction.double()
+        one_copy(self.engine, self.theta)
         try:
             self.product = self._of(PLAIN)
         except (RuntimeError, TypeError) as error:
