@@ -29,6 +29,9 @@ _COPIES, _FOLDED = 4, 1
 # freed blocks stay in the heap (`landscape.machine.malloc`); with tensors of different sizes, 1.6 to 2.2 times was measured. If
 # that is too much, the C library is set to return freed memory: then 1.1 to 1.4 times, and products take up to a third longer.
 _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
+# Of a network whose vectors are larger than this, the tensors of the weights' sizes have mappings of their own, which do not
+# fragment; and memory counts as tight where not so many vectors are left.
+_MAPPED, _MANY = 64 << 20, 48
 # Bytes of graph up to which batches are merged, so that Python overhead is small compared with the arithmetic.
 _JOINED = 4 << 20
 # On a GPU, whose allocator rounds up, products on fewer bytes than this are measured on more samples.
@@ -114,27 +117,36 @@ def planned(
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
 
     def cut(margin: float) -> tuple[Plan, Engine]:
-        most, alone = peak.times(margin), held.times(margin)
+        apart = min(margin, _GPU) if margin != _LOOSE and row > _MAPPED else margin
+        most, alone = (Affine(apart * a.once, margin * a.each) for a in (peak, held))
+        fixed = _fixed(engine, theta)
+        few = engine.few
+
+        def check(samples: int) -> float:
+            return wide * (_CHECK_VECTORS * row + most.of(min(samples, max(sizes))))
+
+        while divisible and few > 1 and fixed + check(few) > budget:
+            few //= 2
         chosen = plan(
             budget,
-            _fixed(engine, theta),
+            fixed,
             most,
             alone,
             sizes,
             len(theta),
             row,
-            check=wide * (_CHECK_VECTORS * row + most.of(min(few, max(sizes)))),
+            check=check(few),
             cut=divisible,
             host=host,
         )
         batches = engine.batches if chosen.batch >= max(sizes) else split(engine.batches, chosen.batch)
-        return chosen, replace(engine, batches=batches, room=_room(chosen, most, alone), held=alone)
+        return chosen, replace(engine, batches=batches, room=_room(chosen, most, alone), held=alone, few=few)
 
     if theta.device.type == "cuda":
         return cut(_GPU)
     with suppress(UsageError):
         loose = cut(_LOOSE)
-        if loose[0].kept and loose[0].batch == max(sizes):
+        if loose[0].kept and loose[0].batch == max(sizes) and (row <= _MAPPED or loose[0].rest >= _MANY * row):
             return loose
     return_freed()
     return cut(_RETURNED)

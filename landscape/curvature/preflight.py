@@ -28,6 +28,8 @@ _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
 _VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 # Tolerated relative difference of Hv and a difference of gradients; larger where the network rounds both gradients.
 _APART, _APART_ROUNDED = 0.05, 0.2
+# Bytes of the weights, in float64, above which the symmetry is checked along the vector of the difference: a product less.
+_MANY_WEIGHTS = 256 << 20
 # Growth of the outputs' rounding errors in a product through a network of many layers.
 _GROWTH = 1e3
 
@@ -128,17 +130,21 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
         )
     if exact and noise < EXACT:
         _check_gradient(probe, theta, value, gradient)
-    slope = float((_sizes(probe, theta).mul_(gradient)).norm())
+    size = _sizes(probe, theta)
+    slope = float((size * gradient).norm())
     del gradient
     # One product after another: of a large network every vector counts.
     generator = torch.Generator().manual_seed(0)
     u, v = (torch.randn(probe.layout.size, generator=generator, dtype=torch.float64).to(theta) for _ in range(2))
     product = probe.hvp(theta, u[None])[0]
+    many = exact and theta.nbytes > _MANY_WEIGHTS
+    if many:
+        v.mul_(size)
     back, scale = float(v @ product), float(product.norm().double()) * float(v.norm().double())
     del product
     product = probe.hvp(theta, v[None])[0]
     forth, scale = float(u @ product), scale + float(product.norm().double()) * float(u.norm().double()) + 1e-30
-    del product, u
+    del u
     skew = abs(forth - back) / scale
     if not math.isfinite(skew):
         raise NumericalError(
@@ -151,7 +157,10 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             fix="a custom backward in the network or the loss is wrong, or a double backward of PyTorch's is",
         )
     if exact:
-        _check_difference(probe, theta, slope, v, noise)
+        if not many:
+            del product
+            product = probe.hvp(theta, v.mul_(size)[None])[0]
+        _check_difference(probe, theta, slope, v, product, noise)
 
 
 def one_copy(probe: Engine, theta: Tensor) -> None:
@@ -228,16 +237,17 @@ def _sizes(probe: Engine, theta: Tensor) -> Tensor:
     return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
 
 
-def _check_difference(probe: Engine, theta: Tensor, slope: float, v: Tensor, noise: float) -> None:
-    """Compare Hv with central differences of gradients; v is overwritten. `slope`: norm of the gradient in units of the weights.
+def _check_difference(probe: Engine, theta: Tensor, slope: float, w: Tensor, product: Tensor, noise: float) -> None:
+    """Compare a product Hw, which is overwritten, with central differences of gradients.
+
+    `slope` is the norm of the gradient in units of the weights.
 
     Steps proportional to each weight (or, if it is zero, to its tensor's size) are equivalent at all points of a scaling
     symmetry. A rectifier's kink between two points spoils one difference; a wrong second derivative spoils all. If the network
     rounds more coarsely than its dtype, the steps are chosen such that this noise is small.
     """
     size = _sizes(probe, theta)
-    w = v.mul_(size)
-    product = probe.hvp(theta, w[None])[0].mul_(size)
+    product.mul_(size)
     scale = float(product.norm()) + 1e-6 * slope + 1e-12
     exact = noise < EXACT
     steps = _STEPS if exact else tuple(noise**0.5 * k for k in (30.0, 10.0, 3.0, 1.0))

@@ -19,6 +19,9 @@ _TIMED = 2
 # A method that is expected to be slower must be faster by this factor to be chosen; smaller differences are noise, and the same
 # command should choose the same method twice.
 _MARGIN = 1.25
+# Bytes of the weights above which methods are compared in the network's own dtype: a product in float64 takes some three of the
+# others, most of it in the weights, and the plain method has been checked in float64 before.
+_MANY_WEIGHTS = 128 << 20
 # Seconds of a product above which it is timed once.
 _LONG = 0.3
 # Bytes of all graphs below which Python overhead dominates. There timings would say little, and the method with the least
@@ -77,7 +80,8 @@ def candidates(engine: Engine) -> list[Method]:
     folded, images = engine.folded is not None, takes_images(engine.batches[0])
     best = Method(folded, True, images)
     # If graphs cannot even be kept between products, the intermediate results of several vectors would not fit either.
-    together = [replace(best, together=True)] if engine.room >= 0 else []
+    fit = engine.room >= 0 and engine.layout.size * 4 <= _MANY_WEIGHTS
+    together = [replace(best, together=True)] if fit else []
     return list(dict.fromkeys([best, *together, PLAIN]))
 
 
@@ -110,9 +114,13 @@ def _wait(t: Tensor) -> None:
 
 
 class _Truth:
-    """The plain product on a few samples, in float64 if the network allows it."""
+    """The plain product on a few samples, in float64 if the network allows it and is not very large."""
 
     def __init__(self, engine: Engine, theta: Tensor, direction: Tensor) -> None:
+        self.engine, self.theta, self.direction = engine, theta, direction
+        if theta.nbytes > _MANY_WEIGHTS:
+            self.product = self._of(PLAIN)
+            return
         self.engine, self.theta, self.direction = engine.to(torch.float64), theta.double(), direction.double()
         one_copy(self.engine, self.theta)
         try:

@@ -270,7 +270,7 @@ def plan(
     least_vectors = 2 * _EACH * row
     wish = min(max(_BASIS_BYTES, 48 * row), 2 * _LONGEST * row)
     room = budget - fixed
-    graphs = max(room - max(wish, least_vectors), room // 2)
+    graphs = max(room - max(wish, least_vectors), min(room // 2, room - least_vectors))
 
     checkable = room >= check
 
