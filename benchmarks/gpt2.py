@@ -1,4 +1,4 @@
-"""An exact top ten, trace and density of a network in the shape of GPT-2 within a budget of memory: `python -m benchmarks.gpt2`.
+"""Top ten, trace and density of a network in the shape of GPT-2 within a budget of memory: `python -m benchmarks.gpt2`.
 
 124 million weights, 50,257 tokens, the head tied to the embedding; weights and tokens are random, from a seed: what is measured
 is whether it ends within the budget, and what it takes. `--layers 2` is the same with fewer weights. One process, whose peak is
@@ -76,7 +76,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     done("network and copy")
     plan = objective.plan
     basis, (together, probes) = plan.basis(asked.k), plan.probes(asked.steps, asked.probes)
-    print(plan.line(probes, basis, vectors=max(4 * together, plan.beside(basis, asked.k))), flush=True)
+    vectors = plan.together((probes, 4 * together), (basis, plan.beside(basis, asked.k)))
+    print(plan.line(probes, basis, vectors=vectors), flush=True)
     done("checks and trial")
     v = torch.ones(objective.dim)
     objective.hvp(v)
@@ -95,8 +96,9 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(), "load before": load, "load after": os.getloadavg()[0],
         "asked": {key: str(value) if isinstance(value, Path) else value for key, value in vars(asked).items() if key != "out"},
         "weights": objective.dim, "row": plan.row, "budget": plan.budget, "method": objective.method.name,
-        "forecast": plan.forecast(probes, basis, vectors=max(4 * together, plan.beside(basis, asked.k))),
-        "basis": {"vectors": basis.size, "where": basis.where}, "probes together": together, "bases stored": probes.size >= asked.steps,
+        "forecast": plan.forecast(probes, basis, vectors=vectors),
+        "basis": {"vectors": basis.size, "where": basis.where},
+        "probes together": together, "bases stored": probes.size >= asked.steps,
         "libraries": base, "peak": peak(), "seconds": begun[-1] - begun[0],
         "start-up in products": stages["checks and trial"]["seconds"] / product, "stages": stages,
         "eigenvalues": found.values.tolist(), "residuals": found.residuals.tolist(), "converged": found.converged.tolist(),

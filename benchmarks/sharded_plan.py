@@ -1,12 +1,12 @@
-"""What `ls.ShardedObjective` takes by formula, checked here and carried to 7 and 70 billion weights: `python -m benchmarks.sharded_plan`.
+"""What `ls.ShardedObjective` takes by formula, checked and carried to 70 billion weights: `python -m benchmarks.sharded_plan`.
 
 GPTs of three sizes run on two gloo processes. Two of them give the constants of the formulas; the third, the largest, is
-predicted. Collectives and their bytes are counted. The peak memory of each size is that of a run of its own, a Lanczos run with a
-full basis. For the seconds all three networks are in one run and take turns, product by product, so that a busy minute of
-the machine falls on all.
+predicted. Collectives and their bytes are counted. The peak memory of each size is that of a run of its own, a Lanczos run with
+a full basis. For the seconds all three networks are in one run and take turns, product by product, so that a busy minute of the
+machine falls on all.
 
-P weights over n processes; the root (embedding, head, norm) has E of them, each of L blocks P_b; the Krylov basis has m vectors;
-b bytes a weight; every process has one batch.
+P weights over n processes; the root (embedding, head, norm) has E of them, each of L blocks P_b; the Krylov basis has m
+vectors; b bytes a weight; every process has one batch.
 
     all-gathers             2 (2 L + 1)    two gradients: forward and, but for the root, backward
     reduce-scatters         2 (L + 1)
@@ -268,9 +268,12 @@ def page(document: dict[str, Any]) -> str:
         _same(row["counted"]["calls"], row["formula"]) and row["counted"]["bytes in"] == row["formula"]["bytes"] for row in rows
     )
     assert exact, "the counted collectives are not those of the formula"
-    body = "\n".join(_line(row) for row in document["table"])
+    head = ("weights", "processes", "bytes in each", "tokens", "collectives a product", "bytes into each", "seconds a product")
+    head += tuple(f"{what} ({k} products)" for what, k in PRODUCTS.items())
+    body = "\n".join(["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *map(_line, document["table"])])
     lead = __doc__.split("\n\n")
     formulas = lead[3]
+    gpu, n, m, tokens = GPU, document["processes"], document["basis"], document["tokens"]
     return f"""# What 7 and 70 billion weights take
 
 <!-- made by python -m benchmarks.sharded_plan -->
@@ -278,25 +281,26 @@ def page(document: dict[str, Any]) -> str:
 formula. {lead[2].strip()}
 
 ```text
-{formulas}
+{formulas.rstrip()}
 ```
 
-Checked by `python -m benchmarks.sharded_plan` on {document["processes"]} gloo processes with GPTs of {small:.1f} to {large:.1f} million
-weights, one batch of {document["tokens"]} tokens for each process and m = {document["basis"]}:
+Checked by `python -m benchmarks.sharded_plan` on {n} gloo processes, with GPTs of {small:.1f} to {large:.1f} million weights, one
+batch of {tokens} tokens for each process and m = {m}:
 
 - Collectives and their bytes are those of the formulas, at all three sizes.
-- Memory: two sizes give v = {document["vectors"]:.1f} vectors; the third takes {1 / ratio["peak"]:.2f} times the prediction.
-- Seconds: the third takes {1 / ratio["seconds"]:.2f} times the prediction from the other two, by the clock, and
-  {1 / ratio["processor"]:.2f} times by processor time.
+- Memory: two sizes give v = {document["vectors"]:.1f}; the third takes {1 / ratio["peak"]:.2f} times the prediction.
+- Seconds, predicted from the other two sizes: the third takes {1 / ratio["seconds"]:.2f} times the prediction by the clock, and
+  {1 / ratio["processor"]:.2f} times by processor time. The load of the machine was {document["load before"]:.1f} before and
+  {document["load after"]:.1f} after the runs, on {document["machine"]["cores"]} cores.
 
-The same formulas for the shapes of Llama 2, in float32, with m = {BASIS} and one sequence of {GPU["tokens of a batch"]:,} tokens for each
-process. **Assumed, not measured:** {GPU["flops"] / 1e12:.0f}e12 operations a second on each GPU, {GPU["bytes a second"] / 1e9:.0f}e9 bytes a second into it,
-neither hiding the other; {GPU["memory"] / 1e9:.0f}e9 bytes of memory, of which a quarter is left for the activations of the training
-step, which are not counted.
+The same formulas for the shapes of Llama 2, in float32, with m = {m} and one sequence of {gpu["tokens of a batch"]:,} tokens for
+each process. **Assumed, not measured:** {gpu["flops"] / 1e12:.0f}e12 operations a second on each GPU and
+{gpu["bytes a second"] / 1e9:.0f}e9 bytes a second into it, neither hiding the other; {gpu["memory"] / 1e9:.0f}e9 bytes of memory, of
+which a quarter is left for the activations of the training step. Those are not counted, nor is c.
 
-| weights | processes | bytes in each | tokens | all-gathers, reduce-scatters, all-reduces a product | bytes into each a product | seconds a product | λ_max ({PRODUCTS["largest eigenvalue"]} products) | trace ({PRODUCTS["trace"]}) |
-|---|---|---|---|---|---|---|---|---|
 {body}
+
+Collectives are all-gathers, reduce-scatters and all-reduces.
 """
 
 

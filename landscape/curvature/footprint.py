@@ -79,9 +79,7 @@ class Live(DispatchMode):
 
 
 @grad_mode
-def planned(
-    engine: Engine, theta: Tensor, budget: int | None, known: Measured | None = None
-) -> tuple[Plan, Engine]:
+def planned(engine: Engine, theta: Tensor, budget: int | None, known: Measured | None = None) -> tuple[Plan, Engine]:
     """The plan for products of this network on its data, and the engine with batches and graphs that follow it.
 
     Args:
@@ -157,9 +155,7 @@ def _room(chosen: Plan, peak: Affine, held: Affine) -> int:
     return max(chosen.budget - chosen.fixed - int(peak.of(chosen.batch) - held.of(chosen.batch)), 0) if chosen.kept else -1
 
 
-def _joined(
-    engine: Engine, theta: Tensor, held: Affine, known: Measured
-) -> list[Batch]:
+def _joined(engine: Engine, theta: Tensor, held: Affine, known: Measured) -> list[Batch]:
     """The batches, merged if they are small; the same for every method of computing products."""
     if len(engine.batches) == 1:
         return engine.batches
@@ -189,9 +185,7 @@ def _fixed(engine: Engine, theta: Tensor) -> int:
     return runtime + copies * sum(storages.values()) + (_COPIES + _FOLDED * (engine.folded is not None)) * theta.nbytes
 
 
-def _measured(
-    engine: Engine, theta: Tensor, known: Measured
-) -> tuple[Affine, Affine]:
+def _measured(engine: Engine, theta: Tensor, known: Measured) -> tuple[Affine, Affine]:
     """Peak bytes of a product, and bytes of its graph alone, as functions of the number of samples; known ones as they are."""
     key = engine.method, engine.divisible
     if key not in known:

@@ -93,7 +93,7 @@ def _handicapped(seconds: dict[Method, float], method: Method) -> float:
 def _seconds(engine: Engine, theta: Tensor, direction: Tensor, method: Method) -> float | None:
     """Seconds of a product once its graphs are built; None if the network cannot be differentiated by this method."""
     trial, k = replace(engine, method=method), 2 if method.together else 1
-    times = []
+    times = list[float]()
     try:
         # The first builds the graph. Of short ones, the faster of two others counts; long ones say the same each time.
         while len(times) < 2 or (len(times) < 3 and times[-1] < _LONG):

@@ -188,6 +188,12 @@ class Plan:
         """Vectors at work beside this basis for `wanted` eigenpairs."""
         return _BESIDE if basis.size < min(_usual(wanted), self.dim - 1) else 4 * wanted + 6
 
+    def together(self, *uses: tuple[Basis, int]) -> int:
+        """Vectors beside the largest of bases used one after another, each with its own number of vectors beside it."""
+        held = [u.bytes if u.where == "device" else 0 for u, _ in uses]
+        most = max(size + count * self.row for size, (_, count) in zip(held, uses, strict=True))
+        return -((max(held) - most) // self.row)
+
     def probes(self, steps: int, wanted: int, processes: int = 1) -> tuple[int, Basis]:
         """How many of `wanted` probes of a density advance together, and the basis that holds them all.
 

@@ -133,7 +133,8 @@ def uses(objective: Objective, k: int, probes: int, steps: int) -> tuple[list[Ba
     plan, processes = objective.plan, _processes(objective, None)
     together, bases = plan.probes(min(steps, objective.dim), probes, processes)
     basis = plan.basis(2 * k, processes)
-    return [bases, basis], max(2 * k + 4 * together, plan.beside(basis, 2 * k))
+    starts = 2 * k if bases.size >= together * min(steps, objective.dim) else 0
+    return [bases, basis], plan.together((bases, starts + 4 * together), (basis, plan.beside(basis, 2 * k)))
 
 
 def _processes(objective: Objective, shard_basis: bool | None) -> int:

@@ -320,10 +320,10 @@ def test_copies_of_an_outlier_share_its_weight_where_no_basis_is_stored(dtype):
 
 
 def test_without_a_stored_basis_three_vectors_a_probe_are_enough():
-    few = estimate(probes=3, steps=12, stored=False, memory=3 * 8 * len(DENSE))
+    few = estimate(probes=3, steps=12, stored=False, memory=24.0 * len(DENSE))
     np.testing.assert_allclose(few.nodes, estimate(probes=3, steps=12, stored=False).nodes, atol=1e-9)
     with pytest.raises(UsageError, match="for one probe; raise memory"):
-        estimate(probes=3, steps=12, stored=False, memory=2 * 8 * len(DENSE))
+        estimate(probes=3, steps=12, stored=False, memory=16.0 * len(DENSE))
 
 
 def test_an_operator_with_one_eigenvalue_ends_the_recurrence():

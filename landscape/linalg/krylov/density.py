@@ -123,7 +123,9 @@ def spectral_density(
     with progress.stage("spectral density", probes * steps) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, fitting):
-            rules += _quadratures(products, min(fitting, probes - begin), steps, generator, seen if stored else None, place, stored)
+            rules += _quadratures(
+                products, min(fitting, probes - begin), steps, generator, seen if stored else None, place, stored
+            )
     nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
     for i, rule in enumerate(rules):
         nodes[i] = rule.nodes[-1]
