@@ -278,14 +278,16 @@ def page(document: dict[str, Any]) -> str:
 
 <!-- made by python -m benchmarks.sharded_plan -->
 `ls.ShardedObjective` (see [memory and processes](../memory-and-processes.md)) has not run at these sizes. This is its cost by
-formula. {lead[2].strip()}
+formula.
+
+{lead[2].strip()}
 
 ```text
 {formulas.rstrip()}
 ```
 
-Checked by `python -m benchmarks.sharded_plan` on {n} gloo processes, with GPTs of {small:.1f} to {large:.1f} million weights, one
-batch of {tokens} tokens for each process and m = {m}:
+Checked by `python -m benchmarks.sharded_plan` on {n} gloo processes, with GPTs of {small:.1f} to {large:.1f} million
+weights, one batch of {tokens} tokens for each process and m = {m}:
 
 - Collectives and their bytes are those of the formulas, at all three sizes.
 - Memory: two sizes give v = {document["vectors"]:.1f}; the third takes {1 / ratio["peak"]:.2f} times the prediction.
@@ -293,8 +295,8 @@ batch of {tokens} tokens for each process and m = {m}:
   {1 / ratio["processor"]:.2f} times by processor time. The load of the machine was {document["load before"]:.1f} before and
   {document["load after"]:.1f} after the runs, on {document["machine"]["cores"]} cores.
 
-The same formulas for the shapes of Llama 2, in float32, with m = {m} and one sequence of {gpu["tokens of a batch"]:,} tokens for
-each process. **Assumed, not measured:** {gpu["flops"] / 1e12:.0f}e12 operations a second on each GPU and
+The same formulas for the shapes of Llama 2, in float32, with m = {m} and one sequence of
+{gpu["tokens of a batch"]:,} tokens for each process. **Assumed, not measured:** {gpu["flops"] / 1e12:.0f}e12 operations a second on each GPU and
 {gpu["bytes a second"] / 1e9:.0f}e9 bytes a second into it, neither hiding the other; {gpu["memory"] / 1e9:.0f}e9 bytes of memory, of
 which a quarter is left for the activations of the training step. Those are not counted, nor is c.
 
