@@ -290,15 +290,16 @@ Checked by `python -m benchmarks.sharded_plan` on {n} gloo processes, with GPTs 
 weights, one batch of {tokens} tokens for each process and m = {m}:
 
 - Collectives and their bytes are those of the formulas, at all three sizes.
-- Memory: two sizes give v = {document["vectors"]:.1f}; the third takes {1 / ratio["peak"]:.2f} times the prediction.
+- Memory: two sizes give v = {document["vectors"]:.1f}, with what of the activations grows with P here; the third takes {1 / ratio["peak"]:.2f} times the prediction.
 - Seconds, predicted from the other two sizes: the third takes {1 / ratio["seconds"]:.2f} times the prediction by the clock, and
   {1 / ratio["processor"]:.2f} times by processor time. The load of the machine was {document["load before"]:.1f} before and
   {document["load after"]:.1f} after the runs, on {document["machine"]["cores"]} cores.
 
 The same formulas for the shapes of Llama 2, in float32, with m = {m} and one sequence of
-{gpu["tokens of a batch"]:,} tokens for each process. **Assumed, not measured:** {gpu["flops"] / 1e12:.0f}e12 operations a second on each GPU and
-{gpu["bytes a second"] / 1e9:.0f}e9 bytes a second into it, neither hiding the other; {gpu["memory"] / 1e9:.0f}e9 bytes of memory, of
-which a quarter is left for the activations of the training step. Those are not counted, nor is c.
+{gpu["tokens of a batch"]:,} tokens for each process. **Assumed, not measured:** {gpu["flops"] / 1e12:.0f}e12 operations
+a second on each GPU and {gpu["bytes a second"] / 1e9:.0f}e9 bytes a second into it, neither hiding the other;
+{gpu["memory"] / 1e9:.0f}e9 bytes of memory, of which a quarter is left for the activations of the training step. Those are
+not counted, nor is c. A product takes 12 P operations a token and the bytes of the formula.
 
 {body}
 

@@ -120,7 +120,7 @@ def _missing(probe: Engine, error: Exception) -> _NoDerivative:
 def _check(probe: Engine, noise: float, exact: bool) -> None:
     theta = probe.layout.flatten(dict(probe.model.named_parameters()))
     if exact:  # the network is a copy made for this check
-        one_copy(probe, theta)
+        probe.hold(theta)
     _check_graph(probe, theta)
     value, gradient = probe.gradient(theta)
     if not (torch.isfinite(gradient).all() and abs(value) < float("inf")):
@@ -161,14 +161,6 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             del product
             product = probe.hvp(theta, v.mul_(size)[None])[0]
         _check_difference(probe, theta, slope, v, product, noise)
-
-
-def one_copy(probe: Engine, theta: Tensor) -> None:
-    """Make the parameters of a network views of theta, so that the weights are in memory once."""
-    named = dict(probe.model.named_parameters())
-    if not probe.writes:
-        for name, view in probe.layout.unflatten(theta).items():
-            named[name].data = view
 
 
 def _check_graph(probe: Engine, theta: Tensor) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.method import PLAIN, TOGETHER, Method, takes_images
-from landscape.curvature.preflight import one_copy
 from landscape.errors import is_about_dtype
 from landscape.machine.arithmetic import grad_mode
 from landscape.machine.distributed import ALONE
@@ -122,7 +121,7 @@ class _Truth:
             self.product = self._of(PLAIN)
             return
         self.engine, self.theta, self.direction = engine.to(torch.float64), theta.double(), direction.double()
-        one_copy(self.engine, self.theta)
+        self.engine.hold(self.theta)
         try:
             self.product = self._of(PLAIN)
         except (RuntimeError, TypeError) as error:

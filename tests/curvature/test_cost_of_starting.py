@@ -1,4 +1,4 @@
-"""What is computed before the first product: each footprint once, few products, and few vectors where there are many weights."""
+"""What is computed before the first product: each footprint once, and few products where there are many weights."""
 
 from collections import Counter
 
