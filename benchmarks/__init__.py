@@ -4,5 +4,6 @@
     python -m benchmarks --quick            # a minute: does everything run?
     python -m benchmarks.train              # makes the trained networks in benchmarks/networks/ again
 
-Writes benchmarks/results/peers.json (every single time), benchmarks/results/peers.md (a table) and figures/benchmarks.png.
+Writes every single time to benchmarks/results/peers/PROCESSOR.json and draws figures/benchmarks.png from the results of all
+processors there; README.md and docs/speed.md have their tables from these files (tests/readme.py --write).
 """

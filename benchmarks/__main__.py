@@ -12,13 +12,14 @@ import torch
 import landscape as ls
 from benchmarks.cases import Case
 from benchmarks.figure import draw
+from benchmarks.headline import documents_in
 from benchmarks.networks import NETWORKS
 from benchmarks.parts import PARTS, Options, runner
 from benchmarks.peers import versions
-from benchmarks.record import ROOT, Row, machine
+from benchmarks.record import ROOT, Row, commit, file_name, machine, processor
 from benchmarks.table import table
 
-RESULTS, FIGURE = ROOT / "benchmarks" / "results", ROOT / "figures" / "benchmarks.png"
+RESULTS, FIGURE = ROOT / "benchmarks" / "results" / "peers", ROOT / "figures" / "benchmarks.png"
 LANDSCAPER = ROOT / ".venv-landscaper" / "bin" / "python"
 
 
@@ -39,9 +40,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", help="cifar10:PATH, for a ResNet-20 of your own")
     parser.add_argument("--checkpoint", type=Path, help="its weights")
     parser.add_argument("--landscaper", type=Path, default=LANDSCAPER, help="the Python that has Landscaper")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of peers.json and peers.md")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of one file of results a processor")
     parser.add_argument("--keep", action="store_true", help="keep what --out has of other parts and networks, and say so")
-    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--figure", type=Path, default=FIGURE, help="drawn from the results of all processors in --out")
     found = parser.parse_args(words)
     if (found.data is None) != (found.checkpoint is None):
         parser.error("expected --data and --checkpoint together")
@@ -64,7 +65,7 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
         limit=asked.limit, k=4 if asked.quick else 10, accuracy=0.3 if asked.quick else asked.accuracy, steps=asked.steps,
         grid=asked.grid, quick=asked.quick, landscaper=asked.landscaper,
     )  # fmt: skip
-    before = machine()
+    before, measured = machine(), commit()
     told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k not in ("out", "figure", "landscaper")}
     rows: list[Row] = []
     again = {(part, name) for part in asked.parts for name in (*asked.networks, "")}
@@ -83,6 +84,7 @@ def measure(asked: argparse.Namespace, kept: dict[str, Any] | None = None) -> It
             yield {
                 "schema": 1,
                 "landscape": ls.__version__,
+                "commit": measured,
                 "asked": {"k": options.k, "percent": 100 * options.accuracy},
                 "machine": before,
                 "versions": versions() | {r.tool: r.facts["version"] for r in rows if r.facts.get("version")},
@@ -118,12 +120,11 @@ def main() -> None:
     """Measure, print, write."""
     asked = arguments()
     asked.out.mkdir(parents=True, exist_ok=True)
-    file = asked.out / "peers.json"
+    file = asked.out / f"{file_name(processor())}.json"
     for document in measure(asked, json.loads(file.read_text()) if asked.keep and file.exists() else None):
         file.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-        (asked.out / "peers.md").write_text(table(document))
-    draw(document, asked.figure)
-    print(f"wrote {asked.out}/peers.json, peers.md and {asked.figure} after {document['seconds']['all']:.0f} s")
+    draw(documents_in(asked.out), asked.figure)
+    print(f"\n{table(document)}\nwrote {file} and {asked.figure} after {document['seconds']['all']:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The results as one figure: products, whole jobs, surfaces."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,21 @@ Rows = list[dict[str, Any]]
 
 
 @house
-def draw(document: dict[str, Any], path: Path) -> None:
-    """Write the PNG: four panels of horizontal bars, the parts that were not run left out."""
-    rows: Rows = document["rows"]
-    networks = list(document["networks"])
-    main = "resnet20" if "resnet20" in networks else networks[0]
-    surfaces = [
-        n for n in ("resnet20", "mlp", "vit", "gpt") if any(r["part"] == "surface" and r["network"] == n for r in rows)
-    ][:2]
-    panels = [lambda ax: _products(ax, rows, main)] if any(r["part"] == "hvp" for r in rows) else []
-    if any(r["part"] in JOBS for r in rows):
-        panels.append(lambda ax: _jobs(ax, rows, main, document["asked"]))
-    panels += [lambda ax, n=n: _surface(ax, rows, n, document["networks"][n]["title"]) for n in surfaces]
-    if not panels:
+def draw(documents: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the PNG: for every processor panels of horizontal bars, the parts that were not run left out."""
+    drawn = [(document, panels) for document in documents if (panels := _panels(document))]
+    if not drawn:
         return
-    lines = -(-len(panels) // 2)
-    figure = new_figure(7.6, 0.75 + 2.75 * lines)
-    for i, panel in enumerate(panels, 1):
-        panel(figure.add_subplot(lines, min(2, len(panels)), i))
-    about, threads = document["networks"][main], number_of(document["machine"]["threads"], "CPU thread")
-    figure.suptitle(f"{about['title']}, {about['weights']:,} weights, {threads}", x=0.01, ha="left")
-    seen = {_colour_name(r["tool"]) for r in rows} & set(COLOURS)
+    heights = [0.35 + 2.6 * (-(-len(panels) // 2)) for _, panels in drawn]
+    figure = new_figure(7.6, 0.75 + sum(heights))
+    parts = figure.subfigures(len(drawn), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (document, panels) in zip(parts, drawn, strict=True):
+        for i, panel in enumerate(panels, 1):
+            panel(part.add_subplot(-(-len(panels) // 2), min(2, len(panels)), i))
+        about, threads = document["networks"][_main(document)], number_of(document["machine"]["threads"], "thread")
+        title = f"{about['title']}, {about['weights']:,} weights, {threads} of {document['machine']['processor']}"
+        part.suptitle(title, x=0.01, ha="left")
+    seen = {_colour_name(r["tool"]) for document in documents for r in document["rows"]} & set(COLOURS)
     figure.legend(
         handles=[Patch(color=c, label=name) for name, c in COLOURS.items() if name in seen],
         loc="outside lower left", ncols=4,
@@ -70,6 +65,27 @@ def draw(document: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with drawing():
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def _main(document: dict[str, Any]) -> str:
+    """The network of the products and the whole jobs."""
+    return "resnet20" if "resnet20" in document["networks"] else next(iter(document["networks"]))
+
+
+def _panels(document: dict[str, Any]) -> list[Callable[[Axes], None]]:
+    """What there is to draw of one processor's results."""
+    rows: Rows = document["rows"]
+    main = _main(document)
+    found: list[Callable[[Axes], None]] = []
+    if any(r["part"] == "hvp" for r in rows):
+        found.append(lambda ax: _products(ax, rows, main))
+    if any(r["part"] in JOBS for r in rows):
+        found.append(lambda ax: _jobs(ax, rows, main, document["asked"]))
+    for n in [n for n in ("resnet20", "mlp", "vit", "gpt") if any(r["part"] == "surface" and r["network"] == n for r in rows)][
+        :2
+    ]:
+        found.append(lambda ax, n=n: _surface(ax, rows, n, document["networks"][n]["title"]))  # type: ignore[misc]
+    return found
 
 
 def _products(ax: Axes, rows: Rows, network: str) -> None:
@@ -144,7 +160,8 @@ def _grouped(ax: Axes, groups: list[tuple[str, list[dict[str, Any]]]], *, log: b
                 if b["high"] > b["low"]:
                     ax.plot([b["low"], b["high"]], [y, y], color="#333333", linewidth=1.0)
                 text = f" {'≥ ' if b['cut'] else ''}{short(b['value'], 2)}{' ' + times if times else ''}{b.get('remark', '')}"
-                ax.text(max(b["value"], b["high"], start), y, text, va="center", fontsize=7.5)
+                ax.text(max(b["value"], b["high"], start), y, text, va="center", fontsize=7.5,
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4})  # fmt: skip
             y += 1.0
         ticks.append(((first + y - 1) / 2, name))
         y += 0.7

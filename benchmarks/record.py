@@ -3,6 +3,8 @@
 import math
 import os
 import platform
+import re
+import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -71,18 +73,41 @@ def absent(part: str, network: str, tool: str, reason: str) -> Row:
 
 def machine() -> dict[str, Any]:
     """Processor, threads and memory."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        model = next((x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), model)
     return {
-        "processor": model,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def processor(info: str | None = None) -> str:
+    """The processor by its name and model number, where generations of it share the name: "Intel Xeon, model 207".
+
+    `info` is what /proc/cpuinfo says; systems without it have the name alone.
+    """
+    file = Path("/proc/cpuinfo")
+    text = info if info is not None else file.read_text() if file.exists() else ""
+    known = dict(re.findall(r"^(model|model name)\s*:\s*(.*)$", text, re.MULTILINE))
+    name = known.get("model name") or platform.processor() or platform.machine() or "unknown processor"
+    short = " ".join(re.sub(r"\((?:R|TM)\)|@.*|\b(?:Processor|CPU)\b", " ", name).split())
+    return f"{short}, model {known['model']}" if "model" in known and not re.search(r"\d", short) else short
+
+
+def file_name(processor: str) -> str:
+    """A processor's name as that of its results: "Intel Xeon, model 207" is intel-xeon-model-207."""
+    return re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-")
+
+
+def commit() -> str | None:
+    """The commit that is measured, with a + if files differ from it; None outside a repository."""
+    asked = ["git", "describe", "--always", "--dirty=+", "--abbrev=7"]
+    try:
+        return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def version(distribution: str) -> str | None:

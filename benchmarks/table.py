@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.parts import PARTS
-from benchmarks.record import OURS
+from benchmarks.record import OURS, file_name
 
 Rows = list[dict[str, Any]]
 # What a cell shows beside the time.
@@ -122,6 +122,8 @@ def _method(document: dict[str, Any]) -> str:
         "A peer without an interval is given the products that its best estimator needs, hessian-eigenthings the number of",
         "Lanczos steps; both were found out for nothing.",
         *([f"Measured again in a later run: {', '.join(again)}."] if again else []),
-        f"`python -m benchmarks`: {document['seconds']['all'] / 60:.0f} minutes; every time: benchmarks/results/peers.json.",
+        *([f"Commit {document['commit']}."] if document.get("commit") else []),
+        f"`python -m benchmarks`: {document['seconds']['all'] / 60:.0f} minutes; every time: "
+        f"benchmarks/results/peers/{file_name(m['processor'])}.json.",
     )
     return " ".join(sentences)

@@ -7,10 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.headline import claims, documents_in, headline_table
+from benchmarks.table import table as numbers_of
 from experiments.studies import STUDIES, alarm_rows, claim_rows, keskar_rows, scale, summary, time_of_all, verdict_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
+PEERS = ROOT / "benchmarks" / "results" / "peers"
 CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
@@ -197,9 +200,9 @@ def _schema_table(schema: dict[str, Any]) -> str:
     return also + _table(("key", "type", "content"), rows)
 
 
-def _result(name: str) -> Callable[[], str]:
-    """What a benchmark wrote."""
-    return lambda: (ROOT / "benchmarks" / "results" / name).read_text()
+def benchmark_tables() -> str:
+    """Every number of the benchmarks, processor by processor."""
+    return "\n".join(f"### {found['machine']['processor']}\n\n{numbers_of(found)}" for found in documents_in(PEERS))
 
 
 def verdict_table() -> str:
@@ -232,8 +235,10 @@ TABLES = {
     "scores": score_table,
     "options": option_tables,
     "schemas": schema_tables,
-    "benchmarks": _result("peers.md"),
-    "profile": _result("profile.md"),
+    "speed": lambda: claims(documents_in(PEERS)),
+    "headline": lambda: headline_table(documents_in(PEERS)),
+    "benchmarks": benchmark_tables,
+    "profile": lambda: (ROOT / "benchmarks" / "results" / "profile.md").read_text(),
     "verdicts": verdict_table,
     "time of the studies": lambda: f"{time_of_all()}\n",
     "table of Keskar et al.": keskar_table,

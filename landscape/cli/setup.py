@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from landscape.machine.memory import Basis
     from landscape.objective import Objective
-    from landscape.results import Evaluation
+    from landscape.results import Estimate, Evaluation
     from landscape.tasks import Task
 
 
@@ -158,6 +158,12 @@ def test_objective(task: "Task", common: Common) -> "Objective | None":
     return objective_of(task, replace(common, samples=samples), "test")
 
 
+def _lowest(accuracy: "Estimate") -> float:
+    """Lower end of an accuracy's interval; two deviations below it where there is none; itself if no error is known."""
+    bounds = accuracy.interval()
+    return bounds[0] if bounds is not None else accuracy.value - 2 * (accuracy.stderr or 0.0)
+
+
 # A loss whose exponential says nothing, and would overflow not far above.
 _PERPLEXING = 100.0
 
@@ -171,22 +177,31 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
 
     from landscape.network.losses.next_token import NextTokenLoss
     from landscape.results.records.varying_weights import weights_words
+    from landscape.tasks.data.class_order import sorted_by_class
 
     centre = objective.evaluate()
     text = f"{name}: {split} loss {centre.loss.value:.5g} {centre.loss.doubt()}".rstrip()
     if isinstance(task.loss, NextTokenLoss) and centre.loss.value < _PERPLEXING:
         text += f", perplexity {exp(centre.loss.value):.4g}"
     if centre.accuracy is not None:
-        low, high = centre.accuracy.interval() or (0.0, 1.0)
-        text += f", accuracy {100 * centre.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
-    terminal.line(f"{text}, {objective.samples} sample{'s' * (objective.samples != 1)}, {weights_words(objective.varying)}")
+        text += f", accuracy {centre.accuracy.percent()}"
+    text += f", {objective.samples} sample{'s' * (objective.samples != 1)}"
+    if isinstance(task.loss, NextTokenLoss):
+        text += f", {task.loss.counted(task.data(split, objective.samples)):,} predicted tokens"
+    terminal.line(f"{text}, {weights_words(objective.varying)}")
+    order = sorted_by_class(task.data(split), objective.samples)
+    if order is not None:
+        terminal.warn(
+            f"{name}: the first {objective.samples} of {task.size(split)} samples hold {order[0]} of {order[1]} classes, so "
+            "the data are sorted by class: shuffle the file once, or leave out --samples"
+        )
     classes = objective.classes
     training = (task.recipe or {}).get("training") or {}
     if split == "test" and training.get("corruption", "clean") != "clean":
         return centre
     if centre.accuracy is None or not classes or centre.accuracy.value > 0.5:  # a handful of samples may all be right
         return centre
-    if (centre.accuracy.interval() or (0.0, 1.0))[0] <= 1 / classes:
+    if _lowest(centre.accuracy) <= 1 / classes:
         terminal.warn(
             f"{name}: accuracy is at chance level (1 in {classes}): check the preprocessing, the weights and "
             "whether the labels were random in training"

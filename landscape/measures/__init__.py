@@ -4,6 +4,7 @@
 from landscape.measures.hessian.eigenvalues import adaptive_lambda_max, lambda_max, lambda_min, layer_relative_lambda_max
 from landscape.measures.hessian.preconditioned import preconditioned_eigenpair
 from landscape.measures.registry import MEASURES, Measure, NotDefined, chosen, measure
+from landscape.measures.running.marks import surviving
 from landscape.measures.running.measuring import measure_all
 from landscape.measures.running.saved_measures import Kept
 from landscape.measures.running.stationarity import stationarity
@@ -123,6 +124,7 @@ __all__ = [
     "sharpness",
     "spectral_product",
     "stationarity",
+    "surviving",
     "trace",
     "weight_curvature",
 ]

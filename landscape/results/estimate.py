@@ -119,6 +119,20 @@ class Estimate:
             return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
         return "" if bounds is None else f"± {(bounds[1] - bounds[0]) / 2:.3g}"
 
+    def percent(self) -> str:
+        """A share in percent with its interval, or with the deviation where too few samples carry it for one.
+
+        Example:
+            >>> Estimate(0.95, stderr=0.02, kind="proportion", n=100).percent()
+            '95.00 % [88.82, 97.85]'
+            >>> Estimate(0.07, stderr=0.012, kind="t", n=1).percent()
+            '7.00 % (sd 1.2 points)'
+        """
+        bounds, text = self.interval(), f"{100 * self.value:.2f} %"
+        if bounds is not None:
+            return f"{text} [{100 * bounds[0]:.2f}, {100 * bounds[1]:.2f}]"
+        return text if self.stderr is None else f"{text} (sd {100 * self.stderr:.2g} points)"
+
     def __str__(self) -> str:
         return f"{self.value:.5g} {self.doubt()}".rstrip()
 

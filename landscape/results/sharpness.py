@@ -207,8 +207,7 @@ class Sharpness(Printed):
         """Loss and accuracy at the checkpoint in one line."""
         text = f"loss {self.loss.value:.5g} {self.loss.doubt()}"
         if self.accuracy is not None:
-            low, high = self.accuracy.interval() or (0.0, 1.0)
-            text += f", accuracy {100 * self.accuracy.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+            text += f", accuracy {self.accuracy.percent()}"
         text += f" on {self.samples} samples"
         return f"{text}; {weights_words(self.provenance)} vary" if self.provenance.get("held_weights") else text
 

@@ -173,7 +173,7 @@ def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tup
         shared += [name] if free else []
     for name in shared:
         if all(variables.pinned(ids) for ids in agreed[name][:2]):
-            variables.unread[f"{name} has one set of values for all its uses"] = None
+            variables.unread[f"scales of {name}, which is used in several places"] = None
     return agreed
 
 

@@ -1,4 +1,4 @@
-"""One walk through a network's graph for all rules: its calls, each RMSNorm that is written by hand as a single one."""
+"""One walk through a network's graph for all rules: its calls, what is written by hand (RMSNorm, GELU) as a single one."""
 
 import operator
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, fx
 
 from landscape.network.graph import Graph, bound_arguments, where
-from landscape.symmetry.hand_written import rms_norms
+from landscape.symmetry.hand_written import hand_written
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def walk(
     def look_up(argument: Any) -> Any:
         return fx.node.map_arg(argument, lambda node: values[node])
 
-    norms = rms_norms(graph)
+    written = hand_written(graph)
     for node in graph.nodes:
-        if node in norms.parts or node.op == "get_attr":
+        if node in written.parts or node.op == "get_attr":
             values[node] = None
         elif node.op == "placeholder":
             values[node] = _placeholder(graph, node, given)
@@ -101,7 +101,7 @@ def walk(
         elif node.target is operator.getitem:
             values[node] = look_up(node.args[0])[node.args[1]]
         else:
-            op, args = norms.call(node, look_up) or (node.target, bound_arguments(node, look_up))
+            op, args = written.call(node, look_up) or (node.target, bound_arguments(node, look_up))
             shapes = [v.shape for v in values_in(node.meta.get("val")) if isinstance(v, Tensor)]
             values[node] = follow(op, args, shapes, where(node))
 

@@ -1,4 +1,8 @@
-"""Find RMSNorm layers that are written by hand, as in Llama: x * rsqrt(mean(x^2) + eps), or x / sqrt(mean(x^2) + eps)."""
+"""Find operations that are written out by hand, and stand for one call.
+
+RMSNorm, as in Llama: x * rsqrt(mean(x^2) + eps), or x / sqrt(mean(x^2) + eps). GELU's approximation, as in GPT-2:
+x * (1 + tanh(p(x))) with a polynomial p, times a number.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,18 +18,22 @@ _COPIES = {"to", "_to_copy", "clone", "type_as", "alias", "detach", "contiguous"
 
 @dataclass(frozen=True)
 class HandWritten:
-    """RMSNorm layers in a graph.
+    """RMSNorm layers and gated activations in a graph.
 
     Attributes:
-        norms: the product that ends each one -> (x, eps).
+        norms: the product that ends each norm -> (x, eps).
+        gates: the product that ends each x * (1 + tanh(p(x))) -> x. No factor of x passes it: tanh keeps none.
         parts: the calls in between, which nothing else reads.
     """
 
     norms: dict[fx.Node, tuple[fx.Node, float]] = field(default_factory=dict)
+    gates: dict[fx.Node, fx.Node] = field(default_factory=dict)
     parts: set[fx.Node] = field(default_factory=set)
 
     def call(self, node: fx.Node, look_up: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]] | None:
-        """The call of `rms_norm` that this node stands for, None if it is not the end of one."""
+        """The call of `rms_norm` or `gelu` that this node stands for, None if it is not the end of one."""
+        if node in self.gates:
+            return torch.ops.aten.gelu.default, {"self": look_up(self.gates[node]), "approximate": "tanh"}
         if node not in self.norms:
             return None
         x, eps = self.norms[node]
@@ -33,8 +41,8 @@ class HandWritten:
         return torch.ops.aten.rms_norm.default, args
 
 
-def rms_norms(graph: Graph) -> HandWritten:
-    """All RMSNorm layers that are written by hand; their gain is a product of its own."""
+def hand_written(graph: Graph) -> HandWritten:
+    """All that is written by hand; the gain of an RMSNorm is a product of its own."""
     found = HandWritten()
     for node in graph.nodes:
         match = _match(node)
@@ -42,7 +50,48 @@ def rms_norms(graph: Graph) -> HandWritten:
             x, eps, parts = match
             found.norms[node] = (x, eps)
             found.parts.update(parts)
+            continue
+        gate = _tanh_gate(node)
+        if gate is not None:
+            found.gates[node] = gate[0]
+            found.parts.update(gate[1])
     return found
+
+
+def _tanh_gate(node: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
+    """The input and inner calls of the x * (1 + tanh(p(x))) that this node ends."""
+    if node.op != "call_function" or operation(node) != "mul":
+        return None
+    sides = [a for a in node.args if isinstance(a, fx.Node)]
+    for scaled, gate in (sides, sides[::-1]) if len(sides) == 2 else ():
+        parts: list[fx.Node] = []
+        opened = _inside(gate, "add", parts)
+        bent = opened and opened.args[1] == 1 and _inside(opened.args[0], "tanh", parts)
+        if not bent:
+            continue
+        for x in _unscaled(scaled):
+            inner = [*parts, *([] if x is scaled else [scaled])]
+            if _polynomial(bent.args[0], x, inner) and (x is scaled or len(scaled.users) == 1):
+                return x, inner
+    return None
+
+
+def _unscaled(node: fx.Node) -> list[fx.Node]:
+    """A value, and what it is a multiple of by a number."""
+    product = node.op == "call_function" and operation(node) == "mul" and not isinstance(node.args[1], fx.Node)
+    return [node, node.args[0]] if product and isinstance(node.args[0], fx.Node) else [node]
+
+
+def _polynomial(node: Any, x: fx.Node, parts: list[fx.Node]) -> bool:
+    """Whether a value is a polynomial in x, with its calls noted as parts."""
+    if node is x or isinstance(node, (int, float)):
+        return True
+    if not isinstance(node, fx.Node) or node.op != "call_function" or len(node.users) != 1:
+        return False
+    if operation(node) not in ("mul", "add", "pow") or (operation(node) == "pow" and isinstance(node.args[1], fx.Node)):
+        return False
+    parts.append(node)
+    return all(_polynomial(a, x, parts) for a in node.args)
 
 
 def _match(node: fx.Node) -> tuple[fx.Node, float, list[fx.Node]] | None:

@@ -95,7 +95,8 @@ def test_the_table_has_a_line_for_every_network_and_the_machine(document):
 
 def test_the_document_is_json_and_the_figure_is_drawn(document, tmp_path):
     again = json.loads(json.dumps(document, allow_nan=False))
-    draw(again, tmp_path / "figure.png")
+    other = again | {"machine": again["machine"] | {"processor": "another"}}
+    draw([again, other], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -245,9 +245,11 @@ def test_inspect_is_for_people(runs):
 
 
 def test_doctor_checks_this_machine():
-    text = landscape("doctor").out
-    assert "largest relative difference" in text
-    assert "gradients)" in text
+    done = landscape("doctor")
+    assert "largest relative difference" in done.out
+    assert "gradients)" in done.out
+    fails = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode != 0
+    assert ("is built for another torch" in done.err) == fails
 
 
 def test_controls_of_memorization_reach_the_recipe(tmp_path):

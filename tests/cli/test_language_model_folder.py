@@ -47,10 +47,11 @@ def test_sharpness_of_a_folder(place):
     assert result["measures"]["lambda_max"]["value"] == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-4)
     told = result["provenance"]["notices"]
     assert any("of bfloat16 upcast to float32" in notice for notice in told)
-    assert any("tokens of these predicted; a sample is a block" in notice for notice in told)
+    assert any("; a sample is a block, and the loss a mean over predicted tokens" in notice for notice in told)
     tied = sum(p.numel() for p in plain.parameters())  # the embedding once
     assert result["provenance"]["weights"] + result["provenance"]["held_weights"] == tied
     assert f"perplexity {torch.exp(loss):.4g}" in done.err
+    assert f"{counted:,} predicted tokens" in done.err
 
 
 def test_a_task_file_that_runs_unchanged(place, tmp_path):

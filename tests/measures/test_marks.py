@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import landscape as ls
 from landscape.measures import MEASURES, measure_all
-from landscape.measures.running.marks import mark_of
+from landscape.measures.running.marks import mark_of, surviving
 from landscape.measures.traced_network import found_symmetries, symmetries_for
 from landscape.objective import Objective
 
@@ -75,6 +75,18 @@ def test_marks_follow_from_the_families_of_the_network(name: str) -> None:
         assert mark["unknown"] == ()
         if len(claimed) < 8:
             assert mark["survives"] == tuple(family for family in there if family in claimed)
+
+
+def test_measures_to_ask_for_are_those_that_a_table_marks_with_no() -> None:
+    objective = objective_of(CASES["grouped queries"])
+    named = surviving(objective)
+    assert 3 <= len(named) < len(MEASURES)
+    marked = ls.sharpness(objective, named)
+    assert [name for name, m in marked.measures.items() if m.defined] == marked.honest
+    assert "trace" not in named
+    hidden = surviving(Objective(Branching(), nn.CrossEntropyLoss(), (drawn(12, 4), classes(12))))
+    assert "input_margin" in hidden, "it is a property of the function"
+    assert "trace" not in hidden
 
 
 def test_the_loss_decides_whether_all_outputs_may_move() -> None:

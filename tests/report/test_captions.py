@@ -290,8 +290,8 @@ def test_a_figure_of_test_values_quotes_no_check_of_the_training_loss():
 
 def test_blocks_are_counted_and_shaded_only_where_filters_are_spread():
     one, filters = LAYERS[:1], [replace(LAYERS[0], filter=i) for i in range(1)]
-    assert caption(figure_breakdown(one)) == "1 layer (weights without biases); all eigenvalues converged"
-    assert caption(figure_breakdown(LAYERS, filters)).startswith("2 layers, 1 filter (weights without biases)")
+    assert caption(figure_breakdown(one)) == "1 layer; all eigenvalues converged"
+    assert caption(figure_breakdown(LAYERS, filters)).startswith("2 layers, 1 filter;")
     assert [len(ax.patches) for ax in figure_breakdown(LAYERS).axes] == [0, 0]
     assert [len(ax.patches) for ax in figure_breakdown(LAYERS, filters).axes] == [0, 2]
 

@@ -500,9 +500,16 @@ def test_settings_are_told_in_words(tmp_path):
         "keep": True,
         "span": (-1.0, 1.0),
         "products": "plain",
+        "notices": ["weights in bfloat16", "a tied weight"],  # a list, as language models have it
     }
     page = Page(write_report(tmp_path / "a.html", title="t", sharpness=[replace(one, provenance=told)]).read_text())
-    for words in ("memory limit3.0 GiB", "Krylov bases4 vectors, 5 MiB, on disk", "-1, 1", "yes"):
+    for words in (
+        "weights in bfloat16, a tied weight",
+        "memory limit3.0 GiB",
+        "Krylov bases4 vectors, 5 MiB, on disk",
+        "-1, 1",
+        "yes",
+    ):
         assert words in page.words
     for words in ("{", "plain", "memory.", "products:", "where: "):
         assert words not in page.words

@@ -17,7 +17,9 @@ from landscape.surfaces.running import forecast
 
 
 class Sleeper(nn.Module):
-    """Takes a known time a forward pass, and one for each sample, by a clock of the test's own."""
+    """Takes a known time a forward pass, and one for each sample, by a clock of the test's own; another in bfloat16."""
+
+    in_bfloat16 = 1.0
 
     def __init__(self, clock: FakeClock, each_pass: float, each_sample: float = 0.0) -> None:
         super().__init__()
@@ -29,7 +31,8 @@ class Sleeper(nn.Module):
         return new
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.clock.sleep(self.each_pass + self.each_sample * len(x))
+        times = self.in_bfloat16 if x.dtype == torch.bfloat16 else 1.0
+        self.clock.sleep(times * (self.each_pass + self.each_sample * len(x)))
         return self.fc(x)
 
 
@@ -57,6 +60,15 @@ def test_a_forecast_is_that_of_the_clock(clock):
     assert both.seconds == pytest.approx(100 * 0.06)
     assert re.fullmatch(r"100 points at \S+ (ms|s) each: about .+, at most about \d+\.\d GiB", found.line()), found.line()
     assert found.memory > 50 << 20  # torch alone takes more
+
+
+@pytest.mark.parametrize(("times", "told"), [(2.5, "slower here, 2.5 × the time of a point without --precision"), (0.4, None)])
+def test_a_precision_that_is_slower_here_is_said_before_the_start(clock, monkeypatch, times, told):
+    monkeypatch.setattr(Sleeper, "in_bfloat16", times)
+    found = forecast_surface(asleep(clock, 0.02), 100, precision="bfloat16")
+    assert found.beside_full == pytest.approx(times)
+    assert found.line().endswith(told or " GiB")
+    assert forecast_surface(asleep(clock, 0.02), 100).beside_full == 1.0
 
 
 def test_a_forecast_knows_that_points_go_at_once(clock):

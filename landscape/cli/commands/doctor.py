@@ -50,6 +50,12 @@ def run(terminal: Terminal, common: Common) -> None:
         from landscape.tasks.torchvision_import import torchvision
 
         facts["torchvision"] += f", imports ({torchvision.__version__})"
+        if not hasattr(torch.ops.torchvision, "nms"):
+            terminal.warn(
+                f"torchvision {torchvision.__version__} is built for another torch than {torch.__version__}: it works in here, "
+                "but a plain `import torchvision` fails, and so do models of transformers and timm in your own Python; install "
+                "the pair from one index"
+            )
     except Exception as error:  # a broken installation may raise anything; report it
         facts["torchvision"] += f", DOES NOT IMPORT: {error}"
     terminal.table(("", "found"), list(facts.items()))

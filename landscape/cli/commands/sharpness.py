@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME = "sharpness"
 SCHEMA = 1
+_SUGGESTED = 4  # most measures that are named because they survive the network's symmetries
 # A forecast shorter than this many seconds is not printed.
 _WORTH_SAYING = 5.0
 MEASURES_HELP = "all, or names separated by commas, with optional settings: keskar:eps=1e-4. Default: the usual measures."
@@ -164,7 +165,7 @@ def measured_at(
     is no table.
     """
     from landscape.cli.setup import centre_line, work_lines
-    from landscape.measures import forecast, provenance, room, sharpness
+    from landscape.measures import forecast, provenance, room, sharpness, surviving
     from landscape.results import Measurement, Sharpness
 
     centre = centre_line(objective, task, path.name, naming.split, terminal)
@@ -203,18 +204,20 @@ def measured_at(
         raise
     result = replace(result, provenance=result.provenance | made_with | told, **known)
     if printed:
-        _tell(terminal, result)
+        _tell(terminal, result, None if result.honest or result.symmetries is None else surviving(objective))
     terminal.unconverged += [f"{name} of {path.name}" for name in result.unconverged]
     return result
 
 
-def _tell(terminal: Terminal, result: "Sharpness") -> None:
-    """Print the table of measures, the reasons for missing values, and the settings."""
+def _tell(terminal: Terminal, result: "Sharpness", instead: list[str] | None = None) -> None:
+    """Print the table of measures, the reasons for missing values, measures to ask for instead, and the settings."""
     from landscape.results.sharpness import HEAD
 
     terminal.table(HEAD, result.rows())
     for reason in result.reasons():
         terminal.line(reason)
+    if instead:
+        terminal.line(f"proven to survive them, where they are defined: --measures {','.join(instead[:_SUGGESTED])}")
     settings = {name: m.settings for name, m in result.measures.items() if m.settings}
     if settings:
         told = (f"{name} {', '.join(f'{k}={v}' for k, v in own.items())}" for name, own in settings.items())

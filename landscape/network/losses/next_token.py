@@ -1,5 +1,6 @@
 """The loss of a causal language model: cross-entropy of every next token, a mean over the tokens that count."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,8 @@ class NextTokenLoss(nn.Module):
         >>> logits, labels = torch.zeros(2, 3, 5), torch.tensor([[0, 1, 2], [3, 4, -100]])
         >>> round(float(NextTokenLoss()(logits, labels)), 6)  # log 5
         1.609438
+        >>> NextTokenLoss().counted([{"input_ids": labels, "labels": labels}]), NextTokenLoss().counted((labels, labels))
+        (3, 3)
     """
 
     def __init__(self, ignore_index: int = -100) -> None:
@@ -49,6 +52,12 @@ class NextTokenLoss(nn.Module):
     def inner(self) -> nn.CrossEntropyLoss:
         """The same loss of the logits and labels that belong together."""
         return nn.CrossEntropyLoss(ignore_index=self.ignore_index)
+
+    def counted(self, data: Iterable[Any]) -> int:
+        """Number of tokens that are predicted in (input, labels), or in batches of these or with "labels"."""
+        batches = [data] if isinstance(data, tuple) and all(isinstance(part, Tensor) for part in data) else data
+        rows = (batch["labels"] if isinstance(batch, Mapping) else batch[-1] for batch in batches)
+        return sum(int((following(labels) != self.ignore_index).sum()) for labels in rows)
 
 
 def following(labels: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def _traces(ax: Axes, places: np.ndarray, layers: Sequence[Block]) -> None:
     ax.errorbar(
         places, values, yerr=[values - low, high - values], fmt="o", color=BLUE, ecolor=BLACK, elinewidth=0.9, capsize=2
     )
-    ax.set_title("Trace of each layer's block, 95 % interval")
+    ax.set_title("Trace of each layer's block, 95 % interval of the computation")
     ax.set_ylabel("loss / weight²")
 
 

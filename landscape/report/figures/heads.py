@@ -21,8 +21,9 @@ _WRITTEN = 8  # most heads of a layer whose numbers are written into the cells
 def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the largest eigenvalue, the trace and the share of the top eigenvector of every head as colours.
 
-    Rows are attention layers from top to bottom, columns heads. A quantity that is negative anywhere has colours that diverge
-    from 0; a layer with fewer heads has empty cells.
+    Where there is room the numbers stand in the cells, the trace with its 95 % error of the computation. Rows are attention
+    layers from top to bottom, columns heads. A quantity that is negative anywhere has colours that diverge from 0; a layer with
+    fewer heads has empty cells.
 
     Args:
         heads: the heads' blocks, in the order of their layers.
@@ -42,18 +43,21 @@ def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> li
         )
     layers = list(dict.fromkeys(b.layer for b in heads))
     columns = 1 + max(b.head or 0 for b in heads)
-    wide, high = max(2.6, 0.9 + 0.4 * columns), max(1.7, 0.9 + 0.3 * len(layers))
+    wide, high = max(2.6, 0.9 + 0.4 * columns), max(1.8, 0.9 + 0.4 * len(layers))
     drawn = list(axes) if axes is not None else panels(3, 3, width=wide, height=high)
     quantities = {
         "Largest eigenvalue": [b.lambda_max.value for b in heads],
         "Trace": [b.trace.value for b in heads],
-        "Top eigenvector's share": [np.nan if b.share is None else b.share for b in heads],
+        "Top eigenvector's share, %": [np.nan if b.share is None else 100 * b.share for b in heads],
     }
     for i, (ax, (title, values)) in enumerate(zip(drawn, quantities.items(), strict=True)):
-        field = np.full((len(layers), columns), np.nan)
+        field, errors = (np.full((len(layers), columns), np.nan) for _ in range(2))
         for b, value in zip(heads, values, strict=True):
-            field[layers.index(b.layer), b.head or 0] = value
-        _field(ax, field)
+            place = layers.index(b.layer), b.head or 0
+            field[place] = value
+            if title == "Trace" and (bounds := b.trace.interval()):
+                errors[place] = (bounds[1] - bounds[0]) / 2
+        _field(ax, field, errors)
         ax.set_title(title)
         ax.set_xlabel("head")
         ax.set_yticks(
@@ -62,8 +66,8 @@ def draw_heads(heads: Sequence[Block], axes: Sequence[Axes] | None = None) -> li
     return drawn
 
 
-def _field(ax: Axes, field: np.ndarray) -> None:
-    """Coloured cells with a colour bar, and numbers where there is room."""
+def _field(ax: Axes, field: np.ndarray, errors: np.ndarray) -> None:
+    """Coloured cells with a colour bar, and numbers with their errors, as far as known, where there is room."""
     known = field[np.isfinite(field)]
     signed = bool((known < 0).any())
     norm = CenteredNorm(0) if signed else Normalize(0, float(known.max()) if len(known) and known.max() > 0 else 1.0)
@@ -80,9 +84,9 @@ def _field(ax: Axes, field: np.ndarray) -> None:
         if np.isfinite(value):
             r, g, b, _ = image.cmap(image.norm(value))
             dark = 0.3 * r + 0.59 * g + 0.11 * b < 0.5
-            ax.text(
-                column, row, short(float(value), 2), ha="center", va="center", fontsize=6, color="white" if dark else "black"
-            )
+            error = errors[row, column]
+            text = short(float(value), 3) + (f"\n± {short(float(error), 2)}" if np.isfinite(error) else "")
+            ax.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
 
 
 def figure_heads(
@@ -97,5 +101,5 @@ def figure_heads(
     state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
     most = max((b.shared for b in heads), default=0)
     shared = f"; up to {most:,} weights of a head are in other heads, too (shared keys and values)" if most else ""
-    facts = f"{len(heads)} heads; eigenvalue and trace in loss / weight²; {state}{shared}"
+    facts = f"{len(heads)} heads; eigenvalue and trace in loss / weight², ± 95 % of the computation; {state}{shared}"
     return finish(draw_heads(heads)[0], title, [facts, subject_line(provenance)], caption)

@@ -109,7 +109,7 @@ def figure_breakdown(
     lost = sum(not b.lambda_max.converged for b in (*layers, *filters))
     state = f"{lost} of the eigenvalues NOT converged" if lost else "all eigenvalues converged"
     counts = ", ".join([number_of(len(layers), "layer"), *([number_of(len(filters), "filter")] if filters else [])])
-    facts = f"{counts} (weights without biases); {state}"
+    facts = f"{counts}; {state}"
     return finish(draw_breakdown(layers, filters)[0], title, [facts, subject_line(provenance)], caption)
 
 

@@ -105,7 +105,7 @@ _NAMED = {
     "memory.block": "vectors multiplied together",
     "memory.bases": "Krylov bases",
 }
-_UNTOLD = {("products", "plain")}  # nothing made them faster
+_UNTOLD = {"products": "plain"}  # nothing made them faster
 
 
 def entries(settings: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
@@ -114,6 +114,8 @@ def entries(settings: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     Example:
         >>> dict(entries({"products": "plain", "memory": {"bases": [{"vectors": 512, "where": "device", "bytes": 34 << 20}]}}))
         {'Krylov bases': '512 vectors, 34 MiB, on the device'}
+        >>> dict(entries({"notices": ["weights in bfloat16"]}))
+        {'notices': 'weights in bfloat16'}
     """
     for key, value in flat(settings):
         if value is None:
@@ -122,7 +124,7 @@ def entries(settings: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
             key == "memory.bases" and isinstance(value, list) and all(isinstance(b, Mapping) and "vectors" in b for b in value)
         ):
             yield _NAMED[key], "; ".join(map(_basis, value)) or "none"
-        elif (key, value) not in _UNTOLD:
+        elif key not in _UNTOLD or value != _UNTOLD[key]:
             yield _NAMED.get(key, key), told(value, key)
 
 

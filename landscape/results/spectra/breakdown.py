@@ -11,7 +11,7 @@ from landscape.results.printed import Cells, Printed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEAD = ("layer", "weights", "trace", "95 %", "largest eigenvalue", "residual", "of top eigenvector")
+HEAD = ("layer", "weights", "trace", "method (95 %)", "largest eigenvalue", "residual", "of top eigenvector")
 
 
 @dataclass(frozen=True)

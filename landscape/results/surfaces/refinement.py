@@ -86,7 +86,7 @@ class Refinement:
         """
         computed, between = self.points[quantity]
         if not between:
-            return f"all {computed:,} points computed"
+            return f"all {computed:,} points computed: none could be spared; a finer grid has more in between"
         told = f"{computed:,} of {computed + between:,} points computed, the others interpolated"
         held = self.held_out.get(quantity)
         if held is None:

@@ -32,6 +32,7 @@ _ROUNDED = 1 + 1e-12  # tolerance for rounding of a budget that fits exactly
 _FINE = {1: 101, 2: 51}
 _COARSE = {1: 21, 2: 15}
 _COARSEST = {1: 11, 2: 7}
+_CLEARLY_SLOWER = 1.1  # two timings of one point differ by less on an idle machine
 _GRID = 1024  # number of points for which stacks of points are timed
 
 
@@ -45,12 +46,14 @@ class SurfaceForecast:
         memory: peak memory in bytes: the peak of this process (or its GPU) so far, plus the memory of curvature products for
             the check and for eigenvalues. Each point adds only a few hundred bytes.
         random_check: seconds to compare random axes with their expectation; 0 without random axes.
+        beside_full: seconds of a point in its precision beside those in full precision; 1.0 for a surface in that.
     """
 
     points: int
     seconds: float
     memory: int
     random_check: float = 0.0
+    beside_full: float = 1.0
 
     def line(self) -> str:
         """The forecast as text."""
@@ -58,8 +61,14 @@ class SurfaceForecast:
         check = f"; the check of its random axes about {duration(self.random_check)}" if self.random_check else ""
         return (
             f"{self.points:,} points at {duration(each)} each: about {duration(self.seconds)}, "
-            f"at most about {self.memory / 2**30:.1f} GiB{check}"
+            f"at most about {self.memory / 2**30:.1f} GiB{check}{self._slower()}"
         )
+
+    def _slower(self) -> str:
+        """What is said of a low precision that costs time."""
+        if self.beside_full <= _CLEARLY_SLOWER:
+            return ""
+        return f"; this precision is slower here, {self.beside_full:.1f} × the time of a point without --precision"
 
 
 def forecast_surface(
@@ -86,8 +95,9 @@ def forecast_surface(
     """
     processes, objective, test = objective.group, objective.alone(), None if test is None else test.alone()
     drawn, tested = in_precision(objective, precision), None if test is None else in_precision(test, precision)
-    seconds = _point(drawn, tested, batchnorm)
-    compared = 0.0 if drawn is objective else min(points, COMPARED) * _point(objective, test, batchnorm)
+    seconds = own = _point(drawn, tested, batchnorm)
+    full = own if drawn is objective else _point(objective, test, batchnorm)
+    compared = 0.0 if drawn is objective else min(points, COMPARED) * full
     if curvature:
         v = objective.theta
         objective.hvp(v)  # includes the preflight check, and the graph that later products share
@@ -97,7 +107,8 @@ def forecast_surface(
         seconds += (_PRODUCTS + 1.5) * (time.perf_counter() - started)
     seconds = processes.agreed(points * seconds + compared) / processes.size  # processes divide the points
     check = _random_check(objective, batchnorm) if random_axes else 0.0
-    return SurfaceForecast(points, seconds, _peak(objective) + _products(objective, curvature, check > 0), check)
+    memory = _peak(objective) + _products(objective, curvature, check > 0)
+    return SurfaceForecast(points, seconds, memory, check, own / full)
 
 
 def within(

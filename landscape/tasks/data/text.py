@@ -73,11 +73,10 @@ def blocks(spec: DataSpec, tokenizer: Any, *, words: int, places: int | None) ->
     for i, piece in enumerate(pieces):
         ids[i, : len(piece)] = labels[i, : len(piece)] = torch.tensor(piece)
     padded = sum(len(piece) < width for piece in pieces)
-    counted = sum(map(len, pieces)) - len(pieces)
     whole = f"{documents} document{'s' * (documents != 1)}, " if documents != 1 else ""
     notice = (
-        f"{whole}{tokens:,} tokens in {len(pieces):,} blocks of {'up to ' * (padded > 0)}{width}, {counted:,} tokens of these "
-        "predicted; a sample is a block, and the loss a mean over predicted tokens"
+        f"{whole}{tokens:,} tokens in {len(pieces):,} blocks of {'up to ' * (padded > 0)}{width}; a sample is a block, and the "
+        "loss a mean over predicted tokens"
     )
     return Texts(_batches({"input_ids": ids, "labels": labels}, width * words), notice)
 
