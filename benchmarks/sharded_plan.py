@@ -290,7 +290,8 @@ Checked by `python -m benchmarks.sharded_plan` on {n} gloo processes, with GPTs 
 weights, one batch of {tokens} tokens for each process and m = {m}:
 
 - Collectives and their bytes are those of the formulas, at all three sizes.
-- Memory: two sizes give v = {document["vectors"]:.1f}, with what of the activations grows with P here; the third takes {1 / ratio["peak"]:.2f} times the prediction.
+- Memory: two sizes give v = {document["vectors"]:.1f}, with what of the activations grows with P here; the
+  third takes {1 / ratio["peak"]:.2f} times the prediction.
 - Seconds, predicted from the other two sizes: the third takes {1 / ratio["seconds"]:.2f} times the prediction by the clock, and
   {1 / ratio["processor"]:.2f} times by processor time. The load of the machine was {document["load before"]:.1f} before and
   {document["load after"]:.1f} after the runs, on {document["machine"]["cores"]} cores.
