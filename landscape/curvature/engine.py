@@ -168,6 +168,13 @@ class Engine(ForwardPass):
         """The same engine in another dtype, with the plain method."""
         return replace(super().to(dtype), method=PLAIN, held=None)
 
+    def hold(self, theta: Float[Tensor, " P"]) -> None:
+        """Make the parameters of a network of its own views of theta, so that the weights are in memory once."""
+        named = dict(self.model.named_parameters())
+        if not self.writes:
+            for name, view in self.layout.unflatten(theta).items():
+                named[name].data = view
+
     def loss_curvature(self, output: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
         """The map u -> (d2 loss / d output2) u for the batch's mean loss."""
         point = output.detach().requires_grad_()

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from landscape.curvature.engine import FEW, Engine
-from landscape.curvature.method import PLAIN, TOGETHER
+from landscape.curvature.method import PLAIN, TOGETHER, Method
 from landscape.errors import UsageError
 from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.dispatch_mode import DispatchMode
@@ -23,18 +23,28 @@ from landscape.network.batches import Batch, counted, regrouped, split
 # Memory that arithmetic on a CPU takes by itself: symbolic libraries that PyTorch loads at the first double backward, compiled
 # kernels, the allocator's own. Measured: 30 to 85 MiB for networks of a few weights, by machine.
 _RUNTIME = 80 << 20
-# Copies of the weights: the caller's network, our own, the one with folded BatchNorms, theta, its gradient.
-_COPIES = 5
+# Copies of the weights: the caller's network, our own, theta, its gradient; and the network with folded BatchNorms.
+_COPIES, _FOLDED = 4, 1
 # Memory of products relative to that of their tensors: kernels need workspace, allocators round up and fragment. On a CPU,
 # freed blocks stay in the heap (`landscape.machine.malloc`); with tensors of different sizes, 1.6 to 2.2 times was measured. If
 # that is too much, the C library is set to return freed memory: then 1.1 to 1.4 times, and products take up to a third longer.
 _LOOSE, _RETURNED, _GPU = 1.8, 1.3, 1.1
+# Of a network whose vectors are larger than this, the tensors of the weights' sizes have mappings of their own, which do not
+# fragment; and memory counts as tight where not so many vectors are left.
+_MAPPED, _MANY = 64 << 20, 48
 # Bytes of graph up to which batches are merged, so that Python overhead is small compared with the arithmetic.
 _JOINED = 4 << 20
 # On a GPU, whose allocator rounds up, products on fewer bytes than this are measured on more samples.
 _SMALL = 16 << 20
-# Bytes that the check in float64 on a few samples may take; with larger samples it is made on fewer of them, at least one.
-_CHECKED = 1 << 30
+# Bytes of graphs that the check in float64 on a few samples may take; with larger samples it is made on fewer of them, at
+# least one.
+_CHECKED = 1 << 27
+# Vectors of that check, and of the trial after it, that are alive during its products: the weights, two directions, a product.
+_CHECK_VECTORS = 4
+
+
+# Peak bytes of a product, and bytes of its graph, by method, and by whether samples may be processed separately.
+Measured = dict[tuple[Method, bool], tuple[Affine, Affine]]
 
 
 class Live(DispatchMode):
@@ -69,13 +79,14 @@ class Live(DispatchMode):
 
 
 @grad_mode
-def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, Engine]:
+def planned(engine: Engine, theta: Tensor, budget: int | None, known: Measured | None = None) -> tuple[Plan, Engine]:
     """The plan for products of this network on its data, and the engine with batches and graphs that follow it.
 
     Args:
         engine: network, loss and data.
         theta: (P,) weights.
         budget: bytes in each process; None for a share of the free memory, the same in all processes.
+        known: what was measured before for this network and its data, by method; what is measured now is added.
 
     Raises:
         UsageError: the budget is too small for one sample.
@@ -90,41 +101,50 @@ def planned(engine: Engine, theta: Tensor, budget: int | None) -> tuple[Plan, En
     host = allowed(torch.device("cpu")) if theta.device.type == "cuda" else 0
     row = theta.nbytes
     norms = any(isinstance(m, _BatchNorm) for m in engine.model.modules())
+    known = {} if known is None else known
     try:
-        peak, held = _measured(engine, theta)
+        peak, held = _measured(engine, theta, known)
     except Exception:  # the check that follows reports why the network cannot be differentiated
         peak = held = Affine(0.0, 0.0)
     divisible = engine.divisible
     wide = 8 / theta.element_size()
-    room = max(_CHECKED - wide * peak.once, 0.0)
-    engine = replace(engine, few=FEW if not divisible or not peak.each else min(max(int(room / (wide * peak.each)), 1), FEW))
+    few = FEW if not divisible or not peak.each else min(max(int(_CHECKED / (wide * peak.each)), 1), FEW)
+    engine = replace(engine, few=few)
     if divisible and not norms and held.each:  # BatchNorm in training mode needs the caller's batches
-        engine = replace(engine, batches=_joined(engine, theta, held))
+        engine = replace(engine, batches=_joined(engine, theta, held, known))
     sizes = _shared([len(b) for b in engine.batches], engine.group.size)
 
     def cut(margin: float) -> tuple[Plan, Engine]:
-        most, alone = peak.times(margin), held.times(margin)
+        apart = min(margin, _GPU) if margin != _LOOSE and row > _MAPPED else margin
+        most, alone = (Affine(apart * a.once, margin * a.each) for a in (peak, held))
+        fixed = _fixed(engine, theta)
+        few = engine.few
+
+        def check(samples: int) -> float:
+            return wide * (_CHECK_VECTORS * row + most.of(min(samples, max(sizes))))
+
+        while divisible and few > 1 and fixed + check(few) > budget:
+            few //= 2
         chosen = plan(
             budget,
-            _fixed(engine, theta),
+            fixed,
             most,
             alone,
             sizes,
             len(theta),
             row,
-            check=wide,
-            few=engine.few,
+            check=check(few),
             cut=divisible,
             host=host,
         )
         batches = engine.batches if chosen.batch >= max(sizes) else split(engine.batches, chosen.batch)
-        return chosen, replace(engine, batches=batches, room=_room(chosen, most, alone), held=alone)
+        return chosen, replace(engine, batches=batches, room=_room(chosen, most, alone), held=alone, few=few)
 
     if theta.device.type == "cuda":
         return cut(_GPU)
     with suppress(UsageError):
         loose = cut(_LOOSE)
-        if loose[0].kept and loose[0].batch == max(sizes):
+        if loose[0].kept and loose[0].batch == max(sizes) and (row <= _MAPPED or loose[0].rest >= _MANY * row):
             return loose
     return_freed()
     return cut(_RETURNED)
@@ -135,12 +155,12 @@ def _room(chosen: Plan, peak: Affine, held: Affine) -> int:
     return max(chosen.budget - chosen.fixed - int(peak.of(chosen.batch) - held.of(chosen.batch)), 0) if chosen.kept else -1
 
 
-def _joined(engine: Engine, theta: Tensor, held: Affine) -> list[Batch]:
+def _joined(engine: Engine, theta: Tensor, held: Affine, known: Measured) -> list[Batch]:
     """The batches, merged if they are small; the same for every method of computing products."""
     if len(engine.batches) == 1:
         return engine.batches
     if engine.method != PLAIN:
-        held = _measured(replace(engine, method=PLAIN), theta)[1]
+        held = _measured(replace(engine, method=PLAIN), theta, known)[1]
     most = int(_JOINED / held.each) if held.each else 0
     if most < 2 * max(map(len, engine.batches)):
         return engine.batches
@@ -162,11 +182,19 @@ def _fixed(engine: Engine, theta: Tensor) -> int:
     """Bytes in use before and between products."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for b in engine.batches for t in b.tensors}
     runtime, copies = (_RUNTIME, 2) if theta.device.type == "cpu" else (0, 1)  # forward passes copy the batches
-    return runtime + copies * sum(storages.values()) + _COPIES * theta.nbytes
+    return runtime + copies * sum(storages.values()) + (_COPIES + _FOLDED * (engine.folded is not None)) * theta.nbytes
 
 
-def _measured(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
-    """Peak bytes of a product, and bytes of its graph alone, as functions of the number of samples."""
+def _measured(engine: Engine, theta: Tensor, known: Measured) -> tuple[Affine, Affine]:
+    """Peak bytes of a product, and bytes of its graph alone, as functions of the number of samples; known ones as they are."""
+    key = engine.method, engine.divisible
+    if key not in known:
+        known[key] = _measure(engine, theta)
+    return known[key]
+
+
+def _measure(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
+    """Two products, counted."""
     batch = max((b for b, _ in engine.weighted), key=lambda b: b.nbytes)
     if not engine.divisible:
         peak, held = _product(engine, theta, batch)

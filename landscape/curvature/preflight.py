@@ -28,6 +28,8 @@ _STEPS = (1e-6, 1e-7, 1e-8, 1e-9)
 _VALUE_STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 # Tolerated relative difference of Hv and a difference of gradients; larger where the network rounds both gradients.
 _APART, _APART_ROUNDED = 0.05, 0.2
+# Bytes of the weights, in float64, above which the symmetry is checked along the vector of the difference: a product less.
+_MANY_WEIGHTS = 256 << 20
 # Growth of the outputs' rounding errors in a product through a network of many layers.
 _GROWTH = 1e3
 
@@ -117,6 +119,8 @@ def _missing(probe: Engine, error: Exception) -> _NoDerivative:
 
 def _check(probe: Engine, noise: float, exact: bool) -> None:
     theta = probe.layout.flatten(dict(probe.model.named_parameters()))
+    if exact:  # the network is a copy made for this check
+        probe.hold(theta)
     _check_graph(probe, theta)
     value, gradient = probe.gradient(theta)
     if not (torch.isfinite(gradient).all() and abs(value) < float("inf")):
@@ -126,11 +130,22 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
         )
     if exact and noise < EXACT:
         _check_gradient(probe, theta, value, gradient)
+    size = _sizes(probe, theta)
+    slope = float((size * gradient).norm())
+    del gradient
+    # One product after another: of a large network every vector counts.
     generator = torch.Generator().manual_seed(0)
-    u, v = torch.randn(2, probe.layout.size, generator=generator, dtype=torch.float64).to(theta)
-    hu, hv = probe.hvp(theta, torch.stack((u, v)))
-    scale = float((hu.norm() * v.norm() + hv.norm() * u.norm()).double()) + 1e-30
-    skew = abs(float(u @ hv) - float(v @ hu)) / scale
+    u, v = (torch.randn(probe.layout.size, generator=generator, dtype=torch.float64).to(theta) for _ in range(2))
+    product = probe.hvp(theta, u[None])[0]
+    many = exact and theta.nbytes > _MANY_WEIGHTS
+    if many:
+        v.mul_(size)
+    back, scale = float(v @ product), float(product.norm().double()) * float(v.norm().double())
+    del product
+    product = probe.hvp(theta, v[None])[0]
+    forth, scale = float(u @ product), scale + float(product.norm().double()) * float(u.norm().double()) + 1e-30
+    del u
+    skew = abs(forth - back) / scale
     if not math.isfinite(skew):
         raise NumericalError(
             "expected finite Hessian-vector products, found that they overflow",
@@ -142,7 +157,10 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             fix="a custom backward in the network or the loss is wrong, or a double backward of PyTorch's is",
         )
     if exact:
-        _check_difference(probe, theta, gradient, v, noise)
+        if not many:
+            del product
+            product = probe.hvp(theta, v.mul_(size)[None])[0]
+        _check_difference(probe, theta, slope, v, product, noise)
 
 
 def _check_graph(probe: Engine, theta: Tensor) -> None:
@@ -211,23 +229,25 @@ def _sizes(probe: Engine, theta: Tensor) -> Tensor:
     return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
 
 
-def _check_difference(probe: Engine, theta: Tensor, gradient: Tensor, v: Tensor, noise: float) -> None:
-    """Compare Hv with central differences of gradients.
+def _check_difference(probe: Engine, theta: Tensor, slope: float, w: Tensor, product: Tensor, noise: float) -> None:
+    """Compare a product Hw, which is overwritten, with central differences of gradients.
+
+    `slope` is the norm of the gradient in units of the weights.
 
     Steps proportional to each weight (or, if it is zero, to its tensor's size) are equivalent at all points of a scaling
     symmetry. A rectifier's kink between two points spoils one difference; a wrong second derivative spoils all. If the network
     rounds more coarsely than its dtype, the steps are chosen such that this noise is small.
     """
     size = _sizes(probe, theta)
-    w = size * v
-    product = size * probe.hvp(theta, w[None])[0]
-    scale = float(product.norm() + 1e-6 * (size * gradient).norm() + 1e-12)
+    product.mul_(size)
+    scale = float(product.norm()) + 1e-6 * slope + 1e-12
     exact = noise < EXACT
     steps = _STEPS if exact else tuple(noise**0.5 * k for k in (30.0, 10.0, 3.0, 1.0))
     errors = []
     for step in steps:
-        difference = size * (probe.gradient(theta + step * w)[1] - probe.gradient(theta - step * w)[1]) / (2 * step)
-        errors.append(float((difference - product).norm()) / scale)
+        difference = probe.gradient(theta.add(w, alpha=step))[1]
+        difference.sub_(probe.gradient(theta.sub(w, alpha=step))[1]).mul_(size).div_(2 * step)
+        errors.append(float(difference.sub_(product).norm()) / scale)
         if errors[-1] < (_APART if exact else _APART_ROUNDED):
             return
     cause = ", or its forward pass changes its weights" if probe.writes else ""

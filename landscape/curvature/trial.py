@@ -18,6 +18,11 @@ _TIMED = 2
 # A method that is expected to be slower must be faster by this factor to be chosen; smaller differences are noise, and the same
 # command should choose the same method twice.
 _MARGIN = 1.25
+# Bytes of the weights above which methods are compared in the network's own dtype: a product in float64 takes some three of the
+# others, most of it in the weights, and the plain method has been checked in float64 before.
+_MANY_WEIGHTS = 128 << 20
+# Seconds of a product above which it is timed once.
+_LONG = 0.3
 # Bytes of all graphs below which Python overhead dominates. There timings would say little, and the method with the least
 # overhead for each vector is chosen without a trial.
 _SMALL = 16 << 20
@@ -74,7 +79,8 @@ def candidates(engine: Engine) -> list[Method]:
     folded, images = engine.folded is not None, takes_images(engine.batches[0])
     best = Method(folded, True, images)
     # If graphs cannot even be kept between products, the intermediate results of several vectors would not fit either.
-    together = [replace(best, together=True)] if engine.room >= 0 else []
+    fit = engine.room >= 0 and engine.layout.size * 4 <= _MANY_WEIGHTS
+    together = [replace(best, together=True)] if fit else []
     return list(dict.fromkeys([best, *together, PLAIN]))
 
 
@@ -86,9 +92,10 @@ def _handicapped(seconds: dict[Method, float], method: Method) -> float:
 def _seconds(engine: Engine, theta: Tensor, direction: Tensor, method: Method) -> float | None:
     """Seconds of a product once its graphs are built; None if the network cannot be differentiated by this method."""
     trial, k = replace(engine, method=method), 2 if method.together else 1
-    times = []
+    times = list[float]()
     try:
-        for _ in range(3):  # the first builds the graph
+        # The first builds the graph. Of short ones, the faster of two others counts; long ones say the same each time.
+        while len(times) < 2 or (len(times) < 3 and times[-1] < _LONG):
             _wait(theta)
             started = time.perf_counter()
             trial.hvp(theta, direction.expand(k, -1))
@@ -106,10 +113,15 @@ def _wait(t: Tensor) -> None:
 
 
 class _Truth:
-    """The plain product on a few samples, in float64 if the network allows it."""
+    """The plain product on a few samples, in float64 if the network allows it and is not very large."""
 
     def __init__(self, engine: Engine, theta: Tensor, direction: Tensor) -> None:
+        self.engine, self.theta, self.direction = engine, theta, direction
+        if theta.nbytes > _MANY_WEIGHTS:
+            self.product = self._of(PLAIN)
+            return
         self.engine, self.theta, self.direction = engine.to(torch.float64), theta.double(), direction.double()
+        self.engine.hold(self.theta)
         try:
             self.product = self._of(PLAIN)
         except (RuntimeError, TypeError) as error:

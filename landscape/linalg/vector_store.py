@@ -143,10 +143,7 @@ class Rows:
         reorthogonalization (Giraud, Langou, Rozložník 2005). The argument is not modified, since a matvec may return a tensor
         that it still needs.
         """
-        first = torch.zeros(count, dtype=torch.float64, device=w.device)
-        for columns, block in self._store.stream(slice(count)):
-            first += inner_products(block, w[columns])
-        first = self._sum(first)
+        first = self.coefficients(w, count)
         rest, second = torch.empty_like(w), torch.zeros_like(first)
         for columns, block in self._store.stream(slice(count)):  # the second pass begins where the first one ends
             torch.addmv(w[columns], block.T, first.to(w.dtype), alpha=-1, out=rest[columns])
@@ -155,6 +152,13 @@ class Rows:
         for columns, block in self._store.stream(slice(count)):
             rest[columns].addmv_(block.T, second.to(w.dtype), alpha=-1)
         return rest, first + second
+
+    def coefficients(self, w: Tensor, count: int) -> Float[Tensor, " count"]:
+        """Inner products of the part w with the first `count` rows, float64."""
+        found = torch.zeros(count, dtype=torch.float64, device=w.device)
+        for columns, block in self._store.stream(slice(count)):
+            found += inner_products(block, w[columns])
+        return self._sum(found)
 
     def rotate(self, begin: int, coefficients: np.ndarray) -> None:
         """Overwrite the k rows from `begin` by coefficientsᵀ @ the m rows from there; coefficients (m, k)."""

@@ -23,8 +23,8 @@ _BLOCK = 8
 _EACH = 4
 # Vectors kept from the first probe of a density, from which the eigenpairs at both ends are started.
 _STARTS = 10
-# Vectors alive, float32 or narrower, during the checks and the trial before the first product; measured.
-_CHECK = 40
+# Vectors that an eigensolver holds beside its basis and its products, when memory is short.
+_BESIDE = 3
 
 _UNITS = {"": 1, "B": 1} | {
     f"{letter}{suffix}": base**power
@@ -141,6 +141,7 @@ class Plan:
         dim: number of weights.
         row: bytes of one vector of weights.
         host: bytes of CPU memory that are left for a basis; 0 if the network itself is on the CPU.
+        check: peak bytes of the checks and the trial before the first product.
     """
 
     budget: int
@@ -151,6 +152,7 @@ class Plan:
     dim: int
     row: int
     host: int = 0
+    check: int = 0
 
     @property
     def rest(self) -> int:
@@ -163,35 +165,55 @@ class Plan:
         return min(max(self.rest // (_EACH * self.row), 1), _BLOCK)
 
     def basis(self, wanted: int, processes: int = 1) -> Basis:
-        """The basis for `wanted` eigenpairs, of which each of `processes` holds its share."""
+        """The basis for `wanted` eigenpairs, of which each of `processes` holds its share.
+
+        Where one of the usual length does not fit, it is shorter, which takes more products but no disk; the solver then holds
+        few vectors beside it.
+        """
         if self.dim <= 40:
             return Basis(self.dim, "device", self.dim * self.row)
-        least = max(40, 2 * wanted + 16)
+        least = min(_usual(wanted), self.dim - 1)
         best = max(least, min(_LONGEST, _BASIS_BYTES // (8 * self.dim)))
         share = self._share(processes)
-        return self._laid(min(best, self.dim - 1), min(least, self.dim - 1), share, self.rest - (4 * wanted + 6) * self.row)
+        fit = (self.rest - (4 * wanted + 6) * self.row) // share - 1
+        if fit >= least:
+            size = min(best, fit, self.dim - 1)
+            return Basis(size, "device", (size + 1) * share)
+        fit = min((self.rest - _BESIDE * self.row) // share - 1, least - 1)
+        if fit >= wanted + max(6, wanted // 2):
+            return Basis(fit, "device", (fit + 1) * share)
+        return Basis(least, *self._elsewhere((least + 1) * share))
+
+    def beside(self, basis: Basis, wanted: int) -> int:
+        """Vectors at work beside this basis for `wanted` eigenpairs."""
+        return _BESIDE if basis.size < min(_usual(wanted), self.dim - 1) else 4 * wanted + 6
+
+    def together(self, *uses: tuple[Basis, int]) -> int:
+        """Vectors beside the largest of bases used one after another, each with its own number of vectors beside it."""
+        held = [u.bytes if u.where == "device" else 0 for u, _ in uses]
+        most = max(size + count * self.row for size, (_, count) in zip(held, uses, strict=True))
+        return -((max(held) - most) // self.row)
 
     def probes(self, steps: int, wanted: int, processes: int = 1) -> tuple[int, Basis]:
-        """How many of `wanted` probes of a density advance together, and the basis that holds them all."""
+        """How many of `wanted` probes of a density advance together, and the basis that holds them all.
+
+        Where not even one probe's basis fits, each holds the last three of its vectors only: `Basis.size` is then
+        `3 * together`.
+        """
         share = self._share(processes)
         together = max(self.rest - _STARTS * self.row, 0) // (steps * share + _EACH * self.row)
         if together >= 1:
             together = min(together, wanted)
             return together, Basis(together * steps, "device", together * steps * share)
-        together = min(max(self.rest // (_EACH * self.row), 1), wanted)
-        return together, Basis(together * steps, *self._elsewhere(together * steps * share))
+        if self.host >= steps * share:
+            together = min(max(self.rest // (_EACH * self.row), 1), wanted, self.host // (steps * share))
+            return together, Basis(together * steps, "host", together * steps * share)
+        together = min(max(self.rest // (3 * share + _EACH * self.row), 1), wanted)
+        return together, Basis(together * 3, "device", together * 3 * share)
 
     def _share(self, processes: int) -> int:
         """Bytes of one process's share of a vector."""
         return -(-self.dim // processes) * (self.row // self.dim)
-
-    def _laid(self, best: int, least: int, share: int, room: int) -> Basis:
-        """On the device if a basis of the least length fits there, otherwise in host memory or on disk."""
-        fit = room // share - 1
-        if fit >= least:
-            size = min(best, fit)
-            return Basis(size, "device", (size + 1) * share)
-        return Basis(least, *self._elsewhere((least + 1) * share))
 
     def _elsewhere(self, size: int) -> tuple[Literal["host", "disk"], int]:
         return ("host" if size <= self.host else "disk"), size
@@ -199,7 +221,7 @@ class Plan:
     def forecast(self, *uses: Basis, vectors: int = 0) -> int:
         """Peak bytes if these bases are used one after another, besides `vectors` working vectors."""
         held = max((u.bytes for u in uses if u.where == "device"), default=0)
-        return self.fixed + max(self.graphs + held + vectors * self.row, _CHECK * self.row)
+        return self.fixed + max(self.graphs + held + vectors * self.row, self.check)
 
     def line(self, *uses: Basis, vectors: int = 0) -> str:
         """The forecast as one line of text."""
@@ -220,6 +242,11 @@ class Plan:
         }  # fmt: skip
 
 
+def _usual(wanted: int) -> int:
+    """Vectors in a basis for `wanted` eigenpairs that is not cut short: the default of `landscape.linalg.eigenpairs`."""
+    return max(40, 2 * wanted + 16)
+
+
 def plan(
     budget: int,
     fixed: int,
@@ -230,7 +257,6 @@ def plan(
     row: int,
     *,
     check: float,
-    few: int,
     cut: bool,
     host: int,
 ) -> Plan:
@@ -241,8 +267,7 @@ def plan(
         peak: peak bytes of a product on a batch, graph included.
         held: bytes of the graph alone.
         sizes: samples in each batch of one process.
-        check: width of the numbers in the check on the first samples, relative to the others.
-        few: number of these samples.
+        check: peak bytes of the checks before the first product, besides `fixed`.
         cut: whether batches may be made smaller.
 
     Raises:
@@ -251,10 +276,9 @@ def plan(
     least_vectors = 2 * _EACH * row
     wish = min(max(_BASIS_BYTES, 48 * row), 2 * _LONGEST * row)
     room = budget - fixed
-    graphs = max(room - max(wish, least_vectors), room // 2)
+    graphs = max(room - max(wish, least_vectors), min(room // 2, room - least_vectors))
 
-    def needed(batch: int) -> float:
-        return max(peak.of(batch), check * peak.of(min(batch, few)))
+    checkable = room >= check
 
     def all_held(batch: int) -> float:
         return sum(-(-n // batch) * held.once + held.each * n for n in sizes)
@@ -263,15 +287,15 @@ def plan(
     batches = [largest]
     while cut and batches[-1] > 1:
         batches.append(batches[-1] // 2)
-    for batch in (b for b in batches if b in (largest,) or b >= 32) if room >= _CHECK * row else ():
-        whole = all_held(batch) + max(needed(batch) - held.of(batch), 0)
+    for batch in (b for b in batches if b in (largest,) or b >= 32) if checkable else ():
+        whole = all_held(batch) + max(peak.of(batch) - held.of(batch), 0)
         if whole <= graphs:
-            return Plan(budget, fixed, int(whole), True, batch, dim, row, host)
-    for room_for in (graphs, room - least_vectors) if room >= _CHECK * row else ():
+            return Plan(budget, fixed, int(whole), True, batch, dim, row, host, int(check))
+    for room_for in (graphs, room - least_vectors) if checkable else ():
         for batch in batches:
-            if needed(batch) <= room_for:
-                return Plan(budget, fixed, int(needed(batch)), False, batch, dim, row, host)
-    least = fixed + max(needed(batches[-1]) + least_vectors, _CHECK * row)
+            if peak.of(batch) <= room_for:
+                return Plan(budget, fixed, int(peak.of(batch)), False, batch, dim, row, host, int(check))
+    least = fixed + max(peak.of(batches[-1]) + least_vectors, check)
     raise UsageError(
         f"expected a memory budget of at least {said(1.1 * least)} for one pass of {batches[-1]} "
         f"sample{'s' * (batches[-1] > 1)}, found {said(budget)}",

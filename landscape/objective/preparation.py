@@ -61,7 +61,7 @@ class Prepared(Variants):
 
     def _fit(self) -> None:
         """Set batches and kept graphs such that products stay within the memory budget."""
-        self._plan, self._engine = planned(self._engine, self._theta, self._memory)
+        self._plan, self._engine = planned(self._engine, self._theta, self._memory, self._measured)
 
     @property
     def rounding(self) -> float:

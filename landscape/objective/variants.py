@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
+from landscape.curvature.footprint import Measured
 from landscape.curvature.method import Method
 from landscape.errors import UsageError
 from landscape.machine.distributed import ALONE, Group
@@ -43,6 +44,7 @@ class Variants(ABC):
     _live: Live
     _one_batch: bool
     _plan: Plan
+    _measured: Measured
     _checked: bool
     _values_checked: bool
     _memory: int | None
@@ -275,6 +277,7 @@ class Variants(ABC):
         """An Objective that shares model, data and the count of passes with this one."""
         other = copy.copy(self)
         other._engine, other._theta, other._origin = engine, theta, self._origin or self
+        other._measured = {}
         return other
 
     def _another(self, engine: Engine, theta: Tensor) -> Self:

@@ -69,7 +69,7 @@ def eigenpairs(
         which=which,
         tol=tol if tol is not None else TOLERANCE[objective.dtype],
         max_matvecs=max_matvecs,
-        **krylov(objective, 2 * k, shard_basis),
+        **krylov(objective, (2 if which == "both" else 1) * k, shard_basis),
         start=start,
         generator=generator,
         dtype=objective.dtype,
@@ -117,7 +117,8 @@ def spectrum(
     density = spectral_density(
         objective, probes=probes, steps=steps, scale=scale, seen=keep, shard_basis=shard_basis, generator=generator
     )
-    pairs = eigenpairs(objective, min(k, objective.dim), "both", start=starts[0], shard_basis=shard_basis, generator=generator)
+    start = starts[0] if starts else None  # the bases of the density are not stored where they do not fit
+    pairs = eigenpairs(objective, min(k, objective.dim), "both", start=start, shard_basis=shard_basis, generator=generator)
     return pairs, density
 
 
@@ -131,7 +132,9 @@ def uses(objective: Objective, k: int, probes: int, steps: int) -> tuple[list[Ba
     """The Krylov bases of `spectrum`, and the number of vectors beside them, for a memory forecast."""
     plan, processes = objective.plan, _processes(objective, None)
     together, bases = plan.probes(min(steps, objective.dim), probes, processes)
-    return [bases, plan.basis(2 * k, processes)], max(2 * k + 4 * together, 4 * 2 * k + 6)
+    basis = plan.basis(2 * k, processes)
+    starts = 2 * k if bases.size >= together * min(steps, objective.dim) else 0
+    return [bases, basis], plan.together((bases, starts + 4 * together), (basis, plan.beside(basis, 2 * k)))
 
 
 def _processes(objective: Objective, shard_basis: bool | None) -> int:
@@ -186,6 +189,7 @@ def spectral_density(
         steps=steps,
         scale=scale,
         memory=float(bases.bytes),
+        stored=bases.size >= steps,
         place=replace(_place(objective, shard_basis), where=bases.where),
         seen=seen,
         generator=generator,

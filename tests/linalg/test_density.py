@@ -295,3 +295,48 @@ def test_few_steps_put_no_mass_far_beyond_the_largest_eigenvalue(steps):
     beyond = density.grid > 30 * 2.2  # three widths of the kernel
     assert np.trapezoid(density.density[beyond], density.grid[beyond]) < 0.002 * 3 / 183
     assert abs(np.trapezoid(density.density, density.grid) - 1) < 1e-3
+
+
+def test_without_a_stored_basis_the_quadrature_is_the_same_until_an_eigenvalue_is_found():
+    kept, dropped = (estimate(probes=3, steps=12, scale="linear", stored=stored) for stored in (True, False))
+    np.testing.assert_allclose(dropped.nodes, kept.nodes, atol=1e-6)
+    np.testing.assert_allclose(dropped.weights, kept.weights, atol=1e-6)
+    assert dropped.matvecs == kept.matvecs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_copies_of_an_outlier_share_its_weight_where_no_basis_is_stored(dtype):
+    """Far beyond the step at which the outlier is found to rounding, so that it is found again."""
+    values = np.r_[np.linspace(-1, 1, 399), 100.0]
+    matrix = conjugated(values).to(dtype)
+    kept, dropped = (estimate(matrix, probes=4, steps=60, scale="linear", sigma=3.0, stored=s) for s in (True, False))
+    near = np.abs(dropped.nodes - 100.0) < 0.1
+    assert (near.sum(axis=1) > 1).any(), "no copy was found: the test shows nothing"
+    np.testing.assert_allclose((dropped.weights * near).sum(axis=1), kept.weights[np.abs(kept.nodes - 100.0) < 0.1], rtol=1e-3)
+    np.testing.assert_allclose(dropped.weights.sum(axis=1), 1.0, atol=1e-6)
+    truth = smoothed(values, dropped)
+    assert (truth >= dropped.lower - 1e-9).all()
+    assert (truth <= dropped.upper + 1e-9).all()
+
+
+def test_without_a_stored_basis_three_vectors_a_probe_are_enough():
+    few = estimate(probes=3, steps=12, stored=False, memory=24.0 * len(DENSE))
+    np.testing.assert_allclose(few.nodes, estimate(probes=3, steps=12, stored=False).nodes, atol=1e-9)
+    with pytest.raises(UsageError, match="for one probe; raise memory"):
+        estimate(probes=3, steps=12, stored=False, memory=16.0 * len(DENSE))
+
+
+def test_an_operator_with_one_eigenvalue_ends_the_recurrence():
+    found = estimate(2.0 * torch.eye(50, dtype=torch.float64), probes=3, steps=20, stored=False)
+    np.testing.assert_allclose(found.nodes, 2.0)
+
+
+def test_the_trace_comes_with_the_density():
+    found = estimate(probes=16, steps=8)
+    trace, exact = found.trace(), float(DENSE.trace())
+    assert trace.n == 16
+    low, high = trace.interval(0.999)
+    assert low < exact < high
+    # The Rayleigh quotients of the same probes.
+    one = estimate(probes=16, steps=1)
+    assert trace.value == pytest.approx(one.trace().value, rel=1e-6)

@@ -269,3 +269,28 @@ def test_vectors_are_eigenvectors_wherever_the_budget_ends(budget):
     assert pairs.matvecs <= budget
     true = (pairs.vectors @ matrix - torch.from_numpy(pairs.values)[:, None] * pairs.vectors).norm(dim=1).numpy()
     np.testing.assert_allclose(pairs.residuals, true, atol=1e-10)
+
+
+@pytest.mark.parametrize("which", ["largest", "both"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_short_basis_is_worked_on_in_place(which, dtype):
+    """A basis below the default, as memory asks for: no second copy of the vectors, products of one vector each."""
+    values = np.r_[np.linspace(0, 1, 290), np.geomspace(2, 50, 10)]
+    matrix, blocks = conjugated(values).to(dtype), []
+
+    def product(v):
+        blocks.append(len(v))
+        return v @ matrix
+
+    tol = 1e-9 if dtype == torch.float64 else 1e-5
+    k, size = (10, 17) if which == "largest" else (4, 14)
+    pairs = eigenpairs(product, 300, k=k, which=which, tol=tol, basis_size=size, max_matvecs=2000, dtype=dtype)
+    assert pairs.converged.all()
+    assert set(blocks) == {1}
+    expected = ends(values, k, which)
+    np.testing.assert_allclose(pairs.values, expected, atol=1e-8 if dtype == torch.float64 else 1e-4)
+    assert (np.diff(pairs.values) <= 0).all()
+    wide, exact = pairs.vectors.double(), matrix.double()
+    true = (wide @ exact - torch.from_numpy(pairs.values)[:, None] * wide).norm(dim=1).numpy()
+    np.testing.assert_allclose(pairs.residuals, true, atol=1e-12 if dtype == torch.float64 else 1e-4)
+    np.testing.assert_allclose(wide @ wide.T, np.eye(len(pairs)), atol=1e-10 if dtype == torch.float64 else 1e-5)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import landscape as ls
 from landscape.errors import UsageError
+from landscape.network.copy_check import _marks
 from landscape.network.copying import owned
 from landscape.objective import Objective
 from landscape.reparam import find_symmetries
@@ -88,3 +89,10 @@ def test_a_cached_tensor_is_copied_as_its_value_and_what_cannot_be_copied_is_ref
     net.stream = (i for i in range(3))
     with pytest.raises(UsageError, match=r"expected a network that can be copied, found TypeError.*remove attributes"):
         Objective(net, nn.CrossEntropyLoss(), data)
+
+
+def test_a_tensor_of_more_than_sixteen_million_values_is_watched_to_its_end() -> None:
+    """Places between 0 and 2^24 + 3 are not all whole numbers in float32."""
+    model = nn.Module()
+    model.register_buffer("large", torch.zeros(1).expand(2**24 + 4))
+    assert _marks(model)[0][2] == ("0.0",) * 3

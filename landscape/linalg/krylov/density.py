@@ -1,7 +1,7 @@
 """Spectral density by stochastic Lanczos quadrature."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from landscape.errors import UsageError
 from landscape.linalg.krylov.lanczos import KrylovBasis
 from landscape.linalg.krylov.quadrature_error import Rule, around, kernel_error, smoothed_bounds
+from landscape.linalg.krylov.recurrence import Recurrence
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products
 from landscape.linalg.vector_store import Place
@@ -38,6 +39,7 @@ def spectral_density(
     sigma: float | None = None,
     linthresh: float | None = None,
     memory: float = 4e9,
+    stored: bool = True,
     seen: Callable[[KrylovBasis], None] | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
@@ -62,6 +64,7 @@ def spectral_density(
             resolution of an m-point rule; on the log scale at most 0.25.
         linthresh: where the log scale becomes linear. Default: the resolution around zero, at least max |node| * 1e-4.
         memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit.
+        stored: whether the bases are stored; if not, each probe holds its last vectors only (see Accuracy).
         seen: called with each probe's Krylov basis before it is released: its outer Ritz vectors are a start for `eigenpairs`.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
@@ -77,13 +80,15 @@ def spectral_density(
         NumericalError: a product is not finite.
 
     Cost: probes * steps products, in `steps` blocks for each sub-batch; memory probes * steps * P values, at most `memory`
-    bytes.
+    bytes; 3 * probes * P values if the bases are not stored.
 
-    Accuracy: full reorthogonalization, so weights are those of exact arithmetic. m nodes do not determine how the mass lies
-    between them: between two neighbours the share below t is known only within the sum of their weights (Chebyshev, Markov,
-    Stieltjes). A kernel that is close to a polynomial of degree 2m - 1 is integrated with an error of at most twice that
-    distance. The band uses the tighter of the two bounds at every point: the second where the kernel is wide compared with
-    range / m, the first near zero on the log scale, where nothing finer than `resolution` is resolved.
+    Accuracy: full reorthogonalization, so weights are those of exact arithmetic. Where the bases are not stored, an outer
+    eigenvalue may appear as several nodes, which share its weight; see `landscape.linalg.krylov.recurrence`. m nodes do not
+    determine how the mass lies between them: between two neighbours the share below t is known only within the sum of their
+    weights (Chebyshev, Markov, Stieltjes). A kernel that is close to a polynomial of degree 2m - 1 is integrated with an
+    error of at most twice that distance. The band uses the tighter of the two bounds at every point: the second where the
+    kernel is wide compared with range / m, the first near zero on the log scale, where nothing finer than `resolution` is
+    resolved.
 
     Reference: Ubaru, Chen, Saad 2017, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature; Lin, Saad, Yang 2016,
     arXiv:1308.5467; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159. Bounds: see `landscape.linalg.krylov.quadrature_error`.
@@ -105,19 +110,22 @@ def spectral_density(
             raise UsageError(f"expected {name} > 0, found {width}", fix=f"leave {name} out for the default")
     steps = min(steps, dim)
     row = dtype.itemsize * -(-dim // (place.group.size if place else 1))
-    fitting = int(memory // (steps * row))
+    held = steps if stored else 3
+    fitting = int(memory // (held * row))
     if fitting < 1:
         most = int(memory // row)
         raise UsageError(
-            f"expected a Krylov basis of at most {memory:.3g} bytes, found {steps * row:.3g} for one probe",
-            fix=f"raise memory, or use steps <= {most}" if most else "raise memory",
+            f"expected a Krylov basis of at most {memory:.3g} bytes, found {held * row:.3g} for one probe",
+            fix=f"raise memory, or use steps <= {most}" if most and stored else "raise memory",
         )
     generator = default_generator(generator)
     rules: list[Rule] = []
     with progress.stage("spectral density", probes * steps) as advance:
         products = Products(matvec, dim, dtype, device, advance)
         for begin in range(0, probes, fitting):
-            rules += _quadratures(products, min(fitting, probes - begin), steps, generator, seen, place)
+            rules += _quadratures(
+                products, min(fitting, probes - begin), steps, generator, seen if stored else None, place, stored
+            )
     nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
     for i, rule in enumerate(rules):
         nodes[i] = rule.nodes[-1]
@@ -166,15 +174,14 @@ def _quadratures(
     generator: torch.Generator,
     seen: Callable[[KrylovBasis], None] | None,
     place: Place | None,
+    stored: bool,
 ) -> list[Rule]:
     """Gauss rules of `count` random vectors, which advance together in one block product for each step."""
     starts = random_rows(count, products.dim, "gaussian", generator, products.dtype, products.device)
     # Random vectors after breakdowns must not shift the next probes' numbers, or sub-batches would change the result.
     unused = torch.Generator().manual_seed(0)
-    bases = [
-        KrylovBasis(steps, products.dim, generator=unused, dtype=products.dtype, device=products.device, place=place)
-        for _ in range(count)
-    ]
+    like: Any = {"dim": products.dim, "dtype": products.dtype, "device": products.device, "place": place}
+    bases = [KrylovBasis(steps, generator=unused, **like) if stored else Recurrence(**like) for _ in range(count)]
     for basis, start in zip(bases, starts, strict=True):
         basis.begin(start)
     del starts
@@ -190,10 +197,9 @@ def _quadratures(
             break
     rules = []
     for basis, beta in zip(bases, betas, strict=True):
-        alpha = np.diag(basis.projection)[: basis.size].copy()
-        if seen is not None:
+        if seen is not None and isinstance(basis, KrylovBasis):
             seen(basis)
-        theta, vectors = eigh_tridiagonal(alpha, np.array(beta[:-1]))
+        theta, vectors = eigh_tridiagonal(basis.diagonal, np.array(beta[:-1]))
         rules.append(Rule(theta, vectors[0] ** 2, exact=len(theta) < steps or len(theta) == products.dim))
     return rules
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from landscape.errors import UsageError
 from landscape.linalg.krylov.lanczos import KrylovBasis, vectors_of
 from landscape.linalg.probes import default_generator
-from landscape.linalg.products import MatVec, Products, gram, norm, rotate_rows
+from landscape.linalg.products import MatVec, Products, gram, inner_products, norm, rotate_rows
 from landscape.linalg.vector_store import Place, orthonormal_rows
 from landscape.machine import progress
 from landscape.results import Eigenpairs
@@ -72,7 +72,7 @@ def eigenpairs(
     step; if k > 1, `sweep` more products, and two or more for each copy found; then one block of products for the true
     residuals. If tol is above 1000 times the rounding of dtype (1.2e-4 in float32) this block is omitted: Hv is the linear
     combination of earlier products that v is of the basis, equal up to rounding. Memory (basis_size + 1 + 3 * wanted) * P
-    values.
+    values; with a basis_size below its default (basis_size + 4) * P, the vectors of the result among them.
 
     Accuracy: a Krylov space contains one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The sweep
     runs `sweep` Lanczos steps from a random vector orthogonal to the pairs found; if a wanted value rises, it is converged and
@@ -122,7 +122,8 @@ def eigenpairs(
         if dim <= min(small, basis_size) and dim + wanted <= max_matvecs:
             vectors, scale = _dense(products, high, low)
         else:
-            run = ThickRestart(products, min(basis_size, dim), high, low, max_matvecs, generator, place)
+            size, short = min(basis_size, dim), basis_size < min(small, dim)
+            run = ThickRestart(products, size, high, low, max_matvecs, generator, place, short)
             return run.solve(hint, tol, sweep if k > 1 else 0, which)
         values, residuals, _ = _rayleigh_ritz(products, vectors)
     scale = max(scale, float(np.abs(values).max()))
@@ -166,6 +167,7 @@ class ThickRestart:
         max_matvecs: bound on all products, of which one for each wanted pair is left for its residual.
         generator: of the random vectors.
         place: where the basis is stored.
+        short: whether memory is short: no second copy of the wanted vectors, products of one vector.
     """
 
     def __init__(
@@ -177,8 +179,9 @@ class ThickRestart:
         max_matvecs: int,
         generator: torch.Generator,
         place: Place | None,
+        short: bool = False,
     ) -> None:
-        self.products, self.high, self.low = products, high, low
+        self.products, self.high, self.low, self.short = products, high, low, short
         self.wanted = high + low
         self.size = size
         self.budget = max_matvecs - self.wanted  # reserves the products for the true residuals
@@ -206,27 +209,50 @@ class ThickRestart:
             self.advance(tol / 2)
         if exact and not rose and (residuals <= tol * self.scale).all():
             self.compress()
-            return Eigenpairs(
-                values, self.krylov.rows.clone(), residuals, residuals <= tol * self.scale, self.products.count, which
-            )
+            vectors = self.krylov.rows if self.short else self.krylov.rows.clone()
+            return Eigenpairs(values, vectors, residuals, residuals <= tol * self.scale, self.products.count, which)
         goal, worst = tol, np.inf
         while True:
             self.compress()
-            vectors = self.krylov.rows.clone()
-            values, residuals, remainders = _rayleigh_ritz(self.products, vectors)
-            self.scale = max(self.scale, float(np.abs(values).max()))
+            vectors, values, residuals, following = self.verified(tol)
             converged = residuals <= tol * self.scale
             if converged.all() or residuals.max() > worst / 2 or self.products.count + 2 > self.budget:
                 return Eigenpairs(values, vectors, residuals, converged, self.products.count, which)
             worst = residuals.max()
             goal = min(goal, tol) * tol * self.scale / worst
-            self.krylov.reset(values, vectors)
-            # The residuals of the block have rank up to `wanted`, but a Krylov space has one start: their sum, equally
-            # weighted.
-            bad = torch.from_numpy(np.flatnonzero(~converged)).to(vectors.device)
-            lengths = torch.from_numpy(residuals).to(remainders)[bad, None]
-            self.krylov.begin((remainders[bad] / lengths).sum(dim=0))
-            self.advance(goal, least=self.wanted + len(bad))
+            self.krylov.reset(values, None if self.short else vectors)
+            self.krylov.begin(following)
+            self.advance(goal, least=self.wanted + int((~converged).sum()))
+
+    def verified(self, tol: float) -> tuple[Float[Tensor, "k P"], np.ndarray, np.ndarray, Float[Tensor, " P"]]:
+        """The wanted pairs with true residual norms, and a start for what they lack, from new products.
+
+        The residuals of the block have rank up to `wanted`, but a Krylov space has one start: the sum of those that are too
+        large, equally weighted.
+        """
+        if not self.short:
+            vectors = self.krylov.rows.clone()
+            values, residuals, remainders = _rayleigh_ritz(self.products, vectors)
+            self.scale = max(self.scale, float(np.abs(values).max()))
+            bad = np.flatnonzero(residuals > tol * self.scale)
+            lengths = torch.from_numpy(residuals).to(remainders)[:, None]
+            return vectors, values, residuals, (remainders[bad] / lengths[bad]).sum(dim=0)
+        # One vector at a time beside the basis; without the rotation that removes rounding of the products among close values.
+        vectors, following = self.krylov.rows, torch.zeros_like(self.krylov.rows[0])
+        values, residuals = np.empty((2, len(vectors)))
+        for i, row in enumerate(vectors):
+            image = self.products(row[None])[0]
+            values[i] = inner_products(image[None], row)[0]
+            remainder = torch.sub(image, row, alpha=float(values[i]))
+            residuals[i] = norm(remainder)
+            self.scale = max(self.scale, abs(float(values[i])))
+            if residuals[i] > tol * self.scale:
+                following.add_(remainder, alpha=1 / float(residuals[i]))
+        order = np.argsort(-values, kind="stable")
+        if (order != np.arange(len(values))).any():
+            self.krylov.restart(np.eye(len(values))[:, order], values[order])
+            vectors = self.krylov.rows
+        return vectors, values[order], residuals[order], following
 
     def step(self) -> None:
         """One product, after a thick restart if the basis is full."""

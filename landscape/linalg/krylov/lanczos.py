@@ -53,6 +53,11 @@ class KrylovBasis:
         """The rows whose product is known; a view if they are on the device."""
         return self.store[self.locked : self.locked + self.size]
 
+    @property
+    def diagonal(self) -> Float[np.ndarray, " size"]:
+        """The diagonal of the projection: in a run without a restart the coefficients alpha."""
+        return np.diag(self.projection)[: self.size].copy()
+
     def combine(self, coefficients: np.ndarray) -> Float[Tensor, "*k P"]:
         """coefficients @ rows; coefficients (size,) or (k, size)."""
         return self.store.combine(self.locked, coefficients)

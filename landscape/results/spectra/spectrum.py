@@ -121,6 +121,11 @@ class SpectralDensity(Printed):
     matvecs: int
     resolution: np.ndarray | None = None
 
+    def trace(self) -> Estimate:
+        """tr H = P E vᵀHv from the density's probes, without further products; a t-interval over the probes."""
+        each = self.dim * (self.weights * self.nodes).sum(axis=1)
+        return Estimate(float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))), "t", len(each))
+
     @property
     def near_zero(self) -> float | None:
         """The resolution at the grid point nearest to zero; None if it is unknown."""

@@ -1,0 +1,100 @@
+"""What is computed before the first product: each footprint once, and few products where there are many weights."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+import landscape as ls
+from landscape.curvature import footprint, preflight, trial
+from landscape.curvature.engine import Engine
+from landscape.errors import NumericalError
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Vectors multiplied so far, by dtype."""
+    counts: Counter[str] = Counter()
+    original = Engine.hvp
+
+    def counted(self: Engine, theta: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        counts[str(theta.dtype)] += len(v)
+        return original(self, theta, v)
+
+    monkeypatch.setattr(Engine, "hvp", counted)
+    monkeypatch.setattr(trial, "_SMALL", 0)  # as of a network that is worth a trial
+    monkeypatch.setattr(trial, "_LONG", 0.0)  # and whose products take long
+    return counts
+
+
+@pytest.fixture
+def many_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are treated as those with very many weights."""
+    monkeypatch.setattr(trial, "_MANY_WEIGHTS", 0)
+    monkeypatch.setattr(preflight, "_MANY_WEIGHTS", 0)
+
+
+def objective(act: nn.Module | None = None) -> ls.Objective:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 30), act or nn.Tanh(), nn.Linear(30, 30), nn.Tanh(), nn.Linear(30, 3))
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
+    return ls.Objective(net, nn.CrossEntropyLoss(), (x, torch.arange(40) % 3), memory=1 << 30)
+
+
+def test_few_products_with_many_weights(products: Counter[str], many_weights: None) -> None:
+    started = objective()
+    started.plan  # noqa: B018 - a property that makes all choices
+    # One sample and two for each of two methods; two of each method in the trial and one in its comparison.
+    assert products["torch.float32"] <= 10
+    assert products["torch.float64"] == 2  # for the symmetry, one of them compared with differences of gradients
+
+
+def test_products_of_other_networks(products: Counter[str]) -> None:
+    started = objective()
+    started.plan  # noqa: B018 - likewise
+    assert products["torch.float64"] <= 3 + 4
+
+
+def test_every_footprint_is_measured_once(monkeypatch: pytest.MonkeyPatch, products: Counter[str]) -> None:
+    measured = []
+    original = footprint._measure
+    monkeypatch.setattr(footprint, "_measure", lambda engine, theta: measured.append(engine.method) or original(engine, theta))
+    started = objective()
+    started.plan  # noqa: B018 - likewise
+    started.hvp(torch.ones(started.dim))
+    assert len(measured) == len(set(measured)) <= 2
+
+
+class Wrong(torch.autograd.Function):
+    """The square, with half its second derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * (x + x.detach())
+
+
+class Squared(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Wrong.apply(x)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_wrong_second_derivative_is_still_found(many: bool, request: pytest.FixtureRequest) -> None:
+    if many:
+        request.getfixturevalue("many_weights")
+    with pytest.raises(NumericalError, match="finite difference of gradients"):
+        objective(Squared()).preflight()
+
+
+def test_products_are_the_same(many_weights: None, products: Counter[str]) -> None:
+    few = objective()
+    v = torch.randn(few.dim, generator=torch.Generator().manual_seed(2))
+    exact = few.to("float64").hvp(v.double())
+    assert float((few.hvp(v) - exact).norm()) < 1e-5 * float(exact.norm())
