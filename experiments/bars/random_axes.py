@@ -94,7 +94,7 @@ def bar(done: list[Item], options: Options) -> Bar:
         depths = [d["lambda_min"] / d["lambda_max"] for d in runs]
         ratio, low = statistics.mean(ratios), statistics.mean(depths)
         hidden = statistics.mean([float(np.mean(np.array(d["lowest of each plane"]) > 0)) for d in runs])
-        planes = PLANES * len(runs)
+        planes = PLANES * len(runs)  # taken to be independent
         share = statistics.detectable_share(planes, statistics.hits_above(planes, 0.5))
         seen = f"a share of {100 * share:.0f} % of {planes} planes"
         if kind == "perceptron":  # the other has a known lambda_min

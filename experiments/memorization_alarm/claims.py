@@ -130,7 +130,8 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
             f"{round(false.value * false.n)} of {false.n} runs: {percent(false)}; threshold {limit:g}, a factor of "
             f"{math.exp(limit):.3g}",
             True if false.high <= RATE else False if false.low > RATE else None,
-            f"a true rate of {100 * detectable_share(false.n, hits_above(false.n, RATE)):.3g} % as too high",
+            f"a true rate of {100 * detectable_share(false.n, hits_above(false.n, RATE)):.3g} % as too high, and one of "
+            f"{100 * (1 - detectable_share(false.n, hits_above(false.n, 1 - RATE))):.2g} % as low enough",
             numbers=first["false"],
             question=True,
         )
@@ -146,7 +147,8 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
                 + ("" if row["when"] is None else f"; median at {row['when']:.2g} of the epochs to that half")
                 + ("" if row["fitted"] is None else f", with {row['fitted']:.0%} of the wrong labels fitted"),
                 True if found.low >= ENOUGH else False if found.high < ENOUGH else None,
-                f"a true share of {100 * (1 - detectable_share(found.n, hits_above(found.n, 1 - ENOUGH))):.3g} % as too low",
+                f"a true share of {100 * (1 - detectable_share(found.n, hits_above(found.n, 1 - ENOUGH))):.3g} % as too low, "
+                f"and one of {100 * detectable_share(found.n, hits_above(found.n, ENOUGH)):.3g} % as enough",
                 numbers=row,
                 question=True,
             )

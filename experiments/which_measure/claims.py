@@ -7,7 +7,7 @@ from scipy import stats
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import asked, detectable_of, detectable_tau, every, everywhere
+from experiments.common.statistics import LEVEL, asked, detectable_of, detectable_tau, every, everywhere
 from experiments.common.work import Item
 from experiments.which_measure.networks import MEASURED
 from experiments.which_measure.ranking_table import side
@@ -172,15 +172,17 @@ def _granulated(rows: Sequence[tuple[str, Item]]) -> Claim:
         f"{len(kept)} of {len(known)} have an interval above 0; the largest, {best}: Ψ = {_told(known[best])}, by what changes "
         + ", ".join(f"{name} {value:.2f}" for name, value in known[best]["by_hyperparameter"].items() if value is not None),
         True if kept else None,
-        f"Ψ = {max(detectable_of(psi['low'], psi['high']) for psi in known.values()):.2f}",
+        _least_certain("Ψ", [(d, r["attacked"]["psi"]) for d, r in rows if r["proven"]], {}),
         numbers=kept,
         question=True,
     )
 
 
 def _beyond(rows: Sequence[tuple[str, Item]], *, labels: bool) -> Claim:
-    own = {f"{r['measure']} ({d})": r for d, r in rows if r["proven"]}
-    found = {name: r["within_labels"] if labels else r["attacked"]["partial"] for name, r in own.items()}
+    tests = [(d, r, r["within_labels"] if labels else r["attacked"]["partial"]) for d, r in rows]
+    found = {f"{r['measure']} ({d})": rho for d, r, rho in tests if r["proven"]}
+    # q-values are over all measures of a data set, with a proof or without.
+    level = {d: asked([rho["q"] for e, _, rho in tests if e == d]) for d, *_ in tests}
     kept = {name: rho for name, rho in found.items() if side(rho, 0.0)}
     best = max(found, key=lambda name: abs(found[name]["value"]))
     return Claim(
@@ -190,7 +192,7 @@ def _beyond(rows: Sequence[tuple[str, Item]], *, labels: bool) -> Claim:
         f"{len(kept)} of {len(found)}; the strongest, {best}: partial ρ = {_told(found[best])}"
         + ("" if labels else "; the share of wrong labels varies with the gap and is not fixed here"),
         True if kept else None,  # finding none is not finding that there is none
-        _smallest_rho(rows, labels=labels),
+        _least_certain("|ρ|", [(d, rho) for d, r, rho in tests if r["proven"]], level),
         numbers=kept,
         question=labels,
     )
@@ -210,12 +212,11 @@ def _smallest_tau(populations: dict[str, Item], known: dict[tuple[str, str], Ite
     return "; ".join(f"{d}: |τ| = {detectable_tau(n, level=level[d]):.2f}" for d, n in sizes.items())
 
 
-def _smallest_rho(rows: Sequence[tuple[str, Item]], *, labels: bool) -> str:
-    """The smallest partial |ρ| that is found with probability 0.8 for the longest interval, among the tests of all measures."""
+def _least_certain(symbol: str, found: Sequence[tuple[str, Item]], level: dict[str, float]) -> str:
+    """The smallest correlation that is found with probability 0.8 where its interval is the longest, for each data set."""
     seen = {}
-    for d in dict.fromkeys(d for d, _ in rows):
-        own = [(r["proven"], r["within_labels"] if labels else r["attacked"]["partial"]) for e, r in rows if e == d]
-        level = asked([rho["q"] for _, rho in own])
-        ends = [(rho["low"], rho["high"]) for proven, rho in own if proven and rho["low"] is not None]
-        seen[d] = max((detectable_of(*pair, level=level) for pair in ends), default=math.inf)
-    return "; ".join(f"{d}: |ρ| = {v:.2f}" for d, v in seen.items())
+    for d in dict.fromkeys(d for d, _ in found):
+        ends = [(v["low"], v["high"]) for e, v in found if e == d and v["low"] is not None]
+        seen[d] = max((detectable_of(*pair, level=level.get(d, LEVEL)) for pair in ends), default=math.inf)
+    told = (f"{d}: {f'{symbol} = {v:.2f}' if v < 1 else f'no {symbol} below 1'}" for d, v in seen.items())
+    return "; ".join(told) + " by the least certain measure"
