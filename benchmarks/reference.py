@@ -60,6 +60,36 @@ class Product:
         return total
 
 
+def weighted_jacobian_product(case: Case, kind: str, v: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """(J^T W J) v in float64 by forward mode and back, batch after batch.
+
+    For "ggn" J is the outputs' derivative and W the loss's curvature in them; for "fisher" J is the derivative of the samples'
+    losses, and W = 1 / samples.
+    """
+    model = copy.deepcopy(case.model).double()
+    names, total = [n for n, _ in model.named_parameters()], torch.zeros(case.weights, dtype=torch.float64)
+    point = dict(zip(names, [p.detach() for p in model.parameters()], strict=True))
+    along = dict(zip(names, pieces(v.double(), model), strict=True))
+    for x, y in case.batches():
+        x = x.double() if x.is_floating_point() else x
+
+        def outputs(p: dict[str, Tensor], x: Tensor = x) -> Tensor:
+            return torch.func.functional_call(model, p, (x,))
+
+        def losses(p: dict[str, Tensor], x: Tensor = x, y: Tensor = y) -> Tensor:
+            each = nn.functional.cross_entropy(torch.func.functional_call(model, p, (x,)), y, reduction="none")
+            return each.flatten(1).mean(1) if each.ndim > 1 else each
+
+        with differentiable_attention():
+            f = outputs if kind == "ggn" else losses
+            value, pushed = torch.func.jvp(f, (point,), (along,))
+            if kind == "ggn":
+                pushed = torch.func.jvp(torch.func.grad(lambda z, y=y: case.loss(z, y)), (value,), (pushed,))[1] * len(x)
+            pulled = torch.func.vjp(f, point)[1](pushed)[0]
+        total += flat([pulled[n] for n in names]) / case.samples
+    return total
+
+
 def surface_loop(
     case: Case,
     directions: tuple[Float[Tensor, " P"], Float[Tensor, " P"]],

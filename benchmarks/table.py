@@ -9,6 +9,7 @@ Rows = list[dict[str, Any]]
 # What a cell shows beside the time.
 FACTS = {
     "hvp": (("deviation", "error {:.0e}"),),
+    "matrices": (("deviation", "error {:.0e}"),),
     "surface": (("points", "{} points"), ("deviation_from_float64", "error {:.0e}")),
     "refinement": (("computed", "{} points computed"), ("off", "off by at most {:.2g}")),
     "eigen": (("worst_residual", "residual {:.0e}"), ("products", "{} products"), ("pairs", "{} pairs")),

@@ -131,7 +131,8 @@ def one(tool: str, case: str, products: int, shrink: int) -> dict[str, Any]:
     numbers = torch.Generator().manual_seed(2)
     rows = torch.randint(0, len(found), (1000,), generator=numbers)
     return {
-        "peak": max(_peak() - before, resource.getpagesize()), "first": first, "product": statistics.median(times), "processor": statistics.median(work),
+        "peak": max(_peak() - before, resource.getpagesize()), "first": first,
+        "product": statistics.median(times), "processor": statistics.median(work),
         "length": float(found.double().norm()), "some": found[rows].tolist(),
     }  # fmt: skip
 

@@ -29,7 +29,8 @@ model = nn.Sequential(nn.Linear(x.shape[1], 256), nn.GELU(), nn.Linear(256, 256)
 optimizer = torch.optim.SGD(model.parameters(), lr=lr)
 watch = ls.Watch(model, loss, (x, y), every=steps // 32, optimizer=optimizer)
 for step in range(steps + 1):
-    watch(step)
+    if (check := watch(step)) is not None:
+        print(f"step {step}: loss {check.loss:.4g}, lambda_max {check.measures['lambda_max'].value:.4g}", flush=True)
     optimizer.zero_grad()
     loss(model(x), y).backward()
     optimizer.step()

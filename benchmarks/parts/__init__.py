@@ -11,6 +11,7 @@ from benchmarks.record import Row
 # What each part does, in the order of the table.
 PARTS = {
     "hvp": "Hessian-vector products, in gradients of the unmodified network",
+    "matrices": "Gauss-Newton and empirical Fisher products, in gradients of the unmodified network",
     "eigen": "The {k} largest eigenpairs to a relative residual of 1e-3",
     "trace": "Trace to a 95 % interval of ±{percent:g} %",
     "density": "Spectral density from ten probes",
@@ -22,6 +23,7 @@ PARTS = {
 # Samples by default: all of it together takes less than 20 minutes on two quiet cores.
 SIZES = {
     "hvp": {"mlp": 1024, "resnet20": 256, "vit": 128, "gpt": 128},
+    "matrices": {"mlp": 1024, "resnet20": 64, "vit": 64, "gpt": 64},
     "eigen": {"mlp": 512, "resnet20": 64, "vit": 32, "gpt": 64},
     "trace": {"mlp": 512, "resnet20": 32, "vit": 32, "gpt": 64},
     "density": {"mlp": 512, "resnet20": 16, "vit": 16, "gpt": 32},

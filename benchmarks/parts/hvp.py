@@ -44,7 +44,7 @@ def run(case: Case, options: Options) -> Iterator[Row]:
             found = _of(times, tool, name)
             got = found.result.result if isinstance(found.result, SelfTimed) else found.result
             got = got[0] if got is not None and got.ndim > 1 else got
-            facts = {} if got is None else {"deviation": _deviation(got, truth)}
+            facts = {} if got is None else {"deviation": deviation(got, truth)}
             vectors = MANY if name == "each of eight" and tool.session.batched else 1
             # Round by round, so that what slowed a round down counts on both sides; of what took too long there is but one.
             same = len(found.seconds) == len(unit.seconds)
@@ -95,6 +95,6 @@ def _note(tool: Opened, name: str) -> str:
     return "; ".join(n for n in (how.get(name, ""), tool.layout) if n)
 
 
-def _deviation(found: Tensor, truth: Tensor) -> float:
+def deviation(found: Tensor, truth: Tensor) -> float:
     """||found - truth|| / ||truth||."""
     return float((found.double() - truth).norm() / truth.norm())

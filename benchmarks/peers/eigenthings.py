@@ -5,8 +5,13 @@ import time
 import numpy as np
 import torch
 from hessian_eigenthings.algorithms import lanczos, spectral_density, trace
-from hessian_eigenthings.loss_fns.standard import supervised_loss
-from hessian_eigenthings.operators import HessianOperator
+from hessian_eigenthings.loss_fns.standard import (
+    supervised_forward,
+    supervised_loss,
+    supervised_loss_of_output,
+    supervised_per_sample_loss,
+)
+from hessian_eigenthings.operators import EmpiricalFisherOperator, GGNOperator, HessianOperator
 from hessian_eigenthings.operators.base import LambdaOperator
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +31,15 @@ class Eigenthings(Session):
 
     def alone(self, v: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
         return self.operator.matvec(v)
+
+    def matrix(self, kind: str, v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """Its operators for the two matrices, one vector after another."""
+        case = self.case
+        if kind == "ggn":
+            operator = GGNOperator(case.model, case.batches(), supervised_forward, supervised_loss_of_output(case.loss))
+        else:
+            operator = EmpiricalFisherOperator(case.model, case.batches(), supervised_per_sample_loss(case.loss))
+        return torch.stack([operator.matvec(row).detach() for row in v])
 
     def eigen(self, k: int, tol: float, spread: float, meter: Meter) -> SelfTimed:
         """With the fewest steps, in tens, that reach the accuracy by its own residuals: what a user would have to guess.

@@ -2,7 +2,15 @@
 
 import numpy as np
 import torch
-from curvlinops import HessianLinearOperator, hutchinson_trace, hutchpp_trace, lanczos_approximate_spectrum, xtrace
+from curvlinops import (
+    EFLinearOperator,
+    GGNLinearOperator,
+    HessianLinearOperator,
+    hutchinson_trace,
+    hutchpp_trace,
+    lanczos_approximate_spectrum,
+    xtrace,
+)
 from jaxtyping import Float
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
@@ -38,6 +46,13 @@ class Curvlinops(Session):
 
     def many(self, v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         return (self.operator @ v.T.contiguous()).detach().T
+
+    def matrix(self, kind: str, v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """Its operators for the two matrices, made anew: that computes nothing."""
+        made = GGNLinearOperator if kind == "ggn" else EFLinearOperator
+        case, parameters = self.case, list(self.case.model.parameters())
+        operator = made(case.model, case.loss, parameters, case.batches(), check_deterministic=False)
+        return (operator @ v.T.contiguous()).detach().T
 
     def eigen(self, k: int, tol: float, spread: float, meter: Meter) -> Pairs:
         """ARPACK measures a residual against its own eigenvalue: `spread` = lambda_1 / lambda_k makes that the one asked."""

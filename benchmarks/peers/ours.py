@@ -39,6 +39,10 @@ class Landscape(Session):
         self.forget()
         return self.objective.hvp(v)
 
+    def matrix(self, kind: str, v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """Products with the Gauss-Newton or the empirical Fisher matrix, one of which keeps its graphs."""
+        return self.objective.ggnvp(v) if kind == "ggn" else self.objective.fishervp(v)
+
     def eigen(self, k: int, tol: float, spread: float, meter: Meter) -> Pairs:
         """Thick-restart Lanczos; stops by its true residuals."""
         self.forget()

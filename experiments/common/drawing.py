@@ -1,6 +1,5 @@
 """The look of the studies' figures: one palette, quiet axes, a title, a caption with the verdict."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,8 @@ from matplotlib.figure import Figure
 
 from experiments.common.document import FIGURES
 from landscape.report import save
+from landscape.report.measured_text import fitted
+from landscape.report.words_around import MARGIN
 
 # Okabe and Ito's colours, which people with any colour vision tell apart, and markers for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -48,7 +49,8 @@ def band(ax: Axes, x: Sequence[float], intervals: Sequence[dict[str, Any]], inde
 
 def finish(figure: Figure, name: str, *, title: str, caption: str) -> None:
     """Title above, caption below in lines as wide as the figure, saved as figures/NAME.png."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-    figure.supxlabel(textwrap.fill(caption, round(17.5 * figure.get_figwidth())), x=0.01, ha="left", fontsize=7.5, color=GREY)
+    figure.suptitle(title, x=MARGIN, ha="left", fontsize=10.5, fontweight="bold")
+    words = fitted(caption, figure.get_figwidth() * (1 - 2 * MARGIN), 7.5, longest=10_000)
+    figure.supxlabel(words, x=MARGIN, ha="left", fontsize=7.5, color=GREY)
     save(figure, FIGURES / name, formats=("png",))
     print(f"drew figures/{name}.png")

@@ -119,12 +119,15 @@ def open_task(path: Path, naming: Naming, terminal: Terminal) -> "Task":
 
 
 def objective_of(task: "Task", common: Common, split: str = "train", shard_basis: bool = False) -> "Objective":
-    """The Objective of a task, with the samples, precision and device of the options."""
+    """The Objective of a task, with the samples, precision and device of the options.
+
+    A network whose pass over the data is small is computed with one thread; see `landscape.objective.work_size`.
+    """
     from landscape.machine.memory import parsed
 
     if common.dtype not in ("float32", "float64"):
         raise UsageError(f"expected --dtype float32 or float64, found {common.dtype!r}")
-    return task.objective(
+    objective = task.objective(
         split,
         samples=common.samples,
         batch_size=common.batch_size,
@@ -133,6 +136,22 @@ def objective_of(task: "Task", common: Common, split: str = "train", shard_basis
         memory=None if common.memory is None else parsed(common.memory),
         shard_basis=shard_basis,
     )
+    _settle_threads(objective)
+    return objective
+
+
+_given_threads: list[int] = []  # the number of threads before the first network, once it was changed
+
+
+def _settle_threads(objective: "Objective") -> None:
+    """One thread for a network on which a second would cost more than it brings; for any other the number that was given."""
+    import torch
+
+    from landscape.objective.work_size import is_small
+
+    if not _given_threads:
+        _given_threads.append(torch.get_num_threads())
+    torch.set_num_threads(1 if is_small(objective) else _given_threads[0])
 
 
 def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vectors: int) -> dict[str, object]:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from landscape.curvature.double_backward import twice_differentiable
 from landscape.curvature.double_backward.in_blocks import in_blocks
 from landscape.curvature.kept_graphs import BUDGET, FirstOrder, Kept, saved_bytes
+from landscape.curvature.linearized import Linearized
 from landscape.curvature.method import PLAIN, TOGETHER, Method
-from landscape.curvature.reverse_mode import grad, pusher, vjp, vjps
+from landscape.curvature.reverse_mode import grad, vjp, vjps
 from landscape.machine.arithmetic import exact_math
 from landscape.machine.memory import Affine
 from landscape.network.batches import Batch
@@ -42,7 +43,9 @@ class Engine(ForwardPass):
     room: int = BUDGET
     held: Affine | None = None
     few: int = FEW
-    _kept: Kept = field(init=False, default_factory=Kept, repr=False)
+    _kept: Kept[FirstOrder] = field(init=False, default_factory=Kept, repr=False)
+    _outputs: Kept[Linearized] = field(init=False, default_factory=Kept, repr=False)
+    _losses: Kept[Linearized] = field(init=False, default_factory=Kept, repr=False)
     _small: set[int] = field(init=False, default_factory=set, repr=False)  # batches, by identity, without anything large
 
     def gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
@@ -96,16 +99,16 @@ class Engine(ForwardPass):
         """
         if self.held is not None:
             return self.held.of(samples or sum(len(b) for b, _ in self.own)) + self.held.once * (len(self.own) - 1)
+        leaves, like = self.leaves(theta), replace(self, method=replace(self.method, smallest=0))
+        return self._extrapolated(lambda batch: saved_bytes(lambda: like._slope(leaves, batch), leaves), samples)
+
+    def _extrapolated(self, held: Callable[[Batch], int], samples: int | None = None) -> float:
+        """Bytes that graphs of all samples hold, or of so many, by those of one sample and of two; infinite if unknown."""
         batch = max(self.batches, key=len)
         if len(batch) < 2 or not self.divisible:
             return math.inf
-        leaves, like = self.leaves(theta), replace(self, method=replace(self.method, smallest=0))
-
-        def held(n: int) -> int:
-            return saved_bytes(lambda: like._slope(leaves, batch[:n]), leaves)
-
         try:
-            one, two = held(1), held(2)
+            one, two = held(batch[:1]), held(batch[:2])
         except RuntimeError:  # a network that uses `torch.func` does not allow saved-tensor hooks
             return math.inf
         return float(max(two - one, 0)) * (samples or sum(len(b) for b, _ in self.own)) + one * len(self.own)
@@ -118,34 +121,47 @@ class Engine(ForwardPass):
         return int(whole) if math.isfinite(whole) else 0
 
     def ggnvp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-        """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse. Cost: 3 + 6k passes."""
+        """G v, G = J^T (d2 loss / d output2) J, for k vectors in one pass. J v by reverse over reverse.
+
+        Cost: 3 + 5k forward passes; 5k if the graphs were kept from the last call.
+        """
         self.loss.require_outputs("Gauss-Newton products")
-        out = torch.zeros_like(v)
-        with self.derivatives(theta):
-            for batch, share in self.own:
-                leaves = self.leaves(theta)
-                with in_blocks():  # without the loss, so that it does not tell whether anything is large
-                    output = self.forward(leaves, batch)
-                push = pusher(output, leaves)
-                bend = self.loss_curvature(output, batch)
-                for i, row in enumerate(v):
-                    out[i] += share * self._flat(
-                        vjp({"output": output}, leaves, {"output": bend(push(self.layout.unflatten(row)))})
-                    )
-        return out
+
+        def linearized(leaves: dict[str, Tensor], batch: Batch, share: float) -> Linearized:
+            with self.method.graph(), in_blocks():  # without the loss, so that it does not tell whether anything is large
+                output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
+            return Linearized.of(leaves, output, self.loss_curvature(output, batch), share)
+
+        return self._weighted_product(theta, v, self._outputs, linearized)
 
     def fishervp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-        """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with the gradient g_n of each sample, for k vectors. Cost: 3 + 6k passes."""
+        """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with the gradient g_n of each sample, for k vectors. Cost: as `ggnvp`."""
+
+        def linearized(leaves: dict[str, Tensor], batch: Batch, share: float) -> Linearized:
+            with self.method.graph():
+                losses = self.per_sample(leaves, self.method.laid_out(batch))
+            weights = batch.sample_weights.to(losses)
+            return Linearized.of(leaves, losses, lambda slopes: slopes * weights / weights.sum(), share)
+
+        return self._weighted_product(theta, v, self._losses, linearized)
+
+    def _weighted_product(
+        self,
+        theta: Float[Tensor, " P"],
+        v: Float[Tensor, "k P"],
+        kept: Kept[Linearized],
+        linearized: Callable[[dict[str, Tensor], Batch, float], Linearized],
+    ) -> Float[Tensor, "k P"]:
+        """sum over batches of J^T W J v for k vectors, by graphs that are kept if they fit."""
         out = torch.zeros_like(v)
         with self.derivatives(theta):
-            for batch, share in self.own:
+            if kept.fits is None:
                 leaves = self.leaves(theta)
-                losses = self.per_sample(leaves, batch)
-                weights = batch.sample_weights.to(losses)
-                push = pusher(losses, leaves)
+                held = self._extrapolated(lambda batch: saved_bytes(lambda: linearized(leaves, batch, 1.0), leaves))
+                kept.fits = held <= self.room
+            for graph in kept.graphs(theta, lambda: (linearized(self.leaves(theta), b, share) for b, share in self.own)):
                 for i, row in enumerate(v):
-                    slopes = push(self.layout.unflatten(row)) * weights / weights.sum()
-                    out[i] += share * self._flat(vjp({"losses": losses}, leaves, {"losses": slopes}))
+                    out[i] += graph.share * self._flat(graph.product(self.layout.unflatten(row)))
         return out
 
     def to(self, dtype: torch.dtype) -> "Engine":

@@ -1,7 +1,8 @@
-"""First-order graphs kept between curvature products, so that a product costs two gradients instead of three."""
+"""Graphs kept between curvature products, so that a product costs two gradients instead of three."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 from weakref import ref
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 # Bytes of activations that may be kept between products.
 BUDGET = 4 << 30
+
+# What is kept of a batch.
+Graph = TypeVar("Graph")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +25,9 @@ class FirstOrder:
 
 
 @dataclass(eq=False)
-class Kept:
-    """The graphs at one point of weight space, if all of them fit the budget. Only one network at a time keeps graphs.
+class Kept(Generic[Graph]):
+    """The graphs at one point of weight space, if all of them fit the budget. Only one network at a time keeps
+    graphs, those of one matrix.
 
     Attributes:
         fits: whether to keep the graphs; None if not yet determined.
@@ -30,9 +35,9 @@ class Kept:
 
     fits: bool | None = None
     _theta: Tensor | None = None
-    _graphs: list[FirstOrder] = field(default_factory=list)
+    _graphs: list[Graph] = field(default_factory=list)
 
-    def graphs(self, theta: Tensor, build: Callable[[], Iterator[FirstOrder]]) -> Iterator[FirstOrder]:
+    def graphs(self, theta: Tensor, build: Callable[[], Iterator[Graph]]) -> Iterator[Graph]:
         """The graphs at theta: kept ones if available, otherwise built one after another."""
         global _owner
         if self._theta is theta:
@@ -57,7 +62,7 @@ class Kept:
         self._theta, self._graphs = None, []
 
 
-_owner: "ref[Kept] | None" = None
+_owner: "ref[Kept[Any]] | None" = None
 
 
 def saved_bytes(build: Callable[[], object], apart_from: dict[str, Tensor]) -> int:

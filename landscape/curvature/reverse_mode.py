@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,15 +33,32 @@ def vjp(
     live = [name for name, t in outputs.items() if t.requires_grad]
     if not live:
         return {name: torch.zeros_like(t) for name, t in leaves.items()}
+    paired: Tensor = _Paired.apply(len(live), *(outputs[n] for n in live), *(cotangents[n] for n in live))
     grads = torch.autograd.grad(
-        [outputs[n] for n in live],
-        list(leaves.values()),
-        [cotangents[n] for n in live],
-        retain_graph=True,
-        create_graph=create_graph,
-        materialize_grads=True,
+        paired, list(leaves.values()), retain_graph=True, create_graph=create_graph, materialize_grads=True
     )
     return dict(zip(leaves, grads, strict=True))
+
+
+class _Paired(torch.autograd.Function):
+    """A scalar whose gradient with respect to the outputs is the cotangents, which it passes on as they are.
+
+    The same as `grad_outputs` of `torch.autograd.grad`, which imports sympy to compare shapes: longer than a small network's
+    whole spectrum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
+        for output, cotangent in zip(tensors[:count], tensors[count:], strict=True):
+            if output.shape != cotangent.shape:
+                raise RuntimeError(f"a cotangent of shape {tuple(cotangent.shape)} for an output of {tuple(output.shape)}")
+        ctx.save_for_backward(*tensors[count:])
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_one: Tensor) -> tuple[Tensor | None, ...]:
+        cotangents: tuple[Tensor, ...] = ctx.saved_tensors
+        return (None, *cotangents, *(None for _ in cotangents))
 
 
 def vjps(outputs: dict[str, Tensor], leaves: dict[str, Tensor], cotangents: dict[str, Tensor]) -> dict[str, Tensor]:

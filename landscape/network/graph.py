@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind
 
 from landscape.errors import UsageError, first_line
 from landscape.network.copying import check_model, owned, uncompiled
+from landscape.network.operations.sequential import leaf_names, sequential_calls
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -40,6 +41,8 @@ class Graph:
 def graph_of(model: nn.Module, example: Example, outputs: Callable[[Any], Tensor] | None = None) -> Graph:
     """Trace a copy of the network, on the CPU and in eval mode, so that the result is the same on any device.
 
+    A sequence of PyTorch's own layers is read off (milliseconds), any other network traced by `torch.export` (seconds).
+
     Args:
         model: any module; it is copied.
         example: its arguments.
@@ -49,9 +52,13 @@ def graph_of(model: nn.Module, example: Example, outputs: Callable[[Any], Tensor
         UsageError: the network cannot be copied, or `torch.export` cannot follow it on this example.
     """
     network = copied(model).cpu().eval()
+    args, kwargs = arguments(example)
+    if len(args) == 1 and not kwargs and (outputs is None or _all_counts(outputs)):
+        read = _read_off(network, args[0])
+        if read is not None:
+            return read
     if outputs is not None:
         network.forward = _picking(network.forward, outputs)
-    args, kwargs = arguments(example)
     try:
         # What export cannot follow, such as the choice of experts, it also prints, as code.
         with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
@@ -83,6 +90,25 @@ def graph_of(model: nn.Module, example: Example, outputs: Callable[[Any], Tensor
         if spec.kind is InputKind.CONSTANT_TENSOR
     }
     return Graph(list(program.graph.nodes), leaves, {n: tensors[n] for n in first.values()}, parameters, constants)
+
+
+def _read_off(network: nn.Module, x: Any) -> Graph | None:
+    """The graph of a sequence of PyTorch's own layers; None for any other network, or one that does not accept x."""
+    calls = None
+    if isinstance(x, Tensor):
+        with contextlib.suppress(RuntimeError):  # shapes that do not fit; export tells it better
+            calls = sequential_calls(network, x)
+    if calls is None:
+        return None
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    parameters = frozenset(name for name, _ in network.named_parameters())
+    return Graph(list(calls.nodes), leaf_names(network, calls), tensors, parameters, {})
+
+
+def _all_counts(outputs: Callable[[Any], Tensor]) -> bool:
+    """Whether all of an output that is one tensor counts."""
+    whole = torch.empty(1, 1)
+    return outputs(whole) is whole
 
 
 def _picking(forward: Callable[..., Any], outputs: Callable[[Any], Tensor]) -> Callable[..., Tensor]:

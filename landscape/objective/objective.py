@@ -258,9 +258,6 @@ class Objective(NetworkAccess):
 
     def hvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """Hessian-vector products at the trained weights: H v for one vector (P,) or k of them (k, P) in one pass."""
-        if self._engine.method != self.method:
-            self._engine = replace(self._engine, method=self.method)
-            self._fit()
         return self._product(v, Engine.hvp)
 
     def ggnvp(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
@@ -297,8 +294,11 @@ class Objective(NetworkAccess):
 
     @grad_mode
     def _product(self, v: Tensor, method: Callable[[Engine, Tensor, Tensor], Tensor]) -> Tensor:
-        """A product for one or more vectors; counts them."""
+        """A product for one or more vectors, by the fastest method; counts them."""
         self.preflight()
+        if self._engine.method != self.method:
+            self._engine = replace(self._engine, method=self.method)
+            self._fit()
         block = self._cast(v).reshape(-1, self.dim)
         self._spent.sweeps += 1
         self._spent.products += len(block)

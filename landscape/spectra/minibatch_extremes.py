@@ -1,5 +1,7 @@
 """The extreme eigenvalues of the Hessians of mini-batches: how the curvature that a training step meets is distributed."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -20,6 +22,7 @@ def minibatch_spectra(
     batches: int = 64,
     tol: float = _ENOUGH,
     generator: torch.Generator | None = None,
+    seen: Callable[[MinibatchSpectra], None] | None = None,
 ) -> MinibatchSpectra:
     """Largest and smallest eigenvalue of the Hessian of every one of many mini-batches, and of all samples together.
 
@@ -34,6 +37,7 @@ def minibatch_spectra(
         batches: number of mini-batches.
         tol: relative residual of the eigenvalues of a mini-batch.
         generator: of the mini-batches; default seed 0.
+        seen: called after every mini-batch from the second on with the result so far.
 
     Returns:
         MinibatchSpectra, unit loss / weight^2. The error of a mean over mini-batches is that of drawing them from these
@@ -67,6 +71,21 @@ def minibatch_spectra(
     whole = eigenpairs(objective, 1, "both", tol=max(tol / 10, TOLERANCE[objective.dtype]))  # chooses the method for products
     rows: list[tuple[np.ndarray, ...]] = []
     start, matvecs = whole.vectors, 0
+
+    def result() -> MinibatchSpectra:
+        values, residuals, converged = (np.stack([row[i][[0, -1]] for row in rows]) for i in range(3))
+        return MinibatchSpectra(
+            size=size,
+            samples=objective.samples,
+            largest=values[:, 0],
+            smallest=values[:, 1],
+            residuals=residuals,
+            converged=converged,
+            whole_largest=whole.estimate(0),
+            whole_smallest=whole.estimate(len(whole) - 1),
+            matvecs=matvecs + whole.matvecs,
+        )
+
     alone = objective.alone()
     with progress.stage("mini-batches", batches) as advance:
         while len(rows) < batches:
@@ -74,18 +93,9 @@ def minibatch_spectra(
                 pairs = eigenpairs(part, 1, "both", tol=tol, start=start, shard_basis=False)
                 start, matvecs = pairs.vectors, matvecs + pairs.matvecs
                 rows.append((pairs.values, pairs.residuals, pairs.converged))
+                if seen is not None and len(rows) > 1:
+                    seen(result())
                 advance(1)
                 if len(rows) == batches:
                     break
-    values, residuals, converged = (np.stack([row[i][[0, -1]] for row in rows]) for i in range(3))
-    return MinibatchSpectra(
-        size=size,
-        samples=objective.samples,
-        largest=values[:, 0],
-        smallest=values[:, 1],
-        residuals=residuals,
-        converged=converged,
-        whole_largest=whole.estimate(0),
-        whole_smallest=whole.estimate(len(whole) - 1),
-        matvecs=matvecs + whole.matvecs,
-    )
+    return result()

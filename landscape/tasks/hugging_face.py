@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -165,12 +164,7 @@ def with_adapter(base: nn.Module, config: Mapping[str, Any] | None) -> nn.Module
 
 
 def _library(name: str) -> Any:
-    """transformers or PEFT, imported with care for torchvision beside a CPU build of torch."""
-    from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - both import it
+    """transformers or PEFT."""
+    from landscape.tasks.torchvision_import import installed
 
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(
-            f"expected the library {name} for hf:FOLDER, found {first_line(error)}", fix=f"pip install {name}"
-        ) from error
+    return installed(name, "hf:FOLDER")

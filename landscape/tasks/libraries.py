@@ -5,14 +5,13 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from landscape.errors import LandscapeError, UsageError
-from landscape.tasks import networks
+from landscape.tasks import networks, torchvision_table
 from landscape.tasks.hugging_face import model_in
 
 _LONGEST = 4096  # most characters of an option's value; a list of a few hundred layer widths is shorter
@@ -31,9 +30,7 @@ def full_name(name: str) -> str:
         return name
     full = next((full for library in ("torchvision", "timm") if in_library(full := f"{library}:{name}")), None)
     if full is None:
-        from landscape.tasks.torchvision_import import torchvision
-
-        known = [*networks.NETWORKS, *torchvision.models.list_models(module=torchvision.models)]
+        known = [*networks.NETWORKS, *torchvision_table.names()]
         near = ", ".join(difflib.get_close_matches(name, known, n=3) or networks.NETWORKS)
         raise UsageError(
             f"expected a built-in network or one of torchvision, timm:NAME or hf:FOLDER, found {name!r}",
@@ -44,11 +41,11 @@ def full_name(name: str) -> str:
 
 def in_library(name: str) -> bool:
     """Whether "torchvision:NAME" or "timm:NAME" is a network of that library, as installed here."""
-    from landscape.tasks.torchvision_import import torchvision
-
     library, _, model = name.partition(":")
     if library == "torchvision":
-        return model in torchvision.models.list_models(module=torchvision.models)
+        return model in torchvision_table.names()
+    from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - timm imports it and would fail without this care
+
     return importlib.util.find_spec("timm") is not None and bool(importlib.import_module("timm").is_model(model))
 
 
@@ -135,9 +132,9 @@ def _torchvision(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 def _timm(name: str, options: Mapping[str, Any]) -> nn.Module:
     """A model of timm."""
-    from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - timm imports it and would fail without this care
+    from landscape.tasks.torchvision_import import installed
 
-    timm = _optional("timm", "timm")
+    timm = installed("timm", "timm:NAME")
     if not timm.is_model(name):
         _known(name, timm.list_models(), "timm")
     return timm.create_model(name, pretrained=False, **options)
@@ -148,16 +145,6 @@ _LIBRARIES: dict[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
     "timm": _timm,
     "hf": model_in,
 }
-
-
-def _optional(module: str, prefix: str) -> ModuleType:
-    """An installed optional library."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            f"expected the library {module} for {prefix}:NAME, found {_line(error)}", fix=f"pip install {module}"
-        ) from error
 
 
 def _known(name: str, names: list[str], library: str) -> None:

@@ -17,6 +17,7 @@ from landscape.errors import LandscapeError, UsageError
 from landscape.machine.files import open_regular
 from landscape.tasks.hugging_face import role_of
 from landscape.tasks.libraries import in_library, model_by_name
+from landscape.tasks.torchvision_table import known
 
 NEXT_TOKENS = "text:FILE.txt"  # the data of a causal language model
 _LARGEST_CONFIG = 1 << 20  # bytes of a config.json
@@ -63,14 +64,18 @@ def recognize(weights: Weights, path: str | Path, meta: Mapping[str, Any] | None
         meta: what the file holds besides weights (`Checkpoint.meta`).
 
     Cost:
-        The network is built once on the meta device, some 0.1 s, and torchvision is imported.
+        Milliseconds for a file with the names of torchvision's version at hand, or with a size that no network of it has;
+        otherwise the network is built once on the meta device, some 0.1 s, and its library is imported.
     """
     config = _config(Path(path))
     role = role_of(config.get("architectures"))
     if role is not None:
         data = {"image classifier": "KIND:PATH", "causal language model": NEXT_TOKENS}.get(role, "text:FILE.jsonl")
         return Recognized(f"hf:{Path(path).parent}", data=data)
-    for name, options in _candidates(weights, config, meta or {}):
+    named = [name for name in (config.get("architecture"), *((meta or {}).get(key) for key in ("arch", "model_name"))) if name]
+    if not named and (found := _in_table(weights)) is not None:
+        return found
+    for name, options in _candidates(weights, named):
         with contextlib.suppress(Exception), warnings.catch_warnings():  # constructors may raise anything
             warnings.simplefilter("ignore")
             model = _built(name, options)
@@ -88,11 +93,21 @@ def _built(name: str, options: Mapping[str, Any]) -> nn.Module:
         return model_by_name(name, options)
 
 
-def _candidates(weights: Weights, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and options to try, the most certain first."""
+def _in_table(weights: Weights) -> Recognized | None:
+    """The network of torchvision whose tensors have exactly these names and shapes, by the table of its version."""
+    for name, shapes in (known() or {}).items():
+        classes = shapes.classes(weights.state)
+        if classes:
+            options = {} if classes == _IMAGENET else {"num_classes": classes}
+            return Recognized(f"torchvision:{name}", options, shapes.tensors)
+    return None
+
+
+def _candidates(weights: Weights, named: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and options to try, the most certain first: those that the file or its folder names, then those of this size."""
     head = _head(weights)
     classes: dict[str, Any] = {} if head is None or head[0] == _IMAGENET else {"num_classes": head[0]}
-    for name in (config.get("architecture"), meta.get("arch"), meta.get("model_name")):
+    for name in named:
         if isinstance(name, str):
             yield from ((full, classes) for library in ("timm", "torchvision") if in_library(full := f"{library}:{name}"))
     if head is not None:
@@ -101,16 +116,20 @@ def _candidates(weights: Weights, config: Mapping[str, Any], meta: Mapping[str, 
 
 def _of_this_size(weights: Weights, classes: int, features: int) -> Iterator[str]:
     """Networks of torchvision that have as many weights below the head as the file."""
+    own = sum(t.numel() for k, t in weights.state.items() if t.is_floating_point() and not _COUNTED.fullmatch(k))
+    own -= classes * features
+    table = known()
+    if table is not None:
+        yield from (name for name, shapes in table.items() if own - shapes.below in (0, classes))  # without and with a bias
+        return
     from landscape.tasks.torchvision_import import torchvision
 
     models = torchvision.models
-    own = sum(t.numel() for k, t in weights.state.items() if t.is_floating_point() and not _COUNTED.fullmatch(k))
-    own -= classes * features
     for name in models.list_models(module=models):
         for trained in models.get_model_weights(name):
-            known = len(trained.meta.get("categories") or ()) or _IMAGENET
-            below = trained.meta.get("num_params", 0) - known * features
-            if below - own in (0, known - classes):  # without and with a bias
+            there = len(trained.meta.get("categories") or ()) or _IMAGENET
+            below = trained.meta.get("num_params", 0) - there * features
+            if below - own in (0, there - classes):  # without and with a bias
                 yield name
                 break
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch.library
 
-from landscape.errors import UsageError
+from landscape.errors import UsageError, first_line
 
 _MISSING = "does not exist"
 
@@ -62,3 +62,21 @@ def _import() -> ModuleType:
 
 
 torchvision: Any = _import()
+
+
+def installed(library: str, form: str) -> Any:
+    """Another optional library of models; those of them that import torchvision find it imported with the care above.
+
+    Args:
+        library: the module, and its name for pip.
+        form: the option that asks for it, such as "timm:NAME".
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise UsageError(
+            f"expected the library {library} for {form}, found {first_line(error)}", fix=f"pip install {library}"
+        ) from error

@@ -244,6 +244,19 @@ def test_inspect_is_for_people(runs):
     assert "CandidateSummary" not in text
 
 
+def test_inspect_lists_the_ends_of_a_large_network_and_all_on_request(tmp_path):
+    state = {f"layers.{i}.weight": torch.zeros(2, i + 1) for i in range(45)}
+    torch.save(state, tmp_path / "deep.pt")
+    rows = landscape("inspect", tmp_path / "deep.pt").out.splitlines()
+    listed = [row for row in rows if row.startswith("layers.")]
+    assert [row.split()[0] for row in listed] == [name for i, name in enumerate(state) if i < 10 or i >= 35]
+    assert any(row.startswith("... 25 more: --all lists them") for row in rows)
+    every = [row.split()[0] for row in landscape("inspect", tmp_path / "deep.pt", "--all").out.splitlines() if "layers." in row]
+    assert every == list(state)
+    assert len(json.loads(landscape("inspect", tmp_path / "deep.pt", "--json").out)["candidates"][0]["rows"]) == 45
+    assert "\n\n\n" not in "\n".join(row.rstrip() for row in rows)
+
+
 def test_doctor_checks_this_machine():
     done = landscape("doctor")
     assert "largest relative difference" in done.out

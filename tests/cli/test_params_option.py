@@ -1,7 +1,11 @@
 """`--params` and `--per-batch` from the command line to the files."""
 
 import csv
+import importlib
 import json
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -51,3 +55,36 @@ def test_a_pattern_without_a_match_is_one_line(network, capfd):
     done = run(capfd, "sharpness", network / "net.pt", "--task", network / "task.py", "--params", "3.*")
     assert done.code == 2
     assert "expected a pattern that matches a parameter, found '3.*'" in done.error
+
+
+def test_what_is_done_of_the_mini_batches_is_kept_when_the_run_is_stopped(network, capfd, monkeypatch):
+    named = (network / "net.pt", "--task", network / "task.py", "--json", "--out", network / "out")
+    batches = ("--per-batch", "--minibatch-size", 10, "--steps", 10, "-k", 1)
+    extremes = importlib.import_module("landscape.spectra.minibatch_extremes")
+    solve, calls = extremes.eigenpairs, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 5:  # all samples, three mini-batches, and then the user's Ctrl-C
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return solve(*arguments, **options)
+
+    monkeypatch.setattr(extremes, "eigenpairs", interrupted)
+    done = run(capfd, "spectrum", *named, *batches, "--minibatches", 60)
+    assert done.code == 130, done.err
+    assert "interrupted after 3 of 60 mini-batches" in done.err
+    assert "mean over mini-batches" in done.err + done.out
+    document = json.loads(done.out)
+    assert document["interrupted"] is True
+    assert (
+        document["minibatches"]["largest"]
+        == json.loads((network / "out" / "spectrum.json").read_text())["minibatches"]["largest"]
+    )
+    rows = list(csv.DictReader((network / "out" / "minibatches.csv").read_text().splitlines()))
+    assert [float(row["lambda_max"]) for row in rows] == document["minibatches"]["largest"]
+    assert len(rows) == 3
+    monkeypatch.setattr(extremes, "eigenpairs", solve)
+    again = run(capfd, "spectrum", *named, *batches, "--minibatches", 60)
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["minibatches"]["largest"][:3] == document["minibatches"]["largest"]

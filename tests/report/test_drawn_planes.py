@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from landscape.errors import UsageError
 from landscape.report import draw_slice, figure_slice
 from landscape.report.surfaces.plane import draw_contour
+from landscape.results import DONE, INTERPOLATED
 from landscape.results.surfaces.track import Track
 
 
@@ -219,3 +220,24 @@ def test_a_checkpoint_behind_a_wall_is_shown_from_above_or_as_a_ring():
     for ax in (low, high, pit):
         (dot,) = [line for line in ax.lines if line.get_gid() == "centre"]
         assert (dot.get_markerfacecolor() == "none") is (ax is pit)
+
+
+def test_the_surface_in_space_shows_which_points_were_computed():
+    """As the flat drawing does: dots on the surface at computed points that it does not hide, and the number of all."""
+    piece = examples.plane(9, 9)
+    status = np.full((9, 9), INTERPOLATED, np.int8)
+    status[::4, ::2] = DONE
+    piece = replace(piece, status={"loss": status})
+    assert not [line for line in draw_slice(examples.plane(9, 9), view="3d").lines if line.get_gid() == "computed"]
+    ax = draw_slice(piece, view="3d")
+    label = "computed: 15 of 81, interpolated between"
+    assert label in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert label in [text.get_text() for text in draw_contour(piece, None, "loss").get_legend().get_texts()]
+    (dots,) = (line for line in ax.lines if line.get_gid() == "computed")
+    x, y, z = dots.get_data_3d()
+    computed = {(u, v): h for u, row in zip(piece.coordinates[0], piece.values["loss"], strict=True)
+                for v, h in zip(piece.coordinates[1], row, strict=True)}  # fmt: skip
+    assert 5 < len(x) <= 15
+    for u, v, height in zip(x, y, z, strict=True):
+        assert np.isclose(height, [computed[u, v], np.log10(computed[u, v])]).any()
+        assert status[list(piece.coordinates[0]).index(u), list(piece.coordinates[1]).index(v)] == DONE

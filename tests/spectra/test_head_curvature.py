@@ -200,7 +200,7 @@ def test_the_picture_has_all_heads_and_says_what_is_shared() -> None:
     found, _ = objective(Grouped())
     figure = figure_heads(ls.breakdown(found, heads=True, probes=2).heads)
     fields = [ax for ax in figure.axes if ax.images]
-    assert [ax.get_title("left") for ax in fields] == ["Largest eigenvalue", "Trace", "Top eigenvector's share"]
+    assert [ax.get_title("left") for ax in fields] == ["Largest eigenvalue", "Trace", "Top eigenvector's share, %"]
     assert all(ax.images[0].get_array().shape == (1, 4) and len(ax.texts) == 4 for ax in fields)
     assert f"up to {4 * WIDTH} weights" in figure._supxlabel.get_text()
 

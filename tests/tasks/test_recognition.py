@@ -1,5 +1,8 @@
 """Which `--model` a file's weights fit, and the refusals that say so."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -7,7 +10,7 @@ from torch import nn
 
 from landscape.checkpoints import Weights
 from landscape.errors import MismatchError, UsageError
-from landscape.tasks import load, read_data, resolve
+from landscape.tasks import load, read_data, recognition, resolve, torchvision_table
 from landscape.tasks.recognition import recognize
 from landscape.tasks.torchvision_import import torchvision
 
@@ -86,3 +89,52 @@ def test_a_head_of_another_size_says_the_classes_of_the_file(file, tmp_path):
 def test_a_bare_name_is_that_of_torchvision_and_a_wrong_one_is_told_its_neighbours():
     with pytest.raises(UsageError, match=r"found 'resnet81'; did you mean .*resnet18"):
         resolve(model="resnet81", data="digits")
+
+
+def test_the_table_of_shapes_is_that_of_the_installed_torchvision():
+    table = torchvision_table.known()
+    if table is None:
+        pytest.skip("another version of torchvision than that of the table")
+    assert list(table) == torchvision.models.list_models(module=torchvision.models)
+    for name in ("squeezenet1_1", "googlenet", "vit_b_32", "densenet121", "convnext_tiny"):
+        assert table[name] == torchvision_table.shapes_of(name), name
+
+
+@pytest.mark.slow
+def test_every_entry_of_the_table_is_that_of_its_network():
+    table = torchvision_table.known()
+    if table is None:
+        pytest.skip("another version of torchvision than that of the table")
+    assert table == {name: torchvision_table.shapes_of(name) for name in table}
+
+
+def test_a_refusal_builds_no_network_and_imports_no_torchvision(file):
+    """An exact file, one of a size that no network has, and a bare name."""
+    program = f"""
+import sys
+from landscape.errors import LandscapeError
+from landscape.tasks import load
+for options in ({{}}, {{"model": "{SMALL}"}}, {{"model": "torchvision:{SMALL}"}}):
+    try:
+        load({str(file)!r}, **options)
+    except LandscapeError as error:
+        assert "{SMALL}" in str(error) and "num_classes=7" in str(error), error
+assert not {{"torchvision", "timm", "torch._dynamo", "landscape.measures"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_without_the_table_the_networks_themselves_are_compared(state, monkeypatch):
+    monkeypatch.setattr(torchvision_table, "known", lambda: None)
+    monkeypatch.setattr(recognition, "known", lambda: None)
+    found = recognize(Weights(state, "all"), "x.pth")
+    assert found is not None
+    assert found.arguments == ("--model", f"torchvision:{SMALL}", "-M", "num_classes=7")
+    assert found.tensors == len(state)
+
+
+def test_old_files_without_counters_of_batches_are_told(state):
+    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    found = recognize(Weights(old, "all"), "x.pth")
+    assert found is not None
+    assert (found.model, found.tensors) == (f"torchvision:{SMALL}", len(state))

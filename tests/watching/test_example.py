@@ -1,6 +1,7 @@
 """The example of the edge of stability is short, and reaches the edge."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,5 @@ def test_the_digits_end_at_their_edge(tmp_path):
     assert abs(float(mean) / float(edge) - 1) <= 0.05
     assert (tmp_path / "edge_of_stability.png").stat().st_size > 10_000
     assert "is above its edge" in done.stdout
+    told = [line for line in done.stdout.splitlines() if re.fullmatch(r"step \d+: loss [\d.e-]+, lambda_max [\d.]+", line)]
+    assert 10 <= len(told) <= 40  # progress while it trains

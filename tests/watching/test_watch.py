@@ -402,6 +402,18 @@ def test_alarms_are_where_a_measure_is_first_above_its_edge_by_more_than_its_err
     assert WatchHistory(checks[:2]).alarms == ()
 
 
+def test_a_measure_that_is_above_its_edge_from_the_first_check_on_is_said_to_be_so():
+    """Before the first step Adam's preconditioner is not known: the first check with an edge is then the second."""
+    above = [
+        Check(step, 1.0, {"lambda_max": Estimate(9.0, 0.1, "residual")}, {} if step == 0 else {"lambda_max": 2.0})
+        for step in (0, 5, 10)
+    ]
+    history = WatchHistory(tuple(above))
+    assert "from the start: lambda_max 9 is above its edge 2, at step 5, the first check with both" in str(history)
+    assert "first at" not in str(history)
+    assert "above it from the start: step 5" in [t.get_text() for t in history.plot().get_legend().get_texts()]
+
+
 def test_weights_of_a_live_network_are_read_and_not_held():
     net, batch = network(), data()
     watch = Watch(net, nn.CrossEntropyLoss(), batch, every=1, measures=["gradient_norm"])

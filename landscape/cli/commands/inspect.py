@@ -14,13 +14,19 @@ from landscape.machine.json_values import plain
 NAME = "inspect"
 IDLE = frozenset({"seed", "device", "dtype", "samples", "batch_size", "memory", "allow_unconverged"})
 
+MOST = 30  # tensors of a set of weights that are all listed
+_ENDS = 10  # of more, so many at either end
+
 
 def run(
     terminal: Terminal,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint: a file, or a directory of shards.")],
     common: Common,
+    every: Annotated[bool, typer.Option("--all", help=f"List every tensor, also where there are more than {MOST}.")] = False,
 ) -> None:
     """List the contents of a checkpoint: weights, shapes, digest, likely architecture. No code from the file runs.
+
+    Of many tensors the first and the last are listed; --all lists every one, and --json has them all.
 
     Example: landscape inspect model.pt
     """
@@ -34,9 +40,11 @@ def run(
             f"weights {printable(candidate.name)!r}: {candidate.tensors} tensors, {candidate.weights:,} weights; "
             f"architecture: {candidate.architecture or 'not recognized'}"
         )
-        terminal.table(
-            ("name", "shape", "dtype"), [(r.key, "x".join(map(str, r.shape)) or "scalar", r.dtype) for r in candidate.rows]
-        )
+        rows = [(r.key, "x".join(map(str, r.shape)) or "scalar", r.dtype) for r in candidate.rows]
+        if len(rows) > MOST and not every:
+            left = f"... {len(rows) - 2 * _ENDS} more: --all lists them"
+            rows = [*rows[:_ENDS], (left, "", ""), *rows[-_ENDS:]]
+        terminal.table(("name", "shape", "dtype"), rows)
         if candidate.problem:
             terminal.warn(f"{candidate.name}: {candidate.problem}")
         for notice in candidate.notices:

@@ -48,11 +48,13 @@ def run(
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import task_file
     from landscape.machine.distributed import group
-    from landscape.measures import chosen
     from landscape.results.sharpness import LEGEND, unequal_losses
 
     names = with_accuracy(listed(measures), trace_error, exact)
-    chosen(names)  # reports an unknown name before any work
+    if names is not None:
+        from landscape.measures import chosen
+
+        chosen(names)  # reports an unknown name before any work
     folder = None
     if common.out is not None:
         # The other inputs, which belong to one checkpoint each, have their own records; see
@@ -115,14 +117,14 @@ def listed(measures: str | None) -> str | list[str] | None:
 
 def with_accuracy(names: str | list[str] | None, trace_error: float | None, exact: bool) -> str | list[str] | None:
     """The names of measures, with these settings for every trace among them."""
-    from landscape.measures import chosen
-
     if trace_error is not None and not trace_error > 0:
         raise UsageError(f"expected --trace-error above 0, found {trace_error:g}", fix="0.05 is five per cent")
     wanted = {"relative_error": trace_error, "exact": "yes" if exact else None}
     text = "".join(f":{key}={value}" for key, value in wanted.items() if value is not None)
     if not text:
         return names
+    from landscape.measures import chosen
+
     found = chosen(names)
     if not any(wanted.keys() <= m.settings.keys() for m in found):
         raise UsageError("expected a trace among the measures for --trace-error or --exact, found none")

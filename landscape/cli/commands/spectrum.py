@@ -1,5 +1,6 @@
 """`landscape spectrum`: eigenvalues with residuals, the spectral density with its confidence band, traces by layer."""
 
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +14,10 @@ from landscape.machine.files import bare_name
 if TYPE_CHECKING:
     from landscape.cli.output_directory import OutputDirectory
     from landscape.objective import Objective
-    from landscape.results import Breakdown, Eigenpairs
+    from landscape.results import Breakdown, Eigenpairs, MinibatchSpectra
 
 NAME = "spectrum"
+_SIZE, _BATCHES = 16, 64  # of mini-batches
 
 
 def run(
@@ -45,8 +47,12 @@ def run(
     per_batch: Annotated[
         bool, typer.Option("--per-batch", help="Also the extreme eigenvalues of mini-batches: how they are distributed.")
     ] = False,
-    minibatch_size: Annotated[int, typer.Option("--minibatch-size", min=1, help="Samples in one, for --per-batch.")] = 16,
-    minibatches: Annotated[int, typer.Option("--minibatches", min=2, help="How many, for --per-batch.")] = 64,
+    minibatch_size: Annotated[
+        int | None, typer.Option("--minibatch-size", min=1, help=f"Samples in one, for --per-batch. Default: {_SIZE}.")
+    ] = None,
+    minibatches: Annotated[
+        int | None, typer.Option("--minibatches", min=2, help=f"How many, for --per-batch. Default: {_BATCHES}.")
+    ] = None,
     shard_basis: SHARD_BASIS = False,
     check: Annotated[
         str | None, typer.Option("--check", help="pyhessian: also compute the eigenvalues with PyHessian, and compare.")
@@ -59,23 +65,27 @@ def run(
     """
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, seeded, task_file, work_lines
-    from landscape.machine.files import write
     from landscape.measures import provenance
     from landscape.report import figure_breakdown, figure_density, figure_heads, figure_minibatch_spectra, save
-    from landscape.report.exports.spreadsheet import minibatches_csv
     from landscape.spectra import minibatch_spectra, spectrum, uses
 
     if scale != "log" and scale != "linear":
         raise UsageError(f"expected --scale log or linear, found {scale!r}")
     if check not in (None, "pyhessian"):
         raise UsageError(f"expected --check pyhessian, found {check!r}")
+    for option, given in {"--minibatch-size": minibatch_size, "--minibatches": minibatches}.items():
+        if given is not None and not per_batch:
+            raise UsageError(
+                f"expected {option} together with --per-batch, found it alone", fix="add --per-batch, or leave it out"
+            )
+    size, batches = minibatch_size or _SIZE, minibatches or _BATCHES
     task = open_task(checkpoint, naming, terminal)
     objective = objective_of(task, common, naming.split, shard_basis)
     inputs = provenance(objective, common.seed) | task_file(naming) | {
         "command": NAME, "sha256": task.sha256, "split": naming.split, "samples": objective.samples,
         "k": k, "probes": probes, "steps": steps, "scale": scale, "per_layer": per_layer,
         "per_filter": per_filter, **({"per_head": True} if per_head else {}),
-        **({"minibatch_size": minibatch_size, "minibatches": minibatches} if per_batch else {}),
+        **({"minibatch_size": size, "minibatches": batches} if per_batch else {}),
     }  # fmt: skip
     folder = OutputDirectory(common.out or Path(f"{bare_name(checkpoint)}-spectrum"), inputs)
     centre_line(objective, task, checkpoint.name, naming.split, terminal)
@@ -115,12 +125,19 @@ def run(
         )
         folder.written += save(figure, folder.path / "blocks")
     if per_batch:
-        found = minibatch_spectra(objective, minibatch_size, batches=minibatches, generator=seeded(common.seed))
-        terminal.table(_BATCH_HEAD, found.rows())
-        terminal.line(str(found).splitlines()[-1].strip())
-        terminal.unconverged += [] if found.converged.all() else ["eigenvalues of mini-batches"]
-        document["minibatches"] = found.to_json()
-        write(folder.file("minibatches.csv"), minibatches_csv(found).encode())
+        so_far: deque[MinibatchSpectra] = deque(maxlen=1)
+        try:
+            found = minibatch_spectra(objective, size, batches=batches, generator=seeded(common.seed), seen=so_far.append)
+        except KeyboardInterrupt:
+            for part in so_far:
+                _tell_minibatches(terminal, part, folder, document)
+            terminal.note(f"interrupted after {len(so_far[0]) if so_far else 0} of {batches} mini-batches")
+            document["interrupted"] = True
+            folder.json("spectrum.json", document)
+            terminal.document(document)
+            terminal.written(folder.written)
+            raise
+        _tell_minibatches(terminal, found, folder, document)
         figure = figure_minibatch_spectra(
             found, title=f"Curvature of mini-batches, {checkpoint.name}", provenance=made_from, caption=not clean
         )
@@ -140,6 +157,20 @@ def run(
 _BATCH_HEAD = ("", "mean over mini-batches", "95 %", "quartiles", "range", "all samples")
 _BLOCK_HEAD = ("weights", "trace", "", "lambda_max", "", "of top eigenvector")
 _SHOWN = 15
+
+
+def _tell_minibatches(
+    terminal: Terminal, found: "MinibatchSpectra", folder: "OutputDirectory", document: dict[str, Any]
+) -> None:
+    """Eigenvalues of mini-batches: table, CSV, JSON."""
+    from landscape.machine.files import write
+    from landscape.report.exports.spreadsheet import minibatches_csv
+
+    terminal.table(_BATCH_HEAD, found.rows())
+    terminal.line(str(found).splitlines()[-1].strip())
+    terminal.unconverged += [] if found.converged.all() else ["eigenvalues of mini-batches"]
+    document["minibatches"] = found.to_json()
+    write(folder.file("minibatches.csv"), minibatches_csv(found).encode())
 
 
 def _blocks(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NAME = "sweep"
 _ERRORS = {kind.exit_code: kind for kind in (UsageError, UnsafeError, MalformedError, MismatchError, NumericalError)}
 _SLURM = "SLURM"
+_JOBS = 4
 # Words of the command that its jobs do not get; those that take a value.
 _WITH_VALUE = ("--workers", "--slurm-option")
 
@@ -42,8 +43,11 @@ def run(
         bool, typer.Option("--slurm", help="Submit jobs that run this command, and return.", rich_help_panel=_SLURM)
     ] = False,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, metavar="K", help="With --slurm: number of jobs.", rich_help_panel=_SLURM)
-    ] = 4,
+        int | None,
+        typer.Option(
+            "--workers", min=1, metavar="K", help=f"With --slurm: number of jobs. Default: {_JOBS}.", rich_help_panel=_SLURM
+        ),
+    ] = None,
     slurm_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,6 +73,10 @@ def run(
     from landscape.measures import chosen
     from landscape.results import ORDERS
 
+    for option, given in {"--workers": workers, "--slurm-option": slurm_option}.items():
+        if given and not slurm:
+            raise UsageError(f"expected {option} together with --slurm, found it alone", fix="add --slurm, or leave it out")
+    jobs_wanted = workers or _JOBS
     names = listed(measures)
     known = [*ORDERS, *(m.name for m in chosen(names)), *(names if isinstance(names, list) else ())]
     if sort not in known:
@@ -81,8 +89,10 @@ def run(
     output = OutputDirectory(out, folder)
     place = output.path
     if slurm:
-        jobs = submit(_without_slurm(sys.argv[1:]), place / "slurm", workers, slurm_option or [])
-        terminal.note(f"submitted {workers} jobs, with logs in {place / 'slurm'}; for the table: this command without --slurm")
+        jobs = submit(_without_slurm(sys.argv[1:]), place / "slurm", jobs_wanted, slurm_option or [])
+        terminal.note(
+            f"submitted {jobs_wanted} jobs, with logs in {place / 'slurm'}; for the table: this command without --slurm"
+        )
         terminal.line(f"jobs: {', '.join(jobs)}")
         terminal.document({"schema": 1, "results": [], "failed": [], "jobs": jobs})
         return

@@ -66,7 +66,8 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
         ax.plot(steps, edges, color=VERMILLION, ls="--", lw=1.2, label=f"edge of stability: {short(last)}", zorder=2)
     for alarm in history.alarms:
         if alarm.name == name:
-            ax.axvline(alarm.step, color=GREEN, lw=1.1, ls=":", label=f"first above it: {alarm.counted} {alarm.step}")
+            words = "above it from the start" if history.from_the_start(alarm) else "first above it"
+            ax.axvline(alarm.step, color=GREEN, lw=1.1, ls=":", label=f"{words}: {alarm.counted} {alarm.step}")
     if log:
         known = np.concatenate([values[finite], edges[np.isfinite(edges)]])
         log_axis(ax, "y", known.min() / 1.6, known.max() * 1.6)

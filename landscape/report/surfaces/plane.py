@@ -100,6 +100,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         ax.computed_zorder = False  # points of the surface are drawn on it, or dotted and hollow where it hides them
         if field.holds_origin and np.isfinite(seen.at(np.zeros((1, 2))))[0]:
             elevation = seen.elevation(np.zeros(2), AZIMUTH)
+        _computed_in_space(ax, piece, quantity, seen, elevation)
         _tracks_in_space(ax, piece, seen, elevation)
         if field.holds_origin:
             _centre_in_space(ax, seen, elevation)
@@ -222,14 +223,32 @@ def _thin_labels(ax: Axes, labels: Sequence[Text], paths: Sequence[np.ndarray]) 
 
 def _mark_computed(ax: Axes, piece: Slice, quantity: str) -> list[Line2D | Patch]:
     """A dot at every computed point of a plane that is interpolated between them."""
-    between = states(piece, quantity) == INTERPOLATED
-    if not between.any():
+    places, label = _computed(piece, quantity)
+    if not label:
         return []
+    ax.plot(*places.T, zorder=4, gid="computed", **_DOT)
+    return [Line2D([], [], label=label, **(_DOT | {"ms": 5}))]
+
+
+_DOT: dict[str, Any] = {"ls": "", "marker": ".", "color": BLACK, "ms": 1.8, "mew": 0, "alpha": 0.75}
+
+
+def _computed(piece: Slice, quantity: str) -> tuple[np.ndarray, str]:
+    """The computed points (n, 2) of a plane that is interpolated between them, and how many; "" if all are computed."""
+    between = states(piece, quantity) == INTERPOLATED
     i, j = np.nonzero(~between)
-    look: dict[str, Any] = {"ls": "", "marker": ".", "color": BLACK, "ms": 1.8, "mew": 0, "alpha": 0.75}
-    ax.plot(piece.coordinates[0][i], piece.coordinates[1][j], zorder=4, gid="computed", **look)
-    label = f"computed: {len(i):,} of {between.size:,}, interpolated between"
-    return [Line2D([], [], label=label, **(look | {"ms": 5}))]
+    label = f"computed: {len(i):,} of {between.size:,}, interpolated between" if between.any() else ""
+    return np.column_stack([piece.coordinates[0][i], piece.coordinates[1][j]]), label
+
+
+def _computed_in_space(ax: Axes3D, piece: Slice, quantity: str, seen: Heights, elevation: float) -> None:
+    """A dot on the surface at every computed point that it does not hide; the legend has the number of all."""
+    places, label = _computed(piece, quantity)
+    if not label:
+        return
+    shown = places[~seen.hidden(places, elevation, AZIMUTH)]
+    ax.plot(*shown.T, seen.at(shown), zorder=6, gid="computed", **_DOT)
+    ax.plot([], [], label=label, **(_DOT | {"ms": 5}))
 
 
 def _mark_cells(ax: Axes, field: Field) -> list[Line2D | Patch]:

@@ -148,7 +148,19 @@ class WatchHistory(Printed):
         """What stands under the table."""
         optimizer = [self.optimizer] if self.optimizer else []
         memorization = [] if self.memorization is None else [str(self.memorization)]
-        return [*optimizer, *(f"first at {a}" for a in self.alarms), *memorization, *self.remarks, self.time_line()]
+        return [*optimizer, *map(self._told, self.alarms), *memorization, *self.remarks, self.time_line()]
+
+    def from_the_start(self, alarm: Alarm) -> bool:
+        """Whether a measure is above its edge at the first check that has both: nothing was crossed while it was watched."""
+        known = np.isfinite(self.values(alarm.name)) & np.isfinite(self.edges(alarm.name))
+        return alarm.step == int(self.steps[known][0])
+
+    def _told(self, alarm: Alarm) -> str:
+        """An alarm in one line."""
+        if self.from_the_start(alarm):
+            above = f"{alarm.name} {alarm.value:.4g} is above its edge {alarm.edge:.4g}"
+            return f"from the start: {above}, at {alarm.counted} {alarm.step}, the first check with both"
+        return f"first at {alarm}"
 
     def plot(self, ax: "Axes | None" = None, *, measure: str | None = None, caption: bool = False) -> "Axes":
         """Draw a measure against the step with its error and its edge, by default the first one that has an edge.

@@ -30,8 +30,9 @@ _FLOAT32 = 1e-9
 # Relative rounding error of a value in float64, accumulated over many layers.
 _OF_VALUES = 1e-14
 # Most samples for derivatives: in float64 all samples would take longer than many points. Fewer for convolutions on a CPU,
-# which take about ten times as long in float64 as in float32.
-SAMPLES, _CONVOLVED = 1024, 32
+# which take about ten times as long in float64 as in float32: the check must not take longer than a plane of 25 points. Both
+# ways of computing a derivative use the same samples, so that fewer of them hide no disagreement.
+SAMPLES, _CONVOLVED = 1024, 8
 # A fixed method of products, not chosen by timing, so that the check has the same bits in every run.
 _SAME = Method(folded=True)
 # Distance of the points at which slopes are compared, in coordinates, because the slope vanishes at a minimum. The second one

@@ -1,5 +1,7 @@
 """Checks of a line or a plane, printed and stored with it."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +23,9 @@ from landscape.surfaces.checks.check_derivatives import (
 from landscape.surfaces.checks.check_random_axes import check_random_axes
 
 __all__ = ["check_slice", "checked_samples", "difference", "recomputed_places"]
+
+
+FEW_POINTS = 25  # of a grid
 
 
 def check_slice(
@@ -47,11 +52,11 @@ def check_slice(
     Returns:
         The check. Its curvatures d_i^T H d_j are computed twice, from the surface around its centre and from Hessian-vector
         products. If statistics are interpolated, they come only from the surface, since products hold the statistics fixed.
-        If there is no second derivative, they are left out with a reason. The centre is compared to the bit, and two or three
+        If there is no second derivative, they are left out with a reason. The centre is compared to the bit, and one to three
         grid points off the diagonals are computed again.
 
     Cost: one product per direction, 5 (line) or 13 (plane) evaluations and a gradient, in float64 for every dtype, on at most
-        1,024 samples (32 for convolutions on a CPU); with kinks 2 or 4 more gradients. One evaluation for each recomputed
+        1,024 samples (8 for convolutions on a CPU); with kinks 2 or 4 more gradients. One evaluation for each recomputed
         point. Random axes: that of `check_random_axes`.
 
     Accuracy: see `landscape.surfaces.checks.check_derivatives.compared`. A network with a kink exactly at its weights (a unit
@@ -91,6 +96,7 @@ def recomputed_places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The grid points that the check computes again.
 
     They are chosen without the symmetries of a quadratic: its values there change if axes are swapped or the grid is shifted.
+    Three of a plane, two of a line; one of at most `FEW_POINTS`, where each is a noticeable share of the work.
     """
     far, near, half = ([f(n) for n in shape] for f in (lambda n: n - 1 - n // 8, lambda n: n // 4, lambda n: n // 2))
     places: list[tuple[int, ...]]
@@ -98,7 +104,7 @@ def recomputed_places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         places = [(near[0], far[1]), (far[0], shape[1] - 1 - near[1]), (half[0], far[1])]
     else:
         places = [(near[0],), (far[0],)]
-    return list(dict.fromkeys(places))
+    return list(dict.fromkeys(places))[: 1 if math.prod(shape) <= FEW_POINTS else None]
 
 
 def _recomputed(objective: Objective, directions: tuple[Direction, ...], chart: Chart, loss: np.ndarray) -> float | None:

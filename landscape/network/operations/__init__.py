@@ -1,0 +1,1 @@
+"""What a network computes, read from its modules."""

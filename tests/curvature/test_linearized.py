@@ -1,0 +1,82 @@
+"""Gauss-Newton and Fisher products from graphs that are kept: the same products, by every method, and let go in time."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from reference import dense_gauss_newton, sample_gradients
+from torch import Tensor, nn
+
+from landscape.curvature.engine import Engine
+from landscape.curvature.method import Method
+from landscape.objective import Objective
+
+KINDS = {"ggnvp": "_outputs", "fishervp": "_losses"}
+EVERYTHING = Method(folded=True, written_out=True, channels_last=True, smallest=0)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.GELU(), nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(4, 3)
+    )
+    layers[1].running_mean, layers[1].running_var = torch.randn(3), torch.rand(3) + 0.5
+    return layers.eval()
+
+
+def data() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return torch.randn(9, 1, 4, 4, generator=g), torch.randint(0, 3, (9,), generator=g)
+
+
+def objective(**options: object) -> Objective:
+    return Objective(network(), nn.CrossEntropyLoss(), data(), dtype="float64", batch_size=4, **options)
+
+
+def held(o: Objective, kind: str) -> list[object]:
+    return getattr(o._engine, KINDS[kind])._graphs
+
+
+@pytest.mark.parametrize("method", [Method(), EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_fresh_and_kept_products_against_the_dense_matrix(kind, method):
+    o, parts = objective().by(method), (network(), nn.CrossEntropyLoss(), *data())
+    dense = torch.from_numpy({"ggnvp": dense_gauss_newton, "fishervp": sample_gradients}[kind](*parts))
+    eye = torch.eye(o.dim, dtype=torch.float64)
+    product = getattr(o, kind)
+    for _ in range(2):
+        torch.testing.assert_close(product(eye), dense, rtol=0, atol=1e-10 * float(dense.abs().max()))
+    assert len(held(o, kind)) == 3  # one a batch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_network_and_one_matrix_at_a_time(kind):
+    first, second = objective(), objective()
+    v = torch.randn(3, first.dim, dtype=torch.float64)
+    fresh, again = (getattr(first, kind)(v) for _ in range(2))
+    assert torch.equal(fresh, again)
+    for take in (lambda: getattr(second, kind)(v), lambda: first.hvp(v)):
+        assert held(first, kind)
+        take()
+        assert not held(first, kind)
+        assert torch.equal(getattr(first, kind)(v), fresh)
+    elsewhere = first.at(first.theta + 0.1)
+    assert not torch.equal(getattr(elsewhere, kind)(v), fresh)
+    assert torch.equal(getattr(first, kind)(v), fresh)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_network_runs_once_for_many_products(kind, monkeypatch):
+    o, passes = objective(), []
+    v = torch.randn(2, o.dim, dtype=torch.float64)
+    getattr(o, kind)(v)
+    before = Engine.forward
+    monkeypatch.setattr(Engine, "forward", lambda self, *a, **k: passes.append(1) or before(self, *a, **k))
+    getattr(o, kind)(v)
+    assert passes == []
+    o._engine = replace(o._engine, room=-1)  # no room: built again each time, one batch after another
+    getattr(o, kind)(v)  # also measures what the graphs would hold
+    passes.clear()
+    getattr(o, kind)(v)
+    assert len(passes) == 3
+    assert not held(o, kind)
