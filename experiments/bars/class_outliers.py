@@ -73,6 +73,7 @@ def bar(done: list[Item], options: Options) -> Bar:
             "C - 1 = 9 or C = 10",
             f"{', '.join(map(str, counts))} in {len(counts)} networks; the ratio at the gap is {ratios}",
             all(right),
+            statistics.exceptions(len(counts), "networks with another number"),
             numbers={"outliers": counts, "ratio": ratios.to_json()},
         ),
         Claim(

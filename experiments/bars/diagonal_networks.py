@@ -169,18 +169,20 @@ def tau(done: Item, name: str) -> float:
     return float(stats.kendalltau(done["gap"], done[name]).statistic)
 
 
-def interval(done: list[Item], name: str) -> tuple[float, float, float]:
-    """Mean tau over the data sets, and the 95 % interval of the tau of one experiment: a data set, and fifty networks on it.
+def interval(done: list[Item], name: str) -> tuple[float, float, float, float]:
+    """Mean tau over the data sets, the 95 % interval of the tau of one experiment, and how far a published one has to be.
 
-    Both are drawn again, the data set from ours and the networks with replacement. A published tau is one such experiment.
+    An experiment is a data set, and fifty networks on it. Both are drawn again, the data set from ours and the networks with
+    replacement. A published tau is one such experiment: if it comes from these draws, all shifted to one side, it is outside
+    the interval in 80 % of cases for the last of the numbers, whatever the side, and not for a smaller one.
     """
     random, drawn = np.random.default_rng(0), []
     for _ in range(DRAWS):
         own = done[random.integers(len(done))]
         chosen = random.integers(NETWORKS, size=NETWORKS)
         drawn.append(stats.kendalltau(np.take(own["gap"], chosen), np.take(own[name], chosen)).statistic)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(np.mean([tau(d, name) for d in done])), float(low), float(high)
+    low, fifth, fourth, high = (float(x) for x in np.quantile(drawn, (0.025, 0.2, 0.8, 0.975)))
+    return float(np.mean([tau(d, name) for d in done])), low, high, max(fourth - low, high - fifth)
 
 
 def setting(item: Item) -> str:
@@ -198,7 +200,7 @@ def bar(done: list[Item], options: Options) -> Bar:
         "adaptive": "adaptive sharpness", "inv": "geodesic sharpness, metric inv", "mix": "geodesic sharpness, metric mix",
     }  # fmt: skip
     for name, published in PUBLISHED.items():
-        mean, low, high = interval(main, name)
+        mean, low, high, shift = interval(main, name)
         rows[name] = {"published": published, "value": mean, "low": low, "high": high, "taus": [tau(d, name) for d in main]}
         claims.append(
             Claim(
@@ -206,6 +208,7 @@ def bar(done: list[Item], options: Options) -> Bar:
                 f"{published}",
                 f"{mean:.2f}, of one experiment [{low:.2f}, {high:.2f}] ({len(main)} data sets of {NETWORKS} networks)",
                 low <= published <= high,
+                f"a tau of the paper's setting {shift:.2f} from ours",
                 numbers=rows[name],
             )
         )

@@ -137,9 +137,12 @@ def bar(done: list[Item], options: Options) -> Bar:
         number, edge = sum(len(p) > 1 for p in reached), 2 / kind["lr"]
         told = f"reaches {edge:g} in {number} of {len(runs)} runs"
         holds: bool | None = False
+        seen = [statistics.exceptions(len(runs), "runs that do not reach it")]
         numbers: dict[str, Any] = {"reached": number, "edge": edge}
         if number == len(runs):
-            means = statistics.mean([edge * sum(p) / len(p) for p in reached])
+            relative = [sum(p) / len(p) for p in reached]
+            means = statistics.mean([edge * r for r in relative])
+            seen = [s for s in (statistics.equality([relative], SHARE, "%", unit=100), *seen) if s]
             near = sum(abs(r - 1) <= SHARE for p in reached for r in p) / sum(map(len, reached))
             numbers |= {"mean": means.to_json(), "share within 5 %": near, "largest": edge * max(map(max, reached))}
             told += f"; mean after that {means}; {100 * near:.0f} % of the values within 5 %, largest {numbers['largest']:.4g}"
@@ -151,6 +154,7 @@ def bar(done: list[Item], options: Options) -> Bar:
                 published,
                 told,
                 holds,
+                "; ".join(seen),
                 numbers=numbers,
                 question=kind is DIGITS,
             )

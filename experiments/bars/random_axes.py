@@ -90,15 +90,22 @@ def bar(done: list[Item], options: Options) -> Bar:
     claims = []
     for kind in ("known Hessian", "perceptron"):
         runs = [d for d in done if d["item"]["saddle"] == kind]
-        ratio = statistics.mean([float(np.mean(d["curvatures"])) / d["mean eigenvalue"] for d in runs])
+        ratios = [float(np.mean(d["curvatures"])) / d["mean eigenvalue"] for d in runs]
+        depths = [d["lambda_min"] / d["lambda_max"] for d in runs]
+        ratio, low = statistics.mean(ratios), statistics.mean(depths)
         hidden = statistics.mean([float(np.mean(np.array(d["lowest of each plane"]) > 0)) for d in runs])
-        low = statistics.mean([d["lambda_min"] / d["lambda_max"] for d in runs])
+        planes = PLANES * len(runs)  # taken to be independent
+        share = statistics.detectable_share(planes, statistics.hits_above(planes, 0.5))
+        seen = f"a share of {100 * share:.0f} % of {planes} planes"
+        if kind == "perceptron":  # the other has a known lambda_min
+            seen += f", and a lambda_min of {-statistics.departure(depths, 0.0):.2g} of lambda_max"
         claims += [
             Claim(
                 f"the curvature along random axes of a saddle ({kind}) is tr H / P in the mean",
                 "tr H / P (ratio 1)",
                 f"ratio {ratio} ({len(runs)} x {2 * PLANES} axes; within {MARGIN:.0%})",
                 statistics.within(ratio, 1 - MARGIN, 1 + MARGIN),
+                statistics.equality([ratios], MARGIN, "%", unit=100),
                 numbers={"ratio": ratio.to_json()},
                 question=True,
             ),
@@ -108,6 +115,7 @@ def bar(done: list[Item], options: Options) -> Bar:
                 f"{100 * hidden.value:.3g} % [{100 * hidden.low:.3g}, {100 * hidden.high:.3g}] of {PLANES} planes curve "
                 f"upwards in all directions, while lambda_min is {low} of lambda_max",
                 hidden.low > 0.5 and low.high < 0,
+                seen,
                 numbers={"planes": hidden.to_json(), "lambda_min over lambda_max": low.to_json()},
                 question=True,
             ),

@@ -96,10 +96,13 @@ def one(item: Item, place: Place) -> Item:
 def bar(done: list[Item], options: Options) -> Bar:
     """Whether the outliers are exact, where theory says, and the density over the histogram."""
     errors = [max(abs(a / b - 1) for a, b in zip(d["outliers"], d["exact outliers"], strict=True)) for d in done]
-    distances = statistics.mean([d["distance"] / d["range"] for d in done])
+    apart = [d["distance"] / d["range"] for d in done]
+    distances = statistics.mean(apart)
     inside = min(d["inside the band"] for d in done)
     theory = [shifted(s) for s in SPIKES]
-    places = [located([d["outliers"][i] for d in done]) for i in range(len(SPIKES))]
+    found = [[d["outliers"][i] for d in done] for i in range(len(SPIKES))]
+    places = [located(own) for own in found]
+    relative = [[value / t for value in own] for own, t in zip(found, theory, strict=True)]
     exact = all(d["converged"] for d in done) and max(errors) <= KEPT
     claims = [
         Claim(
@@ -118,6 +121,7 @@ def bar(done: list[Item], options: Options) -> Bar:
             statistics.every(
                 [statistics.within(p, (1 - NEAR) * t, (1 + NEAR) * t) for p, t in zip(places, theory, strict=True)]
             ),
+            statistics.equality(relative, NEAR, "%", unit=100, level=statistics.LEVEL / len(SPIKES)),
             numbers={"theory": theory, "means": [p.to_json() for p in places]},
         ),
         Claim(
@@ -127,6 +131,7 @@ def bar(done: list[Item], options: Options) -> Bar:
             f"[{100 * distances.low:.2g}, {100 * distances.high:.2g}] (close: below {100 * CLOSE:g} %); of the smoothed true "
             f"density at least {100 * inside:.3g} % lies in the 95 % band",
             distances.high <= CLOSE,
+            f"a distance {100 * statistics.departure(apart, CLOSE):.2g} % of the range from the bar of {100 * CLOSE:g} %",
             numbers={"distance": distances.to_json(), "inside the band": [d["inside the band"] for d in done]},
             question=True,
         ),

@@ -28,7 +28,7 @@ def rows(runs: Runs) -> list[Row]:
     for setting, arm, batch in kinds:
         if batch not in LARGE:
             continue
-        pairs = _pairs(runs, setting, arm, batch)
+        pairs = paired(runs, setting, arm, batch)
         where = {"setting": setting, "arm": arm, "batch": batch}
         names = dict.fromkeys(name for _, large in pairs for name in large["measures"])
         losses = [(s["train_loss"], b["train_loss"]) for s, b in pairs]
@@ -140,7 +140,7 @@ def directions(runs: Runs, arm: str, found: Mapping[str, Row]) -> list[int]:
     return [direction(found[s]) if s in found else 0 for s in settings(runs, arm)]
 
 
-def _pairs(runs: Runs, setting: str, arm: str, batch: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def paired(runs: Runs, setting: str, arm: str, batch: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """(small, large) of every seed; none if a run did not come down to its loss."""
     of_small = MAIN if arm in (SCALED, STEPS) else arm
     found: dict[tuple[str, int], dict[str, Any]] = {}

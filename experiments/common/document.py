@@ -34,7 +34,9 @@ class Claim:
         published: the paper's number or wording, with its setting.
         ours: our numbers, with intervals.
         holds: whether it holds here; None if these seeds cannot tell.
-        detectable: the smallest effect that these seeds would have found with probability 0.8, in the unit of `ours`.
+        detectable: the smallest effect that these seeds would have found with probability 0.8, in the unit of `ours`: a
+            distance from a published number or a bar, a share of runs, or what makes an equality sure. Empty where nothing
+            depends on seeds: what is proven, or the same to rounding.
         numbers: what `ours` says, as numbers.
         question: asked by this study and by no paper; told beside the verdict, which does not count it.
     """

@@ -136,11 +136,98 @@ def detectable(a: Sequence[float], b: Sequence[float], power: float = 0.8, level
     n, spread = len(d), float(np.std(d, ddof=1)) if len(d) > 2 else math.inf
     if not math.isfinite(spread) or spread == 0:
         return spread
-    drawn = np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, n - 1) / (n - 1))
-    critical = drawn * stats.t.ppf(1 - level / 2, n - 1)
+    critical = _spreads(n) * stats.t.ppf(1 - level / 2, n - 1)
 
     def lacking(effect: float) -> float:
         shift = effect * math.sqrt(n)
         return float(np.mean(stats.norm.cdf(shift - critical) + stats.norm.cdf(-shift - critical))) - power
 
     return spread * float(optimize.brentq(lacking, 0.0, 1e6))
+
+
+def departure(values: Sequence[float], number: float, level: float = LEVEL) -> float:
+    """The smallest distance of the true mean from a published number, or a bar, that is found with probability 0.8.
+
+    As in `detectable`, for the spread that was seen. The test is Student's at `level`; the bootstrap interval of `mean` is
+    shorter for few runs, so claims that are judged by it see more, and are wrong more often than 5 %, as told there.
+    """
+    return detectable(values, [number] * len(values), level=level)
+
+
+def spread_allowed(n: int, margin: float, power: float = 0.8, level: float = LEVEL) -> float:
+    """The largest true standard deviation between n runs with which an equality is told with probability `power`.
+
+    An equality is told if all of Student's interval is within `margin` of a number: |mean - number| + t S / sqrt(n) <= margin,
+    with S the standard deviation of the n runs. The true mean is taken to be that number, and the runs to be normal. So this is
+    a condition on the half-width of the interval: a larger spread makes it too long, even where the equality is true. 0 for one
+    run.
+    """
+    if n < 2:
+        return 0.0
+    half = _spreads(n) * stats.t.ppf(1 - level / 2, n - 1) / math.sqrt(n)  # of the interval, for a true spread of 1
+
+    def lacking(m: float) -> float:
+        return float(np.mean(np.maximum(2 * stats.norm.cdf((m - half) * math.sqrt(n)) - 1, 0.0))) - power
+
+    return margin / float(optimize.brentq(lacking, 0.0, 1e6))
+
+
+def equality(groups: Sequence[Sequence[float]], margin: float, words: str, *, unit: float = 1.0, level: float = LEVEL) -> str:
+    """What the runs of each group could have seen of an equality within `margin`, for the least certain group, as text.
+
+    Told are `spread_allowed` beside the spreads that were seen, and how far beyond the margin a mean has to lie to be found
+    there (`departure`), in `words`, of which `unit` make one of the numbers.
+    """
+    groups = [own for own in groups if len(own) > 2]
+    if not groups:
+        return ""
+    allowed = min(spread_allowed(len(own), margin, level=level) for own in groups)
+    seen, beyond = max(float(np.std(own, ddof=1)) for own in groups), max(departure(own, 0.0, level) for own in groups)
+    return (
+        f"equality, with a true standard deviation of at most {unit * allowed:.2g} {words} between runs (seen: "
+        f"{unit * seen:.2g} or less), and a mean {unit * beyond:.2g} {words} beyond the margin"
+    )
+
+
+def hits_above(runs: int, bar: float, level: float = LEVEL) -> int:
+    """The fewest hits in `runs` for which Clopper and Pearson's interval is all above `bar`; runs + 1 if none are enough."""
+    return next((k for k in range(runs + 1) if stats.binom.sf(k - 1, runs, bar) < level / 2), runs + 1)
+
+
+def detectable_share(runs: int, hits: int = 1, power: float = 0.8) -> float:
+    """The smallest true share with which `hits` or more of `runs` independent runs are seen with probability `power`.
+
+    The binomial distribution's P(X >= hits) grows with the share, and is `power` at the quantile `power` of the beta
+    distribution (hits, runs - hits + 1). With `hits` the number that refutes a claim, as one run does of what should be so in
+    all, or `hits_above` of a bar, this is the smallest share that would have refuted it. Infinite if no number of hits does.
+    """
+    return float(stats.beta.ppf(power, hits, runs - hits + 1)) if hits <= runs else math.inf
+
+
+def exceptions(runs: int, words: str) -> str:
+    """What so many runs could have seen of exceptions to what should be so in all of them: the smallest share, as text."""
+    return f"{100 * detectable_share(runs):.2g} % of {words}"
+
+
+def detectable_of(low: float, high: float, power: float = 0.8, level: float = LEVEL) -> float:
+    """The smallest effect that is found with probability `power` by a statistic with this 95 % interval, taken to be normal.
+
+    The test has `level`, on two sides, and the standard error is that of the interval. A correlation near 1 has a shorter
+    interval than one near 0: among many of the same runs, the longest is that of the smallest effects.
+    """
+    error = (high - low) / (2 * stats.norm.ppf(0.975))
+    return float(error * (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)))
+
+
+def detectable_tau(n: int, power: float = 0.8, level: float = LEVEL) -> float:
+    """The smallest Kendall's tau of n runs that is found with probability `power`, as `detectable_of` its error without ties.
+
+    That is sqrt(2 (2 n + 5) / (9 n (n - 1))) where the two are independent (Kendall 1938).
+    """
+    error = math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
+    return float(error * (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)))
+
+
+def _spreads(n: int) -> np.ndarray:
+    """4000 quantiles of the sample's standard deviation, of n normal numbers of standard deviation 1."""
+    return np.asarray(np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, n - 1) / (n - 1)))

@@ -15,8 +15,10 @@ from experiments.common.statistics import (
     detectable,
     difference,
     direction,
+    equality,
     every,
     everywhere,
+    exceptions,
     exp,
     mean,
     paired_p,
@@ -103,21 +105,21 @@ def _fits(known: Runs) -> Claim:
         "training accuracy 99 to 100 % for random labels on CIFAR-10, and for all kinds of pixels",
         f"lowest training accuracy of {len(fit)} runs {min(fit):.1%}; lowest share of wrong labels memorized {min(wrong):.1%}",
         min(fit) >= FITTED,
+        exceptions(len(fit), "runs that do not fit"),
         numbers={"lowest_train_accuracy": min(fit), "lowest_share_of_wrong_labels_fitted": min(wrong), "runs": len(fit)},
     )
 
 
 def _chance(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
-    found = {
-        f"{d} {n}": mean(known.of("test_accuracy", part="fit", data=d, network=n, condition="random labels"))
-        for d, n in networks
-    }
+    tests = [known.of("test_accuracy", part="fit", data=d, network=n, condition="random labels") for d, n in networks]
+    found = {f"{d} {n}": mean(own) for (d, n), own in zip(networks, tests, strict=True)}
     return Claim(
         "with random labels the test accuracy is that of chance",
         "9.8 to 10.6 % on CIFAR-10",
         "; ".join(f"{k}: {100 * v.value:.1f} % [{100 * v.low:.1f}, {100 * v.high:.1f}]" for k, v in found.items())
         + "; chance: all of the interval from 7.5 to 12.5 %",
         every([within(v, *CHANCE) for v in found.values()]),
+        equality(tests, (CHANCE[1] - CHANCE[0]) / 2, "points", unit=100),
         numbers={k: v.to_json() for k, v in found.items()},
     )
 
@@ -125,7 +127,7 @@ def _chance(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
 def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
     ratios: dict[str, Interval] = {}
     faster: dict[str, Interval] = {}
-    p, p_noise, pairs = [], [], []
+    p, p_noise, pairs, noisy = [], [], [], []
     censored: dict[str, int] = {}
     for d, n in networks:
         logs = {c: np.log(known.of("epochs_to_fit", part="fit", data=d, network=n, condition=c)) for c in CONDITIONS}
@@ -139,8 +141,12 @@ def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
         for noise in ("random pixels", "gaussian"):
             faster[f"{d} {n}, {noise}"] = difference(logs[noise], slowest)
             p_noise.append(paired_p(logs[noise], slowest))
+            noisy.append((logs[noise], slowest))
     q = dict(zip((*ratios, *faster), (*adjusted(p), *adjusted(p_noise)), strict=True))
-    power = max(exp(detectable(*pair, level=asked(adjusted(p)))) for pair in pairs)
+    power, power_noise = (
+        max(exp(detectable(*pair, level=asked(adjusted(tests)))) for pair in own)
+        for own, tests in ((pairs, p), (noisy, p_noise))
+    )
     unfitted = "".join(f"; {count} runs of {k} never fitted and count with all their epochs" for k, count in censored.items())
 
     def told(found: dict[str, Interval]) -> str:
@@ -178,6 +184,7 @@ def _slower(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
             everywhere([direction(v, q[k]) for k, v in faster.items()], -1)
             if complete("random labels", "random pixels", "gaussian")
             else None,
+            f"a factor of {power_noise:.2f}",
             numbers=numbers(faster),
         ),
     ]
@@ -212,7 +219,7 @@ def _declines(known: Runs, networks: Sequence[tuple[str, str]]) -> Claim:
 
 
 def _regularizers(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Claim]:
-    kept, limits, gains = {}, {}, {}
+    kept, limits, gains, changes, fewest = {}, {}, {}, [], []
     for d, n in networks:
         for kind in REGULARIZERS[1:]:
             at = {"part": "regularizers", "data": d, "network": n}
@@ -222,6 +229,8 @@ def _regularizers(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Clai
                 limits[f"{d} {n}, {kind}"] = known.stopped_by_epochs(**at, regularizer=kind, condition="random labels")
                 own, none = (known.of("test_accuracy", **at, regularizer=k, condition="clean") for k in (kind, "none"))
                 gains[f"{d} {n}, {kind}"] = difference(own, none)
+                changes.append(np.subtract(own, none).tolist())
+                fewest.append(len(noise))
     told = "; ".join(f"{k}: {100 * v.value:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]" for k, v in gains.items())
     return [
         Claim(
@@ -232,6 +241,7 @@ def _regularizers(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Clai
             + "".join(f"; {k}: {count} runs ended with their epochs" for k, count in limits.items() if count),
             # A run that had no more epochs does not show that more would not have done it.
             every([True if v >= FITTED else None if limits[k] else False for k, v in kept.items()]),
+            exceptions(min(fewest), "the runs of one kind that do not fit"),
             numbers=kept,
         ),
         Claim(
@@ -239,6 +249,7 @@ def _regularizers(known: Runs, networks: Sequence[tuple[str, str]]) -> list[Clai
             "3.6 points at most for Inception, 5.2 for AlexNet, 1.0 for a perceptron (table 1)",
             f"{told} points (few: all of the interval within {100 * SMALL:g})",
             every([within(v, -SMALL, SMALL) for v in gains.values()]),
+            equality(changes, SMALL, "points", unit=100),
             numbers={k: v.to_json() for k, v in gains.items()},
         ),
     ]

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 import landscape as ls
 from experiments.common.document import Claim, read, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import Interval
+from experiments.common.statistics import Interval, detectable_share, hits_above
 from experiments.common.work import Item
 from experiments.memorization_alarm.runs import ELSEWHERE, LEVELS, PROBE, untold
 from landscape.results import Check, Estimate, WatchHistory
@@ -130,6 +130,8 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
             f"{round(false.value * false.n)} of {false.n} runs: {percent(false)}; threshold {limit:g}, a factor of "
             f"{math.exp(limit):.3g}",
             True if false.high <= RATE else False if false.low > RATE else None,
+            f"a true rate of {100 * detectable_share(false.n, hits_above(false.n, RATE)):.3g} % as too high, and one of "
+            f"{100 * (1 - detectable_share(false.n, hits_above(false.n, 1 - RATE))):.2g} % as low enough",
             numbers=first["false"],
             question=True,
         )
@@ -145,6 +147,8 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
                 + ("" if row["when"] is None else f"; median at {row['when']:.2g} of the epochs to that half")
                 + ("" if row["fitted"] is None else f", with {row['fitted']:.0%} of the wrong labels fitted"),
                 True if found.low >= ENOUGH else False if found.high < ENOUGH else None,
+                f"a true share of {100 * (1 - detectable_share(found.n, hits_above(found.n, 1 - ENOUGH))):.3g} % as too low, "
+                f"and one of {100 * detectable_share(found.n, hits_above(found.n, ENOUGH)):.3g} % as enough",
                 numbers=row,
                 question=True,
             )
@@ -158,6 +162,7 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
                 "a question of the toolkit's, without a published number",
                 f"{heard} of {noisy} runs with 20 to 80 % of labels redrawn, {wrong} of {clean} clean ones (seven checks)",
                 heard > 0.5 * noisy,
+                f"a true share of {100 * detectable_share(noisy, noisy // 2 + 1):.3g} % as more than half",
                 question=True,
             )
         )
@@ -189,12 +194,17 @@ def _elsewhere(rows: Sequence[Item]) -> Claim:
     false = [f"{row['setting']}: {round(row['false']['value'] * row['clean'])} of {row['clean']} clean" for row in rows]
     heard = [f"{row['labels 40%']['sounded']} of {row['labels 40%']['runs']} noisy" for row in rows]
     answers = [row["false"]["value"] <= RATE and row["labels 40%"]["in_time"]["value"] >= ENOUGH for row in rows]
+    clean, noisy = (min(row["clean"] for row in rows), min(row["labels 40%"]["runs"] for row in rows))
+    # One rate is refuted by the first share above it, the other by the first below it.
+    rate = detectable_share(clean, math.floor(RATE * clean) + 1)
+    missed = detectable_share(noisy, noisy - math.ceil(ENOUGH * noisy) + 1)
     return Claim(
         f"the threshold also holds in other settings: at most {RATE:.0%} false alarms, and in time in at least {ENOUGH:.0%} of "
         "runs with 40 % of labels redrawn",
         "a question of the toolkit's, without a published number",
         "; ".join(f"{a}, {b}" for a, b in zip(false, heard, strict=True)),
         all(answers),
+        f"in one setting, a true rate of {100 * rate:.3g} % as too high and a share of {100 * (1 - missed):.3g} % as too low",
         numbers={row["setting"]: {"false": row["false"], "labels 40%": row["labels 40%"]} for row in rows},
         question=True,
     )

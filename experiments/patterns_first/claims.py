@@ -16,6 +16,7 @@ from experiments.common.statistics import (
     detectable,
     difference,
     direction,
+    equality,
     every,
     everywhere,
     exp,
@@ -219,11 +220,12 @@ def at_edge(run: Item) -> float | None:
 
 
 def _edge(known: Runs) -> Claim:
-    words, numbers = [], {}
+    words, numbers, plateaus = [], {}, []
     near: list[bool | None] = []
     for c in ("clean", "labels 40%"):
         found = known.of(at_edge, c, "descent")
         there = [v for v in found if math.isfinite(v)]
+        plateaus.append(there)
         told = mean(there) if there else Interval(math.nan, math.nan, math.nan, 0)
         plateau = f"{told} of 2 / lr in {len(there)}" if there else "no plateau in any"
         words.append(f"{c}: {plateau} of {len(found)} seeds")
@@ -235,6 +237,7 @@ def _edge(known: Runs) -> Claim:
         f"{'; '.join(words)} (mean from the first to the last time above it; at least {FEWEST} points above it; within "
         f"{NEAR:.0%} is near)",
         every(near),
+        equality(plateaus, NEAR, "% of 2 / lr", unit=100),
         numbers=numbers,
         question=True,
     )

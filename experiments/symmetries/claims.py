@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.common.document import KEPT, Claim, verdict
+from experiments.common.statistics import exceptions
 from experiments.common.work import Item
 from experiments.symmetries.figure import ALL, CLEAN, NOISE, PAIR
 from experiments.symmetries.runs import MEASURES, SAMPLES
@@ -45,6 +46,7 @@ def judged(rows: Sequence[Item], seeds: int) -> Item:
             "Dinh et al. 2017 for rectified networks: any sharpness for one function",
             f"{len(faked)} of {len(open_)} such measures, in all of {seeds} seeds",
             len(faked) == len(open_),
+            exceptions(seeds, "seeds in which a measure is not faked"),
             numbers={"faked": faked, "can be faked": [row["measure"] for row in open_]},
             question=True,
         ),

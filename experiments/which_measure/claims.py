@@ -7,7 +7,7 @@ from scipy import stats
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import every, everywhere
+from experiments.common.statistics import LEVEL, asked, detectable_of, detectable_tau, every, everywhere
 from experiments.common.work import Item
 from experiments.which_measure.networks import MEASURED
 from experiments.which_measure.ranking_table import side
@@ -22,7 +22,7 @@ def judged(populations: dict[str, Item], given: Options) -> Item:
     rows = [(data, row) for data, p in populations.items() for row in p["table"] if row["trained"] and row["attacked"]]
     known = {(data, row["measure"]): row for data, row in rows}
     claims = [
-        _faked(rows), _proven(rows), _disagree(populations, known), _magnitude(populations, known),
+        _faked(populations, rows), _proven(rows), _disagree(populations, known), _magnitude(populations, known),
         _products(populations, known), _robust(rows), _granulated(rows), _beyond(rows, labels=False),
         _beyond(rows, labels=True),
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def _told(found: Item) -> str:
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def _faked(rows: Sequence[tuple[str, Item]]) -> Claim:
+def _faked(populations: dict[str, Item], rows: Sequence[tuple[str, Item]]) -> Claim:
     apart = [(d, r) for d, r in rows if not r["proven"] and side(r["trained"]["auc"], 0.5)]
     turned = [(d, r) for d, r in apart if side(r["attacked"]["auc"], 0.5) == -side(r["trained"]["auc"], 0.5)]
     spared = [f"{r['measure']} ({d})" for d, r in apart if (d, r) not in turned]
@@ -80,6 +80,7 @@ def _faked(rows: Sequence[tuple[str, Item]]) -> Claim:
         f"{len(turned)} of {len(apart)} such measures that separate the networks as trained separate them the other way round"
         + (f"; not {', '.join(spared)}" if spared else ""),
         len(turned) == len(apart) if apart else None,
+        _detectable(populations),
         numbers={"turned": [f"{r['measure']} ({d})" for d, r in turned], "not turned": spared},
         question=True,
     )
@@ -125,6 +126,7 @@ def _magnitude(populations: dict[str, Item], known: dict[tuple[str, str], Item])
         "among the best of 40 measures (Jiang et al. 2020)",
         "; ".join(f"{d}: τ = {_told(t)}, rank {ranks[d]} of {total[d]}" for d, t in found.items()),
         every([everywhere([side(t, 0.0) for t in found.values()]), all(ranks[d] <= total[d] / 4 for d in found)]),
+        _smallest_tau(populations, known),
         numbers={d: t | {"rank": ranks[d], "of": total[d]} for d, t in found.items()},
     )
 
@@ -136,6 +138,7 @@ def _products(populations: dict[str, Item], known: dict[tuple[str, str], Item]) 
         "negative (Jiang et al. 2020)",
         "; ".join(f"{d}: τ = {_told(t)}" for d, t in found.items()),
         everywhere([side(t, 0.0) for t in found.values()], -1),
+        _smallest_tau(populations, known),
         numbers=found,
     )
 
@@ -144,12 +147,15 @@ def _robust(rows: Sequence[tuple[str, Item]]) -> Claim:
     errors = [(d, r["measure"], r["trained"]["sign_error"]) for d, r in rows if r["trained"]["sign_error"]["low"] is not None]
     good = [f"{m} ({d}) {_told(e)}" for d, m, e in errors if e["value"] < 0.5]
     sure = sum(e["low"] > 0.5 for *_, e in errors)
+    seen = [0.5 + detectable_of(e["low"], e["high"]) for *_, e in errors]
     return Claim(
         "no measure orders the gap in every environment: the worst sign error of each is at least that of a coin",
         "every measure fails in at least one environment (Dziugaite et al. 2020)",
         f"{len(errors) - len(good)} of {len(errors)} have a worst sign error of 1/2 or more, {sure} with an interval above 1/2"
         + (f"; below: {', '.join(good)}" if good else ""),
         every([e["low"] > 0.5 or (False if e["high"] < 0.5 else None) for *_, e in errors]),
+        f"an error of {min(seen):.2f} by the measure with the shortest interval; by {sum(s > 1 for s in seen)} of {len(seen)} "
+        "not even one of 1",
         numbers={"below one half": good, "surely above": sure, "all": len(errors)},
     )
 
@@ -166,14 +172,17 @@ def _granulated(rows: Sequence[tuple[str, Item]]) -> Claim:
         f"{len(kept)} of {len(known)} have an interval above 0; the largest, {best}: Ψ = {_told(known[best])}, by what changes "
         + ", ".join(f"{name} {value:.2f}" for name, value in known[best]["by_hyperparameter"].items() if value is not None),
         True if kept else None,
+        _least_certain("Ψ", [(d, r["attacked"]["psi"]) for d, r in rows if r["proven"]], {}),
         numbers=kept,
         question=True,
     )
 
 
 def _beyond(rows: Sequence[tuple[str, Item]], *, labels: bool) -> Claim:
-    own = {f"{r['measure']} ({d})": r for d, r in rows if r["proven"]}
-    found = {name: r["within_labels"] if labels else r["attacked"]["partial"] for name, r in own.items()}
+    tests = [(d, r, r["within_labels"] if labels else r["attacked"]["partial"]) for d, r in rows]
+    found = {f"{r['measure']} ({d})": rho for d, r, rho in tests if r["proven"]}
+    # q-values are over all measures of a data set, with a proof or without.
+    level = {d: asked([rho["q"] for e, _, rho in tests if e == d]) for d, *_ in tests}
     kept = {name: rho for name, rho in found.items() if side(rho, 0.0)}
     best = max(found, key=lambda name: abs(found[name]["value"]))
     return Claim(
@@ -183,6 +192,7 @@ def _beyond(rows: Sequence[tuple[str, Item]], *, labels: bool) -> Claim:
         f"{len(kept)} of {len(found)}; the strongest, {best}: partial ρ = {_told(found[best])}"
         + ("" if labels else "; the share of wrong labels varies with the gap and is not fixed here"),
         True if kept else None,  # finding none is not finding that there is none
+        _least_certain("|ρ|", [(d, rho) for d, r, rho in tests if r["proven"]], level),
         numbers=kept,
         question=labels,
     )
@@ -193,3 +203,20 @@ def _detectable(populations: dict[str, Item]) -> str:
     z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
     sizes = {d: (p["generalized"], p["memorized"]) for d, p in populations.items()}
     return "; ".join(f"{d}: an AUC of {0.5 + z * math.sqrt((m + n + 1) / (12 * m * n)):.2f}" for d, (m, n) in sizes.items())
+
+
+def _smallest_tau(populations: dict[str, Item], known: dict[tuple[str, str], Item]) -> str:
+    """The smallest |τ| that these numbers of networks find with probability 0.8, among the tests of all measures."""
+    level = {d: asked([r["trained"]["tau"]["q"] for (e, _), r in known.items() if e == d]) for d in populations}
+    sizes = {d: p["generalized"] + p["memorized"] for d, p in populations.items()}
+    return "; ".join(f"{d}: |τ| = {detectable_tau(n, level=level[d]):.2f}" for d, n in sizes.items())
+
+
+def _least_certain(symbol: str, found: Sequence[tuple[str, Item]], level: dict[str, float]) -> str:
+    """The smallest correlation that is found with probability 0.8 where its interval is the longest, for each data set."""
+    seen = {}
+    for d in dict.fromkeys(d for d, _ in found):
+        ends = [(v["low"], v["high"]) for e, v in found if e == d and v["low"] is not None]
+        seen[d] = max((detectable_of(*pair, level=level.get(d, LEVEL)) for pair in ends), default=math.inf)
+    told = (f"{d}: {f'{symbol} = {v:.2f}' if v < 1 else f'no {symbol} below 1'}" for d, v in seen.items())
+    return "; ".join(told) + " by the least certain measure"
