@@ -68,6 +68,7 @@ class Engine(ForwardPass):
         out = torch.zeros_like(v)
         with self.derivatives(theta):
             if self._kept.fits is None:
+                self._kept.alone()
                 self._kept.fits = self.graph_bytes(theta) <= self.room
             for graph in self._kept.graphs(theta, lambda: self.first_order(theta)):
                 if self.method.together and len(v) > 1:
@@ -156,6 +157,7 @@ class Engine(ForwardPass):
         out = torch.zeros_like(v)
         with self.derivatives(theta):
             if kept.fits is None:
+                kept.alone()
                 leaves = self.leaves(theta)
                 held = self._extrapolated(lambda batch: saved_bytes(lambda: linearized(leaves, batch, 1.0), leaves))
                 kept.fits = held <= self.room

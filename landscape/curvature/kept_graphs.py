@@ -44,18 +44,22 @@ class Kept(Generic[Graph]):
             yield from self._graphs
             return
         self.clear()
+        self.alone()
         if not self.fits:
             yield from build()
             return
-        other = _owner() if _owner is not None else None
-        if other is not None and other is not self:
-            other.clear()
         graphs = []
         for graph in build():
             graphs.append(graph)
             yield graph
         # Graphs are kept only after a full round without an error.
         self._theta, self._graphs, _owner = theta, graphs, ref(self)
+
+    def alone(self) -> None:
+        """Release the graphs of any other matrix or network: the budget is for one set, also while one is built or measured."""
+        other = _owner() if _owner is not None else None
+        if other is not None and other is not self:
+            other.clear()
 
     def clear(self) -> None:
         """Release the graphs."""

@@ -8,6 +8,7 @@ from reference import dense_gauss_newton, sample_gradients
 from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
+from landscape.curvature.linearized import Linearized
 from landscape.curvature.method import Method
 from landscape.objective import Objective
 
@@ -79,4 +80,24 @@ def test_the_network_runs_once_for_many_products(kind, monkeypatch):
     passes.clear()
     getattr(o, kind)(v)
     assert len(passes) == 3
+    assert not held(o, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_graphs_that_do_not_fit_are_built_without_those_of_another_matrix_beside_them(kind, monkeypatch):
+    o = objective()
+    v = torch.randn(2, o.dim, dtype=torch.float64)
+    beside, before = [], Linearized.of
+    o.hvp(v)
+    kept = o._engine._kept
+    assert kept._graphs
+    monkeypatch.setattr(Linearized, "of", lambda *a: beside.append(len(kept._graphs)) or before(*a))
+    expected = getattr(o, kind)(v)  # measured and kept
+    assert set(beside) == {0}
+    o.hvp(v)
+    assert kept._graphs
+    getattr(o._engine, KINDS[kind]).fits = False
+    beside.clear()
+    assert torch.equal(getattr(o, kind)(v), expected)
+    assert beside == [0, 0, 0]
     assert not held(o, kind)
