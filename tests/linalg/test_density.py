@@ -319,6 +319,39 @@ def test_copies_of_an_outlier_share_its_weight_where_no_basis_is_stored(dtype):
     assert (truth <= dropped.upper + 1e-9).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_as_many_steps_as_weights_are_not_exact_where_no_basis_is_stored(dtype):
+    values = np.r_[50.0, 100.0, np.linspace(-1, 1, 38)]
+    matrix = torch.diag(torch.from_numpy(values)).to(dtype)
+    options = {"probes": 4, "steps": 40, "scale": "linear", "sigma": 0.02, "points": 8192}
+    kept, dropped = (estimate(matrix, stored=stored, **options) for stored in (True, False))
+    inner = [len(set(np.abs(values[:, None] - row).argmin(0))) for row in dropped.nodes]
+    assert max(inner) < 40, "the recurrence found every eigenvalue: the test shows nothing"
+    # Beside the noise of the probes, which both have, the band shows what the nodes leave open.
+    assert (dropped.upper - dropped.lower).sum() > 1.05 * (kept.upper - kept.lower).sum()
+    for place in (50.0, 100.0):
+        resolved = [d.resolution[np.abs(d.grid - place).argmin()] for d in (kept, dropped)]
+        assert resolved[1] == pytest.approx(resolved[0], rel=0.05)
+        assert resolved[1] > 40
+    truth = smoothed(values, dropped)
+    assert ((truth >= dropped.lower - 1e-9) & (truth <= dropped.upper + 1e-9)).all()
+
+
+def test_copies_and_nodes_without_weight_are_one_node():
+    nodes = np.array([0.0, 1e-3, 98.0, 100 - 2e-14, 100, 100 + 1e-14])
+    rule = Rule(nodes, np.array([0.5, 0.2, 1e-40, 1e-9, 0.3 - 2e-9, 1e-9])).distinct(20 * 2.2e-16)
+    np.testing.assert_allclose(rule.nodes, [0.0, 1e-3, 100.0], rtol=1e-15)
+    np.testing.assert_allclose(rule.weights, [0.5, 0.2, 0.3], rtol=1e-14)
+    dense = Rule(np.linspace(0, 1, 101), np.full(101, 1 / 101)).distinct(0.05)
+    assert 16 < len(dense.nodes) < 25  # groups no wider than that, not one
+
+
+def test_a_recurrence_that_ended_is_exact_at_any_number_of_steps():
+    found = estimate(2.0 * torch.eye(50, dtype=torch.float64), probes=3, steps=1, stored=False, sigma=0.1)
+    np.testing.assert_allclose(found.upper, found.density)
+    np.testing.assert_allclose(found.lower, found.density)
+
+
 def test_without_a_stored_basis_three_vectors_a_probe_are_enough():
     few = estimate(probes=3, steps=12, stored=False, memory=24.0 * len(DENSE))
     np.testing.assert_allclose(few.nodes, estimate(probes=3, steps=12, stored=False).nodes, atol=1e-9)

@@ -26,6 +26,8 @@ WIDEST = 0.25
 # Level of the band for the whole curve: Student's interval at every point, its tails divided by the number of steps
 # (Bonferroni). A pointwise level is not enough: a spectrum that is one narrow bulk is right or wrong as a whole.
 LEVEL = 0.95
+# Without a stored basis, the copies of an eigenvalue lie within this many eps of the largest; 5 were measured in float64.
+ROUNDING = 20.0
 
 
 def spectral_density(
@@ -83,12 +85,12 @@ def spectral_density(
     bytes; 3 * probes * P values if the bases are not stored.
 
     Accuracy: full reorthogonalization, so weights are those of exact arithmetic. Where the bases are not stored, an outer
-    eigenvalue may appear as several nodes, which share its weight; see `landscape.linalg.krylov.recurrence`. m nodes do not
-    determine how the mass lies between them: between two neighbours the share below t is known only within the sum of their
-    weights (Chebyshev, Markov, Stieltjes). A kernel that is close to a polynomial of degree 2m - 1 is integrated with an
-    error of at most twice that distance. The band uses the tighter of the two bounds at every point: the second where the
-    kernel is wide compared with range / m, the first near zero on the log scale, where nothing finer than `resolution` is
-    resolved.
+    eigenvalue may appear as several nodes, which share its weight (`landscape.linalg.krylov.recurrence`), and P steps are not
+    exact; bands and resolution take copies as one. m nodes do not determine how the mass lies between them: between two
+    neighbours the share below t is known only within the sum of their weights (Chebyshev, Markov, Stieltjes). A kernel that is
+    close to a polynomial of degree 2m - 1 is integrated with an error of at most twice that distance. The band uses the tighter
+    of the two bounds at every point: the second where the kernel is wide compared with range / m, the first near zero on the
+    log scale, where nothing finer than `resolution` is resolved.
 
     Reference: Ubaru, Chen, Saad 2017, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature; Lin, Saad, Yang 2016,
     arXiv:1308.5467; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159. Bounds: see `landscape.linalg.krylov.quadrature_error`.
@@ -130,6 +132,8 @@ def spectral_density(
     for i, rule in enumerate(rules):
         nodes[i] = rule.nodes[-1]
         nodes[i, : len(rule.nodes)], weights[i, : len(rule.nodes)] = rule.nodes, rule.weights
+    if not stored:
+        rules = [rule.distinct(ROUNDING * torch.finfo(dtype).eps) for rule in rules]
     largest = float(np.abs(nodes).max())
     if scale == "linear":
         linthresh = None
@@ -200,7 +204,9 @@ def _quadratures(
         if seen is not None and isinstance(basis, KrylovBasis):
             seen(basis)
         theta, vectors = eigh_tridiagonal(basis.diagonal, np.array(beta[:-1]))
-        rules.append(Rule(theta, vectors[0] ** 2, exact=len(theta) < steps or len(theta) == products.dim))
+        # P steps of a recurrence that loses its orthogonality do not close the space.
+        exact = beta[-1] == 0 or (stored and len(theta) == products.dim)
+        rules.append(Rule(theta, vectors[0] ** 2, exact))
     return rules
 
 
