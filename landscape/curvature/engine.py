@@ -96,23 +96,29 @@ class Engine(ForwardPass):
     def graph_bytes(self, theta: Float[Tensor, " P"], samples: int | None = None) -> float:
         """Estimated bytes of the first-order graphs of this many samples, extrapolated from one sample and two.
 
-        Infinite if batches of one sample do not allow an extrapolation.
+        Where the data do not divide, or in batches of one sample, in proportion to the largest batch. Infinite if unknown.
         """
         if self.held is not None:
             return self.held.of(samples or sum(len(b) for b, _ in self.own)) + self.held.once * (len(self.own) - 1)
-        leaves, like = self.leaves(theta), replace(self, method=replace(self.method, smallest=0))
-        return self._extrapolated(lambda batch: saved_bytes(lambda: like._slope(leaves, batch), leaves), samples)
+        leaves = self.leaves(theta)
+        return self._extrapolated(lambda like, batch: saved_bytes(lambda: like._slope(leaves, batch), leaves), samples)
 
-    def _extrapolated(self, held: Callable[[Batch], int], samples: int | None = None) -> float:
-        """Bytes that graphs of all samples hold, or of so many, by those of one sample and of two; infinite if unknown."""
+    def _extrapolated(self, held: Callable[["Engine", Batch], int], samples: int | None = None) -> float:
+        """Bytes that graphs of all samples hold, or of so many, by those of one sample and of two; infinite if unknown.
+
+        `held` tells the bytes of a batch's graph, by the engine that it is given.
+        """
         batch = max(self.batches, key=len)
-        if len(batch) < 2 or not self.divisible:
-            return math.inf
+        wanted = samples or sum(len(b) for b, _ in self.own)
+        # With so few samples no operation would reach the threshold.
+        few = replace(self, method=replace(self.method, smallest=0))
         try:
-            one, two = held(batch[:1]), held(batch[:2])
+            if len(batch) < 2 or not self.divisible:
+                return held(self, batch) / len(batch) * wanted
+            one, two = held(few, batch[:1]), held(few, batch[:2])
         except RuntimeError:  # a network that uses `torch.func` does not allow saved-tensor hooks
             return math.inf
-        return float(max(two - one, 0)) * (samples or sum(len(b) for b, _ in self.own)) + one * len(self.own)
+        return float(max(two - one, 0)) * wanted + one * len(self.own)
 
     def held_at_once(self, theta: Float[Tensor, " P"], samples: int | None = None) -> int:
         """Bytes of graphs alive in a product: of all batches if they are kept, otherwise of the largest; 0 if unknown."""
@@ -128,30 +134,30 @@ class Engine(ForwardPass):
         """
         self.loss.require_outputs("Gauss-Newton products")
 
-        def linearized(leaves: dict[str, Tensor], batch: Batch, share: float) -> Linearized:
-            with self.method.graph(), in_blocks():  # without the loss, so that it does not tell whether anything is large
-                output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
-            return Linearized.of(leaves, output, self.loss_curvature(output, batch), share)
+        return self._weighted_product(theta, v, self._outputs, Engine._linear_outputs)
 
-        return self._weighted_product(theta, v, self._outputs, linearized)
+    def _linear_outputs(self, leaves: dict[str, Tensor], batch: Batch, share: float) -> Linearized:
+        with self.method.graph(), in_blocks():  # without the loss, so that it does not tell whether anything is large
+            output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
+        return Linearized.of(leaves, output, self.loss_curvature(output, batch), share)
 
     def fishervp(self, theta: Float[Tensor, " P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """F v, F = sum_n w_n g_n g_n^T / sum_n w_n with the gradient g_n of each sample, for k vectors. Cost: as `ggnvp`."""
 
-        def linearized(leaves: dict[str, Tensor], batch: Batch, share: float) -> Linearized:
-            with self.method.graph():
-                losses = self.per_sample(leaves, self.method.laid_out(batch))
-            weights = batch.sample_weights.to(losses)
-            return Linearized.of(leaves, losses, lambda slopes: slopes * weights / weights.sum(), share)
+        return self._weighted_product(theta, v, self._losses, Engine._linear_losses)
 
-        return self._weighted_product(theta, v, self._losses, linearized)
+    def _linear_losses(self, leaves: dict[str, Tensor], batch: Batch, share: float) -> Linearized:
+        with self.method.graph():
+            losses = self.per_sample(leaves, self.method.laid_out(batch))
+        weights = batch.sample_weights.to(losses)
+        return Linearized.of(leaves, losses, lambda slopes: slopes * weights / weights.sum(), share)
 
     def _weighted_product(
         self,
         theta: Float[Tensor, " P"],
         v: Float[Tensor, "k P"],
         kept: Kept[Linearized],
-        linearized: Callable[[dict[str, Tensor], Batch, float], Linearized],
+        linearized: Callable[["Engine", dict[str, Tensor], Batch, float], Linearized],
     ) -> Float[Tensor, "k P"]:
         """sum over batches of J^T W J v for k vectors, by graphs that are kept if they fit."""
         out = torch.zeros_like(v)
@@ -159,9 +165,9 @@ class Engine(ForwardPass):
             if kept.fits is None:
                 kept.alone()
                 leaves = self.leaves(theta)
-                held = self._extrapolated(lambda batch: saved_bytes(lambda: linearized(leaves, batch, 1.0), leaves))
+                held = self._extrapolated(lambda like, b: saved_bytes(lambda: linearized(like, leaves, b, 1.0), leaves))
                 kept.fits = held <= self.room
-            for graph in kept.graphs(theta, lambda: (linearized(self.leaves(theta), b, share) for b, share in self.own)):
+            for graph in kept.graphs(theta, lambda: (linearized(self, self.leaves(theta), b, share) for b, share in self.own)):
                 for i, row in enumerate(v):
                     out[i] += graph.share * self._flat(graph.product(self.layout.unflatten(row)))
         return out

@@ -8,6 +8,7 @@ from reference import dense_gauss_newton, sample_gradients
 from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
+from landscape.curvature.kept_graphs import saved_bytes
 from landscape.curvature.linearized import Linearized
 from landscape.curvature.method import Method
 from landscape.objective import Objective
@@ -101,3 +102,38 @@ def test_graphs_that_do_not_fit_are_built_without_those_of_another_matrix_beside
     assert torch.equal(getattr(o, kind)(v), expected)
     assert beside == [0, 0, 0]
     assert not held(o, kind)
+
+
+def contrast(output: Tensor, target: Tensor) -> Tensor:
+    """A loss that is no mean over samples."""
+    return (output - output.mean(0)).square().mean() + nn.functional.cross_entropy(output, target)
+
+
+def one_sample() -> Objective:
+    return Objective(network(), nn.CrossEntropyLoss(), tuple(t[:1] for t in data()), dtype="float64")
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("ggnvp", False), ("fishervp", False), ("ggnvp", True)])
+def test_graphs_are_kept_of_one_sample_and_of_data_that_do_not_divide(kind, whole):
+    o = Objective(network(), contrast, data(), dtype="float64") if whole else one_sample()
+    v = torch.randn(2, o.dim, dtype=torch.float64)
+    fresh = getattr(o, kind)(v)
+    assert len(held(o, kind)) == 1
+    assert torch.equal(getattr(o, kind)(v), fresh)
+    o._engine = replace(o._engine, room=1)
+    torch.testing.assert_close(getattr(o, kind)(v), fresh)
+    assert not held(o, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_graphs_hold_is_measured_by_the_method_as_all_samples_use_it(kind):
+    """With 4 samples a batch no operation reaches the threshold, with 600 all large ones do."""
+    x = torch.randn(600, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    o = Objective(network(), nn.CrossEntropyLoss(), (x, torch.arange(600) % 3), dtype="float64", batch_size=600)
+    o = o.by(Method(written_out=True, smallest=1000))
+    engine, leaves = o._engine, o._engine.leaves(o.theta)
+    build = {"ggnvp": Engine._linear_outputs, "fishervp": Engine._linear_losses}[kind]
+    with engine.derivatives(o.theta):
+        estimate = engine._extrapolated(lambda like, b: saved_bytes(lambda: build(like, leaves, b, 1.0), leaves))
+        exact = saved_bytes(lambda: build(engine, leaves, engine.batches[0], 1.0), leaves)
+    assert estimate == pytest.approx(exact, rel=0.05)
