@@ -176,6 +176,11 @@ class Engine(ForwardPass):
         """The same engine in another dtype, with the plain method."""
         return replace(super().to(dtype), method=PLAIN, held=None)
 
+    def release(self) -> None:
+        """Let go of kept graphs."""
+        for kept in (self._kept, self._outputs, self._losses):
+            kept.clear()
+
     def hold(self, theta: Float[Tensor, " P"]) -> None:
         """Make the parameters of a network of its own views of theta, so that the weights are in memory once."""
         named = dict(self.model.named_parameters())

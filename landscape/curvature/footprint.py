@@ -39,8 +39,9 @@ _SMALL = 16 << 20
 # Bytes of graphs that the check in float64 on a few samples may take; with larger samples it is made on fewer of them, at
 # least one.
 _CHECKED = 1 << 27
-# Vectors of that check, and of the trial after it, that are alive during its products: the weights, two directions, a product.
-_CHECK_VECTORS = 4
+# Vectors of that check that are alive when a gradient begins: the weights, their sizes, a direction, its product, one gradient,
+# and the point of the other. The trial after it holds fewer.
+_CHECK_VECTORS = 6
 
 
 # Peak bytes of a product, and bytes of its graph, by method, and by whether samples may be processed separately.

@@ -9,6 +9,7 @@ by `landscape.network.forward_checks`.
 import math
 import warnings
 from dataclasses import replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -128,16 +129,17 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             f"expected a finite loss and gradient at the trained weights, found loss {value:.4g}",
             fix="check the preprocessing and that the weights belong to this model",
         )
-    if exact and noise < EXACT:
-        _check_gradient(probe, theta, value, gradient)
     size = _sizes(probe, theta)
+    if exact and noise < EXACT:
+        _check_gradient(probe, theta, value, gradient, size)
+    many = exact and theta.nbytes > _MANY_WEIGHTS
+    zeros = _fill(probe, size) if many else []
     slope = float((size * gradient).norm())
     del gradient
     # One product after another: of a large network every vector counts.
     generator = torch.Generator().manual_seed(0)
     u, v = (torch.randn(probe.layout.size, generator=generator, dtype=torch.float64).to(theta) for _ in range(2))
     product = probe.hvp(theta, u[None])[0]
-    many = exact and theta.nbytes > _MANY_WEIGHTS
     if many:
         v.mul_(size)
     back, scale = float(v @ product), float(product.norm().double()) * float(v.norm().double())
@@ -156,11 +158,25 @@ def _check(probe: Engine, noise: float, exact: bool) -> None:
             f"expected a symmetric Hessian, found |u.Hv - v.Hu| = {skew:.1e} of its scale",
             fix="a custom backward in the network or the loss is wrong, or a double backward of PyTorch's is",
         )
-    if exact:
-        if not many:
-            del product
-            product = probe.hvp(theta, v.mul_(size)[None])[0]
-        _check_difference(probe, theta, slope, v, product, noise)
+    if not exact:
+        return
+    if many:
+        apart = _difference(probe, theta, size, slope, v, product, noise)
+        if apart is None:
+            return
+        if not zeros:
+            _refuse(probe, apart)
+        for part in (size, v):  # zero weights, as biases of a new network, may sit on the kinks of rectifiers
+            tensors = probe.layout.unflatten(part)
+            for name in zeros:
+                tensors[name].zero_()
+    else:
+        v.mul_(size)
+    del product
+    product = probe.hvp(theta, v[None])[0]
+    apart = _difference(probe, theta, size, slope, v, product, noise)
+    if apart is not None:
+        _refuse(probe, apart)
 
 
 def _check_graph(probe: Engine, theta: Tensor) -> None:
@@ -185,14 +201,13 @@ def _check_graph(probe: Engine, theta: Tensor) -> None:
         )
 
 
-def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor) -> None:
+def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor, size: Tensor) -> None:
     """Compare the gradient with central differences of the loss, with steps proportional to each weight.
 
     A detached norm, or a backward pass that rescales its gradient, gives a gradient that is not the loss's, although its
     Jacobian may still be symmetric. The check is skipped where rounding hides the difference, as at an exact minimum; for a
     loss, rounding is that of numbers as large as the outputs.
     """
-    size = _sizes(probe, theta)
     scale = float((size * gradient).norm())
     generator = torch.Generator().manual_seed(1)
     w = size * torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
@@ -204,7 +219,7 @@ def _check_gradient(probe: Engine, theta: Tensor, value: float, gradient: Tensor
         least = _GROWTH * torch.finfo(theta.dtype).eps * (abs(value) + largest) / step
         if least >= _APART * scale:  # also if the slope is zero
             continue
-        high, low = (_value(probe, theta + k * step * w) for k in (1, -1))
+        high, low = (_value(probe, theta.add(w, alpha=k * step)) for k in (1, -1))
         errors.append(abs((high - low) / (2 * step) - slope) / scale)
         if errors[-1] < _APART:
             return
@@ -224,21 +239,33 @@ def _value(probe: Engine, theta: Tensor) -> float:
 
 
 def _sizes(probe: Engine, theta: Tensor) -> Tensor:
-    """Magnitude of every weight, or a small fraction of its tensor's where it is zero."""
+    """Magnitude of every weight, or a small fraction of its tensor's where it is zero; 0 in a tensor of zeros."""
     named = probe.layout.unflatten(theta)
     return probe.layout.flatten({n: p.abs() + 1e-3 * p.square().mean().sqrt() for n, p in named.items()})
 
 
-def _check_difference(probe: Engine, theta: Tensor, slope: float, w: Tensor, product: Tensor, noise: float) -> None:
-    """Compare a product Hw, which is overwritten, with central differences of gradients.
+def _fill(probe: Engine, size: Tensor) -> list[str]:
+    """Give the tensors whose size is 0 the mean size of the others, and return their names."""
+    tensors = probe.layout.unflatten(size)
+    zeros = [name for name, t in tensors.items() if not t.any()]
+    mean = float(size.sum()) / max(int(size.count_nonzero()), 1) or 1.0
+    for name in zeros:
+        tensors[name].fill_(mean)
+    return zeros
 
-    `slope` is the norm of the gradient in units of the weights.
+
+def _difference(
+    probe: Engine, theta: Tensor, size: Tensor, slope: float, w: Tensor, product: Tensor, noise: float
+) -> float | None:
+    """Compare a product Hw, which is overwritten, with central differences of gradients: None if they agree, or how far apart.
+
+    `size` is the unit of every weight, `slope` the norm of the gradient in these units.
 
     Steps proportional to each weight (or, if it is zero, to its tensor's size) are equivalent at all points of a scaling
     symmetry. A rectifier's kink between two points spoils one difference; a wrong second derivative spoils all. If the network
     rounds more coarsely than its dtype, the steps are chosen such that this noise is small.
     """
-    size = _sizes(probe, theta)
+    probe.release()
     product.mul_(size)
     scale = float(product.norm()) + 1e-6 * slope + 1e-12
     exact = noise < EXACT
@@ -249,9 +276,15 @@ def _check_difference(probe: Engine, theta: Tensor, slope: float, w: Tensor, pro
         difference.sub_(probe.gradient(theta.sub(w, alpha=step))[1]).mul_(size).div_(2 * step)
         errors.append(float(difference.sub_(product).norm()) / scale)
         if errors[-1] < (_APART if exact else _APART_ROUNDED):
-            return
+            return None
+        del difference
+    return min(errors)
+
+
+def _refuse(probe: Engine, apart: float) -> NoReturn:
+    """Report products that differences of gradients contradict."""
     cause = ", or its forward pass changes its weights" if probe.writes else ""
     raise NumericalError(
-        f"expected Hv to agree with a finite difference of gradients, found them {min(errors):.0%} apart",
+        f"expected Hv to agree with a finite difference of gradients, found them {apart:.0%} apart",
         fix=f"an operation in the network or the loss has a wrong or missing second derivative, or rounds a weight{cause}",
     )

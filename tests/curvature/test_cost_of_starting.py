@@ -1,5 +1,6 @@
 """What is computed before the first product: each footprint once, and few products where there are many weights."""
 
+import gc
 from collections import Counter
 
 import pytest
@@ -98,3 +99,72 @@ def test_products_are_the_same(many_weights: None, products: Counter[str]) -> No
     v = torch.randn(few.dim, generator=torch.Generator().manual_seed(2))
     exact = few.to("float64").hvp(v.double())
     assert float((few.hvp(v) - exact).norm()) < 1e-5 * float(exact.norm())
+
+
+class Skew(torch.autograd.Function):
+    """z^2 / 2 of each of two columns, with a Jacobian of the gradient that is not symmetric."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z.square() / 2
+
+    @staticmethod
+    def backward(ctx, g):
+        (z,) = ctx.saved_tensors
+        return g * (z + torch.stack([z[1], -z[0]]))
+
+
+class Shifted(nn.Module):
+    """A network and a tensor of zeros, whose own block of the Hessian is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.zero = nn.Linear(6, 3), nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x) + torch.cat([Skew.apply(self.zero), self.zero.sum()[None]])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_asymmetric_block_of_zeros_is_found(many: bool, request: pytest.FixtureRequest) -> None:
+    if many:
+        request.getfixturevalue("many_weights")
+    torch.manual_seed(0)
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(NumericalError, match="symmetric Hessian"):
+        ls.Objective(Shifted(), nn.CrossEntropyLoss(), (x, torch.arange(40) % 3)).preflight()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_rectifiers_at_their_kink_by_biases_of_zero_are_no_mistake(many: bool, request: pytest.FixtureRequest) -> None:
+    if many:
+        request.getfixturevalue("many_weights")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))
+    nn.init.zeros_(net[0].bias)
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
+    x[::2] = 0  # as the border of an image
+    ls.Objective(net, nn.CrossEntropyLoss(), (x, torch.arange(40) % 3)).preflight()
+
+
+def test_as_many_vectors_as_planned_are_alive_in_the_checks(many_weights: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 400), nn.Tanh(), nn.Linear(400, 400), nn.Tanh(), nn.Linear(400, 3))
+    x = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
+    engine = ls.Objective(net, nn.CrossEntropyLoss(), (x, torch.arange(8) % 3), memory=1 << 30)._engine
+    alive = []
+    for name in ("hvp", "gradient"):
+        original = getattr(Engine, name)
+
+        def counted(self: Engine, theta: torch.Tensor, *v: torch.Tensor, original=original):  # type: ignore[no-untyped-def]
+            gc.collect()
+            alive.append(live.now / theta.nbytes)
+            return original(self, theta, *v)
+
+        monkeypatch.setattr(Engine, name, counted)
+    with footprint.Live() as live:
+        preflight.check_engine(engine)
+    # At the first gradient only the weights are alive; views of the network's own, in float32, are counted, too.
+    most = 1 + max(alive) - alive[0]
+    assert most == pytest.approx(footprint._CHECK_VECTORS, abs=0.2), alive
