@@ -52,7 +52,9 @@ class Products:
                 fix="matvec must map a block (k, P) to a block (k, P)",
             )
         product = product.detach().to(device=self.device, dtype=self.dtype)
-        finite = torch.isfinite(product).all(dim=1)
+        finite = torch.ones(len(product), dtype=torch.bool, device=product.device)
+        for i, row in enumerate(product):  # takes a copy, of one row
+            finite[i] = torch.isfinite(row).all()
         if not bool(finite.all()):
             number = self.count + int((~finite).nonzero()[0, 0]) + 1
             raise NumericalError(

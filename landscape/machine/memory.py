@@ -197,8 +197,8 @@ class Plan:
     def probes(self, steps: int, wanted: int, processes: int = 1) -> tuple[int, Basis]:
         """How many of `wanted` probes of a density advance together, and the basis that holds them all.
 
-        Where not even one probe's basis fits, each holds the last three of its vectors only: `Basis.size` is then
-        `3 * together`.
+        Where not even one probe's basis fits, each holds the last two of its vectors only: `Basis.size` is then
+        `2 * together`.
         """
         share = self._share(processes)
         together = max(self.rest - _STARTS * self.row, 0) // (steps * share + _EACH * self.row)
@@ -208,8 +208,8 @@ class Plan:
         if self.host >= steps * share:
             together = min(max(self.rest // (_EACH * self.row), 1), wanted, self.host // (steps * share))
             return together, Basis(together * steps, "host", together * steps * share)
-        together = min(max(self.rest // (3 * share + _EACH * self.row), 1), wanted)
-        return together, Basis(together * 3, "device", together * 3 * share)
+        together = min(max(self.rest // (2 * share + _EACH * self.row), 1), wanted)
+        return together, Basis(together * 2, "device", together * 2 * share)
 
     def _share(self, processes: int) -> int:
         """Bytes of one process's share of a vector."""

@@ -181,15 +181,18 @@ def spectral_density(
     """
     steps = min(steps, objective.dim)
     processes = _processes(objective, shard_basis)
-    _, bases = objective.plan.probes(steps, probes, processes)
+    together, bases = objective.plan.probes(steps, probes, processes)
+    stored = bases.size >= steps
+    # The plan counts them apart from bases: a block of vectors and that of their products, and one vector at work.
+    blocks = 0 if stored else 2 * together * objective.plan.row + bases.bytes // bases.size
     return linalg.spectral_density(
         objective.hvp if curvature == "hessian" else objective.ggnvp,
         objective.dim,
         probes=probes,
         steps=steps,
         scale=scale,
-        memory=float(bases.bytes),
-        stored=bases.size >= steps,
+        memory=float(bases.bytes + blocks),
+        stored=stored,
         place=replace(_place(objective, shard_basis), where=bases.where),
         seen=seen,
         generator=generator,

@@ -7,6 +7,7 @@ from known_spectra import SPECTRA, conjugated
 from sklearn.datasets import load_wine
 from torch import nn
 
+from landscape.curvature.footprint import Live
 from landscape.errors import UsageError
 from landscape.linalg import spectral_density
 from landscape.linalg.krylov.quadrature_error import Rule, around, kernel_error, smoothed_bounds
@@ -352,11 +353,32 @@ def test_a_recurrence_that_ended_is_exact_at_any_number_of_steps():
     np.testing.assert_allclose(found.lower, found.density)
 
 
-def test_without_a_stored_basis_three_vectors_a_probe_are_enough():
-    few = estimate(probes=3, steps=12, stored=False, memory=24.0 * len(DENSE))
-    np.testing.assert_allclose(few.nodes, estimate(probes=3, steps=12, stored=False).nodes, atol=1e-9)
-    with pytest.raises(UsageError, match="for one probe; raise memory"):
-        estimate(probes=3, steps=12, stored=False, memory=16.0 * len(DENSE))
+def test_without_a_stored_basis_four_vectors_a_probe_and_one_are_enough_and_needed():
+    row, size = 160e3, 20_000
+    diagonal, peaks = torch.linspace(0, 1, size, dtype=torch.float64), []
+    like = {"probes": 4, "steps": 12, "stored": False, "dtype": torch.float64, "scale": "linear"}
+
+    def of(memory):
+        blocks = set()
+
+        def matvec(v):
+            blocks.add(len(v))
+            return v * diagonal
+
+        with Live() as live:
+            found = spectral_density(matvec, size, memory=memory, **like)
+        peaks.append(live.peak / row)
+        return found, blocks
+
+    whole, together = of(17 * row)
+    assert together == {4}
+    assert 16.9 < peaks[0] < 17.5  # with what tells whether a product is finite
+    halves, together = of(16 * row)
+    assert together == {3, 1}
+    np.testing.assert_allclose(halves.nodes, whole.nodes, atol=1e-9)
+    assert of(5 * row)[1] == {1}
+    with pytest.raises(UsageError, match=r"expected vectors of at most 7.84e\+05 bytes, found 8e\+05 for one probe; raise"):
+        of(4.9 * row)
 
 
 def test_an_operator_with_one_eigenvalue_ends_the_recurrence():

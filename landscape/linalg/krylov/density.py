@@ -65,8 +65,9 @@ def spectral_density(
         sigma: width of the kernel, in the unit of H (linear) or of u (log). Default: range of the nodes / steps, near the
             resolution of an m-point rule; on the log scale at most 0.25.
         linthresh: where the log scale becomes linear. Default: the resolution around zero, at least max |node| * 1e-4.
-        memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit.
-        stored: whether the bases are stored; if not, each probe holds its last vectors only (see Accuracy).
+        memory: byte budget of the Krylov bases, in each process; the probes run in sub-batches that fit. If the bases are not
+            stored, of all vectors: two a probe, the blocks of a product (one a probe each, before and after), and one at work.
+        stored: whether the bases are stored; if not, each probe holds its last two vectors only (see Accuracy).
         seen: called with each probe's Krylov basis before it is released: its outer Ritz vectors are a start for `eigenpairs`.
         generator: of the probes; seed 0 if None.
         dtype, device: of the operator.
@@ -82,7 +83,7 @@ def spectral_density(
         NumericalError: a product is not finite.
 
     Cost: probes * steps products, in `steps` blocks for each sub-batch; memory probes * steps * P values, at most `memory`
-    bytes; 3 * probes * P values if the bases are not stored.
+    bytes; if the bases are not stored, two vectors a probe, and the blocks of a product: (4 * probes + 1) * P values.
 
     Accuracy: full reorthogonalization, so weights are those of exact arithmetic. Where the bases are not stored, an outer
     eigenvalue may appear as several nodes, which share its weight (`landscape.linalg.krylov.recurrence`), and P steps are not
@@ -112,12 +113,14 @@ def spectral_density(
             raise UsageError(f"expected {name} > 0, found {width}", fix=f"leave {name} out for the default")
     steps = min(steps, dim)
     row = dtype.itemsize * -(-dim // (place.group.size if place else 1))
-    held = steps if stored else 3
-    fitting = int(memory // (held * row))
+    # Without bases: the last two vectors, one in each block of a product, and the new one of an orthogonalization.
+    each, once = (steps * row, 0) if stored else (2 * row + 2 * dtype.itemsize * dim, row)
+    fitting = int((memory - once) // each)
     if fitting < 1:
         most = int(memory // row)
+        what = "a Krylov basis" if stored else "vectors"
         raise UsageError(
-            f"expected a Krylov basis of at most {memory:.3g} bytes, found {held * row:.3g} for one probe",
+            f"expected {what} of at most {memory:.3g} bytes, found {each + once:.3g} for one probe",
             fix=f"raise memory, or use steps <= {most}" if most and stored else "raise memory",
         )
     generator = default_generator(generator)
@@ -188,13 +191,14 @@ def _quadratures(
     bases = [KrylovBasis(steps, generator=unused, **like) if stored else Recurrence(**like) for _ in range(count)]
     for basis, start in zip(bases, starts, strict=True):
         basis.begin(start)
-    del starts
+    del starts, start  # a view, which would hold them all
     betas: list[list[float]] = [[] for _ in bases]
     active = list(range(count))
     for _ in range(steps):
         block = products(torch.cat([bases[i].next_row for i in active]))
         for i, product in zip(active, block, strict=True):
             betas[i].append(bases[i].absorb(product))
+        del block, product  # before the next ones
         # After a breakdown the rule is exact for this vector; further nodes would have weight zero.
         active = [i for i in active if betas[i][-1] > 0]
         if not active:
