@@ -18,9 +18,8 @@ _TIMED = 2
 # A method that is expected to be slower must be faster by this factor to be chosen; smaller differences are noise, and the same
 # command should choose the same method twice.
 _MARGIN = 1.25
-# Bytes of the weights above which methods are compared in the network's own dtype: a product in float64 takes some three of the
-# others, most of it in the weights, and the plain method has been checked in float64 before.
-_MANY_WEIGHTS = 128 << 20
+# Bytes of the weights above which methods are compared on few samples: a product in float64 takes some three of the others.
+_MANY_WEIGHTS, _COMPARED = 128 << 20, 2
 # Seconds of a product above which it is timed once.
 _LONG = 0.3
 # Bytes of all graphs below which Python overhead dominates. There timings would say little, and the method with the least
@@ -28,7 +27,7 @@ _LONG = 0.3
 _SMALL = 16 << 20
 # Growth of the graphs with the samples below which overhead also dominates a product, and several vectors go through at once.
 _FEW = 1 << 19
-# Relative to the product's length; in a network's own dtype, rounding may move a sample across a rectifier's kink.
+# Relative to the product's length. In float32, for networks that refuse float64, rounding may move a sample across a kink.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 
 
@@ -37,9 +36,10 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     """The fastest method for Hessian-vector products whose result equals that of the plain method.
 
     For a small network the choice is made without a trial, so that the same command always uses the same method and gives the
-    same bits. Otherwise every candidate builds its graph and computes two products on the first samples, and the fastest is
-    chosen. A candidate that fails, or whose product in float64 differs from the plain one, is skipped; the plain method is the
-    last resort.
+    same bits. Otherwise every candidate builds its graph and computes two products on the first samples (one if it takes long),
+    and the fastest is chosen. A candidate that fails, or whose product differs from the plain one, is skipped; the plain method
+    is the last resort. Products are compared in float64, to 1e-8: on some 8 samples, of a large network on two. If the network
+    refuses float64 they are compared in its own dtype, to 1e-2 in float32.
 
     Args:
         engine: network, loss and data.
@@ -48,7 +48,8 @@ def chosen(engine: Engine, theta: Tensor) -> Method:
     Returns:
         Method, the same in all processes: the first one's clock decides.
 
-    Cost: some 25 gradients on 16 samples.
+    Cost: some 25 gradients on 16 samples; of a large network two products of each of two methods, and in float64 two on two
+        samples.
     """
     alone = replace(engine, group=ALONE)
     timed = replace(alone, batches=[counted(engine.batches, _TIMED * engine.few)], held=None)
@@ -113,13 +114,12 @@ def _wait(t: Tensor) -> None:
 
 
 class _Truth:
-    """The plain product on a few samples, in float64 if the network allows it and is not very large."""
+    """The plain product on a few samples, in float64 if the network allows it."""
 
     def __init__(self, engine: Engine, theta: Tensor, direction: Tensor) -> None:
         self.engine, self.theta, self.direction = engine, theta, direction
         if theta.nbytes > _MANY_WEIGHTS:
-            self.product = self._of(PLAIN)
-            return
+            engine = replace(engine, batches=[counted(engine.batches, min(_COMPARED, engine.few))])
         self.engine, self.theta, self.direction = engine.to(torch.float64), theta.double(), direction.double()
         self.engine.hold(self.theta)
         try:

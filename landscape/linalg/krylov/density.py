@@ -114,13 +114,13 @@ def spectral_density(
     steps = min(steps, dim)
     row = dtype.itemsize * -(-dim // (place.group.size if place else 1))
     # Without bases: the last two vectors, one in each block of a product, and the new one of an orthogonalization.
-    each, once = (steps * row, 0) if stored else (2 * row + 2 * dtype.itemsize * dim, row)
-    fitting = int((memory - once) // each)
+    one, work = (steps * row, 0) if stored else (2 * row + 2 * dtype.itemsize * dim, row)
+    fitting = int((memory - work) // one)
     if fitting < 1:
         most = int(memory // row)
         what = "a Krylov basis" if stored else "vectors"
         raise UsageError(
-            f"expected {what} of at most {memory:.3g} bytes, found {each + once:.3g} for one probe",
+            f"expected {what} of at most {memory:.3g} bytes, found {one + work:.3g} for one probe",
             fix=f"raise memory, or use steps <= {most}" if most and stored else "raise memory",
         )
     generator = default_generator(generator)
