@@ -122,7 +122,7 @@ def test_a_language_model_that_is_a_sequence_is_traced() -> None:
     model = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 7))
     found = found_symmetries(Objective(model, NextTokenLoss(), (ids, ids)))
     assert found.reason is None
-    assert found.counts["node"] == 6
+    assert found.counts["node"] == 5 + 6  # of the embedding, and of the hidden layer
 
 
 def test_a_weight_that_is_no_parameter_is_left_to_export() -> None:
