@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import landscape as ls
-from benchmarks.record import ROOT, machine
+from benchmarks.record import ROOT, machine, peak_memory
 from landscape.machine.memory import parsed
 from landscape.machine.sizes import said
 from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - transformers imports it
@@ -53,12 +53,6 @@ def made(asked: argparse.Namespace) -> ls.Objective:
     return ls.Objective(model, ls.NextTokenLoss(), [{"input_ids": ids, "labels": ids}], memory=parsed(asked.memory))
 
 
-def peak() -> int:
-    """Most bytes of this process that were in memory at once."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["VmHWM"].split()[0]) << 10
-
-
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """All three; every stage with its seconds and the peak so far."""
     stages: dict[str, dict[str, float]] = {}
@@ -66,12 +60,12 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
     def done(stage: str, **facts: float) -> None:
         now = time.perf_counter()
-        stages[stage] = {"seconds": now - begun[-1], "peak": peak(), **facts}
+        stages[stage] = {"seconds": now - begun[-1], "peak": peak_memory(), **facts}
         begun.append(now)
-        print(f"{stage}: {stages[stage]['seconds']:.0f} s, peak {said(peak())}", flush=True)
+        print(f"{stage}: {stages[stage]['seconds']:.0f} s, peak {said(peak_memory())}", flush=True)
 
     load = os.getloadavg()[0]
-    base = peak()
+    base = peak_memory()
     objective = made(asked)
     done("network and copy")
     plan = objective.plan
@@ -99,7 +93,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "forecast": plan.forecast(probes, basis, vectors=vectors),
         "basis": {"vectors": basis.size, "where": basis.where},
         "probes together": together, "bases stored": probes.size >= asked.steps,
-        "libraries": base, "peak": peak(), "seconds": begun[-1] - begun[0],
+        "libraries": base, "peak": peak_memory(), "seconds": begun[-1] - begun[0],
         "start-up in products": stages["checks and trial"]["seconds"] / product, "stages": stages,
         "eigenvalues": found.values.tolist(), "residuals": found.residuals.tolist(), "converged": found.converged.tolist(),
         "trace": trace.to_json(), "nodes": density.nodes.tolist(), "weights of nodes": density.weights.tolist(),

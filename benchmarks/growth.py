@@ -9,7 +9,6 @@ samples x width: slopes of at most 1 in the logarithms. The slope that is printe
 import argparse
 import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from matplotlib.axes import Axes
 from torch import nn
 
 import landscape as ls
-from benchmarks.record import ROOT, commit, machine
+from benchmarks.record import ROOT, commit, machine, peak_memory
 from landscape.report import save
 from landscape.report.style import CATEGORIES, GREY, MARKERS, house, log_axis, new_figure, settle
 
@@ -64,21 +63,21 @@ def network(width: int) -> nn.Module:
 
 def measured(width: int, samples: int, rounds: int) -> dict[str, Any]:
     """Seconds of each quantity, and the peak memory in bytes beyond what the libraries take."""
-    before = _peak()
+    before = peak_memory()
     g = torch.Generator().manual_seed(1)
     x, y = torch.randn(samples, INPUTS, generator=g), torch.randint(0, CLASSES, (samples,), generator=g)
     objective = ls.Objective(network(width), nn.CrossEntropyLoss(), (x, y))
     v = torch.randn(objective.dim, generator=g)
     objective.hvp(v)  # checks, chooses the way, and builds what later products share
     found = {"product": _median(lambda: objective.hvp(v), rounds)}
-    memory = _peak() - before
+    memory = peak_memory() - before
     objective.value()
     found["point"] = _median(objective.value, rounds)
     started = time.perf_counter()
     pair = ls.eigenpairs(objective, 1, tol=1e-2)
     found["lambda_max"] = time.perf_counter() - started
     return {
-        "weights": objective.dim, "samples": samples, "bytes": memory, "bytes_lambda_max": _peak() - before, **found,
+        "weights": objective.dim, "samples": samples, "bytes": memory, "bytes_lambda_max": peak_memory() - before, **found,
         "products": pair.matvecs, "converged": bool(pair.converged.all()),
     }  # fmt: skip
 
@@ -90,10 +89,6 @@ def _median(work: Callable[[], Any], rounds: int) -> float:
         work()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def slope(rows: Rows, along: str, quantity: str) -> float:

@@ -4,7 +4,9 @@ import math
 import os
 import platform
 import re
+import resource
 import subprocess
+import sys
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -108,6 +110,17 @@ def commit() -> str | None:
         return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def peak_memory() -> int:
+    """Most bytes of this process that were in memory at once.
+
+    From /proc, where there is one: what getrusage tells there counts the peak of the process that started this one, too.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(dict(line.split(":", 1) for line in status.read_text().splitlines())["VmHWM"].split()[0]) << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def version(distribution: str) -> str | None:

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import landscape as ls
 from benchmarks.networks import Block, initialised
-from benchmarks.record import ROOT, machine
+from benchmarks.record import ROOT, machine, peak_memory
 
 RESULT = ROOT / "benchmarks" / "results" / "vocabulary.json"
 # Vocabulary, tokens of a sequence, sequences, width, layers, heads.
@@ -117,7 +117,7 @@ def one(tool: str, case: str, products: int, shrink: int) -> dict[str, Any]:
     """One run: peak bytes beyond what the process took before, seconds of the first product and of the later ones."""
     model, x, y = made(case, shrink)
     v = torch.randn(sum(p.numel() for p in model.parameters()), generator=torch.Generator().manual_seed(1))
-    before, times, work = _peak(), list[float](), list[float]()
+    before, times, work = peak_memory(), list[float](), list[float]()
     with sdpa_kernel(SDPBackend.MATH):
         started = time.perf_counter()
         product = TOOLS[tool](model, x, y)
@@ -131,15 +131,10 @@ def one(tool: str, case: str, products: int, shrink: int) -> dict[str, Any]:
     numbers = torch.Generator().manual_seed(2)
     rows = torch.randint(0, len(found), (1000,), generator=numbers)
     return {
-        "peak": max(_peak() - before, resource.getpagesize()), "first": first,
+        "peak": max(peak_memory() - before, resource.getpagesize()), "first": first,
         "product": statistics.median(times), "processor": statistics.median(work),
         "length": float(found.double().norm()), "some": found[rows].tolist(),
     }  # fmt: skip
-
-
-def _peak() -> int:
-    """Largest number of bytes of this process that were in memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def run(tool: str, case: str, asked: argparse.Namespace) -> dict[str, Any]:

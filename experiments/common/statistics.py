@@ -160,7 +160,8 @@ def spread_allowed(n: int, margin: float, power: float = 0.8, level: float = LEV
     An equality is told if all of Student's interval is within `margin` of a number: |mean - number| + t S / sqrt(n) <= margin,
     with S the standard deviation of the n runs. The true mean is taken to be that number, and the runs to be normal. So this is
     a condition on the half-width of the interval: a larger spread makes it too long, even where the equality is true. 0 for one
-    run.
+    run. Claims that are judged by the shorter bootstrap interval of `mean` allow somewhat more: for five runs they tell the
+    equality at this spread with probability 0.87.
     """
     if n < 2:
         return 0.0
@@ -176,16 +177,18 @@ def equality(groups: Sequence[Sequence[float]], margin: float, words: str, *, un
     """What the runs of each group could have seen of an equality within `margin`, for the least certain group, as text.
 
     Told are `spread_allowed` beside the spreads that were seen, and how far beyond the margin a mean has to lie to be found
-    there (`departure`), in `words`, of which `unit` make one of the numbers.
+    there (`departure`), in `words`, of which `unit` make one of the numbers. Groups of less than three runs have no spread to
+    go by; the text says so.
     """
-    groups = [own for own in groups if len(own) > 2]
+    given, groups = len(groups), [own for own in groups if len(own) > 2]
     if not groups:
         return ""
+    left = "; nothing where there are less than three runs" if given > len(groups) else ""
     allowed = min(spread_allowed(len(own), margin, level=level) for own in groups)
     seen, beyond = max(float(np.std(own, ddof=1)) for own in groups), max(departure(own, 0.0, level) for own in groups)
     return (
         f"equality, with a true standard deviation of at most {unit * allowed:.2g} {words} between runs (seen: "
-        f"{unit * seen:.2g} or less), and a mean {unit * beyond:.2g} {words} beyond the margin"
+        f"{unit * seen:.2g} or less), and a mean {unit * beyond:.2g} {words} beyond the margin{left}"
     )
 
 
@@ -222,10 +225,11 @@ def detectable_of(low: float, high: float, power: float = 0.8, level: float = LE
 def detectable_tau(n: int, power: float = 0.8, level: float = LEVEL) -> float:
     """The smallest Kendall's tau of n runs that is found with probability `power`, as `detectable_of` its error without ties.
 
-    That is sqrt(2 (2 n + 5) / (9 n (n - 1))) where the two are independent (Kendall 1938).
+    That is sqrt(2 (2 n + 5) / (9 n (n - 1))) where the two are independent (Kendall 1938). Infinite where it would be above 1.
     """
     error = math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
-    return float(error * (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)))
+    found = float(error * (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)))
+    return found if found <= 1 else math.inf
 
 
 def _spreads(n: int) -> np.ndarray:

@@ -130,8 +130,8 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
             f"{round(false.value * false.n)} of {false.n} runs: {percent(false)}; threshold {limit:g}, a factor of "
             f"{math.exp(limit):.3g}",
             True if false.high <= RATE else False if false.low > RATE else None,
-            f"a true rate of {100 * detectable_share(false.n, hits_above(false.n, RATE)):.3g} % as too high, and one of "
-            f"{100 * (1 - detectable_share(false.n, hits_above(false.n, 1 - RATE))):.2g} % as low enough",
+            f"a true rate of {_rate(detectable_share(false.n, hits_above(false.n, RATE)))} as too high, and one of "
+            f"{_rate(1 - detectable_share(false.n, hits_above(false.n, 1 - RATE)), 2)} as low enough",
             numbers=first["false"],
             question=True,
         )
@@ -147,8 +147,8 @@ def judged(runs: Sequence[Item], rows: Sequence[Item], limit: float, given: Opti
                 + ("" if row["when"] is None else f"; median at {row['when']:.2g} of the epochs to that half")
                 + ("" if row["fitted"] is None else f", with {row['fitted']:.0%} of the wrong labels fitted"),
                 True if found.low >= ENOUGH else False if found.high < ENOUGH else None,
-                f"a true share of {100 * (1 - detectable_share(found.n, hits_above(found.n, 1 - ENOUGH))):.3g} % as too low, "
-                f"and one of {100 * detectable_share(found.n, hits_above(found.n, ENOUGH)):.3g} % as enough",
+                f"a true share of {_rate(1 - detectable_share(found.n, hits_above(found.n, 1 - ENOUGH)))} as too low, "
+                f"and one of {_rate(detectable_share(found.n, hits_above(found.n, ENOUGH)))} as enough",
                 numbers=row,
                 question=True,
             )
@@ -204,7 +204,12 @@ def _elsewhere(rows: Sequence[Item]) -> Claim:
         "a question of the toolkit's, without a published number",
         "; ".join(f"{a}, {b}" for a, b in zip(false, heard, strict=True)),
         all(answers),
-        f"in one setting, a true rate of {100 * rate:.3g} % as too high and a share of {100 * (1 - missed):.3g} % as too low",
+        f"in one setting, a true rate of {_rate(rate)} as too high and a share of {_rate(1 - missed)} as too low",
         numbers={row["setting"]: {"false": row["false"], "labels 40%": row["labels 40%"]} for row in rows},
         question=True,
     )
+
+
+def _rate(share: float, digits: int = 3) -> str:
+    """A share in percent; "no share" where so few runs can tell none."""
+    return f"{100 * share:.{digits}g} %" if math.isfinite(share) else "no share"

@@ -140,18 +140,21 @@ def objective_of(task: "Task", common: Common, split: str = "train", shard_basis
     return objective
 
 
-_given_threads: list[int] = []  # the number of threads before the first network, once it was changed
+_given_threads: list[int] = []  # the number of threads before the first network
+_large: list[bool] = []  # whether some network of this command needs them
 
 
 def _settle_threads(objective: "Objective") -> None:
-    """One thread for a network on which a second would cost more than it brings; for any other the number that was given."""
+    """One thread as long as a second would cost more than it brings on every network so far; else the number that was given."""
     import torch
 
     from landscape.objective.work_size import is_small
 
     if not _given_threads:
         _given_threads.append(torch.get_num_threads())
-    torch.set_num_threads(1 if is_small(objective) else _given_threads[0])
+    if not is_small(objective):
+        _large.append(True)
+    torch.set_num_threads(_given_threads[0] if _large else 1)
 
 
 def work_lines(objective: "Objective", terminal: Terminal, *bases: "Basis", vectors: int) -> dict[str, object]:

@@ -65,10 +65,11 @@ class Terminal:
         """Print a remark on how something is measured; of many in a row, one that holds for the one before is not said again.
 
         Args:
-            text: the same but for numbers that round to the same digit counts as said.
+            text: without a subject it is about time or memory: the same but for numbers that round to the same digit counts as
+                said.
             subject: what it is about, such as the name of a file; printed before it.
         """
-        about = _NUMBER.sub(lambda found: f"{float(found[0].replace(',', '')):.0e}", text)
+        about = text if subject else _NUMBER.sub(lambda found: f"{float(found[0].replace(',', '')):.0e}", text)
         self._details.add(about)
         if about not in self._before:
             self.note(f"{subject}: {text}" if subject else text)

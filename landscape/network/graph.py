@@ -106,9 +106,12 @@ def _read_off(network: nn.Module, x: Any) -> Graph | None:
 
 
 def _all_counts(outputs: Callable[[Any], Tensor]) -> bool:
-    """Whether all of an output that is one tensor counts."""
+    """Whether all of an output that is one tensor counts; one that picks from other outputs refuses a tensor."""
     whole = torch.empty(1, 1)
-    return outputs(whole) is whole
+    try:
+        return outputs(whole) is whole
+    except Exception:  # the user's function
+        return False
 
 
 def _picking(forward: Callable[..., Any], outputs: Callable[[Any], Tensor]) -> Callable[..., Tensor]:

@@ -91,6 +91,8 @@ def test_an_equality_is_told_for_the_least_certain_group():
     assert "(seen: 8.2 or less)" in told
     assert f"{100 * detectable([0.0, 0.1, -0.1, 0.0], [0.0] * 4):.2g} % beyond" in told
     assert equality([[1.0, 2.0], []], 0.05, "%") == ""
+    assert told.endswith("; nothing where there are less than three runs")
+    assert equality(groups[:2], 0.05, "%", unit=100) == told.partition(";")[0]
 
 
 @pytest.mark.parametrize(("runs", "bar"), [(120, 0.05), (20, 0.2), (20, 0.8), (1000, 0.5)])
@@ -118,6 +120,7 @@ def test_a_statistic_with_an_interval_finds_its_effect_eight_times_in_ten():
 
 def test_a_tau_that_is_detectable_is_found_eight_times_in_ten():
     n, random = 40, np.random.default_rng(7)
+    assert math.isinf(detectable_tau(3)), "no tau is above 1"
     rho = math.sin(math.pi / 2 * detectable_tau(n))  # tau = 2 / pi asin rho for normal numbers
     x, noise = random.normal(size=(2, 600, n))
     y = rho * x + math.sqrt(1 - rho**2) * noise

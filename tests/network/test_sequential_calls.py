@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from landscape.measures.traced_network import found_symmetries
 from landscape.network import graph as graphs
 from landscape.network.graph import Graph, graph_of
+from landscape.network.losses.next_token import NextTokenLoss
 from landscape.network.operations.sequential import sequential_calls
+from landscape.objective import Objective
 from landscape.tasks import networks
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -93,3 +96,48 @@ def test_everything_else_is_left_to_export() -> None:
     calls = sequential_calls(twice, torch.randn(2, 4))
     assert calls is not None
     assert sum(node.op == "call_function" for node in calls.nodes) == 4
+
+
+class Named(nn.Module):
+    """Its output has the logits by name."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.net, self.key = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), key
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {self.key: self.net(x)}
+
+
+@pytest.mark.parametrize("key", ["logits", "out"])
+def test_logits_by_name_are_picked_and_their_symmetries_found(key: str) -> None:
+    x, y = torch.randn(12, 4), torch.arange(12) % 3
+    found = found_symmetries(Objective(Named(key), nn.CrossEntropyLoss(), (x, y)))
+    assert found.reason is None
+    assert found.counts["node"] == 6
+
+
+def test_a_language_model_that_is_a_sequence_is_traced() -> None:
+    ids = torch.arange(24).view(4, 6) % 7
+    model = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 7))
+    found = found_symmetries(Objective(model, NextTokenLoss(), (ids, ids)))
+    assert found.reason is None
+    assert found.counts["node"] == 5 + 6  # of the embedding, and of the hidden layer
+
+
+def test_a_weight_that_is_no_parameter_is_left_to_export() -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    weight = network[0].weight.detach().clone()
+    del network[0].weight
+    network[0].weight = weight
+    assert sequential_calls(network, torch.randn(2, 4)) is None
+
+
+def test_a_hook_of_all_modules_is_left_to_export() -> None:
+    network, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), torch.randn(2, 4)
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, output: output.tanh())
+    try:
+        assert sequential_calls(network, x) is None
+    finally:
+        handle.remove()
+    assert sequential_calls(network, x) is not None

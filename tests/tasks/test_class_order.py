@@ -27,6 +27,22 @@ def test_nothing_is_said_where_all_classes_are_there(samples):
     assert sorted_by_class((X, SORTED), samples) is None
 
 
+@pytest.mark.parametrize(
+    ("classes", "each", "samples", "seen"), [(10, 100, 100, 1), (100, 500, 100, 1), (100, 500, 1024, 3), (1000, 50, 400, 8)]
+)
+def test_sorted_data_of_many_classes_are_found_and_shuffled_ones_are_not(classes, each, samples, seen):
+    labels = torch.arange(classes * each) // each
+    assert sorted_by_class((labels, labels), samples) == (seen, classes)
+    for seed in range(20):
+        mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+        assert sorted_by_class((mixed, mixed), samples) is None
+
+
+def test_a_rare_class_may_be_absent():
+    labels = torch.cat([torch.zeros(990), torch.ones(10)]).long()
+    assert sorted_by_class((labels, labels), 100) is None
+
+
 def test_a_few_samples_miss_classes_in_any_order():
     many = torch.arange(1000) % 100
     assert sorted_by_class((torch.zeros(1000, 2), many), 20) is None

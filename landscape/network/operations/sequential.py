@@ -13,6 +13,13 @@ from torch import Tensor, fx, nn
 aten = torch.ops.aten
 _NORMALIZED = aten._native_batch_norm_legit_no_training.default
 _Arguments = tuple[Any, ...]
+# Hooks of every module: what they do is not in a layer's class.
+_OF_ALL_MODULES = (
+    nn.modules.module._global_forward_hooks,
+    nn.modules.module._global_forward_pre_hooks,
+    nn.modules.module._global_backward_hooks,
+    nn.modules.module._global_backward_pre_hooks,
+)
 # From a layer and its input to what it calls in eval mode: operation and arguments after the input, as export
 # writes them; None for a setting that is left to export.
 _Rule = Callable[[Any, Tensor], "tuple[Any, _Arguments] | None"]
@@ -34,7 +41,7 @@ def sequential_calls(network: nn.Module, x: Tensor) -> fx.Graph | None:
     """
     layers = list(_layers(network, ""))
     named = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
-    if not all(_plain(layer) for _, layer in layers) or len({id(t) for _, t in named}) < len(named):
+    if any(_OF_ALL_MODULES) or not all(_plain(layer) for _, layer in layers) or len({id(t) for _, t in named}) < len(named):
         return None
     if not all(t.is_contiguous() for t in (x, *(tensor for _, tensor in named))):  # a view of a result may need a copy
         return None
@@ -51,6 +58,8 @@ def sequential_calls(network: nn.Module, x: Tensor) -> fx.Graph | None:
         if call is None:
             return None
         operation, arguments = call
+        if any(isinstance(a, Tensor) and id(a) not in given for a in arguments):  # a weight that is no parameter
+            return None
         args = tuple(given[id(a)] if isinstance(a, Tensor) else a for a in arguments)
         node = _call(graph, operation, (node, *args), path, layer)
         value = operation(value, *arguments)

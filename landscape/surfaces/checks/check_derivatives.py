@@ -31,7 +31,7 @@ _FLOAT32 = 1e-9
 _OF_VALUES = 1e-14
 # Most samples for derivatives: in float64 all samples would take longer than many points. Fewer for convolutions on a CPU,
 # which take about ten times as long in float64 as in float32: the check must not take longer than a plane of 25 points. Both
-# ways of computing a derivative use the same samples, so that fewer of them hide no disagreement.
+# ways of computing a derivative use the same samples. What goes wrong only when batches are put together is not seen by so few.
 SAMPLES, _CONVOLVED = 1024, 8
 # A fixed method of products, not chosen by timing, so that the check has the same bits in every run.
 _SAME = Method(folded=True)

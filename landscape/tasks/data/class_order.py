@@ -1,5 +1,6 @@
 """Whether the first samples of a split stand for all of it: data that are sorted by class do not."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ _UNLIKELY = 1e-4
 def sorted_by_class(data: Any, samples: int) -> tuple[int, int] | None:
     """Classes among the first samples and among all, if the data must be sorted by class for so many to be absent.
 
-    In a random order the first n samples miss a class that holds a share p of the data with probability (1 - p)^n at most, and
-    some class as large with at most as many times that as there are classes.
+    In a random order the first n samples are all of s given classes that hold a share p of the data with probability p^n at
+    most, and of some s of the k classes with at most C(k, s) times that of the s largest.
 
     Args:
         data: (x, y) tensors, or a list of batches (x, y) or with "labels"; others are not looked at.
@@ -34,9 +35,11 @@ def sorted_by_class(data: Any, samples: int) -> tuple[int, int] | None:
         return None
     counts = torch.unique(labels, return_counts=True)
     seen = torch.isin(counts[0], labels[:samples])
-    if seen.all() or len(seen) * (1 - float(counts[1][~seen].max()) / len(labels)) ** samples > _UNLIKELY:
+    there, classes = int(seen.sum()), len(seen)
+    share = float(counts[1].sort(descending=True)[0][:there].sum()) / len(labels)
+    if there == classes or math.log(math.comb(classes, there)) + samples * math.log(share) > math.log(_UNLIKELY):
         return None
-    return int(seen.sum()), len(seen)
+    return there, classes
 
 
 def _labels(data: Any) -> Tensor | None:
