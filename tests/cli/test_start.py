@@ -90,7 +90,7 @@ def test_what_is_no_checkpoint_is_refused_without_torch(command, content, tmp_pa
     assert there.isdisjoint(unwanted), there & unwanted
 
 
-@pytest.mark.parametrize(("command", "own"), [("inspect", set()), ("init", {"--data", "--weights"})])
+@pytest.mark.parametrize(("command", "own"), [("inspect", {"--all"}), ("init", {"--data", "--weights"})])
 def test_help_lists_what_does_something(command, own):
     command = typer.main.get_command(one_command(command))
     listed = {name for option in command.params if not getattr(option, "hidden", False) for name in option.opts}

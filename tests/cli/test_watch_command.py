@@ -105,7 +105,8 @@ def test_epochs_are_called_epochs_everywhere(run, tmp_path):
     history = WatchHistory.from_json(json.loads(told.out))
     assert history.counted == "epoch"
     assert history.cells().head[0] == "epoch"
-    assert "first at epoch 0: lambda_max" in str(history)
+    assert "from the start: lambda_max" in str(history)
+    assert "at epoch 0, the first check with both" in str(history)
     assert " step" not in str(history)
     assert (out / "watch.csv").read_text().startswith("epoch,loss,")
     assert json.loads((out / "watch.json").read_text())["counted"] == "epoch"

@@ -20,7 +20,6 @@ from landscape.surfaces import (
     toward,
     trajectory_directions,
 )
-from landscape.surfaces.checks import check_derivatives
 
 
 def case_objective(index: int = 3, seed: int = 0, dtype: str = "float64") -> tuple[Objective, tuple]:
@@ -124,8 +123,7 @@ def test_plane_of_a_quadratic_is_the_closed_form_indexed_ij():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_check_of_a_right_surface(dtype, monkeypatch):
-    monkeypatch.setattr(check_derivatives, "_CONVOLVED", check_derivatives.SAMPLES)  # the dense Hessian is that of all samples
+def test_check_of_a_right_surface(dtype):
     objective, parts = case_objective(dtype=dtype)
     result = plane(objective, grid=5)
     check = result.check

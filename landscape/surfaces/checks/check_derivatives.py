@@ -32,7 +32,8 @@ _OF_VALUES = 1e-14
 # Most samples for derivatives: in float64 all samples would take longer than many points. Fewer for convolutions on a CPU,
 # which take about ten times as long in float64 as in float32: the check must not take longer than a plane of 25 points. Both
 # ways of computing a derivative use the same samples. What goes wrong only when batches are put together is not seen by so few.
-SAMPLES, _CONVOLVED = 1024, 8
+# Up to _ALL samples all are taken.
+SAMPLES, _CONVOLVED, _ALL = 1024, 8, 32
 # A fixed method of products, not chosen by timing, so that the check has the same bits in every run.
 _SAME = Method(folded=True)
 # Distance of the points at which slopes are compared, in coordinates, because the slope vanishes at a minimum. The second one
@@ -57,8 +58,8 @@ class Near:
 
 def checked_samples(objective: Objective) -> int:
     """Number of samples for derivatives."""
-    most = _CONVOLVED if objective.convolves and objective.device.type == "cpu" else SAMPLES
-    return min(objective.samples, most)
+    few = objective.convolves and objective.device.type == "cpu" and objective.samples > _ALL
+    return min(objective.samples, _CONVOLVED if few else SAMPLES)
 
 
 def rounding_without_kinks(objective: Objective) -> float:
