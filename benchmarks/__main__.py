@@ -16,7 +16,7 @@ from benchmarks.headline import documents_in
 from benchmarks.networks import NETWORKS
 from benchmarks.parts import PARTS, Options, runner
 from benchmarks.peers import versions
-from benchmarks.record import ROOT, Row, commit, file_name, machine, processor
+from benchmarks.record import ROOT, Row, commit, file_name, machine, processor, write
 from benchmarks.table import table
 
 RESULTS, FIGURE = ROOT / "benchmarks" / "results" / "peers", ROOT / "figures" / "benchmarks.png"
@@ -119,10 +119,9 @@ def shown(found: Row) -> str:
 def main() -> None:
     """Measure, print, write."""
     asked = arguments()
-    asked.out.mkdir(parents=True, exist_ok=True)
     file = asked.out / f"{file_name(processor())}.json"
     for document in measure(asked, json.loads(file.read_text()) if asked.keep and file.exists() else None):
-        file.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        write(document, file)
     draw(documents_in(asked.out), asked.figure)
     print(f"\n{table(document)}\nwrote {file} and {asked.figure} after {document['seconds']['all']:.0f} s")
 

@@ -6,7 +6,6 @@ read from the system.
 """
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 import landscape as ls
-from benchmarks.record import ROOT, machine, peak_memory
+from benchmarks.record import ROOT, machine, peak_memory, write
 from landscape.machine.memory import parsed
 from landscape.machine.sizes import said
 from landscape.tasks.torchvision_import import torchvision  # noqa: F401 - transformers imports it
@@ -104,8 +103,7 @@ def main() -> None:
     """Measure, print, write."""
     asked = arguments()
     document = measure(asked)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write(document, asked.out)
     print(f"peak {said(document['peak'])} of {asked.memory}, {document['seconds']:.0f} s; wrote {asked.out}")
 
 

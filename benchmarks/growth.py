@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from torch import nn
 
 import landscape as ls
-from benchmarks.record import ROOT, commit, machine, peak_memory
+from benchmarks.record import ROOT, commit, machine, peak_memory, write
 from landscape.report import save
 from landscape.report.style import CATEGORIES, GREY, MARKERS, house, log_axis, new_figure, settle
 
@@ -166,8 +166,7 @@ def main(words: list[str] | None = None) -> None:
         along: {q: round(slope(rows, along, q), 3) for q in (*QUANTITIES, "bytes", "bytes_lambda_max")}
         for along, rows in document["rows"].items()
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    write(document, options.out)
     draw(document, options.figure)
     print(f"slopes: {document['slopes']}; wrote {options.out} and {options.figure}")
 

@@ -1,5 +1,6 @@
 """What is written down: one row a measurement, and the machine that it was made on."""
 
+import json
 import math
 import os
 import platform
@@ -19,6 +20,7 @@ from benchmarks.timing import Timed
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "landscape"
+STATUS = Path("/proc/self/status")
 
 
 @dataclass
@@ -112,14 +114,25 @@ def commit() -> str | None:
         return None
 
 
+def write(document: dict[str, Any], path: Path) -> None:
+    """A benchmark's document as JSON; numbers that are not finite become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_plain(document), indent=1, allow_nan=False) + "\n")
+
+
+def memory_status(name: str) -> int:
+    """Bytes that Linux tells of this process: VmRSS now, VmHWM at most."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(lines[name].split()[0]) << 10
+
+
 def peak_memory() -> int:
     """Most bytes of this process that were in memory at once.
 
     From /proc, where there is one: what getrusage tells there counts the peak of the process that started this one, too.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(dict(line.split(":", 1) for line in status.read_text().splitlines())["VmHWM"].split()[0]) << 10
+    if STATUS.exists():
+        return memory_status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -36,7 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import landscape as ls
 from benchmarks.networks import initialised
-from benchmarks.record import ROOT, machine
+from benchmarks.record import ROOT, machine, memory_status, write
 from benchmarks.vocabulary import GPT
 
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "sharded_plan.json", ROOT / "docs" / "concepts" / "sharded-plan.md"
@@ -134,12 +134,6 @@ def _objective(width: int, depth: int) -> ls.ShardedObjective:
     return ls.ShardedObjective(model, nn.CrossEntropyLoss(), batches, step=0.1)
 
 
-def _status(name: str) -> int:
-    """Bytes that the system tells of this process: VmRSS now, VmHWM at most."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[name].split()[0]) << 10
-
-
 def _peak_of_lanczos(width: int, depth: int) -> dict[str, Any]:
     """Peak of a Lanczos run with a full basis, beyond what the libraries take, the most of any process."""
     import torch.distributed as dist
@@ -147,11 +141,11 @@ def _peak_of_lanczos(width: int, depth: int) -> dict[str, Any]:
     small = _objective(32, 1)
     small.hvp(small.theta)  # libraries are loaded
     del small
-    before = _status("VmRSS")
+    before = memory_status("VmRSS")
     objective = _objective(width, depth)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of the whole network
     found = objective.eigenpairs(basis_size=BASIS, tol=1e-9, max_matvecs=BASIS + 4)
-    took = torch.tensor(float(_status("VmHWM") - before))
+    took = torch.tensor(float(memory_status("VmHWM") - before))
     dist.all_reduce(took, dist.ReduceOp.MAX)
     return {"peak": int(took), "weights": objective.dim, "products": found.matvecs}
 
@@ -337,8 +331,7 @@ def main() -> None:
         document["table"] = table(document["vectors"])
     else:
         document = measure(asked)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write(document, asked.out)
     asked.page.write_text(page(document))
     print(f"predicted / measured: {document['predicted / measured']}; wrote {asked.out}, {asked.page}")
 

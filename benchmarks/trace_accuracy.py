@@ -26,7 +26,7 @@ from benchmarks.parts import SIZES
 from benchmarks.parts.tools import at_work
 from benchmarks.peers.linear_operators import Curvlinops
 from benchmarks.peers.plan import planned
-from benchmarks.record import ROOT, machine
+from benchmarks.record import ROOT, machine, write
 
 OUT = ROOT / "benchmarks" / "results" / "trace_accuracy.json"
 
@@ -105,8 +105,7 @@ def main() -> None:
         rows = compare(name, asked.samples, asked.accuracies, asked.fresh)
         again = {tuple(r[k] for k in keys) for r in rows}
         document["rows"] = [r for r in document["rows"] if tuple(r[k] for k in keys) not in again] + rows
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(document, indent=1) + "\n")
+        write(document, asked.out)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import landscape as ls
 from benchmarks.networks import Block, initialised
-from benchmarks.record import ROOT, machine, peak_memory
+from benchmarks.record import ROOT, machine, peak_memory, write
 
 RESULT = ROOT / "benchmarks" / "results" / "vocabulary.json"
 # Vocabulary, tokens of a sequence, sequences, width, layers, heads.
@@ -205,8 +205,7 @@ def main() -> None:
         print(json.dumps(one(*asked.one, asked.products, asked.shrink)))
         return
     document = measure(asked)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write(document, asked.out)
     print(f"wrote {asked.out}")
 
 

@@ -1,5 +1,6 @@
 """Options of every command, and options that name a network and its data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -111,3 +112,14 @@ def listed_names(option: str, text: str) -> list[str]:
     if not names:
         raise UsageError(f"expected names with {option}, found {text!r}", fix=f"leave {option} out for the usual ones")
     return names
+
+
+def require(given: Mapping[str, object], other: str, there: bool) -> None:
+    """Check that options which belong to another one come with it.
+
+    Raises:
+        UsageError: one of `given`, option -> value, has a value although `other` is not there.
+    """
+    for option, value in given.items():
+        if value and not there:
+            raise UsageError(f"expected {option} together with {other}, found it alone", fix=f"add {other}, or leave it out")

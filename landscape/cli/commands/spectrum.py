@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Varying
+from landscape.cli.options import CLEAN, SHARD_BASIS, Common, Varying, require
 from landscape.cli.terminal import Terminal
 from landscape.errors import UsageError
 from landscape.machine.files import bare_name
@@ -73,11 +73,7 @@ def run(
         raise UsageError(f"expected --scale log or linear, found {scale!r}")
     if check not in (None, "pyhessian"):
         raise UsageError(f"expected --check pyhessian, found {check!r}")
-    for option, given in {"--minibatch-size": minibatch_size, "--minibatches": minibatches}.items():
-        if given is not None and not per_batch:
-            raise UsageError(
-                f"expected {option} together with --per-batch, found it alone", fix="add --per-batch, or leave it out"
-            )
+    require({"--minibatch-size": minibatch_size, "--minibatches": minibatches}, "--per-batch", per_batch)
     size, batches = minibatch_size or _SIZE, minibatches or _BATCHES
     task = open_task(checkpoint, naming, terminal)
     objective = objective_of(task, common, naming.split, shard_basis)

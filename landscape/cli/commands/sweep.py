@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landscape.cli.commands.sharpness import MEASURES_HELP
-from landscape.cli.options import Common, Varying
+from landscape.cli.options import Common, Varying, require
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, MalformedError, MismatchError, NumericalError, UnsafeError, UsageError
 
@@ -73,9 +73,7 @@ def run(
     from landscape.measures import chosen
     from landscape.results import ORDERS
 
-    for option, given in {"--workers": workers, "--slurm-option": slurm_option}.items():
-        if given and not slurm:
-            raise UsageError(f"expected {option} together with --slurm, found it alone", fix="add --slurm, or leave it out")
+    require({"--workers": workers, "--slurm-option": slurm_option}, "--slurm", slurm)
     jobs_wanted = workers or _JOBS
     names = listed(measures)
     known = [*ORDERS, *(m.name for m in chosen(names)), *(names if isinstance(names, list) else ())]
