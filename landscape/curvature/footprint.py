@@ -44,8 +44,9 @@ _CHECKED = 1 << 27
 _CHECK_VECTORS = 6
 
 
-# Peak bytes of a product, and bytes of its graph, by method, and by whether samples may be processed separately.
-Measured = dict[tuple[Method, bool], tuple[Affine, Affine]]
+# Peak bytes of a product, and bytes of its graph, by all that they depend on besides the network: the method, whether samples
+# may be processed separately, the dtype and number of the weights that vary, the samples' form, and how many are counted.
+Measured = dict[tuple[Method, bool, torch.dtype, int, tuple[torch.Size, ...], int], tuple[Affine, Affine]]
 
 
 class Live(DispatchMode):
@@ -87,7 +88,7 @@ def planned(engine: Engine, theta: Tensor, budget: int | None, known: Measured |
         engine: network, loss and data.
         theta: (P,) weights.
         budget: bytes in each process; None for a share of the free memory, the same in all processes.
-        known: what was measured before for this network and its data, by method; what is measured now is added.
+        known: what was measured before for this network; what is measured now is added.
 
     Raises:
         UsageError: the budget is too small for one sample.
@@ -188,15 +189,22 @@ def _fixed(engine: Engine, theta: Tensor) -> int:
 
 def _measured(engine: Engine, theta: Tensor, known: Measured) -> tuple[Affine, Affine]:
     """Peak bytes of a product, and bytes of its graph alone, as functions of the number of samples; known ones as they are."""
-    key = engine.method, engine.divisible
+    batch = _largest(engine)
+    one = batch[:1] if engine.divisible else batch
+    key = engine.method, engine.divisible, theta.dtype, len(theta), tuple(t.shape for t in one.tensors), min(len(batch), 16)
     if key not in known:
         known[key] = _measure(engine, theta)
     return known[key]
 
 
+def _largest(engine: Engine) -> Batch:
+    """The batch of the most bytes."""
+    return max((b for b, _ in engine.weighted), key=lambda b: b.nbytes)
+
+
 def _measure(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
     """Two products, counted."""
-    batch = max((b for b, _ in engine.weighted), key=lambda b: b.nbytes)
+    batch = _largest(engine)
     if not engine.divisible:
         peak, held = _product(engine, theta, batch)
         return Affine(0.0, peak / len(batch)), Affine(0.0, held / len(batch))

@@ -8,7 +8,7 @@ by `landscape.network.forward_checks`.
 
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import torch
@@ -35,12 +35,22 @@ _MANY_WEIGHTS = 256 << 20
 _GROWTH = 1e3
 
 
-@grad_mode
-def check_engine(engine: Engine) -> float:
-    """Run all checks of this module.
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks found out about a network that passed them.
 
-    Returns:
-        Rounding error of the network, see `landscape.network.rounding`.
+    Attributes:
+        rounding: relative rounding error of its outputs, see `landscape.network.rounding`.
+        in_float64: the same for the network in float64, in which it was checked; None if it refuses float64.
+    """
+
+    rounding: float
+    in_float64: float | None
+
+
+@grad_mode
+def check_engine(engine: Engine) -> Verdict:
+    """Run all checks of this module.
 
     Raises:
         NumericalError: a check failed; the message names the operation if it is known.
@@ -63,13 +73,15 @@ class _NoDerivative(NumericalError):
     """PyTorch raised an error while it differentiated."""
 
 
-def _checked(probe: Engine) -> float:
+def _checked(probe: Engine) -> Verdict:
     """Check in float64, or in the dtype that the network requires."""
+    exact: float | None = None
     try:
         double = probe.to(torch.float64)
         noise = output_rounding(double)
         if not (noise > EXACT and _checked_unrounded(double)):
             _check(double, noise, exact=True)
+        exact = noise
     except (RuntimeError, TypeError) as error:
         if is_exhausted(error):
             raise
@@ -82,7 +94,7 @@ def _checked(probe: Engine) -> float:
             if is_exhausted(second):
                 raise
             raise _missing(probe, second) from second
-    return max(noise, dtype_rounding(probe))
+    return Verdict(max(noise, dtype_rounding(probe)), exact)
 
 
 def _checked_unrounded(double: Engine) -> bool:

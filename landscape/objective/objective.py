@@ -142,7 +142,7 @@ class Objective(NetworkAccess):
         self._checked, self._values_checked, self._rounding = False, False, float(torch.finfo(dt).eps)
         self._memory, self.shard_basis = memory, shard_basis
         self._methods: list[Method] = []  # at most one; shared with derived objectives
-        self._measured = {}
+        self._measured, self._double = {}, None
         self._origin = None
         if group().size > 1:
             check_alike(group(), {**self.fingerprints, "precision": str(dt)})

@@ -74,10 +74,15 @@ class Prepared(Variants):
         """Check, once, that this loss can be differentiated twice; see `landscape.curvature.preflight`."""
         self._check_values()
         if not self._checked:
-            self.check_finite()
-            self._fit()
-            self._rounding = check_engine(self._engine)
-            self._check_alike()
+            if self._double is None or self.dtype != torch.float64:
+                self.check_finite()
+                self._fit()
+                verdict = check_engine(self._engine)
+                self._rounding, self._double = verdict.rounding, verdict.in_float64
+                self._check_alike()
+            else:  # a copy in float64 of an Objective that was checked there
+                self._fit()
+                self._rounding = self._double
             self._checked = True
 
     def checked_by(self, other: Self) -> Self:
@@ -96,7 +101,7 @@ class Prepared(Variants):
         if self._checked or not same:
             return self
         result = self._another(self._engine, self._theta)
-        result._rounding = other.rounding
+        result._rounding, result._double = other.rounding, other._double
         result.check_finite()
         result._fit()
         result._checked = True

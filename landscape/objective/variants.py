@@ -16,7 +16,7 @@ from landscape.curvature.method import Method
 from landscape.errors import UsageError
 from landscape.machine.distributed import ALONE, Group
 from landscape.machine.memory import Plan
-from landscape.network.batches import merged, select
+from landscape.network.batches import merged, select, split
 from landscape.network.copy_check import Live
 from landscape.network.forward_checks import check_weights, weighted
 from landscape.network.given.data_forms import counted_by
@@ -41,6 +41,7 @@ class Variants(ABC):
     _methods: list[Method]
     _origin: Self | None
     _rounding: float
+    _double: float | None  # `_rounding` of this network in float64, where its derivatives were checked there
     _live: Live
     _one_batch: bool
     _plan: Plan
@@ -174,16 +175,22 @@ class Variants(ABC):
         """The same loss with Hessian-vector products computed by this method, to reproduce another run bit by bit."""
         other = self._another(replace(self._engine, method=method), self._theta)
         other._methods.append(method)
+        other._measured, other._double = self._measured, self._double
         if other._checked:
             other._fit()
         return other
 
     def to(self, dtype: str) -> Self:
-        """The same loss in another precision, e.g. `to("float64")`, with converted copies of weights, buffers and data."""
+        """The same loss in another precision, e.g. `to("float64")`, with converted copies of weights, buffers and data.
+
+        Derivatives are checked in float64 whatever the dtype, so that a copy in float64 of an Objective that was checked is not
+        checked again.
+        """
         other = self._another(self._engine.to(DTYPES[dtype]), self._theta.to(DTYPES[dtype]))
-        other._values_in = None
+        other._values_in, other._measured, other._double = None, self._measured, self._double
         same = other.dtype == self.dtype  # in another dtype it may not run, and rounds differently
-        other._checked, other._values_checked = self._checked and same, self._values_checked and same
+        known = same or (dtype == "float64" and self._double is not None)  # its values repeated there, too
+        other._checked, other._values_checked = self._checked and same, self._values_checked and known
         return other
 
     def values_in(self, precision: str) -> Self:
@@ -261,6 +268,13 @@ class Variants(ABC):
         self.preflight()  # of the original: the derived one mixes the samples of a batch on purpose
         return self._derived(batch_normalized(self._engine), self._theta)
 
+    def batched(self, size: int) -> Self:
+        """The same loss in batches of at most `size` samples, for products and values; the same up to rounding."""
+        batches = split(self._engine.batches, size) if self._engine.divisible else self._engine.batches
+        other = self._derived(replace(self._engine, batches=batches), self._theta)
+        other._measured = self._measured
+        return other
+
     def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Self]:
         """One epoch: the same loss on random batches of `size` samples, each in a single pass; leftover samples are omitted."""
         yield from (self._of(rows, together=True) for rows in epoch(self.samples, size, generator))
@@ -271,7 +285,9 @@ class Variants(ABC):
         loss = self._engine.loss.of_model
         batches = batches if loss is None else [counted_by(loss, b) for b in batches]
         whole = merged(batches) if together else None
-        return self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
+        other = self._derived(replace(self._engine, batches=batches if whole is None else [whole]), self._theta)
+        other._measured = self._measured
+        return other
 
     def _derived(self, engine: Engine, theta: Tensor) -> Self:
         """An Objective that shares model, data and the count of passes with this one."""
@@ -283,5 +299,5 @@ class Variants(ABC):
     def _another(self, engine: Engine, theta: Tensor) -> Self:
         """A derived Objective of another function, which chooses its own method for products."""
         other = self._derived(engine, theta)
-        other._methods, other._origin = [], None
+        other._methods, other._origin, other._double = [], None, None
         return other

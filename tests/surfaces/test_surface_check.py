@@ -1,12 +1,16 @@
 """The check that every surface carries: what it must pass, and what it must find."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from cases import CASES
 from torch import nn
 
-from landscape.objective import Objective
+from landscape.curvature import footprint
+from landscape.curvature.engine import Engine
+from landscape.objective import Objective, preparation
 from landscape.surfaces import Direction, line, plane, random_direction
 from landscape.surfaces.checks import check_derivatives
 from landscape.surfaces.checks.check_slice import check_slice
@@ -165,10 +169,46 @@ def test_kinks_do_not_make_the_check_fail(network, batchnorm, monkeypatch):
 def test_few_samples_are_checked_where_a_processor_convolves():
     x, y = torch.rand(100, 1, 8, 8), torch.randint(0, 10, (100,))
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    for model, samples in ((build("digits-cnn", channels=1), 8), (flat, None)):
+    for model, samples in ((build("digits-cnn", channels=1), 4), (flat, None)):
         check = plane(Objective(model, nn.CrossEntropyLoss(), (x, y)), grid=2).check
         assert check.passed
         assert check.derivatives.samples == samples
+
+
+def test_products_whose_batches_are_put_together_wrongly_are_found(monkeypatch):
+    """Few samples, but in two unequal batches: a mean over batches in place of one over samples shows."""
+    right = Engine.hvp
+
+    def equal(engine, theta, v):
+        return torch.stack([right(replace(engine, batches=[b]), theta, v) for b in engine.batches]).mean(0)
+
+    torch.manual_seed(0)
+    x, y = torch.rand(40, 1, 32, 32), torch.randint(0, 10, (40,))
+    model = nn.Sequential(nn.Conv2d(1, 64, 3), nn.Tanh(), nn.Conv2d(64, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6272, 10))
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, y))
+    assert plane(objective, grid=2, random_check=False).check.passed
+    monkeypatch.setattr(Engine, "hvp", equal)
+    check = plane(objective, grid=2, random_check=False).check
+    assert any("differ from those of the Hessian" in problem for problem in check.problems), check.problems
+
+
+def test_further_surfaces_do_not_repeat_what_was_found_about_the_network(monkeypatch):
+    """Neither the checks before derivatives nor the count of their memory; both are made again for another network."""
+    counted: list[str] = []
+    for module, name in ((preparation, "check_engine"), (footprint, "_measure"), (preparation, "check_values")):
+        made = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, name=name, made=made: counted.append(name) or made(*a))
+    x, y = torch.rand(64, 1, 8, 8), torch.randint(0, 10, (64,))
+    objective = Objective(build("digits-cnn", channels=1), nn.CrossEntropyLoss(), (x, y))
+    first = plane(objective, grid=2, random_check=False)
+    assert counted.count("check_engine") == 1
+    assert "check_values" in counted
+    counted.clear()
+    second = plane(objective, grid=2, random_check=False)
+    assert counted == []
+    assert second.check == first.check
+    plane(objective.with_loss(nn.CrossEntropyLoss(label_smoothing=0.1)), grid=2, random_check=False)
+    assert counted.count("check_engine") == 1
 
 
 def test_a_flat_direction_passes():

@@ -30,10 +30,11 @@ _FLOAT32 = 1e-9
 # Relative rounding error of a value in float64, accumulated over many layers.
 _OF_VALUES = 1e-14
 # Most samples for derivatives: in float64 all samples would take longer than many points. Fewer for convolutions on a CPU,
-# which take about ten times as long in float64 as in float32: the check must not take longer than a plane of 25 points. Both
-# ways of computing a derivative use the same samples. What goes wrong only when batches are put together is not seen by so few.
-# Up to _ALL samples all are taken.
-SAMPLES, _CONVOLVED, _ALL = 1024, 8, 32
+# which take four times as long in float64 as in float32: with its some 40 forward passes the check is to take no longer than a
+# few points. Both ways of computing a derivative use the same samples. So few go through in two unequal batches, so that what
+# goes wrong when batches are put together shows. Up to _ALL samples all are taken.
+SAMPLES, _CONVOLVED, _ALL = 1024, 4, 32
+_TOGETHER = 3  # of _CONVOLVED samples in a batch
 # A fixed method of products, not chosen by timing, so that the check has the same bits in every run.
 _SAME = Method(folded=True)
 # Distance of the points at which slopes are compared, in coordinates, because the slope vanishes at a minimum. The second one
@@ -75,7 +76,11 @@ def unmade(error: Exception, samples: int | None = None) -> Derivatives:
 
 
 def in_float64(objective: Objective, recalibrated: bool) -> tuple[Objective, int | None, str]:
-    """`on_first` for derivatives: on a limited number of samples, in float64."""
+    """`on_first` for derivatives: on a limited number of samples, in float64.
+
+    The objective itself is checked first, once for all its surfaces; its copy in float64 is then not checked anew.
+    """
+    objective.preflight()
     return on_first(objective, checked_samples(objective), recalibrated, "float64")
 
 
@@ -86,6 +91,7 @@ def on_first(objective: Objective, few: int, recalibrated: bool, dtype: str | No
     statistics. These variances are divided by n, the re-estimated ones by n - 1.
     """
     part = objective if objective.samples <= few else objective.subset(few)
+    part = part.batched(_TOGETHER) if few == _CONVOLVED and part is not objective else part
     precise = (part if dtype is None else part.to(dtype)).by(_SAME)
     under = ""
     if recalibrated:
