@@ -26,7 +26,7 @@ from landscape.surfaces import (
     stored_directions,
 )
 from landscape.surfaces.axes.directions import mean_squares
-from landscape.surfaces.checks.check_random_axes import check_random_axes
+from landscape.surfaces.checks.check_random_axes import check_random_axes, random_samples
 from landscape.tasks.networks import build
 
 KINDS = [
@@ -283,6 +283,17 @@ def test_statistics_that_move_and_networks_without_second_derivatives_have_a_rea
     assert "expected" not in figure_slice(odd).get_supxlabel()
     assert not odd.check.random.hidden_saddle
     assert forecast_surface(network(Odd()), 9, random_axes=True).random_check == 0
+
+
+def test_a_small_surface_of_a_convolving_network_is_compared_on_as_many_samples_as_take_as_long_as_its_points():
+    x, y = torch.rand(300, 1, 8, 8), torch.zeros(300, dtype=torch.long)
+    convolving = Objective(build("digits-cnn", channels=1), nn.CrossEntropyLoss(), (x, y))
+    assert [random_samples(convolving, points) for points in (None, 2601, 250, 25, 3)] == [256, 256, 208, 20, 16]
+    check = plane(convolving, grid=5).check
+    assert check.random.samples == 20
+    assert any("on 20 samples" in text for text in check.lines())
+    flat = Objective(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.CrossEntropyLoss(), (x, y))
+    assert random_samples(flat, 3) == 300
 
 
 def test_many_samples_are_cut_and_it_says_so():

@@ -19,14 +19,19 @@ from landscape.surfaces.checks.check_derivatives import on_first, unmade
 # eigenvalue before it has converged.
 PROBES, PRODUCTS = 16, 100
 _TOLERANCE = 1e-4
-# Most samples: as for the other curvatures of the check, but in the objective's own dtype; fewer for convolutions on a CPU.
-_SAMPLES, _CONVOLVED = 1024, 256
+# Most samples: as for the other curvatures of the check, but in the objective's own dtype; fewer for convolutions on a CPU, and
+# there, down to _LEAST, no more than take as long as the surface's points: some _FORWARDS passes over them.
+_SAMPLES, _CONVOLVED, _LEAST, _FORWARDS = 1024, 256, 16, 360
 # Seed of the probes and of the Lanczos start, apart from the seeds that axes usually have.
 _SEED = 2208_13219
 
 
 def check_random_axes(
-    objective: Objective, directions: tuple[Direction, ...], recalibrated: bool = False, interpolated: bool = False
+    objective: Objective,
+    directions: tuple[Direction, ...],
+    recalibrated: bool = False,
+    interpolated: bool = False,
+    points: int | None = None,
 ) -> RandomAxes | None:
     """Compare the curvature d^T H d along random axes with its expectation, and with the extreme eigenvalues of H.
 
@@ -40,12 +45,13 @@ def check_random_axes(
         recalibrated: whether BatchNorm statistics are re-estimated at every point; H is then that of the loss with the
             statistics of the batch.
         interpolated: whether they are interpolated; the products would hold them fixed, and nothing is compared.
+        points: of the surface; few limit the samples, see `random_samples`.
 
     Returns:
         The comparison; None if no axis is random. Without second derivatives it has a reason in place of numbers.
 
-    Cost: a product for each axis, 16 probes, and 20 to 100 products for the eigenvalues, on at most 1,024 samples (256 for
-        convolutions on a CPU), in the objective's dtype; memory of a Krylov basis.
+    Cost: a product for each axis, 16 probes, and 20 to 100 products for the eigenvalues, on at most 1,024 samples (for
+        convolutions on a CPU 256, and as few as take no longer than the points, but 16), in the objective's dtype; memory of a Krylov basis.
 
     Accuracy: the expectation is unbiased, with a t-interval from Rademacher probes scaled by sqrt(E d_i^2); an axis that was
         made orthogonal to another deviates from it by 1 / P. One axis scatters around it by sqrt(2) ||S H S||_F with
@@ -59,20 +65,23 @@ def check_random_axes(
     if interpolated:
         return RandomAxes({}, reason="not compared: the statistics vary along the axes, but products with H hold them fixed")
     try:
-        part, samples, _ = compared_on(objective, recalibrated)
+        part, samples, _ = compared_on(objective, recalibrated, points)
         return replace(_compared(part, directions, numbers), samples=samples)
     except (NumericalError, UsageError, RuntimeError) as error:  # RuntimeError: PyTorch cannot differentiate an operation
         return RandomAxes({}, reason=unmade(error).reason)
 
 
-def random_samples(objective: Objective) -> int:
-    """Number of samples on which random axes are compared."""
-    return min(objective.samples, _CONVOLVED if objective.convolves and objective.device.type == "cpu" else _SAMPLES)
+def random_samples(objective: Objective, points: int | None = None) -> int:
+    """Number of samples on which random axes of a surface of so many points are compared; without `points` the most."""
+    if not objective.convolves or objective.device.type != "cpu":
+        return min(objective.samples, _SAMPLES)
+    affordable = _CONVOLVED if points is None else max(_LEAST, points * objective.samples // _FORWARDS)
+    return min(objective.samples, _CONVOLVED, affordable)
 
 
-def compared_on(objective: Objective, recalibrated: bool) -> tuple[Objective, int | None, str]:
+def compared_on(objective: Objective, recalibrated: bool, points: int | None = None) -> tuple[Objective, int | None, str]:
     """The objective whose Hessian is compared, as `on_first`."""
-    return on_first(objective, random_samples(objective), recalibrated)
+    return on_first(objective, random_samples(objective, points), recalibrated)
 
 
 def _compared(part: Objective, directions: tuple[Direction, ...], numbers: list[int]) -> RandomAxes:

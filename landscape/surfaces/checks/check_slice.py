@@ -80,7 +80,7 @@ def check_slice(
         own_value=own if recalibrated else None,
         recomputed=_recomputed(drawn, directions, chart, loss),
         precision="" if drawn is objective else drawn.precision,
-        random=check_random_axes(objective, directions, recalibrated, interpolated) if random_check else None,
+        random=check_random_axes(objective, directions, recalibrated, interpolated, chart.size) if random_check else None,
     )
 
 

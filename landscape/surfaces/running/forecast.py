@@ -106,7 +106,7 @@ def forecast_surface(
         # 1.5 products for building the graph at every point.
         seconds += (_PRODUCTS + 1.5) * (time.perf_counter() - started)
     seconds = processes.agreed(points * seconds + compared) / processes.size  # processes divide the points
-    check = _random_check(objective, batchnorm) if random_axes else 0.0
+    check = _random_check(objective, batchnorm, points) if random_axes else 0.0
     memory = _peak(objective) + _products(objective, curvature, check > 0)
     return SurfaceForecast(points, seconds, memory, check, own / full)
 
@@ -244,10 +244,10 @@ def _point(objective: Objective, test: Objective | None, batchnorm: BatchNorm) -
     return seconds / size
 
 
-def _random_check(objective: Objective, batchnorm: BatchNorm) -> float:
+def _random_check(objective: Objective, batchnorm: BatchNorm, points: int | None = None) -> float:
     """Seconds to compare random axes with their expectation, from two products; 0 for a network without products."""
     started = time.perf_counter()
-    part = compared_on(objective, batchnorm == "recalibrate" and is_normalized(objective))[0]
+    part = compared_on(objective, batchnorm == "recalibrate" and is_normalized(objective), points)[0]
     with suppress(NumericalError, UsageError, RuntimeError):
         part.hvp(part.theta)  # includes the preflight check, as it will in the run
         between = time.perf_counter()
