@@ -55,7 +55,7 @@ class Engine(ForwardPass):
             for batch, share in self.own:
                 leaves = self.leaves(theta)
                 with self._large_in_blocks(batch):
-                    loss = self.loss.mean(self.forward(leaves, batch), batch.target)
+                    loss = self.loss.mean(self.forward(leaves, self.method.laid_out(batch)), batch.target)
                 total += share * self._flat(grad(loss, leaves))
                 value += share * float(loss.detach())
         return value, total

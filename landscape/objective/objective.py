@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from landscape.curvature.engine import Engine
 from landscape.curvature.method import Method
-from landscape.curvature.per_sample import SAMPLE_FORMS, Curvature
+from landscape.curvature.per_sample import Curvature, sample_forms
 from landscape.curvature.reverse_mode import differentiable
 from landscape.errors import UsageError
 from landscape.machine.agreement import check_alike
@@ -281,9 +281,9 @@ class Objective(NetworkAccess):
     @grad_mode
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
         """v^T A_n v for every sample n, float64, A_n its Hessian, Gauss-Newton matrix or g_n g_n^T; None if undefined."""
-        forms, passes = SAMPLE_FORMS[curvature]
-        self._spent.forwards += passes
         try:
+            forms, passes = sample_forms(self._engine, self._theta, curvature)
+            self._spent.forwards += passes
             return forms(self._engine, self._theta, self._cast(v))
         except RuntimeError:
             return None
