@@ -56,7 +56,7 @@ class Engine(ForwardPass):
                 leaves = self.leaves(theta)
                 with self._large_in_blocks(batch):
                     loss = self.loss.mean(self.forward(leaves, self.method.laid_out(batch)), batch.target)
-                total += share * self._flat(grad(loss, leaves))
+                self._add(total, grad(loss, leaves), share)
                 value += share * float(loss.detach())
         return value, total
 
@@ -77,7 +77,7 @@ class Engine(ForwardPass):
                         sums += graph.share * torch.cat([t.flatten(1) for t in products.values()], 1)
                     continue
                 for i, row in enumerate(v):
-                    out[i] += graph.share * self._flat(vjp(graph.gradient, graph.leaves, self.layout.unflatten(row)))
+                    self._add(out[i], vjp(graph.gradient, graph.leaves, self.layout.unflatten(row)), graph.share)
         return out
 
     def first_order(self, theta: Float[Tensor, " P"]) -> Iterator[FirstOrder]:
@@ -232,6 +232,14 @@ class Engine(ForwardPass):
     def leaves(self, theta: Float[Tensor, " P"]) -> dict[str, Tensor]:
         """Parameters as leaves of a new graph; views of theta if possible."""
         return {name: t.detach().requires_grad_() for name, t in self.tensors(theta).items()}
+
+    def _add(self, total: Tensor, tensors: dict[str, Tensor], share: float) -> None:
+        """Add a share of these tensors to a flat vector, in place.
+
+        A vector above 32 MiB has its pages mapped and cleared anew whenever it is made (`landscape.machine.malloc`).
+        """
+        for entry in self.layout:
+            total[entry.start : entry.stop].add_(tensors[entry.name].detach().reshape(-1), alpha=share)
 
     def _flat(self, tensors: dict[str, Tensor]) -> Tensor:
         return self.layout.flatten(tensors)

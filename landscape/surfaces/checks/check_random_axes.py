@@ -51,7 +51,8 @@ def check_random_axes(
         The comparison; None if no axis is random. Without second derivatives it has a reason in place of numbers.
 
     Cost: a product for each axis, 16 probes, and 20 to 100 products for the eigenvalues, on at most 1,024 samples (for
-        convolutions on a CPU 256, and as few as take no longer than the points, but 16), in the objective's dtype; memory of a Krylov basis.
+        convolutions on a CPU on 256, or as few as take no longer than the points, but 16), in the objective's dtype; memory of
+        a Krylov basis.
 
     Accuracy: the expectation is unbiased, with a t-interval from Rademacher probes scaled by sqrt(E d_i^2); an axis that was
         made orthogonal to another deviates from it by 1 / P. One axis scatters around it by sqrt(2) ||S H S||_F with
