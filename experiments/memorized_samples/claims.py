@@ -21,6 +21,7 @@ from experiments.common.statistics import (
     within,
 )
 from experiments.common.work import Item
+from experiments.memorized_samples.growth_claims import Growth, growth_claims
 from experiments.memorized_samples.runs import PEER, SCORES, STRIDE, WRONG
 
 BAR = 0.97
@@ -69,13 +70,14 @@ def _at_least(found: Sequence[Interval], bar: float) -> bool | None:
     return every([within(v, bar, math.inf) for v in found])
 
 
-def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
+def judged(runs: Sequence[Item], peer: Item, growth: Growth, given: Options) -> Item:
     """The claims against the runs."""
     table = Table(runs, peer["runs"])
     fitted = [run["wrong_labels_fitted"] for run in runs]
     claims = [_best(table, data) for data in table.data]
     claims += [_published(table, name) for name in PUBLISHED if "cifar10" in table.data]
     claims += _orders(table)
+    claims += growth_claims(growth, BAR)
     tests = {d: np.mean([r["test_accuracy"] for r in runs if r["item"]["data"] == d]) for d in table.data}
     images = f"; {given.samples} CIFAR-10 images, convolutional network of width {given.width}" if given.data else ""
     best = {d: claim.numbers for d, claim in zip(table.data, claims, strict=False)}
