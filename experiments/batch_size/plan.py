@@ -19,6 +19,7 @@ EPOCHS, EPOCHS_DECAY = "equal epochs", "equal epochs, weight decay"
 WEIGHT_DECAY = 5e-4
 MOST_STEPS = 15_000
 EQUAL_EPOCHS = 200
+LI: dict[str, Any] = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9}
 
 PHI = ("keskar", "keskar_5e-4", "keskar_subspace", "keskar_subspace_5e-4")
 # Sharpness that provably survives a rescaling of layers and of neurons, each once: the row-wise measures are those of single
@@ -97,16 +98,19 @@ def settings(given: Options) -> tuple[Setting, ...]:
     """The settings of the command line."""
     digits = len(read_data("digits").train_y)
     controls = (MAIN, SCALED, STEPS, DECAY)
-    sgd, adam = replace(DIGITS, lr=0.01), replace(DIGITS, optimizer="adam", lr=1e-3, momentum=None)
+    sgd, adam = replace(DIGITS, **LI), replace(DIGITS, optimizer="adam", lr=1e-3, momentum=None)
     found = [
         Setting("digits, MLP, SGD", sgd, digits, digits, EVERY, (*controls, EPOCHS, EPOCHS_DECAY)),
         Setting("digits, MLP, Adam", adam, digits, digits, EVERY, controls),
     ]
     if given.data is not None:
-        n = given.samples
+        n, reversal = given.samples, (EPOCHS, EPOCHS_DECAY)
         found += [
             Setting("images, MLP, Adam", images("mlp", given), n, min(n, 512), SOME, controls),
             Setting("images, C1, Adam", images("c1", given), n, min(n, 256), SOME, controls),
+            # Li et al. have SGD; the learning rate is that of the digits.
+            Setting("images, MLP, SGD", images("mlp", given, **LI), n, min(n, 512), FEW, reversal),
+            Setting("images, C1, SGD", images("c1", given, **LI), n, min(n, 256), FEW, reversal),
         ]
     return tuple(found)
 

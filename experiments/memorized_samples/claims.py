@@ -21,7 +21,7 @@ from experiments.common.statistics import (
     within,
 )
 from experiments.common.work import Item
-from experiments.memorized_samples.growth_claims import Growth, growth_claims
+from experiments.memorized_samples.growth_claims import Growth, growth_claims, growth_departures
 from experiments.memorized_samples.runs import PEER, SCORES, STRIDE, WRONG
 
 BAR = 0.97
@@ -103,6 +103,7 @@ def judged(runs: Sequence[Item], peer: Item, growth: Growth, given: Options) -> 
             "which was compared before",
             "Rules changed after the first results: scores that differ by less than 0.005 are as good as each other, a "
             "published number is reached if the whole interval is, and confident learning stops early",
+            *(growth_departures(growth) if growth.points else []),
         ],
     )
 
