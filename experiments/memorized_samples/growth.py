@@ -50,9 +50,9 @@ GRID = (
 )
 # One change at a time: (images, variant, number of them) after and before.
 CHANGED = {
-    "1,000 images, twice as wide": ((OWN, WIDE, 1_000), (OWN, PLAIN, 1_000)),
-    "5,000 images, augmented": ((OWN, AUGMENTED, 5_000), (OWN, PLAIN, 5_000)),
-    "5,000 images, augmented, seven convolutions instead of two": ((OWN, DEEP, 5_000), (OWN, AUGMENTED, 5_000)),
+    "a network twice as wide (1,000 images)": ((OWN, WIDE, 1_000), (OWN, PLAIN, 1_000)),
+    "augmentation (5,000 images)": ((OWN, AUGMENTED, 5_000), (OWN, PLAIN, 5_000)),
+    "VGG-9 in place of two convolutions (5,000 images, augmented)": ((OWN, DEEP, 5_000), (OWN, AUGMENTED, 5_000)),
 }
 
 
