@@ -3,6 +3,7 @@
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
@@ -35,7 +36,7 @@ def draw() -> None:
     rows, how, found = document["table"], document["how"], document["verdict"]
     sets = list(dict.fromkeys(r["data"] for r in rows))
     growth = document["growth"]
-    figure, axes = canvas(len(sets) + bool(growth), 2, width=9.6, height=3.1, sharey=True)
+    figure, axes = canvas(len(sets) + bool(growth), 2, width=9.6, height=3.1, sharey="row")
     for i, data in enumerate(sets):
         for ax, names, peer, title in (
             (axes[i, 0], OVER, PEER, "over training"),
@@ -53,6 +54,7 @@ def draw() -> None:
     if growth:
         _by_images(axes[-1, 0], growth)
         _by_epochs(axes[-1, 1], growth)
+        axes[-1, 0].set_ylim(0.75, 1.0)
     size, _, memorized = found["scale"].partition("; ")[2].partition("; wrong labels")
     version = document["peer"].get("cleanlab")
     peer = f"cleanlab {version}, 5-fold cross-validation" if version else "cleanlab: not installed"
@@ -60,11 +62,17 @@ def draw() -> None:
         figure,
         "memorized_samples",
         title="Wrong labels found by scores of single samples",
-        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {size}; "
+        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals{_fewer(growth)}; {size}; "
         f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing. "
         f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{peer}. "
         f"Garg et al. 2024: {found['verdict']}, {claims_held(found)}.",
     )
+
+
+def _fewer(growth: list[dict[str, Any]]) -> str:
+    """How many seeds the last row has."""
+    seeds = sorted({row["seeds"] for row in growth})
+    return f" (last row: {' to '.join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))} seeds)" if seeds else ""
 
 
 def _by_images(ax: Axes, growth: list[dict[str, Any]]) -> None:
@@ -98,7 +106,7 @@ def _by_epochs(ax: Axes, growth: list[dict[str, Any]]) -> None:
                 end = (len(row["after_epochs"]) - 1, row["after_epochs"][-1])
                 ax.annotate(f"{row['samples']:,}", end, (3, 0), textcoords="offset points", fontsize=6, va="center")
     ax.axhline(BAR, color="black", lw=0.8, ls="--")
-    ax.axhline(0.5, color="black", lw=0.8, ls=":")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epochs in the sum (dashed: JPEG)")
     ax.set_title("The same, by the epochs in the sum; numbers: images", loc="left", fontsize=9)
 
