@@ -18,7 +18,7 @@ if __name__ == "__main__":
         runs = each("batch_size", one, items(planned, given.seeds), given)
         runs += each("batch_size", one, items_of_equal_steps(planned, runs), given)
         between = each("batch_size", line, lines(planned, runs), given)
-        table, reversed_ = rows(runs), settings_of(runs, EPOCHS)
+        table = rows(runs)
         images = f"; {given.samples} CIFAR-10 images, perceptron and C1 of width {given.width}" if given.data else ""
         judged = verdict(
             claims(runs, table, between),
@@ -31,8 +31,7 @@ if __name__ == "__main__":
                 "quarter, a network counts as sharper only if it is so per unit of loss, too.",
                 "Rules changed after the first results: every network is judged by itself, sharpness at unequal loss is told "
                 "per unit of loss, and the size of the effect is a question of ours.",
-                "Li's reversal is tried with SGD on a perceptron on digits and, on images, "
-                f"{' and '.join(n.split(', ')[1] for n in reversed_ if n.startswith('images')) or 'nothing'}; "
+                f"Li's reversal is tried with SGD on perceptrons alone ({'; '.join(settings_of(runs, EPOCHS))}); "
                 f"all have {EQUAL_EPOCHS} epochs, the learning rate {LI['lr']:g} and no schedule. "
                 "Images were added after the result on digits had been seen.",
                 "Adam is the paper's optimizer; SGD has momentum 0.9. The learning rate is the same for all batches, but where "

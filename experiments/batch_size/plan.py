@@ -104,13 +104,12 @@ def settings(given: Options) -> tuple[Setting, ...]:
         Setting("digits, MLP, Adam", adam, digits, digits, EVERY, controls),
     ]
     if given.data is not None:
-        n, reversal = given.samples, (EPOCHS, EPOCHS_DECAY)
+        n = given.samples
         found += [
             Setting("images, MLP, Adam", images("mlp", given), n, min(n, 512), SOME, controls),
             Setting("images, C1, Adam", images("c1", given), n, min(n, 256), SOME, controls),
             # Li et al. have SGD; the learning rate is that of the digits.
-            Setting("images, MLP, SGD", images("mlp", given, **LI), n, min(n, 512), FEW, reversal),
-            Setting("images, C1, SGD", images("c1", given, **LI), n, min(n, 256), FEW, reversal),
+            Setting("images, MLP, SGD", images("mlp", given, **LI), n, min(n, 512), FEW, (EPOCHS, EPOCHS_DECAY)),
         ]
     return tuple(found)
 
