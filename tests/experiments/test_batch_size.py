@@ -108,7 +108,7 @@ def test_a_claim_on_a_score_flips_with_it(made, name, value, words):
 def test_the_reversal_is_judged_for_every_network_by_itself(given):
     settings = plan.settings(replace(given, data="cifar10:images"))
     sgd = [s for s in settings if EPOCHS in s.arms]
-    assert {(s.recipe.optimizer, s.recipe.lr, s.recipe.momentum) for s in sgd} == {("sgd", 0.01, 0.9)}
+    assert {(s.recipe.optimizer, s.recipe.lr, s.recipe.momentum) for s in sgd} == {("sgd", 0.01, 0.9), ("sgd", 0.002, 0.9)}
     runs = made_up(sgd, SEEDS)
     for run in runs:
         if run["item"]["setting"] == "images, MLP, SGD" and run["item"]["arm"] == EPOCHS_DECAY and run["item"]["batch"] != "16":
