@@ -96,7 +96,7 @@ def judged(runs: Sequence[Item], peer: Item, growth: Growth, given: Options) -> 
             "Labels are redrawn with probability p / 0.9, so that a share p is really wrong; the number varies with the seed",
             f"The means of input scores are over every {STRIDE}th epoch, cumulative loss and forgetting over every epoch",
             "Input curvature is the squared norm over h squared, on normalized inputs, h = 1e-3, 10 signs",
-            "No augmentation and no weight decay",
+            f"No augmentation{', but where it is named,' if growth.points else ''} and no weight decay",
             "Confident learning is cleanlab's label quality, the probability of the label out of sample. It has the same "
             "recipe, and stops in every fold at the epoch with the smallest loss on what is "
             "left out, which is also the fold that it then scores, in its favour; the figure has its end of training, too, "
