@@ -108,8 +108,8 @@ def growth_departures(found: Growth) -> list[str]:
     if any(images == JPEG for images, _, _ in found.points):
         told.append(
             "Images called JPEG are CIFAR-10 re-encoded (quality 75, 4:2:0), interleaved by class; the test images are of the "
-            "same kind. More than 10,000 did not fit the time. They have a curve of their own, with fewer epochs, and curves are "
-            "compared after as many epochs as all of their sizes have"
+            "same kind. More of them than 10,000 did not fit the time. They have a curve of their own, with fewer epochs, and "
+            "curves are compared after as many epochs as all of their sizes have"
         )
     return told
 
