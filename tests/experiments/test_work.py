@@ -80,12 +80,11 @@ def test_what_is_judged_again_is_read_from_the_results(tmp_path, monkeypatch):
 def test_what_is_extended_does_only_what_is_not_in_the_results(tmp_path, monkeypatch):
     monkeypatch.setattr(document, "RESULTS", tmp_path)
     monkeypatch.setattr(document, "ROOT", tmp_path)
-    (tmp_path / "runs").mkdir()
     (tmp_path / "more").mkdir()
     items = [{"n": n, "share": 1 / 3} for n in (1, 2)]
-    done = each("study", counted, items, given(tmp_path / "runs", processes=1))
+    done = [finite({"item": item, "seconds": 1.0, "square": item["n"] ** 2}) for item in items]
     judged = verdict([Claim("a", "b", "c", True)], headline="1", scale="small", departures=[])
-    write("study", given(tmp_path / "runs", processes=1), done, {"verdict": judged, "runs": done})
+    write("study", given(tmp_path, processes=1), done, {"verdict": judged, "runs": done})
     before = json.loads((tmp_path / "study.json").read_text())
     ours = given(tmp_path / "more", processes=1, extend=True)
     more = each("study", counted, [*items, {"n": 4}], ours)
