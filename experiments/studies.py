@@ -122,6 +122,35 @@ def alarm_rows() -> list[tuple[str, ...]]:
     ]
 
 
+def growth_rows() -> list[tuple[str, ...]]:
+    """For each recipe and number of images: AUROCs with intervals, how well the network does, and what a run took."""
+
+    def told(found: dict[str, Any]) -> str:
+        return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+    def by_epochs(row: dict[str, Any]) -> str:
+        if not row["alone"]:
+            return "not kept"
+        curve = row["after_epochs"]
+        best = max(range(len(curve)), key=curve.__getitem__)
+        return f"{curve[best]:.3f} after {best}"
+
+    return [
+        (
+            row["variant"],
+            f"{row['samples']:,} {row['images']}, {row['epochs']} epochs",
+            str(row["seeds"]),
+            told(row["cumulative_loss"]),
+            by_epochs(row),
+            told(row["forgetting"]),
+            f"{100 * row['test_accuracy']:.0f}",
+            f"{100 * row['wrong_labels_fitted']:.0f}",
+            f"{row['seconds']:.0f}" + ("" if row["alone"] else " with all scores"),
+        )
+        for row in read("memorized_samples")["growth"]
+    ]
+
+
 def summary(name: str) -> str:
     """What a study found, in one sentence, and its verdict."""
     found = read(name)["verdict"]

@@ -9,7 +9,17 @@ from typing import Any
 
 from benchmarks.headline import claims, documents_in, headline_table
 from benchmarks.table import table as numbers_of
-from experiments.studies import STUDIES, alarm_rows, claim_rows, keskar_rows, scale, summary, time_of_all, verdict_rows
+from experiments.studies import (
+    STUDIES,
+    alarm_rows,
+    claim_rows,
+    growth_rows,
+    keskar_rows,
+    scale,
+    summary,
+    time_of_all,
+    verdict_rows,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "README.md"
@@ -221,6 +231,15 @@ def alarm_table() -> str:
     return _table(("runs", "false alarms, clean", "20 %", "40 %", "80 % of labels redrawn"), alarm_rows())
 
 
+def growth_table() -> str:
+    """How well wrong labels are found, by the number of images and the recipe."""
+    columns = (
+        "network", "images and epochs", "seeds", "AUROC, cumulative loss", "largest, after epochs", "AUROC, forgetting",
+        "test, %", "wrong labels fitted, %", "seconds of a core a run",
+    )  # fmt: skip
+    return _table(columns, growth_rows())
+
+
 def _claims(name: str) -> Callable[[], str]:
     """The claims of a study and what was found, from its results."""
     return lambda: "\n".join(
@@ -243,6 +262,7 @@ TABLES = {
     "time of the studies": lambda: f"{time_of_all()}\n",
     "table of Keskar et al.": keskar_table,
     "rates of the alarm": alarm_table,
+    "wrong labels by the number of images": growth_table,
     **{f"claims of {study.name}": _claims(study.name) for study in STUDIES},
 }
 

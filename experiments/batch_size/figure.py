@@ -49,12 +49,19 @@ def draw() -> None:
         figure,
         "batch_size",
         title="Large batch (10 % of the data) against batch 16",
-        caption=f"Ratios are geometric means over {len(how['seeds'])} seeds, paired, large over small batch, with 95 % "
-        "bootstrap intervals; bands are such intervals for means. "
+        caption=f"Ratios are geometric means over {len(how['seeds'])} seeds{_fewer(rows)}, paired, large over small batch, "
+        "with 95 % bootstrap intervals; bands are such intervals for means. "
         "Open marks: all of the data as one batch. A mark is missing where an arm was not run, or a run did not come down to "
         "the loss. "
         f"Keskar et al. 2017: {found['verdict']}, {claims_held(found)}.",
     )
+
+
+def _fewer(rows: Rows) -> str:
+    """The settings that have fewer seeds than most."""
+    seeds = {r["setting"]: r["ratio"]["n"] for r in rows if "ratio" in r}
+    told = [f"{setting}: {n}" for setting, n in seeds.items() if n < max(seeds.values())]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _measures(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ import math
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from landscape.tasks import read_data
 
 RESULTS, FIGURES = ROOT / "experiments" / "results", ROOT / "figures"
 SCHEMA = 2
+LARGER = "larger cifar10"  # the name of the fingerprint of --larger
 OWN = "questions of ours"
 # Numbers in results have six digits: two that differ by less than this, relatively, are not told apart.
 KEPT = 1e-5
@@ -81,8 +82,9 @@ def verdict(claims: Sequence[Claim], *, headline: str, scale: str, departures: S
 
 
 def write(
-    name: str, options: Options, work: Sequence[Mapping[str, Any]], document: Mapping[str, Any], *, images: bool = True
-) -> None:
+    name: str, options: Options, work: Sequence[Mapping[str, Any]], document: Mapping[str, Any], *, images: bool = True,
+    larger: bool = False,
+) -> None:  # fmt: skip
     """experiments/results/NAME.json: how it was made, and the document.
 
     Args:
@@ -91,8 +93,11 @@ def write(
         work: the pieces of work, for their time.
         document: plain data; must have "verdict". Infinite and undefined numbers become null.
         images: whether the study uses CIFAR-10 where it is given.
+        larger: whether it uses the larger set of images where that is given.
     """
-    how = read(name)["how"] if options.judge else _how(name, options, work, images)
+    how = read(name)["how"] if options.judge else _how(name, options if larger else replace(options, larger=None), work, images)
+    if options.extend:  # the results that were extended
+        how = _extended(read(name)["how"], how)
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(finite({"schema": SCHEMA, "how": how, **document}), indent=1, allow_nan=False)
@@ -109,9 +114,12 @@ def _how(name: str, options: Options, work: Sequence[Mapping[str, Any]], images:
     images = images and options.data is not None
     if options.data is not None and images:
         data["cifar10"] = read_data(options.data).fingerprint
+        if options.larger is not None:
+            data[LARGER] = read_data(options.larger).fingerprint
     return {
         "script": f"python -m experiments.{name} --seeds {len(options.seeds)} --first-seed {options.seeds[0]}"
-        + (f" --data PATH --samples {options.samples} --width {options.width}" if images else ""),
+        + (f" --data PATH --samples {options.samples} --width {options.width}" if images else "")
+        + (" --larger PATH" if images and options.larger is not None else ""),
         "seeds": list(options.seeds),
         "samples": options.samples if images else None,
         "width": options.width if images else None,
@@ -125,6 +133,18 @@ def _how(name: str, options: Options, work: Sequence[Mapping[str, Any]], images:
         f"{options.device}",
         "core_seconds": round(sum(w["seconds"] for w in work)),
     }
+
+
+def _extended(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """How results were made of which a part was there before: versions and machines of both, the data of both."""
+    how = dict(now) | {"data": before["data"] | now["data"]}
+    for key in ("landscape", "python", "torch", "numpy", "scipy", "machine"):
+        if now[key] != before[key]:
+            later = f"; runs that were added: {now[key]}"
+            how[key] = before[key] if before[key].endswith(later) else before[key] + later
+    if LARGER in how["data"] and "--larger" not in how["script"]:
+        how["script"] += " --larger PATH"
+    return how
 
 
 def read(name: str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class Options:
         device: where networks are trained.
         judge: do no work, and judge again the runs in experiments/results/.
         draw: only draw the figure from the results that are there.
+        extend: take the runs that experiments/results/ has, and do only those that it lacks.
+        larger: spec of a larger set of such images, of which `memorized_samples` takes more and more; None if there is none.
     """
 
     data: str | None
@@ -33,6 +35,8 @@ class Options:
     device: str
     judge: bool = False
     draw: bool = False
+    extend: bool = False
+    larger: str | None = None
 
 
 def options(description: str | None, *, seeds: int = 5, samples: int = 1000, width: int = 8, images: bool = True) -> Options:
@@ -57,6 +61,14 @@ def options(description: str | None, *, seeds: int = 5, samples: int = 1000, wid
     parser.add_argument(
         "--judge", action="store_true", help="do no work: judge the runs in experiments/results/ again, with the same options"
     )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="take the runs in experiments/results/ that were made with the same options, and do only those that it lacks",
+    )
+    parser.add_argument(
+        "--larger", metavar="PATH", help="a larger set of CIFAR-10 images, for runs of memorized_samples with more of them"
+    )
     parser.add_argument("--draw", action="store_true", help="only draw the figure from experiments/results/")
     given = parser.parse_args()
     for name in ("samples", "width", "seeds", "processes"):
@@ -64,17 +76,21 @@ def options(description: str | None, *, seeds: int = 5, samples: int = 1000, wid
             parser.error(f"expected --{name} of at least 1, found {getattr(given, name)}")
     if given.first_seed < 0:
         parser.error(f"expected --first-seed of at least 0, found {given.first_seed}")
+    if given.judge and given.extend:
+        parser.error("expected --judge or --extend, found both: the one does no work, the other does what is lacking")
     data = given.data
     if not images and data is not None:
         print("this study has no images, and its networks are trained on the CPU: --data and its options are not used")
         data = None
-    if data is not None:
-        data = data if data.startswith("cifar10:") else f"cifar10:{data}"
-        if not given.judge and not Path(data.removeprefix("cifar10:").partition(",")[0]).exists():
-            parser.error(
-                f"expected CIFAR-10 at {data.removeprefix('cifar10:')}, found nothing; leave --data out for the digits alone"
-            )
+    data, larger = (
+        None if path is None else path if path.startswith("cifar10:") else f"cifar10:{path}" for path in (data, given.larger)
+    )
+    if larger is not None and data is None:
+        parser.error("expected --larger beside --data, found it alone")
+    for spec, without in ((data, "leave --data out for the digits alone"), (larger, "leave --larger out")):
+        if spec is not None and not given.judge and not Path(spec.removeprefix("cifar10:").partition(",")[0]).exists():
+            parser.error(f"expected CIFAR-10 at {spec.removeprefix('cifar10:')}, found nothing; {without}")
     return Options(
         data, given.samples, given.width, tuple(range(given.first_seed, given.first_seed + given.seeds)),
-        given.runs, given.processes, given.device, given.judge, given.draw,
+        given.runs, given.processes, given.device, given.judge, given.draw, given.extend, larger,
     )  # fmt: skip

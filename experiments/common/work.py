@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import landscape as ls
-from experiments.common.document import finite, read
+from experiments.common.document import LARGER, finite, read
 from experiments.common.options import Options
 from landscape.machine.files import write
 from landscape.tasks import Recipe, Task, read_data, train
@@ -32,11 +32,13 @@ class Place:
         runs: folder of trained networks and of finished pieces of work.
         data: spec of the images, with their path; None if there are none.
         device: where networks are trained.
+        larger: spec of the larger set of images, with its path; None if there is none.
     """
 
     runs: Path
     data: str | None
     device: str
+    larger: str | None = None
 
     def trained(self, recipe: Recipe, *, keep_every: int | None = None) -> Path:
         """The checkpoint of a recipe, trained once, by whichever study comes first."""
@@ -58,6 +60,8 @@ class Place:
 def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[Item], options: Options) -> list[Item]:
     """`function(item, place)` for every item; with --judge, the results that experiments/results/STUDY.json has.
 
+    With --extend, too, but what is not there is done.
+
     An item is a plain dictionary with everything that determines its result; the result is one, too. Both are kept in
     RUNS/STUDY/, and a result that is there is not computed again. A function that changes needs a new name or another entry in
     its items.
@@ -74,10 +78,12 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
     if options.judge:
         return _judged_before(study, items, options)
     _same_images(options)
-    place = Place(options.runs, options.data, options.device)
+    known = _on_record(study, options) if options.extend else {}
+    place = Place(options.runs, options.data, options.device, options.larger)
     module = function.__module__ if function.__module__ != "__main__" else f"experiments.{study}"
     paths = [_path(options.runs / study, function.__qualname__, item) for item in items]
-    waiting = [i for i, path in enumerate(paths) if not path.exists()]
+    kept = [known.get(_key(item)) for item in items]
+    waiting = [i for i, path in enumerate(paths) if kept[i] is None and not path.exists()]
     if waiting:
         print(f"{study}: {len(waiting)} of {len(items)} pieces of work to do", flush=True)
         started, context = time.perf_counter(), multiprocessing.get_context("spawn")
@@ -95,30 +101,13 @@ def each(study: str, function: Callable[[Item, Place], Item], items: Sequence[It
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return [finite(json.loads(path.read_text())) for path in paths]
+    return [result or finite(json.loads(path.read_text())) for result, path in zip(kept, paths, strict=True)]
 
 
 def _judged_before(study: str, items: Sequence[Item], options: Options) -> list[Item]:
     """The results for the items in the document of a study, which must have been made with the same options."""
-    how = read(study)["how"]
-    same = how["seeds"] == list(options.seeds)
-    if "cifar10" in how["data"]:
-        same &= options.data is not None and (how["samples"], how["width"]) == (options.samples, options.width)
-    if not same:
-        sys.exit(f"expected the options with which the results were made, found others; run: {how['script']} --judge")
-    known: dict[str, Item] = {}
-
-    def gather(value: Any) -> None:
-        if isinstance(value, dict):
-            if "item" in value and "seconds" in value:
-                known[json.dumps(value["item"], sort_keys=True)] = value
-            gather(list(value.values()))
-        elif isinstance(value, list):
-            for part in value:
-                gather(part)
-
-    gather(read(study))
-    found = [known.get(json.dumps(finite(item), sort_keys=True)) for item in items]
+    known = _on_record(study, options)
+    found = [known.get(_key(item)) for item in items]
     if None in found:
         sys.exit(
             f"expected all {len(items)} runs in the results of {study}, found {len(items) - found.count(None)}; "
@@ -127,15 +116,50 @@ def _judged_before(study: str, items: Sequence[Item], options: Options) -> list[
     return [result for result in found if result is not None]
 
 
+def _on_record(study: str, options: Options) -> dict[str, Item]:
+    """Every result in the document of a study by its item; it must have been made with the same options, and images."""
+    how, flag = read(study)["how"], "--judge" if options.judge else "--extend"
+    same = how["seeds"] == list(options.seeds)
+    if "cifar10" in how["data"]:
+        same &= options.data is not None and (how["samples"], how["width"]) == (options.samples, options.width)
+    if not same:
+        sys.exit(f"expected the options with which the results were made, found others; run: {how['script']} {flag}")
+    if not options.judge:
+        for name, spec in (("cifar10", options.data), (LARGER, options.larger)):
+            if spec is not None and how["data"].get(name, found := read_data(spec).fingerprint) != found:
+                sys.exit(f"expected the images with which the results of {study} were made, found others in {spec}")
+    known: dict[str, Item] = {}
+
+    def gather(value: Any) -> None:
+        if isinstance(value, dict):
+            if "item" in value and "seconds" in value:
+                known[_key(value["item"])] = value
+            gather(list(value.values()))
+        elif isinstance(value, list):
+            for part in value:
+                gather(part)
+
+    gather(read(study))
+    return known
+
+
+def _key(item: Item) -> str:
+    """What tells an item from all others, with numbers as they are kept."""
+    return json.dumps(finite(item), sort_keys=True)
+
+
 def _same_images(options: Options) -> None:
     """Stop if the runs that are kept were made with other images: their results do not name them."""
-    if options.data is None:
-        return
-    kept, found = options.runs / "images.json", read_data(options.data).fingerprint
-    if kept.exists() and json.loads(kept.read_text()) != found:
-        sys.exit(f"expected the images with which the runs in {options.runs} were made, found others; choose another --runs")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write(kept, json.dumps(found).encode())
+    for spec, name in ((options.data, "images"), (options.larger, "larger-images")):
+        if spec is None:
+            continue
+        kept, found = options.runs / f"{name}.json", read_data(spec).fingerprint
+        if kept.exists() and json.loads(kept.read_text()) != found:
+            sys.exit(
+                f"expected the images with which the runs in {options.runs} were made, found others; choose another --runs"
+            )
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write(kept, json.dumps(found).encode())
 
 
 def _begin() -> None:

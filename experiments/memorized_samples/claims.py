@@ -21,6 +21,7 @@ from experiments.common.statistics import (
     within,
 )
 from experiments.common.work import Item
+from experiments.memorized_samples.growth_claims import Growth, growth_claims, growth_departures
 from experiments.memorized_samples.runs import PEER, SCORES, STRIDE, WRONG
 
 BAR = 0.97
@@ -69,13 +70,14 @@ def _at_least(found: Sequence[Interval], bar: float) -> bool | None:
     return every([within(v, bar, math.inf) for v in found])
 
 
-def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
+def judged(runs: Sequence[Item], peer: Item, growth: Growth, given: Options) -> Item:
     """The claims against the runs."""
     table = Table(runs, peer["runs"])
     fitted = [run["wrong_labels_fitted"] for run in runs]
     claims = [_best(table, data) for data in table.data]
     claims += [_published(table, name) for name in PUBLISHED if "cifar10" in table.data]
     claims += _orders(table)
+    claims += growth_claims(growth, BAR)
     tests = {d: np.mean([r["test_accuracy"] for r in runs if r["item"]["data"] == d]) for d in table.data}
     images = f"; {given.samples} CIFAR-10 images, convolutional network of width {given.width}" if given.data else ""
     best = {d: claim.numbers for d, claim in zip(table.data, claims, strict=False)}
@@ -94,13 +96,14 @@ def judged(runs: Sequence[Item], peer: Item, given: Options) -> Item:
             "Labels are redrawn with probability p / 0.9, so that a share p is really wrong; the number varies with the seed",
             f"The means of input scores are over every {STRIDE}th epoch, cumulative loss and forgetting over every epoch",
             "Input curvature is the squared norm over h squared, on normalized inputs, h = 1e-3, 10 signs",
-            "No augmentation and no weight decay",
+            f"No augmentation{', but where it is named,' if growth.points else ''} and no weight decay",
             "Confident learning is cleanlab's label quality, the probability of the label out of sample. It has the same "
             "recipe, and stops in every fold at the epoch with the smallest loss on what is "
             "left out, which is also the fold that it then scores, in its favour; the figure has its end of training, too, "
             "which was compared before",
             "Rules changed after the first results: scores that differ by less than 0.005 are as good as each other, a "
             "published number is reached if the whole interval is, and confident learning stops early",
+            *(growth_departures(growth) if growth.points else []),
         ],
     )
 

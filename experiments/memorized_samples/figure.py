@@ -3,10 +3,12 @@
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
 from experiments.memorized_samples.claims import BAR
+from experiments.memorized_samples.growth import JPEG, OWN, SHARE, VARIANTS
 from experiments.memorized_samples.runs import PEER, PEER_AT_END
 
 # Scores over training, at the end of training, and the peer; colours and markers in this order.
@@ -33,7 +35,8 @@ def draw() -> None:
     document = read("memorized_samples")
     rows, how, found = document["table"], document["how"], document["verdict"]
     sets = list(dict.fromkeys(r["data"] for r in rows))
-    figure, axes = canvas(len(sets), 2, width=9.6, height=3.1, sharey=True, sharex=True)
+    growth = document["growth"]
+    figure, axes = canvas(len(sets) + bool(growth), 2, width=9.6, height=3.1, sharey="row")
     for i, data in enumerate(sets):
         for ax, names, peer, title in (
             (axes[i, 0], OVER, PEER, "over training"),
@@ -46,8 +49,12 @@ def draw() -> None:
         axes[i, 0].set_ylabel("AUROC for the wrong labels")
     for ax in axes[0]:
         ax.legend(fontsize=6.8, frameon=False, loc="lower left", ncols=2)
-    for ax in axes[-1]:
+    for ax in axes[len(sets) - 1]:
         ax.set_xlabel("labels made wrong, %")
+    if growth:
+        _by_images(axes[-1, 0], growth)
+        _by_epochs(axes[-1, 1], growth)
+        axes[-1, 0].set_ylim(0.75, 1.0)
     size, _, memorized = found["scale"].partition("; ")[2].partition("; wrong labels")
     version = document["peer"].get("cleanlab")
     peer = f"cleanlab {version}, 5-fold cross-validation" if version else "cleanlab: not installed"
@@ -55,11 +62,53 @@ def draw() -> None:
         figure,
         "memorized_samples",
         title="Wrong labels found by scores of single samples",
-        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals; {size}; "
+        caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals{_fewer(growth)}; {size}; "
         f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing. "
         f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{peer}. "
         f"Garg et al. 2024: {found['verdict']}, {claims_held(found)}.",
     )
+
+
+def _fewer(growth: list[dict[str, Any]]) -> str:
+    """How many seeds the last row has."""
+    seeds = sorted({row["seeds"] for row in growth})
+    return f" (last row: {' to '.join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))} seeds)" if seeds else ""
+
+
+def _by_images(ax: Axes, growth: list[dict[str, Any]]) -> None:
+    """AUROC of the cumulative loss against the number of images: a line for each recipe and kind of images."""
+    for i, variant in enumerate(VARIANTS):
+        for images, fill in ((OWN, COLOURS[i]), (JPEG, "white")):
+            rows = [r for r in growth if (r["images"], r["variant"]) == (images, variant)]
+            shift = 1 + 0.03 * (i - len(VARIANTS) / 2)
+            label = variant if images == OWN else "_"
+            if rows:
+                style = {"mfc": fill, "ls": "-" if images == OWN else "--"}
+                band(ax, [shift * r["samples"] for r in rows], [r["cumulative_loss"] for r in rows], i, label, **style)
+    ax.axhline(BAR, color="black", lw=0.8, ls="--")
+    ax.set_xscale("log")
+    sizes = sorted({r["samples"] for r in growth})
+    ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    ax.minorticks_off()
+    ax.set_xlabel("images (open marks: re-encoded as JPEG)")
+    ax.set_ylabel("AUROC for the wrong labels")
+    ax.set_title(f"CIFAR-10 images, {SHARE:.0%} wrong: cumulative loss", loc="left", fontsize=9)
+    ax.legend(fontsize=6.8, frameon=False, loc="lower right")
+
+
+def _by_epochs(ax: Axes, growth: list[dict[str, Any]]) -> None:
+    """AUROC of the loss summed over the first epochs, means over seeds; the first point is before training."""
+    for i, variant in enumerate(VARIANTS):
+        for row in growth:
+            if row["variant"] == variant and row["after_epochs"]:
+                look: dict[str, Any] = {"ls": "-" if row["images"] == OWN else "--", "color": COLOURS[i], "lw": 1.1}
+                ax.plot(range(len(row["after_epochs"])), row["after_epochs"], **look)
+                end = (len(row["after_epochs"]) - 1, row["after_epochs"][-1])
+                ax.annotate(f"{row['samples']:,}", end, (3, 0), textcoords="offset points", fontsize=6, va="center")
+    ax.axhline(BAR, color="black", lw=0.8, ls="--")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epochs in the sum (dashed: JPEG)")
+    ax.set_title("The same, by the epochs in the sum; numbers: images", loc="left", fontsize=9)
 
 
 def _published(ax: Axes, claims: list[dict[str, Any]]) -> None:

@@ -112,8 +112,11 @@ def confident_learning_out_of_sample(item: Item, place: Place) -> Item:
 
 
 def peer_runs(items: Sequence[Item], given: Options) -> Item:
-    """Confident learning for every run: now, if cleanlab is installed, else as the results that are there have it."""
-    if given.judge:
+    """Confident learning for every run: now, if cleanlab is installed, else as the results that are there have it.
+
+    Results that are judged again or extended keep theirs.
+    """
+    if given.judge or given.extend:
         kept: Item = read("memorized_samples")["peer"]
         return kept
     try:

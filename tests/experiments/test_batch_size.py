@@ -105,6 +105,19 @@ def test_a_claim_on_a_score_flips_with_it(made, name, value, words):
     assert answer(held(made), words) is False
 
 
+def test_the_reversal_is_judged_for_every_network_by_itself(given):
+    settings = plan.settings(replace(given, data="cifar10:images"))
+    sgd = [s for s in settings if EPOCHS in s.arms]
+    assert {(s.recipe.optimizer, s.recipe.lr, s.recipe.momentum) for s in sgd} == {("sgd", 0.01, 0.9), ("sgd", 0.002, 0.9)}
+    runs = made_up(sgd, SEEDS)
+    for run in runs:
+        if run["item"]["setting"] == "images, MLP, SGD" and run["item"]["arm"] == EPOCHS_DECAY and run["item"]["batch"] != "16":
+            run["measures"]["keskar"] = 100.0 * (1 + 0.01 * run["item"]["seed"])
+    found = {claim.partition(": ")[0]: holds for claim, holds in held(runs).items() if "for equal epochs" in claim}
+    assert found == {s.name: s.name != "images, MLP, SGD" for s in sgd}
+    assert [row["network"] for row in columns(runs) if not row["published"]] == ["digits, MLP, SGD"], "images have no main arm"
+
+
 def test_one_invariant_measure_that_says_the_contrary_is_enough_to_disagree(made):
     for run in made:
         if run["item"]["batch"] == "10 %" and "fisher_rao" in run["measures"]:

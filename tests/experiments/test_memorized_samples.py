@@ -10,9 +10,13 @@ from sklearn.metrics import roc_auc_score
 
 from experiments.common.options import Options
 from experiments.common.work import Place
+from experiments.memorized_samples import growth
 from experiments.memorized_samples import runs as study
-from experiments.memorized_samples.claims import judged
-from landscape import load
+from experiments.memorized_samples.claims import BAR, judged
+from experiments.memorized_samples.growth import AUGMENTED, JPEG, OWN, PLAIN, SHARE
+from experiments.memorized_samples.growth_claims import Growth, growth_claims
+from landscape import load, samples
+from landscape.checkpoints import CheckpointFiles
 from landscape.tasks import Recipe
 
 GIVEN = Options(None, 1000, 8, (0, 1, 2, 3, 4), Path("runs"), 1, "cpu", False)
@@ -35,7 +39,7 @@ def runs_of(values: dict[str, float], spread: float = 0.001) -> list[dict]:
 
 
 def claims(runs: list[dict], peer: list[dict] = ()) -> dict[str, dict]:
-    found = judged(runs, {"runs": peer}, GIVEN)["claims"]
+    found = judged(runs, {"runs": peer}, Growth(runs, [], GIVEN.samples), GIVEN)["claims"]
     return {c["claim"].partition(":")[0]: c for c in found}
 
 
@@ -89,3 +93,77 @@ def test_a_small_run_has_the_auroc_of_its_scores(tmp_path):
     losses = task.objective().losses().numpy()
     assert found["auroc"]["loss"]["value"] == pytest.approx(roc_auc_score(task.extras["wrong_labels"].numpy(), losses))
     assert found["wrong_labels"] == int(np.sum(task.extras["wrong_labels"].numpy()))
+
+
+def grown(values: dict[tuple[str, str, int], float], epochs: dict[int, int] | None = None) -> Growth:
+    """Runs of some sizes whose AUROCs are these, a little different for each of three seeds."""
+    runs = [
+        {
+            "item": {"images": images, "variant": variant, "images_used": n, "seed": seed,
+                     "recipe": {"epochs": (epochs or {}).get(n, 2)}},
+            "auroc": {name: {"value": value + 0.002 * seed} for name in ("cumulative_loss", "forgetting")},
+            "after_epochs": [0.5, value - 0.05 + 0.002 * seed, value + 0.002 * seed],
+            "train_accuracy": 1.0, "test_accuracy": 0.5, "wrong_labels_fitted": 1.0, "seconds": 3.0,
+        }
+        for (images, variant, n), value in values.items() for seed in range(3)
+    ]  # fmt: skip
+    return Growth([], runs, 1000)
+
+
+def test_more_images_find_more_or_do_not():
+    sizes = {(OWN, PLAIN, n): v for n, v in ((1000, 0.80), (4000, 0.90), (16000, 0.95))}
+    grows, reaches = growth_claims(grown(sizes), BAR)
+    assert (grows.holds, reaches.holds) == (True, False)
+    assert grows.numbers[f"{PLAIN}, {OWN}"]["slope"]["value"] == pytest.approx(0.15 / 4)
+    # 1 - AUROC halves with four times the images: 0.03 takes 4^(log2(0.05 / 0.03)) times 16,000, and less for better seeds.
+    assert (
+        reaches.numbers["needed"]["low"]
+        < 16000 * 4 ** np.log2(0.05 / 0.03)
+        == pytest.approx(reaches.numbers["needed"]["high"], rel=0.01)
+    )
+    falls = growth_claims(grown({(OWN, PLAIN, n): v for n, v in ((1000, 0.98), (4000, 0.9))}), BAR)
+    assert [c.holds for c in falls] == [False, True]
+    assert falls[1].numbers["needed"] is None, "a curve that falls meets no bar"
+
+
+def test_sizes_are_compared_after_as_many_epochs():
+    found = grown({(JPEG, PLAIN, 5000): 0.9, (JPEG, PLAIN, 10000): 0.9}, epochs={5000: 2, 10000: 1})
+    (claim, *_) = growth_claims(found, BAR)
+    values = [v["value"] for v in claim.numbers[f"{PLAIN}, {JPEG}"]["auroc"]]
+    assert values == pytest.approx([0.852, 0.902]), "after one epoch, and at the end of one"
+
+
+@pytest.mark.parametrize(("after", "holds"), [(0.92, True), (0.88, False), (0.9, None)])
+def test_a_change_is_paired_by_seed(after, holds, monkeypatch):
+    a, b = (OWN, AUGMENTED, 5000), (OWN, PLAIN, 5000)
+    monkeypatch.setattr("experiments.memorized_samples.growth_claims.CHANGED", {"augmented": (a, b)})
+    found = grown({b: 0.9, a: after})
+    assert growth_claims(found, BAR)[2].holds is holds
+
+
+def test_runs_with_more_images_are_planned_where_there_are_as_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "read_data", lambda spec: type("Data", (), {"train_y": range(int(spec))}))
+    sizes = lambda **given: {  # noqa: E731
+        (i["images"], i["images_used"]) for i in growth.planned_growth(replace(GIVEN, **given))
+    }
+    assert sizes() == set(), "no images at all"
+    assert sizes(data="1000") == {(OWN, 1000)}
+    assert sizes(data="5085", larger="10000") == {(OWN, 1000), (OWN, 5000), (JPEG, 5000), (JPEG, 10000)}
+
+
+def test_the_cheap_scores_are_those_of_the_command(tmp_path):
+    recipe = Recipe(
+        samples=80, network_options={"widths": [8]}, corruption="labels", corruption_level=0.3, epochs=4, evaluate_every=2
+    )
+    place = Place(tmp_path, None, "cpu")
+    item = {"images": OWN, "variant": PLAIN, "images_used": 80, "wrong": SHARE, "seed": 0, "recipe": recipe.to_json()}
+    found = growth.followed(item, place)
+    path = place.trained(recipe, keep_every=1)
+    task = place.task(recipe, keep_every=1)
+    files = CheckpointFiles(path.with_name(f"{path.stem}-trajectory"), task.model)
+    wrong = task.extras["wrong_labels"]
+    same = samples(task.objective(), study.EVERY_EPOCH, trajectory=files.points(), wrong=wrong).detection
+    assert {name: d["value"] for name, d in found["auroc"].items()} == pytest.approx({n: d.auroc for n, d in same.items()})
+    after_two = samples(task.objective(), "cumulative_loss", trajectory=files[:3].points(), wrong=wrong).detection
+    assert found["after_epochs"][2] == pytest.approx(after_two["cumulative_loss"].auroc)
+    assert len(found["after_epochs"]) == 5

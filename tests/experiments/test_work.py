@@ -77,6 +77,29 @@ def test_what_is_judged_again_is_read_from_the_results(tmp_path, monkeypatch):
         each("study", counted, [*items, {"n": 9}], again)
 
 
+def test_what_is_extended_does_only_what_is_not_in_the_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    monkeypatch.setattr(document, "ROOT", tmp_path)
+    (tmp_path / "more").mkdir()
+    items = [{"n": n, "share": 1 / 3} for n in (1, 2)]
+    done = [finite({"item": item, "seconds": 1.0, "square": item["n"] ** 2}) for item in items]
+    judged = verdict([Claim("a", "b", "c", True)], headline="1", scale="small", departures=[])
+    write("study", given(tmp_path, processes=1), done, {"verdict": judged, "runs": done})
+    before = json.loads((tmp_path / "study.json").read_text())
+    ours = given(tmp_path / "more", processes=1, extend=True)
+    more = each("study", counted, [*items, {"n": 4}], ours)
+    assert more[:2] == done, "as they are on record"
+    assert [path.name for path in (tmp_path / "more").glob("marks-*")] == ["marks-4"]
+    for seconds in (2.0, 3.0):  # extended twice, on another machine
+        monkeypatch.setattr(document, "_processor", lambda: "another one")
+        write("study", ours, [*done, {"seconds": seconds}], {"verdict": judged, "runs": more})
+    how = json.loads((tmp_path / "study.json").read_text())["how"]
+    assert how["core_seconds"] == round(sum(d["seconds"] for d in done) + 3)
+    assert how["machine"] == before["how"]["machine"] + "; runs that were added: another one, 1 process of one thread, cpu"
+    with pytest.raises(SystemExit, match=r"found others; run: python .* --extend"):
+        each("study", counted, items, given(tmp_path / "more", extend=True, seeds=(0, 1, 2)))
+
+
 def test_a_question_of_ours_is_told_beside_the_verdict():
     claims = [Claim("a", "b", "c", True), Claim("d", "", "e", False, question=True), Claim("f", "", "g", True, question=True)]
     found = verdict(claims, headline="1", scale="small", departures=[])
@@ -128,6 +151,8 @@ def test_digits_are_fitted_by_their_recipe():
     [
         (["--seeds", "0"], "expected --seeds of at least 1, found 0"),
         (["--data", "nowhere"], "expected CIFAR-10 at nowhere, found"),
+        (["--larger", "images"], "expected --larger beside --data, found it alone"),
+        (["--judge", "--extend"], "expected --judge or --extend, found both"),
     ],
 )
 def test_a_wrong_option_is_told_in_a_line(arguments, told, monkeypatch, capsys):
