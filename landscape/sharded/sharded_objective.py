@@ -117,6 +117,11 @@ class ShardedObjective:
         check_alike(self.members, told | {"samples": sha256([data_digest(batches), sizes])})
         self._check()
 
+    @property
+    def counted(self) -> dict[str, str]:
+        """ "loss_per": "token" for a causal language model; else nothing: for the record of a result."""
+        return {"loss_per": "token"} if self._next_token else {}
+
     def value(self, theta: Float[Tensor, " own"] | None = None) -> Estimate:
         """The mean loss at this process's part of a point; default: the trained weights. Exact, of these samples."""
         with self._at(theta):
