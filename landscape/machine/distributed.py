@@ -150,6 +150,36 @@ class Group:
             dist.all_gather(parts, padded)
         return torch.cat([p[..., :n] for p, n in zip(parts, sizes, strict=True)], dim=-1)
 
+    def gather(self, part: "Tensor") -> "Tensor":
+        """All processes' parts, which have one shape, under a new first dimension. Cost: one collective.
+
+        Raises:
+            LostError: a process is gone.
+        """
+        if self.size == 1:
+            return part[None]
+        import torch.distributed as dist
+
+        found = part.new_empty((self.size, *part.shape))
+        with self._waiting():
+            dist.all_gather_into_tensor(found.view(-1), part.contiguous().view(-1))
+        return found
+
+    def scatter_sum(self, parts: "Tensor") -> "Tensor":
+        """Row `rank` of the sum over all processes of (size, n). Cost: one collective.
+
+        Raises:
+            LostError: a process is gone.
+        """
+        if self.size == 1:
+            return parts[0]
+        import torch.distributed as dist
+
+        mine = parts.new_empty(parts.shape[1])
+        with self._waiting():
+            dist.reduce_scatter_tensor(mine, parts.contiguous().view(-1))
+        return mine
+
     def everyone(self, value: T) -> list[T]:
         """The value of each process, in the order of the ranks; any value that pickles. Cost: one collective.
 
