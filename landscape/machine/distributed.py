@@ -162,7 +162,7 @@ class Group:
 
         found = part.new_empty((self.size, *part.shape))
         with self._waiting():
-            dist.all_gather_into_tensor(found.view(-1), part.contiguous().view(-1))
+            _named(dist, "all_gather_single", "all_gather_into_tensor")(found.view(-1), part.contiguous().view(-1))
         return found
 
     def scatter_sum(self, parts: "Tensor") -> "Tensor":
@@ -177,7 +177,7 @@ class Group:
 
         mine = parts.new_empty(parts.shape[1])
         with self._waiting():
-            dist.reduce_scatter_tensor(mine, parts.contiguous().view(-1))
+            _named(dist, "reduce_scatter_single", "reduce_scatter_tensor")(mine, parts.contiguous().view(-1))
         return mine
 
     def everyone(self, value: T) -> list[T]:
@@ -304,6 +304,12 @@ def working_as(members: Group) -> Iterator[Group]:
         yield members
     finally:
         _current = before
+
+
+def _named(module: Any, *names: str) -> Callable[..., Any]:
+    """The first of these functions that this version of PyTorch has."""
+    found: Callable[..., Any] = next(getattr(module, name) for name in names if hasattr(module, name))
+    return found
 
 
 def _portable(error: Exception) -> Exception:

@@ -1,7 +1,7 @@
 """Exact products with the Hessian of a network whose weights are sharded: reverse over reverse, through gathers of our own."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from landscape.curvature.double_backward import twice_differentiable
 from landscape.errors import NumericalError
 from landscape.machine.arithmetic import exact_math
-from landscape.machine.distributed import Group
 from landscape.sharded.finite_differences import Product
 from landscape.sharded.local_weights import LocalWeights
 from landscape.sharded.twice_gathered import Gathered, LayerCall
 from landscape.sharded.wrapped_modules import Wrapped, wrapped_modules
+
+# This process's parts of the weights as leaves, and those of the gradient, one tensor for each wrapped module.
+_Graph = tuple[list[Tensor], tuple[Tensor, ...]]
 
 
 class ExactProducts:
@@ -29,36 +31,41 @@ class ExactProducts:
     Args:
         model: wrapped by `fully_shard`.
         losses: gives, for every step of all processes, a function of nothing to this process's part of the loss.
+        evaluated: a context in which the network is evaluated, in eval mode.
         theta: this process's part of the point at which the network stands.
-        weights, members: of the network.
+        weights: of the network.
 
     Raises:
         ValueError: the network cannot be run so; the text says why.
 
     Attributes:
+        name: "exact".
         count: products so far.
         collectives: of the last product.
 
-    Cost of a product, for each of its steps: a layer's weights are gathered four times, one of them with the vector's part, and
-        three sums scattered; the root's are gathered twice and scattered twice. It takes about 14 forward passes' arithmetic,
-        where a difference of gradients has 6. Memory: four vectors, whole weights of the root four times and of one layer six
-        times, inputs of every layer twice.
+    Cost: the graph of the gradient gathers a layer's weights twice and scatters one sum; if each process has one batch it is
+        kept, so that only the first product makes it. On it a product gathers a layer's weights and the vector's part together,
+        the weights once more, and scatters two sums; for the root it gathers the vector's part and scatters one. Memory: see
+        `docs/memory-and-processes.md`, where it is measured.
 
     Reference: Pearlmutter 1994, doi:10.1162/neco.1994.6.1.147.
     """
+
+    name = "exact"
 
     def __init__(
         self,
         model: nn.Module,
         losses: Callable[[], Iterator[Callable[[], Tensor]]],
+        evaluated: Callable[[], AbstractContextManager[None]],
         theta: Float[Tensor, " own"],
         weights: LocalWeights,
-        members: Group,
     ) -> None:
-        self._model, self._losses, self._theta, self._weights, self._members = model, losses, theta, weights, members
+        self._model, self._losses, self._evaluated, self._theta, self._weights = model, losses, evaluated, theta, weights
         if (why := obstacle(model, weights)) is not None:
             raise ValueError(why)
-        self._wrapped = wrapped_modules(model, weights, members)
+        self._wrapped = wrapped_modules(model, weights)
+        self._kept: _Graph | None = None
         self.count = self.collectives = 0
         self.dim, self.dtype, self.device = weights.dim, weights.dtype, weights.device
 
@@ -70,11 +77,11 @@ class ExactProducts:
         """
         rows = []
         for v in block:
-            before = self._members.collectives
+            before = self._weights.members.collectives
             rows.append(self.gradient_and_product(v)[1])
             self.count += 1
             (finite,) = self._weights.dots((rows[-1], rows[-1]))
-            self.collectives = self._members.collectives - before
+            self.collectives = self._weights.members.collectives - before
             if not finite < float("inf"):
                 raise NumericalError(
                     f"expected finite products, found a value that is not finite in product {self.count}",
@@ -91,21 +98,33 @@ class ExactProducts:
         """This process's parts of the gradient and of Hv."""
         sizes = [p.to_local().numel() for p in self._weights.parameters]
         slope, image = torch.zeros_like(v), torch.zeros_like(v)
-        at, along, slopes, images = (t.split(sizes) for t in (self._theta, v, slope, image))
-        for loss in self._losses():
-            leaves = [_joined(w, at).requires_grad_() for w in self._wrapped]
-            with self._running(leaves):
-                value = loss()
-                first = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
-                del value
+        along, slopes, images = (t.split(sizes) for t in (v, slope, image))
+        with self._evaluated(), self._arithmetic():
+            for leaves, first in self._gradients(self._theta.split(sizes)):
                 forms = [(g * _joined(w, along)).sum() for g, w in zip(first, self._wrapped, strict=True)]
                 self._put(first, slopes)
-                del first
                 form = torch.stack(forms).sum()
                 del forms
                 if form.requires_grad:
-                    self._put(torch.autograd.grad(form, leaves, materialize_grads=True), images)
+                    found = torch.autograd.grad(form, leaves, retain_graph=self._kept is not None, materialize_grads=True)
+                    self._put(found, images)
+                del form, first
         return slope, image
+
+    def _gradients(self, at: Sequence[Tensor]) -> Iterator[_Graph]:
+        """Leaves and gradient with its graph, for every step; that of an only step is kept for the next product."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        losses = list(self._losses())
+        for loss in losses:
+            leaves = [_joined(w, at).requires_grad_() for w in self._wrapped]
+            with self._running(leaves):
+                graph = leaves, torch.autograd.grad(loss(), leaves, create_graph=True, materialize_grads=True)
+            if len(losses) == 1:
+                self._kept = graph
+            yield graph
+            del graph, leaves
 
     def _put(self, found: Any, parts: Any) -> None:
         """Add vectors of the wrapped modules to the places of their weights."""
@@ -114,14 +133,20 @@ class ExactProducts:
                 parts[i].add_(piece)
 
     @contextmanager
-    def _running(self, leaves: list[Tensor]) -> Iterator[None]:
-        """The network with gathers of our own in the place of the hooks of `fully_shard`; all is restored."""
+    def _arithmetic(self) -> Iterator[None]:
+        """Operations that have second derivatives; layers run again as they ran."""
         with ExitStack() as stack:
             stack.enter_context(exact_math(derivatives=True, recurrent=True))
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(twice_differentiable())
             stack.enter_context(_without_caches(self._model))
+            yield
+
+    @contextmanager
+    def _running(self, leaves: Sequence[Tensor]) -> Iterator[None]:
+        """The network with gathers of our own in the place of the hooks of `fully_shard`; all is restored."""
+        with ExitStack() as stack:
             for w, leaf in zip(self._wrapped, leaves, strict=True):
                 stack.enter_context(_without_hooks(w.module))
                 if w.inner:
@@ -142,7 +167,11 @@ def obstacle(model: nn.Module, weights: LocalWeights) -> str | None:
         if not isinstance(module, FSDPModule):
             continue
         policy: Any = getattr(module._get_fsdp_state(), "_mp_policy", None)
-        if policy is None or policy.param_dtype not in (None, weights.dtype) or policy.output_dtype not in (None, weights.dtype):
+        if (
+            policy is None
+            or policy.param_dtype not in (None, weights.dtype)
+            or policy.output_dtype not in (None, weights.dtype)
+        ):
             return f"{name or 'the network'} computes in another precision than its weights have"
     if any(p.device_mesh.device_type != p.to_local().device.type for p in weights.parameters):
         return "the weights are kept on another device than the one that computes"
@@ -198,7 +227,8 @@ def _of_torch_distributed(hook: Any) -> bool:
 @contextmanager
 def _without_caches(model: nn.Module) -> Iterator[None]:
     """Models of transformers without a cache of keys and values, which a layer that runs again would fill again."""
-    configs = {id(c): c for m in model.modules() if getattr(c := getattr(m, "config", None), "use_cache", False) is True}
+    found = [getattr(m, "config", None) for m in model.modules()]
+    configs: dict[int, Any] = {id(c): c for c in found if getattr(c, "use_cache", False) is True}
     try:
         for config in configs.values():
             config.use_cache = False

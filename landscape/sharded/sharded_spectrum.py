@@ -83,7 +83,9 @@ def eigenpairs(
             residuals.append(objective.weights.norm(image - values[-1] * v) + error)
     scale = max(run.scale, float(np.abs(values).max()))
     residual = np.array(residuals)
-    return Eigenpairs(np.array(values), vectors, residual, residual <= tol * scale, products.count - before, which)
+    return Eigenpairs(
+        np.array(values), vectors, residual, residual <= tol * scale, products.count - before, which, products.name
+    )
 
 
 def trace(objective: "ShardedObjective", *, probes: int = 16, seed: int = 0) -> Estimate:
@@ -118,4 +120,5 @@ def trace(objective: "ShardedObjective", *, probes: int = 16, seed: int = 0) -> 
                 forms.append(weights.dots((z, objective.hvp(z)))[0])
             advance(1)
     spread = float(np.std(forms, ddof=1)) / probes**0.5
-    return Estimate(float(np.mean(forms)), float(np.hypot(spread, max(errors))), "t", probes)
+    remark = f"products: {products.name}"
+    return Estimate(float(np.mean(forms)), float(np.hypot(spread, max(errors))), "t", probes, reason=remark)

@@ -139,7 +139,7 @@ class LayerGradient(torch.autograd.Function):
         return tuple(call.pulled(part, tensors[:count], tensors[count:]))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]  # of PyTorch
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, along: Tensor, *along_inputs: Tensor) -> Any:
         part, *tensors = ctx.saved_tensors
         found = ctx.call.pulled_twice(part, tensors[: ctx.count], tensors[ctx.count :], along, along_inputs)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.machine.distributed import Group
 from landscape.sharded.local_weights import LocalWeights
 
 
@@ -43,22 +42,21 @@ class Wrapped:
         module: the module.
         parameters: its own weights, sharded, each once.
         weights: those that vary, for their order.
-        members: all processes.
 
     Attributes:
         inner: whether no other wrapped module is inside.
         own: positions of its weights that vary among `weights.parameters`.
     """
 
-    def __init__(self, module: nn.Module, parameters: Sequence[Any], weights: LocalWeights, members: Group) -> None:
-        self.module, self._members = module, members
+    def __init__(self, module: nn.Module, parameters: Sequence[Any], weights: LocalWeights) -> None:
+        self.module, self._members = module, weights.members
         self.inner = not any(m is not module for m in wrapped_in(module))
         order = {id(p): i for i, p in enumerate(weights.parameters)}
         moving = [p for p in parameters if id(p) in order]
         held = [p for p in parameters if id(p) not in order]
         self.own = [order[id(p)] for p in moving]
         self._moving, self._held = (
-            [Shards(p.shape, p.placements[0].dim, members.size) for p in kind] for kind in (moving, held)
+            [Shards(p.shape, p.placements[0].dim, self._members.size) for p in kind] for kind in (moving, held)
         )
         self._frozen = [p.to_local().detach() for p in held]
         places = _places(module)
@@ -116,7 +114,7 @@ class Wrapped:
                 store[key] = original
 
 
-def wrapped_modules(model: nn.Module, weights: LocalWeights, members: Group) -> list[Wrapped]:
+def wrapped_modules(model: nn.Module, weights: LocalWeights) -> list[Wrapped]:
     """Every wrapped module with weights of its own.
 
     Raises:
@@ -131,11 +129,11 @@ def wrapped_modules(model: nn.Module, weights: LocalWeights, members: Group) -> 
         for key, p in own.items():
             if key in seen:
                 raise ValueError(f"{names[key]} belongs to two modules that are wrapped apart")
-            if not isinstance(p, DTensor) or p.device_mesh.size() != members.size or type(p.placements[0]) is not Shard:
+            if not isinstance(p, DTensor) or p.device_mesh.size() != weights.members.size or type(p.placements[0]) is not Shard:
                 raise ValueError(f"{names[key]} is not sharded over all processes")
         seen |= set(own)
         if own:
-            out.append(Wrapped(module, list(own.values()), weights, members))
+            out.append(Wrapped(module, list(own.values()), weights))
     return out
 
 
@@ -162,7 +160,7 @@ def _places(module: nn.Module) -> dict[int, list[tuple[dict[str, Any], str]]]:
     for m in dict.fromkeys(_own_modules(module)):
         for key, p in m._parameters.items():
             if p is not None:
-                found.setdefault(id(p), []).append((m._parameters, key))  # type: ignore[arg-type]  # a tensor may stand there
+                found.setdefault(id(p), []).append((m._parameters, key))
     return found
 
 
