@@ -78,7 +78,7 @@ class ExactProducts:
         rows = []
         for v in block:
             before = self._weights.members.collectives
-            rows.append(self.gradient_and_product(v)[1])
+            rows.append(self._product(v, None))
             self.count += 1
             (finite,) = self._weights.dots((rows[-1], rows[-1]))
             self.collectives = self._weights.members.collectives - before
@@ -87,7 +87,7 @@ class ExactProducts:
                     f"expected finite products, found a value that is not finite in product {self.count}",
                     fix="check the loss at these weights, or use float64",
                 )
-        return torch.stack(rows)
+        return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
     def with_error(self, v: Float[Tensor, " own"]) -> Product:
         """Hv, no error beyond rounding, and v^T H v."""
@@ -96,20 +96,30 @@ class ExactProducts:
 
     def gradient_and_product(self, v: Float[Tensor, " own"]) -> tuple[Float[Tensor, " own"], Float[Tensor, " own"]]:
         """This process's parts of the gradient and of Hv."""
+        slope = torch.zeros_like(v)
+        return slope, self._product(v, slope)
+
+    def _product(self, v: Tensor, slope: Tensor | None) -> Tensor:
+        """This process's part of Hv; that of the gradient is added to `slope`."""
         sizes = [p.to_local().numel() for p in self._weights.parameters]
-        slope, image = torch.zeros_like(v), torch.zeros_like(v)
-        along, slopes, images = (t.split(sizes) for t in (v, slope, image))
+        image = torch.zeros_like(v)
+        along, images = v.split(sizes), image.split(sizes)
         with self._evaluated(), self._arithmetic():
             for leaves, first in self._gradients(self._theta.split(sizes)):
-                forms = [(g * _joined(w, along)).sum() for g, w in zip(first, self._wrapped, strict=True)]
-                self._put(first, slopes)
-                form = torch.stack(forms).sum()
-                del forms
-                if form.requires_grad:
-                    found = torch.autograd.grad(form, leaves, retain_graph=self._kept is not None, materialize_grads=True)
+                if slope is not None:
+                    self._put(first, slope.split(sizes))
+                live = [i for i, g in enumerate(first) if g.requires_grad]
+                if live:
+                    given = [_joined(self._wrapped[i], along) for i in live]
+                    kept = self._kept is not None
+                    found = torch.autograd.grad(
+                        [first[i] for i in live], leaves, given, retain_graph=kept, materialize_grads=True
+                    )
+                    del given
                     self._put(found, images)
-                del form, first
-        return slope, image
+                    del found
+                del first
+        return image
 
     def _gradients(self, at: Sequence[Tensor]) -> Iterator[_Graph]:
         """Leaves and gradient with its graph, for every step; that of an only step is kept for the next product."""

@@ -55,8 +55,9 @@ class ShardedObjective:
         step: of the differences of gradients, in the norm of the weights, for which it asks; None to choose it.
 
     Raises:
-        UsageError: `step` with method="exact"; torch.distributed is not initialized, the weights are not sharded so, the loss is another function of
-            (output, target), or processes were given different data, in their content, their order or their batches.
+        UsageError: `step` with method="exact"; torch.distributed is not initialized, the weights are not sharded so, the loss
+            is another function of (output, target), or processes were given different data, in their content, their order or
+            their batches.
         NumericalError: the data or the loss at the weights are not finite, or the gradient does not agree with a difference of
             losses.
 

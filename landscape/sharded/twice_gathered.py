@@ -82,7 +82,7 @@ class LayerCall:
         return [t for t, s in zip(leaves, smooth, strict=True) if s]
 
     def pulled(self, part: Tensor, inputs: Sequence[Tensor], upper: Sequence[Tensor]) -> list[Tensor]:
-        """Gradient in the weights, this process's part of its sum over processes, and in the inputs. One gather, one scatter."""
+        """Gradient in the weights, of the sum over processes this one's part, and in the inputs. One gather, one scatter."""
         moving, held = self.owner.whole(part, frozen=True)
         leaves = [t.detach().requires_grad_() for t in (*moving, *inputs)]
         count = len(moving)
@@ -104,9 +104,8 @@ class LayerCall:
         with torch.enable_grad():
             outputs = self.run(leaves[:count], held, leaves[count:inner])
             slopes = _grads(outputs, leaves[:inner], leaves[inner:], create_graph=True)
-            forms = [(a * b).sum() for a, b in zip(slopes, (*direction, *along_inputs), strict=True) if a.requires_grad]
+            found = _grads(slopes, leaves, (*direction, *along_inputs))
             del slopes, direction, outputs, held
-            found = _grads([torch.stack(forms).sum()], leaves) if forms else [torch.zeros_like(t) for t in leaves]
         return [self.owner.summed(found[:count]) if count else part.new_zeros(0), *found[count:]]
 
 
@@ -147,14 +146,13 @@ class LayerGradient(torch.autograd.Function):
 
 
 def _grads(
-    outputs: Sequence[Tensor], leaves: Sequence[Tensor], upper: Sequence[Tensor] | None = None, create_graph: bool = False
+    outputs: Sequence[Tensor], leaves: Sequence[Tensor], upper: Sequence[Tensor], create_graph: bool = False
 ) -> list[Tensor]:
-    """Gradients of outputs, those that have any; zeros for leaves without dependence."""
+    """Gradients of <outputs, upper>; zeros for leaves without dependence."""
     live = [i for i, t in enumerate(outputs) if t.requires_grad]
     if not live or not leaves:
         return [torch.zeros_like(t) for t in leaves]
-    given = None if upper is None else [upper[i] for i in live]
     found = torch.autograd.grad(
-        [outputs[i] for i in live], list(leaves), given, create_graph=create_graph, materialize_grads=True
+        [outputs[i] for i in live], list(leaves), [upper[i] for i in live], create_graph=create_graph, materialize_grads=True
     )
     return list(found)

@@ -1,4 +1,4 @@
-"""The modules that `fully_shard` wrapped, each with the weights that are its own: gathered whole, and summed into parts again."""
+"""The modules that `fully_shard` wrapped, each with its own weights: gathered whole, and summed into parts again."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -126,6 +126,7 @@ def wrapped_modules(model: nn.Module, weights: LocalWeights) -> list[Wrapped]:
     names = {id(p): name for name, p in model.named_parameters()}
     for module in wrapped_in(model):
         own = {id(p): p for m in _own_modules(module) for p in m.parameters(recurse=False)}
+        own = {key: p for key, p in own.items() if p.requires_grad or isinstance(p, DTensor)}  # others are whole, and stay
         for key, p in own.items():
             if key in seen:
                 raise ValueError(f"{names[key]} belongs to two modules that are wrapped apart")
