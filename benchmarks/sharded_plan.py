@@ -299,6 +299,12 @@ not counted, nor is c. A product takes 12 P operations a token and the bytes of 
 {body}
 
 Collectives are all-gathers, reduce-scatters and all-reduces.
+
+All this is for products by differences of gradients. An exact product (`method="auto"` takes them where it can) has on a graph
+that is kept 2 L + 1 all-gathers, 2 L + 1 reduce-scatters and one all-reduce. Its bytes into a process are
+b (5 (P - E) + 2 E) (n - 1) / n: of the blocks weights twice, the vector once and two sums, of the root the vector and a sum.
+Its time and memory beside those of differences: [memory and
+processes](../memory-and-processes.md#weights-that-do-not-fit-one-process).
 """
 
 

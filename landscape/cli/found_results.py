@@ -18,7 +18,7 @@ def collect(directories: Iterable[Path]) -> Found:
     """
     found: Found = {
         "sharpness": [], "groups": {}, "comparisons": [], "eigenpairs": {}, "densities": {}, "minibatches": {}, "blocks": {},
-        "slices": [], "certificates": {}, "watches": {}, "samples": {}, "information": {}, "commands": [],
+        "heads": {}, "slices": [], "certificates": {}, "watches": {}, "samples": {}, "information": {}, "commands": [],
     }  # fmt: skip
     for directory in directories:
         for path in sorted(directory.rglob("*.json")):
@@ -98,6 +98,8 @@ def _spectrum(found: Found, document: dict[str, Any], path: Path) -> None:
     if "layers" in document:
         layers, filters = ([Block.from_json(b) for b in document.get(key, ())] for key in ("layers", "filters"))
         found["blocks"][_label(document)] = (layers, filters)
+    if document.get("heads"):
+        found["heads"][_label(document)] = [Block.from_json(b) for b in document["heads"]]
     if "minibatches" in document:
         found["minibatches"][_label(document)] = MinibatchSpectra.from_json(document["minibatches"])
 

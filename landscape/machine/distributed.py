@@ -150,6 +150,24 @@ class Group:
             dist.all_gather(parts, padded)
         return torch.cat([p[..., :n] for p, n in zip(parts, sizes, strict=True)], dim=-1)
 
+    def gather(self, part: "Tensor") -> "Tensor":
+        """All processes' parts, of one shape, as rows. Cost: one collective. Raises LostError: a process is gone."""
+        if self.size == 1:
+            return part[None]
+        found = part.new_empty((self.size, *part.shape))
+        with self._waiting():
+            _named("all_gather_single", "all_gather_into_tensor")(found.view(-1), part.contiguous().view(-1))
+        return found
+
+    def scatter_sum(self, parts: "Tensor") -> "Tensor":
+        """Row `rank` of the sum over all processes of (size, n). Cost: one collective. Raises LostError, likewise."""
+        if self.size == 1:
+            return parts[0]
+        mine = parts.new_empty(parts.shape[1])
+        with self._waiting():
+            _named("reduce_scatter_single", "reduce_scatter_tensor")(mine, parts.contiguous().view(-1))
+        return mine
+
     def everyone(self, value: T) -> list[T]:
         """The value of each process, in the order of the ranks; any value that pickles. Cost: one collective.
 
@@ -274,6 +292,14 @@ def working_as(members: Group) -> Iterator[Group]:
         yield members
     finally:
         _current = before
+
+
+def _named(*names: str) -> Callable[..., Any]:
+    """The first of these functions that this version of torch.distributed has."""
+    import torch.distributed as dist
+
+    found: Callable[..., Any] = next(getattr(dist, name) for name in names if hasattr(dist, name))
+    return found
 
 
 def _portable(error: Exception) -> Exception:

@@ -22,6 +22,7 @@ from landscape.network.forward_checks import check_weights, weighted
 from landscape.network.given.data_forms import counted_by
 from landscape.network.given.sample_indices import drawn, epoch
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
+from landscape.network.outputs import Following
 from landscape.network.parameters import Layout
 from landscape.results import Evaluation, Spent
 from landscape.values.evaluation import Metric
@@ -108,6 +109,11 @@ class Variants(ABC):
         held = sum(p.numel() for p in self.held.values())
         found: dict[str, Any] = {"weights": self.dim} | ({"held_weights": held} if held else {})
         return found | ({} if self._params is None else {"params": list(self._params)})
+
+    @property
+    def counted(self) -> dict[str, str]:
+        """ "loss_per": "token" if the loss is a mean over tokens, of a causal language model; else nothing: for the record."""
+        return {"loss_per": "token"} if isinstance(self._engine.output, Following) else {}
 
     @property
     def samples(self) -> int:

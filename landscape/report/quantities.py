@@ -5,6 +5,7 @@ import numpy as np
 from landscape.errors import UsageError
 from landscape.report.style import plain, short, wrapped
 from landscape.results import Slice
+from landscape.results.records.loss_unit import loss_per
 from landscape.results.surfaces.slice import DONE, FAILED, INTERPOLATED, MISSING, NOT_FINITE, UNCONVERGED
 
 # Legend labels of points without a value, in the order of the legend.
@@ -14,7 +15,7 @@ GAPS = {NOT_FINITE: "not finite", FAILED: "failed", MISSING: "not computed"}
 SIGNED = ("lambda_max", "lambda_min")
 
 _LABELS = {
-    "loss": "loss (mean per sample)",
+    "loss": "loss (mean per {per})",
     "accuracy": "accuracy (%)",
     "lambda_max": "lambda_max (loss / weight²)",
     "lambda_min": "lambda_min (loss / weight²)",
@@ -22,8 +23,8 @@ _LABELS = {
 }
 
 
-def quantity_label(quantity: str) -> str:
-    """Axis label of a slice's quantity, with its unit.
+def quantity_label(quantity: str, per: str = "sample") -> str:
+    """Axis label of a slice's quantity, with its unit; `per` is what a loss is a mean over, see `loss_per`.
 
     Example:
         >>> quantity_label("test_accuracy"), quantity_label("lambda_ratio")
@@ -32,7 +33,12 @@ def quantity_label(quantity: str) -> str:
     kind = quantity.removeprefix("test_")
     if kind not in _LABELS:
         return plain(quantity)
-    return f"test {_LABELS[kind]}" if quantity.startswith("test_") else _LABELS[kind]
+    return ("test " if quantity.startswith("test_") else "") + _LABELS[kind].format(per=per)
+
+
+def label_of(piece: Slice, quantity: str) -> str:
+    """`quantity_label` of a slice, whose provenance says what the loss is a mean over."""
+    return quantity_label(quantity, loss_per(piece.provenance))
 
 
 def quantity_name(quantity: str) -> str:

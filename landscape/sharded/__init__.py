@@ -1,4 +1,4 @@
-"""Networks whose weights are sharded over processes: curvature by differences of gradients, and measures of values."""
+"""Networks whose weights are sharded over processes: exact curvature or differences of gradients, and measures of values."""
 
 from landscape.sharded.sharded_objective import ShardedObjective
 

@@ -42,6 +42,7 @@ class DifferenceProducts:
         NumericalError: no step gives finite gradients.
 
     Attributes:
+        name: "finite differences".
         step: h.
         count: products so far, two gradients each.
 
@@ -49,6 +50,8 @@ class DifferenceProducts:
 
     Reference: the pair is Richardson's; Moré and Wild 2012, doi:10.1145/2168773.2168777, on the choice of a step.
     """
+
+    name = "finite differences"
 
     def __init__(
         self,

@@ -120,6 +120,7 @@ def surface(objective: "ShardedObjective", *, seeds: Sequence[int] = (0, 1), gri
     axes = tuple(f"random, seed {seed}, rows normalized" for seed in seeds)
     provenance = {"landscape": __version__, "torch": torch.__version__, "processes": objective.members.size}
     provenance |= {"dtype": str(objective.weights.dtype).removeprefix("torch."), "weights": objective.dim}
+    provenance |= objective.counted
     title = "Loss around the weights, along random directions"
     return Slice(axes, (steps,) * len(seeds), {"loss": values}, {}, None, title, provenance)
 

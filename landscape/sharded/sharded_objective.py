@@ -1,8 +1,8 @@
 """The loss of a network whose weights are sharded over processes, and its measures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,9 @@ from landscape.network.outputs import Following, found_at, picked
 from landscape.objective.fingerprint import data_digest
 from landscape.results import Eigenpairs, Estimate, Slice
 from landscape.results.spectra.spectrum import Which
-from landscape.sharded.finite_differences import DifferenceProducts
+from landscape.sharded.exact_products import ExactProducts
 from landscape.sharded.local_weights import LocalWeights
+from landscape.sharded.product_methods import Method, ProductMethod, chosen
 
 # Agreement of the gradient with a difference of losses along it, relative.
 _AGREE = 0.02
@@ -35,8 +36,9 @@ class ShardedObjective:
     gradient is made as in training, by `backward`, with the collectives of FSDP. Vectors are flat and local: each process has
     the entries of its own weights. Numbers are those of the whole network, the same in each process.
 
-    Products with the Hessian are central differences of gradients, with a step that is chosen once and an error from a
-    Richardson pair: FSDP cannot differentiate twice. Values need forward passes only.
+    Products with the Hessian are exact where the network can be run with gathers that autograd differentiates twice (see
+    `landscape.sharded.exact_products`): the hooks of `fully_shard` cannot. Else they are central differences of gradients, with
+    a step that is chosen once and an error from a Richardson pair. Values need forward passes only.
 
     The network is evaluated in eval mode. Its weights are moved in place during a call, and restored to the bit after it; the
     mode, the gradients and the placement of the weights are restored, too.
@@ -48,11 +50,14 @@ class ShardedObjective:
             (model, batch).
         data: as for `Objective`, the same in each process. At least as many batches as processes keep all busy.
         batch_size: of the batches into which tensors (x, y) are cut; default 256.
-        step: of the differences of gradients, in the norm of the weights; None to choose it.
+        method: of products: "exact", "differences", or "auto" for exact ones where they pass their checks; else a warning says
+            why not. The results name it.
+        step: of the differences of gradients, in the norm of the weights, for which it asks; None to choose it.
 
     Raises:
-        UsageError: torch.distributed is not initialized, the weights are not sharded so, the loss is another function of
-            (output, target), or processes were given different data, in their content, their order or their batches.
+        UsageError: `step` with method="exact"; torch.distributed is not initialized, the weights are not sharded so, the loss
+            is another function of (output, target), or processes were given different data, in their content, their order or
+            their batches.
         NumericalError: the data or the loss at the weights are not finite, or the gradient does not agree with a difference of
             losses.
 
@@ -80,17 +85,23 @@ class ShardedObjective:
         data: Data,
         *,
         batch_size: int | None = None,
+        method: Method = "auto",
         step: float | None = None,
     ) -> None:
         import torch.distributed as dist
 
+        if method not in ("auto", "exact", "differences") or (method == "exact" and step is not None):
+            raise UsageError(
+                f'expected method="exact", "differences" or "auto", and a step for differences only, found {method!r} with '
+                f"step={step}"
+            )
         if not (dist.is_available() and dist.is_initialized()):
             raise UsageError(
                 "expected torch.distributed to be initialized, found that it is not", fix="start with torchrun and fully_shard"
             )
         self.members = Group(dist.get_rank(), dist.get_world_size())
         self._next_token = isinstance(loss, NextTokenLoss)
-        self._model, self._step = model, step
+        self._model, self._method, self._step = model, method, step
         self._mean = MeanLoss(loss.inner if isinstance(loss, NextTokenLoss) else loss)
         if not self._mean.known and self._mean.of_model is None:
             raise UsageError(
@@ -117,6 +128,11 @@ class ShardedObjective:
         check_alike(self.members, told | {"samples": sha256([data_digest(batches), sizes])})
         self._check()
 
+    @property
+    def counted(self) -> dict[str, str]:
+        """ "loss_per": "token" for a causal language model; else nothing: for the record of a result."""
+        return {"loss_per": "token"} if self._next_token else {}
+
     def value(self, theta: Float[Tensor, " own"] | None = None) -> Estimate:
         """The mean loss at this process's part of a point; default: the trained weights. Exact, of these samples."""
         with self._at(theta):
@@ -131,12 +147,24 @@ class ShardedObjective:
             return self.weights.gradient()
 
     @cached_property
-    def products(self) -> DifferenceProducts:
-        """Products with the Hessian; the step is chosen when this is first used."""
-        return DifferenceProducts(self.gradient, self.theta, self.weights, self._step)
+    def products(self) -> ProductMethod:
+        """Products with the Hessian; `name` is their method, which is chosen when this is first used.
+
+        Raises:
+            NumericalError: method="exact", and exact products are not to be had.
+        """
+        return chosen(self, self._method, self._step)
+
+    def exact_products(self) -> ExactProducts:
+        """Exact products, unchecked; `products` are checked ones.
+
+        Raises:
+            ValueError: the network cannot be run without the hooks of `fully_shard`.
+        """
+        return ExactProducts(self._model, self._losses, partial(self._at, None), self.theta, self.weights)
 
     def hvp(self, v: Float[Tensor, " own"]) -> Float[Tensor, " own"]:
-        """This process's part of the product of the Hessian with v, by one central difference. Cost: two gradients."""
+        """This process's part of the product of the Hessian with v, see `products`."""
         return self.products(v[None])[0]
 
     def eigenpairs(
@@ -157,7 +185,7 @@ class ShardedObjective:
         )
 
     def lambda_max(self, *, tol: float = 1e-3, seed: int = 0) -> Estimate:
-        """Largest eigenvalue of the Hessian; the residual includes the error of the differences."""
+        """Largest eigenvalue of the Hessian; the residual includes the error of differences, if products are made so."""
         return self.eigenpairs(tol=tol, seed=seed).estimate(0)
 
     def trace(self, *, probes: int = 16, seed: int = 0) -> Estimate:
@@ -214,20 +242,32 @@ class ShardedObjective:
                 self.weights.write(self.theta)
             self.weights.reshard()
 
+    def _dealt(self) -> Iterator[tuple[Batch, float]]:
+        """This process's batches with their weights, one for every step of all processes.
+
+        A process that has no batch left takes part with weight 0, since every pass is collective.
+        """
+        size = self.members.size
+        for first in range(0, len(self._batches), size):
+            mine = first + self.members.rank
+            yield self._batches[mine] if mine < len(self._batches) else (self._batches[0][0], 0.0)
+
+    def _losses(self) -> Iterator[Callable[[], Tensor]]:
+        """For every step a function to this process's part of the mean loss."""
+        for batch, weight in self._dealt():
+            yield lambda batch=batch, weight=weight: self._loss(batch) * (weight / self._total)  # type: ignore[misc]  # defaults
+
     def _pass(self, *, differentiate: bool) -> float:
         """The mean loss over all batches; with `differentiate`, its gradient is left in the weights.
 
-        FSDP averages gradients over the processes, so a batch's loss is multiplied by their number. A process that has no
-        batch left takes part with weight 0, since every pass is collective.
+        FSDP averages gradients over the processes, so a batch's loss is multiplied by their number.
         """
-        size, total = self.members.size, 0.0
-        for first in range(0, len(self._batches), size):
-            mine = first + self.members.rank
-            batch, weight = self._batches[mine] if mine < len(self._batches) else (self._batches[0][0], 0.0)
+        total = 0.0
+        for batch, weight in self._dealt():
             with torch.set_grad_enabled(differentiate):
                 loss = self._loss(batch)
                 if differentiate:
-                    (loss * (weight / self._total * size)).backward()
+                    (loss * (weight / self._total * self.members.size)).backward()
             if weight:
                 total += weight / self._total * float(loss.detach())
         whole = torch.tensor(total, dtype=torch.float64, device=self.weights.device)

@@ -33,21 +33,22 @@ def eigenpairs(
         objective: the sharded network.
         k: pairs at each end.
         which: "largest", "smallest" or "both", in algebraic order.
-        tol: a pair is converged if its residual, with the error of the differences, is at most tol * max |lambda|.
+        tol: a pair is converged if its residual, with the error of differences, is at most tol * max |lambda|.
         max_matvecs: bound on the products; max(100, 40 * k) if None.
         basis_size: vectors in the basis before a restart; max(24, 2 * wanted + 12) if None.
         seed: of the random start.
 
     Returns:
-        Eigenpairs, whose `vectors` are this process's columns. `values` are Rayleigh quotients of Richardson-extrapolated
-        products; `residuals` are ||Hv - lambda v|| plus the error of Hv, so an eigenvalue lies within.
+        Eigenpairs, whose `vectors` are this process's columns and whose `products` names their method. `values` are Rayleigh
+        quotients of exact or Richardson-extrapolated products; `residuals` are ||Hv - lambda v|| plus the error of Hv, so an
+        eigenvalue lies within.
 
     Raises:
         UsageError: k or the sizes are out of range.
         NumericalError: a product is not finite, in any process.
 
-    Cost: two gradients a product, and four for each pair at the end; per product two all-reduces of basis_size numbers and
-        three of one. Memory (basis_size + 6 + 3 * wanted) * P / processes values.
+    Cost: the products, and one for each pair at the end (of differences four gradients); per product two all-reduces of
+        basis_size numbers and a few of one. Memory (basis_size + 6 + 3 * wanted) * P / processes values.
 
     Accuracy: copies of a multiple eigenvalue can be missed: no sweep looks for them.
     """
@@ -83,7 +84,9 @@ def eigenpairs(
             residuals.append(objective.weights.norm(image - values[-1] * v) + error)
     scale = max(run.scale, float(np.abs(values).max()))
     residual = np.array(residuals)
-    return Eigenpairs(np.array(values), vectors, residual, residual <= tol * scale, products.count - before, which)
+    return Eigenpairs(
+        np.array(values), vectors, residual, residual <= tol * scale, products.count - before, which, products.name
+    )
 
 
 def trace(objective: "ShardedObjective", *, probes: int = 16, seed: int = 0) -> Estimate:
@@ -95,13 +98,13 @@ def trace(objective: "ShardedObjective", *, probes: int = 16, seed: int = 0) -> 
         seed: of the probes.
 
     Returns:
-        Kind "t": a t-interval over the probes, widened by the error of the differences, of which the first two probes give a
-        Richardson pair.
+        Kind "t": a t-interval over the probes, widened by the error of differences, of which the first two probes give a
+        Richardson pair; `reason` names the method of the products.
 
     Raises:
         UsageError: fewer than two probes.
 
-    Cost: two gradients a probe, and four more. Memory of six vectors.
+    Cost: a product a probe; with differences four gradients more. Memory of six vectors.
     """
     if probes < 2:
         raise UsageError(f"expected at least 2 probes, found {probes}", fix="an interval needs two")
@@ -118,4 +121,5 @@ def trace(objective: "ShardedObjective", *, probes: int = 16, seed: int = 0) -> 
                 forms.append(weights.dots((z, objective.hvp(z)))[0])
             advance(1)
     spread = float(np.std(forms, ddof=1)) / probes**0.5
-    return Estimate(float(np.mean(forms)), float(np.hypot(spread, max(errors))), "t", probes)
+    remark = f"products: {products.name}"
+    return Estimate(float(np.mean(forms)), float(np.hypot(spread, max(errors))), "t", probes, reason=remark)

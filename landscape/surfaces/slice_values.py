@@ -43,6 +43,7 @@ def provenance(objective: Objective, test: Objective | None) -> dict[str, Any]:
     found = {
         "samples": objective.samples,
         **objective.varying,
+        **objective.counted,
         "dtype": str(objective.dtype).removeprefix("torch."),
     }
     return found | ({} if test is None else {"test_samples": test.samples})

@@ -43,6 +43,7 @@ def test_sharpness_of_a_folder(place):
     (slope,) = torch.autograd.grad(loss, weight, create_graph=True)
     hessian = torch.stack([torch.autograd.grad(g, weight, retain_graph=True)[0] for g in slope])
     assert result["samples"] == len(losses)
+    assert result["provenance"]["loss_per"] == "token"
     assert result["loss"]["value"] == pytest.approx(float(loss), rel=1e-6)
     assert result["measures"]["lambda_max"]["value"] == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-4)
     told = result["provenance"]["notices"]

@@ -8,9 +8,11 @@ import pytest
 import report_examples as examples
 
 from landscape.errors import UsageError
-from landscape.report import draw_merge_tree, draw_slice, figure_merge_tree
+from landscape.report import draw_merge_tree, draw_slice, figure_merge_tree, figure_slice
 from landscape.report.page.surface_section import slice_entry
+from landscape.results import Estimate
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
+from landscape.results.surfaces.random_axes import RandomAxes, RandomAxis
 
 
 def valleys(threshold=0.25, doubt=0.1):
@@ -38,6 +40,16 @@ def test_kept_minima_and_their_passes_are_marked_where_they_are():
     assert [t.get_text() for t in ax.texts if (t.get_gid() or "").startswith("minimum")] == ["1", "2"]
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
     assert labels == ["checkpoint", "2 minima of persistence > 0.25", "saddle to a lower minimum"]
+
+
+def test_a_minimum_of_the_plane_beside_a_negative_eigenvalue_is_one_of_the_plane():
+    axes = {str(i): RandomAxis(0.4, Estimate(0.42, 0.03, "t", 64), 0.05, 22.6) for i in (1, 2)}
+    ends = Estimate(-0.1, 1e-6, "residual", 56), Estimate(1.9, 1e-6, "residual", 56)
+    piece = valleys()
+    hidden = replace(piece, check=replace(examples.plane().check, random=RandomAxes(axes, 0.3, *ends)))
+    labels = [t.get_text() for t in draw_slice(hidden).get_legend().get_texts()]
+    assert "2 minima of persistence > 0.25, as seen on these axes" in labels
+    assert "A SADDLE LOOKS LIKE A MINIMUM" in figure_slice(hidden).get_supxlabel().replace("\n", " ")
 
 
 def test_the_figure_of_their_persistence_and_the_page_count_them():

@@ -8,7 +8,9 @@ import report_examples as examples
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, Normalize
 
-from landscape.report import draw_interpolation, draw_slice, figure_slice
+from landscape.report import draw_interpolation, draw_measures, draw_slice, figure_slice
+from landscape.report.exports.exported_variables import variables
+from landscape.report.page.summary_section import summary
 from landscape.report.quantities import quantity_label, states
 from landscape.report.style import DIVERGING, FIELD
 from landscape.results.surfaces.slice import DONE, FAILED, MISSING, NOT_FINITE
@@ -25,6 +27,26 @@ def plane_of(quantity, function, n=21):
     """A plane with one quantity."""
     piece = examples.plane(n, n, function=function)
     return replace(piece, values={quantity: piece.values["loss"]}, status={})
+
+
+def test_the_loss_of_a_language_model_is_per_token():
+    told = {"provenance": examples.PROVENANCE | {"loss_per": "token"}}
+    line, plane = replace(examples.line(), **told), examples.plane(9, 9, **told)
+    both = replace(line, values={name: line.values[name] for name in ("loss", "test_loss")}, status={})
+    assert draw_slice(both).get_ylabel() == "loss (mean per token)"
+    assert (
+        next(a for a in draw_slice(plane).get_figure().axes if a.get_label() == "<colorbar>")
+        .get_ylabel()
+        .startswith("loss (mean per token)")
+    )
+    assert draw_slice(plane, view="3d").get_zlabel().startswith("loss (mean per token)")
+    assert dict(variables(line).quantities[0].attributes)["long_name"] == "loss, mean per token"
+    assert quantity_label("test_loss", "token") == "test loss (mean per token)"
+    run = examples.sharpness()
+    ours = replace(run, provenance=run.provenance | {"loss_per": "token"})
+    assert [row["unit"] for row in summary([ours], ["a"])["rows"]][:1] == ["mean per token"]
+    assert [row["unit"] for row in summary([ours, run], ["a", "b"])["rows"]][:1] == ["mean per sample or token"]
+    assert "mean loss per token" in [ax.get_ylabel() for ax in draw_measures({"a": [ours]})]
 
 
 def band(ax, gid):

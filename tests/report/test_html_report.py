@@ -1,6 +1,7 @@
 """The HTML report: one file, nothing loaded, everything shown as text, every number with its doubt."""
 
 import base64
+import csv
 import gzip
 import hashlib
 import json
@@ -436,6 +437,22 @@ def test_curvature_by_layer_has_a_picture_and_a_table(tmp_path):
     assert "Curvature by layer" in words
     assert all(cell in words for b in blocks for cell in b.row())
     assert text.count("<img") == 1
+
+
+def test_curvature_by_head_has_a_picture_its_data_and_a_table_to_sort(tmp_path):
+    blocks = [
+        Block("attend", None, 10, Estimate(h, 0.1, "t", 9), Estimate(h / 2, 1e-6, "residual", 12), h, shared=4, share=0.25)
+        for h in (1, 2)
+    ]
+    text = write_report(tmp_path / "r.html", title="t", heads={"net": blocks, "none": []}).read_text()
+    page = Page(text)
+    assert "Curvature by attention head" in page.words
+    assert "Up to 4 weights of a head are in other heads, too" in page.words
+    assert all(cell in page.words for b in blocks for cell in b.row())
+    (name,) = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert name.endswith("of net; the table has the numbers.")
+    (data,) = kept(text).values()
+    assert [row["head"] for row in csv.DictReader(data.splitlines())] == ["1", "2"]
 
 
 def test_a_slice_says_its_gaps_its_tracks_and_its_minima(tmp_path):

@@ -126,7 +126,7 @@ def checked(kind: str, dtype: torch.dtype, mesh) -> dict[str, object]:
     # What the user left: mode, gradients, weights.
     net.train()
     before = [p.to_local().clone() for p in net.parameters()]
-    objective = ls.ShardedObjective(net, loss, batches)
+    objective = ls.ShardedObjective(net, loss, batches, method="differences")
     fine = dtype == torch.float64
     assert objective.dim == len(gradient)
     assert abs(objective.value().value - value) < (1e-12 if fine else 1e-5)
@@ -276,7 +276,8 @@ def next_token(mesh) -> None:
         pooled = F.cross_entropy(out.flatten(0, 1), labels[:, 1:].flatten())
         net = network()
         fully_shard(net, mesh=mesh)
-        objective = ls.ShardedObjective(net, ls.NextTokenLoss(), data)
+        objective = ls.ShardedObjective(net, ls.NextTokenLoss(), data, method="differences")
+        assert objective.counted == {"loss_per": "token"}
         assert abs(objective.value().value - float(pooled)) < 1e-12
         near(whole(objective, objective.gradient()), single.gradient(), 1e-11)
         v = objective.weights.random(5, "gaussian")

@@ -79,6 +79,7 @@ def provenance(objective: Objective, seed: int) -> dict[str, object]:
     return {
         "seed": seed,
         **objective.varying,
+        **objective.counted,
         "dtype": str(objective.dtype).removeprefix("torch."),
         "device": str(objective.device) if objective.group.size == 1 else objective.device.type,
         "mode": "eval; BatchNorm with its running statistics; biases and norm layers included",

@@ -13,6 +13,7 @@ from landscape.errors import UsageError, printable
 from landscape.machine.json_values import plain
 from landscape.report.quantities import states
 from landscape.results import FAILED, MISSING, STATUS, Slice, Track
+from landscape.results.records.loss_unit import loss_per
 from landscape.version import __version__
 
 Attribute = str | int | float | np.ndarray
@@ -20,7 +21,7 @@ Attribute = str | int | float | np.ndarray
 # Quantity -> (description, unit); the prefix "test_" stands for test data. Other quantities have no unit here.
 _HESSIAN = "loss / weight^2"
 _MEANING = {
-    "loss": ("loss, mean per sample", "1"),
+    "loss": ("loss, mean per {per}", "1"),
     "accuracy": ("accuracy, as a fraction", "1"),
     "lambda_max": ("largest eigenvalue of the Hessian", _HESSIAN),
     "lambda_min": ("smallest eigenvalue of the Hessian", _HESSIAN),
@@ -114,8 +115,8 @@ def variables(piece: Slice) -> SliceVariables:
     return SliceVariables(coordinates, quantities, tracks, _attributes(piece), hidden)
 
 
-def meaning(quantity: str) -> tuple[str, str]:
-    """Description and unit of a quantity; the unit is empty if unknown.
+def meaning(quantity: str, per: str = "sample") -> tuple[str, str]:
+    """Description and unit of a quantity; the unit is empty if unknown. `per` is what a loss is a mean over.
 
     Example:
         >>> meaning("test_loss")
@@ -123,12 +124,12 @@ def meaning(quantity: str) -> tuple[str, str]:
     """
     kind = quantity.removeprefix("test_")
     words, unit = _MEANING.get(kind, (kind.replace("_", " "), ""))
-    return ("test " if kind != quantity else "") + words, unit
+    return ("test " if kind != quantity else "") + (words.format(per=per) if kind in _MEANING else words), unit
 
 
 def _quantity(piece: Slice, quantity: str, dims: tuple[str, ...], taken: set[str]) -> Iterator[Variable]:
     """A quantity, its errors and its status, linked as CF ancillary variables."""
-    words, unit = meaning(quantity)
+    words, unit = meaning(quantity, loss_per(piece.provenance))
     name = _identifier(quantity, taken)
     status = states(piece, quantity).astype(np.int8)
     unknown = np.isin(status, (MISSING, FAILED))

@@ -30,6 +30,7 @@ from landscape.report.style import (
     unit_text,
 )
 from landscape.results import Comparison, Estimate, GroupValue, Sharpness
+from landscape.results.records.loss_unit import loss_per
 from landscape.results.sharpness import joint_mark
 
 PERCENT = {"accuracy": "%", "train_accuracy": "%", "test_accuracy": "%", "gap": "percentage points"}
@@ -293,7 +294,8 @@ def _mark_and_unit(groups: Mapping[str, Sequence[Sharpness]], name: str) -> tupl
     found = [s.measures[name] for members in groups.values() for s in members if name in s.measures]
     if found:
         return mark_text(joint_mark(found)), unit_text(found[0].unit)
-    return "", PERCENT.get(name, "mean loss per sample")
+    per = loss_per(*(s.provenance for members in groups.values() for s in members))
+    return "", PERCENT.get(name, f"mean loss per {per}")
 
 
 def _rotated(labels: list[str]) -> bool:

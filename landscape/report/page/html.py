@@ -15,6 +15,7 @@ from landscape.machine.files import open_regular, write
 from landscape.report.over_training.history import Run
 from landscape.report.page.certificate_section import certificates as certificate_entries
 from landscape.report.page.sample_section import informed, ranked
+from landscape.report.page.spectrum_section import heads as head_entry
 from landscape.report.page.spectrum_section import layers, spectra
 from landscape.report.page.stored_texts import StoredTexts
 from landscape.report.page.summary_section import by_group, compared, provenance, summary
@@ -51,6 +52,7 @@ def write_report(
     minibatches: Mapping[str, MinibatchSpectra] | None = None,
     comparisons: Sequence[Comparison] = (),
     blocks: Mapping[str, tuple[Sequence[Block], Sequence[Block]]] | None = None,
+    heads: Mapping[str, Sequence[Block]] | None = None,
     slices: Sequence[Slice] = (),
     certificates: Mapping[str, Sequence[tuple[float, Certificate]]] | None = None,
     history: Mapping[str, Run] | None = None,
@@ -78,6 +80,7 @@ def write_report(
         minibatches: label -> eigenvalues of mini-batches.
         comparisons: comparisons of groups, with tests, tables and remarks.
         blocks: label -> (curvature by layer, curvature by filter).
+        heads: label -> curvature by attention head, of at least one.
         slices: lines, planes and paths between two minima.
         certificates: label -> (alpha, certificate) pairs of one network.
         history: run -> columns or records of its training, as in `draw_history`.
@@ -116,6 +119,7 @@ def write_report(
         "provenance": provenance(shown, names),
         "spectra": spectra(eigenpairs or {}, densities or {}, minibatches or {}, captions),
         "blocks": [layers(label, *both, captions) for label, both in (blocks or {}).items()],
+        "heads": [head_entry(label, found, captions) for label, found in (heads or {}).items() if found],
         "slices": slice_entries(slices, captions, interactive, stored),
         "certificates": [
             entry for name, pairs in (certificates or {}).items() for entry in certificate_entries(name, pairs, captions)

@@ -5,10 +5,12 @@ from typing import Any
 
 from landscape.report.exports.spreadsheet import blocks_csv, minibatches_csv, records_csv
 from landscape.report.figures import titled
+from landscape.report.figures.heads import figure_heads
 from landscape.report.page.embedded_images import picture
 from landscape.report.page.table_cells import number
 from landscape.report.style import label_text
 from landscape.results import Block, Eigenpairs, MinibatchSpectra, SpectralDensity
+from landscape.results.spectra.breakdown import HEAD
 
 
 def spectra(
@@ -61,3 +63,24 @@ def layers(label: str, blocks: Sequence[Block], filters: Sequence[Block], captio
     figure = titled.figure_breakdown(blocks, filters, title="Curvature by layer", caption=caption)
     drawn = picture(figure, words, f"layers {label}", blocks_csv([*blocks, *filters]))
     return {"name": label_text(label), "picture": drawn, "rows": [[label_text(c) for c in b.row()] for b in blocks]}
+
+
+def heads(label: str, found: Sequence[Block], caption: bool) -> dict[str, Any]:
+    """Curvature by attention head: figure, table, and how weights that heads share are counted."""
+    words = (
+        f"Largest eigenvalue, trace and share of the top eigenvector of each attention head's block of the Hessian of "
+        f"{label_text(label)}; the table has the numbers."
+    )
+    drawn = picture(figure_heads(found, caption=caption), words, f"heads {label}", blocks_csv(found))
+    most = max(b.shared for b in found)
+    shared = (
+        f"Up to {most:,} weights of a head are in other heads, too (shared keys and values): each has them." if most else ""
+    )
+    rows = [[label_text(c) for c in b.row()] for b in found]
+    return {
+        "name": label_text(label),
+        "picture": drawn,
+        "head": ("head", *HEAD[1:]),
+        "rows": rows,
+        "lines": [shared] if shared else [],
+    }

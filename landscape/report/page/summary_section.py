@@ -11,6 +11,7 @@ from landscape.report.page.figure_data import groups_csv
 from landscape.report.page.table_cells import DASH, cell, flat, told
 from landscape.report.style import label_text, number_of, unit_text
 from landscape.results import Comparison, Sharpness
+from landscape.results.records.loss_unit import loss_per
 from landscape.results.sharpness import joint_mark, unequal_losses
 
 
@@ -18,7 +19,14 @@ def summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | 
     """Rows of the summary table: loss, accuracy, then every measure."""
     if not results:
         return None
-    rows = [{"name": "loss", "mark": None, "unit": "mean per sample", "cells": [cell(r.loss) for r in results]}]
+    rows = [
+        {
+            "name": "loss",
+            "mark": None,
+            "unit": f"mean per {loss_per(*(r.provenance for r in results))}",
+            "cells": [cell(r.loss) for r in results],
+        }
+    ]
     if any(r.accuracy is not None for r in results):
         cells = [cell(r.accuracy, 100.0) for r in results]
         rows.append({"name": "accuracy", "mark": None, "unit": "%", "cells": cells})

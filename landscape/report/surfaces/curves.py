@@ -12,7 +12,7 @@ from landscape.report.quantities import (
     GAPS,
     SIGNED,
     is_eigenvalue,
-    quantity_label,
+    label_of,
     quantity_name,
     scale_of,
     scaled,
@@ -67,9 +67,7 @@ def draw_curves(ax: Axes, piece: Slice, quantities: Sequence[str], *colours: str
         _room_for_curves(ax, finite + [_paired_ends(ax, q) for q in banded], banded)
     if not log and quantities[0] in SIGNED and any((v < 0).any() for v in finite) and any((v > 0).any() for v in finite):
         ax.axhline(0, color=GREY, lw=0.9, zorder=1, gid="zero")
-    ax.set_ylabel(
-        quantity_label(quantities[0]) if len(quantities) == 1 else quantity_label(quantities[0].removeprefix("test_"))
-    )
+    ax.set_ylabel(label_of(piece, quantities[0] if len(quantities) == 1 else quantities[0].removeprefix("test_")))
     for quantity in quantities:
         _mark_gaps(ax, x, states(piece, quantity), quantity_name(quantity))
 

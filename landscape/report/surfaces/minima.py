@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from landscape.errors import UsageError
-from landscape.report.quantities import quantity_label, scale_of
+from landscape.report.quantities import label_of, scale_of
 from landscape.report.style import (
     BLACK,
     BLUE,
@@ -22,7 +22,7 @@ from landscape.report.style import (
     number_of,
     short,
 )
-from landscape.results import Slice
+from landscape.results import Slice, SliceCheck
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 
 BARS = 20  # the most persistent minima; more bars are not legible in one figure
@@ -48,7 +48,7 @@ def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
             fontsize=8, fontweight="bold", zorder=13, ha="left" if left else "right", gid=f"minimum {i}",
         )  # fmt: skip
         text.set_path_effects(HALO)
-    handles = [Line2D([], [], ls="", marker="o", mfc="none", mec=BLACK, mew=1.5, ms=8, label=_counted(tree))]
+    handles = [Line2D([], [], ls="", marker="o", mfc="none", mec=BLACK, mew=1.5, ms=8, label=_counted(tree, piece))]
     passes = [_at(piece, m.saddle) for m in kept if m.saddle is not None]
     if passes:
         ax.plot(*_columns(passes), "x", color=BLACK, ms=5.5, mew=1.5, zorder=12, path_effects=HALO, gid="passes")
@@ -119,16 +119,16 @@ def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(drawn)), [_name(i, m) for i, m in enumerate(drawn, 1)])
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    ax.set_xlabel(quantity_label(tree.quantity) + (", log scale" if log else ""))
+    ax.set_xlabel(label_of(piece, tree.quantity) + (", log scale" if log else ""))
     ax.set_ylabel("minimum at")
-    legend_above(ax, _legend(tree, drawn))
+    legend_above(ax, _legend(tree, piece, drawn))
     return ax
 
 
-def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
+def _legend(tree: MergeTree, piece: Slice, drawn: tuple[Minimum, ...]) -> list[Line2D]:
     """Legend: persistent minima, minima below the threshold or of unknown error, and minima that are not drawn."""
     thick: dict[str, Any] = {"lw": 5, "solid_capstyle": "butt"}
-    handles = [Line2D([], [], color=BLUE, label=_counted(tree), **thick)] if tree.kept else []
+    handles = [Line2D([], [], color=BLUE, label=_counted(tree, piece), **thick)] if tree.kept else []
     others = len(tree.minima) - len(tree.kept) - tree.unknown
     if tree.unknown:
         handles.append(Line2D([], [], color=GREY, label=f"{tree.unknown} of unknown error", **thick))
@@ -142,13 +142,19 @@ def _legend(tree: MergeTree, drawn: tuple[Minimum, ...]) -> list[Line2D]:
     return handles
 
 
-def _counted(tree: MergeTree) -> str:
+def _counted(tree: MergeTree, piece: Slice) -> str:
     """The number of persistent minima and the threshold of persistence."""
     if tree.unknown and all(m.saddle is None for m in tree.kept):
         return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, error unknown"
     count = number_of(len(tree.kept), "minimum", "minima")
     above = " above sampling error" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
-    return count + above + (f", {tree.on_border} on the border" if tree.on_border else "")
+    return count + above + (f", {tree.on_border} on the border" if tree.on_border else "") + _as_seen(piece)
+
+
+def _as_seen(piece: Slice) -> str:
+    """That a minimum is one of the plane: said where the check of random axes found that H has a negative eigenvalue."""
+    found = piece.check.random if isinstance(piece.check, SliceCheck) else None
+    return ", as seen on these axes" if found is not None and found.falls else ""
 
 
 def _persistence(m: Minimum, scale: float) -> str:

@@ -18,7 +18,7 @@ from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the t
 
 from landscape.errors import UsageError
 from landscape.report.measured_text import width_of
-from landscape.report.quantities import GAPS, quantity_label, states, step_label
+from landscape.report.quantities import GAPS, label_of, states, step_label
 from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, plain, short, tick_text
 from landscape.report.surfaces.depth import ELEVATIONS, Heights
 from landscape.report.surfaces.field import Field, edges
@@ -42,7 +42,7 @@ def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.set_xlim(field.x.min(), field.x.max())
     ax.set_ylim(field.y.min(), field.y.max())
     if not field.empty:
-        _fill(ax, field, quantity, [finely(np.asarray(t.coordinates, float)) for t in piece.tracks if t.path])
+        _fill(ax, field, label_of(piece, quantity), [finely(np.asarray(t.coordinates, float)) for t in piece.tracks if t.path])
     handles = _mark_cells(ax, field) + _mark_computed(ax, piece, quantity)
     if field.holds_origin:
         ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=11)
@@ -112,7 +112,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.set_ylabel(step_label(piece, 1, 30), labelpad=9, fontsize=8)
     # Numbers are centred beside their ticks, so half of the widest keeps them off; 5 points are there without any pad.
     pad = max(36 * max(map(partial(width_of, points=7.5), names), default=0.0) - 5, 1.0)
-    ax.set_zlabel(quantity_label(quantity) + (", log scale" if field.log else ""), labelpad=max(2 * pad - 4, 6.0), fontsize=8)
+    ax.set_zlabel(label_of(piece, quantity) + (", log scale" if field.log else ""), labelpad=max(2 * pad - 4, 6.0), fontsize=8)
     ax.tick_params(labelsize=7.5, pad=1)
     ax.tick_params(axis="z", pad=pad)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -166,7 +166,7 @@ def _tracks_in_space(ax: Axes3D, piece: Slice, seen: Heights, elevation: float) 
             )
 
 
-def _fill(ax: Axes, field: Field, quantity: str, paths: Sequence[np.ndarray] = ()) -> None:
+def _fill(ax: Axes, field: Field, label: str, paths: Sequence[np.ndarray] = ()) -> None:
     """Draw filled contours, labelled contour lines and the colour bar; no label where a path will be drawn."""
     levels = field.levels()
     norm = field.norm(levels)
@@ -190,7 +190,7 @@ def _fill(ax: Axes, field: Field, quantity: str, paths: Sequence[np.ndarray] = (
     bar.set_ticks([float(v) for v in levels], labels=[write(v) for v in levels])
     bar.ax.minorticks_off()
     bar.outline.set_linewidth(0.6)
-    bar.set_label(quantity_label(quantity) + (", log scale" if field.log else ""))
+    bar.set_label(label + (", log scale" if field.log else ""))
 
 
 def _thin_labels(ax: Axes, labels: Sequence[Text], paths: Sequence[np.ndarray]) -> None:

@@ -30,6 +30,7 @@ class Eigenpairs(Printed):
         converged: (k,) booleans: residual <= tol * max |lambda|.
         matvecs: number of products with H, including those for the residuals.
         which: end of the spectrum, by algebraic value, not by magnitude.
+        products: how products were made, "exact" or "finite differences", where there is a choice; else None.
     """
 
     values: np.ndarray
@@ -38,6 +39,7 @@ class Eigenpairs(Printed):
     converged: np.ndarray
     matvecs: int
     which: Which
+    products: str | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -45,7 +47,8 @@ class Eigenpairs(Printed):
     def estimate(self, i: int) -> Estimate:
         """Eigenvalue `i` as an Estimate of kind "residual"."""
         ok = bool(self.converged[i])
-        reason = None if ok else f"residual {self.residuals[i]:.2e} after {self.matvecs} products"
+        remark = None if self.products is None else f"products: {self.products}"
+        reason = remark if ok else f"residual {self.residuals[i]:.2e} after {self.matvecs} products"
         return Estimate(float(self.values[i]), float(self.residuals[i]), "residual", self.matvecs, ok, reason)
 
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
@@ -60,14 +63,14 @@ class Eigenpairs(Printed):
             "residuals": [float(r) for r in self.residuals],
             "converged": [bool(c) for c in self.converged],
             "matvecs": self.matvecs,
-        }
+        } | ({} if self.products is None else {"products": self.products})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Eigenpairs":
         """Inverse of `to_json`, except that the vectors are an empty array: JSON does not contain them."""
         values, residuals, converged = (np.asarray(data[k]) for k in ("values", "residuals", "converged"))
         empty: Any = np.empty((0, 0))
-        return cls(values, empty, residuals, converged, data["matvecs"], data["which"])
+        return cls(values, empty, residuals, converged, data["matvecs"], data["which"], data.get("products"))
 
     def __repr__(self) -> str:
         return (

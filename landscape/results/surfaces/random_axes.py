@@ -60,12 +60,17 @@ class RandomAxes:
     reason: str = ""
 
     @property
-    def hidden_saddle(self) -> bool:
-        """Whether the loss curves upwards along every direction of the slice, while H has a clearly negative eigenvalue."""
+    def falls(self) -> bool:
+        """Whether H has a clearly negative eigenvalue: the checkpoint is no minimum of the loss."""
         if self.lambda_min is None or self.lambda_max is None:
             return False
         low, error = self.lambda_min.value, self.lambda_min.stderr or 0.0
-        return self.lowest > 0 and -low > max(_RESIDUALS * error, _SHARE * abs(self.lambda_max.value))
+        return -low > max(_RESIDUALS * error, _SHARE * abs(self.lambda_max.value))
+
+    @property
+    def hidden_saddle(self) -> bool:
+        """Whether the loss curves upwards along every direction of the slice, while H has a clearly negative eigenvalue."""
+        return self.lowest > 0 and self.falls
 
     def lines(self) -> list[str]:
         """The comparison as text, one line for each axis, one for the eigenvalues, and one for a saddle that is not seen."""
