@@ -210,6 +210,25 @@ class Prepared(Variants):
 
         return self.group.total(own, like, torch.from_numpy(items).to(like)).cpu().numpy()
 
+    def in_chunks(self, m: int) -> tuple[int, Callable[[Float[Tensor, "k B P"]], Float[Tensor, "k B P"]]]:
+        """B runs of m samples (of fewer, the last), and the product of the part of H of each with vectors of its own.
+
+        tr H is the trace of this block diagonal matrix, too, but a probe of it has a random vector of its own for every run: its
+        variance is the sum of 2 ||H_b||_F^2, H_b the parts of H, which is up to B times smaller than 2 ||H||_F^2.
+
+        Cost: that of products of H; the graphs are not kept from call to call.
+        """
+        parts = self.chunks(m)
+        sizes = [float(p.sample_weights.sum()) for p in parts]
+
+        def product(v: Tensor) -> Tensor:
+            found = [p.hvp(v[:, b]) * (s / sum(sizes)) for b, (p, s) in enumerate(zip(parts, sizes, strict=True))]
+            self._spent.sweeps -= len(parts) - 1  # each run counted a pass over all data
+            self._spent.products -= len(v) * (len(parts) - 1)
+            return torch.stack(found, 1)
+
+        return len(parts), product
+
     @grad_mode
     def watched(self, look: Callable[[Callable[[dict[str, Tensor]], Tensor], dict[str, Tensor]], T]) -> T:
         """`look(run, weights)`, with `run` the network on two samples as a function of the weights that vary.

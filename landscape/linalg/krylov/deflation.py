@@ -136,7 +136,7 @@ def trace_within(
         if whole or (longest > 0 and wanted - PILOT > max(_LEAST, _STEPS * rest.carried_by)):
             krylov = KrylovBasis(longest, dim, generator=random, dtype=dtype, device=device, place=place)
             size = 0.0 if whole else given + rest.mean
-            given += _deflate(krylov, products, longest, relative_error, size)
+            given += _deflate(krylov, products, longest, relative_error, size, known)
             if krylov.exhausted:
                 return Estimate(given, None, "exact", products.count)
             steps = krylov.size
@@ -155,10 +155,16 @@ def trace_within(
     return Estimate(value, error, "t", 1 + int(freedom), reached, reason)
 
 
-def _deflate(krylov: KrylovBasis, products: Products, longest: int, relative_error: float, size: float) -> float:
-    """Grow the basis while it pays; returns the trace of the projection. `size` is the trace as far as it is known."""
-    start = random_rows(1, products.dim, "rademacher", krylov.generator, products.dtype, products.device)[0]
-    krylov.begin(start)
+def _deflate(
+    krylov: KrylovBasis, products: Products, longest: int, relative_error: float, size: float, known: Known | None
+) -> float:
+    """Grow the basis while it pays; returns the trace of the projection. `size` is the trace as far as it is known.
+
+    Beside a known part it starts from a random combination of its vectors: what is left has its outliers near their span.
+    """
+    of = products.dim if known is None else len(known.rows)
+    start = random_rows(1, of, "rademacher", krylov.generator, products.dtype, products.device)
+    krylov.begin((start if known is None else start @ known.rows)[0])
     captured, paid = 0.0, 0
     while krylov.size < longest and not krylov.exhausted:
         krylov.absorb(products(krylov.next_row)[0])
