@@ -1,6 +1,7 @@
 """The loss of a network as a function of its weights: values, gradients and curvature products."""
 
 from landscape.curvature.attention_heads import Head
+from landscape.curvature.pairs.pair_gradients import Pairs
 from landscape.objective.objective import Objective
 
-__all__ = ["Head", "Objective"]
+__all__ = ["Head", "Objective", "Pairs"]

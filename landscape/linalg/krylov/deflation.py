@@ -48,6 +48,14 @@ class Known:
         """sum_k s_k ||r_k||^2."""
         return float((torch.linalg.vector_norm(self.rows, dim=1, dtype=torch.float64).square() * self.signs.double()).sum())
 
+    @property
+    def diagonal(self) -> Float[Tensor, " P"]:
+        """sum_k s_k r_ki^2, float64."""
+        out = torch.zeros(self.rows.shape[1], dtype=torch.float64, device=self.rows.device)
+        for row, sign in zip(self.rows, self.signs.tolist(), strict=True):
+            out += sign * row.double().square()
+        return out
+
     def product(self, v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """The product with k vectors."""
         return (v @ self.rows.T * self.signs) @ self.rows

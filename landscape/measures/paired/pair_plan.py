@@ -8,14 +8,15 @@ import numpy as np
 from landscape.linalg.importance import LEAST, PILOT, Part, Redrawn, Terms, combined
 from landscape.measures.paired.shared_pairs import Rests, Shared
 from landscape.results import Estimate, Sampling
+from landscape.spectra.known_pairs import PAIR, PRODUCT
 
 # Relative error where none is asked for.
 DEFAULT = 0.05
 # Draws of H - G in the pilot; their distribution is skewed, so that fewer would not tell its spread.
 _FIRST = 16
-# Forward passes of a sample that one pair, one sample of a draw of H - G, and a product of H take.
-PAIR, _DRAW, PRODUCT = 3.5, 10.0, 6.0
-# What a draw of a few samples costs beside its work, in samples: measured on small transformers, see `benchmarks.trace_prices`.
+# Forward passes of a sample that one sample of a draw of H - G takes.
+_DRAW = 10.0
+# What a draw of a few samples costs beside its work, in samples: measured on small transformers, where one of 8 takes as long as a product of 32.
 _OVERHEAD = 16
 # Products of H where probes are used, at any accuracy and further ones to 5 %: few of these grow faster than the accuracy.
 _AT_ONCE, _FURTHER = 10, 10

@@ -86,7 +86,7 @@ def trace_to(
         dtype=objective.dtype,
         device=objective.device,
     )
-    said = within.reason or "probes: a Krylov space, and the rest by random vectors"
+    said = f"probes: {within.reason or 'a Krylov space alone'}"
     named = replace(within, reason=f"not exact: {found}; {said}" if exact else said)
     return with_data_error(objective, named, rows, curvature)
 

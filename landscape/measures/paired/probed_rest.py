@@ -3,22 +3,19 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from landscape import linalg
 from landscape.linalg.importance import PILOT, Redrawn, Terms
-from landscape.measures.paired.pair_plan import DEFAULT, PAIR, PRODUCT, with_data_error
+from landscape.measures.paired.pair_plan import DEFAULT, with_data_error
 from landscape.measures.paired.shared_pairs import Shared
 from landscape.measures.running.coordinates import Coordinates
 from landscape.measures.running.shared_computations import operator
 from landscape.objective import Objective
 from landscape.results import Estimate
 from landscape.spectra import krylov
+from landscape.spectra.known_pairs import ROOM, how_many, known_part
 
-# Work of the known pairs in products of H, the share of all weight from which on more are not worth it, and their bytes.
-_PRODUCTS, _SHARE, _ROOM = 0.8, 0.97, 1 << 26
 # Samples of a run with a probe of its own: with fewer, calls cost more than work. Blocks of vectors that are held: probes, images,
 # what is made of them.
 _RUN, _BLOCKS = 16, 4
@@ -41,9 +38,8 @@ def probed(
     room = krylov(objective, 1, shard_basis=False)
     known, runs, dim, matvec = None, 1, units.dim, operator(objective, units)
     if single:
-        most = int(min(_PRODUCTS * PRODUCT * objective.samples / PAIR, _ROOM // (units.dim * objective.theta.element_size())))
-        most = min(most, room["basis_size"] // 4, int(np.searchsorted(np.cumsum(terms.weights), _SHARE * terms.rest(0))) + 1)
-        known = _known(shared, terms.order[:most], units) if most > 0 else None
+        most = how_many(objective, terms.weights, units.dim, room["basis_size"])
+        known = known_part(objective, shared.pairs, terms.order[:most], units.gather, units.dim) if most else None
     else:
         size = _run(objective)
         runs, matvec = _in_runs(objective, units, size) if size < objective.samples else (1, matvec)
@@ -72,7 +68,7 @@ def probed(
 
 def _run(objective: Objective) -> int:
     """Samples of a run, such that the vectors of all runs fit."""
-    room = _ROOM // (_BLOCKS * objective.plan.block * objective.plan.row)
+    room = ROOM // (_BLOCKS * objective.plan.block * objective.plan.row)
     return max(_RUN, -(-objective.samples // max(1, room)))
 
 
@@ -86,18 +82,3 @@ def _in_runs(objective: Objective, units: Coordinates, size: int) -> tuple[int, 
 
     return runs, matvec
 
-
-def _known(shared: Shared, chosen: np.ndarray, units: Coordinates) -> linalg.Known:
-    """The gradients of these pairs, in these units."""
-    objective, pairs = shared.objective, shared.pairs
-    ordered = np.sort(chosen)
-
-    def work(indices: np.ndarray) -> np.ndarray:
-        out = np.empty((len(indices), units.dim))
-        for at, found in pairs.rows(indices):
-            out[at] = units.gather(found).double().cpu().numpy()
-        return out
-
-    found = objective.shared_out(work, ordered, gradients=len(ordered) / objective.samples)
-    rows = torch.from_numpy(found).to(device=objective.device, dtype=objective.dtype)
-    return linalg.Known(rows, torch.from_numpy(pairs.signs[ordered]).to(rows))
