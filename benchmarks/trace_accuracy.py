@@ -116,7 +116,10 @@ def needed(peer: str, plan: Plan) -> tuple[str, int]:
 
 def accuracy_table(documents: list[dict[str, Any]]) -> str:
     """Every network, number of samples and accuracy on every processor."""
-    lines = ["| processor | network | samples | accuracy | ours | fastest peer | ratio | how |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| processor | network | samples | accuracy | ours | fastest peer | ratio | how |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for document in documents:
         for r in document["rows"]:
             reached = "" if r["converged"] else f", not reached: ±{r['half_width']:.1%}"

@@ -1,4 +1,4 @@
-"""The part of the Hessian that the gradients of a few (sample, class) pairs make up: known in full, so that no probe is needed."""
+"""The part of the Hessian that the gradients of a few (sample, class) pairs make up: known in full, it needs no probe."""
 
 from collections.abc import Callable
 
@@ -18,15 +18,13 @@ _PRODUCTS, _SHARE = 0.8, 0.97
 
 
 def how_many(objective: Objective, weights: np.ndarray, dim: int, basis: int) -> int:
-    """How many of the heaviest pairs are worth knowing; `weights` in descending order, `basis` the vectors that fit in memory."""
+    """How many of the heaviest pairs are worth knowing; `weights` in descending order, `basis` vectors fit in memory."""
     most = min(_PRODUCTS * PRODUCT * objective.samples / PAIR, ROOM // (dim * objective.theta.element_size()), basis // 4)
     total = float(weights.sum())
     return min(int(most), int(np.searchsorted(np.cumsum(weights), _SHARE * total)) + 1, len(weights)) if total > 0 else 0
 
 
-def known_part(
-    objective: Objective, pairs: Pairs, chosen: np.ndarray, gather: Callable[[Tensor], Tensor], dim: int
-) -> Known:
+def known_part(objective: Objective, pairs: Pairs, chosen: np.ndarray, gather: Callable[[Tensor], Tensor], dim: int) -> Known:
     """sum over these pairs of B^T g g^T B, with the pair's sign; `gather` is g -> B^T g, of `dim` coordinates.
 
     Cost: a gradient of a single sample for each pair.

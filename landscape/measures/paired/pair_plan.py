@@ -18,7 +18,7 @@ _FIRST = 16
 _DRAW = 10.0
 # What a draw of a few samples costs beside its work, in samples: measured on small transformers, where one of 8 takes as long as a product of 32.
 _OVERHEAD = 16
-# Products of H where probes are used, at any accuracy and further ones to 5 %: few of these grow faster than the accuracy.
+# Products of H where probes are used, at any accuracy and further ones to 5 %.
 _AT_ONCE, _FURTHER = 10, 10
 # The spread that a pilot finds is taken to be larger, since 32 draws know it to 13 %.
 _CAUTION = 1.2
@@ -72,7 +72,7 @@ def _planned(
     """Pairs to find exactly, pairs to draw and draws of H - G; or that probes of H take less."""
     objective, every = shared.objective, len(terms)
     single = not isinstance(terms, Redrawn)
-    probes = PRODUCT * objective.samples * (_AT_ONCE + _FURTHER * 0.05 / goal)
+    probes = PRODUCT * objective.samples * expected_products(goal)
     draw = 0.0 if rests is None else _DRAW * (rests.together + _OVERHEAD)
     if single and (exact or _ALL * every <= PILOT + LEAST):
         heavy = every
@@ -117,6 +117,11 @@ def _planned(
             shared.pairs.engine = replace(shared.pairs.engine, method=objective.method)
     heavy, draws, count = objective.group.agreed((heavy, draws, count))
     return heavy, draws, count
+
+
+def expected_products(goal: float) -> float:
+    """Products of H that probes take to this accuracy: few grow faster than the accuracy, since a Krylov space holds the outliers."""
+    return _AT_ONCE + _FURTHER * 0.05 / goal
 
 
 def _spread(ratios: np.ndarray) -> float:

@@ -20,8 +20,8 @@ from landscape.errors import UsageError
 from landscape.linalg.importance import Terms
 from landscape.linalg.probes import default_generator
 from landscape.measures.paired.pair_plan import DEFAULT, of_terms
-from landscape.measures.paired.shared_pairs import Shared, square
 from landscape.measures.paired.probed_rest import probed
+from landscape.measures.paired.shared_pairs import Shared, square
 from landscape.measures.registry import Work
 from landscape.measures.running.coordinates import Coordinates
 from landscape.measures.running.shared_computations import (

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from landscape import linalg
 from landscape.linalg.importance import PILOT, Redrawn, Terms
-from landscape.measures.paired.pair_plan import DEFAULT, with_data_error
+from landscape.measures.paired.pair_plan import DEFAULT, expected_products, with_data_error
 from landscape.measures.paired.shared_pairs import Shared
 from landscape.measures.running.coordinates import Coordinates
 from landscape.measures.running.shared_computations import operator
@@ -34,7 +35,9 @@ def probed(
 
     Cost: 0.8 products' worth of pairs, a product for each probe, a further one for each Lanczos step where these pay.
     """
-    objective, single = shared.objective, not isinstance(terms, Redrawn)
+    single = not isinstance(terms, Redrawn)
+    goal = relative_error or DEFAULT
+    objective = shared.objective.without_trial(expected_products(goal))
     room = krylov(objective, 1, shard_basis=False)
     known, runs, dim, matvec = None, 1, units.dim, operator(objective, units)
     if single:
@@ -48,7 +51,7 @@ def probed(
     within = linalg.trace_within(
         matvec,
         dim,
-        relative_error=relative_error or DEFAULT,
+        relative_error=goal,
         block=objective.plan.block,
         known=known,
         basis_size=max(1, (room["basis_size"] - kept) // runs),
@@ -81,4 +84,3 @@ def _in_runs(objective: Objective, units: Coordinates, size: int) -> tuple[int, 
         return units.gather(product(units.spread(own).view(len(c), runs, -1)).flatten(0, 1)).reshape(len(c), -1)
 
     return runs, matvec
-
