@@ -124,7 +124,8 @@ def accuracy_table(documents: list[dict[str, Any]]) -> str:
         for r in document["rows"]:
             reached = "" if r["converged"] else f", not reached: ±{r['half_width']:.1%}"
             lines.append(
-                f"| {document['machine']['processor']} | {r['title']}{'' if r['trained'] else ', untrained'} | {r['samples']:,} |"
+                f"| {document['machine']['processor']} | {r['title']}{'' if r['trained'] else ', untrained'} |"
+                f" {r['samples']:,} |"
                 f" ±{r['accuracy']:.0%}{reached} | {r['seconds']:.2g} s | {r['peer']}, {r['way']}, {r['products']:,} products:"
                 f" {r['peers_seconds'][r['peer']]:.2g} s | {r['ratio']:.2g} | {r['how']} |"
             )

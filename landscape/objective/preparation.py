@@ -53,7 +53,7 @@ class Prepared(Variants):
         return self._methods[0]
 
     def without_trial(self, products: float) -> Self:
-        """This Objective; or, where its method was not chosen yet and so few products do not repay a trial, one by the plain one."""
+        """This Objective; one by the plain method where none was chosen and so few products do not repay a trial."""
         first = self._origin or self
         if first._methods or self._methods or products * self.samples > _REPAID:
             return self
@@ -222,24 +222,10 @@ class Prepared(Variants):
 
         return self.group.total(own, like, torch.from_numpy(items).to(like)).cpu().numpy()
 
-    def in_chunks(self, m: int) -> tuple[int, Callable[[Float[Tensor, "k B P"]], Float[Tensor, "k B P"]]]:
-        """B runs of m samples (of fewer, the last), and the product of the part of H of each with vectors of its own.
-
-        tr H is the trace of this block diagonal matrix, too, but a probe of it has a random vector of its own for every run: its
-        variance is the sum of 2 ||H_b||_F^2, H_b the parts of H, which is up to B times smaller than 2 ||H||_F^2.
-
-        Cost: that of products of H; the graphs are not kept from call to call.
-        """
-        parts = self.chunks(m)
-        sizes = [float(p.sample_weights.sum()) for p in parts]
-
-        def product(v: Tensor) -> Tensor:
-            found = [p.hvp(v[:, b]) * (s / sum(sizes)) for b, (p, s) in enumerate(zip(parts, sizes, strict=True))]
-            self._spent.sweeps -= len(parts) - 1  # each run counted a pass over all data
-            self._spent.products -= len(v) * (len(parts) - 1)
-            return torch.stack(found, 1)
-
-        return len(parts), product
+    def share_of_passes(self, parts: int, products: int) -> None:
+        """Count products of so many parts of the samples, each of which counted as one of all, as one of all together."""
+        self._spent.sweeps -= parts - 1
+        self._spent.products -= products * (parts - 1)
 
     @grad_mode
     def watched(self, look: Callable[[Callable[[dict[str, Tensor]], Tensor], dict[str, Tensor]], T]) -> T:

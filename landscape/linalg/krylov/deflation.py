@@ -77,13 +77,13 @@ def trace_within(
 ) -> Estimate:
     """Trace of H with a 95 % interval whose half-width is at most `relative_error` times the trace.
 
-    tr H = tr K + tr Q R Qᵀ + tr (I - QᵀQ) R (I - QᵀQ): K is known, R = H - K, and the rows of Q are an orthonormal basis of a Krylov
-    space of R, which contains the outliers of its spectrum: they dominate the variance of Hutchinson's estimator. The first two
-    parts are exact; the last is an average over probes z with entries ±1. Eight pilot probes tell the standard deviation s of
-    one, and the number n for which t s / sqrt(n) is small enough (Stein's two stages). Where ||Rz||² varies so much between them that
-    a few eigenvalues must carry it, and n is more than these are worth, Lanczos continues while a step saves more probes than the
-    one product it costs; the pilot probes serve again, without further products. n depends on the observed spread and never on
-    the mean, so the interval is not biased by the choice.
+    tr H = tr K + tr Q R Qᵀ + tr (I - QᵀQ) R (I - QᵀQ): K is known, R = H - K, and the rows of Q are an orthonormal basis of a
+    Krylov space of R, which contains the outliers of its spectrum: they dominate the variance of Hutchinson's estimator. The
+    first two parts are exact; the last is an average over probes z with entries ±1. Eight pilot probes tell the standard
+    deviation s of one, and the number n for which t s / sqrt(n) is small enough (Stein's two stages). Where ||Rz||² varies so
+    much between them that a few eigenvalues must carry it, and n is more than these are worth, Lanczos continues while a step
+    saves more probes than the one product it costs; the pilot probes serve again, without further products. n depends on the
+    observed spread and never on the mean, so the interval is not biased by the choice.
 
     Args:
         matvec: maps (k, P) to (k, P).
@@ -105,8 +105,8 @@ def trace_within(
         UsageError: the relative error is not positive, or there are too few products for one step and the pilot.
         NumericalError: a product is not finite.
 
-    Cost: one product for each probe and each Lanczos step: 8 at least; for a trained classifier to 5 % some 15 steps and 8 to 20
-    probes, where Hutchinson's estimator alone takes 80 and more. Memory (steps + 2 * block + 16) * P values.
+    Cost: one product for each probe and each Lanczos step: 8 at least; for a trained classifier to 5 % some 15 steps and 8 to
+    20 probes, where Hutchinson's estimator alone takes 80 and more. Memory (steps + 2 * block + 16) * P values.
 
     Accuracy: unbiased given Q. The half-width is relative to the value, so the trace cannot be found to that accuracy if it is
     near zero between large eigenvalues of both signs; `max_matvecs` ends the attempt.

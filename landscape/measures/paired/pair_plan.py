@@ -16,7 +16,8 @@ DEFAULT = 0.05
 _FIRST = 16
 # Forward passes of a sample that one sample of a draw of H - G takes.
 _DRAW = 10.0
-# What a draw of a few samples costs beside its work, in samples: measured on small transformers, where one of 8 takes as long as a product of 32.
+# What a draw of a few samples costs beside its work, in samples: in small transformers one of 8 takes as long as a product of
+# 32. A constant and not the clock, so that the same seed chooses the same way.
 _OVERHEAD = 16
 # Products of H where probes are used, at any accuracy and further ones to 5 %.
 _AT_ONCE, _FURTHER = 10, 10
@@ -120,7 +121,7 @@ def _planned(
 
 
 def expected_products(goal: float) -> float:
-    """Products of H that probes take to this accuracy: few grow faster than the accuracy, since a Krylov space holds the outliers."""
+    """Products of H that probes take to this accuracy, roughly: a Krylov space holds the outliers."""
     return _AT_ONCE + _FURTHER * 0.05 / goal
 
 

@@ -12,13 +12,13 @@ from landscape.measures.paired.pair_plan import DEFAULT, expected_products, with
 from landscape.measures.paired.shared_pairs import Shared
 from landscape.measures.running.coordinates import Coordinates
 from landscape.measures.running.shared_computations import operator
-from landscape.objective import Objective
+from landscape.objective import Objective, in_runs
 from landscape.results import Estimate
 from landscape.spectra import krylov
 from landscape.spectra.known_pairs import ROOM, how_many, known_part
 
-# Samples of a run with a probe of its own: with fewer, calls cost more than work. Blocks of vectors that are held: probes, images,
-# what is made of them.
+# Samples of a run with a probe of its own: with fewer, calls cost more than work. Blocks of vectors that are held: probes,
+# images, what is made of them.
 _RUN, _BLOCKS = 16, 4
 
 
@@ -30,8 +30,7 @@ def probed(
     The pairs are gradients of single samples, much cheaper than a product of H, and they hold what H has of outliers at a
     trained minimum: Hutchinson's variance falls to that of what they leave. K is fixed before the probes are drawn, so that the
     estimate is unbiased and its interval is that of `landscape.linalg.trace_within`. Where a sample has so many pairs that none
-    weighs much, K is nothing, and every run of samples has a probe of its own. The sampling error is that of the pairs: those of
-    the pilot, whose draws serve for nothing else here.
+    weighs much, K is nothing, and every run of samples has a probe of its own. The sampling error is that of the pilot's pairs.
 
     Cost: 0.8 products' worth of pairs, a product for each probe, a further one for each Lanczos step where these pay.
     """
@@ -77,7 +76,7 @@ def _run(objective: Objective) -> int:
 
 def _in_runs(objective: Objective, units: Coordinates, size: int) -> tuple[int, Callable[[Tensor], Tensor]]:
     """The number of runs, and the product with the block diagonal matrix of their parts of B^T H B."""
-    runs, product = objective.in_chunks(size)
+    runs, product = in_runs(objective, size)
 
     def matvec(c: Tensor) -> Tensor:
         own = c.reshape(len(c) * runs, units.dim)

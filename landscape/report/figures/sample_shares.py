@@ -14,8 +14,8 @@ from landscape.results import SampleScores
 def draw_shares(found: SampleScores, ax: Axes | None = None, *, score: str | None = None) -> Axes:
     """Draw the share of the sum of a score that its k largest samples carry, against k, and the effective number of samples.
 
-    The curve is Lorenz's (1905), from the largest sample on; the straight line is that of equal samples. The effective number is
-    1 / sum of squared shares.
+    The curve is Lorenz's (1905), from the largest sample on; the straight line is that of equal samples. The effective number
+    is 1 / sum of squared shares.
 
     Args:
         found: the scores.
