@@ -17,8 +17,7 @@ from landscape.report.figures.on_axes import (
     draw_merge_tree,
     draw_slice,
 )
-from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
-from landscape.report.figures.sample_shares import draw_shares, figure_shares
+from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores, draw_shares
 from landscape.report.figures.titled import (
     figure_breakdown,
     figure_certificate,
@@ -35,6 +34,7 @@ from landscape.report.figures.titled import (
     figure_ranked_scores,
     figure_samples,
     figure_separation,
+    figure_shares,
     figure_slice,
 )
 from landscape.report.page.html import is_report, write_report

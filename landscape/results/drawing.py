@@ -23,8 +23,8 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "figure": ("landscape.report.figures.titled", "figure_samples"),
     },
     "SampleScores.shares": {
-        "axes": ("landscape.report.figures.sample_shares", "draw_shares"),
-        "figure": ("landscape.report.figures.sample_shares", "figure_shares"),
+        "axes": ("landscape.report.figures.ranked_samples", "draw_shares"),
+        "figure": ("landscape.report.figures.titled", "figure_shares"),
     },
     "SpectralDensity": {
         "axes": ("landscape.report.figures.spectrum", "draw_density"),
