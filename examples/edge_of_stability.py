@@ -14,7 +14,7 @@ import landscape as ls
 from landscape.tasks import read_data
 
 spec = sys.argv[1] if len(sys.argv) > 1 else "digits"
-classes, lr, steps = (10, 0.2, 800) if spec == "digits" else (4, 0.02, 1000)
+classes, lr, steps = (10, 0.2, 800) if spec == "digits" else (4, 0.02, 3000)
 data = read_data(spec)
 chosen = torch.cat([(data.train_y == c).nonzero()[: 1000 // classes, 0] for c in range(classes)])
 x, y = data.prepare(data.train_x[chosen]).flatten(1), one_hot(data.train_y[chosen], classes).float()

@@ -32,7 +32,7 @@ def study(given: Options) -> None:
     work = [run for done in runs.values() for run in done]
     met, own = ([c.holds for c in claims if c.question is question] for question in (False, True))
     headline = (
-        f"{met.count(True)} of {len(met)} published numbers of experiments are met, {met.count(None)} cannot be told; of "
+        f"of {len(met)} published numbers of experiments {met.count(True)} met, {met.count(None)} cannot be told; of "
         f"{len(own)} checks "
         f"of theory, of the solver and of what is published without a number {own.count(True)} hold"
     )

@@ -156,9 +156,24 @@ def test_few_inputs_of_many_samples_keep_their_layer():
 
 
 def test_a_plateau_begins_where_the_edge_is_reached():
-    item = {"lr": 0.5}  # the edge is at 4
-    assert edge_of_stability.plateau({"item": item, "lambda_max": [1.0, 3.9, 4.2, 3.8]}) == pytest.approx([1.05, 0.95])
-    assert edge_of_stability.plateau({"item": item, "lambda_max": [1.0, 3.9]}) == []
+    run = {"item": {"lr": 0.5}, "steps": [0, 40, 80, 120], "lambda_max": [1.0, 3.9, 4.2, 3.8]}  # the edge is at 4
+    values = edge_of_stability.relative(run)
+    assert edge_of_stability.plateau(values) == pytest.approx([1.05, 0.95])
+    assert edge_of_stability.plateau(values[:2]) == []
+    assert edge_of_stability.relative(run, last=80) == values[:3]
+    assert edge_of_stability.relative(run, after=80) == values[3:]
+
+
+@pytest.mark.parametrize(("late", "holds"), [(1.03, True), (1.09, False)])
+def test_what_comes_after_the_published_steps_is_judged_on_its_own(late, holds):
+    steps = list(range(0, 3001, 40))
+    values = [100 * (min(1.2, step / 400) if step <= 1000 else late) for step in steps]
+    item = edge_of_stability.IMAGES | {"bar": "edge of stability"}
+    runs = [{"item": item | {"seed": seed}, "steps": steps, "lambda_max": [v + seed for v in values]} for seed in range(3)]
+    first, second = edge_of_stability.bar(runs, None).claims
+    assert first.holds is False  # 1.2 times the edge, from the first value on
+    assert second.holds is holds
+    assert second.numbers["mean"]["value"] == pytest.approx(100 * late + 1)
 
 
 def test_the_known_saddle_has_the_hessian_that_is_claimed(tmp_path):
