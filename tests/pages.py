@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.headline import claims, documents_in, headline_table
 from benchmarks.table import table as numbers_of
+from benchmarks.trace_accuracy import accuracy_table
 from experiments.studies import (
     STUDIES,
     alarm_rows,
@@ -257,6 +258,7 @@ TABLES = {
     "speed": lambda: claims(documents_in(PEERS)),
     "headline": lambda: headline_table(documents_in(PEERS)),
     "benchmarks": benchmark_tables,
+    "accuracy of traces": lambda: accuracy_table(documents_in(PEERS.parent / "trace_accuracy")),
     "profile": lambda: (ROOT / "benchmarks" / "results" / "profile.md").read_text(),
     "verdicts": verdict_table,
     "time of the studies": lambda: f"{time_of_all()}\n",

@@ -1,7 +1,7 @@
 """Numerical linear algebra and constrained maximisation, on callables; independent of any network."""
 
 from landscape.linalg.krylov.blocks import block_eigenvalues
-from landscape.linalg.krylov.deflation import trace_within
+from landscape.linalg.krylov.deflation import Known, trace_within
 from landscape.linalg.krylov.density import spectral_density
 from landscape.linalg.krylov.eigen import eigenpairs
 from landscape.linalg.krylov.lanczos import KrylovBasis, Lanczos, lanczos
@@ -14,6 +14,7 @@ from landscape.linalg.vector_store import Place
 
 __all__ = [
     "FEW",
+    "Known",
     "KrylovBasis",
     "Lanczos",
     "MatVec",

@@ -35,6 +35,8 @@ from landscape.values.evaluation import evaluated
 _OPERATIONS = ("network", "data", "loss")
 T = TypeVar("T")
 
+# Products of a sample that a trial of methods repays: it takes as long as some 600 of them, and gains about a quarter.
+_REPAID = 2400
 _FEW = 8  # samples whose loss is asked whether it ignores a constant
 
 
@@ -49,6 +51,16 @@ class Prepared(Variants):
             first.preflight()
             self._methods.append(chosen(first._engine, first._theta))
         return self._methods[0]
+
+    def without_trial(self, products: float) -> Self:
+        """This Objective; one by the plain method where none was chosen and so few products do not repay a trial."""
+        first = self._origin or self
+        if first._methods or self._methods or products * self.samples > _REPAID:
+            return self
+        self.preflight()
+        other = self._derived(self._engine, self._theta)  # whose memory was planned for this method
+        other._methods = [self._engine.method]
+        return other
 
     @property
     def plan(self) -> Plan:
@@ -214,6 +226,11 @@ class Prepared(Variants):
             return whole
 
         return self.group.total(own, like, torch.from_numpy(items).to(like)).cpu().numpy()
+
+    def share_of_passes(self, parts: int, products: int) -> None:
+        """Count products of so many parts of the samples, each of which counted as one of all, as one of all together."""
+        self._spent.sweeps -= parts - 1
+        self._spent.products -= products * (parts - 1)
 
     @grad_mode
     def watched(self, look: Callable[[Callable[[dict[str, Tensor]], Tensor], dict[str, Tensor]], T]) -> T:

@@ -17,7 +17,7 @@ from landscape.report.figures.on_axes import (
     draw_merge_tree,
     draw_slice,
 )
-from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
+from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores, draw_shares
 from landscape.report.figures.titled import (
     figure_breakdown,
     figure_certificate,
@@ -34,6 +34,7 @@ from landscape.report.figures.titled import (
     figure_ranked_scores,
     figure_samples,
     figure_separation,
+    figure_shares,
     figure_slice,
 )
 from landscape.report.page.html import is_report, write_report
@@ -57,6 +58,7 @@ __all__ = [
     "draw_ranked_images",
     "draw_ranked_scores",
     "draw_separation",
+    "draw_shares",
     "draw_slice",
     "export_slice",
     "figure_breakdown",
@@ -76,6 +78,7 @@ __all__ = [
     "figure_ranked_scores",
     "figure_samples",
     "figure_separation",
+    "figure_shares",
     "figure_slice",
     "is_report",
     "samples_csv",

@@ -22,6 +22,10 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
         "axes": ("landscape.report.figures.ranked_samples", "draw_ranked_scores"),
         "figure": ("landscape.report.figures.titled", "figure_samples"),
     },
+    "SampleScores.shares": {
+        "axes": ("landscape.report.figures.ranked_samples", "draw_shares"),
+        "figure": ("landscape.report.figures.titled", "figure_shares"),
+    },
     "SpectralDensity": {
         "axes": ("landscape.report.figures.spectrum", "draw_density"),
         "figure": ("landscape.report.figures.titled", "figure_density"),
@@ -68,15 +72,16 @@ _DRAWINGS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 
-def drawn(result: object, form: Form, *arguments: Any, **options: Any) -> Any:
+def drawn(result: object, form: Form, *arguments: Any, of: str = "", **options: Any) -> Any:
     """Call the drawing or export function of a result.
 
     Args:
         result: an object of a type in the table.
         form: "axes" for a plain drawing, "figure" for one with title and caption, "xarray" for a Dataset.
+        of: which of several drawings of the result, as in the table after a dot.
         arguments, options: passed to the function in the table.
     """
-    module, name = next(_DRAWINGS[kind.__name__] for kind in type(result).__mro__ if kind.__name__ in _DRAWINGS)[form]
+    module, name = next(_DRAWINGS[kind.__name__ + of] for kind in type(result).__mro__ if kind.__name__ + of in _DRAWINGS)[form]
     return getattr(importlib.import_module(module), name)(result, *arguments, **options)
 
 

@@ -139,6 +139,47 @@ class SampleScores(Printed):
         """Draw the ranking score sorted; with `caption` the highest ranked samples, if they are images."""
         return plotted(self, ax, caption)
 
+    def share_name(self, name: str | None = None) -> str:
+        """The score whose shares are asked for: `gauss_newton_trace` by default, or the ranking one where that is missing."""
+        return name or ("gauss_newton_trace" if "gauss_newton_trace" in self.scores else self.by)
+
+    def shares(self, name: str | None = None) -> np.ndarray:
+        """Every sample's share of the sum of a score, largest first; those that are not finite are left out.
+
+        Args:
+            name: a score without negative values; by default `gauss_newton_trace` if it is there, whose sum is N times the
+                trace of the Gauss-Newton matrix, else that which ranks.
+
+        Raises:
+            UsageError: there is no such score, or it has negative values or none that is finite and positive.
+        """
+        own = self.share_name(name)
+        order = self.ranking(own)
+        values = self.scores[own][order]
+        values = values[np.isfinite(values)]
+        if not len(values) or values.min() < 0 or not values.sum() > 0:
+            raise UsageError(
+                f"expected a score whose values are 0 or more, and not all 0, found {own}",
+                fix="choose another one: shares of a sum of both signs mean nothing",
+            )
+        return values / values.sum()
+
+    def carried_by(self, name: str | None = None) -> float:
+        """Effective number of samples of a score, 1 / sum of squared shares: N if all are equal, 1 if one carries all.
+
+        Raises:
+            UsageError: as `shares`.
+        """
+        return 1.0 / float(np.square(self.shares(name)).sum())
+
+    def plot_shares(self, ax: "Axes | None" = None, *, score: str | None = None, caption: bool = False) -> "Axes":
+        """Draw which share of a score's sum the largest samples carry; see `shares`.
+
+        Raises:
+            UsageError: as `shares`; or both `ax` and `caption` are given.
+        """
+        return plotted(self, ax, caption, of=".shares", score=score)
+
     def to_json(self) -> dict[str, Any]:
         """Everything except the inputs; values that are not finite are null."""
 

@@ -14,6 +14,7 @@ from landscape.machine import progress
 from landscape.objective import Head, Objective
 from landscape.results import Block, Breakdown, Eigenpairs
 from landscape.spectra.hessian_spectrum import eigenpairs
+from landscape.spectra.known_pairs import heaviest
 
 
 def breakdown(
@@ -34,7 +35,9 @@ def breakdown(
     the output projection if the same module has it. Keys and values that several heads share (grouped queries) are in the block
     of each of them.
 
-    The traces of all blocks come from one sweep of probes; those of the layers sum to tr H. The largest eigenvalue of a block
+    The traces of all blocks come from one sweep of probes of H - K, and the diagonal of K: K is the part of H that the
+    gradients of the heaviest (sample, class) pairs make up, which has most of what makes probes noisy at a trained minimum.
+    Those of the layers sum to tr H. The largest eigenvalue of a block
     is at most that of H. The share of a block in the top eigenvector v of H, |v| = 1, is the sum of v_i^2 over the block.
 
     Args:
@@ -53,13 +56,15 @@ def breakdown(
     Raises:
         UsageError: there are fewer than 2 probes.
 
-    Cost: one product for each probe, eight of them in one pass; 10 to 40 products for each layer, one after another, with
-    derivatives of that layer only; 5 to 20 products for each filter and head, eight of them in one pass; those of the top
-    eigenpair, 15 to 40, if it is not given. As the first work on an objective, its checks and the choice of the fastest product
-    come before, some 50 gradients on a few samples. A GPT-2 of 2 layers with 4 heads each has 15 layers of weights: 16 runs and
-    8 heads, some 390 products at `probes=8`. `landscape.progress` shows how far it is.
+    Cost: one product for each probe, eight of them in one pass; for K a forward pass and at most 0.8 products' worth of
+    gradients; 10 to 40 products for each layer, one after another, with derivatives of that layer only; 5 to 20 products for
+    each filter and head, eight of them in one pass; those of the top eigenpair, 15 to 40, if it is not given. As the first work
+    on an objective, its checks and the choice of the fastest product come before, some 50 gradients on a few samples. A GPT-2
+    of 2 layers with 4 heads each has 15 layers of weights: 16 runs and 8 heads, some 390 products at `probes=8`.
+    `landscape.progress` shows how far it is.
 
-    Accuracy: a block's trace has the noise of all off-diagonal entries of the Hessian in its rows.
+    Accuracy: a block's trace has the noise of all off-diagonal entries of H - K in its rows. K is fixed before the probes are
+    drawn, so that the traces are unbiased.
 
     Example:
         >>> from torch import nn
@@ -77,8 +82,12 @@ def breakdown(
     # Sections of the sweep may not overlap: a part of one that is in other heads is a section of its own.
     owner, within = _refined(ids, len(names), [head.weights.cpu() for head in found])
     together = objective.plan.block
-    sweep = linalg.quadratic_forms(objective.hvp, objective.dim, probes=probes, block=together, sections=ids, **options)
+    known = heaviest(objective)
+    left = objective.hvp if known is None else lambda v: objective.hvp(v) - known.product(v)
+    sweep = linalg.quadratic_forms(left, objective.dim, probes=probes, block=together, sections=ids, **options)
     forms = np.pad(sweep.sections, ((0, 0), (0, len(owner) - sweep.sections.shape[1])))  # the last tensors may be empty
+    if known is not None:
+        forms += torch.bincount(ids, weights=known.diagonal.cpu(), minlength=len(owner)).numpy()
     values = eigenpairs(objective, 1, generator=default_generator(None)) if top is None else top
     leading = values.vectors[int(np.argmax(values.values))].cpu().double().square()
     shares = torch.bincount(ids, weights=leading, minlength=len(owner)).numpy()

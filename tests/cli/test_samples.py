@@ -54,7 +54,7 @@ def test_ranking_csv_json_and_pictures(run, tmp_path):
         i = int(row["sample"])
         assert (row["wrong"] == "True") == wrong[i]
         assert all(float(row[name]) == values[i] for name, values in document["scores"].items())
-    pictures = {f"{name}.{kind}" for name in ("scores", "samples") for kind in ("png", "pdf")}
+    pictures = {f"{name}.{kind}" for name in ("scores", "samples", "shares") for kind in ("png", "pdf")}
     assert {p.name for p in out.iterdir()} == {"run.json", "samples.csv", "samples.json"} | pictures
     text = landscape("samples", run.path, *arguments).out
     assert "cumulative_loss *" in text

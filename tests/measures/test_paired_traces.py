@@ -15,7 +15,9 @@ from landscape.errors import UsageError
 from landscape.linalg.importance import LEAST
 from landscape.measures import chosen, empirical_fisher_trace, gauss_newton_trace, measure_all, relative_flatness, trace
 from landscape.measures.paired.pair_plan import DEFAULT, of_terms
+from landscape.measures.paired.probed_rest import probed
 from landscape.measures.paired.shared_pairs import Shared, square
+from landscape.measures.running.shared_computations import coordinates_of
 from landscape.objective import Objective
 
 MEASURES = [
@@ -122,6 +124,54 @@ def test_a_token_is_a_sample_of_its_own(last):
     found = trace(objective, exact=True)
     assert (found.kind, found.value) == ("exact", pytest.approx(truth, rel=1e-9))
     assert gauss_newton_trace(objective, exact=True).value == pytest.approx(truth, rel=1e-9)
+
+
+@pytest.mark.parametrize(("labels", "steps"), [("clean", 300), ("random", 300), ("clean", 0)])
+def test_intervals_cover_where_the_heaviest_pairs_are_known_and_the_rest_is_probed(labels, steps):
+    """20 seeds; `test_intervals_cover_over_many_seeds` has more of them."""
+    inside, found = covered(*learned(nn.Tanh, labels, steps), 0.1, 20)
+    assert inside >= 17, inside
+    assert all(e.reason.startswith("probes: ") for e in found if e.converged), [e.reason for e in found]
+    assert steps == 0 or sum("beside" in e.reason and e.converged for e in found) >= 19, [e.reason for e in found]
+
+
+def test_the_known_pairs_and_the_rest_are_the_hessian():
+    """Probes of all of it, and the sampling error of the pairs beside that of every sample's dense Gauss-Newton matrix."""
+    model, loss, x, y = learned(nn.Tanh)
+    objective = Objective(model, loss, (x, y), dtype="float64")
+    found = None
+    for name, weight in (("trace", None), ("adaptive_trace", objective.theta.abs())):
+        values = []
+        for seed in range(15):
+            random = torch.Generator().manual_seed(seed)
+            shared = Shared.of(objective, random)
+            terms, place = shared.of_weight(weight, exact=False)
+            values.append(probed(shared, terms, place, coordinates_of(objective, weight), random, 0.05))
+        truth = Dense(model, loss, x, y)[name]
+        mean = np.mean([v.value for v in values])
+        assert abs(mean - truth) < 4 * np.std([v.value for v in values]) / math.sqrt(15) + 1e-9, name
+        found = found or values[0]
+    each = np.array([dense_trace(model, loss, x[i : i + 1], y[i : i + 1]) for i in range(len(x))])
+    assert found.data_stderr == pytest.approx(each.std(ddof=1) / math.sqrt(len(x)), rel=0.35)
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_runs_of_samples_have_probes_of_their_own(runs, monkeypatch):
+    """The block diagonal matrix of their parts of H has its trace; weights of the runs are those of their tokens."""
+    model, loss, x, y = tokens(last=False)
+    model.inner = nn.Sequential(model.inner, nn.Tanh())
+    truth = np.trace(dense_hessian(model, loss, x, y))
+    monkeypatch.setattr("landscape.measures.paired.shared_pairs.MANY", 10)
+    monkeypatch.setattr("landscape.measures.paired.probed_rest._RUN", -(-9 // runs))
+    inside = 0
+    for seed in range(15):
+        objective = Objective(model, loss, (x, y), dtype="float64", batch_size=4)
+        found = trace(objective, relative_error=0.1, generator=torch.Generator().manual_seed(seed))
+        assert found.reason.startswith("probes: in 3 runs of samples" if runs == 3 else "probes: "), found.reason
+        low, high = found.interval() or (found.value,) * 2
+        inside += low - 1e-9 <= truth <= high + 1e-9
+    assert inside >= 12, inside
+    assert objective.spent.products <= 1000
 
 
 def test_samples_with_many_pairs_are_drawn_with_random_signs(monkeypatch):

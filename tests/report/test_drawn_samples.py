@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from landscape.errors import UsageError
-from landscape.report import draw_ranked_images, draw_ranked_scores, figure_samples, samples_csv
+from landscape.report import draw_ranked_images, draw_ranked_scores, figure_samples, figure_shares, samples_csv
 from landscape.report.style import VERMILLION
 from landscape.results import Detection, SampleScores
 
@@ -69,3 +69,27 @@ def test_csv_round_trip():
     for name, values in found.scores.items():
         assert np.array_equal([float(r[name]) for r in back], values, equal_nan=True)
     assert [r["label"] for r in back] == ["0", "1", "1", "0"]
+
+
+def test_shares_of_the_largest_samples_and_the_effective_number():
+    found = scores()
+    total = 302.625
+    ax = found.plot_shares()
+    curve = ax.get_lines()[0]
+    assert curve.get_xdata().tolist() == [0, 1, 2, 3, 4]
+    assert curve.get_ydata().tolist() == pytest.approx([0, 300 / total, 302 / total, 302.5 / total, 1])
+    effective = total**2 / (300.0**2 + 2.0**2 + 0.5**2 + 0.125**2)
+    assert found.carried_by() == pytest.approx(effective)
+    assert ax.get_lines()[2].get_xdata()[0] == pytest.approx(effective)
+    assert "1 sample of 4 carry" in ax.texts[0].get_text()
+    assert found.shares("other").tolist() == pytest.approx([1 / 1.4333333333, 0.3333333333 / 1.4333333333, 0.1 / 1.4333333333])
+    assert figure_shares(found, score="other").axes[0].get_lines()[0].get_label() == "other"
+    assert found.plot_shares(caption=True).figure is not None
+
+
+def test_shares_of_both_signs_are_refused():
+    found = SampleScores({"loss": np.array([1.0, -1.0])}, {"loss": "loss"}, "loss")
+    with pytest.raises(UsageError, match="0 or more"):
+        found.shares()
+    with pytest.raises(UsageError, match="expected a score that is here"):
+        found.shares("gauss_newton_trace")

@@ -197,8 +197,8 @@ def _printed(terminal: Terminal, found: "SampleScores") -> None:
 
 
 def _drawn(folder: "OutputDirectory", found: "SampleScores", name: str, made_from: dict[str, Any], caption: bool) -> None:
-    """Draw the sorted scores, and the highest ranked samples if they are images."""
-    from landscape.report import are_images, figure_ranked_scores, figure_samples, save
+    """Draw the sorted scores, the shares of the trace where it is there, and the highest ranked samples if they are images."""
+    from landscape.report import are_images, figure_ranked_scores, figure_samples, figure_shares, save
 
     figures = {"scores": figure_ranked_scores(
         found, title=f"Samples of {name} ranked by {found.by}", provenance=made_from, caption=caption
@@ -206,6 +206,10 @@ def _drawn(folder: "OutputDirectory", found: "SampleScores", name: str, made_fro
     if are_images(found.inputs):
         figures["samples"] = figure_samples(
             found, title=f"Samples of {name} ranked highest by {found.by}", provenance=made_from, caption=caption
+        )
+    if "gauss_newton_trace" in found.scores and found.scores["gauss_newton_trace"].any():
+        figures["shares"] = figure_shares(
+            found, title=f"Share of the Gauss-Newton trace of {name} that samples carry", provenance=made_from, caption=caption
         )
     for kind, figure in figures.items():
         folder.written += save(figure, folder.path / kind)

@@ -1,9 +1,11 @@
-"""Trace to a requested accuracy: exact on a Krylov space, and with as few random probes as necessary on its complement."""
+"""Trace to a requested accuracy: by random probes, of what a known part and a Krylov space leave of the operator."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
@@ -15,10 +17,48 @@ from landscape.linalg.vector_store import Place
 from landscape.machine import progress
 from landscape.results import Estimate
 
-# Pilot probes of the complement; their variance determines the number of probes.
+# Pilot probes; their spread determines the number of probes, and whether a Krylov space is worth its products.
 PILOT = 8
 # Most steps of Lanczos; rows are allocated for all of them, but use memory only once written.
 _LONGEST = 64
+# Relative error of the mean of ||Rz||^2 up to which it alone tells the variance of a probe.
+_SURE = 0.15
+# Steps of Lanczos for each eigenvalue that it takes out.
+_STEPS = 1.5
+# Steps before which a Krylov space shows little of the outliers.
+_LEAST = 6
+# Most degrees of freedom of a variance.
+_FREE = 200
+
+
+@dataclass(frozen=True)
+class Known:
+    """A part of an operator that is known in full: sum_k s_k r_k r_k^T, so that its trace needs no probe.
+
+    Attributes:
+        rows: (K, P) the vectors r.
+        signs: (K,) the factors s, in the dtype of the rows.
+    """
+
+    rows: Float[Tensor, "K P"]
+    signs: Float[Tensor, " K"]
+
+    @property
+    def trace(self) -> float:
+        """sum_k s_k ||r_k||^2."""
+        return float((torch.linalg.vector_norm(self.rows, dim=1, dtype=torch.float64).square() * self.signs.double()).sum())
+
+    @property
+    def diagonal(self) -> Float[Tensor, " P"]:
+        """sum_k s_k r_ki^2, float64."""
+        out = torch.zeros(self.rows.shape[1], dtype=torch.float64, device=self.rows.device)
+        for row, sign in zip(self.rows, self.signs.tolist(), strict=True):
+            out += sign * row.double().square()
+        return out
+
+    def product(self, v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        """The product with k vectors."""
+        return (v @ self.rows.T * self.signs) @ self.rows
 
 
 def trace_within(
@@ -28,6 +68,7 @@ def trace_within(
     relative_error: float = 0.05,
     max_matvecs: int = 1000,
     block: int = 8,
+    known: Known | None = None,
     basis_size: int | None = None,
     place: Place | None = None,
     generator: torch.Generator | None = None,
@@ -36,12 +77,13 @@ def trace_within(
 ) -> Estimate:
     """Trace of H with a 95 % interval whose half-width is at most `relative_error` times the trace.
 
-    tr H = tr QᵀHQ + tr (I - QQᵀ) H (I - QQᵀ) with Q an orthonormal basis of a Krylov space. That space contains the outliers of
-    the spectrum, which dominate the variance of Hutchinson's estimator. The first part is exact; the second is an average over
-    probes z with entries ±1. Lanczos continues while a step saves more probes than the one product it costs, judged with the
-    trace's size guessed from the first step. Eight pilot probes then estimate the standard deviation s of one probe, and the
-    number n of probes is fixed such that t s / sqrt(n) is small enough (Stein's two stages). n depends on the observed spread
-    and never on the mean, so the interval is not biased by the choice.
+    tr H = tr K + tr Q R Qᵀ + tr (I - QᵀQ) R (I - QᵀQ): K is known, R = H - K, and the rows of Q are an orthonormal basis of a
+    Krylov space of R, which contains the outliers of its spectrum: they dominate the variance of Hutchinson's estimator. The
+    first two parts are exact; the last is an average over probes z with entries ±1. Eight pilot probes tell the standard
+    deviation s of one, and the number n for which t s / sqrt(n) is small enough (Stein's two stages). Where ||Rz||² varies so
+    much between them that a few eigenvalues must carry it, and n is more than these are worth, Lanczos continues while a step
+    saves more probes than the one product it costs; the pilot probes serve again, without further products. n depends on the
+    observed spread and never on the mean, so the interval is not biased by the choice.
 
     Args:
         matvec: maps (k, P) to (k, P).
@@ -49,20 +91,22 @@ def trace_within(
         relative_error: half-width of the interval, relative to the trace.
         max_matvecs: bound on the products; if it is too small for the accuracy, the result is reported as not converged.
         block: probes that pass through the data together; affects time and memory, not the result.
+        known: K; nothing if None.
         basis_size: most rows of the Krylov basis; default 64.
         place: where the basis is stored.
         generator: of the start and the probes; seed 0 if None.
         dtype, device: of the operator.
 
     Returns:
-        Estimate of kind "t" in the unit of H, n the number of probes; of kind "exact" if the Krylov space is the whole space.
+        Estimate of kind "t" in the unit of H, n one more than the degrees of freedom, `reason` with the number of probes and of
+        Lanczos steps; of kind "exact" if the Krylov space is the whole space.
 
     Raises:
         UsageError: the relative error is not positive, or there are too few products for one step and the pilot.
         NumericalError: a product is not finite.
 
-    Cost: Lanczos steps and probes, one product each: some 15 of the first and 8 to 20 of the second for a trained classifier to
-    5 %, where Hutchinson's estimator alone takes 80 and more. Memory (steps + 2 * block) * P values.
+    Cost: one product for each probe and each Lanczos step: 8 at least; for a trained classifier to 5 % some 15 steps and 8 to
+    20 probes, where Hutchinson's estimator alone takes 80 and more. Memory (steps + 2 * block + 16) * P values.
 
     Accuracy: unbiased given Q. The half-width is relative to the value, so the trace cannot be found to that accuracy if it is
     near zero between large eigenvalues of both signs; `max_matvecs` ends the attempt.
@@ -82,76 +126,122 @@ def trace_within(
     if max_matvecs <= PILOT:
         raise UsageError(f"expected max_matvecs >= {PILOT + 1}, found {max_matvecs}", fix="a step and the pilot probes")
     random = default_generator(generator)
+    left: MatVec = matvec if known is None else lambda v: matvec(v) - known.product(v)
+    given = 0.0 if known is None else known.trace
     with progress.stage("trace", max_matvecs) as advance:
-        products = Products(matvec, dim, dtype, device, advance)
-        longest = min(dim, max(max_matvecs // 2, 1), basis_size or _LONGEST, _LONGEST)
-        krylov = KrylovBasis(longest, dim, generator=random, dtype=dtype, device=device, place=place)
-        exact = _deflate(krylov, products, min(longest, max_matvecs - PILOT), relative_error)
-        if krylov.exhausted:
-            return Estimate(exact, None, "exact", products.count)
-        rows = krylov.rows
-        rest = _Remainder(products, rows, block, random)
-        rest.draw(PILOT)
-        goal = relative_error * abs(exact + rest.mean)
-        wanted = math.ceil((rest.deviation * rest.quantile / goal) ** 2) if goal > 0 else max_matvecs
-        rest.draw(min(wanted - PILOT, max_matvecs - products.count))
-    value, n = exact + rest.mean, len(rest.forms)
-    error = rest.deviation / math.sqrt(n)
-    half = error * rest.quantile
+        products = Products(left, dim, dtype, device, advance)
+        # Probes and images of the pilot take rows of a basis's memory, unless it has too few.
+        keep = basis_size is None or basis_size >= 3 * PILOT
+        rows = _LONGEST if basis_size is None else basis_size - 2 * PILOT * keep
+        longest = min(dim, max(max_matvecs // 2, 1), rows, _LONGEST, max_matvecs - PILOT * (1 if keep else 2))
+        rest = _Remainder(products, block, random, keep)
+        if whole := dim <= longest and dim <= PILOT:
+            wanted = 0
+        else:
+            rest.draw(PILOT)
+            wanted = rest.enough(given, relative_error)
+        steps = 0
+        if whole or (longest > 0 and wanted - PILOT > max(_LEAST, _STEPS * rest.carried_by)):
+            krylov = KrylovBasis(longest, dim, generator=random, dtype=dtype, device=device, place=place)
+            size = 0.0 if whole else given + rest.mean
+            given += _deflate(krylov, products, longest, relative_error, size, known)
+            if krylov.exhausted:
+                return Estimate(given, None, "exact", products.count)
+            steps = krylov.size
+            rest.outside(krylov)
+            rest.draw(min(PILOT - len(rest.forms), max_matvecs - products.count))
+            wanted = rest.enough(given, relative_error)
+        rest.draw(min(wanted - len(rest.forms), max_matvecs - products.count))
+    value, n = given + rest.mean, len(rest.forms)
+    error, freedom = rest.deviation / math.sqrt(n), rest.freedom
+    half = error * float(stdtrit(freedom, 0.975))
     # The spread of all probes may be a little larger than the pilot's; the planned number counts, up to a quarter more width.
     reached = wanted <= n and half <= 1.25 * relative_error * abs(value)
     share = f"{half / abs(value):.1%}" if value else "any size"
-    reason = None if reached else f"a half-width of {share} after {products.count} products"
-    return Estimate(value, error, "t", n, reached, reason)
+    took = f"{n} probes" if not steps else f"{steps} steps of Lanczos and {n} probes"
+    reason = took if reached else f"a half-width of {share} after {products.count} products"
+    return Estimate(value, error, "t", 1 + int(freedom), reached, reason)
 
 
-def _deflate(krylov: KrylovBasis, products: Products, longest: int, relative_error: float) -> float:
-    """Grow the basis while it pays; returns the trace of the projection."""
-    start = random_rows(1, products.dim, "rademacher", krylov.generator, products.dtype, products.device)[0]
-    krylov.begin(start)
+def _deflate(
+    krylov: KrylovBasis, products: Products, longest: int, relative_error: float, size: float, known: Known | None
+) -> float:
+    """Grow the basis while it pays; returns the trace of the projection. `size` is the trace as far as it is known.
+
+    Beside a known part it starts from a random combination of its vectors: what is left has its outliers near their span.
+    """
+    of = products.dim if known is None else len(known.rows)
+    start = random_rows(1, of, "rademacher", krylov.generator, products.dtype, products.device)
+    krylov.begin((start if known is None else start @ known.rows)[0])
     captured, paid = 0.0, 0
     while krylov.size < longest and not krylov.exhausted:
         krylov.absorb(products(krylov.next_row)[0])
         m = krylov.size
         values = np.linalg.eigvalsh(krylov.projection[:m, :m])
         before, captured = captured, float(np.square(values).sum())
-        # The first step's Rayleigh quotient is one probe of Hutchinson's; the Ritz values so far have its size, too.
-        size = max(abs(krylov.projection[0, 0]) * products.dim, abs(float(values.sum())))
         # A probe's variance is 2 ||R||_F^2, so a step that reduces ||R||_F^2 by d saves 2 d (1.96 / goal)^2 probes.
         saved = 2 * (captured - before) * (1.96 / (relative_error * size)) ** 2 if size else math.inf
         paid = 0 if saved > 1 else paid + 1
-        if paid == 2:  # one poor step may come before a good one
+        if paid >= 2 and m >= _LEAST:  # poor steps may come before a good one, first of all
             break
     return float(np.trace(krylov.projection[: krylov.size, : krylov.size]))
 
 
 class _Remainder:
-    """The trace of R = (I - QQᵀ) H (I - QQᵀ), from zᵀRz of independent probes z.
+    """The trace of R, or of (I - QᵀQ) R (I - QᵀQ), from zᵀRz of independent probes z.
 
-    The variance of zᵀRz is 2 ||R||_F² minus a part from R's diagonal. ||Rz||² estimates ||R||_F² without bias and with less
-    noise than the sample variance of a few forms, which misses the rare large value of a skewed distribution. The larger of the
-    two is used.
+    The variance of zᵀRz is 2 (||R||_F² - sum_i R_ii²). ||Rz||² estimates ||R||_F² without bias, and products of z_i (Rz)_i of
+    different probes estimate R_ii². Where ||Rz||² varies little, many eigenvalues contribute, and this variance is much better
+    known than the sample variance of a few forms; elsewhere the larger of the two is used, since the latter misses the rare
+    large value of a skewed distribution.
     """
 
-    def __init__(self, products: Products, rows: Tensor, block: int, generator: torch.Generator) -> None:
-        self.products, self.rows, self.block, self.generator = products, rows, block, generator
+    def __init__(self, products: Products, block: int, generator: torch.Generator, keep: bool) -> None:
+        self.products, self.block, self.generator, self.keep = products, block, generator, keep
+        self.basis: KrylovBasis | None = None
         self.forms: list[float] = []
         self.squares: list[float] = []
+        self._first: list[tuple[Tensor, Tensor]] = []  # probes and images, until it is known whether there is a basis
+        self._sum: Tensor | None = None  # of z_i (Rz)_i, and of their squares
+        self._own = 0.0
 
     def draw(self, count: int) -> None:
         """Draw more probes; none if the number is below one."""
         for begin in range(0, count, self.block):
             like = self.products
             z = random_rows(min(self.block, count - begin), like.dim, "rademacher", self.generator, like.dtype, like.device)
-            for _ in range(2):  # twice, to remove the subspace to rounding in float32 as well
-                z = self._outside(z)
-            image = self._outside(self.products(z))
-            self.forms += (z.double() * image.double()).sum(1).tolist()
-            self.squares += image.double().square().sum(1).tolist()
+            if self.basis is not None:
+                for _ in range(2):  # twice, to remove the subspace to rounding in float32 as well
+                    z = self._outside(z)
+            image = self.products(z)
+            if self.basis is None:
+                if self.keep and len(self.forms) < PILOT:
+                    self._first.append((z, image))
+                own = z * image
+                self._own += float(own.double().square().sum())
+                self._sum = own.sum(0, dtype=torch.float64) + (0.0 if self._sum is None else self._sum)
+            self._see(z, image if self.basis is None else self._outside(image))
+
+    def outside(self, basis: KrylovBasis) -> None:
+        """Leave the basis's rows out from now on, and of the probes that were drawn, without further products."""
+        seen, self._first = self._first, []
+        self.basis, self.forms, self.squares = basis, [], []
+        for z, image in seen:
+            inside = torch.from_numpy(gram(z, basis.rows)).to(z)
+            out = self._outside(self._outside(image))
+            if basis.beta > 0 and basis.size < len(basis.store):  # the last row's image has a part outside
+                out = out - basis.beta * inside[:, -1:] * basis.next_row
+            self._see(self._outside(z - inside @ basis.rows), out)
+
+    def _see(self, z: Tensor, image: Tensor) -> None:
+        self.forms += (z.double() * image.double()).sum(1).tolist()
+        self.squares += image.double().square().sum(1).tolist()
 
     def _outside(self, v: Tensor) -> Tensor:
         """The component of these vectors orthogonal to the rows."""
-        return v - torch.from_numpy(gram(v, self.rows)).to(v) @ self.rows
+        assert self.basis is not None  # asked only where there is one
+        rows = self.basis.rows
+        return v - torch.from_numpy(gram(v, rows)).to(v) @ rows
 
     @property
     def mean(self) -> float:
@@ -159,11 +249,36 @@ class _Remainder:
         return float(np.mean(self.forms))
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation of a single form."""
-        return math.sqrt(max(float(np.var(self.forms, ddof=1)), 2 * float(np.mean(self.squares))))
+    def carried_by(self) -> float:
+        """How many equal eigenvalues would make ||Rz||² vary as it does: its relative variance is 2 / number."""
+        if not self.squares:
+            return 0.0
+        mean = float(np.mean(self.squares))
+        return 2.0 * mean**2 / max(float(np.var(self.squares, ddof=1)), 1e-12 * mean**2, 1e-300)
+
+    def _variance(self) -> tuple[float, float]:
+        """Of a single form, and its degrees of freedom."""
+        n = len(self.forms)
+        diagonal = 0.0 if self._sum is None or self.basis is not None else float(self._sum.square().sum()) - self._own
+        seen, mean = float(np.var(self.forms, ddof=1)), float(np.mean(self.squares))
+        told = 2.0 * max(mean - max(diagonal, 0.0) / (n * (n - 1)), 1e-3 * mean)
+        noise = math.sqrt(2.0 / self.carried_by / n) if mean > 0 else 0.0
+        if noise <= _SURE and seen <= 2.0 * told:
+            return told, float(max(n - 1, min(2.0 / max(noise, 1e-9) ** 2, _FREE)))
+        return max(seen, told), n - 1.0
 
     @property
-    def quantile(self) -> float:
-        """Student's t quantile for a two-sided 95 % interval."""
-        return float(stdtrit(len(self.forms) - 1, 0.975))
+    def deviation(self) -> float:
+        """Standard deviation of a single form."""
+        return math.sqrt(self._variance()[0])
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the deviation."""
+        return self._variance()[1]
+
+    def enough(self, given: float, relative_error: float) -> int:
+        """How many probes it takes, beside a part `given` exactly."""
+        variance, freedom = self._variance()
+        goal = relative_error * abs(given + self.mean)
+        return math.ceil(min(variance * (float(stdtrit(freedom, 0.975)) / goal) ** 2, 1e12)) if goal > 0 else 10**12

@@ -53,7 +53,7 @@ def trace(
 
     Cost: one product per probe; shared with `frobenius` for the same generator. To a relative error a forward pass, and some
         100 to 1,000 gradients of single samples; where H has another trace than the Gauss-Newton matrix G, products of 8
-        samples, at least 32. See `landscape.measures.paired.paired_traces`.
+        samples, at least 32, or some 20 of all samples where these are few. See `landscape.measures.paired.paired_traces`.
 
     Accuracy: variance (2 / probes)(||H||_F^2 - sum H_ii^2), unbiased.
 

@@ -8,15 +8,19 @@ import numpy as np
 from landscape.linalg.importance import LEAST, PILOT, Part, Redrawn, Terms, combined
 from landscape.measures.paired.shared_pairs import Rests, Shared
 from landscape.results import Estimate, Sampling
+from landscape.spectra.known_pairs import PAIR, PRODUCT
 
 # Relative error where none is asked for.
 DEFAULT = 0.05
 # Draws of H - G in the pilot; their distribution is skewed, so that fewer would not tell its spread.
 _FIRST = 16
-# Forward passes of a sample that one pair, one sample of a draw of H - G, and a product of H take.
-_PAIR, _DRAW, _PRODUCT = 3.5, 10.0, 6.0
-# Products of H to 5 % on a Krylov space, and probes of the rest; their number grows with the square of the accuracy.
-_KRYLOV, _PROBES = 15, 15
+# Forward passes of a sample that one sample of a draw of H - G takes.
+_DRAW = 10.0
+# What a draw of a few samples costs beside its work, in samples: in small transformers one of 8 takes as long as a product of
+# 32. A constant and not the clock, so that the same seed chooses the same way.
+_OVERHEAD = 16
+# Products of H where probes are used, at any accuracy and further ones to 5 %.
+_AT_ONCE, _FURTHER = 10, 10
 # The spread that a pilot finds is taken to be larger, since 32 draws know it to 13 %.
 _CAUTION = 1.2
 # The same for draws of H - G.
@@ -59,7 +63,8 @@ def of_terms(
         n = max(2, 1 + int(min(whole.freedom, 1e9)))
         lost = "" if reached or not value else f"; a half-width of {half / abs(value):.1%}"
         estimate = Estimate(value, deviation, "t", n, reached, remark + lost)
-    return _with_data_error(shared, terms, place, heavy, draws, parts, estimate)
+    rest = float(parts[1].value[0]) if len(parts) > 1 else 0.0
+    return with_data_error(shared, terms, place, (heavy, draws, 1), rest, estimate)
 
 
 def _planned(
@@ -68,6 +73,8 @@ def _planned(
     """Pairs to find exactly, pairs to draw and draws of H - G; or that probes of H take less."""
     objective, every = shared.objective, len(terms)
     single = not isinstance(terms, Redrawn)
+    probes = PRODUCT * objective.samples * expected_products(goal)
+    draw = 0.0 if rests is None else _DRAW * (rests.together + _OVERHEAD)
     if single and (exact or _ALL * every <= PILOT + LEAST):
         heavy = every
         pilot = _only(terms.estimate(every, 0), place)
@@ -76,6 +83,11 @@ def _planned(
         heavy = PILOT if single else 0
         pilot = _only(terms.estimate(heavy, _DRAWS), place)
         spread = _spread(terms.ratios(heavy, _DRAWS)[:, place])
+    if rests is not None and not exact:
+        size = goal * abs(float(pilot.value[0])) / 2.05
+        least = (spread * terms.rest(heavy) / max(size, 1e-300)) ** 2
+        if PAIR * least + draw * 2 * _FIRST > probes:  # without looking at H - G: its pilot alone may cost more
+            return "probes of H take less"
     other = Part(np.zeros(1), np.zeros(1), np.inf) if rests is None else rests.mean(_FIRST)
     deviation = goal * abs(float(pilot.value[0] + other.value[0])) / 2.05
     noise = _MORE_CAUTION * math.sqrt(float(other.variance[0]) * _FIRST)
@@ -85,7 +97,7 @@ def _planned(
         size = goal * abs(float(terms.estimate(heavy, _DRAWS).value[0])) / 2.05
         heavy = terms.heaviest(first, size * (1.0 if rests is None else math.sqrt(0.5)))
     # The least cost of a given variance: draws in proportion to the deviation over the root of the cost (Neyman 1934).
-    sides = [(spread * terms.rest(heavy), _PAIR), (noise, _DRAW * (1 if rests is None else rests.together))]
+    sides = [(spread * terms.rest(heavy), PAIR), (noise, draw or 1.0)]
     root = sum(s * math.sqrt(c) for s, c in sides) / max(deviation, 1e-300) ** 2
     draws, count = (math.ceil(min(s / math.sqrt(c) * root, 1e12)) for s, c in sides)
     draws = max(draws, LEAST) if heavy < every else 0
@@ -93,14 +105,13 @@ def _planned(
         heavy, draws = every, 0
         root = sides[1][0] / max(deviation, 1e-300)
         count = math.ceil(min(root**2, 1e12))
-    probes = _PRODUCT * objective.samples * (_KRYLOV + _PROBES * (0.05 / goal) ** 2)
     if not single:
-        draws = min(draws, max(LEAST, math.ceil(_MOST * probes / _PAIR)))
+        draws = min(draws, max(LEAST, math.ceil(_MOST * probes / PAIR)))
     count = 0 if rests is None else max(count, _FIRST)
     if rests is not None:
         if exact:
             count = min(count, max(_FIRST, math.ceil(_MOST * probes / sides[1][1])))
-        elif _PAIR * (heavy + draws) + sides[1][1] * count > probes:
+        elif PAIR * (heavy + draws) + sides[1][1] * count > probes:
             return "probes of H take less"
         if count > _WORTH_A_TRIAL:
             _ = objective.plan  # chooses the fastest way to compute products
@@ -109,34 +120,43 @@ def _planned(
     return heavy, draws, count
 
 
+def expected_products(goal: float) -> float:
+    """Products of H that probes take to this accuracy, roughly: a Krylov space holds the outliers."""
+    return _AT_ONCE + _FURTHER * 0.05 / goal
+
+
 def _spread(ratios: np.ndarray) -> float:
     """Standard deviation of a draw, with caution."""
     return _CAUTION * max(float(ratios.std(ddof=1)), 0.02 * abs(float(ratios.mean())))
 
 
-def _with_data_error(
-    shared: Shared, terms: Terms, place: int, heavy: int, draws: int, parts: list[Part], estimate: Estimate
+def with_data_error(
+    shared: Shared, terms: Terms, place: int, found: tuple[int, int, int], rest: float, estimate: Estimate
 ) -> Estimate:
     """Attach the sampling error: what every sample adds to the trace.
 
     Of a pair that was found it is known. The others have their weight times the mean ratio of the draws; half of them are
     moved up and half down by the ratio's deviation, so that their squares have the right mean too. tr(H - G) is shared out by
     the residuals times the sizes.
+
+    Args:
+        found: pairs that were found exactly, draws of the others, and the stage of these.
+        rest: tr(H - G).
     """
-    pairs = shared.pairs
+    pairs, (heavy, draws, stage) = shared.pairs, found
     each = np.zeros(len(pairs.residuals))
-    found = terms.of(np.arange(heavy))[:, place] if heavy else np.zeros(0)
+    exactly = terms.of(np.arange(heavy))[:, place] if heavy else np.zeros(0)
     owner = pairs.sample if terms.length == len(pairs.sample) else np.arange(len(each))
-    np.add.at(each, owner[terms.order[:heavy]], found)
+    np.add.at(each, owner[terms.order[:heavy]], exactly)
     if heavy < len(terms):
-        ratios = terms.ratios(heavy, draws, 1)[:, place]
+        ratios = terms.ratios(heavy, draws, stage)[:, place]
         others = np.bincount(owner[terms.order[heavy:]], terms.weights[heavy:], len(each))
         side = np.ones(len(each)) if not isinstance(terms, Redrawn) else np.zeros(len(each))  # there it is mostly of the signs
         side[np.argsort(-others, kind="stable")[1::2]] *= -1.0
         each += others * (ratios.mean() + side * ratios.std(ddof=1))
     bends = pairs.residuals * pairs.sizes
-    if len(parts) > 1 and bends.sum() > 0:
-        each += float(parts[1].value[0]) * bends / bends.sum()
+    if rest and bends.sum() > 0:
+        each += rest * bends / bends.sum()
     weights = pairs.counted
     values = np.where(weights > 0, each * weights.sum() / np.where(weights > 0, weights, 1.0), 0.0)
     sampling = Sampling.of(values[None], weights)

@@ -20,6 +20,7 @@ from landscape.errors import UsageError
 from landscape.linalg.importance import Terms
 from landscape.linalg.probes import default_generator
 from landscape.measures.paired.pair_plan import DEFAULT, of_terms
+from landscape.measures.paired.probed_rest import probed
 from landscape.measures.paired.shared_pairs import Shared, square
 from landscape.measures.registry import Work
 from landscape.measures.running.coordinates import Coordinates
@@ -80,12 +81,12 @@ def trace_to(
         units.dim,
         relative_error=relative_error or DEFAULT,
         block=objective.plan.block,
-        **krylov(objective, 1),
+        **krylov(objective, 1, shard_basis=False),
         generator=random,
         dtype=objective.dtype,
         device=objective.device,
     )
-    said = within.reason or "probes: a Krylov space, and the rest by random vectors"
+    said = f"probes: {within.reason or 'a Krylov space alone'}"
     named = replace(within, reason=f"not exact: {found}; {said}" if exact else said)
     return with_data_error(objective, named, rows, curvature)
 
@@ -128,8 +129,7 @@ def paired_trace(
         gauss_newton: the trace of G instead of H.
 
     Returns:
-        Estimate of kind "exact" or "t", with the sampling error from the same pass; the reason where there are no pairs, or
-        probes of H would be cheaper (not with `exact`).
+        Estimate of kind "exact" or "t", with the sampling error from the same pass; the reason where there are no pairs.
 
     Cost: a forward pass, a gradient of a single sample for each pair, a product of 8 samples for each draw of H - G.
     """
@@ -148,7 +148,8 @@ def paired_trace(
     plain = gauss_newton or (inside and shared.is_affine())
     rests = None if plain else shared.rests(units.mark, signs)
     name = "pairs" if gauss_newton else "exact diagonal" if plain else "control variate"
-    return of_terms(shared, terms, place, rests, name, relative_error, exact)
+    found = of_terms(shared, terms, place, rests, name, relative_error, exact)
+    return probed(shared, terms, place, units, random, relative_error) if isinstance(found, str) else found
 
 
 def empirical_trace(objective: Objective, random: torch.Generator, relative_error: float, exact: bool) -> Estimate | str:

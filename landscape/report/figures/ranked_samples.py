@@ -1,4 +1,4 @@
-"""Drawing of samples ranked by a score: the sorted scores, and the highest ranked images."""
+"""Drawing of samples ranked by a score: the sorted scores, which share the largest carry, and the highest ranked images."""
 
 from collections.abc import Sequence
 
@@ -121,3 +121,37 @@ def _stretched(images: np.ndarray) -> np.ndarray:
     axes = tuple(range(3))
     low, high = pixels.min(axis=axes, keepdims=True), pixels.max(axis=axes, keepdims=True)
     return (pixels - low) / np.where(high > low, high - low, 1.0)
+
+
+@house
+def draw_shares(found: SampleScores, ax: Axes | None = None, *, score: str | None = None) -> Axes:
+    """Draw the share of the sum of a score that its k largest samples carry, against k, and the effective number of samples.
+
+    The curve is Lorenz's (1905), from the largest sample on; the straight line is that of equal samples. The effective number
+    is 1 / sum of squared shares.
+
+    Args:
+        found: the scores.
+        ax: axes to draw on; None makes a figure.
+        score: a score without negative values; by default `gauss_newton_trace` if it is there, else that which ranks.
+
+    Returns:
+        The axes.
+
+    Raises:
+        UsageError: there is no such score, or it has negative values or none that is finite and positive.
+    """
+    shares = found.shares(score)
+    ax = new_axes() if ax is None else ax
+    carried, ranks = np.concatenate([[0.0], np.cumsum(shares)]), np.arange(len(shares) + 1)
+    effective = found.carried_by(score)
+    ax.plot(ranks, carried, color=BLUE, label=found.share_name(score), zorder=3)
+    ax.plot([0, len(shares)], [0, 1], color=GREY, lw=1, ls="--", label="if all samples were equal", zorder=1)
+    ax.axvline(effective, color=GREY, lw=1, ls=":", zorder=1)
+    half = int(np.searchsorted(carried, 0.5))
+    ax.plot([half], [carried[half]], "o", color=BLUE, ms=4, zorder=4)
+    said = f"{number_of(half, 'sample')} of {len(shares)} carry {carried[half]:.0%}\neffective number: {effective:.3g}"
+    note(ax, said, corner="lower right")
+    ax.set(xlabel="samples, largest first", ylabel="share of the sum", xlim=(0, len(shares)), ylim=(0, 1.02))
+    ax.legend(loc="center right")
+    return ax

@@ -31,7 +31,7 @@ from landscape.report.figures.on_axes import (
     draw_merge_tree,
     draw_slice,
 )
-from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores
+from landscape.report.figures.ranked_samples import are_images, draw_ranked_images, draw_ranked_scores, draw_shares
 from landscape.report.figures.spectrum import draw_minibatch_spectra, resolution
 from landscape.report.over_training.history import Run
 from landscape.report.quantities import quantity_name
@@ -124,6 +124,19 @@ def figure_ranked_scores(
     """`draw_ranked_scores` with title, how well the score finds wrong labels, and caption."""
     named = title or f"Samples ranked by {found.by}"
     return finish(draw_ranked_scores(found), named, [detection_line(found), subject_line(provenance)], caption)
+
+
+def figure_shares(
+    found: SampleScores,
+    *,
+    score: str | None = None,
+    title: str | None = None,
+    provenance: Provenance | None = None,
+    caption: bool = True,
+) -> Figure:
+    """`draw_shares` with title and caption."""
+    named = title or f"Share of {found.share_name(score)} that samples carry"
+    return finish(draw_shares(found, score=score), named, [subject_line(provenance)], caption)
 
 
 def figure_samples(
