@@ -295,9 +295,11 @@ class ShardedObjective:
         if square == 0:
             return
         eps = float(torch.finfo(self.weights.dtype).eps)
+        length = self.weights.dots((self.theta, self.theta))[0] ** 0.5 / square**0.5 or float("inf")  # steps to the origin
         found = []
         for change in (eps ** (1 / 3), eps ** (1 / 2)):  # the loss should change by this much of itself: kinks, or rounding
-            step = change * max(abs(value), 1e-30) / square
+            # A gradient that all but vanishes would take the weights too far for that; there, rounding is allowed for.
+            step = change * min(max(abs(value), 1e-30) / square, length)
             ends = [self.value(self.theta + sign * step * gradient).value for sign in (1, -1)]
             found.append((ends[0] - ends[1]) / (2 * step) / square)
             rounding = 8 * eps * max(abs(value), 1e-30) / (step * square)

@@ -237,6 +237,17 @@ def mistakes(mesh) -> None:
             ls.ShardedObjective(model, given, pairs)
 
 
+def vanishing(mesh) -> None:
+    """A deep chain, whose gradient all but vanishes, is no mistake: a step that changes its loss at all is no longer small."""
+    torch.manual_seed(6)
+    layers = [nn.Linear(16, 16, bias=False) for _ in range(18)]
+    net = nn.Sequential(*(module for layer in layers for module in (layer, nn.Tanh())), nn.Linear(16, 3, bias=False))
+    x, y = torch.randn(8, 16), torch.randint(0, 3, (8,))
+    fully_shard(net, mesh=mesh)
+    objective = ls.ShardedObjective(net, nn.CrossEntropyLoss(), (x, y), method="differences")
+    assert float(objective.weights.dots((objective.gradient(), objective.gradient()))[0]) ** 0.5 < 1e-3
+
+
 def model_loss(mesh) -> None:
     """A loss of (model, batch) is that of (output, target)."""
     _, loss, batches = task("mlp", torch.float64)
@@ -299,6 +310,7 @@ def main() -> None:
         f"{kind} {dtype}": checked(kind, dtype, mesh) for kind in ("mlp", "gpt") for dtype in (torch.float64, torch.float32)
     }
     mistakes(mesh)
+    vanishing(mesh)
     model_loss(mesh)
     next_token(mesh)
     if dist.get_rank() == 0:
