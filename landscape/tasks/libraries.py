@@ -73,9 +73,11 @@ def model_by_name(name: str, options: Mapping[str, Any], device: str = "cpu") ->
         return networks.build(name, device=device, **options)
     maker = _LIBRARIES.get(library)
     if maker is None or not model:
+        near = difflib.get_close_matches(library, _LIBRARIES, n=1) if maker is None else []
         raise UsageError(
             f"expected --model as a built-in network ({', '.join(networks.NETWORKS)}) or one of "
-            f"{', '.join(f'{key}:NAME' for key in _LIBRARIES)}, found {name!r}"
+            f"{', '.join(f'{key}:NAME' for key in _LIBRARIES)}, found {name!r}",
+            fix=f"did you mean {near[0]}:{model or 'NAME'}?" if near else None,
         )
     for key in options:
         if key in _DOWNLOADS:

@@ -219,6 +219,22 @@ def test_bad_specs(text, problem):
     assert caught.value.problem == problem
 
 
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("safetensor:digits32.safetensors", "did you mean safetensors:digits32.safetensors?"),
+        ("image_folder:photos,size=224", "did you mean imagefolder:photos,size=224?"),
+        ("digit", "did you mean digits?"),
+        ("cifar.safetensors", "for instance --data safetensors:cifar.safetensors"),
+        ("mnist", "for instance --data cifar10:PATH"),
+    ],
+)
+def test_a_misspelt_kind_is_named(text, fix):
+    with pytest.raises(UsageError) as caught:
+        DataSpec.parse(text)
+    assert caught.value.fix == fix
+
+
 def test_bad_normalization(tmp_path):
     spec = tensors(tmp_path / "d.safetensors")
     with pytest.raises(UsageError, match=r"expected normalize=none\|cifar10\|imagenet, found 'zscore'"):

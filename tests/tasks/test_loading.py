@@ -173,6 +173,10 @@ def test_user_task_file(tmp_path):
         ({"model": "alexnet9", "data": "digits"}, "expected a built-in network .*, found 'alexnet9'"),
         ({"model": "keras:resnet", "data": "digits"}, "or one of torchvision:NAME, timm:NAME, hf:NAME, found 'keras:resnet'"),
         (
+            {"model": "torchvison:resnet18", "data": "digits"},
+            r"found 'torchvison:resnet18'; did you mean torchvision:resnet18\?",
+        ),
+        (
             {"model": "torchvision:resnet81", "data": "digits"},
             "expected a model of torchvision, found 'resnet81'; did you mean .*resnet18",
         ),

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -54,11 +55,7 @@ class DataSpec:
             rest = rest[: match.start()]
         kind, _, path = rest.partition(":")
         if kind not in KINDS:
-            meant = with_kind(text)
-            raise UsageError(
-                f"expected data as one of {', '.join(KINDS)}, found {text!r}",
-                fix=f"for instance --data {'cifar10:PATH' if meant == text else meant}",
-            )
+            raise UsageError(f"expected data as one of {', '.join(KINDS)}, found {text!r}", fix=_meant(kind, text))
         for key, _ in options:
             if key not in _OPTIONS.get(kind, ()):
                 known = ", ".join(_OPTIONS.get(kind, ())) or "none"
@@ -77,19 +74,40 @@ class DataSpec:
         return str(replace(self, path=None))
 
 
+def _meant(kind: str, text: str) -> str:
+    """What to write instead of data of an unknown kind: the kind that it resembles, or one that fits the path."""
+    near = _near(kind, text)
+    if near is not None:
+        return f"did you mean {near}{text.removeprefix(kind)}?"
+    named = with_kind(text)
+    return f"for instance --data {'cifar10:PATH' if named == text else named}"
+
+
+def _near(kind: str, text: str) -> str | None:
+    """The kind that a misspelt one resembles; None if there is none, or if `text` is a path."""
+    if Path(text).exists() or Path(kind).suffix:
+        return None
+    return next(iter(get_close_matches(kind, KINDS, n=1)), None)
+
+
 def with_kind(text: str) -> str:
-    """Data as given, with the kind that a path without one must be of: a safetensors file, text, or a folder of images.
+    """Data as given, with the kind that they must be of: a path's own (safetensors, text, imagefolder), or one misspelt.
 
     Example:
         >>> with_kind("images.safetensors"), with_kind("digits"), with_kind("notes.txt")
         ('safetensors:images.safetensors', 'digits', 'text:notes.txt')
+        >>> with_kind("safetensor:images.safetensors")
+        'safetensors:images.safetensors'
     """
-    if text.partition(":")[0] in KINDS:
+    kind, colon, rest = text.partition(":")
+    if kind in KINDS:
         return text
+    if colon and (near := _near(kind, text)) is not None:
+        return f"{near}:{rest}"
     path = Path(text.partition(",")[0])
     kinds = {".safetensors": "safetensors", ".txt": "text", ".jsonl": "text"}
-    kind = "imagefolder" if path.is_dir() else kinds.get(path.suffix)
-    return text if kind is None else f"{kind}:{text}"
+    fits = "imagefolder" if path.is_dir() else kinds.get(path.suffix)
+    return text if fits is None else f"{fits}:{text}"
 
 
 @dataclass(frozen=True, eq=False)
