@@ -1,6 +1,7 @@
 """Checks before the first value: the model runs on its data, and gives the same output each time."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from landscape.network.batches import Batch, counted, merged
 from landscape.network.copying import kept, owned
 from landscape.network.forward import ForwardPass, Pass
 from landscape.network.functional import called
-from landscape.network.losses.loss_checks import check_classes, check_loss, takes, with_target
+from landscape.network.losses.loss_checks import OF_MODEL, check_classes, check_loss, takes, with_target
 from landscape.network.losses.mean_loss import MeanLoss
 from landscape.network.losses.model_loss_checks import ready_whole
 from landscape.network.losses.structure import structure
@@ -24,6 +25,7 @@ from landscape.network.parameters import Layout
 _SAMPLES = 8
 # Bytes of the outputs of these samples above which two samples are checked; every layer's output is kept for the comparison.
 _LARGE = 64 << 20
+_CHANNELS = (1, 3, 4)  # of images, in any order of dimensions
 _WHOLE = "data that cannot be split by samples, such as a graph, go in a list of one batch"
 
 
@@ -234,12 +236,28 @@ def _first_output(network: ForwardPass, theta: Tensor, batch: Batch) -> tuple[An
             raise
         first = str(error).partition("\n")[0]
         other = "float32" if theta.dtype == torch.float64 else "float64"
-        fix = "check the shape and the preprocessing of the inputs"
+        fix = next((f for t in batch.args if isinstance(t, Tensor) and (f := channels_first(t.shape)) is not None), None)
+        fix = fix or "check the shape and the preprocessing of the inputs"
+        if inspect.isfunction(network.loss.loss) and isinstance(error, TypeError) and "argument" in first:
+            named = " and ".join(inspect.signature(network.loss.loss).parameters)
+            fix = f"the loss, with arguments {named}, was read as one of outputs and targets: {OF_MODEL} (see docs/losses.md)"
         if is_about_dtype(error) and "ouble" in first:
             fix += f"; if the network requires a dtype, pass dtype={other!r}"
         raise UsageError(f"expected a model that runs on its data, found {type(error).__name__}: {first}", fix=fix) from error
     wrote = not all(torch.equal(a, b) for a, b in zip(original.tensors, batch.tensors, strict=True))
     return returned, wrote or not all(torch.equal(before[name], t) for name, t in given.items())
+
+
+def channels_first(shape: Sequence[int]) -> str | None:
+    """What to do about images (N, height, width, channels), for PyTorch takes (N, channels, height, width); None for others.
+
+    Example:
+        >>> channels_first((64, 32, 32, 3)), channels_first((64, 3, 32, 32))
+        ('channels come first: permute(0, 3, 1, 2) to (N, 3, 32, 32)', None)
+    """
+    if len(shape) != 4 or shape[3] not in _CHANNELS or shape[1] in _CHANNELS or shape[1] < shape[3]:
+        return None
+    return f"channels come first: permute(0, 3, 1, 2) to (N, {shape[3]}, {shape[1]}, {shape[2]})"
 
 
 def _traced(network: ForwardPass, params: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -15,6 +15,8 @@ from landscape.errors import MismatchError, UsageError, printable
 from landscape.machine.agreement import check_alike
 from landscape.machine.distributed import group
 from landscape.machine.files import bare_name
+from landscape.network.forward_checks import channels_first
+from landscape.network.losses.loss_checks import from_one
 from landscape.tasks.data.by_name import read_data
 from landscape.tasks.data.corruption import Corrupted
 from landscape.tasks.data.dataset import DataSet, DataSpec
@@ -284,7 +286,7 @@ def _try(task: Task, data: DataSet) -> None:
     except Exception as error:  # networks may raise anything for an input of the wrong shape
         raise UsageError(
             f"expected a network that accepts samples of shape {tuple(x.shape[1:])}, found: {str(error).splitlines()[0]}",
-            fix="choose data and network options that fit each other",
+            fix=channels_first(x.shape) or "choose data and network options that fit each other",
         ) from error
     finally:
         for module, mode in modes.items():
@@ -293,7 +295,7 @@ def _try(task: Task, data: DataSet) -> None:
     if outputs < len(data.classes):
         raise UsageError(
             f"expected an output for each of {len(data.classes)} classes, found {outputs}",
-            fix="pass the number of classes, e.g. -M num_classes=10",
+            fix=from_one(data.train_y, outputs) or f"pass the number of classes, e.g. -M num_classes={len(data.classes)}",
         )
 
 

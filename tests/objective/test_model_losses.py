@@ -199,3 +199,19 @@ def test_outputs_of_other_forms():
     tokens = torch.arange(20).view(4, 5) % 9
     with pytest.raises(UsageError, match=r"found \(N, 5, 9\) for .*; to predict the next token pass landscape\.NextTokenLoss"):
         ls.Objective(Language(), nn.CrossEntropyLoss(), (tokens, tokens))
+
+
+def test_a_loss_of_model_and_batch_by_other_names_is_told_the_rule():
+    def pairs(net_, b):
+        first, second, same = b
+        return ((net_(first) - net_(second)).square().sum(1) * same).mean()
+
+    net = nn.Sequential(nn.Linear(4, 3))
+    data = (torch.rand(5, 4), torch.rand(5, 4), torch.ones(5))
+    rule = r"call its arguments model and batch, or pass landscape.ModelLoss\(loss\)"
+    with pytest.raises(UsageError, match=r"with arguments net_ and b, was read as one of outputs and targets: .*" + rule):
+        ls.Objective(net, pairs, data)
+    with pytest.raises(UsageError, match=rule):  # two tensors: the model runs, the loss calls its output
+        ls.Objective(net, lambda net_, b: net_(b).square().mean(), data[:2])
+    found = ls.Objective(net, ls.ModelLoss(pairs), data).value().value
+    assert found == pytest.approx(float(pairs(net, data).detach()), rel=1e-6)

@@ -224,6 +224,7 @@ def test_wrappers_are_taken_off():
 BAD_DATA = [
     ((torch.zeros(0, 5), torch.zeros(0, dtype=torch.long)), UsageError, "expected data, found no samples"),
     ((torch.zeros(3, 5), torch.tensor([0, 1, 3])), UsageError, "expected labels from 0 to 2, found 3 in batch 0"),
+    ((torch.zeros(3, 5), torch.tensor([1, 2, 3])), UsageError, "these begin at 1: subtract 1 from them"),
     ((torch.zeros(3, 5), torch.tensor([0, -1, 1])), UsageError, "expected labels from 0 to 2, found -1"),
     ((torch.full((3, 5), torch.nan), torch.tensor([0, 1, 2])), NumericalError, "found NaN or infinity in batch 0"),
     ((torch.zeros(3, 4), torch.tensor([0, 1, 2])), UsageError, "expected a model that runs on its data"),
@@ -238,6 +239,16 @@ def test_bad_data_are_told_before_any_work(data, kind, message):
     model, loss, _, _ = CASES[0].make(0)
     with pytest.raises(kind, match=message):
         Objective(model, loss, data)
+
+
+def test_images_with_channels_last_are_told():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.zeros(1, 3, 8, 8))
+    y = torch.tensor([0, 1])
+    with pytest.raises(UsageError, match=r"channels come first: permute\(0, 3, 1, 2\) to \(N, 3, 8, 8\)$"):
+        Objective(model, nn.CrossEntropyLoss(), (torch.zeros(2, 8, 8, 3), y))
+    with pytest.raises(UsageError, match="check the shape and the preprocessing of the inputs$"):
+        Objective(model, nn.CrossEntropyLoss(), (torch.zeros(2, 4, 8, 8), y))
 
 
 def test_a_loader_that_shuffles_or_augments_is_refused():

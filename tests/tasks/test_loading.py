@@ -204,6 +204,29 @@ def test_names_that_do_not_fit(arguments, text):
         resolve(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("labels", "fix"),
+    [
+        ([1, 2, 3, 10], "labels count from 0, and these begin at 1: subtract 1 from them"),
+        ([2, 3, 10], "labels count from 0, and these begin at 2: subtract 1 from them"),
+        ([0, 2, 10], "pass the number of classes, e.g. -M num_classes=11"),
+        ([1, 2, 12], "pass the number of classes, e.g. -M num_classes=13"),
+    ],
+)
+def test_labels_from_one_are_told(tmp_path, labels, fix):
+    save_file({"train_x": torch.rand(len(labels), 3, 32, 32), "train_y": torch.tensor(labels)}, tmp_path / "d.safetensors")
+    with pytest.raises(UsageError, match=r"expected an output for each of 1[13] classes, found 10") as caught:
+        resolve(model="mlp", data=f"safetensors:{tmp_path / 'd.safetensors'}", model_kwargs={"classes": 10})
+    assert caught.value.fix == fix
+
+
+@pytest.mark.parametrize(("model", "channels"), [("torchvision:resnet18", 3), ("resnet20", 3), ("torchvision:resnet18", 1)])
+def test_images_with_channels_last_are_told(tmp_path, model, channels):
+    save_file({"train_x": torch.rand(4, 32, 32, channels), "train_y": torch.arange(4)}, tmp_path / "d.safetensors")
+    with pytest.raises(UsageError, match=rf"channels come first: permute\(0, 3, 1, 2\) to \(N, {channels}, 32, 32\)$"):
+        resolve(model=model, data=f"safetensors:{tmp_path / 'd.safetensors'}")
+
+
 @pytest.mark.parametrize(("name", "module"), [("timm:vit_tiny", "timm"), ("hf:somewhere", "transformers")])
 def test_optional_libraries(name, module):
     try:

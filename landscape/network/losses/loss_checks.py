@@ -16,6 +16,9 @@ from landscape.network.losses.mean_loss import MeanLoss
 # Losses of real targets for which PyTorch also accepts integers.
 _ANY_NUMBER = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
+# What to do about a loss of the model and a batch that was read as one of outputs and targets.
+OF_MODEL = "if it is a loss of the model and a batch, call its arguments model and batch, or pass landscape.ModelLoss(loss)"
+
 
 def takes(loss: MeanLoss, output: Tensor, target: Tensor) -> bool:
     """Whether the loss accepts an output."""
@@ -83,7 +86,7 @@ def check_loss(
         if _takes_model(error, model):
             raise UsageError(
                 f"expected a loss of (output, target), found one that uses an argument as no tensor can be used: {first}",
-                fix="if its arguments are the model and a batch, pass landscape.ModelLoss(loss)",
+                fix=OF_MODEL,
             ) from error
         if isinstance(error, AttributeError) or is_out_of_memory(error):
             raise
@@ -170,11 +173,19 @@ def check_classes(network: ForwardPass, output: Tensor) -> int | None:
             if 0 <= int(labels.min()) <= int(labels.max()) < output.shape[-1]:
                 check_classes_first(output, batch.target)
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+            every = torch.cat([b.target[b.target != network.loss.ignore_index].flatten() for b in network.batches])
             raise UsageError(
                 f"expected labels from 0 to {output.shape[1] - 1}, found {wrong} in batch {i}",
-                fix="give the model as many classes as the data have",
+                fix=from_one(every, output.shape[1]) or "give the model as many classes as the data have",
             )
     return int(output.shape[1])
+
+
+def from_one(labels: Tensor, outputs: int) -> str | None:
+    """What to do about labels that are counted from 1, with an output for each; None for others."""
+    if not len(labels) or int(labels.min()) < 1 or int(labels.max()) != outputs:
+        return None
+    return f"labels count from 0, and these begin at {int(labels.min())}: subtract 1 from them"
 
 
 def _takes_model(error: Exception, model: nn.Module) -> bool:

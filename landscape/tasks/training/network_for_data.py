@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from landscape.errors import UsageError
+from landscape.network.forward_checks import channels_first
 from landscape.tasks import networks
 from landscape.tasks.data.dataset import DataSet
 from landscape.tasks.training.recipe import Recipe
@@ -29,7 +30,8 @@ def network_options(name: str, shape: tuple[int, ...], classes: int) -> dict[str
     if "channels" in takes:
         if len(shape) != 3 or shape[1] != shape[2]:
             raise UsageError(
-                f"expected square images (channels, size, size) for {name}, found samples of shape {shape}", fix="use mlp"
+                f"expected square images (channels, size, size) for {name}, found samples of shape {shape}",
+                fix=channels_first((1, *shape)) or "use mlp",
             )
         known |= {"channels": shape[0], "size": shape[2]}
     return {key: value for key, value in known.items() if key in takes}
