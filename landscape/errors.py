@@ -4,6 +4,9 @@ Each class has the exit code that the command line returns. A message is one lin
 found, and what to do next; `LandscapeError("expected ..., found ...", fix="...")` joins them.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 # Phrases about memory in PyTorch's errors of a general type.
 _NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "CUDA out of memory")
 
@@ -128,3 +131,31 @@ def meant(name: str, known: "list[str]") -> str:
 
     like = get_close_matches(name, known, cutoff=0.75)
     return f"choose {' or '.join(like)}" if like else f"choose among {', '.join(known)}"
+
+
+def check_options(options: Iterable[str], *takers: Callable[..., Any], of: str) -> None:
+    """Refuse options that none of the functions takes which they are passed on to, and name the one that is meant.
+
+    Args:
+        options: names.
+        takers: functions or classes whose keyword arguments are known by their signatures.
+        of: what the caller called, as it is written.
+
+    Raises:
+        TypeError: as Python's own for a function without `**options`.
+
+    Example:
+        >>> def train(*, optimizer=None): ...
+        >>> check_options(["optimzer"], train, of="Watch")
+        Traceback (most recent call last):
+        TypeError: Watch got an unexpected keyword argument 'optimzer'; did you mean optimizer?
+    """
+    from difflib import get_close_matches
+    from inspect import Parameter, signature
+
+    known = [p.name for taker in takers for p in signature(taker).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"{of} got an unexpected keyword argument {name!r}{hint}")

@@ -4,6 +4,8 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,8 @@ def model_by_name(name: str, options: Mapping[str, Any], device: str = "cpu") ->
             raise
         except Exception as error:  # constructors may raise anything about their arguments
             raise UsageError(
-                f"expected options that {name} accepts, found: {_line(error)}", fix="correct the -M options"
+                f"expected options that {name} accepts, found: {_line(error)}",
+                fix=_option_meant(error) or "correct the -M options",
             ) from error
 
 
@@ -161,6 +164,22 @@ def _known(name: str, names: list[str], library: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3) or names[:3]
         raise UsageError(f"expected a model of {library}, found {name!r}", fix=f"did you mean {', '.join(near)}?")
+
+
+def _option_meant(error: Exception) -> str | None:
+    """The argument that an unknown one resembles, by the signature of the function or class that refused it."""
+    refused = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    frame = error.__traceback__
+    if refused is None or frame is None:
+        return None
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    seen = (*frame.tb_frame.f_locals.values(), *frame.tb_frame.f_globals.values())
+    called = next((f for f in seen if callable(f) and getattr(f, "__name__", None) == refused[1]), None)
+    if called is None:
+        return None
+    near = difflib.get_close_matches(refused[2], inspect.signature(called).parameters, n=1)
+    return f"did you mean -M {near[0]}=...?" if near else None
 
 
 def _line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -251,7 +252,9 @@ def build(name: str, *, seed: int = 0, device: str = "cpu", **options: Any) -> n
     known = inspect.signature(maker).parameters
     for key, value in options.items():
         if key not in known:
-            raise UsageError(f"expected options of {name} ({', '.join(known)}), found {key!r}")
+            near = get_close_matches(key, known, n=1)
+            fix = f"did you mean {near[0]}?" if near else None
+            raise UsageError(f"expected options of {name} ({', '.join(known)}), found {key!r}", fix=fix)
         _check(name, key, value)
     # Layers draw default weights from the global generator, whose state is restored; `_initialise` replaces these weights.
     with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):

@@ -39,9 +39,10 @@ def load_user_task(text: str, options: Mapping[str, Any] | None = None) -> Task:
             own = [
                 n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
             ]
+            ready = [n for n in own if _needs_nothing(getattr(module, n))]
             raise UsageError(
                 f"expected a function {name}() in {path}, found {', '.join(own) or 'no function'}",
-                fix=f"name one with --task {path}:{own[0]}" if own else f"write def {name}(): return Task(...)",
+                fix=f"name one with --task {path}:{ready[0]}" if ready else f"write def {name}(): return Task(...)",
             )
         try:
             inspect.signature(function).bind(**(options or {}))
@@ -57,6 +58,12 @@ def load_user_task(text: str, options: Mapping[str, Any] | None = None) -> Task:
             fix="end it with: return Task(model=..., loss=..., train=...)",
         )
     return result
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    """Whether it can be called without arguments, as a function that returns a Task."""
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.default is not p.empty or p.kind in optional for p in inspect.signature(function).parameters.values())
 
 
 def task_record(text: str) -> dict[str, str]:

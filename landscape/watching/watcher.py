@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import NumericalError, UsageError, check_options
 from landscape.measures import provenance
+from landscape.objective import Objective
 from landscape.results import Check, MemorizationSignal, WatchHistory
 from landscape.watching.memorization_alarm import MemorizationAlarm, with_layers
 from landscape.watching.moment import Moment, Settings, checked, lost, measures_of, units_of
@@ -105,6 +106,7 @@ class Watch:
         batch_statistics: bool = False,
         **options: Any,
     ) -> None:
+        check_options(options, Watch, Objective, of="Watch")
         self._pace = Pace(every, budget)
         self._measures = measures_of(with_layers(measures, alarm))
         self._alarm = alarm

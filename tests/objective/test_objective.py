@@ -247,7 +247,7 @@ def test_images_with_channels_last_are_told():
     y = torch.tensor([0, 1])
     with pytest.raises(UsageError, match=r"channels come first: permute\(0, 3, 1, 2\) to \(N, 3, 8, 8\)$"):
         Objective(model, nn.CrossEntropyLoss(), (torch.zeros(2, 8, 8, 3), y))
-    with pytest.raises(UsageError, match="check the shape and the preprocessing of the inputs$"):
+    with pytest.raises(UsageError, match=r"check the shape and the preprocessing of the inputs$"):
         Objective(model, nn.CrossEntropyLoss(), (torch.zeros(2, 4, 8, 8), y))
 
 

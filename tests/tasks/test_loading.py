@@ -193,6 +193,14 @@ def test_user_task_file(tmp_path):
             "unexpected keyword argument 'depth'",
         ),
         (
+            {"model": "torchvision:resnet18", "data": "digits", "model_kwargs": {"num_clases": 10}},
+            r"unexpected keyword argument 'num_clases'.*; did you mean -M num_classes=\.\.\.\?$",
+        ),
+        (
+            {"model": "mlp", "data": "digits", "model_kwargs": {"clases": 10}},
+            r"found 'clases'; did you mean classes\?$",
+        ),
+        (
             {"model": "mlp", "data": "digits", "model_kwargs": {"classes": 9}},
             "expected an output for each of 10 classes, found 9",
         ),

@@ -95,6 +95,11 @@ def test_edited_file_is_read_anew(write):
             "def tusk():\n    return make()\n",
             r"expected a function task\(\) in .*task.py, found make, tusk; name one with --task .*task.py:make",
         ),
+        (
+            "def loss(model, batch):\n    return 0\n\ndef pairs(width=3):\n    return 0\n\ndel make\n",
+            r"found loss, pairs; name one with --task .*task.py:pairs$",
+        ),
+        ("def loss(model, batch):\n    return 0\n\ndel make\n", r"found loss; write def task\(\): return Task"),
         ("task = 3\n", r"expected a function task\(\) in .*, found make;"),
         (
             "def task(width):\n    return make()\n",

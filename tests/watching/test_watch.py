@@ -427,3 +427,12 @@ def test_weights_of_a_live_network_are_read_and_not_held():
     assert second is not None
     assert first.loss != second.loss
     assert torch.equal(parameters_to_vector(net.parameters()), 1.5 * before)
+
+
+def test_a_misspelt_option_is_answered_with_its_name():
+    net = nn.Linear(2, 2)
+    data = (torch.zeros(3, 2), torch.tensor([0, 1, 0]))
+    for wrong, right in (("optimzer", "optimizer"), ("batch_sise", "batch_size")):
+        with pytest.raises(TypeError, match=rf"^Watch got an unexpected keyword argument '{wrong}'; did you mean {right}\?$"):
+            Watch(net, nn.CrossEntropyLoss(), data, **{wrong: None})
+    assert Watch(net, nn.CrossEntropyLoss(), data, batch_size=2)(0) is not None
