@@ -1,7 +1,9 @@
 """The command line, built from one file per command. A command that is named is built alone, so that its help is fast."""
 
 import importlib
+import itertools
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -18,6 +20,8 @@ COMMANDS = (
     "inspect", "sharpness", "spectrum", "information", "surface", "samples", "reparam", "compare", "sweep", "train", "watch",
     "report", "demo", "init", "doctor",
 )  # fmt: skip
+# Options whose values are separated by commas.
+_LISTS = ("--symmetry", "--directions", "--measures", "--fixed", "--estimator", "--layers", "--scores")
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -52,6 +56,24 @@ def root(
     """Options of `landscape` itself."""
 
 
+def one_list(text: str, words: Sequence[str]) -> str | None:
+    """The option and its values in one word, if click's error is about values that were separated by spaces.
+
+    Example:
+        >>> one_list("Got unexpected extra argument(s) (to:b)", ["m.pt", "--directions", "to:a", "to:b", "--dim", "2"])
+        '--directions to:a,to:b'
+    """
+    option = next((word for word in words if word in _LISTS), None)
+    if not text.startswith("Got unexpected extra argument") or option is None:
+        return None
+    after = words[words.index(option) + 1 :]
+    values = list(itertools.takewhile(lambda word: not word.startswith("-"), after))
+    shown = text.partition("(s) (")[2].removesuffix(")").split()
+    if len(values) < 2 or not set(values[1:]) & set(shown):
+        return None
+    return f"{option} {','.join(value.strip(',') for value in values)}"
+
+
 def run() -> None:
     """Run a command. A mistake in the arguments is reported in one line, with exit code 2."""
     named = sys.argv[1] if sys.argv[1:] and sys.argv[1] in COMMANDS else None
@@ -77,6 +99,8 @@ def run() -> None:
             processes.say(text)
         else:
             where = f"; see {context.command_path} --help" if context is not None else ""
+            if (list_ := one_list(text, sys.argv[2:])) is not None:
+                where = f"; separate by commas: {printable(list_, limit=500)}"
             processes.say(f"error: {printable(text, limit=1000)}{where}", sys.stderr)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)

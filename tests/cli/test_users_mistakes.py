@@ -342,3 +342,17 @@ def test_heads_of_tables_are_no_markup(demo, capfd):
 
     Terminal(json=False).table(("[bold]a\x1b[31m", "b\nc"), [("[red]x", "\u202ey")])
     assert capfd.readouterr().out.split() == ["[bold]a\\x1b[31m", "b\\nc", "[red]x", "\\u202ey"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("surface", "--directions", "to:a.pt", "to:b.pt"), "--directions to:a.pt,to:b.pt"),
+        (("surface", "--dim", "1", "--directions", "random", "--nothing", "x"), None),
+        (("reparam", "--seed", "1", "--measures", "trace,", "lambda_max"), "--measures trace,lambda_max"),
+    ],
+)
+def test_a_list_with_spaces_is_answered_with_commas(words, told, demo, capfd):
+    done = run(capfd, words[0], demo, *words[1:])
+    assert done.code == 2
+    assert done.error.endswith("--help" if told is None else f"separate by commas: {told}")

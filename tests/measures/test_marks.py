@@ -136,3 +136,19 @@ def test_accuracy_of_ones_own_takes_the_claim_of_pac_bayes_away() -> None:
     plain, own = (Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), data, metric=metric) for metric in (None, size))
     assert MEASURES["pac_bayes"].claims(plain) == ("shift",)
     assert MEASURES["pac_bayes"].claims(own) == ()
+
+
+def test_measures_of_outputs_are_not_offered_to_a_loss_of_model_and_batch():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    x, y = torch.rand(6, 4), torch.arange(6) % 2
+    offered = surviving(Objective(net, nn.CrossEntropyLoss(), (x, y)))
+    assert "input_margin" in offered
+    whole = Objective(net, ls.ModelLoss(lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1])), (x, y))
+    left = surviving(whole)
+    assert "input_margin" not in left
+    marks = {name: mark_of(MEASURES[name], whole) for name in offered}
+    proven = [name for name, mark in marks.items() if not mark["fakeable_by"] and not mark["unknown"]]
+    assert len(proven) >= 3
+    for name in proven:  # those that are left out are those that refuse it
+        refused = "expected a loss of (output, target)" in (ls.sharpness(whole, [name]).measures[name].estimate.reason or "")
+        assert (name in left) != refused

@@ -225,6 +225,7 @@ def _tell(terminal: Terminal, result: "Sharpness", instead: list[str] | None = N
     terminal.table(HEAD, result.rows())
     for reason in result.reasons():
         terminal.line(reason)
+    instead = [name for name in instead or () if name not in result.measures]  # those above are marked, or not defined here
     if instead:
         terminal.line(f"proven to survive them, where they are defined: --measures {','.join(instead[:_SUGGESTED])}")
     settings = {name: m.settings for name, m in result.measures.items() if m.settings}

@@ -1,9 +1,15 @@
 """The mark of a measure: which symmetries of this network could have faked it, and which it is proven to survive."""
 
-from typing import TypedDict
+from functools import cache
+from typing import Any, TypedDict
 
+import torch
+from torch import nn
+
+from landscape.errors import NoOutputs
 from landscape.measures.registry import MEASURES, Measure
 from landscape.measures.traced_network import symmetries_for
+from landscape.network.losses.model_loss import ModelLoss
 from landscape.objective import Objective
 from landscape.symmetry.families import FACTORS, FAMILIES, Family
 
@@ -58,8 +64,25 @@ def mark_of(measure: Measure, objective: Objective, *, trace: bool = True) -> Ma
 def surviving(objective: Objective) -> list[str]:
     """Names of all measures that are proven to survive every symmetry of this network, in the order of the table.
 
-    Whether one is defined for the network is found only when it is measured. A part of the network that was not read might hide
-    a family: a measure that does not survive that is not among them. Cost: that of `mark_of`, once.
+    For a loss of (model, batch) those that need outputs are left out. Whether one is defined for the network is found only when
+    it is measured. A part of the network that was not read might hide a family: a measure that does not survive that is not
+    among them. Cost: that of `mark_of`, once.
     """
     marks = {name: mark_of(measure, objective) for name, measure in MEASURES.items()}
-    return [name for name, mark in marks.items() if not mark["fakeable_by"] and not mark["unknown"]]
+    found = [name for name, mark in marks.items() if not mark["fakeable_by"] and not mark["unknown"]]
+    return found if not isinstance(objective.loss, ModelLoss) else [name for name in found if not _needs_outputs(name)]
+
+
+@cache
+def _needs_outputs(name: str) -> bool:
+    """Whether a measure refuses losses of (model, batch): it is asked for that of a network of one weight."""
+    with torch.random.fork_rng(devices=[]):
+        net, data = nn.Linear(1, 1, bias=False), torch.ones(2, 1)
+    loss: Any = ModelLoss(lambda model, batch: model(batch[0]).square().mean())
+    tiny = Objective(net, loss, (data, data))
+    measure = MEASURES[name]
+    try:
+        measure.function(tiny, generator=torch.Generator().manual_seed(0), **measure.settings)
+    except Exception as error:  # any other says only that it does not suit this network
+        return isinstance(error, NoOutputs) or isinstance(error.__cause__, NoOutputs)
+    return False
