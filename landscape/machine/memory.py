@@ -231,7 +231,14 @@ class Plan:
             *(str(u) for u in uses),
             f"{vectors} vectors at work {said(vectors * self.row)}",
         ]
-        return f"memory: about {said(self.forecast(*uses, vectors=vectors))} of {said(self.budget)}: {', '.join(parts)}"
+        needed = self.forecast(*uses, vectors=vectors)
+        room = f" of {said(self.budget)}"
+        if needed > self.budget:
+            room = (
+                f", more than the budget of {said(self.budget)}; it is tried all the same: if it fails, pass "
+                "fewer --samples, or more --memory if there is more"
+            )
+        return f"memory: about {said(needed)}{room}: {', '.join(parts)}"
 
     def to_json(self, *uses: Basis, vectors: int = 0) -> dict[str, object]:
         """The plan as it is recorded with a run."""

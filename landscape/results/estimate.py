@@ -132,7 +132,7 @@ class Estimate:
         return f"± {own:.2g} (method)" if 0 < own < math.inf else ""
 
     def data_doubt(self) -> str:
-        """The sampling error as text: "[8.1, 13.2]", "sd 0.4", "sd 0.4, 7 samples carry it" or ""."""
+        """The sampling error as text: "[8.1, 13.2]", "sd 0.4", "sd 0.4, carried by 7 samples" or ""."""
         bounds = self.data_interval()
         if bounds is not None:
             return f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
@@ -140,7 +140,7 @@ class Estimate:
         if error is None or not math.isfinite(self.value):
             return ""
         few = self.sampling is not None and self.sampling.kind == "mean" and not self.sampling.known
-        return f"sd {error:.2g}" + (f", {self.sampling.carried_by:.0f} samples carry it" if few and self.sampling else "")
+        return f"sd {error:.2g}" + (f", {self.sampling.carriers}" if few and self.sampling else "")
 
     def doubt(self) -> str:
         """The method's error as text for tables: "± 0.3", "residual 1e-5", "lower bound, 105 evaluations" or ""."""

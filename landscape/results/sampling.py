@@ -100,6 +100,12 @@ class Sampling:
         """Whether there is an interval: for a mean whose effective number of samples is large enough."""
         return self.kind == "mean" and self.carried_by >= FEWEST
 
+    @property
+    def carriers(self) -> str:
+        """How many samples carry the value, in words: "carried by 7 samples"."""
+        n = round(self.carried_by) if math.isfinite(self.carried_by) else self.n
+        return f"carried by {n} sample{'s' if n != 1 else ''}"
+
     def interval(self, value: float, method: tuple[float, float], level: float = 0.95) -> tuple[float, float] | None:
         """Confidence interval for the population's value, including the method's error; None if not `known`.
 

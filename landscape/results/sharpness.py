@@ -73,12 +73,12 @@ class Measurement:
 
     @property
     def mark(self) -> str:
-        """What could have faked the value: "no", the families, "all but" those it survives, or "not known"."""
+        """What could have faked the value: "no", the families, "every family but" those it survives, or "not known"."""
         if not self.fakeable_by:
             return "not known" if self.unknown else "no"
         listed = ", ".join(self.fakeable_by)
         if len(self.fakeable_by) > _LISTED:
-            short = f"all but {', '.join(self.survives)}" if self.survives else "all"
+            short = f"every family but {', '.join(self.survives)}" if self.survives else "all"
             listed = min(listed, short, key=len)
         return f"{listed}; rest not known" if self.unknown else listed
 

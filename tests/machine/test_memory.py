@@ -167,6 +167,10 @@ def test_a_basis_is_shorter_or_goes_to_host_memory_or_disk_where_the_device_has_
     assert replace(small, host=64 << 30).basis(20).where == "host"
     assert replace(small, budget=16 << 30).basis(2) == Basis(40, "device", 41 * 200_000_000)
     assert small.basis(2, processes=20) == Basis(40, "device", 41 * 10_000_000)
+    assert " of 4.0 GiB: " in small.line()
+    assert small.line(vectors=100).startswith(
+        "memory: about 19 GiB, more than the budget of 4.0 GiB; it is tried all the same: "
+    )
     assert "basis of 56 vectors 11 GiB on disk" in small.line(small.basis(20))
     assert small.probes(80, 10) == (3, Basis(6, "device", 6 * 200_000_000))  # a basis of 80 is 16 GB
     assert replace(small, host=64 << 30).probes(80, 10)[1].where == "host"

@@ -112,7 +112,8 @@ def test_few_samples_that_carry_a_value_are_named_and_nothing_is_called_95_per_c
     values[:6] = [3.0, 2.0, 5.0, 4.0, 2.5, 3.5]
     estimate = Estimate(float(values.mean()), 0.1, "t", 64, data_stderr=0.2, sampling=Sampling.of(values[None], np.ones(1000)))
     assert estimate.data_interval() is None
-    assert estimate.data_doubt() == "sd 0.2, 6 samples carry it"
+    assert estimate.data_doubt() == "sd 0.2, carried by 6 samples"
+    assert Sampling.of(np.eye(1, 50), np.ones(50)).carriers == "carried by 1 sample"
     written = Measurement(estimate, "loss", ()).to_json()
     assert written["sampling"]["interval"] is None
     assert written["sampling"]["carried_by"] == pytest.approx(values.sum() ** 2 / np.square(values).sum())

@@ -74,7 +74,7 @@ def test_marks_name_the_families_or_those_that_are_survived():
     assert marked(survives="layer pair").mark == "no"
     assert marked("pair").mark == "pair"
     assert marked("layer node pair", "shift").mark == "layer, node, pair"
-    assert marked("layer node pair norm-out bias", "shift").mark == "all but shift"
+    assert marked("layer node pair norm-out bias", "shift").mark == "every family but shift"
     assert marked("layer node pair norm-out bias").mark == "all"
     assert marked("pair rotation shift bias", "layer node norm-out norm-in").mark == "pair, rotation, shift, bias"
     assert marked(unknown="pair").mark == "not known"

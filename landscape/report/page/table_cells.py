@@ -141,7 +141,7 @@ def _of_samples(e: Estimate, scale: float) -> str:
         return f"{number(bounds[0] * scale)} to {number(bounds[1] * scale)}"
     error = e.stderr if e.kind == "samples" else e.data_stderr
     few = e.sampling is not None and e.sampling.kind == "mean"
-    carried = f" ({e.sampling.carried_by:.0f} samples carry it)" if few and e.sampling else ""
+    carried = f" ({e.sampling.carriers})" if few and e.sampling else ""
     return f"sd {number((error or 0.0) * scale, 2)}{carried}"
 
 
