@@ -1,5 +1,6 @@
 """The command line as a person or a program meets it: real commands on a real network trained here."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -76,6 +77,9 @@ def test_sharpness_json_is_one_document(runs, tmp_path):
     assert set(first["loss"]) == {"value", "stderr", "kind", "n", "converged", "reason", "sampling"}
     assert first["samples"] == 1347
     assert json.loads((tmp_path / "o" / "sharpness.json").read_text()) == document
+    rows = list(csv.DictReader((tmp_path / "o" / "sharpness.csv").read_text().splitlines()))
+    told = [(r["checkpoint"], name, m["value"]) for r in document["results"] for name, m in r["measures"].items()]
+    assert [(row["checkpoint"], row["measure"], float(row["value"]) if row["value"] else None) for row in rows] == told
     again = landscape("sharpness", runs / "0.safetensors", "--json", "--measures", "lambda_max,trace")
     strip = {"seconds", "matvecs"}
     a, b = (

@@ -10,6 +10,7 @@ from landscape.cli.options import SHARD_BASIS, Common, Naming, Varying
 from landscape.cli.partial_results import Keeping
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, UsageError
+from landscape.machine.files import write
 
 if TYPE_CHECKING:
     from landscape.objective import Objective
@@ -66,6 +67,8 @@ def run(
         inputs |= {k: getattr(common, k) for k in ("seed", "samples", "dtype")}
         OutputDirectory.allow(common.out, inputs)
         folder = OutputDirectory(common.out, inputs)
+    from landscape.report.exports.spreadsheet import table_csv
+
     results: list[Sharpness] = []
     failures: list[LandscapeError] = []
     before: Keeping | None = None
@@ -101,6 +104,7 @@ def run(
     if results:
         terminal.document(document)
         if folder is not None:
+            write(folder.file("sharpness.csv"), table_csv(results).encode())
             folder.json("sharpness.json", document)
             terminal.written(folder.written)
     if failures:

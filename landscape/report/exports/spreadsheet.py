@@ -1,4 +1,4 @@
-"""Comparisons, curvature by layer, scores of samples and slices as tables for a spreadsheet or a data frame."""
+"""Comparisons, measures, curvature by layer, scores of samples and slices as tables for a spreadsheet or a data frame."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.report.exports.exported_variables import variables
-from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, MinibatchSpectra, SampleScores, Slice
+from landscape.results import STATUS, Block, Comparison, Estimate, GroupValue, MinibatchSpectra, SampleScores, Sharpness, Slice
 
 _GROUP = ("group_a", "n_a", "median_a", "low_a", "high_a", "interval_a")
 _OTHER = ("group_b", "n_b", "median_b", "low_b", "high_b", "interval_b")
@@ -119,6 +119,19 @@ def samples_csv(found: SampleScores) -> str:
         row |= {name: None if values is None else values[i].item() for name, values in columns.items()}
         rows.append(row | {name: _number(float(values[i])) for name, values in found.scores.items()})
     return records_csv(rows)
+
+
+def table_csv(results: Sequence[Sharpness]) -> str:
+    """One row per checkpoint and measure: the columns of `Sharpness.to_dataframe` after the checkpoint's path.
+
+    Example:
+        >>> from landscape.results import Estimate, Measurement
+        >>> table = Sharpness(0.5, None, {"trace": Measurement(Estimate(2.0), "loss", ())}, 8, checkpoint="net.safetensors")
+        >>> table_csv([table]).splitlines()[1].split(",")[:3]
+        ['net.safetensors', 'trace', '2.0']
+    """
+    rows = [{"checkpoint": found.checkpoint, **row} for found in results for row in found.records()]
+    return records_csv([{key: _number(x) if isinstance(x, float) else x for key, x in row.items()} for row in rows])
 
 
 def slice_csv(piece: Slice) -> str:
