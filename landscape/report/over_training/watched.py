@@ -35,7 +35,8 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
 
     The edge, dashed, is the value above which the optimizer's steps diverge on a quadratic of that curvature. Error bars are
     the intervals of the estimates (for an eigenvalue its residual). A hollow marker did not converge. The curve is dotted
-    across gaps, where nothing was measured. A dotted upright line is where the measure was first above its edge. The loss has an axis of its own at the right.
+    across gaps, where nothing was measured. An upright dotted line is where the measure was first above its edge. The loss
+    has an axis of its own at the right.
 
     Args:
         history: what a watch measured.
@@ -57,8 +58,8 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
     finite = np.isfinite(values)
     log = asks_for_log([values, edges])
     label = quantity_name(name)
-    for at, height, style in _pieces(history, steps[finite], values[finite]):
-        ax.plot(at, height, style, color=BLUE, lw=1.2 if style == "-" else 0.8, zorder=2)
+    for at, height, line in _pieces(history, steps[finite], values[finite]):
+        ax.plot(at, height, line, color=BLUE, lw=1.2 if line == "-" else 0.8, zorder=2)
     for chosen, face, words in ((done & finite, BLUE, label), (~done & finite, "white", f"{label}, NOT converged")):
         if chosen.any():
             bars = np.where(np.isfinite(errors), errors, 0.0)[chosen]
