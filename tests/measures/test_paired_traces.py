@@ -18,7 +18,7 @@ from landscape.measures.paired.pair_plan import DEFAULT, of_terms
 from landscape.measures.paired.probed_rest import probed
 from landscape.measures.paired.shared_pairs import Shared, square
 from landscape.measures.running.shared_computations import coordinates_of
-from landscape.objective import Objective
+from landscape.objective import Objective, in_runs
 
 MEASURES = [
     "trace", "adaptive_trace", "layer_relative_trace", "relative_flatness", "gauss_newton_trace", "fisher_trace",
@@ -183,6 +183,23 @@ def test_runs_of_samples_have_probes_of_their_own(runs, monkeypatch):
         inside += low - 1e-9 <= truth <= high + 1e-9
     assert inside >= 12, inside
     assert objective.spent.products <= 1000
+
+
+@pytest.mark.parametrize("nothing", [slice(64, 65), slice(0, 40)])
+def test_a_run_of_samples_in_which_no_target_counts_is_left_out(nothing):
+    torch.manual_seed(0)
+    model, x, y = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 70)), torch.randn(65, 6), torch.randint(70, (65,))
+    y[nothing] = -100
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, y), dtype="float64")
+    runs, product = in_runs(objective, 16)
+    assert runs == len(objective.chunks(16)) == {1: 4, 40: 3}[int((y < 0).sum())]
+    v = torch.randn(2, objective.dim, dtype=torch.float64)
+    parts = product(v[:, None].expand(2, runs, -1))
+    torch.testing.assert_close(parts.sum(1), objective.hvp(v), rtol=1e-9, atol=1e-12)
+    found = trace(objective, relative_error=0.2)
+    assert f"in {runs} runs of samples" in found.reason
+    truth = float(objective.hvp(torch.eye(objective.dim, dtype=torch.float64)).trace())
+    assert abs(found.value - truth) <= 4 * found.stderr
 
 
 def test_samples_with_many_pairs_are_drawn_with_random_signs(monkeypatch):
