@@ -239,7 +239,8 @@ class Variants(ABC):
         """
         if m < 1:
             raise UsageError(f"expected chunks of at least 1 sample, found {m}", fix="the custom is 128")
-        runs, counts = torch.arange(self.samples).split(m), (self.sample_weights > 0).cpu()
+        runs = torch.arange(self.samples).split(m)
+        counts = torch.cat([b.sample_weights > 0 for b in self._engine.batches]).cpu()
         return [self._of(rows) for rows in runs if bool(counts[rows].any())]
 
     def with_loss(self, loss: LossFunction) -> Self:

@@ -116,6 +116,41 @@ def test_the_interval_covers_whichever_way_was_taken(count: int, size: float, go
         assert abs(found[:, 1].mean()) <= 3.5 * found[:, 1].std() / np.sqrt(len(found)) + 1e-4, way
 
 
+def part(dim: int = 120) -> tuple[linalg.Known, Tensor]:
+    """A known part of both signs, and the same as a dense matrix, from sums that share no code with it."""
+    random = np.random.default_rng(2)
+    rows, signs = random.standard_normal((5, dim)), np.array([1.0, 1.0, -1.0, 1.0, -1.0])
+    dense = sum(s * np.outer(r, r) for s, r in zip(signs, rows, strict=True))
+    return linalg.Known(torch.from_numpy(rows), torch.from_numpy(signs)), torch.from_numpy(dense)
+
+
+def test_a_known_part_is_its_dense_matrix() -> None:
+    known, dense = part()
+    v = torch.from_numpy(np.random.default_rng(3).standard_normal((4, len(dense))))
+    torch.testing.assert_close(known.product(v), v @ dense, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(known.diagonal, dense.diagonal(), rtol=1e-10, atol=1e-10)
+    assert known.trace == pytest.approx(float(dense.trace()), rel=1e-10)
+
+
+def test_a_known_part_leaves_the_trace_what_it_is() -> None:
+    """The rest is nearly diagonal, so that each estimate is within 1 % and their mean within 0.1 %: a wrong part is seen."""
+    known, dense = part()
+    noise = np.random.default_rng(4).standard_normal(dense.shape)
+    matrix = dense + torch.from_numpy(np.diag(np.linspace(0.5, 1.5, len(dense))) + 0.02 * (noise + noise.T))
+    truth, values, hits = float(matrix.trace()), [], []
+    for seed in range(100):
+        g = torch.Generator().manual_seed(seed)
+        found = linalg.trace_within(
+            lambda v: v @ matrix, len(dense), relative_error=0.02, known=known, generator=g, dtype=torch.float64
+        )
+        low, high = found.interval()
+        values.append(found.value)
+        hits.append(low <= truth <= high)
+    assert np.mean(hits) >= 0.9
+    assert abs(np.mean(values) - truth) <= 4 * np.std(values) / 10
+    assert np.std(values) / 10 <= 1e-3 * truth
+
+
 def test_n_is_the_number_of_probes() -> None:
     matvec, count, _ = operator(np.linspace(0.5, 1.5, 2500), P)
     found = run(matvec, 0, relative_error=0.005)
