@@ -104,7 +104,8 @@ def trace_within(
         NumericalError: a product is not finite.
 
     Cost: one product for each probe and each Lanczos step: 8 at least; for a trained classifier to 5 % some 15 steps and 8 to
-    20 probes, where Hutchinson's estimator alone takes 80 and more. Memory (steps + 2 * block + 16) * P values.
+    20 probes, where Hutchinson's estimator alone takes 80 and more. Memory at most (steps + 2 * block + 40) * P
+    values, 16 of them the pilot's probes and images.
 
     Accuracy: unbiased for Q and n that are fixed beforehand. Both depend on the pilot, whose probes are used again: n on its
     spread and, since the accuracy is relative, on its mean. With 1 to 40 equal outliers the bias was at most about a tenth of
@@ -222,13 +223,14 @@ class _Remainder:
         """Leave the basis's rows out from now on, and of the probes that were drawn, without further products."""
         seen, self._first = self._first, []
         self.basis, self.forms, self.squares = basis, [], []
-        for z, image in seen:
+        while seen:  # a block of the images goes as its part outside comes
+            z, image = seen.pop(0)
             inside = torch.from_numpy(gram(z, basis.rows)).to(z)
-            out = self._outside(self._outside(image))
+            image = self._outside(self._outside(image))
             if basis.beta > 0 and basis.size < len(basis.store):  # the last row's image has a part outside
-                out = out - basis.beta * inside[:, -1:] * basis.next_row
-            self._first.append((z, out))
-            self._see(self._outside(z - inside @ basis.rows), out)
+                image -= basis.beta * inside[:, -1:] * basis.next_row
+            self._first.append((z, image))
+            self._see(self._outside(torch.addmm(z, inside, basis.rows, alpha=-1)), image)
 
     def _see(self, z: Tensor, image: Tensor) -> None:
         if len(self.forms) < PILOT:
@@ -248,7 +250,7 @@ class _Remainder:
         """The component of these vectors orthogonal to the rows."""
         assert self.basis is not None  # asked only where there is one
         rows = self.basis.rows
-        return v - torch.from_numpy(gram(v, rows)).to(v) @ rows
+        return torch.addmm(v, torch.from_numpy(gram(v, rows)).to(v), rows, alpha=-1)
 
     @property
     def mean(self) -> float:
