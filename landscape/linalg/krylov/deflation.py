@@ -104,8 +104,8 @@ def trace_within(
         NumericalError: a product is not finite.
 
     Cost: one product for each probe and each Lanczos step: 8 at least; for a trained classifier to 5 % some 15 steps and 8 to
-    20 probes, where Hutchinson's estimator alone takes 80 and more. Memory at most (steps + 2 * block + 40) * P
-    values, 16 of them the pilot's probes and images.
+    20 probes, where Hutchinson's estimator alone takes 80 and more. Memory at most (steps + 2 * block + 40) * P values,
+    16 of them the pilot's probes and images.
 
     Accuracy: unbiased for Q and n that are fixed beforehand. Both depend on the pilot, whose probes are used again: n on its
     spread and, since the accuracy is relative, on its mean. With 1 to 40 equal outliers the bias was at most about a tenth of
