@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from landscape.errors import NumericalError
-from landscape.machine.distributed import LostError
 from landscape.sharded.exact_products import ExactProducts
 from landscape.sharded.finite_differences import DifferenceProducts, Product
 
@@ -46,8 +45,8 @@ def chosen(objective: "ShardedObjective", method: Method, step: float | None) ->
 
     The checks of exact products: the gradient is that of `backward`, through the hooks of `fully_shard`; u^T Hv = v^T Hu; Hu or
     Hv is within 4 times the stated error of a difference of gradients, the sharpest of several steps. They find what autograd
-    does not see: a detached part, a layer that reads what is not an argument of it, a second derivative that is missing. What is
-    missing is found down to some 1e-6 of Hv in float64 and 1e-3 in float32; across kinks, down to the error of differences there.
+    does not see: a detached part, a layer that reads what is not an argument of it, a missing second derivative. One is found
+    down to some 1e-6 of Hv in float64 and 1e-3 in float32; across kinks, down to the error of differences there.
 
     Raises:
         NumericalError: method is "exact", and they are not to be had; the text says why.
