@@ -1,6 +1,8 @@
 """Which way products with the Hessian of a sharded network are made: exact, or by finite differences of gradients."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -46,14 +48,16 @@ def chosen(objective: "ShardedObjective", method: Method, step: float | None) ->
     The checks of exact products: the gradient is that of `backward`, through the hooks of `fully_shard`; u^T Hv = v^T Hu; Hu or
     Hv is within 4 times the stated error of a difference of gradients, the sharpest of several steps. They find what autograd
     does not see: a detached part, a layer that reads what is not an argument of it, a missing second derivative. One is found
-    down to some 1e-6 of Hv in float64 and 1e-3 in float32; across kinks, down to the error of differences there.
+    down to some 1e-6 of Hv in float64 and 1e-3 in float32; across kinks, down to the error of differences there: that of
+    the loss, or of one sample for each process if that is smaller.
 
     Raises:
         NumericalError: method is "exact", and they are not to be had; the text says why.
         LostError: a check failed in some of the processes only. Nothing falls back then: the others wait in a collective, until
             this process ends or the backend's timeout.
 
-    Cost: of the checks two products and five gradients, once; up to 33 gradients where differences have large errors.
+    Cost: of the checks two products and five gradients, once; where differences have large errors up to 33 gradients, and as
+    many of few samples.
     """
     if method == "differences" or (method == "auto" and step is not None):
         return DifferenceProducts(objective.gradient, objective.theta, objective.weights, step)
@@ -111,23 +115,46 @@ def _wrong(objective: "ShardedObjective", products: ExactProducts) -> str | None
     scale = (uu * hv) ** 0.5 + (vv * hu) ** 0.5
     if not abs(forth - back) <= _SKEW[fine] * scale + 1e-30:
         return f"they are not symmetric: u.Hv and v.Hu differ by {abs(forth - back) / scale:.1e} of their scale"
-    return _far(objective, [(v, of_v, hv**0.5), (u, of_u, hu**0.5)], size)
+    why, error = _far(objective, [(v, of_v), (u, of_u)], size)
+    if error <= _SHARP[fine] or (why is not None and _ERRORS * error <= _APART[fine]):
+        return why
+    with _few_samples(objective) as some:  # kinks at every step: few samples have few of them
+        if not some:
+            return why
+        few = objective.exact_products()
+        own, of_u = few.gradient_and_product(u)
+        told, finer = _far(objective, [(v, few(v[None])[0]), (u, of_u)], weights.norm(own))
+        return told if finer < error else why
 
 
-def _far(objective: "ShardedObjective", products: list[tuple[Tensor, Tensor, float]], size: float) -> str | None:
-    """Whether products are further from differences of gradients than those are from the truth.
+@contextmanager
+def _few_samples(objective: "ShardedObjective") -> Iterator[bool]:
+    """The loss of one sample for each process, or of a batch that cannot be split; whether there are any that count."""
+    kept = objective._batches, objective._total
+    few = [(one, objective._weight(one)) for one in (batch.first(1) for batch, _ in kept[0][: objective.members.size])]
+    few = [(one, weight) for one, weight in few if weight > 0]
+    try:
+        if few:
+            objective._batches, objective._total = few, sum(weight for _, weight in few)
+        yield bool(few)
+    finally:
+        objective._batches, objective._total = kept
+
+
+def _far(objective: "ShardedObjective", products: list[tuple[Tensor, Tensor]], size: float) -> tuple[str | None, float]:
+    """Whether products are further from differences of gradients than those are from the truth, and the error of the best.
 
     Args:
         objective: of the gradients.
-        products: v, Hv and its norm.
+        products: v and Hv.
         size: norm of the gradient.
     """
     weights, fine = objective.weights, int(objective.weights.dtype != torch.float64)
     eps = float(torch.finfo(weights.dtype).eps)
     start = eps ** (1 / 3) * max(weights.norm(objective.theta), 1.0)
     found = []  # relative error, relative distance, whether that is within the error
-    for v, image, norm in products:
-        length = weights.norm(v)
+    for v, image in products:
+        length, norm = weights.norm(v), weights.norm(image)
         for factor in _STEPS:
             step = factor * start
             near = DifferenceProducts(objective.gradient, objective.theta, weights, step).with_error(v)
@@ -137,9 +164,9 @@ def _far(objective: "ShardedObjective", products: list[tuple[Tensor, Tensor, flo
             fits = apart <= min(_ERRORS * error, _APART[fine] * norm + _ERRORS * rounding)
             found.append((error / (norm or 1.0), apart / (norm or 1.0), fits))
             if fits and error <= _SHARP[fine] * norm:
-                return None
+                return None, error
     least = min(error for error, _, _ in found)
     if any(fits for error, _, fits in found if error <= _NEAR * least):
-        return None
+        return None, least
     error, apart, _ = min(found)
-    return f"they are {apart:.1e} of their norm from differences of gradients, whose error is {error:.1e}"
+    return f"they are {apart:.1e} of their norm from differences of gradients, whose error is {error:.1e}", least

@@ -239,10 +239,7 @@ class ShardedObjective:
             self.weights.reshard()
 
     def _dealt(self) -> Iterator[tuple[Batch, float]]:
-        """This process's batches with their weights, one for every step of all processes.
-
-        A process that has no batch left takes part with weight 0, since every pass is collective.
-        """
+        """This process's batches with their weights, one a step; when none is left, of weight 0: every pass is collective."""
         size = self.members.size
         for first in range(0, len(self._batches), size):
             mine = first + self.members.rank

@@ -52,21 +52,24 @@ class Failing(torch.autograd.Function):
 
 
 class Layer(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: nn.Module) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, width)
+        self.linear, self.activation = nn.Linear(5, width), activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.linear(x))
+        return self.activation(self.linear(x))
 
 
 class Net(nn.Module):
     """A part of its output goes through a function of one's own."""
 
-    def __init__(self, weight: float, function: type[torch.autograd.Function]) -> None:
+    def __init__(
+        self, weight: float, function: type[torch.autograd.Function], width: int = 5, activation: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.weight, self.function = weight, function
-        self.first, self.middle, self.last = Layer(5), nn.Linear(5, 5), nn.Linear(5, 2)
+        self.first = Layer(width, activation or nn.Tanh())
+        self.middle, self.last = nn.Linear(width, width), nn.Linear(width, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
@@ -82,14 +85,18 @@ def objective(net: nn.Module, layer: nn.Module, mesh, dtype: torch.dtype, sample
 
 
 def missing(mesh) -> None:
-    """A backward that reads a detached input, at full, half and a tenth of its weight."""
-    for dtype, weights in ((torch.float64, (1.0, 0.5, 0.1)), (torch.float32, (1.0, 0.5))):
+    """A backward that reads a detached input, at full, half and a tenth of its weight; last, behind kinks at every step."""
+    for dtype, weights, width, samples in (
+        (torch.float64, (1.0, 0.5, 0.1), 5, 16),
+        (torch.float32, (1.0, 0.5), 5, 16),
+        (torch.float32, (1.0, 0.5), 64, 1000),
+    ):
         for weight in weights:
 
-            def made(method: str, weight: float = weight, dtype: torch.dtype = dtype):
+            def made(method: str, weight=weight, dtype=dtype, width=width, samples=samples):
                 torch.manual_seed(3)
-                net = Net(weight, Detached).to(dtype)
-                return objective(net, net.first, mesh, dtype, method=method)
+                net = Net(weight, Detached, width, nn.Tanh() if width == 5 else nn.ReLU()).to(dtype)
+                return objective(net, net.first, mesh, dtype, samples, method)
 
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
@@ -102,7 +109,7 @@ def missing(mesh) -> None:
 def passing(mesh) -> None:
     """Right networks, smooth ones and with kinks, whatever the seed."""
     for activation in (nn.ReLU, nn.GELU):
-        for dtype, samples in ((torch.float64, 400), (torch.float32, 16)):
+        for dtype, samples in ((torch.float64, 400), (torch.float32, 16), (torch.float32, 1000)):
             for seed in range(4):
                 torch.manual_seed(seed)
                 net = nn.Sequential(nn.Linear(5, 24), activation(), nn.Linear(24, 24), activation(), nn.Linear(24, 2)).to(dtype)
@@ -110,7 +117,7 @@ def passing(mesh) -> None:
                 before = found.gradients
                 assert product_methods.chosen(found, "exact", None).name == "exact", (activation, dtype, seed)
                 sharp = activation is nn.GELU or dtype is torch.float64
-                assert found.gradients - before <= (9 if sharp else 33)
+                assert found.gradients - before <= (13 if sharp else 65)
 
 
 def alone(mesh) -> str:
