@@ -113,6 +113,7 @@ def samples(
     ranked = by or next((name for name in ("cumulative_loss", "input_curvature") if name in found), next(iter(found)))
     targets, predicted = _classes(objective)
     order = np.argsort(-found[ranked], kind="stable")[:top]
+    weights = objective.sample_weights.double().cpu().numpy()
     return SampleScores(
         scores=found,
         units={name: SCORES[name].unit for name in found},
@@ -129,6 +130,7 @@ def samples(
         top=len(order),
         inputs=_inputs(objective, order),
         provenance={"samples": objective.samples, **objective.varying, "probes": probes, "step": step},
+        weights=None if (weights == weights[0]).all() else weights,
     )
 
 

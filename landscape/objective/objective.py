@@ -281,12 +281,13 @@ class Objective(NetworkAccess):
     @grad_mode
     def sample_curvatures(self, v: Float[Tensor, " P"], curvature: Curvature = "hessian") -> Float[Tensor, " N"] | None:
         """v^T A_n v for every sample n, float64, A_n its Hessian, Gauss-Newton matrix or g_n g_n^T; None if undefined."""
-        try:
-            forms, passes = sample_forms(self._engine, self._theta, curvature)
+        for forms, passes in sample_forms(self._engine, self._theta, curvature):
             self._spent.forwards += passes
-            return forms(self._engine, self._theta, self._cast(v))
-        except RuntimeError:
-            return None
+            try:
+                return forms(self._engine, self._theta, self._cast(v))
+            except RuntimeError:  # an operation that cannot be differentiated so, or too little memory for it
+                continue
+        return None
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -267,12 +267,16 @@ class Variants(ABC):
         """The same loss with other trained weights, and buffers if given; for products. Cost: a copy of the model."""
         theta = self._engine.at(self._cast(theta)).clone()
         check_weights(self.layout, theta)
-        return self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
+        other = self._derived(self._engine.holding(self.layout.unflatten(theta) | (buffers or {})), theta)
+        other._double = None  # the verdict in float64 is that of the other weights
+        return other
 
     def batch_normalized(self) -> Self:
         """The same loss with each batch normalized by its own statistics, as in training: `landscape.values.recalibration`."""
         self.preflight()  # of the original: the derived one mixes the samples of a batch on purpose
-        return self._derived(batch_normalized(self._engine), self._theta)
+        other = self._derived(batch_normalized(self._engine), self._theta)
+        other._double = None
+        return other
 
     def batched(self, size: int) -> Self:
         """The same loss in batches of at most `size` samples, for products and values; the same up to rounding."""

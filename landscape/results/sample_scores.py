@@ -57,6 +57,8 @@ class SampleScores(Printed):
         inputs: (top, ...) inputs of the highest ranked samples in order of rank; None if they are not one tensor, or read from
             JSON.
         provenance: settings and versions.
+        weights: (N,) weights of the samples in the mean loss: 0 for one whose target is ignored, class weights, numbers of
+            tokens; None if all count alike.
     """
 
     scores: Mapping[str, np.ndarray]
@@ -74,15 +76,20 @@ class SampleScores(Printed):
     top: int = 24
     inputs: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores[self.by])
 
     def ranking(self, name: str | None = None) -> np.ndarray:
         """Indices of all samples by a score (default `by`), highest first; equal ones in the order of the data, nan last."""
-        if (name or self.by) not in self.scores:
+        return np.argsort(-self._values(name or self.by), kind="stable")
+
+    def _values(self, name: str) -> np.ndarray:
+        """(N,) values of a score that is here."""
+        if name not in self.scores:
             raise UsageError(f"expected a score that is here, found {name!r}", fix=f"choose among {', '.join(self.scores)}")
-        return np.argsort(-self.scores[name or self.by], kind="stable")
+        return self.scores[name]
 
     def label(self, classes: np.ndarray | None, index: int) -> str:
         """A sample's class by name or number; "" if it is unknown."""
@@ -144,19 +151,18 @@ class SampleScores(Printed):
         return name or ("gauss_newton_trace" if "gauss_newton_trace" in self.scores else self.by)
 
     def shares(self, name: str | None = None) -> np.ndarray:
-        """Every sample's share of the sum of a score, largest first; those that are not finite are left out.
+        """Every sample's share of the sum of weight times score, largest first; those that are not finite are left out.
 
         Args:
-            name: a score without negative values; by default `gauss_newton_trace` if it is there, whose sum is N times the
+            name: a score without negative values; by default `gauss_newton_trace` if it is there, whose weighted mean is the
                 trace of the Gauss-Newton matrix, else that which ranks.
 
         Raises:
             UsageError: there is no such score, or it has negative values or none that is finite and positive.
         """
         own = self.share_name(name)
-        order = self.ranking(own)
-        values = self.scores[own][order]
-        values = values[np.isfinite(values)]
+        values = self._values(own) * (1.0 if self.weights is None else self.weights)
+        values = np.sort(values[np.isfinite(values)])[::-1]
         if not len(values) or values.min() < 0 or not values.sum() > 0:
             raise UsageError(
                 f"expected a score whose values are 0 or more, and not all 0, found {own}",
@@ -171,6 +177,14 @@ class SampleScores(Printed):
             UsageError: as `shares`.
         """
         return 1.0 / float(np.square(self.shares(name)).sum())
+
+    def has_shares(self, name: str) -> bool:
+        """Whether `shares` of this score are defined."""
+        try:
+            self.shares(name)
+        except UsageError:
+            return False
+        return True
 
     def plot_shares(self, ax: "Axes | None" = None, *, score: str | None = None, caption: bool = False) -> "Axes":
         """Draw which share of a score's sum the largest samples carry; see `shares`.
@@ -199,6 +213,7 @@ class SampleScores(Printed):
             "targets": listed(self.targets),
             "predicted": listed(self.predicted),
             "wrong": listed(self.wrong),
+            "weights": listed(self.weights),
             "scores": {name: [finite_or_none(v) for v in values.tolist()] for name, values in self.scores.items()},
             "provenance": dict(self.provenance),
         }
@@ -225,6 +240,7 @@ class SampleScores(Printed):
             names=None if data["names"] is None else tuple(data["names"]),
             top=len(data["top"]),
             provenance=data["provenance"],
+            weights=array(data.get("weights")),
         )
 
     def best(self) -> tuple[str, Detection] | None:

@@ -76,6 +76,30 @@ def test_forward_mode_is_taken_where_it_is_right_and_only_there():
         assert objective.spent.forwards - before == (9 if taken else 20)
 
 
+class Scaled(nn.Module):
+    """A convolution and a LayerNorm in a branch with a layer scale, as in ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.LayerNorm(4)
+        self.scale, self.head = nn.Parameter(torch.full((4,), 1e-6)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.head((h + (self.norm(self.conv(h).permute(0, 2, 3, 1)) * self.scale).permute(0, 3, 1, 2)).mean((2, 3)))
+
+
+def test_a_layer_scale_does_not_hide_a_layer_norm():
+    torch.manual_seed(0)
+    x, y = torch.rand(7, 1, 5, 5), torch.tensor([0, 1, 2, 1, 0, 2, 2])
+    objective = Objective(Scaled(), nn.CrossEntropyLoss(), (x, y))
+    v = torch.zeros(objective.dim)
+    at = next(e for e in objective.layout if e.name == "conv.weight")
+    v[at.start : at.stop] = torch.randn(at.stop - at.start, generator=torch.Generator().manual_seed(1))
+    exact = objective.to("float64").sample_curvatures(v.double())
+    torch.testing.assert_close(objective.sample_curvatures(v), exact, rtol=1e-2, atol=1e-3 * float(exact.abs().max()))
+
+
 def test_a_perceptron_keeps_reverse_mode():
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(7, 5, generator=g), torch.zeros(7, dtype=torch.long)

@@ -13,6 +13,7 @@ import landscape as ls
 from landscape.checkpoints import CheckpointFiles
 from landscape.checkpoints.saving import save
 from landscape.errors import UsageError
+from landscape.measures import gauss_newton_trace
 from landscape.memorization import SCORES, samples
 from landscape.results import SampleScores
 
@@ -338,3 +339,35 @@ def test_a_lack_of_memory_is_not_taken_for_a_network_without_vmap():
     objective = ls.Objective(TooLargeTogether(3, 2), nn.CrossEntropyLoss(), data, dtype="float64")
     with pytest.raises(MemoryError):
         samples(objective, ["gauss_newton_trace"], by="gauss_newton_trace")
+
+
+@pytest.mark.parametrize("kind", ["plain", "class weights", "ignored", "tokens"])
+def test_shares_are_those_of_the_trace_that_the_samples_weights_make(kind):
+    """The weighted mean of the samples' traces is the trace, and the shares are its parts."""
+    x, y = data()
+    net, loss = network(), nn.CrossEntropyLoss()
+    if kind == "class weights":
+        loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 10.0, 0.1, 2.0], dtype=torch.float64))
+    if kind == "ignored":
+        y = torch.where(torch.arange(N) < 4, -100, y)
+    if kind == "tokens":
+        x, y = x[:12].reshape(4, 3, 5), y[:12].reshape(4, 3).clone()
+        y[0, 1:] = -100
+        net = nn.Sequential(net, Transposed())
+    own = ls.Objective(net, loss, (x, y), dtype="float64")
+    found = samples(own, scores=["gauss_newton_trace"])
+    traces, weights = found.scores["gauss_newton_trace"], 1.0 if found.weights is None else found.weights
+    assert (found.weights is None) is (kind == "plain")
+    parts = traces * weights
+    whole = parts.sum() / (len(traces) if found.weights is None else found.weights.sum())
+    assert whole == pytest.approx(gauss_newton_trace(own, exact=True).value, rel=1e-9)
+    np.testing.assert_allclose(found.shares(), np.sort(parts)[::-1] / parts.sum(), rtol=1e-12)
+    again = SampleScores.from_json(found.to_json())
+    np.testing.assert_allclose(again.shares(), found.shares(), rtol=1e-12)
+
+
+class Transposed(nn.Module):
+    """Classes before tokens, as the cross-entropy takes them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)

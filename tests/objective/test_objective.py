@@ -474,3 +474,26 @@ def test_minibatches_are_an_epoch_of_whole_ones():
     assert whole.samples == 23
     again = [p.value().value for p in objective.minibatches(5, torch.Generator().manual_seed(3))]
     assert again == [p.value().value for p in objective.minibatches(5, torch.Generator().manual_seed(3))]
+
+
+class Cut(nn.Module):
+    """Detached from its weights once the bias is large: right at some weights, wrong at others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.layer(x)
+        return h if self.layer.bias.sum() < 5 else h.detach() + self.layer.bias
+
+
+def test_a_verdict_in_float64_is_not_that_of_other_weights():
+    torch.manual_seed(0)
+    objective = Objective(Cut(), nn.CrossEntropyLoss(), (torch.randn(8, 4), torch.randint(0, 3, (8,))))
+    objective.preflight()
+    objective.to("float64").preflight()
+    theta = objective.theta.clone()
+    theta[-3:] += 4
+    with pytest.raises(NumericalError, match="gradient"):
+        objective.at(theta).to("float64").preflight()

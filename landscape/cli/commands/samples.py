@@ -207,7 +207,7 @@ def _drawn(folder: "OutputDirectory", found: "SampleScores", name: str, made_fro
         figures["samples"] = figure_samples(
             found, title=f"Samples of {name} ranked highest by {found.by}", provenance=made_from, caption=caption
         )
-    if "gauss_newton_trace" in found.scores and found.scores["gauss_newton_trace"].any():
+    if found.has_shares("gauss_newton_trace"):
         figures["shares"] = figure_shares(
             found, title=f"Share of the Gauss-Newton trace of {name} that samples carry", provenance=made_from, caption=caption
         )

@@ -50,6 +50,8 @@ class RandomAxes:
         lambda_min, lambda_max: the smallest and the largest eigenvalue of H, over all weights; None if there are none.
         samples: number of first samples used; None for all.
         reason: why there are no numbers; empty if there are.
+        whole: v^T H v of all samples along the eigenvector v of `lambda_min`, where that is of some and clearly negative; no
+            smaller than the smallest eigenvalue of all. None if it was not computed.
     """
 
     axes: dict[str, RandomAxis]
@@ -58,14 +60,26 @@ class RandomAxes:
     lambda_max: Estimate | None = None
     samples: int | None = None
     reason: str = ""
+    whole: float | None = None
+
+    @property
+    def falls_here(self) -> bool:
+        """Whether H of these samples has a clearly negative eigenvalue."""
+        return self.lambda_min is not None and self._clearly(self.lambda_min.value)
 
     @property
     def falls(self) -> bool:
-        """Whether H has a clearly negative eigenvalue: the checkpoint is no minimum of the loss."""
+        """Whether H of all samples has a clearly negative eigenvalue: the checkpoint is no minimum of the loss.
+
+        A few samples may have one that all do not have, so that `whole` decides where there are only some.
+        """
+        return self.falls_here and (self.samples is None or (self.whole is not None and self._clearly(self.whole)))
+
+    def _clearly(self, low: float) -> bool:
+        """Whether a curvature is below 0 beyond the residual of the eigenvalue, and beside the largest eigenvalue."""
         if self.lambda_min is None or self.lambda_max is None:
             return False
-        low, error = self.lambda_min.value, self.lambda_min.stderr or 0.0
-        return -low > max(_RESIDUALS * error, _SHARE * abs(self.lambda_max.value))
+        return -low > max(_RESIDUALS * (self.lambda_min.stderr or 0.0), _SHARE * abs(self.lambda_max.value))
 
     @property
     def hidden_saddle(self) -> bool:
@@ -83,7 +97,7 @@ class RandomAxes:
             f"the lowest curvature on the axes is {self.lowest:.3g} per unit length{on}"
         )
         if self.hidden_saddle:
-            share = 100 * abs(self.lambda_min.value / self.lambda_max.value)
+            share = 100 * abs((self.lambda_min.value if self.whole is None else self.whole) / self.lambda_max.value)
             out.append(
                 f"A SADDLE LOOKS LIKE A MINIMUM: every direction drawn curves upwards, but lambda_min is negative, "
                 f"{share:.2g} % of lambda_max; --curvature maps it"
@@ -108,6 +122,7 @@ class RandomAxes:
                     "lowest": self.lowest,
                     **{name: None if end is None else end.to_json() for name, end in ends.items()},
                     "samples": self.samples,
+                    "whole": self.whole,
                     "reason": self.reason,
                     "hidden_saddle": self.hidden_saddle,
                 }
@@ -127,4 +142,4 @@ class RandomAxes:
             for number, axis in data["axes"].items()
         }
         low, high = (None if data[name] is None else Estimate.from_json(data[name]) for name in ("lambda_min", "lambda_max"))
-        return cls(axes, number_or_nan(data["lowest"]), low, high, data["samples"], data["reason"])
+        return cls(axes, number_or_nan(data["lowest"]), low, high, data["samples"], data["reason"], data.get("whole"))

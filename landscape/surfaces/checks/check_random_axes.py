@@ -52,7 +52,7 @@ def check_random_axes(
 
     Cost: a product for each axis, 16 probes, and 20 to 100 products for the eigenvalues, on at most 1,024 samples (for
         convolutions on a CPU on 256, or as few as take no longer than the points, but 16), in the objective's dtype; memory of
-        a Krylov basis.
+        a Krylov basis. If these few have a negative eigenvalue, a product on all samples along its eigenvector.
 
     Accuracy: the expectation is unbiased, with a t-interval from Rademacher probes scaled by sqrt(E d_i^2); an axis that was
         made orthogonal to another deviates from it by 1 / P. One axis scatters around it by sqrt(2) ||S H S||_F with
@@ -67,7 +67,11 @@ def check_random_axes(
         return RandomAxes({}, reason="not compared: the statistics vary along the axes, but products with H hold them fixed")
     try:
         part, samples, _ = compared_on(objective, recalibrated, points)
-        return replace(_compared(part, directions, numbers), samples=samples)
+        found, lowest = _compared(part, directions, numbers)
+        found = replace(found, samples=samples)
+        if samples is None or recalibrated or not found.falls_here:
+            return found
+        return replace(found, whole=float(gram(lowest[None], objective.hvp(lowest)[None])[0, 0]))
     except (NumericalError, UsageError, RuntimeError) as error:  # RuntimeError: PyTorch cannot differentiate an operation
         return RandomAxes({}, reason=unmade(error).reason)
 
@@ -85,8 +89,8 @@ def compared_on(objective: Objective, recalibrated: bool, points: int | None = N
     return on_first(objective, random_samples(objective, points), recalibrated)
 
 
-def _compared(part: Objective, directions: tuple[Direction, ...], numbers: list[int]) -> RandomAxes:
-    """The comparison on this objective."""
+def _compared(part: Objective, directions: tuple[Direction, ...], numbers: list[int]) -> tuple[RandomAxes, Tensor]:
+    """The comparison on this objective, and the eigenvector of its smallest eigenvalue."""
     d = torch.stack([direction.vector.to(part.theta) for direction in directions])
     surface, lengths = gram(d, part.hvp(d)), gram(d, d)
     random = torch.Generator().manual_seed(_SEED)
@@ -94,7 +98,7 @@ def _compared(part: Objective, directions: tuple[Direction, ...], numbers: list[
     expected = {kind: _expected(part, mean_squares(part, kind[0], kind[1] or ()), random) for kind in sorted(kinds)}
     axes = {f"{i + 1}": RandomAxis(float(surface[i, i]), *expected[directions[i].norm, directions[i].fixed]) for i in numbers}
     ends = eigenpairs(part, 1, "both", tol=_TOLERANCE, max_matvecs=PRODUCTS, generator=random)
-    return RandomAxes(axes, _lowest(surface, lengths), ends.estimate(-1), ends.estimate(0))
+    return RandomAxes(axes, _lowest(surface, lengths), ends.estimate(-1), ends.estimate(0)), ends.vectors[-1]
 
 
 def _expected(part: Objective, squares: Tensor, random: torch.Generator) -> tuple[Estimate, float, float]:
