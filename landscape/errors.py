@@ -4,6 +4,8 @@ Each class has the exit code that the command line returns. A message is one lin
 found, and what to do next; `LandscapeError("expected ..., found ...", fix="...")` joins them.
 """
 
+import re
+
 # Phrases about memory in PyTorch's errors of a general type.
 _NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "CUDA out of memory")
 
@@ -128,3 +130,9 @@ def meant(name: str, known: "list[str]") -> str:
 
     like = get_close_matches(name, known, cutoff=0.75)
     return f"choose {' or '.join(like)}" if like else f"choose among {', '.join(known)}"
+
+
+def reason(error: RuntimeError) -> str:
+    """First sentence of the backend's message, without the position in its source."""
+    first = str(error).partition("\n")[0]
+    return printable(re.sub(r"^\[\S+:\d+\] ", "", first).partition(". ")[0], limit=160)
