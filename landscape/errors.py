@@ -4,6 +4,7 @@ Each class has the exit code that the command line returns. A message is one lin
 found, and what to do next; `LandscapeError("expected ..., found ...", fix="...")` joins them.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -159,3 +160,9 @@ def check_options(options: Iterable[str], *takers: Callable[..., Any], of: str) 
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise TypeError(f"{of} got an unexpected keyword argument {name!r}{hint}")
+
+
+def reason(error: RuntimeError) -> str:
+    """First sentence of the backend's message, without the position in its source."""
+    first = str(error).partition("\n")[0]
+    return printable(re.sub(r"^\[\S+:\d+\] ", "", first).partition(". ")[0], limit=160)

@@ -6,7 +6,6 @@ their seeds do.
 """
 
 import pickle
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from landscape.errors import LandscapeError, printable
+from landscape.errors import LandscapeError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,11 +73,7 @@ class Group:
         return [n // self.size + (rank < n % self.size) for rank in range(self.size)]
 
     def sum_(self, t: "Tensor") -> "Tensor":
-        """Sum a contiguous tensor over all processes, in place; every process gets the same bits. Cost: one collective.
-
-        Raises:
-            LostError: a process is gone.
-        """
+        """Sum a contiguous tensor over all, in place; the same bits in each. One collective. Raises LostError: one is gone."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -187,20 +182,24 @@ class Group:
         """The first process's value, in every process: for decisions that depend on a clock or on free memory."""
         return self.everyone(value)[0]
 
-    def alike(self, error: Exception) -> bool:
+    def alike(self, error: Exception | str) -> bool:
         """Whether every other process fails with the same error at the same step; waits a few seconds for them."""
         return self.size == 1 or self._store.alike(self, str(error))
 
-    def fail_together(self, error: Exception) -> None:
+    def fail_together(self, error: Exception, alike: str | None = None) -> None:
         """Before continuing after an error: make sure that all processes have it, since otherwise they wait for this one.
 
+        What must be the same in all is `alike`; by default the error's text.
+
         Raises:
-            LostError: not all processes have it.
+            LostError: not all have it. Those that wait in a collective raise the same text when this process ends.
         """
         if isinstance(error, LostError):
             raise error
-        if not self.alike(error):
-            raise LostError(f"process {self.rank} of {self.size} alone: {error}") from error
+        if not self.alike(error if alike is None else alike):
+            text = f"process {self.rank} of {self.size} alone: {error}"
+            self._store.alone(text)
+            raise LostError(text) from error
 
     def said(self) -> bool:
         """Whether another process already reports the error; if not, this one must report it and call `done_saying`."""
@@ -230,7 +229,8 @@ class Group:
             yield
         except RuntimeError as error:
             text = f"expected all {self.size} processes, found that one stopped or does not answer: {reason(error)}"
-            raise LostError(text, fix=GOES_ON) from error
+            alone = self._store.alone()
+            raise (LostError(alone) if alone else LostError(text, fix=GOES_ON)) from error
 
 
 class _Store:
@@ -252,6 +252,14 @@ class _Store:
             return all(self._store.get(key) == text.encode() for key in keys)
         except RuntimeError:
             return False
+
+    def alone(self, text: str | None = None) -> str | None:
+        """Keep what a process that fails alone says; or what one said, None if none did or the store cannot be reached."""
+        with suppress(RuntimeError):
+            if text is not None:
+                self._store.set("alone", text)
+            return bytes(self._store.get("alone")).decode() if self._store.check(["alone"]) else None
+        return None
 
     def said(self) -> bool:
         """See `Group.said`; False if the store cannot be reached."""
@@ -309,9 +317,3 @@ def _portable(error: Exception) -> Exception:
     except Exception:  # a user's exception class may fail in any way
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def reason(error: RuntimeError) -> str:
-    """First sentence of the backend's message, without the position in its source."""
-    first = str(error).partition("\n")[0]
-    return printable(re.sub(r"^\[\S+:\d+\] ", "", first).partition(". ")[0], limit=160)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from landscape.errors import UsageError
-from landscape.machine.distributed import ALONE, Group, LostError, group, reason, working_as
+from landscape.errors import UsageError, reason
+from landscape.machine.distributed import ALONE, Group, LostError, group, working_as
 
 TIMEOUT = "LANDSCAPE_TIMEOUT"
 # Seconds to wait for another process before it counts as hung: long compared with the slowest product.

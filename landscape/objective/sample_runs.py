@@ -12,6 +12,8 @@ from landscape.objective.objective import Objective
 def in_runs(objective: Objective, m: int) -> tuple[int, Callable[[Float[Tensor, "k B P"]], Float[Tensor, "k B P"]]]:
     """B runs of m samples (of fewer, the last), and the product of the part of H of each with vectors of its own.
 
+    A run in which no target counts has no part of H, and is left out of the B.
+
     tr H is the trace of this block diagonal matrix, too, but a probe of it has a random vector of its own for every run: its
     variance is the sum of 2 ||H_b||_F^2, H_b the parts of H, which is up to B times smaller than 2 ||H||_F^2.
 

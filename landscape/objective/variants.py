@@ -233,10 +233,15 @@ class Variants(ABC):
         return self if n == self.samples else self._of(rows)
 
     def chunks(self, m: int) -> list[Self]:
-        """The same loss on consecutive runs of m samples; the last one may be shorter."""
+        """The same loss on consecutive runs of m samples; the last one may be shorter.
+
+        A run in which no target counts has no loss, and is left out.
+        """
         if m < 1:
             raise UsageError(f"expected chunks of at least 1 sample, found {m}", fix="the custom is 128")
-        return [self._of(rows) for rows in torch.arange(self.samples).split(m)]
+        runs = torch.arange(self.samples).split(m)
+        counts = torch.cat([b.sample_weights > 0 for b in self._engine.batches]).cpu()
+        return [self._of(rows) for rows in runs if bool(counts[rows].any())]
 
     def with_loss(self, loss: LossFunction) -> Self:
         """Another loss of (output, target) of the same network on the same data."""

@@ -40,8 +40,7 @@ class ShardedObjective:
     `landscape.sharded.exact_products`): the hooks of `fully_shard` cannot. Else they are central differences of gradients, with
     a step that is chosen once and an error from a Richardson pair. Values need forward passes only.
 
-    The network is evaluated in eval mode. Its weights are moved in place during a call, and restored to the bit after it; the
-    mode, the gradients and the placement of the weights are restored, too.
+    The network is in eval mode. A call moves its weights in place; they are restored to the bit, and mode and gradients, too.
 
     Args:
         model: wrapped by `torch.distributed.fsdp.fully_shard` on a mesh of one dimension with all processes; weights float32 or
@@ -152,15 +151,12 @@ class ShardedObjective:
 
         Raises:
             NumericalError: method="exact", and exact products are not to be had.
+            LostError: a check of exact products failed in some of the processes only.
         """
         return chosen(self, self._method, self._step)
 
     def exact_products(self) -> ExactProducts:
-        """Exact products, unchecked; `products` are checked ones.
-
-        Raises:
-            ValueError: the network cannot be run without the hooks of `fully_shard`.
-        """
+        """Exact products, unchecked; `products` are checked. Raises ValueError: the network cannot run without the hooks."""
         return ExactProducts(self._model, self._losses, partial(self._at, None), self.theta, self.weights)
 
     def hvp(self, v: Float[Tensor, " own"]) -> Float[Tensor, " own"]:
@@ -243,10 +239,7 @@ class ShardedObjective:
             self.weights.reshard()
 
     def _dealt(self) -> Iterator[tuple[Batch, float]]:
-        """This process's batches with their weights, one for every step of all processes.
-
-        A process that has no batch left takes part with weight 0, since every pass is collective.
-        """
+        """This process's batches with their weights, one a step; when none is left, of weight 0: every pass is collective."""
         size = self.members.size
         for first in range(0, len(self._batches), size):
             mine = first + self.members.rank

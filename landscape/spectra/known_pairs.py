@@ -15,6 +15,8 @@ ROOM = 1 << 26
 PAIR, PRODUCT = 3.5, 6.0
 # Work of the known pairs in products of H, and the share of all weight from which on more are not worth it.
 _PRODUCTS, _SHARE = 0.8, 0.97
+# Share of all weight below which pairs do not weigh much: probes would leave almost the same variance without them.
+_LITTLE = 0.1
 
 
 def how_many(objective: Objective, weights: np.ndarray, dim: int, basis: int) -> int:
@@ -43,7 +45,8 @@ def known_part(objective: Objective, pairs: Pairs, chosen: np.ndarray, gather: C
 
 
 def heaviest(objective: Objective) -> Known | None:
-    """The part of the heaviest pairs, in the weights themselves; None where there are no pairs, or none weighs much.
+    """The part of the heaviest pairs, in the weights themselves; None where there are no pairs, or those that it could
+    have weigh less than a tenth of all.
 
     Cost: a forward pass, and at most 0.8 products' worth of gradients.
     """
@@ -52,4 +55,6 @@ def heaviest(objective: Objective) -> Known | None:
         return None
     order = np.argsort(-pairs.weights, kind="stable")
     count = how_many(objective, pairs.weights[order], objective.dim, objective.plan.basis(1).size)
-    return known_part(objective, pairs, order[:count], lambda rows: rows, objective.dim) if count else None
+    if not pairs.weights[order[:count]].sum() > _LITTLE * pairs.weights.sum():
+        return None
+    return known_part(objective, pairs, order[:count], lambda rows: rows, objective.dim)

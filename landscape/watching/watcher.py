@@ -184,6 +184,8 @@ class Watch:
     def _read(self) -> Stepping | None:
         """How the optimizer steps now; a reason why there is no edge is remarked once."""
         if self._optimizer is None:
+            if "lambda_max" in self._measures:
+                self._remark("no edge for lambda_max: the watch was given no optimizer")
             return None
         try:
             found = read(self._optimizer, self._probe.weights)

@@ -29,3 +29,9 @@ def test_a_process_holds_one_layer_at_a_time():
     bound = 7 * found["part"] + 8 * found["layer"] + (12 << 20)  # libraries
     assert found["took"] <= bound
     assert bound < 6 * found["part"] + 2 * whole, "weights and vector gathered whole would not pass"
+
+
+@pytest.mark.slow  # likewise
+def test_missing_second_derivatives_are_found_and_an_error_of_one_process_is_named_in_all(tmp_path):
+    found = run("missing_worker.py", 2, tmp_path / "found.json")
+    assert found["alone"] == "process 1 of 2 alone: no room here"

@@ -12,6 +12,7 @@ from landscape.objective import Objective
 from landscape.results import Block
 from landscape.spectra import eigenpairs, spectrum
 from landscape.spectra.block_curvature import breakdown
+from landscape.spectra.known_pairs import heaviest
 
 
 def of_case(number: int) -> tuple[Objective, np.ndarray]:
@@ -75,6 +76,17 @@ def test_the_heaviest_pairs_make_the_traces_of_blocks_more_certain(monkeypatch):
     monkeypatch.setattr("landscape.spectra.block_curvature.heaviest", lambda objective: None)
     assert inside >= 35, inside
     assert width < 0.75 * run()[1]
+
+
+def test_pairs_that_weigh_little_are_not_looked_for():
+    """A quarter of the 103 weights bounds the number of pairs: enough for 90 of them, little for 900 that are much alike."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.Tanh(), torch.nn.Linear(10, 3))
+    x, y = torch.randn(300, 6), torch.randn(300, 3)
+    few, many = (Objective(model, torch.nn.MSELoss(), (x[:n], y[:n]), dtype="float64") for n in (30, 300))
+    assert len(heaviest(few).rows) == 25
+    assert heaviest(many) is None
+    assert many.spent.gradients < 25 / 300  # a check takes a few
 
 
 def test_layers_add_up_to_the_trace():

@@ -436,3 +436,19 @@ def test_a_misspelt_option_is_answered_with_its_name():
         with pytest.raises(TypeError, match=rf"^Watch got an unexpected keyword argument '{wrong}'; did you mean {right}\?$"):
             Watch(net, nn.CrossEntropyLoss(), data, **{wrong: None})
     assert Watch(net, nn.CrossEntropyLoss(), data, batch_size=2)(0) is not None
+
+
+def test_gaps_between_checks_are_said_and_dotted():
+    def history(*steps: int) -> WatchHistory:
+        return WatchHistory(
+            tuple(Check(s, 1.0, {"lambda_max": Estimate(2.0, 0.1, "residual")}, {}) for s in steps), budget=0.05
+        )
+
+    found = history(0, 900, 910, 920, 930)
+    assert found.gaps == ((0, 900),)
+    assert "nothing was measured between step 0 and 900, to keep to 5 % of the time" in str(found)
+    styles = [line.get_linestyle() for line in found.plot().get_lines() if line.get_marker() == "None"]
+    assert styles[:2] == [":", "-"]
+    assert history(0, 10, 20, 30, 40).gaps == ()
+    assert history(0, 900).gaps == ()  # two checks tell no usual distance
+    assert "nothing was measured" not in str(history(0, 10, 20, 30, 40))

@@ -64,7 +64,7 @@ def of_terms(
         lost = "" if reached or not value else f"; a half-width of {half / abs(value):.1%}"
         estimate = Estimate(value, deviation, "t", n, reached, remark + lost)
     rest = float(parts[1].value[0]) if len(parts) > 1 else 0.0
-    return with_data_error(shared, terms, place, (heavy, draws, 1), rest, estimate)
+    return _with_data_error(shared, terms, place, (heavy, draws), rest, estimate)
 
 
 def _planned(
@@ -130,8 +130,8 @@ def _spread(ratios: np.ndarray) -> float:
     return _CAUTION * max(float(ratios.std(ddof=1)), 0.02 * abs(float(ratios.mean())))
 
 
-def with_data_error(
-    shared: Shared, terms: Terms, place: int, found: tuple[int, int, int], rest: float, estimate: Estimate
+def _with_data_error(
+    shared: Shared, terms: Terms, place: int, found: tuple[int, int], rest: float, estimate: Estimate
 ) -> Estimate:
     """Attach the sampling error: what every sample adds to the trace.
 
@@ -140,16 +140,16 @@ def with_data_error(
     the residuals times the sizes.
 
     Args:
-        found: pairs that were found exactly, draws of the others, and the stage of these.
+        found: pairs that were found exactly, draws of the others.
         rest: tr(H - G).
     """
-    pairs, (heavy, draws, stage) = shared.pairs, found
+    pairs, (heavy, draws) = shared.pairs, found
     each = np.zeros(len(pairs.residuals))
     exactly = terms.of(np.arange(heavy))[:, place] if heavy else np.zeros(0)
     owner = pairs.sample if terms.length == len(pairs.sample) else np.arange(len(each))
     np.add.at(each, owner[terms.order[:heavy]], exactly)
     if heavy < len(terms):
-        ratios = terms.ratios(heavy, draws, stage)[:, place]
+        ratios = terms.ratios(heavy, draws, 1)[:, place]
         others = np.bincount(owner[terms.order[heavy:]], terms.weights[heavy:], len(each))
         side = np.ones(len(each)) if not isinstance(terms, Redrawn) else np.zeros(len(each))  # there it is mostly of the signs
         side[np.argsort(-others, kind="stable")[1::2]] *= -1.0

@@ -149,7 +149,7 @@ def paired_trace(
     rests = None if plain else shared.rests(units.mark, signs)
     name = "pairs" if gauss_newton else "exact diagonal" if plain else "control variate"
     found = of_terms(shared, terms, place, rests, name, relative_error, exact)
-    return probed(shared, terms, place, units, random, relative_error) if isinstance(found, str) else found
+    return probed(shared, terms, units, random, relative_error) if isinstance(found, str) else found
 
 
 def empirical_trace(objective: Objective, random: torch.Generator, relative_error: float, exact: bool) -> Estimate | str:

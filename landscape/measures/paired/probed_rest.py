@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from landscape import linalg
-from landscape.linalg.importance import PILOT, Redrawn, Terms
-from landscape.measures.paired.pair_plan import DEFAULT, expected_products, with_data_error
+from landscape.linalg.importance import Redrawn, Terms
+from landscape.measures.paired.pair_plan import DEFAULT, expected_products
 from landscape.measures.paired.shared_pairs import Shared
 from landscape.measures.running.coordinates import Coordinates
-from landscape.measures.running.shared_computations import operator
+from landscape.measures.running.shared_computations import data_probes, operator, with_data_error
 from landscape.objective import Objective, in_runs
 from landscape.results import Estimate
 from landscape.spectra import krylov
@@ -22,17 +22,17 @@ from landscape.spectra.known_pairs import ROOM, how_many, known_part
 _RUN, _BLOCKS = 16, 4
 
 
-def probed(
-    shared: Shared, terms: Terms, place: int, units: Coordinates, generator: torch.Generator, relative_error: float
-) -> Estimate:
+def probed(shared: Shared, terms: Terms, units: Coordinates, generator: torch.Generator, relative_error: float) -> Estimate:
     """tr B^T H B = tr K + tr(B^T H B - K), with K the part of the heaviest pairs in B^T G B; the second from probes.
 
     The pairs are gradients of single samples, much cheaper than a product of H, and they hold what H has of outliers at a
     trained minimum: Hutchinson's variance falls to that of what they leave. K is fixed before the probes are drawn, so that the
     estimate is unbiased and its interval is that of `landscape.linalg.trace_within`. Where a sample has so many pairs that none
-    weighs much, K is nothing, and every run of samples has a probe of its own. The sampling error is that of the pilot's pairs.
+    weighs much, K is nothing, and every run of samples has a probe of its own. The sampling error is that of v^T H_n v with a
+    few random v: what a sample adds to tr(H - G) is not small here, and of either sign.
 
-    Cost: 0.8 products' worth of pairs, a product for each probe, a further one for each Lanczos step where these pay.
+    Cost: 0.8 products' worth of pairs, a product for each probe, a further one for each Lanczos step where these pay, and 36
+    or 80 forward passes for the sampling error.
     """
     single = not isinstance(terms, Redrawn)
     goal = relative_error or DEFAULT
@@ -59,13 +59,9 @@ def probed(
         dtype=objective.dtype,
         device=objective.device,
     )
-    heavy, draws = (min(PILOT, len(terms)), 2 * PILOT) if single else (0, 2 * PILOT)
-    if heavy + draws >= len(terms) and single:
-        heavy, draws = len(terms), 0
-    part = float(terms.estimate(heavy, draws).value[place])
     ways = ([f"beside {kept} pairs exactly"] if kept else []) + ([f"in {runs} runs of samples"] if runs > 1 else [])
     named = replace(within, reason=f"probes: {', '.join([*ways, within.reason or 'a Krylov space'])}")
-    return with_data_error(shared, terms, place, (heavy, draws, 0), within.value - part, named)
+    return with_data_error(objective, named, data_probes(objective, generator, units))
 
 
 def _run(objective: Objective) -> int:

@@ -1,10 +1,12 @@
 """Drawing of a measure through a training run, against the edge of stability of its optimizer."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
@@ -32,8 +34,9 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
     """Draw a measure against the step (or epoch) of training, with its error, its edge and the loss of the probe batch.
 
     The edge, dashed, is the value above which the optimizer's steps diverge on a quadratic of that curvature. Error bars are
-    the intervals of the estimates (for an eigenvalue its residual). A hollow marker did not converge. A dotted line
-    is where the measure was first above its edge. The loss has an axis of its own at the right.
+    the intervals of the estimates (for an eigenvalue its residual). A hollow marker did not converge. The curve is dotted
+    across gaps, where nothing was measured. An upright dotted line is where the measure was first above its edge. The loss
+    has an axis of its own at the right.
 
     Args:
         history: what a watch measured.
@@ -55,7 +58,8 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
     finite = np.isfinite(values)
     log = asks_for_log([values, edges])
     label = quantity_name(name)
-    ax.plot(steps[finite], values[finite], color=BLUE, lw=1.2, zorder=2)
+    for at, height, line in _pieces(history, steps[finite], values[finite]):
+        ax.plot(at, height, line, color=BLUE, lw=1.2 if line == "-" else 0.8, zorder=2)
     for chosen, face, words in ((done & finite, BLUE, label), (~done & finite, "white", f"{label}, NOT converged")):
         if chosen.any():
             bars = np.where(np.isfinite(errors), errors, 0.0)[chosen]
@@ -77,8 +81,17 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
     unit = history.units.get(name)
     ax.set_ylabel(label if unit is None else f"{label} ({unit_text(unit)})")
     handles = ax.get_legend_handles_labels()[0] + _loss(history, ax)
+    if history.gaps:
+        handles.append(Line2D([], [], color=BLUE, ls=":", lw=0.8, label="nothing measured here"))
     legend_above(ax, handles)
     return ax
+
+
+def _pieces(history: WatchHistory, steps: np.ndarray, values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """A curve in pieces, solid between checks and dotted across gaps, in which nothing was measured."""
+    open_ = np.array([any(a <= start and end <= b for a, b in history.gaps) for start, end in pairwise(steps.tolist())])
+    cuts = [0, *(np.flatnonzero(np.diff(open_)) + 1).tolist(), len(steps) - 1] if len(open_) else [0, len(steps) - 1]
+    return [(steps[a : b + 1], values[a : b + 1], ":" if len(open_) and open_[a] else "-") for a, b in pairwise(cuts) if b >= a]
 
 
 def _loss(history: WatchHistory, ax: Axes) -> list[object]:
@@ -88,7 +101,9 @@ def _loss(history: WatchHistory, ax: Axes) -> list[object]:
     if not finite.any():
         return []
     other = ax.twinx()
-    (line,) = other.plot(history.steps[finite], losses[finite], color=GREY, lw=0.9, label="loss of the probe batch, right axis")
+    for at, height, style in _pieces(history, history.steps[finite], losses[finite]):
+        other.plot(at, height, style, color=GREY, lw=0.9 if style == "-" else 0.6)
+    line = Line2D([], [], color=GREY, lw=0.9, label="loss of the probe batch, right axis")
     if asks_for_log([losses[finite]]):
         log_axis(other, "y", losses[finite].min() / 1.6, losses[finite].max() * 1.6)
     else:

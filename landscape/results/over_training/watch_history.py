@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
+# A pair of checks is a gap if it is so many times as far apart as the median pair, of so many pairs at least.
+_WIDE, _PAIRS = 5, 3
+
 
 @dataclass(frozen=True, eq=False)
 class WatchHistory(Printed):
@@ -144,11 +147,26 @@ class WatchHistory(Printed):
                 columns[f"{name}_edge"] = _known(self.edges(name))
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
+    @property
+    def gaps(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of neighbouring checks that are over 5 times as far apart as the median pair: between them nothing is known."""
+        apart = np.diff(self.steps)
+        if len(apart) < _PAIRS:
+            return ()
+        wide = np.flatnonzero(apart > _WIDE * np.median(apart))
+        return tuple((int(self.steps[i]), int(self.steps[i + 1])) for i in wide)
+
     def notes(self) -> list[str]:
         """What stands under the table."""
         optimizer = [self.optimizer] if self.optimizer else []
         memorization = [] if self.memorization is None else [str(self.memorization)]
-        return [*optimizer, *map(self._told, self.alarms), *memorization, *self.remarks, self.time_line()]
+        unseen = [f"nothing was measured between {self.counted} {a} and {b}{self._deferred}" for a, b in self.gaps]
+        return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *self.remarks, self.time_line()]
+
+    @property
+    def _deferred(self) -> str:
+        """Why there are gaps, if that is known."""
+        return "" if self.budget is None else f", to keep to {100 * self.budget:.3g} % of the time"
 
     def from_the_start(self, alarm: Alarm) -> bool:
         """Whether a measure is above its edge at the first check that has both: nothing was crossed while it was watched."""
