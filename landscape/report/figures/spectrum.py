@@ -102,9 +102,10 @@ def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
     places = np.arange(len(values), dtype=float)
     if pairs.which == "both" and len(values) > 1:
         places[ranks < 0] += 1  # a gap for the spectrum in between
-    ax.axhline(0, color=GREY, lw=0.8, zorder=1)
-    _eigenvalue_scale(ax, values)
+    _eigenvalue_scale(ax, values, residuals)
     foot = ax.get_ylim()[0] if ax.get_yscale() == "log" else 0.0
+    if ax.get_yscale() != "log":  # which has no zero
+        ax.axhline(0, color=GREY, lw=0.8, zorder=1)
     ax.vlines(places, foot, values, color=BLUE, lw=1.2, alpha=0.6)
     for chosen, face, label in ((converged, BLUE, "converged"), (~converged, "white", "NOT converged")):
         if chosen.any():
@@ -194,11 +195,11 @@ def _ranks(pairs: Eigenpairs) -> np.ndarray:
     return np.concatenate([np.arange(1, top + 1), np.arange(top - count, 0)])
 
 
-def _eigenvalue_scale(ax: Axes, values: np.ndarray) -> None:
-    """Set a linear, log or symmetric log scale according to signs and range of the eigenvalues."""
+def _eigenvalue_scale(ax: Axes, values: np.ndarray, residuals: np.ndarray) -> None:
+    """Set a linear, log or symmetric log scale by signs and range of the eigenvalues; no log scale where one may be 0."""
     finite = values[np.isfinite(values)]
     size = np.abs(finite[finite != 0])
-    if asks_for_log([finite]):
+    if asks_for_log([finite]) and bool((values > residuals).all()):
         log_axis(ax, "y", finite.min() / 2, finite.max() * 2)
     elif size.size and size.max() / np.median(size) > DECADES_ASK:
         ax.set_yscale("symlog", linthresh=float(np.median(size)))
