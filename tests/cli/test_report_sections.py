@@ -64,6 +64,9 @@ def test_a_spectrum_of_some_weights_says_so(written, tmp_path):
     headings = [line for line in text.splitlines() if line.endswith(words) and line.startswith("net.safetensors (")]
     assert len(headings) == 2  # spectrum, layers
     assert f"spectrum of {headings[0]}" in text
+    done = landscape("spectrum", net, *FEW, "-k", 2, "--probes", 2, "--steps", 5, "--out", tmp_path / "ends")
+    assert re.findall(r"(?:yes|NO) +(largest|smallest)", done.out + done.err) == ["largest", "largest", "smallest", "smallest"]
+    assert "smallest" in re.findall(r"<td>(\w+)</td></tr>", (tmp_path / "r.html").read_text())
     assert "add up to the trace of the Hessian;" not in text
 
 

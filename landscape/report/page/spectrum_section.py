@@ -41,7 +41,10 @@ def spectra(
             figure = titled.figure_eigenvalues(pairs, provenance=record, caption=caption)
             entry["pictures"].append(picture(figure, words, f"eigenvalues {label}", records_csv(pairs.records())))
             estimates = [pairs.estimate(i) for i in range(len(pairs))]
-            rows = [(number(e.value, 6), number(e.stderr or 0.0, 2), e.converged) for e in estimates]
+            rows = [
+                (number(e.value, 6), number(e.stderr or 0.0, 2), e.converged, end)
+                for e, end in zip(estimates, pairs.ends(), strict=True)
+            ]
             entry["pairs"] = {"which": pairs.which, "matvecs": pairs.matvecs, "rows": rows}
         if batches is not None:
             entry["minibatches"] = _minibatches(label, batches, caption, record)
