@@ -19,6 +19,7 @@ def collect(directories: Iterable[Path]) -> Found:
     found: Found = {
         "sharpness": [], "groups": {}, "comparisons": [], "eigenpairs": {}, "densities": {}, "minibatches": {}, "blocks": {},
         "heads": {}, "slices": [], "certificates": {}, "watches": {}, "samples": {}, "information": {}, "commands": [],
+        "records": {},
     }  # fmt: skip
     for directory in directories:
         for path in sorted(directory.rglob("*.json")):
@@ -65,8 +66,12 @@ def _no_result(path: Path, found: str) -> MalformedError:
 
 
 def _label(document: dict[str, Any]) -> str:
-    """The checkpoint's name and the beginning of its digest, since two files may share a name."""
-    return f"{Path(document['checkpoint']).name} ({document['sha256'][:8]})"
+    """The checkpoint's name, the beginning of its digest, since two files may share a name, and which of its weights varied."""
+    from landscape.results.records.varying_weights import weights_words
+
+    record = document.get("provenance") or {}
+    part = f", {weights_words(record)}" if record.get("held_weights") else ""
+    return f"{Path(document['checkpoint']).name} ({document['sha256'][:8]}){part}"
 
 
 def _sharpness(found: Found, document: dict[str, Any], path: Path) -> None:
@@ -94,6 +99,8 @@ def _spectrum(found: Found, document: dict[str, Any], path: Path) -> None:
     from landscape.results import Block, Eigenpairs, MinibatchSpectra, SpectralDensity
 
     found["eigenpairs"][_label(document)] = Eigenpairs.from_json(document["eigenvalues"])
+    told = {key: document[key] for key in ("checkpoint", "sha256", "task", "samples") if key in document}
+    found["records"][_label(document)] = told | document.get("provenance", {})
     found["densities"][_label(document)] = SpectralDensity.from_json(document["density"])
     if "layers" in document:
         layers, filters = ([Block.from_json(b) for b in document.get(key, ())] for key in ("layers", "filters"))

@@ -289,12 +289,13 @@ def legend_columns(names: Sequence[str], inches: float) -> int:
     return next((n for n in range(len(names), 1, -1) if width(n) <= room), 1)
 
 
-def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
-    """Place the legend between title and axes, where it cannot cover the data, in as many columns as fit."""
+def legend_above(ax: Axes, handles: Sequence[Any], inches: float | None = None) -> None:
+    """Place the legend between title and axes, where it cannot cover the data, in as many columns as fit into `inches`."""
     names = [str(h.get_label()) for h in handles]
     figure = ax.get_figure()
     assert figure is not None  # axes that are drawn on belong to one
-    inches = ax.get_position().width * figure.get_figwidth() * 1.15  # type: ignore[union-attr]  # a Figure or a part of one
+    if inches is None:
+        inches = ax.get_position().width * figure.get_figwidth() * 1.15  # type: ignore[union-attr]  # a Figure or a part of one
     columns = legend_columns(names, inches)
     ax.legend(
         handles, names, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.3, borderaxespad=0.3

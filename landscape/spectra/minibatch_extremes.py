@@ -8,7 +8,7 @@ import torch
 from landscape.errors import UsageError
 from landscape.machine import progress
 from landscape.objective import Objective
-from landscape.results import MinibatchSpectra
+from landscape.results import Eigenpairs, MinibatchSpectra
 from landscape.spectra.hessian_spectrum import TOLERANCE, eigenpairs
 
 # Relative residual of a batch's eigenvalues, whose error is at most that; their spread over batches is far larger.
@@ -22,6 +22,7 @@ def minibatch_spectra(
     batches: int = 64,
     tol: float = _ENOUGH,
     generator: torch.Generator | None = None,
+    whole: Eigenpairs | None = None,
     seen: Callable[[MinibatchSpectra], None] | None = None,
 ) -> MinibatchSpectra:
     """Largest and smallest eigenvalue of the Hessian of every one of many mini-batches, and of all samples together.
@@ -37,6 +38,7 @@ def minibatch_spectra(
         batches: number of mini-batches.
         tol: relative residual of the eigenvalues of a mini-batch.
         generator: of the mini-batches; default seed 0.
+        whole: eigenpairs of both ends of the Hessian of all samples, if they are known; None computes one of each end.
         seen: called after every mini-batch from the second on with the result so far.
 
     Returns:
@@ -44,13 +46,15 @@ def minibatch_spectra(
         samples; those of one epoch share no samples.
 
     Raises:
-        UsageError: the size is not between 1 and the number of samples, there are fewer than two mini-batches, or the data
-            cannot be cut.
+        UsageError: the size is not between 1 and the number of samples, there are fewer than two mini-batches, the data
+            cannot be cut, or `whole` is of one end.
         NumericalError: the network fails the pre-flight check, or a product is not finite.
 
     Cost: some 15 to 40 products on `size` samples for each mini-batch, and a Lanczos run on all samples.
 
-    Accuracy: true residuals, ||H v - lambda v|| <= tol * max |lambda| for every mini-batch.
+    Accuracy: true residuals, ||H v - lambda v|| <= tol * max |lambda| for every mini-batch, told as at least the
+        rounding of a product, eps * max |lambda|. A lambda_min within its residual
+        of 0 counts neither as a saddle nor as none.
 
     Reference: Park and Kim 2022, arXiv:2202.06709, who take the Hessian of the regularised and augmented training loss, and
         eigenvalues by magnitude; here it is the loss as given, and both algebraic ends.
@@ -68,9 +72,14 @@ def minibatch_spectra(
     if batches < 2:
         raise UsageError(f"expected at least 2 mini-batches, found {batches}")
     random = generator or torch.Generator().manual_seed(0)
-    whole = eigenpairs(objective, 1, "both", tol=max(tol / 10, TOLERANCE[objective.dtype]))  # chooses the method for products
+    if whole is not None and whole.which != "both":
+        raise UsageError(f"expected eigenpairs of both ends, found the {whole.which} ones", fix='eigenpairs(..., which="both")')
+    known = whole
+    if known is None:  # which chooses the method for products
+        known = eigenpairs(objective, 1, "both", tol=max(tol / 10, TOLERANCE[objective.dtype]))
+    largest, smallest, spent = known.estimate(0), known.estimate(len(known) - 1), 0 if whole is not None else known.matvecs
     rows: list[tuple[np.ndarray, ...]] = []
-    start, matvecs = whole.vectors, 0
+    start, matvecs = known.vectors[[0, -1]] if len(known.vectors) else None, 0
 
     def result() -> MinibatchSpectra:
         values, residuals, converged = (np.stack([row[i][[0, -1]] for row in rows]) for i in range(3))
@@ -81,9 +90,9 @@ def minibatch_spectra(
             smallest=values[:, 1],
             residuals=residuals,
             converged=converged,
-            whole_largest=whole.estimate(0),
-            whole_smallest=whole.estimate(len(whole) - 1),
-            matvecs=matvecs + whole.matvecs,
+            whole_largest=largest,
+            whole_smallest=smallest,
+            matvecs=matvecs + spent,
         )
 
     alone = objective.alone()
@@ -92,7 +101,8 @@ def minibatch_spectra(
             for part in alone.minibatches(size, random):
                 pairs = eigenpairs(part, 1, "both", tol=tol, start=start, shard_basis=False)
                 start, matvecs = pairs.vectors, matvecs + pairs.matvecs
-                rows.append((pairs.values, pairs.residuals, pairs.converged))
+                rounding = torch.finfo(objective.dtype).eps * np.abs(pairs.values).max()
+                rows.append((pairs.values, np.maximum(pairs.residuals, rounding), pairs.converged))
                 if seen is not None and len(rows) > 1:
                     seen(result())
                 advance(1)

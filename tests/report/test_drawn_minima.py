@@ -52,6 +52,17 @@ def test_a_minimum_of_the_plane_beside_a_negative_eigenvalue_is_one_of_the_plane
     assert "A SADDLE LOOKS LIKE A MINIMUM" in figure_slice(hidden).get_supxlabel().replace("\n", " ")
 
 
+@pytest.mark.parametrize("at", [(-0.11, 1.15), (-0.123, -1.15)])
+def test_the_legend_of_the_bars_stays_in_the_figure(at):
+    """Beside wide names of the minima, for which the axes are narrow."""
+    minima = [replace(m, at=at, border=i > 0) for i, m in enumerate(valleys(None, 0.0123).merge_tree.minima)]
+    piece = replace(valleys(), merge_tree=MergeTree("loss", tuple(minima)))
+    figure = figure_merge_tree(piece)
+    box = figure.axes[0].get_legend().get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
 def test_the_figure_of_their_persistence_and_the_page_count_them():
     words = "2 minima of persistence above 0.25, 3 on the grid in all"
     assert words in figure_merge_tree(valleys()).get_supxlabel().replace("\n", " ")

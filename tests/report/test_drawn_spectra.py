@@ -1,5 +1,6 @@
 """Densities and eigenvalues as drawn."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import report_examples as examples
 
 from landscape.report import draw_density, draw_eigenvalues, figure_density
 from landscape.report.figures.spectrum import _wide_parts, draw_minibatch_spectra
-from landscape.results import Estimate, MinibatchSpectra
+from landscape.results import Eigenpairs, Estimate, MinibatchSpectra
 
 
 def test_density_band_and_scale():
@@ -158,3 +159,15 @@ def test_single_walls_of_the_band_are_not_filled():
     assert _wide_parts(parts).tolist() == [False] * 102 + [True] * 40
     assert not _wide_parts(np.array([False] * 60 + [True] + [False] * 60)).any()
     assert _wide_parts(np.ones(10, bool)).all()
+
+
+@pytest.mark.parametrize(("residual", "scale"), [(1e-9, "log"), (1e-5, "linear")])
+def test_eigenvalues_of_many_decades_are_drawn_without_a_warning(residual, scale):
+    """On a log scale, which has no zero; not where the residual of one reaches 0."""
+    values = np.array([0.7, 0.6, 0.4, 4e-6, 1e-6, 2e-8])
+    pairs = Eigenpairs(values, np.empty((0, 0)), np.full(6, residual), np.ones(6, bool), 9, "both")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ax = draw_eigenvalues(pairs)
+        ax.get_figure().draw_without_rendering()
+    assert ax.get_yscale() == scale

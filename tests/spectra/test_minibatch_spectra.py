@@ -12,7 +12,7 @@ from torch.func import functional_call, hessian
 import landscape as ls
 from landscape.errors import UsageError
 from landscape.report.exports.spreadsheet import minibatches_csv
-from landscape.results import MinibatchSpectra
+from landscape.results import Estimate, MinibatchSpectra
 
 SIZE, COUNT = 8, 7
 
@@ -69,6 +69,59 @@ def test_means_shares_and_forms(case):
     assert float(lines[1].split(",")[1]) == found.largest[0]
     counts = sum(bar.get_height() for bar in found.plot().patches)
     assert counts == 2 * COUNT
+
+
+@pytest.fixture(scope="module")
+def singular():
+    """The last layer of a network: softmax leaves the Hessian of its weights singular, so lambda_min is 0, never below."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 4))
+    x, y = torch.randn(96, 5), torch.randint(4, (96,))
+    objective = ls.Objective(net, nn.CrossEntropyLoss(), (x, y), params=["2.*"])
+    pairs = ls.eigenpairs(objective, 2, which="both")
+    return net, x, y, objective, pairs, ls.minibatch_spectra(objective, SIZE, batches=12, whole=pairs)
+
+
+def test_a_value_within_its_residual_is_no_sign(singular):
+    net, x, y, *_, found = singular
+    head = nn.Sequential(net[2]).double()
+    hidden = net[1](nn.functional.linear(x, net[0].weight, net[0].bias)).detach().double()
+    low, high = dense_ends(head, hidden[:SIZE], y[:SIZE])
+    assert abs(low) < 1e-12 * high  # the truth
+    assert (np.abs(found.smallest) <= found.residuals[:, 1]).all()
+    assert (found.negative.value, found.positive.value, found.untold.value) == (0, 0, 1)
+    assert set(found.signs) == {0}
+    assert not found.told()[1].any()
+    assert np.array_equal(found.told()[0], found.largest)
+    row = found.rows()[1]
+    assert row[1] == row[-1] == "0 within its residual"
+    assert row[3] == "0, 0, 0"
+    assert float(row[-2]) == pytest.approx(found.residuals[:, 1].max(), rel=0.05)
+    assert "cannot be told in 100 %" in str(found)
+    assert found.to_json()["untold"]["value"] == 1
+    assert "cannot be told" in minibatches_csv(found)
+    assert {r["lambda_min_sign"] for r in found.records()} == {"cannot be told"}
+    assert not found.to_xarray()["lambda_min_sign"].values.any()
+    axes = found.plot(caption=True)
+    assert f"{len(found)} are 0 within its residual" in axes.get_legend().get_texts()[0].get_text()
+    assert "cannot be told in 100 %" in " ".join(t.get_text() for t in axes.get_figure().texts)
+
+
+def test_signs_beyond_the_residual_count():
+    values, residuals = np.array([-3.0, -1.0, 0.0, 1.0, 3.0]), np.full((5, 2), 2.0)
+    one = Estimate(5.0, 0.1, "residual", 3)
+    found = MinibatchSpectra(4, 20, values + 9, values, residuals, np.ones((5, 2), bool), one, one, 9)
+    assert found.signs.tolist() == [-1, 0, 0, 0, 1]
+    assert [e.value for e in (found.negative, found.positive, found.untold)] == [0.2, 0.2, 0.6]
+    assert found.sign_words().tolist() == ["negative", *["cannot be told"] * 3, "positive"]
+
+
+def test_all_samples_have_one_smallest_eigenvalue(singular):
+    *_, objective, pairs, found = singular
+    assert found.whole_smallest.value == pairs.values[-1]
+    assert found.whole_largest.value == pairs.values[0]
+    with pytest.raises(UsageError, match="expected eigenpairs of both ends, found the largest ones"):
+        ls.minibatch_spectra(objective, SIZE, whole=ls.eigenpairs(objective, 1))
 
 
 def test_refusals(case):

@@ -75,6 +75,6 @@ def run(
     except OSError as error:
         raise UsageError(f"expected to write {out}, found: {error.strerror}", fix="choose another --out") from None
     write_report(out, title=title, sharpness=sharpness, interactive=turned, captions=not clean, **found)
-    counts = {"sharpness": len(sharpness)} | {name: len(things) for name, things in found.items()}
+    counts = {"sharpness": len(sharpness)} | {name: len(things) for name, things in found.items() if name != "records"}
     terminal.document({"schema": 1, "report": str(out), "holds": counts})
     terminal.written([out])

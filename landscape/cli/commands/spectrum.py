@@ -92,10 +92,10 @@ def run(
     axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
     pairs, density = spectrum(objective, count, probes=probes, steps=steps, scale=axis, generator=seeded(common.seed))
     rows = [
-        (f"{v:.6g}", f"{r:.1e}", "yes" if ok else "NO")
-        for v, r, ok in zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
+        (f"{v:.6g}", f"{r:.1e}", "yes" if ok else "NO", end)
+        for v, r, ok, end in zip(pairs.values, pairs.residuals, pairs.converged, pairs.ends(), strict=True)
     ]
-    terminal.table(("eigenvalue", "residual", "converged"), rows)
+    terminal.table(("eigenvalue", "residual", "converged", "end"), rows)
     terminal.line(f"{density.matvecs} Hessian-vector products for the density, {pairs.matvecs} more for the eigenvalues")
     minimum = stationarity(
         objective, {"lambda_max": pairs.estimate(0), "lambda_min": pairs.estimate(len(pairs) - 1)}, seed=common.seed
@@ -129,7 +129,9 @@ def run(
     if per_batch:
         so_far: deque[MinibatchSpectra] = deque(maxlen=1)
         try:
-            found = minibatch_spectra(objective, size, batches=batches, generator=seeded(common.seed), seen=so_far.append)
+            found = minibatch_spectra(
+                objective, size, batches=batches, generator=seeded(common.seed), whole=pairs, seen=so_far.append
+            )
         except KeyboardInterrupt:
             for part in so_far:
                 _tell_minibatches(terminal, part, folder, document)
@@ -156,7 +158,7 @@ def run(
     terminal.written(folder.written)
 
 
-_BATCH_HEAD = ("", "mean over mini-batches", "95 %", "quartiles", "range", "all samples")
+_BATCH_HEAD = ("", "mean over mini-batches", "95 %", "quartiles", "range", "residual at most", "all samples")
 _BLOCK_HEAD = ("weights", "trace", "", "lambda_max", "", "of top eigenvector")
 _SHOWN = 15
 
@@ -169,7 +171,7 @@ def _tell_minibatches(
     from landscape.report.exports.spreadsheet import minibatches_csv
 
     terminal.table(_BATCH_HEAD, found.rows())
-    terminal.line(str(found).splitlines()[-1].strip())
+    terminal.line(found.share_words())
     terminal.unconverged += [] if found.converged.all() else ["eigenvalues of mini-batches"]
     document["minibatches"] = found.to_json()
     write(folder.file("minibatches.csv"), minibatches_csv(found).encode())

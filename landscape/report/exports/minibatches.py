@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def minibatch_dataset(found: MinibatchSpectra) -> "xarray.Dataset":
-    """`lambda_max` and `lambda_min` of every mini-batch, with residuals, along the dimension "minibatch".
+    """`lambda_max` and `lambda_min` of every mini-batch, residuals and signs of lambda_min, along "minibatch".
 
     Raises:
         UsageError: xarray is not installed.
@@ -27,6 +27,11 @@ def minibatch_dataset(found: MinibatchSpectra) -> "xarray.Dataset":
         "lambda_min": ("minibatch", found.smallest, unit),
         "lambda_max_residual": ("minibatch", found.residuals[:, 0], unit),
         "lambda_min_residual": ("minibatch", found.residuals[:, 1], unit),
+        "lambda_min_sign": (
+            "minibatch",
+            found.signs.astype(np.int8),
+            {"comment": "0: within its residual of 0, cannot be told"},
+        ),
         "converged": ("minibatch", found.converged.all(1).astype(np.int8), {}),
     }
     return xarray.Dataset(

@@ -92,12 +92,14 @@ def blocks_csv(blocks: Sequence[Block]) -> str:
 
 
 def minibatches_csv(found: MinibatchSpectra) -> str:
-    """One row per mini-batch: lambda_max and lambda_min with their residuals, and whether they converged."""
+    """One row per mini-batch: lambda_max and lambda_min with their residuals, its sign, and whether they converged."""
     rows: list[dict[str, Any]] = []
+    signs = found.sign_words()
     for i in range(len(found)):
         row: dict[str, Any] = {"minibatch": i, "lambda_max": _number(float(found.largest[i]))}
         row |= {"lambda_max_residual": _number(float(found.residuals[i, 0])), "lambda_min": _number(float(found.smallest[i]))}
-        row |= {"lambda_min_residual": _number(float(found.residuals[i, 1])), "converged": bool(found.converged[i].all())}
+        row |= {"lambda_min_residual": _number(float(found.residuals[i, 1])), "lambda_min_sign": str(signs[i])}
+        row |= {"converged": bool(found.converged[i].all())}
         rows.append(row)
     return records_csv(rows)
 

@@ -19,6 +19,7 @@ from landscape.report.style import (
     short,
 )
 from landscape.results import Eigenpairs, MinibatchSpectra, SpectralDensity
+from landscape.results.spectra.minibatch_spectra import NOTHING
 
 EIGENVALUE = "eigenvalue λ of the Hessian (loss / weight²)"
 
@@ -101,9 +102,10 @@ def draw_eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
     places = np.arange(len(values), dtype=float)
     if pairs.which == "both" and len(values) > 1:
         places[ranks < 0] += 1  # a gap for the spectrum in between
-    ax.axhline(0, color=GREY, lw=0.8, zorder=1)
-    _eigenvalue_scale(ax, values)
+    _eigenvalue_scale(ax, values, residuals)
     foot = ax.get_ylim()[0] if ax.get_yscale() == "log" else 0.0
+    if ax.get_yscale() != "log":  # which has no zero
+        ax.axhline(0, color=GREY, lw=0.8, zorder=1)
     ax.vlines(places, foot, values, color=BLUE, lw=1.2, alpha=0.6)
     for chosen, face, label in ((converged, BLUE, "converged"), (~converged, "white", "NOT converged")):
         if chosen.any():
@@ -138,23 +140,28 @@ def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> A
     """Draw how lambda_max and lambda_min are distributed over mini-batches, as histograms; lines for all samples together.
 
     The axis is a symmetric logarithm if lambda_max alone spans more than two decades, or if one of the two histograms would be
-    narrower than a hundredth of a linear axis, where nobody would see it.
+    narrower than a hundredth of a linear axis, where nobody would see it. Values within their residuals of 0 are drawn at 0.
     """
     ax = new_axes() if ax is None else ax
-    log = bool((found.largest > 0).all()) and (asks_for_log([found.largest.tolist()]) or _too_narrow(found))
+    largest, smallest = found.told()
+    log = bool((largest > 0).all()) and (asks_for_log([largest.tolist()]) or _too_narrow(found))
     for values, whole, color, name in (
-        (found.smallest, found.whole_smallest.value, VERMILLION, "lambda_min"),
-        (found.largest, found.whole_largest.value, BLUE, "lambda_max"),
+        (smallest, found.whole_smallest.value, VERMILLION, "lambda_min"),
+        (largest, found.whole_largest.value, BLUE, "lambda_max"),
     ):
         bins = np.histogram_bin_edges(np.arcsinh(values / _unit(found)) if log else values, bins="auto")
+        if np.ptp(values) == 0:  # one bar, a fiftieth of the axis wide
+            ends = np.arcsinh(np.array(_ends(found)) / _unit(found)) if log else np.array(_ends(found))
+            bins = bins.mean() + np.array([-0.01, 0.01]) * (float(np.ptp(ends)) or 1.0)
         edges = np.sinh(bins) * _unit(found) if log else bins
         edges[[0, -1]] = min(edges[0], values.min()), max(edges[-1], values.max())  # which rounding may leave outside
-        ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=f"{name} of {len(found)} mini-batches of {found.size}")
+        none = int((values == 0).sum())
+        label = f"{name} of {len(found)} mini-batches of {found.size}"
+        ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=label + (f", {none} are {NOTHING}" if none else ""))
         ax.axvline(whole, color=color, lw=1.3, ls="--", label=f"{name} of all {found.samples:,} samples")
     if log:
         ax.set_xscale("symlog", linthresh=_unit(found), linscale=0.5)
-        ends = [*found.smallest, *found.largest, found.whole_smallest.value, found.whole_largest.value, 0.0]
-        low, high = np.arcsinh(np.array([min(ends), max(ends)]) / _unit(found))
+        low, high = np.arcsinh(np.array([min(_ends(found)), max(_ends(found))]) / _unit(found))
         ax.set_xlim(*(np.sinh([low - 0.4, high + 0.4]) * _unit(found)))
         _symlog_ticks(ax, _unit(found))
     ax.axvline(0, color=GREY, lw=0.8)
@@ -166,14 +173,18 @@ def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> A
 
 def _too_narrow(found: MinibatchSpectra) -> bool:
     """Whether one end's values would fill less than a hundredth of a linear axis."""
-    spreads = [float(np.ptp(values)) for values in (found.smallest, found.largest)]
-    ends = [*found.smallest, *found.largest, found.whole_smallest.value, found.whole_largest.value, 0.0]
-    return min(spreads) * DECADES_ASK < float(np.ptp(ends))
+    spreads = [float(np.ptp(values)) for values in found.told()]
+    return min(spreads) * DECADES_ASK < float(np.ptp(_ends(found)))
+
+
+def _ends(found: MinibatchSpectra) -> list[float]:
+    """All that the axis must reach."""
+    return [*np.concatenate(found.told()).tolist(), found.whole_smallest.value, found.whole_largest.value, 0.0]
 
 
 def _unit(found: MinibatchSpectra) -> float:
     """Where the symmetric logarithm of mini-batches' eigenvalues becomes linear: below every lambda_max and |lambda_min|."""
-    sizes = np.abs([*found.smallest, *found.largest])
+    sizes = np.abs(np.concatenate(found.told()))
     return float(sizes[sizes > 1e-9 * sizes.max()].min())
 
 
@@ -184,11 +195,11 @@ def _ranks(pairs: Eigenpairs) -> np.ndarray:
     return np.concatenate([np.arange(1, top + 1), np.arange(top - count, 0)])
 
 
-def _eigenvalue_scale(ax: Axes, values: np.ndarray) -> None:
-    """Set a linear, log or symmetric log scale according to signs and range of the eigenvalues."""
+def _eigenvalue_scale(ax: Axes, values: np.ndarray, residuals: np.ndarray) -> None:
+    """Set a linear, log or symmetric log scale by signs and range of the eigenvalues; no log scale where one may be 0."""
     finite = values[np.isfinite(values)]
     size = np.abs(finite[finite != 0])
-    if asks_for_log([finite]):
+    if asks_for_log([finite]) and bool((values > residuals).all()):
         log_axis(ax, "y", finite.min() / 2, finite.max() * 2)
     elif size.size and size.max() / np.median(size) > DECADES_ASK:
         ax.set_yscale("symlog", linthresh=float(np.median(size)))

@@ -35,7 +35,7 @@ from landscape.report.figures.ranked_samples import are_images, draw_ranked_imag
 from landscape.report.figures.spectrum import draw_minibatch_spectra, resolution
 from landscape.report.over_training.history import Run
 from landscape.report.quantities import quantity_name
-from landscape.report.style import number_of, unit_text
+from landscape.report.style import number_of, short, unit_text
 from landscape.report.surfaces.coarse import preview, show_whole_span
 from landscape.report.surfaces.tracks import track_line
 from landscape.report.words_around import finish
@@ -90,11 +90,10 @@ def figure_minibatch_spectra(
     caption: bool = True,
 ) -> Figure:
     """`draw_minibatch_spectra` with title, the share of saddles, and caption."""
-    low, high = found.negative.interval() or (0.0, 1.0)
-    saddles = f"lambda_min below 0 in {found.negative.value:.0%} of them [{low:.0%}, {high:.0%}]"
     lost = int((~found.converged).any(1).sum())
     state = f"{lost} of {len(found)} mini-batches NOT converged" if lost else "all eigenvalues converged"
-    return finish(draw_minibatch_spectra(found), title, [f"{saddles}; {state}", subject_line(provenance)], caption)
+    state += f", residuals of lambda_min ≤ {short(float(found.residuals[:, 1].max()), 2)}"
+    return finish(draw_minibatch_spectra(found), title, [f"{found.share_words()}; {state}", subject_line(provenance)], caption)
 
 
 def figure_breakdown(

@@ -59,6 +59,7 @@ def write_report(
     watches: Mapping[str, WatchHistory] | None = None,
     samples: Mapping[str, SampleScores] | None = None,
     information: Mapping[str, Information] | None = None,
+    records: Mapping[str, Mapping[str, Any]] | None = None,
     commands: Sequence[str] = (),
     interactive: bool = False,
     captions: bool = True,
@@ -87,6 +88,7 @@ def write_report(
         watches: run -> what was measured through its training.
         samples: label -> scores of single samples.
         information: label -> mutual information of layers.
+        records: label -> provenance of its spectrum, mini-batches and blocks.
         commands: command lines that reproduce the results.
         interactive: planes are surfaces to turn, by mouse or keyboard; needs plotly and adds about 2 MB to the file.
         captions: whether figures have title and caption; the text of the page is the same.
@@ -108,7 +110,7 @@ def write_report(
     grouped = [s for members in (groups or {}).values() for s in members]
     shown = [*sharpness, *(s for s in grouped if (s.checkpoint, s.sha256) not in listed)]
     names = labels(shown)
-    stored = StoredTexts()
+    stored, told = StoredTexts(), records or {}
     planes = interactive and any(piece.dim == 2 for piece in slices)
     page: dict[str, Any] = {
         "title": label_text(title, 200),
@@ -116,10 +118,10 @@ def write_report(
         "summary": summary(shown, names),
         "comparison": by_group(shown, names, groups, captions),
         "comparisons": [compared(c, captions) for c in comparisons],
-        "provenance": provenance(shown, names),
-        "spectra": spectra(eigenpairs or {}, densities or {}, minibatches or {}, captions),
-        "blocks": [layers(label, *both, captions) for label, both in (blocks or {}).items()],
-        "heads": [head_entry(label, found, captions) for label, found in (heads or {}).items() if found],
+        "provenance": provenance(shown, names, told),
+        "spectra": spectra(eigenpairs or {}, densities or {}, minibatches or {}, captions, told),
+        "blocks": [layers(label, *both, captions, told.get(label)) for label, both in (blocks or {}).items()],
+        "heads": [head_entry(label, found, captions, told.get(label)) for label, found in (heads or {}).items() if found],
         "slices": slice_entries(slices, captions, interactive, stored),
         "certificates": [
             entry for name, pairs in (certificates or {}).items() for entry in certificate_entries(name, pairs, captions)

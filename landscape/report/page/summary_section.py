@@ -143,15 +143,19 @@ def _basis(settings: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, [number_of(settings["vectors"], "vector"), size, place]))
 
 
-def provenance(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | None:
-    """Provenance of each checkpoint's results; missing entries are dashes."""
-    if not results:
+def provenance(
+    results: Sequence[Sharpness], names: list[str], records: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Provenance of each checkpoint's results, then of spectra (`records`, by label); missing entries are dashes."""
+    if not results and not records:
         return None
     columns = []
     for r in results:
         own = {"checkpoint": r.checkpoint, "sha256": r.sha256, "task": r.task, "samples": f"{r.samples:,}"}
         spent = sum(m.matvecs for m in r.measures.values())
         columns.append(own | dict(entries(r.provenance)) | {"Hessian products": f"{spent:,}"})
+    columns += [dict(entries(record)) for record in records.values()]
+    names = [*names, *(f"spectrum of {label_text(label)}" for label in records)]
     keys = list(dict.fromkeys(key for column in columns for key in column))
     rows = [(label_text(key), [DASH if c.get(key) is None else label_text(c[key], 300) for c in columns]) for key in keys]
     return {"names": names, "rows": rows}

@@ -121,7 +121,11 @@ def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="y")
     ax.set_xlabel(label_of(piece, tree.quantity) + (", log scale" if log else ""))
     ax.set_ylabel("minimum at")
-    legend_above(ax, _legend(tree, piece, drawn))
+    labels = max(len(_name(i, m)) for i, m in enumerate(drawn, 1))
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # axes that are drawn on belong to one
+    # Beside the labels, of 0.07 inches a character, and the axis title; then, of one entry a row, the long first one fits.
+    legend_above(ax, _legend(tree, piece, drawn), figure.get_figwidth() - 0.07 * labels - 0.5)
     return ax
 
 

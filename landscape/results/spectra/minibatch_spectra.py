@@ -10,6 +10,8 @@ from landscape.results.drawing import drawn, plotted
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed, rows_of
 
+NOTHING = "0 within its residual"
+
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
@@ -25,6 +27,8 @@ class MinibatchSpectra(Printed):
         largest, smallest: (b,) lambda_max and lambda_min of every mini-batch.
         residuals, converged: (b, 2) of both.
         whole_largest, whole_smallest: those of the Hessian of all samples.
+        negative, positive, untold: shares of the mini-batches whose lambda_min is below 0, above 0, or within its residual of
+            0, where its sign cannot be told; they add up to 1.
         matvecs: products on a mini-batch, and those on all samples.
     """
 
@@ -54,8 +58,41 @@ class MinibatchSpectra(Printed):
     @property
     def negative(self) -> Estimate:
         """Share of the mini-batches whose lambda_min is below zero by more than its residual."""
-        below = self.smallest < -self.residuals[:, 1]
-        return Estimate(float(below.mean()), float(below.std() / len(self) ** 0.5), "proportion", len(self))
+        return self._share(self.signs < 0)
+
+    @property
+    def positive(self) -> Estimate:
+        """Share of the mini-batches whose lambda_min is above zero by more than its residual."""
+        return self._share(self.signs > 0)
+
+    @property
+    def untold(self) -> Estimate:
+        """Share of the mini-batches whose lambda_min is 0 within its residual: neither a saddle nor none."""
+        return self._share(self.signs == 0)
+
+    @property
+    def signs(self) -> np.ndarray:
+        """(b,) sign of every lambda_min: -1, 1, or 0 where it is within its residual of 0."""
+        signs: np.ndarray = np.sign(self.told()[1]).astype(int)
+        return signs
+
+    def told(self) -> tuple[np.ndarray, np.ndarray]:
+        """(b,) lambda_max and lambda_min, 0 where they are within their residuals of 0."""
+        both = zip((self.largest, self.smallest), self.residuals.T, strict=True)
+        large, small = (np.where(np.abs(values) <= residuals, 0.0, values) for values, residuals in both)
+        return large, small
+
+    def share_words(self) -> str:
+        """How often lambda_min is below 0, with its 95 % interval, and how often its sign cannot be told."""
+        low, high = self.negative.interval() or (0.0, 1.0)
+        below = f"lambda_min below 0 in {100 * self.negative.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of them"
+        if not self.untold.value:
+            return below
+        above, untold = 100 * self.positive.value, 100 * self.untold.value
+        return f"{below}, above 0 in {above:.0f} %, cannot be told in {untold:.0f} %: {NOTHING}"
+
+    def _share(self, chosen: np.ndarray) -> Estimate:
+        return Estimate(float(chosen.mean()), float(chosen.std() / len(self) ** 0.5), "proportion", len(self))
 
     def _mean(self, values: np.ndarray) -> Estimate:
         lost = int((~self.converged).any(1).sum())
@@ -63,17 +100,25 @@ class MinibatchSpectra(Printed):
         return Estimate(float(values.mean()), float(values.std(ddof=1) / len(self) ** 0.5), "t", len(self), not lost, reason)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells: quantity, mean over mini-batches, its 95 % interval, quartiles, range, and of all samples together."""
+        """Cells: quantity, mean over mini-batches, its 95 % interval, quartiles, range, largest residual, and of all samples.
+
+        Values within their residuals of 0 are 0; a mean is if it is within the mean residual, which bounds its error.
+        """
         out: list[tuple[str, ...]] = []
-        for name, values, mean, whole in (
-            ("lambda_max", self.largest, self.mean_largest, self.whole_largest),
-            ("lambda_min", self.smallest, self.mean_smallest, self.whole_smallest),
+        for name, values, residuals, mean, whole in zip(
+            ("lambda_max", "lambda_min"),
+            self.told(),
+            self.residuals.T,
+            (self.mean_largest, self.mean_smallest),
+            (self.whole_largest, self.whole_smallest),
+            strict=True,
         ):
-            low, mid, high = np.quantile(values, (0.25, 0.5, 0.75))
+            low, mid, high = (f"{q:.4g}" for q in np.quantile(values, (0.25, 0.5, 0.75)))
+            nothing = abs(mean.value) <= residuals.mean()
+            average = (NOTHING, "") if nothing else (f"{mean.value:.5g}", mean.doubt())
             ends = f"{values.min():.4g} to {values.max():.4g}"
-            out.append(
-                (name, f"{mean.value:.5g}", mean.doubt(), f"{low:.4g}, {mid:.4g}, {high:.4g}", ends, f"{whole.value:.5g}")
-            )
+            together = NOTHING if abs(whole.value) <= (whole.stderr or 0.0) else f"{whole.value:.5g}"
+            out.append((name, *average, f"{low}, {mid}, {high}", ends, f"{residuals.max():.1e}", together))
         return out
 
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
@@ -88,7 +133,7 @@ class MinibatchSpectra(Printed):
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
         arrays = {name: np.asarray(getattr(self, name)).tolist() for name in ("largest", "smallest", "residuals", "converged")}
-        estimates = ("whole_largest", "whole_smallest", "mean_largest", "mean_smallest", "negative")
+        estimates = ("whole_largest", "whole_smallest", "mean_largest", "mean_smallest", "negative", "positive", "untold")
         own: dict[str, Any] = {"size": self.size, "samples": self.samples, "matvecs": self.matvecs}
         return own | arrays | {name: getattr(self, name).to_json() for name in estimates}
 
@@ -102,12 +147,16 @@ class MinibatchSpectra(Printed):
 
     def cells(self) -> Cells:
         """Both eigenvalues over the mini-batches, and how often the smallest is negative."""
-        low, high = self.negative.interval() or (0.0, 1.0)
-        share = f"lambda_min below 0 in {100 * self.negative.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of them"
-        head = ("", "mean", "95 %", "quartiles", "range", "all samples")
-        return Cells(head, self.rows(), (f"{len(self)} mini-batches of {self.size} of {self.samples} samples",), (share,))
+        head = ("", "mean", "95 %", "quartiles", "range", "residual at most", "all samples")
+        before = (f"{len(self)} mini-batches of {self.size} of {self.samples} samples",)
+        return Cells(head, self.rows(), before, (self.share_words(),))
 
     def records(self) -> list[Mapping[str, Any]]:
         """One row per mini-batch."""
         columns = {"lambda_max": self.largest, "lambda_min": self.smallest, "converged": np.asarray(self.converged.all(1))}
-        return rows_of(columns | {"residual_max": self.residuals[:, 0], "residual_min": self.residuals[:, 1]})
+        columns |= {"residual_max": self.residuals[:, 0], "residual_min": self.residuals[:, 1]}
+        return rows_of(columns | {"lambda_min_sign": self.sign_words()})
+
+    def sign_words(self) -> np.ndarray:
+        """(b,) "negative", "positive", or "cannot be told", of every lambda_min."""
+        return np.array(["cannot be told", "positive", "negative"])[self.signs]

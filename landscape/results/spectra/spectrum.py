@@ -51,6 +51,11 @@ class Eigenpairs(Printed):
         reason = remark if ok else f"residual {self.residuals[i]:.2e} after {self.matvecs} products"
         return Estimate(float(self.values[i]), float(self.residuals[i]), "residual", self.matvecs, ok, reason)
 
+    def ends(self) -> list[str]:
+        """Which end of the spectrum each eigenvalue is of: "largest" or "smallest"."""
+        top = {"largest": len(self), "smallest": 0}.get(self.which, -(-len(self) // 2))
+        return ["largest"] * top + ["smallest"] * (len(self) - top)
+
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the eigenvalues and residuals; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)
