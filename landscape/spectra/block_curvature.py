@@ -71,7 +71,7 @@ def breakdown(
         >>> net = nn.Linear(2, 2, bias=False)
         >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> blocks = breakdown(Objective(net, nn.MSELoss(), (x, torch.zeros(2, 2))), filters=True)
-        >>> [(b.name, b.trace.value, round(b.lambda_max.value, 4)) for b in blocks]
+        >>> [(b.name, round(b.trace.value, 4), round(b.lambda_max.value, 4)) for b in blocks]
         [('(model)', 5.0, 2.0), ('(model)[0]', 2.5, 2.0), ('(model)[1]', 2.5, 2.0)]
     """
     random = default_generator(generator)

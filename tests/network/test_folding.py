@@ -127,7 +127,7 @@ def test_kept_graphs_give_the_same_products_and_are_let_go():
     v = torch.randn(3, first.dim, dtype=torch.float64)
     fresh, again = first.hvp(v), first.hvp(v)
     assert torch.equal(fresh, again)
-    assert torch.equal(first.hvp(v[1]), fresh[1])
+    torch.testing.assert_close(first.hvp(v[1]), fresh[1], rtol=1e-12, atol=1e-14)  # of one vector, sums may round otherwise
     assert first._engine._kept._graphs
     second.hvp(v)
     assert not first._engine._kept._graphs  # one network at a time

@@ -67,7 +67,6 @@ def run(
         inputs |= {k: getattr(common, k) for k in ("seed", "samples", "dtype")}
         OutputDirectory.allow(common.out, inputs)
         folder = OutputDirectory(common.out, inputs)
-    from landscape.report.exports.spreadsheet import table_csv
 
     results: list[Sharpness] = []
     failures: list[LandscapeError] = []
@@ -104,6 +103,8 @@ def run(
     if results:
         terminal.document(document)
         if folder is not None:
+            from landscape.report.exports.spreadsheet import table_csv
+
             write(folder.file("sharpness.csv"), table_csv(results).encode())
             folder.json("sharpness.json", document)
             terminal.written(folder.written)
