@@ -3,8 +3,10 @@
 import atexit
 import json
 import os
+import re
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from landscape.machine.files import create, is_part, read_json, sweep, write
 from landscape.machine.json_values import differences, plain
 
 _RECORD = "run.json"
+_START = re.compile(r"start-[0-9a-f]{8}\.json")  # what a run chose before its first result
 _LARGEST = 16 << 20  # largest record in bytes: room for the digests of a hundred thousand files
 
 
@@ -83,8 +86,18 @@ class OutputDirectory:
                 raise _unusable(self._path, error) from error
             self.written.append(create(record, (json.dumps(self.inputs, indent=2) + "\n").encode()))
             _compare(self._path, self.inputs, partly=False)  # another command may have been first
+            for left in self._path.glob("start-*.json"):  # of runs with other inputs that came to no result
+                left.unlink(missing_ok=True)
             sweep(self._path)
         return self._path
+
+    def start(self, inputs: dict[str, Any]) -> Path:
+        """Path of the file for what is chosen before the first result with these inputs.
+
+        The directory belongs to no run until the first result is there.
+        """
+        text = json.dumps(_recorded(inputs), sort_keys=True)
+        return self._own / f"start-{zlib.crc32(text.encode()):08x}.json"
 
     def file(self, name: str) -> Path:
         """Path of a file to write, added to the list of written files."""
@@ -111,7 +124,8 @@ def _without_work(value: Any) -> Any:
 def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
     """Refuse a directory that holds another run or unrelated files."""
     try:
-        held = [p.name for p in path.iterdir() if not is_part(p.name)]  # partial files: a command was killed or is running
+        # Partial files: a command was killed or is running.
+        held = [p.name for p in path.iterdir() if not is_part(p.name) and not _START.fullmatch(p.name)]
     except OSError as error:
         raise _unusable(path, error) from error
     if _RECORD in held:
@@ -141,4 +155,7 @@ def _compare(path: Path, inputs: dict[str, Any], partly: bool) -> None:
         return
     parts = [{k: record.get(k) for k in differing} for record in (there, inputs)] if differing else []
     what = f"it differs in {differences(*parts)}" if parts else why
-    raise UsageError(f"expected {path} to be new, found another run there: {printable(what)}", fix="choose another --out")
+    raise UsageError(
+        f"expected {path} to be new or of this same run, found another run there: {printable(what)}",
+        fix="choose another --out, or delete that folder to start again",
+    )

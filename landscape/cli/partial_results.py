@@ -1,8 +1,11 @@
 """Measures of each checkpoint, saved in the output directory as soon as they are computed."""
 
+import shlex
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from landscape.cli import processes
 from landscape.cli.terminal import Terminal
 from landscape.machine.distributed import group
 
@@ -45,11 +48,30 @@ class Keeping:
         manifest = inputs | provenance(objective, seed)
         manifest |= {f"digest of {what}": digest for what, digest in objective.fingerprints.items()}
         directory, where = self.directory, self.directory.place / _FOLDER / str(self.number)
-        kept = Kept(where, manifest, for_next=not self.last, making=lambda: directory.shared, processes=group())
+        start = directory.start(manifest)
+        kept = Kept(where, manifest, for_next=not self.last, making=lambda: directory.shared, start=start, processes=group())
         self._kept = kept
         for problem in kept.problems:
             terminal.warn(problem)
         return kept
+
+    def after_interrupt(self, before: int) -> str:
+        """What an interrupted command has kept, and how it goes on.
+
+        Args:
+            before: number of checkpoints that were done before this one.
+        """
+        if self.directory is None:
+            return "nothing is kept on the disk without --out FOLDER, which keeps every measure as soon as it is done"
+        parts = [f"all measures of {before} checkpoint{'s' * (before != 1)}"] if before else []
+        if self._kept is not None and self._kept.measurements:
+            parts.append(", ".join(self._kept.measurements))
+        elif self._kept is not None and self._kept.started:
+            parts.append("what was chosen at the start")
+        again = "the same command" if processes.SIZE > 1 else shlex.join(["landscape", *sys.argv[1:]])
+        if not parts:
+            return f"nothing is kept yet: the first measure had not begun; again: {again}"
+        return f"kept in {self.directory.place}: {'; '.join(parts)}; the same command continues: {again}"
 
     def done(self) -> None:
         """Delete the eigenvectors once the next checkpoint, which started from them, is done."""

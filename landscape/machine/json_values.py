@@ -28,14 +28,33 @@ def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
 
     Example:
         >>> differences({"grid": 25, "seed": 0}, {"grid": 51, "seed": 0, "test": True})
-        'grid (25 there, 51 asked), test (nothing there, True asked)'
+        'grid (25 there, 51 asked), test (the default there, yes asked)'
     """
     keys = [k for k in sorted({*there, *asked}) if there.get(k) != asked.get(k)]
-    shown = [f"{k} ({_short(there.get(k))} there, {_short(asked.get(k))} asked)" for k in keys[:6]]
+    shown = [f"{k} ({_short(k, there.get(k))} there, {_short(k, asked.get(k))} asked)" for k in keys[:6]]
     return ", ".join(shown) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
 
 
-def _short(value: Any) -> str:
+# What a record means by an entry that it lacks; of any other option, its default.
+_LACKING = {
+    "measures": "the usual ones",
+    "samples": "all",
+    "params": "all weights",
+    "test_samples": "none",
+    "budget": "none",
+    "tolerance": "none",
+    "held_weights": "none",
+    "processes": "one",
+    "loss_per": "sample",
+    "sha256": "nothing",
+}
+
+
+def _short(key: str, value: Any) -> str:
     """A value for a message."""
-    text = "nothing" if value is None else str(value)
+    if value is None:
+        return "nothing" if key.startswith("digest") else _LACKING.get(key, "the default")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return f"{text[:8]}…" if len(text) == 64 and set(text) <= set("0123456789abcdef") else text[:80]

@@ -141,7 +141,92 @@ def test_ctrl_c_without_out_prints_the_table(runs, capfd, monkeypatch):
     assert done.code == 130
     assert "adaptive_lambda_max" in done.out
     assert "trace " not in done.out
-    assert "interrupted after 3 of 8 measures" in done.err
+    assert "interrupted after 3 of 8 measures, in trace, of which nothing is kept" in done.err
+    assert "nothing is kept on the disk without --out FOLDER" in done.err
+
+
+@pytest.fixture
+def interrupted_in(monkeypatch):
+    """Ctrl-C as this measure begins; undone by "nothing"."""
+    from landscape.measures.running import measuring
+
+    found, at = measuring._measured, ["nothing"]
+
+    def measured(m, *rest):
+        if m.name == at[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+        return found(m, *rest)
+
+    monkeypatch.setattr(measuring, "_measured", measured)
+    return lambda name: at.__setitem__(0, name)
+
+
+def test_what_was_chosen_at_the_start_is_kept_before_the_first_measure(runs, tmp_path, capfd, interrupted_in, monkeypatch):
+    """And binds nobody: the same folder takes fewer samples, as the line about a long forecast advises."""
+    from landscape.objective import preparation
+
+    trials = []
+    chosen = preparation.chosen
+    monkeypatch.setattr(preparation, "chosen", lambda *a: trials.append(1) or chosen(*a))
+    out = tmp_path / "o"
+    command = ["sharpness", runs[0], "--measures", NAMES, "--out", out]
+    interrupted_in("lambda_max")
+    done = run(capfd, *command, "--samples", "48")
+    assert done.code == 130
+    assert "interrupted after 0 of 8 measures, in lambda_max, of which nothing is kept" in done.err
+    again = f"landscape sharpness {runs[0]} --measures {NAMES} --out {out} --samples 48"
+    assert f"kept in {out}: what was chosen at the start; the same command continues: {again}\n" in done.err
+    assert [p.name for p in out.iterdir()] == [next(out.glob("start-*.json")).name]
+    assert len(trials) == 1
+    interrupted_in("trace")
+    done = run(capfd, *command, "--samples", "48")
+    assert len(trials) == 1, "the choice was kept"
+    assert f"kept in {out}: lambda_max, lambda_min, adaptive_lambda_max; the same command continues" in done.err
+    assert not list(out.glob("start-*")), "it is among the measures now"
+    other = tmp_path / "fewer"
+    interrupted_in("lambda_max")
+    command[-1] = other
+    assert run(capfd, *command, "--samples", "48").code == 130
+    interrupted_in("nothing")
+    assert run(capfd, *command, "--samples", "32").code == 0
+    assert not list(other.glob("start-*")), "that of the run that came to nothing is removed"
+
+
+def test_a_damaged_start_is_chosen_again(runs, tmp_path, capfd, interrupted_in):
+    out = tmp_path / "o"
+    interrupted_in("lambda_max")
+    assert run(capfd, "sharpness", runs[0], *FEW, "--out", out).code == 130
+    next(out.glob("start-*.json")).write_text('{"method": {"fol')
+    interrupted_in("nothing")
+    again = run(capfd, "sharpness", runs[0], *FEW, "--out", out)
+    assert again.code == 0
+    assert "is damaged: the fastest method of products is chosen again" in again.err
+
+
+def test_a_resumed_run_forecasts_what_is_left(runs, tmp_path, capfd, interrupted_in, monkeypatch):
+    from landscape.cli.commands import sharpness
+    from landscape.measures import forecast
+
+    monkeypatch.setattr(sharpness, "_WORTH_SAYING", 0.0)
+    out = tmp_path / "o"
+    interrupted_in("trace")
+    first = run(capfd, "sharpness", runs[0], *FEW, "--out", out)
+    assert "forecast: 8 measures: " in first.err
+    interrupted_in("nothing")
+    second = run(capfd, "sharpness", runs[0], *FEW, "--out", out)
+    assert "forecast: 5 of 8 measures to do: " in second.err
+    third = run(capfd, "sharpness", runs[0], *FEW, "--out", out)
+    assert "forecast:" not in third.err, "nothing is left to do"
+    from landscape.tasks import load
+
+    objective = load(runs[0]).objective(samples=48)
+    whole = forecast(objective, ["lambda_max", "lambda_min", "trace"])
+    # The Lanczos run of both ends is not kept with the first: the second is forecast with the whole of it.
+    left = forecast(objective, ["lambda_max", "lambda_min", "trace"], kept={"lambda_max"})
+    assert (list(left.seconds), left.kept) == (["lambda_min", "trace"], 1)
+    assert left.spent.products == whole.spent.products
+    left = forecast(objective, ["lambda_max", "lambda_min", "trace"], kept={"lambda_max", "lambda_min"})
+    assert left.spent.products == forecast(objective, ["trace"]).spent.products
 
 
 @pytest.fixture
@@ -221,3 +306,12 @@ def test_a_value_that_json_has_no_word_for(tmp_path):
         assert repr(read[name].estimate.value) == repr(value)
         assert repr(read[name].estimate.stderr) == repr(value)
         assert read[name].settings == {"eps": 0.1}
+
+
+def test_a_refused_folder_says_what_the_default_is(own, tmp_path, capfd):
+    named = [word for word in own if word not in ("--measures", "trace,logit_norm")]
+    assert run(capfd, *own).code == 0
+    assert "measures (trace, logit_norm there, the usual ones asked)" in run(capfd, *named).error
+    more = run(capfd, *own, "--samples", "20", "--model", "mlp")
+    assert "model (the default there, mlp asked), samples (all there, 20 asked)" in more.error
+    assert more.error.endswith("choose another --out, or delete that folder to start again")

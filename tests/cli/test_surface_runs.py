@@ -132,13 +132,13 @@ def test_a_full_disk_is_said_and_no_end(place):
         pytest.param((*GRID, "--dtype", "float64"), "dtype (float32 there, float64 asked)", marks=SLOW),
         pytest.param((*GRID, "--span", -2, 2), "span (", marks=SLOW),
         pytest.param(("--grid", 31, "--samples", 50), "samples (40 there, 50 asked)", marks=SLOW),
-        pytest.param((*GRID, "--dim", 1), "dim (nothing there, 1 asked)", marks=SLOW),
+        pytest.param((*GRID, "--dim", 1), "dim (the default there, 1 asked)", marks=SLOW),
         pytest.param((*GRID, "--directions", "hessian"), "directions (random there, hessian asked)", marks=SLOW),
         pytest.param((*GRID, "--norm", "layer"), "norm (filter there, layer asked)", marks=SLOW),
-        pytest.param((*GRID, "--curvature"), "curvature (False there, True asked)", marks=SLOW),
-        pytest.param((*GRID, "--no-test"), "test_samples (40 there, nothing asked)", marks=SLOW),
+        pytest.param((*GRID, "--curvature"), "curvature (no there, yes asked)", marks=SLOW),
+        pytest.param((*GRID, "--no-test"), "test_samples (40 there, none asked)", marks=SLOW),
         pytest.param((*GRID, "--split", "test"), "split (train there, test asked)", marks=SLOW),
-        pytest.param((*GRID, "--budget", "1h"), "budget (nothing there, 1h asked)", marks=SLOW),
+        pytest.param((*GRID, "--budget", "1h"), "budget (none there, 1h asked)", marks=SLOW),
     ],
 )
 def test_another_option_is_refused_by_its_name(place, change, named):

@@ -92,8 +92,7 @@ def run(
             if found:
                 terminal.line(LEGEND)
                 terminal.document({"schema": SCHEMA, "results": [r.to_json() for r in found], "interrupted": True})
-            if folder is not None and folder.written:
-                terminal.note(f"finished measures are saved in {common.out}: the same command continues from them")
+            terminal.note(keeping.after_interrupt(len(results)))
             raise
     if results:
         terminal.line(LEGEND)
@@ -191,10 +190,10 @@ def measured_at(
         terminal.note(f"{path.name}: kept: {len(there)} of {len(wanted)} measures, not computed again: {', '.join(there)}")
     objective, told = (objective, work(objective)) if kept is None else kept.method(objective, work)
     told = told | ({"notices": list(task.notices)} if task.notices else {})
-    plan = forecast(objective, names)
+    plan = forecast(objective, names, () if kept is None else kept.measurements)
     if plan.total > _WORTH_SAYING:
         terminal.detail(f"forecast: {plan}")
-    if plan.total > _LONG and (shorter := plan.shorter(objective)):
+    if plan.total > _LONG and not plan.kept and (shorter := plan.shorter(objective)):
         terminal.detail(f"to shorten: {'; '.join(shorter)}")
     known: dict[str, Any] = {"checkpoint": str(path), "sha256": task.sha256, "task": task.name}
     done: dict[str, Measurement] = {}
@@ -206,7 +205,7 @@ def measured_at(
         result = sharpness(objective, names, seed=common.seed, plan=plan, start=start, kept=kept, seen=seen)
     except KeyboardInterrupt:
         if kept is not None:  # the last measure may be saved but not yet passed to `seen`
-            done |= {name: kept.measurements[name] for name in plan.seconds if name in kept.measurements}
+            done |= {name: kept.measurements[name] for name in wanted if name in kept.measurements}
         if done:
             made = provenance(objective, common.seed) | made_with | told
             keeping.so_far = Sharpness(
@@ -214,7 +213,8 @@ def measured_at(
             )  # fmt: skip
             if printed:
                 _tell(terminal, keeping.so_far)
-            terminal.note(f"{path.name}: interrupted after {len(done)} of {len(plan.seconds)} measures")
+        under_way = next((f", in {name}, of which nothing is kept" for name in wanted if name not in done), "")
+        terminal.note(f"{path.name}: interrupted after {len(done)} of {len(wanted)} measures{under_way}")
         raise
     result = replace(result, provenance=result.provenance | made_with | told, **known)
     if printed:

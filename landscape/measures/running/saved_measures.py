@@ -29,13 +29,15 @@ class Kept:
     """Saved measures of one checkpoint: those of an earlier run with the same inputs, and those of this run.
 
     Each measure is a file with one line and its checksum. It is written under a temporary name and renamed, so that a process
-    killed at any time leaves complete files and loses only the current measure.
+    killed at any time leaves complete files and loses only the current measure. What is chosen before the first measure is a
+    file of its own, which binds nobody to these inputs: until a measure is saved the folder's place is free for other ones.
 
     Args:
         folder: created when the first measure is saved.
         manifest: all inputs that determine the numbers: digests of weights and data, seed, dtype, versions. JSON-able.
         for_next: also save eigenvectors, from which the Lanczos runs of the next checkpoint start.
         making: called before the folder is created.
+        start: file for what is chosen before the first measure, until the folder is there; None keeps no such file.
         processes: group of processes; the first one reads and writes, and all get the same. Eigenvectors are then not saved.
 
     Raises:
@@ -54,11 +56,12 @@ class Kept:
         *,
         for_next: bool = False,
         making: Callable[[], object] | None = None,
+        start: Path | None = None,
         processes: Group = ALONE,
     ) -> None:
         self.folder, self._manifest = folder, json.loads(json.dumps(plain(manifest), default=str))
         self._for_next, self._making = for_next and processes.size == 1, making
-        self._writes = processes.rank == 0
+        self._writes, self._start = processes.rank == 0, start
         self.measurements: dict[str, Measurement] = {}
         self.paid: set[str] = set()
         self.problems: list[str] = []
@@ -67,6 +70,8 @@ class Kept:
         try:
             if self._writes and folder.exists():
                 self._open()
+            elif self._writes and start is not None:
+                self._read_work(start)
         except LandscapeError as error:
             failed = error
         found = processes.agreed((failed, self.measurements, self.paid, self._work))
@@ -79,14 +84,18 @@ class Kept:
         self._compare()
         for path in sorted(self.folder.glob("*.record")):
             self._read(path)
+        self._read_work(self.folder / _WORK)
+
+    def _read_work(self, path: Path) -> None:
+        """Read what was chosen before the first measure."""
         try:
-            self._work = read_json(self.folder / _WORK, _LARGEST)
+            self._work = read_json(path, _LARGEST)
             Method(**self._work["method"]), dict(self._work["work"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError):
             self._work = None
-            self.problems.append(f"{_WORK} is damaged: the fastest method of products is chosen again")
+            self.problems.append(f"{path.name} is damaged: the fastest method of products is chosen again")
 
     def keep(self, objective: Objective, name: str, measurement: Measurement, shared: Sequence[str]) -> None:
         """Save a measure, with the digests of the shared computations that were done for it.
@@ -112,12 +121,25 @@ class Kept:
             work: returns the record for a new run; called once.
         """
         if self._work is not None:
-            method = Method(**self._work["method"])
-            objective = objective if objective.method == method else objective.by(method)
+            objective = objective.by(Method(**self._work["method"]))  # `objective.method` would try them all again
             work(objective)
             return objective, dict(self._work["work"])
         self._work = {"method": asdict(objective.method), "work": work(objective)}
+        if self._writes and self._start is not None:
+            try:
+                self._start.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"expected {self._start.parent} to be writable, found {error.strerror}") from None
+            write(self._start, self._work_bytes())
         return objective, self._work["work"]
+
+    def _work_bytes(self) -> bytes:
+        return (json.dumps(plain(self._work), indent=2) + "\n").encode()
+
+    @property
+    def started(self) -> bool:
+        """Whether what is chosen before the first measure is saved."""
+        return any(path is not None and path.exists() for path in (self._start, self.folder / _WORK))
 
     def _keep_directions(self, objective: Objective) -> None:
         """Save eigenvectors that are not saved yet."""
@@ -162,7 +184,9 @@ class Kept:
             create(self.folder / _MANIFEST, (json.dumps(self._manifest, indent=2) + "\n").encode())
             self._compare()  # another process may have been first
             if self._work is not None:
-                create(self.folder / _WORK, (json.dumps(plain(self._work), indent=2) + "\n").encode())
+                create(self.folder / _WORK, self._work_bytes())
+            if self._start is not None:
+                self._start.unlink(missing_ok=True)
         return self.folder
 
     def _compare(self) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,12 +30,14 @@ class Forecast:
         each: seconds of one pass of each kind, timed on this machine.
         seconds: measure -> seconds; shared computations count for the first measure that needs them.
         passes: measure -> passes over the data, counted likewise.
+        kept: number of measures asked for that are kept from an earlier run; they are in none of the above.
     """
 
     spent: Spent
     each: Spent
     seconds: dict[str, float]
     passes: dict[str, Spent] = field(default_factory=dict)
+    kept: int = 0
 
     def shorter(self, objective: Objective) -> list[str]:
         """Options of the command line with which the run would take less time, with the time; none if nothing would.
@@ -60,10 +62,13 @@ class Forecast:
         s = self.spent
         passes = f"{s.products:.0f} curvature products, {s.gradients:.0f} gradients, {s.forwards:.0f} forward passes"
         likely, low, high = (duration(self.total * factor) for factor in (1, 1 / UNSURE, UNSURE))
-        return f"{len(self.seconds)} measures: {passes}; {self.each.gradients:.2g} s/gradient, about {likely} ({low} to {high})"
+        count = len(self.seconds)
+        of = f" of {count + self.kept}" if self.kept else ""
+        measures = f"{count}{of} measure{'s' * (count + self.kept != 1)}{' to do' if self.kept else ''}"
+        return f"{measures}: {passes}; {self.each.gradients:.2g} s/gradient, about {likely} ({low} to {high})"
 
 
-def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> Forecast:
+def forecast(objective: Objective, names: str | Sequence[str] | None = None, kept: Container[str] = ()) -> Forecast:
     """Forecast the passes and the time that measures take.
 
     Each measure declares its typical passes in the registry. The time of one pass is measured on at most 256 samples and scaled
@@ -73,22 +78,29 @@ def forecast(objective: Objective, names: str | Sequence[str] | None = None) -> 
     Args:
         objective: the network on its data.
         names: as for `landscape.sharpness`.
+        kept: names of measures that are kept from an earlier run, so that they take no time.
 
     Returns:
         Forecast.
 
-    Cost: a forward pass, a gradient and five products on at most 256 samples, twice.
+    Cost: a forward pass, a gradient and five products on at most 256 samples, twice; nothing where all are kept.
     """
-    each = _timed(objective)
-    spent, passes = _passes(objective, names)
-    return Forecast(spent, each, {name: own.seconds(each) for name, own in passes.items()}, passes)
+    wanted = [m.name for m in chosen(names)]
+    spent, passes = _passes(objective, names, kept)
+    each = _timed(objective) if passes else Spent()
+    seconds = {name: own.seconds(each) for name, own in passes.items()}
+    return Forecast(spent, each, seconds, passes, kept=len(wanted) - len(passes))
 
 
-def _passes(objective: Objective, names: str | Sequence[str] | None) -> tuple[Spent, dict[str, Spent]]:
+def _passes(
+    objective: Objective, names: str | Sequence[str] | None, kept: Container[str] = ()
+) -> tuple[Spent, dict[str, Spent]]:
     """Passes over the data in all, and of each measure; shared computations count for the first that needs them."""
     known: set[Hashable] = set()
     spent, passes = Spent(), {}
     for m in chosen(names):
+        if m.name in kept:
+            continue
         own = Spent()
         for key, cost in m.work(objective, m.settings).items():
             if key not in known:
