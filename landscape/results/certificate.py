@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from landscape.machine.json_values import finite_or_none
-from landscape.results.drawing import plotted
+from landscape.results.drawing import drawing, plotted
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed
 
@@ -141,6 +141,7 @@ class Certificate(Printed):
             for r in self.rows
         ]
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw every measure's ratio after / before, a row each."""
         return plotted(self, ax, caption)

@@ -1,10 +1,14 @@
 """The table of drawing functions for each result. Results do not import `report`: functions are looked up here by name."""
 
+import functools
 import importlib
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
 
-from landscape.errors import UsageError
+from landscape.errors import UsageError, check_options
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Form = Literal["axes", "figure", "xarray", "csv"]
 
 # Type of result -> form -> module and function; the function's first argument is the result.
@@ -82,7 +86,28 @@ def drawn(result: object, form: Form, *arguments: Any, of: str = "", **options: 
         arguments, options: passed to the function in the table.
     """
     module, name = next(_DRAWINGS[kind.__name__ + of] for kind in type(result).__mro__ if kind.__name__ + of in _DRAWINGS)[form]
-    return getattr(importlib.import_module(module), name)(result, *arguments, **options)
+    draw = getattr(importlib.import_module(module), name)
+    check_options(options, draw, of=f"{type(result).__name__}{of}.plot")
+    return draw(result, *arguments, **options)
+
+
+def drawing(method: Callable[P, T]) -> Callable[P, T]:
+    """The method of a result; an option that it does not have is refused with the name of the one that is meant.
+
+    Example:
+        >>> @drawing
+        ... def plot(*, quantity="loss"): ...
+        >>> plot(qantity="accuracy")
+        Traceback (most recent call last):
+        TypeError: plot got an unexpected keyword argument 'qantity'; did you mean quantity?
+    """
+
+    @functools.wraps(method)
+    def checked(*arguments: P.args, **options: P.kwargs) -> T:
+        check_options(options, method, of=method.__qualname__)
+        return method(*arguments, **options)
+
+    return checked
 
 
 def plotted(result: object, ax: Any, caption: bool, **options: Any) -> Any:

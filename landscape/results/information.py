@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from landscape.machine.json_values import finite_or_none, number_or_nan
-from landscape.results.drawing import panels
+from landscape.results.drawing import drawing, panels
 from landscape.results.printed import Cells, Printed
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class Information(Printed):
         lines.append("no interval: the bias from the number of samples exceeds the sampling error; compare with `from half`")
         return lines
 
+    @drawing
     def plot(self, axes: "Sequence[Axes] | None" = None, *, caption: bool = False) -> "list[Axes]":
         """Draw what each layer tells of the inputs and of the labels, a panel for each kind of estimator."""
         found: list[Axes] = panels(self, axes, caption)

@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.errors import UsageError
 from landscape.machine.json_values import finite_or_none, number_or_nan
-from landscape.results.drawing import plotted
+from landscape.results.drawing import drawing, plotted
 from landscape.results.printed import Cells, Printed
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class SampleScores(Printed):
             out.append(own | {name: float(values[i]) for name, values in self.scores.items()})
         return out
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the ranking score sorted; with `caption` the highest ranked samples, if they are images."""
         return plotted(self, ax, caption)
@@ -186,6 +187,7 @@ class SampleScores(Printed):
             return False
         return True
 
+    @drawing
     def plot_shares(self, ax: "Axes | None" = None, *, score: str | None = None, caption: bool = False) -> "Axes":
         """Draw which share of a score's sum the largest samples carry; see `shares`.
 

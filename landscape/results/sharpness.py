@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from landscape.machine.json_values import finite_or_none
-from landscape.results.drawing import panels
+from landscape.results.drawing import drawing, panels
 from landscape.results.estimate import Estimate
 from landscape.results.found_symmetries import FoundSymmetries
 from landscape.results.printed import Cells, Printed
@@ -225,6 +225,7 @@ class Sharpness(Printed):
             out.append(own | {"products": m.matvecs, "seconds": m.seconds})
         return out
 
+    @drawing
     def plot(
         self, axes: "Sequence[Axes] | None" = None, *, measures: "Sequence[str] | None" = None, caption: bool = False
     ) -> "list[Axes]":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from landscape.watching.late_watch import LateWatch
+from landscape.watching.late_watch import LateWatch, whole_number
 
 try:
     from lightning.pytorch import Callback
@@ -17,7 +17,7 @@ class LightningWatch(LateWatch, Callback):
     Args:
         loss: (output of the module's forward, target) -> scalar mean, or a `ModelLoss` of the module and a batch.
         probe_batch: as for `Watch`.
-        options: of `Watch`: every, measures, budget, ... The optimizer is the trainer's first.
+        options: of `Watch`: every, measures, budget, ... The optimizer is the trainer's first, the number of steps its own.
 
     Raises:
         UsageError: lightning is not installed. When training starts: as `Watch`.
@@ -39,7 +39,8 @@ class LightningWatch(LateWatch, Callback):
         own = self._options.get("log", ())
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
         loggers = [to_trainer, *([own] if callable(own) else own)]
-        options: dict[str, Any] = {"optimizer": optimizer} | self._options | {"log": loggers}
+        known = {"optimizer": optimizer, "steps": whole_number(trainer.estimated_stepping_batches)}
+        options: dict[str, Any] = known | self._options | {"log": loggers}
         self.begin(pl_module, options)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from landscape.watching.late_watch import LateWatch
+from landscape.watching.late_watch import LateWatch, whole_number
 
 try:
     from transformers import TrainerCallback
@@ -17,7 +17,7 @@ class TrainerWatch(LateWatch, TrainerCallback):
         loss: (logits, labels) -> scalar mean, or the model's own,
             `ModelLoss(lambda model, batch: model(**batch).loss)`; language models need that: it shifts the labels.
         probe_batch: as for `Watch`: a dictionary of the model's arguments with "labels", or a list of them.
-        options: of `Watch`: every, measures, budget, log, ... The optimizer is the trainer's.
+        options: of `Watch`: every, measures, budget, log, ... The optimizer is the trainer's, the number of steps its own.
 
     Raises:
         UsageError: transformers is not installed. When training starts: as `Watch`.
@@ -31,7 +31,8 @@ class TrainerWatch(LateWatch, TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Build the watch, once the model is where it is trained."""
-        options: dict[str, Any] = {"optimizer": kwargs.get("optimizer")} | self._options
+        known = {"optimizer": kwargs.get("optimizer"), "steps": whole_number(state.max_steps)}
+        options: dict[str, Any] = known | self._options
         self.begin(kwargs["model"], options)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -53,8 +53,10 @@ class Watch:
             "gradient_norm", and every name in `ls.MEASURES`.
         optimizer: of torch.optim. From it come the edge of stability, the preconditioner and the direction of critical
             sharpness. One whose edge is not known leaves them out, with a remark.
-        budget: largest share of the time that watching may take, e.g. 0.05. Checks after the first wait until they fit, so that
-            it holds once a run has lasted for the time of its first checks divided by it.
+        budget: largest share of the time that watching may take, e.g. 0.05. With `steps` it holds for the whole run: checks are
+            dense at the beginning and thin out. Without, once a run has lasted for twice its start (until the first check is
+            done) divided by the budget. The first check is made whatever it costs; see `landscape.watching.pace`.
+        steps: of the whole training, if it is known; for the budget.
         alarm: for label memorization, on the traces of layers, which are then measured too. `memorization` says what it has
             found so far; loggers get its sum as "memorization_sum".
         log: called with (step, {name: value}) after each check: one function or several; see `landscape.watching.loggers`.
@@ -98,6 +100,7 @@ class Watch:
         measures: Sequence[str] = ("lambda_max",),
         optimizer: torch.optim.Optimizer | None = None,
         budget: float | None = None,
+        steps: int | None = None,
         alarm: MemorizationAlarm | None = None,
         log: Logger | Sequence[Logger] = (),
         tol: float = 3e-3,
@@ -107,7 +110,7 @@ class Watch:
         **options: Any,
     ) -> None:
         check_options(options, Watch, Objective, of="Watch")
-        self._pace = Pace(every, budget)
+        self._pace = Pace(every, budget, steps)
         self._measures = measures_of(with_layers(measures, alarm))
         self._alarm = alarm
         self._loggers = [log] if callable(log) else list(log)

@@ -117,6 +117,13 @@ def test_every_result_that_prints_is_here():
     assert all(hasattr(getattr(results, n), "plot") for n in printed - WITHOUT_PICTURE)
 
 
+@pytest.mark.parametrize("name", sorted(RESULTS))
+def test_a_misspelt_option_of_a_drawing_is_answered_with_its_name(name):
+    if (result := RESULTS[name][0]).__class__.__name__ not in WITHOUT_PICTURE:
+        with pytest.raises(TypeError, match=r"plot got an unexpected keyword argument 'captoin'; did you mean caption\?$"):
+            result.plot(captoin=True)
+
+
 @pytest.mark.parametrize("name", ["sharpness", "comparison", "certificate", "information", "alarm"])
 def test_a_result_draws_itself_with_and_without_a_caption(name):
     result = RESULTS[name][0]

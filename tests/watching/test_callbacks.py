@@ -7,6 +7,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from landscape.errors import UsageError
+from landscape.watching import MemorizationAlarm
+from landscape.watching.late_watch import LateWatch
+
 
 @pytest.fixture(autouse=True)
 def torchvision_first() -> None:
@@ -17,6 +21,28 @@ def torchvision_first() -> None:
 def batch(n: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(n, 5, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+def test_mistakes_are_told_when_a_callback_is_made():
+    """Long before training begins: a queue of hours may lie between."""
+
+    class Ours(LateWatch):
+        framework, installed = "ours", True
+
+    with pytest.raises(TypeError, match=r"^Ours got an unexpected keyword argument 'evry'; did you mean every\?$"):
+        Ours(nn.CrossEntropyLoss(), batch(), evry=5)
+    for options, words in (
+        ({"every": 0}, "expected every as 1 step or more"),
+        ({"budget": 5}, "expected a budget between 0 and 1"),
+        ({"measures": ["lamda_max"]}, "found 'lamda_max'; choose lambda_max"),
+        ({"measures": "keskar:eps=x"}, "expected a number from 0 for keskar:eps"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Ours(nn.CrossEntropyLoss(), batch(), **options)
+    watch = Ours(nn.CrossEntropyLoss(), batch(), every=2, batch_size=8, alarm=MemorizationAlarm())
+    watch.begin(nn.Linear(5, 3), watch._options)
+    watch.check(0)
+    assert "trace/(model)" in watch.history.names
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning itself, on workers and on a missing logger
@@ -56,6 +82,7 @@ def test_lightning(tmp_path):
     )
     assert len(callback.history) == 0
     watched = fitted([callback])
+    assert callback.watch._pace.steps == 6
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     history = callback.history
     assert history.steps.tolist() == [1, 3, 5]
@@ -94,6 +121,7 @@ def test_trainer(tmp_path):
     callback = TrainerWatch(nn.CrossEntropyLoss(), {"input_ids": ids, "labels": labels}, every=2, measures=["lambda_max"])
     watched = fitted([callback])
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
+    assert callback.watch._pace.steps == 6
     assert callback.history.steps.tolist() == [1, 3, 5]
     assert callback.history.optimizer.startswith("AdamW")
     assert all(e is not None and e.converged for e in callback.history.estimates("lambda_max"))

@@ -69,6 +69,7 @@ class WatchedTraining:
                 alarm=MemorizationAlarm() if "layer_traces" in self._names else None,
                 seed=self._seed,
                 budget=self._budget,
+                steps=trainer.steps,
                 params=self._params,
             )
         self._watch(done)

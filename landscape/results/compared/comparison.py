@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from landscape.machine.json_values import plain
 from landscape.results.compared.group_statistics import Difference, GroupValue
 from landscape.results.compared.rank_statistics import Granulated, PartialCorrelation, RankCorrelation, SignError
-from landscape.results.drawing import panels
+from landscape.results.drawing import drawing, panels
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed
 from landscape.results.sharpness import Sharpness
@@ -128,6 +128,7 @@ class Comparison(Printed):
             for group, v in values.items()
         ]
 
+    @drawing
     def plot(
         self, axes: "Sequence[Axes] | None" = None, *, measures: "Sequence[str] | None" = None, caption: bool = False
     ) -> "list[Axes]":

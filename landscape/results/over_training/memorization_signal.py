@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.machine.json_values import finite_or_none
-from landscape.results.drawing import plotted
+from landscape.results.drawing import drawing, plotted
 from landscape.results.printed import Cells, Printed, rows_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class MemorizationSignal(Printed):
         """One row for each check: its number and the sum, nan before the alarm listened."""
         return rows_of({self.counted: self.steps, "sum": self.sums})
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the sums against the threshold."""
         return plotted(self, ax, caption)

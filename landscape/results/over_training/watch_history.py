@@ -10,7 +10,7 @@ import numpy as np
 from landscape.errors import UsageError
 from landscape.machine.files import write
 from landscape.machine.json_values import finite_or_none
-from landscape.results.drawing import drawn, plotted
+from landscape.results.drawing import drawing, drawn, plotted
 from landscape.results.estimate import Estimate
 from landscape.results.over_training.check import Alarm, Check
 from landscape.results.over_training.memorization_signal import MemorizationSignal
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A pair of checks is a gap if it is so many times as far apart as the median pair, of so many pairs at least.
 _WIDE, _PAIRS = 5, 3
+# And this many times as far as the closer pair beside it: the checks of a budget lie further and further apart.
+_SUDDEN = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +118,7 @@ class WatchHistory(Printed):
         """How many checks there were, and what they cost, in one line."""
         limit = "" if self.budget is None else f" of the {100 * self.budget:g} % allowed"
         if self.budget is not None and self.share > self.budget:  # the first check is made whatever it costs
-            limit = f"; the {100 * self.budget:g} % allowed are kept from {self.seconds / self.budget:.3g} s on"
+            limit = f"; the {100 * self.budget:g} % allowed are kept from {self.seconds / self.budget:.3g} s on at the earliest"
         checks = f"{len(self)} check{'s' * (len(self) != 1)}"
         if not self.total:
             return f"{checks} in {self.seconds:.3g} s" if self.seconds else checks
@@ -149,11 +151,15 @@ class WatchHistory(Printed):
 
     @property
     def gaps(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of neighbouring checks that are over 5 times as far apart as the median pair: between them nothing is known."""
+        """Pairs of checks that are over 5 times as far apart as the median pair, and suddenly so: between them nothing is known.
+
+        Checks of a budget thin out gradually: such pairs are no more than twice as far apart as the pair before.
+        """
         apart = np.diff(self.steps)
         if len(apart) < _PAIRS:
             return ()
-        wide = np.flatnonzero(apart > _WIDE * np.median(apart))
+        beside = np.minimum(np.append(np.inf, apart[:-1]), np.append(apart[1:], np.inf))
+        wide = np.flatnonzero((apart > _WIDE * np.median(apart)) & (apart > _SUDDEN * beside))
         return tuple((int(self.steps[i]), int(self.steps[i + 1])) for i in wide)
 
     def notes(self) -> list[str]:
@@ -180,6 +186,7 @@ class WatchHistory(Printed):
             return f"from the start: {above}, at {alarm.counted} {alarm.step}, the first check with both"
         return f"first at {alarm}"
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, measure: str | None = None, caption: bool = False) -> "Axes":
         """Draw a measure against the step with its error and its edge, by default the first one that has an edge.
 

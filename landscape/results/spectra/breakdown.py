@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from landscape.results.drawing import plotted
+from landscape.results.drawing import drawing, plotted
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed
 
@@ -108,6 +108,7 @@ class Breakdown(Printed, tuple[Block, ...]):
             for block in self
         ]  # fmt: skip
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the traces of the layers and the largest eigenvalues of layers and filters, in two panels of a new figure.
 

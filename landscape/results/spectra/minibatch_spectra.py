@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.results.drawing import drawn, plotted
+from landscape.results.drawing import drawing, drawn, plotted
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed, rows_of
 
@@ -121,6 +121,7 @@ class MinibatchSpectra(Printed):
             out.append((name, *average, f"{low}, {mid}, {high}", ends, f"{residuals.max():.1e}", together))
         return out
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw both distributions; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)

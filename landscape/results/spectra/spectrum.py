@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from landscape.results.drawing import plotted
+from landscape.results.drawing import drawing, plotted
 from landscape.results.estimate import Estimate
 from landscape.results.printed import Cells, Printed, rows_of
 
@@ -56,6 +56,7 @@ class Eigenpairs(Printed):
         top = {"largest": len(self), "smallest": 0}.get(self.which, -(-len(self) // 2))
         return ["largest"] * top + ["smallest"] * (len(self) - top)
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the eigenvalues and residuals; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)
@@ -144,6 +145,7 @@ class SpectralDensity(Printed):
         """Number of independent probe vectors."""
         return len(self.nodes)
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, caption: bool = False) -> "Axes":
         """Draw the density and its band; returns the matplotlib axes. `caption` needs its own figure, so no `ax`."""
         return plotted(self, ax, caption)

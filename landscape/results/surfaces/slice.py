@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.machine.json_values import plain
-from landscape.results.drawing import drawn, plotted
+from landscape.results.drawing import drawing, drawn, plotted
 from landscape.results.printed import Cells, Printed
 from landscape.results.surfaces.barrier import Barrier
 from landscape.results.surfaces.check_summary import CheckSummary
@@ -160,6 +160,7 @@ class Slice(Printed):
         """A quantity with missing and failed points masked; values that are not finite are kept."""
         return np.ma.MaskedArray(np.ma.getdata(self.values[quantity]), mask=np.isin(self.status[quantity], (MISSING, FAILED)))
 
+    @drawing
     def plot(self, ax: "Axes | None" = None, *, quantity: str = "loss", view: str = "contour", caption: bool = False) -> "Axes":
         """Draw one quantity; returns the matplotlib axes.
 

@@ -170,7 +170,7 @@ class Trainer:
         last = self.history[-1]
         return last.to_json() | {
             "epochs": self.epoch,
-            "steps": self.epoch * len(self._cut(torch.arange(len(self.y)))),
+            "steps": self.epoch * self._steps_of_an_epoch,
             "stopped": "loss" if self._reached(last) else "epochs",
             "wrong_labels": int(self.wrong.sum()),
         }
@@ -199,6 +199,15 @@ class Trainer:
             sizes = [count if rows is None else len(rows) for rows in batches]
             mixes = Mix.make(sizes, self.recipe.mixup, self.streams["mixup"], self.device)
         return batches, draws, mixes
+
+    @property
+    def _steps_of_an_epoch(self) -> int:
+        return len(self._cut(torch.arange(len(self.y))))
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the whole run; None if it may stop before."""
+        return None if self.recipe.stop_loss is not None else self.recipe.epochs * self._steps_of_an_epoch
 
     def _cut(self, order: Int[Tensor, " N"]) -> list[Tensor]:
         """Split an order into batches; a last batch of a single sample joins its predecessor."""
