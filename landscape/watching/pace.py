@@ -84,7 +84,8 @@ class Pace:
 
     def _fits(self, step: int, total: float) -> bool:
         """Whether the budget has room for a check at this step, so many seconds after the beginning."""
-        assert self.budget is not None and self._first is not None
+        assert self.budget is not None
+        assert self._first is not None
         checks, next_, done = self.spent - self._start, self._expected, step - self._first
         if self.steps is not None and step < self.steps:
             whole = max(self.steps - 1 - self._first, done)  # counted from 0
@@ -104,7 +105,8 @@ class Pace:
 
         The faster of the mean since the beginning and since the last check: the first steps may set something up.
         """
-        assert self.budget is not None and self._first is not None
+        assert self.budget is not None
+        assert self._first is not None
         training = max(total - self.spent, 0.0)
         before = self._first_time - self.begun - self._start  # of training, before the first check
         paces = [max(training - before, 0.0) / max(step - self._first, 1)]

@@ -151,7 +151,7 @@ class WatchHistory(Printed):
 
     @property
     def gaps(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of checks that are over 5 times as far apart as the median pair, and suddenly so: between them nothing is known.
+        """Pairs of checks that are over 5 times as far apart as the median, and suddenly so: between them nothing is known.
 
         Checks of a budget thin out gradually: such pairs are no more than twice as far apart as the pair before.
         """
