@@ -112,8 +112,11 @@ class Variants(ABC):
 
     @property
     def counted(self) -> dict[str, str]:
-        """ "loss_per": "token" if the loss is a mean over tokens, of a causal language model; else nothing: for the record."""
-        return {"loss_per": "token"} if isinstance(self._engine.output, Following) else {}
+        """ "loss_per": "token" or "pixel" if the loss is a mean over these; nothing over samples: for the record."""
+        if isinstance(self._engine.output, Following):
+            return {"loss_per": "token"}
+        per = self._engine.loss.per(self._engine.batches[0].target)
+        return {} if per == "sample" else {"loss_per": per}
 
     @property
     def samples(self) -> int:

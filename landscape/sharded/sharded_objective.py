@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from landscape.errors import NumericalError, UsageError
+from landscape.errors import UsageError
 from landscape.machine.agreement import check_alike
 from landscape.machine.arithmetic import exact_math
 from landscape.machine.distributed import Group
@@ -22,11 +22,9 @@ from landscape.objective.fingerprint import data_digest
 from landscape.results import Eigenpairs, Estimate, Slice
 from landscape.results.spectra.spectrum import Which
 from landscape.sharded.exact_products import ExactProducts
+from landscape.sharded.gradient_check import check_gradient
 from landscape.sharded.local_weights import LocalWeights
 from landscape.sharded.product_methods import Method, ProductMethod, chosen
-
-# Agreement of the gradient with a difference of losses along it, relative.
-_AGREE = 0.02
 
 
 class ShardedObjective:
@@ -125,12 +123,13 @@ class ShardedObjective:
         told = {"weights": str(self.dim), "data": f"{len(batches)} batches of total weight {self._total:.17g}"}
         sizes = repr([(len(batch), w) for batch, w in counted])  # a batch is one process's, found by its number
         check_alike(self.members, told | {"samples": sha256([data_digest(batches), sizes])})
-        self._check()
+        check_gradient(self.theta, lambda theta: self.value(theta).value, self.gradient, self.weights.dots)
 
     @property
     def counted(self) -> dict[str, str]:
-        """ "loss_per": "token" for a causal language model; else nothing: for the record of a result."""
-        return {"loss_per": "token"} if self._next_token else {}
+        """ "loss_per": "token" or "pixel" if the loss is a mean over these; nothing over samples: for the record."""
+        per = "token" if self._next_token else self._mean.per(self._batches[0][0].target)
+        return {} if per == "sample" else {"loss_per": per}
 
     def value(self, theta: Float[Tensor, " own"] | None = None) -> Estimate:
         """The mean loss at this process's part of a point; default: the trained weights. Exact, of these samples."""
@@ -274,34 +273,6 @@ class ShardedObjective:
         if not isinstance(output, Tensor) and self._output is None:
             self._output = found_at(output, lambda t: len(t) == len(batch))
         return self._mean.mean(picked(output, Following(self._output) if self._next_token else self._output), batch.target)
-
-    def _check(self) -> None:
-        """The loss is finite, and the gradient is its derivative: a divided or unreduced gradient is neither.
-
-        Raises:
-            NumericalError: as said.
-        """
-        value, gradient = self.value().value, self.gradient()
-        square = self.weights.dots((gradient, gradient))[0]
-        if not abs(value) < float("inf") or not square < float("inf"):
-            raise NumericalError(f"expected a finite loss and gradient, found {value:.4g} and {square**0.5:.4g}")
-        if square == 0:
-            return
-        eps = float(torch.finfo(self.weights.dtype).eps)
-        length = self.weights.dots((self.theta, self.theta))[0] ** 0.5 / square**0.5 or float("inf")  # steps to the origin
-        found = []
-        for change in (eps ** (1 / 3), eps ** (1 / 2)):  # the loss should change by this much of itself: kinks, or rounding
-            # A gradient that all but vanishes would take the weights too far for that; there, rounding is allowed for.
-            step = change * min(max(abs(value), 1e-30) / square, length)
-            ends = [self.value(self.theta + sign * step * gradient).value for sign in (1, -1)]
-            found.append((ends[0] - ends[1]) / (2 * step) / square)
-            rounding = 8 * eps * max(abs(value), 1e-30) / (step * square)
-            if abs(found[-1] - 1) <= _AGREE + rounding:
-                return
-        raise NumericalError(
-            f"expected the gradient to be the derivative of the loss, found {found[0]:.4g} times it along the gradient",
-            fix="check that every process has the same loss and data, and that set_gradient_divide_factor is not changed",
-        )
 
     def __repr__(self) -> str:
         return f"ShardedObjective({self.dim:,} weights over {self.members.size} processes)"

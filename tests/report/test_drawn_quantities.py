@@ -1,13 +1,18 @@
 """What is drawn of each quantity: three reasons for a gap, two bands, eigenvalues with residuals and signs."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import report_examples as examples
+import torch
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, Normalize
+from torch import nn
 
+import landscape
+from landscape.objective import Objective
 from landscape.report import draw_interpolation, draw_measures, draw_slice, figure_slice
 from landscape.report.exports.exported_variables import variables
 from landscape.report.page.summary_section import summary
@@ -193,3 +198,31 @@ def test_ratio_maps_take_a_log_scale_where_the_range_asks():
 def test_the_treatment_of_batchnorm_stands_in_the_footer():
     piece = examples.plane(5, 5, provenance=examples.PROVENANCE | {"batchnorm": "recalibrate"})
     assert "BatchNorm: recalibrate" in figure_slice(piece).get_supxlabel()
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "per"),
+    [
+        ((4, 3), torch.tensor([0, 1, 2, 0]), {}),
+        ((4, 3, 5), torch.arange(20).reshape(4, 5) % 3, {"loss_per": "token"}),
+        ((4, 3, 5), torch.softmax(torch.arange(60.0).reshape(4, 3, 5), 1), {"loss_per": "token"}),
+        ((4, 3, 2, 5), torch.arange(40).reshape(4, 2, 5) % 3, {"loss_per": "pixel"}),
+    ],
+)
+def test_a_loss_of_several_classes_a_sample_is_a_mean_over_their_places(output, target, per):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, math.prod(output[1:]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).reshape(-1, *output[1:])
+
+    torch.manual_seed(0)
+    x, net = torch.randn(4, 2), Net()
+    objective = Objective(net, nn.CrossEntropyLoss(), (x, target))
+    assert objective.counted == per
+    piece = landscape.line(objective, grid=5)
+    assert piece.provenance.get("loss_per") == per.get("loss_per")
+    assert f"mean per {per.get('loss_per', 'sample')}" in draw_slice(piece).get_ylabel()
+    assert Objective(net, lambda a, b: nn.functional.cross_entropy(a, b), (x, target)).counted == {}, "it may be anything"

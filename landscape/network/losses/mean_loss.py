@@ -31,6 +31,8 @@ _ELEMENTWISE = (
     nn.SoftMarginLoss,
     nn.KLDivLoss,
 )
+# What has a class, by the number of axes of a sample's classes.
+_PLACES = {1: "token", 2: "pixel", 3: "voxel"}
 
 
 class MeanLoss:
@@ -119,6 +121,20 @@ class MeanLoss:
         if weight is not None:
             counted = counted * weight.double()[target.clamp(0, len(weight) - 1)]
         return counted.reshape(len(target), -1).sum(1)
+
+    def per(self, target: Tensor) -> str:
+        """What the mean is over: a "sample", or with a class for each of its places a "token", "pixel" or "voxel".
+
+        Args:
+            target: (B, ...) class indices, or (B, C, ...) probabilities.
+
+        Example:
+            >>> loss = MeanLoss(nn.CrossEntropyLoss())
+            >>> loss.per(torch.tensor([1, 0])), loss.per(torch.tensor([[1, 0, 2]])), loss.per(torch.rand(4, 3, 8, 8))
+            ('sample', 'token', 'pixel')
+        """
+        places = target.ndim - (2 if target.is_floating_point() else 1)
+        return _PLACES.get(places, "sample") if self.takes_classes else "sample"
 
     def mean(self, output: Tensor, target: Tensor) -> Tensor:
         """The batch's loss, a differentiable scalar; 0 if all targets are ignored. A loss of (model, batch) is the output.

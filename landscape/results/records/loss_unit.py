@@ -1,11 +1,11 @@
-"""What a mean loss is a mean over: tokens for a causal language model, else samples."""
+"""What a mean loss is a mean over: samples, or tokens or pixels where each has a class."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def loss_per(*records: Mapping[str, Any]) -> str:
-    """A sample, or a token for a loss that is a mean over the tokens that count; both if the records differ.
+    """A sample; or a token or pixel, for a loss that is a mean over those that count; all of them if the records differ.
 
     Args:
         records: a provenance each, with "loss_per" if it is not a sample.

@@ -1,0 +1,111 @@
+"""The check of a sharded network's gradient: it is the derivative of the loss, which one divided or unreduced is not."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from landscape.errors import NumericalError
+
+# Agreement of the gradient with one difference of losses along it, relative.
+_AGREE = 0.02
+# Agreement of many differences with the gradients between them; and how much these may differ among themselves to tell.
+_MANY_AGREE, _APART = 0.05, 0.2
+# Rounding error of a loss, in units of the last place of a loss of 1 or of itself: outputs are of order 10.
+_ROUNDING = 16
+# A line is long enough where the loss changes by so many rounding errors; it is made longer by this factor until then.
+_SEEN, _LONGER = 200, 8.0
+# Intervals of the line, at first and at most.
+_FEWEST, _MOST = 8, 64
+
+
+def check_gradient(
+    theta: Tensor, value: Callable[[Tensor], float], gradient: Callable[[Tensor], Tensor], dots: Callable[..., list[float]]
+) -> None:
+    """The loss is finite, and the gradient is its derivative along itself.
+
+    First one central difference of losses is compared with the gradient, within a step in which the loss changes little. That
+    does not tell a wrong gradient from a kink of a rectifier between the two points, or from the rounding of a loss that is
+    small beside the outputs. So what fails is looked at again along a longer line: whatever the kinks, the loss at the end of an
+    interval is the loss at its beginning plus the integral of the slope. The sum of the misses over the intervals, by the
+    trapezoidal rule, falls as they are halved if the gradient is right, and does not if it is off by a factor.
+
+    Args:
+        theta: this process's part of the point.
+        value, gradient: of such a part.
+        dots: inner products of pairs of parts, over all processes.
+
+    Raises:
+        NumericalError: the loss or the gradient is not finite, or the gradient is another one.
+
+    Cost: a gradient and two to four losses; for a network that the first comparison does not pass, 9 to 65 of each in addition.
+    """
+    centre, slope = value(theta), gradient(theta)
+    square = dots((slope, slope))[0]
+    if not abs(centre) < float("inf") or not square < float("inf"):
+        raise NumericalError(f"expected a finite loss and gradient, found {centre:.4g} and {square**0.5:.4g}")
+    if square == 0:
+        return
+    eps = float(torch.finfo(theta.dtype).eps)
+    rounding = _ROUNDING * eps * max(1.0, abs(centre))
+    # Steps to a loss of 0, or to the origin if that is nearer: a gradient that all but vanishes would take the weights too far.
+    longest = dots((theta, theta))[0] ** 0.5 / square**0.5 or float("inf")
+    far = min(max(abs(centre), 1e-30) / square, longest)
+    found = []
+    for change in (eps ** (1 / 3), eps ** (1 / 2)):  # the loss should change by this much of itself: kinks, or rounding
+        step = change * far
+        ends = [value(theta + sign * step * slope) for sign in (1, -1)]
+        found.append((ends[0] - ends[1]) / (2 * step) / square)
+        if abs(found[-1] - 1) <= _AGREE and rounding <= _AGREE * step * square:
+            return
+    if not _right_along_a_line(theta, slope, value, lambda t: dots((gradient(t), slope))[0], rounding, (step, longest)):
+        raise NumericalError(
+            f"expected the gradient to be the derivative of the loss, found {found[0]:.4g} times it along the gradient",
+            fix="check that every process has the same loss and data, and that set_gradient_divide_factor is not changed",
+        )
+
+
+def _right_along_a_line(
+    theta: Tensor,
+    slope: Tensor,
+    value: Callable[[Tensor], float],
+    slope_at: Callable[[Tensor], float],
+    rounding: float,
+    steps: tuple[float, float],
+) -> bool:
+    """Whether slopes along a line through theta add up to the differences of the losses; see `check_gradient`.
+
+    Args:
+        theta, slope, value: as there.
+        slope_at: the slope along the line at a point of it.
+        rounding: of a loss.
+        steps: half the length of the line, at first and at most, in units of `slope`.
+    """
+    step, longest = steps
+    while True:
+        ends = [value(theta + sign * step * slope) for sign in (-1, 1)]
+        if abs(ends[1] - ends[0]) >= _SEEN * rounding or _LONGER * step > longest:
+            break
+        step *= _LONGER
+    values, slopes = dict(zip((-1.0, 1.0), ends, strict=True)), {}
+    count = _FEWEST
+    while True:
+        places = [2 * i / count - 1 for i in range(count + 1)]
+        for t in places:
+            if t not in slopes:
+                at = theta + t * step * slope
+                values[t] = values[t] if t in values else value(at)
+                slopes[t] = slope_at(at)
+        width = 2 * step / count
+        rises = [width * (slopes[a] + slopes[b]) / 2 for a, b in pairwise(places)]
+        misses = sum(abs(values[b] - values[a] - rise) for (a, b), rise in zip(pairwise(places), rises, strict=True))
+        apart = sum(width * abs(slopes[b] - slopes[a]) / 2 for a, b in pairwise(places))
+        size = sum(map(abs, rises))
+        if not size < float("inf"):
+            return False
+        if misses <= _MANY_AGREE * size + count * rounding and (apart <= _APART * size or count == _MOST):
+            return True
+        if misses > 2 * apart + _MANY_AGREE * size + count * rounding or count == _MOST:  # more than the slopes differ
+            return False
+        count *= 2
