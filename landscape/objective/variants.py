@@ -113,9 +113,8 @@ class Variants(ABC):
     @property
     def counted(self) -> dict[str, str]:
         """ "loss_per": "token" or "pixel" if the loss is a mean over these; nothing over samples: for the record."""
-        if isinstance(self._engine.output, Following):
-            return {"loss_per": "token"}
-        per = self._engine.loss.per(self._engine.batches[0].target)
+        engine = self._engine
+        per = "token" if isinstance(engine.output, Following) else engine.loss.per(engine.batches[0].target)
         return {} if per == "sample" else {"loss_per": per}
 
     @property

@@ -6,6 +6,7 @@ Started by test_gradient_check.py; `python tests/sharded/kinked_worker.py OUT [S
 import copy
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Rectified(nn.Module):
 
     def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.factor, self.inner = 1.0, False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,8 +80,9 @@ def passes(net: Rectified, x: Tensor, y: Tensor, mesh: Any, factor: float = 1.0,
     try:
         ls.ShardedObjective(net, nn.CrossEntropyLoss(), (x, y))
     except NumericalError as error:
-        assert "expected the gradient to be the derivative of the loss" in str(error)
-        return False
+        if "expected the gradient to be the derivative of the loss" in str(error):
+            return False
+        raise
     return True
 
 
