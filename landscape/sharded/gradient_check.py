@@ -27,7 +27,7 @@ def check_gradient(
 
     First one central difference of losses is compared with the gradient, within a step in which the loss changes little. That
     does not tell a wrong gradient from a kink of a rectifier between the two points, or from the rounding of a loss that is
-    small beside the outputs. So what fails is looked at again along a longer line: whatever the kinks, the loss at the end of an
+    small beside the outputs. So what fails is looked at along a longer line: whatever the kinks, the loss at the end of an
     interval is the loss at its beginning plus the integral of the slope. The sum of the misses over the intervals, by the
     trapezoidal rule, falls as they are halved if the gradient is right, and does not if it is off by a factor.
 

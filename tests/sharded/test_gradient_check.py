@@ -17,12 +17,12 @@ from landscape.sharded.gradient_check import check_gradient
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("seeds", [3, pytest.param(27, marks=pytest.mark.slow)])
-def test_right_networks_in_float32_pass_and_wrong_ones_do_not(tmp_path, seeds):
+@pytest.mark.slow  # a process that imports torch.distributed, and 270 networks
+def test_right_networks_in_float32_pass_and_wrong_ones_do_not(tmp_path):
     """New, trained and fitted ones; a single difference of losses refuses about half of the right ones that are trained."""
     out = tmp_path / "found.json"
     done = subprocess.run(
-        [sys.executable, HERE / "kinked_worker.py", out, str(seeds)], capture_output=True, text=True, timeout=300,
+        [sys.executable, HERE / "kinked_worker.py", out, "18"], capture_output=True, text=True, timeout=300,
         env=os.environ | {"PYTHONPATH": str(HERE.parents[1])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
