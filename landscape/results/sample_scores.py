@@ -11,6 +11,7 @@ from landscape.errors import UsageError
 from landscape.machine.json_values import finite_or_none, number_or_nan
 from landscape.results.drawing import drawing, plotted
 from landscape.results.printed import Cells, Printed
+from landscape.results.sampling import effective_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,7 +178,7 @@ class SampleScores(Printed):
         Raises:
             UsageError: as `shares`.
         """
-        return 1.0 / float(np.square(self.shares(name)).sum())
+        return effective_number(self.shares(name))
 
     def has_shares(self, name: str) -> bool:
         """Whether `shares` of this score are defined."""

@@ -19,6 +19,17 @@ FEWEST = 20.0
 _CAUTIOUS = 25.0
 
 
+def effective_number(parts: Float[np.ndarray, " n"]) -> float:
+    """Effective number of the samples that carry a sum: 1 / sum of squared shares of the sum of |parts|; inf if all are 0.
+
+    Example:
+        >>> effective_number(np.ones(8)), effective_number(np.array([0.0, 3.0])), effective_number(np.zeros(2))
+        (8.0, 1.0, inf)
+    """
+    sizes = np.abs(parts)
+    return float(sizes.sum() ** 2 / (sizes @ sizes)) if sizes.any() else math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Sampling error of a number, at fixed weights.
@@ -32,7 +43,7 @@ class Sampling:
         kind: "mean" of one value per sample, which has an interval; or "maximum", such as an eigenvalue. A maximum is fitted to
             these samples, so it is biased upwards, more in higher dimension: it has a standard deviation but no interval.
         skew: third standardized moment of the samples' values.
-        carried_by: effective number of samples, 1 / sum of squared shares; a sample's share is that of the sum of |values|.
+        carried_by: `effective_number` of the samples' values times their weights.
         floor, ceiling: bounds of the value: 0 below if no sample's value is negative, 1 above for an accuracy; None for no
             bound.
     """
@@ -77,8 +88,7 @@ class Sampling:
         apart = n * share * (values - (values @ share)[:, None])  # their plain mean has the variance of the weighted mean
         within = float((apart**2).sum(1).mean()) / (n - 1)
         k, middle = len(values), apart.mean(0)
-        spread, each = float(middle @ middle) / (n - 1), np.abs(values.mean(0)) * share
-        carried = float(each.sum() ** 2 / (each @ each)) if each.any() else math.inf
+        spread, carried = float(middle @ middle) / (n - 1), effective_number(values.mean(0) * share)
         variance = within
         if k > 1:
             between = max((k * spread - within) / (k - 1), 0.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from sharded_worker import Collectives, Gpt, dense, near, task, whole
+from sharded_worker import Collectives, Gpt, dense, language_model, near, padded_tokens, task, whole
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -248,19 +248,8 @@ def refused(mesh) -> None:
 
 def next_token(mesh) -> None:
     """Products of a language model are those of `Objective`."""
-    from sharded_worker import Logits
-
-    torch.manual_seed(4)
-    ids = torch.randint(0, 11, (7, 6))
-    labels = ids.clone()
-    labels[1, 3:], labels[4, 1:] = -100, -100
-    data = [{"input_ids": ids[i : i + 2], "labels": labels[i : i + 2]} for i in range(0, 7, 2)]
-
-    def built() -> nn.Module:
-        torch.manual_seed(3)
-        return Logits().double()
-
-    single, net = ls.Objective(built(), ls.NextTokenLoss(), data, dtype="float64"), built()
+    data, single, net = padded_tokens(), *(language_model() for _ in range(2))
+    single = ls.Objective(single, ls.NextTokenLoss(), data, dtype="float64")
     assert isinstance(net.net, Gpt)
     fully_shard(net.net.mix, mesh=mesh)
     fully_shard(net, mesh=mesh)

@@ -269,23 +269,30 @@ class Logits(nn.Module):
         return {"cache": logits.detach().mean(), "logits": logits}
 
 
-def next_token(mesh) -> None:
-    """A language model with padded labels: the loss of pooled tokens, its gradient and products are those of `Objective`."""
+def language_model() -> Logits:
+    """The same one at each call."""
+    torch.manual_seed(3)
+    return Logits().double()
+
+
+def padded_tokens() -> list[dict[str, Tensor]]:
+    """Batches of sequences, of which two are padded."""
     torch.manual_seed(4)
     ids = torch.randint(0, 11, (7, 6))
     labels = ids.clone()
     labels[1, 3:], labels[4, 1:] = -100, -100
-    data = [{"input_ids": ids[i : i + 2], "labels": labels[i : i + 2]} for i in range(0, 7, 2)]
+    return [{"input_ids": ids[i : i + 2], "labels": labels[i : i + 2]} for i in range(0, 7, 2)]
 
-    def network() -> nn.Module:
-        torch.manual_seed(3)
-        return Logits().double()
 
+def next_token(mesh) -> None:
+    """A language model with padded labels: the loss of pooled tokens, its gradient and products are those of `Objective`."""
+    data = padded_tokens()
+    ids, labels = (torch.cat([batch[name] for batch in data]) for name in ("input_ids", "labels"))
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        single = ls.Objective(network(), ls.NextTokenLoss(), data, dtype="float64")
-        out = network().eval()(ids)["logits"][:, :-1]
+        single = ls.Objective(language_model(), ls.NextTokenLoss(), data, dtype="float64")
+        out = language_model().eval()(ids)["logits"][:, :-1]
         pooled = F.cross_entropy(out.flatten(0, 1), labels[:, 1:].flatten())
-        net = network()
+        net = language_model()
         fully_shard(net, mesh=mesh)
         objective = ls.ShardedObjective(net, ls.NextTokenLoss(), data, method="differences")
         assert objective.counted == {"loss_per": "token"}
