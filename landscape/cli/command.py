@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO, get_args, get_type_hints
 import typer
 
 from landscape.cli import processes, streams
-from landscape.cli.explain import explained, whose, with_the_command
+from landscape.cli.explain import check_no_measures, explained, whose, with_the_command
 from landscape.cli.options import Common
 from landscape.cli.terminal import Terminal
 from landscape.errors import LandscapeError, NumericalError
@@ -115,6 +115,9 @@ def _carried_out(function: Callable[..., None], arguments: dict[str, Any], resul
             try:
                 crew.join(sys.modules[function.__module__].NAME)
                 crew.compare(arguments)
+                if "measures" in arguments:
+                    files = next((arguments[name] for name in ("checkpoints", "paths", "patterns") if arguments.get(name)), ())
+                    check_no_measures(files, arguments["measures"])
                 _look_at_checkpoints(arguments)
                 _tell_idle(terminal, common, sys.modules[function.__module__])
                 with terminal.progress():

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from landscape.errors import LandscapeError, is_out_of_memory
+from landscape.errors import LandscapeError, UsageError, is_out_of_memory
 
 _OWN = Path(__file__).resolve().parent.parent
 _STANDARD = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
@@ -39,6 +39,27 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         return f"expected the operating system to carry out a request, found {first}; check the disk and the path", 2
     return f"expected no error inside landscape, found {what}; run again with --debug and report it", 1
+
+
+def check_no_measures(paths: Sequence[object], measures: str | None) -> None:
+    """Refuse names of measures that are given where files are: of those that are no files.
+
+    Args:
+        paths: arguments that are files.
+        measures: the value of --measures.
+
+    Raises:
+        UsageError: one is a measure.
+    """
+    missing = [text for text in map(str, paths) if not Path(text).exists()]
+    named = [n for n in missing if re.fullmatch(r"[a-z_0-9]+(:\S+)?(,\S+)?|all", n)]
+    if not named:
+        return
+    from landscape.measures import MEASURES
+
+    if found := [n for n in named if n == "all" or re.split("[:,]", n)[0] in MEASURES]:
+        together = ",".join([*([] if measures is None else [measures.strip(",")]), *found])
+        raise UsageError(f"expected files, found the name of a measure: {', '.join(found)}", fix=f"pass --measures {together}")
 
 
 # Options that an error offers only to those who gave none.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,8 @@ _ADAPTER = (
 # Files of which a tokenizer has one.
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _SAVED = "save it there with tokenizer.save_pretrained, which writes tokenizer.json"
+# Entries of a configuration that say what it is, and not how the network is built.
+_NOT_OPTIONS = {"_name_or_path", "architectures", "model_type", "transformers_version", "torch_dtype", "dtype"}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -55,7 +58,8 @@ def model_in(folder: str, options: Mapping[str, Any]) -> nn.Module:
         options: entries of the configuration that are replaced.
 
     Raises:
-        UsageError: no such folder, transformers is not installed, weights are quantized, or the model is of another kind.
+        UsageError: no such folder, transformers is not installed, an option that is no entry of the configuration, weights
+            are quantized, or the model is of another kind.
     """
     config_file = Path(folder) / "config.json"
     if config_file.exists() and not config_file.is_file():
@@ -67,11 +71,20 @@ def model_in(folder: str, options: Mapping[str, Any]) -> nn.Module:
         )
     transformers = _library("transformers")
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+        config, unknown = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **options
+        )
     except (OSError, ValueError) as error:
         raise UsageError(
             f"expected a local Hugging Face model folder, found: {first_line(error)}", fix="pass --model hf:FOLDER"
         ) from error
+    if unknown := [name for name in options if name in unknown]:
+        known = sorted({*config.to_dict(), *config.attribute_map, "num_labels"} - _NOT_OPTIONS)
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise UsageError(
+            f"expected -M {unknown[0]} as an entry of the configuration of {config.model_type} in {folder}, found none",
+            fix=f"did you mean {near[0]}?" if near else f"its entries are {', '.join(known)}",
+        )
     if getattr(config, "quantization_config", None) is not None:
         raise UsageError(
             f"expected float weights in {folder}, found a quantized model, whose weights have no derivatives",

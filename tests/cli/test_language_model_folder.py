@@ -55,6 +55,19 @@ def test_sharpness_of_a_folder(place):
     assert f"{counted:,} predicted tokens" in done.err
 
 
+def test_an_entry_that_the_configuration_does_not_have_is_refused(place):
+    """The library alone would ignore it."""
+    named = ("sharpness", place / "model", "--model", f"hf:{place / 'model'}", "--data", f"text:{place / 'a.txt'},block=24")
+    done = landscape(*named, "-M", "num_hiden_layers=1", code=2)
+    assert "expected -M num_hiden_layers as an entry of the configuration of qwen2" in done.error
+    assert done.error.endswith("did you mean num_hidden_layers?")
+    done = landscape(*named, "-M", "flavour=sweet", code=2)
+    assert "; its entries are " in done.error
+    assert "hidden_size" in done.error
+    # One that it has is taken: then the weights do not fit.
+    assert "entry of the configuration" not in landscape(*named, "-M", "intermediate_size=6", code=5).error
+
+
 def test_a_task_file_that_runs_unchanged(place, tmp_path):
     text_of = f"text:{place / 'a.txt'},block=24"
     done = landscape("init", place / "model", "--data", text_of, "--out", "task.py", cwd=tmp_path)

@@ -356,3 +356,28 @@ def test_a_list_with_spaces_is_answered_with_commas(words, told, demo, capfd):
     done = run(capfd, words[0], demo, *words[1:])
     assert done.code == 2
     assert done.error.endswith("--help" if told is None else f"separate by commas: {told}")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("sharpness", "lambda_max"), "lambda_max"),
+        (("sharpness", "--measures", "trace", "lambda_max", "keskar:eps=1e-4"), "trace,lambda_max,keskar:eps=1e-4"),
+        (("sharpness", "all"), "all"),
+        (("compare", "trace,lambda_max"), "trace,lambda_max"),
+        (("report", "trace"), "trace"),
+        (("sweep", "trace"), "trace"),
+    ],
+)
+def test_a_measure_among_the_checkpoints_is_answered_with_its_option(words, told, demo, capfd):
+    done = run(capfd, words[0], demo, *words[1:])
+    assert done.code == 2
+    assert "expected files, found the name of a measure: " in done.error
+    assert done.error.endswith(f"pass --measures {told}")
+
+
+def test_a_file_that_is_named_as_a_measure_is_a_file(demo, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trace").write_bytes(demo.read_bytes())
+    assert run(capfd, "sharpness", "trace", "--samples", 16, "--measures", "logit_norm").code == 0
+    assert "expected a checkpoint" in run(capfd, "sharpness", "traces").error

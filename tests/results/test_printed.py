@@ -53,7 +53,7 @@ RESULTS = {
     "eigenpairs": (
         Eigenpairs(np.array([3.0, 1.0]), np.zeros((2, 2)), np.array([1e-3, 1e-2]), np.array([True, False]), 9, "largest"),
         2,
-        {"eigenvalue", "residual", "converged"},
+        {"eigenvalue", "residual", "converged", "end"},
     ),
     "density": (density(), 40, {"eigenvalue", "density", "lower", "upper", "sigma"}),
     "breakdown": (blocks(), 2, {"layer", "filter", "trace", "lambda_max"}),

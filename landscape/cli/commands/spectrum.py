@@ -91,11 +91,8 @@ def run(
     work = work_lines(objective, terminal, *bases, vectors=vectors)
     axis: Literal["log", "linear"] = "log" if scale == "log" else "linear"
     pairs, density = spectrum(objective, count, probes=probes, steps=steps, scale=axis, generator=seeded(common.seed))
-    rows = [
-        (f"{v:.6g}", f"{r:.1e}", "yes" if ok else "NO", end)
-        for v, r, ok, end in zip(pairs.values, pairs.residuals, pairs.converged, pairs.ends(), strict=True)
-    ]
-    terminal.table(("eigenvalue", "residual", "converged", "end"), rows)
+    cells = pairs.cells()
+    terminal.table(cells.head, cells.rows)
     terminal.line(f"{density.matvecs} Hessian-vector products for the density, {pairs.matvecs} more for the eigenvalues")
     minimum = stationarity(
         objective, {"lambda_max": pairs.estimate(0), "lambda_min": pairs.estimate(len(pairs) - 1)}, seed=common.seed

@@ -86,15 +86,17 @@ class Eigenpairs(Printed):
     def cells(self) -> Cells:
         """Eigenvalues with their residuals."""
         rows = [
-            (f"{v:.6g}", f"{r:.1e}", "yes" if c else "NO")
-            for v, r, c in zip(self.values, self.residuals, self.converged, strict=True)
+            (f"{v:.6g}", f"{r:.1e}", "yes" if c else "NO", end)
+            for v, r, c, end in zip(self.values, self.residuals, self.converged, self.ends(), strict=True)
         ]
         ends = {"both": "largest and smallest"}.get(self.which, self.which)
-        return Cells(("eigenvalue", "residual", "converged"), rows, (f"{ends} eigenvalues, {self.matvecs} products",))
+        return Cells(("eigenvalue", "residual", "converged", "end"), rows, (f"{ends} eigenvalues, {self.matvecs} products",))
 
     def records(self) -> list[Mapping[str, Any]]:
         """One row per eigenvalue."""
-        return rows_of({"eigenvalue": self.values, "residual": self.residuals, "converged": self.converged})
+        return rows_of(
+            {"eigenvalue": self.values, "residual": self.residuals, "converged": self.converged, "end": np.array(self.ends())}
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
