@@ -10,6 +10,7 @@ from scipy.optimize import Bounds, brentq, minimize
 
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg import maximise_ball, maximise_box
+from landscape.linalg.maximisation import corners
 from landscape.linalg.maximisation.maximise import BALL_METHODS, BOX_METHODS
 
 
@@ -326,3 +327,39 @@ def test_bad_input(options, message):
 def test_a_gradient_of_the_wrong_shape():
     with pytest.raises(UsageError, match=r"expected a gradient of shape \(2,\), found \(3,\)"):
         maximise_box(lambda y: (0.0, torch.ones(3)), None, 1.0, dim=2)
+
+
+@pytest.mark.parametrize("tails", [0.0, 1.5])
+def test_a_model_of_many_coordinates_finds_as_good_a_corner_on_some_of_them(tails, monkeypatch):
+    """Of a quadratic whose coordinates are of unequal weight; the work is a fraction."""
+    generator = torch.Generator().manual_seed(3)
+    size, rank = 1 << 15, 8
+    weight = torch.exp(tails * torch.randn(size, generator=generator))[:, None]
+    root = torch.randn(size, rank, generator=generator) * weight * torch.logspace(0, -1, rank) / size**0.5
+    slope = torch.randn(size, generator=generator) * weight[:, 0] / 10
+    secants = corners.Secants(slope)
+    for _ in range(10):
+        u = torch.sign(torch.randn(size, generator=generator))
+        for _ in range(2):
+            gradient = slope + root @ (root.T @ u)
+            secants.add(u, gradient)
+            u = torch.sign(gradient)
+    work, swept = [0], corners._sweep
+
+    def counted(changes, slope, root, sums, *rest):
+        work[0] += changes.shape[1] * sums.shape[1]
+        return swept(changes, slope, root, sums, *rest)
+
+    monkeypatch.setattr(corners, "_sweep", counted)
+
+    def best(seed):
+        u = next(secants.best_corners(torch.Generator().manual_seed(seed)))
+        return float(slope @ u + (root.T @ u).square().sum() / 2)
+
+    whole, cost = [best(seed) for seed in range(4)], work[0]
+    monkeypatch.setattr(corners, "THINNED", 1 << 14)
+    monkeypatch.setattr(corners, "DRAWN", 1 << 12)
+    work[0] = 0
+    thinned = [best(seed) for seed in range(4)]
+    assert min(thinned) > 0.98 * min(whole)
+    assert work[0] < cost / 3

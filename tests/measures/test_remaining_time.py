@@ -203,6 +203,10 @@ def test_a_long_run_says_what_would_shorten_it():
     objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), data)
     each = Spent(0.1, 0.3, 0.5, 0.2)
     plan = Forecast(Spent(), each, {"all": 780.0})
+    assert Forecast(Spent(), each, {"trace": 200.0, "keskar": 300.0, "sam": 1.0}).by_measure() == (
+        "keskar 5 min, trace 3 min, the others 1.0 s"
+    )
+    assert Forecast(Spent(), each, {"trace": 200.0}).by_measure() == "trace 3 min"
     fewer, main = plan.shorter(objective)
     assert fewer == "--samples 32 would take about 50 s"  # 780 s * 32 / 500
     own = {"lambda_max": chosen(["lambda_max"])[0], "trace": chosen(["trace"])[0]}

@@ -193,6 +193,8 @@ def measured_at(
     plan = forecast(objective, names, () if kept is None else kept.measurements)
     if plan.total > _WORTH_SAYING:
         terminal.detail(f"forecast: {plan}")
+    if plan.total > _LONG:
+        terminal.detail(f"of which {plan.by_measure()}")
     if plan.total > _LONG and not plan.kept and (shorter := plan.shorter(objective)):
         terminal.detail(f"to shorten: {'; '.join(shorter)}")
     known: dict[str, Any] = {"checkpoint": str(path), "sha256": task.sha256, "task": task.name}

@@ -28,6 +28,9 @@ PAIRS, ROOM = 24, 1 << 30
 DRAWS, FIRST = 128, 12
 # Number of coordinates up to which the model also flips single ones; with more, a single one matters little.
 FLIPPED = 512
+# With more coordinates than this, starts are followed on so many of them, drawn at random, and then the `FIRST` best ends on
+# all, in so many passes. On all from the beginning they would take longer than the gradients that they save.
+THINNED, DRAWN, POLISHED = 1 << 19, 1 << 18, 3
 
 
 class Secants:
@@ -60,7 +63,8 @@ class Secants:
     def best_corners(self, generator: torch.Generator) -> Iterator[Float[Tensor, " P"]]:
         """Corners that are best for their own gradients in the model, best first; none without two pairs.
 
-        Cost: no evaluation; about 20 passes over the pairs for `DRAWS` starts at a time.
+        Cost: no evaluation; about 20 passes over the pairs for `DRAWS` starts at a time, each on at most `DRAWN` of more than
+            `THINNED` coordinates, and then 5 over all for `FIRST`.
         """
         size = min(self._added, self.most)
         if size < 2:
@@ -75,29 +79,53 @@ class Secants:
         root = torch.from_numpy(vectors[:, kept] / np.sqrt(values[kept])).to(changes)
         # Random combinations of gradient changes, not of eigenvectors, whose signs and rotations depend on rounding.
         draws = torch.randn(len(changes), DRAWS, generator=generator).to(changes)
+        part, slope = changes, self.slope
+        if changes.shape[1] > THINNED:
+            some = torch.randint(changes.shape[1], (DRAWN,), generator=generator).sort().values.to(changes.device)
+            part, slope = changes[:, some], self.slope[some]
+        scale = changes.shape[1] / part.shape[1]  # of sums over the coordinates
         # Only L^T u of a corner u is stored, with B = L L^T; it determines the next corner sign(g0 + L L^T u).
-        ends, _ = self._sweep(changes, root, draws, 0.0)
-        for _ in range(20):
-            sums = root @ ends
-            again, linear = self._sweep(changes, root, sums)
-            if torch.equal(again, ends):
-                break
-            ends = again
+        ends, _ = _sweep(part, slope, root, draws, 0.0, scale)
+        ends, sums, linear = _followed(part, slope, root, ends, 20, scale)
+        if part is not changes:
+            best = (linear + ends.square().sum(0) / 2).argsort(descending=True, stable=True)[:FIRST]
+            ends, sums, linear = _followed(changes, self.slope, root, ends[:, best], POLISHED, 1.0)
         if changes.shape[1] <= FLIPPED:
             corners = _flip(self.slope, changes.T @ root, torch.sign(changes.T @ sums + self.slope[:, None]))
             ends, linear = root.T @ (changes @ corners), self.slope @ corners
         for j in (linear + ends.square().sum(0) / 2).argsort(descending=True, stable=True).tolist():
             yield corners[:, j] if changes.shape[1] <= FLIPPED else torch.sign(changes.T @ sums[:, j] + self.slope)
 
-    def _sweep(self, changes: Tensor, root: Tensor, sums: Float[Tensor, "k n"], share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """L^T u and g0.u of the corners u = sign(share * g0 + Y s) for each column s, some coordinates at a time."""
-        across, along = sums.new_zeros(root.shape[1], sums.shape[1]), sums.new_zeros(sums.shape[1])
-        for columns in column_chunks(changes.shape[1], 1 << 14):
-            part, slope = changes[:, columns], self.slope[columns]
-            u = torch.sign(part.T @ sums + share * slope[:, None])
-            across += root.T @ (part @ u)
-            along += slope @ u
-        return across, along
+
+def _followed(
+    changes: Float[Tensor, "k p"], slope: Float[Tensor, " p"], root: Tensor, ends: Tensor, most: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Corners followed to those that are best for their own gradients, in at most so many steps: L^T u, their sums s, g0.u."""
+    for _ in range(most):
+        sums = root @ ends
+        again, linear = _sweep(changes, slope, root, sums, 1.0, scale)
+        if torch.equal(again, ends):
+            break
+        ends = again
+    return ends, sums, linear
+
+
+def _sweep(
+    changes: Float[Tensor, "k p"],
+    slope: Float[Tensor, " p"],
+    root: Tensor,
+    sums: Float[Tensor, "k n"],
+    share: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """L^T u and g0.u of the corners u = sign(share * g0 + Y s) for each column s, some coordinates at a time; times `scale`."""
+    across, along = sums.new_zeros(root.shape[1], sums.shape[1]), sums.new_zeros(sums.shape[1])
+    for columns in column_chunks(changes.shape[1], 1 << 14):
+        part, own = changes[:, columns], slope[columns]
+        u = torch.sign(part.T @ sums + share * own[:, None])
+        across += root.T @ (part @ u)
+        along += own @ u
+    return (across, along) if scale == 1.0 else (across * scale, along * scale)
 
 
 def _flip(slope: Float[Tensor, " P"], root: Float[Tensor, "P r"], corners: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:

@@ -142,8 +142,14 @@ def trace_of(
 ) -> Estimate:
     """Trace of A, or of B^T A B, with the errors from probes and from samples."""
     random = default_generator(generator)
-    rows = data_probes(objective, random, weight)
-    return with_data_error(objective, sweep(objective, probes, random, weight, curvature).trace(), rows, curvature)
+    units = coordinates_of(objective, weight)
+    found = sweep(objective, probes, random, units, curvature).trace()
+    return once(
+        objective,
+        random,
+        ("sampling of a trace", probes, curvature, units.mark),
+        lambda: with_data_error(objective, found, data_probes(objective, random, units), curvature),
+    )
 
 
 def eigenvalue_of(
@@ -154,9 +160,14 @@ def eigenvalue_of(
     curvature: Curvature = "hessian",
 ) -> Estimate:
     """One of the `extremes`, 0 for the largest and -1 for the smallest, with its residual and sampling error."""
-    pairs = extremes(objective, default_generator(generator), weight, curvature)
-    v = coordinates_of(objective, weight).spread(pairs.vectors[index])
-    estimate = with_data_error(objective, pairs.estimate(index), [v], curvature)
+    random, units = default_generator(generator), coordinates_of(objective, weight)
+    pairs = extremes(objective, random, units, curvature)
+    estimate = once(
+        objective,
+        random,
+        ("sampling of an eigenvalue", index, curvature, units.mark),
+        lambda: with_data_error(objective, pairs.estimate(index), [units.spread(pairs.vectors[index])], curvature),
+    )
     return replace(estimate, n=pairs.matvecs)
 
 
