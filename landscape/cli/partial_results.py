@@ -67,7 +67,7 @@ class Keeping:
         if self._kept is not None and self._kept.measurements:
             parts.append(", ".join(self._kept.measurements))
         elif self._kept is not None and self._kept.started:
-            parts.append("what was chosen at the start")
+            parts.append("what was checked and chosen at the start")
         again = "the same command" if processes.SIZE > 1 else shlex.join(["landscape", *sys.argv[1:]])
         if not parts:
             return f"nothing is kept yet: the first measure had not begun; again: {again}"

@@ -97,6 +97,20 @@ class Prepared(Variants):
                 self._rounding = self._double
             self._checked = True
 
+    @property
+    def verdict(self) -> tuple[float, float | None]:
+        """What `preflight` found, for `trust`: the rounding error of the outputs, and in float64 if checked there."""
+        self.preflight()
+        return self._rounding, self._double
+
+    @torch.inference_mode(False)
+    def trust(self, rounding: float, in_float64: float | None) -> None:
+        """Take the verdict of the same network on the same data in another run instead of checking derivatives again."""
+        self._check_values()
+        if not self._checked:
+            self._fit()
+            self._rounding, self._double, self._checked = rounding, in_float64, True
+
     def checked_by(self, other: Self) -> Self:
         """This Objective with the pre-flight verdict of another one, if both run the same layers and code; else self.
 

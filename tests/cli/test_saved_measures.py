@@ -168,6 +168,8 @@ def test_what_was_chosen_at_the_start_is_kept_before_the_first_measure(runs, tmp
     trials = []
     chosen = preparation.chosen
     monkeypatch.setattr(preparation, "chosen", lambda *a: trials.append(1) or chosen(*a))
+    checks, checked = [], preparation.check_engine
+    monkeypatch.setattr(preparation, "check_engine", lambda *a: checks.append(1) or checked(*a))
     out = tmp_path / "o"
     command = ["sharpness", runs[0], "--measures", NAMES, "--out", out]
     interrupted_in("lambda_max")
@@ -175,12 +177,12 @@ def test_what_was_chosen_at_the_start_is_kept_before_the_first_measure(runs, tmp
     assert done.code == 130
     assert "interrupted after 0 of 8 measures, in lambda_max, of which nothing is kept" in done.err
     again = f"landscape sharpness {runs[0]} --measures {NAMES} --out {out} --samples 48"
-    assert f"kept in {out}: what was chosen at the start; the same command continues: {again}\n" in done.err
+    assert f"kept in {out}: what was checked and chosen at the start; the same command continues: {again}\n" in done.err
     assert [p.name for p in out.iterdir()] == [next(out.glob("start-*.json")).name]
     assert len(trials) == 1
     interrupted_in("trace")
     done = run(capfd, *command, "--samples", "48")
-    assert len(trials) == 1, "the choice was kept"
+    assert len(trials) == len(checks) == 1, "the choice was kept, and what was checked"
     assert f"kept in {out}: lambda_max, lambda_min, adaptive_lambda_max; the same command continues" in done.err
     assert not list(out.glob("start-*")), "it is among the measures now"
     other = tmp_path / "fewer"
@@ -200,7 +202,7 @@ def test_a_damaged_start_is_chosen_again(runs, tmp_path, capfd, interrupted_in):
     interrupted_in("nothing")
     again = run(capfd, "sharpness", runs[0], *FEW, "--out", out)
     assert again.code == 0
-    assert "is damaged: the fastest method of products is chosen again" in again.err
+    assert "is damaged: derivatives are checked, and the method of products chosen, again" in again.err
 
 
 def test_a_resumed_run_forecasts_what_is_left(runs, tmp_path, capfd, interrupted_in, monkeypatch):

@@ -91,11 +91,14 @@ class Kept:
         try:
             self._work = read_json(path, _LARGEST)
             Method(**self._work["method"]), dict(self._work["work"])
+            rounding, in_float64 = self._work.get("verdict", (0.0, None))
+            if not isinstance(rounding, float) or not isinstance(in_float64, float | None):
+                raise ValueError("no verdict")
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError):
             self._work = None
-            self.problems.append(f"{path.name} is damaged: the fastest method of products is chosen again")
+            self.problems.append(f"{path.name} is damaged: derivatives are checked, and the method of products chosen, again")
 
     def keep(self, objective: Objective, name: str, measurement: Measurement, shared: Sequence[str]) -> None:
         """Save a measure, with the digests of the shared computations that were done for it.
@@ -114,7 +117,7 @@ class Kept:
         write(self._made() / _name(name), sealed(plain(record)))
 
     def method(self, objective: Objective, work: Callable[[Objective], dict[str, Any]]) -> tuple[Objective, dict[str, Any]]:
-        """The objective with the product method of the first run, and that run's record of memory and products.
+        """The objective with the product method of the first run, by whose checks it stands, and its record of the work.
 
         Args:
             objective: the network on its data.
@@ -122,9 +125,11 @@ class Kept:
         """
         if self._work is not None:
             objective = objective.by(Method(**self._work["method"]))  # `objective.method` would try them all again
+            if "verdict" in self._work:
+                objective.trust(*self._work["verdict"])
             work(objective)
             return objective, dict(self._work["work"])
-        self._work = {"method": asdict(objective.method), "work": work(objective)}
+        self._work = {"method": asdict(objective.method), "verdict": list(objective.verdict), "work": work(objective)}
         if self._writes and self._start is not None:
             try:
                 self._start.parent.mkdir(parents=True, exist_ok=True)
