@@ -478,7 +478,7 @@ def test_interactive_surfaces_carry_tracks_and_previews():
 
     from landscape.report.page import interactive
 
-    surface, line, track, centre = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
+    surface, line, track, centre = interactive._figure(unfinished(level(), tracks=(path(),), check=None), "loss").data
     assert (centre.name, centre.x[0], centre.y[0]) == ("checkpoint", 0, 0)
     assert np.isfinite(centre.z).all()
     assert surface.z.shape == (8, 8)
@@ -488,7 +488,7 @@ def test_interactive_surfaces_carry_tracks_and_previews():
     assert len(line.x) == 20 * (len(track.x) - 1) + 1
     np.testing.assert_array_equal(line.x[::20], track.x)
     np.testing.assert_allclose(line.z[::20], track.z)
-    assert track.text[0] == "epoch 0: 2.3 off the plane"
+    assert track.customdata[0] == "epoch 0: 2.3 off the plane"
 
 
 def test_a_plane_is_turned_before_its_pictures(tmp_path):

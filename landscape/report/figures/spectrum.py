@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from landscape.report.legend import legend_above
 from landscape.report.style import (
     BLACK,
     BLUE,
@@ -12,7 +13,6 @@ from landscape.report.style import (
     VERMILLION,
     asks_for_log,
     house,
-    legend_above,
     log_axis,
     new_axes,
     number_of,

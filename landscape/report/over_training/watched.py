@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
+from landscape.report.legend import legend_above
 from landscape.report.over_training.layer_curves import LAYERS, draw_layers, number_axis
 from landscape.report.quantities import quantity_name
 from landscape.report.style import (
@@ -19,7 +20,6 @@ from landscape.report.style import (
     VERMILLION,
     asks_for_log,
     house,
-    legend_above,
     log_axis,
     new_axes,
     short,
