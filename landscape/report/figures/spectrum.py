@@ -19,7 +19,7 @@ from landscape.report.style import (
     short,
 )
 from landscape.results import Eigenpairs, MinibatchSpectra, SpectralDensity
-from landscape.results.spectra.minibatch_spectra import NOTHING
+from landscape.results.spectra.minibatch_spectra import nothing_words
 
 APART = " (closer eigenvalues are not told apart)"
 EIGENVALUE = "eigenvalue λ of the Hessian (loss / weight²)"
@@ -159,7 +159,7 @@ def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> A
         edges[[0, -1]] = min(edges[0], values.min()), max(edges[-1], values.max())  # which rounding may leave outside
         none = int((values == 0).sum())
         label = f"{name} of {len(found)} mini-batches of {found.size}"
-        ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=label + (f", {none} are {NOTHING}" if none else ""))
+        ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=label + (f", {nothing_words(none)}" if none else ""))
         ax.axvline(whole, color=color, lw=1.3, ls="--", label=f"{name} of all {found.samples:,} samples")
     if log:
         ax.set_xscale("symlog", linthresh=_unit(found), linscale=0.5)
