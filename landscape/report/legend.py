@@ -69,6 +69,7 @@ class _Above(Legend):
     def get_tightbbox(self, renderer: Any = None) -> Bbox:
         """Where the legend stands, cut at the sides of the axes."""
         box, own = super().get_tightbbox(renderer), self.axes.get_window_extent()
+        assert box is not None  # a legend is never empty of space
         return Bbox([[max(box.x0, own.x0), box.y0], [min(box.x1, own.x1), box.y1]])
 
 

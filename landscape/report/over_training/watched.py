@@ -107,7 +107,7 @@ def _loss(history: WatchHistory, ax: Axes) -> list[object]:
     other = ax.twinx()
     for at, height, style in _pieces(history, history.steps[finite], losses[finite]):
         other.plot(at, height, style, color=GREY, lw=0.9 if style == "-" else 0.6)
-    alone = {"marker": "s", "ms": 3.2} if finite.sum() == 1 else {}
+    alone: dict[str, Any] = {"marker": "s", "ms": 3.2} if finite.sum() == 1 else {}
     if alone:
         other.plot(history.steps[finite], losses[finite], color=GREY, **alone)
     line = Line2D([], [], color=GREY, lw=0.0 if alone else 0.9, label="loss of the probe batch, right axis", **alone)

@@ -142,7 +142,10 @@ def beside(ax: Axes, text: str, place: np.ndarray, gid: str, away: np.ndarray | 
     right, above = share[0] <= 0.5, share[1] <= 0.5
     if away is not None and 0.05 < share[1] < 0.95 and away[1] != place[1]:
         above = bool(away[1] < place[1])
-    taken = [_box(ax, t.get_text(), t.xy, t.get_ha() == "left", t.get_va() == "bottom") for t in labels]
+    taken = [
+        _box(ax, t.get_text(), t.xy, t.get_horizontalalignment() == "left", t.get_verticalalignment() == "bottom")
+        for t in labels
+    ]
     sides = [(r, a) for a in (above, not above) for r in (right, not right)]
     right, above = next((side for side in sides if not _meets(_box(ax, text, place, *side), taken)), sides[0])
     drawn = ax.annotate(
