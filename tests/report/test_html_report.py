@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import report_examples as examples
 
-from landscape.errors import UsageError
+from landscape.errors import MalformedError, UsageError
 from landscape.report import slice_csv, write_report
 from landscape.report.exports.spreadsheet import table_csv
 from landscape.report.page.table_cells import breakable, cell, check_verdict, labels
 from landscape.report.surfaces.depth import ELEVATIONS
-from landscape.results import Barrier, Block, Estimate, Measurement, NormRatios, Sharpness, Slice
+from landscape.results import Barrier, Block, Estimate, Measurement, NormRatios, Sharpness, Slice, WatchHistory
 from landscape.symmetry.families import FAMILIES
 
 SIDES = {"small": 1.0, "large": 2.0}
@@ -598,3 +598,29 @@ def test_a_loss_without_samples_says_what_a_sampling_error_would_need(tmp_path):
     known = replace(one, loss=Estimate(0.5, 0.1, "samples", 8))
     assert known.rows()[0][3] == ""
     assert "data –" not in str(known)
+
+
+def test_a_saved_history_is_read_again_and_stands_in_the_report(tmp_path):
+    from landscape.cli.found_results import collect
+
+    history = examples.watched()
+    written = history.save(tmp_path / "mine-watch.json")
+    again = WatchHistory.load(written)
+    assert again.to_json() == history.to_json()
+    assert str(again) == str(history)
+    (tmp_path / "other").mkdir()
+    assert history.save(tmp_path / "other").name == "watch.json"
+    found = collect([tmp_path])["watches"]
+    assert {name: str(one) for name, one in found.items()} == dict.fromkeys(("mine", "other"), str(history))
+    page = Page(write_report(tmp_path / "a.html", title="t", watches=found).read_text())
+    assert "lambda_max at 4 steps of training of mine" in " ".join(a.get("alt", "") for _, a in page.tags)
+
+
+def test_a_history_is_saved_under_a_name_that_the_report_finds(tmp_path):
+    with pytest.raises(UsageError, match=r"expected a folder or a name that ends in -watch\.json, found h\.json"):
+        examples.watched().save(tmp_path / "h.json")
+    with pytest.raises(UsageError, match="expected a file that can be read"):
+        WatchHistory.load(tmp_path / "none-watch.json")
+    (tmp_path / "bad-watch.json").write_text("[1]")
+    with pytest.raises(MalformedError, match="expected the history of a watch"):
+        WatchHistory.load(tmp_path / "bad-watch.json")
