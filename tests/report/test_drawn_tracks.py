@@ -154,7 +154,7 @@ def test_marks_in_space_stand_at_the_losses_of_their_networks(n):
     (trace,) = (t for t in figure.data if t.name.startswith("checkpoints"))
     low, high = figure.layout.scene.zaxis.range
     np.testing.assert_allclose(trace.z, 0.1 + 0.015 * (high - low))
-    assert list(trace.text) == ["b", "c"]
+    assert [(a.text, a.x, a.y) for a in figure.layout.scene.annotations] == [("a", 0, 0), ("b", 1, 0), ("c", 0, 1)]
     assert trace.customdata[0] == "b: loss 0.1, 0 off the plane"
 
 

@@ -68,6 +68,7 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
     elevation = seen.elevation(places, AZIMUTH, marks)
     centre = centre_height(piece, quantity, seen, log)
     scene: dict[str, object] = {
+        "annotations": _names(piece, quantity, seen, log, centre),
         "xaxis": _axis(step_label(piece, 0, TITLE), x),
         "yaxis": _axis(step_label(piece, 1, TITLE), y),
         "zaxis": axis | {"range": [seen.low, seen.high], "tickangle": 0},
@@ -121,8 +122,7 @@ def _checkpoint(piece: Slice, seen: Heights, height: float, elevation: float) ->
     behind = seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH, np.array([height]))
     name = escape(centre_name(piece))
     mark = graph.Scatter3d(
-        x=[0], y=[0], z=[height + 0.02 * (seen.high - seen.low)], mode="markers+text" if name else "markers",
-        name=legend_name("checkpoint", behind), text=[name], textposition="top center",
+        x=[0], y=[0], z=[height + 0.02 * (seen.high - seen.low)], mode="markers", name=legend_name("checkpoint", behind),
         hovertemplate=f"{name or 'checkpoint'}<extra></extra>",
         marker={"size": 6, "color": VERMILLION, "line": {"color": "white", "width": 2}},
     )  # fmt: skip
@@ -152,16 +152,30 @@ def _tracks(piece: Slice, quantity: str, seen: Heights, log: bool, elevation: fl
             )
         known = np.isfinite(heights)
         hidden = seen.hidden(places[known], elevation, AZIMUTH, heights[known])
-        named = not track.path and int(known.sum()) <= NAMED
         x, y = places.T
         out.append(
             graph.Scatter3d(
-                x=x, y=y, z=heights + lift, mode="markers+text" if named else "markers", showlegend=not track.path,
+                x=x, y=y, z=heights + lift, mode="markers", showlegend=not track.path,
                 name=name if track.path else legend_name(name, hidden), customdata=words,
-                text=[escape(label_text(n, 22)) for n in track.names] if named else None, textposition="top center",
                 hovertemplate="%{customdata}<extra></extra>",
                 marker={"size": 3.5 if track.path else 5, "color": VERMILLION if track.path else "white",
                         "symbol": "circle" if track.path else "diamond", "line": {"color": "black", "width": 1}},
             )
         )  # fmt: skip
     return out
+
+
+def _names(piece: Slice, quantity: str, seen: Heights, log: bool, centre: float) -> list[dict[str, object]]:
+    """The names of single networks over their marks, on a white ground that is legible on every colour of the surface."""
+    found = [(centre_name(piece), 0.0, 0.0, centre)] if centre_name(piece) else []
+    for track in piece.tracks:
+        heights = track_heights(track, piece, quantity, seen, log)
+        if not track.path and int(np.isfinite(heights).sum()) <= NAMED:
+            places = np.asarray(track.coordinates, float)
+            found += [(n, float(x), float(y), float(h)) for n, (x, y), h in zip(track.names, places, heights, strict=True)]
+    style: dict[str, object] = {"showarrow": False, "yshift": 15, "bgcolor": "rgba(255,255,255,0.8)", "font": {"size": 11}}
+    return [
+        {"text": escape(label_text(name, 22)), "x": x, "y": y, "z": height} | style
+        for name, x, y, height in found
+        if np.isfinite(height)
+    ]
