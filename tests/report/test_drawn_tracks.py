@@ -151,7 +151,7 @@ def test_marks_in_space_stand_at_the_losses_of_their_networks(n):
     assert sorted(marks.tolist()) == [[0, 1, pytest.approx(0.1)], [1, 0, pytest.approx(0.1)]]
     assert {"a", "b", "c"} <= {t.get_text().strip() for t in ax.texts}
     figure = interactive._figure(hill(n), "loss")
-    (trace,) = (t for t in figure.data if t.name.startswith("checkpoints"))
+    (trace,) = (t for t in figure.data if (t.name or "").startswith("checkpoints"))
     low, high = figure.layout.scene.zaxis.range
     np.testing.assert_allclose(trace.z, 0.1 + 0.015 * (high - low))
     assert [(a.text, a.x, a.y) for a in figure.layout.scene.annotations] == [("a", 0, 0), ("b", 1, 0), ("c", 0, 1)]
