@@ -24,8 +24,8 @@ def legend_columns(names: Sequence[str], inches: float) -> int:
     """The largest number of legend columns that fit into a width; 1 if none does.
 
     Example:
-        >>> legend_columns(["iiii", "iiii", "iiii"], 1.6), legend_columns(["WWWW", "WWWW", "WWWW"], 1.6)
-        (3, 1)
+        >>> legend_columns(["iiii", "iiii", "iiii"], 2.0), legend_columns(["WWWW", "WWWW", "WWWW"], 2.0)
+        (3, 2)
     """
     widths = [width_of(name, TYPE) for name in names]
 

@@ -356,3 +356,15 @@ def test_a_list_with_spaces_is_answered_with_commas(words, told, demo, capfd):
     done = run(capfd, words[0], demo, *words[1:])
     assert done.code == 2
     assert done.error.endswith("--help" if told is None else f"separate by commas: {told}")
+
+
+def test_details_of_an_error_stand_in_one_place(capsys):
+    """Tensors that the line names are not listed above it, too; the others of a long table are."""
+    from landscape.cli.terminal import Terminal
+
+    rows = [(f"{i}.weight", "8×32", "10×32") for i in range(5)]
+    text = "expected weights that fit, found 5 disagreements: 0.weight: 8×32 in the file, 10×32 in the model; and 4 more"
+    Terminal(json=False).error(text, rows)
+    told = capsys.readouterr().err
+    assert told.count("0.weight") == 1
+    assert [told.count(f"{i}.weight") for i in range(1, 5)] == [1] * 4

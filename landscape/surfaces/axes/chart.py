@@ -163,8 +163,8 @@ def joining_span(points: int, margin: float = 0.25) -> Span:
     Networks at 0 and 1 then have a computed point each, where a picture shows them.
 
     Example:
-        >>> joining_span(25), coordinates(joining_span(6), 6).tolist()
-        ((-0.25, 1.25), [-0.5, 0.0, 0.5, 1.0, 1.5, 2.0])
+        >>> joining_span(25), coordinates(joining_span(7), 7).tolist()
+        ((-0.25, 1.25), [-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25])
     """
     steps = points - 1
     between = next((k for k in range(steps - 2, 0, -1) if (steps - k) // 2 >= margin * k), None)
