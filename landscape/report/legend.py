@@ -55,8 +55,9 @@ def legend_above(ax: Axes, handles: Sequence[Any]) -> int:
         )  # fmt: skip
         high = [1 + name.count("\n") for name in names]
         lines = max((int(sum(part)) for part in np.array_split(high, columns)), default=0)
-        # Axes of a fixed aspect are smaller below a higher legend, and begin further to the right.
-        now = _room(ax)
+        if ax.get_aspect() == "auto":
+            break
+        now = _room(ax)  # axes of a fixed aspect are smaller below a higher legend, and begin further to the right
         if now >= room - 0.02:
             break
         room = now
