@@ -83,8 +83,8 @@ class Terminal:
         self.err.print(f"[bold yellow]warning:[/] {escape(printable(text))}")
 
     def error(self, text: str, table: Sequence[Sequence[str]] | None = None) -> None:
-        """Print the error that ends a command, after the first rows of a table of details, if there is one."""
-        rows = list(table or ())
+        """Print the error that ends a command, after the first rows of a table of details that it does not have itself."""
+        rows = [row for row in table or () if not row or f"{printable(row[0], limit=80)}: " not in text]
         for row in rows[:_ROWS]:
             self.err.print(escape("  " + "  ".join(printable(c, limit=100) for c in row)))
         if len(rows) > _ROWS:

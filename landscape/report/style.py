@@ -226,6 +226,16 @@ def number_of(count: int, noun: str, many: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as text.
+
+    Example:
+        >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+        ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def tick_text(low: float, high: float) -> Callable[[float], str]:
     """Tick label function of a log scale over [low, high]: powers of ten if it spans four decades or more, else numbers."""
 
@@ -275,31 +285,6 @@ def log_axis(ax: Axes, which: str, low: float, high: float) -> None:
         write = tick_text(low, high)
         axis.set_major_formatter(FuncFormatter(lambda x, _: write(x)))
     axis.set_minor_formatter(NullFormatter())
-
-
-def legend_columns(names: Sequence[str], inches: float) -> int:
-    """The number of legend columns that fit into a width."""
-    lengths = [max(map(len, name.split("\n"))) for name in names]
-    # A character of this size is about 0.058 inches wide; symbol and gap are as wide as eight characters.
-    room = inches / 0.058
-
-    def width(columns: int) -> int:
-        return sum(int(max(part)) + 8 for part in np.array_split(lengths, columns))  # as matplotlib fills the columns
-
-    return next((n for n in range(len(names), 1, -1) if width(n) <= room), 1)
-
-
-def legend_above(ax: Axes, handles: Sequence[Any], inches: float | None = None) -> None:
-    """Place the legend between title and axes, where it cannot cover the data, in as many columns as fit into `inches`."""
-    names = [str(h.get_label()) for h in handles]
-    figure = ax.get_figure()
-    assert figure is not None  # axes that are drawn on belong to one
-    if inches is None:
-        inches = ax.get_position().width * figure.get_figwidth() * 1.15  # type: ignore[union-attr]  # a Figure or a part of one
-    columns = legend_columns(names, inches)
-    ax.legend(
-        handles, names, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.3, borderaxespad=0.3
-    )
 
 
 def note(ax: Axes, text: str, *, corner: str = "lower right") -> None:

@@ -173,13 +173,20 @@ class Sharpness(Printed):
                 doubt = f"NOT CONVERGED: {e.reason}"
             elif not m.defined:
                 value, doubt = "–", "not defined"
-            data = e.data_doubt()
+            data = e.data_doubt() or ("–" if self.no_data and m.defined else "")
             if m.defined and e.kind in ("samples", "proportion"):  # there is only sampling error
                 doubt = e.reason or "exact"
             elif m.defined and e.kind == "exact":
                 doubt = "exact"
             out.append((name, value, doubt, data, m.mark if m.defined else "", m.unit))
         return out
+
+    @property
+    def no_data(self) -> str:
+        """Why nothing has a sampling error, such as that a loss of (model, batch) does not come apart by sample; else ""."""
+        if self.loss.kind != "samples" or self.loss.stderr is not None or not self.loss.reason:
+            return ""
+        return f"{self.loss.reason}; it needs the losses of several single samples"
 
     @property
     def honest(self) -> list[str]:
@@ -198,6 +205,8 @@ class Sharpness(Printed):
             for name, m in self.measures.items()
             if m.defined and m.estimate.converged and m.estimate.reason and "exact" in m.settings
         ]
+        if self.no_data and any(m.defined for m in self.measures.values()):
+            out = [f"data –: {self.no_data}", *out]
         if self.symmetries is not None:
             out = [self.symmetries.line(), f"survive all of them: {', '.join(self.honest) or 'none of these measures'}", *out]
         line = None if self.minimum is None else self.minimum.line()
@@ -222,6 +231,7 @@ class Sharpness(Printed):
             e = m.estimate
             own: dict[str, Any] = {"measure": name, "value": e.value} | e.columns()
             own |= {"kind": e.kind, "converged": e.converged, "fakeable_by": m.mark if m.defined else "", "unit": m.unit}
+            own["data_missing"] = self.no_data if m.defined and own["data_stderr"] is None else ""
             out.append(own | {"products": m.matvecs, "seconds": m.seconds})
         return out
 

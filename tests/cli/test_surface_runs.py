@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from in_process import landscape
@@ -316,6 +317,23 @@ def test_a_curve_says_how_it_was_trained_and_what_it_goes_round(place):
     assert {"surface-line.png", "surface.nc", "surface.vtr", "surface.csv", "curve.safetensors"} <= set(
         contents(place / "round")
     )
+
+
+def test_a_plane_of_three_minima_names_them_and_has_a_computed_point_at_each(place):
+    for seed in (4, 5):
+        landscape("train", "digits-mlp", "--epochs", 2, "--seed", seed, "-M", "widths=[8]", "--out", f"{seed}.pt", cwd=place)
+    surface(place, "three", "--directions", "to:4.pt,to:5.pt", "--grid", 7, "--no-test", *FEW)
+    found = json.loads((place / "three" / "surface.json").read_text())
+    assert found["title"] == "Loss on a plane through 0, 4 and 5"
+    assert found["provenance"]["through"] == ["0.safetensors", "4.pt", "5.pt"]
+    assert [len(c) for c in found["coordinates"]] == [7, 7]
+    first, second = (c.index(1.0) for c in found["coordinates"])
+    middle = found["coordinates"][0].index(0.0)
+    at = found["values"]["loss"]
+    (track,) = found["tracks"]
+    np.testing.assert_allclose(track["losses"], [at[first][middle], at[middle][second]], rtol=1e-5)
+    assert min(found["coordinates"][0]) <= -0.25
+    assert max(found["coordinates"][1]) >= 1.25
 
 
 @pytest.mark.parametrize(

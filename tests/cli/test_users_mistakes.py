@@ -381,3 +381,15 @@ def test_a_file_that_is_named_as_a_measure_is_a_file(demo, tmp_path, capfd, monk
     (tmp_path / "trace").write_bytes(demo.read_bytes())
     assert run(capfd, "sharpness", "trace", "--samples", 16, "--measures", "logit_norm").code == 0
     assert "expected a checkpoint" in run(capfd, "sharpness", "traces").error
+
+
+def test_details_of_an_error_stand_in_one_place(capsys):
+    """Tensors that the line names are not listed above it, too; the others of a long table are."""
+    from landscape.cli.terminal import Terminal
+
+    rows = [(f"{i}.weight", "8×32", "10×32") for i in range(5)]
+    text = "expected weights that fit, found 5 disagreements: 0.weight: 8×32 in the file, 10×32 in the model; and 4 more"
+    Terminal(json=False).error(text, rows)
+    told = capsys.readouterr().err
+    assert told.count("0.weight") == 1
+    assert [told.count(f"{i}.weight") for i in range(1, 5)] == [1] * 4

@@ -22,6 +22,7 @@ from landscape.measures import (
     keskar,
     layer_relative_trace,
     measure_all,
+    provenance,
     relative_flatness,
     sharpness,
     trace,
@@ -263,3 +264,17 @@ def test_result_prints_and_survives_json():
     entry = document["measures"]["lambda_max"]
     assert set(entry) >= {"value", "stderr", "kind", "n", "converged", "reason", "unit", "invariant_to", "matvecs", "seconds"}
     assert Sharpness.from_json(document)["lambda_max"].value == result["lambda_max"].value
+
+
+@pytest.mark.parametrize(
+    ("layers", "mode"),
+    [
+        ([nn.Linear(4, 3)], "eval; biases included"),
+        ([nn.Linear(4, 3, bias=False)], "eval"),
+        ([nn.Linear(4, 3), nn.LayerNorm(3)], "eval; biases and norm layers included"),
+        ([nn.Linear(4, 3), nn.BatchNorm1d(3)], "eval; BatchNorm with its running statistics; biases and norm layers included"),
+    ],
+)
+def test_the_provenance_names_layers_that_are_there(layers, mode):
+    objective = Objective(nn.Sequential(*layers), nn.CrossEntropyLoss(), (torch.randn(8, 4), torch.arange(8) % 3))
+    assert provenance(objective, 0)["mode"] == mode

@@ -39,7 +39,12 @@ def test_kept_minima_and_their_passes_are_marked_where_they_are():
     assert marked(ax, "passes").get_xydata().tolist() == [[0, 0]]
     assert [t.get_text() for t in ax.texts if (t.get_gid() or "").startswith("minimum")] == ["1", "2"]
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert labels == ["checkpoint", "2 minima of persistence > 0.25", "saddle to a lower minimum"]
+    first = [label.partition("\n")[0] for label in labels]
+    assert first == [
+        "checkpoint",
+        "2 minima of persistence > 0.25",
+        "saddle to a lower minimum",
+    ]
 
 
 def test_a_minimum_of_the_plane_beside_a_negative_eigenvalue_is_one_of_the_plane():
@@ -48,7 +53,7 @@ def test_a_minimum_of_the_plane_beside_a_negative_eigenvalue_is_one_of_the_plane
     piece = valleys()
     hidden = replace(piece, check=replace(examples.plane().check, random=RandomAxes(axes, 0.3, *ends)))
     labels = [t.get_text() for t in draw_slice(hidden).get_legend().get_texts()]
-    assert "2 minima of persistence > 0.25, as seen on these axes" in labels
+    assert "2 minima of persistence > 0.25, as seen on these axes" in [label.partition("\n")[0] for label in labels]
     assert "A SADDLE LOOKS LIKE A MINIMUM" in figure_slice(hidden).get_supxlabel().replace("\n", " ")
 
 
@@ -142,3 +147,17 @@ def test_minima_of_unknown_doubt_are_all_drawn_and_none_is_claimed():
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["lowest of 3 minima, error unknown", "2 of unknown error"]
     assert "3 minima on the grid in all; sampling error unknown" in figure_merge_tree(piece).get_supxlabel().replace("\n", " ")
     assert marked(draw_slice(piece), "minima").get_xydata().tolist() == [[-1, 0]]
+
+
+@pytest.mark.parametrize(("error", "words"), [(0.1, "below"), (1.0, "not below")])
+def test_the_lowest_point_is_called_better_than_the_checkpoint_beyond_its_error_only(error, words):
+    """The checkpoint has a loss of 1, and ring 1 one of -0.125: a difference of 1.125, against 1.96 standard errors."""
+    piece = replace(valleys(), paired={"loss": np.full((9, 5), error)})
+    label = draw_slice(piece).get_legend().get_texts()[1].get_text().replace("\n", " ")
+    assert label.endswith(f"1, the lowest computed point: −0.125, {words} the checkpoint (1) beyond sampling error")
+
+
+def test_rings_on_the_border_are_whole():
+    ax = draw_slice(valleys())
+    assert not marked(ax, "minima").get_clip_on()
+    assert not marked(ax, "passes").get_clip_on()

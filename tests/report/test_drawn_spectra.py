@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import report_examples as examples
 
-from landscape.report import draw_density, draw_eigenvalues, figure_density
+from landscape.report import draw_breakdown, draw_density, draw_eigenvalues, figure_density
 from landscape.report.figures.spectrum import _wide_parts, draw_minibatch_spectra
-from landscape.results import Eigenpairs, Estimate, MinibatchSpectra
+from landscape.report.over_training.history import draw_history
+from landscape.report.over_training.watched import draw_watched
+from landscape.report.style import short
+from landscape.results import Block, Eigenpairs, Estimate, MinibatchSpectra
 
 
 def test_density_band_and_scale():
@@ -45,6 +48,31 @@ def test_a_band_that_is_open_below_is_a_line_and_no_wall():
     assert "resolution at the peak: 0.05" in figure_density(density).get_supxlabel()
 
 
+def test_every_mark_of_a_density_is_in_the_legend():
+    """Lines, band, shade, ticks and triangles: as many entries as marks, and none of them by a name of numerical analysis."""
+    density = examples.density("log")
+    lower = np.where(density.grid < 0.5, density.density / 2, 0.0)
+    density = replace(density, lower=lower, resolution=np.full(density.grid.shape, 0.05))
+    ax = draw_density(density, eigenpairs=examples.eigenpairs())
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    drawn = [a for a in (*ax.lines, *ax.collections, *ax.patches) if not str(a.get_label()).startswith("_")]
+    assert len(names) == len(drawn) == len([*ax.lines, *ax.collections, *ax.patches])
+    assert not any(word in name for name in names for word in ("Ritz", "probe", "quadrature", "node"))
+    assert "smallest and largest eigenvalue that each of them found" in " ".join(names).replace("\n", " ")
+
+
+def test_one_layer_has_a_stem_and_its_value():
+    one = [Block("2", None, 330, Estimate(3.82, 0.04, "t", 30), Estimate(1.1, 1e-6, "residual", 9))]
+    traces, tops = draw_breakdown(one)
+    for ax, value in ((traces, one[0].trace.value), (tops, one[0].lambda_max.value)):
+        (stem,) = [c for c in ax.collections if c.get_gid() == "stems"]
+        assert stem.get_segments()[0][:, 1].tolist() == [0.0, value]
+        (text,) = [t.get_text() for t in ax.texts if t.get_gid() == "value"]
+        assert text.startswith(short(value))
+    many = draw_breakdown(one * 9)[1]
+    assert not [t for t in many.texts if t.get_gid() == "value"]
+
+
 def test_one_eigenvalue_of_all_can_be_seen():
     """A peak of weight 1/P stands above the lower end of the axis, however many weights there are."""
     for dim in (100, 17_226, 10_000_000):
@@ -62,7 +90,7 @@ def test_symmetric_log_axis_takes_its_threshold():
     ticks = ax.get_xticks()
     assert 0 in ticks
     assert len(ticks) <= 11
-    assert "axis linear from −0.01 to 0.01" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert "axis linear from −0.01 to 0.01, else logarithmic" in [t.get_text() for t in ax.get_legend().get_texts()]
     assert ax.get_xlabel().endswith("log scale on both sides of 0")
 
 
@@ -151,7 +179,7 @@ def test_smallest_end_counts_from_below():
 
 def test_the_caption_says_the_method_and_the_samples():
     footer = figure_density(examples.density(), provenance={"samples": 30, "seed": 3}).get_supxlabel()
-    assert footer == "stochastic Lanczos quadrature: 8 probes × 29 steps, 17,226 weights\n30 samples"
+    assert footer == "stochastic Lanczos quadrature: 8 random vectors × 29 steps, 17,226 weights\n30 samples"
 
 
 def test_single_walls_of_the_band_are_not_filled():
@@ -171,3 +199,20 @@ def test_eigenvalues_of_many_decades_are_drawn_without_a_warning(residual, scale
         ax = draw_eigenvalues(pairs)
         ax.get_figure().draw_without_rendering()
     assert ax.get_yscale() == scale
+
+
+def test_a_watch_with_one_check_shows_loss_and_edge():
+    history = examples.watched()
+    one = replace(history, checks=history.checks[:1])
+    ax = draw_watched(one)
+    other = next(a for a in ax.figure.axes if a is not ax)
+    assert [line.get_xydata().tolist() for line in other.lines if line.get_marker() != "None"] == [
+        [[one.steps[0], one.losses[0]]]
+    ]
+    edge = next(line for line in ax.lines if line.get_linestyle() == "--")
+    assert edge.get_xydata().tolist() == [[0, one.edges("lambda_max")[0]], [1, one.edges("lambda_max")[0]]]
+
+
+def test_one_epoch_is_a_point():
+    (ax,) = draw_history({"a": {"train_loss": [0.5]}})
+    assert [line.get_marker() for line in ax.lines] == ["o"]

@@ -121,3 +121,55 @@ def test_hostile_names_are_drawn_as_text(name):
 def test_a_path_of_one_point_is_drawn():
     one = path(1)
     assert render(figure_slice(examples.plane(5, 5, tracks=(one,)))).startswith(b"\x89PNG")
+
+
+def hill(n=5):
+    """Three networks, of loss 0.1, around a hill at (0.5, 0.5), on n × n points from -0.5 to 1.5."""
+    marks = Track(
+        "checkpoints", ("b", "c"), np.array([[1.0, 0.0], [0.0, 1.0]]), np.zeros(2), 1.0, False, np.array([0.1, 0.1])
+    )  # fmt: skip
+
+    def loss(u, v):
+        return 0.1 + np.minimum(u**2, (u - 1) ** 2) + np.minimum(v**2, (v - 1) ** 2) + 0 * u
+
+    said = {"checkpoint": "runs/a.pt", "axis_lengths": [20.0, 20.0]}
+    return examples.plane(n, n, ((-0.5, 1.5), (-0.5, 1.5)), loss, tracks=(marks,), provenance=said, check=None)
+
+
+def in_space(ax, gid):
+    """The points (n, 3) of every mark with this name."""
+    found = [np.column_stack(line.get_data_3d()) for line in ax.lines if (line.get_gid() or "").endswith(gid)]
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("n", [5, 6])
+def test_marks_in_space_stand_at_the_losses_of_their_networks(n):
+    """On 6 points a side the networks lie between the points of the grid, where the surface is drawn too high."""
+    interactive = pytest.importorskip("landscape.report.page.interactive", reason="the report extra is not installed")
+    ax = draw_slice(hill(n), view="3d")
+    marks = in_space(ax, "checkpoints")
+    assert sorted(marks.tolist()) == [[0, 1, pytest.approx(0.1)], [1, 0, pytest.approx(0.1)]]
+    assert {"a", "b", "c"} <= {t.get_text().strip() for t in ax.texts}
+    figure = interactive._figure(hill(n), "loss")
+    (trace,) = (t for t in figure.data if (t.name or "").startswith("checkpoints"))
+    low, high = figure.layout.scene.zaxis.range
+    np.testing.assert_allclose(trace.z, 0.1 + 0.015 * (high - low))
+    assert [(a.text, a.x, a.y) for a in figure.layout.scene.annotations] == [("a", 0, 0), ("b", 1, 0), ("c", 0, 1)]
+    assert trace.customdata[0] == "b: loss 0.1, 0 off the plane"
+
+
+def test_the_checkpoint_is_named_where_others_are():
+    texts = {t.get_text() for t in draw_slice(hill()).texts}
+    assert {"a", "b", "c"} <= texts
+    assert "a" not in {t.get_text() for t in draw_slice(replace(hill(), tracks=())).texts}
+
+
+def test_a_hidden_mark_is_hollow():
+    """A wall as high as the box, right before the second network."""
+    piece = hill(41)
+    x, y = (np.asarray(c) for c in piece.coordinates)
+    loss = np.where((np.abs(y - 0.9) < 0.03) & (x[:, None] > -0.3), 40.0, piece.values["loss"])
+    ax = draw_slice(replace(piece, values={"loss": loss}), view="3d")
+    assert in_space(ax, "hidden checkpoints")[:, :2].tolist() == [[0, 1]]
+    assert in_space(ax, "track checkpoints")[:, :2].tolist() == [[1, 0]]
+    assert "checkpoints, 1 of 2 behind the surface" in [t.get_text() for t in ax.get_legend().get_texts()]

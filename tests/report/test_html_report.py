@@ -8,17 +8,20 @@ import json
 import re
 import sys
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import report_examples as examples
 
-from landscape.errors import UsageError
+from landscape.errors import MalformedError, UsageError
 from landscape.report import slice_csv, write_report
+from landscape.report.exports.spreadsheet import table_csv
 from landscape.report.page.table_cells import breakable, cell, check_verdict, labels
 from landscape.report.surfaces.depth import ELEVATIONS
-from landscape.results import Barrier, Block, Estimate, NormRatios, Slice
+from landscape.results import Barrier, Block, Estimate, Measurement, NormRatios, Sharpness, Slice, WatchHistory
+from landscape.symmetry.families import FAMILIES
 
 SIDES = {"small": 1.0, "large": 2.0}
 VOID = {"meta", "img", "br", "wbr", "hr", "input", "link"}
@@ -80,7 +83,7 @@ def test_page_is_well_formed_and_has_every_section(full):
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     sections = ["summary", "surfaces", "training", "spectrum", "certificates", "provenance", "reading", "commands"]
     assert [attrs["id"] for attrs in page.all("section")] == sections
-    assert [a["href"] for a in page.all("a")] == [f"#{name}" for name in ("content", *sections)]
+    assert [a["href"] for a in page.all("a")] == [f"#{name}" for name in ("content", *sections, "reading")]
     assert len(ids) == len(set(ids))
     assert page.all("html")[0]["lang"] == "en"
     assert "Digits & noise" in page.words
@@ -478,7 +481,7 @@ def test_interactive_surfaces_carry_tracks_and_previews():
 
     from landscape.report.page import interactive
 
-    surface, line, track, centre = interactive._figure(unfinished(level(), tracks=(path(),)), "loss").data
+    surface, line, track, centre = interactive._figure(unfinished(level(), tracks=(path(),), check=None), "loss").data
     assert (centre.name, centre.x[0], centre.y[0]) == ("checkpoint", 0, 0)
     assert np.isfinite(centre.z).all()
     assert surface.z.shape == (8, 8)
@@ -488,7 +491,7 @@ def test_interactive_surfaces_carry_tracks_and_previews():
     assert len(line.x) == 20 * (len(track.x) - 1) + 1
     np.testing.assert_array_equal(line.x[::20], track.x)
     np.testing.assert_allclose(line.z[::20], track.z)
-    assert track.text[0] == "epoch 0: 2.3 off the plane"
+    assert track.customdata[0] == "epoch 0: 2.3 off the plane"
 
 
 def test_a_plane_is_turned_before_its_pictures(tmp_path):
@@ -537,3 +540,88 @@ def test_names_break_between_words_only():
     assert str(breakable("small_batch/final.pt")) == "small_<wbr>batch/<wbr>final.<wbr>pt"
     assert str(breakable("<generalization")) == "&lt;generalization"
     assert str(breakable("0123456789abcdef" * 2)).count("<wbr>") >= 3
+
+
+def test_every_column_and_every_family_of_symmetries_is_explained(tmp_path):
+    """The heads of all tables, but names of checkpoints, measures, scores and factors."""
+    from test_drawn_samples import scores
+
+    from landscape.comparison import compare
+
+    blocks = [Block("fc1", None, 10, Estimate(1, 0.1, "t", 9), Estimate(2, 1e-6, "residual", 12), share=0.25)]
+    runs = {name: [examples.sharpness(f"{name}-{i}", 1.0 + i, i) for i in range(5)] for name in ("small", "large")}
+    more = {
+        "minibatches": {"clean-b16": examples.minibatches()}, "blocks": {"clean-b16": (blocks, ())},
+        "heads": {"clean-b16": [replace(blocks[0], head=1)]}, "watches": {"run": examples.watched()},
+        "information": {"clean-b16": examples.bits()}, "samples": {"clean-b16": scores()},
+        "comparisons": [compare(runs)],
+    }  # fmt: skip
+    text = write_report(tmp_path / "a.html", title="t", **(everything() | more)).read_text()
+    reading = text[text.index('<section id="reading"') :]
+    terms = {t.strip() for words in re.findall(r"<dt>(.*?)</dt>", reading) for t in unescape(words).split(",")}
+    heads = {unescape(re.sub(r"<[^>]*>", "", h)) for h in re.findall(r'<th scope="col">(.*?)</th>', text)}
+    names = {h for h in heads if h.startswith(("α = ", "partial ρ", "spectrum of ")) or h.endswith((".pt", " *"))}
+    assert {"fakeable by", "Cliff's δ", "p", "q", "edge", "quartiles", "rank", "from half", "claimed invariant"} <= heads
+    assert heads - names - terms == {"lambda_max", "other"}  # names of a measure and of a score
+    for family in FAMILIES:
+        assert f"<strong>{family}</strong>" in reading
+
+
+def test_each_family_of_symmetries_has_a_meaning():
+    from landscape.report.page.glossary import FAMILIES as MEANINGS
+
+    assert tuple(MEANINGS) == tuple(FAMILIES)
+
+
+def test_what_is_fakeable_is_told_once(full):
+    assert full.count("keep the network's function") + full.count("keep the network&#39;s function") == 1
+    assert '<a href="#reading">how to read it</a>' in full
+
+
+def test_a_plane_shows_its_test_loss_too(tmp_path):
+    piece = examples.plane(7, 7)
+    both = replace(piece, values={**piece.values, "test_loss": piece.values["loss"] + 1})
+    for found, there in ((piece, False), (both, True)):
+        text = write_report(tmp_path / "a.html", title="t", slices=[found]).read_text()
+        assert ("Contours of the test loss" in text) is there
+
+
+def test_a_loss_without_samples_says_what_a_sampling_error_would_need(tmp_path):
+    """In the table, in the CSV file and on the page."""
+    why = "no standard error: the loss does not come apart by sample"
+    one = Sharpness(Estimate(0.5, None, "samples", 8, reason=why), None, {"trace": Measurement(Estimate(2.0), "loss", ())}, 8)
+    assert one.rows()[0][3] == "–"
+    assert f"data –: {why}; it needs the losses of several single samples" in str(one)
+    assert f"{why}; it needs" in table_csv([one])
+    page = write_report(tmp_path / "a.html", title="t", sharpness=[one]).read_text()
+    assert page.count("– sampling error: needs losses of single samples") == 2  # of the loss and of the trace
+    assert page.count(why) == 1
+    known = replace(one, loss=Estimate(0.5, 0.1, "samples", 8))
+    assert known.rows()[0][3] == ""
+    assert "data –" not in str(known)
+
+
+def test_a_saved_history_is_read_again_and_stands_in_the_report(tmp_path):
+    from landscape.cli.found_results import collect
+
+    history = examples.watched()
+    written = history.save(tmp_path / "mine-watch.json")
+    again = WatchHistory.load(written)
+    assert again.to_json() == history.to_json()
+    assert str(again) == str(history)
+    (tmp_path / "other").mkdir()
+    assert history.save(tmp_path / "other").name == "watch.json"
+    found = collect([tmp_path])["watches"]
+    assert {name: str(one) for name, one in found.items()} == dict.fromkeys(("mine", "other"), str(history))
+    page = Page(write_report(tmp_path / "a.html", title="t", watches=found).read_text())
+    assert "lambda_max at 4 steps of training of mine" in " ".join(a.get("alt", "") for _, a in page.tags)
+
+
+def test_a_history_is_saved_under_a_name_that_the_report_finds(tmp_path):
+    with pytest.raises(UsageError, match=r"expected a folder or a name that ends in -watch\.json, found h\.json"):
+        examples.watched().save(tmp_path / "h.json")
+    with pytest.raises(UsageError, match="expected a file that can be read"):
+        WatchHistory.load(tmp_path / "none-watch.json")
+    (tmp_path / "bad-watch.json").write_text("[1]")
+    with pytest.raises(MalformedError, match="expected the history of a watch"):
+        WatchHistory.load(tmp_path / "bad-watch.json")

@@ -8,7 +8,7 @@ import torch
 from clock import growth
 
 from landscape.errors import UsageError
-from landscape.surfaces.axes.chart import Chart, coordinates
+from landscape.surfaces.axes.chart import Chart, coordinates, joining_span
 
 SHAPES = [(2,), (3,), (4,), (11,), (51,), (2, 2), (2, 7), (5, 5), (6, 6), (13, 4), (51, 25), (16, 33)]
 CENTRES = {"middle": 0.0, "first border": -1.0, "last border": 1.0, "off centre": 0.37}
@@ -140,3 +140,13 @@ def test_spans_keep_their_ends():
         coordinates((1, 1), 5)
     with pytest.raises(UsageError, match="expected a grid of at least 2 points on each axis, found 1"):
         coordinates((0, 1), 1)
+
+
+@pytest.mark.parametrize("points", [*range(4, 60), 101])
+def test_two_networks_are_points_of_the_default_grid_with_room_around_them(points):
+    places = coordinates(joining_span(points), points)
+    for at in (0.0, 1.0):
+        assert np.abs(places - at).min() < 1e-12
+    assert places[0] <= -0.25
+    assert places[-1] >= 1.25
+    assert points < 10 or places[-1] - places[0] < 2.1

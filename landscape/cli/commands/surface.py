@@ -142,6 +142,7 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     """A line or a plane."""
     from landscape.checkpoints.weights import dead_filters
     from landscape.cli.surfaces.output import draw_unfinished
+    from landscape.report.style import listed
     from landscape.surfaces import line, plane, store_directions, stored_directions
 
     options, objective = job.options, job.objective
@@ -169,7 +170,10 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     else:
         both, two = (directions[0], directions[1]), (spans[0], spans[1])
         found = plane(objective, both, span=two, grid=grid, seed=job.common.seed, **measured, **kept)
-    return replace(found, tracks=tracks, title=found.title.replace("the trained weights", bare_name(job.checkpoint)))
+    through = [job.checkpoint.name, *(path.name for path in axes.others())]
+    made_with = found.provenance | ({"through": through} if len(through) > 1 else {})
+    title = found.title.replace("the trained weights", listed([bare_name(name) for name in through]))
+    return replace(found, tracks=tracks, title=title, provenance=made_with)
 
 
 def _on_path(job: Job, kind: str, path: Path, folder: "OutputDirectory", grid: int) -> "Slice":

@@ -58,6 +58,10 @@ class Axes:
 
     def tracks(self, objective: "Objective", directions: "Sequence[Direction]", kept: Path) -> "tuple[Track, ...]":
         """The trajectory and the named checkpoints, projected onto the axes. The result is saved in the folder `kept`."""
+        from dataclasses import replace
+
+        import numpy as np
+
         from landscape.results import Track
         from landscape.surfaces import agreed, project
 
@@ -68,26 +72,41 @@ class Axes:
                 out.append(project(objective, directions, series, series.names, label="trajectory"))
             named = self._named("CKPT")
             if named:
-                points = [self.other(p).theta for p in named]
-                out.append(
-                    project(objective, directions, points, [bare_name(p) for p in named], label="checkpoints", path=False)
-                )
+                others = [self.other(p) for p in named]
+                names = [bare_name(p) for p in named]
+                drawn = project(objective, directions, [o.theta for o in others], names, label="checkpoints", path=False)
+                losses = np.array([o.value().value for o in others])
+                out.append(replace(drawn, losses=losses))
             return {"tracks": [t.to_json() for t in out]}
 
         return tuple(Track.from_json(t) for t in agreed(kept, "tracks", found)["tracks"])
 
     def spans(self, tracks: "Sequence[Track]", grid: int) -> list[tuple[float, float]]:
-        """A span for each axis: one that contains all projected points if it leads to other checkpoints, else -1 to 1."""
+        """A span for each axis: one that contains all projected points if it leads to other checkpoints, else -1 to 1.
+
+        Two networks at 0 and 1 are grid points: what is drawn there is computed, not interpolated.
+        """
         import numpy as np
 
-        from landscape.surfaces.axes.chart import fitted_span
+        from landscape.surfaces.axes.chart import Span, fitted_span, joining_span
 
         drawn = np.concatenate([t.coordinates for t in tracks]) if tracks else np.zeros((0, len(self.asked)))
-        return [(-1.0, 1.0) if one.kind.path is None else fitted_span(drawn[:, i], grid) for i, one in enumerate(self.asked)]
+
+        def span(i: int, one: Asked) -> Span:
+            if one.kind.path is None:
+                return -1.0, 1.0
+            at_ends = np.isclose(drawn[:, i], 0, atol=1e-6) | np.isclose(drawn[:, i], 1, rtol=0, atol=1e-6)
+            return joining_span(grid) if at_ends.all() else fitted_span(drawn[:, i], grid)
+
+        return [span(i, one) for i, one in enumerate(self.asked)]
 
     def _named(self, what: str) -> list[Path]:
         """The paths of the axes: folders ("DIR") or checkpoints ("CKPT")."""
         return [one.path for one in self.asked if one.kind.path == what and one.path is not None]
+
+    def others(self) -> list[Path]:
+        """The checkpoints that the axes lead to, each once."""
+        return list(dict.fromkeys(self._named("CKPT")))
 
     def other(self, path: Path) -> "Objective":
         """Another checkpoint of the same network, on the same data."""

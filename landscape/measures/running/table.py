@@ -82,8 +82,16 @@ def provenance(objective: Objective, seed: int) -> dict[str, object]:
         **objective.counted,
         "dtype": str(objective.dtype).removeprefix("torch."),
         "device": str(objective.device) if objective.group.size == 1 else objective.device.type,
-        "mode": "eval; BatchNorm with its running statistics; biases and norm layers included",
+        "mode": _mode(objective),
         "landscape": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
     } | ({} if objective.group.size == 1 else {"processes": objective.group.size})
+
+
+def _mode(objective: Objective) -> str:
+    """How the network is run, and which vectors of weights are among those that vary, as far as it has such layers."""
+    biases = {e.name.rpartition(".")[2] == "bias" for e in objective.layout if len(e.shape) == 1}
+    vectors = " and ".join(word for word, own in (("biases", True), ("norm layers", False)) if own in biases)
+    statistics = ["BatchNorm with its running statistics"] if objective.batchnorms else []
+    return "; ".join(["eval", *statistics, *([f"{vectors} included"] if vectors else [])])

@@ -128,7 +128,7 @@ def table_csv(results: Sequence[Sharpness]) -> str:
 
     Example:
         >>> from landscape.results import Estimate, Measurement
-        >>> table = Sharpness(0.5, None, {"trace": Measurement(Estimate(2.0), "loss", ())}, 8, checkpoint="net.safetensors")
+        >>> table = Sharpness(Estimate(0.5), None, {"trace": Measurement(Estimate(2.0), "loss", ())}, 8, "net.safetensors")
         >>> table_csv([table]).splitlines()[1].split(",")[:3]
         ['net.safetensors', 'trace', '2.0']
     """

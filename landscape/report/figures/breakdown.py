@@ -1,6 +1,7 @@
 """Drawing of curvature by layer: traces with intervals, largest eigenvalues of layers and filters."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,13 +20,18 @@ from landscape.report.style import (
     note,
     panels,
     plain,
+    short,
 )
 from landscape.results import Block, Breakdown
+
+WRITTEN = 4  # layers whose values are written beside their marks
 
 
 @house
 def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw traces of the layers in one panel, largest eigenvalues of layers and of their filters in another.
+
+    Stems from 0 on a linear axis; with few layers the values are written beside their marks.
 
     Args:
         layers: the layers' blocks, in order.
@@ -40,7 +46,7 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
     """
     if not layers:
         raise UsageError("expected at least one layer, found none")
-    drawn = list(axes) if axes is not None else panels(2, 1, width=max(5.5, 1.2 + 0.26 * len(layers)), height=2.5)
+    drawn = list(axes) if axes is not None else panels(2, 1, width=max(5.5, 1.2 + 0.26 * len(layers)), height=_height(layers))
     places = np.arange(len(layers))
     _traces(drawn[0], places, layers)
     _eigenvalues(drawn[1], places, layers, filters)
@@ -51,6 +57,23 @@ def draw_breakdown(layers: Sequence[Block], filters: Sequence[Block] = (), axes:
     names = [plain(ending(b.name, 24)) for b in layers]
     drawn[1].set_xticks(places, names, rotation=60 if len(layers) > 5 else 0, ha="right" if len(layers) > 5 else "center")
     return drawn
+
+
+def _height(layers: Sequence[Block]) -> float:
+    """Inches of a panel: a few stems with their values need less than a curve over many layers."""
+    return 1.7 if len(layers) <= WRITTEN else 2.5
+
+
+def _stems(ax: Axes, places: np.ndarray, values: np.ndarray, errors: np.ndarray | None = None) -> None:
+    """Stems from 0 to the values on a linear axis, and, of few, the values in words."""
+    if ax.get_yscale() != "log":
+        ax.vlines(places, 0, values, color=BLUE, lw=1.4, alpha=0.5, gid="stems")
+        ax.margins(y=0.15)
+    if len(values) <= WRITTEN:
+        for i, (place, value) in enumerate(zip(places, values, strict=True)):
+            half = "" if errors is None or not errors[i] else f" ± {short(errors[i], 2)}"
+            at: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8, "gid": "value"}
+            ax.annotate(short(value) + half, (place, value), (8, 0), **at)
 
 
 def draw_blocks(blocks: Breakdown, ax: Axes | None = None) -> Axes:
@@ -75,10 +98,12 @@ def _traces(ax: Axes, places: np.ndarray, layers: Sequence[Block]) -> None:
         log_axis(ax, "y", float(low.min()) / 1.5, float(high.max()) * 1.5)
     else:
         ax.axhline(0, color=GREY, lw=0.8)
+    _stems(ax, places, values, (high - low) / 2)
     ax.errorbar(
         places, values, yerr=[values - low, high - values], fmt="o", color=BLUE, ecolor=BLACK, elinewidth=0.9, capsize=2
     )
-    ax.set_title("Trace of each layer's block, 95 % interval of the computation")
+    whose = "the layer's" if len(layers) == 1 else "each layer's"
+    ax.set_title(f"Trace of {whose} block, 95 % interval of the computation")
     ax.set_ylabel("loss / weight²")
 
 
@@ -86,7 +111,8 @@ def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters:
     """Draw largest eigenvalues; filters are spread over the column of their layer in order of their index."""
     column = {b.layer: i for i, b in enumerate(layers)}
     counts = {name: sum(f.layer == name for f in filters) for name in column}
-    x = [column[f.layer] + 0.5 * ((f.filter or 0) / max(counts[f.layer] - 1, 1) - 0.5) for f in filters]
+    spread = 0.5 if len(layers) > 1 else 0.9
+    x = [column[f.layer] + spread * ((f.filter or 0) / max(counts[f.layer] - 1, 1) - 0.5) for f in filters]
     y = [f.lambda_max.value for f in filters]
     tops = [b.lambda_max.value for b in layers]
     positive = [v for v in (*tops, *y) if v > 0]
@@ -101,10 +127,11 @@ def _eigenvalues(ax: Axes, places: np.ndarray, layers: Sequence[Block], filters:
         ax.axhline(0, color=GREY, lw=0.8)  # which the limits of the axis then include
     if filters:  # a column for each layer, over which its filters are spread
         for place in places:
-            ax.axvspan(place - 0.32, place + 0.32, color=LIGHT, alpha=0.5, lw=0, zorder=0)
+            ax.axvspan(place - 0.64 * spread, place + 0.64 * spread, color=LIGHT, alpha=0.5, lw=0, zorder=0)
         ax.plot(x, y, ".", color=VERMILLION, ms=3, alpha=0.7, label="one filter or neuron")
+    _stems(ax, places, np.array(tops))
     ax.plot(places, tops, "s", color=BLUE, ms=5, label="whole layer")
-    ax.set_title("Largest eigenvalue of each block")
+    ax.set_title(f"Largest eigenvalue of {'the' if len(layers) == 1 else 'each'} block")
     ax.set_ylabel("loss / weight²")
     if filters:
         ax.legend(loc="upper right", ncols=2, bbox_to_anchor=(1, 1.2))

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from landscape.report.quantities import quantity_name
-from landscape.report.style import label_text, number_of, short
+from landscape.report.style import label_text, listed, number_of, short
 from landscape.results import UNCONVERGED, Estimate, SampleScores, Sharpness, Slice, SliceCheck
 from landscape.results.records.varying_weights import weights_words
 
@@ -109,8 +109,9 @@ def _with_error(estimate: Estimate) -> str:
 def _subject(provenance: Provenance) -> list[str]:
     """The parts of `subject_line`."""
     parts = []
-    if provenance.get("checkpoint"):
-        parts.append(PurePath(str(provenance["checkpoint"])).name)
+    through = provenance.get("through") or [provenance["checkpoint"]] if provenance.get("checkpoint") else []
+    if through:
+        parts.append(listed([PurePath(str(name)).name for name in through]))
     task, split = provenance.get("task"), provenance.get("split")
     data = ", ".join(label_text(name, 60) for name in (task, split and f"{split} split") if name)
     parts += [data] if data else []

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from landscape.errors import UsageError
+from landscape.report.legend import legend_above
 from landscape.report.style import (
     BLACK,
     BLUE,
@@ -15,7 +16,6 @@ from landscape.report.style import (
     LIGHT,
     VERMILLION,
     house,
-    legend_above,
     log_axis,
     new_axes,
     note,

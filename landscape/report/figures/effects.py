@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from landscape.errors import UsageError
+from landscape.report.legend import legend_above
 from landscape.report.style import (
     BLACK,
     BLUE,
@@ -14,7 +15,6 @@ from landscape.report.style import (
     GREY,
     MARKERS,
     house,
-    legend_above,
     log_axis,
     new_figure,
     plain,

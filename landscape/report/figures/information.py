@@ -9,7 +9,8 @@ from matplotlib.lines import Line2D
 
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
-from landscape.report.style import CATEGORIES, GREY, LIGHT, MARKERS, house, legend_above, panels, plain
+from landscape.report.legend import legend_above
+from landscape.report.style import CATEGORIES, GREY, LIGHT, MARKERS, house, panels, plain
 from landscape.report.words_around import finish
 from landscape.results import Information
 

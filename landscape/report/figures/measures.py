@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from landscape.errors import UsageError
+from landscape.report.legend import legend_columns
 from landscape.report.measured_text import fitted
 from landscape.report.style import (
     BLACK,
@@ -22,7 +23,6 @@ from landscape.report.style import (
     HouseAxes,
     asks_for_log,
     house,
-    legend_columns,
     log_axis,
     new_figure,
     note,

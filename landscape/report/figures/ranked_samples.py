@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from landscape.errors import UsageError
+from landscape.report.legend import legend_above
 from landscape.report.style import (
     BLUE,
     GREY,
     VERMILLION,
     asks_for_log,
     house,
-    legend_above,
     log_axis,
     new_axes,
     note,

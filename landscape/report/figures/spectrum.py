@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from landscape.report.legend import legend_above
 from landscape.report.style import (
     BLACK,
     BLUE,
@@ -12,15 +13,15 @@ from landscape.report.style import (
     VERMILLION,
     asks_for_log,
     house,
-    legend_above,
     log_axis,
     new_axes,
     number_of,
     short,
 )
 from landscape.results import Eigenpairs, MinibatchSpectra, SpectralDensity
-from landscape.results.spectra.minibatch_spectra import NOTHING
+from landscape.results.spectra.minibatch_spectra import nothing_words
 
+APART = " (closer eigenvalues are not told apart)"
 EIGENVALUE = "eigenvalue λ of the Hessian (loss / weight²)"
 
 
@@ -31,9 +32,9 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
     Where the lower end of the band is zero (the number of steps does not resolve the density), the band is not filled; a dotted
     line is its upper end.
 
-    Ticks at the bottom mark the smallest and the largest Ritz value of every probe; if they differ between probes, the ends of
-    the spectrum are not resolved. With scale="log" the eigenvalue axis is a symmetric logarithm, linear between -linthresh and
-    linthresh (shaded in grey).
+    Ticks at the bottom mark the smallest and the largest Ritz value of every probe: the ends of the spectrum as that run found
+    them. If they differ between probes, the ends are not resolved. With scale="log" the eigenvalue axis is a symmetric
+    logarithm, linear between -linthresh and linthresh (shaded in grey).
 
     Args:
         density: the estimate; its unit is 1 / (unit of the eigenvalue).
@@ -57,7 +58,7 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
     floor, ceiling = _density_range(density)
     under = floor / 100  # below the axis, in place of zero
     _band(ax, density, floor)
-    ax.plot(grid, np.maximum(mean, under), color=BLUE, label=f"mean of {number_of(density.probes, 'probe')}", lw=1.3)
+    ax.plot(grid, np.maximum(mean, under), color=BLUE, label=f"density, smoothed: mean over {_vectors(density)}", lw=1.3)
     ends = np.concatenate([density.nodes.min(axis=1), density.nodes.max(axis=1)])
     ax.plot(
         ends,
@@ -67,7 +68,7 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
         color=BLACK,
         ms=9,
         mew=0.9,
-        label="extreme Ritz values, each probe",
+        label="smallest and largest eigenvalue that each of them found",
     )
     if eigenpairs is not None:
         _mark_eigenvalues(ax, eigenpairs)
@@ -77,7 +78,8 @@ def draw_density(density: SpectralDensity, ax: Axes | None = None, *, eigenpairs
         _symlog_ticks(ax, density.linthresh)
     ax.set_xlabel(EIGENVALUE + ("" if density.linthresh is None else ", log scale on both sides of 0"))
     ax.set_ylabel("density (weight² / loss)")
-    legend_above(ax, ax.get_legend_handles_labels()[0])
+    handles = ax.get_legend_handles_labels()[0]
+    legend_above(ax, sorted(handles, key=lambda h: not str(h.get_label()).startswith("density")))
     return ax
 
 
@@ -157,7 +159,7 @@ def draw_minibatch_spectra(found: MinibatchSpectra, ax: Axes | None = None) -> A
         edges[[0, -1]] = min(edges[0], values.min()), max(edges[-1], values.max())  # which rounding may leave outside
         none = int((values == 0).sum())
         label = f"{name} of {len(found)} mini-batches of {found.size}"
-        ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=label + (f", {none} are {NOTHING}" if none else ""))
+        ax.hist(values, edges.tolist(), color=color, alpha=0.6, label=label + (f", {nothing_words(none)}" if none else ""))
         ax.axvline(whole, color=color, lw=1.3, ls="--", label=f"{name} of all {found.samples:,} samples")
     if log:
         ax.set_xscale("symlog", linthresh=_unit(found), linscale=0.5)
@@ -205,13 +207,18 @@ def _eigenvalue_scale(ax: Axes, values: np.ndarray, residuals: np.ndarray) -> No
         ax.set_yscale("symlog", linthresh=float(np.median(size)))
 
 
+def _vectors(density: SpectralDensity) -> str:
+    """The start vectors of the Lanczos runs."""
+    return number_of(density.probes, "random vector")
+
+
 def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
     """Draw the band, filled where its lower end is above the axis limit, else as a dotted line at its upper end."""
     grid, lower, upper = (np.asarray(a, float) for a in (density.grid, density.lower, density.upper))
     if density.resolution is None:
-        label, known = "95 % band over probes", np.full(grid.shape, True)
+        label, known = "95 % band, for other vectors", np.full(grid.shape, True)
     else:
-        label, known = "95 % band: probes and quadrature", _wide_parts(lower > floor)
+        label, known = "95 % band, for other vectors and more steps", _wide_parts(lower > floor)
     low, high = np.maximum(lower, floor / 100), np.maximum(upper, floor / 100)
     if known.any():
         ax.fill_between(grid, low, high, where=known.tolist(), color=BLUE, alpha=0.25, lw=0, label=label)
@@ -220,7 +227,9 @@ def _band(ax: Axes, density: SpectralDensity, floor: float) -> None:
     beyond = ~known
     beyond[1:] |= ~known[:-1]  # the line meets the band
     beyond[:-1] |= ~known[1:]
-    ax.plot(grid, np.where(beyond, high, np.nan), color=BLUE, lw=0.8, ls=":", label="upper bound, where the lower is 0")
+    ax.plot(
+        grid, np.where(beyond, high, np.nan), color=BLUE, lw=0.8, ls=":", label="upper end of the band where the lower is 0"
+    )
 
 
 def _wide_parts(known: np.ndarray) -> np.ndarray:
@@ -237,8 +246,8 @@ def resolution(density: SpectralDensity) -> list[str]:
     if density.resolution is None:
         return []
     if density.linthresh is not None:
-        return [f"resolution around 0: {short(density.near_zero or 0.0, 2)}"]
-    return [f"resolution at the peak: {short(float(density.resolution[int(np.argmax(density.density))]), 2)}"]
+        return [f"resolution around 0: {short(density.near_zero or 0.0, 2)}{APART}"]
+    return [f"resolution at the peak: {short(float(density.resolution[int(np.argmax(density.density))]), 2)}{APART}"]
 
 
 def _density_range(density: SpectralDensity) -> tuple[float, float]:
@@ -265,13 +274,13 @@ def _mark_eigenvalues(ax: Axes, pairs: Eigenpairs) -> None:
                 ls="",
                 ms=5,
                 clip_on=False,
-                label="eigenvalues" if face == VERMILLION else "eigenvalues, NOT converged",
+                label="eigenvalues computed one by one" + ("" if face == VERMILLION else ", NOT converged"),
             )
 
 
 def _shade_linear_part(ax: Axes, linthresh: float) -> None:
     """Shade the linear part of a symmetric logarithm in grey, with a legend entry."""
-    label = f"axis linear from {short(-linthresh, 2)} to {short(linthresh, 2)}"
+    label = f"axis linear from {short(-linthresh, 2)} to {short(linthresh, 2)}, else logarithmic"
     ax.axvspan(-linthresh, linthresh, color="#ececec", zorder=0, lw=0, label=label)
 
 

@@ -63,7 +63,7 @@ def figure_density(
     caption: bool = True,
 ) -> Figure:
     """`draw_density` with title and caption."""
-    probes, steps = number_of(density.probes, "probe"), number_of(density.nodes.shape[1], "step")
+    probes, steps = number_of(density.probes, "random vector"), number_of(density.nodes.shape[1], "step")
     work = f"{probes} × {steps}, {number_of(density.dim, 'weight')}"
     facts = "; ".join([f"stochastic Lanczos quadrature: {work}", *resolution(density)])
     return finish(draw_density(density, eigenpairs=eigenpairs), title, [facts, subject_line(provenance)], caption)

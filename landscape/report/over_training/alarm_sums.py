@@ -3,8 +3,9 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from landscape.report.legend import legend_above
 from landscape.report.over_training.layer_curves import number_axis
-from landscape.report.style import BLACK, BLUE, VERMILLION, house, legend_above, new_axes, short
+from landscape.report.style import BLACK, BLUE, VERMILLION, house, new_axes, short
 from landscape.report.words_around import finish
 from landscape.results import MemorizationSignal
 

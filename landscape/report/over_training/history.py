@@ -44,7 +44,8 @@ def draw_history(history: Mapping[str, Run], axes: Sequence[Axes] | None = None)
                 epochs = np.asarray(run.get("epoch", np.arange(1, len(values) + 1)), float)
                 name = f"{_name(label)}, {'test' if test else 'train'}"
                 style: dict[str, Any] = {"color": CATEGORIES[i % 8], "ls": "--" if test else "-"}
-                ax.plot(epochs, np.ma.masked_invalid(values), **style, lw=1.2, label=name)
+                marker = "o" if np.isfinite(values).sum() == 1 else ""  # a line of one point is not seen
+                ax.plot(epochs, np.ma.masked_invalid(values), **style, lw=1.2, marker=marker, ms=3.5, label=name)
                 everything.append(values[np.isfinite(values)])
         if asks_for_log(everything):
             finite = np.concatenate(everything)

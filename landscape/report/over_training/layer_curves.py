@@ -5,7 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from landscape.errors import UsageError
-from landscape.report.style import BLACK, CATEGORIES, GREY, label_text, legend_above, log_axis, unit_text
+from landscape.report.legend import legend_above
+from landscape.report.style import BLACK, CATEGORIES, GREY, label_text, log_axis, unit_text
 from landscape.results import WatchHistory
 
 LAYERS = "layer_traces"

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
+from landscape.report.legend import legend_above
 from landscape.report.over_training.layer_curves import LAYERS, draw_layers, number_axis
 from landscape.report.quantities import quantity_name
 from landscape.report.style import (
@@ -19,7 +20,6 @@ from landscape.report.style import (
     VERMILLION,
     asks_for_log,
     house,
-    legend_above,
     log_axis,
     new_axes,
     short,
@@ -67,7 +67,11 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
             ax.errorbar(steps[chosen], values[chosen], yerr=bars, fmt="o", label=words, **style)
     if np.isfinite(edges).any():
         last = float(edges[np.isfinite(edges)][-1])
-        ax.plot(steps, edges, color=VERMILLION, ls="--", lw=1.2, label=f"edge of stability: {short(last)}", zorder=2)
+        style = {"color": VERMILLION, "ls": "--", "lw": 1.2, "label": f"edge of stability: {short(last)}", "zorder": 2}
+        if np.isfinite(edges).sum() == 1:
+            ax.axhline(last, **style)  # a line of one point is not seen
+        else:
+            ax.plot(steps, edges, **style)
     for alarm in history.alarms:
         if alarm.name == name:
             words = "above it from the start" if history.from_the_start(alarm) else "first above it"
@@ -103,7 +107,10 @@ def _loss(history: WatchHistory, ax: Axes) -> list[object]:
     other = ax.twinx()
     for at, height, style in _pieces(history, history.steps[finite], losses[finite]):
         other.plot(at, height, style, color=GREY, lw=0.9 if style == "-" else 0.6)
-    line = Line2D([], [], color=GREY, lw=0.9, label="loss of the probe batch, right axis")
+    alone: dict[str, Any] = {"marker": "s", "ms": 3.2} if finite.sum() == 1 else {}
+    if alone:
+        other.plot(history.steps[finite], losses[finite], color=GREY, **alone)
+    line = Line2D([], [], color=GREY, lw=0.0 if alone else 0.9, label="loss of the probe batch, right axis", **alone)
     if asks_for_log([losses[finite]]):
         log_axis(other, "y", losses[finite].min() / 1.6, losses[finite].max() * 1.6)
     else:

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from landscape.machine.files import open_regular, write
 from landscape.report.over_training.history import Run
 from landscape.report.page.certificate_section import certificates as certificate_entries
+from landscape.report.page.glossary import explained
 from landscape.report.page.sample_section import informed, ranked
 from landscape.report.page.spectrum_section import heads as head_entry
 from landscape.report.page.spectrum_section import layers, spectra
@@ -133,6 +134,8 @@ def write_report(
         "commands": list(commands),
     }
     scripts = {"page": _part("report.js")} | ({"plotly": _plotly()} if planes else {})
+    there = [name for name, found in _sections(page).items() if found]
+    page["glossary"] = explained(there)
     page |= {"style": _part("report.css"), "script": scripts["page"], "policy": _policy(scripts)}
     page["plotly"] = stored.keep(scripts["plotly"]) if planes else None
     environment = Environment(
@@ -147,6 +150,15 @@ def write_report(
     text = environment.get_template("report.html.j2").render(page)
     # File names can contain single surrogates, which UTF-8 cannot encode.
     return write(path, text.encode("utf-8", "replace"))
+
+
+def _sections(page: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the page has tables of each section of the glossary."""
+    return {
+        "summary": page["summary"], "training": page["watches"], "comparison": page["comparisons"],
+        "spectrum": page["spectra"], "layers": page["blocks"] or page["heads"], "samples": page["samples"],
+        "information": page["information"], "certificates": page["certificates"], "provenance": page["provenance"],
+    }  # fmt: skip
 
 
 def is_report(path: str | Path) -> bool:

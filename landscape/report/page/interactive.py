@@ -4,14 +4,14 @@ from html import escape
 
 import numpy as np
 import plotly.graph_objects as graph
-from scipy.interpolate import RegularGridInterpolator
 
 from landscape.report.quantities import quantity_name, shown, states, step_label
 from landscape.report.style import FIELD, VERMILLION, asks_for_log, label_text, log_ticks, short, tick_text
 from landscape.report.surfaces.coarse import preview
-from landscape.report.surfaces.depth import ELEVATIONS, Heights
+from landscape.report.surfaces.depth import Heights
 from landscape.report.surfaces.plane import AZIMUTH
-from landscape.report.surfaces.tracks import finely
+from landscape.report.surfaces.standing_marks import centre_height, centre_name, legend_name, standing, track_heights
+from landscape.report.surfaces.tracks import NAMED, finely
 from landscape.results import INTERPOLATED, Slice
 
 TALL = 0.8  # height of the box, whose sides have length 1, as in the figure
@@ -63,10 +63,12 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
     known = z[np.isfinite(z)] if np.isfinite(z).any() else np.zeros(1)
     margin = 0.04 * float(np.ptp(known)) or 0.5
     seen = Heights(x, y, z.T, float(known.min()) - margin, float(known.max()) + margin, TALL)
-    elevation: float = ELEVATIONS[0]
-    if (centre := _centre(piece, seen)) is not None:
-        elevation = seen.elevation(np.zeros(2), AZIMUTH)
+    log = "ticktext" in axis
+    places, marks = standing(piece, quantity, seen, log)
+    elevation = seen.elevation(places, AZIMUTH, marks)
+    centre = centre_height(piece, quantity, seen, log)
     scene: dict[str, object] = {
+        "annotations": _names(piece, quantity, seen, log, centre),
         "xaxis": _axis(step_label(piece, 0, TITLE), x),
         "yaxis": _axis(step_label(piece, 1, TITLE), y),
         "zaxis": axis | {"range": [seen.low, seen.high], "tickangle": 0},
@@ -83,7 +85,7 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
         "font": {"size": 12},
     }
     return graph.Figure(
-        [surface, *_tracks(piece, z), *([] if centre is None else [_checkpoint(seen, centre, elevation)])],
+        [surface, *_tracks(piece, quantity, seen, log, elevation), *_checkpoint(piece, seen, centre, elevation)],
         {
             "scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "font": {"size": 11}, "showlegend": True,
             "legend": legend,
@@ -113,51 +115,67 @@ def _written(text: str) -> str:
     return "<br>".join(map(escape, text.replace("\\$", "$").split("\n")))
 
 
-def _centre(piece: Slice, seen: Heights) -> float | None:
-    """The height at the checkpoint; None if it is outside the plane or its loss is not finite."""
-    if not all(float(np.min(c)) <= 0 <= float(np.max(c)) for c in piece.coordinates):
-        return None
-    height = float(seen.at(np.zeros((1, 2)))[0])
-    return height if np.isfinite(height) else None
-
-
-def _checkpoint(seen: Heights, height: float, elevation: float) -> graph.Scatter3d:
-    """The checkpoint on the surface, as in the figure, with its name in the legend."""
-    behind = bool(seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH)[0])
-    return graph.Scatter3d(
-        x=[0], y=[0], z=[height + 0.02 * (seen.high - seen.low)], mode="markers",
-        name="checkpoint, behind the surface" if behind else "checkpoint",
-        hovertemplate="checkpoint<extra></extra>",
+def _checkpoint(piece: Slice, seen: Heights, height: float, elevation: float) -> list[graph.Scatter3d]:
+    """The checkpoint at its loss, as in the figure, with its name in the legend; none outside the plane."""
+    if np.isnan(height):
+        return []
+    behind = seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH, np.array([height]))
+    name = escape(centre_name(piece))
+    mark = graph.Scatter3d(
+        x=[0], y=[0], z=[height + 0.02 * (seen.high - seen.low)], mode="markers", name=legend_name("checkpoint", behind),
+        hovertemplate=f"{name or 'checkpoint'}<extra></extra>",
         marker={"size": 6, "color": VERMILLION, "line": {"color": "white", "width": 2}},
     )  # fmt: skip
+    return [mark]
 
 
-def _tracks(piece: Slice, z: np.ndarray) -> list[graph.Scatter3d]:
-    """Tracks at the interpolated height of the surface; the hover text is the distance of a point from the plane."""
-    if not piece.tracks or not np.isfinite(z).any():
-        return []
-    height = RegularGridInterpolator(tuple(np.asarray(c, float) for c in piece.coordinates), z, bounds_error=False)
-    lift = 0.015 * float(np.nanmax(z) - np.nanmin(z))
+def _tracks(piece: Slice, quantity: str, seen: Heights, log: bool, elevation: float) -> list[graph.Scatter3d]:
+    """Tracks on the surface, and other networks at their losses; the hover text says these, and distances from the plane."""
+    lift = 0.015 * (seen.high - seen.low)
     out = []
     for track in piece.tracks:
         places = np.asarray(track.coordinates, float)
+        heights = track_heights(track, piece, quantity, seen, log)
+        if not np.isfinite(heights).any():
+            continue
+        losses = [""] * len(track.names) if track.losses is None else [f"loss {short(float(v))}, " for v in track.losses]
         words = [
-            f"{escape(label_text(name, 40))}: {short(float(d))} off the plane"
-            for name, d in zip(track.names, track.distances, strict=True)
+            f"{escape(label_text(name, 40))}: {loss}{short(float(d))} off the plane"
+            for name, loss, d in zip(track.names, losses, track.distances, strict=True)
         ]
         name = escape(label_text(track.label, 40))
         if track.path:
             x, y = (between := finely(places, 20)).T
             line = {"color": "black", "width": 4}
             out.append(
-                graph.Scatter3d(x=x, y=y, z=height(between) + lift, mode="lines", hoverinfo="skip", name=name, line=line)
+                graph.Scatter3d(x=x, y=y, z=seen.at(between) + lift, mode="lines", hoverinfo="skip", name=name, line=line)
             )
+        known = np.isfinite(heights)
+        hidden = seen.hidden(places[known], elevation, AZIMUTH, heights[known])
         x, y = places.T
         out.append(
             graph.Scatter3d(
-                x=x, y=y, z=height(places) + lift, mode="markers", name=name, showlegend=not track.path,
-                text=words, hovertemplate="%{text}<extra></extra>",
-                marker={"size": 3.5 if track.path else 5, "color": VERMILLION, "line": {"color": "black", "width": 1}},
+                x=x, y=y, z=heights + lift, mode="markers", showlegend=not track.path,
+                name=name if track.path else legend_name(name, hidden), customdata=words,
+                hovertemplate="%{customdata}<extra></extra>",
+                marker={"size": 3.5 if track.path else 5, "color": VERMILLION if track.path else "white",
+                        "symbol": "circle" if track.path else "diamond", "line": {"color": "black", "width": 1}},
             )
         )  # fmt: skip
     return out
+
+
+def _names(piece: Slice, quantity: str, seen: Heights, log: bool, centre: float) -> list[dict[str, object]]:
+    """The names of single networks over their marks, on a white ground that is legible on every colour of the surface."""
+    found = [(centre_name(piece), 0.0, 0.0, centre)] if centre_name(piece) else []
+    for track in piece.tracks:
+        heights = track_heights(track, piece, quantity, seen, log)
+        if not track.path and int(np.isfinite(heights).sum()) <= NAMED:
+            places = np.asarray(track.coordinates, float)
+            found += [(n, float(x), float(y), float(h)) for n, (x, y), h in zip(track.names, places, heights, strict=True)]
+    style: dict[str, object] = {"showarrow": False, "yshift": 15, "bgcolor": "rgba(255,255,255,0.8)", "font": {"size": 11}}
+    return [
+        {"text": escape(label_text(name, 22)), "x": x, "y": y, "z": height} | style
+        for name, x, y, height in found
+        if np.isfinite(height)
+    ]

@@ -29,10 +29,9 @@ def spectra(
         name, record = label_text(label), records.get(label)
         entry: dict[str, Any] = {"name": name, "pictures": [], "pairs": None, "minibatches": None}
         if density is not None:
-            ends = f"Ritz values from {number(float(density.nodes.min()))} to {number(float(density.nodes.max()))}"
-            words = (
-                f"Density of the Hessian's eigenvalues of {name} on a {density.scale} axis; {density.probes} probes, {ends}."
-            )
+            ends = f"eigenvalues found from {number(float(density.nodes.min()))} to {number(float(density.nodes.max()))}"
+            told = f"on a {density.scale} axis; {density.probes} random vectors, {ends}."
+            words = f"Density of the Hessian's eigenvalues of {name} {told}"
             figure = titled.figure_density(density, eigenpairs=pairs, provenance=record, caption=caption)
             entry["pictures"].append(picture(figure, words, f"density {label}", records_csv(density.records())))
         if pairs is not None and len(pairs):

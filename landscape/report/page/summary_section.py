@@ -24,7 +24,7 @@ def summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | 
             "name": "loss",
             "mark": None,
             "unit": f"mean per {loss_per(*(r.provenance for r in results))}",
-            "cells": [cell(r.loss) for r in results],
+            "cells": [cell(r.loss, no_data=bool(r.no_data)) for r in results],
         }
     ]
     if any(r.accuracy is not None for r in results):
@@ -32,7 +32,7 @@ def summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | 
         rows.append({"name": "accuracy", "mark": None, "unit": "%", "cells": cells})
     for name in dict.fromkeys(name for r in results for name in r.measures):
         first = next(r.measures[name] for r in results if name in r.measures)
-        cells = [cell(estimate_of(r, name)) for r in results]
+        cells = [cell(estimate_of(r, name), no_data=bool(r.no_data)) for r in results]
         mark = joint_mark([r.measures[name] for r in results if name in r.measures])
         rows.append({"name": label_text(name), "mark": mark, "unit": unit_text(first.unit), "cells": cells})
     lines = [(name, r.minimum.line()) for name, r in zip(names, results, strict=True) if r.minimum is not None]
@@ -40,6 +40,7 @@ def summary(results: Sequence[Sharpness], names: list[str]) -> dict[str, Any] | 
     found = {name: label_text(r.symmetries.line(), 400) for name, r in zip(names, results, strict=True) if r.symmetries}
     alike = len(set(found.values())) == 1
     told = list(found.values())[:1] if alike else [f"{name}: {line}" for name, line in found.items()]
+    told += [f"{name}: {label_text(r.no_data, 200)}" for name, r in zip(names, results, strict=True) if r.no_data]
     lost = [f"{name}: {label_text(m)}" for name, r in zip(names, results, strict=True) for m in r.unconverged]
     own = {"names": names, "rows": rows, "unconverged": lost, "slopes": slopes, "symmetries": told}
     return own | {"losses": unequal_losses(results)}

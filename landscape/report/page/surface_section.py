@@ -75,7 +75,7 @@ def _facts(piece: Slice) -> list[str]:
 
 
 def _pictures(piece: Slice, caption: bool) -> list[Picture]:
-    """Figures of the loss (of a plane first in three dimensions), of the eigenvalues and of the persistence of the minima."""
+    """Figures of the losses (of a plane first in three dimensions), of the eigenvalues and of the persistence of the minima."""
     data, name = slice_csv(piece), piece.title
     if piece.path:
         words = " ".join([_words(piece, "loss"), *(f"{line}." for line in _barriers(piece))])
@@ -87,6 +87,10 @@ def _pictures(piece: Slice, caption: bool) -> list[Picture]:
         out = [picture(titled.figure_slice(piece, view="3d", caption=caption), words, f"{name} 3d", data)]
         words = f"Contours. {_words(piece, 'loss')}"
         out.append(picture(titled.figure_slice(piece, caption=caption), words, f"{name} contours", data))
+        if "test_loss" in piece.values:
+            words = f"Contours of the test loss. {_words(piece, 'test_loss')}"
+            drawn = titled.figure_slice(piece, quantity="test_loss", caption=caption)
+            out.append(picture(drawn, words, f"{name} test loss", data))
     for quantity in filter(is_eigenvalue, piece.values):
         drawn = titled.figure_slice(piece, quantity=quantity, caption=caption)
         out.append(picture(drawn, _words(piece, quantity), f"{name} {quantity}", data))

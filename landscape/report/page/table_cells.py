@@ -103,8 +103,8 @@ _BEHIND = {
 }  # fmt: skip
 
 
-def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
-    """A value, its interval, its sampling error, and why it is missing or did not converge."""
+def cell(estimate: Estimate | None, scale: float = 1.0, no_data: bool = False) -> dict[str, Any]:
+    """A value, its interval, its sampling error or why there is none, and why it is missing or did not converge."""
     if estimate is None:
         return {"value": DASH, "doubt": "", "remarks": [], "why": "not measured"}
     e, remarks = estimate, []
@@ -125,6 +125,8 @@ def cell(estimate: Estimate | None, scale: float = 1.0) -> dict[str, Any]:
         doubt = "exact on these samples" if e.kind == "exact" else f"no interval{count}"
     if e.data_stderr is not None:
         remarks.append(f"{_of_samples(e, scale)} sampling error")
+    elif no_data:
+        remarks.append("– sampling error: needs losses of single samples")
     why = "" if e.converged else f"NOT CONVERGED: {label_text(e.reason or 'no reason given', 200)}"
     return {
         "value": ("≥ " if e.kind == "lower bound" else "") + number(e.value * scale),

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from landscape.errors import UsageError
-from landscape.report.measured_text import fitted, width_of
+from landscape.report.legend import legend_above
+from landscape.report.measured_text import width_of
 from landscape.report.quantities import shown, step_label
 from landscape.report.style import (
     BLACK,
@@ -19,7 +20,6 @@ from landscape.report.style import (
     VERMILLION,
     asks_for_log,
     house,
-    legend_above,
     new_axes,
     panels,
     plain,
@@ -110,11 +110,7 @@ def draw_interpolation(
         ax.set_xlabel("position a")
         barrier = _barrier(ax, piece, at) if group[0] == "loss" else []
         handles = [*ax.get_legend_handles_labels()[0], *band_handles(ax, piece, group)]
-        for handle in handles:
-            handle.set_label(fitted(handle.get_label(), _inches(ax), 8))
-        handles += barrier
-        legend_above(ax, handles)
-        lines = max(lines, sum(1 + str(h.get_label()).count("\n") for h in handles))
+        lines = max(lines, legend_above(ax, handles + barrier))
     if own and lines > LEGEND:
         figure = axes[0].get_figure(root=True)
         assert figure is not None  # new_figure made it
@@ -183,28 +179,23 @@ def _barrier(ax: Axes, piece: Slice, at: tuple[float, float]) -> list[Artist]:
     half = "" if found.stderr is None else f" ± {short(NORMAL_95 * found.stderr, 2)}"
     told = f"{short(height)}{half}"
     if not np.isfinite([height, mean]).all():
-        return _remark(ax, found.words("loss"))
+        return _remark(found.words("loss"))
     if height <= 0:
-        return _remark(ax, "no barrier: the loss never exceeds the mean of its ends")
+        return _remark("no barrier: the loss never exceeds the mean of its ends")
     if where in at:
-        return _remark(ax, f"no barrier: the maximum is at an end, {told} above the mean of both")
+        return _remark(f"no barrier: the maximum is at an end, {told} above the mean of both")
     if found.within_error:
-        return _remark(ax, f"no barrier beyond its error: {told}")
+        return _remark(f"no barrier beyond its error: {told}")
     ax.plot(at, [mean, mean], color=GREY, lw=0.8, ls=":", gid="mean of ends")
     ax.get_ylim()  # updates the transform
     foot, head = ax.transData.transform([(where, mean), (where, mean + height)])[:, 1]
     if (head - foot) * 72 / ax.figure.dpi < SHORTEST_ARROW:
-        return _remark(ax, f"barrier {told}, at {where:.3g}")
+        return _remark(f"barrier {told}, at {where:.3g}")
     arrow = {"arrowstyle": "<->", "color": BLACK, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (where, mean + height), (where, mean), arrowprops=arrow)
     return [Line2D([], [], ls="", marker=r"$\updownarrow$", ms=9, mew=0.2, color=BLACK, label=f"barrier {told}")]
 
 
-def _remark(ax: Axes, text: str) -> list[Artist]:
-    """A legend entry of words alone, in lines that fit the axes."""
-    return [Line2D([], [], ls="", label=fitted(text, _inches(ax), 8))]
-
-
-def _inches(ax: Axes) -> float:
-    """Room for the words of a legend above the axes."""
-    return ax.get_position().width * ax.get_figure().get_figwidth() - 0.1  # type: ignore[union-attr]  # axes have a figure
+def _remark(text: str) -> list[Artist]:
+    """A legend entry of words alone."""
+    return [Line2D([], [], ls="", label=text)]

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from landscape.errors import UsageError
+from landscape.report.legend import legend_above
 from landscape.report.quantities import label_of, scale_of
 from landscape.report.style import (
     BLACK,
@@ -16,12 +17,12 @@ from landscape.report.style import (
     LIGHT,
     asks_for_log,
     house,
-    legend_above,
     log_axis,
     new_axes,
     number_of,
     short,
 )
+from landscape.report.surfaces.curves import NORMAL_95
 from landscape.results import Slice, SliceCheck
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 
@@ -37,9 +38,8 @@ def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
     kept = tree.kept
     if not kept:
         return []
-    ax.plot(
-        *_columns([m.at for m in kept]), "o", mfc="none", mec=BLACK, mew=1.5, ms=10, zorder=12, path_effects=HALO, gid="minima"
-    )
+    style: dict[str, Any] = {"color": BLACK, "mew": 1.5, "ls": "", "zorder": 12, "path_effects": HALO, "clip_on": False}
+    ax.plot(*_columns([m.at for m in kept]), marker="o", mfc="none", ms=10, gid="minima", **style)
     middle = sum(ax.get_xlim()) / 2
     for i, m in enumerate(kept[:NUMBERED], 1):
         left = m.at[0] <= middle
@@ -48,10 +48,10 @@ def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
             fontsize=8, fontweight="bold", zorder=13, ha="left" if left else "right", gid=f"minimum {i}",
         )  # fmt: skip
         text.set_path_effects(HALO)
-    handles = [Line2D([], [], ls="", marker="o", mfc="none", mec=BLACK, mew=1.5, ms=8, label=_counted(tree, piece))]
+    handles = [Line2D([], [], ls="", marker="o", mfc="none", mec=BLACK, mew=1.5, ms=8, label=_rings(tree, piece))]
     passes = [_at(piece, m.saddle) for m in kept if m.saddle is not None]
     if passes:
-        ax.plot(*_columns(passes), "x", color=BLACK, ms=5.5, mew=1.5, zorder=12, path_effects=HALO, gid="passes")
+        ax.plot(*_columns(passes), marker="x", ms=5.5, gid="passes", **style)
         handles.append(Line2D([], [], ls="", marker="x", color=BLACK, ms=5, mew=1.5, label="saddle to a lower minimum"))
     return handles
 
@@ -121,11 +121,7 @@ def draw_merge_tree(piece: Slice, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="y")
     ax.set_xlabel(label_of(piece, tree.quantity) + (", log scale" if log else ""))
     ax.set_ylabel("minimum at")
-    labels = max(len(_name(i, m)) for i, m in enumerate(drawn, 1))
-    figure = ax.get_figure(root=True)
-    assert figure is not None  # axes that are drawn on belong to one
-    # Beside the labels, of 0.07 inches a character, and the axis title; then, of one entry a row, the long first one fits.
-    legend_above(ax, _legend(tree, piece, drawn), figure.get_figwidth() - 0.07 * labels - 0.5)
+    legend_above(ax, _legend(tree, piece, drawn))
     return ax
 
 
@@ -153,6 +149,28 @@ def _counted(tree: MergeTree, piece: Slice) -> str:
     count = number_of(len(tree.kept), "minimum", "minima")
     above = " above sampling error" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
     return count + above + (f", {tree.on_border} on the border" if tree.on_border else "") + _as_seen(piece)
+
+
+def _rings(tree: MergeTree, piece: Slice) -> str:
+    """The legend of the rings: how many, and whether the lowest is below the checkpoint, whose cross may stand beside it."""
+    counted, compared = _counted(tree, piece), _beside_checkpoint(tree, piece)
+    return f"{counted}\n{compared}" if compared else counted
+
+
+def _beside_checkpoint(tree: MergeTree, piece: Slice) -> str:
+    """How the lowest computed point compares with the checkpoint: only a difference beyond its error makes it a better one."""
+    centre = tuple(int(np.argmin(np.abs(np.asarray(c, float)))) for c in piece.coordinates)
+    values, lowest = piece.known(tree.quantity), tree.kept[0]
+    if any(_at(piece, centre)) or not np.isfinite(np.ma.filled(values, np.nan)[centre]) or lowest.index == centre:
+        return ""
+    own, below = float(values[centre]), float(values[centre]) - lowest.value
+    error = piece.paired.get(tree.quantity)
+    told = f"1, the lowest computed point: {short(scale_of(tree.quantity) * lowest.value, 4)}"
+    beside = f"below the checkpoint ({short(scale_of(tree.quantity) * own, 4)})"
+    half = None if error is None else NORMAL_95 * float(np.ma.filled(np.ma.asarray(error, float), np.nan)[lowest.index])
+    if half is None or not np.isfinite(half):
+        return f"{told}, {beside}, sampling error unknown"
+    return f"{told}, {'' if below > half else 'not '}{beside} beyond sampling error"
 
 
 def _as_seen(piece: Slice) -> str:

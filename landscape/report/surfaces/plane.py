@@ -17,13 +17,15 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # the toolkit has no types
 
 from landscape.errors import UsageError
+from landscape.report.legend import legend_above
 from landscape.report.measured_text import width_of
 from landscape.report.quantities import GAPS, label_of, states, step_label
-from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, legend_above, new_axes, plain, short, tick_text
+from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, new_axes, plain, short, tick_text
 from landscape.report.surfaces.depth import ELEVATIONS, Heights
 from landscape.report.surfaces.field import Field, edges
 from landscape.report.surfaces.minima import mark_minima
-from landscape.report.surfaces.tracks import PATHS, draw_tracks, finely
+from landscape.report.surfaces.standing_marks import centre_height, centre_name, legend_name, standing, track_heights
+from landscape.report.surfaces.tracks import NAMED, PATHS, beside, draw_tracks, finely, inside
 from landscape.results import Slice
 from landscape.results.surfaces.slice import FAILED, INTERPOLATED, MISSING, NOT_FINITE
 
@@ -48,6 +50,8 @@ def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=11)
         ax.plot([0], [0], "+", color=VERMILLION, ms=10, mew=1.8, zorder=11, gid="centre")
         handles.insert(0, Line2D([], [], ls="", marker="+", color=VERMILLION, ms=9, mew=1.8, label="checkpoint"))
+        if name := centre_name(piece):
+            beside(ax, plain(name), np.zeros(2), f"name {plain(name)}")
     handles += draw_tracks(ax, piece)
     if piece.merge_tree is not None and piece.merge_tree.quantity == quantity:
         handles += mark_minima(ax, piece)
@@ -98,12 +102,11 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     if not field.empty:
         seen = Heights(field.x, field.y, heights, *ax.get_zlim())
         ax.computed_zorder = False  # points of the surface are drawn on it, or dotted and hollow where it hides them
-        if field.holds_origin and np.isfinite(seen.at(np.zeros((1, 2))))[0]:
-            elevation = seen.elevation(np.zeros(2), AZIMUTH)
+        places, marks = standing(piece, quantity, seen, field.log)
+        elevation = seen.elevation(places, AZIMUTH, marks)
         _computed_in_space(ax, piece, quantity, seen, elevation)
-        _tracks_in_space(ax, piece, seen, elevation)
-        if field.holds_origin:
-            _centre_in_space(ax, seen, elevation)
+        _tracks_in_space(ax, piece, quantity, seen, field.log, elevation)
+        _centre_in_space(ax, piece, centre_height(piece, quantity, seen, field.log), seen, elevation)
     if field.remarks():
         ax.plot([], [], [], ls="", label=", ".join(field.remarks()) + " (left out)")
     if ax.get_legend_handles_labels()[0]:
@@ -123,47 +126,50 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     return ax
 
 
-def _centre_in_space(ax: Axes3D, seen: Heights, elevation: float) -> None:
-    """The checkpoint as a disc on the surface; a ring if the surface hides it from every elevation."""
-    behind = bool(seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH)[0])
-    style = {"mfc": "none", "mec": VERMILLION, "mew": 1.4} if behind else {"mfc": VERMILLION, "mec": "white"}
-    label = "checkpoint, behind the surface" if behind else "checkpoint"
-    ax.plot([0], [0], seen.at(np.zeros((1, 2))), "o", ms=5.5, zorder=9, label=label, gid="centre", ls="", **style)
+def _centre_in_space(ax: Axes3D, piece: Slice, height: float, seen: Heights, elevation: float) -> None:
+    """The checkpoint as a disc at its loss; a ring if the surface hides it from every elevation."""
+    if np.isnan(height):
+        return
+    behind = seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH, np.array([height]))
+    style = {"mfc": "none", "mec": VERMILLION, "mew": 1.4} if behind[0] else {"mfc": VERMILLION, "mec": "white"}
+    ax.plot([0], [0], [height], "o", ms=5.5, zorder=9, label=legend_name("checkpoint", behind), gid="centre", ls="", **style)
+    _name_in_space(ax, centre_name(piece), np.zeros(2), height)
 
 
-def _tracks_in_space(ax: Axes3D, piece: Slice, seen: Heights, elevation: float) -> None:
-    """Every track on the surface, at the height of the surface under it; a path is dotted where the surface hides it."""
+def _tracks_in_space(ax: Axes3D, piece: Slice, quantity: str, seen: Heights, log: bool, elevation: float) -> None:
+    """Every track: a path on the surface, dotted where that hides it; other networks at their losses, hollow where hidden."""
     for track, colour in zip(piece.tracks, cycle(PATHS)):
-        places = finely(np.asarray(track.coordinates, float)) if track.path else np.asarray(track.coordinates, float)
-        heights, name = seen.at(places), plain(track.label)
-        hidden = seen.hidden(places, elevation, AZIMUTH)
+        name, label, places = plain(track.label), plain(track.label, 40), np.asarray(track.coordinates, float)
         if track.path:
+            places = finely(places)
+            heights, hidden = seen.at(places), seen.hidden(places, elevation, AZIMUTH)
             rim: list[AbstractPathEffect] = [withStroke(linewidth=2.8, foreground=BLACK)]
-            shown = np.where(hidden, np.nan, heights)
             ax.plot(*places.T, heights, color=BLACK, lw=0.9, ls=":", zorder=7, gid=f"hidden {name}")
-            ax.plot(
-                *places.T,
-                shown,
-                color=colour,
-                lw=1.4,
-                zorder=8,
-                path_effects=rim,
-                label=plain(track.label, 40),
-                gid=f"track {name}",
-            )
-        else:
-            ax.plot(
-                *places.T,
-                heights,
-                "D",
-                color=colour,
-                mec=BLACK,
-                ms=4.5,
-                ls="",
-                zorder=8,
-                label=plain(track.label, 40),
-                gid=f"track {name}",
-            )
+            style: dict[str, Any] = {"color": colour, "lw": 1.4, "path_effects": rim}
+            ax.plot(*places.T, np.where(hidden, np.nan, heights), zorder=8, label=label, gid=f"track {name}", **style)
+            continue
+        heights = track_heights(track, piece, quantity, seen, log)
+        places, heights = places[np.isfinite(heights)], heights[np.isfinite(heights)]
+        named = [n for n, there in zip(track.names, inside(track, piece), strict=True) if there]
+        hidden = seen.hidden(places, elevation, AZIMUTH, heights)
+        for behind, fill, gid in ((False, colour, "track"), (True, "none", "hidden")):
+            chosen = hidden == behind
+            if chosen.any():
+                style = {"mfc": fill, "mec": BLACK, "ls": "", "marker": "D", "ms": 4.5, "gid": f"{gid} {name}"}
+                words = {"label": legend_name(label, hidden)} if not behind or hidden.all() else {}
+                ax.plot(*places[chosen].T, heights[chosen], zorder=8, **style, **words)
+        if len(named) <= NAMED:
+            for text, place, height in zip(named, places, heights, strict=False):
+                _name_in_space(ax, plain(text, 22), place, height)
+
+
+def _name_in_space(ax: Axes3D, text: str, place: np.ndarray, height: float) -> None:
+    """A name beside a mark."""
+    if text:
+        drawn = ax.text(
+            place[0], place[1], height, f"  {plain(text, 24)}", fontsize=7.5, va="bottom", zorder=13, gid=f"name {text}"
+        )
+        drawn.set_path_effects(LABEL_HALO)
 
 
 def _fill(ax: Axes, field: Field, label: str, paths: Sequence[np.ndarray] = ()) -> None:

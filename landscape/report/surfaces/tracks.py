@@ -1,5 +1,6 @@
 """Drawing of training trajectories and other checkpoints, projected onto a slice, with their distances from it."""
 
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
@@ -10,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
-from landscape.report.style import BLACK, GREEN, ORANGE, PURPLE, SKY, label_text, number_of, plain, short, wrapped
+from landscape.report.measured_text import width_of
+from landscape.report.style import BLACK, GREEN, ORANGE, PURPLE, SKY, label_text, number_of, plain, short
 from landscape.results import Slice
 from landscape.results.surfaces.track import Track
 
@@ -19,7 +21,6 @@ PATHS = ("white", ORANGE, SKY, PURPLE)
 CHECKPOINTS = (("D", "white"), ("s", ORANGE), ("^", SKY), ("v", PURPLE))
 TICKS = (GREEN, ORANGE, SKY, PURPLE)
 NAMED = 12  # more names are not legible in one figure
-LEGEND = 54  # characters per line of the legend, so that it fits the width of the axes
 SMALL, LARGE = 2.2, 4.6  # marker size in points at the start and the end of a path
 
 
@@ -115,7 +116,7 @@ def _path(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray, colour
     ax.plot(x[-1:], y[-1:], "o", color=BLACK, mec=colour, mew=1.0, ms=7.0, zorder=10, gid=f"end {name}")
     for end, i, neighbour in (("start", 0, 1), ("end", -1, -2)):
         if within[i]:
-            _beside(ax, end, places[i], f"{end} of {name}", away=places[neighbour % len(places)])
+            beside(ax, end, places[i], f"{end} of {name}", away=places[neighbour % len(places)])
     return Line2D([], [], color=colour, lw=1.3, marker="s", ms=5.5, mec=BLACK, mew=0.8, path_effects=rim)
 
 
@@ -125,26 +126,46 @@ def _checkpoints(ax: Axes, track: Track, places: np.ndarray, within: np.ndarray,
     ax.plot(*places.T, ms=7, zorder=9, gid=f"track {plain(track.label)}", **style)
     if len(places) <= NAMED:
         for name, place in ((n, p) for n, p, i in zip(track.names, places, within, strict=True) if i):
-            _beside(ax, plain(name, 22), place, f"name {plain(name, 22)}")
+            beside(ax, plain(name, 22), place, f"name {plain(name, 22)}")
     return Line2D([], [], ms=6, **style)
 
 
-def _beside(ax: Axes, text: str, place: np.ndarray, gid: str, away: np.ndarray | None = None) -> None:
+def beside(ax: Axes, text: str, place: np.ndarray, gid: str, away: np.ndarray | None = None) -> None:
     """Write a label beside a marker, towards the middle of the axes and on the opposite side of the line to `away`.
 
-    Paths that end in the same point share one label.
+    Paths that end in the same point share one label. Where another label stands already, it goes to another side.
     """
-    if any(t.get_text() == text and np.allclose(t.xy, place) for t in ax.texts if isinstance(t, Annotation)):
+    labels = [t for t in ax.texts if isinstance(t, Annotation)]
+    if any(t.get_text() == text and np.allclose(t.xy, place) for t in labels):
         return
     share = [(p - low) / (high - low) for p, (low, high) in zip(place, (ax.get_xlim(), ax.get_ylim()), strict=True)]
-    left, above = share[0] <= 0.5, share[1] <= 0.5
+    right, above = share[0] <= 0.5, share[1] <= 0.5
     if away is not None and 0.05 < share[1] < 0.95 and away[1] != place[1]:
         above = bool(away[1] < place[1])
+    taken = [
+        _box(ax, t.get_text(), t.xy, t.get_horizontalalignment() == "left", t.get_verticalalignment() == "bottom")
+        for t in labels
+    ]
+    sides = [(r, a) for a in (above, not above) for r in (right, not right)]
+    right, above = next((side for side in sides if not _meets(_box(ax, text, place, *side), taken)), sides[0])
     drawn = ax.annotate(
-        text, tuple(place), (7 if left else -7, 5 if above else -5), textcoords="offset points",
-        ha="left" if left else "right", va="bottom" if above else "top", fontsize=7.5, zorder=13, gid=gid,
+        text, tuple(place), (7 if right else -7, 5 if above else -5), textcoords="offset points",
+        ha="left" if right else "right", va="bottom" if above else "top", fontsize=7.5, zorder=13, gid=gid,
     )  # fmt: skip
     drawn.set_path_effects([withStroke(linewidth=2.2, foreground="white", alpha=0.9)])
+
+
+def _box(ax: Axes, text: str, place: Sequence[float] | np.ndarray, right: bool, above: bool) -> np.ndarray:
+    """Left, bottom, right and top of a label beside a marker, in points on a panel of about 270 points."""
+    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
+    x, y = 270 * (np.asarray(place, float) - low) / (high - low)
+    x, y = x + (7 if right else -7 - 72 * width_of(text, 7.5)), y + (5 if above else -14)
+    return np.array([x, y, x + 72 * width_of(text, 7.5), y + 9])
+
+
+def _meets(box: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+    """Whether a box overlaps one of the others."""
+    return any((np.minimum(box[2:], other[2:]) > np.maximum(box[:2], other[:2])).all() for other in others)
 
 
 def _darkening(colour: str) -> Colormap:
@@ -157,8 +178,7 @@ def _label(track: Track, piece: Slice) -> str:
     share = "" if track.explained is None or _lies_in(track) else f"{_percent(track.explained)} {_place(piece)}, "
     outside = int((~inside(track, piece)).sum())
     hidden = f", {outside} of {len(track.names)} not shown" if outside else ""
-    words = f"{plain(track.label, 40)}: {share}{_off(track, piece)}{hidden}"
-    return wrapped(words, LEGEND)
+    return f"{plain(track.label, 40)}: {share}{_off(track, piece)}{hidden}"
 
 
 def _lies_in(track: Track) -> bool:

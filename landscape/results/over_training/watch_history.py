@@ -1,5 +1,6 @@
 """What was measured through a training run, check by check."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.errors import UsageError
-from landscape.machine.files import write
-from landscape.machine.json_values import finite_or_none
+from landscape.errors import MalformedError, UsageError, printable
+from landscape.machine.files import read_json, write
+from landscape.machine.json_values import finite_or_none, plain
 from landscape.results.drawing import drawing, drawn, plotted
 from landscape.results.estimate import Estimate
 from landscape.results.over_training.check import Alarm, Check
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _WIDE, _PAIRS = 5, 3
 # And this many times as far as the closer pair beside it: the checks of a budget lie further and further apart.
 _SUDDEN = 2.5
+FILE = "watch.json"  # the name by which `landscape report` finds a history
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +206,44 @@ class WatchHistory(Printed):
         if path is not None:
             write(Path(path), text.encode())
         return text
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as JSON that `landscape report` shows, and `load` reads.
+
+        Args:
+            path: a folder, for "watch.json" in it, or a file of that name or one that ends in "-watch.json": by these names
+                `landscape report FOLDER` finds it. The beginning of the name, or the folder's, is the heading of the run.
+
+        Returns:
+            The file.
+
+        Raises:
+            UsageError: another name, or a place that cannot be written.
+        """
+        place = Path(path)
+        place = place / FILE if place.is_dir() else place
+        if place.name != FILE and not place.name.endswith(f"-{FILE}"):
+            raise UsageError(
+                f"expected a folder or a name that ends in -{FILE}, found {printable(place.name)}",
+                fix=f"for example {printable(place.with_suffix('').name)}-{FILE}, which landscape report finds",
+            )
+        return write(place, (json.dumps(plain(self.to_json()), indent=2, allow_nan=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "WatchHistory":
+        """Inverse of `save`; also reads what `landscape watch` and `landscape train --watch` write.
+
+        Raises:
+            UsageError: the file cannot be read.
+            MalformedError: it is no history.
+        """
+        place = Path(path) / FILE if Path(path).is_dir() else Path(path)
+        try:
+            return cls.from_json(read_json(place))
+        except OSError as error:
+            raise UsageError(f"expected a file that can be read, found {place}: {error.strerror}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MalformedError(f"expected the history of a watch in {place}, found {error}", fix="save it again") from error
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""

@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.results.drawing import drawing, drawn, plotted
-from landscape.results.estimate import Estimate
+from landscape.results.estimate import Estimate, Kind
 from landscape.results.printed import Cells, Printed, rows_of
 
 NOTHING = "0 within its residual"
+
+
+def nothing_words(count: int) -> str:
+    """How many values are 0 within their residuals.
+
+    Example:
+        >>> nothing_words(1), nothing_words(64)
+        ('1 is 0 within its residual', '64 are 0 within their residuals')
+    """
+    return f"{count} is {NOTHING}" if count == 1 else f"{count} are 0 within their residuals"
+
 
 if TYPE_CHECKING:
     import xarray
@@ -47,7 +58,7 @@ class MinibatchSpectra(Printed):
 
     @property
     def mean_largest(self) -> Estimate:
-        """Mean of lambda_max over the mini-batches, with the error of drawing them."""
+        """Mean of lambda_max over the mini-batches, with the error of drawing them; see `_mean`."""
         return self._mean(self.largest)
 
     @property
@@ -89,15 +100,18 @@ class MinibatchSpectra(Printed):
         if not self.untold.value:
             return below
         above, untold = 100 * self.positive.value, 100 * self.untold.value
-        return f"{below}, above 0 in {above:.0f} %, cannot be told in {untold:.0f} %: {NOTHING}"
+        words = nothing_words(int((self.signs == 0).sum()))
+        return f"{below}, above 0 in {above:.0f} %, cannot be told in {untold:.0f} %: {words}"
 
     def _share(self, chosen: np.ndarray) -> Estimate:
         return Estimate(float(chosen.mean()), float(chosen.std() / len(self) ** 0.5), "proportion", len(self))
 
     def _mean(self, values: np.ndarray) -> Estimate:
+        """The mean with its t-interval: of its logarithm where all values have one sign, so that the interval has it, too."""
         lost = int((~self.converged).any(1).sum())
+        kind: Kind = "log t" if (values > 0).all() or (values < 0).all() else "t"
         reason = f"{lost} of {len(self)} mini-batches did not converge" if lost else None
-        return Estimate(float(values.mean()), float(values.std(ddof=1) / len(self) ** 0.5), "t", len(self), not lost, reason)
+        return Estimate(float(values.mean()), float(values.std(ddof=1) / len(self) ** 0.5), kind, len(self), not lost, reason)
 
     def rows(self) -> list[tuple[str, ...]]:
         """Cells: quantity, mean over mini-batches, its 95 % interval, quartiles, range, largest residual, and of all samples.

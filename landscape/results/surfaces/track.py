@@ -20,6 +20,8 @@ class Track:
         explained: share of the points' variance around the slice's centre that lies in the slice: sum ||projection||^2 /
             sum ||theta_t - theta||^2; None if all points equal the centre.
         path: whether the points are in order of time.
+        losses: (T,) loss of each point, computed at the point itself with its own BatchNorm statistics: where its mark stands
+            in three dimensions. None if it was not computed; the mark is then on the surface.
     """
 
     label: str
@@ -28,6 +30,7 @@ class Track:
     distances: np.ndarray
     explained: float | None
     path: bool = True
+    losses: np.ndarray | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything as lists."""
@@ -38,10 +41,15 @@ class Track:
             "distances": plain(self.distances.tolist()),
             "explained": self.explained,
             "path": self.path,
+            **({} if self.losses is None else {"losses": plain(self.losses.tolist())}),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Track":
         """Inverse of `to_json`."""
         places, distances = (np.asarray(data[k], float) for k in ("coordinates", "distances"))
-        return cls(data["label"], tuple(data["names"]), places, distances, data["explained"], data["path"])
+        losses = data.get("losses")
+        return cls(
+            data["label"], tuple(data["names"]), places, distances, data["explained"], data["path"],
+            None if losses is None else np.asarray(losses, float),
+        )  # fmt: skip

@@ -155,3 +155,20 @@ def fitted_span(places: np.ndarray, points: int, margin: float = 0.15) -> Span:
     steps = [max(-low / k, high / (points - 1 - k)) for k in range(1, points - 1)]
     before = 1 + int(np.argmin(steps))
     return -before * steps[before - 1], (points - 1 - before) * steps[before - 1]
+
+
+def joining_span(points: int, margin: float = 0.25) -> Span:
+    """A span around 0 and 1, both of them among `points` evenly spaced points, with at least this margin on either side.
+
+    Networks at 0 and 1 then have a computed point each, where a picture shows them.
+
+    Example:
+        >>> joining_span(25), coordinates(joining_span(7), 7).tolist()
+        ((-0.25, 1.25), [-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25])
+    """
+    steps = points - 1
+    between = next((k for k in range(steps - 2, 0, -1) if (steps - k) // 2 >= margin * k), None)
+    if between is None:  # three points or fewer
+        return fitted_span(np.array([1.0]), points, margin)
+    before = (steps - between) // 2
+    return -before / between, (steps - before) / between
