@@ -13,7 +13,7 @@ from experiments.common.work import Place
 from experiments.memorized_samples import growth
 from experiments.memorized_samples import runs as study
 from experiments.memorized_samples.claims import BAR, judged
-from experiments.memorized_samples.growth import AUGMENTED, JPEG, OWN, PLAIN, SHARE
+from experiments.memorized_samples.growth import AUGMENTED, DEEP_WIDE, JPEG, OWN, PLAIN, SHARE, WHOLE
 from experiments.memorized_samples.growth_claims import Growth, growth_claims
 from landscape import load, samples
 from landscape.checkpoints import CheckpointFiles
@@ -99,7 +99,7 @@ def grown(values: dict[tuple[str, str, int], float], epochs: dict[int, int] | No
     """Runs of some sizes whose AUROCs are these, a little different for each of three seeds."""
     runs = [
         {
-            "item": {"images": images, "variant": variant, "images_used": n, "seed": seed,
+            "item": {"images": images, "variant": variant, "images_used": n, "wrong": SHARE, "seed": seed,
                      "recipe": {"epochs": (epochs or {}).get(n, 2)}},
             "auroc": {name: {"value": value + 0.002 * seed} for name in ("cumulative_loss", "forgetting")},
             "after_epochs": [0.5, value - 0.05 + 0.002 * seed, value + 0.002 * seed],
@@ -149,6 +149,35 @@ def test_runs_with_more_images_are_planned_where_there_are_as_many(tmp_path, mon
     assert sizes() == set(), "no images at all"
     assert sizes(data="1000") == {(OWN, 1000)}
     assert sizes(data="5085", larger="10000") == {(OWN, 1000), (OWN, 5000), (JPEG, 5000), (JPEG, 10000)}
+    whole = [i for i in growth.planned_growth(replace(GIVEN, data="5085", larger="50000")) if i["images_used"] == WHOLE]
+    assert {i["wrong"] for i in whole if i["variant"] == DEEP_WIDE} == set(study.WRONG)
+    assert all(i["recipe"]["corruption_level"] == pytest.approx(i["wrong"] / 0.9) for i in whole)
+
+
+@pytest.mark.parametrize(
+    ("values", "lows", "holds"),
+    [
+        ({0.01: [0.98], 0.02: [0.98], 0.05: [0.98, 0.982], 0.1: [0.98]}, 0.975, True),
+        ({0.01: [0.98], 0.02: [0.98], 0.05: [0.98, 0.982], 0.1: [0.98]}, 0.96, None),  # one seed, and its interval has the bar
+        ({0.01: [0.98], 0.02: [0.98], 0.05: [0.94, 0.942], 0.1: [0.98]}, 0.975, False),
+        ({0.01: [0.98], 0.05: [0.98, 0.982]}, 0.975, None),  # two shares were not run
+    ],
+)
+def test_the_bar_with_all_images_is_held_to_every_share(values, lows, holds):
+    runs = [
+        {
+            "item": {"images": JPEG, "variant": DEEP_WIDE, "images_used": WHOLE, "wrong": wrong, "seed": seed,
+                     "recipe": {"epochs": 2}},
+            "auroc": {name: {"value": v, "low": lows, "high": 0.99} for name in ("cumulative_loss", "forgetting")},
+            "after_epochs": [0.5, 0.9, v], "train_accuracy": 1.0, "test_accuracy": 0.5, "wrong_labels_fitted": 1.0,
+            "seconds": 3.0,
+        }
+        for wrong, several in values.items() for seed, v in enumerate(several)
+    ]  # fmt: skip
+    claim = growth_claims(Growth([], runs, 1000), BAR)[2]
+    assert f"all {WHOLE:,} images" in claim.claim
+    assert claim.holds is holds
+    assert claim.numbers["0.05"]["n"] == len(values[0.05]), "over seeds where there are more than one"
 
 
 def test_the_cheap_scores_are_those_of_the_command(tmp_path):
