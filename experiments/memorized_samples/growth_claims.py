@@ -103,8 +103,8 @@ def growth_claims(found: Growth, bar: float) -> list[Claim]:
 def growth_departures(found: Growth) -> list[str]:
     """Where the runs with more images depart, and how their recipes were chosen."""
     told = [
-        f"With more images there is one share of wrong labels, {SHARE:.0%}, but with all of CIFAR-10, and two scores: input curvature at a checkpoint "
-        "costs as much as 30 passes for the loss, and confident learning four times the training and more",
+        f"With more images there is one share of wrong labels, {SHARE:.0%}, but with all of CIFAR-10, and two scores: input "
+        "curvature at a checkpoint costs as much as 30 passes for the loss, and confident learning four times the training and more",
         "The recipes with more images were chosen by one seed that is not judged (100), on 5,000 unaltered images for 20 "
         "epochs: the study's network with and without augmentation, VGG-9 with and without it; VGG-9 begins with as many "
         "channels as the study's. The batch (32), Adam and its learning rate (2e-3 for VGG-9) were not searched",
@@ -120,8 +120,8 @@ def growth_departures(found: Growth) -> list[str]:
         )
     if found.whole:
         told.append(
-            f"The recipe for all {WHOLE:,} images ({DEEP_WIDE}, batch 64) was tried with seed 100 and 5% wrong labels, once, and "
-            "not searched; the shares beside 5% have one seed, whose interval is over samples"
+            f"The recipe for all {WHOLE:,} images ({DEEP_WIDE}, batch 64) was tried once, with seed 100 and 5% wrong labels, "
+            "and not searched; the shares beside 5% have one seed, whose interval is over samples"
         )
     return told
 
@@ -206,8 +206,8 @@ def _with_all_images(found: Growth, bar: float) -> Claim:
             told.append(f"{wrong:.0%}: {_three(at)} ({'one seed, over samples' if len(runs) == 1 else f'{len(runs)} seeds'})")
             numbers[f"{wrong:g}"] = at.to_json()
     return Claim(
-        f"cifar10: with all {WHOLE:,} images, re-encoded as JPEG, the cumulative loss finds 1, 2, 5 and 10 % wrong labels with an "
-        f"AUROC of at least {bar}",
+        f"cifar10: with all {WHOLE:,} images, re-encoded as JPEG, the cumulative loss finds 1, 2, 5 and 10 % wrong labels with "
+        f"an AUROC of at least {bar}",
         "0.985, 0.986, 0.987, 0.987, with a ResNet-18 and as many images",
         f"{DEEP_WIDE}; " + "; ".join(told),
         every(answers),
