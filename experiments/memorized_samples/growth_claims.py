@@ -104,7 +104,8 @@ def growth_departures(found: Growth) -> list[str]:
     """Where the runs with more images depart, and how their recipes were chosen."""
     told = [
         f"With more images there is one share of wrong labels, {SHARE:.0%}, but with all of CIFAR-10, and two scores: input "
-        "curvature at a checkpoint costs as much as 30 passes for the loss, and confident learning four times the training and more",
+        "curvature at a checkpoint costs as much as 30 passes for the loss, and confident learning four times the training and "
+        "more",
         "The recipes with more images were chosen by one seed that is not judged (100), on 5,000 unaltered images for 20 "
         "epochs: the study's network with and without augmentation, VGG-9 with and without it; VGG-9 begins with as many "
         "channels as the study's. The batch (32), Adam and its learning rate (2e-3 for VGG-9) were not searched",
