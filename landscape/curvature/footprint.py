@@ -46,9 +46,9 @@ _CHECKED = 1 << 27
 _CHECK_VECTORS = 6
 
 
-# Peak bytes of a product, bytes of its graph, and bytes more of a graph with the probabilities of a loss over a vocabulary, by all
-# that they depend on besides the network: the method, whether samples may be processed separately, the dtype and number of the
-# weights that vary, the samples' form, and how many are counted.
+# Peak bytes of a product, bytes of its graph, and bytes more of a graph with the probabilities of a loss over a vocabulary, by
+# all that they depend on besides the network: the method, whether samples may be processed separately, the dtype and number of
+# the weights that vary, the samples' form, and how many are counted.
 Measured = dict[tuple[Method, bool, torch.dtype, int, tuple[torch.Size, ...], int], tuple[Affine, Affine, Affine]]
 
 

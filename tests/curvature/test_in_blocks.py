@@ -399,6 +399,32 @@ def test_products_of_a_language_model_are_the_dense_hessians() -> None:
     torch.testing.assert_close(objective.ggnvp(v), expected.ggnvp(v), rtol=1e-9, atol=1e-10)
 
 
+def test_probabilities_are_kept_where_memory_allows(monkeypatch) -> None:
+    """The same products with and without; what they take is counted to the byte, and is in the plan."""
+    x, v, found = text(sequences=6)[0], None, {}
+    for most in (1 << 30, 0):
+        monkeypatch.setattr("landscape.curvature.footprint._PROBABILITIES", most)
+        objective = Objective(Gpt(), nn.CrossEntropyLoss(), (x, x), dtype="float64", batch_size=4)
+        v = drawn((2, objective.dim), seed=1)[0] if v is None else v
+        found[most] = objective.hvp(v), objective._engine, objective.plan
+    (kept, dense, plan), (recomputed, thin, less) = found.values()
+    assert dense.probabilities
+    assert not thin.probabilities
+    torch.testing.assert_close(kept, recomputed, rtol=1e-10, atol=1e-12)
+    assert int(dense.held.each - thin.held.each) == pytest.approx(8 * N * V, rel=1e-6)  # of every sample
+    assert plan.graphs > less.graphs
+
+
+def test_probabilities_are_not_kept_in_a_tight_budget() -> None:
+    """Of a budget in which the graphs fit, but not with so many numbers more."""
+    words, (x, _) = 2000, text(2000, 32, 64)
+    plan = Objective(Gpt(words, 32), nn.CrossEntropyLoss(), (x, x)).plan
+    tight = Objective(Gpt(words, 32), nn.CrossEntropyLoss(), (x, x), memory=plan.fixed + plan.graphs)
+    assert tight.plan.kept
+    assert tight.plan.fixed + tight.plan.graphs < tight.plan.budget
+    assert not tight._engine.probabilities
+
+
 def test_gauss_newton_products_leave_later_passes_in_blocks(monkeypatch) -> None:
     """They end at the outputs, and must not mark a batch as one without anything large."""
     counted = []

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
 
 from landscape.curvature.double_backward.differentiation_limit import last
 from landscape.curvature.double_backward.row_blocks import blocks

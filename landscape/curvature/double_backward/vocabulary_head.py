@@ -1,4 +1,4 @@
-"""Cross-entropy of many classes together with the linear layer that gives their logits, with a second derivative in closed form.
+"""Cross-entropy of many classes together with the linear layer that gives their logits: second derivatives in closed form.
 
 The gradient of sum_t c_t l_t in the logits z = h W^T + b is G = c (p - q): h gets G W, W gets G^T h, and b gets G^T 1. Along
 cotangents (s, S, r) of these three, z moves by zdot = s W^T + h S^T + r, and with m = <p, zdot> = <s, p W> + <h, p S> + <p, r>
