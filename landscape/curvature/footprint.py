@@ -1,5 +1,6 @@
 """Memory of a network's curvature products, measured on a few samples, and the resulting plan for all samples."""
 
+import sys
 import weakref
 from contextlib import suppress
 from dataclasses import replace
@@ -229,20 +230,28 @@ def _product(engine: Engine, theta: Tensor, batch: Batch) -> tuple[float, float,
     alone = replace(engine, batches=[batch], group=ALONE, method=method)
     trial = replace(alone, room=-1, held=Affine(0.0, 0.0), probabilities=False)
     rows = torch.ones(TOGETHER if method.together else 1, len(theta), dtype=theta.dtype, device=theta.device)
-    with _Allocated(theta.device) if theta.device.type == "cuda" else Live() as live, trial.derivatives(theta):
+    with _counting(theta) as live, trial.derivatives(theta):
         graphs = list(trial.first_order(theta))
         held, more = live.now, 0
         del graphs
-        left = live.now  # the weights, which are counted when they are first used
         trial.hvp(theta, rows)
         with values():  # without derivatives the loss is not computed in blocks
             trial.loss.mean(trial.forward(trial.tensors(theta), batch), batch.target)
-        if trial.in_blocks(batch):
-            before = live.now
-            graphs = list(replace(trial, probabilities=True).first_order(theta))
-            more = max((live.now - before) - (held - left), 0)
+    if trial.in_blocks(batch):
+        whole = replace(trial, probabilities=True, room=sys.maxsize)
+        with _counting(theta) as found, trial.derivatives(theta):
+            graphs = list(trial.first_order(theta))
+            before = found.now
             del graphs
+            whole.hvp(theta, rows)  # the first product makes them
+            more = max(found.now - before, 0)
+        whole.release()
     return live.peak, held, more
+
+
+def _counting(theta: Tensor) -> "Live | _Allocated":
+    """A context that counts the bytes on the weights' device."""
+    return _Allocated(theta.device) if theta.device.type == "cuda" else Live()
 
 
 class _Allocated:

@@ -57,7 +57,8 @@ def head_loss(head: Head, targets: Targets, keep: bool) -> Tensor:
     """sum_t c_t l_t of the head's logits.
 
     Args:
-        keep: the graph holds the probabilities, a tensor of classes by tokens; otherwise a product recomputes them.
+        keep: from its first product on the graph holds the probabilities, a tensor of classes by tokens; otherwise every
+            product recomputes them.
     """
     return _Head.apply(*head, targets, keep)
 
@@ -101,7 +102,7 @@ class _Head(Function):
         total, mean = torch.empty_like(h[:, 0]), torch.empty_like(h)
         to_w = torch.empty_like(w) if needs_w else None
         to_b = torch.zeros_like(b) if needs_b and b is not None else None
-        tokens = len(h) if keep else min(TOKENS, len(h))
+        tokens = min(TOKENS, len(h))
         room = h.new_empty(len(w), tokens)
         for part in blocks(len(h), 1, tokens):
             x, p = h[part], _first(room, part.stop - part.start)
@@ -125,16 +126,16 @@ class _Head(Function):
             to_b.index_add_(0, labels, counts, alpha=smooth - 1)
             if smooth:
                 to_b.sub_(smooth / len(w) * counts.sum())
-        ctx.save_for_backward(h, w, b, total, mean, room if keep else None, to_h, to_w, to_b)
-        ctx.targets = targets
+        ctx.save_for_backward(h, w, b, total, mean, to_h, to_w, to_b)
+        ctx.targets, ctx.keep = targets, keep
         return value
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        h, w, b, total, mean, p, *slopes = ctx.saved_tensors
+        h, w, b, total, mean, *slopes = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return (*(None if t is None else g * t for t in slopes), None, None)
-        return (*_HeadSlope.apply(g, h, w, b, total, mean, p, *slopes, ctx.targets), None, None)
+        return (*_HeadSlope.apply(g, h, w, b, total, mean, *slopes, ctx.targets, ctx.keep), None, None)
 
 
 class _HeadSlope(Function):
@@ -142,23 +143,26 @@ class _HeadSlope(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, g: Tensor, h: Tensor, w: Tensor, b: Tensor | None, total: Tensor, mean: Tensor, p: Tensor | None, *rest: Any
+        ctx: Any, g: Tensor, h: Tensor, w: Tensor, b: Tensor | None, total: Tensor, mean: Tensor, *rest: Any
     ) -> tuple[Tensor | None, ...]:
-        *slopes, targets = rest
-        ctx.save_for_backward(g, h, w, b, total, mean, p, *(slopes if ctx.needs_input_grad[0] else ()))
-        ctx.targets = targets
+        *slopes, targets, keep = rest
+        ctx.save_for_backward(g, h, w, b, total, mean, *(slopes if ctx.needs_input_grad[0] else ()))
+        ctx.targets, ctx.keep, ctx.kept = targets, keep, None
         ctx.set_materialize_grads(False)
         return tuple(None if t is None else g * t for t in slopes)
 
     @staticmethod
     @last
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        g, h, w, b, total, mean, p, *slopes = ctx.saved_tensors
+        g, h, w, b, total, mean, *slopes = ctx.saved_tensors
+        if ctx.keep and ctx.kept is None:  # not in the first pass, while the network's logits are alive
+            ctx.kept = h.new_empty(len(w), len(h))
+            _probabilities(Head(h, w, b), total, ctx.kept)
         to_g, needs = None, ctx.needs_input_grad
         if needs[0]:
             to_g = sum(((u * t).sum() for u, t in zip(cotangents, slopes, strict=True) if u is not None), torch.zeros_like(g))
         targets = ctx.targets._replace(counts=ctx.targets.counts * g)
-        return to_g, *_bend(Head(h, w, b), total, mean, p, targets, cotangents, needs[1:4]), *(None for _ in needs[4:])
+        return to_g, *_bend(Head(h, w, b), total, mean, ctx.kept, targets, cotangents, needs[1:4]), *(None for _ in needs[4:])
 
 
 def _above(mean: Tensor, matrix: Tensor, targets: Targets) -> Tensor:
