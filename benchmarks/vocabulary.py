@@ -4,8 +4,7 @@ Two cases: a small GPT with 50,257 tokens, whose logits are larger than everythi
 sequences, whose attention scores are. Every run is a process of its own, so that its peak memory is its own; the tools take
 turns, so that a busy minute of the machine falls on all of them. Times are those of a product after the first, by the clock and
 as processor time of all threads, which other programs disturb less. All products are of one vector, and are compared with ours.
-Beside them stands the time of the six matrix products of tokens, width and vocabulary alone, which no exact product can do
-without.
+Beside them stands the time of six matrix products of tokens, width and vocabulary alone, which the formulas take with p kept.
 """
 
 import argparse
