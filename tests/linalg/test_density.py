@@ -372,7 +372,7 @@ def test_without_a_stored_basis_four_vectors_a_probe_and_one_are_enough_and_need
 
     whole, together = of(17 * row)
     assert together == {4}
-    assert 16.9 < peaks[0] < 17.5  # with what tells whether a product is finite
+    assert 15.9 < peaks[0] < 16.5  # the check of products takes none
     halves, together = of(16 * row)
     assert together == {3, 1}
     np.testing.assert_allclose(halves.nodes, whole.nodes, atol=1e-9)
