@@ -249,8 +249,10 @@ def table(document: dict[str, Any]) -> str:
         shown = ("–", "–", "–") if row["tool"] == OURS else ("–", *list(ratios)[1:]) if row["tool"] == FLOOR else ratios
         peak = "–" if row["tool"] == FLOOR else f"{row['peak'] / 2**20:.0f}"
         lines.append(f"{start} {peak} | {row['product']:.2f} | {' | '.join(shown)} |")
-    here = document["machine"]
-    return "\n".join(lines) + f"\n\nMedians of {document['rounds']} rounds; {here['threads']} threads of {here['processor']}.\n"
+    here, rounds = document["machine"], document["rounds"]
+    took = f"Medians of {rounds} rounds" if rounds > 1 else "One round"
+    threads = f"{here['threads']} thread{'s' * (here['threads'] > 1)} of {here['processor']}"
+    return "\n".join(lines) + f"\n\n{took}; {threads}; load before: {here['load_before'][0]:.1f}.\n"
 
 
 def main() -> None:
