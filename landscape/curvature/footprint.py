@@ -110,6 +110,8 @@ def planned(engine: Engine, theta: Tensor, budget: int | None, known: Measured |
     known = {} if known is None else known
     try:
         peak, held, more = _measured(engine, theta, known)
+        # With few samples, vectors of weights hide the network's own logits, which are as large as their probabilities.
+        peak = replace(peak, each=max(peak.each, held.each + more.each))
     except Exception:  # the check that follows reports why the network cannot be differentiated
         peak = held = more = Affine(0.0, 0.0)
     divisible = engine.divisible
