@@ -4,6 +4,7 @@ Two cases: a small GPT with 50,257 tokens, whose logits are larger than everythi
 sequences, whose attention scores are. Every run is a process of its own, so that its peak memory is its own; the tools take
 turns, so that a busy minute of the machine falls on all of them. Times are those of a product after the first, by the clock and
 as processor time of all threads, which other programs disturb less. All products are of one vector, and are compared with ours.
+Beside them stands the time of six matrix products of tokens, width and vocabulary alone, which the formulas take with p kept.
 """
 
 import argparse
@@ -32,6 +33,8 @@ RESULT = ROOT / "benchmarks" / "results" / "vocabulary.json"
 # Vocabulary, tokens of a sequence, sequences, width, layers, heads.
 CASES = {"vocabulary": (50_257, 128, 16, 256, 2, 4), "sequence": (64, 2_048, 1, 128, 2, 4)}
 OURS, PLAIN, FORWARD, PEER = "landscape", "double backward, graph kept", "jvp(grad)", "curvlinops"
+FLOOR = "six matrix products alone"
+_CLASSES = 512  # of a block of the six
 Product = Callable[[Tensor], Tensor]
 
 
@@ -110,7 +113,33 @@ def peer(model: GPT, x: Tensor, y: Tensor) -> Product:
     return lambda v: (operator @ v).detach()
 
 
-TOOLS: dict[str, Callable[[GPT, Tensor, Tensor], Product]] = {OURS: ours, PLAIN: plain, FORWARD: forward, PEER: peer}
+def floor(model: GPT, x: Tensor, y: Tensor) -> Product:
+    """No product, but what any has to multiply at the head if it keeps its probabilities p, in blocks of classes.
+
+    With inputs h, weights W and their cotangents s and S: p S, h S^T + s W^T, and with an e of that shape e W, e^T h, p^T s.
+    """
+    w = model.head.weight.detach()
+    h = torch.randn(y.numel(), w.shape[1], generator=torch.Generator().manual_seed(3))
+    p = torch.full((len(w), len(h)), 1 / len(w))
+    to_h, to_w, e = torch.empty_like(h), torch.empty_like(w), p.new_empty(min(_CLASSES, len(w)), len(h))
+
+    def product(v: Tensor) -> Tensor:
+        step = v[: w.numel()].view_as(w)
+        torch.mm(p.mT, step, out=to_h)
+        for start in range(0, len(w), _CLASSES):
+            part = slice(start, start + _CLASSES)
+            block = e[: len(w[part])]
+            torch.mm(step[part], h.mT, out=block).addmm_(w[part], h.mT)
+            to_h.addmm_(block.mT, w[part])
+            torch.mm(block, h, out=to_w[part]).addmm_(p[part], h)
+        return v
+
+    return product
+
+
+TOOLS: dict[str, Callable[[GPT, Tensor, Tensor], Product]] = {
+    OURS: ours, PLAIN: plain, FORWARD: forward, PEER: peer, FLOOR: floor,
+}  # fmt: skip
 
 
 def one(tool: str, case: str, products: int, shrink: int) -> dict[str, Any]:
@@ -152,11 +181,12 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for case in asked.cases:
         runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in asked.tools}
+        tools = [tool for tool in asked.tools if tool != FLOOR or case == "vocabulary"]
         for _ in range(asked.rounds):
-            for tool in asked.tools:
+            for tool in tools:
                 if not any("failure" in r for r in runs[tool]):
                     runs[tool].append(run(tool, case, asked))
-        for tool in asked.tools:
+        for tool in tools:
             rows.append(_row(case, tool, runs))
             print(said(rows[-1]), flush=True)
     return {
@@ -181,7 +211,7 @@ def _row(case: str, tool: str, runs: dict[str, list[dict[str, Any]]]) -> dict[st
         "case": case, "tool": tool,
         **{key: statistics.median(r[key] for r in found) for key in keys},
         **{f"ours / {key}": statistics.median(a[key] / b[key] for a, b in zip(reference, found, strict=True)) for key in keys},
-        "deviation": float((some - truth).norm() / truth.norm()),
+        "deviation": None if tool == FLOOR else float((some - truth).norm() / truth.norm()),
         "runs": [{key: r[key] for key in keys} for r in found],
     }  # fmt: skip
 
@@ -194,8 +224,35 @@ def said(row: dict[str, Any]) -> str:
     return (
         f"{start} peak {row['peak'] / 2**20:6.0f} MiB, first {row['first']:6.2f} s, product {row['product']:6.2f} s "
         f"(processor {row['processor']:.2f} s); ours / it: peak {row['ours / peak']:.2f}, product {row['ours / product']:.2f}, "
-        f"processor {row['ours / processor']:.2f}; deviation {row['deviation']:.1e}"
+        f"processor {row['ours / processor']:.2f}" + ("" if row["deviation"] is None else f"; deviation {row['deviation']:.1e}")
     )
+
+
+def record() -> dict[str, Any]:
+    """The record that is kept."""
+    found: dict[str, Any] = json.loads(RESULT.read_text())
+    return found
+
+
+def table(document: dict[str, Any]) -> str:
+    """The record as a table of a page."""
+    lines = [
+        "| case | | peak, MiB | a product, s | our peak | our time | our processor time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in document["rows"]:
+        start = f"| {row['case']} | {row['tool']} |"
+        if "failure" in row:
+            lines.append(f"{start} {row['failure']} | | | | |")
+            continue
+        ratios = (f"{row[f'ours / {key}']:.2f}" for key in ("peak", "product", "processor"))
+        shown = ("–", "–", "–") if row["tool"] == OURS else ("–", *list(ratios)[1:]) if row["tool"] == FLOOR else ratios
+        peak = "–" if row["tool"] == FLOOR else f"{row['peak'] / 2**20:.0f}"
+        lines.append(f"{start} {peak} | {row['product']:.2f} | {' | '.join(shown)} |")
+    here, rounds = document["machine"], document["rounds"]
+    took = f"Medians of {rounds} rounds" if rounds > 1 else "One round"
+    threads = f"{here['threads']} thread{'s' * (here['threads'] > 1)} of {here['processor']}"
+    return "\n".join(lines) + f"\n\n{took}; {threads}; load before: {here['load_before'][0]:.1f}.\n"
 
 
 def main() -> None:

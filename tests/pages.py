@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks import vocabulary
 from benchmarks.headline import claims, documents_in, headline_table
 from benchmarks.table import table as numbers_of
 from benchmarks.trace_accuracy import accuracy_table
@@ -259,6 +260,7 @@ TABLES = {
     "headline": lambda: headline_table(documents_in(PEERS)),
     "benchmarks": benchmark_tables,
     "accuracy of traces": lambda: accuracy_table(documents_in(PEERS.parent / "trace_accuracy")),
+    "vocabularies": lambda: vocabulary.table(vocabulary.record()),
     "profile": lambda: (ROOT / "benchmarks" / "results" / "profile.md").read_text(),
     "verdicts": verdict_table,
     "time of the studies": lambda: f"{time_of_all()}\n",

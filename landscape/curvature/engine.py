@@ -36,12 +36,14 @@ class Engine(ForwardPass):
         method: how graphs for second derivatives are built.
         room: bytes of first-order graphs that may be kept between products.
         held: bytes of such a graph by the number of samples, if measured.
+        probabilities: such a graph holds those of a loss over a vocabulary, which otherwise are recomputed for every product.
         few: samples on which products are checked and timed before the first one; fewer where each takes much memory.
     """
 
     method: Method = PLAIN
     room: int = BUDGET
     held: Affine | None = None
+    probabilities: bool = False
     few: int = FEW
     _kept: Kept[FirstOrder] = field(init=False, default_factory=Kept, repr=False)
     _outputs: Kept[Linearized] = field(init=False, default_factory=Kept, repr=False)
@@ -88,7 +90,7 @@ class Engine(ForwardPass):
 
     def _slope(self, leaves: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The gradient of a batch's loss as a function of the leaves, by this engine's method."""
-        with self.method.graph(), self._large_in_blocks(batch):
+        with self.method.graph(), self._large_in_blocks(batch, self.probabilities):
             output = self.forward(leaves, self.method.laid_out(batch), self.method.folded)
             loss = self.loss.mean(output, batch.target)
         return grad(loss, leaves, create_graph=True)
@@ -197,18 +199,22 @@ class Engine(ForwardPass):
         return lambda u: vjp(slope, {"output": point}, {"output": u})["output"]
 
     @contextmanager
-    def _large_in_blocks(self, batch: Batch) -> Iterator[None]:
+    def _large_in_blocks(self, batch: Batch, keep: bool = False) -> Iterator[None]:
         """Losses over a vocabulary and long attention in blocks; without a context where a batch was seen to have neither.
 
         For passes from the weights to the loss: only those see everything.
         """
-        if id(batch) in self._small:
+        if not self.in_blocks(batch):
             yield
             return
-        with in_blocks() as replaced:
+        with in_blocks(keep) as replaced:
             yield
         if not replaced.used:
             self._small.add(id(batch))
+
+    def in_blocks(self, batch: Batch) -> bool:
+        """Whether a loss over a vocabulary or long attention was not ruled out on a batch."""
+        return id(batch) not in self._small
 
     @contextmanager
     def derivatives(self, theta: Float[Tensor, " P"]) -> Iterator[None]:

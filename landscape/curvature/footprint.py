@@ -1,5 +1,6 @@
 """Memory of a network's curvature products, measured on a few samples, and the resulting plan for all samples."""
 
+import sys
 import weakref
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +37,8 @@ _MAPPED, _MANY = 64 << 20, 48
 _JOINED = 4 << 20
 # On a GPU, whose allocator rounds up, products on fewer bytes than this are measured on more samples.
 _SMALL = 16 << 20
+# Most bytes of probabilities that are kept to save a seventh of the products with a vocabulary.
+_PROBABILITIES = 1 << 30
 # Bytes of graphs that the check in float64 on a few samples may take; with larger samples it is made on fewer of them, at
 # least one.
 _CHECKED = 1 << 27
@@ -44,9 +47,10 @@ _CHECKED = 1 << 27
 _CHECK_VECTORS = 6
 
 
-# Peak bytes of a product, and bytes of its graph, by all that they depend on besides the network: the method, whether samples
-# may be processed separately, the dtype and number of the weights that vary, the samples' form, and how many are counted.
-Measured = dict[tuple[Method, bool, torch.dtype, int, tuple[torch.Size, ...], int], tuple[Affine, Affine]]
+# Peak bytes of a product, bytes of its graph, and bytes more of a graph with the probabilities of a loss over a vocabulary, by
+# all that they depend on besides the network: the method, whether samples may be processed separately, the dtype and number of
+# the weights that vary, the samples' form, and how many are counted.
+Measured = dict[tuple[Method, bool, torch.dtype, int, tuple[torch.Size, ...], int], tuple[Affine, Affine, Affine]]
 
 
 class Live(DispatchMode):
@@ -105,9 +109,11 @@ def planned(engine: Engine, theta: Tensor, budget: int | None, known: Measured |
     norms = any(isinstance(m, _BatchNorm) for m in engine.model.modules())
     known = {} if known is None else known
     try:
-        peak, held = _measured(engine, theta, known)
+        peak, held, more = _measured(engine, theta, known)
+        # With few samples, vectors of weights hide the network's own logits, which are as large as their probabilities.
+        peak = replace(peak, each=max(peak.each, held.each + more.each))
     except Exception:  # the check that follows reports why the network cannot be differentiated
-        peak = held = Affine(0.0, 0.0)
+        peak = held = more = Affine(0.0, 0.0)
     divisible = engine.divisible
     wide = 8 / theta.element_size()
     few = FEW if not divisible or not peak.each else min(max(int(_CHECKED / (wide * peak.each)), 1), FEW)
@@ -127,20 +133,18 @@ def planned(engine: Engine, theta: Tensor, budget: int | None, known: Measured |
 
         while divisible and few > 1 and fixed + check(few) > budget:
             few //= 2
-        chosen = plan(
-            budget,
-            fixed,
-            most,
-            alone,
-            sizes,
-            len(theta),
-            row,
-            check=check(few),
-            cut=divisible,
-            host=host,
-        )
+        chosen = plan(budget, fixed, most, alone, sizes, len(theta), row, check=check(few), cut=divisible, host=host)
+        dense = False
+        if chosen.kept and 0 < len(sizes) * more.once + more.each * sum(sizes) <= _PROBABILITIES:
+            larger = most.plus(more), alone.plus(more)
+            with suppress(UsageError):
+                other = plan(budget, fixed, *larger, sizes, len(theta), row, check=check(few), cut=False, host=host)
+                dense = other.kept
+            if dense:
+                chosen, (most, alone) = other, larger
         batches = engine.batches if chosen.batch >= max(sizes) else split(engine.batches, chosen.batch)
-        return chosen, replace(engine, batches=batches, room=_room(chosen, most, alone), held=alone, few=few)
+        room = _room(chosen, most, alone)
+        return chosen, replace(engine, batches=batches, room=room, held=alone, few=few, probabilities=dense)
 
     if theta.device.type == "cuda":
         return cut(_GPU)
@@ -187,8 +191,8 @@ def _fixed(engine: Engine, theta: Tensor) -> int:
     return runtime + copies * sum(storages.values()) + (_COPIES + _FOLDED * (engine.folded is not None)) * theta.nbytes
 
 
-def _measured(engine: Engine, theta: Tensor, known: Measured) -> tuple[Affine, Affine]:
-    """Peak bytes of a product, and bytes of its graph alone, as functions of the number of samples; known ones as they are."""
+def _measured(engine: Engine, theta: Tensor, known: Measured) -> tuple[Affine, Affine, Affine]:
+    """As in `Measured`, as functions of the number of samples; known ones as they are."""
     batch = _largest(engine)
     one = batch[:1] if engine.divisible else batch
     key = engine.method, engine.divisible, theta.dtype, len(theta), tuple(t.shape for t in one.tensors), min(len(batch), 16)
@@ -202,37 +206,54 @@ def _largest(engine: Engine) -> Batch:
     return max((b for b, _ in engine.weighted), key=lambda b: b.nbytes)
 
 
-def _measure(engine: Engine, theta: Tensor) -> tuple[Affine, Affine]:
+def _measure(engine: Engine, theta: Tensor) -> tuple[Affine, Affine, Affine]:
     """Two products, counted."""
     batch = _largest(engine)
     if not engine.divisible:
-        peak, held = _product(engine, theta, batch)
-        return Affine(0.0, peak / len(batch)), Affine(0.0, held / len(batch))
+        peak, held, more = (Affine(0.0, found / len(batch)) for found in _product(engine, theta, batch))
+        return peak, held, more
     batch = counted([batch], 16)
     bytes_by_samples = {n: _product(engine, theta, batch[:n]) for n in (1, min(2, len(batch)))}
     if theta.device.type == "cuda" and max(bytes_by_samples.values())[0] < _SMALL and len(batch) >= 16:
         bytes_by_samples = {n: _product(engine, theta, batch[:n]) for n in (8, 16)}
     (small, low), (large, high) = min(bytes_by_samples.items()), max(bytes_by_samples.items())
-    lines = []
-    for a, b in zip(low, high, strict=True):
+
+    def line(a: float, b: float) -> Affine:
         each = max(b - a, 0) / (large - small) if large > small else a
-        lines.append(Affine(max(a - each * small, 0.0), each))
-    return lines[0], lines[1]
+        return Affine(max(a - each * small, 0.0), each)
+
+    peak, held, more = (line(a, b) for a, b in zip(low, high, strict=True))
+    return peak, held, more
 
 
-def _product(engine: Engine, theta: Tensor, batch: Batch) -> tuple[float, float]:
-    """Peak bytes of a product on a batch, and bytes of its graph."""
+def _product(engine: Engine, theta: Tensor, batch: Batch) -> tuple[float, float, float]:
+    """Peak bytes of a product on a batch, bytes of its graph, and bytes more of a graph with probabilities."""
     method = replace(engine.method, smallest=0)  # with so few samples no operation would reach the threshold
-    trial = replace(engine, batches=[batch], group=ALONE, method=method, room=-1, held=Affine(0.0, 0.0))
+    alone = replace(engine, batches=[batch], group=ALONE, method=method)
+    trial = replace(alone, room=-1, held=Affine(0.0, 0.0), probabilities=False)
     rows = torch.ones(TOGETHER if method.together else 1, len(theta), dtype=theta.dtype, device=theta.device)
-    with _Allocated(theta.device) if theta.device.type == "cuda" else Live() as live, trial.derivatives(theta):
+    with _counting(theta) as live, trial.derivatives(theta):
         graphs = list(trial.first_order(theta))
-        held = live.now
+        held, more = live.now, 0
         del graphs
         trial.hvp(theta, rows)
         with values():  # without derivatives the loss is not computed in blocks
             trial.loss.mean(trial.forward(trial.tensors(theta), batch), batch.target)
-    return live.peak, held
+    if trial.in_blocks(batch):
+        whole = replace(trial, probabilities=True, room=sys.maxsize)
+        with _counting(theta) as found, trial.derivatives(theta):
+            graphs = list(trial.first_order(theta))
+            before = found.now
+            del graphs
+            whole.hvp(theta, rows)  # the first product makes them
+            more = max(found.now - before, 0)
+        whole.release()
+    return live.peak, held, more
+
+
+def _counting(theta: Tensor) -> "Live | _Allocated":
+    """A context that counts the bytes on the weights' device."""
+    return _Allocated(theta.device) if theta.device.type == "cuda" else Live()
 
 
 class _Allocated:

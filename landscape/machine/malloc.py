@@ -41,6 +41,16 @@ def return_freed() -> None:
             _set("return", _TIGHT, _TIGHT)
 
 
+def give_back() -> None:
+    """Return the memory that is free now to the system, once; what is freed later is kept as before.
+
+    After work whose tensors are of other sizes than those that follow, whose places in the heap these cannot take.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _set(what: str, mapped: int, kept: int) -> None:
     """Set both thresholds, in bytes."""
     global _setting

@@ -110,6 +110,10 @@ class Affine:
         """Bytes for a number of samples."""
         return self.once + self.each * samples
 
+    def plus(self, other: "Affine") -> "Affine":
+        """Both amounts together."""
+        return Affine(self.once + other.once, self.each + other.each)
+
     def times(self, factor: float) -> "Affine":
         """This amount times a factor."""
         return Affine(factor * self.once, factor * self.each)

@@ -64,11 +64,11 @@ def check_copy(network: ForwardPass, theta: Tensor, model: nn.Module, loss: Call
             return
         with values():
             copied = network.forward(params, ours).detach()
-            again = network.forward(params, ours).detach()
-        if not torch.equal(copied, again) or not bool(copied.isfinite().all()):
+            repeats = torch.equal(copied, network.forward(params, ours).detach())
+        size = float(torch.linalg.vector_norm(copied, torch.inf))
+        if not repeats or not math.isfinite(size):
             return  # outputs that vary or are not finite are reported by the checks before the first value
-        difference = float((copied - output.to(copied)).abs().max()) if copied.shape == output.shape else torch.inf
-        size = float(copied.abs().max())
+        difference = _apart(copied, output)
         if not difference <= tolerance * size:
             coarse = parameter.dtype != theta.dtype and difference <= _TOLERANCE[torch.bfloat16] * size
             if not (coarse and _as_caller(network, parameter.dtype, theirs, output)):
@@ -79,10 +79,19 @@ def check_copy(network: ForwardPass, theta: Tensor, model: nn.Module, loss: Call
                 stacklevel=4,
             )
             return
+        del output
         copied_value = float(network.loss.mean(copied, ours.target).detach())
         # A difference in the outputs changes the loss in proportion, which for a loss near 0 is a large relative change.
         if math.isfinite(value) and not abs(value - copied_value) <= 10 * tolerance * (abs(value) + size):
             raise _other("loss", f"{copied_value:.6g} for {value:.6g}", theta)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """The largest difference of two tensors' elements, row by row, since outputs may be large; infinite for other shapes."""
+    if a.shape != b.shape:
+        return math.inf
+    rows = zip(a, b, strict=True) if a.ndim else [(a, b)]
+    return float(torch.stack([torch.linalg.vector_norm(x - y.to(x), torch.inf) for x, y in rows]).max()) if a.numel() else 0.0
 
 
 def _as_caller(network: ForwardPass, dtype: torch.dtype, batch: Batch, output: Tensor) -> bool:

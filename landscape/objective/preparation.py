@@ -21,6 +21,7 @@ from landscape.curvature.trial import chosen
 from landscape.errors import NumericalError, is_out_of_memory
 from landscape.machine.arithmetic import grad_mode, values
 from landscape.machine.distributed import ALONE
+from landscape.machine.malloc import give_back
 from landscape.machine.memory import Plan
 from landscape.network.batches import counted
 from landscape.network.forward_checks import check_finite, check_values
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 # Products of a sample that a trial of methods repays: it takes as long as some 600 of them, and gains about a quarter.
 _REPAID = 2400
+# Bytes of the weights above which the heap's free memory is returned after the trial: what it leaves there is some six vectors.
+_LARGE = 32 << 20
 _FEW = 8  # samples whose loss is asked whether it ignores a constant
 
 
@@ -50,6 +53,8 @@ class Prepared(Variants):
             first = self._origin or self  # a subset uses the choice made for all samples
             first.preflight()
             self._methods.append(chosen(first._engine, first._theta))
+            if first._theta.nbytes > _LARGE:
+                give_back()
         return self._methods[0]
 
     def without_trial(self, products: float) -> Self:

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import landscape as ls
 from landscape.curvature.double_backward import in_blocks as module
-from landscape.curvature.double_backward import long_attention, vocabulary
+from landscape.curvature.double_backward import long_attention, vocabulary, vocabulary_head
 from landscape.curvature.double_backward.in_blocks import in_blocks
 from landscape.curvature.double_backward.row_blocks import blocks
 from landscape.curvature.footprint import Live
@@ -30,7 +30,8 @@ def tiny(monkeypatch) -> None:
     """Small inputs count as large, and are cut into several blocks."""
     monkeypatch.setattr(vocabulary, "CLASSES", V)
     monkeypatch.setattr(module, "CLASSES", V)
-    monkeypatch.setattr(vocabulary, "TOKENS", 3)
+    monkeypatch.setattr(vocabulary_head, "TOKENS", 3)
+    monkeypatch.setattr(vocabulary_head, "_BYTES", {"cpu": 4 * 3 * 8})
     monkeypatch.setattr(long_attention, "KEYS", 2)
     monkeypatch.setattr(long_attention, "_BYTES", {"cpu": 1 << 10})
     monkeypatch.setattr("landscape.curvature.double_backward.row_blocks.BYTES", 3 * V * 8)
@@ -53,12 +54,14 @@ def nodes(value: Tensor) -> set[str]:
     return names
 
 
-def twice(f: Callable[..., Tensor], xs: list[Tensor], ours: bool, held: int | None = None) -> tuple[list[Tensor], set[str]]:
+def twice(
+    f: Callable[..., Tensor], xs: list[Tensor], ours: bool, held: int | None = None, keep: bool = False
+) -> tuple[list[Tensor], set[str]]:
     """Value, gradient and a product, with or without blocks; input `held` is not varied."""
     leaves = [x.clone().requires_grad_(i != held) for i, x in enumerate(xs)]
     free = [x for x in leaves if x.requires_grad]
     with sdpa_kernel(SDPBackend.MATH):
-        with in_blocks() if ours else nullcontext():
+        with in_blocks(keep) if ours else nullcontext():
             value = f(*leaves)
         slope = torch.autograd.grad(value, free, create_graph=True)
         v = drawn(*(x.shape for x in free), seed=1, dtype=xs[0].dtype)
@@ -67,11 +70,13 @@ def twice(f: Callable[..., Tensor], xs: list[Tensor], ours: bool, held: int | No
 
 
 def agree(f: Callable[..., Tensor], xs: list[Tensor], node: str, tol: float = 1e-10, held: int | None = None) -> None:
-    """Both give the same, and the graph has this operation."""
-    (found, names), (truth, _) = twice(f, xs, True, held), twice(f, xs, False, held)
-    assert node in names
-    for a, b in zip(found, truth, strict=True):
-        torch.testing.assert_close(a, b, rtol=tol, atol=tol * float(b.abs().max()))
+    """Both give the same, with probabilities that are kept and not, and the graph has this operation."""
+    truth, _ = twice(f, xs, False, held)
+    for keep in (False, True):
+        found, names = twice(f, xs, True, held, keep)
+        assert node in names
+        for a, b in zip(found, truth, strict=True):
+            torch.testing.assert_close(a, b, rtol=tol, atol=tol * float(b.abs().max()))
 
 
 LABELS = torch.randint(0, V, (2, N), generator=torch.Generator().manual_seed(3))
@@ -394,11 +399,37 @@ def test_products_of_a_language_model_are_the_dense_hessians() -> None:
     torch.testing.assert_close(objective.ggnvp(v), expected.ggnvp(v), rtol=1e-9, atol=1e-10)
 
 
+def test_probabilities_are_kept_where_memory_allows(monkeypatch) -> None:
+    """The same products with and without; what they take is counted to the byte, and is in the plan."""
+    x, v, found = text(sequences=6)[0], None, {}
+    for most in (1 << 30, 0):
+        monkeypatch.setattr("landscape.curvature.footprint._PROBABILITIES", most)
+        objective = Objective(Gpt(), nn.CrossEntropyLoss(), (x, x), dtype="float64", batch_size=4)
+        v = drawn((2, objective.dim), seed=1)[0] if v is None else v
+        found[most] = objective.hvp(v), objective._engine, objective.plan
+    (kept, dense, plan), (recomputed, thin, less) = found.values()
+    assert dense.probabilities
+    assert not thin.probabilities
+    torch.testing.assert_close(kept, recomputed, rtol=1e-10, atol=1e-12)
+    assert int(dense.held.each - thin.held.each) == pytest.approx(8 * N * V, rel=1e-6)  # of every sample
+    assert plan.graphs > less.graphs
+
+
+def test_probabilities_are_not_kept_in_a_tight_budget() -> None:
+    """Of a budget in which the graphs fit, but not with so many numbers more."""
+    words, (x, _) = 2000, text(2000, 32, 64)
+    plan = Objective(Gpt(words, 32), nn.CrossEntropyLoss(), (x, x)).plan
+    tight = Objective(Gpt(words, 32), nn.CrossEntropyLoss(), (x, x), memory=plan.fixed + plan.graphs)
+    assert tight.plan.kept
+    assert tight.plan.fixed + tight.plan.graphs < tight.plan.budget
+    assert not tight._engine.probabilities
+
+
 def test_gauss_newton_products_leave_later_passes_in_blocks(monkeypatch) -> None:
     """They end at the outputs, and must not mark a batch as one without anything large."""
     counted = []
-    right = vocabulary._Head.apply
-    monkeypatch.setattr(vocabulary._Head, "apply", lambda *args: counted.append(1) or right(*args))
+    right = vocabulary_head._Head.apply
+    monkeypatch.setattr(vocabulary_head._Head, "apply", lambda *args: counted.append(1) or right(*args))
     torch.manual_seed(0)
     x, y = drawn((6, 5))[0], torch.arange(6) % V  # no attention: only the loss is large
     objective = Objective(nn.Linear(5, V), nn.CrossEntropyLoss(), (x, y), dtype="float64")
@@ -431,13 +462,13 @@ def test_a_loss_that_the_model_computes_itself() -> None:
 
 
 def test_the_check_before_the_first_product_tests_what_is_computed_in_blocks(monkeypatch) -> None:
-    right = vocabulary._bend
+    right = vocabulary_head._bend
 
     def wrong(*args):
         to_h, to_w, to_b = right(*args)
         return 1.5 * to_h, to_w, to_b
 
-    monkeypatch.setattr(vocabulary, "_bend", wrong)
+    monkeypatch.setattr(vocabulary_head, "_bend", wrong)
     with pytest.raises(NumericalError, match=r"symmetric Hessian|finite difference"):
         Objective(Gpt(), nn.CrossEntropyLoss(), text()).preflight()
 

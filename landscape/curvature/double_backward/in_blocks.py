@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from landscape.curvature.double_backward.long_attention import long_attention
-from landscape.curvature.double_backward.vocabulary import CLASSES, Head, cross_entropy
+from landscape.curvature.double_backward.vocabulary import CLASSES, cross_entropy
+from landscape.curvature.double_backward.vocabulary_head import Head
 
 _MATMULS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
 # Functions that give the same elements in the same order another shape, or move and select dimensions, or return what they are
@@ -54,13 +55,17 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
     A linear layer whose outputs reach the loss as they are, in whatever order, is differentiated together with it. Any other
     use of the outputs, such as a soft cap before the loss, has PyTorch's derivatives.
 
+    Args:
+        keep: the graph holds the probabilities of such a layer's outputs, so that its second derivatives need not recompute
+            them.
+
     Attributes:
         used: whether anything has been computed in blocks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool = False) -> None:
         super().__init__()
-        self.used = False
+        self.keep, self.used = keep, False
         self._logits = WeakTensorKeyDictionary()
 
     def __torch_function__(
@@ -73,7 +78,7 @@ class in_blocks(TorchFunctionMode):  # a context, used like a function
         elif func is F.cross_entropy and not _autocast(args, kwargs):
             if "input" in kwargs:
                 args, kwargs = (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
-            ours = functools.partial(cross_entropy, head=self._head(args[0]))(*args, **kwargs)
+            ours = functools.partial(cross_entropy, head=self._head(args[0]), keep=self.keep)(*args, **kwargs)
         if ours is not NotImplemented:
             self.used = True
             return ours
