@@ -63,8 +63,9 @@ def judged(theta: Tensor, loss, factor: float) -> bool:
     try:
         check_gradient(theta, lambda t: float(loss(t)), gradient_of(loss, factor), dots)
     except NumericalError as error:
-        assert "expected the gradient to be the derivative of the loss" in str(error)
-        return False
+        if "expected the gradient to be the derivative of the loss" in str(error):
+            return False
+        raise
     return True
 
 

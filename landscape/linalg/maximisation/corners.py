@@ -67,9 +67,9 @@ class Secants:
     def best_corners(self, generator: torch.Generator) -> Iterator[Float[Tensor, " P"]]:
         """Corners that are best for their own gradients in the model, best first; none without two pairs.
 
-        Cost: no evaluation; one pass over the pairs, and at most 21 steps (two passes) for `DRAWS` starts at a time. Of more than
-            `THINNED` coordinates these are on `DRAWN`, chosen in one pass; `POLISHED` steps on all follow, for `FIRST` ends.
-            And a pass for each corner that is taken.
+        Cost: no evaluation; one pass over the pairs, and at most 21 steps (two passes each) for `DRAWS` starts at a time. With
+            more than `THINNED` coordinates these are on `DRAWN`, chosen in one pass, and `POLISHED` steps on all follow, for
+            `FIRST` ends. And a pass for each corner that is taken.
         """
         size = min(self._added, self.most)
         if size < 2:
@@ -101,7 +101,7 @@ class Secants:
 
 
 def _thinned(changes: Float[Tensor, "k P"], slope: Float[Tensor, " P"], generator: torch.Generator) -> list[_Piece]:
-    """Half of `DRAWN` coordinates, of the largest gradients, as they are; and at most as many of the others, for all of them."""
+    """Half of `DRAWN` coordinates, of the largest gradients, as they are; and up to as many of the others, for all of them."""
     size = changes.shape[1]
     weight = slope.abs()
     for columns in column_chunks(size):
