@@ -15,6 +15,11 @@ _MEANWHILE = 0.5
 _EVENLY = 0.5
 
 
+def _whole(number: object) -> int | None:
+    """A whole number, of NumPy too; None for anything else, and for a truth value."""
+    return int(number) if isinstance(number, Integral) and not isinstance(number, bool) else None
+
+
 class Pace:
     """The steps at which a training run is checked.
 
@@ -44,13 +49,14 @@ class Pace:
     """
 
     def __init__(self, every: int, budget: float | None, steps: int | None = None) -> None:
-        if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
+        asked, told = _whole(every), None if steps is None else _whole(steps)
+        if asked is None or asked < 1:
             raise UsageError(f"expected every as 1 step or more, found {every!r}", fix="100 is usual")
         if budget is not None and not 0 < budget <= 1:
             raise UsageError(f"expected a budget between 0 and 1, found {budget!r}", fix="0.05 is 5 % of the time")
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1):
+        if steps is not None and (told is None or told < 1):
             raise UsageError(f"expected steps as 1 step or more, found {steps!r}", fix="leave it out if it is not known")
-        self.asked, self.budget, self.steps = int(every), budget, None if steps is None else int(steps)
+        self.asked, self.budget, self.steps = asked, budget, told
         self.begun = time.perf_counter()
         self.spent = 0.0  # seconds
         self._start = 0.0  # seconds of them until the first check was done
