@@ -17,7 +17,7 @@ _EVENLY = 0.5
 
 def _whole(number: object) -> int | None:
     """A whole number, of NumPy too; None for anything else, and for a truth value."""
-    return int(number) if isinstance(number, Integral) and not isinstance(number, bool) else None
+    return None if isinstance(number, bool) or not isinstance(number, Integral) else int(number)
 
 
 class Pace:

@@ -110,11 +110,9 @@ def test_first_steps_that_are_slow_are_not_taken_for_the_pace_of_the_run(clock):
 @pytest.mark.parametrize("budget", [0.05, 0.3])
 def test_steps_that_become_faster_end_a_run_above_its_budget_within_the_stated_bound(clock, budget, faster):
     """What was spent was a share of a longer run; with what is known then no other check is made."""
-    middle = 5_000
-    warm = 20 * budget
-    run = Run(clock, budget, warm=warm, told=10_000, step_seconds=lambda step: 1.0 if step < middle else 1.0 / faster).train(
-        10_000
-    )
+    middle, warm = 5_000, 20 * budget
+    run = Run(clock, budget, warm=warm, told=10_000, step_seconds=lambda step: 1.0 if step < middle else 1.0 / faster)
+    run.train(10_000)
     assert budget < run.shares[-1] <= faster * budget / (1 + (faster - 1) * budget)
     spent = 30 + warm * sum(step < middle for step in run.steps[1:])
     whole = middle + middle / faster
