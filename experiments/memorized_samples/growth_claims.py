@@ -103,7 +103,8 @@ def growth_claims(found: Growth, bar: float) -> list[Claim]:
 def growth_departures(found: Growth) -> list[str]:
     """Where the runs with more images depart, and how their recipes were chosen."""
     told = [
-        f"With more images there is one share of wrong labels, {SHARE:.0%}, but with all of CIFAR-10, and two scores: input "
+        f"With more images there is one share of wrong labels, {SHARE:.0%}"
+        f"{', but with all of CIFAR-10,' if found.whole else ','} and two scores: input "
         "curvature at a checkpoint costs as much as 30 passes for the loss, and confident learning four times the training and "
         "more",
         "The recipes with more images were chosen by one seed that is not judged (100), on 5,000 unaltered images for 20 "
