@@ -16,8 +16,9 @@ _MANY_AGREE, _APART = 0.05, 0.2
 # Rounding error of a loss, in units of the last place of a loss of 1 or of itself: outputs are of order 10.
 _ROUNDING = 16
 # A line is long enough where the loss changes by so many rounding errors; it is made longer by this factor until then, up to a
-# step as long as the weights, or of so much a weight if they are smaller (a LoRA's B alone begins at 0).
-_SEEN, _LONGER, _SMALL = 200, 8.0, 0.01
+# step as long as the weights, or of so much a weight if they are smaller (a LoRA's B alone begins at 0). With 0.01 a weight
+# saturated losses of B could not be told, and those of fitted outputs did not leave the rounding of these.
+_SEEN, _LONGER, _FARTHEST = 200, 8.0, 1.0
 # Intervals of the line, at first and at most.
 _FEWEST, _MOST = 8, 64
 
@@ -57,7 +58,7 @@ def check_gradient(
     rounding = _ROUNDING * eps * max(1.0, abs(centre))
     # Steps to a loss of 0, or to the origin if that is nearer: a gradient that all but vanishes would take the weights too far.
     weights, count = dots((theta, theta), (torch.ones_like(theta),) * 2)
-    longest = max(weights**0.5, _SMALL * count**0.5) / square**0.5
+    longest = max(weights**0.5, _FARTHEST * count**0.5) / square**0.5
     far = min(max(abs(centre), 1e-30) / square, longest)
     found = []
     for change in (eps ** (1 / 3), eps ** (1 / 2)):  # the loss should change by this much of itself: kinks, or rounding

@@ -88,6 +88,24 @@ def test_a_small_loss_of_bounded_range_is_checked_and_so_is_one_at_the_origin(na
     assert passed == [1.0]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize("fitted_to", [0.0, 8.0, 12.0])
+@pytest.mark.parametrize("name", ["cross-entropy", "share of errors"])
+def test_what_is_added_to_outputs_by_weights_of_0(name, fitted_to, scale):
+    """LoRA's B: the loss is small beside the outputs, whose rounding it has, or saturated."""
+    generator = torch.Generator().manual_seed(2)
+    inputs, labels = 2 * torch.randn(20, 5, generator=generator), torch.randint(0, 4, (20,), generator=generator)
+    base = torch.randn(20, 4, generator=generator) + fitted_to * torch.nn.functional.one_hot(labels, 4)
+
+    def loss(t: Tensor) -> Tensor:
+        outputs = base + inputs @ t.view(4, 5).T
+        if name == "cross-entropy":
+            return scale * torch.nn.functional.cross_entropy(outputs, labels)
+        return scale * (1 - outputs.softmax(1)[torch.arange(20), labels]).mean()
+
+    assert [factor for factor in (0.5, 1.0, 1.25, 2.0) if judged(torch.zeros(20), loss, factor)] == [1.0]
+
+
 def test_a_loss_that_is_infinite_farther_off_is_checked_before():
     theta = torch.tensor([1.0, -0.5])
     loss = lambda t: 1e-4 * torch.where(t.abs().sum() < 1.6, torch.sigmoid(t.sum()), math.inf)  # noqa: E731 - the others are lambdas too
