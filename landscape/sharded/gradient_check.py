@@ -139,8 +139,9 @@ def _adds_up(
         size = sum(map(abs, rises))
         if not math.isfinite(size):
             return False
-        if misses <= _MANY_AGREE * size + count * rounding and (apart <= _APART * size or count == _MOST):
+        noise = max(_FEWEST, count // 4) * rounding  # of many intervals few have the largest error
+        if misses <= _MANY_AGREE * size + noise and (apart <= _APART * size or count == _MOST):
             return True
-        if misses > 2 * apart + _MANY_AGREE * size + count * rounding or count == _MOST:  # more than the slopes differ
+        if misses > 2 * apart + _MANY_AGREE * size + noise or count == _MOST:  # more than the slopes differ
             return False
         count *= 2
