@@ -38,7 +38,7 @@ class WatchHistory(Printed):
         optimizer: name and settings of the optimizer, e.g. "SGD, lr 0.02"; "" if none was given.
         remarks: why an edge or a measure is missing, a line each.
         seconds: time spent on watching, with its preparation.
-        total: time from the start of watching to this history; 0 for checkpoints that were measured after training.
+        total: time from the start of watching to the last step that it was called at; 0 for checkpoints that were measured after training.
         budget: the share of the time that watching may take; None if it is not limited.
         every: steps between the next two checks, which a budget may have raised.
         counted: what the numbers of the checks count: "step", or for checkpoints "epoch" or "checkpoint".
@@ -120,7 +120,7 @@ class WatchHistory(Printed):
         """How many checks there were, and what they cost, in one line."""
         limit = "" if self.budget is None else f" of the {100 * self.budget:g} % allowed"
         if self.budget is not None and self.share > self.budget:  # the first check is made whatever it costs
-            limit = f"; the {100 * self.budget:g} % allowed are kept from {self.seconds / self.budget:.3g} s on at the earliest"
+            limit = f"; the {100 * self.budget:g} % allowed take a run of {self.seconds / self.budget:.3g} s or more"
         checks = f"{len(self)} check{'s' * (len(self) != 1)}"
         if not self.total:
             return f"{checks} in {self.seconds:.3g} s" if self.seconds else checks
