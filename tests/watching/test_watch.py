@@ -441,7 +441,10 @@ def test_a_history_prints_draws_and_survives_json_csv_and_xarray(tmp_path):
     assert again.to_json() == history.to_json()
     text = str(history)
     assert "SGD, lr 0.5" in text
-    assert text.count("\n") == 5
+    assert text.count("\n") == 6
+    layers = sum(name.startswith("trace/") for name in history.names)
+    assert layers > 1
+    assert f"not in this table: the traces of {layers} layers; they are in .to_dataframe()" in " ".join(text.split())
     assert "<td>" in history._repr_html_()
     frame = history.to_xarray()
     assert isinstance(frame, xarray.Dataset)
@@ -526,3 +529,40 @@ def test_gaps_between_checks_are_said_and_dotted():
     assert history(0, 10, 20, 900, 910, 920).gaps == ((20, 900),)
     assert history(0, 900).gaps == ()  # two checks tell no usual distance
     assert "nothing was measured" not in str(history(0, 10, 20, 30, 40))
+
+
+def layered(*rows: tuple[float, float], error: float) -> WatchHistory:
+    """Two layers' traces at a check each row, with a half-width of `error` that a residual states exactly."""
+    return WatchHistory(
+        tuple(
+            Check(step, 1.0, {f"trace/{n}": Estimate(v, error, "residual") for n, v in zip("ab", row, strict=True)})
+            for step, row in enumerate(rows)
+        )
+    )
+
+
+def drawn_layers(history: WatchHistory) -> tuple[str, list[list[float]], str]:
+    """The scale, both curves, and the legend of the traces of layers."""
+    axes = history.plot(measure="layer_traces")
+    curves = [line.get_ydata().tolist() for line in axes.get_lines() if line.get_marker() == "o"]
+    return axes.get_yscale(), curves, "; ".join(t.get_text() for t in axes.get_legend().get_texts())
+
+
+def test_negative_traces_of_layers_are_drawn_and_counted():
+    """Beyond their error they are drawn, on both sides of zero; within it they are noise, which a log scale leaves out."""
+    scale, curves, legend = drawn_layers(layered((8.0, -5.0), (400.0, -0.5), (9.0, 3.0), error=1.0))
+    assert (scale, curves) == ("symlog", [[8.0, 400.0, 9.0], [-5.0, -0.5, 3.0]])
+    assert "1 of 6 are negative beyond their error" in legend
+    scale, curves, legend = drawn_layers(layered((8.0, -0.5), (4.0, 2.0), error=1.0))
+    assert scale == "log"
+    np.testing.assert_array_equal(curves, [[8.0, 4.0], [np.nan, 2.0]])
+    assert "left out: 1 of 4, not positive within their error" in legend
+    scale, curves, legend = drawn_layers(layered((-8.0, -5.0), (-4.0, -3.0), error=1.0))
+    assert (scale, curves) == ("linear", [[-8.0, -4.0], [-5.0, -3.0]])
+    assert "4 of 4 are negative beyond their error" in legend
+    scale, curves, legend = drawn_layers(layered((-0.5, 0.0), error=1.0))
+    assert (scale, curves) == ("linear", [[-0.5], [0.0]])
+    assert "none is positive, nor negative beyond its error" in legend
+    assert "error" not in drawn_layers(layered((8.0, 5.0), error=1.0))[2]
+    with pytest.raises(UsageError, match="expected a finite trace of a layer, found none"):
+        layered((np.nan, np.inf), error=1.0).plot(measure="layer_traces")

@@ -38,7 +38,7 @@ class WatchHistory(Printed):
         optimizer: name and settings of the optimizer, e.g. "SGD, lr 0.02"; "" if none was given.
         remarks: why an edge or a measure is missing, a line each.
         seconds: time spent on watching, with its preparation.
-        total: time from the start of watching to the last step that it was called at; 0 for checkpoints that were measured after training.
+        total: time from the start of watching to the last step seen; 0 for checkpoints that were measured after training.
         budget: the share of the time that watching may take; None if it is not limited.
         every: steps between the next two checks, which a budget may have raised.
         counted: what the numbers of the checks count: "step", or for checkpoints "epoch" or "checkpoint".
@@ -169,7 +169,10 @@ class WatchHistory(Printed):
         optimizer = [self.optimizer] if self.optimizer else []
         memorization = [] if self.memorization is None else [str(self.memorization)]
         unseen = [f"nothing was measured between {self.counted} {a} and {b}{self._deferred}" for a, b in self.gaps]
-        return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *self.remarks, self.time_line()]
+        layers = sum(name.startswith("trace/") for name in self.names)
+        where = 'they are in .to_dataframe(), in the CSV file and in .plot(measure="layer_traces")'
+        untold = [f"not in this table: the traces of {layers} layer{'s' * (layers != 1)}; {where}"] if layers else []
+        return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *untold, *self.remarks, self.time_line()]
 
     @property
     def _deferred(self) -> str:
