@@ -146,8 +146,7 @@ class Pace:
         return [
             f"no check but the first fits into the budget of the whole run: {100 * self.budget:g} % of its {self.steps} steps "
             f"are about {self.budget * whole:.3g} s, the start with the first check took {self._start:.3g} s and another takes "
-            f"about {self._expected:.3g} s; a larger budget, fewer samples in the probe batch or cheaper measures leave room for "
-            "more"
+            f"about {self._expected:.3g} s; a larger budget, fewer samples in the probe batch or cheaper measures make room"
         ]
 
     @property

@@ -552,14 +552,14 @@ def test_negative_traces_of_layers_are_drawn_and_counted():
     """Beyond their error they are drawn, on both sides of zero; within it they are noise, which a log scale leaves out."""
     scale, curves, legend = drawn_layers(layered((8.0, -5.0), (400.0, -0.5), (9.0, 3.0), error=1.0))
     assert (scale, curves) == ("symlog", [[8.0, 400.0, 9.0], [-5.0, -0.5, 3.0]])
-    assert "1 of 6 are negative beyond their error" in legend
+    assert "1 of 6 traces are negative beyond their error" in legend
     scale, curves, legend = drawn_layers(layered((8.0, -0.5), (4.0, 2.0), error=1.0))
     assert scale == "log"
     np.testing.assert_array_equal(curves, [[8.0, 4.0], [np.nan, 2.0]])
     assert "left out: 1 of 4, not positive within their error" in legend
     scale, curves, legend = drawn_layers(layered((-8.0, -5.0), (-4.0, -3.0), error=1.0))
     assert (scale, curves) == ("linear", [[-8.0, -4.0], [-5.0, -3.0]])
-    assert "4 of 4 are negative beyond their error" in legend
+    assert "4 of 4 traces are negative beyond their error" in legend
     scale, curves, legend = drawn_layers(layered((-0.5, 0.0), error=1.0))
     assert (scale, curves) == ("linear", [[-0.5], [0.0]])
     assert "none is positive, nor negative beyond its error" in legend

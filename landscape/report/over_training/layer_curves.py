@@ -66,7 +66,7 @@ def draw_layers(history: WatchHistory, ax: Axes) -> Axes:
     if signed:
         _signed_axis(ax, every)
         told = (
-            f"{below} of {len(every)} are negative beyond their error"
+            f"{below} of {len(every)} traces are negative beyond their error"
             if below
             else "none is positive, nor negative beyond its error"
         )
@@ -88,5 +88,6 @@ def _signed_axis(ax: Axes, values: np.ndarray) -> None:
         return
     least = max(float(sizes.min()), _LINEAR * float(sizes.max()))
     ax.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(least)))
+    ax.set_ylim(min(1.6 * float(values.min()), -least), max(1.6 * float(values.max()), least))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
     ax.yaxis.set_minor_formatter(NullFormatter())
