@@ -639,3 +639,8 @@ def test_a_history_is_saved_under_a_name_that_the_report_finds(tmp_path):
     (tmp_path / "bad-watch.json").write_text("[1]")
     with pytest.raises(MalformedError, match="expected the history of a watch"):
         WatchHistory.load(tmp_path / "bad-watch.json")
+    (tmp_path / "bad-watch.json").write_text("{}")
+    with pytest.raises(
+        MalformedError, match=r"history of a watch in .*bad-watch\.json, found one without 'checks'; save it again"
+    ):
+        WatchHistory.load(tmp_path / "bad-watch.json")

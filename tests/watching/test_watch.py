@@ -527,6 +527,13 @@ def test_gaps_between_checks_are_said_and_dotted():
     assert history(0, 10, 20, 30, 40).gaps == ()
     assert history(0, 10, 20, 30, 40, 60, 100, 180, 340).gaps == ()  # they thin out
     assert history(0, 10, 20, 900, 910, 920).gaps == ((20, 900),)
+    fine = range(0, 60, 10)
+    in_a_row = history(*fine, 1000, 2000, *(3000 + s for s in fine))  # pairs of 950, 1000 and 1000: none hides another
+    assert in_a_row.gaps == ((50, 1000), (1000, 2000), (2000, 3000))
+    styles = [line.get_linestyle() for line in in_a_row.plot().get_lines() if line.get_marker() == "None"]
+    assert styles[:3] == ["-", ":", "-"]
+    assert history(0, 1000, *(2000 + s for s in fine)).gaps == ((0, 1000), (1000, 2000))
+    assert history(*fine, 1050, 2050).gaps == ((50, 1050), (1050, 2050))
     assert history(0, 900).gaps == ()  # two checks tell no usual distance
     assert "nothing was measured" not in str(history(0, 10, 20, 30, 40))
 

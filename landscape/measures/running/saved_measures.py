@@ -223,7 +223,8 @@ class Kept:
             exact: dict[str, Any] = {k: None if text == "None" else float(text) for k, text in record["exact"].items()}
             name, shared = str(record["measure"]), {str(s) for s in record["shared"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self.problems.append(f"{path.name} is damaged ({error}): its measure is computed again")
+            what = f"without {error}" if isinstance(error, KeyError) else str(error)
+            self.problems.append(f"{path.name} is damaged ({what}): its measure is computed again")
             return
         self.measurements[name] = replace(found, estimate=replace(found.estimate, **exact))
         self.paid |= shared

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # A pair of checks is a gap if it is so many times as far apart as the median pair, of so many pairs at least.
 _WIDE, _PAIRS = 5, 3
-# And this many times as far as the closer pair beside it: the checks of a budget lie further and further apart.
+# And this many times as far as the last pair before that is no gap, or as the next: a budget's checks thin out gradually.
 _SUDDEN = 2.5
 FILE = "watch.json"  # the name by which `landscape report` finds a history
 
@@ -155,14 +155,21 @@ class WatchHistory(Printed):
     def gaps(self) -> tuple[tuple[int, int], ...]:
         """Pairs of checks that are over 5 times as far apart as the median, and suddenly so: between them nothing is known.
 
-        Checks of a budget thin out gradually: such pairs are no more than twice as far apart as the pair before.
+        Checks of a budget thin out gradually: such pairs are no more than twice as far apart as the pair before. A pair is
+        compared with the last one that is no gap, so that two gaps in a row do not hide each other, and with the next one.
         """
-        apart = np.diff(self.steps)
+        steps = self.steps
+        apart = np.diff(steps)
         if len(apart) < _PAIRS:
             return ()
-        beside = np.minimum(np.append(np.inf, apart[:-1]), np.append(apart[1:], np.inf))
-        wide = np.flatnonzero((apart > _WIDE * np.median(apart)) & (apart > _SUDDEN * beside))
-        return tuple((int(self.steps[i]), int(self.steps[i + 1])) for i in wide)
+        wide = apart > _WIDE * np.median(apart)
+        usual, found = float(apart[~wide][0]), []  # the first ones have none before them
+        for i, following in enumerate(np.append(apart[1:], np.inf)):
+            if wide[i] and apart[i] > _SUDDEN * min(usual, following):
+                found.append((int(steps[i]), int(steps[i + 1])))
+            else:
+                usual = float(apart[i])
+        return tuple(found)
 
     def notes(self) -> list[str]:
         """What stands under the table."""
@@ -245,7 +252,11 @@ class WatchHistory(Printed):
             return cls.from_json(read_json(place))
         except OSError as error:
             raise UsageError(f"expected a file that can be read, found {place}: {error.strerror}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except KeyError as error:
+            raise MalformedError(
+                f"expected the history of a watch in {place}, found one without {error}", fix="save it again"
+            ) from error
+        except (TypeError, ValueError, AttributeError) as error:
             raise MalformedError(f"expected the history of a watch in {place}, found {error}", fix="save it again") from error
 
     def to_json(self) -> dict[str, Any]:
