@@ -110,7 +110,14 @@ def is_about_dtype(error: Exception) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error whose text may be long."""
+    """Type and first line of an error whose text may be long; a line of over 200 characters ends at a word, with dots.
+
+    Example:
+        >>> first_line(RuntimeError("no kernel\\nat line 3")), first_line(KeyError())
+        ('RuntimeError: no kernel', 'KeyError')
+        >>> first_line(ValueError("word " * 50))[-13:]
+        'word word ...'
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
