@@ -55,7 +55,8 @@ class Watch:
             sharpness. One whose edge is not known leaves them out, with a remark.
         budget: largest share of the time that watching may take, e.g. 0.05. With `steps` it holds for the whole run: checks are
             dense at the beginning and thin out. Without, once a run has lasted for twice its start (until the first check is
-            done) divided by the budget. The first check is made whatever it costs; see `landscape.watching.pace`.
+            done) divided by the budget. Both if steps do not become faster nor checks longer. The first check is made whatever
+            it costs; see `landscape.watching.pace`.
         steps: of the whole training, if it is known; for the budget.
         alarm: for label memorization, on the traces of layers, which are then measured too. `memorization` says what it has
             found so far; loggers get its sum as "memorization_sum".
