@@ -65,6 +65,7 @@ class Pace:
         self._first: int | None = None  # step of the first check
         self._last = 0  # step of the last check
         self._last_time = self._first_time = self.begun
+        self._seen_time, self._seen_step = self.begun, 0  # of the last step that was looked at, with a check or without
         self._seen: int | None = None  # the last number given, and what is added to it to count on
         self._added = 0
 
@@ -75,8 +76,8 @@ class Pace:
 
     @property
     def total(self) -> float:
-        """Seconds since the beginning."""
-        return time.perf_counter() - self.begun
+        """Seconds from the beginning to the last step seen: what comes after the training is not its time."""
+        return self._seen_time - self.begun
 
     def counted(self, step: int) -> int:
         """The number of a step: as given, and one more than the last one where a counter went back."""
@@ -86,7 +87,8 @@ class Pace:
         return step + self._added
 
     def due(self, step: int) -> bool:
-        """Whether to check at this step, as `counted` numbers it."""
+        """Whether to check at this step, as `counted` numbers it. The time of the run is counted up to here."""
+        self._seen_time, self._seen_step = time.perf_counter(), step
         if self._first is None:
             return True
         if step < self._last + self.asked:
@@ -128,6 +130,7 @@ class Pace:
     def paid(self, seconds: float) -> None:
         """Count time that was spent on watching, other than a check."""
         self.spent += seconds
+        self._seen_time = time.perf_counter()
 
     def checked(self, step: int, seconds: float) -> None:
         """Record a check at this step that took so long."""
@@ -142,6 +145,20 @@ class Pace:
             self._recent.append(seconds)
             self._speed = (step - self._last) / max(now - seconds - self._last_time, 1e-9)
         self._last, self._last_time = step, now
+        self._seen_time = now
+
+    def notes(self) -> list[str]:
+        """That the budget of a run of known length has room for the first check only, once another was due; and what helps."""
+        if self.budget is None or self.steps is None or self._first is None or self._last != self._first:
+            return []
+        if self._seen_step < self._first + self.asked:
+            return []
+        whole = self._whole_time(self._seen_step, self.total, max(self.steps - 1 - self._seen_step, 0))
+        return [
+            f"no check but the first fits into the budget of the whole run: {100 * self.budget:g} % of its {self.steps} steps "
+            f"are about {self.budget * whole:.3g} s, the start with the first check took {self._start:.3g} s and another takes "
+            f"about {self._expected:.3g} s; a larger budget, fewer samples in the probe batch or cheaper measures make room"
+        ]
 
     @property
     def every(self) -> int:

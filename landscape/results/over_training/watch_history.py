@@ -38,7 +38,7 @@ class WatchHistory(Printed):
         optimizer: name and settings of the optimizer, e.g. "SGD, lr 0.02"; "" if none was given.
         remarks: why an edge or a measure is missing, a line each.
         seconds: time spent on watching, with its preparation.
-        total: time from the start of watching to this history; 0 for checkpoints that were measured after training.
+        total: time from the start of watching to the last step seen; 0 for checkpoints that were measured after training.
         budget: the share of the time that watching may take; None if it is not limited.
         every: steps between the next two checks, which a budget may have raised.
         counted: what the numbers of the checks count: "step", or for checkpoints "epoch" or "checkpoint".
@@ -120,7 +120,7 @@ class WatchHistory(Printed):
         """How many checks there were, and what they cost, in one line."""
         limit = "" if self.budget is None else f" of the {100 * self.budget:g} % allowed"
         if self.budget is not None and self.share > self.budget:  # the first check is made whatever it costs
-            limit = f"; the {100 * self.budget:g} % allowed are kept from {self.seconds / self.budget:.3g} s on at the earliest"
+            limit = f"; the {100 * self.budget:g} % allowed take a run of {self.seconds / self.budget:.3g} s or more"
         checks = f"{len(self)} check{'s' * (len(self) != 1)}"
         if not self.total:
             return f"{checks} in {self.seconds:.3g} s" if self.seconds else checks
@@ -176,7 +176,10 @@ class WatchHistory(Printed):
         optimizer = [self.optimizer] if self.optimizer else []
         memorization = [] if self.memorization is None else [str(self.memorization)]
         unseen = [f"nothing was measured between {self.counted} {a} and {b}{self._deferred}" for a, b in self.gaps]
-        return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *self.remarks, self.time_line()]
+        layers = sum(name.startswith("trace/") for name in self.names)
+        where = 'they are in .to_dataframe(), in the CSV file and in .plot(measure="layer_traces")'
+        untold = [f"not in this table: the traces of {layers} layer{'s' * (layers != 1)}; {where}"] if layers else []
+        return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *untold, *self.remarks, self.time_line()]
 
     @property
     def _deferred(self) -> str:
