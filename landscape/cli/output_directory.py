@@ -151,7 +151,7 @@ def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
 
 
 def _unstarted(path: Path, held: Iterable[str]) -> bool:
-    """Whether a run left nothing but its record, or of a surface what is chosen before its first point: it binds no other run."""
+    """Whether a run left only its record, or of a surface what is chosen before its first point: it binds no other run."""
     points = path / _POINTS
     try:
         there = read_json(path / _RECORD, _LARGEST)

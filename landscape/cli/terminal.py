@@ -83,7 +83,7 @@ class Terminal:
         self.err.print(f"[bold yellow]warning:[/] {escape(printable(text))}")
 
     def error(self, text: str, table: Sequence[Sequence[str]] | None = None) -> None:
-        """Print the error that ends a command, and below it the first rows of a table of details that it does not have itself."""
+        """Print the error that ends a command, and below it the first rows of a table of details that it lacks."""
         self.err.print(f"[bold red]error:[/] {escape(printable(text, limit=1000))}")
         rows = [row for row in table or () if not row or f"{printable(row[0], limit=80)}: " not in text]
         if rows:

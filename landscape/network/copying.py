@@ -66,8 +66,8 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     return copied
 
 
-def check_model(model: nn.Module) -> None:
-    """Refuse what is no module, TorchScript, whose compiled code holds its own weights, and complex weights, which theta cannot represent."""
+def check_model(model: Any) -> None:
+    """Refuse what is no module, and what theta cannot represent: TorchScript's own weights, and complex ones."""
     if not isinstance(model, nn.Module):
         found, fix = type(model).__name__, "pass the network itself, a torch.nn.Module"
         if isinstance(model, Mapping):

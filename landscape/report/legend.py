@@ -66,7 +66,7 @@ def legend_above(ax: Axes, handles: Sequence[Any]) -> int:
 
 
 def refit(figure: Figure) -> None:
-    """Wrap the legends above axes of a fixed aspect again: title and caption make such axes smaller, and move their left end."""
+    """Wrap the legends above axes of a fixed aspect again: title and caption make such axes smaller, which moves them."""
     for ax in figure.axes:
         if isinstance(ax.legend_, _Above) and ax.get_aspect() != "auto":
             legend_above(ax, ax.legend_.entries)

@@ -15,7 +15,7 @@ _KEPT = "\N{NO-BREAK SPACE}"
 
 
 def width_of(text: str, points: float, *, bold: bool = False) -> float:
-    """Width in inches of the widest line of a text in the figures' font, at a size in points and the resolution where it is widest.
+    """Width in inches of the widest line of a text in the figures' font, at a size in points, wherever it is widest.
 
     Example:
         >>> width_of("iiii", 8) < width_of("WWWW", 8) < width_of("WWWW", 8, bold=True)

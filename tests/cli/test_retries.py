@@ -7,6 +7,9 @@ import torch
 from in_process import landscape
 from torch import nn
 
+from landscape import Objective, interpolation, line, plane, train_curve
+from landscape.errors import UsageError
+
 TASK = """
 import torch
 from torch import nn
@@ -36,7 +39,8 @@ def folder(tmp_path):
 
 
 def surface(folder, directions, code=0):
-    arguments = ("--task", "net.py", "--directions", directions, "--grid", 3, "--no-test")
+    arguments = ("--dim", 1) if "," not in directions else ()
+    arguments += ("--task", "net.py", "--directions", directions, "--grid", 3, "--no-test")
     return landscape("surface", "a.pt", *arguments, cwd=folder, code=code)
 
 
@@ -58,7 +62,7 @@ def test_a_folder_without_a_point_takes_another_run_and_one_with_points_does_not
     (again / "points" / "journal").mkdir(parents=True)
     (again / "run.json").write_bytes(record)
     (again / "points" / "directions.safetensors").write_bytes(chosen)
-    arguments = ("--task", "net.py", "--directions", "random", "--grid", 3, "--no-test", "--out", "again")
+    arguments = ("--task", "net.py", "--dim", 1, "--directions", "random", "--grid", 3, "--no-test", "--out", "again")
     landscape("surface", "a.pt", *arguments, cwd=folder)
     assert json.loads((again / "run.json").read_text())["directions"] == "random"
     assert (again / "points" / "directions.safetensors").read_bytes() != chosen
@@ -88,3 +92,21 @@ def test_a_loss_of_the_model_and_a_batch_tells_its_batches_and_claims_no_samplin
     cut = landscape("sharpness", "a.pt", "--task", "con.py", "--batch-size", 16, "--measures", "lambda_max", cwd=folder)
     assert "here 3 of 8 to 16 samples" in cut.err
     assert whole.out.splitlines()[0] != cut.out.splitlines()[0]
+
+
+def test_a_dictionary_of_weights_is_no_network():
+    weights = nn.Linear(2, 2).state_dict()
+    data = (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(UsageError, match=r"as a module, found a dictionary of weights; load it into the network first"):
+        Objective(weights, nn.CrossEntropyLoss(), data)
+    with pytest.raises(UsageError, match=r"as a module, found str; pass the network itself"):
+        Objective("model.pt", nn.CrossEntropyLoss(), data)
+
+
+@pytest.mark.parametrize("function", [line, plane, interpolation, train_curve])
+def test_a_misspelt_keyword_is_told_what_is_meant(function):
+    wrong, meant = ("grids", "grid") if function is not train_curve else ("bend", "bends")
+    with pytest.raises(
+        TypeError, match=f"^{function.__name__} got an unexpected keyword argument '{wrong}'; did you mean {meant}"
+    ):
+        function(None, **{wrong: 5})
