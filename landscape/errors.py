@@ -114,9 +114,19 @@ def is_about_dtype(error: Exception) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error whose text may be long."""
+    """Type and first line of an error whose text may be long; a line of over 200 characters ends at a word, with dots.
+
+    Example:
+        >>> first_line(RuntimeError("no kernel\\nat line 3")), first_line(KeyError())
+        ('RuntimeError: no kernel', 'KeyError')
+        >>> first_line(ValueError("word " * 50))[-13:]
+        'word word ...'
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    kept = lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200].rsplit(' ', 1)[0]} ..."
+    return f"{type(error).__name__}: {kept}"
 
 
 def _rebuild(kind: type[LandscapeError], problem: str, fix: str | None, options: tuple[str, ...]) -> LandscapeError:

@@ -17,7 +17,7 @@ from landscape.machine.files import create, is_part, read_json, sweep, write
 from landscape.machine.json_values import differences, plain
 
 _RECORD = "run.json"
-_START = re.compile(r"start-[0-9a-f]{8}\.json")  # what a run chose before its first result
+_START = re.compile(r"start-[0-9a-f]{8}-[0-9a-f]{8}\.json")  # what a run chose before its first result: run, what was measured
 _POINTS = "points"  # where a surface keeps its points
 _CHOSEN = (
     "manifest.json",
@@ -79,8 +79,9 @@ class OutputDirectory:
 
     @property
     def path(self) -> Path:
-        """The directory. It is created, with its record, just before the first file is written, so a failed run leaves none.
+        """The directory. It is created, with its record, just before the first result is written, so a failed run leaves none.
 
+        Only what was chosen before the first result (`start`) may be there without a record, of a run that was interrupted.
         Under torchrun the first process writes here; the others write to temporary directories.
         """
         return self.shared if self._own == self._path else self._own
@@ -97,8 +98,11 @@ class OutputDirectory:
                 raise _unusable(self._path, error) from error
             self.written.append(create(record, (json.dumps(self.inputs, indent=2) + "\n").encode()))
             _compare(self._path, self.inputs, partly=False)  # another command may have been first
-            for left in self._path.glob("start-*.json"):  # of runs with other inputs that came to no result
-                left.unlink(missing_ok=True)
+            # Of runs with other inputs that came to no result: the directory is closed to them now. Those of this run may be in
+            # use, by other processes or for its other checkpoints.
+            for left in self._path.iterdir():
+                if _START.fullmatch(left.name) and not left.name.startswith(f"start-{_sum(self.inputs)}-"):
+                    left.unlink(missing_ok=True)
             sweep(self._path)
         return self._path
 
@@ -107,8 +111,7 @@ class OutputDirectory:
 
         The directory belongs to no run until the first result is there.
         """
-        text = json.dumps(_recorded(inputs), sort_keys=True)
-        return self._own / f"start-{zlib.crc32(text.encode()):08x}.json"
+        return self._own / f"start-{_sum(self.inputs)}-{_sum(_recorded(inputs))}.json"
 
     def file(self, name: str) -> Path:
         """Path of a file to write, added to the list of written files."""
@@ -124,6 +127,10 @@ class OutputDirectory:
 def _recorded(inputs: dict[str, Any]) -> dict[str, Any]:
     """Inputs as they are read back from the record, without those that do not change results: memory plan, product method."""
     return _without_work(plain(json.loads(json.dumps(inputs, default=str))))
+
+
+def _sum(inputs: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(inputs, sort_keys=True).encode()):08x}"
 
 
 def _without_work(value: Any) -> Any:

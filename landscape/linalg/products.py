@@ -121,6 +121,8 @@ def norm(w: Float[Tensor, " P"]) -> float:
 
 
 def _all_finite(row: Float[Tensor, " P"]) -> bool:
-    """Whether no value is infinite or NaN, by one pass without a copy: both extremes carry a NaN on."""
+    """Whether no value is infinite or NaN, by one pass without a copy: both extremes carry a NaN on. An empty row has none."""
+    if row.numel() == 0:
+        return True
     low, high = torch.aminmax(row)
     return bool(low.isfinite() & high.isfinite())

@@ -1,5 +1,6 @@
 """The flat weight vector and the named tensors: which slice belongs to which parameter, and which weights form a filter."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from landscape.network.neurons import Filters, by_axes, of_transposed, read_from
 Kind = Literal["weight", "bias", "norm"]
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_NORM_NAMES = re.compile(r"Norm(\d[dD])?(Act(\d[dD])?)?$")  # classes of other libraries, as LlamaRMSNorm and T5LayerNorm
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -27,8 +29,8 @@ class Entry:
         name: as in `model.named_parameters()`.
         shape: of the tensor.
         start, stop: its slice of the flat vector.
-        kind: "weight" (a tensor of two or more dimensions), "norm" (scale or shift of a normalisation layer), or "bias" (any
-            other tensor of one dimension or none).
+        kind: "weight" (a tensor of two or more dimensions), "norm" (scale or shift of a normalisation layer of PyTorch, or a
+            vector of a class whose name ends like theirs), or "bias" (any other tensor of one dimension or none).
         filters: for a weight, which elements produce one output (see `Layout.of`); None for biases and norm layers, and for
             a weight whose uses contradict one another, so that its filters are unknown.
     """
@@ -106,7 +108,7 @@ class Layout:
         entries, start = [], 0
         for name, p in varying(model, params).items():
             module = model.get_submodule(name.rpartition(".")[0])
-            kind: Kind = "norm" if isinstance(module, _NORMS) else "bias" if p.ndim <= 1 else "weight"
+            kind: Kind = "norm" if _normalizes(module, p) else "bias" if p.ndim <= 1 else "weight"
             filters = read_from(p.shape, uses.get(name, []), _usual(module, p)) if kind == "weight" else None
             entries.append(Entry(name, p.shape, start, start + p.numel(), kind, filters))
             start += p.numel()
@@ -207,6 +209,11 @@ def _paired(t: Tensor) -> Tensor:
     """The tensor, or a copy that `torch.view_as_complex` accepts if its last axis holds real and imaginary parts."""
     misaligned = t.ndim > 0 and t.shape[-1] == 2 and bool(t.storage_offset() % 2 or any(s % 2 for s in t.stride()[:-1]))
     return t.clone(memory_format=torch.contiguous_format) if misaligned else t
+
+
+def _normalizes(module: nn.Module, p: Tensor) -> bool:
+    """Whether a parameter belongs to a normalisation layer, by the class of its module or by that class's name."""
+    return isinstance(module, _NORMS) or (p.ndim <= 1 and _NORM_NAMES.search(type(module).__name__) is not None)
 
 
 def _usual(module: nn.Module, p: Tensor) -> Filters:

@@ -49,11 +49,13 @@ def legend_above(ax: Axes, handles: Sequence[Any]) -> int:
         text = room - EM * (SYMBOL + BESIDE + 2 * BORDER)
         names = ["\n".join(fitted(line, text, TYPE, longest=1000) for line in label.split("\n")) for label in labels]
         columns = legend_columns(names, room)
-        ax.legend_ = _Above(
-            ax, handles, names, loc="lower left", bbox_to_anchor=(-0.02, 1.0), bbox_transform=ax.transAxes, ncols=columns,
+        legend = ax.legend(
+            handles, names, loc="lower left", bbox_to_anchor=(-0.02, 1.0), bbox_transform=ax.transAxes, ncols=columns,
             columnspacing=BETWEEN, borderaxespad=0.3, handletextpad=BESIDE, borderpad=BORDER,
         )  # fmt: skip
-        ax.legend_.entries = handles
+        legend.__class__ = _Above  # one that `ax.legend` has made can be removed from the axes
+        assert isinstance(legend, _Above)  # just made one
+        legend.entries = handles
         high = [1 + name.count("\n") for name in names]
         lines = max((int(sum(part)) for part in np.array_split(high, columns)), default=0)
         if ax.get_aspect() == "auto":

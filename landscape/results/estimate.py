@@ -1,6 +1,7 @@
 """A number and its error."""
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from landscape.machine.json_values import finite_or_none
 from landscape.results.sampling import Sampling
 
 Kind = Literal["exact", "t", "log t", "samples", "proportion", "residual", "bracket", "lower bound"]
+_LARGEST = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,9 @@ class Estimate:
             - "exact": a deterministic computation on the given data, up to rounding; `stderr` is None or 0.
             - "t": the mean of `n` independent random probes; `stderr` is s/sqrt(n) with ddof = 1; the interval is Student's
               with n - 1 degrees of freedom.
-            - "log t": a positive value whose logarithm has the error of a mean of `n` probes; `stderr` is that of the value to
-              first order, the interval is Student's for the logarithm.
+            - "log t": a value other than 0, the logarithm of whose size has the error of a mean of `n` probes; `stderr` is that
+              of the value to first order. The interval is Student's for that logarithm: it has the sign of the value, and
+              its ends are 0 and infinity where they are beyond the range of numbers.
             - "samples": a mean over `n` samples of the data; `stderr` is s/sqrt(n), the sampling error. The interval is that of
               `sampling` if it is known, else the normal interval.
             - "proportion": a share of `n` samples, such as an accuracy; the interval is Wilson's, which stays inside [0, 1]
@@ -69,8 +72,10 @@ class Estimate:
         if self.kind == "proportion":
             return _wilson(self.value, self.n or 1, float(ndtri(0.5 + level / 2)))
         if self.kind == "log t":
-            factor = math.exp(self.stderr / self.value * float(stdtrit((self.n or 2) - 1, 0.5 + level / 2)))
-            return (self.value / factor, self.value * factor)
+            exponent = self.stderr / abs(self.value) * float(stdtrit((self.n or 2) - 1, 0.5 + level / 2))
+            factor = math.inf if exponent > _LARGEST else math.exp(exponent)
+            near, far = self.value / factor + 0.0, self.value * factor  # + 0.0: not -0
+            return (near, far) if self.value > 0 else (far, near)
         if self.kind in ("residual", "bracket"):
             width = self.stderr
         elif self.kind == "t":

@@ -78,13 +78,15 @@ class Stationarity:
         return f"no: {', '.join(found)}" if found else ""
 
     @property
-    def is_minimum(self) -> bool:
-        """Whether there is no evidence against a minimum."""
-        return not self.reasons
+    def is_minimum(self) -> bool | None:
+        """False with evidence against a minimum, True without, None where lambda_min was not measured: it could be a saddle."""
+        if self.reasons:
+            return False
+        return None if self.negative_curvature is None else True
 
     def line(self) -> str | None:
         """The reasons in one line if the point is not a minimum, else None."""
-        if self.is_minimum:
+        if not self.reasons:
             return None
         return f"not at a minimum: {'; '.join(self.reasons)}. The Hessian measures describe a slope or a saddle"
 
@@ -96,7 +98,7 @@ class Stationarity:
         return clear and (self.decrease is None or not 0 <= self.decrease < _WORTH)
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers, whether the point is a minimum, and the reasons why not."""
+        """The numbers, whether the point is a minimum (null if unknown), and the reasons why not."""
         numbers = {k: finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
         return numbers | {"is_minimum": self.is_minimum, "reasons": list(self.reasons)}
 

@@ -1,5 +1,6 @@
 """The check of a sharded network's gradient: it is the derivative of the loss, which one divided or unreduced is not."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -14,8 +15,9 @@ _AGREE = 0.02
 _MANY_AGREE, _APART = 0.05, 0.2
 # Rounding error of a loss, in units of the last place of a loss of 1 or of itself: outputs are of order 10.
 _ROUNDING = 16
-# A line is long enough where the loss changes by so many rounding errors; it is made longer by this factor until then.
-_SEEN, _LONGER = 200, 8.0
+# A line is long enough where the loss changes by so many rounding errors; it is made longer by this factor until then, up to a
+# step as long as the weights, or of so much a weight if they are smaller (a LoRA's B alone begins at 0).
+_SEEN, _LONGER, _SMALL = 200, 8.0, 0.01
 # Intervals of the line, at first and at most.
 _FEWEST, _MOST = 8, 64
 
@@ -31,6 +33,9 @@ def check_gradient(
     interval is the loss at its beginning plus the integral of the slope. The sum of the misses over the intervals, by the
     trapezoidal rule, falls as they are halved if the gradient is right, and does not if it is off by a factor.
 
+    Rounding is taken to be that of a loss of 1, as outputs may be of order 10 where the loss is almost 0. A loss so small that
+    it never changes by that much along the line is judged by the rounding of itself: right if one length of the line says so.
+
     Args:
         theta: this process's part of the point.
         value, gradient: of such a part.
@@ -39,18 +44,20 @@ def check_gradient(
     Raises:
         NumericalError: the loss or the gradient is not finite, or the gradient is another one.
 
-    Cost: a gradient and two to four losses; for a network that the first comparison does not pass, 9 to 65 of each in addition.
+    Cost: a gradient and two to four losses; for a network that the first comparison does not pass, 9 to 65 of each in addition;
+        so many for some lengths of the line, at most, where the loss stays small along it.
     """
     centre, slope = value(theta), gradient(theta)
     square = dots((slope, slope))[0]
-    if not abs(centre) < float("inf") or not square < float("inf"):
+    if not math.isfinite(centre) or not math.isfinite(square):
         raise NumericalError(f"expected a finite loss and gradient, found {centre:.4g} and {square**0.5:.4g}")
     if square == 0:
         return
     eps = float(torch.finfo(theta.dtype).eps)
     rounding = _ROUNDING * eps * max(1.0, abs(centre))
     # Steps to a loss of 0, or to the origin if that is nearer: a gradient that all but vanishes would take the weights too far.
-    longest = dots((theta, theta))[0] ** 0.5 / square**0.5 or float("inf")
+    weights, count = dots((theta, theta), (torch.ones_like(theta),) * 2)
+    longest = max(weights**0.5, _SMALL * count**0.5) / square**0.5
     far = min(max(abs(centre), 1e-30) / square, longest)
     found = []
     for change in (eps ** (1 / 3), eps ** (1 / 2)):  # the loss should change by this much of itself: kinks, or rounding
@@ -59,7 +66,7 @@ def check_gradient(
         found.append((ends[0] - ends[1]) / (2 * step) / square)
         if abs(found[-1] - 1) <= _AGREE and rounding <= _AGREE * step * square:
             return
-    if not _right_along_a_line(theta, slope, value, lambda t: dots((gradient(t), slope))[0], rounding, (step, longest)):
+    if not _right_along_a_line(theta, slope, value, lambda t: dots((gradient(t), slope))[0], eps, (step, longest)):
         raise NumericalError(
             f"expected the gradient to be the derivative of the loss, found {found[0]:.4g} times it along the gradient",
             fix="check that every process has the same loss and data, and that set_gradient_divide_factor is not changed",
@@ -71,7 +78,7 @@ def _right_along_a_line(
     slope: Tensor,
     value: Callable[[Tensor], float],
     slope_at: Callable[[Tensor], float],
-    rounding: float,
+    eps: float,
     steps: tuple[float, float],
 ) -> bool:
     """Whether slopes along a line through theta add up to the differences of the losses; see `check_gradient`.
@@ -79,15 +86,42 @@ def _right_along_a_line(
     Args:
         theta, slope, value: as there.
         slope_at: the slope along the line at a point of it.
-        rounding: of a loss.
+        eps: of the dtype.
         steps: half the length of the line, at first and at most, in units of `slope`.
     """
     step, longest = steps
-    while True:
+    lines: list[tuple[float, list[float]]] = []  # half of the length, and the losses at the ends
+    seen = False
+    while not seen and math.isfinite(step) and step <= longest:
         ends = [value(theta + sign * step * slope) for sign in (-1, 1)]
-        if abs(ends[1] - ends[0]) >= _SEEN * rounding or _LONGER * step > longest:
+        if not math.isfinite(ends[1] - ends[0]):
             break
+        lines.append((step, ends))
+        seen = abs(ends[1] - ends[0]) >= _SEEN * _rounding(eps, 1.0, *ends)
         step *= _LONGER
+    if not lines:
+        return False
+    small = [] if seen else [line for line in lines if abs(line[1][1] - line[1][0]) >= _SEEN * _rounding(eps, *line[1])]
+    if not small:
+        return _adds_up(theta, slope, value, slope_at, _rounding(eps, 1.0, *lines[-1][1]), *lines[-1])
+    return any(_adds_up(theta, slope, value, slope_at, _rounding(eps, *line[1]), *line) for line in small)
+
+
+def _rounding(eps: float, *losses: float) -> float:
+    """Rounding error of the largest of these losses."""
+    return _ROUNDING * eps * max(map(abs, losses))
+
+
+def _adds_up(
+    theta: Tensor,
+    slope: Tensor,
+    value: Callable[[Tensor], float],
+    slope_at: Callable[[Tensor], float],
+    rounding: float,
+    step: float,
+    ends: list[float],
+) -> bool:
+    """`_right_along_a_line` for a line of this length, and of these losses at its ends, with a rounding error of a loss."""
     values, slopes = dict(zip((-1.0, 1.0), ends, strict=True)), {}
     count = _FEWEST
     while True:
@@ -102,7 +136,7 @@ def _right_along_a_line(
         misses = sum(abs(values[b] - values[a] - rise) for (a, b), rise in zip(pairwise(places), rises, strict=True))
         apart = sum(width * abs(slopes[b] - slopes[a]) / 2 for a, b in pairwise(places))
         size = sum(map(abs, rises))
-        if not size < float("inf"):
+        if not math.isfinite(size):
             return False
         if misses <= _MANY_AGREE * size + count * rounding and (apart <= _APART * size or count == _MOST):
             return True

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import deque
+from numbers import Integral
 
 from landscape.errors import UsageError
 
@@ -14,6 +15,11 @@ _MEANWHILE = 0.5
 _EVENLY = 0.5
 
 
+def _whole(number: object) -> int | None:
+    """A whole number, of NumPy too; None for anything else, and for a truth value."""
+    return None if isinstance(number, bool) or not isinstance(number, Integral) else int(number)
+
+
 class Pace:
     """The steps at which a training run is checked.
 
@@ -22,10 +28,14 @@ class Pace:
 
     - Where the number of steps is known, so is the time that the run will take, T, and what it leaves for further checks,
       b T - s. The share of it that may be spent after x of X steps is half x / X and half log(1 + x / every) / log(1 + X /
-      every): checks are dense at the beginning and thin out. The run ends within its budget, or has no check but the first.
+      every): checks are dense at the beginning and thin out. The run ends within its budget, or has no check but the first, if
+      steps do not become faster and no check takes longer than the longest of the last ones. If they become at most k times
+      as fast as before, its share is at most k b / (1 + (k - 1) b).
     - Where it is not, a check is due that keeps to the budget; or that keeps further checks within half of it, while the other
       half pays for the start; or, as long as the further checks have not cost more than the start, that comes when the steps
-      have doubled since the last one. So a run keeps to its budget once it has lasted 2 s / b, however short its checks are.
+      have doubled since the last one. So a run keeps to its budget once it has lasted 2 s / b, however short its checks are,
+      if none takes longer than the longest of the last ones. If one takes c seconds, it is then over its budget by less than c
+      seconds, and makes no other check before that is paid for.
 
     A counter that goes back, as one does that starts again with each epoch, is counted on from where it was.
 
@@ -39,13 +49,14 @@ class Pace:
     """
 
     def __init__(self, every: int, budget: float | None, steps: int | None = None) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        asked, told = _whole(every), None if steps is None else _whole(steps)
+        if asked is None or asked < 1:
             raise UsageError(f"expected every as 1 step or more, found {every!r}", fix="100 is usual")
         if budget is not None and not 0 < budget <= 1:
             raise UsageError(f"expected a budget between 0 and 1, found {budget!r}", fix="0.05 is 5 % of the time")
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        if steps is not None and (told is None or told < 1):
             raise UsageError(f"expected steps as 1 step or more, found {steps!r}", fix="leave it out if it is not known")
-        self.asked, self.budget, self.steps = every, budget, steps
+        self.asked, self.budget, self.steps = asked, budget, told
         self.begun = time.perf_counter()
         self.spent = 0.0  # seconds
         self._start = 0.0  # seconds of them until the first check was done
@@ -54,6 +65,7 @@ class Pace:
         self._first: int | None = None  # step of the first check
         self._last = 0  # step of the last check
         self._last_time = self._first_time = self.begun
+        self._seen_time, self._seen_step = self.begun, 0  # of the last step that was looked at, with a check or without
         self._seen: int | None = None  # the last number given, and what is added to it to count on
         self._added = 0
 
@@ -64,8 +76,8 @@ class Pace:
 
     @property
     def total(self) -> float:
-        """Seconds since the beginning."""
-        return time.perf_counter() - self.begun
+        """Seconds from the beginning to the last step seen: what comes after the training is not its time."""
+        return self._seen_time - self.begun
 
     def counted(self, step: int) -> int:
         """The number of a step: as given, and one more than the last one where a counter went back."""
@@ -75,7 +87,8 @@ class Pace:
         return step + self._added
 
     def due(self, step: int) -> bool:
-        """Whether to check at this step, as `counted` numbers it."""
+        """Whether to check at this step, as `counted` numbers it. The time of the run is counted up to here."""
+        self._seen_time, self._seen_step = time.perf_counter(), step
         if self._first is None:
             return True
         if step < self._last + self.asked:
@@ -117,6 +130,7 @@ class Pace:
     def paid(self, seconds: float) -> None:
         """Count time that was spent on watching, other than a check."""
         self.spent += seconds
+        self._seen_time = time.perf_counter()
 
     def checked(self, step: int, seconds: float) -> None:
         """Record a check at this step that took so long."""
@@ -131,6 +145,20 @@ class Pace:
             self._recent.append(seconds)
             self._speed = (step - self._last) / max(now - seconds - self._last_time, 1e-9)
         self._last, self._last_time = step, now
+        self._seen_time = now
+
+    def notes(self) -> list[str]:
+        """That the budget of a run of known length has room for the first check only, once another was due; and what helps."""
+        if self.budget is None or self.steps is None or self._first is None or self._last != self._first:
+            return []
+        if self._seen_step < self._first + self.asked:
+            return []
+        whole = self._whole_time(self._seen_step, self.total, max(self.steps - 1 - self._seen_step, 0))
+        return [
+            f"no check but the first fits into the budget of the whole run: {100 * self.budget:g} % of its {self.steps} steps "
+            f"are about {self.budget * whole:.3g} s, the start with the first check took {self._start:.3g} s and another takes "
+            f"about {self._expected:.3g} s; a larger budget, fewer samples in the probe batch or cheaper measures make room"
+        ]
 
     @property
     def every(self) -> int:

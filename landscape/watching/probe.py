@@ -46,7 +46,8 @@ class Probe:
 
     def now(self) -> Objective:
         """The Objective at the network's present weights and buffers. Cost: a copy of the model, no pass over the data."""
-        found = {n: t.detach() for n, t in (*self.model.named_parameters(), *self.model.named_buffers())}
+        named = (*self.model.named_parameters(), *self.model.named_buffers())
+        found = {n: t.clone() if t.is_inference() else t.detach() for n, t in named}  # a graph takes no inference tensor
         theta = self._base.layout.flatten(found)
         return self._base.at(theta, {name: found[name] for name in self._rest})
 
@@ -55,12 +56,13 @@ class Probe:
 def untouched(device: torch.device) -> Iterator[None]:
     """Put back every random state after the block: of Python, of NumPy, of PyTorch and, once it is in use, of CUDA.
 
-    Autocast is off inside: what is measured is the loss in the precision of the Objective.
+    Autocast is off inside: what is measured is the loss in the precision of the Objective. So is inference mode, in which
+    there are no gradients.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the caller's own global state
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
     try:
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), torch.inference_mode(False):
             yield
     finally:
         random.setstate(states[0])

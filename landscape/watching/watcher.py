@@ -55,7 +55,8 @@ class Watch:
             sharpness. One whose edge is not known leaves them out, with a remark.
         budget: largest share of the time that watching may take, e.g. 0.05. With `steps` it holds for the whole run: checks are
             dense at the beginning and thin out. Without, once a run has lasted for twice its start (until the first check is
-            done) divided by the budget. The first check is made whatever it costs; see `landscape.watching.pace`.
+            done) divided by the budget. Both if steps do not become faster nor checks longer. The first check is made whatever
+            it costs; see `landscape.watching.pace`.
         steps: of the whole training, if it is known; for the budget.
         alarm: for label memorization, on the traces of layers, which are then measured too. `memorization` says what it has
             found so far; loggers get its sum as "memorization_sum".
@@ -73,8 +74,7 @@ class Watch:
 
     Cost: a check is a forward pass (none if a measure takes a gradient) and a copy of the model, and 6 to 15 Hessian-vector
         products for an eigenvalue, `probes` products for all traces, and for critical sharpness a gradient and 6 forward
-        passes, about 8 at the first check. Steps without a check cost a comparison of two numbers, and one reading of the clock
-        while a budget defers a check.
+        passes, about 8 at the first check. Steps without a check cost a reading of the clock and a comparison of two numbers.
 
     Example:
         L = 2 w^2 has curvature 4 all along.
@@ -127,7 +127,7 @@ class Watch:
         if "preconditioned_lambda_max" in self._measures and self._probe.base.batchnorms:
             self._remark(_RUNNING)
         self._stepping = self._read()
-        self._pace.paid(self._pace.total)
+        self._pace.paid(time.perf_counter() - self._pace.begun)
 
     def __call__(self, step: int) -> Check | None:
         """Measure if a check is due at this step; returns it, or None.
@@ -175,7 +175,7 @@ class Watch:
             tuple(self._checks),
             units=units_of(self._measures),
             optimizer="" if self._stepping is None else self._stepping.words,
-            remarks=tuple(dict.fromkeys([*self._remarks, *why])),
+            remarks=tuple(dict.fromkeys([*self._remarks, *self._pace.notes(), *why])),
             seconds=self._pace.spent,
             total=self._pace.total,
             budget=self._pace.budget,

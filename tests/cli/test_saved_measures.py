@@ -16,6 +16,7 @@ from in_process import run
 from safetensors.torch import save_file
 from torch import nn
 
+from landscape.cli.output_directory import OutputDirectory
 from landscape.tasks import Recipe, train
 
 NAMES = "lambda_max,lambda_min,adaptive_lambda_max,trace,frobenius,keskar,sam,logit_norm"
@@ -192,6 +193,39 @@ def test_what_was_chosen_at_the_start_is_kept_before_the_first_measure(runs, tmp
     interrupted_in("nothing")
     assert run(capfd, *command, "--samples", "32").code == 0
     assert not list(other.glob("start-*")), "that of the run that came to nothing is removed"
+
+
+def test_a_run_that_fails_in_its_first_measure_leaves_no_folder(runs, tmp_path, capfd, monkeypatch):
+    from landscape.errors import NumericalError
+    from landscape.measures.running import measuring
+
+    seen = []
+
+    def failing(*_):
+        seen.append([path.name[:6] for path in out.iterdir()])
+        raise NumericalError("expected a finite loss, found nan")
+
+    monkeypatch.setattr(measuring, "_measured", failing)
+    out = tmp_path / "o"
+    assert run(capfd, "sharpness", runs[0], *FEW, "--out", out).code == 6
+    assert seen == [["start-"]]
+    assert not out.exists()
+    out.mkdir()
+    assert run(capfd, "sharpness", *runs, *FEW, "--out", out).code == 6
+    assert not list(out.iterdir()), "a folder that was there stays, and nothing in it"
+
+
+def test_the_first_result_removes_starts_of_other_runs_and_none_that_are_in_use(tmp_path):
+    """A second process of one sweep, and another checkpoint of one command, have starts of their own in the folder."""
+    mine, beside, other = (OutputDirectory(tmp_path / "o", {"command": "sweep", "samples": n}) for n in (48, 48, 32))
+    starts = [d.start({"checkpoint": i}) for i, d in enumerate((mine, beside, other))]
+    assert len(set(starts)) == 3
+    (tmp_path / "o").mkdir()
+    for start in starts:
+        start.write_text("{}")
+    OutputDirectory.allow(tmp_path / "o", {"command": "sweep", "samples": 16})  # they bind nobody
+    mine.json("first.json", {})
+    assert [start.exists() for start in starts] == [True, True, False]
 
 
 def test_a_damaged_start_is_chosen_again(runs, tmp_path, capfd, interrupted_in):

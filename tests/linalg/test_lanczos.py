@@ -7,6 +7,7 @@ from known_spectra import conjugated
 
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg import lanczos
+from landscape.linalg.products import Products
 
 
 def tridiagonal(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
@@ -136,6 +137,10 @@ def test_a_product_that_is_not_finite_is_named():
 
     with pytest.raises(NumericalError, match="expected finite products, found a value that is not finite in product 4"):
         lanczos(matvec, 10, steps=8, start=torch.ones(10))
+
+
+def test_products_of_no_coordinates_are_finite():
+    assert Products(lambda v: v, 1, torch.float32, "cpu")(torch.empty(2, 0)).shape == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -329,12 +329,17 @@ def test_a_gradient_of_the_wrong_shape():
         maximise_box(lambda y: (0.0, torch.ones(3)), None, 1.0, dim=2)
 
 
-@pytest.mark.parametrize("tails", [0.0, 1.5])
-def test_a_model_of_many_coordinates_finds_as_good_a_corner_on_some_of_them(tails, monkeypatch):
-    """Of a quadratic whose coordinates are of unequal weight; the work is a fraction."""
+@pytest.mark.parametrize(
+    ("tails", "large", "factor"),
+    [(0.0, 0, 1.0), (1.5, 0, 1.0), (0.0, 655, 10.0), (0.0, 655, 30.0), (0.0, 20, 3000.0)],
+    ids=["equal", "tails", "10 times", "30 times", "few dominate"],
+)
+def test_a_model_of_many_coordinates_finds_as_good_a_corner_on_some_of_them(tails, large, factor, monkeypatch):
+    """Of a quadratic whose coordinates are of unequal weight, some of far more, as biases are; the work is a fraction."""
     generator = torch.Generator().manual_seed(3)
     size, rank = 1 << 15, 8
     weight = torch.exp(tails * torch.randn(size, generator=generator))[:, None]
+    weight[torch.randperm(size, generator=generator)[:large]] *= factor
     root = torch.randn(size, rank, generator=generator) * weight * torch.logspace(0, -1, rank) / size**0.5
     slope = torch.randn(size, generator=generator) * weight[:, 0] / 10
     secants = corners.Secants(slope)

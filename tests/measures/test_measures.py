@@ -278,3 +278,44 @@ def test_result_prints_and_survives_json():
 def test_the_provenance_names_layers_that_are_there(layers, mode):
     objective = Objective(nn.Sequential(*layers), nn.CrossEntropyLoss(), (torch.randn(8, 4), torch.arange(8) % 3))
     assert provenance(objective, 0)["mode"] == mode
+
+
+class LikeLlamaRMSNorm(nn.Module):
+    """A normalization of another library: only its name tells."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+class OverSteps(nn.Module):
+    """A layer on a sequence of two steps of two features, then 3 logits without a bias."""
+
+    def __init__(self, layer, width):
+        super().__init__()
+        self.layer, self.end = layer, nn.Linear(width, 3, bias=False)
+
+    def forward(self, x):
+        x = x.view(-1, 2, 2)
+        out = self.layer(x, x, x)[0] if isinstance(self.layer, nn.MultiheadAttention) else self.layer(x)
+        return self.end((out[0] if isinstance(out, tuple) else out)[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "width", "mode"),
+    [
+        (nn.LSTM(2, 3, batch_first=True), 3, "eval; biases included"),
+        (nn.LSTM(2, 3, batch_first=True, bias=False), 3, "eval"),
+        (nn.MultiheadAttention(2, 1, batch_first=True), 2, "eval; biases included"),
+        (nn.PReLU(2), 2, "eval"),
+        (nn.LayerNorm(2, bias=False), 2, "eval; norm layers included"),
+        (nn.GroupNorm(1, 2), 2, "eval; biases and norm layers included"),
+        (LikeLlamaRMSNorm(2), 2, "eval; norm layers included"),
+    ],
+)
+def test_only_weights_of_norm_layers_count_as_norm_layers(layer, width, mode):
+    objective = Objective(OverSteps(layer, width), nn.CrossEntropyLoss(), (torch.randn(8, 4), torch.arange(8) % 3))
+    assert provenance(objective, 0)["mode"] == mode

@@ -172,6 +172,14 @@ def test_a_loss_that_does_not_come_apart_has_no_spread(learning):
     assert result.minimum.gradient_norm > 0
 
 
+def test_without_the_smallest_eigenvalue_a_minimum_is_not_told_from_a_saddle():
+    assert Stationarity(1.0, 1.0, 100.0, 0.001).is_minimum is None
+    assert Stationarity(1.0, 1.0, 100.0, 0.001).line() is None
+    assert Stationarity(1.0, 1.0, 100.0, 0.001).to_json()["is_minimum"] is None
+    assert Stationarity(1.0, 1.0, 100.0, 0.001, 0.0).is_minimum is True
+    assert Stationarity(1.0, 1.0, 100.0, 0.001, None, True).is_minimum is False, "a negative trace is enough against one"
+
+
 def test_json_says_what_it_means():
     document = Stationarity(2.0, 0.1, 5.0, -0.5, 0.3, False).to_json()
     assert document["is_minimum"] is False

@@ -617,6 +617,20 @@ def test_a_saved_history_is_read_again_and_stands_in_the_report(tmp_path):
     assert "lambda_max at 4 steps of training of mine" in " ".join(a.get("alt", "") for _, a in page.tags)
 
 
+def test_traces_that_were_watched_have_figures_in_the_report(tmp_path):
+    history = examples.watched()
+    traces = {
+        "trace": Estimate(6.0, 0.1, "t", 8),
+        "trace/a": Estimate(-2.0, 0.1, "t", 8),
+        "trace/b": Estimate(8.0, 0.1, "t", 8),
+    }
+    traced = replace(history, checks=tuple(replace(c, measures={**c.measures, **traces}) for c in history.checks))
+    for found, more in ((traced, ["trace at 4", "Traces of 2 layers at 4"]), (history, [])):
+        page = Page(write_report(tmp_path / "a.html", title="t", watches={"mine": found}).read_text())
+        told = [a["alt"] for _, a in page.tags if " steps of training of mine" in a.get("alt", "")]
+        assert [words.split(" steps")[0] for words in told] == ["lambda_max at 4", *more]
+
+
 def test_a_history_is_saved_under_a_name_that_the_report_finds(tmp_path):
     with pytest.raises(UsageError, match=r"expected a folder or a name that ends in -watch\.json, found h\.json"):
         examples.watched().save(tmp_path / "h.json")
@@ -624,4 +638,9 @@ def test_a_history_is_saved_under_a_name_that_the_report_finds(tmp_path):
         WatchHistory.load(tmp_path / "none-watch.json")
     (tmp_path / "bad-watch.json").write_text("[1]")
     with pytest.raises(MalformedError, match="expected the history of a watch"):
+        WatchHistory.load(tmp_path / "bad-watch.json")
+    (tmp_path / "bad-watch.json").write_text("{}")
+    with pytest.raises(
+        MalformedError, match=r"history of a watch in .*bad-watch\.json, found one without 'checks'; save it again"
+    ):
         WatchHistory.load(tmp_path / "bad-watch.json")

@@ -21,6 +21,17 @@ def test_intervals_are_what_their_kind_says():
         expected = stats.binomtest(hits, 40).proportion_ci(0.95, method="wilson")
         assert Estimate(hits / 40, 0.01, "proportion", 40).interval() == pytest.approx(tuple(expected))
     assert Estimate(3.0, 0.5, "t", 1).interval() is None
+    half = stats.t.ppf(0.975, 4) * 0.1 / 2
+    assert Estimate(2.0, 0.1, "log t", 5).interval() == pytest.approx((2 * math.exp(-half), 2 * math.exp(half)))
+    assert Estimate(-2.0, 0.1, "log t", 5).interval() == pytest.approx((-2 * math.exp(half), -2 * math.exp(-half)))
+
+
+def test_the_interval_of_a_logarithm_beyond_the_range_of_numbers_ends_at_0_and_infinity():
+    """Of the values 1 and 100, one degree of freedom: t at 99.99 % is 6,366, and e^6,240 is no float."""
+    assert Estimate(50.5, 49.5, "log t", 2).interval(0.9999) == (0.0, math.inf)
+    low, high = Estimate(-50.5, 49.5, "log t", 2).interval(0.9999)
+    assert (low, high) == (-math.inf, 0.0)
+    assert math.copysign(1, high) == 1  # printed as 0, not as -0
 
 
 def test_json_has_exactly_the_six_keys_and_no_nan():

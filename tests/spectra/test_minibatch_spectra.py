@@ -133,10 +133,10 @@ def test_refusals(case):
         ls.minibatch_spectra(objective, 4, batches=1)
 
 
-def drawn_spectra(largest, smallest):
-    """Mini-batches with these eigenvalues, without residuals."""
+def drawn_spectra(largest, smallest, residual=0.0):
+    """Mini-batches with these eigenvalues, all of one residual."""
     n, one = len(largest), Estimate(1.0)
-    return MinibatchSpectra(8, 80, largest, smallest, np.zeros((n, 2)), np.ones((n, 2), bool), one, one, 1)
+    return MinibatchSpectra(8, 80, largest, smallest, np.full((n, 2), residual), np.ones((n, 2), bool), one, one, 1)
 
 
 def test_the_interval_of_a_positive_mean_is_positive_and_covers_it():
@@ -165,3 +165,18 @@ def test_a_mean_of_either_sign_has_a_symmetric_interval_and_a_negative_one_a_neg
     assert low + high == pytest.approx(2 * values.mean())
     low, high = drawn_spectra(values + 3, -np.array([0.1, 0.2, 4.0])).mean_smallest.interval()
     assert low < high < 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sign_of_rounding_does_not_choose_the_interval(sign):
+    values = np.array([sign * 1e-9] * 4 + [0.2, 0.5, 1.0, 3.0])
+    mean = drawn_spectra(values + 5, values, residual=1e-6).mean_smallest
+    low, high = mean.interval()
+    assert mean.kind == "t"
+    assert low < 0 < high
+    assert low + high == pytest.approx(2 * values.mean())
+    nothing = drawn_spectra(values + 5, sign * np.linspace(1e-9, 1e-8, 8), residual=1e-6)
+    low, high = nothing.mean_smallest.interval()
+    assert nothing.untold.value == 1
+    assert low + high == pytest.approx(2 * nothing.mean_smallest.value)
+    assert nothing.mean_largest.kind == "log t"  # chosen by each end's own values

@@ -32,6 +32,7 @@ class Run:
     every: int = 10
     told: int | None = None
     step_seconds: Callable[[int], float] = lambda step: 1.0
+    second: float | None = None  # seconds of the second check, if it is not as long as the later ones
     steps: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)  # after every step
     promised: list[tuple[int, int]] = field(default_factory=list)  # step of a check, and of the next one as it was foretold
@@ -44,6 +45,8 @@ class Run:
             self.clock.sleep(self.step_seconds(step))
             if pace.due(step):
                 seconds = self.warm if self.steps else self.cold
+                if len(self.steps) == 1 and self.second is not None:
+                    seconds = self.second
                 self.clock.sleep(seconds)
                 pace.checked(step, seconds)
                 self.steps.append(step)
@@ -103,6 +106,33 @@ def test_first_steps_that_are_slow_are_not_taken_for_the_pace_of_the_run(clock):
     assert 10 <= run.steps[1] <= 30
 
 
+@pytest.mark.parametrize("faster", [3, 10])
+@pytest.mark.parametrize("budget", [0.05, 0.3])
+def test_steps_that_become_faster_end_a_run_above_its_budget_within_the_stated_bound(clock, budget, faster):
+    """What was spent was a share of a longer run; with what is known then no other check is made."""
+    middle, warm = 5_000, 20 * budget
+    run = Run(clock, budget, warm=warm, told=10_000, step_seconds=lambda step: 1.0 if step < middle else 1.0 / faster)
+    run.train(10_000)
+    assert budget < run.shares[-1] <= faster * budget / (1 + (faster - 1) * budget)
+    spent = 30 + warm * sum(step < middle for step in run.steps[1:])
+    whole = middle + middle / faster
+    assert run.shares[-1] <= max(budget, spent / (whole + spent)) + warm / whole, "by what was spent before, and a check"
+
+
+@pytest.mark.parametrize("second", [2.0, 60.0, 200.0])
+def test_a_check_that_takes_long_puts_a_run_of_unknown_length_over_its_budget_by_less_than_its_time(clock, second):
+    run = Run(clock, 0.05, second=second).train(20_000)
+    times = np.arange(1.0, 20_001)  # of training alone
+    spent = np.array(run.shares) * times / (1 - np.array(run.shares))
+    later = times + spent >= 2 * 30 / 0.05
+    over = spent[later] - 0.05 * (times + spent)[later]
+    assert max(over) < second
+    assert (max(over) > 1e-9) == (second > 20), "a check that is expected does not"
+    (first_over,) = np.nonzero(later & (spent > 0.05 * (times + spent) + 1e-9))
+    assert not set(first_over[1:]) & set(run.steps), "no other check is made before it is paid for"
+    assert run.shares[-1] <= 0.05
+
+
 @pytest.mark.parametrize("told", [None, 5_000])
 def test_the_next_check_comes_when_it_is_foretold(clock, told):
     run = Run(clock, 0.05, told=told).train(5_000)
@@ -132,3 +162,10 @@ def test_without_a_budget_every_check_is_made_however_long_it_takes(clock):
 def test_a_number_of_steps_that_is_none_is_refused(steps):
     with pytest.raises(UsageError, match="expected steps as 1 step or more"):
         Pace(10, 0.05, steps)
+
+
+def test_numbers_of_steps_may_be_numpys():
+    pace = Pace(np.int64(10), 0.05, np.int64(30))
+    assert (type(pace.asked), type(pace.steps)) == (int, int)
+    with pytest.raises(UsageError, match="expected every as 1 step or more"):
+        Pace(np.bool_(True), None)

@@ -223,6 +223,61 @@ def test_a_run_of_known_length_ends_within_its_budget(clock: FakeClock):
     assert watch.history.gaps == ()
 
 
+@pytest.mark.parametrize("budget", [None, 0.3])
+def test_the_time_of_a_run_ends_with_its_last_step_and_not_when_its_history_is_read(clock: FakeClock, budget: float | None):
+    watch = Watch(network(), nn.CrossEntropyLoss(), data(), every=7, budget=budget, log=lambda step, row: clock.sleep(0.5))
+    clock.sleep(3.0)  # the data are prepared
+    for step in range(20):
+        clock.sleep(1.0)
+        watch(step)
+    assert watch.history.steps[-1] < 19, "the last step has no check, and counts"
+    first = watch.history
+    assert first.total == pytest.approx(3 + 20 + first.seconds)
+    clock.sleep(1000.0)
+    later = watch.history
+    assert (later.total, later.seconds, later.share) == (first.total, first.seconds, first.share)
+    assert later.time_line() == first.time_line()
+    assert later.to_json() == first.to_json()
+    clock.sleep(5.0)
+    watch(20)  # training goes on: what came between was part of it
+    assert watch.history.total > 1000
+
+
+def test_a_run_whose_budget_pays_for_the_first_check_alone_says_so_and_what_helps(clock: FakeClock):
+    watch = Watch(network(), nn.CrossEntropyLoss(), data(), every=2, budget=0.05, steps=50)
+    for step in range(50):
+        clock.sleep(1.0)
+        watch(step)
+        assert ("no check but the first" in str(watch.history)) == (step >= 2), "once another was due"
+    history = watch.history
+    assert len(history) == 1
+    allowed = 0.05 * 50 / 0.95
+    assert history.seconds > allowed
+    told = f"5 % of its 50 steps are about {allowed:.3g} s, the start with the first check took {history.seconds:.3g} s"
+    assert told in " ".join(str(history).split())
+    assert "a larger budget, fewer samples in the probe batch or cheaper measures" in " ".join(str(history).split())
+    ample = Watch(network(), nn.CrossEntropyLoss(), data(), every=2, budget=0.5, steps=50)
+    for step in range(50):
+        clock.sleep(1.0)
+        ample(step)
+    assert len(ample.history) > 1
+    assert "no check but the first" not in str(ample.history)
+
+
+@pytest.mark.parametrize("built_inside", [False, True])
+def test_a_check_inside_inference_mode_measures_what_one_outside_does(built_inside: bool):
+    net, loss, batch = network(), nn.CrossEntropyLoss(), data()
+    outside = Watch(net, loss, batch, every=1, measures=["lambda_max", "trace"])(0)
+    watch = Watch(net, loss, batch, every=1, measures=["lambda_max", "trace"])
+    with torch.inference_mode():
+        if built_inside:
+            watch = Watch(net, loss, batch, every=1, measures=["lambda_max", "trace"])
+        net[1].running_mean = net[1].running_mean.clone()  # a tensor of inference mode
+        inside = watch(0)
+        assert torch.is_inference_mode_enabled()
+    assert inside.to_json() | {"seconds": 0} == outside.to_json() | {"seconds": 0}
+
+
 def test_without_a_budget_every_is_every(clock: FakeClock):
     net, batch = network(), data()
     watch = Watch(net, nn.CrossEntropyLoss(), batch, every=7)
@@ -269,9 +324,7 @@ def test_a_budget_is_kept_on_the_real_clock():
 def test_what_a_first_check_takes_beyond_the_budget_is_said():
     check = Check(0, 1.0, {"trace": Estimate(1.0)}, seconds=0.6)
     early = WatchHistory((check,), seconds=0.6, total=0.8, budget=0.05)
-    assert (
-        early.time_line() == "1 check in 0.6 of 0.8 s: 75 % of the time; the 5 % allowed are kept from 12 s on at the earliest"
-    )
+    assert early.time_line() == "1 check in 0.6 of 0.8 s: 75 % of the time; the 5 % allowed take a run of 12 s or more"
     later = WatchHistory((check,), seconds=0.6, total=12.0, budget=0.05)
     assert later.time_line() == "1 check in 0.6 of 12 s: 5 % of the time of the 5 % allowed"
 
@@ -388,7 +441,10 @@ def test_a_history_prints_draws_and_survives_json_csv_and_xarray(tmp_path):
     assert again.to_json() == history.to_json()
     text = str(history)
     assert "SGD, lr 0.5" in text
-    assert text.count("\n") == 5
+    assert text.count("\n") == 6
+    layers = sum(name.startswith("trace/") for name in history.names)
+    assert layers > 1
+    assert f"not in this table: the traces of {layers} layers; they are in .to_dataframe()" in " ".join(text.split())
     assert "<td>" in history._repr_html_()
     frame = history.to_xarray()
     assert isinstance(frame, xarray.Dataset)
@@ -471,5 +527,49 @@ def test_gaps_between_checks_are_said_and_dotted():
     assert history(0, 10, 20, 30, 40).gaps == ()
     assert history(0, 10, 20, 30, 40, 60, 100, 180, 340).gaps == ()  # they thin out
     assert history(0, 10, 20, 900, 910, 920).gaps == ((20, 900),)
+    fine = range(0, 60, 10)
+    in_a_row = history(*fine, 1000, 2000, *(3000 + s for s in fine))  # pairs of 950, 1000 and 1000: none hides another
+    assert in_a_row.gaps == ((50, 1000), (1000, 2000), (2000, 3000))
+    styles = [line.get_linestyle() for line in in_a_row.plot().get_lines() if line.get_marker() == "None"]
+    assert styles[:3] == ["-", ":", "-"]
+    assert history(0, 1000, *(2000 + s for s in fine)).gaps == ((0, 1000), (1000, 2000))
+    assert history(*fine, 1050, 2050).gaps == ((50, 1050), (1050, 2050))
     assert history(0, 900).gaps == ()  # two checks tell no usual distance
     assert "nothing was measured" not in str(history(0, 10, 20, 30, 40))
+
+
+def layered(*rows: tuple[float, float], error: float) -> WatchHistory:
+    """Two layers' traces at a check each row, with a half-width of `error` that a residual states exactly."""
+    return WatchHistory(
+        tuple(
+            Check(step, 1.0, {f"trace/{n}": Estimate(v, error, "residual") for n, v in zip("ab", row, strict=True)})
+            for step, row in enumerate(rows)
+        )
+    )
+
+
+def drawn_layers(history: WatchHistory) -> tuple[str, list[list[float]], str]:
+    """The scale, both curves, and the legend of the traces of layers."""
+    axes = history.plot(measure="layer_traces")
+    curves = [line.get_ydata().tolist() for line in axes.get_lines() if line.get_marker() == "o"]
+    return axes.get_yscale(), curves, "; ".join(t.get_text() for t in axes.get_legend().get_texts())
+
+
+def test_negative_traces_of_layers_are_drawn_and_counted():
+    """Beyond their error they are drawn, on both sides of zero; within it they are noise, which a log scale leaves out."""
+    scale, curves, legend = drawn_layers(layered((8.0, -5.0), (400.0, -0.5), (9.0, 3.0), error=1.0))
+    assert (scale, curves) == ("symlog", [[8.0, 400.0, 9.0], [-5.0, -0.5, 3.0]])
+    assert "1 of 6 traces are negative beyond their error" in legend
+    scale, curves, legend = drawn_layers(layered((8.0, -0.5), (4.0, 2.0), error=1.0))
+    assert scale == "log"
+    np.testing.assert_array_equal(curves, [[8.0, 4.0], [np.nan, 2.0]])
+    assert "left out: 1 of 4, not positive within their error" in legend
+    scale, curves, legend = drawn_layers(layered((-8.0, -5.0), (-4.0, -3.0), error=1.0))
+    assert (scale, curves) == ("linear", [[-8.0, -4.0], [-5.0, -3.0]])
+    assert "4 of 4 traces are negative beyond their error" in legend
+    scale, curves, legend = drawn_layers(layered((-0.5, 0.0), error=1.0))
+    assert (scale, curves) == ("linear", [[-0.5], [0.0]])
+    assert "none is positive, nor negative beyond its error" in legend
+    assert "error" not in drawn_layers(layered((8.0, 5.0), error=1.0))[2]
+    with pytest.raises(UsageError, match="expected a finite trace of a layer, found none"):
+        layered((np.nan, np.inf), error=1.0).plot(measure="layer_traces")

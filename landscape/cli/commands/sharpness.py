@@ -218,6 +218,10 @@ def measured_at(
         under_way = next((f", in {name}, of which nothing is kept" for name in wanted if name not in done), "")
         terminal.note(f"{path.name}: interrupted after {len(done)} of {len(wanted)} measures{under_way}")
         raise
+    except Exception:
+        if kept is not None:
+            kept.abandon()
+        raise
     result = replace(result, provenance=result.provenance | made_with | told, **known)
     if printed:
         _tell(terminal, result, None if result.honest or result.symmetries is None else surviving(objective))

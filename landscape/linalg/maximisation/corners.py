@@ -28,9 +28,13 @@ PAIRS, ROOM = 24, 1 << 30
 DRAWS, FIRST = 128, 12
 # Number of coordinates up to which the model also flips single ones; with more, a single one matters little.
 FLIPPED = 512
-# With more coordinates than this, starts are followed on so many of them, drawn at random, and then the `FIRST` best ends on
-# all, in so many passes. On all from the beginning they would take longer than the gradients that they save.
+# With more coordinates than this, starts are followed on so many of them, and then the `FIRST` best ends on all, in so many
+# steps. On all from the beginning they would take longer than the gradients that they save. Half of them are the coordinates of
+# the largest gradients, which may outweigh all others (biases, norm layers); half are drawn at random and stand for the rest.
 THINNED, DRAWN, POLISHED = 1 << 19, 1 << 18, 3
+
+_Piece = tuple[Tensor, Tensor, float]
+"""Some coordinates of the model: changes of the gradient (k, p), its slope (p,), and the factor of sums over them."""
 
 
 class Secants:
@@ -63,8 +67,9 @@ class Secants:
     def best_corners(self, generator: torch.Generator) -> Iterator[Float[Tensor, " P"]]:
         """Corners that are best for their own gradients in the model, best first; none without two pairs.
 
-        Cost: no evaluation; about 20 passes over the pairs for `DRAWS` starts at a time, each on at most `DRAWN` of more than
-            `THINNED` coordinates, and then 5 over all for `FIRST`.
+        Cost: no evaluation; one pass over the pairs, and at most 21 steps (two passes each) for `DRAWS` starts at a time. With
+            more than `THINNED` coordinates these are on `DRAWN`, chosen in one pass, and `POLISHED` steps on all follow, for
+            `FIRST` ends. And a pass for each corner that is taken.
         """
         size = min(self._added, self.most)
         if size < 2:
@@ -79,17 +84,15 @@ class Secants:
         root = torch.from_numpy(vectors[:, kept] / np.sqrt(values[kept])).to(changes)
         # Random combinations of gradient changes, not of eigenvectors, whose signs and rotations depend on rounding.
         draws = torch.randn(len(changes), DRAWS, generator=generator).to(changes)
-        part, slope = changes, self.slope
-        if changes.shape[1] > THINNED:
-            some = torch.randint(changes.shape[1], (DRAWN,), generator=generator).sort().values.to(changes.device)
-            part, slope = changes[:, some], self.slope[some]
-        scale = changes.shape[1] / part.shape[1]  # of sums over the coordinates
+        whole: list[_Piece] = [(changes, self.slope, 1.0)]
+        thinned = changes.shape[1] > THINNED
+        pieces = _thinned(changes, self.slope, generator) if thinned else whole
         # Only L^T u of a corner u is stored, with B = L L^T; it determines the next corner sign(g0 + L L^T u).
-        ends, _ = _sweep(part, slope, root, draws, 0.0, scale)
-        ends, sums, linear = _followed(part, slope, root, ends, 20, scale)
-        if part is not changes:
+        ends, _ = _step(pieces, root, draws, 0.0)
+        ends, sums, linear = _followed(pieces, root, ends, 20)
+        if thinned:
             best = (linear + ends.square().sum(0) / 2).argsort(descending=True, stable=True)[:FIRST]
-            ends, sums, linear = _followed(changes, self.slope, root, ends[:, best], POLISHED, 1.0)
+            ends, sums, linear = _followed(whole, root, ends[:, best], POLISHED)
         if changes.shape[1] <= FLIPPED:
             corners = _flip(self.slope, changes.T @ root, torch.sign(changes.T @ sums + self.slope[:, None]))
             ends, linear = root.T @ (changes @ corners), self.slope @ corners
@@ -97,35 +100,52 @@ class Secants:
             yield corners[:, j] if changes.shape[1] <= FLIPPED else torch.sign(changes.T @ sums[:, j] + self.slope)
 
 
-def _followed(
-    changes: Float[Tensor, "k p"], slope: Float[Tensor, " p"], root: Tensor, ends: Tensor, most: int, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _thinned(changes: Float[Tensor, "k P"], slope: Float[Tensor, " P"], generator: torch.Generator) -> list[_Piece]:
+    """Half of `DRAWN` coordinates, of the largest gradients, as they are; and up to as many of the others, for all of them."""
+    size = changes.shape[1]
+    weight = slope.abs()
+    for columns in column_chunks(size):
+        weight[columns] += changes[:, columns].abs().sum(0)
+    kept = weight.topk(DRAWN // 2, sorted=False).indices.sort().values
+    free = torch.ones(size, dtype=torch.bool, device=changes.device)
+    free[kept] = False
+    drawn = torch.randint(size, (DRAWN // 2,), generator=generator).sort().values.to(changes.device)
+    drawn = drawn[free[drawn]]
+    return [(changes[:, kept], slope[kept], 1.0), (changes[:, drawn], slope[drawn], (size - len(kept)) / max(len(drawn), 1))]
+
+
+def _followed(pieces: list[_Piece], root: Tensor, ends: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Corners followed to those that are best for their own gradients, in at most so many steps: L^T u, their sums s, g0.u."""
     for _ in range(most):
         sums = root @ ends
-        again, linear = _sweep(changes, slope, root, sums, 1.0, scale)
+        again, linear = _step(pieces, root, sums, 1.0)
         if torch.equal(again, ends):
             break
         ends = again
     return ends, sums, linear
 
 
+def _step(pieces: list[_Piece], root: Tensor, sums: Float[Tensor, "k n"], share: float) -> tuple[Tensor, Tensor]:
+    """L^T u and g0.u of the corners u = sign(share * g0 + Y s) for each column s, as `pieces` of the model tell them."""
+    across, along = sums.new_zeros(root.shape[1], sums.shape[1]), sums.new_zeros(sums.shape[1])
+    for changes, slope, factor in pieces:
+        more = _sweep(changes, slope, root, sums, share)
+        across.add_(more[0], alpha=factor)
+        along.add_(more[1], alpha=factor)
+    return across, along
+
+
 def _sweep(
-    changes: Float[Tensor, "k p"],
-    slope: Float[Tensor, " p"],
-    root: Tensor,
-    sums: Float[Tensor, "k n"],
-    share: float,
-    scale: float,
+    changes: Float[Tensor, "k p"], slope: Float[Tensor, " p"], root: Tensor, sums: Float[Tensor, "k n"], share: float
 ) -> tuple[Tensor, Tensor]:
-    """L^T u and g0.u of the corners u = sign(share * g0 + Y s) for each column s, some coordinates at a time; times `scale`."""
+    """The sums of `_step` over these coordinates, some at a time."""
     across, along = sums.new_zeros(root.shape[1], sums.shape[1]), sums.new_zeros(sums.shape[1])
     for columns in column_chunks(changes.shape[1], 1 << 14):
         part, own = changes[:, columns], slope[columns]
         u = torch.sign(part.T @ sums + share * own[:, None])
         across += root.T @ (part @ u)
         along += own @ u
-    return (across, along) if scale == 1.0 else (across * scale, along * scale)
+    return across, along
 
 
 def _flip(slope: Float[Tensor, " P"], root: Float[Tensor, "P r"], corners: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:

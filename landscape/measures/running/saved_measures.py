@@ -4,6 +4,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class Kept:
         self.paid: set[str] = set()
         self.problems: list[str] = []
         self._work: dict[str, Any] | None = None
+        self._place_made = False  # whether the folder of `start` was created for it
         failed: LandscapeError | None = None
         try:
             if self._writes and folder.exists():
@@ -131,12 +133,21 @@ class Kept:
             return objective, dict(self._work["work"])
         self._work = {"method": asdict(objective.method), "verdict": list(objective.verdict), "work": work(objective)}
         if self._writes and self._start is not None:
+            self._place_made = not self._start.parent.exists()
             try:
                 self._start.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(f"expected {self._start.parent} to be writable, found {error.strerror}") from None
             write(self._start, self._work_bytes())
         return objective, self._work["work"]
+
+    def abandon(self) -> None:
+        """Delete what was chosen before the first measure, if the run failed there, and the folder that was created for it."""
+        if self._writes and self._start is not None and not self.folder.exists():
+            self._start.unlink(missing_ok=True)
+            if self._place_made:
+                with suppress(OSError):  # not empty: another process works there
+                    self._start.parent.rmdir()
 
     def _work_bytes(self) -> bytes:
         return (json.dumps(plain(self._work), indent=2) + "\n").encode()
@@ -223,7 +234,8 @@ class Kept:
             exact: dict[str, Any] = {k: None if text == "None" else float(text) for k, text in record["exact"].items()}
             name, shared = str(record["measure"]), {str(s) for s in record["shared"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self.problems.append(f"{path.name} is damaged ({error}): its measure is computed again")
+            what = f"without {error}" if isinstance(error, KeyError) else str(error)
+            self.problems.append(f"{path.name} is damaged ({what}): its measure is computed again")
             return
         self.measurements[name] = replace(found, estimate=replace(found.estimate, **exact))
         self.paid |= shared

@@ -91,7 +91,9 @@ def provenance(objective: Objective, seed: int) -> dict[str, object]:
 
 def _mode(objective: Objective) -> str:
     """How the network is run, and which vectors of weights are among those that vary, as far as it has such layers."""
-    biases = {e.name.rpartition(".")[2] == "bias" for e in objective.layout if len(e.shape) == 1}
-    vectors = " and ".join(word for word, own in (("biases", True), ("norm layers", False)) if own in biases)
+    names = [e.name.rpartition(".")[2] for e in objective.layout if len(e.shape) == 1]
+    biases = any(name.startswith("bias") or name.endswith("_bias") for name in names)  # bias_ih_l0 of LSTM, in_proj_bias
+    norms = any(e.kind == "norm" for e in objective.layout)
+    vectors = " and ".join(word for word, there in (("biases", biases), ("norm layers", norms)) if there)
     statistics = ["BatchNorm with its running statistics"] if objective.batchnorms else []
     return "; ".join(["eval", *statistics, *([f"{vectors} included"] if vectors else [])])

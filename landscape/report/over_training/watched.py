@@ -93,7 +93,8 @@ def draw_watched(history: WatchHistory, ax: Axes | None = None, *, measure: str 
 
 def _pieces(history: WatchHistory, steps: np.ndarray, values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, str]]:
     """A curve in pieces, solid between checks and dotted across gaps, in which nothing was measured."""
-    across = [any(a <= start and end <= b for a, b in history.gaps) for start, end in pairwise(steps.tolist())]
+    gaps = history.gaps
+    across = [any(a <= start and end <= b for a, b in gaps) for start, end in pairwise(steps.tolist())]
     cuts = [0, *(i for i in range(1, len(across)) if across[i] != across[i - 1]), len(across)]
     return [(steps[a : b + 1], values[a : b + 1], ":" if across[a] else "-") for a, b in pairwise(cuts) if b > a]
 

@@ -8,6 +8,7 @@ import numpy as np
 from landscape.report.exports.watched_steps import watched_csv
 from landscape.report.figures import titled
 from landscape.report.over_training.history import Run
+from landscape.report.over_training.layer_curves import LAYERS, layers_of
 from landscape.report.over_training.watched import default_measure, figure_watched
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.figure_data import history_csv
@@ -27,19 +28,22 @@ def epochs(history: Mapping[str, Run], caption: bool) -> Picture:
 
 
 def watched(label: str, history: WatchHistory, caption: bool) -> dict[str, Any]:
-    """A watched run: figures of the measures with an edge, else of the first; the table of checks."""
+    """A watched run: figures of the measures with an edge, else of the first, the traces; the table of checks."""
     entry: dict[str, Any] = {"name": label_text(label), "pictures": [], "head": (), "rows": [], "lines": []}
     if not history.checks:
         return entry | {"lines": ["nothing was measured"]}
     plural = "checkpoints" if history.counted == "checkpoint" else f"{history.counted}s of training"
     first = default_measure(history)
     edged = [n for n in history.names if n != first and np.isfinite(history.edges(n)).any()]
+    traced = [n for n in ("trace",) if n != first and n in history.names and np.isfinite(history.values(n)).any()]
+    layers = [n for n in layers_of(history) if np.isfinite(history.values(n)).any()]
     data = watched_csv(history)
-    for name in (first, *edged):
-        values = history.values(name)
+    for name in (first, *edged, *traced, *([LAYERS] if layers else [])):
+        values = np.empty(0) if name == LAYERS else history.values(name)
         known = values[np.isfinite(values)]
         ends = f", from {number(float(known[0]))} to {number(float(known[-1]))}" if known.size else ""
-        words = f"{quantity_name(name)} at {len(history)} {plural} of {label_text(label)}{ends}."
+        drawn = f"Traces of {len(layers)} layers" if name == LAYERS else quantity_name(name)
+        words = f"{drawn} at {len(history)} {plural} of {label_text(label)}{ends}."
         made_of = dict(history.provenance) | {"checkpoint": label}
         figure = figure_watched(history, measure=name, provenance=made_of, caption=caption)
         entry["pictures"].append(picture(figure, words, f"{name} through training {label}", data))

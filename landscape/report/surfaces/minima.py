@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
+from scipy.special import ndtri
 
 from landscape.errors import UsageError
 from landscape.report.legend import legend_above
@@ -22,12 +23,12 @@ from landscape.report.style import (
     number_of,
     short,
 )
-from landscape.report.surfaces.curves import NORMAL_95
 from landscape.results import Slice, SliceCheck
 from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 
 BARS = 20  # the most persistent minima; more bars are not legible in one figure
 NUMBERED = 20
+SELECTED = 0.05  # error rate for all points of a plane together when its lowest is called better than the checkpoint
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.4, foreground="white")]
 
 
@@ -164,7 +165,12 @@ def _rings(tree: MergeTree, piece: Slice) -> str:
 
 
 def _beside_checkpoint(tree: MergeTree, piece: Slice) -> str:
-    """How the lowest computed point compares with the checkpoint: only a difference beyond its error makes it a better one."""
+    """How the lowest computed point compares with the checkpoint: only a difference beyond its error makes it a better one.
+
+    It was selected as the lowest of n points, so the difference counts beyond a bound that holds for all of them together
+    (Bonferroni): its standard error times the normal quantile at 0.05 / n. Where none of the n points is better than the
+    checkpoint, one of them is called so in at most 5 % of all samples.
+    """
     centre = tuple(int(np.argmin(np.abs(np.asarray(c, float)))) for c in piece.coordinates)
     values, lowest = piece.known(tree.quantity), tree.kept[0]
     if any(_at(piece, centre)) or not np.isfinite(np.ma.filled(values, np.nan)[centre]) or lowest.index == centre:
@@ -173,7 +179,9 @@ def _beside_checkpoint(tree: MergeTree, piece: Slice) -> str:
     error = piece.paired.get(tree.quantity)
     told = f"1, the lowest computed point: {short(scale_of(tree.quantity) * lowest.value, 4)}"
     beside = f"below the checkpoint ({short(scale_of(tree.quantity) * own, 4)})"
-    half = None if error is None else NORMAL_95 * float(np.ma.filled(np.ma.asarray(error, float), np.nan)[lowest.index])
+    others = int(np.isfinite(np.ma.filled(values, np.nan)).sum()) - 1  # the checkpoint is one of the points
+    bound = -float(ndtri(SELECTED / others))
+    half = None if error is None else bound * float(np.ma.filled(np.ma.asarray(error, float), np.nan)[lowest.index])
     if half is None or not np.isfinite(half):
         return f"{told}, {beside}, sampling error unknown"
     return f"{told}, {'' if below > half else 'not '}{beside} beyond sampling error"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # A pair of checks is a gap if it is so many times as far apart as the median pair, of so many pairs at least.
 _WIDE, _PAIRS = 5, 3
-# And this many times as far as the closer pair beside it: the checks of a budget lie further and further apart.
+# And this many times as far as the last pair before that is no gap, or as the next: a budget's checks thin out gradually.
 _SUDDEN = 2.5
 FILE = "watch.json"  # the name by which `landscape report` finds a history
 
@@ -38,7 +38,7 @@ class WatchHistory(Printed):
         optimizer: name and settings of the optimizer, e.g. "SGD, lr 0.02"; "" if none was given.
         remarks: why an edge or a measure is missing, a line each.
         seconds: time spent on watching, with its preparation.
-        total: time from the start of watching to this history; 0 for checkpoints that were measured after training.
+        total: time from the start of watching to the last step seen; 0 for checkpoints that were measured after training.
         budget: the share of the time that watching may take; None if it is not limited.
         every: steps between the next two checks, which a budget may have raised.
         counted: what the numbers of the checks count: "step", or for checkpoints "epoch" or "checkpoint".
@@ -120,7 +120,7 @@ class WatchHistory(Printed):
         """How many checks there were, and what they cost, in one line."""
         limit = "" if self.budget is None else f" of the {100 * self.budget:g} % allowed"
         if self.budget is not None and self.share > self.budget:  # the first check is made whatever it costs
-            limit = f"; the {100 * self.budget:g} % allowed are kept from {self.seconds / self.budget:.3g} s on at the earliest"
+            limit = f"; the {100 * self.budget:g} % allowed take a run of {self.seconds / self.budget:.3g} s or more"
         checks = f"{len(self)} check{'s' * (len(self) != 1)}"
         if not self.total:
             return f"{checks} in {self.seconds:.3g} s" if self.seconds else checks
@@ -155,21 +155,31 @@ class WatchHistory(Printed):
     def gaps(self) -> tuple[tuple[int, int], ...]:
         """Pairs of checks that are over 5 times as far apart as the median, and suddenly so: between them nothing is known.
 
-        Checks of a budget thin out gradually: such pairs are no more than twice as far apart as the pair before.
+        Checks of a budget thin out gradually: such pairs are no more than twice as far apart as the pair before. A pair is
+        compared with the last one that is no gap, so that two gaps in a row do not hide each other, and with the next one.
         """
-        apart = np.diff(self.steps)
+        steps = self.steps
+        apart = np.diff(steps)
         if len(apart) < _PAIRS:
             return ()
-        beside = np.minimum(np.append(np.inf, apart[:-1]), np.append(apart[1:], np.inf))
-        wide = np.flatnonzero((apart > _WIDE * np.median(apart)) & (apart > _SUDDEN * beside))
-        return tuple((int(self.steps[i]), int(self.steps[i + 1])) for i in wide)
+        wide = apart > _WIDE * np.median(apart)
+        usual, found = float(apart[~wide][0]), []  # the first ones have none before them
+        for i, following in enumerate(np.append(apart[1:], np.inf)):
+            if wide[i] and apart[i] > _SUDDEN * min(usual, following):
+                found.append((int(steps[i]), int(steps[i + 1])))
+            else:
+                usual = float(apart[i])
+        return tuple(found)
 
     def notes(self) -> list[str]:
         """What stands under the table."""
         optimizer = [self.optimizer] if self.optimizer else []
         memorization = [] if self.memorization is None else [str(self.memorization)]
         unseen = [f"nothing was measured between {self.counted} {a} and {b}{self._deferred}" for a, b in self.gaps]
-        return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *self.remarks, self.time_line()]
+        layers = sum(name.startswith("trace/") for name in self.names)
+        where = 'they are in .to_dataframe(), in the CSV file and in .plot(measure="layer_traces")'
+        untold = [f"not in this table: the traces of {layers} layer{'s' * (layers != 1)}; {where}"] if layers else []
+        return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *untold, *self.remarks, self.time_line()]
 
     @property
     def _deferred(self) -> str:
@@ -242,7 +252,11 @@ class WatchHistory(Printed):
             return cls.from_json(read_json(place))
         except OSError as error:
             raise UsageError(f"expected a file that can be read, found {place}: {error.strerror}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except KeyError as error:
+            raise MalformedError(
+                f"expected the history of a watch in {place}, found one without {error}", fix="save it again"
+            ) from error
+        except (TypeError, ValueError, AttributeError) as error:
             raise MalformedError(f"expected the history of a watch in {place}, found {error}", fix="save it again") from error
 
     def to_json(self) -> dict[str, Any]:

@@ -59,12 +59,12 @@ class MinibatchSpectra(Printed):
     @property
     def mean_largest(self) -> Estimate:
         """Mean of lambda_max over the mini-batches, with the error of drawing them; see `_mean`."""
-        return self._mean(self.largest)
+        return self._mean(self.largest, self.told()[0])
 
     @property
     def mean_smallest(self) -> Estimate:
         """Mean of lambda_min over the mini-batches, with the error of drawing them."""
-        return self._mean(self.smallest)
+        return self._mean(self.smallest, self.told()[1])
 
     @property
     def negative(self) -> Estimate:
@@ -106,10 +106,13 @@ class MinibatchSpectra(Printed):
     def _share(self, chosen: np.ndarray) -> Estimate:
         return Estimate(float(chosen.mean()), float(chosen.std() / len(self) ** 0.5), "proportion", len(self))
 
-    def _mean(self, values: np.ndarray) -> Estimate:
-        """The mean with its t-interval: of its logarithm where all values have one sign, so that the interval has it, too."""
+    def _mean(self, values: np.ndarray, told: np.ndarray) -> Estimate:
+        """The mean with its t-interval: of its logarithm where all values have one sign, each beyond its residual.
+
+        The interval then has that sign, too. A sign within a residual of 0 is rounding, and must not choose the interval.
+        """
         lost = int((~self.converged).any(1).sum())
-        kind: Kind = "log t" if (values > 0).all() or (values < 0).all() else "t"
+        kind: Kind = "log t" if (told > 0).all() or (told < 0).all() else "t"
         reason = f"{lost} of {len(self)} mini-batches did not converge" if lost else None
         return Estimate(float(values.mean()), float(values.std(ddof=1) / len(self) ** 0.5), kind, len(self), not lost, reason)
 
