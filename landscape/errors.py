@@ -6,7 +6,11 @@ found, and what to do next; `LandscapeError("expected ..., found ...", fix="..."
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Phrases about memory in PyTorch's errors of a general type.
 _NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "CUDA out of memory")
@@ -170,6 +174,25 @@ def check_options(options: Iterable[str], *takers: Callable[..., Any], of: str) 
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise TypeError(f"{of} got an unexpected keyword argument {name!r}{hint}")
+
+
+def hinting(function: Callable[P, T]) -> Callable[P, T]:
+    """Name the keyword that is meant by one that a function does not take, which Python itself does from 3.13 on.
+
+    Example:
+        >>> @hinting
+        ... def line(*, grid=51): ...
+        >>> line(grids=5)
+        Traceback (most recent call last):
+        TypeError: line got an unexpected keyword argument 'grids'; did you mean grid?
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        check_options(kwargs, function, of=function.__name__)
+        return function(*args, **kwargs)
+
+    return called
 
 
 def reason(error: RuntimeError) -> str:

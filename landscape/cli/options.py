@@ -27,7 +27,7 @@ class Common:
     dtype: Annotated[str, typer.Option("--dtype", help="Precision: float32 or float64.")] = "float32"
     samples: Annotated[int | None, typer.Option("--samples", help="Use the first N samples of the split. Default: all.")] = None
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Samples per forward pass. Results do not depend on it.")
+        int | None, typer.Option("--batch-size", help="Samples per forward pass. Only a loss of (model, batch) depends on it.")
     ] = None
     memory: Annotated[
         str | None,

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from landscape.machine.json_values import differences, plain
 
 _RECORD = "run.json"
 _START = re.compile(r"start-[0-9a-f]{8}-[0-9a-f]{8}\.json")  # what a run chose before its first result: run, what was measured
+_POINTS = "points"  # where a surface keeps its points
+_CHOSEN = (
+    "manifest.json",
+    "plan.json",
+    "tracks.json",
+    "directions.safetensors",
+    "journal",
+    "vectors",
+)  # before the first of them
 _LARGEST = 16 << 20  # largest record in bytes: room for the digests of a hundred thousand files
 
 
@@ -81,6 +91,7 @@ class OutputDirectory:
         """The directory itself, for files that every process reads and writes."""
         record = self._path / _RECORD
         if record not in self.written:
+            _clear(self._path, self.inputs)
             try:
                 self._path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -135,6 +146,8 @@ def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
         held = [p.name for p in path.iterdir() if not is_part(p.name) and not _START.fullmatch(p.name)]
     except OSError as error:
         raise _unusable(path, error) from error
+    if _RECORD in held and _unstarted(path, held):
+        return
     if _RECORD in held:
         _compare(path, inputs, partly)
     elif held:
@@ -142,6 +155,32 @@ def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
             f"expected an empty directory or one of this same run, found {path} with {held[0]} in it",
             fix="choose another --out",
         )
+
+
+def _unstarted(path: Path, held: Iterable[str]) -> bool:
+    """Whether a run left only its record, or of a surface what is chosen before its first point: it binds no other run."""
+    points = path / _POINTS
+    try:
+        there = read_json(path / _RECORD, _LARGEST)
+    except (OSError, ValueError):
+        return False
+    if not set(held) <= {_RECORD, _POINTS} or not isinstance(there, dict) or not {"command", "landscape"} <= set(there):
+        return False
+    inside = [p.relative_to(points).as_posix() for p in points.rglob("*")]
+    return all(name in _CHOSEN or is_part(Path(name).name) for name in inside)
+
+
+def _clear(path: Path, inputs: dict[str, Any]) -> None:
+    """Remove what another run left that came to no result."""
+    record = path / _RECORD
+    try:
+        held = [p.name for p in path.iterdir() if not is_part(p.name) and not _START.fullmatch(p.name)]
+        if _RECORD not in held or not _unstarted(path, held) or read_json(record, _LARGEST) == inputs:
+            return
+        record.unlink()
+        shutil.rmtree(path / _POINTS, ignore_errors=True)
+    except (OSError, ValueError):
+        return  # it is compared next, which tells what is wrong
 
 
 def _unusable(path: Path, error: OSError) -> UsageError:

@@ -10,6 +10,8 @@ from landscape.errors import UsageError
 from landscape.machine.torchrun import launched, local_gpu
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from landscape.machine.memory import Basis
@@ -190,6 +192,17 @@ def _lowest(accuracy: "Estimate") -> float:
 _PERPLEXING = 100.0
 
 
+def _batches(sizes: "Sequence[int]") -> str:
+    """How many batches of how many samples.
+
+    Example:
+        >>> _batches([64, 64, 8]), _batches([256])
+        ('3 of 8 to 64 samples', '1 of 256 samples')
+    """
+    low, high = min(sizes), max(sizes)
+    return f"{len(sizes)} of {high if low == high else f'{low} to {high}'} sample{'s' * (high != 1)}"
+
+
 def centre_line(objective: "Objective", task: "Task", name: str, split: str, terminal: Terminal) -> "Evaluation":
     """Print loss and accuracy at the checkpoint, and warn if the accuracy is at chance level.
 
@@ -197,6 +210,7 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
     """
     from math import exp
 
+    from landscape.network.losses.model_loss import as_model_loss
     from landscape.network.losses.next_token import NextTokenLoss
     from landscape.results.records.varying_weights import weights_words
     from landscape.tasks.data.class_order import sorted_by_class
@@ -211,6 +225,10 @@ def centre_line(objective: "Objective", task: "Task", name: str, split: str, ter
     if isinstance(task.loss, NextTokenLoss):
         text += f", {task.loss.counted(task.data(split, objective.samples)):,} predicted tokens"
     terminal.line(f"{text}, {weights_words(objective.varying)}")
+    if as_model_loss(task.loss) is not None:
+        terminal.detail(
+            f"a loss of (model, batch) depends on the batches, here {_batches(objective.batch_sizes)} (--batch-size)"
+        )
     order = sorted_by_class(task.data(split), objective.samples)
     if order is not None:
         terminal.warn(

@@ -83,13 +83,15 @@ class Terminal:
         self.err.print(f"[bold yellow]warning:[/] {escape(printable(text))}")
 
     def error(self, text: str, table: Sequence[Sequence[str]] | None = None) -> None:
-        """Print the error that ends a command, after the first rows of a table of details that it does not have itself."""
+        """Print the error that ends a command, and below it the first rows of a table of details that it lacks."""
+        self.err.print(f"[bold red]error:[/] {escape(printable(text, limit=1000))}")
         rows = [row for row in table or () if not row or f"{printable(row[0], limit=80)}: " not in text]
+        if rows:
+            self.err.print("the other disagreements (name, in the file, in the model):")
         for row in rows[:_ROWS]:
             self.err.print(escape("  " + "  ".join(printable(c, limit=100) for c in row)))
         if len(rows) > _ROWS:
             self.err.print(f"  and {len(rows) - _ROWS} more")
-        self.err.print(f"[bold red]error:[/] {escape(printable(text, limit=1000))}")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table. Only the last column may wrap."""

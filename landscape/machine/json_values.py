@@ -29,6 +29,8 @@ def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
     Example:
         >>> differences({"grid": 25, "seed": 0}, {"grid": 51, "seed": 0, "test": True})
         'grid (25 there, 51 asked), test (the default there, yes asked)'
+        >>> differences({"files": {"a.pt": "b", "c.pt": "d"}}, {"files": {}})
+        'files (a.pt b, c.pt d there, none asked)'
     """
     keys = [k for k in sorted({*there, *asked}) if there.get(k) != asked.get(k)]
     shown = [f"{k} ({_short(k, there.get(k))} there, {_short(k, asked.get(k))} asked)" for k in keys[:6]]
@@ -56,5 +58,8 @@ def _short(key: str, value: Any) -> str:
         return "nothing" if key.startswith("digest") else _LACKING.get(key, "the default")
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        named = [f"{name} {_short(name, item)}" for name, item in value.items()]
+        return (", ".join(named[:3]) + (f" and {len(named) - 3} more" if named[3:] else "")) or "none"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return f"{text[:8]}…" if len(text) == 64 and set(text) <= set("0123456789abcdef") else text[:80]

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -66,8 +66,13 @@ def owned(model: nn.Module, shared: bool = False) -> nn.Module:
     return copied
 
 
-def check_model(model: nn.Module) -> None:
-    """Refuse TorchScript, whose compiled code holds its own weights, and complex weights, which theta cannot represent."""
+def check_model(model: Any) -> None:
+    """Refuse what is no module, and what theta cannot represent: TorchScript's own weights, and complex ones."""
+    if not isinstance(model, nn.Module):
+        found, fix = type(model).__name__, "pass the network itself, a torch.nn.Module"
+        if isinstance(model, Mapping):
+            found, fix = "a dictionary of weights", "load it into the network first: network.load_state_dict(weights)"
+        raise UsageError(f"expected the network as a module, found {found}", fix=fix)
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             kind = f"the scripted module {name}" if name else "a TorchScript program"

@@ -54,6 +54,8 @@ def legend_above(ax: Axes, handles: Sequence[Any]) -> int:
             columnspacing=BETWEEN, borderaxespad=0.3, handletextpad=BESIDE, borderpad=BORDER,
         )  # fmt: skip
         legend.__class__ = _Above  # one that `ax.legend` has made can be removed from the axes
+        assert isinstance(legend, _Above)  # just made one
+        legend.entries = handles
         high = [1 + name.count("\n") for name in names]
         lines = max((int(sum(part)) for part in np.array_split(high, columns)), default=0)
         if ax.get_aspect() == "auto":
@@ -65,8 +67,17 @@ def legend_above(ax: Axes, handles: Sequence[Any]) -> int:
     return lines
 
 
+def refit(figure: Figure) -> None:
+    """Wrap the legends above axes of a fixed aspect again: title and caption make such axes smaller, which moves them."""
+    for ax in figure.axes:
+        if isinstance(ax.legend_, _Above) and ax.get_aspect() != "auto":
+            legend_above(ax, ax.legend_.entries)
+
+
 class _Above(Legend):
     """A legend that is as wide as the axes to the layout, which would else narrow the axes by what reaches beyond them."""
+
+    entries: Sequence[Any] = ()  # what it was made of
 
     def get_tightbbox(self, renderer: Any = None) -> Bbox:
         """Where the legend stands, cut at the sides of the axes."""

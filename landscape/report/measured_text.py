@@ -8,11 +8,14 @@ from matplotlib.font_manager import FontProperties
 
 from landscape.report.style import DPI, HOUSE, drawing, plain
 
+# Glyphs are hinted to pixels, so a line is up to 6 % wider at one resolution than at another, and not in one order: a width is
+# the largest at those that figures are saved at.
+RESOLUTIONS = (72, 96, 100, 110, 120, 150, DPI, 200, 300)
 _KEPT = "\N{NO-BREAK SPACE}"
 
 
 def width_of(text: str, points: float, *, bold: bool = False) -> float:
-    """Width in inches of the widest line of a text in the figures' font, at a size in points.
+    """Width in inches of the widest line of a text in the figures' font, at a size in points, wherever it is widest.
 
     Example:
         >>> width_of("iiii", 8) < width_of("WWWW", 8) < width_of("WWWW", 8, bold=True)
@@ -64,9 +67,9 @@ def _broken(word: str, inches: float, points: float, bold: bool) -> tuple[str, s
 
 
 @cache
-def _renderer() -> RendererAgg:
-    """Measures at the resolution of the files: glyphs are hinted to pixels."""
-    return RendererAgg(1, 1, DPI)
+def _renderers() -> tuple[RendererAgg, ...]:
+    """What measures at each of the resolutions."""
+    return tuple(RendererAgg(1, 1, dpi) for dpi in RESOLUTIONS)
 
 
 @cache
@@ -76,6 +79,6 @@ def _font(points: float, bold: bool) -> FontProperties:
 
 
 def _width(line: str, points: float, bold: bool) -> float:
-    """Width of one line in inches; a dollar sign is drawn without its backslash."""
-    drawn = line.replace("\\$", "$")
-    return float(_renderer().get_text_width_height_descent(drawn, _font(points, bold), False)[0]) / DPI
+    """Width of one line in inches at the resolution where it is widest; a dollar sign is drawn without its backslash."""
+    drawn, font = line.replace("\\$", "$"), _font(points, bold)
+    return max(float(r.get_text_width_height_descent(drawn, font, False)[0]) / r.dpi for r in _renderers())

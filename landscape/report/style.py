@@ -34,6 +34,7 @@ GREY, LIGHT = "#6b6b6b", "#e4e4e4"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 DPI = 180
+COARSE = 72  # dots per inch at which the layout is made
 WIDTH, HEIGHT = 5.5, 3.6  # inches: the text width of a one-column paper
 DECADES_ASK = 100.0  # a positive quantity whose largest value is this many times its smallest is drawn on a log scale
 
@@ -98,7 +99,7 @@ def settle(figure: Figure) -> Figure:
     Axes of a fixed aspect need a second pass.
     """
     own, engine = figure.dpi, figure.get_layout_engine()
-    figure.dpi = DPI  # glyphs are hinted to pixels: at another resolution text is up to 3 % wider
+    figure.dpi = COARSE  # glyphs are hinted to pixels: with few of them text is widest, and what fits here fits at any
     with drawing():
         figure.draw_without_rendering()
         if engine is not None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from landscape.report.legend import refit
 from landscape.report.measured_text import fitted
 from landscape.report.style import GREY, house, settle
 
@@ -35,4 +36,5 @@ def finish(ax: Axes, title: str, lines: Sequence[str] = (), caption: bool = True
     # The axes keep their size: the figure grows by the height of title and caption.
     extra = 0.17 * (heading.count("\n") + 1) + (0.13 * (footer.count("\n") + 1) if footer else 0.0)
     figure.set_figheight(figure.get_figheight() + extra)
+    refit(figure)
     return settle(figure)

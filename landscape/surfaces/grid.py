@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from landscape.errors import hinting
 from landscape.objective import Objective
 from landscape.results import Slice
 from landscape.surfaces.axes.chart import Chart, Place, Span, coordinates
@@ -25,6 +26,7 @@ from landscape.surfaces.slice_values import Seen, identity, prepare, provenance,
 from landscape.surfaces.topology import merge_tree
 
 
+@hinting
 def line(
     objective: Objective,
     direction: Direction | None = None,
@@ -108,6 +110,7 @@ def line(
     return _slice(objective, directions, (span,), (grid,), asked, run, seen)
 
 
+@hinting
 def plane(
     objective: Objective,
     directions: tuple[Direction, Direction] | None = None,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import UsageError
+from landscape.errors import UsageError, hinting
 from landscape.objective import Objective
 from landscape.results import DONE, FAILED, INTERPOLATED, MISSING, Barrier, Slice
 from landscape.surfaces.axes.chart import Chart, Span, coordinates
@@ -38,6 +38,7 @@ _WORDS = {
 }
 
 
+@hinting
 def interpolation(
     start: Objective,
     end: Objective,

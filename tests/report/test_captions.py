@@ -180,7 +180,7 @@ def test_what_groups_have_in_common():
 def test_the_legend_of_measures_names_the_marks_that_occur():
     def names(*arguments, **options):
         (above,) = [ax for ax in figure_measures(*arguments, **options).axes if not ax.axison]
-        return [t.get_text() for t in above.get_legend().get_texts()]
+        return [t.get_text().replace("\n", " ") for t in above.get_legend().get_texts()]
 
     wide = "sampling error: 95 %, or one standard deviation of a maximum"
     assert names({"final": [examples.sharpness()]}, measures=["trace"]) == ["error of the method: 95 %", wide]

@@ -75,7 +75,8 @@ def run(
     try:
         found = _on_axes(job, axes, folder, points) if options.end is None else _on_path(job, *options.end, folder, points)
     except KeyboardInterrupt:
-        terminal.note(f"finished points are saved in {folder.path}: the same command continues from them")
+        if folder.written:
+            terminal.note(f"finished points are saved in {folder.place}: the same command continues from them")
         raise
     title = found.title + (f", {naming.split} split" if naming.split == "test" else "")
     made_with |= {k: v for k, v in options.record().items() if v is not None} | found.provenance
@@ -146,7 +147,8 @@ def _on_axes(job: Job, axes: Any, folder: "OutputDirectory", grid: int) -> "Slic
     from landscape.surfaces import line, plane, store_directions, stored_directions
 
     options, objective = job.options, job.objective
-    directions = stored_directions(_points(folder), objective.theta)
+    # A new folder is made after the directions: a wrong network among them leaves none.
+    directions = stored_directions(_points(folder), objective.theta) if folder.place.exists() else None
     if directions is None:
         directions = tuple(axes.directions(objective, options.norm, options.held, options.orthogonal))
         store_directions(_points(folder), directions)

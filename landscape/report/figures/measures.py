@@ -137,9 +137,10 @@ def _panels_under_a_legend(count: int, columns: int, height: float, handles: lis
     rows = -(-count // max(columns, 1))
     in_row = -(-count // rows)
     width = max(2.35, 4.2 / in_row) * in_row
-    names = [str(handle.get_label()) for handle in handles]
-    in_legend = legend_columns(names, width)
-    room = 0.2 + 0.24 * -(-len(names) // in_legend)
+    beside = width - 0.9  # the legend begins where the axes do, after the numbers
+    names = [fitted(handle.get_label(), beside - 0.3, 7.5) for handle in handles]
+    in_legend = legend_columns(names, beside)
+    room = 0.2 + 0.24 * -(-len(names) // in_legend) + 0.13 * sum(name.count("\n") for name in names)
     figure = new_figure(width, rows * height + room)
     grid = figure.add_gridspec(1 + rows, in_row, height_ratios=[room, *[height] * rows])
     axes = [figure.add_subplot(grid[1 + i // in_row, i % in_row], axes_class=HouseAxes) for i in range(count)]

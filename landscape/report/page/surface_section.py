@@ -94,7 +94,7 @@ def _pictures(piece: Slice, caption: bool) -> list[Picture]:
     for quantity in filter(is_eigenvalue, piece.values):
         drawn = titled.figure_slice(piece, quantity=quantity, caption=caption)
         out.append(picture(drawn, _words(piece, quantity), f"{name} {quantity}", data))
-    if piece.merge_tree is not None and piece.merge_tree.minima:
+    if piece.merge_tree is not None and len(piece.merge_tree.minima) > 1:
         words = f"Persistence of the minima: {piece.merge_tree.line()}."
         drawn = titled.figure_merge_tree(piece, caption=caption)
         out.append(picture(drawn, words, f"{name} minima", minima_csv(piece.merge_tree)))

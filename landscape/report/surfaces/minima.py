@@ -148,7 +148,13 @@ def _counted(tree: MergeTree, piece: Slice) -> str:
     if tree.unknown and all(m.saddle is None for m in tree.kept):
         return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, error unknown"
     count = number_of(len(tree.kept), "minimum", "minima")
-    above = " above sampling error" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
+    above = (
+        ""
+        if len(tree.minima) == 1
+        else " above sampling error"
+        if tree.threshold is None
+        else f" of persistence > {short(tree.threshold)}"
+    )
     return count + above + (f", {tree.on_border} on the border" if tree.on_border else "") + _as_seen(piece)
 
 

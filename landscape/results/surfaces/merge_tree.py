@@ -71,6 +71,10 @@ class MergeTree:
         n, kept, unknown = len(self.minima), len(self.kept), self.unknown
         if unknown and unknown == sum(m.saddle is not None for m in self.minima):
             return f"{n} minima on the grid in all; sampling error unknown, so it is unknown which are significant"
+        if n == 1:  # nothing is compared, so no sampling error enters
+            return "1 minimum on the grid in all" + (
+                " (on the border: the surface may be lower outside)" if self.on_border else ""
+            )
         above = "of persistence above " + ("the sampling error" if self.threshold is None else f"{self.threshold:.3g}")
         rest = f", {unknown} of unknown sampling error" if unknown else ""
         edge = self.on_border

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from landscape.errors import MalformedError, NumericalError, UsageError
+from landscape.errors import MalformedError, NumericalError, UsageError, hinting
 from landscape.machine import progress
 from landscape.objective import Objective
 from landscape.surfaces.axes.same_network import check_same_network
@@ -137,6 +137,7 @@ class Curve:
         return n * np.sqrt(np.einsum("...i,ij,...j->...", c, self._gram, c).clip(min=0))
 
 
+@hinting
 def train_curve(
     start: Objective,
     end: Objective,
