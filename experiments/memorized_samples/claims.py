@@ -80,17 +80,20 @@ def judged(runs: Sequence[Item], peer: Item, growth: Growth, given: Options) -> 
     claims += growth_claims(growth, BAR)
     tests = {d: np.mean([r["test_accuracy"] for r in runs if r["item"]["data"] == d]) for d in table.data}
     images = f"; {given.samples} CIFAR-10 images, convolutional network of width {given.width}" if given.data else ""
+    sets = {"digits": "digits", "cifar10": f"{given.samples:,} CIFAR-10 images"}
     best = {d: claim.numbers for d, claim in zip(table.data, claims, strict=False)}
     return verdict(
         claims,
         headline="wrong labels among right ones are found with an AUROC, by the best score, of "
-        + "; ".join(f"{min(v['value'] for v in found['auroc']):.3f} or more on {d}" for d, found in best.items()),
+        + "; ".join(f"{min(v['value'] for v in found['auroc']):.3f} or more on {sets[d]}" for d, found in best.items())
+        + growth.with_all_images(),
         scale=f"{len(given.seeds)} seeds; 1,347 digits, perceptron 64-256-128-10{images}; "
         f"wrong labels memorized: {min(fitted):.0%} or more in every run, {np.mean(fitted):.0%} on average; "
         f"test accuracy {', '.join(f'{v:.0%} on {d}' for d, v in tests.items())}",
         departures=[
-            "Far fewer images than the papers' 50,000, and a perceptron or two convolutions instead of a ResNet-18: "
-            "a network of a low test accuracy has not learned what a wrong label contradicts",
+            f"Far fewer images than the papers' 50,000{', but where they are named' if growth.whole else ''}, and a perceptron or "
+            "two convolutions instead of a ResNet-18: a network of a low test accuracy has not learned what a wrong label "
+            "contradicts",
             *([f"Only the first {given.samples} training images are used; --samples takes more"] if given.data else []),
             "The recipes were fixed before the runs, by how many epochs memorize the labels of another seed",
             "Labels are redrawn with probability p / 0.9, so that a share p is really wrong; the number varies with the seed",

@@ -8,8 +8,8 @@ from matplotlib.ticker import MaxNLocator
 from experiments.common.document import claims_held, read
 from experiments.common.drawing import COLOURS, MARKERS, band, canvas, finish
 from experiments.memorized_samples.claims import BAR
-from experiments.memorized_samples.growth import JPEG, OWN, SHARE, VARIANTS
-from experiments.memorized_samples.runs import PEER, PEER_AT_END
+from experiments.memorized_samples.growth import JPEG, OWN, SHARE, VARIANTS, WHOLE
+from experiments.memorized_samples.runs import PEER, PEER_AT_END, WRONG
 
 # Scores over training, at the end of training, and the peer; colours and markers in this order.
 OVER = ("cumulative_loss", "mean_loss_sensitivity", "mean_input_curvature", "forgetting")
@@ -46,6 +46,7 @@ def draw() -> None:
             ax.set_title(f"{DATA[data]}, scores {title}", loc="left", fontsize=9)
         if data == "cifar10":
             _published(axes[i, 0], found["claims"])
+            _with_all_images(axes[i, 0], found["claims"])
         axes[i, 0].set_ylabel("AUROC for the wrong labels")
     for ax in axes[0]:
         ax.legend(fontsize=6.8, frameon=False, loc="lower left", ncols=2)
@@ -64,9 +65,15 @@ def draw() -> None:
         title="Wrong labels found by scores of single samples",
         caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals{_fewer(growth)}; {size}; "
         f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing. "
-        f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{peer}. "
+        f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{_stars(found['claims'])}{peer}. "
         f"Garg et al. 2024: {found['verdict']}, {claims_held(found)}.",
     )
+
+
+def _stars(claims: list[dict[str, Any]]) -> str:
+    """How the stars were run, where there are any."""
+    found = any(f"all {WHOLE:,} images" in c["claim"] for c in claims)
+    return "Stars: a wider VGG-9, one seed with its interval over samples, but at 5 %. " if found else ""
 
 
 def _fewer(growth: list[dict[str, Any]]) -> str:
@@ -81,7 +88,8 @@ def _by_images(ax: Axes, growth: list[dict[str, Any]]) -> None:
         for images, fill in ((OWN, COLOURS[i]), (JPEG, "white")):
             rows = [r for r in growth if (r["images"], r["variant"]) == (images, variant)]
             shift = 1 + 0.03 * (i - len(VARIANTS) / 2)
-            label = variant if images == OWN else "_"
+            own = any(r["images"] == OWN for r in growth if r["variant"] == variant)
+            label = variant if images == OWN or not own else "_"
             if rows:
                 style = {"mfc": fill, "ls": "-" if images == OWN else "--"}
                 band(ax, [shift * r["samples"] for r in rows], [r["cumulative_loss"] for r in rows], i, label, **style)
@@ -117,6 +125,17 @@ def _published(ax: Axes, claims: list[dict[str, Any]]) -> None:
         numbers = [c["numbers"]["published"] for c in claims if "published" in c["numbers"] and f": {name} " in c["claim"]]
         for values in numbers:
             ax.plot(range(len(values)), values, color=COLOURS[i], marker=MARKERS[i], mfc="white", ms=5, lw=0.7, ls=":")
+
+
+def _with_all_images(ax: Axes, claims: list[dict[str, Any]]) -> None:
+    """The cumulative loss with all of CIFAR-10, at the shares that were run."""
+    for numbers in (c["numbers"] for c in claims if f"all {WHOLE:,} images" in c["claim"]):
+        places = [(i, numbers[f"{wrong:g}"]) for i, wrong in enumerate(WRONG) if f"{wrong:g}" in numbers]
+        style = {"color": COLOURS[0], "marker": "*", "ms": 8}
+        label = f"cumulative loss, all {WHOLE:,} images (JPEG)"
+        band(ax, [i for i, _ in places], [v for _, v in places], 0, label, **style)
+        star = [h for h in zip(*ax.get_legend_handles_labels(), strict=True) if h[1] == label]
+        ax.legend(*zip(*star, strict=True), fontsize=6.8, frameon=False, loc="lower left")
 
 
 def _panel(ax: Axes, rows: list[dict[str, Any]], names: tuple[str, ...], peer: str) -> None:

@@ -54,7 +54,7 @@ GRID = (
     (OWN, DEEP, 1_000, 3, 20, SHARE),
     (JPEG, DEEP, 5_000, 3, 10, SHARE),
     (JPEG, DEEP, 10_000, 3, 10, SHARE),
-    (JPEG, DEEP_WIDE, WHOLE, 2, 10, SHARE),
+    (JPEG, DEEP_WIDE, WHOLE, 3, 10, SHARE),
     *((JPEG, DEEP_WIDE, WHOLE, 1, 10, wrong) for wrong in WRONG if wrong != SHARE),
 )
 # One change at a time: (images, variant, number of them) after and before.

@@ -44,6 +44,11 @@ class Growth:
             if point == (JPEG, DEEP_WIDE, WHOLE):
                 self.whole.setdefault(item["wrong"], []).append(run)
 
+    def with_all_images(self) -> str:
+        """The smallest mean over the shares with all of CIFAR-10, in words; "" if that was not run."""
+        means = [float(np.mean([r["auroc"][BY]["value"] for r in runs])) for runs in self.whole.values()]
+        return f"; {min(means):.3f} or more on all {WHOLE:,} of them as JPEG" if means else ""
+
     def auroc(self, point: Point, seeds: Sequence[int] | None = None, epochs: int | None = None) -> list[float]:
         """AUROC of the cumulative loss of some seeds, or all; at the end of training, or after some epochs."""
         runs = [self.points[point][s] for s in seeds or sorted(self.points[point])]
