@@ -91,8 +91,8 @@ def judged(runs: Sequence[Item], peer: Item, growth: Growth, given: Options) -> 
         f"wrong labels memorized: {min(fitted):.0%} or more in every run, {np.mean(fitted):.0%} on average; "
         f"test accuracy {', '.join(f'{v:.0%} on {d}' for d, v in tests.items())}",
         departures=[
-            f"Far fewer images than the papers' 50,000{', but where they are named' if growth.whole else ''}, and a perceptron or "
-            "two convolutions instead of a ResNet-18: a network of a low test accuracy has not learned what a wrong label "
+            f"Far fewer images than the papers' 50,000{', but where they are named' if growth.whole else ''}, and a perceptron "
+            "or two convolutions instead of a ResNet-18: a network of a low test accuracy has not learned what a wrong label "
             "contradicts",
             *([f"Only the first {given.samples} training images are used; --samples takes more"] if given.data else []),
             "The recipes were fixed before the runs, by how many epochs memorize the labels of another seed",

@@ -65,8 +65,8 @@ def draw() -> None:
         title="Wrong labels found by scores of single samples",
         caption=f"Means over {len(how['seeds'])} seeds with 95 % bootstrap intervals{_fewer(growth)}; {size}; "
         f"wrong labels{memorized}. Dashed: the bar, {BAR}; dotted: a score that knows nothing. "
-        f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}{_stars(found['claims'])}{peer}. "
-        f"Garg et al. 2024: {found['verdict']}, {claims_held(found)}.",
+        f"{'Open marks: published, ResNet-18 and 50,000 images. ' if 'cifar10' in sets else ''}"
+        f"{_stars(found['claims'])}{peer}. Garg et al. 2024: {found['verdict']}, {claims_held(found)}.",
     )
 
 
