@@ -415,6 +415,7 @@ def test_probabilities_are_kept_where_memory_allows(monkeypatch) -> None:
     assert plan.graphs > less.graphs
 
 
+@pytest.mark.slow
 def test_probabilities_are_not_kept_in_a_tight_budget() -> None:
     """Of a budget in which the graphs fit, but not with so many numbers more."""
     words, (x, _) = 2000, text(2000, 32, 64)

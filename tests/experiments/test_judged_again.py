@@ -12,7 +12,12 @@ from experiments.common.document import RESULTS, read
 from experiments.studies import STUDIES
 
 
-@pytest.mark.parametrize("name", [study.name for study in STUDIES])
+SLOW = {"which_measure"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(study.name, marks=pytest.mark.slow) if study.name in SLOW else study.name for study in STUDIES]
+)
 def test_a_document_is_what_its_runs_say(name, monkeypatch, capsys):
     how, written = read(name)["how"], {}
     options = ["--judge", "--seeds", str(len(how["seeds"])), "--first-seed", str(how["seeds"][0])]

@@ -94,5 +94,6 @@ def test_the_forecast_holds_and_the_budget_is_kept(kind, budget, kept):
 
 
 def test_nothing_grows_with_the_number_of_products():
-    found = run("tiny", None, [20, 180])
-    assert found["peaks"][1] - found["peaks"][0] < 2 * MIB
+    first, second, third = run("tiny", None, [20, 180, 340])["peaks"]
+    # What grows with products grows each time; what is set up by one of them, or by chance, grows once.
+    assert min(second - first, third - second) < 2 * MIB

@@ -89,7 +89,7 @@ def test_a_path_and_what_goes_on(tmp_path):
     assert set(found.deviations) == {"loss"}
     again = interpolation(start, end, grid=21, precision="bfloat16", run=tmp_path)
     assert json.dumps(again.to_json()) == json.dumps(found.to_json())
-    with pytest.raises(UsageError, match=r"precision \(bfloat16 there, nothing asked\)"):
+    with pytest.raises(UsageError, match=r"precision \(bfloat16 there, the default asked\)"):
         interpolation(start, end, grid=21, run=tmp_path)
 
 
