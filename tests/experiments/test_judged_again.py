@@ -11,7 +11,6 @@ import experiments.common.drawing as drawing
 from experiments.common.document import RESULTS, read
 from experiments.studies import STUDIES
 
-
 SLOW = {"which_measure"}
 
 

@@ -86,7 +86,7 @@ def same(a: Slice, b: Slice) -> bool:
         ({"data": 5}, ["data ("]),
         ({"samples": 12}, ["data (", "samples (20 there, 12 asked)"]),
         ({"test": 5}, ["test data ("]),
-        ({"test": None}, ["test data (", "the default asked", "test samples (20 there, nothing asked)"]),
+        ({"test": None}, ["test data (", "the default asked", "test samples (20 there, the default asked)"]),
         ({"dtype": "float32"}, ["dtype (torch.float64 there, torch.float32 asked)"]),
         ({"has_batchnorm": True}, ["network (", "buffers ("]),
         ({"span": (-1.0, 2.0)}, ["span ([-1.0, 1.0] there, [-1.0, 2.0] asked)"]),
