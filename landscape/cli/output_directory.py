@@ -19,14 +19,8 @@ from landscape.machine.json_values import differences, plain
 _RECORD = "run.json"
 _START = re.compile(r"start-[0-9a-f]{8}-[0-9a-f]{8}\.json")  # what a run chose before its first result: run, what was measured
 _POINTS = "points"  # where a surface keeps its points
-_CHOSEN = (
-    "manifest.json",
-    "plan.json",
-    "tracks.json",
-    "directions.safetensors",
-    "journal",
-    "vectors",
-)  # before the first of them
+# What a surface keeps there before the first of them.
+_CHOSEN = ("manifest.json", "plan.json", "tracks.json", "directions.safetensors", "journal", "vectors")
 _LARGEST = 16 << 20  # largest record in bytes: room for the digests of a hundred thousand files
 
 
@@ -142,8 +136,7 @@ def _without_work(value: Any) -> Any:
 def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
     """Refuse a directory that holds another run or unrelated files."""
     try:
-        # Partial files: a command was killed or is running.
-        held = [p.name for p in path.iterdir() if not is_part(p.name) and not _START.fullmatch(p.name)]
+        held = _held(path)
     except OSError as error:
         raise _unusable(path, error) from error
     if _RECORD in held and _unstarted(path, held):
@@ -155,6 +148,11 @@ def _refuse(path: Path, inputs: dict[str, Any], partly: bool = False) -> None:
             f"expected an empty directory or one of this same run, found {path} with {held[0]} in it",
             fix="choose another --out",
         )
+
+
+def _held(path: Path) -> list[str]:
+    """What results a directory holds: partial files (a command was killed or is running) and starts are none."""
+    return [p.name for p in path.iterdir() if not is_part(p.name) and not _START.fullmatch(p.name)]
 
 
 def _unstarted(path: Path, held: Iterable[str]) -> bool:
@@ -174,7 +172,7 @@ def _clear(path: Path, inputs: dict[str, Any]) -> None:
     """Remove what another run left that came to no result."""
     record = path / _RECORD
     try:
-        held = [p.name for p in path.iterdir() if not is_part(p.name) and not _START.fullmatch(p.name)]
+        held = _held(path)
         if _RECORD not in held or not _unstarted(path, held) or read_json(record, _LARGEST) == inputs:
             return
         record.unlink()

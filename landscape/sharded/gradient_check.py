@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,45 +68,57 @@ def check_gradient(
         found.append((ends[0] - ends[1]) / (2 * step) / square)
         if abs(found[-1] - 1) <= _AGREE and rounding <= _AGREE * step * square:
             return
-    if not _right_along_a_line(theta, slope, value, lambda t: dots((gradient(t), slope))[0], eps, (step, longest)):
+    line = _Line(theta, slope, value, lambda t: dots((gradient(t), slope))[0])
+    if not _right_along(line, eps, step, longest):
         raise NumericalError(
             f"expected the gradient to be the derivative of the loss, found {found[0]:.4g} times it along the gradient",
             fix="check that every process has the same loss and data, and that set_gradient_divide_factor is not changed",
         )
 
 
-def _right_along_a_line(
-    theta: Tensor,
-    slope: Tensor,
-    value: Callable[[Tensor], float],
-    slope_at: Callable[[Tensor], float],
-    eps: float,
-    steps: tuple[float, float],
-) -> bool:
+class _Line(NamedTuple):
+    """The line theta + t slope.
+
+    Attributes:
+        theta, slope: this process's parts.
+        value: the loss at a part of a point.
+        slope_at: the slope along the line at a part of a point.
+    """
+
+    theta: Tensor
+    slope: Tensor
+    value: Callable[[Tensor], float]
+    slope_at: Callable[[Tensor], float]
+
+    def at(self, t: float) -> Tensor:
+        """The point."""
+        return self.theta + t * self.slope
+
+
+def _right_along(line: _Line, eps: float, step: float, longest: float) -> bool:
     """Whether slopes along a line through theta add up to the differences of the losses; see `check_gradient`.
 
     Args:
-        theta, slope, value: as there.
-        slope_at: the slope along the line at a point of it.
+        line: on both sides of theta.
         eps: of the dtype.
-        steps: half the length of the line, at first and at most, in units of `slope`.
+        step, longest: half the length of the line, at first and at most, in units of `slope`.
     """
-    step, longest = steps
-    lines: list[tuple[float, list[float]]] = []  # half of the length, and the losses at the ends
+    tried: list[tuple[float, list[float]]] = []  # half of the length, and the losses at the ends
     seen = False
     while not seen and math.isfinite(step) and step <= longest:
-        ends = [value(theta + sign * step * slope) for sign in (-1, 1)]
+        ends = [line.value(line.at(sign * step)) for sign in (-1, 1)]
         if not math.isfinite(ends[1] - ends[0]):
             break
-        lines.append((step, ends))
+        tried.append((step, ends))
         seen = abs(ends[1] - ends[0]) >= _SEEN * _rounding(eps, 1.0, *ends)
         step *= _LONGER
-    if not lines:
+    if not tried:
         return False
-    small = [] if seen else [line for line in lines if abs(line[1][1] - line[1][0]) >= _SEEN * _rounding(eps, *line[1])]
+    small = [] if seen else [(s, e) for s, e in tried if abs(e[1] - e[0]) >= _SEEN * _rounding(eps, *e)]
     if not small:
-        return _adds_up(theta, slope, value, slope_at, _rounding(eps, 1.0, *lines[-1][1]), *lines[-1])
-    return any(_adds_up(theta, slope, value, slope_at, _rounding(eps, *line[1]), *line) for line in small)
+        step, ends = tried[-1]
+        return _adds_up(line, step, ends, _rounding(eps, 1.0, *ends))
+    return any(_adds_up(line, s, e, _rounding(eps, *e)) for s, e in small)
 
 
 def _rounding(eps: float, *losses: float) -> float:
@@ -113,25 +126,17 @@ def _rounding(eps: float, *losses: float) -> float:
     return _ROUNDING * eps * max(map(abs, losses))
 
 
-def _adds_up(
-    theta: Tensor,
-    slope: Tensor,
-    value: Callable[[Tensor], float],
-    slope_at: Callable[[Tensor], float],
-    rounding: float,
-    step: float,
-    ends: list[float],
-) -> bool:
-    """`_right_along_a_line` for a line of this length, and of these losses at its ends, with a rounding error of a loss."""
+def _adds_up(line: _Line, step: float, ends: list[float], rounding: float) -> bool:
+    """`_right_along` for half a length of the line, and the losses at its ends, with a rounding error of a loss."""
     values, slopes = dict(zip((-1.0, 1.0), ends, strict=True)), {}
     count = _FEWEST
     while True:
         places = [2 * i / count - 1 for i in range(count + 1)]
         for t in places:
             if t not in slopes:
-                at = theta + t * step * slope
-                values[t] = values[t] if t in values else value(at)
-                slopes[t] = slope_at(at)
+                at = line.at(t * step)
+                values[t] = values[t] if t in values else line.value(at)
+                slopes[t] = line.slope_at(at)
         width = 2 * step / count
         rises = [width * (slopes[a] + slopes[b]) / 2 for a, b in pairwise(places)]
         misses = sum(abs(values[b] - values[a] - rise) for (a, b), rise in zip(pairwise(places), rises, strict=True))
