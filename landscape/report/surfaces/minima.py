@@ -148,13 +148,10 @@ def _counted(tree: MergeTree, piece: Slice) -> str:
     if tree.unknown and all(m.saddle is None for m in tree.kept):
         return f"lowest of {number_of(len(tree.minima), 'minimum', 'minima')}, error unknown"
     count = number_of(len(tree.kept), "minimum", "minima")
-    above = (
-        ""
-        if len(tree.minima) == 1
-        else " above sampling error"
-        if tree.threshold is None
-        else f" of persistence > {short(tree.threshold)}"
-    )
+    if len(tree.minima) == 1:
+        above = ""
+    else:
+        above = " above sampling error" if tree.threshold is None else f" of persistence > {short(tree.threshold)}"
     return count + above + (f", {tree.on_border} on the border" if tree.on_border else "") + _as_seen(piece)
 
 
@@ -172,14 +169,14 @@ def _beside_checkpoint(tree: MergeTree, piece: Slice) -> str:
     checkpoint, one of them is called so in at most 5 % of all samples.
     """
     centre = tuple(int(np.argmin(np.abs(np.asarray(c, float)))) for c in piece.coordinates)
-    values, lowest = piece.known(tree.quantity), tree.kept[0]
-    if any(_at(piece, centre)) or not np.isfinite(np.ma.filled(values, np.nan)[centre]) or lowest.index == centre:
+    values, lowest = np.ma.filled(piece.known(tree.quantity), np.nan), tree.kept[0]
+    if any(_at(piece, centre)) or not np.isfinite(values[centre]) or lowest.index == centre:
         return ""
     own, below = float(values[centre]), float(values[centre]) - lowest.value
     error = piece.paired.get(tree.quantity)
     told = f"1, the lowest computed point: {short(scale_of(tree.quantity) * lowest.value, 4)}"
     beside = f"below the checkpoint ({short(scale_of(tree.quantity) * own, 4)})"
-    others = int(np.isfinite(np.ma.filled(values, np.nan)).sum()) - 1  # the checkpoint is one of the points
+    others = int(np.isfinite(values).sum()) - 1  # the checkpoint is one of the points
     bound = -float(ndtri(SELECTED / others))
     half = None if error is None else bound * float(np.ma.filled(np.ma.asarray(error, float), np.nan)[lowest.index])
     if half is None or not np.isfinite(half):
