@@ -70,10 +70,14 @@ def draw() -> None:
     )
 
 
+def _whole(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """AUROCs with all of CIFAR-10 by share; empty if that was not run."""
+    return [c["numbers"] for c in claims if f"all {WHOLE:,} images" in c["claim"]]
+
+
 def _stars(claims: list[dict[str, Any]]) -> str:
     """How the stars were run, where there are any."""
-    found = any(f"all {WHOLE:,} images" in c["claim"] for c in claims)
-    return "Stars: a wider VGG-9, one seed with its interval over samples, but at 5 %. " if found else ""
+    return "Stars: a wider VGG-9, one seed with its interval over samples, but at 5 %. " if _whole(claims) else ""
 
 
 def _fewer(growth: list[dict[str, Any]]) -> str:
@@ -129,7 +133,7 @@ def _published(ax: Axes, claims: list[dict[str, Any]]) -> None:
 
 def _with_all_images(ax: Axes, claims: list[dict[str, Any]]) -> None:
     """The cumulative loss with all of CIFAR-10, at the shares that were run."""
-    for numbers in (c["numbers"] for c in claims if f"all {WHOLE:,} images" in c["claim"]):
+    for numbers in _whole(claims):
         places = [(i, numbers[f"{wrong:g}"]) for i, wrong in enumerate(WRONG) if f"{wrong:g}" in numbers]
         style = {"color": COLOURS[0], "marker": "*", "ms": 8}
         label = f"cumulative loss, all {WHOLE:,} images (JPEG)"
