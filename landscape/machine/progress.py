@@ -5,6 +5,8 @@ does nothing; the command line listens, and draws a bar with an ETA. The listene
 solvers need no argument for it.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -40,6 +42,11 @@ class Advance:
     def __init__(self, listener: Listener | None, handle: int = 0) -> None:
         self._listener, self._handle = listener, handle
 
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return self._listener is not None
+
     def __call__(self, steps: int) -> None:
         """Report `steps` more steps."""
         if self._listener is not None:
@@ -51,16 +58,50 @@ class Advance:
             self._listener.left(self._handle, seconds, low, high)
 
 
-class _Heard:
-    """Forwards to a listener, and calls `tick` at every step."""
+Told = Callable[[float, float, float], None]
 
-    def __init__(self, listener: Listener, tick: Callable[[], None]) -> None:
-        self._listener, self._tick = listener, tick
-        self.start, self.finish, self.remark, self.left = listener.start, listener.finish, listener.remark, listener.left
+
+class _Heard:
+    """Forwards to a listener; calls `tick` at every step, and `told` with the remaining time that a stage inside reports.
+
+    A stage inside others is taken for one of their steps: the steps to come take as long as it does.
+    """
+
+    def __init__(self, listener: Listener, tick: Callable[[], None], told: Told | None) -> None:
+        self._listener, self._tick, self._told = listener, tick, told
+        self._open: dict[int, tuple[float, int]] = {}  # when each stage began, and its steps to come
+        self.remark = listener.remark
+
+    def start(self, label: str, total: int | None) -> int:
+        handle = self._listener.start(label, total)
+        self._open[handle] = (time.monotonic(), total or 1)
+        return handle
+
+    def finish(self, handle: int) -> None:
+        self._open.pop(handle, None)
+        self._listener.finish(handle)
 
     def advance(self, handle: int, steps: int) -> None:
+        if handle in self._open:
+            begun, left = self._open[handle]
+            self._open[handle] = (begun, left - steps)
         self._tick()
         self._listener.advance(handle, steps)
+
+    def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+        if self._told is not None and handle in self._open and not math.isnan(seconds):
+            self._told(*self._of_all(handle, (seconds, low, high)))
+        self._listener.left(handle, seconds, low, high)
+
+    def _of_all(self, handle: int, left: tuple[float, float, float]) -> list[float]:
+        """The remaining time of the outermost stage, from that of one inside it."""
+        now, known = time.monotonic(), list(self._open)
+        out = list(left)
+        for inner in reversed(known[1 : known.index(handle) + 1]):
+            begun, _ = self._open[inner]
+            _, steps = self._open[known[known.index(inner) - 1]]
+            out = [x + max(steps - 1, 0) * (now - begun + x) for x in out]
+        return out
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -91,10 +132,15 @@ def stage(label: str, total: int | None = None) -> Iterator[Advance]:
 
 
 @contextmanager
-def ticking(tick: Callable[[], None]) -> Iterator[None]:
-    """Call `tick` at every step of every stage in the block; does nothing without a listener."""
+def ticking(tick: Callable[[], None], told: Told | None = None) -> Iterator[None]:
+    """Call `tick` at every step of every stage in the block; does nothing without a listener.
+
+    Args:
+        tick: called without arguments.
+        told: called with the remaining seconds, likely, at least and at most, as often as a stage in the block reports them.
+    """
     listener = _listener.get()
-    with listening(None if listener is None else _Heard(listener, tick)):
+    with listening(None if listener is None else _Heard(listener, tick, told)):
         yield
 
 

@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import math
 import random
 
 import pytest
 import torch
 from torch import nn
 
+from landscape.linalg.maximisation import outlook
+from landscape.linalg.maximisation.outlook import Outlook, climbs_left
 from landscape.machine import progress
 from landscape.measures import chosen, forecast, measure_all
 from landscape.measures.running import measuring
@@ -177,6 +180,7 @@ def test_an_objective_whose_products_cost_ten_times_the_forecast(monkeypatch):
         return (objective.spent - start).seconds(real)
 
     monkeypatch.setattr(measuring, "Remaining", lambda passes, each, spent: Remaining(passes, each, spent, clock))
+    monkeypatch.setattr(outlook, "_now", clock)
     heard: list[tuple[float, float, float, float]] = []
 
     class Listener:
@@ -222,3 +226,103 @@ def test_nothing_is_heard_without_a_listener_and_chosen_names_are_all_forecast()
     assert list(plan.passes) == [m.name for m in chosen("all")]
     assert measure_all(objective, ["trace"], plan=forecast(objective, ["trace"]))["trace"].defined
     assert json.dumps(str(plan)).count(" to ") == 1
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network of 1,045 weights on 60 samples, half trained."""
+    generator = torch.Generator().manual_seed(3)
+    data = torch.randn(60, 20, generator=generator), torch.randint(0, 5, (60,), generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 5))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data[0]), data[1]).backward()
+        optimizer.step()
+    return Objective(model, nn.CrossEntropyLoss(), data)
+
+
+SEARCHES = ["keskar", "keskar_subspace", "sam", "sam_linf", "adaptive_worst_l2", "adaptive_worst_linf_m:m=20"]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_says_what_is_left_until_its_end(trained, name, monkeypatch):
+    """Every climb to come is counted, with its gradients and its forward passes: the time left does not vanish half way."""
+    expected: list[tuple[int, tuple[float, float, float]]] = []
+    real = Outlook.evaluated
+
+    def evaluated(self: Outlook) -> None:
+        real(self)
+        expected.append((id(self), self.evaluations()))
+
+    monkeypatch.setattr(Outlook, "evaluated", evaluated)
+    heard = list[float]()
+
+    class Listener:
+        def start(self, label: str, total: int | None) -> int:
+            return 0 if label == "measures" else 1
+
+        def advance(self, handle: int, steps: int) -> None: ...
+        def finish(self, handle: int) -> None: ...
+        def remark(self, text: str) -> None: ...
+        def left(self, handle: int, seconds: float, low: float, high: float) -> None:
+            if handle == 0 and expected:
+                heard.append(seconds)
+                assert 0 <= low <= seconds <= high
+
+    plan = forecast(trained, [name])
+    with progress.listening(Listener()):
+        found = measure_all(trained, [name], plan=plan)
+    assert len(heard) >= len(expected)
+    assert not any(math.isnan(x) for x in heard)
+    # The forecast before the run, and what the search expects as it goes, of what it then takes.
+    spent = next(iter(found.values()))
+    assert spent.gradients + spent.forwards < 2.5 * (plan.spent.gradients + plan.spent.forwards) * (3 if "_m" in name else 1)
+    for search in {own for own, _ in expected}:
+        told = [t for own, t in expected if own == search]
+        within = [low <= len(told) - k - 1 <= high for k, (low, _, high) in enumerate(told)]
+        assert sum(within[: len(told) // 2]) >= 0.9 * (len(told) // 2), (name, told)
+
+
+def test_climbs_to_come_are_those_of_exchangeable_climbs():
+    """By simulation: the n-th climb is the best so far with probability 1 / n."""
+    random_, lengths = random.Random(0), []
+    for _ in range(4000):
+        values, vain, done = [random_.random() for _ in range(3)], 0, 0
+        while vain < 8 and done < 24:
+            values.append(random_.random())
+            vain, done = 0 if values[-1] == max(values) else vain + 1, done + 1
+        lengths.append(done)
+    assert climbs_left(0, 0, 3, 8, 24) == pytest.approx(sum(lengths) / len(lengths), rel=0.03)
+
+
+def test_a_search_inside_a_loop_counts_its_turns_to_come(monkeypatch):
+    """The first of five batches took 10 s and needs 2 s more: the other four take as long, 12 s each."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    told: list[tuple[float, float, float]] = []
+
+    class Listener:
+        handles = iter(range(9))
+
+        def start(self, label: str, total: int | None) -> int:
+            return next(self.handles)
+
+        def advance(self, handle: int, steps: int) -> None: ...
+        def finish(self, handle: int) -> None: ...
+        def remark(self, text: str) -> None: ...
+        def left(self, handle: int, seconds: float, low: float, high: float) -> None: ...
+
+    heard = progress.ticking(lambda: None, lambda *times: told.append(times))
+    with progress.listening(Listener()), heard, progress.stage("batches", 5) as turns:
+        with progress.stage("maximisation") as inner:
+            now[0] = 10.0
+            inner.left(2.0, 1.0, 4.0)
+        turns(1)
+        with progress.stage("maximisation") as inner:
+            now[0] = 13.0
+            inner.left(math.nan, math.nan, math.nan)
+            inner.left(9.0, 9.0, 9.0)
+    assert told == [(2.0 + 4 * 12, 1.0 + 4 * 11, 4.0 + 4 * 14), (9.0 + 3 * 12,) * 3]

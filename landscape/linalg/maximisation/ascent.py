@@ -159,7 +159,8 @@ def projected_quasi_newton(
         return
     pairs: list[tuple[Tensor, Tensor]] = []
     convex = False
-    for _ in range(iterations):
+    for k in range(iterations):
+        search.iteration(k)
         free = region.free(u, g)
         q = free(g)
         if not q.any():

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.errors import UsageError
+from landscape.linalg.maximisation.outlook import Outlook
 
 ValueAndGradient = Callable[[Tensor], tuple[float, Tensor]]
 Value = Callable[[Tensor], float]
@@ -25,6 +26,7 @@ class Search:
         scale: (P,) or scalar; coordinates whose scale is 0 never move.
         dtype, device: of y.
         budget: most evaluations; None for no bound.
+        outlook: is told of every evaluation.
 
     Attributes:
         best, point: the largest finite value so far and its y.
@@ -43,11 +45,11 @@ class Search:
         dtype: torch.dtype,
         device: torch.device | str,
         budget: int | None = None,
-        advance: Callable[[int], None] | None = None,
+        outlook: Outlook | None = None,
     ) -> None:
         self._value_and_gradient, self._value = value_and_gradient, value
         self.scale, self.dim, self.dtype, self.device = scale, dim, dtype, device
-        self.budget, self.advance = budget, advance
+        self.budget, self.outlook = budget, outlook
         self.best, self.point = -math.inf, torch.zeros(dim, dtype=dtype, device=device)
         self.evaluations = self.gradients = self.nonfinite = self.overflowed = 0
         self.run_best, self.base = -math.inf, 0.0
@@ -94,14 +96,21 @@ class Search:
         self._record(value, y)
         return value
 
+    def iteration(self, number: int) -> None:
+        """Note that the climb that runs has done so many iterations."""
+        if self.outlook is not None:
+            self.outlook.iteration(number)
+
     def _count(self) -> None:
         if self.budget is not None and self.evaluations >= self.budget:
             raise BudgetSpent
         self.evaluations += 1
-        if self.advance is not None:
-            self.advance(1)
+        if self.outlook is not None:
+            self.outlook.begun()
 
     def _record(self, value: float, y: Tensor) -> None:
+        if self.outlook is not None:
+            self.outlook.evaluated()
         if not math.isfinite(value):
             self.nonfinite += 1
             self.overflowed += value == math.inf

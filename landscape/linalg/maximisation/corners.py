@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.linalg.maximisation.ascent import vertex_ascent
 from landscape.linalg.maximisation.bookkeeping import Search
+from landscape.linalg.maximisation.outlook import Climbs, climbs_left
 from landscape.linalg.maximisation.regions import Region
 from landscape.linalg.products import column_chunks, gram
 
@@ -162,6 +163,19 @@ def _flip(slope: Float[Tensor, " P"], root: Float[Tensor, "P r"], corners: Float
     return corners
 
 
+def patience_of(dim: int) -> tuple[int, int]:
+    """Climbs without gain that end the search of so many coordinates, and climbs in all."""
+    more = 2 if dim <= FEW else 1
+    return more * PATIENCE, more * MOST
+
+
+def climbs_to_come(vain: int, done: int, given: int, dim: int) -> Climbs:
+    """Climbs to come at least, likely and at most: `done` were made after the given starts, the last `vain` without gain."""
+    patience, most = patience_of(dim)
+    left = most - done
+    return float(min(patience - vain, left)), climbs_left(vain, done, given, patience, most), float(left)
+
+
 def corner_search(
     search: Search,
     region: Region,
@@ -199,8 +213,11 @@ def corner_search(
 
     for name, u in starts:
         climb(name, u)
-    vain, done, more = 0, 0, 2 if search.dim <= FEW else 1
-    while vain < more * PATIENCE and done < more * MOST:
+    vain, done, given = 0, 0, len(known)
+    patience, most = patience_of(search.dim)
+    while vain < patience and done < most:
+        if search.outlook is not None:
+            search.outlook.climbs = climbs_to_come(vain, done, given, search.dim)
         before = search.best
         mirror = -torch.sign(search.point)
         if new(mirror):

@@ -12,8 +12,9 @@ from torch import Tensor
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg.maximisation.ascent import auto_pgd, lbfgsb, projected_gradient, projected_quasi_newton, vertex_ascent
 from landscape.linalg.maximisation.bookkeeping import BudgetSpent, Search, Value, ValueAndGradient
-from landscape.linalg.maximisation.corners import corner_search
+from landscape.linalg.maximisation.corners import climbs_to_come, corner_search
 from landscape.linalg.maximisation.maximum import Maximum, Run
+from landscape.linalg.maximisation.outlook import EVERYWHERE, JUMPING, Climbs, Outlook
 from landscape.linalg.maximisation.regions import Ball, Box, Region
 from landscape.linalg.maximisation.starting_points import STARTS, Start, radius_of, starting_points, to_unit
 from landscape.linalg.probes import default_generator
@@ -197,11 +198,16 @@ def _maximise(
     dim, dtype, device = len(scale), scale.dtype, scale.device
     generator = default_generator(generator)
     single, corners = starting_points(starts, directions, restarts, region, scale, generator)
+    named = [start for start in starts if isinstance(start, str)]  # comparing tensors with words is no question of truth
     history: list[Run] = []
     best_run = ("centre", "centre")
     complete = True
     with progress.stage("maximisation", max_evaluations) as advance:
-        search = Search(value_and_gradient, value, scale, dim, dtype, device, max_evaluations, advance)
+        rows = 0 if directions is None else 1 if isinstance(directions, Tensor) and directions.ndim == 1 else len(directions)
+        extreme = 2 * rows * ("directions" in named) + restarts * ("random" in named)
+        steps = dict.fromkeys(methods, iterations) | dict.fromkeys(JUMPING, jumps) | {"lbfgsb": lbfgsb_iterations}
+        outlook = Outlook(advance, steps, [(m, _climbs(m, len(single), extreme, dim)) for m in methods], max_evaluations)
+        search = Search(value_and_gradient, value, scale, dim, dtype, device, max_evaluations, outlook)
         centre, slope = search.gradient_at(torch.zeros(dim, dtype=dtype, device=device))
         if slope is None:
             raise NumericalError(
@@ -213,20 +219,23 @@ def _maximise(
             nonlocal best_run
             before, best = search.evaluations, search.best
             search.run_best = float("-inf")
+            outlook.climb()
             try:
                 climb()
             finally:
+                outlook.ended()
                 if search.best > best:
                     best_run = (method, name)
                 history.append(Run(method, name, search.run_best, search.evaluations - before))
 
         try:
             for method in methods:
+                outlook.method()
                 if method == "corner_search":
                     begin = chain(((name, to_unit(y, scale)) for name, y in single), corners())
                     corner_search(search, region, slope * scale, begin, generator, jumps, tol, partial(run, method))
                     continue
-                if method in ("sign_corner", "boundary_gradient", "apgd"):
+                if method in EVERYWHERE:
                     for name, u in chain(((name, to_unit(y, scale)) for name, y in single), corners()):
                         if method == "apgd":
                             run(method, name, partial(auto_pgd, search, region, u, iterations))
@@ -259,3 +268,13 @@ def _maximise(
         search.overflowed,
         complete,
     )
+
+
+def _climbs(method: str, given: int, extreme: int, dim: int) -> Climbs:
+    """Climbs of a method, at least, likely and at most, from so many given starts and extreme points."""
+    if method == "corner_search":
+        low, likely, high = climbs_to_come(0, 0, given + extreme, dim)
+        return low + given + extreme, likely + given + extreme, high + given + extreme
+    number = float(given + extreme if method in EVERYWHERE else 1 if method == "polish" else given)
+    number += method == "projected_quasi_newton"
+    return number, number, number

@@ -303,7 +303,7 @@ def _register() -> None:
             key = "normalized" if normalized else "adaptive"
             measure(
                 f"adaptive_worst_{norm}{end}",
-                work=growth_work(key, _from_four_starts, rough=normalized),
+                work=growth_work(key, _from_four_starts, 25, rough=normalized),
                 **about,
             )(variant(adaptive_worst, doc, fixed | {"m": None}, rho=radius))
             doc = f"Worst-case adaptive m-sharpness ({norm}){words}: the mean of the maxima of batches of m."

@@ -126,8 +126,11 @@ def box_work(key: str) -> Work:
         if settings["method"] == "climb":
             return {object(): Spent(forwards=2, gradients=min(steps, 6))}
         if settings["method"] == "corners":
-            few = (settings.get("subspace") or settings.get("p") or objective.dim) <= linalg.FEW
-            return {object(): Spent(forwards=15, gradients=(75 if few else 45) + steps / 2)}
+            inside = settings.get("subspace") or settings.get("p")
+            if (inside or objective.dim) > linalg.FEW:
+                return {object(): Spent(forwards=20, gradients=55 + steps / 2)}
+            # The corners of a subspace are far away, and the growth has many maxima there.
+            return {object(): Spent(forwards=2, gradients=(145 if inside else 90) + steps / 2)}
         return {**extremes_work(key)(objective, settings), object(): Spent(forwards=30, gradients=60 + 3 * steps)}
 
     return work

@@ -58,10 +58,10 @@ def keskar(
     Raises:
         UsageError: eps is not positive and finite, an unknown method, or a subspace of 0 or more than P dimensions.
 
-    Cost: "corners": 25 to 130 gradients, typically 50, and 10 to 40 forward passes; up to 30 vectors of memory, and another 60
-        bytes per weight. "climb": 3 to 10 gradients and 2 forward passes. "lbfgsb": 11 to 20 gradients, and often as much
-        time again for L-BFGS-B itself on the CPU. "all": twice "corners" and an eigenvector. In a subspace A takes p * P
-        numbers of memory. The estimate's reason gives the actual cost.
+    Cost: "corners": 25 to 130 gradients, typically 60, and 10 to 40 forward passes; in a subspace 95 to 185 gradients; up to 30
+        vectors of memory, and another 60 bytes per weight. "climb": 3 to 10 gradients and 2 forward passes. "lbfgsb": 11 to 20
+        gradients, and often as much time again for L-BFGS-B itself on the CPU. "all": twice "corners" and an eigenvector. In a
+        subspace A takes p * P numbers of memory. The estimate's reason gives the actual cost.
 
     Accuracy: a non-convex maximisation; the true sharpness is at least the value. On thirty networks of 280 to 2,500 weights
         (perceptrons, convolutions, attention; fitted and not; both dtypes) "corners" is within 1 % of "all" and of an

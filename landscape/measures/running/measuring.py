@@ -60,7 +60,7 @@ def measure_all(
     label = "measuring, seconds of work" if seconds and not plan else "measures"
     with progress.stage(label, sum(steps.values())) as advance, ExitStack() as stack:
         if remaining is not None:
-            stack.enter_context(progress.ticking(lambda: _learn(remaining, advance)))
+            stack.enter_context(progress.ticking(lambda: _learn(remaining, advance), remaining.told))
         for m in measures:
             if m.name in there:
                 out[m.name] = there[m.name]

@@ -48,12 +48,17 @@ class Remaining:
         self._looked, self._at = clock(), astuple(spent())
         self._current: tuple[float, ...] | None = None
         self._begun = self._at
+        self._told: tuple[float, float, float, float] | None = None  # of the current measure, and when
         self._ratios: list[tuple[float, float]] = []  # (log of actual / forecast passes, weight) of each finished measure
 
     def begin(self, name: str) -> None:
         """Register the start of a measure."""
         self._looked, self._at = self._clock(), astuple(self._spent())
-        self._begun, self._current = self._at, self._to_come.pop(name, (0.0,) * len(self._each))
+        self._begun, self._current, self._told = self._at, self._to_come.pop(name, (0.0,) * len(self._each)), None
+
+    def told(self, seconds: float, low: float, high: float) -> None:
+        """Register what the current measure itself says of its remaining seconds: a search counts the climbs to come."""
+        self._told = (seconds, low, high, self._clock())
 
     def look(self) -> None:
         """Update the times of passes: the time since the last call is divided among kinds by their current estimates."""
@@ -74,7 +79,7 @@ class Remaining:
             needed, forecast = self._needed(), self._cost(self._current)
             if needed > 0 and forecast > 0:
                 self._ratios.append((math.log(needed / forecast), forecast))
-        self._current = None
+        self._current = self._told = None
 
     def left(self) -> tuple[float, float, float]:
         """Estimate of the remaining seconds, and its range. The range of a measure that runs is that of its whole time."""
@@ -88,6 +93,9 @@ class Remaining:
         if self._current is None:
             return likely, low, high
         needed, expected, rest = self._running()
+        if self._told is not None:
+            seconds, shortest, longest = self._here(self._told)
+            return likely, shortest + (likely - seconds) / factor, longest + (likely - seconds) * factor
         # What remains of it is small just before its forecast is used up, and no less uncertain for that.
         return (
             likely,
@@ -100,10 +108,15 @@ class Remaining:
         """Whether nobody knows the end: a run or search that stops by its own criterion is at its forecast or past it, and has
         taken more than all that comes after it.
         """
-        if self._current is None:
+        if self._current is None or self._told is not None:
             return False
         needed, expected, rest = self._running()
         return needed > _NEARLY * expected and needed > rest
+
+    def _here(self, told: tuple[float, float, float, float]) -> tuple[float, float, float]:
+        """What the current measure said of its remaining seconds, less the time since."""
+        since = self._clock() - told[3]
+        return max(told[0] - since, 0.0), max(told[1] - since, 0.0), max(told[2] - since, 0.0)
 
     def _running(self) -> tuple[float, float, float]:
         """Seconds of the current measure so far and as expected in all, and of the measures after it."""
@@ -121,7 +134,10 @@ class Remaining:
         needed, forecast = self._needed(unseen), self._cost(self._current, unseen)
         expected = math.exp(mean) * forecast
         here = max(expected - needed, _OVERRUN * (needed - _NEARLY * expected), 0.0)
-        if needed > expected > 0:  # the current measure contributes to the correction, too
+        if self._told is not None:
+            here = self._here(self._told)[0]
+        # The current measure contributes to the correction, too.
+        if expected > 0 and needed + here > 0 and (needed > expected or self._told is not None):
             mean = self._taught([*self._ratios, (math.log((needed + here) / forecast), forecast)], rest)
         return here + math.exp(mean) * sum(rest), mean
 
