@@ -138,14 +138,18 @@ def meant(name: str, known: "list[str]") -> str:
 
     Example:
         >>> meant("lamda_max", ["lambda_max", "lambda_min", "trace"])
-        'choose lambda_max'
+        'did you mean lambda_max?'
+        >>> meant("lambda_mx", ["lambda_max", "lambda_min"])
+        'did you mean lambda_max?'
+        >>> meant("lambda_mux", ["lambda_max", "lambda_mix"])
+        'did you mean lambda_mix or lambda_max?'
         >>> meant("sharpness", ["lambda_max", "trace"])
         'choose among lambda_max, trace'
     """
     from difflib import get_close_matches
 
-    like = get_close_matches(name, known, cutoff=0.75)
-    return f"choose {' or '.join(like)}" if like else f"choose among {', '.join(known)}"
+    like = get_close_matches(name, known, n=1, cutoff=0.92) or get_close_matches(name, known, cutoff=0.7)
+    return f"did you mean {' or '.join(like)}?" if like else f"choose among {', '.join(known)}"
 
 
 def check_options(options: Iterable[str], *takers: Callable[..., Any], of: str) -> None:

@@ -54,7 +54,7 @@ def save(
         content = stream.getvalue()
     else:
         raise UsageError(f"expected a name ending in .safetensors, .pt or .pth, found {path.name}", fix="change the ending")
-    write(path, content)
+    write(path, content, parents=True)
 
 
 def _canonical(recipe: dict[str, Any]) -> str:

@@ -74,6 +74,18 @@ def one_list(text: str, words: Sequence[str]) -> str | None:
     return f"{option} {','.join(value.strip(',') for value in values)}"
 
 
+def _nearest(text: str, error: Exception) -> str:
+    """A message about an unknown option, with the one that is meant instead of all that resemble it."""
+    name, like = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if not name or not like:
+        return text
+    from difflib import get_close_matches
+
+    words = {option.lstrip("-"): option for option in like}
+    near = get_close_matches(name.lstrip("-"), words, n=1)
+    return f"No such option: {name}" + (f" (did you mean {words[near[0]]}?)" if near else "")
+
+
 def run() -> None:
     """Run a command. A mistake in the arguments is reported in one line, with exit code 2."""
     named = sys.argv[1] if sys.argv[1:] and sys.argv[1] in COMMANDS else None
@@ -98,6 +110,7 @@ def run() -> None:
         if text.startswith("Usage:"):  # called without arguments: print the help
             processes.say(text)
         else:
+            text = _nearest(text, error)
             where = f"; see {context.command_path} --help" if context is not None else ""
             if (list_ := one_list(text, sys.argv[2:])) is not None:
                 where = f"; separate by commas: {printable(list_, limit=500)}"

@@ -140,15 +140,24 @@ def expanded(path: str | Path) -> Path:
         raise UsageError(f"expected a path, found {str(path)!r}: {error}", fix="write the folder in full") from None
 
 
-def write(path: str | Path, content: bytes) -> Path:
+def write(path: str | Path, content: bytes, *, parents: bool = False) -> Path:
     """Write bytes to a temporary file in the same folder, sync it and rename it, so that nobody reads half a file.
 
     The folder is synced too, so that the name survives a power failure.
 
+    Args:
+        parents: make folders that are missing, as for a path that somebody wrote by hand.
+
     Raises:
         UsageError: the file cannot be written there.
     """
-    return _placed(Path(path), content, os.replace)
+    target = Path(path)
+    if parents:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise unwritable(target, error) from None
+    return _placed(target, content, os.replace)
 
 
 def create(path: str | Path, content: bytes) -> Path:

@@ -61,5 +61,5 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ("png", "pdf
         stem = stem.with_suffix("")
     contents = [(stem.with_name(f"{stem.name}.{format}"), render(figure, format)) for format in formats]
     for target, content in contents:
-        write(target, content)
+        write(target, content, parents=True)
     return tuple(target for target, _ in contents)

@@ -23,7 +23,7 @@ from landscape.tasks.data.dataset import DataSet, DataSpec
 from landscape.tasks.folder_weights import base_digest, on_its_base, streamed
 from landscape.tasks.hugging_face import TEXT, role_of
 from landscape.tasks.libraries import full_name, model_by_name
-from landscape.tasks.names_to_add import unnamed, without_data
+from landscape.tasks.names_to_add import check_no_data, unnamed, without_data
 from landscape.tasks.networks import build
 from landscape.tasks.recognition import recognize
 from landscape.tasks.task import Source, Task
@@ -77,6 +77,7 @@ def load(
     checkpoint = checkpoints.read(path)
     check_alike(group(), {"checkpoint": checkpoint.sha256})
     chosen = checkpoint.weights(weights)
+    check_no_data(path, checkpoint, chosen)
     record: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
     adapter = False

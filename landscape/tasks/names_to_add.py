@@ -9,7 +9,7 @@ from landscape import checkpoints
 from landscape.checkpoints.architecture import guess
 from landscape.checkpoints.fitting.adapter import is_adapter
 from landscape.errors import UsageError, printable
-from landscape.tasks.data.dataset import KINDS, with_kind
+from landscape.tasks.data.dataset import IMAGES, KINDS, NAMES, with_kind
 from landscape.tasks.libraries import full_name
 from landscape.tasks.recognition import NEXT_TOKENS, Recognized, recognize
 
@@ -45,6 +45,22 @@ def unnamed(path: str | Path, checkpoint: checkpoints.Checkpoint, chosen: checkp
     options = (*found.arguments, *with_samples(data or found.data))
     known = "" if data or found.data != "KIND:PATH" else DATA
     return UsageError(f"{told}; {fits} {found.model}", fix=f"add {shlex.join(options)}{known}", options=options)
+
+
+def check_no_data(path: str | Path, checkpoint: checkpoints.Checkpoint, chosen: checkpoints.Weights) -> None:
+    """Refuse a file of data that stands where a network's weights belong.
+
+    Raises:
+        UsageError: its tensors have the names of data.
+    """
+    names = next((form for form in (NAMES, IMAGES) if form[0] in chosen.state and form[1] in chosen.state), None)
+    if names is None:
+        return
+    written = "" if checkpoint.format == "safetensors" else ", once written by safetensors.torch.save_file"
+    raise UsageError(
+        f"expected the weights of a network, found data in {path}: tensors {names[0]} and {names[1]}",
+        fix=f"give the network's file first, and this one as --data safetensors:{path}{written}",
+    )
 
 
 def without_data(path: str | Path, model: str, options: Mapping[str, Any], found: Recognized | None) -> UsageError:

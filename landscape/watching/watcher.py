@@ -133,7 +133,9 @@ class Watch:
         """Measure if a check is due at this step; returns it, or None.
 
         Args:
-            step: of training, counted through all epochs. A counter that goes back is counted on, with a remark.
+            step: of training, counted through all epochs. A counter that goes back is counted on, with a remark. Call after
+                `optimizer.step()` of that step: a call between `backward()` and `step()` measures the weights, and the state of
+                the optimizer, of the step before under the number of this one.
         """
         given, step = step, self._pace.counted(step)
         if given != step:

@@ -393,3 +393,34 @@ def test_details_of_an_error_stand_in_one_place(capsys):
     told = capsys.readouterr().err
     assert told.count("0.weight") == 1
     assert [told.count(f"{i}.weight") for i in range(1, 5)] == [1] * 4
+
+
+def test_data_where_the_network_belongs_and_pickles_where_tensors_belong(tmp_path, capfd):
+    arrays = {"train_x": torch.zeros(4, 3), "train_y": torch.zeros(4, dtype=torch.long)}
+    save_file(arrays, tmp_path / "d.safetensors")
+    torch.save(arrays, tmp_path / "d.pt")
+    for name, written in (("d.safetensors", ""), ("d.pt", ", once written by safetensors.torch.save_file")):
+        for more in ((), ("--model", "mlp", "--data", "digits")):
+            done = run(capfd, "sharpness", tmp_path / name, *more)
+            assert done.code == 2
+            assert (
+                f"expected the weights of a network, found data in {tmp_path / name}: tensors train_x and train_y" in done.err
+            )
+            assert f"this one as --data safetensors:{tmp_path / name}{written}" in done.err.replace("\n", "")
+    net = tmp_path / "n.pt"
+    torch.save(nn.Linear(3, 2).state_dict(), net)
+    done = run(capfd, "sharpness", net, "--model", "mlp", "--data", f"safetensors:{tmp_path / 'd.pt'}")
+    assert done.code == 2
+    assert f"expected a safetensors file, found {tmp_path / 'd.pt'}, which is an archive of torch.save" in done.err
+
+
+@pytest.mark.parametrize(("given", "meant"), [("--sample", "--samples"), ("--measure", "--measures"), ("--bogus", None)])
+def test_a_misspelt_option_is_told_the_one_that_is_meant(given, meant, capfd, monkeypatch):
+    from landscape.cli import app
+
+    monkeypatch.setattr("sys.argv", ["landscape", "sharpness", "a.pt", given, "3"])
+    with pytest.raises(SystemExit) as code:
+        app.run()
+    assert code.value.code == 2
+    hint = f" (did you mean {meant}?)" if meant else ""
+    assert capfd.readouterr().err == f"error: No such option: {given}{hint}; see landscape sharpness --help\n"

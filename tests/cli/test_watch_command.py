@@ -32,6 +32,7 @@ def test_a_watched_run_is_the_same_run(run):
     assert history["checks"][0]["edges"]["lambda_max"] > 0
     for suffix in ("csv", "json", "png", "pdf"):
         assert (folder / f"a-watch.{suffix}").stat().st_size > 100
+    assert (folder / "a-watch-trace.png").stat().st_size > 100
     assert "watch" not in plain
 
 
@@ -67,7 +68,9 @@ def test_the_folder_of_checkpoints_gives_the_same_numbers(run, tmp_path):
         error = now["measures"]["lambda_max"]["stderr"] + then["measures"]["lambda_max"]["stderr"]
         assert abs(now["measures"]["lambda_max"]["value"] - then["measures"]["lambda_max"]["value"]) <= error
         assert now["edges"]["lambda_max"] == pytest.approx(then["edges"]["lambda_max"])
-    assert {p.name for p in (tmp_path / "w").iterdir()} == {"run.json", "watch.csv", "watch.json", "watch.png", "watch.pdf"}
+    assert {p.name for p in (tmp_path / "w").iterdir()} == {
+        "run.json", "watch.csv", "watch.json", "watch.png", "watch.pdf", "watch-layer_traces.png", "watch-layer_traces.pdf",
+    }  # fmt: skip
     every = ("watch", folder / "a-trajectory", "--every", 2, "--lr", 0.5, "--momentum", 0.9, "--measures", "lambda_max")
     other = json.loads(landscape(*every, "--out", tmp_path / "v", "--json").out)
     assert [c["step"] for c in other["checks"]] == [0, 2]

@@ -50,9 +50,20 @@ def test_endings(tmp_path, name, stem):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in written)
 
 
+def test_a_missing_folder_is_made_by_all_that_save(tmp_path):
+    history = examples.watched()
+    save(new_axes(1, 1).get_figure(), tmp_path / "a" / "b" / "c")
+    history.save(tmp_path / "d" / "e" / "my-watch.json")
+    history.to_csv(tmp_path / "f" / "my.csv")
+    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")}
+    assert found == {"a/b/c.png", "a/b/c.pdf", "d/e/my-watch.json", "f/my.csv"}
+
+
 def test_an_unwritable_place_is_a_usage_error(tmp_path):
-    with pytest.raises(UsageError, match=r"expected to write '.*missing/a\.png', found: No such file or directory"):
-        save(new_axes(1, 1).get_figure(), tmp_path / "missing" / "a")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"expected to write '.*file/a\.png', found: (File exists|Not a directory)"):
+        save(new_axes(1, 1).get_figure(), tmp_path / "file" / "a")
+    (tmp_path / "file").unlink()
     (tmp_path / "folder").mkdir()
     with pytest.raises(
         UsageError, match=r"expected to write .*folder.*; name a file in a folder that exists and can be written"

@@ -629,6 +629,8 @@ def test_traces_that_were_watched_have_figures_in_the_report(tmp_path):
         page = Page(write_report(tmp_path / "a.html", title="t", watches={"mine": found}).read_text())
         told = [a["alt"] for _, a in page.tags if " steps of training of mine" in a.get("alt", "")]
         assert [words.split(" steps")[0] for words in told] == ["lambda_max at 4", *more]
+        assert "to_dataframe" not in (tmp_path / "a.html").read_text()
+    assert "to_dataframe" in str(traced)
 
 
 def test_a_history_is_saved_under_a_name_that_the_report_finds(tmp_path):

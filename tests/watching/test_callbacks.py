@@ -34,7 +34,7 @@ def test_mistakes_are_told_when_a_callback_is_made():
     for options, words in (
         ({"every": 0}, "expected every as 1 step or more"),
         ({"budget": 5}, "expected a budget between 0 and 1"),
-        ({"measures": ["lamda_max"]}, "found 'lamda_max'; choose lambda_max"),
+        ({"measures": ["lamda_max"]}, "found 'lamda_max'; did you mean lambda_max?"),
         ({"measures": "keskar:eps=x"}, "expected a number from 0 for keskar:eps"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -96,25 +96,20 @@ def printed(terminal: Terminal, history: "WatchHistory") -> None:
 def write_history(history: "WatchHistory", stem: Path, name: str, caption: bool = True) -> list[Path]:
     """Write STEM.csv, STEM.json, STEM.png and STEM.pdf; a picture of each measure with an edge, or the first.
 
-    And one of the traces of layers, if the alarm for label memorization listened to them.
+    And those of the trace and of the traces of layers, if they were measured.
     """
     import json
-
-    import numpy as np
 
     from landscape.machine.files import write
     from landscape.machine.json_values import plain
     from landscape.report import save
-    from landscape.report.over_training.watched import default_measure, figure_watched
+    from landscape.report.over_training.watched import drawn_measures, figure_watched
 
     files = [
         write(stem.with_name(f"{stem.name}.csv"), history.to_csv().encode()),
         write(stem.with_name(f"{stem.name}.json"), (json.dumps(plain(history.to_json()), indent=2) + "\n").encode()),
     ]
-    first = default_measure(history)
-    others = [n for n in history.names if n != first and np.isfinite(history.edges(n)).any()]
-    layers = ["layer_traces"] if history.memorization is not None and len(history.memorization.layers) else []
-    for i, measure in enumerate([first, *others, *layers]):
+    for i, measure in enumerate(drawn_measures(history)):
         figure = figure_watched(
             history, measure=measure, caption=caption, provenance=dict(history.provenance) | {"checkpoint": name}
         )

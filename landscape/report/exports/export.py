@@ -39,4 +39,4 @@ def export_slice(piece: Slice, folder: str | Path, stem: str) -> list[Path]:
     if not stem or Path(stem).name != stem:
         raise UsageError(f"expected a bare name for the files, found {stem!r}", fix="pass the folder as the folder")
     contents = {"nc": netcdf(piece), "vtr": vtk(piece), "csv": slice_csv(piece).encode()}
-    return [write(Path(folder) / f"{stem}.{ending}", content) for ending, content in contents.items()]
+    return [write(Path(folder) / f"{stem}.{ending}", content, parents=True) for ending, content in contents.items()]

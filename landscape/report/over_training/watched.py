@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from landscape.errors import UsageError
 from landscape.report.figures.caption import Provenance, subject_line
 from landscape.report.legend import legend_above
-from landscape.report.over_training.layer_curves import LAYERS, draw_layers, number_axis
+from landscape.report.over_training.layer_curves import LAYERS, draw_layers, layers_of, number_axis
 from landscape.report.quantities import quantity_name
 from landscape.report.style import (
     BLUE,
@@ -131,8 +131,25 @@ def default_measure(history: WatchHistory) -> str:
     """
     if not history.names:
         raise UsageError("expected a history with a check, found an empty one", fix="call the watch in the training loop")
-    edged = [name for name in history.names if np.isfinite(history.edges(name)).any()]
-    return (edged or list(history.names))[0]
+    plain = [name for name in history.names if name not in layers_of(history)]
+    edged = [name for name in plain if np.isfinite(history.edges(name)).any()]
+    layers = [LAYERS for n in history.names if np.isfinite(history.values(n)).any()]
+    return (edged or plain or layers or list(history.names))[0]
+
+
+def drawn_measures(history: WatchHistory) -> list[str]:
+    """The measures that have a figure: the default one, all with an edge, and traces, also of layers, where they are finite.
+
+    Raises:
+        UsageError: there is no check.
+    """
+
+    def known(name: str) -> bool:
+        return name in history.names and bool(np.isfinite(history.values(name)).any())
+
+    edged = [n for n in history.names if np.isfinite(history.edges(n)).any()]
+    traced = [n for n in ("trace",) if known(n)] + [LAYERS for n in layers_of(history) if known(n)]
+    return list(dict.fromkeys([default_measure(history), *edged, *traced]))
 
 
 def figure_watched(

@@ -149,7 +149,7 @@ def write_report(
     environment.globals |= {"stored": stored, "unique": _unique()}
     text = environment.get_template("report.html.j2").render(page)
     # File names can contain single surrogates, which UTF-8 cannot encode.
-    return write(path, text.encode("utf-8", "replace"))
+    return write(path, text.encode("utf-8", "replace"), parents=True)
 
 
 def _sections(page: Mapping[str, Any]) -> dict[str, Any]:

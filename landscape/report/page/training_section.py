@@ -9,7 +9,7 @@ from landscape.report.exports.watched_steps import watched_csv
 from landscape.report.figures import titled
 from landscape.report.over_training.history import Run
 from landscape.report.over_training.layer_curves import LAYERS, layers_of
-from landscape.report.over_training.watched import default_measure, figure_watched
+from landscape.report.over_training.watched import drawn_measures, figure_watched
 from landscape.report.page.embedded_images import Picture, picture
 from landscape.report.page.figure_data import history_csv
 from landscape.report.page.table_cells import number
@@ -33,12 +33,9 @@ def watched(label: str, history: WatchHistory, caption: bool) -> dict[str, Any]:
     if not history.checks:
         return entry | {"lines": ["nothing was measured"]}
     plural = "checkpoints" if history.counted == "checkpoint" else f"{history.counted}s of training"
-    first = default_measure(history)
-    edged = [n for n in history.names if n != first and np.isfinite(history.edges(n)).any()]
-    traced = [n for n in ("trace",) if n != first and n in history.names and np.isfinite(history.values(n)).any()]
     layers = [n for n in layers_of(history) if np.isfinite(history.values(n)).any()]
     data = watched_csv(history)
-    for name in (first, *edged, *traced, *([LAYERS] if layers else [])):
+    for name in drawn_measures(history):
         values = np.empty(0) if name == LAYERS else history.values(name)
         known = values[np.isfinite(values)]
         ends = f", from {number(float(known[0]))} to {number(float(known[-1]))}" if known.size else ""
@@ -51,6 +48,6 @@ def watched(label: str, history: WatchHistory, caption: bool) -> dict[str, Any]:
     head, rows = cells.head, list(cells.rows)
     stride = 1 + (len(rows) - 1) // _MOST_ROWS
     lines = [f"every {stride}th of {len(rows)} checks"] if stride > 1 else []
-    lines += [label_text(line, 400) for line in history.notes()]
+    lines += [label_text(line, 400) for line in history.notes(drawn=bool(layers))]
     shown = rows[::-1][::stride][::-1]
     return entry | {"head": [label_text(h) for h in head], "rows": [[label_text(c) for c in r] for r in shown], "lines": lines}

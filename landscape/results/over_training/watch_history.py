@@ -171,12 +171,12 @@ class WatchHistory(Printed):
                 usual = float(apart[i])
         return tuple(found)
 
-    def notes(self) -> list[str]:
-        """What stands under the table."""
+    def notes(self, drawn: bool = False) -> list[str]:
+        """What stands under the table; where traces of layers are `drawn` beside it, nobody has to be told where they are."""
         optimizer = [self.optimizer] if self.optimizer else []
         memorization = [] if self.memorization is None else [str(self.memorization)]
         unseen = [f"nothing was measured between {self.counted} {a} and {b}{self._deferred}" for a, b in self.gaps]
-        layers = sum(name.startswith("trace/") for name in self.names)
+        layers = sum(name.startswith("trace/") for name in self.names) if not drawn else 0
         where = 'they are in .to_dataframe(), in the CSV file and in .plot(measure="layer_traces")'
         untold = [f"not in this table: the traces of {layers} layer{'s' * (layers != 1)}; {where}"] if layers else []
         return [*optimizer, *map(self._told, self.alarms), *memorization, *unseen, *untold, *self.remarks, self.time_line()]
@@ -214,15 +214,16 @@ class WatchHistory(Printed):
         """One row for each check: value, error, convergence and edge of every measure. Also written to `path`, if given."""
         text: str = drawn(self, "csv")
         if path is not None:
-            write(Path(path), text.encode())
+            write(path, text.encode(), parents=True)
         return text
 
     def save(self, path: str | Path) -> Path:
         """Write everything as JSON that `landscape report` shows, and `load` reads.
 
         Args:
-            path: a folder, for "watch.json" in it, or a file of that name or one that ends in "-watch.json": by these names
-                `landscape report FOLDER` finds it. The beginning of the name, or the folder's, is the heading of the run.
+            path: a folder that is there, for "watch.json" in it, or a file of that name or one that ends in "-watch.json",
+                whose folder is made if it is missing: by these names `landscape report FOLDER` finds it. The beginning of the
+                name, or the folder's, is the heading of the run.
 
         Returns:
             The file.
@@ -237,7 +238,7 @@ class WatchHistory(Printed):
                 f"expected a folder or a name that ends in -{FILE}, found {printable(place.name)}",
                 fix=f"for example {printable(place.with_suffix('').name)}-{FILE}, which landscape report finds",
             )
-        return write(place, (json.dumps(plain(self.to_json()), indent=2, allow_nan=False) + "\n").encode())
+        return write(place, (json.dumps(plain(self.to_json()), indent=2, allow_nan=False) + "\n").encode(), parents=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "WatchHistory":

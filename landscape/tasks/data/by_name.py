@@ -1,6 +1,7 @@
 """Data sets by name: `read_data("digits")`, `read_data("cifar10:PATH")`, `imagefolder:PATH`, `safetensors:PATH`."""
 
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from landscape.errors import MalformedError, NumericalError, UsageError, printable
 from landscape.tasks.data import images
-from landscape.tasks.data.dataset import DataSet, DataSpec
+from landscape.tasks.data.dataset import IMAGES, NAMES, DataSet, DataSpec
 from landscape.tasks.data.digits import read_digits, split_by_class
 
 _INPUTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -119,11 +120,15 @@ def _safetensors(spec: DataSpec) -> DataSet:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
             meta = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
+        if zipfile.is_zipfile(path):
+            raise UsageError(
+                f"expected a safetensors file, found {path}, which is an archive of torch.save (or another zip file)",
+                fix='write the tensors with safetensors.torch.save_file({"train_x": inputs, "train_y": labels}, path)',
+            ) from None
         raise MalformedError(
             f"expected a safetensors file at {path}, found: {error}", fix="check how the file was written"
         ) from error
-    forms = (("train_x", "train_y", "test_x", "test_y"), ("train_images", "train_labels", "test_images", "test_labels"))
-    names = next((f for f in forms if f[0] in tensors and f[1] in tensors), None)
+    names = next((f for f in (NAMES, IMAGES) if f[0] in tensors and f[1] in tensors), None)
     if names is None:
         found = ", ".join(printable(name, limit=40) for name in sorted(tensors)[:8]) or "nothing"
         raise UsageError(

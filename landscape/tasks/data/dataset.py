@@ -21,6 +21,9 @@ KINDS: dict[str, str] = {
     "safetensors": "tensors train_x, train_y, test_x, test_y (or train_images, ...) in the file PATH",
     "text": "text in the file PATH, for a model of transformers with its tokenizer (--model hf:FOLDER)",
 }
+# Names of the tensors in a file of data, in either form.
+NAMES = ("train_x", "train_y", "test_x", "test_y")
+IMAGES = ("train_images", "train_labels", "test_images", "test_labels")
 _OPTIONS = {
     "cifar10": ("normalize", "limit"),
     "imagefolder": ("normalize", "limit", "size"),
