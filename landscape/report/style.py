@@ -238,15 +238,23 @@ def listed(names: Sequence[str]) -> str:
 
 
 def tick_text(low: float, high: float) -> Callable[[float], str]:
-    """Tick label function of a log scale over [low, high]: powers of ten if it spans four decades or more, else numbers."""
+    """Tick label function of a log scale over [low, high]: one notation for all of its ticks.
+
+    Powers of ten with a factor if `short` would write one of its ends so; else numbers.
+
+    Example:
+        >>> list(map(tick_text(1e-4, 100), [1e-4, 0.03, 1, 3, 30])), list(map(tick_text(0.01, 100), [0.01, 0.03, 1, 100]))
+        (['10⁻⁴', '3×10⁻²', '1', '3', '3×10¹'], ['0.01', '0.03', '1', '100'])
+    """
 
     def power(x: float) -> str:
-        exponent = round(np.log10(x)) if x > 0 else 0
-        if exponent == 0 or abs(x / 10.0**exponent - 1) > 1e-9:
+        exponent = int(np.floor(np.log10(x) + 1e-9)) if x > 0 else 0
+        if exponent == 0:
             return short(x)
-        return "10" + str(exponent).translate(RAISED)
+        factor, ten = short(x / 10.0**exponent), "10" + str(exponent).translate(RAISED)
+        return ten if factor == "1" else f"{factor}×{ten}"
 
-    return power if low > 0 and high / low >= 1e4 else short
+    return power if low > 0 and (low < 1e-3 * (1 - 1e-9) or high >= 1e4) else short
 
 
 def asks_for_log(values: Iterable[Any]) -> bool:
@@ -280,7 +288,8 @@ def log_axis(ax: Axes, which: str, low: float, high: float) -> None:
     if high / low < 1e4:
         ticks = [t for t in log_ticks(low, high) if low <= t <= high]
         axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter(FixedFormatter([short(t) for t in ticks]))
+        write = tick_text(ticks[0], ticks[-1]) if ticks else short
+        axis.set_major_formatter(FixedFormatter([write(t) for t in ticks]))
     else:
         axis.set_major_locator(LogLocator(numticks=8))
         write = tick_text(low, high)

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from landscape.machine.files import bare_name
 from landscape.report.quantities import quantity_name
 from landscape.report.style import label_text, listed, number_of, short
 from landscape.results import UNCONVERGED, Estimate, SampleScores, Sharpness, Slice, SliceCheck
@@ -18,6 +19,7 @@ from landscape.results.records.varying_weights import weights_words
 Provenance = Mapping[str, Any]
 # Axes with a larger cosine (over 6 degrees from a right angle) are reported as not orthogonal.
 _ORTHOGONAL = 0.1
+_TOLD = 0.01  # residuals of more than this share of an eigenvalue are told
 
 
 def subject_line(provenance: Provenance | None) -> str:
@@ -84,7 +86,9 @@ def random_axes_line(piece: Slice) -> str:
         return ""
     measured = " and ".join(short(axis.measured) for axis in found.axes.values())
     expected = " and ".join(dict.fromkeys(_with_error(axis.expected) for axis in found.axes.values()))
-    line = f"random axes: curvature {measured}, expected {expected}; lambda_min {short(found.lambda_min.value, 2)}"
+    lowest, residual = found.lambda_min.value, found.lambda_min.stderr
+    doubt = f" ± {short(residual, 2)} residual" if residual and residual > _TOLD * abs(lowest) else ""
+    line = f"random axes: curvature {measured}, expected {expected}; lambda_min {short(lowest, 2)}{doubt}"
     return line + (": A SADDLE LOOKS LIKE A MINIMUM" if found.hidden_saddle else "")
 
 
@@ -113,6 +117,8 @@ def _subject(provenance: Provenance) -> list[str]:
     if through:
         parts.append(listed([PurePath(str(name)).name for name in through]))
     task, split = provenance.get("task"), provenance.get("split")
+    if task is not None and task in {bare_name(str(name)) for name in through}:
+        task = None  # a task without a name is called by its checkpoint, which is there already
     data = ", ".join(label_text(name, 60) for name in (task, split and f"{split} split") if name)
     parts += [data] if data else []
     if provenance.get("samples") is not None:

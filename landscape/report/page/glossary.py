@@ -1,6 +1,8 @@
 """What the columns of the page's tables and the names of symmetries mean, for its section "How to read it"."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # The families of symmetries, by the names that marks and tables have.
 FAMILIES = {
@@ -14,6 +16,8 @@ FAMILIES = {
     "bias": "a constant added to one bias and taken from the next one",
 }
 
+_SHORT = 400  # characters of the longest text that is searched for notations
+
 # Columns of the tables, by section of the page: (heads that are explained together, what they hold).
 COLUMNS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "summary": (
@@ -23,7 +27,8 @@ COLUMNS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
             "Some changes of the weights keep the network's function. The column names those that this network has and that "
             "could have given the number, so compare it only between networks that are alike in them. no: proven to survive "
             "all that this network has. not known: a part of the network could not be read. every family but A: all of this "
-            "list but A. All measures depend on the scale of the last layer: compare networks of similar training loss. The "
+            "list but A. all: every one of this list. All measures depend on the scale of the last layer: compare networks of "
+            "similar training loss. The "
             "changes are:",
         ),
     ),
@@ -103,6 +108,51 @@ COLUMNS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     ),
     "provenance": ((("entry",), "A setting, version or digest that the numbers depend on, and that another run needs."),),
 }
+
+# What stands in cells: how it is written, its meaning, and a pattern by which it is found.
+_NOTATIONS = (
+    ("a to b (n probes)", "95 % interval of a mean over n random probes (Student's t). More probes make it narrower.",
+     r"\((\d|,)+ (probes|draws)\)"),
+    ("± h", "Beside a value of a run: half of its 95 % interval over random probes.", r"^-?[\d.e+-]+ ± "),
+    ("a to b (n samples)", "95 % interval of a mean over n data points, for its value on the population that they were drawn "
+     "from (sampling error).", r"\((\d|,)+ samples\)|to .* sampling error"),
+    ("sd s sampling error", "Standard deviation of the value over samples drawn anew, where there is no interval: of a "
+     "maximum, which is biased upwards, and of a mean that a few samples carry, which are named by their number.", r"\bsd "),
+    ("± r residual, or residual r", "An eigenvalue of the Hessian lies within r of the value. If the iteration did not "
+     "converge, it may not be the largest one.", r" residual|residual \d"),
+    ("≥ value, lower bound", "The largest value found by a maximisation. The maximum is at least this large; a longer search "
+     "may find a larger value.", "lower bound"),
+    ("exact on these samples", "The method is deterministic; its only error is rounding. Other samples would give another "
+     "value.", "exact on these samples"),
+    ("—", "No value; the reason is given below the dash.", "^—$"),
+)  # fmt: skip
+
+
+def notations(entries: Any) -> list[tuple[str, str]]:
+    """(how it is written, meaning) of the notations that stand in cells of these entries.
+
+    Args:
+        entries: the page's entries: mappings, sequences and texts, of which long ones are pictures.
+
+    Example:
+        >>> [written for written, _ in notations({"rows": [["2.0", "lower bound (4 evaluations)"]]})]
+        ['≥ value, lower bound']
+    """
+    found = list(_texts(entries))
+    return [(written, words) for written, words, pattern in _NOTATIONS if any(re.search(pattern, text) for text in found)]
+
+
+def _texts(entries: Any) -> Iterable[str]:
+    """All short texts inside."""
+    if isinstance(entries, str):
+        if len(entries) < _SHORT:
+            yield entries
+    elif isinstance(entries, Mapping):
+        for inside in entries.values():
+            yield from _texts(inside)
+    elif isinstance(entries, list | tuple):
+        for inside in entries:
+            yield from _texts(inside)
 
 
 def explained(sections: Iterable[str]) -> list[tuple[str, str, list[tuple[str, str]]]]:

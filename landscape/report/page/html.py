@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from landscape.machine.files import open_regular, write
 from landscape.report.over_training.history import Run
 from landscape.report.page.certificate_section import certificates as certificate_entries
-from landscape.report.page.glossary import explained
+from landscape.report.page.glossary import explained, notations
 from landscape.report.page.sample_section import informed, ranked
 from landscape.report.page.spectrum_section import heads as head_entry
 from landscape.report.page.spectrum_section import layers, spectra
@@ -135,7 +135,7 @@ def write_report(
     }
     scripts = {"page": _part("report.js")} | ({"plotly": _plotly()} if planes else {})
     there = [name for name, found in _sections(page).items() if found]
-    page["glossary"] = explained(there)
+    page["glossary"], page["notations"] = explained(there), notations([page[name] for name in _CELLS])
     page |= {"style": _part("report.css"), "script": scripts["page"], "policy": _policy(scripts)}
     page["plotly"] = stored.keep(scripts["plotly"]) if planes else None
     environment = Environment(
@@ -150,6 +150,10 @@ def write_report(
     text = environment.get_template("report.html.j2").render(page)
     # File names can contain single surrogates, which UTF-8 cannot encode.
     return write(path, text.encode("utf-8", "replace"), parents=True)
+
+
+# Entries of the page whose tables have cells with errors.
+_CELLS = ("summary", "spectra", "blocks", "heads", "watches", "samples", "information", "certificates", "comparisons")
 
 
 def _sections(page: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
+from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -29,6 +31,8 @@ NORMAL_95 = 1.96
 LIGHT_BAND, DARK_BAND = 0.16, 0.34
 # Residuals are drawn if one is at least this share of the range of the curve.
 VISIBLE = 0.004
+# Bands that differ by less than this share of the axis look like one.
+SEEN = 0.03
 
 # Marker, colour and size, on the top edge, of a point without a value.
 _EDGE = {NOT_FINITE: ("x", BLACK, 5.0), FAILED: ("v", PURPLE, 5.0), MISSING: ("|", GREY, 5.0)}
@@ -95,15 +99,37 @@ def _room_for_curves(ax: Axes, curves: Sequence[np.ndarray], banded: Sequence[st
 
 
 def band_handles(ax: Axes, piece: Slice, quantities: Sequence[str]) -> list[Artist]:
-    """Legend entries of the bands of these quantities; a band that is wider than the axes is said to be cut."""
+    """Legend entries of the bands of these quantities, in their colour; a band that is wider than the axes is said to be cut.
+
+    Two bands that cannot be told apart have one entry.
+    """
     first = plain(piece.ends[0], 22)
     centre = "the checkpoint" if not piece.path else "the start" if first == "start" else first
     own = any(q in piece.stderr and not is_eigenvalue(q) for q in quantities)
-    light, both = (Patch(facecolor=GREY, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
+    colours = {to_hex(band.get_facecolor()[0]) for q in quantities for band in _bands(ax, q)}
+    colour = colours.pop() if len(colours) == 1 else GREY
+    light, both = (Patch(facecolor=colour, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
     light.set_label("95 % over samples" + (", cut at the edge" if _cut(ax) else ""))
     both.set_label(f"95 % of the difference to {centre}")
     paired = any(q in piece.paired for q in quantities)
+    if own and paired and all(_alike(ax, q) for q in quantities):
+        own = False
+        both.set_label(f"95 % over samples, also of the difference to {centre}" + (", cut at the edge" if _cut(ax) else ""))
     return [band for band, there in ((light, own), (both, paired)) if there]
+
+
+def _bands(ax: Axes, quantity: str) -> list[Collection]:
+    """The bands of a quantity that are drawn: over samples, of the difference."""
+    found = {str(c.get_gid()): c for c in ax.collections if c.get_paths()}
+    return [found[gid] for gid in (f"band {quantity}", f"paired {quantity}") if gid in found]
+
+
+def _alike(ax: Axes, quantity: str) -> bool:
+    """Whether the bands of a quantity look like one; also where it has none."""
+    bands = [np.asarray(c.get_paths()[0].vertices)[:, 1] for c in _bands(ax, quantity)]
+    if len(bands) < 2:
+        return not bands
+    return len(bands[0]) == len(bands[1]) and bool(np.abs(bands[0] - bands[1]).max() < SEEN * np.ptp(ax.get_ylim()))
 
 
 def _cut(ax: Axes) -> bool:

@@ -50,14 +50,17 @@ class Heights:
         Args:
             places: where the points are.
             elevation, azimuth: of the eye, in degrees, as matplotlib's `view_init` takes them.
-            heights: of the points; None for points of the surface.
+            heights: of the points; None for points of the surface. One below the surface at its own place, as where the
+                surface is interpolated between computed points, is seen where that place of the surface is.
         """
         up, around = np.radians(elevation), np.radians(azimuth)
         sides = np.array([np.ptp(self.x), np.ptp(self.y)])
         scale = self.tall / (self.high - self.low)
         steps = np.linspace(0, 1.5, STEPS)[:, None, None]  # the box has a diagonal of 1.4
         way = places + steps * sides * np.array([np.cos(around), np.sin(around)])
-        ray = (self.at(places) if heights is None else heights) * scale + steps[..., 0] * np.tan(up)
+        below = self.at(places)
+        start = below if heights is None else np.fmax(heights, below)
+        ray = start * scale + steps[..., 0] * np.tan(up)
         surface = self.at(way.reshape(-1, 2)).reshape(ray.shape) * scale
         return np.asarray((np.nan_to_num(surface - ray, nan=-1.0) > 0.01).any(axis=0))
 

@@ -28,6 +28,7 @@ from landscape.results.surfaces.merge_tree import MergeTree, Minimum
 
 BARS = 20  # the most persistent minima; more bars are not legible in one figure
 NUMBERED = 20
+NEAR = 0.1  # share of the panel within which a mark is beside a ring
 SELECTED = 0.05  # error rate for all points of a plane together when its lowest is called better than the checkpoint
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.4, foreground="white")]
 
@@ -41,9 +42,14 @@ def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
         return []
     style: dict[str, Any] = {"color": BLACK, "mew": 1.5, "ls": "", "zorder": 12, "path_effects": HALO, "clip_on": False}
     ax.plot(*_columns([m.at for m in kept]), marker="o", mfc="none", ms=10, gid="minima", **style)
-    middle = sum(ax.get_xlim()) / 2
+    middle, panel = sum(ax.get_xlim()) / 2, np.array([np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())])
+    marks = marked_places(piece, None)
     for i, m in enumerate(kept[:NUMBERED], 1):
         left = m.at[0] <= middle
+        aside = (marks - m.at) / panel
+        near = aside[(np.abs(aside) < (NEAR, NEAR / 2)).all(axis=1)]
+        if len(near):  # a mark beside the ring: the number goes to the other side
+            left = bool(near[np.abs(near).sum(axis=1).argmin(), 0] < 0)
         text = ax.annotate(
             str(i), (m.at[0], m.at[1]), (8 if left else -8, 0), textcoords="offset points", va="center",
             fontsize=8, fontweight="bold", zorder=13, ha="left" if left else "right", gid=f"minimum {i}",
@@ -55,6 +61,14 @@ def mark_minima(ax: Axes, piece: Slice) -> list[Line2D]:
         ax.plot(*_columns(passes), marker="x", ms=5.5, gid="passes", **style)
         handles.append(Line2D([], [], ls="", marker="x", color=BLACK, ms=5, mew=1.5, label="saddle to a lower minimum"))
     return handles
+
+
+def marked_places(piece: Slice, quantity: str | None) -> np.ndarray:
+    """Places (k, 2) of the checkpoint and of other single networks; of a quantity also those of its minima."""
+    places = [np.zeros((1, 2)), *(np.asarray(t.coordinates, float).reshape(-1, 2) for t in piece.tracks if not t.path)]
+    if piece.merge_tree is not None and piece.merge_tree.quantity == quantity and piece.merge_tree.kept:
+        places.append(np.array([m.at for m in piece.merge_tree.kept], float).reshape(-1, 2))
+    return np.concatenate(places)
 
 
 @house

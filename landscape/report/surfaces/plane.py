@@ -23,8 +23,16 @@ from landscape.report.quantities import GAPS, label_of, states, step_label
 from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, new_axes, plain, short, tick_text
 from landscape.report.surfaces.depth import ELEVATIONS, Heights
 from landscape.report.surfaces.field import Field, edges
-from landscape.report.surfaces.minima import mark_minima
-from landscape.report.surfaces.standing_marks import centre_height, centre_name, legend_name, standing, track_heights
+from landscape.report.surfaces.minima import mark_minima, marked_places
+from landscape.report.surfaces.standing_marks import (
+    centre_height,
+    centre_label,
+    centre_name,
+    legend_name,
+    others_label,
+    standing,
+    track_heights,
+)
 from landscape.report.surfaces.tracks import NAMED, PATHS, beside, draw_tracks, finely, inside
 from landscape.results import Slice
 from landscape.results.surfaces.slice import FAILED, INTERPOLATED, MISSING, NOT_FINITE
@@ -44,15 +52,16 @@ def draw_contour(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     ax.set_xlim(field.x.min(), field.x.max())
     ax.set_ylim(field.y.min(), field.y.max())
     if not field.empty:
-        _fill(ax, field, label_of(piece, quantity), [finely(np.asarray(t.coordinates, float)) for t in piece.tracks if t.path])
+        paths = [finely(np.asarray(t.coordinates, float)) for t in piece.tracks if t.path]
+        _fill(ax, field, label_of(piece, quantity), paths, marked_places(piece, quantity))
     handles = _mark_cells(ax, field) + _mark_computed(ax, piece, quantity)
     if field.holds_origin:
         ax.plot([0], [0], "+", color="white", ms=11, mew=3.2, zorder=11)
         ax.plot([0], [0], "+", color=VERMILLION, ms=10, mew=1.8, zorder=11, gid="centre")
-        handles.insert(0, Line2D([], [], ls="", marker="+", color=VERMILLION, ms=9, mew=1.8, label="checkpoint"))
+        handles.insert(0, Line2D([], [], ls="", marker="+", color=VERMILLION, ms=9, mew=1.8, label=centre_label(piece)))
         if name := centre_name(piece):
             beside(ax, plain(name), np.zeros(2), f"name {plain(name)}")
-    handles += draw_tracks(ax, piece)
+    handles += draw_tracks(ax, piece, partial(others_label, piece=piece))
     if piece.merge_tree is not None and piece.merge_tree.quantity == quantity:
         handles += mark_minima(ax, piece)
     spans = [float(c.max() - c.min()) for c in (field.x, field.y)]
@@ -100,7 +109,9 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         ax.set_zticks(ticks, names)
     elevation: float = ELEVATIONS[0]
     if not field.empty:
-        seen = Heights(field.x, field.y, heights, *ax.get_zlim())
+        # What is drawn hides, not what was computed: of a fine grid every n-th line is drawn.
+        i, j = drawn_lines(len(field.x), stride["cstride"]), drawn_lines(len(field.y), stride["rstride"])
+        seen = Heights(field.x[i], field.y[j], heights[np.ix_(j, i)], *ax.get_zlim())
         ax.computed_zorder = False  # points of the surface are drawn on it, or dotted and hollow where it hides them
         places, marks = standing(piece, quantity, seen, field.log)
         elevation = seen.elevation(places, AZIMUTH, marks)
@@ -126,20 +137,32 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
     return ax
 
 
+def drawn_lines(count: int, stride: int) -> list[int]:
+    """The grid lines that matplotlib draws of a surface: every n-th and the last.
+
+    Example:
+        >>> drawn_lines(6, 2), drawn_lines(5, 1)
+        ([0, 2, 4, 5], [0, 1, 2, 3, 4])
+    """
+    return [*range(0, count - 1, stride), count - 1]
+
+
 def _centre_in_space(ax: Axes3D, piece: Slice, height: float, seen: Heights, elevation: float) -> None:
-    """The checkpoint as a disc at its loss; a ring if the surface hides it from every elevation."""
+    """The checkpoint as a cross at its loss; hollow if the surface hides it from every elevation."""
     if np.isnan(height):
         return
     behind = seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH, np.array([height]))
     style = {"mfc": "none", "mec": VERMILLION, "mew": 1.4} if behind[0] else {"mfc": VERMILLION, "mec": "white"}
-    ax.plot([0], [0], [height], "o", ms=5.5, zorder=9, label=legend_name("checkpoint", behind), gid="centre", ls="", **style)
+    ax.plot(
+        [0], [0], [height], "P", ms=7, zorder=9, label=legend_name(centre_label(piece), behind), gid="centre", ls="", **style
+    )
     _name_in_space(ax, centre_name(piece), np.zeros(2), height)
 
 
 def _tracks_in_space(ax: Axes3D, piece: Slice, quantity: str, seen: Heights, log: bool, elevation: float) -> None:
     """Every track: a path on the surface, dotted where that hides it; other networks at their losses, hollow where hidden."""
     for track, colour in zip(piece.tracks, cycle(PATHS)):
-        name, label, places = plain(track.label), plain(track.label, 40), np.asarray(track.coordinates, float)
+        name, label, places = plain(track.label), plain(others_label(track, piece)), np.asarray(track.coordinates, float)
         if track.path:
             places = finely(places)
             heights, hidden = seen.at(places), seen.hidden(places, elevation, AZIMUTH)
@@ -172,8 +195,8 @@ def _name_in_space(ax: Axes3D, text: str, place: np.ndarray, height: float) -> N
         drawn.set_path_effects(LABEL_HALO)
 
 
-def _fill(ax: Axes, field: Field, label: str, paths: Sequence[np.ndarray] = ()) -> None:
-    """Draw filled contours, labelled contour lines and the colour bar; no label where a path will be drawn."""
+def _fill(ax: Axes, field: Field, label: str, paths: Sequence[np.ndarray], marks: np.ndarray) -> None:
+    """Draw filled contours, labelled contour lines and the colour bar; no label where a path or a mark will be drawn."""
     levels = field.levels()
     norm = field.norm(levels)
     z = np.ma.masked_invalid(field.z)
@@ -189,7 +212,7 @@ def _fill(ax: Axes, field: Field, label: str, paths: Sequence[np.ndarray] = ()) 
     if len(levels) > 2:
         lines = ax.contour(field.x, field.y, z, levels=levels, colors=BLACK, linewidths=0.6, alpha=0.75, zorder=3)
         ax.clabel(lines, fmt=write, fontsize=7, inline=False, colors=BLACK, zorder=4)
-        _thin_labels(ax, lines.labelTexts, paths)
+        _thin_labels(ax, lines.labelTexts, paths, marks)
     if field.signed:
         ax.contour(field.x, field.y, z, levels=[0.0], colors=BLACK, linewidths=1.5, zorder=3).set_gid("zero")
     bar = ax.get_figure().colorbar(filled, ax=ax, shrink=0.92, pad=0.02, aspect=28)  # type: ignore[union-attr]  # axes have a figure
@@ -199,16 +222,16 @@ def _fill(ax: Axes, field: Field, label: str, paths: Sequence[np.ndarray] = ()) 
     bar.set_label(label + (", log scale" if field.log else ""))
 
 
-def _thin_labels(ax: Axes, labels: Sequence[Text], paths: Sequence[np.ndarray]) -> None:
-    """Outline the labels of contour lines in white; remove those too close to the border, the centre, a path or another label.
+def _thin_labels(ax: Axes, labels: Sequence[Text], paths: Sequence[np.ndarray], marks: np.ndarray) -> None:
+    """Outline the labels of contour lines in white; remove those too close to the border, a mark, a path or another label.
 
     The colour bar labels every level.
     """
-    kept = [np.zeros(2)]
     # Distances in points on a panel of about 270 points, the size in this package's figures.
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     size = 270 / (high - low)
     lines = [path * size for path in paths]
+    kept = [place * size for place in marks]
     ends = [line[i] for line in lines for i in (0, -1)]  # where "start" and "end" are written
     for text in labels:
         place = np.asarray(text.get_position(), float) * size

@@ -58,6 +58,17 @@ def standing(piece: Slice, quantity: str, seen: Heights, log: bool) -> tuple[Flo
     return at[known], high[known]
 
 
+def centre_label(piece: Slice) -> str:
+    """What the legend calls the checkpoint: with other checkpoints in the plane, the one at 0, 0."""
+    return "checkpoint" if not any(not t.path for t in piece.tracks) else f"{centre_name(piece) or 'checkpoint'}, at 0, 0"
+
+
+def others_label(track: Track, piece: Slice) -> str:
+    """What the legend calls a track: other checkpoints are others than the one at 0, 0."""
+    name = label_text(track.label, 40)
+    return "other checkpoints" if name == "checkpoints" and not track.path and piece.dim == 2 else name
+
+
 def legend_name(name: str, hidden: "Sequence[bool] | Bool[np.ndarray, ' k']") -> str:
     """The name with how many of its marks stand behind the surface.
 

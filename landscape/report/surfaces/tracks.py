@@ -1,6 +1,6 @@
 """Drawing of training trajectories and other checkpoints, projected onto a slice, with their distances from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -65,8 +65,8 @@ def finely(places: np.ndarray, steps: int = 12) -> np.ndarray:
     return np.stack([np.interp(fine, times, column) for column in places.T], axis=1)
 
 
-def draw_tracks(ax: Axes, piece: Slice) -> list[Line2D]:
-    """Draw every track on a plane, a path or named checkpoints. Returns the legend's entries."""
+def draw_tracks(ax: Axes, piece: Slice, called: Callable[[Track], str] | None = None) -> list[Line2D]:
+    """Draw every track on a plane, a path or named checkpoints. Returns the legend's entries, by the names `called` gives."""
     handles = []
     colours, marks = cycle(PATHS), cycle(CHECKPOINTS)
     for track in piece.tracks:
@@ -75,7 +75,8 @@ def draw_tracks(ax: Axes, piece: Slice) -> list[Line2D]:
             handles.append(_path(ax, track, places, inside(track, piece), next(colours)))
         else:
             handles.append(_checkpoints(ax, track, places, inside(track, piece), *next(marks)))
-        handles[-1].set_label(_label(track, piece))
+        name = None if called is None else called(track)
+        handles[-1].set_label(_label(track, piece, name))
     return handles
 
 
@@ -173,12 +174,12 @@ def _darkening(colour: str) -> Colormap:
     return LinearSegmentedColormap.from_list("time", [colour, BLACK])
 
 
-def _label(track: Track, piece: Slice) -> str:
+def _label(track: Track, piece: Slice, name: str | None = None) -> str:
     """Legend label of a track: name, share of its spread in the slice, largest distance from it."""
     share = "" if track.explained is None or _lies_in(track) else f"{_percent(track.explained)} {_place(piece)}, "
     outside = int((~inside(track, piece)).sum())
     hidden = f", {outside} of {len(track.names)} not shown" if outside else ""
-    return f"{plain(track.label, 40)}: {share}{_off(track, piece)}{hidden}"
+    return f"{plain(name or track.label, 40)}: {share}{_off(track, piece)}{hidden}"
 
 
 def _lies_in(track: Track) -> bool:
