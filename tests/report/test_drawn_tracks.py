@@ -82,7 +82,7 @@ def test_checkpoints_are_marked_apart_and_named_inside_the_axes():
         assert ax.bbox.contains(*text.get_window_extent().min)
         assert ax.bbox.contains(*text.get_window_extent().max)
     label = figure.axes[0].get_legend().get_texts()[-1].get_text().replace("\n", " ")
-    assert label == "checkpoints: 87 % in the plane, at most 0 off it"
+    assert label == "other checkpoints: 87 % in the plane, at most 0 off it"
 
 
 def test_many_checkpoints_are_not_named():
@@ -151,9 +151,11 @@ def test_marks_in_space_stand_at_the_losses_of_their_networks(n):
     assert sorted(marks.tolist()) == [[0, 1, pytest.approx(0.1)], [1, 0, pytest.approx(0.1)]]
     assert {"a", "b", "c"} <= {t.get_text().strip() for t in ax.texts}
     figure = interactive._figure(hill(n), "loss")
-    (trace,) = (t for t in figure.data if (t.name or "").startswith("checkpoints"))
+    (trace,) = (t for t in figure.data if (t.name or "").startswith("other checkpoints"))
     low, high = figure.layout.scene.zaxis.range
-    np.testing.assert_allclose(trace.z, 0.1 + 0.015 * (high - low))
+    assert (np.array(trace.z) - 0.03 * (high - low) >= 0.1 - 1e-9).all()  # where the surface is drawn higher, on that
+    if n == 5:
+        np.testing.assert_allclose(trace.z, 0.1 + 0.03 * (high - low))
     assert [(a.text, a.x, a.y) for a in figure.layout.scene.annotations] == [("a", 0, 0), ("b", 1, 0), ("c", 0, 1)]
     assert trace.customdata[0] == "b: loss 0.1, 0 off the plane"
 
@@ -172,4 +174,4 @@ def test_a_hidden_mark_is_hollow():
     ax = draw_slice(replace(piece, values={"loss": loss}), view="3d")
     assert in_space(ax, "hidden checkpoints")[:, :2].tolist() == [[0, 1]]
     assert in_space(ax, "track checkpoints")[:, :2].tolist() == [[1, 0]]
-    assert "checkpoints, 1 of 2 behind the surface" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert "other checkpoints, 1 of 2 behind the surface" in [t.get_text() for t in ax.get_legend().get_texts()]

@@ -162,9 +162,13 @@ def figure_slice(
     ax = draw_slice(part, quantity=quantity, view=view)
     if part is not piece:
         show_whole_span(ax, piece)
+    return finish(ax, f"{named} ({progress})" if progress else named, slice_caption(piece, quantity), caption)
+
+
+def slice_caption(piece: Slice, quantity: str = "loss") -> list[str]:
+    """The lines below a figure of a slice: remarks, network and data, checks."""
     lines = ["; ".join(slice_facts(piece, quantity)), subject_line(_made_with(piece, quantity))]
-    lines += [random_axes_line(piece), check_line(piece)] if not quantity.startswith("test_") else [CHECKED_ON_TRAINING]
-    return finish(ax, f"{named} ({progress})" if progress else named, lines, caption)
+    return lines + ([CHECKED_ON_TRAINING] if quantity.startswith("test_") else [random_axes_line(piece), check_line(piece)])
 
 
 # Below a figure of test values: centre, curvature and the smallest eigenvalue of the check are those of the training loss.

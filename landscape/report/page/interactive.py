@@ -5,17 +5,27 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as graph
 
+from landscape.report.figures.titled import slice_caption
 from landscape.report.quantities import quantity_name, shown, states, step_label
 from landscape.report.style import FIELD, VERMILLION, asks_for_log, label_text, log_ticks, short, tick_text
 from landscape.report.surfaces.coarse import preview
 from landscape.report.surfaces.depth import Heights
 from landscape.report.surfaces.plane import AZIMUTH
-from landscape.report.surfaces.standing_marks import centre_height, centre_name, legend_name, standing, track_heights
+from landscape.report.surfaces.standing_marks import (
+    centre_height,
+    centre_label,
+    centre_name,
+    legend_name,
+    others_label,
+    standing,
+    track_heights,
+)
 from landscape.report.surfaces.tracks import NAMED, finely
 from landscape.results import INTERPOLATED, Slice
 
 TALL = 0.8  # height of the box, whose sides have length 1, as in the figure
 TITLE = 48  # characters in a line of an axis title; plotly writes a third line over the numbers
+LIFT = 0.03  # of a mark above the surface, of the height of the box
 SIZE = 1.15  # of the box in the frame; in parallel projection the distance of the eye does not matter
 
 
@@ -26,7 +36,13 @@ def surface_json(piece: Slice, quantity: str = "loss") -> str:
         piece: a slice along two axes.
         quantity: a quantity of the slice.
     """
-    text: str = _figure(piece, quantity).to_json()
+    figure = _figure(piece, quantity)
+    # Written above and below the surface in the PNG file, whose reader has no page around it.
+    lines = [escape(line) for line in slice_caption(piece, quantity) if line]
+    figure.update_layout(
+        meta={"title": _written(label_text(piece.title, 90)), "caption": "<br>".join(lines), "lines": len(lines)}
+    )
+    text: str = figure.to_json()
     return text
 
 
@@ -35,8 +51,8 @@ def _figure(piece: Slice, quantity: str) -> graph.Figure:
     piece, _ = preview(piece, quantity)
     values, _ = shown(piece, quantity)
     z = np.where(np.isfinite(np.ma.filled(values, np.nan)), np.ma.filled(values, np.nan), np.nan)
-    # The colour bar names the quantity: plotly writes the title of a vertical axis over its numbers.
-    axis: dict[str, object] = {"title": {"text": ""}}
+    # Lines below the title keep it off the numbers, over which plotly writes a title of one line.
+    axis: dict[str, object] = {"title": {"text": _written(f"{quantity_name(quantity)}\n\n\n "), "font": {"size": 12}}}
     bar: dict[str, object] = {"title": {"text": _written(quantity_name(quantity))}, "len": 0.7, "thickness": 12, "x": 0.98}
     if asks_for_log([z]):
         ticks = log_ticks(float(np.nanmin(z)), float(np.nanmax(z)))
@@ -122,9 +138,10 @@ def _checkpoint(piece: Slice, seen: Heights, height: float, elevation: float) ->
     behind = seen.hidden(np.zeros((1, 2)), elevation, AZIMUTH, np.array([height]))
     name = escape(centre_name(piece))
     mark = graph.Scatter3d(
-        x=[0], y=[0], z=[height + 0.02 * (seen.high - seen.low)], mode="markers", name=legend_name("checkpoint", behind),
+        x=[0], y=[0], z=_raised(np.zeros((1, 2)), np.array([height]), seen), mode="markers",
+        name=escape(legend_name(centre_label(piece), behind)),
         hovertemplate=f"{name or 'checkpoint'}<extra></extra>",
-        marker={"size": 6, "color": VERMILLION, "line": {"color": "white", "width": 2}},
+        marker={"size": 6, "color": VERMILLION, "symbol": "cross", "line": {"color": VERMILLION, "width": 3}},
     )  # fmt: skip
     return [mark]
 
@@ -143,7 +160,7 @@ def _tracks(piece: Slice, quantity: str, seen: Heights, log: bool, elevation: fl
             f"{escape(label_text(name, 40))}: {loss}{short(float(d))} off the plane"
             for name, loss, d in zip(track.names, losses, track.distances, strict=True)
         ]
-        name = escape(label_text(track.label, 40))
+        name = escape(others_label(track, piece))
         if track.path:
             x, y = (between := finely(places, 20)).T
             line = {"color": "black", "width": 4}
@@ -155,7 +172,8 @@ def _tracks(piece: Slice, quantity: str, seen: Heights, log: bool, elevation: fl
         x, y = places.T
         out.append(
             graph.Scatter3d(
-                x=x, y=y, z=heights + lift, mode="markers", showlegend=not track.path,
+                x=x, y=y, z=heights + lift if track.path else _raised(places, heights, seen),
+                mode="markers", showlegend=not track.path,
                 name=name if track.path else legend_name(name, hidden), customdata=words,
                 hovertemplate="%{customdata}<extra></extra>",
                 marker={"size": 3.5 if track.path else 5, "color": VERMILLION if track.path else "white",
@@ -163,6 +181,14 @@ def _tracks(piece: Slice, quantity: str, seen: Heights, log: bool, elevation: fl
             )
         )  # fmt: skip
     return out
+
+
+def _raised(places: np.ndarray, heights: np.ndarray, seen: Heights) -> np.ndarray:
+    """Heights of marks that the surface does not swallow: on it where it is drawn higher than their own losses, and above it.
+
+    Between computed points the surface is interpolated. A mark has a thickness, and the walls of a narrow valley are beside it.
+    """
+    return np.fmax(heights, seen.at(places)) + LIFT * (seen.high - seen.low)
 
 
 def _names(piece: Slice, quantity: str, seen: Heights, log: bool, centre: float) -> list[dict[str, object]]:
@@ -173,9 +199,25 @@ def _names(piece: Slice, quantity: str, seen: Heights, log: bool, centre: float)
         if not track.path and int(np.isfinite(heights).sum()) <= NAMED:
             places = np.asarray(track.coordinates, float)
             found += [(n, float(x), float(y), float(h)) for n, (x, y), h in zip(track.names, places, heights, strict=True)]
-    style: dict[str, object] = {"showarrow": False, "yshift": 15, "bgcolor": "rgba(255,255,255,0.8)", "font": {"size": 11}}
+    # A thin line leads to the mark, so that the name does not cover the place.
+    style: dict[str, object] = {
+        "showarrow": True,
+        "arrowhead": 0,
+        "arrowwidth": 1,
+        "ax": 0,
+        "ay": -34,
+        "standoff": 6,
+        "bgcolor": "rgba(255,255,255,0.8)",
+        "font": {"size": 11},
+    }
     return [
-        {"text": escape(label_text(name, 22)), "x": x, "y": y, "z": height} | style
+        {
+            "text": escape(label_text(name, 22)),
+            "x": x,
+            "y": y,
+            "z": float(_raised(np.array([[x, y]]), np.array([height]), seen)[0]),
+        }
+        | style
         for name, x, y, height in found
         if np.isfinite(height)
     ]

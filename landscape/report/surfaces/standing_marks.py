@@ -66,7 +66,8 @@ def centre_label(piece: Slice) -> str:
 def others_label(track: Track, piece: Slice) -> str:
     """What the legend calls a track: other checkpoints are others than the one at 0, 0."""
     name = label_text(track.label, 40)
-    return "other checkpoints" if name == "checkpoints" and not track.path and piece.dim == 2 else name
+    centre = all(float(np.min(c)) <= 0 <= float(np.max(c)) for c in piece.coordinates)  # is drawn, too
+    return "other checkpoints" if name == "checkpoints" and not track.path and centre else name
 
 
 def legend_name(name: str, hidden: "Sequence[bool] | Bool[np.ndarray, ' k']") -> str:

@@ -80,8 +80,21 @@ async function drawn(image) {
 }
 
 async function turnedView(place) {
-  const size = { width: place.clientWidth, height: place.clientHeight };
-  const url = await window.Plotly.toImage(place, { format: "png", scale: 3, ...size });
+  // A file has no page around it: title and caption are written into it.
+  const { title, caption, lines } = place.layout.meta;
+  const [above, below] = [44, 16 * lines + 12];
+  const at = { xref: "paper", yref: "paper", x: 0.01, xanchor: "left", showarrow: false, align: "left" };
+  const layout = {
+    ...place.layout,
+    autosize: false,
+    margin: { l: 0, r: 0, t: above, b: below },
+    annotations: [
+      { ...at, y: 1, yanchor: "bottom", yshift: 10, text: `<b>${title}</b>`, font: { size: 15 } },
+      { ...at, y: 0, yanchor: "top", yshift: -4, text: caption, font: { size: 10, color: "#666" } },
+    ],
+  };
+  const size = { width: place.clientWidth, height: place.clientHeight + above + below };
+  const url = await window.Plotly.toImage({ data: place.data, layout }, { format: "png", scale: 3, ...size });
   return new Blob([Uint8Array.from(atob(url.split(",")[1]), (c) => c.charCodeAt(0))], { type: "image/png" });
 }
 
