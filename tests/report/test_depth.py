@@ -37,3 +37,15 @@ def test_heights_are_those_of_the_surface():
     bowl = heights(lambda u, v: 0.1 * u + 0.05 * v + 0.3)
     np.testing.assert_allclose(bowl.at(np.array([[0.5, -1.0], [1.0, 1.5]])), [0.3, 0.475])
     assert np.isnan(bowl.at(np.array([[3.0, 0.0]]))).all()
+
+
+def test_a_network_below_the_interpolated_surface_is_seen_where_the_surface_is():
+    """Between the points of a coarse grid the surface is drawn over a mark in an open valley: it does not hide it."""
+    x = np.linspace(-1, 1, 5)
+    valley = np.abs(x)[:, None] + 0 * x  # along x, with its bottom in y = 0
+    seen = Heights(x, x, valley, -1.0, 1.0)
+    place = np.array([[0.25, 0.25]])
+    assert not seen.hidden(place, 60, -62, np.array([0.2])).any()
+    assert not seen.hidden(place, 60, -62, np.array([-0.5])).any()
+    wall = np.where(np.arange(5)[:, None] == 1, 1.0, valley)  # at y = -0.5, before it
+    assert Heights(x, x, wall, -1.0, 1.0).hidden(place, 20, -62, np.array([-0.5])).all()

@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import report_examples as examples
+from matplotlib.colors import to_hex
+from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
 from landscape.errors import UsageError
 from landscape.report import draw_interpolation, draw_slice, figure_slice
+from landscape.report.style import BLUE
 from landscape.results import Barrier, Slice
 
 
@@ -241,3 +244,16 @@ def test_a_barrier_too_low_for_an_arrow_stands_in_words(share):
     ax = draw_interpolation(replace(piece, barriers={"loss": low}))[0]
     assert len(ax.texts) == (share == 1.0)
     assert any(text.startswith(f"barrier {low.height:.3g} ± 0.002") for text in told(ax))
+
+
+def test_two_bands_that_look_like_one_have_one_entry_in_their_colour():
+    piece = examples.line()
+    piece = replace(piece, values={"loss": piece.values["loss"]}, stderr={"loss": piece.stderr["loss"]})
+    for share, words in (
+        (1.0, ["95 % over samples, also of the difference to the checkpoint"]),
+        (0.1, ["95 % over samples", "95 % of the difference to the checkpoint"]),
+    ):
+        ax = draw_slice(replace(piece, paired={"loss": share * piece.stderr["loss"]}))
+        patches = [h for h in ax.get_legend().legend_handles if isinstance(h, Patch)]
+        assert [n.removesuffix(", cut at the edge") for n in told(ax) if "95 %" in n] == words
+        assert {to_hex(p.get_facecolor()) for p in patches} == {to_hex(BLUE)}

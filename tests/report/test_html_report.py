@@ -647,3 +647,17 @@ def test_a_history_is_saved_under_a_name_that_the_report_finds(tmp_path):
         MalformedError, match=r"history of a watch in .*bad-watch\.json, found one without 'checks'; save it again"
     ):
         WatchHistory.load(tmp_path / "bad-watch.json")
+
+
+def test_the_legend_explains_only_the_notations_that_are_there():
+    from landscape.report.page.glossary import notations
+
+    def written(*cells):
+        return [name for name, _ in notations({"rows": [cells]})]
+
+    assert written("12.5") == []
+    assert written("1 to 2 (64 probes)", "—") == ["a to b (n probes)", "—"]
+    residual = ["± r residual, or residual r"]
+    assert written("7.06 residual 1.5e-02") == written("± 0.01 residual (40 products)") == residual
+    assert written("3.26 ± 0.06") == ["± h"]
+    assert written("1 to 2 (1,347 samples)") == ["a to b (n samples)"]

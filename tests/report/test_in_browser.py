@@ -279,7 +279,7 @@ def test_the_checkpoint_is_seen_in_the_first_view(chromium, tmp_path):
     pixels = imread(io.BytesIO(picture), format="png")[..., :3]
     dot = np.abs(pixels - np.array(to_rgb(VERMILLION))).max(axis=2) < 0.06
     rows, columns = pixels.shape[:2]
-    dot[: rows // 8, : columns // 3] = False  # the legend
+    dot[: rows // 5, : columns // 3] = False  # the legend
     assert dot.sum() > 60  # a disc of 6 pixels at three times the size has 250
 
 
@@ -292,6 +292,10 @@ def test_the_turned_view_is_what_is_saved(surface):
     assert first.startswith(b"\x89PNG")
     assert second.startswith(b"\x89PNG")
     assert first != second
+    size = surface.evaluate("() => { const p = document.querySelector('.turn'); return [p.clientWidth, p.clientHeight]; }")
+    width, height = (int.from_bytes(first[i : i + 4]) for i in (16, 20))
+    assert width == 3 * size[0]
+    assert height > 3 * (size[1] + 60)  # title above, caption below
 
 
 def test_the_surface_in_words(surface):

@@ -106,7 +106,7 @@ def band_handles(ax: Axes, piece: Slice, quantities: Sequence[str]) -> list[Arti
     first = plain(piece.ends[0], 22)
     centre = "the checkpoint" if not piece.path else "the start" if first == "start" else first
     own = any(q in piece.stderr and not is_eigenvalue(q) for q in quantities)
-    colours = {to_hex(band.get_facecolor()[0]) for q in quantities for band in _bands(ax, q)}
+    colours = {to_hex(np.asarray(band.get_facecolor())[0].tolist()) for q in quantities for band in _bands(ax, q)}
     colour = colours.pop() if len(colours) == 1 else GREY
     light, both = (Patch(facecolor=colour, alpha=alpha, lw=0) for alpha in (LIGHT_BAND, LIGHT_BAND + DARK_BAND))
     light.set_label("95 % over samples" + (", cut at the edge" if _cut(ax) else ""))
