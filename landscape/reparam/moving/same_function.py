@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.errors import NumericalError
-from landscape.network.graph import Example, arguments, copied
+from landscape.network.graph import Example, arguments, to_evaluate
 from landscape.symmetry.graph_calls import values_in
 
 # Tolerance of the outputs, relative to the largest, for rounding of the new weights to their dtype.
@@ -23,7 +23,7 @@ def outputs_of(model: nn.Module, example: Example, dtype: torch.dtype | None = N
     def cast(value: Any) -> Any:
         return value.to(dtype) if dtype and isinstance(value, Tensor) and value.is_floating_point() else value
 
-    own = copied(model).cpu().eval()
+    own = to_evaluate(model)
     with torch.no_grad():
         result = (own.to(dtype) if dtype else own)(*map(cast, args), **{k: cast(v) for k, v in kwargs.items()})
     listed = values_in(list(result.values()) if isinstance(result, Mapping) else result)
