@@ -90,7 +90,7 @@ def run(
     Example: landscape reparam runs/model.safetensors --alpha 5 --sweep 3 --out rescaled
     """
     from landscape.cli.commands.sharpness import listed
-    from landscape.cli.moves.certified_moves import certify, lines_of, sweep_of
+    from landscape.cli.moves.certified_moves import certify, close_enough, lines_of, sweep_of
     from landscape.cli.moves.climbing import climb
     from landscape.cli.moves.move_targets import solved
     from landscape.cli.output_directory import OutputDirectory
@@ -135,7 +135,8 @@ def run(
         if target is not None:
             found = solved(terminal, task, objective, symmetries, families[0], target, layer, common.seed)
             factor, ratio = (factor, found) if families == ("pair",) else (found, ratio)
-        lines = lines_of(wanted, symmetries.families, factor, ratio)
+        there = close_enough(terminal, task, objective, symmetries, wanted, common.seed)
+        lines = lines_of(wanted, there, factor, ratio)
         for line in lines:
             sweep_of(terminal, task, symmetries, line, sweep, layer)
     certify(terminal, task, objective, symmetries, lines, layer, names, common.seed)
