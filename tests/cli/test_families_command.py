@@ -154,14 +154,20 @@ def test_a_move_that_float32_cannot_hold_is_refused_before_anything_is_measured(
     [
         (("--symmetry", "twist"), "expected --symmetry with a family, found 'twist'"),
         (("--symmetry", "pair", "--condition", 1e5), "condition number from 1 to 8.4e+03"),
-        (("--symmetry", "pair", "--alpha", 3), "expected --alpha with --symmetry layer or node"),
+        (("--symmetry", "pair", "--alpha", 3), "expected --alpha with --symmetry layer, node, norm-out"),
         (("--symmetry", "node", "--condition", 3), "expected --condition with --symmetry pair, found node"),
         (("--symmetry", "shift", "--target", "trace=3"), "expected --target with --symmetry layer or pair, found shift"),
         (("--symmetry", "pair", "--node"), "expected --node with --symmetry node, found pair"),
         (("--attack", "trace", "--sweep", 2), "expected --attack or --sweep, found both"),
         (("--attack", "sharpish"), "expected a measure, found 'sharpish'"),
         (("--condition", "-3"), "expected a positive --condition, found -3"),
-        (("--symmetry", "pair", "--target", "weight_curvature=3"), "found weight_curvature, which is invariant"),
+        (
+            ("--symmetry", "pair", "--target", "weight_curvature=3"),
+            "a measure that pair moves, found weight_curvature, which is",
+        ),
+        (("--symmetry", "pair", "--target", "adaptive_trace=1e-9"), "a target that some condition number in [1, "),
+        (("--target", "trace"), "expected --target MEASURE=VALUE, found 'trace'"),
+        (("--target", "sharpish=3"), "expected a measure, found 'sharpish'"),
     ],
 )
 def test_a_mistake_is_one_line(here: Path, options: tuple[object, ...], words: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.moves.asked_families import asked
+from landscape.cli.moves.asked_families import asked, named
 from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
 from landscape.errors import NumericalError
@@ -105,8 +105,7 @@ def run(
     wanted = asked(
         symmetry, node=node, layer=layer, alpha=alpha, condition=condition, target=target, sweep=sweep, attack=attack
     )
-    if attack is not None:
-        chosen([attack])
+    chosen([name for name in (attack, None if target is None else named(target)[0]) if name is not None])
     task = open_task(checkpoint, naming, terminal)
     if common.dtype == "float64":
         task.model.double()

@@ -85,8 +85,8 @@ def too_far(change: float, along: str, fix: str) -> NumericalError:
     """The refusal of moves with norm-in, which an eps lets hold only nearly, by the relative change of the outputs."""
     which = "which" if along == "norm-in" else "of which norm-in"
     return NumericalError(
-        f"expected outputs to change by at most {NEARLY:.0%} of the largest along {along}, {which} holds only nearly because of "
-        f"an eps, found {change:.2%}",
+        f"expected outputs to change by at most {NEARLY:.0%} of the largest along {along}, {which} holds only nearly because "
+        f"of an eps, found {change:.2%}",
         fix=fix,
     )
 
