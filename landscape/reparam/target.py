@@ -270,7 +270,8 @@ class _Search:
         nearest = min(self.seen, key=lambda x: abs(self.gap(x)))
         if not self.good(nearest):
             raise NumericalError(
-                f"expected a measure that is continuous in {self.size}, found a jump, and {self._nearest()} as the nearest value",
+                f"expected a measure that is continuous in {self.size}, found a jump, and {self._nearest()} as the nearest "
+                "value",
                 fix="use more probes or a larger rtol",
             )
         return self._solution(nearest)

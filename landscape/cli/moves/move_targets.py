@@ -62,8 +62,9 @@ def solved(
                 compare(task.model, other, objective.example)
             except NumericalError as error:
                 raise UsageError(
-                    f"expected a value of {name} that matrices reach before rounding of the weights changes the function, found "
-                    f"{value:g}: {max(reached):.4g} was reached, and condition number {condition:.3g} changes the outputs",
+                    f"expected a value of {name} that matrices reach before rounding of the weights changes the function, "
+                    f"found {value:g}: {max(reached):.4g} was reached, and condition number {condition:.3g} changes "
+                    "the outputs",
                     fix="choose a smaller target" + ("" if double else ", or --dtype float64"),
                 ) from error
             reached.append(value_of(other))
