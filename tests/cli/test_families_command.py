@@ -65,6 +65,7 @@ def test_every_family_has_its_section_its_checkpoint_and_its_column(here: Path, 
     document, text = every
     names = ["pair", "rotation", "norm-out", "norm-in", "shift", "bias"]
     assert [name for name in document["families"] if name in names] == names
+    assert document["survivors"] == []
     sections = {"layer": document, "node": document["node"], **document["families"]}
     together = sections.pop("together")
     assert list(sections) == [name for name in sections if name in together["symmetry"].split(" + ")]
@@ -216,3 +217,4 @@ def test_a_family_that_holds_only_nearly_is_checked_on_all_samples_and_says_by_h
     assert "note: norm-in is left out: expected outputs to change by at most 1%" in done.err
     document = json.loads((tmp_path / "every" / "certificate.json").read_text())
     assert document["symmetry"] == "shift"
+    assert document["survivors"] == ["weight_curvature"]

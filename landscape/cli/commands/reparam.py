@@ -160,6 +160,7 @@ def _written(
 ) -> dict[str, Any]:
     """Write a checkpoint for every line, and certificate.json; returns what it holds."""
     from landscape import checkpoints
+    from landscape.cli.moves.certified_moves import table_of
 
     files = {}
     for line in lines:
@@ -180,6 +181,7 @@ def _written(
         "checkpoint": str(checkpoint),
         "sha256": task.sha256,
         **sections[first],
+        "survivors": list(table_of(lines).survivors),
         "node": None if first == "node" else sections.get("node"),
         "families": {name: section for name, section in sections.items() if name not in (first, "node")},
         "sweep": [line.json(i) for line in lines for i in range(1, len(line.alphas))],

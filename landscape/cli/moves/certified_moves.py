@@ -180,7 +180,7 @@ def certify(
                 )
                 advance(1)
     where = {"layer": " and ".join(layers or [symmetries.default.name] if symmetries.units else []), "node": "every neuron"}
-    _show(terminal, lines, where)
+    _show(terminal, objective, lines, where)
 
 
 def _moved(
@@ -209,8 +209,9 @@ def _moved(
     )
 
 
-def _show(terminal: Terminal, lines: Sequence[Line], where: dict[str, str]) -> None:
+def _show(terminal: Terminal, objective: "Objective", lines: Sequence[Line], where: dict[str, str]) -> None:
     """Print the tables, what is not comparable and why, and the verdicts."""
+    from landscape.measures.running.marks import surviving
     from landscape.results.certificate import HEAD
 
     reasons: dict[str, str] = {}
@@ -238,6 +239,9 @@ def _show(terminal: Terminal, lines: Sequence[Line], where: dict[str, str]) -> N
         terminal.line()
         terminal.table(table.head, table.table())
         terminal.line(table.headline())
+        if not table.survivors:
+            others = [name for name in surviving(objective) if name not in table.measures]
+            terminal.line(f"proven to survive every symmetry of this network, but not measured: {', '.join(others) or 'none'}")
 
 
 def table_of(lines: Sequence[Line]) -> "CertificateTable":
