@@ -175,6 +175,14 @@ def test_a_mistake_is_one_line(here: Path, options: tuple[object, ...], words: s
     assert words in reparam(here, *options, "--out", "never", code=2).error
 
 
+def test_a_loss_of_model_and_batch_has_no_outputs_to_compare(here: Path, tmp_path: Path) -> None:
+    own = "ModelLoss(lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]))"
+    task = TASK.replace("import Task", "import ModelLoss, Task").replace("nn.CrossEntropyLoss()", own)
+    (tmp_path / "task.py").write_text(task)
+    done = landscape("reparam", here / "net.safetensors", "--task", "task.py", cwd=tmp_path, code=2)
+    assert "found one of (model, batch): the function is compared by its outputs" in done.error
+
+
 def test_a_network_without_symmetry(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(
         "import torch\nfrom torch import nn\nfrom landscape import Task\n\n\ndef task():\n"

@@ -10,7 +10,7 @@ import typer
 from landscape.cli.moves.asked_families import asked, named
 from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
-from landscape.errors import NumericalError
+from landscape.errors import NumericalError, UsageError
 from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def run(
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file
     from landscape.measures import chosen, provenance
     from landscape.measures.traced_network import whole_symmetries
+    from landscape.network.losses.model_loss import ModelLoss
     from landscape.reparam import find_symmetries
     from landscape.reparam.moving.move import check
 
@@ -113,6 +114,11 @@ def run(
         terminal.note(f"the task's params ({task.params}) are left aside: a symmetry moves all weights that it needs")
         task = replace(task, params=None)
     objective = objective_of(task, common, naming.split)
+    if isinstance(objective.loss, ModelLoss):
+        raise UsageError(
+            "expected a loss of (output, target), found one of (model, batch): the function is compared by its outputs",
+            fix="give the task the same loss of the outputs and targets",
+        )
     symmetries = whole_symmetries(objective)
     if symmetries is None:  # tracing it again says why it cannot be read
         symmetries = find_symmetries(task.model, objective.example)
