@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind
 
 from landscape.errors import UsageError, first_line
 from landscape.network.copying import check_model, owned, uncompiled
+from landscape.network.given.library_settings import settle
 from landscape.network.operations.sequential import leaf_names, sequential_calls
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -51,7 +52,7 @@ def graph_of(model: nn.Module, example: Example, outputs: Callable[[Any], Tensor
     Raises:
         UsageError: the network cannot be copied, or `torch.export` cannot follow it on this example.
     """
-    network = copied(model).cpu().eval()
+    network = to_evaluate(model)
     args, kwargs = arguments(example)
     if len(args) == 1 and not kwargs and (outputs is None or _all_counts(outputs)):
         read = _read_off(network, args[0])
@@ -193,6 +194,13 @@ def example_for(model: nn.Module, example: Example | None) -> Example:
         raise UsageError(f"expected an example input, found {found}", fix="pass example=x, a batch of one or two inputs")
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, first.in_features, generator=generator).to(first.weight.dtype)
+
+
+def to_evaluate(model: nn.Module) -> nn.Module:
+    """A deep copy on the CPU and in eval mode; a model of transformers returns no caches, as in an `Objective`."""
+    network = copied(model).cpu().eval()
+    settle(network)
+    return network
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -22,6 +22,7 @@ from landscape.network.forward_checks import check_weights, weighted
 from landscape.network.given.data_forms import counted_by
 from landscape.network.given.sample_indices import drawn, epoch
 from landscape.network.losses.mean_loss import LossFunction, MeanLoss
+from landscape.network.losses.next_token import as_given
 from landscape.network.outputs import Following
 from landscape.network.parameters import Layout
 from landscape.results import Evaluation, Spent
@@ -261,12 +262,10 @@ class Variants(ABC):
 
     def with_model(self, model: nn.Module) -> Self:
         """The same loss, data, dtype and device with another model's weights and buffers."""
-        data = [b.raw for b in self._engine.batches]
-        budget = {"memory": self._memory, "shard_basis": self.shard_basis}
+        loss, data = as_given(self.loss, self._engine.batches, next_token=isinstance(self._engine.output, Following))
+        budget: dict[str, Any] = {"memory": self._memory, "shard_basis": self.shard_basis, "metric": self._metric}
         chosen = None if self._params is None else self.layout.names
-        other = type(self)(
-            model, self.loss, data, dtype=self.dtype, device=self.device, metric=self._metric, params=chosen, **budget
-        )
+        other = type(self)(model, loss, data, dtype=self.dtype, device=self.device, params=chosen, **budget)
         other._params = self._params
         return other if self.group.size > 1 else other.alone()
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from landscape.errors import NumericalError, UsageError
 from landscape.machine.progress import stage
 from landscape.measures import chosen, measure_all
-from landscape.measures.traced_network import share_symmetries
-from landscape.network.copying import uncompiled
 from landscape.objective import Objective
+from landscape.reparam.certify import change_of_outputs, moved_objective
 from landscape.reparam.moving.move import Size, check, classes_of
 from landscape.reparam.moving.orbits import Block, blocks_of, network_at
 from landscape.reparam.moving.same_function import NEARLY, compare, tolerance_of
@@ -144,8 +143,9 @@ def attack(
             compare(model, other, objective.example, tolerance=tolerance, classes=classes)
         except NumericalError:
             return None
-        there = _at(objective, other)
-        share_symmetries(objective, there)
+        there = moved_objective(objective, other)
+        if not exact and change_of_outputs(objective, there, along) > tolerance:  # an eps may count on other samples
+            return None
         estimate = measure_all(there, [known.name], seed=seed)[known.name].estimate
         return estimate.value if estimate.converged else None
 
@@ -166,15 +166,6 @@ def attack(
         known.name, network_at(model, blocks, search.states), first.value, search.best, 1 + search.spent, search.refused,
         search.gains, along, alpha, condition,
     )  # fmt: skip
-
-
-def _at(objective: Objective, model: nn.Module) -> Objective:
-    """The objective at another network's weights and buffers; the checks of its derivatives are not made again."""
-    network = uncompiled(model)
-    tensors = {n: t.detach() for n, t in (*network.named_parameters(), *network.named_buffers())}
-    trained = {name: tensors.pop(name) for name in objective.layout.names}
-    rest = {n: t.to(objective.device, objective.dtype if t.is_floating_point() else None) for n, t in tensors.items()}
-    return objective.at(objective.layout.flatten(trained).to(objective.device, objective.dtype), rest)
 
 
 @dataclass

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from landscape.errors import MismatchError, UsageError
 from landscape.measures import chosen, measure_all, provenance
+from landscape.measures.traced_network import share_symmetries
+from landscape.network.copying import uncompiled
 from landscape.objective import Objective
 from landscape.reparam.diagonal import Diagonal, diagonal_of
 from landscape.reparam.moving.same_function import NEARLY, TOLERANCE, moved_by
@@ -85,25 +87,13 @@ def certificate(
     weights = objective.layout.names
     if after.layout.names != weights and set(weights) <= set(after.layout.names):
         after = after.only(*weights)
-    old, new = objective.outputs(dtype="float64"), after.outputs(dtype="float64")
-    if old.shape != new.shape:
-        raise MismatchError(
-            f"expected outputs of shape {tuple(old.shape)}, found {tuple(new.shape)}",
-            fix="compare networks of the same architecture",
-        )
+    outputs = _both_outputs(objective, after)
     computed = max((objective.dtype, after.dtype), key=lambda kind: TOLERANCE[kind])
     stored = _coarsest(objective, other, after)
     diagonal = diagonal_of(objective, after, stored)
     families = _families(symmetry, diagonal)
     loss = objective.value().value
-    scale, delta = float(old.abs().max()), float((old - new).abs().max())
-    constant = False
-    if "shift" in families and delta > TOLERANCE[stored] * scale:
-        rest = float(moved_by(old, new, old.shape[1:]).abs().max())
-        # A softmax ignores one constant a sample. That this loss does is seen from its value.
-        ignored = abs(after.value().value - loss) <= max(TOLERANCE[stored], 10 * rest / (scale or 1.0)) * max(1.0, abs(loss))
-        constant = rest < delta and ignored
-        delta = rest if constant else delta
+    scale, delta, constant = _compared(objective, after, *outputs, families, TOLERANCE[stored])
     # Weights that are float32 numbers may be exact; outputs that agree to float64 prove it.
     dtype = computed if delta <= TOLERANCE[computed] * scale else stored
     exact = delta <= TOLERANCE[dtype] * scale
@@ -131,6 +121,59 @@ def certificate(
             "function_tolerance": TOLERANCE[dtype],
         },
     )
+
+
+def moved_objective(objective: Objective, model: nn.Module) -> Objective:
+    """The objective at the weights and buffers of a network that `move` made of its own.
+
+    Unlike `Objective.with_model` it shares the graph of the network, its symmetries, the checks of its derivatives and the
+    choice of how to compute them.
+    """
+    network = uncompiled(model)
+    tensors = {n: t.detach() for n, t in (*network.named_parameters(), *network.named_buffers())}
+    trained = {name: tensors.pop(name) for name in objective.layout.names}
+    rest = {n: t.to(objective.device, objective.dtype if t.is_floating_point() else None) for n, t in tensors.items()}
+    there = objective.at(objective.layout.flatten(trained).to(objective.device, objective.dtype), rest)
+    share_symmetries(objective, there)
+    return there
+
+
+def change_of_outputs(objective: Objective, other: nn.Module | Objective, families: Sequence[Family] = ()) -> float:
+    """Largest change of an output over the samples, in float64, relative to the largest output before.
+
+    With "shift" among the families it is without the constant of each sample that the loss ignores. Cost: two forward passes.
+
+    Raises:
+        MismatchError: the outputs differ in shape.
+    """
+    after = other if isinstance(other, Objective) else objective.with_model(other)
+    scale, delta, _ = _compared(objective, after, *_both_outputs(objective, after), families, 0.0)
+    return delta / scale if scale else delta
+
+
+def _both_outputs(objective: Objective, after: Objective) -> tuple[Tensor, Tensor]:
+    """The outputs of both networks, in float64."""
+    old, new = objective.outputs(dtype="float64"), after.outputs(dtype="float64")
+    if old.shape != new.shape:
+        raise MismatchError(
+            f"expected outputs of shape {tuple(old.shape)}, found {tuple(new.shape)}",
+            fix="compare networks of the same architecture",
+        )
+    return old, new
+
+
+def _compared(
+    objective: Objective, after: Objective, old: Tensor, new: Tensor, families: Sequence[Family], tolerance: float
+) -> tuple[float, float, bool]:
+    """The largest output, the largest change of an output, and whether that is without a constant that the loss ignores."""
+    scale, delta = float(old.abs().max()), float((old - new).abs().max())
+    if "shift" not in families or delta <= tolerance * scale:
+        return scale, delta, False
+    rest, loss = float(moved_by(old, new, old.shape[1:]).abs().max()), objective.value().value
+    # A softmax ignores one constant a sample. That this loss does is seen from its value.
+    ignored = abs(after.value().value - loss) <= max(tolerance, 10 * rest / (scale or 1.0)) * max(1.0, abs(loss))
+    constant = rest < delta and ignored
+    return scale, rest if constant else delta, constant
 
 
 def _families(symmetry: Family | Sequence[Family] | None, diagonal: Diagonal | None) -> tuple[Family, ...]:

@@ -146,6 +146,7 @@ def solve_alpha(
     high: float = 1e4,
     rtol: float = 1e-3,
     max_evaluations: int = 60,
+    size: str = "alpha",
 ) -> Solution:
     """The alpha with measure_at(alpha) = target, by search on log alpha.
 
@@ -158,6 +159,7 @@ def solve_alpha(
         low, high: the range of alpha, 0 < low <= 1 <= high; a BatchNorm may limit it, see `smallest_scales`.
         rtol: tolerance, |value - target| <= rtol |target|.
         max_evaluations: most evaluations of the measure.
+        size: the name of alpha in messages.
 
     Raises:
         UsageError: no alpha in the range reaches the target; the message has the nearest value found.
@@ -170,7 +172,7 @@ def solve_alpha(
         >>> round(solution.alpha, 4), round(solution.value, 2)
         (0.2, 100.0)
     """
-    search = _Search(measure_at, _finite(target), rtol, max_evaluations)
+    search = _Search(measure_at, _finite(target), rtol, max_evaluations, size)
     if not 0 < low <= 1 <= high < math.inf:
         raise UsageError(f"expected a range with 0 < low <= 1 <= high, found {low:g} to {high:g}")
     with stage("target", total=max_evaluations) as advance:
@@ -181,8 +183,8 @@ def solve_alpha(
 class _Search:
     """One search, with all computed values by log alpha."""
 
-    def __init__(self, measure_at: Callable[[float], float], target: float, rtol: float, budget: int) -> None:
-        self.measure_at, self.target, self.rtol, self.budget = measure_at, target, rtol, budget
+    def __init__(self, measure_at: Callable[[float], float], target: float, rtol: float, budget: int, size: str) -> None:
+        self.measure_at, self.target, self.rtol, self.budget, self.size = measure_at, target, rtol, budget, size
         self.seen: dict[float, float] = {}
         self.advance: Callable[[int], None] = lambda steps: None
 
@@ -208,15 +210,18 @@ class _Search:
         """Bracket the target, then refine."""
         start = self.gap(0.0)
         if not math.isfinite(start):
-            raise NumericalError("expected a finite value at alpha = 1, found none", fix="compute the measure alone first")
+            raise NumericalError(
+                f"expected a finite value at {self.size} = 1, found none", fix="compute the measure alone first"
+            )
         if self.good(0.0):
             return self._solution(0.0)
         bracket = self._bracket(start, low, high) or (self._descend() if start > 0 else None)
         if bracket is None:
             raise UsageError(
-                f"expected a target that some alpha in [{math.exp(low):.3g}, {math.exp(high):.3g}] reaches, "
+                f"expected a target that some {self.size} in [{math.exp(low):.3g}, {math.exp(high):.3g}] reaches, "
                 f"found {self.target:.6g}, and {self._nearest()} as the nearest value",
-                fix="choose a target that is reached, or another layer",
+                fix="choose a target that is reached"
+                + (", or another layer" if self.size == "alpha" else ", another --seed, or --dtype float64"),
             )
         for x in bracket:
             if self.good(x):
@@ -265,7 +270,8 @@ class _Search:
         nearest = min(self.seen, key=lambda x: abs(self.gap(x)))
         if not self.good(nearest):
             raise NumericalError(
-                f"expected a measure that is continuous in alpha, found a jump, and {self._nearest()} as the nearest value",
+                f"expected a measure that is continuous in {self.size}, found a jump, and {self._nearest()} as the nearest "
+                "value",
                 fix="use more probes or a larger rtol",
             )
         return self._solution(nearest)
@@ -273,7 +279,7 @@ class _Search:
     def _nearest(self) -> str:
         """The value nearest to the target, as text."""
         x = min(self.seen, key=lambda p: abs(self.gap(p)))
-        return f"{self.seen[x]:.6g} at alpha = {math.exp(x):.4g}"
+        return f"{self.seen[x]:.6g} at {self.size} = {math.exp(x):.4g}"
 
     def _solution(self, x: float) -> Solution:
         """The solution at log alpha = x."""

@@ -21,6 +21,9 @@ WORDS: dict[Verdict, str] = {
 }
 
 
+_TOGETHER = "together"  # the column of a network moved along several families
+
+
 @dataclass(frozen=True)
 class CertificateTable(Printed):
     """Certificates of one network, one for each family of symmetries that it was moved along. Prints as a table.
@@ -73,7 +76,9 @@ class CertificateTable(Printed):
 
     def headline(self) -> str:
         """Which measures survive everything here, in one line."""
-        over = f"all of {', '.join(self.columns)}" if len(self.columns) > 1 else next(iter(self.columns))
+        alone = [family for family in self.columns if family != _TOGETHER]
+        over = f"all of {', '.join(alone)}" if len(alone) > 1 else (alone or list(self.columns))[0]
+        over += ", and all together" if alone and len(alone) < len(self.columns) else ""
         still = {"invariant", "unmoved here"}
         lucky = [
             m for m in self.measures if m not in self.survivors and all(row.verdict in still for row in self.rows(m).values())

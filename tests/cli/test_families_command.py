@@ -65,6 +65,7 @@ def test_every_family_has_its_section_its_checkpoint_and_its_column(here: Path, 
     document, text = every
     names = ["pair", "rotation", "norm-out", "norm-in", "shift", "bias"]
     assert [name for name in document["families"] if name in names] == names
+    assert document["survivors"] == []
     sections = {"layer": document, "node": document["node"], **document["families"]}
     together = sections.pop("together")
     assert list(sections) == [name for name in sections if name in together["symmetry"].split(" + ")]
@@ -154,18 +155,32 @@ def test_a_move_that_float32_cannot_hold_is_refused_before_anything_is_measured(
     [
         (("--symmetry", "twist"), "expected --symmetry with a family, found 'twist'"),
         (("--symmetry", "pair", "--condition", 1e5), "condition number from 1 to 8.4e+03"),
-        (("--symmetry", "pair", "--alpha", 3), "expected --alpha with --symmetry layer or node"),
+        (("--symmetry", "pair", "--alpha", 3), "expected --alpha with --symmetry layer, node, norm-out"),
         (("--symmetry", "node", "--condition", 3), "expected --condition with --symmetry pair, found node"),
         (("--symmetry", "shift", "--target", "trace=3"), "expected --target with --symmetry layer or pair, found shift"),
         (("--symmetry", "pair", "--node"), "expected --node with --symmetry node, found pair"),
         (("--attack", "trace", "--sweep", 2), "expected --attack or --sweep, found both"),
         (("--attack", "sharpish"), "expected a measure, found 'sharpish'"),
         (("--condition", "-3"), "expected a positive --condition, found -3"),
-        (("--symmetry", "pair", "--target", "weight_curvature=3"), "found weight_curvature, which is invariant"),
+        (
+            ("--symmetry", "pair", "--target", "weight_curvature=3"),
+            "a measure that pair moves, found weight_curvature, which is",
+        ),
+        (("--symmetry", "pair", "--target", "adaptive_trace=1e-9"), "a target that some condition number in [1, "),
+        (("--target", "trace"), "expected --target MEASURE=VALUE, found 'trace'"),
+        (("--target", "sharpish=3"), "expected a measure, found 'sharpish'"),
     ],
 )
 def test_a_mistake_is_one_line(here: Path, options: tuple[object, ...], words: str) -> None:
     assert words in reparam(here, *options, "--out", "never", code=2).error
+
+
+def test_a_loss_of_model_and_batch_has_no_outputs_to_compare(here: Path, tmp_path: Path) -> None:
+    own = "ModelLoss(lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]))"
+    task = TASK.replace("import Task", "import ModelLoss, Task").replace("nn.CrossEntropyLoss()", own)
+    (tmp_path / "task.py").write_text(task)
+    done = landscape("reparam", here / "net.safetensors", "--task", "task.py", cwd=tmp_path, code=2)
+    assert "found one of (model, batch): the function is compared by its outputs" in done.error
 
 
 def test_a_network_without_symmetry(tmp_path: Path) -> None:
@@ -179,3 +194,35 @@ def test_a_network_without_symmetry(tmp_path: Path) -> None:
     error = landscape("reparam", "net.safetensors", "--task", "task.py", cwd=tmp_path, code=2).error
     assert "expected a symmetry, found none (" in error
     assert "tanh" in error
+
+
+NEARLY = """\
+import torch
+from torch import nn
+from landscape import Task
+
+
+def task():
+    norm = nn.LayerNorm(5, eps=1.0, elementwise_affine=False)
+    net = nn.Sequential(nn.Linear(3, 5, bias=False), norm, nn.Sigmoid(), nn.Linear(5, 3))
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    x[:2] *= 30  # those that a trace sees hide what an eps does to the others
+    return Task(net, nn.CrossEntropyLoss(), (x, torch.arange(60) % 3))
+"""
+
+
+def test_a_family_that_holds_only_nearly_is_checked_on_all_samples_and_says_by_how_much(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(NEARLY)
+    space: dict = {}
+    exec(NEARLY, space)
+    torch.manual_seed(0)
+    save_file(space["task"]().model.state_dict(), tmp_path / "net.safetensors")
+    given = ("reparam", "net.safetensors", "--task", "task.py", "--measures", "weight_curvature", "--alpha", 0.5)
+    done = landscape(*given, "--symmetry", "norm-in", "--out", "one", cwd=tmp_path, code=6)
+    assert "along norm-in, which holds only nearly because of an eps, found " in done.error
+    assert "forecast" not in done.err
+    done = landscape(*given, "--symmetry", "all", "--out", "every", cwd=tmp_path)
+    assert "note: norm-in is left out: expected outputs to change by at most 1%" in done.err
+    document = json.loads((tmp_path / "every" / "certificate.json").read_text())
+    assert document["symmetry"] == "shift"
+    assert document["survivors"] == ["weight_curvature"]

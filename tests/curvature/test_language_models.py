@@ -67,6 +67,30 @@ def test_products_are_those_of_plain_pytorch(name):
     assert all(torch.equal(p, before[1][n]) for n, p in model.named_parameters())
 
 
+def test_another_model_on_the_same_text():
+    one, batch = small("gpt2"), sequences()
+    other = copy.deepcopy(one)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.1)
+    expected = pooled(other.double(), batch)
+    other.float()
+    for data in ([batch], [{k: v[:2] for k, v in batch.items()}, {k: v[2:] for k, v in batch.items()}]):
+        moved = ls.Objective(one, ls.NextTokenLoss(), data, dtype="float64").with_model(other)
+        assert moved.value().value == pytest.approx(float(expected), rel=1e-12)
+        assert moved.dim == ls.Objective(other, ls.NextTokenLoss(), data).dim
+
+
+def test_a_certificate_of_a_language_model():
+    model, batch = small("llama"), sequences()
+    symmetries = ls.find_symmetries(model, {"input_ids": batch["input_ids"][:2]})
+    other = ls.reparam.move(model, symmetries, "pair")
+    objective = ls.Objective(model, ls.NextTokenLoss(), [batch])
+    found = ls.certificate(objective, other, measures=["output_curvature", "weight_curvature"], symmetry="pair")
+    assert found.same_function
+    assert [row.verdict for row in found.rows] == ["invariant", "invariant"]
+
+
 def test_single_precision_and_the_loss_of_the_model_itself():
     model, batch = small("llama"), sequences()
     objective = ls.Objective(model, ls.NextTokenLoss(), [batch])

@@ -43,6 +43,11 @@ def test_what_survives_everything_is_the_headline() -> None:
     assert CertificateTable({"pair": column(1, "pair", row_trace="moved")}).headline().startswith("none survives pair")
 
 
+def test_the_column_of_all_moves_is_no_family() -> None:
+    table = CertificateTable({"node": column(0, "node"), "norm-in": column(1, "norm-in"), "together": column(1, "norm-in")})
+    assert table.headline().startswith("survive all of node, norm-in, and all together, as claimed: row_trace")
+
+
 def test_a_broken_claim_comes_first() -> None:
     table = CertificateTable({"node": column(0, "node", trace="CLAIM BROKEN"), "pair": column(1, "pair")})
     assert table.broken == ["trace"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.moves.asked_families import asked
+from landscape.cli.moves.asked_families import asked, named
 from landscape.cli.options import CLEAN, Common, Naming
 from landscape.cli.terminal import Terminal
-from landscape.errors import NumericalError
+from landscape.errors import NumericalError, UsageError
 from landscape.machine.files import bare_name
 
 if TYPE_CHECKING:
@@ -90,13 +90,14 @@ def run(
     Example: landscape reparam runs/model.safetensors --alpha 5 --sweep 3 --out rescaled
     """
     from landscape.cli.commands.sharpness import listed
-    from landscape.cli.moves.certified_moves import certify, lines_of, sweep_of
+    from landscape.cli.moves.certified_moves import certify, close_enough, lines_of, sweep_of
     from landscape.cli.moves.climbing import climb
     from landscape.cli.moves.move_targets import solved
     from landscape.cli.output_directory import OutputDirectory
     from landscape.cli.setup import centre_line, objective_of, open_task, task_file
     from landscape.measures import chosen, provenance
     from landscape.measures.traced_network import whole_symmetries
+    from landscape.network.losses.model_loss import ModelLoss
     from landscape.reparam import find_symmetries
     from landscape.reparam.moving.move import check
 
@@ -105,8 +106,7 @@ def run(
     wanted = asked(
         symmetry, node=node, layer=layer, alpha=alpha, condition=condition, target=target, sweep=sweep, attack=attack
     )
-    if attack is not None:
-        chosen([attack])
+    chosen([name for name in (attack, None if target is None else named(target)[0]) if name is not None])
     task = open_task(checkpoint, naming, terminal)
     if common.dtype == "float64":
         task.model.double()
@@ -114,6 +114,11 @@ def run(
         terminal.note(f"the task's params ({task.params}) are left aside: a symmetry moves all weights that it needs")
         task = replace(task, params=None)
     objective = objective_of(task, common, naming.split)
+    if isinstance(objective.loss, ModelLoss):
+        raise UsageError(
+            "expected a loss of (output, target), found one of (model, batch): the function is compared by its outputs",
+            fix="give the task the same loss of the outputs and targets",
+        )
     symmetries = whole_symmetries(objective)
     if symmetries is None:  # tracing it again says why it cannot be read
         symmetries = find_symmetries(task.model, objective.example)
@@ -135,7 +140,8 @@ def run(
         if target is not None:
             found = solved(terminal, task, objective, symmetries, families[0], target, layer, common.seed)
             factor, ratio = (factor, found) if families == ("pair",) else (found, ratio)
-        lines = lines_of(wanted, symmetries.families, factor, ratio)
+        there = close_enough(terminal, task, objective, symmetries, wanted, common.seed)
+        lines = lines_of(wanted, there, factor, ratio)
         for line in lines:
             sweep_of(terminal, task, symmetries, line, sweep, layer)
     certify(terminal, task, objective, symmetries, lines, layer, names, common.seed)
@@ -160,6 +166,7 @@ def _written(
 ) -> dict[str, Any]:
     """Write a checkpoint for every line, and certificate.json; returns what it holds."""
     from landscape import checkpoints
+    from landscape.cli.moves.certified_moves import table_of
 
     files = {}
     for line in lines:
@@ -180,6 +187,7 @@ def _written(
         "checkpoint": str(checkpoint),
         "sha256": task.sha256,
         **sections[first],
+        "survivors": list(table_of(lines).survivors),
         "node": None if first == "node" else sections.get("node"),
         "families": {name: section for name, section in sections.items() if name not in (first, "node")},
         "sweep": [line.json(i) for line in lines for i in range(1, len(line.alphas))],

@@ -101,6 +101,8 @@ def asked(
             f"expected --target with --symmetry layer or pair, found {', '.join(names)}",
             fix="only these have one number to solve for that reaches any value",
         )
+    if target is not None:
+        named(target)
     if attack is not None and (target is not None or sweep or layer):
         other = "--target" if target is not None else "--sweep" if sweep else "--layer"
         raise UsageError(f"expected --attack or {other}, found both", fix="leave one out: --attack chooses every factor itself")
@@ -113,8 +115,26 @@ def asked(
         (sweep or None, "--sweep", SWEPT),
     ):
         if value is not None and families and not set(families) & set(those):
+            *first, last = those
+            named_together = f"{', '.join(first)} or {last}" if first else last
             raise UsageError(
-                f"expected {option} with --symmetry {' or '.join(those)}, found {', '.join(families)}",
+                f"expected {option} with --symmetry {named_together}, found {', '.join(families)}",
                 fix=f"leave {option} out: it has no effect",
             )
     return Asked(families, ALL in names, alpha, condition, target, sweep, attack)
+
+
+def named(target: str) -> tuple[str, float]:
+    """The measure and the value of --target.
+
+    Raises:
+        UsageError: it is not MEASURE=VALUE, or the value is not finite.
+    """
+    name, equals, text = target.partition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (name.strip() and equals and math.isfinite(value)):
+        raise UsageError(f"expected --target MEASURE=VALUE, found {target!r}", fix="for example --target trace=1e6")
+    return name.strip(), value

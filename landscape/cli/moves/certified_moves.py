@@ -50,7 +50,8 @@ class Line:
     def title(self, where: dict[str, str]) -> str:
         """The head of its table."""
         words = {"layer": f"layer-wise, {where['layer']}", "node": f"node-wise, {where['node']}"}
-        words[TOGETHER] = f"{', '.join(self.families)}, {'together' if self.attack else 'one after another'}"
+        several = f", {'together' if self.attack else 'one after another'}" if len(self.families) > 1 else ""
+        words[TOGETHER] = ", ".join(self.families) + several
         return ", ".join(part for part in (words.get(self.name, self.name), self.settings) if part)
 
     def json(self, i: int) -> dict[str, Any]:
@@ -68,6 +69,45 @@ def lines_of(asked: Asked, there: "tuple[Family, ...]", factor: float, condition
     if asked.every and len(families) > 1:
         lines.append(Line(TOGETHER, families, [factor], condition))
     return lines
+
+
+def close_enough(
+    terminal: Terminal, task: "Task", objective: "Objective", symmetries: "Symmetries", asked: Asked, seed: int
+) -> "tuple[Family, ...]":
+    """The families that the network has, without norm-in where an eps makes it change the outputs too much at this alpha.
+
+    Asked for by name it stays, and is refused.
+    """
+    from landscape.errors import NumericalError
+
+    there = symmetries.families
+    if asked.families or asked.attack is not None or symmetries.nearly is None or "norm-in" not in asked.among(there):
+        return there
+    line = Line("norm-in", ("norm-in",), [asked.factor], asked.ratio)
+    try:
+        line.other = _moved(task, objective, symmetries, line, asked.factor, None, seed)
+        _check_near(objective, symmetries, line)
+    except NumericalError as error:
+        left = tuple(family for family in there if family != "norm-in")
+        if not left:
+            raise
+        terminal.note(f"norm-in is left out: {error}")
+        return left
+    return there
+
+
+def _check_near(objective: "Objective", symmetries: "Symmetries", line: Line) -> None:
+    """Refuse a move along norm-in that changes the outputs of some sample by more than an eps may."""
+    from landscape.reparam.certify import change_of_outputs, moved_objective
+    from landscape.reparam.moving.same_function import NEARLY, too_far
+
+    if "norm-in" not in line.families or symmetries.nearly is None:
+        return
+    assert line.other is not None  # made before
+    change = change_of_outputs(objective, moved_objective(objective, line.other), line.families)
+    if not change <= NEARLY:
+        matrices = "a smaller condition number or " if "pair" in line.families else ""
+        raise too_far(change, ", ".join(line.families), f"use {matrices}an alpha closer to 1")
 
 
 def sweep_of(
@@ -100,16 +140,20 @@ def certify(
     seed: int,
 ) -> None:
     """Measure the network before and at every moved point, and print one table for each line, and one of all."""
+    import torch
+
     from landscape.machine import progress
     from landscape.machine.progress import duration
     from landscape.measures import measure_all
     from landscape.measures.running.remaining_time import UNSURE
     from landscape.measures.running.time_forecast import forecast
     from landscape.reparam import certificate
+    from landscape.reparam.certify import moved_objective
 
-    for line in lines:  # what rounding does not allow is refused before anything is measured
+    for line in lines:  # what rounding or an eps does not allow is refused before anything is measured
         if line.other is None:
             line.other = _moved(task, objective, symmetries, line, line.alphas[0], layers, seed)
+        _check_near(objective, symmetries, line)
     points = sum(len(line.alphas) for line in lines)
     expected = forecast(objective, names)
     whole = expected.total * (points + 1)
@@ -128,12 +172,15 @@ def certify(
                 assert other is not None  # made above
                 # Whole layers that are scaled in whole tensors are told from parts of them by the weights.
                 claim = None if line.name == "layer" else line.families
+                # Half precision is told from the network itself.
+                whole = all(p.dtype in (torch.float32, torch.float64) for p in other.parameters())
+                there = moved_objective(objective, other) if whole else other
                 line.certificates.append(
-                    certificate(objective, other, measures=names, symmetry=claim, seed=seed, before=before)
+                    certificate(objective, there, measures=names, symmetry=claim, seed=seed, before=before)
                 )
                 advance(1)
     where = {"layer": " and ".join(layers or [symmetries.default.name] if symmetries.units else []), "node": "every neuron"}
-    _show(terminal, lines, where)
+    _show(terminal, objective, lines, where)
 
 
 def _moved(
@@ -162,8 +209,9 @@ def _moved(
     )
 
 
-def _show(terminal: Terminal, lines: Sequence[Line], where: dict[str, str]) -> None:
+def _show(terminal: Terminal, objective: "Objective", lines: Sequence[Line], where: dict[str, str]) -> None:
     """Print the tables, what is not comparable and why, and the verdicts."""
+    from landscape.measures.running.marks import surviving
     from landscape.results.certificate import HEAD
 
     reasons: dict[str, str] = {}
@@ -191,6 +239,9 @@ def _show(terminal: Terminal, lines: Sequence[Line], where: dict[str, str]) -> N
         terminal.line()
         terminal.table(table.head, table.table())
         terminal.line(table.headline())
+        if not table.survivors:
+            others = [name for name in surviving(objective) if name not in table.measures]
+            terminal.line(f"proven to survive every symmetry of this network, but not measured: {', '.join(others) or 'none'}")
 
 
 def table_of(lines: Sequence[Line]) -> "CertificateTable":

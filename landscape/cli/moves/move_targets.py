@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from landscape.cli.moves.asked_families import named
 from landscape.cli.terminal import Terminal
-from landscape.errors import UsageError
+from landscape.errors import NumericalError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,24 +29,21 @@ def solved(
 
     In closed form for the trace and a layer, by search otherwise.
     """
+    import torch
+
     from landscape.cli.setup import seeded
     from landscape.measures import chosen, measure_all
     from landscape.reparam import move, rescale, smallest_scales, solve_alpha, trace_along
     from landscape.reparam.moving.matrices import largest_condition
+    from landscape.reparam.moving.same_function import compare
 
-    name, equals, text = target.partition("=")
-    try:
-        value = float(text)
-    except ValueError:
-        equals = ""
-    if not equals:
-        raise UsageError(f"expected --target MEASURE=VALUE, found {target!r}", fix="for example --target trace=1e6")
+    name, value = named(target)
     (measure,) = chosen([name])
     if len(layers or ()) > 1:
         raise UsageError("expected one --layer with --target, found several", fix="name the one layer to rescale")
     if family in measure.invariant_to:
         raise UsageError(
-            f"expected a measure that rescaling changes, found {name}, which is invariant", fix="try --target trace=1e6"
+            f"expected a measure that {family} moves, found {name}, which is invariant to it", fix="try --target trace=1e6"
         )
 
     def value_of(other: "nn.Module") -> float:
@@ -54,12 +52,25 @@ def solved(
 
     if family == "pair":
         most = largest_condition(p.dtype for p in task.model.parameters())
+        double = objective.dtype == torch.float64
+
+        reached: list[float] = []
 
         def mixed_at(condition: float) -> float:
             other = move(task.model, symmetries, "pair", condition=condition, generator=seeded(seed))
-            return value_of(other)
+            try:
+                compare(task.model, other, objective.example)
+            except NumericalError as error:
+                raise UsageError(
+                    f"expected a value of {name} that matrices reach before rounding of the weights changes the function, "
+                    f"found {value:g}: {max(reached):.4g} was reached, and condition number {condition:.3g} changes "
+                    "the outputs",
+                    fix="choose a smaller target" + ("" if double else ", or --dtype float64"),
+                ) from error
+            reached.append(value_of(other))
+            return reached[-1]
 
-        return solve_alpha(mixed_at, value, low=1.0, high=0.999 * most).alpha
+        return solve_alpha(mixed_at, value, low=1.0, high=0.999 * most, size="condition number").alpha
     unit = symmetries[layers[0]] if layers else symmetries.default
     # A BatchNorm that absorbs the factor bounds it from below; 1 % is added for rounding.
     low = 1.01 * float(smallest_scales(task.model, symmetries)[unit.neurons].max())

@@ -75,8 +75,9 @@ def row_trace(
         generator: generator of the probes; default seed 0.
 
     Returns:
-        Kind "t", or as for `trace`; unit of the loss; `data_stderr` is the sampling error. The estimate itself is
-        invariant: the probes are random signs u of the groups, and u (T w) = T (u w).
+        Kind "t", or as for `trace`; unit of the loss; `data_stderr` is the sampling error. From a number of probes the
+        estimate itself is invariant: they are random signs u of the groups, and u (T w) = T (u w). To a relative error it is
+        so within its interval, since which pairs and products take least may change with the weights.
 
     Raises:
         NotDefined: the network cannot be traced, so that its pairs are not known.

@@ -1,9 +1,10 @@
 """The loss of a causal language model: cross-entropy of every next token, a mean over the tokens that count."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -77,3 +78,15 @@ def following(labels: Tensor) -> Tensor:
 def shifted(batch: Batch) -> Batch:
     """A batch whose targets are the labels that are predicted."""
     return replace(batch, target=following(batch.target))
+
+
+def as_given(loss: Any, batches: Sequence[Batch], *, next_token: bool) -> tuple[Any, list[Any]]:
+    """A loss and its data as a caller gives them, of a loss and batches that an `Objective` has.
+
+    For the loss of the next token every sequence gets a first label again; it is never predicted, so that any would do.
+    """
+    if not next_token:
+        return loss, [batch.raw for batch in batches]
+    own = NextTokenLoss(loss.ignore_index)
+    first = [batch.target.new_full((len(batch.target), 1), own.ignore_index) for batch in batches]
+    return own, [replace(b, target=torch.cat([one, b.target], 1)).raw for one, b in zip(first, batches, strict=True)]

@@ -100,6 +100,7 @@ def move(
             classes=classes_of(symmetries) if "shift" in families else (),
             along=", ".join(families),
             fix="use a smaller condition number or an alpha closer to 1" if matrices else "use an alpha closer to 1",
+            inexact=inexact,
         )
     return other
 

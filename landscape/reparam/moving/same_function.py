@@ -1,5 +1,6 @@
 """Whether two networks compute the same function, on an example."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.errors import NumericalError
-from landscape.network.graph import Example, arguments, copied
+from landscape.network.graph import Example, arguments, to_evaluate
 from landscape.symmetry.graph_calls import values_in
 
 # Tolerance of the outputs, relative to the largest, for rounding of the new weights to their dtype.
@@ -23,7 +24,7 @@ def outputs_of(model: nn.Module, example: Example, dtype: torch.dtype | None = N
     def cast(value: Any) -> Any:
         return value.to(dtype) if dtype and isinstance(value, Tensor) and value.is_floating_point() else value
 
-    own = copied(model).cpu().eval()
+    own = to_evaluate(model)
     with torch.no_grad():
         result = (own.to(dtype) if dtype else own)(*map(cast, args), **{k: cast(v) for k, v in kwargs.items()})
     listed = values_in(list(result.values()) if isinstance(result, Mapping) else result)
@@ -44,6 +45,7 @@ def compare(
     classes: Sequence[int] = (),
     along: str = "",
     fix: str = "use a factor closer to 1",
+    inexact: bool = False,
 ) -> float:
     """Largest change of an output on the example, relative to the largest output.
 
@@ -54,6 +56,7 @@ def compare(
         classes: numbers of classes whose outputs may all move by one constant, which a softmax ignores.
         along: what the weights were moved along, for the message.
         fix: what to do where the change is larger.
+        inexact: whether an eps lets the function hold only nearly, for the message.
 
     Raises:
         NumericalError: a change is above the tolerance, as a safeguard against a wrong rule.
@@ -66,6 +69,8 @@ def compare(
     largest = 0.0
     for x, y in pairs:
         moved, scale = float(moved_by(x, y, classes).abs().max()), float(x.abs().max())
+        if not moved <= accepted * scale and inexact:
+            raise too_far(moved / scale if scale else math.inf, along, fix)
         if not moved <= accepted * scale:
             raise NumericalError(
                 f"expected outputs to change by at most {accepted:.0e} of the largest{f' along {along}' if along else ''}, "
@@ -74,6 +79,16 @@ def compare(
             )
         largest = max(largest, moved / scale if scale else 0.0)
     return largest
+
+
+def too_far(change: float, along: str, fix: str) -> NumericalError:
+    """The refusal of moves with norm-in, which an eps lets hold only nearly, by the relative change of the outputs."""
+    which = "which" if along == "norm-in" else "of which norm-in"
+    return NumericalError(
+        f"expected outputs to change by at most {NEARLY:.0%} of the largest along {along}, {which} holds only nearly because "
+        f"of an eps, found {change:.2%}",
+        fix=fix,
+    )
 
 
 def moved_by(before: Tensor, after: Tensor, classes: Sequence[int] = ()) -> Tensor:

@@ -184,16 +184,16 @@ def _panel(ax: Axes, m: _Measure, limits: tuple[tuple[float, float], tuple[float
 
 
 def _few(low: float, high: float) -> list[float]:
-    """At most five ticks for a small panel: powers of ten, or powers of two if fewer than two powers of ten fit.
+    """At most three ticks, for which a flat panel has room, and 1 among them: powers of ten, or of two if these are fewer.
 
     Example:
-        >>> _few(0.3, 30.0), _few(0.4, 5.0)
-        ([1.0, 10.0], [0.5, 1.0, 2.0, 4.0])
+        >>> _few(0.3, 30.0), _few(0.4, 5.0), _few(0.5, 2e6)
+        ([1.0, 10.0], [1.0, 4.0], [1.0, 1000.0, 1000000.0])
     """
-    exponents = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+    exponents, base = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1), 10.0
     if len(exponents) < 2:
-        return [2.0**k for k in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
-    return [10.0**k for k in exponents if k % (1 + len(exponents) // 5) == 0]
+        exponents, base = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1), 2.0
+    return [base**k for k in exponents if k % -(-len(exponents) // 3) == 0]
 
 
 def _folded(name: str, width: int = 22) -> str:
