@@ -171,6 +171,12 @@ class Channels:
         pairs = np.stack([self.key[channels], np.unique(labels, return_inverse=True)[1].reshape(-1)], 1)
         self.key[channels] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + self._newest() + 1
 
+    def apart(self, channels: Numbers) -> None:
+        """An operation uses these channels alike, and no others: they are not mixed with those that it does not use."""
+        own = np.unique(channels[channels >= 0])
+        if len(own):
+            self.key[own] = np.unique(self.key[own], return_inverse=True)[1].reshape(-1) + self._newest() + 1
+
     def sum(self, total: Numbers, parts: Sequence[Numbers], factors: Sequence[float]) -> None:
         """`total` is the sum of the parts times these factors, and mixed as they are."""
         for part in parts:

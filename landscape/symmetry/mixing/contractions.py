@@ -85,11 +85,13 @@ def _batch(lead: torch.Size) -> Tensor:
 def _pattern(step: Step, codes: Codes) -> Numbers | None:
     """(matrices, n) channels along the vectors; those at other positions are linked to them. None if some are no channels."""
     own = channel(codes).reshape(-1, *codes.shape[-2:])
+    step.store.apart(own)
     if (own < 0).any():
         step.breaks(Tracked(codes), reason=f"{step.place} joins it to a value that cannot be mixed")
         return None
     first = own[:, :1]
     if not (own == first).all():
+        labelled(step.store, codes, _batch(codes.shape[:-1]).squeeze(-1))  # heads that stand in different rows of one matrix
         step.store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
         step.store.fixed.update(np.unique(own).tolist())
     return np.asarray(first[:, 0])

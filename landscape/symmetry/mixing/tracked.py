@@ -145,6 +145,7 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
     groups = np.unique(own_vector[kept], return_inverse=True)[1].reshape(-1)
     distinct, signature = signatures(first[kept], groups)
     store.split(distinct, signature)
+    store.apart(distinct)
     out = []
     for g in range(int(groups.max()) + 1 if len(groups) else 0):
         at = kept[groups == g]
