@@ -104,6 +104,7 @@ def symmetries_of(graph: Graph, trained: frozenset[str] | None = None, *, hold: 
         nearly=more,
         unread=(*rest.unread, *doubtful, *zeros),
         unread_factors=factors,
+        unread_constants=rest.unread_constants,
     )
 
 

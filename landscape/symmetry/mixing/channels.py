@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.symmetry.graph_calls import Leaf
-from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader, Trade
 
 Numbers = Int[np.ndarray, " n"]
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -51,6 +51,16 @@ class Sum:
 
 
 @dataclass(frozen=True, eq=False)
+class Pass:
+    """Channels that a linear map without a bias reads, and those that it writes; `after` as many sums as there were."""
+
+    part: Numbers
+    total: Numbers
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
 class Taken:
     """Channels into which a constant may be added, because what reads them takes it away.
 
@@ -81,6 +91,10 @@ class Channels:
         normal: channels that a normalization gives.
         partner: channel -> the one that a rotary embedding turns it with.
         fixed: channels to which no constant may be added.
+        lost: channel -> the place behind which constants are not followed.
+        hidden: places where constants may pass that are in no channel.
+        trades: those that a single call shows.
+        passes: linear maps without a bias, behind which they are not followed either.
         unequal: sums of values after different gains.
         same: channel that is another one times a number -> that one.
         turned: those of them that a rotary embedding adds to others.
@@ -91,7 +105,9 @@ class Channels:
         shared: parameters that several calls use.
         even_gains: parameters of which all elements are equal.
         pinned: those of them of which one use is neither a linear map nor a sum.
-        contracted: products of two activations that a matrix may pass.
+        contracted: products of two activations that a matrix may pass, if these channels are mixed.
+        mixed: channels of the mixings that were found.
+        score_biases: parameters that are added to scores.
         centred: vectors that a LayerNorm has centred -> its shift.
         readers: linear maps, each with its bias.
         means: BatchNorms with a running mean and a shift.
@@ -112,6 +128,10 @@ class Channels:
     sums: list[Sum] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     fixed: set[int] = field(default_factory=set)
+    lost: dict[int, str] = field(default_factory=dict)
+    hidden: dict[str, None] = field(default_factory=dict)
+    trades: list[Trade] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
     unequal: set[int] = field(default_factory=set)
     same: dict[int, int] = field(default_factory=dict)
     turned: set[int] = field(default_factory=set)
@@ -124,7 +144,9 @@ class Channels:
     shared: frozenset[str] = frozenset()
     even_gains: frozenset[str] = frozenset()
     pinned: set[str] = field(default_factory=set)
-    contracted: set[str] = field(default_factory=set)
+    contracted: dict[str, list[Numbers]] = field(default_factory=dict)
+    mixed: set[int] = field(default_factory=set)
+    score_biases: list[Leaf] = field(default_factory=list)
     centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
     readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
     means: list[BatchNormMean] = field(default_factory=list)
@@ -220,7 +242,25 @@ class Channels:
         """Nobody has worked out whether these channels can be mixed."""
         for c in np.unique(channels[channels >= 0]).tolist():
             self.doubtful[c] = self.doubtful[c] or reason
-            self.fixed.add(c)
+        self.lose(channels, reason)
+
+    def lose(self, channels: Numbers, reason: str) -> None:
+        """Constants in these channels are not followed any further."""
+        for c in np.unique(channels[channels >= 0]).tolist():
+            self.lost.setdefault(c, reason)
+
+    def hide(self, reason: str) -> None:
+        """A constant may be taken away here, which is not looked for."""
+        self.hidden[reason] = None
+
+    def goes_through(self, channels: Numbers, call: int, reason: str) -> None:
+        """Constants in these channels go through the linear map of this call, which has no bias to take them away."""
+        self.passes.append(Pass(np.unique(channels), np.flatnonzero(self.call == call), len(self.sums), reason))
+
+    @property
+    def stopped(self) -> set[int]:
+        """Channels in which constants are not followed, though they might pass."""
+        return {*self.lost, *(c for passed in self.passes for c in passed.part.tolist())}
 
     def stiffen(self, channels: Numbers) -> None:
         """No matrix can be written into these channels."""

@@ -35,7 +35,7 @@ def _normed(step: Step, x: Tracked, *, centred: bool, gain: Any, shift: Any) -> 
         if centred:
             store.taken.append(Taken(own, "layer norm"))
         else:
-            store.fixed.update(own.tolist())
+            store.fixed.update(distinct(x.codes).tolist())
         store.link(own, out)
     else:
         step.breaks(x)
@@ -68,7 +68,7 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
         step.store.stiffen(out)
         return step.result(vectors(step.shape, out, axis))
     step.store.link(first, out)
-    step.store.fixed.update(first.tolist())
+    step.store.lose(first, f"{step.place} multiplies each by its own number")
     if all(step.store.same.get(c, c) in step.store.normal for c in first.tolist()):
         _gain(step, out, gain)
     else:

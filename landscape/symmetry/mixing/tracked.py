@@ -24,11 +24,19 @@ class Mark:
     Attributes:
         kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), or "weights" (a softmax of
             them, which sums to one).
-        codes: of the channels, or of the keys.
+        codes: of the channels, or of what changes along the last axis of the scores, (..., n, h).
+        others: of what changes along the axis before it.
+        place: the call that gave the scores.
     """
 
     kind: str
     codes: Codes | None = None
+    others: Codes | None = None
+    place: str = ""
+
+    def swapped(self) -> "Mark":
+        """Of the scores with their last two axes swapped."""
+        return Mark(self.kind, self.others, self.codes, self.place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +147,7 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
     for call in np.unique(store.call[np.unique(own[own >= 0])]).tolist():
         store.uses[call] += 1
     if not (own == own[0]).all():
-        store.fixed.update(np.unique(own[own >= 0]).tolist())
+        store.lose(own.reshape(-1), f"{where} reads rows of different kinds")
     own_vector = number[own.min(1).argmax()]
     kept = np.flatnonzero(first >= 0)
     groups = np.unique(own_vector[kept], return_inverse=True)[1].reshape(-1)

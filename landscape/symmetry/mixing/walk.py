@@ -68,8 +68,12 @@ def _output(store: Channels, results: list[Any]) -> None:
             store.give_up(f"{value.name} is an output of the network")
         if not isinstance(value, Tracked):
             continue
-        if value.mark is not None and value.mark.codes is not None:
-            store.fixed.update(distinct(value.mark.codes).tolist())
+        for codes in () if value.mark is None else (value.mark.codes, value.mark.others):
+            if codes is not None:
+                store.fixed.update(distinct(codes).tolist())
+        if value.mark is not None and value.mark.place:
+            both = [distinct(codes) for codes in (value.mark.codes, value.mark.others) if codes is not None]
+            store.contracted.setdefault(value.mark.place, []).extend(both)
         own = distinct(value.codes)
         store.break_(own, "it is an output of the network", constants=first)
         if first and not value.opaque and value.codes.ndim > 1:
