@@ -50,7 +50,9 @@ def move(step: Step) -> Any:
         for value in values if carried is None else ():
             if isinstance(value, Tracked) and value.mark is not None and value.mark.kind == "scores":
                 lose_scores(step, value.mark)
-        results = [opaque(shape, learned, carried) for shape in step.shapes]
+        parts = ("slice", "select", "narrow", "index_select", "split", "split_with_sizes", "chunk", "unbind")
+        origin = only.source if len(values) == 1 and isinstance(only, Tracked) and step.name not in parts else None
+        results = [replace(opaque(shape, learned, carried), origin=origin) for shape in step.shapes]
         return results if isinstance(step.op, torch._ops.OpOverload) and _many(step.op) else results[0]
     codes = {n: [_codes(step, v, values) for v in arg] if isinstance(arg, (list, tuple)) else _codes(step, arg, values)
              for n, arg in named.items()}  # fmt: skip

@@ -10,7 +10,7 @@ from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.mixtures import Reader, Trade
 from landscape.symmetry.mixing.steps import Step, is_learned, rule
-from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque, vectors
+from landscape.symmetry.mixing.tracked import OPAQUE, Codes, Column, Tracked, columns, distinct, opaque, vectors
 
 
 @rule("linear", accepts=("weights",))
@@ -45,6 +45,7 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
     out = step.store.fresh(index.shape[0], weight.producer)
     call = int(step.store.call[out[0]])
     read = columns(step.store, x.codes, step.place)
+    _beside_others(step, read, x.codes)
     for column in read:
         _reads(step, weight.name, index[:, column.at], column.channels, call, bias)
     rest = np.setdiff1d(np.arange(index.shape[1]), np.concatenate([c.at for c in read]) if read else [])
@@ -52,12 +53,24 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
         step.store.reads(weight.name, index[:, rest], _unmixable(step, len(rest)), call)
     if weight.name not in step.store.frozen:
         before = {int(c) for column in read for c in step.store.call[column.channels]}
-        values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x}
+        values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x.source}
         step.store.direct[call] = values
         step.store.through[call] = values.union(*(step.store.through.get(c, set()) for c in before))
     step.store.writes(weight.name, index.t(), out)
     step.adds(bias, out)
     return Tracked(vectors(step.shape, out))
+
+
+def _beside_others(step: Step, read: list[Column], codes: Codes) -> None:
+    """Say where values that stand beside each other come by linear maps from one value: what one gains the other may lose."""
+    store = step.store
+    calls = np.unique(store.call[np.concatenate([column.channels for column in read])]).tolist() if read else []
+    for one in calls:
+        for two in calls:
+            if one != two and store.direct.get(one, set()) & store.through.get(two, set()):
+                store.give_up(f"{step.place} reads {store.calls[one]} and {store.calls[two]}, two linear maps of one value")
+        if any(isinstance(value, Tracked) for value in store.direct.get(one, ())) and bool((codes == OPAQUE).any()):
+            store.give_up(f"{step.place} reads {store.calls[one]} beside a value of which that may be a linear map")
 
 
 def _unmixable(step: Step, n: int) -> Numbers:
@@ -121,7 +134,9 @@ def convolution(step: Step) -> Any:
             store.lose(distinct(x.codes), f"{step.place} reads each channel alone, and its bias may take constants away")
     for g in range(groups if width > 1 else 0):
         own = index[g * per_group : (g + 1) * per_group]
-        for column in columns(store, codes[:, g * width : (g + 1) * width], step.place):
+        read = columns(store, codes[:, g * width : (g + 1) * width], step.place)
+        _beside_others(step, read, codes[:, g * width : (g + 1) * width])
+        for column in read:
             rows = own[:, column.at].movedim(1, -1)
             store.reads(weight.name, rows.reshape(-1, len(column.at)), column.channels, call)
             if bordered:

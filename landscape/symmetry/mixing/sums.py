@@ -109,7 +109,7 @@ def _beside(step: Step, value: Any, other: Any) -> Tracked:
 
 
 def _beside_each(step: Step, leaf: Leaf, other: Tracked) -> Tracked | None:
-    """A parameter with an element for each channel of vectors that lie along several axes, such as heads; None for any other."""
+    """A parameter with an element for each channel of vectors along several axes, such as heads; None for any other."""
     codes, elements = other.codes.expand(step.shape), leaf.elements().expand(step.shape).reshape(-1).numpy()
     own, number = channel(codes).reshape(-1), vector(codes).reshape(-1)
     axis = vector_axis(codes)

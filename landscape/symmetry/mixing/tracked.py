@@ -47,11 +47,18 @@ class Tracked:
         codes: in its shape: vector * 2^32 + channel, `OPAQUE` or `ZERO`. A matrix may mix elements of one vector.
         learned: whether it depends on a parameter.
         mark: see `Mark`.
+        origin: the value without channels of which this one is a rearrangement, if it is one.
     """
 
     codes: Codes
     learned: bool = True
     mark: Mark | None = None
+    origin: "Tracked | None" = None
+
+    @property
+    def source(self) -> "Tracked":
+        """`origin`, or the value itself."""
+        return self if self.origin is None else self.origin
 
     @property
     def shape(self) -> torch.Size:
