@@ -9,7 +9,7 @@ from landscape.symmetry.mixing.contractions import score_shifts_of
 from landscape.symmetry.mixing.lost_constants import lost_constants
 from landscape.symmetry.mixing.mixed_channels import coordinates_of, mixings_of
 from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Reader, Rows, Shift, Trade
-from landscape.symmetry.mixing.walk import channels_of
+from landscape.symmetry.mixing.walk import channels_of, unused
 
 __all__ = ["BatchNormMean", "Centring", "Found", "Mixing", "Reader", "Rows", "Shift", "Trade", "mixed"]
 
@@ -44,7 +44,7 @@ def mixed(graph: Graph, trained: frozenset[str] | None = None, held: frozenset[s
     more, centrings = centrings_of(store, calls)
     once = Counter(mean.shift for mean in store.means)
     means = tuple(mean for mean in store.means if once[mean.shift] == 1 and mean.shift not in held)
-    shifts = (*shifts_of(store, calls), *keys, *more, *score_shifts_of(store))
+    shifts = (*shifts_of(store, calls), *keys, *more, *score_shifts_of(store), *unused(graph, held))
     contracted = frozenset(
         place for place, own in store.contracted.items() if all(store.mixed.issuperset(channels.tolist()) for channels in own)
     )

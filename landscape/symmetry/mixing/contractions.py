@@ -37,7 +37,11 @@ def product(step: Step, left: Any, right: Any) -> Any:
     """left (..., M, K) times right (..., K, N)."""
     if isinstance(right, Leaf) and right.parameter and len(right.shape) == 2:
         return times_weight(step, left, right)
-    if any(isinstance(v, Leaf) and v.parameter for v in (left, right)) or min(len(left.shape), len(right.shape)) < 2:
+    if min(len(left.shape), len(right.shape)) < 2:
+        return step.unread()
+    if isinstance(left, Leaf) and left.parameter and _columns_lie(right):
+        left = step.tracked(left)  # queries that are learned
+    if any(isinstance(v, Leaf) and v.parameter for v in (left, right)):
         return step.unread()
     left, right = step.tracked(left), step.tracked(right)
     if left.opaque and right.opaque:
@@ -58,6 +62,11 @@ def product(step: Step, left: Any, right: Any) -> Any:
         if not value.opaque:
             step.store.doubt(distinct(value.codes), f"{step.place} multiplies it by a value that is no weight")
     return step.nothing()
+
+
+def _columns_lie(value: Any) -> bool:
+    """Whether the vectors of a value are its columns."""
+    return isinstance(value, Tracked) and not value.opaque and vector_axis(value.codes) == len(value.shape) - 2
 
 
 def _contracted(step: Step, a: Codes, b: Codes) -> Any:

@@ -63,8 +63,11 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     x, y = left.codes.expand(step.shape), right.codes.expand(step.shape)
     axes = {axis for codes in (x, y) if (axis := vector_axis(codes)) is not None}
     if left.opaque or right.opaque or len(axes) != 1:
-        step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
-        lone = right if left.opaque else left
+        lone, other = (right, left) if left.opaque else (left, right)
+        if other.opaque and _may_take_up(step, lone, other):
+            step.store.doubt(distinct(lone.codes), f"{step.place} adds a value that its weights may take up")
+        else:
+            step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
         carried = len(axes) == 1 and not (left.opaque and step.name == "sub") and lone.shape == step.shape
         return times(step, replace(lone, mark=None), 1.0) if carried else _fixed_from_here(step, left, right)
     axis = axes.pop()
@@ -87,6 +90,15 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     total = step.store.fresh(step.shape[axis], step.where)
     step.store.sum(total, (one[0], two[0]), (1.0, -1.0 if step.name == "sub" else 1.0))
     return Tracked(vectors(step.shape, total, axis), learned)
+
+
+def _may_take_up(step: Step, lone: Tracked, other: Tracked) -> bool:
+    """Whether channels are linear maps of the value that is added to them, or that is one vector for all of them."""
+    calls = np.unique(step.store.call[distinct(lone.codes)]).tolist()
+    if any(other.source in step.store.direct.get(call, ()) for call in calls):
+        return True
+    axis = vector_axis(lone.codes)
+    return not other.learned and axis is not None and other.shape.numel() <= lone.shape[axis]
 
 
 def _fixed_from_here(step: Step, *values: Tracked) -> Any:
@@ -152,6 +164,7 @@ def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
         step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
         return step.nothing()
     step.store.partner.update(partner)
+    step.store.apart(np.array([*own, *pairs[:, 0]]))  # from channels that are not turned
     step.store.turned.update(c for c in pairs[:, 1].tolist() if c in step.store.same)
     step.store.fixed.update([*own, *pairs[:, 0].tolist()])
     return Tracked(x, True)

@@ -10,6 +10,7 @@ from landscape.network.graph import Graph
 from landscape.symmetry.graph_calls import Leaf, walk
 from landscape.symmetry.mixing import carriers, contractions, kinds, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
+from landscape.symmetry.mixing.mixtures import Shift
 from landscape.symmetry.mixing.steps import RULES, Step, settle
 from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque
 
@@ -42,6 +43,17 @@ def _shared(graph: Graph) -> frozenset[str]:
         if node.op == "placeholder" and node.name in graph.leaves:
             uses[graph.leaves[node.name]] += len(node.users)
     return frozenset(name for name, n in uses.items() if n > 1)
+
+
+def unused(graph: Graph, held: frozenset[str]) -> tuple[Shift, ...]:
+    """Parameters that no output reads: every element may take any value."""
+    needed = {node for node in graph.nodes if node.op == "output"}
+    for node in reversed(graph.nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    used = {graph.leaves[node.name] for node in needed if node.name in graph.leaves}
+    rows = {n: torch.arange(graph.tensors[n].numel()).view(-1, 1) for n in sorted(graph.parameters - used - held)}
+    return tuple(Shift(f"{name}: no output reads it", {name: index}, uniform=True) for name, index in rows.items())
 
 
 def _note_uses(step: Step, result: Any, before: int) -> None:
