@@ -222,6 +222,12 @@ class Channels:
         self.direct[own] = set().union(*(self.direct.get(c, set()) for c in calls))
         self.through[own] = set().union(*(self.through.get(c, set()) for c in calls))
 
+    def weigh(self, total: Numbers, by: Any) -> None:
+        """`total` is an average: a linear map of the same average of what the averaged values are linear maps of."""
+        call = int(self.call[total[0]])
+        for known in (self.direct, self.through):
+            known[call] = {(by, value) for value in known.get(call, ())}
+
     def look(self) -> None:
         """Break what a pinned parameter writes or reads; give up sums of two linear maps of one value."""
         for entry in self.entries:

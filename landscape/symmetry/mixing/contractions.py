@@ -55,9 +55,9 @@ def product(step: Step, left: Any, right: Any) -> Any:
     if along == [n - 1, n - 2]:
         return _contracted(step, a, b)
     if along == [None, n - 1] and left.opaque:
-        return _averaged(step, b, n - 1, ones=left.mark is not None and left.mark.kind == "weights")
+        return _averaged(step, b, n - 1, by=left, ones=left.mark is not None and left.mark.kind == "weights")
     if along == [n - 2, None] and right.opaque:
-        return _averaged(step, a, n - 2, ones=False)
+        return _averaged(step, a, n - 2, by=right, ones=False)
     for value in (left, right):
         if not value.opaque:
             step.store.doubt(distinct(value.codes), f"{step.place} multiplies it by a value that is no weight")
@@ -113,8 +113,8 @@ def _pattern(step: Step, codes: Codes) -> Numbers | None:
     return np.asarray(first[:, 0])
 
 
-def _averaged(step: Step, codes: Codes, axis: int, *, ones: bool) -> Any:
-    """Sums of vectors over positions, with other weights for each matrix of the batch."""
+def _averaged(step: Step, codes: Codes, axis: int, *, by: Any, ones: bool) -> Any:
+    """Sums of vectors over positions, with the weights `by`, other ones for each matrix of the batch."""
     rows = codes if axis == codes.ndim - 1 else codes.transpose(-1, -2)
     labelled(step.store, rows[..., :1, :], _batch(codes.shape[:-2]))
     pattern = _pattern(step, rows)
@@ -124,6 +124,7 @@ def _averaged(step: Step, codes: Codes, axis: int, *, ones: bool) -> Any:
         distinct = np.unique(pattern)
         total = step.store.fresh(len(distinct), step.where)
         step.store.sum(total, (distinct,), (1.0,))
+        step.store.weigh(total, by)
         pattern = total[np.searchsorted(distinct, pattern)]
     else:
         step.store.lose(pattern.reshape(-1), f"{step.place} reads it with weights that may sum to one")
@@ -190,7 +191,7 @@ def attention(step: Step) -> Any:
     if vector_axis(values) != values.ndim - 1:
         step.breaks(v)
         return step.nothing()
-    return _averaged(step, values, values.ndim - 1, ones=True)
+    return _averaged(step, values, values.ndim - 1, by=scores, ones=True)
 
 
 def _like(step: Step, shape: tuple[int, ...]) -> Step:
