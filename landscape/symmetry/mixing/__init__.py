@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from landscape.network.graph import Graph
-from landscape.symmetry.mixing.constants import calls_of, centrings_of, shifts_of, trades_of
+from landscape.symmetry.mixing.channels import calls_of
+from landscape.symmetry.mixing.constants import centrings_of, shifts_of, trades_of
 from landscape.symmetry.mixing.contractions import score_shifts_of
 from landscape.symmetry.mixing.lost_constants import lost_constants
 from landscape.symmetry.mixing.mixed_channels import coordinates_of, mixings_of

@@ -12,6 +12,7 @@ from landscape.symmetry.mixing.steps import Step, ends_in_kept, is_learned, lose
 from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, columns, distinct, opaque, vector_axis, vectors
 from landscape.symmetry.weightless_rules import MOVES
 
+_HIDES = -1e4  # scores below it have no weight in a softmax
 _CARRIED = ("scores", "weights", "turned")
 
 
@@ -194,4 +195,12 @@ def masked(step: Step) -> Any:
         return replace(step.nothing(), mark=scores[0].mark)
     for value in scores:
         lose_scores(step, value.mark)
+    whole = [v for v in others if isinstance(v, Tracked) and not v.opaque]
+    if len(whole) == 1 and not scores and sum(is_learned(v) for v in others) == 1:
+        # What is left of a channel keeps its constant, which the softmax behind a mask by a large negative number ignores.
+        step.breaks(whole[0], constants=True)
+        hidden = [v for v in step.args.values() if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        if not hidden or max(hidden) > _HIDES:
+            step.store.lose(distinct(whole[0].codes), f"{step.place} replaces a part of it")
+        return Tracked(whole[0].codes.expand(step.shape))
     return step.nonlinear()

@@ -278,6 +278,22 @@ class Channels:
         self.unread[reason] = None
 
 
+def calls_of(store: Channels) -> dict[str, set[int]]:
+    """The calls that use each parameter; calls that use other elements of it than all others count as one."""
+    uses: dict[str, dict[int, list[Entry]]] = {}
+    for entry in store.entries:
+        uses.setdefault(entry.name, {}).setdefault(entry.call, []).append(entry)
+    return {name: set(own) if _overlap(own) else {min(own)} for name, own in uses.items()}
+
+
+def _overlap(uses: dict[int, list[Entry]]) -> bool:
+    """Whether two calls use the same element of a parameter."""
+    if len(uses) < 2:
+        return False
+    elements = [np.unique(np.concatenate([e.index.numpy().reshape(-1) for e in own])) for own in uses.values()]
+    return sum(map(len, elements)) > len(np.unique(np.concatenate(elements)))
+
+
 def signatures(channels: Numbers, places: np.ndarray) -> tuple[Numbers, np.ndarray]:
     """The distinct channels, and for each a number that tells the set of places where it occurs."""
     kept = channels.reshape(-1) >= 0

@@ -28,12 +28,21 @@ def shifts_of(store: Channels, calls: dict[str, set[int]]) -> tuple[Shift, ...]:
             for entry in store.entries:
                 whole = len(entry.channels) == len(vector) and set(entry.channels.tolist()) == set(vector.tolist())
                 free = not entry.reads and entry.name in single_use - store.held
-                if whole and free and all(ignored[c] for c in vector.tolist()):
-                    rows[entry.name] = entry.index
+                taken = whole and free and all(ignored[c] for c in vector.tolist())
+                if taken and not _put(rows, entry.name, entry.index):
+                    found.append(Shift(f"{entry.name}: a constant in each row", {entry.name: entry.index}, True, outputs))
         if rows:
             what = "all outputs by one number, if the loss ignores that" if outputs else "what only LayerNorms read"
             found.append(Shift(f"{_listed(rows)}: {what}", rows, uniform=True, outputs=outputs))
     return tuple(found)
+
+
+def _put(rows: dict[str, torch.Tensor], name: str, index: torch.Tensor) -> bool:
+    """Add rows of a parameter of which other elements may be there already; False where those have another length."""
+    if name in rows and rows[name].shape[1] != index.shape[1]:
+        return False
+    rows[name] = index if name not in rows else torch.cat([rows[name], index])
+    return True
 
 
 def _ignored(store: Channels) -> list[bool]:
@@ -258,7 +267,7 @@ def _conclusion(
     for source, value in zip(sources, vector, strict=True):
         if abs(value) > _ROUNDING:
             at = np.flatnonzero(group[source.entry.channels] == source.group)
-            sides[int(value < 0)][source.entry.name] = source.entry.index[:, _ordered(of, source.entry.channels, at)]
+            _put(sides[int(value < 0)], source.entry.name, source.entry.index[:, _ordered(of, source.entry.channels, at)])
     by_softmax = bool(read) and all(t.by == "softmax" for t in read)
     if by_softmax and {float(v) for v in np.round(vector, 9) if v} == {1.0}:
         taken_as = signs = {1.0}  # it takes them away with any factor
@@ -287,14 +296,6 @@ def _conclusion(
 def _ordered(of: Numbers, channels: Numbers, at: Numbers) -> torch.Tensor:
     """These positions in the order of their channels' coordinates, which is the same for all that a constant passes."""
     return torch.from_numpy(at[np.argsort(of[channels[at]], kind="stable")])
-
-
-def calls_of(store: Channels) -> dict[str, set[int]]:
-    """The calls that use each parameter."""
-    calls: dict[str, set[int]] = {}
-    for entry in store.entries:
-        calls.setdefault(entry.name, set()).add(entry.call)
-    return calls
 
 
 def once(calls: dict[str, set[int]]) -> set[str]:
