@@ -139,11 +139,12 @@ def trades_of(store: Channels, calls: dict[str, set[int]], of: Numbers) -> tuple
     known = np.zeros((0, len(sources)))
     for level, zero in (("any", strict | uniform), ("uniform", strict | outputs)):
         for vector in null_space(flow[sorted(zero)]):
-            if level == "uniform":
-                both = np.concatenate([known, vector[None]])
-                if np.linalg.matrix_rank(both) == len(known) or not _spans(group, sources, vector):
-                    continue
-            known = np.concatenate([known, vector[None]])
+            rest = vector - known.T @ (known @ vector)
+            rest -= known.T @ (known @ rest)
+            size = float(np.linalg.norm(rest))
+            if level == "uniform" and (size < _ROUNDING * np.linalg.norm(vector) or not _spans(group, sources, vector)):
+                continue
+            known = np.concatenate([known, rest[None] / size])
             found = _conclusion(store, group, of, sources, flow @ vector, vector, level == "uniform")
             own = tied & {s.entry.name for s, value in zip(sources, vector, strict=True) if abs(value) > _ROUNDING}
             if isinstance(found, Trade) and own and found.family == "bias":

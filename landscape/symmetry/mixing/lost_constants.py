@@ -40,14 +40,14 @@ def lost_constants(store: Channels, calls: dict[str, set[int]]) -> tuple[str, ..
         more = null_space(opened[sorted(firm | taken)])
         if len(more) <= len(known):
             continue
-        for vector in more:
-            moved = np.abs(opened @ vector) > 0
-            for i, name in enumerate(shared, start=len(sources)):
-                if vector[i]:
-                    found[f"constants in {name}, which is used in several places"] = None
-            for channels, reason in _places(store):
-                if moved[group[channels]].any():
-                    found[reason] = None
+        vectors = np.stack(more, axis=1)
+        moved = np.abs(opened @ vectors).max(1) > 0
+        for i, name in enumerate(shared, start=len(sources)):
+            if vectors[i].any():
+                found[f"constants in {name}, which is used in several places"] = None
+        for channels, reason in _places(store):
+            if reason not in found and moved[group[channels]].any():
+                found[reason] = None
     return tuple(found)
 
 
