@@ -83,6 +83,21 @@ def by_table(m: Any, q: Tensor, k: Tensor) -> Tensor:
     return q @ k.mT + m.table[position[:, None] - position + TOKENS - 1].permute(2, 0, 1)
 
 
+def exchanged(x: Tensor) -> Tensor:
+    """Like a rotary embedding, but for the sign."""
+    angle = torch.arange(1.0, x.shape[-2] + 1, dtype=x.dtype)[:, None] / torch.arange(1.0, 4.0, dtype=x.dtype).repeat(2)
+    return x * angle.cos() + torch.cat(x.chunk(2, -1)[::-1], -1) * angle.sin()
+
+
+def beside(learned: Tensor, given: Tensor) -> Tensor:
+    return torch.cat([learned.expand(len(given), -1, -1, -1), given], 2)
+
+
+def with_sink(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = torch.cat([q @ k.mT, m.sink.expand(len(q), -1, TOKENS, -1)], -1)
+    return scores.softmax(-1)[..., :-1] @ v
+
+
 def multi_query() -> Net:
     def compute(m: Any, x: Tensor) -> Tensor:
         weights = torch.einsum("bhqd,bkd->bhqk", heads(m.q(x)), m.k(x)).softmax(-1)
@@ -142,6 +157,18 @@ SAID: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "a softmax over queries": (lambda: attention(lambda m, q, k, v: (k @ q.mT).softmax(-2).mT @ v), SEQUENCE),
     "products without a softmax": (lambda: attention(lambda m, q, k, v: (q @ k.mT) @ v), SEQUENCE),
+    "a number a head": (
+        lambda: attention(lambda m, q, k, v: (q @ k.mT).softmax(-1) @ v * m.gate, gate=drawn(HEADS, 1, 1)), SEQUENCE,
+    ),
+    "learned keys and values beside the others": (
+        lambda: attention(
+            lambda m, q, k, v: (q @ beside(m.key, k).mT).softmax(-1) @ beside(m.value, v),
+            key=drawn(1, HEADS, 1, H), value=drawn(1, HEADS, 1, H),
+        ), SEQUENCE,
+    ),
+    "channels that are turned without a sign": (
+        lambda: attention(in_one_head(lambda q, k: exchanged(q) @ exchanged(k).mT)), SEQUENCE,
+    ),
     "a learned number": (lambda: Net(lambda m, x: m.a(x) * m.t, a=nn.Linear(5, 4), t=drawn(1)), VECTOR),
     "a learned temperature": (lambda: Net(lambda m, x: m.a(x) / m.t, a=nn.Linear(5, 4), t=drawn(1)), VECTOR),
     "values divided by their sum": (lambda: between(lambda m, z: z / z.abs().sum(-1, keepdim=True)), VECTOR),
@@ -228,7 +255,14 @@ def test_it_is_said(name: str) -> None:
     assert all(place in str(symmetries) for place in symmetries.all_unread)
 
 
-def test_depthwise_constants_and_softmax_of_queries_are_not_invented() -> None:
+UNUSUAL = {
+    "a softmax over queries": lambda: attention(lambda m, q, k, v: (q @ k.mT).softmax(-2) @ v),
+    "a softmax that is transposed": lambda: attention(lambda m, q, k, v: (q @ k.mT).softmax(-1).mT @ v),
+    "a sink beside the scores": lambda: attention(with_sink, sink=drawn(1, HEADS, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_nothing_is_invented(name: str) -> None:
     """`spaces` fails if a direction that is found moves the outputs."""
-    for weigh in (lambda m, q, k, v: (q @ k.mT).softmax(-2) @ v, lambda m, q, k, v: (q @ k.mT).softmax(-1).mT @ v):
-        assert spaces(lambda weigh=weigh: attention(weigh), SEQUENCE)[1] > 0
+    assert spaces(UNUSUAL[name], SEQUENCE)[1] > 0

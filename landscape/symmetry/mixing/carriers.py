@@ -48,17 +48,23 @@ def move(step: Step) -> Any:
     learned = any(is_learned(v) for v in values)
     if all(isinstance(v, Tracked) and v.opaque for v in values):
         carried = _carried(step, only) if len(values) == 1 and isinstance(only, Tracked) else None
-        for value in values if carried is None else ():
-            if isinstance(value, Tracked) and value.mark is not None and value.mark.kind == "scores":
-                lose_scores(step, value.mark)
+        _lose_all(step, values if carried is None else [])
         parts = ("slice", "select", "narrow", "index_select", "split", "split_with_sizes", "chunk", "unbind")
         origin = only.source if len(values) == 1 and isinstance(only, Tracked) and step.name not in parts else None
         results = [replace(opaque(shape, learned, carried), origin=origin) for shape in step.shapes]
         return results if isinstance(step.op, torch._ops.OpOverload) and _many(step.op) else results[0]
+    _lose_all(step, values)
     codes = {n: [_codes(step, v, values) for v in arg] if isinstance(arg, (list, tuple)) else _codes(step, arg, values)
              for n, arg in named.items()}  # fmt: skip
     moved = _moved(step, codes)
     return [Tracked(m, learned) for m in moved] if isinstance(moved, (list, tuple)) else Tracked(moved, learned)
+
+
+def _lose_all(step: Step, values: list[Any]) -> None:
+    """Scores among these values are joined to others."""
+    for value in values:
+        if isinstance(value, Tracked) and value.mark is not None and value.mark.kind == "scores":
+            lose_scores(step, value.mark)
 
 
 def _carried(step: Step, x: Tracked) -> Mark | None:
@@ -93,8 +99,13 @@ def _many(op: torch._ops.OpOverload) -> bool:
 def _codes(step: Step, value: Any, among: list[Any]) -> Tensor:
     """Codes of a value; a parameter writes along the axis of the vectors that it is joined to."""
     if isinstance(value, Leaf) and value.parameter:
-        axes = [vector_axis(v.codes) for v in among if isinstance(v, Tracked) and len(v.shape) == len(value.shape)]
-        return written(step, value, axis=next((a for a in axes if a is not None), -1)).codes
+        beside = [v for v in among if isinstance(v, Tracked) and len(v.shape) == len(value.shape)]
+        axis = next((a for v in beside if (a := vector_axis(v.codes)) is not None), -1)
+        codes = written(step, value, axis=axis).codes
+        rows = [channel(v.codes.movedim(axis, -1).reshape(-1, v.shape[axis])) for v in beside]
+        if any((own != own[0]).any() for own in rows):
+            step.store.doubt(distinct(codes), f"{step.place} joins {value.name} to vectors along several axes")
+        return codes
     return step.tracked(value).codes
 
 

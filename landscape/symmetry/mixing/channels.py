@@ -97,6 +97,7 @@ class Channels:
         passes: linear maps without a bias, behind which they are not followed either.
         unequal: sums of values after different gains.
         same: channel that is another one times a number -> that one.
+        factor: channel -> that number.
         turned: those of them that a rotary embedding adds to others.
         direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
         uses: how many operations read the channels of a call.
@@ -107,6 +108,7 @@ class Channels:
         pinned: those of them of which one use is neither a linear map nor a sum.
         contracted: products of two activations that a matrix may pass, if these channels are mixed.
         mixed: channels of the mixings that were found.
+        open_scores: products of queries and keys of which it is not known yet what reads them.
         score_biases: parameters that are added to scores.
         centred: vectors that a LayerNorm has centred -> its shift.
         readers: linear maps, each with its bias.
@@ -134,6 +136,7 @@ class Channels:
     passes: list[Pass] = field(default_factory=list)
     unequal: set[int] = field(default_factory=set)
     same: dict[int, int] = field(default_factory=dict)
+    factor: dict[int, float] = field(default_factory=dict)
     turned: set[int] = field(default_factory=set)
     direct: dict[int, set[Any]] = field(default_factory=dict)
     through: dict[int, set[Any]] = field(default_factory=dict)
@@ -146,6 +149,7 @@ class Channels:
     pinned: set[str] = field(default_factory=set)
     contracted: dict[str, list[Numbers]] = field(default_factory=dict)
     mixed: set[int] = field(default_factory=set)
+    open_scores: dict[int, tuple[Numbers, str]] = field(default_factory=dict)
     score_biases: list[Leaf] = field(default_factory=list)
     centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
     readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
@@ -230,6 +234,8 @@ class Channels:
 
     def look(self) -> None:
         """Break what a pinned parameter writes or reads; give up sums of two linear maps of one value."""
+        for channels, place in self.open_scores.values():
+            self.lose(channels, f"products of {place} are read")
         for entry in self.entries:
             if entry.name in self.pinned:
                 self.break_(entry.channels, f"{entry.name} is also used in another way")

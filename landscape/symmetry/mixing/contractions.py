@@ -90,7 +90,9 @@ def _contracted(step: Step, a: Codes, b: Codes) -> Any:
         step.store.break_(channels, f"{step.place} reads it after a gain", constants=True)
     step.store.link(left.reshape(-1), right.reshape(-1), dual=True)
     value: Tracked = step.nothing()
-    return replace(value, mark=Mark("scores", cols, rows, "" if gained else step.place))
+    number = len(step.store.calls) + len(step.store.links)  # links have just grown
+    step.store.open_scores[number] = (np.unique(channels), step.place)
+    return replace(value, mark=Mark("scores", cols, rows, "" if gained else step.place, number))
 
 
 def _batch(lead: torch.Size) -> Tensor:

@@ -63,7 +63,11 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
     own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))
     first = own[0]
     fits = gain.shape.numel() == len(first) and (own == first).all() and bool((first >= 0).all())
-    if not fits or any(step.store.normed[c] or c in step.store.gain for c in first.tolist()):
+    if not fits:
+        for channels in (own.reshape(-1), out):
+            step.store.doubt(channels, f"{step.place} multiplies some by one number")
+        return step.nothing()
+    if any(step.store.normed[c] or c in step.store.gain for c in first.tolist()):
         step.breaks(x, reason=f"{step.place} multiplies each by its own number")
         step.store.stiffen(out)
         return step.result(vectors(step.shape, out, axis))

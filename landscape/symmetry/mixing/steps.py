@@ -132,6 +132,7 @@ def taken_by_softmax(step: Step, mark: Mark) -> None:
 
 def ends_in_kept(step: Step, mark: Mark) -> None:
     """Nothing but a matrix between the two sides passes what reads these scores."""
+    step.store.open_scores.pop(mark.number, None)
     for codes in (mark.codes, mark.others):
         if codes is not None:
             step.store.fixed.update(distinct(codes).tolist())
@@ -142,6 +143,7 @@ def ends_in_kept(step: Step, mark: Mark) -> None:
 
 def lose_scores(step: Step, mark: Mark) -> None:
     """Scores are read in a way that nobody has worked out."""
+    step.store.open_scores.pop(mark.number, None)
     for codes in (mark.codes, mark.others):
         if codes is not None:
             step.store.lose(distinct(codes), f"{step.place} reads products with it")

@@ -160,7 +160,10 @@ def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
         return step.unread()
     own, other = ([step.store.same.get(c, c) for c in side] for side in pairs.T.tolist())
     partner = dict(zip(own, other, strict=True))
-    if len(partner) < len(own) or any(partner.get(q) != p or p == q for p, q in partner.items()):
+    # p cos - q sin and q cos + p sin: what is added must have opposite signs.
+    factor = {p: step.store.factor.get(c, 1.0) for p, c in zip(own, pairs[:, 1].tolist(), strict=True)}
+    turns = all(partner.get(q) == p != q and factor[p] == -factor[q] for p, q in partner.items())
+    if len(partner) < len(own) or not turns:
         step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
         return step.nothing()
     step.store.partner.update(partner)
@@ -232,6 +235,9 @@ def times(step: Step, x: Tracked, factor: float) -> Any:
     total = step.store.fresh(len(kinds), step.where)
     step.store.sum(total, (kinds,), (factor,))
     step.store.same.update(zip(total.tolist(), kinds.tolist(), strict=True))
+    step.store.factor.update(
+        (t, factor * step.store.factor.get(c, 1.0)) for t, c in zip(total.tolist(), kinds.tolist(), strict=True)
+    )
     numbers = (x.codes >> 32 << 32) + torch.from_numpy(total[np.searchsorted(kinds, own)])
     return Tracked(numbers, x.learned)
 

@@ -26,17 +26,19 @@ class Mark:
             them, which sums to one).
         codes: of the channels, or of what changes along the last axis of the scores, (..., n, h).
         others: of what changes along the axis before it.
-        place: the call that gave the scores.
+        place: the call that gave the scores, if a matrix may pass them.
+        number: of the scores.
     """
 
     kind: str
     codes: Codes | None = None
     others: Codes | None = None
     place: str = ""
+    number: int = -1
 
     def swapped(self) -> "Mark":
         """Of the scores with their last two axes swapped."""
-        return Mark(self.kind, self.others, self.codes, self.place)
+        return Mark(self.kind, self.others, self.codes, self.place, self.number)
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,6 +83,8 @@ def _output(store: Channels, results: list[Any]) -> None:
         for codes in () if value.mark is None else (value.mark.codes, value.mark.others):
             if codes is not None:
                 store.fixed.update(distinct(codes).tolist())
+        if value.mark is not None:
+            store.open_scores.pop(value.mark.number, None)
         if value.mark is not None and value.mark.place:
             both = [distinct(codes) for codes in (value.mark.codes, value.mark.others) if codes is not None]
             store.contracted.setdefault(value.mark.place, []).extend(both)
