@@ -204,8 +204,7 @@ def masked(step: Step) -> Any:
     others = [v for v in step.values() if v not in scores]
     if len(scores) == 1 and not any(is_learned(v) for v in others) and scores[0].shape == step.shape:
         return replace(step.nothing(), mark=scores[0].mark)
-    for value in scores:
-        lose_scores(step, value.mark)
+    _lose_all(step, scores)
     whole = [v for v in others if isinstance(v, Tracked) and not v.opaque]
     if len(whole) == 1 and not scores and sum(is_learned(v) for v in others) == 1:
         # What is left of a channel keeps its constant, which the softmax behind a mask by a large negative number ignores.
