@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from landscape.curvature.engine import Engine
 from landscape.curvature.reverse_mode import grad, vjp
 from landscape.errors import is_exhausted
+from landscape.linalg.small_matrices import eigh_each
 from landscape.machine.arithmetic import exact_math
 from landscape.network.batches import Batch
 
@@ -64,7 +65,7 @@ def _output_curvature(
             z = torch.zeros_like(output).reshape(len(output), count)
             z[:, k] = 1.0
             columns.append(vjp(slope, {"output": point}, {"output": z.reshape(output.shape)})["output"].flatten(1))
-    values, vectors = torch.linalg.eigh(torch.stack(columns, 2).double())
+    values, vectors = eigh_each(torch.stack(columns, 2))
     return values, vectors.mT.to(output.dtype).reshape(len(output), count, *output.shape[1:])
 
 

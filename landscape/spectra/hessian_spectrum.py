@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from landscape import linalg
+from landscape.linalg.small_matrices import eigh
 from landscape.machine.memory import Basis
 from landscape.objective import Objective
 from landscape.results import Eigenpairs, SpectralDensity
@@ -110,7 +110,7 @@ def spectrum(
 
     def keep(run: linalg.KrylovBasis) -> None:
         if not starts:
-            _, vectors = np.linalg.eigh(run.projection[: run.size, : run.size])
+            _, vectors = eigh(run.projection[: run.size, : run.size])
             ends = sorted({*range(min(k, run.size)), *range(max(0, run.size - k), run.size)})
             starts.append(run.combine(vectors[:, ends].T))
 

@@ -13,6 +13,7 @@ from landscape.curvature.method import Method, takes_images
 from landscape.curvature.pairs.sample_sizes import Sizes
 from landscape.curvature.reverse_mode import grad, vjp
 from landscape.errors import is_exhausted
+from landscape.linalg.small_matrices import eigh_each
 from landscape.network.batches import Batch
 from landscape.network.losses.mean_loss import MeanLoss
 
@@ -208,5 +209,5 @@ def _dense(bend: Callable[[Tensor], Tensor], output: Tensor, residual: Tensor, d
         z = torch.zeros(len(output), count, dtype=dtype, device=output.device)
         z[:, k] = 1.0
         columns.append(bend(z.view(output.shape)).flatten(1))
-    values, vectors = torch.linalg.eigh(torch.stack(columns, 2).double())
+    values, vectors = eigh_each(torch.stack(columns, 2))
     return Factors("dense", output, residual, values, 1, vectors.mT.reshape(len(output), count, *output.shape[1:]))

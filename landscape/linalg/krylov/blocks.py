@@ -12,6 +12,7 @@ from landscape.errors import UsageError
 from landscape.linalg.krylov.lanczos import KrylovBasis
 from landscape.linalg.probes import default_generator
 from landscape.linalg.products import MatVec, Products
+from landscape.linalg.small_matrices import eigh
 from landscape.machine import progress
 from landscape.results import Estimate
 
@@ -113,7 +114,7 @@ class _Run:
             return Estimate(value, residual, "residual", self.count, done, reason)
         beta = self.basis.absorb(product)
         m = self.basis.size
-        values, vectors = np.linalg.eigh(self.basis.projection[:m, :m])
+        values, vectors = eigh(self.basis.projection[:m, :m])
         last = beta * abs(vectors[-1, -1])
         if last <= max(self.tol * np.abs(values).max(), noise) or m >= min(self.size, _LONGEST):
             v = self.basis.combine(vectors[:, -1])

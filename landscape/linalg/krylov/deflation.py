@@ -13,6 +13,7 @@ from landscape.errors import UsageError
 from landscape.linalg.krylov.lanczos import KrylovBasis
 from landscape.linalg.probes import default_generator, random_rows
 from landscape.linalg.products import MatVec, Products, gram
+from landscape.linalg.small_matrices import eigvalsh
 from landscape.linalg.vector_store import Place
 from landscape.machine import progress
 from landscape.results import Estimate
@@ -179,7 +180,7 @@ def _deflate(
     while krylov.size < longest and not krylov.exhausted:
         krylov.absorb(products(krylov.next_row)[0])
         m = krylov.size
-        values = np.linalg.eigvalsh(krylov.projection[:m, :m])
+        values = eigvalsh(krylov.projection[:m, :m])
         before, captured = captured, float(np.square(values).sum())
         # A probe's variance is 2 ||R||_F^2, so a step that reduces ||R||_F^2 by d saves 2 d (1.96 / goal)^2 probes.
         saved = 2 * (captured - before) * (1.96 / (relative_error * size)) ** 2 if size else math.inf

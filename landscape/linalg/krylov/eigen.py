@@ -11,6 +11,7 @@ from landscape.errors import UsageError
 from landscape.linalg.krylov.lanczos import KrylovBasis, vectors_of
 from landscape.linalg.probes import default_generator
 from landscape.linalg.products import MatVec, Products, gram, inner_products, norm, rotate_rows
+from landscape.linalg.small_matrices import eigh
 from landscape.linalg.vector_store import Place, orthonormal_rows
 from landscape.machine import progress
 from landscape.results import Eigenpairs
@@ -134,7 +135,7 @@ def _dense(products: Products, high: int, low: int) -> tuple[Float[Tensor, "k P"
     """Wanted eigenvectors from the dense matrix, and max |λ|; correct for any multiplicity."""
     eye = torch.eye(products.dim, dtype=products.dtype, device=products.device)
     matrix = products(eye).double().cpu().numpy()
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    values, vectors = eigh((matrix + matrix.T) / 2)
     chosen = np.array(vectors[:, _ends(len(values), high, low)].T, order="C")
     return torch.from_numpy(chosen).to(device=products.device, dtype=products.dtype), float(np.abs(values).max())
 
@@ -148,7 +149,7 @@ def _rayleigh_ritz(products: Products, rows: Float[Tensor, "k P"]) -> tuple[np.n
     """Rotate orthonormal rows in place to Ritz vectors by new products; returns values, true residual norms, residuals."""
     images = products(rows)
     small = gram(rows, images)
-    values, turn = np.linalg.eigh((small + small.T) / 2)
+    values, turn = eigh((small + small.T) / 2)
     values, turn = values[::-1].copy(), turn[:, ::-1]
     images = images.clone()
     rotate_rows(rows, turn)
@@ -258,7 +259,7 @@ class ThickRestart:
         """One product, after a thick restart if the basis is full."""
         krylov = self.krylov
         if krylov.size == self.size:
-            values, turn = np.linalg.eigh(krylov.projection[: krylov.size, : krylov.size])
+            values, turn = eigh(krylov.projection[: krylov.size, : krylov.size])
             # A third of the free rows is kept with the wanted ones: few restarts, yet space for new directions (a heuristic).
             spare = (self.size - self.wanted) // 3
             more = spare * self.high // self.wanted
@@ -269,7 +270,7 @@ class ThickRestart:
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Wanted Ritz values and the recurrence's estimates of their residuals."""
         size = self.krylov.size
-        values, turn = np.linalg.eigh(self.krylov.projection[:size, :size])
+        values, turn = eigh(self.krylov.projection[:size, :size])
         self.scale = max(self.scale, float(np.abs(values).max()))
         ends = _ends(size, self.high, self.low)
         return values[ends], self.krylov.beta * np.abs(turn[-1, ends])
@@ -289,7 +290,7 @@ class ThickRestart:
     def compress(self) -> None:
         """Reduce the basis to the wanted Ritz vectors."""
         size = self.krylov.size
-        values, turn = np.linalg.eigh(self.krylov.projection[:size, :size])
+        values, turn = eigh(self.krylov.projection[:size, :size])
         ends = _ends(size, self.high, self.low)
         self.krylov.restart(turn[:, ends], values[ends])
 

@@ -12,6 +12,7 @@ from landscape.linalg.maximisation.ascent import vertex_ascent
 from landscape.linalg.maximisation.bookkeeping import Search
 from landscape.linalg.maximisation.regions import Region
 from landscape.linalg.products import column_chunks, gram
+from landscape.linalg.small_matrices import eigh
 
 # Climbs without improvement before the search ends, and climbs in all. On thirty small networks a random start reached the
 # basin of the best corner one time in six to always, and a start from the model more often. Eight climbs without improvement,
@@ -76,7 +77,7 @@ class Secants:
             return
         changes = self._changes[:size]
         crossed = gram(self._corners[:size], changes)
-        values, vectors = np.linalg.eigh((crossed + crossed.T) / 2)
+        values, vectors = eigh((crossed + crossed.T) / 2)
         # Smaller eigenvalues are rounding error, which the division by them would amplify.
         kept = values > np.sqrt(torch.finfo(changes.dtype).eps) * np.abs(values).max()
         if not kept.any():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from landscape.errors import MismatchError, NumericalError, UsageError
 from landscape.linalg.products import column_chunks
+from landscape.linalg.small_matrices import eigh
 from landscape.machine import progress
 from landscape.objective import Objective
 from landscape.results import Track
@@ -66,7 +67,7 @@ def trajectory_directions(
     if k < 1:
         raise UsageError(f"expected at least 1 direction, found {k}")
     theta = objective.theta
-    values, vectors = np.linalg.eigh(gram(theta, points, memory=memory))
+    values, vectors = eigh(gram(theta, points, memory=memory))
     values, vectors = values[::-1], vectors[:, ::-1]
     if len(points) < k or not values[k - 1] > _INDEPENDENT * values[0]:
         raise UsageError(

@@ -9,6 +9,7 @@ from torch import Tensor
 from landscape import linalg
 from landscape.errors import NumericalError, UsageError
 from landscape.linalg.products import gram
+from landscape.linalg.small_matrices import eigh, eigvalsh
 from landscape.objective import Objective
 from landscape.results import Estimate, RandomAxes, RandomAxis
 from landscape.spectra import eigenpairs
@@ -113,6 +114,6 @@ def _expected(part: Objective, squares: Tensor, random: torch.Generator) -> tupl
 
 def _lowest(surface: np.ndarray, lengths: np.ndarray) -> float:
     """The smallest v^T H v / v^T v over the span of the axes: the smallest eigenvalue of their whitened curvature."""
-    sizes, basis = np.linalg.eigh(lengths)
+    sizes, basis = eigh(lengths)
     white = basis / np.sqrt(sizes)
-    return float(np.linalg.eigvalsh(white.T @ ((surface + surface.T) / 2) @ white)[0])
+    return float(eigvalsh(white.T @ ((surface + surface.T) / 2) @ white)[0])
