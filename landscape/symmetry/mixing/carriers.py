@@ -1,4 +1,4 @@
-"""Rules for operations that carry channels on as they are: copies, moves, padding, and the softmax of attention."""
+"""Rules for operations that carry channels on as they are: copies, moves, padding, pooling; and for those that end them."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,8 +8,18 @@ from torch import Tensor
 
 from landscape.symmetry.graph_calls import Leaf, values_in
 from landscape.symmetry.mixing.channels import Taken
-from landscape.symmetry.mixing.steps import Step, ends_in_kept, is_learned, lose_scores, rule, taken_by_softmax, written
+from landscape.symmetry.mixing.steps import (
+    Step,
+    axis_of,
+    ends_in_kept,
+    is_learned,
+    lose_scores,
+    rule,
+    taken_by_softmax,
+    written,
+)
 from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, columns, distinct, opaque, vector_axis, vectors
+from landscape.symmetry.operation_kinds import AVERAGES, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.weightless_rules import MOVES
 
 _HIDES = -1e4  # scores below it have no weight in a softmax
@@ -214,3 +224,44 @@ def masked(step: Step) -> Any:
             step.store.lose(distinct(whole[0].codes), f"{step.place} replaces a part of it")
         return Tracked(whole[0].codes.expand(step.shape))
     return step.nonlinear()
+
+
+@rule(*INERT, *RECTIFYING)
+def activation(step: Step) -> Any:
+    """Nothing but a factor passes."""
+    return step.nonlinear()
+
+
+@rule(*SHAPE_ONLY)
+def of_the_shape(step: Step) -> Any:
+    """A value that depends on the shape of the input alone."""
+    return step.nothing(learned=False)
+
+
+@rule(*AVERAGES)
+def average(step: Step) -> Any:
+    """The same channels; constants are not followed, because of padding."""
+    return _pooled(step, constants=False)
+
+
+@rule(*MAXIMA)
+def maximum(step: Step) -> Any:
+    """A constant passes, a matrix does not."""
+    step.breaks(step.first, constants=True)
+    return _pooled(step, constants=True)
+
+
+def _pooled(step: Step, *, constants: bool) -> Any:
+    """The same channels, in new vectors."""
+    x = step.tracked(step.first)
+    if x.opaque:
+        return step.nothing()
+    axis = axis_of(x.codes)
+    codes = x.codes.movedim(axis, -1)
+    found = columns(step.store, codes, step.place)
+    own = channel(codes.reshape(-1, codes.shape[-1]))[0]
+    if len(found) != 1 or (own < 0).any() or len(step.shape) != len(x.shape):
+        return step.unread()
+    if not constants:
+        step.store.lose(own, f"{step.place} takes its mean, perhaps with zeros around it")
+    return step.result(vectors(step.shape, own, axis))

@@ -8,7 +8,7 @@ import torch
 
 from landscape.network.graph import Graph
 from landscape.symmetry.graph_calls import Leaf, walk
-from landscape.symmetry.mixing import carriers, contractions, kinds, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
+from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
 from landscape.symmetry.mixing.mixtures import Shift
 from landscape.symmetry.mixing.steps import RULES, Step, settle
