@@ -68,7 +68,7 @@ def found_symmetries(objective: Objective) -> FoundSymmetries:
         return FoundSymmetries(reason=found)
     inside, whole = _counts(found[0]), _counts(found[1])
     across = {family: n - inside.get(family, 0) for family, n in whole.items() if n > inside.get(family, 0)}
-    return FoundSymmetries(inside, (*found[0].unread, *found[0].unread_factors), across=across)
+    return FoundSymmetries(inside, found[0].all_unread, across=across)
 
 
 def _counts(found: Symmetries) -> dict[str, int]:
@@ -116,7 +116,13 @@ def with_means_of_batchnorm(objective: Objective) -> tuple[Family, ...]:
     There the shift changes by a fixed multiple of the gain, so that the change of the weights is linear.
     """
     found = whole_symmetries(objective)
-    others = found is None or found.centrings or found.unread or any(trade.family == "bias" for trade in found.trades)
+    others = (
+        found is None
+        or found.centrings
+        or found.unread
+        or found.unread_constants
+        or any(trade.family == "bias" for trade in found.trades)
+    )
     return () if others else ("bias",)
 
 

@@ -16,5 +16,7 @@ FAMILIES: dict[Family, str] = {
 }
 # Those that multiply every weight by a factor.
 FACTORS: tuple[Family, ...] = ("layer", "node", "norm-out", "norm-in")
+# Those that add a constant.
+CONSTANTS: tuple[Family, ...] = ("shift", "bias")
 
 assert set(FAMILIES) == set(get_args(Family))

@@ -1,12 +1,13 @@
 """Rules for operations without weights that preserve scales."""
 
+import math
 import re
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from landscape.symmetry.calls import Call, rule
+from landscape.symmetry.calls import Call, fixed, rule
 from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.operation_kinds import AVERAGES, MAXIMA
 from landscape.symmetry.scale_variables import PINNED, ZERO
@@ -51,6 +52,35 @@ def clamp(call: Call) -> Any:
     return call.ids(call.first)
 
 
+@rule("gt", "ge", "lt", "le", "eq", "ne", "sign", "sgn")
+def comparison(call: Call) -> Any:
+    """With 0, or of values that share a scale: the answer is the same at every scale."""
+    other = call.args.get("other", 0)
+    if isinstance(other, (Tensor, Leaf)):
+        call.variables.equate(call.ids(call.first), call.ids(other), f"{call.place} compares it to a value of fixed scale")
+    elif other != 0:
+        return call.unknown()
+    return fixed(call.shape)
+
+
+@rule("where", "masked_fill")
+def choice(call: Call) -> Any:
+    """Values chosen among two that share a scale; minus infinity and 0 have every scale."""
+    chosen, rest = ("self", "other") if call.name == "where" else ("self", "value")
+    if not {chosen, rest} <= call.args.keys():
+        return call.unknown()
+    sides = []
+    for value in (call.args[chosen], call.args[rest]):
+        if isinstance(value, (int, float)):
+            sides.append(torch.tensor(ZERO if value in (0, math.inf, -math.inf) else PINNED))
+        else:
+            sides.append(call.ids(value))
+    a, b = sides
+    call.variables.equate(a, b, f"{call.place} joins it to a value of fixed scale")
+    a, b = a.expand(call.shape), b.expand(call.shape)
+    return torch.where(a == ZERO, b, a) if bool((a == ZERO).any()) else a
+
+
 # Sums, means and maxima over axes.
 
 
@@ -84,6 +114,8 @@ def join(call: Call) -> Any:
     """A sum needs the same scale on both sides; a residual stream shares it."""
     a, b = call.args["self"], call.args["other"]
     if isinstance(b, (int, float)) and b != 0:
+        if isinstance(a, Tensor):
+            call.variables.note(a, place=call.place)  # a bias and this number may scale together
         return call.unknown(f"{call.place} adds a constant")
     a, b = call.ids(a), call.ids(b) if isinstance(b, (Tensor, Leaf)) else torch.tensor(ZERO)
     call.variables.equate(a, b, f"{call.place} joins it to a value of fixed scale")
@@ -115,6 +147,7 @@ def product(call: Call) -> Any:
 def _gain(call: Call, x: Tensor, gain: Leaf) -> Any:
     """Elementwise multiplication by a parameter, as in a hand-written normalisation layer."""
     if gain.shape.numel() == 1:
+        call.variables.note(x, place=call.place)  # it may take up a factor that all of them share
         call.pin(gain)
         return x.expand(call.shape)
     ndim = len(call.shape)
@@ -130,6 +163,9 @@ def quotient(call: Call) -> Any:
     """Division by a number or a fixed value keeps the scale."""
     if call.args.get("rounding_mode") is not None:
         return call.unknown()
+    top, bottom = call.args["self"], call.args["other"]
+    if isinstance(top, Tensor) and (isinstance(bottom, Tensor) or (isinstance(bottom, Leaf) and bottom.parameter)):
+        call.variables.note(*(v for v in (top, bottom) if isinstance(v, Tensor)), place=call.place)  # a common factor cancels
     call.pin(call.args["other"], reason=f"{call.place} divides by it")
     return call.ids(call.args["self"]).expand(call.shape)
 

@@ -90,9 +90,6 @@ SAID: dict[str, Callable[[], nn.Module]] = {
     "squared relu": lambda: Net(lambda m, x: m.b(torch.relu(m.a(x)) ** 2).mean(1), a=linear(6, 5), b=linear(5, 3)),
     "exp": lambda: Net(lambda m, x: torch.tanh(m.b(torch.exp(m.a(x)))).mean(1), a=linear(6, 5), b=linear(5, 3)),
     "sine": lambda: Net(lambda m, x: m.b(torch.sin(m.a(x))).mean(1), a=linear(6, 5), b=linear(5, 3)),
-    "learned mask": lambda: Net(
-        masked, q=linear(6, 6), k=linear(6, 6), v=linear(6, 6), h=linear(6, 3), mask=nn.Parameter(torch.randn(5, 5))
-    ),
     "low rank beside a trained base": lambda: Net(
         lambda m, x: m.h(torch.tanh(m.w(x) + m.b(m.a(x)))).mean(1),
         w=linear(6, 5), a=linear(6, 2), b=linear(2, 5), h=linear(5, 3),
@@ -127,6 +124,16 @@ def test_what_is_not_worked_out_is_said(name: str) -> None:
         mark = mark_of(MEASURES[measure], objective)
         assert mark["unknown"], measure
     assert not mark_of(MEASURES["output_curvature"], objective)["unknown"]
+
+
+def test_a_constant_in_each_row_of_a_learned_mask_is_found() -> None:
+    torch.manual_seed(0)
+    mask = nn.Parameter(torch.randn(5, 5))
+    model = Net(masked, q=linear(6, 6), k=linear(6, 6), v=linear(6, 6), h=linear(6, 3), mask=mask).double()
+    symmetries = find_symmetries(model, torch.randn(2, 5, 6).double())
+    assert not symmetries.all_unread
+    found = next(shift for shift in symmetries.shifts if "mask" in shift.rows)
+    assert torch.equal(found.rows["mask"].sort()[0], torch.arange(25).view(5, 5))
 
 
 def test_log_probabilities_ignore_a_constant_whatever_the_loss() -> None:

@@ -117,6 +117,8 @@ HOMOGENEOUS = {
     "gate": lambda h: h * torch.ones(4).sigmoid(),
     "double and back": lambda h: h.double().to(h.dtype),
     "no-grad": lambda h: h.detach(),
+    "sign, which takes it away": lambda h: h.sign(),
+    "by comparison": lambda h: torch.where(h > 0, h, 0.0) - h * (h < 0),
     "slot": lambda h: torch.cat([h[:, :1] * 2, h[:, 1:]], 1),
     "cumsum of copies": lambda h: h[:, None].cumsum(1)[:, 0],
 }
@@ -128,7 +130,6 @@ NOT_HOMOGENEOUS = {
     "softmax": lambda h: h.softmax(1),
     "power": lambda h: h**2,
     "round": lambda h: h.round(),
-    "sign": lambda h: h.sign(),
     "elu": F.elu,
     "normalize": lambda h: F.normalize(h),
     "reciprocal": lambda h: 1 / (1 + h.abs()),

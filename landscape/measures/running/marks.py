@@ -11,7 +11,7 @@ from landscape.measures.registry import MEASURES, Measure
 from landscape.measures.traced_network import symmetries_for
 from landscape.network.losses.model_loss import ModelLoss
 from landscape.objective import Objective
-from landscape.symmetry.families import FACTORS, FAMILIES, Family
+from landscape.symmetry.families import CONSTANTS, FACTORS, FAMILIES, Family
 
 
 class Mark(TypedDict):
@@ -51,8 +51,8 @@ def mark_of(measure: Measure, objective: Objective, *, trace: bool = True) -> Ma
     hidden: tuple[Family, ...] = ()
     if symmetries is None or symmetries.unread:
         hidden = tuple(FAMILIES)
-    elif symmetries.unread_factors:
-        hidden = FACTORS
+    else:
+        hidden = (*(FACTORS if symmetries.unread_factors else ()), *(CONSTANTS if symmetries.unread_constants else ()))
     return Mark(
         invariant_to=claimed,
         fakeable_by=fakeable_by,

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.symmetry.graph_calls import Leaf
-from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader, Trade
 
 Numbers = Int[np.ndarray, " n"]
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -51,6 +51,16 @@ class Sum:
 
 
 @dataclass(frozen=True, eq=False)
+class Pass:
+    """Channels that a linear map without a bias reads, and those that it writes; `after` as many sums as there were."""
+
+    part: Numbers
+    total: Numbers
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
 class Taken:
     """Channels into which a constant may be added, because what reads them takes it away.
 
@@ -81,8 +91,13 @@ class Channels:
         normal: channels that a normalization gives.
         partner: channel -> the one that a rotary embedding turns it with.
         fixed: channels to which no constant may be added.
+        lost: channel -> the place behind which constants are not followed.
+        hidden: places where constants may pass that are in no channel.
+        trades: those that a single call shows.
+        passes: linear maps without a bias, behind which they are not followed either.
         unequal: sums of values after different gains.
         same: channel that is another one times a number -> that one.
+        factor: channel -> that number.
         turned: those of them that a rotary embedding adds to others.
         direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
         uses: how many operations read the channels of a call.
@@ -91,7 +106,10 @@ class Channels:
         shared: parameters that several calls use.
         even_gains: parameters of which all elements are equal.
         pinned: those of them of which one use is neither a linear map nor a sum.
-        contracted: products of two activations that a matrix may pass.
+        contracted: products of two activations that a matrix may pass, if these channels are mixed.
+        mixed: channels of the mixings that were found.
+        open_scores: products of queries and keys of which it is not known yet what reads them.
+        score_biases: parameters that are added to scores.
         centred: vectors that a LayerNorm has centred -> its shift.
         readers: linear maps, each with its bias.
         means: BatchNorms with a running mean and a shift.
@@ -112,8 +130,13 @@ class Channels:
     sums: list[Sum] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     fixed: set[int] = field(default_factory=set)
+    lost: dict[int, str] = field(default_factory=dict)
+    hidden: dict[str, None] = field(default_factory=dict)
+    trades: list[Trade] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
     unequal: set[int] = field(default_factory=set)
     same: dict[int, int] = field(default_factory=dict)
+    factor: dict[int, float] = field(default_factory=dict)
     turned: set[int] = field(default_factory=set)
     direct: dict[int, set[Any]] = field(default_factory=dict)
     through: dict[int, set[Any]] = field(default_factory=dict)
@@ -124,7 +147,10 @@ class Channels:
     shared: frozenset[str] = frozenset()
     even_gains: frozenset[str] = frozenset()
     pinned: set[str] = field(default_factory=set)
-    contracted: set[str] = field(default_factory=set)
+    contracted: dict[str, list[Numbers]] = field(default_factory=dict)
+    mixed: set[int] = field(default_factory=set)
+    open_scores: dict[int, tuple[Numbers, str]] = field(default_factory=dict)
+    score_biases: list[Leaf] = field(default_factory=list)
     centred: dict[tuple[int, ...], Leaf | None] = field(default_factory=dict)
     readers: list[tuple[Entry, Leaf | None]] = field(default_factory=list)
     means: list[BatchNormMean] = field(default_factory=list)
@@ -171,6 +197,12 @@ class Channels:
         pairs = np.stack([self.key[channels], np.unique(labels, return_inverse=True)[1].reshape(-1)], 1)
         self.key[channels] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + self._newest() + 1
 
+    def apart(self, channels: Numbers) -> None:
+        """An operation uses these channels alike, and no others: they are not mixed with those that it does not use."""
+        own = np.unique(channels[channels >= 0])
+        if len(own):
+            self.key[own] = np.unique(self.key[own], return_inverse=True)[1].reshape(-1) + self._newest() + 1
+
     def sum(self, total: Numbers, parts: Sequence[Numbers], factors: Sequence[float]) -> None:
         """`total` is the sum of the parts times these factors, and mixed as they are."""
         for part in parts:
@@ -194,8 +226,16 @@ class Channels:
         self.direct[own] = set().union(*(self.direct.get(c, set()) for c in calls))
         self.through[own] = set().union(*(self.through.get(c, set()) for c in calls))
 
+    def weigh(self, total: Numbers, by: Any) -> None:
+        """`total` is an average: a linear map of the same average of what the averaged values are linear maps of."""
+        call = int(self.call[total[0]])
+        for known in (self.direct, self.through):
+            known[call] = {(by, value) for value in known.get(call, ())}
+
     def look(self) -> None:
         """Break what a pinned parameter writes or reads; give up sums of two linear maps of one value."""
+        for channels, place in self.open_scores.values():
+            self.lose(channels, f"products of {place} are read")
         for entry in self.entries:
             if entry.name in self.pinned:
                 self.break_(entry.channels, f"{entry.name} is also used in another way")
@@ -214,7 +254,25 @@ class Channels:
         """Nobody has worked out whether these channels can be mixed."""
         for c in np.unique(channels[channels >= 0]).tolist():
             self.doubtful[c] = self.doubtful[c] or reason
-            self.fixed.add(c)
+        self.lose(channels, reason)
+
+    def lose(self, channels: Numbers, reason: str) -> None:
+        """Constants in these channels are not followed any further."""
+        for c in np.unique(channels[channels >= 0]).tolist():
+            self.lost.setdefault(c, reason)
+
+    def hide(self, reason: str) -> None:
+        """A constant may be taken away here, which is not looked for."""
+        self.hidden[reason] = None
+
+    def goes_through(self, channels: Numbers, call: int, reason: str) -> None:
+        """Constants in these channels go through the linear map of this call, which has no bias to take them away."""
+        self.passes.append(Pass(np.unique(channels), np.flatnonzero(self.call == call), len(self.sums), reason))
+
+    @property
+    def stopped(self) -> set[int]:
+        """Channels in which constants are not followed, though they might pass."""
+        return {*self.lost, *(c for passed in self.passes for c in passed.part.tolist())}
 
     def stiffen(self, channels: Numbers) -> None:
         """No matrix can be written into these channels."""
@@ -224,6 +282,22 @@ class Channels:
     def give_up(self, reason: str) -> None:
         """Something of the network is not read."""
         self.unread[reason] = None
+
+
+def calls_of(store: Channels) -> dict[str, set[int]]:
+    """The calls that use each parameter; calls that use other elements of it than all others count as one."""
+    uses: dict[str, dict[int, list[Entry]]] = {}
+    for entry in store.entries:
+        uses.setdefault(entry.name, {}).setdefault(entry.call, []).append(entry)
+    return {name: set(own) if _overlap(own) else {min(own)} for name, own in uses.items()}
+
+
+def _overlap(uses: dict[int, list[Entry]]) -> bool:
+    """Whether two calls use the same element of a parameter."""
+    if len(uses) < 2:
+        return False
+    elements = [np.unique(np.concatenate([e.index.numpy().reshape(-1) for e in own])) for own in uses.values()]
+    return sum(map(len, elements)) > len(np.unique(np.concatenate(elements)))
 
 
 def signatures(channels: Numbers, places: np.ndarray) -> tuple[Numbers, np.ndarray]:

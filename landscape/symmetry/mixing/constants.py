@@ -1,17 +1,18 @@
 """Draw the shifts and the trades of biases from what is recorded of a network's channels."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from landscape.symmetry.mixing.channels import Channels, Entry, Numbers
+from landscape.symmetry.mixing.channels import Channels, Entry, Numbers, Pass
 from landscape.symmetry.mixing.mixtures import Centring, Shift, Trade
 
 # What takes away any constant, and what only the same one in all channels of a vector.
 _ANY = ("bias", "mean", "softmax")
-_UNIFORM = ("layer norm", "classes", "outputs")
+UNIFORM = ("layer norm", "classes", "outputs")
 # Factors of sums are numbers such as 1, -1 or 1/3; smaller ones are rounding.
 _ROUNDING = 1e-9
 
@@ -19,26 +20,37 @@ _ROUNDING = 1e-9
 def shifts_of(store: Channels, calls: dict[str, set[int]]) -> tuple[Shift, ...]:
     """Constants, the same in all channels, that the mean of a LayerNorm takes away, or the loss from the outputs."""
     ignored = _ignored(store)
-    once = _once(calls)
+    single_use = once(calls)
     found = []
     for outputs in (False, True):
         rows: dict[str, torch.Tensor] = {}
         for vector in _vectors(store, outputs):
             for entry in store.entries:
                 whole = len(entry.channels) == len(vector) and set(entry.channels.tolist()) == set(vector.tolist())
-                if whole and not entry.reads and entry.name in once - store.held and all(ignored[c] for c in vector.tolist()):
-                    rows[entry.name] = entry.index
+                free = not entry.reads and entry.name in single_use - store.held
+                taken = whole and free and all(ignored[c] for c in vector.tolist())
+                if taken and not _put(rows, entry.name, entry.index):
+                    found.append(Shift(f"{entry.name}: a constant in each row", {entry.name: entry.index}, True, outputs))
         if rows:
             what = "all outputs by one number, if the loss ignores that" if outputs else "what only LayerNorms read"
             found.append(Shift(f"{_listed(rows)}: {what}", rows, uniform=True, outputs=outputs))
     return tuple(found)
 
 
+def _put(rows: dict[str, torch.Tensor], name: str, index: torch.Tensor) -> bool:
+    """Add rows of a parameter of which other elements may be there already; False where those have another length."""
+    if name in rows and rows[name].shape[1] != index.shape[1]:
+        return False
+    rows[name] = index if name not in rows else torch.cat([rows[name], index])
+    return True
+
+
 def _ignored(store: Channels) -> list[bool]:
     """For each channel, whether all that reads it takes a constant away, if all channels of its vector have the same one."""
-    ignored = [c not in store.fixed for c in range(len(store.key))]
+    closed = store.fixed | store.stopped
+    ignored = [c not in closed for c in range(len(store.key))]
     for taken in store.taken:
-        if taken.by not in _UNIFORM:
+        if taken.by not in UNIFORM:
             for c in taken.channels.tolist():
                 ignored[c] = False
     for total in reversed(store.sums):
@@ -50,7 +62,7 @@ def _ignored(store: Channels) -> list[bool]:
 
 def _vectors(store: Channels, outputs: bool) -> Iterator[Numbers]:
     """Whole vectors that a LayerNorm, or the loss, reads, and those that they are sums of."""
-    front = [t.channels for t in store.taken if t.by in _UNIFORM and (t.by == "outputs") == outputs]
+    front = [t.channels for t in store.taken if t.by in UNIFORM and (t.by == "outputs") == outputs]
     parts = {tuple(total.total.tolist()): total.parts for total in store.sums}
     seen: set[tuple[int, ...]] = set()
     while front:
@@ -64,7 +76,7 @@ def _vectors(store: Channels, outputs: bool) -> Iterator[Numbers]:
 
 def centrings_of(store: Channels, calls: dict[str, set[int]]) -> tuple[tuple[Shift, ...], tuple[Centring, ...]]:
     """Weights that read only what a LayerNorm has centred; without gain and shift their symmetry is a plain shift."""
-    once = _once(calls)
+    single_use = once(calls)
     single = {
         tuple(s.total.tolist()): (tuple(s.parts[0].tolist()), float(s.factors[0])) for s in store.sums if len(s.parts) == 1
     }
@@ -74,7 +86,7 @@ def centrings_of(store: Channels, calls: dict[str, set[int]]) -> tuple[tuple[Shi
         while vector in single and vector not in store.centred:
             vector, times = single[vector]
             factor *= times
-        if vector not in store.centred or entry.name not in once - store.held:
+        if vector not in store.centred or entry.name not in single_use - store.held:
             continue
         shift = store.centred[vector]
         gains = [store.gain.get(c) for c in vector]
@@ -94,7 +106,7 @@ def centrings_of(store: Channels, calls: dict[str, set[int]]) -> tuple[tuple[Shi
 
 
 @dataclass(frozen=True, eq=False)
-class _Source:
+class Source:
     """A constant of one parameter that can be added to the channels of one group."""
 
     entry: Entry
@@ -108,35 +120,31 @@ def trades_of(store: Channels, calls: dict[str, set[int]], of: Numbers) -> tuple
     """
     if not len(store.key):
         return (), ()
-    group = _groups(store)
-    once, tied = _once(calls), _tied_to_outputs(store, calls)
-    sources = [
-        _Source(entry, g)
-        for entry in store.entries
-        if entry.constant and not entry.reads and entry.name in (once | tied) - store.held
-        for g in np.unique(group[entry.channels]).tolist()
-    ]
-    flow = _flow(store, group, sources)
-    strict = {int(group[c]) for c in store.fixed}
+    group = groups_of(store)
+    single_use, tied = once(calls), _tied_to_outputs(store, calls)
+    sources = sources_of(store, group, single_use | tied)
+    flow = flow_of(store, group, sources)
+    strict = {int(group[c]) for c in store.fixed | store.stopped} | held_readers(store, group)
     for taken in store.taken:
-        if taken.reader is not None and taken.reader.bias in store.held:
-            strict.update(int(g) for g in group[taken.channels])
-        elif taken.reader is not None and not {taken.reader.bias, taken.reader.weight} <= once:
+        if taken.reader is None or taken.reader.bias in store.held:
+            continue
+        if not {taken.reader.bias, taken.reader.weight} <= single_use:
             # One bias would have to take away what every call of it reads.
             strict.update(int(g) for g in group[taken.channels])
             if any(abs(flow[g]).any() for g in group[taken.channels]):
                 store.give_up(f"{taken.reader.bias} has one set of values for several uses")
-    uniform = {int(group[c]) for t in store.taken if t.by in _UNIFORM for c in t.channels.tolist()}
+    uniform = {int(group[c]) for t in store.taken if t.by in UNIFORM for c in t.channels.tolist()}
     outputs = {int(group[c]) for t in store.taken if t.by == "outputs" for c in t.channels.tolist()}
     shifts, trades = [], []
     known = np.zeros((0, len(sources)))
     for level, zero in (("any", strict | uniform), ("uniform", strict | outputs)):
-        for vector in _null_space(flow[sorted(zero)]):
-            if level == "uniform":
-                both = np.concatenate([known, vector[None]])
-                if np.linalg.matrix_rank(both) == len(known) or not _spans(group, sources, vector):
-                    continue
-            known = np.concatenate([known, vector[None]])
+        for vector in null_space(flow[sorted(zero)]):
+            rest = vector - known.T @ (known @ vector)
+            rest -= known.T @ (known @ rest)
+            size = float(np.linalg.norm(rest))
+            if level == "uniform" and (size < _ROUNDING * np.linalg.norm(vector) or not _spans(group, sources, vector)):
+                continue
+            known = np.concatenate([known, rest[None] / size])
             found = _conclusion(store, group, of, sources, flow @ vector, vector, level == "uniform")
             own = tied & {s.entry.name for s, value in zip(sources, vector, strict=True) if abs(value) > _ROUNDING}
             if isinstance(found, Trade) and own and found.family == "bias":
@@ -148,9 +156,26 @@ def trades_of(store: Channels, calls: dict[str, set[int]], of: Numbers) -> tuple
     return tuple(shifts), tuple(trades)
 
 
-def _groups(store: Channels) -> Numbers:
+def sources_of(store: Channels, group: Numbers, names: set[str]) -> list[Source]:
+    """What these parameters may add, as far as they are not held."""
+    return [
+        Source(entry, g)
+        for entry in store.entries
+        if entry.constant and not entry.reads and entry.name in names - store.held
+        for g in np.unique(group[entry.channels]).tolist()
+    ]
+
+
+def held_readers(store: Channels, group: Numbers) -> set[int]:
+    """Groups that linear maps read whose biases are held."""
+    read = [t.channels for t in store.taken if t.reader is not None and t.reader.bias in store.held]
+    return {int(g) for channels in read for g in group[channels]}
+
+
+def groups_of(store: Channels) -> Numbers:
     """A number for each channel; channels of one number have the same call, readers, writers and sums."""
-    marks: list[list[int]] = [[call, int(c in store.fixed)] for c, call in enumerate(store.call.tolist())]
+    closed = {c: 1 + (c in store.fixed) for c in (*store.stopped, *store.fixed)}
+    marks: list[list[int]] = [[call, closed.get(c, 0)] for c, call in enumerate(store.call.tolist())]
     for i, taken in enumerate(store.taken):
         for c in taken.channels.tolist():
             marks[c].append(i + 2)
@@ -175,12 +200,19 @@ def _split(group: Numbers, channels: Numbers, labels: Numbers) -> None:
     group[channels] = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1) + int(group.max()) + 1
 
 
-def _flow(store: Channels, group: Numbers, sources: list[_Source]) -> np.ndarray:
-    """(groups, sources): what each source adds to each group."""
+def flow_of(store: Channels, group: Numbers, sources: list[Source], passes: Sequence[Pass] = ()) -> np.ndarray:
+    """(groups, sources): what each source adds to each group; with `passes` also behind linear maps without a bias."""
     flow = np.zeros((int(group.max()) + 1, len(sources)))
     for i, source in enumerate(sources):
         flow[source.group, i] += 1
-    for total in store.sums:
+    waiting = list(enumerate(passes))
+    for k, total in enumerate([*store.sums, None]):
+        while waiting and (total is None or waiting[0][1].after <= k):
+            i, passed = waiting.pop(0)
+            for j, g in enumerate(np.unique(group[passed.part])):
+                flow[np.unique(group[passed.total])] += math.sqrt(2 + i + j / 7) * flow[g]
+        if total is None:
+            break
         places = np.unique(group[total.total], return_index=True)
         for g, at in zip(*places, strict=True):
             for part, factor in zip(total.parts, total.factors, strict=True):
@@ -188,7 +220,7 @@ def _flow(store: Channels, group: Numbers, sources: list[_Source]) -> np.ndarray
     return flow
 
 
-def _null_space(matrix: np.ndarray) -> list[np.ndarray]:
+def null_space(matrix: np.ndarray) -> list[np.ndarray]:
     """Basis of the vectors x with matrix x = 0, each as sparse as elimination leaves it."""
     rows, n = np.unique(matrix, axis=0), matrix.shape[1]
     pivots: list[int] = []
@@ -212,7 +244,7 @@ def _null_space(matrix: np.ndarray) -> list[np.ndarray]:
     return basis
 
 
-def _spans(group: Numbers, sources: list[_Source], vector: np.ndarray) -> bool:
+def _spans(group: Numbers, sources: list[Source], vector: np.ndarray) -> bool:
     """Whether every source of a vector covers whole vectors, so that the same constant in all of them can be told."""
     used = [s for s, value in zip(sources, vector, strict=True) if abs(value) > _ROUNDING]
     return all((group[s.entry.channels] == s.group).all() for s in used)
@@ -222,7 +254,7 @@ def _conclusion(
     store: Channels,
     group: Numbers,
     of: Numbers,
-    sources: list[_Source],
+    sources: list[Source],
     moved: np.ndarray,
     vector: np.ndarray,
     uniform: bool,
@@ -236,14 +268,17 @@ def _conclusion(
     for source, value in zip(sources, vector, strict=True):
         if abs(value) > _ROUNDING:
             at = np.flatnonzero(group[source.entry.channels] == source.group)
-            sides[int(value < 0)][source.entry.name] = source.entry.index[:, _ordered(of, source.entry.channels, at)]
+            _put(sides[int(value < 0)], source.entry.name, source.entry.index[:, _ordered(of, source.entry.channels, at)])
+    by_softmax = bool(read) and all(t.by == "softmax" for t in read)
+    if by_softmax and {float(v) for v in np.round(vector, 9) if v} == {1.0}:
+        taken_as = signs = {1.0}  # it takes them away with any factor
     if signs != {1.0} or len(taken_as) > 1:
         store.give_up(f"constants in {_listed(sides[0] | sides[1])}, which meet with different factors")
         return None
     if taken_as == {-1.0}:
         sides = (sides[1], sides[0])
     plus, minus = sides
-    if read and all(t.by == "softmax" for t in read):
+    if by_softmax:
         return None if minus else Shift(f"{_listed(plus)}: keys, of which a softmax takes it away", plus, uniform=False)
     readers = []
     for t in read:
@@ -264,15 +299,7 @@ def _ordered(of: Numbers, channels: Numbers, at: Numbers) -> torch.Tensor:
     return torch.from_numpy(at[np.argsort(of[channels[at]], kind="stable")])
 
 
-def calls_of(store: Channels) -> dict[str, set[int]]:
-    """The calls that use each parameter."""
-    calls: dict[str, set[int]] = {}
-    for entry in store.entries:
-        calls.setdefault(entry.name, set()).add(entry.call)
-    return calls
-
-
-def _once(calls: dict[str, set[int]]) -> set[str]:
+def once(calls: dict[str, set[int]]) -> set[str]:
     """Parameters that only one call uses."""
     return {name for name, own in calls.items() if len(own) == 1}
 

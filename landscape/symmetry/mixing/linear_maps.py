@@ -8,18 +8,18 @@ from torch import Tensor
 
 from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
-from landscape.symmetry.mixing.mixtures import Reader
+from landscape.symmetry.mixing.mixtures import Reader, Trade
 from landscape.symmetry.mixing.steps import Step, is_learned, rule
-from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque, vectors
+from landscape.symmetry.mixing.tracked import OPAQUE, Codes, Column, Tracked, columns, distinct, opaque, vectors
 
 
-@rule("linear")
+@rule("linear", accepts=("weights",))
 def linear(step: Step) -> Any:
     """y = x W^T + b."""
     return _affine(step, step.args["input"], step.args["weight"], step.args["bias"], transposed=True)
 
 
-@rule("addmm")
+@rule("addmm", accepts=("weights",))
 def addmm(step: Step) -> Any:
     """b + x W."""
     if step.args["beta"] != 1 or step.args["alpha"] != 1:
@@ -39,10 +39,13 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
             return _fixed(step, x, bias)
         return step.unread()
     x = step.tracked(x)
+    if x.mark is not None and x.mark.kind == "weights" and bias is not None:
+        step.store.hide(f"{step.place} reads numbers that sum to one, a constant of which its bias may take away")
     index = weight.elements() if transposed else weight.elements().t()  # (outputs, inputs)
     out = step.store.fresh(index.shape[0], weight.producer)
     call = int(step.store.call[out[0]])
     read = columns(step.store, x.codes, step.place)
+    _beside_others(step, read, x.codes)
     for column in read:
         _reads(step, weight.name, index[:, column.at], column.channels, call, bias)
     rest = np.setdiff1d(np.arange(index.shape[1]), np.concatenate([c.at for c in read]) if read else [])
@@ -50,12 +53,24 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
         step.store.reads(weight.name, index[:, rest], _unmixable(step, len(rest)), call)
     if weight.name not in step.store.frozen:
         before = {int(c) for column in read for c in step.store.call[column.channels]}
-        values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x}
+        values: set[Any] = {tuple(column.channels.tolist()) for column in read} or {x.source}
         step.store.direct[call] = values
         step.store.through[call] = values.union(*(step.store.through.get(c, set()) for c in before))
     step.store.writes(weight.name, index.t(), out)
     step.adds(bias, out)
     return Tracked(vectors(step.shape, out))
+
+
+def _beside_others(step: Step, read: list[Column], codes: Codes) -> None:
+    """Say where values that stand beside each other come by linear maps from one value: what one gains the other may lose."""
+    store = step.store
+    calls = np.unique(store.call[np.concatenate([column.channels for column in read])]).tolist() if read else []
+    for one in calls:
+        for two in calls:
+            if one != two and store.direct.get(one, set()) & store.through.get(two, set()):
+                store.give_up(f"{step.place} reads {store.calls[one]} and {store.calls[two]}, two linear maps of one value")
+        if any(isinstance(value, Tracked) for value in store.direct.get(one, ())) and bool((codes == OPAQUE).any()):
+            store.give_up(f"{step.place} reads {store.calls[one]} beside a value of which that may be a linear map")
 
 
 def _unmixable(step: Step, n: int) -> Numbers:
@@ -85,7 +100,7 @@ def _reads(step: Step, name: str, index: Tensor, channels: Numbers, call: int, b
         reader = Reader(bias.name, bias.elements().reshape(-1), name, index)
         step.store.taken.append(Taken(channels, "bias", reader))
     else:
-        step.store.fixed.update(channels.tolist())
+        step.store.goes_through(channels, call, f"{step.place} has no bias")
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution")
@@ -115,15 +130,20 @@ def convolution(step: Step) -> Any:
         store.pinned.add(weight.name)
     if width == 1:
         step.breaks(x, reason=f"{step.place} reads each channel alone", constants=not bordered)
-        if not bordered and not x.opaque and isinstance(bias, Leaf):
-            store.give_up(f"{step.place} reads each channel alone, and its bias may take constants away")
+        if not bordered and not x.opaque:
+            store.lose(distinct(x.codes), f"{step.place} reads each channel alone, and its bias may take constants away")
     for g in range(groups if width > 1 else 0):
         own = index[g * per_group : (g + 1) * per_group]
-        for column in columns(store, codes[:, g * width : (g + 1) * width], step.place):
+        read = columns(store, codes[:, g * width : (g + 1) * width], step.place)
+        _beside_others(step, read, codes[:, g * width : (g + 1) * width])
+        for column in read:
             rows = own[:, column.at].movedim(1, -1)
             store.reads(weight.name, rows.reshape(-1, len(column.at)), column.channels, call)
-            if bordered or not (isinstance(bias, Leaf) and bias.parameter):
+            if bordered:
                 store.fixed.update(column.channels.tolist())
+                continue
+            if not (isinstance(bias, Leaf) and bias.parameter):
+                store.goes_through(column.channels, call, f"{step.place} has no bias")
                 continue
             taken_by = bias.elements().reshape(-1)[g * per_group : (g + 1) * per_group]
             for place in rows.reshape(per_group, -1, len(column.at)).unbind(1):  # the bias takes away what all places add
@@ -147,10 +167,25 @@ def embedding(step: Step) -> Any:
     return Tracked(vectors(step.shape, out))
 
 
-@rule("lstm", "gru", "rnn_tanh")
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
 def recurrent(step: Step) -> Any:
-    """Gates fix every channel inside; the weights read their input linearly, which nobody has worked out."""
+    """Gates fix every channel inside; the weights read their input linearly, which nobody has worked out.
+
+    Both biases of a layer are added, but for the last third of a GRU's.
+    """
+    store = step.store
     for value in step.values():
         if isinstance(value, Tracked) and not value.opaque:
-            step.store.doubt(distinct(value.codes), f"{step.place} reads it")
+            store.doubt(distinct(value.codes), f"{step.place} reads it")
+    parameters = [v for v in step.values() if isinstance(v, Leaf) and v.parameter]
+    biases = [v for v in parameters if len(v.shape) == 1]
+    matrices = [v for v in parameters if len(v.shape) == 2]
+    for one, two in zip(biases[::2], biases[1::2], strict=False):
+        if {one.name, two.name} & (store.held | store.shared):
+            continue
+        n = one.shape[0] * 2 // 3 if step.name == "gru" else one.shape[0]
+        plus, minus = ({v.name: v.elements().reshape(1, -1)[:, :n]} for v in (one, two))
+        store.trades.append(Trade(f"{one.name} to {two.name}", plus, minus))
+    if len(matrices) > len(biases) > 0 or step.name == "rnn_relu" or any(v.name in store.shared for v in parameters):
+        store.give_up(step.place)
     return [opaque(shape) for shape in step.shapes]

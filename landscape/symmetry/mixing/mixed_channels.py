@@ -182,6 +182,7 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
         if gains and gains <= store.even_gains:
             store.give_up(f"{', '.join(sorted(gains))}: all elements are equal, so that a rotation may pass")
         return None
+    store.mixed.update(members.tolist())
     return Mixing(_name(store, members, rows), size, group, tuple(rows), turned)
 
 

@@ -35,7 +35,7 @@ def _normed(step: Step, x: Tracked, *, centred: bool, gain: Any, shift: Any) -> 
         if centred:
             store.taken.append(Taken(own, "layer norm"))
         else:
-            store.fixed.update(own.tolist())
+            store.fixed.update(distinct(x.codes).tolist())
         store.link(own, out)
     else:
         step.breaks(x)
@@ -63,12 +63,16 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
     own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))
     first = own[0]
     fits = gain.shape.numel() == len(first) and (own == first).all() and bool((first >= 0).all())
-    if not fits or any(step.store.normed[c] or c in step.store.gain for c in first.tolist()):
+    if not fits:
+        for channels in (own.reshape(-1), out):
+            step.store.doubt(channels, f"{step.place} multiplies some by one number")
+        return step.nothing()
+    if any(step.store.normed[c] or c in step.store.gain for c in first.tolist()):
         step.breaks(x, reason=f"{step.place} multiplies each by its own number")
         step.store.stiffen(out)
         return step.result(vectors(step.shape, out, axis))
     step.store.link(first, out)
-    step.store.fixed.update(first.tolist())
+    step.store.lose(first, f"{step.place} multiplies each by its own number")
     if all(step.store.same.get(c, c) in step.store.normal for c in first.tolist()):
         _gain(step, out, gain)
     else:

@@ -5,14 +5,15 @@ its inputs. One that no rule knows is noted as not read.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from landscape.symmetry.graph_calls import GraphCall, Leaf, values_in
-from landscape.symmetry.mixing.channels import Channels, Numbers
-from landscape.symmetry.mixing.tracked import Codes, Tracked, distinct, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.channels import Channels, Numbers, Taken
+from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, distinct, opaque, vector_axis, vectors
+from landscape.symmetry.operation_kinds import INERT, RECTIFYING
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,38 @@ def settle(step: Step) -> None:
         mark = value.mark
         if mark.kind == "turned":
             step.store.doubt(distinct(value.codes), f"{step.place} reads channels times fixed numbers")
-        elif mark.kind == "scores" and mark.codes is not None:
-            step.store.fixed.update(distinct(mark.codes).tolist())
+        elif mark.kind == "scores" and step.name in INERT:
+            ends_in_kept(step, mark)
+        elif mark.kind == "scores" and step.name in {*RECTIFYING, "matmul", "bmm", "mm"}:
+            ends_in_kept(step, replace(mark, place=""))  # a factor passes
+        elif mark.kind == "scores":
+            lose_scores(step, mark)
+
+
+def taken_by_softmax(step: Step, mark: Mark) -> None:
+    """Scores go into a softmax over their last axis: it ignores a constant in what changes along that, and needs the rest."""
+    if mark.codes is not None:
+        step.store.taken.append(Taken(distinct(mark.codes), "softmax"))
+    ends_in_kept(step, replace(mark, codes=None))
+
+
+def ends_in_kept(step: Step, mark: Mark) -> None:
+    """Nothing but a matrix between the two sides passes what reads these scores."""
+    step.store.open_scores.pop(mark.number, None)
+    for codes in (mark.codes, mark.others):
+        if codes is not None:
+            step.store.fixed.update(distinct(codes).tolist())
+    if mark.place:
+        both = [distinct(codes) for codes in (mark.codes, mark.others) if codes is not None]
+        step.store.contracted.setdefault(mark.place, []).extend(both)
+
+
+def lose_scores(step: Step, mark: Mark) -> None:
+    """Scores are read in a way that nobody has worked out."""
+    step.store.open_scores.pop(mark.number, None)
+    for codes in (mark.codes, mark.others):
+        if codes is not None:
+            step.store.lose(distinct(codes), f"{step.place} reads products with it")
 
 
 def axis_of(codes: Codes) -> int:

@@ -10,8 +10,9 @@ import torch
 from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing import normalizations
 from landscape.symmetry.mixing.channels import Numbers
-from landscape.symmetry.mixing.steps import Step, axis_of, is_learned, rule, written
-from landscape.symmetry.mixing.tracked import Mark, Tracked, channel, distinct, labelled, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.contractions import added_to_scores
+from landscape.symmetry.mixing.steps import Step, axis_of, is_learned, lose_scores, rule, written
+from landscape.symmetry.mixing.tracked import Mark, Tracked, channel, distinct, labelled, opaque, vector, vector_axis, vectors
 
 
 @rule("neg", accepts=("turned",))
@@ -25,13 +26,23 @@ def add(step: Step) -> Any:
     """Both sides are mixed by the same matrix."""
     a, b = step.args["self"], step.args["other"]
     if not isinstance(b, (Tracked, Leaf)):
-        a, b = step.tracked(a), b
+        if isinstance(a, Leaf) and a.parameter and b != 0:
+            step.store.give_up(f"{step.place} adds a number to {a.name}")
+        a = step.tracked(a)
         if a.mark is not None or b == 0:
             return a
-        return step.nonlinear()
+        if not a.opaque:
+            step.store.doubt(distinct(a.codes), f"{step.place} adds a number")
+        return step.nothing()
     for x, y in ((a, b), (b, a)):
         if isinstance(x, Tracked) and x.mark is not None and x.mark.kind == "scores":
-            return replace(step.nothing(), mark=x.mark) if not is_learned(y) else step.nonlinear()
+            if isinstance(y, Tracked) and y.mark is not None:
+                for mark in (x.mark, y.mark):
+                    lose_scores(step, mark)
+                return step.nothing()
+            if is_learned(y):
+                added_to_scores(step, y)
+            return replace(step.nothing(), mark=x.mark if x.shape == step.shape else None)
     if step.args.get("alpha", 1) not in (1, -1):
         return step.nonlinear()
     turned = [v for v in (a, b) if isinstance(v, Tracked) and v.mark is not None and v.mark.kind == "turned"]
@@ -52,8 +63,11 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     x, y = left.codes.expand(step.shape), right.codes.expand(step.shape)
     axes = {axis for codes in (x, y) if (axis := vector_axis(codes)) is not None}
     if left.opaque or right.opaque or len(axes) != 1:
-        step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
-        lone = right if left.opaque else left
+        lone, other = (right, left) if left.opaque else (left, right)
+        if other.opaque and _may_take_up(step, lone, other):
+            step.store.doubt(distinct(lone.codes), f"{step.place} adds a value that its weights may take up")
+        else:
+            step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
         carried = len(axes) == 1 and not (left.opaque and step.name == "sub") and lone.shape == step.shape
         return times(step, replace(lone, mark=None), 1.0) if carried else _fixed_from_here(step, left, right)
     axis = axes.pop()
@@ -64,21 +78,33 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     alone = ((one >= 0) & (two == -1)) | ((two >= 0) & (one == -1))
     for side in (one, two):
         step.store.break_(side[alone], f"{step.place} joins it to a value that cannot be mixed")
+    each = None if alike else _one_by_one(step, x, y)
+    if each is not None:
+        return each
     if not alike or alone.any() or (one[0] < 0).any() or (two[0] < 0).any():
         # Rows of different kinds: the left channels go on, and constants are not followed.
         step.store.link(one.reshape(-1), two.reshape(-1))
         for side in (one, two):
-            step.store.fixed.update(side[side >= 0].tolist())
+            step.store.lose(side, f"{step.place} adds to rows of different kinds")
         return Tracked(torch.where(x >= 0, x, y), learned)
     total = step.store.fresh(step.shape[axis], step.where)
     step.store.sum(total, (one[0], two[0]), (1.0, -1.0 if step.name == "sub" else 1.0))
     return Tracked(vectors(step.shape, total, axis), learned)
 
 
+def _may_take_up(step: Step, lone: Tracked, other: Tracked) -> bool:
+    """Whether channels are linear maps of the value that is added to them, or that is one vector for all of them."""
+    calls = np.unique(step.store.call[distinct(lone.codes)]).tolist()
+    if any(other.source in step.store.direct.get(call, ()) for call in calls):
+        return True
+    axis = vector_axis(lone.codes)
+    return not other.learned and axis is not None and other.shape.numel() <= lone.shape[axis]
+
+
 def _fixed_from_here(step: Step, *values: Tracked) -> Any:
     """A result without channels: constants are not followed any further."""
     for value in values:
-        step.store.fixed.update(distinct(value.codes).tolist())
+        step.store.lose(distinct(value.codes), f"{step.place} adds it to another value")
     return step.nothing()
 
 
@@ -86,9 +112,44 @@ def _beside(step: Step, value: Any, other: Any) -> Tracked:
     """A value as an activation; a parameter writes along the axis of the other side's vectors."""
     if not (isinstance(value, Leaf) and value.parameter):
         return step.tracked(value)
+    found = _beside_each(step, value, other) if isinstance(other, Tracked) and not other.opaque and value.shape else None
+    if found is not None:
+        return found
     axis = vector_axis(other.codes) if isinstance(other, Tracked) else None
     back = -1 if axis is None or not isinstance(other, Tracked) else axis - len(other.shape)
     return written(step, value, axis=back) if -back <= len(value.shape) else opaque(value.shape)
+
+
+def _beside_each(step: Step, leaf: Leaf, other: Tracked) -> Tracked | None:
+    """A parameter with an element for each channel of vectors along several axes, such as heads; None for any other."""
+    codes, elements = other.codes.expand(step.shape), leaf.elements().expand(step.shape).reshape(-1).numpy()
+    own, number = channel(codes).reshape(-1), vector(codes).reshape(-1)
+    axis = vector_axis(codes)
+    rows = None if axis is None else channel(codes.movedim(axis, -1).reshape(-1, codes.shape[axis]))
+    if rows is None or (own < 0).any() or (rows == rows[0]).all():
+        return None
+    kinds = np.unique(own)
+    order = np.lexsort((own, number))
+    if len(order) % len(kinds) or not (own[order].reshape(-1, len(kinds)) == kinds).all():
+        return None
+    index = np.unique(elements[order].reshape(-1, len(kinds)), axis=0)
+    if len(np.unique(index)) < index.size:
+        return None
+    total = step.store.fresh(len(kinds), leaf.producer)
+    step.store.writes(leaf.name, torch.from_numpy(index), total, constant=True)
+    return Tracked((codes >> 32 << 32) + torch.from_numpy(total[np.searchsorted(kinds, channel(codes))]))
+
+
+def _one_by_one(step: Step, x: torch.Tensor, y: torch.Tensor) -> Tracked | None:
+    """The sum of vectors along several axes, if each channel of one meets one channel of the other."""
+    own = [channel(codes) for codes in (x, y)]
+    pairs = np.unique(np.stack([o.reshape(-1) for o in own], 1), axis=0)
+    calls = [np.unique(step.store.call[side]) for side in pairs.T] if (pairs >= 0).all() else []
+    if not calls or any(len(call) > 1 for call in calls) or any(len(np.unique(side)) < len(pairs) for side in pairs.T):
+        return None
+    total = step.store.fresh(len(pairs), step.where)
+    step.store.sum(total, (pairs[:, 0].copy(), pairs[:, 1].copy()), (1.0, -1.0 if step.name == "sub" else 1.0))
+    return Tracked((x >> 32 << 32) + torch.from_numpy(total[np.searchsorted(pairs[:, 0], own[0])]))
 
 
 def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
@@ -99,10 +160,14 @@ def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
         return step.unread()
     own, other = ([step.store.same.get(c, c) for c in side] for side in pairs.T.tolist())
     partner = dict(zip(own, other, strict=True))
-    if len(partner) < len(own) or any(partner.get(q) != p or p == q for p, q in partner.items()):
+    # p cos - q sin and q cos + p sin: what is added must have opposite signs.
+    factor = {p: step.store.factor.get(c, 1.0) for p, c in zip(own, pairs[:, 1].tolist(), strict=True)}
+    turns = all(partner.get(q) == p != q and factor[p] == -factor[q] for p, q in partner.items())
+    if len(partner) < len(own) or not turns:
         step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
         return step.nothing()
     step.store.partner.update(partner)
+    step.store.apart(np.array([*own, *pairs[:, 0]]))  # from channels that are not turned
     step.store.turned.update(c for c in pairs[:, 1].tolist() if c in step.store.same)
     step.store.fixed.update([*own, *pairs[:, 0].tolist()])
     return Tracked(x, True)
@@ -137,10 +202,15 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
         return step.unread()
     for x, y in ((a, b), (b, a)):
         if isinstance(y, Tracked) and y.mark is not None and y.mark.kind == "scores":
-            return replace(step.nothing(), mark=y.mark) if not is_learned(x) else step.nonlinear()
+            if is_learned(x) or y.shape != step.shape or (x.shape.numel() > 1 and x.shape[-1] > 1):
+                lose_scores(step, y.mark)
+                if isinstance(x, Tracked):
+                    step.breaks(x)
+                return step.nothing()
+            return replace(step.nothing(), mark=y.mark)
     if isinstance(b, Leaf) and b.parameter:
         if b.shape.numel() == 1:
-            step.store.fixed.update(distinct(a.codes).tolist())
+            step.store.lose(distinct(a.codes), f"{step.place} multiplies it by a learned number")
             return Tracked(a.codes.expand(step.shape), True)
         return normalizations.gained(step, a, b) if not a.opaque else step.nothing()
     b = step.tracked(b)
@@ -157,21 +227,19 @@ def times(step: Step, x: Tracked, factor: float) -> Any:
     """Channels times a number: new ones, mixed by the same matrix; nan for a number that is not known."""
     if x.opaque or x.mark is not None:
         return x
-    axis = vector_axis(x.codes)
-    own = channel(x.codes.movedim(axis_of(x.codes), -1).reshape(-1, x.shape[axis_of(x.codes)]))
-    if axis is None or not (own == own[0]).all() or (own[0] < 0).any() or not math.isfinite(factor):
-        step.store.fixed.update(np.unique(own[own >= 0]).tolist())
+    own = channel(x.codes)
+    kinds = np.unique(own)
+    if kinds[0] < 0 or not math.isfinite(factor) or len(np.unique(step.store.call[kinds])) > 1:
+        step.store.lose(own.reshape(-1), f"{step.place} multiplies it by a number")
         return x
-    return _part(step, x, own[0], axis, factor)
-
-
-def _part(step: Step, x: Tracked, own: Numbers, axis: int, factor: float) -> Tracked:
-    """New channels that are these times a factor, in the same vectors."""
-    total = step.store.fresh(len(own), step.where)
-    step.store.sum(total, (own,), (factor,))
-    step.store.same.update(zip(total.tolist(), own.tolist(), strict=True))
-    numbers = (x.codes.movedim(axis, -1) >> 32 << 32) + torch.from_numpy(total)
-    return Tracked(numbers.movedim(-1, axis), x.learned)
+    total = step.store.fresh(len(kinds), step.where)
+    step.store.sum(total, (kinds,), (factor,))
+    step.store.same.update(zip(total.tolist(), kinds.tolist(), strict=True))
+    step.store.factor.update(
+        (t, factor * step.store.factor.get(c, 1.0)) for t, c in zip(total.tolist(), kinds.tolist(), strict=True)
+    )
+    numbers = (x.codes >> 32 << 32) + torch.from_numpy(total[np.searchsorted(kinds, own)])
+    return Tracked(numbers, x.learned)
 
 
 def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
@@ -179,16 +247,18 @@ def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
     codes = a.codes.expand(step.shape)
     label = torch.arange(b.codes.numel()).view(b.shape).expand(step.shape)
     axis = axis_of(codes)
-    step.store.fixed.update(distinct(codes).tolist())
     if b.shape.numel() == 1:
+        step.store.lose(distinct(codes), f"{step.place} multiplies it by a computed number")
         return Tracked(codes, a.learned)
     rows = label.movedim(axis, -1)
     if rows.shape[-1] > 1 and bool((rows != rows[..., :1]).any()):
+        step.store.fixed.update(distinct(codes).tolist())
         if b.learned:
             step.breaks(a, reason=f"{step.place} multiplies two activations")
             return step.nothing()
         return Tracked(codes, a.learned, Mark("turned", codes))
     labelled(step.store, codes, label)
+    step.store.lose(distinct(codes), f"{step.place} multiplies it by computed numbers")
     return Tracked(codes, a.learned)
 
 
@@ -214,7 +284,7 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
     first = own[0]
     if (first < 0).any() or not (own == first).all():
         step.store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
-        step.store.fixed.update(np.unique(own[own >= 0]).tolist())
+        step.store.lose(own.reshape(-1), f"{step.place} adds rows of different kinds")
         if (own < 0).any():
             step.store.break_(own.reshape(-1), f"{step.place} joins it to a value that cannot be mixed")
             return step.nothing()
@@ -223,5 +293,5 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
         total = step.store.fresh(len(first), step.where)
         step.store.sum(total, (first,), (1.0,))
     else:
-        step.store.fixed.update(first.tolist())
+        step.store.lose(first, f"{step.place} adds positions")
     return step.result(vectors(step.shape, total, axis if keep else axis - sum(d < axis for d in dims)))

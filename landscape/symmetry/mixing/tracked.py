@@ -24,11 +24,21 @@ class Mark:
     Attributes:
         kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), or "weights" (a softmax of
             them, which sums to one).
-        codes: of the channels, or of the keys.
+        codes: of the channels, or of what changes along the last axis of the scores, (..., n, h).
+        others: of what changes along the axis before it.
+        place: the call that gave the scores, if a matrix may pass them.
+        number: of the scores.
     """
 
     kind: str
     codes: Codes | None = None
+    others: Codes | None = None
+    place: str = ""
+    number: int = -1
+
+    def swapped(self) -> "Mark":
+        """Of the scores with their last two axes swapped."""
+        return Mark(self.kind, self.others, self.codes, self.place, self.number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +49,18 @@ class Tracked:
         codes: in its shape: vector * 2^32 + channel, `OPAQUE` or `ZERO`. A matrix may mix elements of one vector.
         learned: whether it depends on a parameter.
         mark: see `Mark`.
+        origin: the value without channels of which this one is a rearrangement, if it is one.
     """
 
     codes: Codes
     learned: bool = True
     mark: Mark | None = None
+    origin: "Tracked | None" = None
+
+    @property
+    def source(self) -> "Tracked":
+        """`origin`, or the value itself."""
+        return self if self.origin is None else self.origin
 
     @property
     def shape(self) -> torch.Size:
@@ -139,12 +156,13 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
     for call in np.unique(store.call[np.unique(own[own >= 0])]).tolist():
         store.uses[call] += 1
     if not (own == own[0]).all():
-        store.fixed.update(np.unique(own[own >= 0]).tolist())
+        store.lose(own.reshape(-1), f"{where} reads rows of different kinds")
     own_vector = number[own.min(1).argmax()]
     kept = np.flatnonzero(first >= 0)
     groups = np.unique(own_vector[kept], return_inverse=True)[1].reshape(-1)
     distinct, signature = signatures(first[kept], groups)
     store.split(distinct, signature)
+    store.apart(distinct)
     out = []
     for g in range(int(groups.max()) + 1 if len(groups) else 0):
         at = kept[groups == g]

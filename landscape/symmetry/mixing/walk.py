@@ -8,8 +8,9 @@ import torch
 
 from landscape.network.graph import Graph
 from landscape.symmetry.graph_calls import Leaf, walk
-from landscape.symmetry.mixing import carriers, contractions, kinds, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
+from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
+from landscape.symmetry.mixing.mixtures import Shift
 from landscape.symmetry.mixing.steps import RULES, Step, settle
 from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque
 
@@ -44,6 +45,17 @@ def _shared(graph: Graph) -> frozenset[str]:
     return frozenset(name for name, n in uses.items() if n > 1)
 
 
+def unused(graph: Graph, held: frozenset[str]) -> tuple[Shift, ...]:
+    """Parameters that no output reads: every element may take any value."""
+    needed = {node for node in graph.nodes if node.op == "output"}
+    for node in reversed(graph.nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    used = {graph.leaves[node.name] for node in needed if node.name in graph.leaves}
+    rows = {n: torch.arange(graph.tensors[n].numel()).view(-1, 1) for n in sorted(graph.parameters - used - held)}
+    return tuple(Shift(f"{name}: no output reads it", {name: index}, uniform=True) for name, index in rows.items())
+
+
 def _note_uses(step: Step, result: Any, before: int) -> None:
     """A shared parameter whose use here wrote and read no channels may not change at all; a view of it is no use yet."""
     if isinstance(result, Leaf) or (isinstance(result, list) and any(isinstance(r, Leaf) for r in result)):
@@ -68,8 +80,14 @@ def _output(store: Channels, results: list[Any]) -> None:
             store.give_up(f"{value.name} is an output of the network")
         if not isinstance(value, Tracked):
             continue
-        if value.mark is not None and value.mark.codes is not None:
-            store.fixed.update(distinct(value.mark.codes).tolist())
+        for codes in () if value.mark is None else (value.mark.codes, value.mark.others):
+            if codes is not None:
+                store.fixed.update(distinct(codes).tolist())
+        if value.mark is not None:
+            store.open_scores.pop(value.mark.number, None)
+        if value.mark is not None and value.mark.place:
+            both = [distinct(codes) for codes in (value.mark.codes, value.mark.others) if codes is not None]
+            store.contracted.setdefault(value.mark.place, []).extend(both)
         own = distinct(value.codes)
         store.break_(own, "it is an output of the network", constants=first)
         if first and not value.opaque and value.codes.ndim > 1:
