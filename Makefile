@@ -67,11 +67,12 @@ docs: .venv/docs
 	touch $@
 
 # Run the studies and draw their figures: the digits alone, or with DATA=cifar10.safetensors the images too (hours on two
-# cores). Finished runs are kept in runs/.
+# cores; SEEDS=2 takes less than half of it). Finished runs are kept in runs/.
 DATA ?=
+SEEDS ?=
 
 experiments: .venv/installed
-	$(BIN)/python -m experiments $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m experiments $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS))
 	$(BIN)/python tests/readme.py --write
 
 # Make the other figures of README.md and docs/*.md: architecture, demo.

@@ -156,6 +156,14 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
+def results_in(value: Any) -> list[dict[str, Any]]:
+    """Every result of a piece of work in a document, wherever it stands: what has an item and its seconds."""
+    if isinstance(value, dict):
+        own = [value] if "item" in value and "seconds" in value else []
+        return own + [found for part in value.values() for found in results_in(part)]
+    return [found for part in value for found in results_in(part)] if isinstance(value, list) else []
+
+
 def claims_held(found: Mapping[str, Any]) -> str:
     """How many claims of a verdict hold, as "2 of 8 claims hold", and how many questions of ours are answered with yes."""
     claims, questions = ([c["holds"] for c in found["claims"] if c["question"] is own] for own in (False, True))

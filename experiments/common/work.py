@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import landscape as ls
-from experiments.common.document import LARGER, finite, read
+from experiments.common.document import LARGER, finite, read, results_in
 from experiments.common.options import Options
 from landscape.machine.files import write
 from landscape.tasks import Recipe, Task, read_data, train
@@ -128,19 +128,7 @@ def _on_record(study: str, options: Options) -> dict[str, Item]:
         for name, spec in (("cifar10", options.data), (LARGER, options.larger)):
             if spec is not None and how["data"].get(name, found := read_data(spec).fingerprint) != found:
                 sys.exit(f"expected the images with which the results of {study} were made, found others in {spec}")
-    known: dict[str, Item] = {}
-
-    def gather(value: Any) -> None:
-        if isinstance(value, dict):
-            if "item" in value and "seconds" in value:
-                known[_key(value["item"])] = value
-            gather(list(value.values()))
-        elif isinstance(value, list):
-            for part in value:
-                gather(part)
-
-    gather(read(study))
-    return known
+    return {_key(result["item"]): result for result in results_in(read(study))}
 
 
 def _key(item: Item) -> str:
