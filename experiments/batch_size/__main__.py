@@ -33,8 +33,8 @@ if __name__ == "__main__":
                 "per unit of loss, and the size of the effect is a question of ours.",
                 f"Li's reversal is tried with SGD ({'; '.join(settings_of(runs, EPOCHS))}); all have {EQUAL_EPOCHS} epochs and "
                 f"no schedule. The learning rate is {LI['lr']:g}, and {LI_IMAGES['lr']:g} for the perceptron on images, whose "
-                "small batch did not fit at the other, by one seed that is not judged (100). Images were added after the result "
-                "on digits had been seen, C1 after that of the perceptron.",
+                "small batch did not fit at the other, by one seed that is not judged (100). Images were added after the "
+                "result on digits had been seen, C1 after that of the perceptron.",
                 "Adam is the paper's optimizer; SGD has momentum 0.9. The learning rate is the same for all batches, but where "
                 "it is scaled; the paper does not say.",
                 "phi is maximised by climbs from corner to corner, which find more than the ten iterations of L-BFGS-B of the "
