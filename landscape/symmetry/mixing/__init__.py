@@ -11,6 +11,7 @@ from landscape.symmetry.mixing.lost_constants import lost_constants
 from landscape.symmetry.mixing.mixed_channels import coordinates_of, mixings_of
 from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Mixing, Reader, Rows, Shift, Trade
 from landscape.symmetry.mixing.walk import channels_of, unused
+from landscape.symmetry.narrow_readers import narrow_readers
 
 __all__ = ["BatchNormMean", "Centring", "Found", "Mixing", "Reader", "Rows", "Shift", "Trade", "mixed"]
 
@@ -50,4 +51,5 @@ def mixed(graph: Graph, trained: frozenset[str] | None = None, held: frozenset[s
         place for place, own in store.contracted.items() if all(store.mixed.issuperset(channels.tolist()) for channels in own)
     )
     lost = lost_constants(store, calls)
-    return Found(mixings, shifts, (*trades, *store.trades), centrings, means, tuple(store.unread), lost, contracted)
+    unread = (*store.unread, *narrow_readers(store, coordinates.of, coordinates.side))
+    return Found(mixings, shifts, (*trades, *store.trades), centrings, means, unread, lost, contracted)

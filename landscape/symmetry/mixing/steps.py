@@ -47,12 +47,13 @@ class Step(GraphCall):
         results = [opaque(shape, learned) for shape in self.shapes]
         return results[0] if len(results) == 1 else results
 
-    def breaks(self, *values: Any, reason: str | None = None, constants: bool = False) -> None:
+    def breaks(self, *values: Any, reason: str | None = None, constants: bool = False, linear: bool = False) -> None:
         """The channels of these values cannot be mixed; see `Channels.break_`."""
         for value in values:
             for v in values_in(value):
                 if isinstance(v, Tracked) and not v.opaque:
-                    self.store.break_(distinct(v.codes), reason or f"{self.place} is not linear", constants=constants)
+                    why = reason or f"{self.place} is not linear"
+                    self.store.break_(distinct(v.codes), why, constants=constants, linear=linear)
 
     def adds(self, bias: Any, channels: Numbers) -> None:
         """Note a learned vector that is added to these channels; anything else is none."""

@@ -64,11 +64,12 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     axes = {axis for codes in (x, y) if (axis := vector_axis(codes)) is not None}
     if left.opaque or right.opaque or len(axes) != 1:
         lone, other = (right, left) if left.opaque else (left, right)
-        if other.opaque and _may_take_up(step, lone, other):
-            step.store.doubt(distinct(lone.codes), f"{step.place} adds a value that its weights may take up")
-        else:
-            step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
         carried = len(axes) == 1 and not (left.opaque and step.name == "sub") and lone.shape == step.shape
+        if other.opaque and _may_take_up(step, lone, other):
+            step.store.doubt(distinct(lone.codes), f"{step.place} adds a value that its weights may take up", linear=carried)
+        else:
+            why = f"{step.place} joins it to a value that cannot be mixed"
+            step.breaks(left, right, reason=why, constants=len(axes) == 1, linear=carried)
         return times(step, replace(lone, mark=None), 1.0) if carried else _fixed_from_here(step, left, right)
     axis = axes.pop()
     rows = [c.movedim(axis, -1).reshape(-1, step.shape[axis]) for c in (x, y)]
@@ -77,13 +78,14 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     one, two = (o[:1] if alike else o for o in own)
     alone = ((one >= 0) & (two == -1)) | ((two >= 0) & (one == -1))
     for side in (one, two):
-        step.store.break_(side[alone], f"{step.place} joins it to a value that cannot be mixed")
+        step.store.break_(side[alone], f"{step.place} joins it to a value that cannot be mixed", linear=True)
     each = None if alike else _one_by_one(step, x, y)
     if each is not None:
         return each
     if not alike or alone.any() or (one[0] < 0).any() or (two[0] < 0).any():
         # Rows of different kinds: the left channels go on, and constants are not followed.
         step.store.link(one.reshape(-1), two.reshape(-1))
+        step.store.ways.lead(two, one)
         for side in (one, two):
             step.store.lose(side, f"{step.place} adds to rows of different kinds")
         return Tracked(torch.where(x >= 0, x, y), learned)
@@ -284,6 +286,7 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
     first = own[0]
     if (first < 0).any() or not (own == first).all():
         step.store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
+        step.store.ways.lead(own, first)
         step.store.lose(own.reshape(-1), f"{step.place} adds rows of different kinds")
         if (own < 0).any():
             step.store.break_(own.reshape(-1), f"{step.place} joins it to a value that cannot be mixed")
