@@ -1,0 +1,60 @@
+"""Learned numbers, learned values that no input moves, and comparisons: what they let pass is found, or said to be not known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from test_hidden_moves import SEQUENCE, VECTOR, Net, between, drawn, spaces
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
+
+
+def after_gelu(last: Callable[[Any, Tensor], Tensor], **parts: Any) -> Net:
+    """Something behind a linear map and a GELU, before a linear map."""
+    return between(lambda m, z: last(m, F.gelu(z)), **parts)
+
+
+def two_gelus(m: Any, x: Tensor) -> Tensor:
+    return m.h(m.w[0] * F.gelu(m.a(x)) + m.w[1] * F.gelu(m.c(x)))
+
+
+FOUND: dict[str, Case] = {
+    "a learned number times a GELU": (lambda: after_gelu(lambda m, z: z * m.t, t=drawn(1)), VECTOR),
+    "a learned number without axes": (lambda: after_gelu(lambda m, z: m.t * z, t=drawn()), VECTOR),
+    "a GELU over a learned number": (lambda: after_gelu(lambda m, z: z / m.t, t=drawn(1)), VECTOR),
+    "a GELU over a learned vector": (lambda: after_gelu(lambda m, z: z / m.t, t=drawn(4)), VECTOR),
+    "a learned number times the input": (
+        lambda: Net(lambda m, x: m.h(F.gelu(m.a(x * m.t))), a=nn.Linear(5, 4), h=nn.Linear(4, 3), t=drawn(1)), VECTOR,
+    ),
+    "two GELUs by two elements of a vector": (
+        lambda: Net(two_gelus, a=nn.Linear(5, 4), c=nn.Linear(5, 4), w=drawn(2), h=nn.Linear(4, 3)), VECTOR,
+    ),
+}  # fmt: skip
+
+SAID: dict[str, Case] = {
+    "a learned number over activations": (
+        lambda: Net(lambda m, x: F.gelu(m.h(m.t / m.a(x))), a=nn.Linear(5, 4, bias=False), h=nn.Linear(4, 3), t=drawn(1)),
+        VECTOR,
+    ),
+    "a learned vector over activations": (
+        lambda: Net(lambda m, x: F.gelu(m.h(m.t / m.a(x))), a=nn.Linear(5, 4, bias=False), h=nn.Linear(4, 3), t=drawn(4)),
+        VECTOR,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_it_is_found(name: str) -> None:
+    there, found, symmetries = spaces(*FOUND[name])
+    assert found == there > 0
+    assert symmetries.all_unread == ()
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_it_is_said(name: str) -> None:
+    there, found, symmetries = spaces(*SAID[name])
+    assert found < there
+    assert symmetries.all_unread
