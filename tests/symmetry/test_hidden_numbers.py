@@ -43,6 +43,28 @@ SAID: dict[str, Case] = {
         lambda: Net(lambda m, x: F.gelu(m.h(m.t / m.a(x))), a=nn.Linear(5, 4, bias=False), h=nn.Linear(4, 3), t=drawn(4)),
         VECTOR,
     ),
+    "a gate that is a function of weights alone": (
+        lambda: Net(lambda m, x: m.h(F.gelu(m.a(x) * torch.sigmoid(m.t))), a=nn.Linear(5, 4), h=nn.Linear(4, 3), t=drawn(4)),
+        VECTOR,
+    ),
+    "a positive gate behind a GELU": (lambda: after_gelu(lambda m, z: F.softplus(m.t) * z, t=drawn(4)), VECTOR),
+    "a constant through a tanh": (
+        lambda: between(lambda m, z: F.gelu(z + torch.tanh(m.t)), t=drawn(4)), VECTOR,
+    ),
+    "the square of weights": (lambda: between(lambda m, z: F.gelu(z * m.t.square()), t=drawn(4)), VECTOR),
+    "a sigmoid of weights times a number": (lambda: between(lambda m, z: F.gelu(z + torch.tanh(2 * m.t)), t=drawn(4)), VECTOR),
+    "a linear map of coordinates": (
+        lambda: between(lambda m, z: F.gelu(z + m.c(torch.arange(5, dtype=z.dtype))), c=nn.Linear(5, 4)), VECTOR,
+    ),
+    "a linear map of coordinates, as a gate": (
+        lambda: after_gelu(lambda m, z: z * F.gelu(m.c(torch.linspace(0, 1, 5, dtype=z.dtype))), c=nn.Linear(5, 4)), VECTOR,
+    ),
+    "a convolution of coordinates": (
+        lambda: Net(
+            lambda m, x: m.h(F.gelu(m.a(x) + m.c(torch.ones(1, 2, 4, 4, dtype=x.dtype))).flatten(1)),
+            a=nn.Conv2d(2, 2, 1), c=nn.Conv2d(2, 2, 1), h=nn.Linear(32, 3),
+        ), (2, 4, 4),
+    ),
 }  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def power(step: Step) -> Any:
         for value in step.values():
             if isinstance(value, Tracked) and not value.opaque:
                 step.store.doubt(distinct(value.codes), f"{step.place} reads its square")
-        return step.nothing()
+        return step.nothing() if step.varies else step.nonlinear()
     return step.nonlinear()
 
 
