@@ -17,6 +17,11 @@ def after_gelu(last: Callable[[Any, Tensor], Tensor], **parts: Any) -> Net:
     return between(lambda m, z: last(m, F.gelu(z)), **parts)
 
 
+def after_gelu_of(last: Callable[[Any, Tensor, Tensor], Tensor], **parts: Any) -> Net:
+    """The same, with the input beside it."""
+    return Net(lambda m, x: last(m, x, F.gelu(m.a(x))), a=nn.Linear(5, 4), h=nn.Linear(4, 3), **parts)
+
+
 def two_gelus(m: Any, x: Tensor) -> Tensor:
     return m.h(m.w[0] * F.gelu(m.a(x)) + m.w[1] * F.gelu(m.c(x)))
 
@@ -64,6 +69,40 @@ SAID: dict[str, Case] = {
             lambda m, x: m.h(F.gelu(m.a(x) + m.c(torch.ones(1, 2, 4, 4, dtype=x.dtype))).flatten(1)),
             a=nn.Conv2d(2, 2, 1), c=nn.Conv2d(2, 2, 1), h=nn.Linear(32, 3),
         ), (2, 4, 4),
+    ),
+    "a learned number added to a GELU": (lambda: after_gelu(lambda m, z: z + m.t, t=drawn(1)), VECTOR),
+    "a learned number without axes, added to a GELU": (lambda: after_gelu(lambda m, z: m.t + z, t=drawn()), VECTOR),
+    "a learned number without axes, added before a GELU": (lambda: between(lambda m, z: F.gelu(z + m.t), t=drawn()), VECTOR),
+    "a learned number a position, added to a GELU": (
+        lambda: Net(lambda m, x: m.h(F.gelu(m.a(x)) + m.t), a=nn.Linear(6, 5), h=nn.Linear(5, 3), t=drawn(4, 1)), SEQUENCE,
+    ),
+    "a gain a position, as many as channels": (
+        lambda: Net(lambda m, x: m.h(F.rms_norm(m.a(x), (4,), eps=1e-20) * m.g), a=nn.Linear(6, 4), g=drawn(4, 1), h=nn.Linear(4, 4)),
+        SEQUENCE,
+    ),
+    "a bias a position, as many as channels": (
+        lambda: Net(lambda m, x: m.h(m.a(x) + m.g), a=nn.Linear(6, 4), g=drawn(4, 1), h=nn.Linear(4, 4)), SEQUENCE,
+    ),
+    "a LayerNorm over channels and places": (
+        lambda: Net(
+            lambda m, x: m.h(F.gelu(m.c(F.layer_norm(m.a(x), (3, 2, 2), m.g, m.b, 1e-20))).flatten(1)),
+            a=nn.Conv2d(2, 3, 3), c=nn.Conv2d(3, 3, 1), h=nn.Linear(12, 3), g=drawn(3, 2, 2), b=drawn(3, 2, 2),
+        ), (2, 4, 4),
+    ),
+    "a LayerNorm over as many places as channels": (
+        lambda: Net(
+            lambda m, x: m.h(F.gelu(m.c(F.layer_norm(m.a(x), (2, 2), m.g, m.b, 1e-20))).flatten(1)),
+            a=nn.Conv2d(2, 4, 3), c=nn.Conv2d(4, 3, 1), h=nn.Linear(12, 3), g=drawn(2, 2), b=drawn(2, 2),
+        ), (2, 4, 4),
+    ),
+    "the largest of several scores": (
+        lambda: Net(
+            lambda m, x: m.h(F.gelu(m.a(x))) * (m.r(x).argmax(-1, keepdim=True) == torch.arange(3)),
+            a=nn.Linear(5, 4), h=nn.Linear(4, 3), r=nn.Linear(5, 3),
+        ), VECTOR,
+    ),
+    "a comparison of two linear maps": (
+        lambda: after_gelu_of(lambda m, x, z: m.h(z * (m.r(x) > m.s(x.sin()))), r=nn.Linear(5, 4), s=nn.Linear(5, 4)), VECTOR,
     ),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 from landscape.symmetry.graph_calls import GraphCall, Leaf, values_in
 from landscape.symmetry.mixing.channels import Channels, Numbers, Taken
 from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, distinct, opaque, vector_axis, vectors
-from landscape.symmetry.operation_kinds import INERT, RECTIFYING, SHAPE_ONLY
+from landscape.symmetry.operation_kinds import COMPARISONS, INERT, RECTIFYING, SHAPE_ONLY
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def settle(step: Step) -> None:
         mark = value.mark
         if mark.kind == "turned":
             step.store.doubt(distinct(value.codes), f"{step.place} reads channels times fixed numbers")
-        elif mark.kind == "scores" and step.name in INERT:
+        elif mark.kind == "scores" and step.name in INERT | COMPARISONS:
             ends_in_kept(step, mark)
         elif mark.kind == "scores" and step.name in {*RECTIFYING, "matmul", "bmm", "mm"}:
             ends_in_kept(step, replace(mark, place=""))  # a factor passes
