@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.symmetry.graph_calls import GraphCall, Leaf
-from landscape.symmetry.operation_kinds import INERT, NO_FACTOR, RECTIFYING
+from landscape.symmetry.operation_kinds import COMPARISONS, INERT, NO_FACTOR, RECTIFYING
 from landscape.symmetry.scale_variables import PINNED, Variables
 
 Ids = Int[Tensor, "..."]
@@ -95,7 +95,7 @@ class Call(GraphCall):
 
     def unknown(self, reason: str | None = None) -> Any:
         """The result of an operation without a rule: all its inputs and outputs have fixed scale."""
-        if self.name not in INERT | NO_FACTOR | RECTIFYING:
+        if self.name not in COMPARISONS | INERT | NO_FACTOR | RECTIFYING:
             for value in self.args.values():
                 if isinstance(value, Tensor):
                     self.variables.note(value, place=self.place)

@@ -231,7 +231,7 @@ def spaces(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[int,
     values = {n: dict(model.named_parameters())[n].detach() for n in coordinates(model)}
     with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
         parts = jacrev(lambda own: functional_call(model, own, (x,)).flatten(), chunk_size=200)(values)
-    j = torch.cat([parts[n].flatten(1) for n in values], 1)
+    j = torch.cat([parts[n].reshape(len(parts[n]), -1) for n in values], 1)
     found = tangents(model, symmetries)
     if len(found):
         assert (j @ found.T).norm(dim=0).max() < 1e-9 * j.norm()

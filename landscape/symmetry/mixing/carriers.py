@@ -19,7 +19,7 @@ from landscape.symmetry.mixing.steps import (
     written,
 )
 from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, columns, distinct, opaque, vector_axis, vectors
-from landscape.symmetry.operation_kinds import AVERAGES, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
+from landscape.symmetry.operation_kinds import AVERAGES, COMPARISONS, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.weightless_rules import MOVES
 
 _HIDES = -1e4  # scores below it have no weight in a softmax
@@ -175,7 +175,7 @@ def power(step: Step) -> Any:
         for value in step.values():
             if isinstance(value, Tracked) and not value.opaque:
                 step.store.doubt(distinct(value.codes), f"{step.place} reads its square")
-        return step.nothing()
+        return step.nothing() if step.varies else step.nonlinear()
     return step.nonlinear()
 
 
@@ -230,6 +230,20 @@ def masked(step: Step) -> Any:
 def activation(step: Step) -> Any:
     """Nothing but a factor passes."""
     return step.nonlinear()
+
+
+@rule(*COMPARISONS)
+def comparison(step: Step) -> Any:
+    """A constant passes that both sides have in common."""
+    if sum(is_learned(v) for v in step.values()) < 2:
+        return step.nonlinear()
+    for value in step.values():
+        if isinstance(value, Tracked) and not value.opaque:
+            step.breaks(value, constants=True)
+            step.store.lose(distinct(value.codes), f"{step.place} ignores what both sides have in common")
+        elif is_learned(value):
+            step.store.hide(f"{step.place} ignores what both sides have in common")
+    return step.nothing()
 
 
 @rule(*SHAPE_ONLY)

@@ -119,6 +119,11 @@ def _beside(step: Step, value: Any, other: Any) -> Tracked:
         return found
     axis = vector_axis(other.codes) if isinstance(other, Tracked) else None
     back = -1 if axis is None or not isinstance(other, Tracked) else axis - len(other.shape)
+    if 0 < len(step.shape) and step.shape[back] > 1 and (-back > len(value.shape) or value.shape[back] == 1):
+        known = isinstance(other, Tracked) and not other.opaque
+        say = step.store.give_up if known else step.store.hide  # a matrix before it may be undone by a bias too
+        say(f"{step.place} adds one learned number to a whole vector")
+        return opaque(value.shape)
     return written(step, value, axis=back) if -back <= len(value.shape) else opaque(value.shape)
 
 

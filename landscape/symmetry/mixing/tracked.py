@@ -51,12 +51,14 @@ class Tracked:
         learned: whether it depends on a parameter.
         mark: see `Mark`.
         origin: the value without channels of which this one is a rearrangement, if it is one.
+        given: whether it is the same for every input: made of parameters and constants alone.
     """
 
     codes: Codes
     learned: bool = True
     mark: Mark | None = None
     origin: "Tracked | None" = None
+    given: bool = False
 
     @property
     def source(self) -> "Tracked":
