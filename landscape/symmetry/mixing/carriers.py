@@ -18,7 +18,18 @@ from landscape.symmetry.mixing.steps import (
     taken_by_softmax,
     written,
 )
-from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, columns, distinct, opaque, vector_axis, vectors
+from landscape.symmetry.mixing.tracked import (
+    ZERO,
+    Mark,
+    Tracked,
+    channel,
+    columns,
+    distinct,
+    labelled,
+    opaque,
+    vector_axis,
+    vectors,
+)
 from landscape.symmetry.operation_kinds import AVERAGES, COMPARISONS, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.weightless_rules import MOVES
 
@@ -215,6 +226,9 @@ def masked(step: Step) -> Any:
     if len(scores) == 1 and not any(is_learned(v) for v in others) and scores[0].shape == step.shape:
         return replace(step.nothing(), mark=scores[0].mark)
     _lose_all(step, scores)
+    chosen = None if scores else _chosen(step)
+    if chosen is not None:
+        return chosen
     whole = [v for v in others if isinstance(v, Tracked) and not v.opaque]
     if len(whole) == 1 and not scores and sum(is_learned(v) for v in others) == 1:
         # What is left of a channel keeps its constant, which the softmax behind a mask by a large negative number ignores.
@@ -224,6 +238,46 @@ def masked(step: Step) -> Any:
             step.store.lose(distinct(whole[0].codes), f"{step.place} replaces a part of it")
         return Tracked(whole[0].codes.expand(step.shape))
     return step.nonlinear()
+
+
+def _chosen(step: Step) -> Tracked | None:
+    """Whole vectors by a mask that is the same along each: 0 or another vector in the place of some. None for a nonlinearity."""
+    mask = step.args.get("condition", step.args.get("mask"))
+    sides = [step.args[name] for name in ("self", "other", "value") if name in step.args]
+    whole = [v for v in sides if isinstance(v, Tracked) and not v.opaque]
+    axis = vector_axis(whole[0].codes.expand(step.shape)) if whole and len(sides) == 2 else None
+    if axis is None or not isinstance(mask, (Tracked, Leaf)):
+        return None
+    back, reason = axis - len(step.shape), f"{step.place} chooses among vectors"
+    along = len(mask.shape) >= -back and mask.shape[back] > 1
+    other = next((v for v in sides if v is not whole[0]), whole[0])
+    number = isinstance(other, (int, float))
+    if along and is_learned(mask) or number and other <= _HIDES:
+        return None
+    if isinstance(other, Leaf) and other.parameter and len(other.shape) >= -back and other.shape[back] == step.shape[axis]:
+        other = written(step, other, axis=back)
+    unmixed = isinstance(other, Tracked) and other.opaque and other.learned
+    if not along and (unmixed or number and other == 0):
+        codes = whole[0].codes.expand(step.shape)
+        if unmixed:
+            step.breaks(whole[0], reason=f"{step.place} joins it to a value that cannot be mixed", constants=True, linear=True)
+        labelled(step.store, codes, torch.arange(mask.shape.numel()).view(mask.shape).expand(step.shape))
+        step.store.lose(distinct(codes), reason)
+        return Tracked(codes)
+    both = [v.codes.expand(step.shape) for v in (whole[0], other) if isinstance(v, Tracked) and not v.opaque]
+    rows = [channel(codes.movedim(axis, -1).reshape(-1, step.shape[axis])) for codes in both]
+    for own in rows:
+        step.store.lose(own, reason)
+    if not along and len(rows) == 2 and all((own == own[0]).all() and (own >= 0).all() for own in rows):
+        total = step.store.fresh(step.shape[axis], step.where)
+        step.store.sum(total, (rows[0][0], rows[1][0]), (1.0, 1.0), chosen=True)
+        return Tracked(vectors(step.shape, total, axis))
+    for own in rows:
+        step.store.doubt(own, reason)
+    if is_learned(other) and len(rows) < 2:
+        step.store.give_up(reason)
+    nothing: Tracked = step.nothing()
+    return nothing
 
 
 @rule(*INERT, *RECTIFYING)
@@ -267,6 +321,8 @@ def maximum(step: Step) -> Any:
 
 def _pooled(step: Step, *, constants: bool) -> Any:
     """The same channels, in new vectors."""
+    if isinstance(step.first, Leaf) and step.first.parameter and step.first.shape.numel() > step.shape.numel():
+        step.store.give_up(f"{step.place} joins elements of {step.first.name}")
     x = step.tracked(step.first)
     if x.opaque:
         return step.nothing()

@@ -5,7 +5,7 @@ matrix, and which cannot be mixed at all; `mixed_channels` and `constants` draw 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,7 @@ class Channels:
         passes: linear maps without a bias, behind which they are not followed either.
         unequal: sums of values after different gains.
         ways: where channels go.
+        made, tensors: see `landscape.symmetry.fixed_values.value_of`.
         same: channel that is another one times a number -> that one.
         factor: channel -> that number.
         turned: those of them that a rotary embedding adds to others.
@@ -136,6 +137,8 @@ class Channels:
     trades: list[Trade] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
     ways: Ways = field(default_factory=Ways)
+    made: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
     unequal: set[int] = field(default_factory=set)
     same: dict[int, int] = field(default_factory=dict)
     factor: dict[int, float] = field(default_factory=dict)
@@ -205,14 +208,15 @@ class Channels:
         if len(own):
             self.key[own] = np.unique(self.key[own], return_inverse=True)[1].reshape(-1) + self._newest() + 1
 
-    def sum(self, total: Numbers, parts: Sequence[Numbers], factors: Sequence[float]) -> None:
-        """`total` is the sum of the parts times these factors, and mixed as they are."""
+    def sum(self, total: Numbers, parts: Sequence[Numbers], factors: Sequence[float], *, chosen: bool = False) -> None:
+        """`total` is the sum of the parts times these factors, or with `chosen` one of them, and mixed as they are."""
         for part in parts:
             self.link(part, total)
             self.ways.lead(part, total)
             self.split(total, self.key[part])
         self.sums.append(Sum(total, tuple(parts), tuple(factors)))
-        self._compare(total, [int(self.call[part[0]]) for part in parts])
+        if not chosen:
+            self._compare(total, [int(self.call[part[0]]) for part in parts])
         gains = [[self.gain.get(c) for c in part.tolist()] for part in parts]
         if any(gain != gains[0] for gain in gains) or any(c in self.unequal for part in parts for c in part.tolist()):
             self.unequal.update(total.tolist())

@@ -63,7 +63,12 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
     own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))
     first = own[0]
     back = axis - len(x.shape)
-    fits = -back <= len(gain.shape) and gain.shape[back] == gain.shape.numel() == len(first) and (own == first).all() and bool((first >= 0).all())
+    fits = (
+        -back <= len(gain.shape)
+        and gain.shape[back] == gain.shape.numel() == len(first)
+        and (own == first).all()
+        and bool((first >= 0).all())
+    )
     if not fits:
         for channels in (own.reshape(-1), out):
             step.store.doubt(channels, f"{step.place} multiplies some by one number")

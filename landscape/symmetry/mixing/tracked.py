@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class Mark:
         others: of what changes along the axis before it.
         place: the call that gave the scores, if a matrix may pass them.
         number: of the scores.
+        by: what channels are multiplied by.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Mark:
     others: Codes | None = None
     place: str = ""
     number: int = -1
+    by: Any = None
 
     def swapped(self) -> "Mark":
         """Of the scores with their last two axes swapped."""

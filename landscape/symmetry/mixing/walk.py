@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from landscape.network.graph import Graph
-from landscape.symmetry.graph_calls import Leaf, walk
+from landscape.symmetry.graph_calls import Leaf, values_in, walk
 from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
 from landscape.symmetry.mixing.mixtures import Shift
@@ -24,22 +24,35 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
     even = frozenset(
         n for n in graph.parameters if graph.tensors[n].ndim == 1 and bool((graph.tensors[n] == graph.tensors[n][:1]).all())
     )
-    store = Channels(frozen=graph.parameters - trained, held=held, shared=_shared(graph), even_gains=even)
+    store = Channels(
+        frozen=graph.parameters - trained, held=held, shared=_shared(graph), even_gains=even, tensors=graph.tensors
+    )
 
     def follow(op: Any, args: dict[str, Any], shapes: list[torch.Size], where: str) -> Any:
         step, before = Step(op, args, shapes, where, store), len(store.entries)
         result = _followed(step) if shapes else None
         if not step.varies:
             result = [_given(r) for r in result] if isinstance(result, list) else _given(result)
+        _remember(store, op, args, result)
         _note_uses(step, result, before)
         return result
 
-    def constant(shape: torch.Size) -> Tracked:
-        return replace(opaque(shape, learned=False), given=True)
+    def constant(value: torch.Tensor) -> Tracked:
+        known = replace(opaque(value.shape, learned=False), given=True)
+        store.made[id(known)] = (value,)
+        return known
 
     walk(graph, given=partial(opaque, learned=False), follow=follow, end=partial(_output, store), constant=constant)
     store.look()
     return store
+
+
+def _remember(store: Channels, op: Any, args: dict[str, Any], result: Any) -> None:
+    """Note how a value that depends on no parameter comes about."""
+    taken = {id(v) for arg in args.values() for v in values_in(arg)}
+    for i, value in enumerate(result if isinstance(result, list) else [result]):
+        if isinstance(value, Tracked) and not value.learned and id(value) not in taken:
+            store.made[id(value)] = (op, args, i if isinstance(result, list) else None)
 
 
 def _given(value: Any) -> Any:
