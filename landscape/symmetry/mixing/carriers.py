@@ -13,7 +13,7 @@ from landscape.symmetry.mixing.steps import (
     axis_of,
     ends_in_kept,
     is_learned,
-    lose_scores,
+    lose_all,
     rule,
     taken_by_softmax,
     written,
@@ -25,7 +25,6 @@ from landscape.symmetry.mixing.tracked import (
     channel,
     columns,
     distinct,
-    labelled,
     opaque,
     vector_axis,
     vectors,
@@ -33,7 +32,6 @@ from landscape.symmetry.mixing.tracked import (
 from landscape.symmetry.operation_kinds import AVERAGES, COMPARISONS, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.weightless_rules import MOVES
 
-_HIDES = -1e4  # scores below it have no weight in a softmax
 _CARRIED = ("scores", "weights", "turned")
 
 
@@ -69,23 +67,16 @@ def move(step: Step) -> Any:
     learned = any(is_learned(v) for v in values)
     if all(isinstance(v, Tracked) and v.opaque for v in values):
         carried = _carried(step, only) if len(values) == 1 and isinstance(only, Tracked) else None
-        _lose_all(step, values if carried is None else [])
+        lose_all(step, values if carried is None else [])
         parts = ("slice", "select", "narrow", "index_select", "split", "split_with_sizes", "chunk", "unbind")
         origin = only.source if len(values) == 1 and isinstance(only, Tracked) and step.name not in parts else None
         results = [replace(opaque(shape, learned, carried), origin=origin) for shape in step.shapes]
         return results if isinstance(step.op, torch._ops.OpOverload) and _many(step.op) else results[0]
-    _lose_all(step, values)
+    lose_all(step, values)
     codes = {n: [_codes(step, v, values) for v in arg] if isinstance(arg, (list, tuple)) else _codes(step, arg, values)
              for n, arg in named.items()}  # fmt: skip
     moved = _moved(step, codes)
     return [Tracked(m, learned) for m in moved] if isinstance(moved, (list, tuple)) else Tracked(moved, learned)
-
-
-def _lose_all(step: Step, values: list[Any]) -> None:
-    """Scores among these values are joined to others."""
-    for value in values:
-        if isinstance(value, Tracked) and value.mark is not None and value.mark.kind == "scores":
-            lose_scores(step, value.mark)
 
 
 def _carried(step: Step, x: Tracked) -> Mark | None:
@@ -216,68 +207,6 @@ def softmax(step: Step) -> Any:
         ends_in_kept(step, x.mark)
     value: Tracked = step.nothing()
     return replace(value, mark=Mark("weights")) if last and "log" not in step.name else value
-
-
-@rule("masked_fill", "where", accepts=("scores",))
-def masked(step: Step) -> Any:
-    """A mask over scores keeps what they have in common."""
-    scores = [v for v in step.values() if isinstance(v, Tracked) and v.mark is not None]
-    others = [v for v in step.values() if v not in scores]
-    if len(scores) == 1 and not any(is_learned(v) for v in others) and scores[0].shape == step.shape:
-        return replace(step.nothing(), mark=scores[0].mark)
-    _lose_all(step, scores)
-    chosen = None if scores else _chosen(step)
-    if chosen is not None:
-        return chosen
-    whole = [v for v in others if isinstance(v, Tracked) and not v.opaque]
-    if len(whole) == 1 and not scores and sum(is_learned(v) for v in others) == 1:
-        # What is left of a channel keeps its constant, which the softmax behind a mask by a large negative number ignores.
-        step.breaks(whole[0], constants=True)
-        hidden = [v for v in step.args.values() if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        if not hidden or max(hidden) > _HIDES:
-            step.store.lose(distinct(whole[0].codes), f"{step.place} replaces a part of it")
-        return Tracked(whole[0].codes.expand(step.shape))
-    return step.nonlinear()
-
-
-def _chosen(step: Step) -> Tracked | None:
-    """Whole vectors by a mask that is the same along each: 0 or another vector in the place of some. None for a nonlinearity."""
-    mask = step.args.get("condition", step.args.get("mask"))
-    sides = [step.args[name] for name in ("self", "other", "value") if name in step.args]
-    whole = [v for v in sides if isinstance(v, Tracked) and not v.opaque]
-    axis = vector_axis(whole[0].codes.expand(step.shape)) if whole and len(sides) == 2 else None
-    if axis is None or not isinstance(mask, (Tracked, Leaf)):
-        return None
-    back, reason = axis - len(step.shape), f"{step.place} chooses among vectors"
-    along = len(mask.shape) >= -back and mask.shape[back] > 1
-    other = next((v for v in sides if v is not whole[0]), whole[0])
-    number = isinstance(other, (int, float))
-    if along and is_learned(mask) or number and other <= _HIDES:
-        return None
-    if isinstance(other, Leaf) and other.parameter and len(other.shape) >= -back and other.shape[back] == step.shape[axis]:
-        other = written(step, other, axis=back)
-    unmixed = isinstance(other, Tracked) and other.opaque and other.learned
-    if not along and (unmixed or number and other == 0):
-        codes = whole[0].codes.expand(step.shape)
-        if unmixed:
-            step.breaks(whole[0], reason=f"{step.place} joins it to a value that cannot be mixed", constants=True, linear=True)
-        labelled(step.store, codes, torch.arange(mask.shape.numel()).view(mask.shape).expand(step.shape))
-        step.store.lose(distinct(codes), reason)
-        return Tracked(codes)
-    both = [v.codes.expand(step.shape) for v in (whole[0], other) if isinstance(v, Tracked) and not v.opaque]
-    rows = [channel(codes.movedim(axis, -1).reshape(-1, step.shape[axis])) for codes in both]
-    for own in rows:
-        step.store.lose(own, reason)
-    if not along and len(rows) == 2 and all((own == own[0]).all() and (own >= 0).all() for own in rows):
-        total = step.store.fresh(step.shape[axis], step.where)
-        step.store.sum(total, (rows[0][0], rows[1][0]), (1.0, 1.0), chosen=True)
-        return Tracked(vectors(step.shape, total, axis))
-    for own in rows:
-        step.store.doubt(own, reason)
-    if is_learned(other) and len(rows) < 2:
-        step.store.give_up(reason)
-    nothing: Tracked = step.nothing()
-    return nothing
 
 
 @rule(*INERT, *RECTIFYING)

@@ -14,8 +14,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.symmetry.graph_calls import Leaf
-from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader, Trade
-from landscape.symmetry.narrow_readers import Ways
+from landscape.symmetry.mixing.cases.narrow_readers import Ways
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader, Shift, Trade
 
 Numbers = Int[np.ndarray, " n"]
 
@@ -97,7 +97,8 @@ class Channels:
         passes: linear maps without a bias, behind which they are not followed either.
         unequal: sums of values after different gains.
         ways: where channels go.
-        made, tensors: see `landscape.symmetry.fixed_values.value_of`.
+        cut_off: elements of parameters that no output reads.
+        made, tensors: see `landscape.symmetry.mixing.cases.fixed_values.value_of`.
         same: channel that is another one times a number -> that one.
         factor: channel -> that number.
         turned: those of them that a rotary embedding adds to others.
@@ -137,6 +138,7 @@ class Channels:
     trades: list[Trade] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
     ways: Ways = field(default_factory=Ways)
+    cut_off: tuple[Shift, ...] = ()
     made: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     unequal: set[int] = field(default_factory=set)

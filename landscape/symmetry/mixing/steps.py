@@ -159,6 +159,13 @@ def lose_scores(step: Step, mark: Mark) -> None:
             step.store.lose(distinct(codes), f"{step.place} reads products with it")
 
 
+def lose_all(step: Step, values: list[Any]) -> None:
+    """Scores among these values are joined to others."""
+    for value in values:
+        if isinstance(value, Tracked) and value.mark is not None and value.mark.kind == "scores":
+            lose_scores(step, value.mark)
+
+
 def axis_of(codes: Codes) -> int:
     """The axis of vectors, the last one if that cannot be told."""
     found = vector_axis(codes)

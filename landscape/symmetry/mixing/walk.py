@@ -10,6 +10,8 @@ import torch
 from landscape.network.graph import Graph
 from landscape.symmetry.graph_calls import Leaf, values_in, walk
 from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
+from landscape.symmetry.mixing.cases import masks  # noqa: F401  # as above
+from landscape.symmetry.mixing.cases.unread_parts import Parts
 from landscape.symmetry.mixing.channels import Channels, Taken
 from landscape.symmetry.mixing.mixtures import Shift
 from landscape.symmetry.mixing.steps import RULES, Step, settle
@@ -28,6 +30,8 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
         frozen=graph.parameters - trained, held=held, shared=_shared(graph), even_gains=even, tensors=graph.tensors
     )
 
+    parts = Parts()
+
     def follow(op: Any, args: dict[str, Any], shapes: list[torch.Size], where: str) -> Any:
         step, before = Step(op, args, shapes, where, store), len(store.entries)
         result = _followed(step) if shapes else None
@@ -35,6 +39,7 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
             result = [_given(r) for r in result] if isinstance(result, list) else _given(result)
         _remember(store, op, args, result)
         _note_uses(step, result, before)
+        parts.note(step, result)
         return result
 
     def constant(value: torch.Tensor) -> Tracked:
@@ -42,7 +47,15 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
         store.made[id(known)] = (value,)
         return known
 
-    walk(graph, given=partial(opaque, learned=False), follow=follow, end=partial(_output, store), constant=constant)
+    def end(results: list[Any]) -> None:
+        _output(store, results)
+        for value in results:
+            parts.read(value)
+        store.cut_off = parts.shifts(graph, held)
+        for place in parts.places():
+            store.give_up(place)
+
+    walk(graph, given=partial(opaque, learned=False), follow=follow, end=end, constant=constant)
     store.look()
     return store
 
