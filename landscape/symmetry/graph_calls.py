@@ -97,7 +97,9 @@ def walk(
         if node in written.parts or node.op == "get_attr":
             values[node] = None
         elif node.op == "placeholder":
-            values[node] = _placeholder(graph, node, constant if constant is not None and node.name in graph.constants else given)
+            values[node] = _placeholder(
+                graph, node, constant if constant is not None and node.name in graph.constants else given
+            )
         elif node.op == "output":
             end(values_in(look_up(node.args)))
         elif node.target is operator.getitem:

@@ -63,7 +63,12 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
     own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))
     first = own[0]
     back = axis - len(x.shape)
-    fits = -back <= len(gain.shape) and gain.shape[back] == gain.shape.numel() == len(first) and (own == first).all() and bool((first >= 0).all())
+    fits = (
+        -back <= len(gain.shape)
+        and gain.shape[back] == gain.shape.numel() == len(first)
+        and (own == first).all()
+        and bool((first >= 0).all())
+    )
     if not fits:
         for channels in (own.reshape(-1), out):
             step.store.doubt(channels, f"{step.place} multiplies some by one number")
@@ -96,8 +101,7 @@ def batch_norm(step: Step) -> Any:
         step.store.taken.append(Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at])))
     if not found:
         step.store.stiffen(out)
-    for c in out.tolist():
-        step.store.doubtful[c] = f"{step.place} is between two linear maps"
+    step.store.separate.update(dict.fromkeys(out.tolist(), f"{step.place} is between two linear maps"))
     step.adds(bias, out)
     if isinstance(bias, Leaf) and bias.parameter and isinstance(gain, Leaf) and isinstance(var, Leaf):
         eps, channels = step.args["eps"], int(mean.shape.numel())
