@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from landscape.symmetry.graph_calls import GraphCall, Leaf
-from landscape.symmetry.operation_kinds import INERT, NO_FACTOR, RECTIFYING
+from landscape.symmetry.graph_calls import GraphCall, Leaf, values_in
+from landscape.symmetry.operation_kinds import COMPARISONS, INERT, NO_FACTOR, RECTIFYING
 from landscape.symmetry.scale_variables import PINNED, Variables
 
 Ids = Int[Tensor, "..."]
@@ -95,8 +95,8 @@ class Call(GraphCall):
 
     def unknown(self, reason: str | None = None) -> Any:
         """The result of an operation without a rule: all its inputs and outputs have fixed scale."""
-        if self.name not in INERT | NO_FACTOR | RECTIFYING:
-            for value in self.args.values():
+        if self.name not in COMPARISONS | INERT | NO_FACTOR | RECTIFYING:
+            for value in values_in(list(self.args.values())):
                 if isinstance(value, Tensor):
                     self.variables.note(value, place=self.place)
         self.pin(*self.args.values(), reason=reason)

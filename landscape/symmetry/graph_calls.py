@@ -76,6 +76,7 @@ def walk(
     given: Callable[[torch.Size], Any],
     follow: Callable[[Any, dict[str, Any], list[torch.Size], str], Any],
     end: Callable[[list[Any]], None],
+    constant: Callable[[torch.Size], Any] | None = None,
 ) -> None:
     """Follow values through a graph, from its inputs to its outputs.
 
@@ -84,6 +85,7 @@ def walk(
         given: shape -> the value of an input or a constant. A parameter or buffer is a `Leaf`.
         follow: the fields of a `GraphCall` -> the value, or the list of values, that the call returns.
         end: called with the values that the network returns, nested lists flattened.
+        constant: shape -> the value of a constant, if another one than that of an input.
     """
     values: dict[fx.Node, Any] = {}
 
@@ -95,7 +97,9 @@ def walk(
         if node in written.parts or node.op == "get_attr":
             values[node] = None
         elif node.op == "placeholder":
-            values[node] = _placeholder(graph, node, given)
+            values[node] = _placeholder(
+                graph, node, constant if constant is not None and node.name in graph.constants else given
+            )
         elif node.op == "output":
             end(values_in(look_up(node.args)))
         elif node.target is operator.getitem:

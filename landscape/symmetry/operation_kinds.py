@@ -4,12 +4,15 @@ INERT = frozenset(
     """
     elu selu celu gelu silu mish softplus softsign sigmoid log_sigmoid log_sigmoid_forward tanh hardtanh hardswish hardsigmoid
     hardshrink softshrink tanhshrink relu6 erf
-    sign sgn round floor ceil trunc argmax argmin
-    eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not isnan isinf isfinite
+    sign sgn round floor ceil trunc
+    logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not isnan isinf isfinite
     any all
     """.split()  # noqa: SIM905  # a list of fifty quoted names is harder to read
 )
-"""Operations that keep no factor, matrix or constant: activations, steps and comparisons. ATen names without their overload."""
+"""Operations that keep no factor, matrix or constant: activations and steps. ATen names without their overload."""
+
+COMPARISONS = frozenset("eq ne lt le gt ge".split())  # noqa: SIM905
+"""Comparisons, which keep what both sides have in common."""
 
 RECTIFYING = frozenset("relu leaky_relu prelu rrelu abs threshold clamp clamp_min clamp_max".split())  # noqa: SIM905
 """Operations that keep a positive factor at most."""

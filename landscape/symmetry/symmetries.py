@@ -100,6 +100,7 @@ class Symmetries:
         nearly: the scales that a normalization takes away but for its eps; None if there are none.
         unread: operations that no rule reads, each with its place; what they hide is not known.
         unread_factors: places where factors might be inverse to each other, or powers of each other, which is not looked for.
+        unread_matrices: places that a matrix might pass, which is not looked for.
         unread_constants: places behind which a constant might be taken away, which is not looked for.
     """
 
@@ -115,12 +116,13 @@ class Symmetries:
     nearly: "Symmetries | None" = None
     unread: tuple[str, ...] = ()
     unread_factors: tuple[str, ...] = ()
+    unread_matrices: tuple[str, ...] = ()
     unread_constants: tuple[str, ...] = ()
 
     @property
     def all_unread(self) -> tuple[str, ...]:
         """All places that are not read, each once."""
-        return tuple(dict.fromkeys((*self.unread, *self.unread_factors, *self.unread_constants)))
+        return tuple(dict.fromkeys((*self.unread, *self.unread_factors, *self.unread_matrices, *self.unread_constants)))
 
     @property
     def constants(self) -> tuple[Constant, ...]:

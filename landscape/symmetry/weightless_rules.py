@@ -144,17 +144,18 @@ def product(call: Call) -> Any:
     return b.expand(call.shape)
 
 
-def _gain(call: Call, x: Tensor, gain: Leaf) -> Any:
-    """Elementwise multiplication by a parameter, as in a hand-written normalisation layer."""
-    if gain.shape.numel() == 1:
-        call.variables.note(x, place=call.place)  # it may take up a factor that all of them share
-        call.pin(gain)
-        return x.expand(call.shape)
+def _gain(call: Call, x: Tensor, gain: Leaf, *, over: bool = False) -> Any:
+    """Elementwise multiplication by a parameter, or with `over` division, as in a hand-written normalisation layer."""
     ndim = len(call.shape)
     shape = (1,) * (ndim - len(gain.shape)) + tuple(gain.shape)
-    inputs = call.mix(x.expand(call.shape), [d for d in range(ndim) if shape[d] == 1])
     out = call.variables.fresh(gain.shape.numel(), gain.producer, gain=call.variables.pinned(x)).view(shape)
-    call.use(gain, num=out.view(gain.shape), den=inputs.reshape(gain.shape))
+    if gain.shape.numel() == 1 and not call.variables.pinned(x):
+        call.variables.note(x, place=call.place)  # it may take up a factor that all of them share
+        call.pin(gain, out, reason=f"{call.place} multiplies several scales by one number")
+        return x.expand(call.shape)
+    inputs = call.mix(x.expand(call.shape), [d for d in range(ndim) if shape[d] == 1])
+    above, below = out.view(gain.shape), inputs.reshape(gain.shape)
+    call.use(gain, num=below if over else above, den=above if over else below)
     return out.expand(call.shape)
 
 
@@ -164,10 +165,25 @@ def quotient(call: Call) -> Any:
     if call.args.get("rounding_mode") is not None:
         return call.unknown()
     top, bottom = call.args["self"], call.args["other"]
-    if isinstance(top, Tensor) and (isinstance(bottom, Tensor) or (isinstance(bottom, Leaf) and bottom.parameter)):
-        call.variables.note(*(v for v in (top, bottom) if isinstance(v, Tensor)), place=call.place)  # a common factor cancels
-    call.pin(call.args["other"], reason=f"{call.place} divides by it")
-    return call.ids(call.args["self"]).expand(call.shape)
+    if isinstance(bottom, Leaf) and bottom.parameter and isinstance(top, Tensor):
+        return _gain(call, top, bottom, over=True)
+    if isinstance(bottom, Leaf) and bottom.parameter:
+        call.variables.unread[call.place] = None
+    if isinstance(bottom, Tensor):  # a common factor cancels
+        if isinstance(top, Leaf) and top.parameter:
+            call.variables.unread[call.place] = None
+        elif isinstance(top, Tensor):
+            call.variables.note(top, bottom, place=call.place)
+    call.pin(bottom, reason=f"{call.place} divides by it")
+    return call.ids(top).expand(call.shape)
+
+
+@rule("glu")
+def gated_half(call: Call) -> Any:
+    """The first half times the sigmoid of the second one."""
+    linear, gate = call.ids(call.first).chunk(2, call.args["dim"])
+    call.pin(gate, reason=f"{call.place} is not positively homogeneous")
+    return linear
 
 
 # Zeros, and operations that only move elements: applying the call to the ids gives the position of each.

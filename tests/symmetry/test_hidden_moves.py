@@ -231,7 +231,7 @@ def spaces(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[int,
     values = {n: dict(model.named_parameters())[n].detach() for n in coordinates(model)}
     with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
         parts = jacrev(lambda own: functional_call(model, own, (x,)).flatten(), chunk_size=200)(values)
-    j = torch.cat([parts[n].flatten(1) for n in values], 1)
+    j = torch.cat([parts[n].reshape(len(parts[n]), -1) for n in values], 1)
     found = tangents(model, symmetries)
     if len(found):
         assert (j @ found.T).norm(dim=0).max() < 1e-9 * j.norm()
@@ -258,6 +258,9 @@ def test_it_is_said(name: str) -> None:
 UNUSUAL = {
     "a softmax over queries": lambda: attention(lambda m, q, k, v: (q @ k.mT).softmax(-2) @ v),
     "a softmax that is transposed": lambda: attention(lambda m, q, k, v: (q @ k.mT).softmax(-1).mT @ v),
+    "a softmax times a number": lambda: attention(lambda m, q, k, v: ((q @ k.mT).softmax(-1) * 2.0) @ v),
+    "a negative softmax": lambda: attention(lambda m, q, k, v: -(q @ k.mT).softmax(-1) @ v),
+    "a softmax plus a number": lambda: attention(lambda m, q, k, v: ((q @ k.mT).softmax(-1) + 1.0) @ v),
     "a sink beside the scores": lambda: attention(with_sink, sink=drawn(1, HEADS, 1, 1)),
 }
 

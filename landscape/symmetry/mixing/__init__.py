@@ -28,6 +28,7 @@ class Found:
     centrings: tuple[Centring, ...]
     means: tuple[BatchNormMean, ...]
     unread: tuple[str, ...]
+    unread_matrices: tuple[str, ...]
     unread_constants: tuple[str, ...]
     contracted: frozenset[str]
 
@@ -50,4 +51,5 @@ def mixed(graph: Graph, trained: frozenset[str] | None = None, held: frozenset[s
         place for place, own in store.contracted.items() if all(store.mixed.issuperset(channels.tolist()) for channels in own)
     )
     lost = lost_constants(store, calls)
-    return Found(mixings, shifts, (*trades, *store.trades), centrings, means, tuple(store.unread), lost, contracted)
+    unread, matrices = tuple(store.unread), tuple(store.unread_matrices)
+    return Found(mixings, shifts, (*trades, *store.trades), centrings, means, unread, matrices, lost, contracted)

@@ -38,7 +38,10 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
         if isinstance(weight, Leaf) and not weight.parameter and isinstance(x, Tracked):
             return _fixed(step, x, bias)
         return step.unread()
+    table = isinstance(x, Leaf) and x.parameter and x.name not in step.store.shared  # whose channels tell what is free
     x = step.tracked(x)
+    if x.given and not table:
+        _reads_given(step, x, more=bias is not None)
     if x.mark is not None and x.mark.kind == "weights" and bias is not None:
         step.store.hide(f"{step.place} reads numbers that sum to one, a constant of which its bias may take away")
     index = weight.elements() if transposed else weight.elements().t()  # (outputs, inputs)
@@ -68,9 +71,17 @@ def _beside_others(step: Step, read: list[Column], codes: Codes) -> None:
     for one in calls:
         for two in calls:
             if one != two and store.direct.get(one, set()) & store.through.get(two, set()):
-                store.give_up(f"{step.place} reads {store.calls[one]} and {store.calls[two]}, two linear maps of one value")
+                names = " and ".join(sorted((store.calls[one], store.calls[two])))
+                store.give_up(f"{step.place} reads {names}, two linear maps of one value")
         if any(isinstance(value, Tracked) for value in store.direct.get(one, ())) and bool((codes == OPAQUE).any()):
             store.give_up(f"{step.place} reads {store.calls[one]} beside a value of which that may be a linear map")
+
+
+def _reads_given(step: Step, x: Tracked, *, more: bool) -> None:
+    """Say where weights read a value that is the same for every input: fewer rows than weights leave some of them free."""
+    rows = x.shape[1 if len(x.shape) > 2 else 0 : -1].numel()  # not those that are the same for every sample
+    if rows < x.shape[-1] + more:
+        step.store.give_up(f"{step.place} reads a value that no input changes")
 
 
 def _unmixable(step: Step, n: int) -> Numbers:
@@ -111,6 +122,8 @@ def convolution(step: Step) -> Any:
         return step.unread()
     spatial = len(weight.shape) - 2
     x = step.tracked(step.args["input"])
+    if x.given:
+        step.store.give_up(f"{step.place} reads a value that no input changes")
     axis = len(x.shape) - spatial - 1
     index = weight.elements()
     transposed = "transpose" in step.name or bool(step.args.get("transposed"))

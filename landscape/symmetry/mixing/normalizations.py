@@ -62,7 +62,13 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
     out = step.store.fresh(x.shape[axis], gain.producer)
     own = channel(x.codes.movedim(axis, -1).reshape(-1, x.shape[axis]))
     first = own[0]
-    fits = gain.shape.numel() == len(first) and (own == first).all() and bool((first >= 0).all())
+    back = axis - len(x.shape)
+    fits = (
+        -back <= len(gain.shape)
+        and gain.shape[back] == gain.shape.numel() == len(first)
+        and (own == first).all()
+        and bool((first >= 0).all())
+    )
     if not fits:
         for channels in (own.reshape(-1), out):
             step.store.doubt(channels, f"{step.place} multiplies some by one number")
@@ -95,8 +101,7 @@ def batch_norm(step: Step) -> Any:
         step.store.taken.append(Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at])))
     if not found:
         step.store.stiffen(out)
-    for c in out.tolist():
-        step.store.doubtful[c] = f"{step.place} is between two linear maps"
+    step.store.separate.update(dict.fromkeys(out.tolist(), f"{step.place} is between two linear maps"))
     step.adds(bias, out)
     if isinstance(bias, Leaf) and bias.parameter and isinstance(gain, Leaf) and isinstance(var, Leaf):
         eps, channels = step.args["eps"], int(mean.shape.numel())
@@ -113,5 +118,8 @@ def _spread_of_many(step: Step) -> Any:
     if not (isinstance(weight, Leaf) and weight.parameter) or len(step.shape) < 2:
         return step.nothing()
     out = step.store.fresh(step.shape[1], step.where, rigid=True)
+    if isinstance(bias, Leaf) and ("normalized_shape" in step.args or bias.shape.numel() != len(out)):
+        step.store.give_up(f"{step.place} has a shift for each of several places")
+        return step.nothing()
     step.adds(bias, out)
     return step.result(vectors(step.shape, out, 1))

@@ -13,7 +13,7 @@ import torch
 from landscape.symmetry.graph_calls import GraphCall, Leaf, values_in
 from landscape.symmetry.mixing.channels import Channels, Numbers, Taken
 from landscape.symmetry.mixing.tracked import Codes, Mark, Tracked, distinct, opaque, vector_axis, vectors
-from landscape.symmetry.operation_kinds import INERT, RECTIFYING
+from landscape.symmetry.operation_kinds import COMPARISONS, INERT, RECTIFYING, SHAPE_ONLY
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,20 @@ class Step(GraphCall):
         """All arguments that are activations, parameters or buffers; lists are searched."""
         return [v for arg in self.args.values() for v in values_in(arg) if isinstance(v, (Tracked, Leaf))]
 
+    @property
+    def varies(self) -> bool:
+        """Whether a value depends on the input of the network, and not on its shape alone."""
+        return self.name not in SHAPE_ONLY and any(isinstance(v, Tracked) and not v.given for v in self.values())
+
     def tracked(self, value: Any) -> Tracked:
         """A value as an activation; a parameter starts channels of its own, one for each element of its last axis."""
         if isinstance(value, Tracked):
             return value
         if isinstance(value, Leaf):
-            return written(self, value) if value.parameter and value.shape else opaque(value.shape, learned=value.parameter)
-        return opaque((), learned=False)
+            own = value.parameter and value.shape
+            start = written(self, value) if own else opaque(value.shape, learned=value.parameter)
+            return replace(start, given=True)
+        return replace(opaque((), learned=False), given=True)
 
     def result(self, codes: Codes, learned: bool = True) -> Any:
         """Results: the first with these codes, the others without channels."""
@@ -60,7 +67,9 @@ class Step(GraphCall):
             self.store.writes(bias.name, bias.elements().reshape(1, -1), channels, constant=True)
 
     def nonlinear(self) -> Any:
-        """The result of an operation that is known not to be linear."""
+        """The result of an operation that is known not to be linear; what it makes of parameters alone is not worked out."""
+        if not self.varies and any(is_learned(v) for v in self.values()):
+            self.store.give_up(f"{self.place} is applied to parameters")
         self.breaks(*self.args.values())
         return self.nothing()
 
@@ -70,7 +79,7 @@ class Step(GraphCall):
             self.store.give_up(self.place)
             for value in self.values():
                 if isinstance(value, Tracked) and not value.opaque:
-                    self.store.doubt(distinct(value.codes), f"{self.place} is not read")
+                    self.store.doubt(distinct(value.codes), self.place)
         return self.nothing()
 
 
@@ -115,7 +124,7 @@ def settle(step: Step) -> None:
         mark = value.mark
         if mark.kind == "turned":
             step.store.doubt(distinct(value.codes), f"{step.place} reads channels times fixed numbers")
-        elif mark.kind == "scores" and step.name in INERT:
+        elif mark.kind == "scores" and step.name in INERT | COMPARISONS:
             ends_in_kept(step, mark)
         elif mark.kind == "scores" and step.name in {*RECTIFYING, "matmul", "bmm", "mm"}:
             ends_in_kept(step, replace(mark, place=""))  # a factor passes

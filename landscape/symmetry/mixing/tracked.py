@@ -22,8 +22,8 @@ class Mark:
     """What is known of a value beside its channels, for rules that recognise a construction of several calls.
 
     Attributes:
-        kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), or "weights" (a softmax of
-            them, which sums to one).
+        kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), "weights" (a softmax of them,
+            which sums to one), or "negated" (minus a value without channels).
         codes: of the channels, or of what changes along the last axis of the scores, (..., n, h).
         others: of what changes along the axis before it.
         place: the call that gave the scores, if a matrix may pass them.
@@ -50,12 +50,14 @@ class Tracked:
         learned: whether it depends on a parameter.
         mark: see `Mark`.
         origin: the value without channels of which this one is a rearrangement, if it is one.
+        given: whether it is the same for every input: made of parameters and constants alone.
     """
 
     codes: Codes
     learned: bool = True
     mark: Mark | None = None
     origin: "Tracked | None" = None
+    given: bool = False
 
     @property
     def source(self) -> "Tracked":

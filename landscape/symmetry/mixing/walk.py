@@ -1,6 +1,7 @@
 """Follow the channels of a network's linear maps through its graph."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,12 +29,22 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
     def follow(op: Any, args: dict[str, Any], shapes: list[torch.Size], where: str) -> Any:
         step, before = Step(op, args, shapes, where, store), len(store.entries)
         result = _followed(step) if shapes else None
+        if not step.varies:
+            result = [_given(r) for r in result] if isinstance(result, list) else _given(result)
         _note_uses(step, result, before)
         return result
 
-    walk(graph, given=partial(opaque, learned=False), follow=follow, end=partial(_output, store))
+    def constant(shape: torch.Size) -> Tracked:
+        return replace(opaque(shape, learned=False), given=True)
+
+    walk(graph, given=partial(opaque, learned=False), follow=follow, end=partial(_output, store), constant=constant)
     store.look()
     return store
+
+
+def _given(value: Any) -> Any:
+    """A result that is the same for every input."""
+    return replace(value, given=True) if isinstance(value, Tracked) and not value.given else value
 
 
 def _shared(graph: Graph) -> frozenset[str]:
