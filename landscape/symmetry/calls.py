@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from landscape.symmetry.graph_calls import GraphCall, Leaf
+from landscape.symmetry.graph_calls import GraphCall, Leaf, values_in
 from landscape.symmetry.operation_kinds import COMPARISONS, INERT, NO_FACTOR, RECTIFYING
 from landscape.symmetry.scale_variables import PINNED, Variables
 
@@ -96,7 +96,7 @@ class Call(GraphCall):
     def unknown(self, reason: str | None = None) -> Any:
         """The result of an operation without a rule: all its inputs and outputs have fixed scale."""
         if self.name not in COMPARISONS | INERT | NO_FACTOR | RECTIFYING:
-            for value in self.args.values():
+            for value in values_in(list(self.args.values())):
                 if isinstance(value, Tensor):
                     self.variables.note(value, place=self.place)
         self.pin(*self.args.values(), reason=reason)

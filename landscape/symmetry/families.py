@@ -16,6 +16,8 @@ FAMILIES: dict[Family, str] = {
 }
 # Those that multiply every weight by a factor.
 FACTORS: tuple[Family, ...] = ("layer", "node", "norm-out", "norm-in")
+# Those that apply a matrix.
+MATRICES: tuple[Family, ...] = ("pair", "rotation")
 # Those that add a constant.
 CONSTANTS: tuple[Family, ...] = ("shift", "bias")
 

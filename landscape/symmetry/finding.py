@@ -34,8 +34,8 @@ def find_symmetries(model: nn.Module, example: Example | None = None) -> Symmetr
     Matrices and constants: every linear map starts new channels, and rules follow them. Channels that only linear maps, sums
     and products of two activations use may be mixed by one matrix (`mixings`); behind a LayerNorm or RMSNorm it must be
     orthogonal, behind a rotary embedding a factor and a rotation a pair. Constants that a softmax, a mean or a bias takes away
-    are `shifts`, `trades`, `centrings` and `means`. What no rule reads is in `unread`, places behind which factors or constants
-    were not followed in `unread_factors` and `unread_constants`.
+    are `shifts`, `trades`, `centrings` and `means`. What no rule reads is in `unread`, places behind which factors, matrices or
+    constants were not followed in `unread_factors`, `unread_matrices` and `unread_constants`.
 
     The network is traced once in eval mode. Every change that is found keeps the function. Not found are negative factors and
     permutations (which move no measure), factors that must be inverse to each other (gains of normalized queries against those
@@ -105,6 +105,7 @@ def symmetries_of(graph: Graph, trained: frozenset[str] | None = None, *, hold: 
         nearly=more,
         unread=(*rest.unread, *doubtful, *zeros),
         unread_factors=factors,
+        unread_matrices=rest.unread_matrices,
         unread_constants=rest.unread_constants,
     )
 

@@ -184,6 +184,14 @@ def quotient(call: Call) -> Any:
     return call.ids(top).expand(call.shape)
 
 
+@rule("glu")
+def gated_half(call: Call) -> Any:
+    """The first half times the sigmoid of the second one."""
+    linear, gate = call.ids(call.first).chunk(2, call.args["dim"])
+    call.pin(gate, reason=f"{call.place} is not positively homogeneous")
+    return linear
+
+
 # Zeros, and operations that only move elements: applying the call to the ids gives the position of each.
 
 

@@ -258,6 +258,9 @@ def test_it_is_said(name: str) -> None:
 UNUSUAL = {
     "a softmax over queries": lambda: attention(lambda m, q, k, v: (q @ k.mT).softmax(-2) @ v),
     "a softmax that is transposed": lambda: attention(lambda m, q, k, v: (q @ k.mT).softmax(-1).mT @ v),
+    "a softmax times a number": lambda: attention(lambda m, q, k, v: ((q @ k.mT).softmax(-1) * 2.0) @ v),
+    "a negative softmax": lambda: attention(lambda m, q, k, v: -(q @ k.mT).softmax(-1) @ v),
+    "a softmax plus a number": lambda: attention(lambda m, q, k, v: ((q @ k.mT).softmax(-1) + 1.0) @ v),
     "a sink beside the scores": lambda: attention(with_sink, sink=drawn(1, HEADS, 1, 1)),
 }
 

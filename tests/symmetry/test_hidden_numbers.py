@@ -1,13 +1,19 @@
-"""Learned numbers, learned values that no input moves, and comparisons: what they let pass is found, or said to be not known."""
+"""Learned numbers, learned values that no input moves, and comparisons: what they let pass is found or said."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from test_hidden_moves import SEQUENCE, VECTOR, Net, between, drawn, spaces
+from test_hidden_moves import SEQUENCE, VECTOR, Net, attention, between, drawn, spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from landscape import Objective
+from landscape.measures.registry import MEASURES
+from landscape.measures.running.marks import mark_of
+from landscape.symmetry import find_symmetries
+from landscape.symmetry.families import MATRICES
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
 
@@ -20,6 +26,16 @@ def after_gelu(last: Callable[[Any, Tensor], Tensor], **parts: Any) -> Net:
 def after_gelu_of(last: Callable[[Any, Tensor, Tensor], Tensor], **parts: Any) -> Net:
     """The same, with the input beside it."""
     return Net(lambda m, x: last(m, x, F.gelu(m.a(x))), a=nn.Linear(5, 4), h=nn.Linear(4, 3), **parts)
+
+
+def two_gated(rest: Callable[[Tensor], Tensor]) -> Net:
+    """Two linear maps, one times a gate, the other times what the gate leaves."""
+
+    def compute(m: Any, x: Tensor) -> Tensor:
+        gate = m.s(x).sigmoid()
+        return m.h(gate * m.a(x) + rest(gate) * m.c(x))
+
+    return Net(compute, a=nn.Linear(5, 4), c=nn.Linear(5, 4), s=nn.Linear(5, 4), h=nn.Linear(4, 3))
 
 
 def two_gelus(m: Any, x: Tensor) -> Tensor:
@@ -36,6 +52,16 @@ FOUND: dict[str, Case] = {
     ),
     "two GELUs by two elements of a vector": (
         lambda: Net(two_gelus, a=nn.Linear(5, 4), c=nn.Linear(5, 4), w=drawn(2), h=nn.Linear(4, 3)), VECTOR,
+    ),
+    "a gated half": (lambda: Net(lambda m, x: m.h(F.glu(m.a(x))), a=nn.Linear(5, 8), h=nn.Linear(4, 3)), VECTOR),
+    "the gated half of a rectifier": (
+        lambda: Net(lambda m, x: m.h(F.glu(F.relu(m.a(x)))), a=nn.Linear(5, 8), h=nn.Linear(4, 3)), VECTOR,
+    ),
+    "a maximum with 0": (lambda: between(lambda m, z: torch.maximum(z, torch.zeros(4, dtype=z.dtype))), VECTOR),
+    "attention by einsum with an ellipsis": (
+        lambda: attention(
+            lambda m, q, k, v: torch.einsum("...ij,...jd->...id", torch.einsum("...id,...jd->...ij", q, k).softmax(-1), v)
+        ), SEQUENCE,
     ),
 }  # fmt: skip
 
@@ -77,7 +103,9 @@ SAID: dict[str, Case] = {
         lambda: Net(lambda m, x: m.h(F.gelu(m.a(x)) + m.t), a=nn.Linear(6, 5), h=nn.Linear(5, 3), t=drawn(4, 1)), SEQUENCE,
     ),
     "a gain a position, as many as channels": (
-        lambda: Net(lambda m, x: m.h(F.rms_norm(m.a(x), (4,), eps=1e-20) * m.g), a=nn.Linear(6, 4), g=drawn(4, 1), h=nn.Linear(4, 4)),
+        lambda: Net(
+            lambda m, x: m.h(F.rms_norm(m.a(x), (4,), eps=1e-20) * m.g), a=nn.Linear(6, 4), g=drawn(4, 1), h=nn.Linear(4, 4)
+        ),
         SEQUENCE,
     ),
     "a bias a position, as many as channels": (
@@ -104,6 +132,28 @@ SAID: dict[str, Case] = {
     "a comparison of two linear maps": (
         lambda: after_gelu_of(lambda m, x, z: m.h(z * (m.r(x) > m.s(x.sin()))), r=nn.Linear(5, 4), s=nn.Linear(5, 4)), VECTOR,
     ),
+    "a gate and one minus it": (
+        lambda: two_gated(lambda w: 1 - w), VECTOR,
+    ),
+    "a gate, and a number plus its negative": (lambda: two_gated(lambda w: -w + 1), VECTOR),
+    "a gate, and a fixed vector minus it": (lambda: two_gated(lambda w: torch.ones(4, dtype=w.dtype) - w), VECTOR),
+    "the largest over positions": (
+        lambda: Net(lambda m, x: F.gelu(m.h(m.a(x).amax(1))), a=nn.Linear(6, 4), h=nn.Linear(4, 3)), SEQUENCE,
+    ),
+    "the largest of a vector": (
+        lambda: Net(lambda m, x: F.gelu(m.h(m.a(x).amax(-1, True))), a=nn.Linear(5, 4), h=nn.Linear(1, 3)), VECTOR,
+    ),
+    "the larger of two linear maps": (
+        lambda: Net(
+            lambda m, x: F.gelu(m.h(torch.maximum(m.a(x), m.c(x)))), a=nn.Linear(5, 4), c=nn.Linear(5, 4), h=nn.Linear(4, 3)
+        ), VECTOR,
+    ),
+    "rectified values by einsum with weights": (
+        lambda: Net(
+            lambda m, x: m.h(torch.einsum("bti,io->bto", torch.relu(m.a(x)), m.w)),
+            a=nn.Linear(6, 5), w=drawn(5, 4), h=nn.Linear(4, 3),
+        ), SEQUENCE,
+    ),
 }  # fmt: skip
 
 
@@ -119,3 +169,16 @@ def test_it_is_said(name: str) -> None:
     there, found, symmetries = spaces(*SAID[name])
     assert found < there
     assert symmetries.all_unread
+
+
+def test_a_batchnorm_between_linear_maps_hides_matrices_alone() -> None:
+    """BatchNorm's own factors and constants are found; that a matrix may pass it is said, of matrices only."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
+    x = torch.randn(6, 2, 2, 2)
+    symmetries = find_symmetries(model, x)
+    assert symmetries.unread == symmetries.unread_factors == symmetries.unread_constants == ()
+    assert symmetries.all_unread == symmetries.unread_matrices
+    assert [place.partition(" in ")[2] for place in symmetries.unread_matrices] == ["1 is between two linear maps"]
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, torch.zeros(6, 2, 2, dtype=torch.long)))
+    assert set(mark_of(MEASURES["adaptive_trace"], objective)["unknown"]) == set(MATRICES)

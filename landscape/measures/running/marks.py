@@ -11,7 +11,7 @@ from landscape.measures.registry import MEASURES, Measure
 from landscape.measures.traced_network import symmetries_for
 from landscape.network.losses.model_loss import ModelLoss
 from landscape.objective import Objective
-from landscape.symmetry.families import CONSTANTS, FACTORS, FAMILIES, Family
+from landscape.symmetry.families import CONSTANTS, FACTORS, FAMILIES, MATRICES, Family
 
 
 class Mark(TypedDict):
@@ -52,7 +52,12 @@ def mark_of(measure: Measure, objective: Objective, *, trace: bool = True) -> Ma
     if symmetries is None or symmetries.unread:
         hidden = tuple(FAMILIES)
     else:
-        hidden = (*(FACTORS if symmetries.unread_factors else ()), *(CONSTANTS if symmetries.unread_constants else ()))
+        said = (
+            (FACTORS, symmetries.unread_factors),
+            (MATRICES, symmetries.unread_matrices),
+            (CONSTANTS, symmetries.unread_constants),
+        )
+        hidden = tuple(family for families, places in said if places for family in families)
     return Mark(
         invariant_to=claimed,
         fakeable_by=fakeable_by,

@@ -29,6 +29,7 @@ class Found:
     centrings: tuple[Centring, ...]
     means: tuple[BatchNormMean, ...]
     unread: tuple[str, ...]
+    unread_matrices: tuple[str, ...]
     unread_constants: tuple[str, ...]
     contracted: frozenset[str]
 
@@ -52,4 +53,5 @@ def mixed(graph: Graph, trained: frozenset[str] | None = None, held: frozenset[s
     )
     lost = lost_constants(store, calls)
     unread = (*store.unread, *narrow_readers(store, coordinates.of, coordinates.side))
-    return Found(mixings, shifts, (*trades, *store.trades), centrings, means, unread, lost, contracted)
+    matrices = tuple(store.unread_matrices)
+    return Found(mixings, shifts, (*trades, *store.trades), centrings, means, unread, matrices, lost, contracted)

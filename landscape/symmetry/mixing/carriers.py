@@ -209,23 +209,35 @@ def softmax(step: Step) -> Any:
     return replace(value, mark=Mark("weights")) if last and "log" not in step.name else value
 
 
-@rule(*INERT, *RECTIFYING)
+@rule(*INERT, *RECTIFYING, "glu")
 def activation(step: Step) -> Any:
     """Nothing but a factor passes."""
     return step.nonlinear()
 
 
-@rule(*COMPARISONS)
+@rule("amax", "amin", "max", "min")
+def largest(step: Step) -> Any:
+    """A constant passes that all have in common; where it goes is not followed."""
+    if "other" in step.args:
+        return comparison(step)
+    if not step.varies or not isinstance(step.first, Tracked):
+        return step.nonlinear()
+    step.breaks(step.first, constants=True)
+    step.store.lose(distinct(step.first.codes), f"{step.place} takes the largest or smallest of several")
+    return step.nothing()
+
+
+@rule(*COMPARISONS, "maximum", "minimum")
 def comparison(step: Step) -> Any:
-    """A constant passes that both sides have in common."""
+    """A constant passes that both sides have in common; where it goes is not followed."""
     if sum(is_learned(v) for v in step.values()) < 2:
         return step.nonlinear()
     for value in step.values():
         if isinstance(value, Tracked) and not value.opaque:
             step.breaks(value, constants=True)
-            step.store.lose(distinct(value.codes), f"{step.place} ignores what both sides have in common")
+            step.store.lose(distinct(value.codes), f"{step.place} compares values that may have a constant in common")
         elif is_learned(value):
-            step.store.hide(f"{step.place} ignores what both sides have in common")
+            step.store.hide(f"{step.place} compares values that may have a constant in common")
     return step.nothing()
 
 

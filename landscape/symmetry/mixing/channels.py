@@ -86,6 +86,7 @@ class Channels:
         call: the call that started the channel.
         broken: why it cannot be mixed, "" if it can.
         doubtful: what nobody has worked out about it, "" if nothing; only of interest if it is not broken.
+        separate: channel -> the BatchNorm that gives each of them a factor of its own, which a matrix might pass.
         rigid: whether it is written by something other than a linear map, so that no matrix can be written into it.
         normed: 0, 1 if an RMSNorm reads it, 2 if a LayerNorm does.
         normal: channels that a normalization gives.
@@ -127,6 +128,7 @@ class Channels:
     normed: list[int] = field(default_factory=list)
     normal: set[int] = field(default_factory=set)
     gain: dict[int, tuple[str, int]] = field(default_factory=dict)
+    separate: dict[int, str] = field(default_factory=dict)
     partner: dict[int, int] = field(default_factory=dict)
     links: list[tuple[Numbers, Numbers, int]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
@@ -163,6 +165,7 @@ class Channels:
     means: list[BatchNormMean] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     unread: dict[str, None] = field(default_factory=dict)
+    unread_matrices: dict[str, None] = field(default_factory=dict)
 
     def fresh(self, n: int, where: str, *, rigid: bool = False) -> Numbers:
         """`n` new channels of a new call in the layer `where`."""
@@ -231,7 +234,8 @@ class Channels:
             self.uses[one] += 1
             for two in calls:
                 if one != two and self.direct.get(one, set()) & self.through.get(two, set()):
-                    self.beside.append((one, f"{self.calls[one]} and {self.calls[two]} add two linear maps of one value"))
+                    names = " and ".join(sorted((self.calls[one], self.calls[two])))
+                    self.beside.append((one, f"{names} add two linear maps of one value"))
         self.direct[own] = set().union(*(self.direct.get(c, set()) for c in calls))
         self.through[own] = set().union(*(self.through.get(c, set()) for c in calls))
 

@@ -212,14 +212,15 @@ def _repeated(codes: Codes, heads: int) -> Codes:
 
 @rule("einsum", accepts=("weights",))
 def einsum(step: Step) -> Any:
-    """Two operands as a batch of matrix products; one operand as a move."""
-    equation, operands = step.args["equation"].replace(" ", ""), step.args["tensors"]
-    terms, _, result = equation.partition("->")
-    names = terms.split(",")
-    if "..." in equation or not result or len(operands) != 2 or any(len(set(n)) < len(n) for n in names):
+    """Two operands as a batch of matrix products."""
+    operands = step.args["tensors"]
+    names, out = _spelled(step.args["equation"], [len(v.shape) for v in operands])
+    if not out or len(operands) != 2 or any(len(set(n)) < len(n) for n in names):
         return step.unread()
     left, right = operands
-    (one, two), out = names, result
+    one, two = names
+    if any(left.shape[one.index(c)] != right.shape[two.index(c)] for c in one if c in two):
+        return step.unread()
     size = dict(zip(one, left.shape, strict=True)) | dict(zip(two, right.shape, strict=True))
     summed = [c for c in size if c not in out]
     if any(c not in one or c not in two for c in summed):
@@ -241,6 +242,16 @@ def einsum(step: Step) -> Any:
     order = [*batch, *rows, *cols]
     codes = found.codes.reshape([size[c] for c in order]).permute([order.index(c) for c in out])
     return Tracked(codes, found.learned, _rearranged(step, found.mark, out, rows, cols))
+
+
+def _spelled(equation: str, axes: list[int]) -> tuple[list[str], str]:
+    """The names of the axes of each operand and of the result, those of an ellipsis spelled out."""
+    terms, _, out = equation.replace(" ", "").partition("->")
+    names = terms.split(",")
+    free = "".join(c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation)
+    hidden = [n - len(term.replace("...", "")) if "..." in term else 0 for term, n in zip(names, axes, strict=True)]
+    spelled = [term.replace("...", free[len(free) - n :]) for term, n in zip(names, hidden, strict=True)]
+    return spelled, out.replace("...", free[len(free) - max(hidden) :])
 
 
 def _rearranged(step: Step, mark: Mark | None, out: str, rows: list[str], cols: list[str]) -> Mark | None:

@@ -71,7 +71,8 @@ def _beside_others(step: Step, read: list[Column], codes: Codes) -> None:
     for one in calls:
         for two in calls:
             if one != two and store.direct.get(one, set()) & store.through.get(two, set()):
-                store.give_up(f"{step.place} reads {store.calls[one]} and {store.calls[two]}, two linear maps of one value")
+                names = " and ".join(sorted((store.calls[one], store.calls[two])))
+                store.give_up(f"{step.place} reads {names}, two linear maps of one value")
         if any(isinstance(value, Tracked) for value in store.direct.get(one, ())) and bool((codes == OPAQUE).any()):
             store.give_up(f"{step.place} reads {store.calls[one]} beside a value of which that may be a linear map")
 

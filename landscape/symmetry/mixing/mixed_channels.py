@@ -159,6 +159,10 @@ def _mixing(store: Channels, coordinates: Coordinates, members: Numbers, entries
     if reason:
         store.give_up(reason)
         return None
+    between = next((store.separate[c] for c in members.tolist() if c in store.separate), "")
+    if between:
+        store.unread_matrices[between] = None
+        return None
     group: Group = "centred" if normed == 2 else "orthogonal" if normed or coordinates.folded[places].any() else "general"
     turned = None
     if any(c in store.partner for c in members):

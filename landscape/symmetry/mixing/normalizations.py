@@ -103,8 +103,7 @@ def batch_norm(step: Step) -> Any:
         step.store.taken.append(Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at])))
     if not found:
         step.store.stiffen(out)
-    for c in out.tolist():
-        step.store.doubtful[c] = f"{step.place} is between two linear maps"
+    step.store.separate.update(dict.fromkeys(out.tolist(), f"{step.place} is between two linear maps"))
     step.adds(bias, out)
     if isinstance(bias, Leaf) and bias.parameter and isinstance(gain, Leaf) and isinstance(var, Leaf):
         eps, channels = step.args["eps"], int(mean.shape.numel())

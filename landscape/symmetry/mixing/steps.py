@@ -80,7 +80,7 @@ class Step(GraphCall):
             self.store.give_up(self.place)
             for value in self.values():
                 if isinstance(value, Tracked) and not value.opaque:
-                    self.store.doubt(distinct(value.codes), f"{self.place} is not read")
+                    self.store.doubt(distinct(value.codes), self.place)
         return self.nothing()
 
 

@@ -19,22 +19,19 @@ from landscape.symmetry.mixing.tracked import Mark, Tracked, channel, distinct, 
 @rule("neg", accepts=("turned",))
 def negative(step: Step) -> Any:
     """-x is mixed as x is."""
+    if isinstance(step.first, Tracked) and step.first.opaque and step.first.learned and step.first.mark is None:
+        return replace(step.nothing(), mark=Mark("negated"))
     return times(step, step.tracked(step.first), -1.0)
 
 
-@rule("add", "sub", accepts=("turned", "scores"))
+@rule("add", "sub", "rsub", accepts=("turned", "scores"))
 def add(step: Step) -> Any:
     """Both sides are mixed by the same matrix."""
     a, b = step.args["self"], step.args["other"]
     if not isinstance(b, (Tracked, Leaf)):
-        if isinstance(a, Leaf) and a.parameter and b != 0:
-            step.store.give_up(f"{step.place} adds a number to {a.name}")
-        a = step.tracked(a)
-        if a.mark is not None or b == 0:
-            return a
-        if not a.opaque:
-            step.store.doubt(distinct(a.codes), f"{step.place} adds a number")
-        return step.nothing()
+        return _number_added(step, a, b)
+    if step.name == "rsub":
+        return step.unread()
     for x, y in ((a, b), (b, a)):
         if isinstance(x, Tracked) and x.mark is not None and x.mark.kind == "scores":
             if isinstance(y, Tracked) and y.mark is not None:
@@ -61,11 +58,28 @@ def _factor(step: Step) -> float:
     return float(step.args.get("alpha", 1)) * (-1.0 if step.name == "sub" else 1.0)
 
 
+def _number_added(step: Step, a: Any, number: Any) -> Any:
+    """A number beside a value: scores stay what they are, and 1 - z sums to one with z."""
+    if isinstance(a, Leaf) and a.parameter and number != 0:
+        step.store.give_up(f"{step.place} adds a number to {a.name}")
+    a = step.tracked(a)
+    kind = "" if a.mark is None else a.mark.kind
+    if step.name != "rsub" and (kind == "scores" or number == 0):
+        return a
+    if a.learned and (step.name == "rsub" or kind == "negated"):
+        step.store.hide(f"{step.place} makes numbers that may sum to one with others")
+    if not a.opaque:
+        step.store.doubt(distinct(a.codes), f"{step.place} adds a number")
+    return step.nothing()
+
+
 def _sum(step: Step, a: Any, b: Any) -> Any:
     """Sum of two activations, or of an activation and a parameter."""
     left, right = _beside(step, a, b), _beside(step, b, a)
     learned = left.learned or right.learned
     if left.opaque and right.opaque:
+        if step.name == "sub" and right.learned and not left.learned:
+            step.store.hide(f"{step.place} makes numbers that may sum to one with others")
         return step.nothing(learned)
     x, y = left.codes.expand(step.shape), right.codes.expand(step.shape)
     axes = {axis for codes in (x, y) if (axis := vector_axis(codes)) is not None}
@@ -130,7 +144,7 @@ def _beside(step: Step, value: Any, other: Any) -> Tracked:
         return found
     axis = vector_axis(other.codes) if isinstance(other, Tracked) else None
     back = -1 if axis is None or not isinstance(other, Tracked) else axis - len(other.shape)
-    if len(step.shape) > 0 and step.shape[back] > 1 and (-back > len(value.shape) or value.shape[back] == 1):
+    if step.shape and step.shape[back] > 1 and (-back > len(value.shape) or value.shape[back] == 1):
         known = isinstance(other, Tracked) and not other.opaque
         say = step.store.give_up if known else step.store.hide  # a matrix before it may be undone by a bias too
         say(f"{step.place} adds one learned number to a whole vector")
@@ -222,6 +236,8 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
 
 def times(step: Step, x: Tracked, factor: float) -> Any:
     """Channels times a number: new ones, mixed by the same matrix; nan for a number that is not known."""
+    if x.mark is not None and x.mark.kind == "weights" and factor != 1:
+        return replace(x, mark=None)  # they no longer sum to one
     if x.opaque or x.mark is not None:
         return x
     own = channel(x.codes)

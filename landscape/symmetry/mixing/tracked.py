@@ -24,8 +24,8 @@ class Mark:
     """What is known of a value beside its channels, for rules that recognise a construction of several calls.
 
     Attributes:
-        kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), or "weights" (a softmax of
-            them, which sums to one).
+        kind: "turned" (channels times fixed numbers), "scores" (products of queries and keys), "weights" (a softmax of them,
+            which sums to one), or "negated" (minus a value without channels).
         codes: of the channels, or of what changes along the last axis of the scores, (..., n, h).
         others: of what changes along the axis before it.
         place: the call that gave the scores, if a matrix may pass them.

@@ -52,7 +52,7 @@ class Parts:
         """Whether a call cuts vectors of a value that depends on a parameter; notes the parts."""
         axis = axis_of(value.codes)
         along = step.name in _CUTS and value.shape and step.args.get("dim", 0) % len(value.shape) == axis
-        if not along or not value.learned or (value.mark is not None and value.mark.kind != "turned"):
+        if not along or not value.learned or (value.mark is not None and value.mark.kind in ("scores", "weights")):
             return False
         index = torch.arange(value.shape[axis]).view([-1 if d == axis else 1 for d in range(len(value.shape))])
         name = next(n for n, arg in step.args.items() if arg is value)
