@@ -65,6 +65,7 @@ class Readers:
         }
         self.of = self._tokens()
         self._rows: dict[Token, float] = {}
+        self._dimensions: dict[tuple[int, ...], float] = {}
 
     def _tokens(self) -> dict[int, frozenset[Token]]:
         """The readers of each channel that is read by nothing else."""
@@ -88,7 +89,16 @@ class Readers:
         by_readers: dict[frozenset[Token], list[int]] = {}
         for c in channels[~self.bent[channels]].tolist():
             by_readers.setdefault(self.of[c], []).append(c)
-        return [(np.array(own), sum(self.rows(t) for t in tokens)) for tokens, own in by_readers.items()]
+        return [(np.array(own), self._together(tokens, len(own))) for tokens, own in by_readers.items()]
+
+    def _together(self, tokens: frozenset[Token], enough: int) -> float:
+        """Rows of several readers, counted until there are enough."""
+        total = 0.0
+        for token in sorted(tokens):
+            if total >= enough:
+                break
+            total += self.rows(token)
+        return total
 
     def rows(self, token: Token) -> float:
         """How many numbers one reader makes of its channels at most."""
@@ -109,6 +119,13 @@ class Readers:
 
     def dimension(self, channels: Numbers) -> float:
         """Of the values of these channels at most: how many vectors write them."""
+        key = tuple(channels.tolist())
+        if key not in self._dimensions:
+            self._dimensions[key] = self._dimension(channels)
+        return self._dimensions[key]
+
+    def _dimension(self, channels: Numbers) -> float:
+        """Without looking it up."""
         behind = set(channels.tolist())
         for own, to in reversed(self.store.ways.steps):
             behind.update(own[np.isin(to, list(behind))].tolist())
@@ -133,17 +150,19 @@ def narrow_readers(store: "Channels", of: Numbers, side: Numbers) -> tuple[str, 
     of these changes where the channels are no fewer than the numbers that they are written from.
     """
     readers = Readers(store)
-    writing: dict[tuple[int, int], float] = defaultdict(float)
     writers = [e for e in store.entries if not e.reads and (len(e.index) > 1 or not e.constant)]
-    for e in writers:
-        for key in {(int(of[c]), int(side[c])) for c in e.channels.tolist()}:
-            writing[key] += readers.vectors(e)
+
+    def written(c: int) -> float:
+        """How many vectors write what is mixed with a channel, on its side."""
+        alike = (of == of[c]) & (side == side[c])
+        return sum(readers.vectors(e) for e in writers if alike[e.channels].any())
+
     found: dict[str, None] = {}
     for e in writers:
         if e.name in store.held | store.frozen | store.pinned:
             continue
         for own, rows in readers.groups(e.channels):
             mixed = store.mixed.issuperset(own.tolist()) and not store.partner.keys() & set(own.tolist())
-            if rows < len(own) and not (mixed and writing[int(of[own[0]]), int(side[own[0]])] <= len(own)):
+            if rows < len(own) and not (mixed and written(int(own[0])) <= len(own)):
                 found[f"{e.name}: {int(rows)} numbers are read of {len(own)} channels, so that changes may cancel"] = None
     return tuple(found)
