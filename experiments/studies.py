@@ -48,7 +48,8 @@ def verdict_rows() -> list[tuple[str, ...]]:
     rows = []
     for study in STUDIES:
         found = read(study.name)["verdict"]
-        text = f"{found['verdict']}: {claims_held(found).partition('; ')[0]}"
+        held = claims_held(found).partition("; ")[0]
+        text = held if found["verdict"] == OWN else f"{found['verdict']}: {held}"
         name = f"[`{study.name}`](docs/science.md#{study.name})"
         rows.append((name, study.source, study.question, found["headline"], text))
     return rows

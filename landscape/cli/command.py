@@ -125,9 +125,10 @@ def _carried_out(function: Callable[..., None], arguments: dict[str, Any], resul
                     crew.wait()
                 if terminal.unconverged and not common.allow_unconverged:
                     listed = ", ".join(terminal.unconverged)
+                    finer = ", try --dtype float64" if common.dtype == "float32" else ""
                     raise NumericalError(
                         f"expected every number to converge, found that these did not: {listed}",
-                        fix="see the reasons above, or pass --allow-unconverged",
+                        fix=f"see the reasons above{finer}, or pass --allow-unconverged",
                     )
             except processes.REQUESTS as error:
                 code = crew.interrupted(error)

@@ -1,6 +1,7 @@
 """Read back the results that other commands wrote, for a report."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,28 @@ def _certificate(found: Found, document: dict[str, Any], path: Path) -> None:
         certificate, label = Certificate.from_json(entry), _label(document)
         if (entry.get("rescaling"), certificate.symmetry) == ("layer", "node"):
             label += ", one layer, some tensors scaled in part"
-        pairs = found["certificates"].setdefault(label, [])
-        # Two runs of the command may contain the same point.
-        if (entry["alpha"], certificate.to_json()) not in ((alpha, c.to_json()) for alpha, c in pairs):
-            pairs.append((entry["alpha"], certificate))
+        if "attack" in entry:
+            label += f", {_attacked(entry['attack'])}"
+        if "condition" in entry:
+            certificate = replace(certificate, provenance=dict(certificate.provenance) | {"condition": entry["condition"]})
+        # Two runs of the command may contain the same point; if they have another number there, they stay apart.
+        place, there = _place(entry["alpha"], certificate), found["certificates"].get(label, [])
+        known = [c.to_json() for alpha, c in there if _place(alpha, c) == place]
+        if known and certificate.to_json() not in known:
+            label += f", {path.parent.name or path.parent.resolve().name}"
+            known = [c.to_json() for _, c in found["certificates"].get(label, [])]
+        if certificate.to_json() not in known:
+            found["certificates"].setdefault(label, []).append((entry["alpha"], certificate))
+
+
+def _place(alpha: float, certificate: Any) -> tuple[object, ...]:
+    """Where a certificate stands among those of one network: no two of a run stand in one place."""
+    return certificate.symmetry, alpha, certificate.provenance.get("condition")
+
+
+def _attacked(attack: dict[str, Any]) -> str:
+    """What an attack reached, in words for a heading."""
+    return f"attack on {attack['measure']}: {attack['start']:.4g} to {attack['best']:.4g}, a lower bound"
 
 
 def _watch(found: Found, document: dict[str, Any], path: Path) -> None:

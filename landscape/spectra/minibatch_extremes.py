@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.machine import progress
 from landscape.objective import Objective
 from landscape.results import Eigenpairs, MinibatchSpectra
-from landscape.spectra.hessian_spectrum import TOLERANCE, eigenpairs
+from landscape.spectra.hessian_spectrum import eigenpairs
 
 # Relative residual of a batch's eigenvalues, whose error is at most that; their spread over batches is far larger.
 _ENOUGH = 1e-3
@@ -76,10 +77,12 @@ def minibatch_spectra(
         raise UsageError(f"expected eigenpairs of both ends, found the {whole.which} ones", fix='eigenpairs(..., which="both")')
     known = whole
     if known is None:  # which chooses the method for products
-        known = eigenpairs(objective, 1, "both", tol=max(tol / 10, TOLERANCE[objective.dtype]))
+        known = eigenpairs(objective, 1, "both")
     largest, smallest, spent = known.estimate(0), known.estimate(len(known) - 1), 0 if whole is not None else known.matvecs
     rows: list[tuple[np.ndarray, ...]] = []
-    start, matvecs = known.vectors[[0, -1]] if len(known.vectors) else None, 0
+    # The first mini-batch has no start: the results do not depend, within their residuals, on who computed `whole`.
+    start: Tensor | None = None
+    matvecs = 0
 
     def result() -> MinibatchSpectra:
         values, residuals, converged = (np.stack([row[i][[0, -1]] for row in rows]) for i in range(3))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.symmetry.families import FAMILIES, Family
-from landscape.symmetry.mixing.mixtures import BatchNormMean, Centring, Constant, Mixing, Shift, Trade
+from landscape.symmetry.mixing.mixtures import OUTPUTS, BatchNormMean, Centring, Constant, Mixing, Shift, Trade
 
 _SHOWN = 12  # of each kind, in print
 
@@ -132,12 +132,15 @@ class Symmetries:
     def with_equal_outputs(self) -> "Symmetries":
         """Without what moves all outputs by a constant, for a loss that does not ignore it."""
         shifts = tuple(shift for shift in self.shifts if not shift.outputs)
-        return replace(self, shifts=shifts, trades=tuple(trade for trade in self.trades if not trade.outputs))
+        trades = tuple(trade for trade in self.trades if not trade.outputs)
+        unread = tuple(place for place in self.unread_constants if place != OUTPUTS)
+        return replace(self, shifts=shifts, trades=trades, unread_constants=unread)
 
     @property
     def moves_outputs(self) -> bool:
-        """Whether any shift or trade moves all outputs by a constant."""
-        return any(shift.outputs for shift in self.shifts) or any(trade.outputs for trade in self.trades)
+        """Whether any shift or trade moves all outputs by a constant, or might."""
+        found = any(shift.outputs for shift in self.shifts) or any(trade.outputs for trade in self.trades)
+        return found or OUTPUTS in self.unread_constants
 
     @cached_property
     def families(self) -> tuple[Family, ...]:

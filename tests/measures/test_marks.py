@@ -152,3 +152,49 @@ def test_measures_of_outputs_are_not_offered_to_a_loss_of_model_and_batch():
     for name in proven:  # those that are left out are those that refuse it
         refused = "expected a loss of (output, target)" in (ls.sharpness(whole, [name]).measures[name].estimate.reason or "")
         assert (name in left) != refused
+
+
+class Classes(nn.Module):
+    """Tokens to classes, with the axis of the classes where a loss may take it."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self.end, self.body = end, nn.Sequential(nn.Embedding(5, 8), nn.GELU())
+        self.heads = nn.ModuleList(nn.Linear(8, n) for n in ([2, 3] if end == "two heads" else [5]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.body(x)
+        if self.end == "two heads":
+            return torch.cat([head(z[:, i]) for i, head in enumerate(self.heads)], -1)
+        logits: Tensor = self.heads[0](z)
+        ends = {"last": logits[:, -1], "transposed": logits.transpose(1, 2), "mT": logits[:, :-1].mT}
+        return ends[self.end]
+
+
+@pytest.mark.parametrize("end", ["last", "transposed", "mT", "two heads"])
+def test_a_constant_in_all_logits_is_seen_wherever_the_classes_are(end: str) -> None:
+    """Of two heads beside each other it is not found, and said to be not known."""
+    tokens = torch.randint(0, 5, (12, 6), generator=torch.Generator().manual_seed(0))
+    target = {"last": tokens[:, 0], "transposed": tokens, "mT": tokens[:, 1:], "two heads": tokens[:, 0]}[end]
+    objective = Objective(Classes(end), nn.CrossEntropyLoss(), (tokens, target))
+    mark = mark_of(MEASURES["logit_norm"], objective)
+    assert mark["unknown" if end == "two heads" else "fakeable_by"] == ("shift",)
+    squares = Objective(Classes(end), nn.MSELoss(), (tokens, torch.zeros_like(objective.outputs())))
+    mark = mark_of(MEASURES["logit_norm"], squares)
+    assert mark["unknown"] == mark["fakeable_by"] == ()
+
+
+def test_a_constant_in_vectors_that_several_layers_write_is_not_known() -> None:
+    """A LayerNorm, or a softmax, takes it away from both of them together."""
+
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.norm, self.head = nn.Linear(4, 2), nn.Linear(4, 3), nn.LayerNorm(5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.head(self.norm(torch.cat([self.one(x), self.other(x.sin())], -1)))
+            return found
+
+    found = found_symmetries(Objective(Beside(), nn.CrossEntropyLoss(), (drawn(12, 4), classes(12))))
+    assert any("one.bias" in place and "other.bias" in place for place in found.unread)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
 from landscape.report import draw_slice, figure_slice
+from landscape.report.surfaces.field import Field
 from landscape.report.surfaces.plane import draw_contour
 from landscape.results import DONE, INTERPOLATED
 from landscape.results.surfaces.track import Track
@@ -241,3 +242,17 @@ def test_the_surface_in_space_shows_which_points_were_computed():
     for u, v, height in zip(x, y, z, strict=True):
         assert np.isclose(height, [computed[u, v], np.log10(computed[u, v])]).any()
         assert status[list(piece.coordinates[0]).index(u), list(piece.coordinates[1]).index(v)] == DONE
+
+
+@pytest.mark.parametrize(
+    ("levels", "texts"),
+    [
+        ([2.307, 2.3075, 2.308], ["2.307", "2.3075", "2.308"]),
+        ([0.0, 0.05, 0.1], ["0", "0.05", "0.1"]),
+        ([-5.0, 0.0, 5.0], ["−5", "0", "5"]),
+        ([0.0], ["0"]),
+    ],
+)
+def test_levels_of_a_flat_loss_are_told_apart(levels, texts):
+    write = Field(*[np.zeros(2)] * 2, *[np.zeros((2, 2))] * 2, log=False, signed=False).writing(np.array(levels))
+    assert [write(level) for level in levels] == texts

@@ -208,5 +208,7 @@ def _draw(folder: "OutputDirectory", lines: "Sequence[Line]", made_from: dict[st
     for own, name in zip(pairs, ("certificate", "certificate-node"), strict=False):
         folder.written += save(figure_certificate(own, provenance=made_from, caption=caption), folder.path / name)
     if len(scaled) < len(lines):
-        figure = figure_certificate_map(table_of(lines), provenance=made_from, caption=caption)
+        attack = lines[0].attack
+        title = {} if attack is None else {"title": f"After an attack on {attack.measure}, a lower bound"}
+        figure = figure_certificate_map(table_of(lines), provenance=made_from, caption=caption, **title)
         folder.written += save(figure, folder.path / "symmetries")

@@ -42,8 +42,10 @@ def solved(
     if len(layers or ()) > 1:
         raise UsageError("expected one --layer with --target, found several", fix="name the one layer to rescale")
     if family in measure.invariant_to:
+        pairs = family != "pair" and "pair" in symmetries.families and "pair" not in measure.invariant_to
         raise UsageError(
-            f"expected a measure that {family} moves, found {name}, which is invariant to it", fix="try --target trace=1e6"
+            f"expected a measure that {family} moves, found {name}, which is invariant to it",
+            fix="pass --symmetry pair, whose matrices move it" if pairs else "try --target trace=1e6",
         )
 
     def value_of(other: "nn.Module") -> float:

@@ -248,7 +248,8 @@ def figure_certificate_map(
     worst = worst_function(list(table.columns.values()))
     check = worst.function_line()
     made_of = subject_line(provenance if provenance is not None else worst.provenance)
-    lines = [table.headline(), made_of, f"checked: {check}" if worst.same_function else f"FAILED: {check}"]
+    most = " (the largest change)" if len(table.columns) > 1 else ""
+    lines = [table.headline(), made_of, f"checked{most}: {check}" if worst.same_function else f"FAILED: {check}"]
     return finish(draw_certificate_map(table), title, lines, caption)
 
 

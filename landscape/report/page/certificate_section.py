@@ -26,7 +26,8 @@ def certificates(label: str, pairs: Sequence[tuple[float, Certificate]], caption
         pictures[scaled[0][1].symmetry] = picture(figure, words, f"rescaling {label}", certificates_csv(scaled))
     other = next((name for name in alike if name not in ("layer", "node")), None)
     if other is not None and len({tuple(row.name for row in own[0][1].rows) for own in alike.values()}) == 1:
-        table = CertificateTable({str(name): own[0][1] for name, own in alike.items()})
+        named = {"together" if " + " in str(name) else str(name): own[0][1] for name, own in alike.items()}
+        table = CertificateTable(named)
         figure = titled.figure_certificate_map(table, caption=caption)
         pictures[other] = picture(figure, words, f"symmetries {label}", certificates_csv(pairs))
     return [_certificate(label, own) | {"picture": pictures.get(name)} for name, own in alike.items()]
@@ -46,11 +47,19 @@ def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict
     return {
         "name": label_text(label),
         "symmetry": ordered[0][1].symmetry,
-        "lines": [(f"{alpha:g}", c.function_line(), c.same_function) for alpha, c in ordered],
+        "lines": [(_size(alpha, c), c.function_line(), c.same_function) for alpha, c in ordered],
         "made_of": provenance_line(ordered[0][1].provenance),
-        "alphas": [f"{alpha:g}" for alpha, _ in ordered],
+        "sizes": [_size(alpha, c) for alpha, c in ordered],
         "rows": rows,
     }
+
+
+def _size(alpha: float, certificate: Certificate) -> str:
+    """How large the change was: the condition number of matrices, the size of factors and constants, or both."""
+    families = str(certificate.symmetry).split(" + ")
+    condition = certificate.provenance.get("condition")
+    own = [] if condition is None or "pair" not in families else [f"condition number {condition:.4g}"]
+    return ", ".join(([f"α = {alpha:g}"] if set(families) - {"pair", "rotation"} or not own else []) + own)
 
 
 def _ratio(row: CertificateRow | None) -> dict[str, str]:

@@ -104,7 +104,8 @@ COLUMNS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     ),
     "certificates": (
         (("claimed invariant",), "Whether the measure is claimed to survive this change of the weights."),
-        (("α", "verdict"), "The factor of the change, with after / before of each measure; and the conclusion, as below."),
+        (("α", "verdict"), "Size of factors and constants, with after / before of each measure; and the conclusion, as below."),
+        (("condition number",), "That of the matrices of the change, with after / before of each measure."),
     ),
     "provenance": ((("entry",), "A setting, version or digest that the numbers depend on, and that another run needs."),),
 }

@@ -3,7 +3,9 @@
 `values[i, j]` is at (axis 1, axis 2) = (x_i, y_j); matplotlib expects y along the rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
@@ -11,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape.errors import UsageError
 from landscape.report.quantities import GAPS, SIGNED, shown, states
-from landscape.report.style import DIVERGING, FIELD, asks_for_log, log_ticks
+from landscape.report.style import DIVERGING, FIELD, asks_for_log, log_ticks, short, tick_text
 from landscape.results import Slice
 
 
@@ -73,6 +75,14 @@ class Field:
         ticks = np.asarray(MaxNLocator(nbins=11, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
         first, last = int(np.searchsorted(ticks, low, side="right")) - 1, int(np.searchsorted(ticks, high))
         return ticks[max(first, 0) : last + 1]
+
+    def writing(self, levels: np.ndarray) -> Callable[[float], str]:
+        """The label of a level, in the one notation of a log scale, else with as many digits as tell neighbours apart."""
+        if self.log:
+            return tick_text(float(levels[0]), float(levels[-1]))
+        size, steps = float(np.abs(levels).max()), np.diff(levels)
+        digits = max(3, int(np.ceil(np.log10(size / steps.min()) + 1e-9)) + 1) if size > 0 and len(steps) else 3
+        return partial(short, digits=min(digits, 15))
 
     def norm(self, levels: np.ndarray) -> Normalize:
         """Normalization of the colour map over the levels; symmetric about zero for signed values."""

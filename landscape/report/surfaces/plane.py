@@ -20,7 +20,7 @@ from landscape.errors import UsageError
 from landscape.report.legend import legend_above
 from landscape.report.measured_text import width_of
 from landscape.report.quantities import GAPS, label_of, states, step_label
-from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, new_axes, plain, short, tick_text
+from landscape.report.style import BLACK, GREY, PURPLE, VERMILLION, new_axes, plain
 from landscape.report.surfaces.depth import ELEVATIONS, Heights
 from landscape.report.surfaces.field import Field, edges
 from landscape.report.surfaces.minima import mark_minima, marked_places
@@ -102,7 +102,7 @@ def draw_surface(piece: Slice, ax: Axes | None, quantity: str) -> Axes:
         if field.signed:
             ax.contour(x, y, flat, levels=[0.0], zdir="z", offset=floor, colors=BLACK, linewidths=1.2, zorder=1).set_gid("zero")
         ax.set_zlim(floor, levels[-1])
-        write = tick_text(10 ** levels[0], 10 ** levels[-1]) if field.log else short
+        write = field.writing(10**levels if field.log else levels)
         step = -(-len(levels) // 6)
         ticks = levels[int(np.argmin(np.abs(levels))) % step if field.signed else 0 :: step]
         names = [write(10**t if field.log else t) for t in ticks]
@@ -208,7 +208,7 @@ def _fill(ax: Axes, field: Field, label: str, paths: Sequence[np.ndarray], marks
         bands = ListedColormap(filled.get_facecolor()[: len(levels) - 1])
         mesh = ax.pcolormesh(edges(field.x), edges(field.y), z, cmap=bands, norm=BoundaryNorm(levels, bands.N), zorder=1)
         mesh.set_rasterized(True)
-    write = tick_text(levels[0], levels[-1]) if field.log else short
+    write = field.writing(levels)
     if len(levels) > 2:
         lines = ax.contour(field.x, field.y, z, levels=levels, colors=BLACK, linewidths=0.6, alpha=0.75, zorder=3)
         ax.clabel(lines, fmt=write, fontsize=7, inline=False, colors=BLACK, zorder=4)

@@ -99,8 +99,8 @@ class RandomAxes:
         if self.hidden_saddle:
             share = 100 * abs((self.lambda_min.value if self.whole is None else self.whole) / self.lambda_max.value)
             out.append(
-                f"A SADDLE LOOKS LIKE A MINIMUM: every direction drawn curves upwards, but lambda_min is negative, "
-                f"{share:.2g} % of lambda_max; --curvature maps it"
+                f"A SADDLE LOOKS LIKE A MINIMUM: at the checkpoint every direction drawn curves upwards, but lambda_min is "
+                f"negative, {share:.2g} % of lambda_max; --curvature maps it"
             )
         return out
 

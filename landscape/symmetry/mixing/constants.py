@@ -24,7 +24,7 @@ def shifts_of(store: Channels, calls: dict[str, set[int]]) -> tuple[Shift, ...]:
     found = []
     for outputs in (False, True):
         rows: dict[str, torch.Tensor] = {}
-        for vector in _vectors(store, outputs):
+        for vector in vectors_of(store, outputs):
             for entry in store.entries:
                 whole = len(entry.channels) == len(vector) and set(entry.channels.tolist()) == set(vector.tolist())
                 free = not entry.reads and entry.name in single_use - store.held
@@ -60,7 +60,7 @@ def _ignored(store: Channels) -> list[bool]:
     return ignored
 
 
-def _vectors(store: Channels, outputs: bool) -> Iterator[Numbers]:
+def vectors_of(store: Channels, outputs: bool) -> Iterator[Numbers]:
     """Whole vectors that a LayerNorm, or the loss, reads, and those that they are sums of."""
     front = [t.channels for t in store.taken if t.by in UNIFORM and (t.by == "outputs") == outputs]
     parts = {tuple(total.total.tolist()): total.parts for total in store.sums}

@@ -14,7 +14,9 @@ from landscape.symmetry.mixing.constants import (
     null_space,
     once,
     sources_of,
+    vectors_of,
 )
+from landscape.symmetry.mixing.mixtures import OUTPUTS
 
 
 def lost_constants(store: Channels, calls: dict[str, set[int]]) -> tuple[str, ...]:
@@ -33,7 +35,7 @@ def lost_constants(store: Channels, calls: dict[str, set[int]]) -> tuple[str, ..
     opened = np.concatenate([flow_of(store, group, sources, store.passes), *shared.values()], axis=1)
     firm = {int(group[c]) for c in store.fixed} | held_readers(store, group)
     stopped = firm | {int(group[c]) for c in store.stopped}
-    found = dict(store.hidden)
+    found = dict(store.hidden) | dict.fromkeys(_in_parts(store))
     for kinds in (UNIFORM, ("outputs",)):
         taken = {int(group[c]) for t in store.taken if t.by in kinds for c in t.channels.tolist()}
         known = null_space(closed[sorted(stopped | taken)])
@@ -49,6 +51,20 @@ def lost_constants(store: Channels, calls: dict[str, set[int]]) -> tuple[str, ..
             if reason not in found and moved[group[channels]].any():
                 found[reason] = None
     return tuple(found)
+
+
+def _in_parts(store: Channels) -> Iterable[str]:
+    """Vectors of which a constant is taken away that several layers write beside each other: it may be one in all of them."""
+    for outputs in (False, True):
+        for vector in vectors_of(store, outputs):
+            whole, written, names = set(vector.tolist()), set[int](), dict[str, None]()
+            for entry in store.entries:
+                own = set(entry.channels.tolist()) & whole
+                if own and own != whole and not entry.reads and entry.name not in store.held:
+                    written |= own
+                    names[entry.name] = None
+            if written == whole:
+                yield OUTPUTS if outputs else f"{' and '.join(names)}: a constant in all of them"
 
 
 def _places(store: Channels) -> Iterable[tuple[Numbers, str]]:

@@ -18,6 +18,10 @@ _GROUPS: dict[Group, str] = {
 }
 
 
+# The place of constants that might move all outputs together, where these are not the channels of one layer.
+OUTPUTS = "the outputs: a constant in all of them"
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Elements of one parameter, arranged as rows of h numbers that a matrix A (h x h) acts on from the right.

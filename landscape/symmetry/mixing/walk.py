@@ -11,9 +11,9 @@ from landscape.network.graph import Graph
 from landscape.symmetry.graph_calls import Leaf, walk
 from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
 from landscape.symmetry.mixing.channels import Channels, Taken
-from landscape.symmetry.mixing.mixtures import Shift
+from landscape.symmetry.mixing.mixtures import OUTPUTS, Shift
 from landscape.symmetry.mixing.steps import RULES, Step, settle
-from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque
+from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque, vector_axis
 
 
 def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = frozenset()) -> Channels:
@@ -101,13 +101,25 @@ def _output(store: Channels, results: list[Any]) -> None:
             store.contracted.setdefault(value.mark.place, []).extend(both)
         own = distinct(value.codes)
         store.break_(own, "it is an output of the network", constants=first)
-        if first and not value.opaque and value.codes.ndim > 1:
-            axis = -1 if value.codes.ndim < 4 else 1
-            found = columns(store, value.codes.movedim(axis, -1), "the output")
-            if len(found) == 1 and len(found[0].at) == value.shape[axis]:
-                store.taken.append(Taken(found[0].channels, "outputs"))
-            else:
-                store.fixed.update(own.tolist())
+        axis = _class_axis(value) if first else None
+        found = [] if axis is None else columns(store, value.codes.movedim(axis, -1), "the output")
+        if axis is not None and len(found) == 1 and len(found[0].at) == value.shape[axis]:
+            store.taken.append(Taken(found[0].channels, "outputs"))
         else:
             store.fixed.update(own.tolist())
+            if first and not value.opaque and value.codes.ndim > 1:
+                store.hide(OUTPUTS)
         first = False
+
+
+def _class_axis(value: Tracked) -> int | None:
+    """The axis of the classes of outputs, where a loss may ignore a constant: the last or the second; None if there is none.
+
+    Outputs (B, T, C) of a language model have the classes last, as the loss of PyTorch takes them they come second, (B, C, T).
+    """
+    if value.opaque or value.codes.ndim < 2:
+        return None
+    found = vector_axis(value.codes)
+    if found is None:
+        return -1 if value.codes.ndim < 4 else 1
+    return found if found in (1, value.codes.ndim - 1) else None
