@@ -28,9 +28,10 @@ def refusal(size: float, target: str) -> UsageError:
     net, x = cancelling(size)
     objective = Objective(net, nn.CrossEntropyLoss(), (x, torch.arange(40) % 3), dtype="float32")
     terminal: Any = SimpleNamespace(note=print, line=print)
+    task: Any = SimpleNamespace(model=net)
+    symmetries = find_symmetries(net, x[:2])
     with pytest.raises(UsageError) as caught:
-        task: Any = SimpleNamespace(model=net)
-        solved(terminal, task, objective, find_symmetries(net, x[:2]), "pair", target, None, 0)
+        solved(terminal, task, objective, symmetries, "pair", target, None, 0)
     return caught.value
 
 
