@@ -188,11 +188,11 @@ def test_it_is_said(name: str) -> None:
 def test_a_batchnorm_between_linear_maps_hides_matrices_alone() -> None:
     """BatchNorm's own factors and constants are found; that a matrix may pass it is said, of matrices only."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).eval()
-    x = torch.randn(6, 4)
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
+    x = torch.randn(6, 2, 2, 2)
     symmetries = find_symmetries(model, x)
     assert symmetries.unread == symmetries.unread_factors == symmetries.unread_constants == ()
     assert symmetries.all_unread == symmetries.unread_matrices
     assert [place.partition(" in ")[2] for place in symmetries.unread_matrices] == ["1 is between two linear maps"]
-    objective = Objective(model, nn.CrossEntropyLoss(), (x, torch.zeros(6, dtype=torch.long)))
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, torch.zeros(6, 2, 2, dtype=torch.long)))
     assert set(mark_of(MEASURES["adaptive_trace"], objective)["unknown"]) == set(MATRICES)
