@@ -140,8 +140,13 @@ def _interpret(graph: Graph, variables: Variables) -> list[Use]:
         outputs = [v for v in results if isinstance(v, (Tensor, Leaf))]
         Call("output", {}, [], "the network", variables, uses).pin(*outputs, reason="it is an output of the network")
 
-    walk(graph, given=fixed, follow=follow, end=end)
+    walk(graph, given=fixed, follow=follow, end=end, constant=_fixed_values)
     return uses
+
+
+def _fixed_values(constant: Tensor) -> Tensor:
+    """Ids of a constant: 0 has every scale."""
+    return torch.where(constant.detach().cpu() == 0, ZERO, PINNED) if constant.is_floating_point() else fixed(constant.shape)
 
 
 def _agree(graph: Graph, variables: Variables, uses: list[Use]) -> dict[str, tuple[Tensor, Tensor, float | None]]:

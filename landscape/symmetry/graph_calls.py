@@ -76,7 +76,7 @@ def walk(
     given: Callable[[torch.Size], Any],
     follow: Callable[[Any, dict[str, Any], list[torch.Size], str], Any],
     end: Callable[[list[Any]], None],
-    constant: Callable[[torch.Size], Any] | None = None,
+    constant: Callable[[Tensor], Any] | None = None,
 ) -> None:
     """Follow values through a graph, from its inputs to its outputs.
 
@@ -85,7 +85,7 @@ def walk(
         given: shape -> the value of an input or a constant. A parameter or buffer is a `Leaf`.
         follow: the fields of a `GraphCall` -> the value, or the list of values, that the call returns.
         end: called with the values that the network returns, nested lists flattened.
-        constant: shape -> the value of a constant, if another one than that of an input.
+        constant: tensor -> the value of a constant, if another one than that of an input.
     """
     values: dict[fx.Node, Any] = {}
 
@@ -97,9 +97,8 @@ def walk(
         if node in written.parts or node.op == "get_attr":
             values[node] = None
         elif node.op == "placeholder":
-            values[node] = _placeholder(
-                graph, node, constant if constant is not None and node.name in graph.constants else given
-            )
+            fixed = graph.constants.get(node.name) if constant is not None else None
+            values[node] = _placeholder(graph, node, given) if constant is None or fixed is None else constant(fixed)
         elif node.op == "output":
             end(values_in(look_up(node.args)))
         elif node.target is operator.getitem:

@@ -81,6 +81,12 @@ def choice(call: Call) -> Any:
     return torch.where(a == ZERO, b, a) if bool((a == ZERO).any()) else a
 
 
+@rule("full_like", "new_full", "full")
+def filled(call: Call) -> Any:
+    """0 has every scale, any other number none."""
+    return zeros(call) if call.args.get("fill_value") == 0 else call.unknown()
+
+
 # Sums, means and maxima over axes.
 
 

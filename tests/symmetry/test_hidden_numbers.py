@@ -188,7 +188,7 @@ def test_it_is_said(name: str) -> None:
 def test_a_batchnorm_between_linear_maps_hides_matrices_alone() -> None:
     """BatchNorm's own factors and constants are found; that a matrix may pass it is said, of matrices only."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)).eval()
     x = torch.randn(6, 2, 2, 2)
     symmetries = find_symmetries(model, x)
     assert symmetries.unread == symmetries.unread_factors == symmetries.unread_constants == ()

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from landscape.network.graph import Graph
+from landscape.symmetry.mixing.cases.narrow_readers import narrow_readers
 from landscape.symmetry.mixing.channels import calls_of
 from landscape.symmetry.mixing.constants import centrings_of, shifts_of, trades_of
 from landscape.symmetry.mixing.contractions import score_shifts_of
@@ -46,10 +47,11 @@ def mixed(graph: Graph, trained: frozenset[str] | None = None, held: frozenset[s
     more, centrings = centrings_of(store, calls)
     once = Counter(mean.shift for mean in store.means)
     means = tuple(mean for mean in store.means if once[mean.shift] == 1 and mean.shift not in held)
-    shifts = (*shifts_of(store, calls), *keys, *more, *score_shifts_of(store), *unused(graph, held))
+    shifts = (*shifts_of(store, calls), *keys, *more, *score_shifts_of(store), *store.cut_off, *unused(graph, held))
     contracted = frozenset(
         place for place, own in store.contracted.items() if all(store.mixed.issuperset(channels.tolist()) for channels in own)
     )
     lost = lost_constants(store, calls)
-    unread, matrices = tuple(store.unread), tuple(store.unread_matrices)
+    unread = (*store.unread, *narrow_readers(store, coordinates.of, coordinates.side))
+    matrices = tuple(store.unread_matrices)
     return Found(mixings, shifts, (*trades, *store.trades), centrings, means, unread, matrices, lost, contracted)

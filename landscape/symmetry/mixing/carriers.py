@@ -13,7 +13,7 @@ from landscape.symmetry.mixing.steps import (
     axis_of,
     ends_in_kept,
     is_learned,
-    lose_scores,
+    lose_all,
     rule,
     taken_by_softmax,
     written,
@@ -22,7 +22,6 @@ from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, colu
 from landscape.symmetry.operation_kinds import AVERAGES, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.weightless_rules import MOVES
 
-_HIDES = -1e4  # scores below it have no weight in a softmax
 _CARRIED = ("scores", "weights", "turned")
 
 
@@ -58,23 +57,16 @@ def move(step: Step) -> Any:
     learned = any(is_learned(v) for v in values)
     if all(isinstance(v, Tracked) and v.opaque for v in values):
         carried = _carried(step, only) if len(values) == 1 and isinstance(only, Tracked) else None
-        _lose_all(step, values if carried is None else [])
+        lose_all(step, values if carried is None else [])
         parts = ("slice", "select", "narrow", "index_select", "split", "split_with_sizes", "chunk", "unbind")
         origin = only.source if len(values) == 1 and isinstance(only, Tracked) and step.name not in parts else None
         results = [replace(opaque(shape, learned, carried), origin=origin) for shape in step.shapes]
         return results if isinstance(step.op, torch._ops.OpOverload) and _many(step.op) else results[0]
-    _lose_all(step, values)
+    lose_all(step, values)
     codes = {n: [_codes(step, v, values) for v in arg] if isinstance(arg, (list, tuple)) else _codes(step, arg, values)
              for n, arg in named.items()}  # fmt: skip
     moved = _moved(step, codes)
     return [Tracked(m, learned) for m in moved] if isinstance(moved, (list, tuple)) else Tracked(moved, learned)
-
-
-def _lose_all(step: Step, values: list[Any]) -> None:
-    """Scores among these values are joined to others."""
-    for value in values:
-        if isinstance(value, Tracked) and value.mark is not None and value.mark.kind == "scores":
-            lose_scores(step, value.mark)
 
 
 def _carried(step: Step, x: Tracked) -> Mark | None:
@@ -207,25 +199,6 @@ def softmax(step: Step) -> Any:
     return replace(value, mark=Mark("weights")) if last and "log" not in step.name else value
 
 
-@rule("masked_fill", "where", accepts=("scores",))
-def masked(step: Step) -> Any:
-    """A mask over scores keeps what they have in common."""
-    scores = [v for v in step.values() if isinstance(v, Tracked) and v.mark is not None]
-    others = [v for v in step.values() if v not in scores]
-    if len(scores) == 1 and not any(is_learned(v) for v in others) and scores[0].shape == step.shape:
-        return replace(step.nothing(), mark=scores[0].mark)
-    _lose_all(step, scores)
-    whole = [v for v in others if isinstance(v, Tracked) and not v.opaque]
-    if len(whole) == 1 and not scores and sum(is_learned(v) for v in others) == 1:
-        # What is left of a channel keeps its constant, which the softmax behind a mask by a large negative number ignores.
-        step.breaks(whole[0], constants=True)
-        hidden = [v for v in step.args.values() if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        if not hidden or max(hidden) > _HIDES:
-            step.store.lose(distinct(whole[0].codes), f"{step.place} replaces a part of it")
-        return Tracked(whole[0].codes.expand(step.shape))
-    return step.nonlinear()
-
-
 @rule(*INERT, *RECTIFYING, "glu")
 def activation(step: Step) -> Any:
     """Nothing but a factor passes."""
@@ -253,6 +226,8 @@ def maximum(step: Step) -> Any:
 
 def _pooled(step: Step, *, constants: bool) -> Any:
     """The same channels, in new vectors."""
+    if isinstance(step.first, Leaf) and step.first.parameter and step.first.shape.numel() > step.shape.numel():
+        step.store.give_up(f"{step.place} joins elements of {step.first.name}")
     x = step.tracked(step.first)
     if x.opaque:
         return step.nothing()

@@ -5,7 +5,7 @@ matrix, and which cannot be mixed at all; `mixed_channels` and `constants` draw 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from landscape.symmetry.graph_calls import Leaf
-from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader, Trade
+from landscape.symmetry.mixing.cases.narrow_readers import Ways
+from landscape.symmetry.mixing.mixtures import BatchNormMean, Reader, Shift, Trade
 
 Numbers = Int[np.ndarray, " n"]
-_HASH = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +96,9 @@ class Channels:
         trades: those that a single call shows.
         passes: linear maps without a bias, behind which they are not followed either.
         unequal: sums of values after different gains.
+        ways: where channels go.
+        cut_off: elements of parameters that no output reads.
+        made, tensors: see `landscape.symmetry.mixing.cases.fixed_values.value_of`.
         same: channel that is another one times a number -> that one.
         factor: channel -> that number.
         turned: those of them that a rotary embedding adds to others.
@@ -134,6 +137,10 @@ class Channels:
     hidden: dict[str, None] = field(default_factory=dict)
     trades: list[Trade] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
+    ways: Ways = field(default_factory=Ways)
+    cut_off: tuple[Shift, ...] = ()
+    made: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
     unequal: set[int] = field(default_factory=set)
     same: dict[int, int] = field(default_factory=dict)
     factor: dict[int, float] = field(default_factory=dict)
@@ -204,13 +211,15 @@ class Channels:
         if len(own):
             self.key[own] = np.unique(self.key[own], return_inverse=True)[1].reshape(-1) + self._newest() + 1
 
-    def sum(self, total: Numbers, parts: Sequence[Numbers], factors: Sequence[float]) -> None:
-        """`total` is the sum of the parts times these factors, and mixed as they are."""
+    def sum(self, total: Numbers, parts: Sequence[Numbers], factors: Sequence[float], *, chosen: bool = False) -> None:
+        """`total` is the sum of the parts times these factors, or with `chosen` one of them, and mixed as they are."""
         for part in parts:
             self.link(part, total)
+            self.ways.lead(part, total)
             self.split(total, self.key[part])
         self.sums.append(Sum(total, tuple(parts), tuple(factors)))
-        self._compare(total, [int(self.call[part[0]]) for part in parts])
+        if not chosen:
+            self._compare(total, [int(self.call[part[0]]) for part in parts])
         gains = [[self.gain.get(c) for c in part.tolist()] for part in parts]
         if any(gain != gains[0] for gain in gains) or any(c in self.unequal for part in parts for c in part.tolist()):
             self.unequal.update(total.tolist())
@@ -245,15 +254,17 @@ class Channels:
             if self.uses[call] < 2:
                 self.give_up(reason)
 
-    def break_(self, channels: Numbers, reason: str, *, constants: bool = False) -> None:
-        """These channels cannot be mixed; with `constants` a constant may still be added to them."""
+    def break_(self, channels: Numbers, reason: str, *, constants: bool = False, linear: bool = False) -> None:
+        """These channels cannot be mixed; with `constants` one may be added; `linear` where what reads them is linear."""
+        self.ways.bent.update(() if linear else channels[channels >= 0].tolist())
         for c in np.unique(channels[channels >= 0]).tolist():
             self.broken[c] = self.broken[c] or reason
             if not constants:
                 self.fixed.add(c)
 
-    def doubt(self, channels: Numbers, reason: str) -> None:
-        """Nobody has worked out whether these channels can be mixed."""
+    def doubt(self, channels: Numbers, reason: str, *, linear: bool = False) -> None:
+        """Nobody has worked out whether these channels can be mixed; `linear` as for `break_`."""
+        self.ways.bent.update(() if linear else channels[channels >= 0].tolist())
         for c in np.unique(channels[channels >= 0]).tolist():
             self.doubtful[c] = self.doubtful[c] or reason
         self.lose(channels, reason)
@@ -300,20 +311,3 @@ def _overlap(uses: dict[int, list[Entry]]) -> bool:
         return False
     elements = [np.unique(np.concatenate([e.index.numpy().reshape(-1) for e in own])) for own in uses.values()]
     return sum(map(len, elements)) > len(np.unique(np.concatenate(elements)))
-
-
-def signatures(channels: Numbers, places: np.ndarray) -> tuple[Numbers, np.ndarray]:
-    """The distinct channels, and for each a number that tells the set of places where it occurs."""
-    kept = channels.reshape(-1) >= 0
-    own, place = channels.reshape(-1)[kept], places.reshape(-1)[kept]
-    n = int(place.max(initial=0)) + 1
-    pairs = np.unique(own * n + place)  # one number for each pair: much faster than rows
-    own, place = pairs // n, pairs % n
-    mixed = (place.astype(np.uint64) + np.uint64(1)) * _HASH
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(32)
-    distinct, inverse = np.unique(own, return_inverse=True)
-    total = np.zeros(len(distinct), np.uint64)
-    np.add.at(total, inverse.reshape(-1), mixed)
-    return distinct, total

@@ -89,6 +89,7 @@ def _contracted(step: Step, a: Codes, b: Codes) -> Any:
         step.store.give_up(f"{step.place} reads a gain on one side")
         step.store.break_(channels, f"{step.place} reads it after a gain", constants=True)
     step.store.link(left.reshape(-1), right.reshape(-1), dual=True)
+    step.store.ways.meet(left, right)
     value: Tracked = step.nothing()
     number = len(step.store.calls) + len(step.store.links)  # links have just grown
     step.store.open_scores[number] = (np.unique(channels), step.place)
@@ -111,6 +112,7 @@ def _pattern(step: Step, codes: Codes) -> Numbers | None:
     if not (own == first).all():
         labelled(step.store, codes, _batch(codes.shape[:-1]).squeeze(-1))  # heads that stand in different rows of one matrix
         step.store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
+        step.store.ways.lead(own, first)
         step.store.lose(own.reshape(-1), f"{step.place} reads rows of different kinds")
     return np.asarray(first[:, 0])
 

@@ -79,11 +79,12 @@ def gained(step: Step, x: Tracked, gain: Leaf) -> Any:
         step.store.stiffen(out)
         return step.result(vectors(step.shape, out, axis))
     step.store.link(first, out)
+    step.store.ways.lead(first, out)
     step.store.lose(first, f"{step.place} multiplies each by its own number")
     if all(step.store.same.get(c, c) in step.store.normal for c in first.tolist()):
         _gain(step, out, gain)
     else:
-        step.store.doubt(out, f"{step.place} is between two linear maps")
+        step.store.doubt(out, f"{step.place} is between two linear maps", linear=True)
     return step.result(vectors(step.shape, out, axis))
 
 
@@ -99,6 +100,7 @@ def batch_norm(step: Step) -> Any:
     found = columns(step.store, codes, step.place)
     for column in found:
         step.store.link(column.channels, out[column.at])
+        step.store.ways.lead(column.channels, out[column.at])
         step.store.taken.append(Taken(column.channels, "mean", buffer=(mean.name, mean.elements().reshape(-1)[column.at])))
     if not found:
         step.store.stiffen(out)

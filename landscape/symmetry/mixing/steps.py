@@ -54,12 +54,13 @@ class Step(GraphCall):
         results = [opaque(shape, learned) for shape in self.shapes]
         return results[0] if len(results) == 1 else results
 
-    def breaks(self, *values: Any, reason: str | None = None, constants: bool = False) -> None:
+    def breaks(self, *values: Any, reason: str | None = None, constants: bool = False, linear: bool = False) -> None:
         """The channels of these values cannot be mixed; see `Channels.break_`."""
         for value in values:
             for v in values_in(value):
                 if isinstance(v, Tracked) and not v.opaque:
-                    self.store.break_(distinct(v.codes), reason or f"{self.place} is not linear", constants=constants)
+                    why = reason or f"{self.place} is not linear"
+                    self.store.break_(distinct(v.codes), why, constants=constants, linear=linear)
 
     def adds(self, bias: Any, channels: Numbers) -> None:
         """Note a learned vector that is added to these channels; anything else is none."""
@@ -156,6 +157,13 @@ def lose_scores(step: Step, mark: Mark) -> None:
     for codes in (mark.codes, mark.others):
         if codes is not None:
             step.store.lose(distinct(codes), f"{step.place} reads products with it")
+
+
+def lose_all(step: Step, values: list[Any]) -> None:
+    """Scores among these values are joined to others."""
+    for value in values:
+        if isinstance(value, Tracked) and value.mark is not None and value.mark.kind == "scores":
+            lose_scores(step, value.mark)
 
 
 def axis_of(codes: Codes) -> int:

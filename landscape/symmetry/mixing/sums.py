@@ -9,6 +9,7 @@ import torch
 
 from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing import normalizations
+from landscape.symmetry.mixing.cases.rotary import rotary
 from landscape.symmetry.mixing.channels import Numbers
 from landscape.symmetry.mixing.contractions import added_to_scores
 from landscape.symmetry.mixing.steps import Step, axis_of, is_learned, lose_scores, rule, written
@@ -40,15 +41,21 @@ def add(step: Step) -> Any:
             if is_learned(y):
                 added_to_scores(step, y)
             return replace(step.nothing(), mark=x.mark if x.shape == step.shape else None)
-    if step.args.get("alpha", 1) not in (1, -1):
-        return step.nonlinear()
+    if not isinstance(step.args.get("alpha", 1), (int, float)):
+        return step.unread()
     turned = [v for v in (a, b) if isinstance(v, Tracked) and v.mark is not None and v.mark.kind == "turned"]
-    if len(turned) == 2:
-        return _rotary(step, *turned)
+    if len(turned) == 2 and step.args.get("alpha", 1) in (1, -1):
+        return rotary(step, *turned)
     if turned:
-        step.store.doubt(distinct(turned[0].codes), f"{step.place} reads channels times fixed numbers")
+        for value in turned:
+            step.store.doubt(distinct(value.codes), f"{step.place} reads channels times fixed numbers")
         return step.nonlinear()
     return _sum(step, a, b)
+
+
+def _factor(step: Step) -> float:
+    """What the second of two summands is multiplied by."""
+    return float(step.args.get("alpha", 1)) * (-1.0 if step.name == "sub" else 1.0)
 
 
 def _number_added(step: Step, a: Any, number: Any) -> Any:
@@ -80,12 +87,17 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     axes = {axis for codes in (x, y) if (axis := vector_axis(codes)) is not None}
     if left.opaque or right.opaque or len(axes) != 1:
         lone, other = (right, left) if left.opaque else (left, right)
+        carried = len(axes) == 1 and lone.shape == step.shape
         if other.opaque and _may_take_up(step, lone, other):
-            step.store.doubt(distinct(lone.codes), f"{step.place} adds a value that its weights may take up")
+            step.store.doubt(distinct(lone.codes), f"{step.place} adds a value that its weights may take up", linear=carried)
         else:
-            step.breaks(left, right, reason=f"{step.place} joins it to a value that cannot be mixed", constants=len(axes) == 1)
-        carried = len(axes) == 1 and not (left.opaque and step.name == "sub") and lone.shape == step.shape
-        return times(step, replace(lone, mark=None), 1.0) if carried else _fixed_from_here(step, left, right)
+            why = f"{step.place} joins it to a value that cannot be mixed"
+            step.breaks(left, right, reason=why, constants=len(axes) == 1, linear=carried)
+        return (
+            times(step, replace(lone, mark=None), _factor(step) if left.opaque else 1.0)
+            if carried
+            else _fixed_from_here(step, left, right)
+        )
     axis = axes.pop()
     rows = [c.movedim(axis, -1).reshape(-1, step.shape[axis]) for c in (x, y)]
     own = [channel(r) for r in rows]
@@ -93,18 +105,19 @@ def _sum(step: Step, a: Any, b: Any) -> Any:
     one, two = (o[:1] if alike else o for o in own)
     alone = ((one >= 0) & (two == -1)) | ((two >= 0) & (one == -1))
     for side in (one, two):
-        step.store.break_(side[alone], f"{step.place} joins it to a value that cannot be mixed")
+        step.store.break_(side[alone], f"{step.place} joins it to a value that cannot be mixed", linear=True)
     each = None if alike else _one_by_one(step, x, y)
     if each is not None:
         return each
     if not alike or alone.any() or (one[0] < 0).any() or (two[0] < 0).any():
         # Rows of different kinds: the left channels go on, and constants are not followed.
         step.store.link(one.reshape(-1), two.reshape(-1))
+        step.store.ways.lead(two, one)
         for side in (one, two):
             step.store.lose(side, f"{step.place} adds to rows of different kinds")
         return Tracked(torch.where(x >= 0, x, y), learned)
     total = step.store.fresh(step.shape[axis], step.where)
-    step.store.sum(total, (one[0], two[0]), (1.0, -1.0 if step.name == "sub" else 1.0))
+    step.store.sum(total, (one[0], two[0]), (1.0, _factor(step)))
     return Tracked(vectors(step.shape, total, axis), learned)
 
 
@@ -169,29 +182,8 @@ def _one_by_one(step: Step, x: torch.Tensor, y: torch.Tensor) -> Tracked | None:
     if not calls or any(len(call) > 1 for call in calls) or any(len(np.unique(side)) < len(pairs) for side in pairs.T):
         return None
     total = step.store.fresh(len(pairs), step.where)
-    step.store.sum(total, (pairs[:, 0].copy(), pairs[:, 1].copy()), (1.0, -1.0 if step.name == "sub" else 1.0))
+    step.store.sum(total, (pairs[:, 0].copy(), pairs[:, 1].copy()), (1.0, _factor(step)))
     return Tracked((x >> 32 << 32) + torch.from_numpy(total[np.searchsorted(pairs[:, 0], own[0])]))
-
-
-def _rotary(step: Step, a: Tracked, b: Tracked) -> Any:
-    """x cos + rotate(x) sin: each channel is turned with its partner, by an angle that depends on the position."""
-    x, y = (v.codes.expand(step.shape) for v in (a, b))
-    pairs = np.unique(np.stack([channel(x).reshape(-1), channel(y).reshape(-1)], 1), axis=0)
-    if (pairs < 0).any():
-        return step.unread()
-    own, other = ([step.store.same.get(c, c) for c in side] for side in pairs.T.tolist())
-    partner = dict(zip(own, other, strict=True))
-    # p cos - q sin and q cos + p sin: what is added must have opposite signs.
-    factor = {p: step.store.factor.get(c, 1.0) for p, c in zip(own, pairs[:, 1].tolist(), strict=True)}
-    turns = all(partner.get(q) == p != q and factor[p] == -factor[q] for p, q in partner.items())
-    if len(partner) < len(own) or not turns:
-        step.store.doubt(pairs.reshape(-1), f"{step.place} joins channels times fixed numbers")
-        return step.nothing()
-    step.store.partner.update(partner)
-    step.store.apart(np.array([*own, *pairs[:, 0]]))  # from channels that are not turned
-    step.store.turned.update(c for c in pairs[:, 1].tolist() if c in step.store.same)
-    step.store.fixed.update([*own, *pairs[:, 0].tolist()])
-    return Tracked(x, True)
 
 
 @rule("mul", accepts=("scores",))
@@ -234,14 +226,14 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
             step.store.lose(distinct(a.codes), f"{step.place} multiplies it by a learned number")
             return Tracked(a.codes.expand(step.shape), True)
         return normalizations.gained(step, a, b) if not a.opaque else step.nothing()
-    b = step.tracked(b)
+    by, b = b, step.tracked(b)
     if a.opaque:
         return step.nothing()
     if not b.opaque:
         for value in (a, b):
             step.store.doubt(distinct(value.codes), f"{step.place} multiplies two activations")
         return step.nothing()
-    return _by_fixed(step, a, b)
+    return _by_fixed(step, a, by)
 
 
 def times(step: Step, x: Tracked, factor: float) -> Any:
@@ -265,8 +257,9 @@ def times(step: Step, x: Tracked, factor: float) -> Any:
     return Tracked(numbers, x.learned)
 
 
-def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
+def _by_fixed(step: Step, a: Tracked, by: Any) -> Any:
     """Channels times numbers that are no channels: the same for a vector, or one for each channel."""
+    b = step.tracked(by)
     codes = a.codes.expand(step.shape)
     label = torch.arange(b.codes.numel()).view(b.shape).expand(step.shape)
     axis = axis_of(codes)
@@ -279,7 +272,7 @@ def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
         if b.learned:
             step.breaks(a, reason=f"{step.place} multiplies two activations")
             return step.nothing()
-        return Tracked(codes, a.learned, Mark("turned", codes))
+        return Tracked(codes, a.learned, Mark("turned", codes, by=by))
     labelled(step.store, codes, label)
     step.store.lose(distinct(codes), f"{step.place} multiplies it by computed numbers")
     return Tracked(codes, a.learned)
@@ -288,6 +281,8 @@ def _by_fixed(step: Step, a: Tracked, b: Tracked) -> Any:
 @rule("mean", "sum")
 def reduction(step: Step) -> Any:
     """Over positions every channel is a sum of its own; over the channels themselves it is a fixed linear map."""
+    if isinstance(step.first, Leaf) and step.first.parameter and step.first.shape.numel() > step.shape.numel():
+        step.store.give_up(f"{step.place} adds elements of {step.first.name}")
     x = step.tracked(step.first)
     if x.opaque:
         return step.nothing()
@@ -307,6 +302,7 @@ def _pooled(step: Step, own: np.ndarray, axis: int, *, keep: bool, dims: list[in
     first = own[0]
     if (first < 0).any() or not (own == first).all():
         step.store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
+        step.store.ways.lead(own, first)
         step.store.lose(own.reshape(-1), f"{step.place} adds rows of different kinds")
         if (own < 0).any():
             step.store.break_(own.reshape(-1), f"{step.place} joins it to a value that cannot be mixed")

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from landscape.symmetry.mixing.channels import Channels, Numbers, signatures
+from landscape.symmetry.mixing.channels import Channels, Numbers
 
 OPAQUE = -1  # an element that is no channel of a linear map
 ZERO = -2  # an element that is always zero
 _BITS = 32
+_HASH = np.uint64(0x9E3779B97F4A7C15)
 _LOOKED_AT = 5000  # elements that tell the axis of the vectors
 Codes = Int[Tensor, "..."]
 
@@ -28,6 +30,7 @@ class Mark:
         others: of what changes along the axis before it.
         place: the call that gave the scores, if a matrix may pass them.
         number: of the scores.
+        by: what channels are multiplied by.
     """
 
     kind: str
@@ -35,6 +38,7 @@ class Mark:
     others: Codes | None = None
     place: str = ""
     number: int = -1
+    by: Any = None
 
     def swapped(self) -> "Mark":
         """Of the scores with their last two axes swapped."""
@@ -155,8 +159,9 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
         first = own.max(0)
         bad = (own == OPAQUE).any(0) & (first >= 0)
         if bad.any():
-            store.break_(own[:, bad].reshape(-1), f"{where} reads it in one place and another value in others")
+            store.break_(own[:, bad].reshape(-1), f"{where} reads it in one place and another value in others", linear=True)
         store.link(np.broadcast_to(first, own.shape).reshape(-1), own.reshape(-1))
+        store.ways.lead(own, first)
     for call in np.unique(store.call[np.unique(own[own >= 0])]).tolist():
         store.uses[call] += 1
     if not (own == own[0]).all():
@@ -164,16 +169,33 @@ def columns(store: Channels, codes: Codes, where: str) -> list[Column]:
     own_vector = number[own.min(1).argmax()]
     kept = np.flatnonzero(first >= 0)
     groups = np.unique(own_vector[kept], return_inverse=True)[1].reshape(-1)
-    distinct, signature = signatures(first[kept], groups)
+    distinct, signature = _signatures(first[kept], groups)
     store.split(distinct, signature)
     store.apart(distinct)
     out = []
     for g in range(int(groups.max()) + 1 if len(groups) else 0):
         at = kept[groups == g]
         if len(np.unique(first[at])) < len(at):
-            store.break_(first[at], f"{where} reads it twice")
+            store.break_(first[at], f"{where} reads it twice", linear=True)
         out.append(Column(at, first[at]))
     return out
+
+
+def _signatures(channels: Numbers, places: np.ndarray) -> tuple[Numbers, np.ndarray]:
+    """The distinct channels, and for each a number that tells the set of places where it occurs."""
+    kept = channels.reshape(-1) >= 0
+    own, place = channels.reshape(-1)[kept], places.reshape(-1)[kept]
+    n = int(place.max(initial=0)) + 1
+    pairs = np.unique(own * n + place)  # one number for each pair: much faster than rows
+    own, place = pairs // n, pairs % n
+    mixed = (place.astype(np.uint64) + np.uint64(1)) * _HASH
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    distinct, inverse = np.unique(own, return_inverse=True)
+    total = np.zeros(len(distinct), np.uint64)
+    np.add.at(total, inverse.reshape(-1), mixed)
+    return distinct, total
 
 
 def _crossing(store: Channels, own: np.ndarray, number: np.ndarray) -> bool:
@@ -191,7 +213,7 @@ def labelled(store: Channels, codes: Codes, labels: Tensor) -> None:
     np.minimum.at(least, number, label.numpy())
     # The label relative to the vector's smallest one, so that vectors that differ from each other are no reason to split.
     relative = label.numpy() - least[number]
-    distinct, signature = signatures(own, number * (int(relative.max()) + 1) + relative)
+    distinct, signature = _signatures(own, number * (int(relative.max()) + 1) + relative)
     store.split(distinct, signature)
 
 

@@ -10,6 +10,8 @@ import torch
 from landscape.network.graph import Graph
 from landscape.symmetry.graph_calls import Leaf, values_in, walk
 from landscape.symmetry.mixing import carriers, contractions, linear_maps, normalizations, sums  # noqa: F401  # importing enters their rules
+from landscape.symmetry.mixing.cases import masks  # noqa: F401  # as above
+from landscape.symmetry.mixing.cases.unread_parts import Parts
 from landscape.symmetry.mixing.channels import Channels, Taken
 from landscape.symmetry.mixing.mixtures import OUTPUTS, Shift
 from landscape.symmetry.mixing.steps import RULES, Step, is_learned, settle
@@ -28,7 +30,11 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
     even = frozenset(
         n for n in graph.parameters if graph.tensors[n].ndim == 1 and bool((graph.tensors[n] == graph.tensors[n][:1]).all())
     )
-    store = Channels(frozen=graph.parameters - trained, held=held, shared=_shared(graph), even_gains=even)
+    store = Channels(
+        frozen=graph.parameters - trained, held=held, shared=_shared(graph), even_gains=even, tensors=graph.tensors
+    )
+
+    parts = Parts()
 
     def follow(op: Any, args: dict[str, Any], shapes: list[torch.Size], where: str) -> Any:
         step, before = Step(op, args, shapes, where, store), len(store.entries)
@@ -37,15 +43,35 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
             result = [_given(r) for r in result] if isinstance(result, list) else _given(result)
         else:
             result = _with_fixed(step, result)
+        _remember(store, op, args, result)
         _note_uses(step, result, before)
+        parts.note(step, result)
         return result
 
-    def constant(shape: torch.Size) -> Tracked:
-        return replace(opaque(shape, learned=False), given=True)
+    def constant(value: torch.Tensor) -> Tracked:
+        known = replace(opaque(value.shape, learned=False), given=True)
+        store.made[id(known)] = (value,)
+        return known
 
-    walk(graph, given=partial(opaque, learned=False), follow=follow, end=partial(_output, store), constant=constant)
+    def end(results: list[Any]) -> None:
+        _output(store, results)
+        for value in results:
+            parts.read(value)
+        store.cut_off = parts.shifts(graph, held)
+        for place in parts.places():
+            store.give_up(place)
+
+    walk(graph, given=partial(opaque, learned=False), follow=follow, end=end, constant=constant)
     store.look()
     return store
+
+
+def _remember(store: Channels, op: Any, args: dict[str, Any], result: Any) -> None:
+    """Note how a value that depends on no parameter comes about."""
+    taken = {id(v) for arg in args.values() for v in values_in(arg)}
+    for i, value in enumerate(result if isinstance(result, list) else [result]):
+        if isinstance(value, Tracked) and not value.learned and id(value) not in taken:
+            store.made[id(value)] = (op, args, i if isinstance(result, list) else None)
 
 
 def _given(value: Any) -> Any:
